@@ -1,0 +1,179 @@
+"""The rules of the house that no tool knows: how long a file may be, who may touch the disk, what lies at the top."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A file that needs more holds two things.
+LINES_MAX = 350
+
+# What stands at the top of the checkout, and nothing else.
+TOP_LEVEL = {
+    *('.ci', '.gitignore', '.pre-commit-config.yaml', 'CONTRIBUTING.md', 'LICENSE', 'README.md'),
+    *('pyproject.toml', 'setup.cfg'),
+    *('bin', 'docs', 'etc', 'runners', 'switchboard', 'tests'),
+}
+
+# What stands at the top of the modules that work on the spool.  They, and whatever of the package they import, leave every
+# touch of the file system to `disk`.  What is above (configuration, log, master) has files of its own.
+SPOOL_MODULES = ('exchange', 'filestore', 'handoff', 'publishing', 'recovery', 'spool', 'switchboard')
+NOT_THROUGH_DISK = {'board', 'config', 'disk', 'inifile', 'log', 'twin'}
+
+# Functions and values of `os` that ask about the process or work on text, and never on a file.
+HARMLESS_OS = {
+    *('environ', 'environb', 'getenv', 'getpid', 'getppid', 'getuid', 'geteuid', 'getgid', 'getegid'),
+    *('fsdecode', 'fsencode', 'fspath', 'register_at_fork', 'strerror', 'urandom', 'uname'),
+    *('DirEntry', 'PathLike', 'sep', 'stat_result', 'statvfs_result'),
+}
+HARMLESS_OS_PATH = {
+    'abspath',
+    'basename',
+    'commonpath',
+    'dirname',
+    'isabs',
+    'join',
+    'normpath',
+    'split',
+    'splitext',
+    'relpath',
+}
+
+# Modules whose business is the file system.
+DISK_MODULES = {'fcntl', 'glob', 'mmap', 'shutil', 'tempfile'}
+
+# Methods of `Path` that leave the realm of names.
+PATH_METHODS = frozenset(
+    'exists glob hardlink_to iterdir lstat mkdir read_bytes read_text resolve rglob rmdir symlink_to touch unlink '
+    'write_bytes write_text'.split()
+)
+
+
+def tracked_files() -> list[Path]:
+    """Every file that is part of the project: in the repository or about to be."""
+    listing = subprocess.run(
+        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listing.returncode != 0:
+        pytest.skip('not a git checkout')
+    paths = (ROOT / name.decode() for name in listing.stdout.split(b'\0') if name)
+    return [path for path in paths if path.is_file()]
+
+
+def test_no_source_file_is_longer_than_the_limit() -> None:
+    measured = [path for path in tracked_files() if path.name != 'LICENSE' and path.suffix != '.eml']
+    assert measured
+    lengths = {path.relative_to(ROOT): len(path.read_bytes().splitlines()) for path in measured}
+    assert {str(path): length for path, length in lengths.items() if length > LINES_MAX} == {}
+
+
+def test_the_top_of_the_checkout_holds_what_it_should_and_nothing_else() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in tracked_files()} - TOP_LEVEL == set()
+
+
+def test_every_program_in_bin_can_be_run() -> None:
+    programs = [
+        path for path in tracked_files() if path.parent == ROOT / 'bin' and not path.name.startswith('_')
+    ]
+    assert programs
+    assert [path.name for path in programs if not path.stat().st_mode & 0o111] == []
+
+
+def touches_of_the_disk(tree: ast.AST) -> Iterator[str]:  # noqa: C901 - a table of patterns
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id='os'), attr=name) if name != 'path' and name.islower():
+                if name not in HARMLESS_OS:
+                    yield f'line {node.lineno}: os.{name}'
+            case ast.Attribute(value=ast.Attribute(value=ast.Name(id='os'), attr='path'), attr=name):
+                if name not in HARMLESS_OS_PATH:
+                    yield f'line {node.lineno}: os.path.{name}'
+            # With an opener, it is the opener that touches the disk.
+            case ast.Call(func=ast.Name(id='open'), keywords=words) if 'opener' not in {
+                word.arg for word in words
+            }:
+                yield f'line {node.lineno}: open()'
+            case ast.Call(func=ast.Attribute(attr=name)) if name in PATH_METHODS and not of_disk(node.func):
+                yield f'line {node.lineno}: .{name}()'
+            case ast.ImportFrom(module='os' | 'os.path', names=aliases):
+                for alias in aliases:
+                    if alias.name not in HARMLESS_OS | HARMLESS_OS_PATH:
+                        yield f'line {node.lineno}: from os import {alias.name}'
+            case ast.Import(names=aliases):
+                for alias in aliases:
+                    if alias.name in DISK_MODULES:
+                        yield f'line {node.lineno}: import {alias.name}'
+            case ast.ImportFrom(module=str(module)) if module in DISK_MODULES:
+                yield f'line {node.lineno}: from {module} import'
+
+
+def of_disk(func: ast.expr) -> bool:
+    """``disk.mkdir()`` and ``self._disk.mkdir()`` are the very way to go."""
+    assert isinstance(func, ast.Attribute)
+    owner = func.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ''
+    return name.lstrip('_').endswith('disk')
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The names of the package's modules that one of them imports."""
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith('switchboard.'):
+            yield node.module.split('.')[1]
+
+
+def modules_through_disk() -> list[Path]:
+    found: dict[str, Path] = {}
+    ahead = list(SPOOL_MODULES)
+    while ahead:
+        name = ahead.pop()
+        path = ROOT / 'switchboard' / f'{name}.py'
+        if name not in found.keys() | NOT_THROUGH_DISK and path.exists():
+            found[name] = path
+            ahead += imports_of(path)
+    return [found[name] for name in sorted(found)]
+
+
+@pytest.mark.parametrize('path', modules_through_disk(), ids=lambda path: path.stem)
+def test_a_module_of_the_spool_touches_the_file_system_through_disk_only(path: Path) -> None:
+    assert list(touches_of_the_disk(ast.parse(path.read_text(), str(path)))) == []
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        'import os\nos.rename("a", "b")',
+        'import os.path\nos.path.exists("a")',
+        'from os import unlink',
+        'import shutil',
+        'from tempfile import mkstemp',
+        'open("a")',
+        'path.read_bytes()',
+    ],
+)
+def test_a_touch_of_the_file_system_is_noticed(source: str) -> None:
+    assert list(touches_of_the_disk(ast.parse(source)))
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        'import os\nos.getpid()',
+        'import os\nos.path.join("a", "b")',
+        'self._disk.mkdir("a")',
+        'import os\nos.O_RDONLY',
+        'board.open("a")',
+        'open("a", opener=opener)',
+    ],
+)
+def test_what_does_not_touch_the_file_system_is_let_be(source: str) -> None:
+    assert list(touches_of_the_disk(ast.parse(source))) == []
