@@ -1,0 +1,190 @@
+"""What waits in a queue: one listing, worked off entry by entry.
+
+A listing per message would make each message as dear as the backlog is long.  So the names that are due are
+read once, sorted, and given out one after the other; the directory is read again when they are used up or old.  Only the
+first :data:`CHUNK` names are kept, so that a million waiting messages cost no memory.
+
+An entry whose ``when`` lies in the future waits for it.  When the machine's clock was set back, entries from before lie in
+the future without anybody having asked for a delay: their files' modification times lie there too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+
+from switchboard.clock import Clock
+from switchboard.disk import Disk, Folder
+from switchboard.entry import CLAIMED, NS, PRESERVED, READY, UNFINISHED, Slice, format_when, parse
+
+log = logging.getLogger('switchboard.queue')
+
+# Names kept from one listing.
+CHUNK = 20_000
+# Future entries whose modification time is looked at in one listing: those that come first.
+LOOKED_AT = 1000
+# A clock that differs by less is nobody's business: the entry waits that long.
+CLOCK_SLACK_NS = NS
+
+# How long a listing is good for: an entry with a higher priority may have come since.  A large directory takes long to
+# list, and must not be listed all the time.
+RELIST_NS = NS
+RELIST_SHARE = 20
+
+_KNOWN_SUFFIXES = (READY, CLAIMED, PRESERVED, UNFINISHED)
+
+
+class Listing:
+    """Reads a queue's directory: which entries of a slice are there, in which order, and which are due."""
+
+    def __init__(self, folder: Folder, disk: Disk, clock: Clock, queue: str, slice_: Slice) -> None:
+        self.folder = folder
+        self.disk = disk
+        self.clock = clock
+        self.queue = queue
+        self.slice = slice_
+        self._reported: set[str] = set()
+        # Future entries whose delay was asked for, and those that only a turned clock put into the future.
+        self._delayed: set[str] = set()
+        self._displaced: set[str] = set()
+
+    def filebases(self, suffix: str) -> Iterator[str]:
+        """Walk over the entries of this slice that have a suffix, in no order.
+
+        What is of no known form is reported once, and left alone.
+        """
+        cut = -len(suffix)
+        holds = self.slice.holds
+        with self.folder.scan() as entries:
+            for entry in entries:
+                name = entry.name
+                if not name.endswith(suffix):
+                    if not name.startswith('.') and not name.endswith(_KNOWN_SUFFIXES):
+                        self.report(name, 'foreign file')
+                    continue
+                filebase = name[:cut]
+                if parse(filebase) is None:
+                    self.report(name, 'foreign name')
+                elif holds(filebase) and name not in self._reported:
+                    yield filebase
+
+    def report(self, name: str, what: str) -> None:
+        """Log something that is no entry: once, and it is not looked at again."""
+        if name not in self._reported:
+            self._reported.add(name)
+            log.warning('%s: %s, left alone queue=%s', name, what, self.queue)
+
+    def due(self, limit: int | None = CHUNK) -> tuple[list[str], int | None]:
+        """List the entries that are due, or the first `limit` of them.
+
+        :return: their filebases in order, and the time (ns since the epoch) at which the next one will be.
+        """
+        now_ns = self.clock.time_ns()
+        now = format_when(now_ns) + '~'
+        due: list[str] = []
+        future: list[str] = []
+        for filebase in self.filebases(READY):
+            if filebase <= now:
+                due.append(filebase)
+                if limit is not None and len(due) >= 2 * limit:
+                    due = sorted(due, key=order)[:limit]
+            else:
+                future.append(filebase)
+        next_ns = self._sort_out(future, due, now_ns) if future else None
+        due.sort(key=order)
+        return due[:limit], next_ns
+
+    def _sort_out(self, future: list[str], due: list[str], now_ns: int) -> int | None:
+        """Move entries that only a turned clock has put into the future to those that are due.
+
+        :return: when the first of the others is due.
+        """
+        first: int | None = None
+        looked_at = 0
+        future.sort()
+        for filebase in future:
+            if filebase not in self._delayed and filebase not in self._displaced and looked_at < LOOKED_AT:
+                looked_at += 1
+                kind = self._displaced if self._is_displaced(filebase, now_ns) else self._delayed
+                kind.add(filebase)
+            if filebase in self._displaced:
+                due.append(filebase)
+            elif first is None:
+                name = parse(filebase)
+                first = name.when_ns if name else None
+        waiting = set(future)
+        self._delayed &= waiting
+        self._displaced &= waiting
+        return first
+
+    def _is_displaced(self, filebase: str, now_ns: int) -> bool:
+        name = parse(filebase)
+        try:
+            status = self.disk.stat(filebase + READY, dir_fd=self.folder.fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return (
+            name is not None
+            and status.st_mtime_ns > now_ns + CLOCK_SLACK_NS
+            and status.st_mtime_ns >= name.when_ns - CLOCK_SLACK_NS
+        )
+
+
+def order(filebase: str) -> tuple[int, str]:
+    """The key by which entries are sorted: high priorities first, then FIFO."""
+    mark = filebase.rfind('+p')
+    return (-int(filebase[mark + 2 :]) if mark > 0 else 0, filebase)
+
+
+class Backlog:
+    """The entries that are due, given out one by one."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self._due: deque[str] = deque()
+        self._held_until_ns: dict[str, int] = {}
+        self._relist_at_ns = 0
+        self._next_due_ns: int | None = None
+
+    def hold(self, filebase: str, seconds: float) -> None:
+        """Do not give an entry out for a while, though it is due."""
+        self._held_until_ns[filebase] = self._listing.clock.monotonic_ns() + int(seconds * NS)
+
+    def next(self) -> str | None:
+        """:return: the next filebase; None if a listing that was just read holds no more."""
+        now_ns = self._listing.clock.monotonic_ns()
+        if not self._due or now_ns >= self._relist_at_ns:
+            self._list(now_ns)
+        while self._due:
+            filebase = self._due.popleft()
+            if filebase not in self._held_until_ns:
+                return filebase
+        return None
+
+    def ready(self) -> bool:
+        """List anew: is there anything to give out?"""
+        self._list(self._listing.clock.monotonic_ns())
+        return any(filebase not in self._held_until_ns for filebase in self._due)
+
+    def _list(self, now_ns: int) -> None:
+        due, self._next_due_ns = self._listing.due()
+        self._due = deque(due)
+        if self._held_until_ns:
+            there = set(due)
+            self._held_until_ns = {
+                filebase: until_ns
+                for filebase, until_ns in self._held_until_ns.items()
+                if until_ns > now_ns and filebase in there
+            }
+        took_ns = self._listing.clock.monotonic_ns() - now_ns
+        self._relist_at_ns = now_ns + max(RELIST_NS, took_ns * RELIST_SHARE)
+
+    def wait_s(self) -> float | None:
+        """:return: seconds until something that is there may be given out; None if there is no such thing."""
+        waits = []
+        if self._held_until_ns:
+            waits.append(min(self._held_until_ns.values()) - self._listing.clock.monotonic_ns())
+        if self._next_due_ns is not None:
+            waits.append(self._next_due_ns - self._listing.clock.time_ns())
+        return max(0, min(waits)) / NS if waits else None

@@ -1,0 +1,183 @@
+"""The grammar of names: what a queue and an entry may be called, which slice an entry belongs to, and who comes first.
+
+An entry is called ``<when>+<digest>``, with ``+p<priority>`` behind it where it has one::
+
+    1732242000.123456789+5f0c1e2b9a3d7c41f0e2b6a85d93c4170000000000000007
+    |-- when ----------| |-- digest: 40 hex digits ---------------------|
+
+``when`` is the time from which the entry is ready, in seconds since the epoch: ten digits, a point, one to nine digits.
+Names sort as text in the order of ``when``, so a listing that is sorted is FIFO, and nobody opens a file to know
+the order.  The first eight digits of the digest choose the slice; the rest is a random number of the process and a
+count, so that two entries never share a name, not even when the clock is set back.
+
+Rejected: floating-point times (``repr`` differs in length and loses the last digits), hashing the time into the slice
+(one key could then never stay in one slice), slice counts that are powers of two only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.errors import UnknownQueueError
+
+READY, CLAIMED, PRESERVED, UNFINISHED = '.pck', '.bak', '.psv', '.tmp'
+
+NS = 1_000_000_000
+DIGEST_DIGITS = 40
+SLICE_DIGITS = 8
+SLICE_BITS = SLICE_DIGITS * 4
+HIGHEST_PRIORITY = 9
+
+# 100 characters keep a staged name (transaction, queue and filebase in one) below the 255 bytes of a directory entry.
+MAX_QUEUE_NAME = 100
+_FIRST = frozenset('abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@+,~%')
+_REST = _FIRST | frozenset('.-')
+_HEX = frozenset('0123456789abcdef')
+
+
+def check_queue_name(name: str) -> str:
+    """Return `name` if a queue may be called so.
+
+    :raises UnknownQueueError: it is empty, longer than 100 characters, starts with a point or a hyphen, or holds a
+        character other than letters, digits and ``. _ - @ + , ~ %``.
+    """
+    if not name or len(name) > MAX_QUEUE_NAME or name[0] not in _FIRST or not _REST.issuperset(name):
+        raise UnknownQueueError(
+            f'{name!r} cannot be a queue name: use 1 to {MAX_QUEUE_NAME} letters, digits and . _ - @ + , ~ %, '
+            'not starting with a point or a hyphen'
+        )
+    return name
+
+
+class Name(NamedTuple):
+    """An entry's name, taken apart."""
+
+    when_ns: int
+    digest: str
+    priority: int = 0
+
+    def __str__(self) -> str:
+        return f'{format_when(self.when_ns)}+{self.digest}' + (f'+p{self.priority}' if self.priority else '')
+
+
+def format_when(when_ns: int) -> str:
+    """Write a time as names hold it: ten digits of seconds, a point, nine of nanoseconds."""
+    return f'{when_ns // NS:010d}.{when_ns % NS:09d}'
+
+
+def parse(filebase: str) -> Name | None:
+    """Take a name apart.
+
+    :return: None if `filebase` is not of the grammar.  Foreign names are no error: directories hold all kinds of things.
+    """
+    when, plus, rest = filebase.partition('+')
+    digest, mark, priority = rest.partition('+p')
+    seconds, point, fraction = when.partition('.')
+    if (
+        not plus
+        or not point
+        or len(seconds) != 10
+        or not 1 <= len(fraction) <= 9
+        or not (when.isascii() and seconds.isdigit() and fraction.isdigit())
+        or len(digest) != DIGEST_DIGITS
+        or not _HEX.issuperset(digest)
+    ):
+        return None
+    if mark and (len(priority) != 1 or priority not in '123456789'):
+        return None
+    return Name(int(seconds) * NS + int(fraction.ljust(9, '0')), digest, int(priority) if mark else 0)
+
+
+def is_filebase(text: str) -> bool:
+    """The same question as :func:`parse`, for those who do not want the parts."""
+    return parse(text) is not None
+
+
+def digest_of(filebase: str) -> str:
+    """:return: the digest of a name that is known to be of the grammar: the entry's identity for life."""
+    start = filebase.index('+') + 1
+    return filebase[start : start + DIGEST_DIGITS]
+
+
+def with_when(filebase: str, when_ns: int) -> str:
+    """:return: the same entry's name with another time: its digest, slice and priority stay."""
+    return format_when(when_ns) + filebase[filebase.index('+') :]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The share of the digest space that one of ``count`` runner processes works on.
+
+    The space is cut into `count` ranges by integer arithmetic, so that any count is possible and each entry is in
+    exactly one slice.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def holds(self, filebase: str) -> bool:
+        """Assumes that `filebase` is of the grammar."""
+        if self.count == 1:
+            return True
+        start = filebase.index('+') + 1
+        return (int(filebase[start : start + SLICE_DIGITS], 16) * self.count) >> SLICE_BITS == self.index
+
+
+def make_slice(index: int | None, count: int) -> Slice:
+    """:raises ValueError: a count below one, or an index outside it."""
+    if count < 1 or not 0 <= (index or 0) < count:
+        raise ValueError(f'slice {index} of {count}: give a count of at least 1 and 0 <= slice < count')
+    return Slice(index or 0, count)
+
+
+class Namer:
+    """Gives out names: each one later than the one before, and none twice.
+
+    When the clock is set back, names go on from where they were, a nanosecond apart, so that FIFO order holds within
+    the process.  Such a name lies in the future; the file's modification time then says that this was no wish for
+    a delay (see :meth:`is_ahead`).
+    """
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.clock = clock
+        self._last_ns = 0
+        self._renew()
+        _NAMERS.append(self)
+
+    def _renew(self) -> None:
+        # After a fork both processes would count on from the same number: the child takes a new one.
+        self._process = os.urandom(8).hex()
+        self._count = itertools.count(1)
+
+    def now_ns(self) -> int:
+        """:return: a time later than each that was returned before."""
+        now_ns = self.clock.time_ns()
+        if now_ns <= self._last_ns:
+            now_ns = self._last_ns + 1
+        self._last_ns = now_ns
+        return now_ns
+
+    def is_ahead(self, when_ns: int) -> bool:
+        """Is `when_ns` later than what the machine's clock says?  Then the clock was set back, or is a test's."""
+        return self.clock is not SYSTEM_CLOCK or when_ns > self.clock.time_ns()
+
+    def digest(self, prefix: str) -> str:
+        """:return: a digest that starts with the eight hex digits `prefix` and is unique for ever."""
+        return f'{prefix}{self._process}{next(self._count):016x}'
+
+
+_NAMERS: list[Namer] = []
+
+
+def _renew_all() -> None:
+    for namer in _NAMERS:
+        namer._renew()
+
+
+os.register_at_fork(after_in_child=_renew_all)
+
+SYSTEM_NAMER = Namer()

@@ -1,0 +1,195 @@
+"""One tree of errors, so that one ``except SwitchboardError`` catches all that this package raises on purpose.
+
+Every error carries what it is about as fields, not only as text: the command line turns the fields into one line that
+says what to do next, and programs can act on them without parsing a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class SwitchboardError(Exception):
+    """The root of the tree."""
+
+
+class ConfigError(SwitchboardError):
+    """A configuration that cannot be used: where it is wrong, and how."""
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        section: str | None = None,
+        key: str | None = None,
+    ) -> None:
+        self.reason = reason
+        self.file = file
+        self.line = line
+        self.section = section
+        self.key = key
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        place = self.file or ''
+        if self.line is not None:
+            place += f':{self.line}'
+        if self.section is not None:
+            place += f' [{self.section}]'
+        if self.key is not None:
+            place += f' {self.key}'
+        return f'{place.strip()}: {self.reason}' if place.strip() else self.reason
+
+
+class ConfigErrors(ConfigError):
+    """All the errors of one configuration at once, in the order of their lines."""
+
+    def __init__(self, errors: Sequence[ConfigError]) -> None:
+        self.errors = tuple(errors)
+        first = self.errors[0]
+        super().__init__(first.reason, file=first.file, line=first.line, section=first.section, key=first.key)
+
+    def __str__(self) -> str:
+        return '\n'.join(str(error) for error in self.errors)
+
+
+class QueueError(SwitchboardError):
+    """Something about one queue, or one entry of it."""
+
+    def __init__(self, reason: str, *, queue: str | None = None, filebase: str | None = None) -> None:
+        self.reason = reason
+        self.queue = queue
+        self.filebase = filebase
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        subject = '/'.join(part for part in (self.queue, self.filebase) if part)
+        return f'{subject}: {self.reason}' if subject else self.reason
+
+
+class UnknownQueueError(QueueError):
+    """No such queue is declared, or the name is not one that a queue may have."""
+
+
+class EntryTakenError(QueueError):
+    """Not now: another process holds the entry, or it is gone.  Never a sign of damage."""
+
+
+class ForeignFileError(QueueError):
+    """The name leads to something that is no entry: a directory, a fifo, a symbolic link, a name of another grammar."""
+
+
+class CorruptEntryError(QueueError):
+    """The file is torn, stale or swapped, or its content cannot be read as its kind."""
+
+    def __init__(
+        self, reason: str, *, offset: int = 0, queue: str | None = None, filebase: str | None = None
+    ) -> None:
+        self.offset = offset
+        super().__init__(reason, queue=queue, filebase=filebase)
+
+
+class ContentDisallowedError(QueueError):
+    """The entry is of a kind that its queue does not accept.  It was not read."""
+
+    def __init__(self, kind: str, *, queue: str | None = None, filebase: str | None = None) -> None:
+        self.kind = kind
+        super().__init__(f'kind {kind!r} is not accepted here', queue=queue, filebase=filebase)
+
+
+class UnserializableError(QueueError, TypeError):
+    """No serializer holds this value; the text names the key or the type at fault."""
+
+
+class QueueFullError(QueueError):
+    """A limit of the queue or the disk's reserve is reached; nothing was stored."""
+
+
+class MessageTooLargeError(QueueError):
+    """The message is larger than the queue takes; nothing was stored, and sending it again is of no use."""
+
+
+class QueuePausedError(QueueError):
+    """The queue takes nothing in for now; nothing was stored."""
+
+
+class DurabilityError(QueueError):
+    """A write, sync or rename failed: the message counts as not stored; send it again."""
+
+    def __init__(
+        self, reason: str, *, step: str, queue: str | None = None, filebase: str | None = None
+    ) -> None:
+        self.step = step
+        super().__init__(f'{step}: {reason}', queue=queue, filebase=filebase)
+
+
+class RouteError(SwitchboardError):
+    """A message cannot be routed."""
+
+
+class NoRouteError(RouteError):
+    """No binding matched, and the exchange has no alternate; nothing was stored."""
+
+    def __init__(self, exchange: str, routing_key: str) -> None:
+        self.exchange = exchange
+        self.routing_key = routing_key
+        super().__init__(f'exchange {exchange!r} has no route for key {routing_key!r}')
+
+
+class UnknownExchangeError(RouteError):
+    """No exchange of this name is declared."""
+
+    def __init__(self, exchange: str) -> None:
+        self.exchange = exchange
+        super().__init__(f'there is no exchange {exchange!r}')
+
+
+class RouteLoopError(RouteError):
+    """Exchanges are bound in a circle; ``cycle`` names them in order."""
+
+    def __init__(self, cycle: Sequence[str]) -> None:
+        self.cycle = tuple(cycle)
+        super().__init__('exchanges are bound in a circle: ' + ' -> '.join(self.cycle))
+
+
+class RunnerError(SwitchboardError):
+    """Raised by ``dispose`` to say what is to become of its message."""
+
+
+class TemporaryFailure(RunnerError):
+    """Try this message again, after ``retry_after_s`` seconds or as the queue's retry policy says."""
+
+    def __init__(self, reason: str = '', *, retry_after_s: float | None = None) -> None:
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        super().__init__(reason)
+
+
+class PermanentFailure(RunnerError):
+    """Trying this message again is of no use: it goes to bad at once."""
+
+    def __init__(self, reason: str = '') -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class MasterError(SwitchboardError):
+    """Something about the supervising process."""
+
+
+class AlreadyRunningError(MasterError):
+    """Another master holds this spool; ``pid`` is its process, when it could be told."""
+
+    def __init__(self, pid: int | None) -> None:
+        self.pid = pid
+        super().__init__(f'a master is already running{f" (pid {pid})" if pid else ""}')
+
+
+class NotRunningError(MasterError):
+    """No master holds this spool."""
+
+
+class BoardError(MasterError):
+    """The status board is missing, torn, or of another format."""

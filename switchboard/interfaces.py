@@ -1,0 +1,194 @@
+"""The contracts, each told once.  The classes that keep them say only ``See `IName`.``"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from zope.interface import Attribute, Interface
+
+
+class ISerializer(Interface):
+    """How messages of one type become bytes, and back.
+
+    A serializer is found by adapting the message: ``serializers.for_message(msg)``.  At dequeue it is found by
+    the kind that the entry's header names, if the queue accepts that kind.
+    """
+
+    kind = Attribute('The name in the header: lower-case letters, digits and ``. _ + -``.')
+
+    def dumps(msg: Any) -> bytes:
+        """Write a message as bytes that :meth:`loads` turns into an equal one.
+
+        :raises UnserializableError: it cannot; the text names the key or the type at fault.
+        """
+
+    def loads(body: bytes) -> Any:
+        """Read a message.  Never runs anything that the bytes say.
+
+        :raises CorruptEntryError: the bytes are not of this kind.
+        """
+
+
+class ISwitchboard(Interface):
+    """One queue.
+
+    An entry is *ready* until somebody dequeues it, *claimed* until it is finished, released or preserved, and *preserved*
+    in the bad queue until an operator sends it back.  A claim ends with the process that holds it, and never earlier:
+    there is no time-out that could break a slow job.
+    """
+
+    name = Attribute('The name of the queue.')
+
+    def enqueue(msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
+        """Store one message and return its filebase.
+
+        With ``durability = full`` the bytes and the directory entry are on the disk when this returns.  A crash before
+        that leaves nothing, a spare that means nothing, or the whole message: never a part of it.
+
+        Some metadata keys have a meaning here: ``order_key`` (entries of one key stay in one slice, in order),
+        ``priority`` (0 to 9), ``delay`` (seconds) and ``not_before`` (seconds since the epoch); the last two are used up.
+
+        :param msg: a mail message, bytes, text, or a value that JSON holds.
+        :param metadata: JSON values by key; keys given by keyword win; the mapping is not changed.
+        :return: the entry's filebase, unique for ever.
+        :raises UnserializableError: no serializer holds the message or its metadata; the text names the key or type.
+        :raises ContentDisallowedError: the queue does not accept messages of this kind.
+        :raises QueueFullError: the queue's limit or the disk's reserve is reached; nothing was stored.
+        :raises DurabilityError: a write, sync or rename failed: it counts as not stored; send it again.
+        """
+
+    def enqueue_many(messages: Iterable[Any]) -> list[str]:
+        """Store many messages with one flush.
+
+        :param messages: an iterable of messages, or of ``(message, metadata)`` tuples.
+        :return: their filebases, in the same order.
+        :raises QueueError: as for :meth:`enqueue`; those stored before the error stay stored, and are named in
+            the error's ``__notes__``.
+        """
+
+    def dequeue(filebase: str) -> tuple[Any, dict[str, Any]]:
+        """Claim an entry and read it.
+
+        An entry that is torn, or of a kind that is not accepted, is preserved in the bad queue, unread, before the error
+        is raised: a loop that goes on to the next one loses nothing.
+
+        :return: ``(msg, msgdata)``; `msgdata` always holds ``version`` and ``_parsemsg``.
+        :raises EntryTakenError: somebody else was faster.  Not now; never a sign of damage.
+        :raises CorruptEntryError: it was torn, stale or swapped; it is in the bad queue now.
+        :raises ContentDisallowedError: its kind is not accepted here; it is in the bad queue now.
+        :raises ForeignFileError: the name is not of the grammar, or leads to no regular file; it was left alone.
+        """
+
+    def take() -> tuple[str, Any, dict[str, Any]] | None:
+        """Claim the next entry that is due, whichever that is.
+
+        :return: ``(filebase, msg, msgdata)``, or None if nothing can be had now.
+        """
+
+    def finish(filebase: str, preserve: bool = False, *, reason: str = '') -> None:
+        """End a claim: the entry is done, or is put into the bad queue.
+
+        An entry that nobody claimed is claimed first.
+
+        :param preserve: keep it in the bad queue, where :meth:`finish` of that queue or an operator finds it.
+        :param reason: why it is preserved, for its history.
+        :raises EntryTakenError: another process holds it, or it is gone.
+        """
+
+    def release(filebase: str, *, delay_s: float = 0.0, record: Mapping[str, Any] | None = None) -> str:
+        """Give a claimed entry back to its queue.
+
+        :param delay_s: seconds until it is ready again.
+        :param record: what to add to its history; an entry released without a record is as if it never was claimed.
+        :return: its filebase, which is another one after a delay.
+        :raises EntryTakenError: this process does not hold it.
+        """
+
+    def annotate(filebase: str, record: Mapping[str, Any]) -> None:
+        """Add a record to the history of an entry that this process holds."""
+
+    def history(filebase: str) -> list[Mapping[str, Any]]:
+        """:return: the records of an entry's life so far, oldest first."""
+
+    def recover_backup_files() -> list[str]:
+        """Make the claims of dead processes, and those this process gave up, ready again.
+
+        Each recovery is recorded in the entry; the third sends it to the bad queue, because a message that kills its
+        runner must not do so for ever.  What another living process holds is never touched.
+
+        :return: the filebases that are ready again.
+        """
+
+    files = Attribute('The filebases that are due, in FIFO order, of this slice only.')
+
+    def get_files(extension: str = '.pck') -> list[str]:
+        """:return: all filebases with this extension, due or not, in FIFO order, of this slice only."""
+
+
+class ITransaction(Interface):
+    """One input and what is made from it: either all of it happens or nothing."""
+
+    def emit(queue: Any, msg: Any, metadata: dict[str, Any]) -> str:
+        """Write a message to be put into `queue` at the commit.
+
+        :return: its filebase.
+        """
+
+    def commit() -> None:
+        """Finish the input and publish the outputs, as one step.
+
+        A crash before leaves the input claimed, for recovery to make ready again, and no output; a crash after it is
+        rolled forward by recovery.
+        """
+
+    def discard() -> None:
+        """Throw the outputs away.  The input stays claimed."""
+
+
+class ISpool(Interface):
+    """All queues of one installation."""
+
+    def __getitem__(name: str) -> Any:
+        """:return: the queue of that name.
+
+        :raises UnknownQueueError: the configuration does not declare it, or the name cannot be one.
+        """
+
+    def publish(
+        msg: Any,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        exchange: str = '',
+        routing_key: str = '',
+        **metadata_keys: Any,
+    ) -> dict[str, str]:
+        """Route a message and store a copy in each queue that it is for: in all of them or in none.
+
+        :return: filebases by queue.
+        :raises NoRouteError: nothing matched, and the exchange has no alternate; nothing was stored.
+        """
+
+    def transaction(board: Any, filebase: str) -> Any:
+        """:return: an `ITransaction` whose input is the claimed entry `filebase` of `board`."""
+
+
+class IRunner(Interface):
+    """A process's work on one slice of one queue."""
+
+    def dispose(msg: Any, msgdata: dict[str, Any]) -> object:
+        """Handle one message.
+
+        :return: a true value keeps the message queued; anything else finishes it.
+        :raises TemporaryFailure: try again later.
+        :raises PermanentFailure: preserve it.
+        """
+
+    def run(*, once: bool = False, until_empty: bool = False) -> int:
+        """Work until stopped, for one pass, or until the queue is empty.
+
+        :return: the exit code of the process.
+        """
+
+    def stop() -> None:
+        """Ask the loop to end after the current message.  Safe to call from a signal handler."""

@@ -1,0 +1,100 @@
+"""The history of an entry: records that are appended to its file, and never changed.
+
+A record is ``\\n#<length> <checksum> <JSON>``, the first one right behind the body.  The checksum is the CRC-32 of the
+entry's digest followed by the JSON, so that what an earlier message left in a recycled file is never taken for history.
+Only whoever holds the claim appends.  A torn record, and whatever stands behind it, is ignored, and overwritten by the
+next append: an append needs no preparation and no repair.
+
+A file without a readable header (a mail that somebody dropped, half a file) can have a history too; its records are
+then looked for from the end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+Record = Mapping[str, Any]
+
+_MARK = b'\n#'
+_MAX_HEAD_BYTES = 24
+# A history that grows beyond this has told its story; the tail of a file is not read beyond it.
+MAX_JOURNAL_BYTES = 8 * 1024 * 1024
+MAX_RECORD_BYTES = 256 * 1024
+
+
+def pack_record(record: Record, digest: str) -> bytes:
+    """:return: the bytes to append for `record`."""
+    text = json.dumps(record, separators=(',', ':'), default=str).encode('ascii')
+    return b'%s%d %08x %s' % (_MARK, len(text), crc32(text, crc32(digest.encode('ascii'))), text)
+
+
+def _parse_record(tail: bytes, start: int, digest: str) -> tuple[Record, int] | None:
+    """Read the record at `start`; None if there is no whole one."""
+    if tail[start : start + 2] != _MARK:
+        return None
+    head = tail[start + 2 : start + 2 + _MAX_HEAD_BYTES].split(b' ', 2)
+    if len(head) != 3 or not head[0].isdigit():
+        return None
+    length = int(head[0])
+    text_start = start + 2 + len(head[0]) + 1 + len(head[1]) + 1
+    text = tail[text_start : text_start + length]
+    if len(text) != length or b'%08x' % crc32(text, crc32(digest.encode('ascii'))) != head[1]:
+        return None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return (record, text_start + length) if isinstance(record, dict) else None
+
+
+def parse_records(tail: bytes, digest: str) -> tuple[list[Record], int]:
+    """Read what stands behind the body.
+
+    :return: the records, oldest first, and the offset in `tail` at which the next one is to be written.
+    """
+    records: list[Record] = []
+    end = 0
+    while (parsed := _parse_record(tail, end, digest)) is not None:
+        record, end = parsed
+        records.append(record)
+    return records, end
+
+
+def find_records(content: bytes, digest: str) -> tuple[list[Record], int]:
+    """Read the history of a file whose body has no known end.
+
+    :return: the records, oldest first, and the offset in `content` at which they start.
+    """
+    # Candidates are looked at from the start: the first place from which whole records reach the end of the file.
+    start = max(0, len(content) - MAX_JOURNAL_BYTES)
+    while (start := content.find(_MARK, start)) >= 0:
+        if (parsed := _parse_record(content, start, digest)) is not None:
+            records, end = parse_records(content[start:], digest)
+            if start + end == len(content):
+                return records, start
+            start = parsed[1]
+        else:
+            start += len(_MARK)
+    return [], len(content)
+
+
+def count_since_retry(records: Sequence[Record], event: str) -> int:
+    """How often did `event` happen since an operator last sent the entry back?"""
+    count = 0
+    for record in records:
+        if record.get('event') == 'retried':
+            count = 0
+        elif record.get('event') == event:
+            count += 1
+    return count
+
+
+def origin_of(records: Sequence[Record]) -> str | None:
+    """From which queue did the entry come to where it is now?"""
+    for record in reversed(records):
+        if record.get('event') in ('preserved', 'moved') and isinstance(record.get('queue'), str):
+            return str(record['queue'])
+    return None

@@ -1,0 +1,98 @@
+"""Moving an entry as it is from one queue to another: one rename, with the move in its history.
+
+A crash leaves it where it was, with or without the record, or where it was to go: never in both, never in neither.  So
+nothing needs to be synced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from switchboard.claims import Claim, drop, held, open_claim
+from switchboard.entry import CLAIMED, PRESERVED, READY, with_when
+from switchboard.errors import CorruptEntryError, EntryTakenError, QueueError
+from switchboard.journal import origin_of
+from switchboard.publishing import refuse
+from switchboard.switchboard import Switchboard
+
+
+def claim_any(board: Switchboard, filebase: str) -> Claim:
+    """Lock an entry of a queue, ready or preserved, for an operator who wants to move it.
+
+    :raises EntryTakenError: a process is working on it, or it is gone.
+    """
+    claim = held(board.folder, filebase)
+    if claim is not None:
+        return claim
+    for suffix in (READY, PRESERVED):
+        claim = open_claim(board.folder, filebase, suffix, board.disk)
+        if claim is not None:
+            return claim
+    working = board.disk.exists(filebase + CLAIMED, board.folder.fd)
+    reason = 'a process is working on it' if working else 'no such entry'
+    raise EntryTakenError(reason, queue=board.name, filebase=filebase)
+
+
+def move(
+    claim: Claim,
+    source: Switchboard,
+    target: Switchboard,
+    *,
+    event: str = 'moved',
+    now: bool = False,
+    **fields: Any,
+) -> str:
+    """Move a locked entry into another queue, or back into its own, ready.
+
+    :param event: what the history calls it.
+    :param now: make it ready at once, behind what waits; else it keeps its time.
+    :return: its filebase there.
+    :raises QueueError: it could not be moved; it is where it was, and no longer locked.
+    """
+    old = claim.filebase
+    filebase = with_when(old, target.clock.time_ns()) if now else old
+    suffix = PRESERVED if target.name == 'bad' else READY
+    try:
+        source.recovery.append(claim, event, queue=source.name, to=target.name, **fields)
+        claim.rename(target.folder, filebase, suffix)
+    except OSError as error:
+        drop(claim, source.folder, old)
+        refuse(error, 'move', source.name)
+    drop(claim, source.folder, old)
+    return filebase
+
+
+def origin(board: Switchboard, filebase: str) -> str:
+    """Where an entry came from, which its history knows.
+
+    :raises QueueError: it does not say.
+    """
+    queue = origin_of(board.history(filebase))
+    if queue is None:
+        raise QueueError(
+            'its history does not say where it came from: name a queue', queue=board.name, filebase=filebase
+        )
+    return queue
+
+
+def send_back(board: Switchboard, filebase: str, target: Switchboard, **fields: Any) -> str:
+    """Retry an entry: move it to `target`, ready at once, with its counts of failures and recoveries forgiven.
+
+    :return: its filebase there.
+    :raises CorruptEntryError: it cannot be read, so that it would only come back; it is where it was.
+    :raises ContentDisallowedError: the queue does not accept its kind.
+    :raises QueueError: it could not be moved.
+    """
+    claim = claim_any(board, filebase)
+    try:
+        entry = claim.read()
+        if entry.damage is not None:
+            raise CorruptEntryError(
+                f'{entry.damage.reason}; it would come back at once', queue=board.name, filebase=filebase
+            )
+        target.check_room(entry)
+        times = sum(record.get('event') == 'retried' for record in entry.records)
+    except BaseException:
+        drop(claim, board.folder, filebase)
+        raise
+    return move(claim, board, target, event='retried', now=True, before=times, **fields)

@@ -1,0 +1,133 @@
+"""What a queue can be told: one frozen record, with the defaults that hold when nobody says anything.
+
+It stands below the configuration, so that a program without a configuration file uses the same words.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Durability = Literal['full', 'lazy']
+Overflow = Literal['reject', 'dead-letter', 'drop-oldest']
+LogLevel = Literal['debug', 'info', 'warning', 'error']
+
+# Kinds that can be read without running anything; what is not listed here must be asked for by name.
+SAFE_KINDS = ('mail', 'bytes', 'text', 'json')
+
+# A recovery means that a process died with the message in its hands.  Twice can be bad luck.
+MAX_RECOVERIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long a failed message waits: ``first_s`` seconds, growing by ``factor`` up to ``cap_s``, each wait
+    shortened or lengthened at random by up to ``jitter`` (a share of the wait), so that a herd spreads out.
+    """
+
+    first_s: float = 5.0
+    cap_s: float = 3600.0
+    factor: float = 2.0
+    jitter: float = 0.1
+
+    def delay_s(self, attempt: int, rng: random.Random | None = None) -> float:
+        """:return: seconds to wait after failure number `attempt`, counted from 1."""
+        wait_s = min(self.cap_s, self.first_s * self.factor ** min(attempt - 1, 64))
+        spread = (rng or random).uniform(-self.jitter, self.jitter)
+        return wait_s * (1 + spread)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueOptions:
+    """The options of one queue.  See the configuration reference for what each one means to an operator."""
+
+    durability: Durability = 'full'
+    accept: Sequence[str] = SAFE_KINDS
+    pickle_classes: Sequence[str] = ()
+    serializer: str = 'json'
+    max_recoveries: int = MAX_RECOVERIES
+    max_attempts: int = 1
+    give_up_s: float | None = 5 * 86400.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    dead_letter: str = 'bad'
+    max_messages: int | None = None
+    max_bytes: int | None = None
+    max_body_bytes: int | None = None
+    min_free_bytes: int = 0
+    overflow: Overflow = 'reject'
+    ttl_s: float | None = None
+    priority: int = 0
+    order_key: str | None = None
+    paused: bool = False
+    scrub: bool = False
+    # Taken from by a program or a person outside the master: then `check` does not warn that nobody consumes it.
+    external: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestartOptions:
+    """When a runner that ended is started again.
+
+    Waits grow from ``first_s`` to ``cap_s``; more than ``max_restarts`` ends within ``window_s`` seconds make the slice
+    FATAL; a run of ``healthy_s`` seconds forgives what was before.
+    """
+
+    first_s: float = 1.0
+    cap_s: float = 60.0
+    factor: float = 2.0
+    jitter: float = 0.1
+    max_restarts: int = 10
+    window_s: float = 600.0
+    healthy_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerOptions:
+    """The options of one ``[runner.NAME]`` section.  ``settings`` holds the keys that the runner's own class declares."""
+
+    name: str
+    class_path: str
+    queue: str = ''
+    instances: int = 1
+    batch_size: int = 1
+    rescan_s: float = 5.0
+    recovery_s: float = 60.0
+    max_seconds: float | None = None
+    hang_timeout_s: float = 60.0
+    stop_timeout_s: float = 30.0
+    max_messages: int | None = None
+    max_age_s: float | None = None
+    max_memory_bytes: int | None = None
+    restart: RestartOptions = field(default_factory=RestartOptions)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MasterOptions:
+    """The options of the master: the ``[master]`` section.
+
+    ``log_file`` None means standard error in the foreground and ``.run/master.log`` in the spool for a daemon;
+    ``pid_file`` None means ``.run/master.pid`` in the spool.  ``restart`` is what runners get that say nothing else.
+    """
+
+    log_file: Path | None = None
+    log_level: LogLevel = 'info'
+    pid_file: Path | None = None
+    # Queues are 0770 and files 0660: the group may work with them, the rest of the world may not look.
+    umask: int = 0o007
+    preload: Sequence[str] = ()
+    # Where runner classes are looked for besides what Python knows.  Empty: the directory of the configuration file, and
+    # the one above it if the file lies in `etc`.  Relative paths start at the configuration file.
+    python_path: Sequence[str] = ()
+    log_format: Literal['text', 'json'] = 'text'
+    ready_timeout_s: float = 10.0
+    # How long a runner may take to import its class and set itself up before that counts as a hang.
+    start_timeout_s: float = 300.0
+    # The runner that the signals TTIN and TTOU give a slice more or less.  Empty: the first that has a queue.
+    scale: str = ''
+    restart: RestartOptions = field(default_factory=RestartOptions)

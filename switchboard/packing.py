@@ -1,0 +1,120 @@
+"""From a message and its metadata to a name and the bytes of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any, NamedTuple
+
+from switchboard.entry import HIGHEST_PRIORITY, NS, SLICE_DIGITS, Name, Namer, digest_of, parse
+from switchboard.envelope import content_checksum, pack_header
+from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
+from switchboard.journal import pack_record
+from switchboard.metadata import dump_metadata
+from switchboard.options import QueueOptions
+from switchboard.reading import Entry
+from switchboard.serializers import Serializers, family
+
+
+class Packed(NamedTuple):
+    """A file's name and content, and the modification time to give it where the clock must not be believed."""
+
+    filebase: str
+    content: bytes
+    modified_ns: int | None
+
+
+class Packer:
+    """Packs the messages of one queue."""
+
+    def __init__(self, queue: str, options: QueueOptions, serializers: Serializers, namer: Namer) -> None:
+        self.queue = queue
+        self.options = options
+        self.serializers = serializers
+        self.namer = namer
+
+    def pack(self, msg: Any, metadata: dict[str, Any], *, when_ns: int | None = None) -> Packed:
+        """Name and pack one message.
+
+        :param metadata: is changed: ``delay`` and ``not_before`` are taken out.
+        :param when_ns: the place in the queue of the entry that this one stands for.
+        :raises UnserializableError: nothing holds the message or its metadata.
+        :raises ContentDisallowedError: the queue does not accept the kind.
+        :raises MessageTooLargeError: the body is longer than the queue takes.
+        """
+        serializer = self.serializers.for_message(msg)
+        if family(serializer.kind) not in self.serializers.accept:
+            raise ContentDisallowedError(serializer.kind, queue=self.queue)
+        if 'delay' in metadata or 'not_before' in metadata:
+            when_ns = self._ready_at(metadata)
+        priority = self._priority(metadata)
+        body = serializer.dumps(msg)
+        limit = self.options.max_body_bytes
+        if limit is not None and len(body) > limit:
+            raise MessageTooLargeError(f'{len(body)} bytes, and the queue takes {limit}', queue=self.queue)
+        packed_metadata = dump_metadata(metadata)
+        checksum = content_checksum(packed_metadata, body)
+        key = metadata.get(self.options.order_key or 'order_key')
+        digest = self.namer.digest(f'{checksum:08x}' if key is None else slice_digits(key))
+        header = pack_header(serializer.kind, len(packed_metadata), len(body), digest, checksum)
+        modified_ns = None
+        if when_ns is None:
+            when_ns = self.namer.now_ns()
+            if self.namer.is_ahead(when_ns):
+                modified_ns = when_ns
+        name = Name(when_ns, digest, priority)
+        return Packed(str(name), b''.join((header, packed_metadata, body)), modified_ns)
+
+    def pack_anew(self, msg: Any, metadata: dict[str, Any], old: Entry) -> Packed:
+        """Pack a message that takes another's place in the queue, with its history."""
+        name = parse(old.filebase)
+        assert name is not None
+        packed = self.pack(msg, metadata, when_ns=name.when_ns)
+        digest = digest_of(packed.filebase)
+        journal = b''.join(pack_record(record, digest) for record in old.records)
+        return packed._replace(content=packed.content + journal)
+
+    def pack_copy(self, entry: Entry) -> tuple[str, bytes]:
+        """Name and pack the copy of an entry: it is ready now, and stays in its slice and at its priority.
+
+        :return: the filebase and the file's content.
+        """
+        old = parse(entry.filebase)
+        assert old is not None
+        digest = self.namer.digest(old.digest[:SLICE_DIGITS])
+        checksum = content_checksum(entry.metadata, entry.body)
+        header = pack_header(entry.kind, len(entry.metadata), len(entry.body), digest, checksum)
+        name = Name(self.namer.now_ns(), digest, old.priority)
+        return str(name), b''.join((header, entry.metadata, entry.body))
+
+    def _ready_at(self, metadata: dict[str, Any]) -> int:
+        delay = metadata.pop('delay', None)
+        not_before = metadata.pop('not_before', None)
+        when_ns = self.namer.now_ns()
+        for key, value, base_ns in (('delay', delay, when_ns), ('not_before', not_before, 0)):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise UnserializableError(
+                    f'metadata[{key!r}]: {value!r} is no number of seconds', queue=self.queue
+                )
+            when_ns = max(when_ns, base_ns + int(value * NS))
+        if when_ns >= 10**10 * NS:
+            raise UnserializableError('a delay beyond the year 2286 has no name', queue=self.queue)
+        return when_ns
+
+    def _priority(self, metadata: dict[str, Any]) -> int:
+        priority = metadata.get('priority', self.options.priority)
+        if type(priority) is not int or not 0 <= priority <= HIGHEST_PRIORITY:
+            raise UnserializableError(
+                f"metadata['priority']: {priority!r} is not a whole number from 0 to {HIGHEST_PRIORITY}",
+                queue=self.queue,
+            )
+        return priority
+
+
+def slice_digits(key: Any) -> str:
+    """:return: the digits that put all entries with this order key into one slice."""
+    return hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()[
+        :SLICE_DIGITS
+    ]

@@ -1,0 +1,137 @@
+"""Pickle, and Mailman's queue files, for queues that say so; read by an unpickler that makes listed classes only.
+
+A pickle is a program.  It is read here with every name looked up in a list: the classes that the queue's
+``pickle_classes`` name, and for Mailman's files those that a mail is made of.  A function is never
+called, and a class that is not listed is never imported.  A listed class is trusted: its pickles may
+call it with any arguments.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from zope.interface import implementer
+
+from switchboard.errors import ConfigError, CorruptEntryError, UnserializableError
+from switchboard.interfaces import ISerializer
+
+# What a pickled mail is made of, and where Mailman's own subclass is read as if it was the standard library's.
+_MAIL_CLASSES = {
+    ('email.message', 'Message'): 'email.message:Message',
+    ('email.message', 'EmailMessage'): 'email.message:EmailMessage',
+    ('email._policybase', 'Compat32'): 'email._policybase:Compat32',
+    ('email.policy', 'EmailPolicy'): 'email.policy:EmailPolicy',
+    ('email.headerregistry', 'HeaderRegistry'): 'email.headerregistry:HeaderRegistry',
+    ('email.charset', 'Charset'): 'email.charset:Charset',
+    ('email.header', 'Header'): 'email.header:Header',
+    ('mailman.email.message', 'Message'): 'email.message:Message',
+    ('datetime', 'datetime'): 'datetime:datetime',
+    ('datetime', 'timedelta'): 'datetime:timedelta',
+    ('builtins', 'set'): 'builtins:set',
+    ('builtins', 'frozenset'): 'builtins:frozenset',
+}
+
+
+def _listed(names: Sequence[str]) -> dict[tuple[str, str], str]:
+    listed = {}
+    for name in names:
+        module, colon, qualified = name.partition(':')
+        if not colon or not module or not qualified:
+            raise ConfigError(f'{name!r}: write a class as package.module:Class', key='pickle_classes')
+        listed[module, qualified] = name
+    return listed
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Makes instances of listed classes, and plain values, and nothing else."""
+
+    def __init__(self, file: io.BytesIO, listed: Mapping[tuple[str, str], str]) -> None:
+        super().__init__(file)
+        self._listed = listed
+
+    def find_class(self, module: str, name: str) -> Any:
+        """:raises pickle.UnpicklingError: the name is not listed, or leads to no class."""
+        target = self._listed.get((module, name))
+        if target is None:
+            raise pickle.UnpicklingError(f'{module}:{name} is not among the listed classes')
+        module, _, name = target.partition(':')
+        found: Any = import_module(module)
+        for part in name.split('.'):
+            found = getattr(found, part)
+        if not isinstance(found, type):
+            raise pickle.UnpicklingError(f'{target} is not a class')
+        return found
+
+    def persistent_load(self, pid: Any) -> Any:
+        """:raises pickle.UnpicklingError: always."""
+        raise pickle.UnpicklingError('persistent references are not read')
+
+
+def _load(file: io.BytesIO, listed: Mapping[tuple[str, str], str], what: str) -> Any:
+    try:
+        return RestrictedUnpickler(file, listed).load()
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise CorruptEntryError(f'{what}: {error}') from error
+
+
+@implementer(ISerializer)
+class PickleSerializer:
+    """Values of listed classes, as a pickle.
+
+    :param classes: ``package.module:Class`` names.
+    """
+
+    kind = 'pickle'
+
+    def __init__(self, classes: Sequence[str] = ()) -> None:
+        self._listed = _listed(classes)
+
+    def dumps(self, msg: Any) -> bytes:
+        """A pickle is read back before it is stored: what cannot be read must not be accepted."""
+        try:
+            body = pickle.dumps(msg, protocol=4)
+            self.loads(body)
+        except Exception as error:  # __reduce__ and __setstate__ are the user's code
+            raise UnserializableError(
+                f'a message of type {type(msg).__name__} cannot be pickled here: {error}'
+            ) from error
+        return body
+
+    def loads(self, body: bytes) -> Any:
+        return _load(io.BytesIO(body), self._listed, 'pickle')
+
+
+@implementer(ISerializer)
+class MailmanSerializer:
+    """The queue files of GNU Mailman: the pickle of a message followed by that of its metadata, without a header.
+
+    They are read, so that an installation can move over with its queues; nothing is written so.
+    """
+
+    kind = 'mailman'
+
+    def __init__(self, classes: Sequence[str] = ()) -> None:
+        self._listed = {**_MAIL_CLASSES, **_listed(classes)}
+
+    def dumps(self, msg: Any) -> bytes:
+        raise UnserializableError("Mailman's queue files are read, not written: enqueue the mail itself")
+
+    def loads(self, body: bytes) -> Any:
+        return self.loads_both(body)[0]
+
+    def loads_both(self, content: bytes) -> tuple[Any, dict[str, Any]]:
+        """:return: the message and its metadata."""
+        file = io.BytesIO(content)
+        msg = _load(file, self._listed, 'message pickle')
+        metadata = _load(file, self._listed, 'metadata pickle')
+        if not isinstance(metadata, dict):
+            raise CorruptEntryError('metadata pickle: not a dictionary')
+        if metadata.get('_parsemsg') and isinstance(msg, str | bytes):
+            import email
+
+            msg = email.message_from_string(msg) if isinstance(msg, str) else email.message_from_bytes(msg)
+        return msg, metadata

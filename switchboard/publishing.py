@@ -1,0 +1,169 @@
+"""From a message's bytes to an entry that others can see, in steps that a crash may stop anywhere.
+
+1. take a draft (locked, meaningless) and write the whole file into it;
+2. ``full``: wait until the bytes are on the disk;
+3. rename it into the queue: from here on it is an entry;
+4. ``full``: wait until the directory is on the disk;
+5. drop the lock.
+
+The lock is held to the end.  So if step 4 fails, the entry can be taken back before anybody has claimed it, and
+"not stored" is true.  A sync that failed is never tried again: the kernel may have thrown the pages away.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import NoReturn
+
+from switchboard.disk import Disk, Folder
+from switchboard.entry import READY
+from switchboard.errors import DurabilityError, QueueFullError
+from switchboard.spares import Draft, Workshop
+
+# Drafts that wait for one flush: each keeps a descriptor open.
+BATCH_LIMIT = 256
+
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+class Unpublished:
+    """A written draft, and the queue and name it is meant for."""
+
+    __slots__ = ('draft', 'filebase', 'folder', 'queue')
+
+    def __init__(self, draft: Draft, folder: Folder, queue: str, filebase: str) -> None:
+        self.draft = draft
+        self.folder = folder
+        self.queue = queue
+        self.filebase = filebase
+
+
+def refuse(error: OSError, step: str, queue: str) -> NoReturn:
+    """Raise the error of the tree that tells the producer what happened.
+
+    :raises QueueFullError: the disk is full, or the user's quota of it.
+    :raises DurabilityError: anything else.
+    """
+    if error.errno in _NO_ROOM:
+        raise QueueFullError(f'{step}: {error.strerror}; nothing was stored', queue=queue) from error
+    raise DurabilityError(str(error), step=step, queue=queue) from error
+
+
+def write(
+    workshop: Workshop, disk: Disk, content: bytes, queue: str, *, modified_ns: int | None = None
+) -> Draft:
+    """Write a whole file into a draft.
+
+    :param modified_ns: the modification time to give it, if the machine's clock must not be believed.
+    :raises QueueFullError: the disk is full.
+    :raises DurabilityError: it could not be written.
+    """
+    try:
+        draft = workshop.take()
+    except OSError as error:
+        refuse(error, 'open', queue)
+    try:
+        disk.write_all(draft.fd, content)
+        if draft.size > len(content):
+            disk.ftruncate(draft.fd, len(content))
+        draft.size = len(content)
+        if modified_ns is not None:
+            disk.utime(draft.fd, ns=(modified_ns, modified_ns))
+    except BaseException as error:
+        draft.size = max(draft.size, len(content))
+        workshop.discard(draft)
+        if isinstance(error, OSError):
+            refuse(error, 'write', queue)
+        raise
+    return draft
+
+
+def publish(items: Sequence[Unpublished], workshop: Workshop, disk: Disk, *, sync: bool) -> None:
+    """Make written drafts visible: all of them, or, if an error is raised, none.
+
+    A crash in the middle of many leaves some visible and the others spares.
+
+    :param sync: return when they are on the disk.
+    :raises QueueFullError: the disk is full.
+    :raises DurabilityError: a sync or a rename failed.
+    """
+    published = 0
+    step = 'fdatasync'
+    try:
+        if sync:
+            for item in items:
+                disk.fdatasync(item.draft.fd)
+        step = 'rename'
+        for item in items:
+            draft = item.draft
+            disk.rename(
+                draft.name, item.filebase + READY, src_dir_fd=draft.folder.fd, dst_dir_fd=item.folder.fd
+            )
+            published += 1
+        if sync:
+            step = 'fsync of the directory'
+            for folder in {id(item.folder): item.folder for item in items}.values():
+                folder.sync()
+    except BaseException as error:
+        for number, item in enumerate(items):
+            # Pages that a failed sync left behind are not to be trusted with the next message.
+            reusable = step == 'rename'
+            if number < published:
+                reusable &= take_back(item, disk)
+            workshop.discard(item.draft, reusable=reusable)
+        if isinstance(error, OSError):
+            refuse(error, step, items[0].queue)
+        raise
+    for item in items:
+        disk.unlock_and_close(item.draft.fd)
+
+
+def take_back(item: Unpublished, disk: Disk) -> bool:
+    """Rename an entry that was published and is still locked back to a draft.
+
+    :return: False if that failed as well.  The entry stays, though its producer is told that it is not stored, and it
+        may arrive twice.
+    """
+    draft = item.draft
+    try:
+        disk.rename(item.filebase + READY, draft.name, src_dir_fd=item.folder.fd, dst_dir_fd=draft.folder.fd)
+    except OSError:
+        return False
+    return True
+
+
+class Batch:
+    """Written drafts that wait for one flush.
+
+    :param sync: as for `publish`.
+    """
+
+    def __init__(self, workshop: Workshop, disk: Disk, *, sync: bool) -> None:
+        self._workshop = workshop
+        self._disk = disk
+        self._sync = sync
+        self._items: list[Unpublished] = []
+
+    def add(self, item: Unpublished) -> None:
+        """Take a draft in; flush if many wait.
+
+        :raises QueueError: the flush failed: none of those that waited was stored.
+        """
+        self._items.append(item)
+        if len(self._items) >= BATCH_LIMIT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Publish all that wait.
+
+        :raises QueueError: none of them was stored.
+        """
+        if self._items:
+            items, self._items = self._items, []
+            publish(items, self._workshop, self._disk, sync=self._sync)
+
+    def discard(self) -> None:
+        """Throw away what still waits."""
+        while self._items:
+            self._workshop.discard(self._items.pop().draft)

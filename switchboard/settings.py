@@ -1,0 +1,50 @@
+"""Keys of a configuration section that a runner's own class declares, reads and checks.
+
+The configuration does not know them: a new runner touches no core file.  They are checked in the runner's process,
+which ends with EX_CONFIG when one is wrong, so that the master does not start it again and ``status`` says why.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from switchboard.errors import ConfigError
+from switchboard.options import RunnerOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A key that a runner's class declares for its section: how it is read, and what holds without it."""
+
+    parse: Callable[[str], Any] = str
+    default: Any = None
+    required: bool = False
+
+
+def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class_name: str) -> dict[str, Any]:
+    """Read a section's own keys.
+
+    :return: a value for every declared key.
+    :raises ConfigError: a key is unknown, missing or has a bad value.
+    """
+    section = f'runner.{options.name}'
+    for key in options.settings:
+        if key not in declared:
+            close = difflib.get_close_matches(key, declared, 1)
+            hint = f'; did you mean {close[0]!r}?' if close else ''
+            raise ConfigError(f'{class_name} has no such key{hint}', section=section, key=key)
+    values = {}
+    for key, setting in declared.items():
+        if key not in options.settings:
+            if setting.required:
+                raise ConfigError(f'{class_name} needs this key', section=section, key=key)
+            values[key] = setting.default
+            continue
+        try:
+            values[key] = setting.parse(options.settings[key])
+        except ValueError as error:
+            raise ConfigError(str(error), section=section, key=key) from error
+    return values

@@ -1,0 +1,188 @@
+"""A spool: all queues of one installation, in one directory, on one file system.
+
+Here the parts are put together: the configuration's queues and exchanges, the spares that they share, and the stage over
+which one message becomes several in one step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import implementer
+
+from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.disk import Disk, Folder
+from switchboard.entry import SYSTEM_NAMER, Namer, check_queue_name
+from switchboard.errors import QueueError, UnknownQueueError
+from switchboard.exchange import ExchangeTable
+from switchboard.handoff import Transaction, commit_all
+from switchboard.interfaces import ISpool
+from switchboard.options import Durability, QueueOptions
+from switchboard.spares import Spares
+from switchboard.stage import Stage
+from switchboard.switchboard import Switchboard
+
+if TYPE_CHECKING:
+    from switchboard.config import Config
+
+BAD = 'bad'
+SPARE, STAGE, RUN = '.spare', '.stage', '.run'
+
+
+@implementer(ISpool)
+class Spool:
+    """All queues of one installation.  See `ISpool`.
+
+    :param directory: the root of the spool; made, with mode 0770, if it is not there.
+    :param durability: of the queues that no configuration describes: ``full`` (on the disk when enqueue returns) or ``lazy``
+        (handed to the kernel: it survives the death of any process, and not a power cut).
+    :param config: names the queues and exchanges; without one, queues are made as they are named.
+    :raises OSError: a directory cannot be made or opened.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        durability: Durability = 'full',
+        *,
+        config: Config | None = None,
+        disk: Disk | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.directory = os.path.abspath(directory)
+        self.config = config
+        self.disk = disk = disk or Disk()
+        self.clock = clock
+        self._defaults = QueueOptions(durability=durability)
+        self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
+        self.spares = Spares(self._folder(SPARE), disk, self._namer)
+        self._scrubbed = Spares(self._folder(SPARE), disk, self._namer, scrub=True)
+        self._stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer)
+        self._folder(RUN)
+        self._boards: dict[str, Switchboard] = {}
+
+    @classmethod
+    def from_config(cls, config: str | os.PathLike[str] | Config, **keys: Any) -> Spool:
+        """Make the spool that a configuration describes.
+
+        :param config: the path of the file, or what was read from it.
+        :raises ConfigError: the file cannot be used; the text says where and why.
+        """
+        if isinstance(config, str | os.PathLike):
+            from switchboard.config import Config
+
+            config = Config.load(os.fspath(config))
+        return cls(config.spool, config=config, **keys)
+
+    def __repr__(self) -> str:
+        return f'Spool({self.directory!r})'
+
+    def _folder(self, name: str) -> Folder:
+        folder = Folder(os.path.join(self.directory, name), self.disk)
+        folder.make()
+        return folder
+
+    def path(self, *parts: str) -> str:
+        """:return: a path in the spool."""
+        return os.path.join(self.directory, *parts)
+
+    def queue_names(self) -> list[str]:
+        """:return: the queues that are declared or have a directory, sorted; ``bad`` among them."""
+        names = set(self.config.queue_names()) if self.config else set()
+        with Folder(self.directory, self.disk).scan() as entries:
+            names.update(
+                e.name for e in entries if not e.name.startswith('.') and e.is_dir(follow_symlinks=False)
+            )
+        return sorted(names | {BAD})
+
+    def __getitem__(self, name: str) -> Switchboard:
+        """See `ISpool`."""
+        board = self._boards.get(name)
+        if board is None:
+            board = self._boards[name] = self.board(name)
+        return board
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self.queue_names()
+
+    def board(self, name: str, slice: int | None = None, numslices: int = 1) -> Switchboard:
+        """:return: a new object for one slice of a queue; ``spool[name]`` is the shared one for the whole queue.
+
+        :raises UnknownQueueError: the configuration does not declare it, or the name cannot be one.
+        """
+        check_queue_name(name)
+        options = self.queue_options(name)
+        return Switchboard(
+            name,
+            self.path(name),
+            slice,
+            numslices,
+            options=options,
+            disk=self.disk,
+            clock=self.clock,
+            namer=self._namer,
+            workshop=self._scrubbed if options.scrub else self.spares,
+            bad=self.path(BAD),
+        )
+
+    def queue_options(self, name: str) -> QueueOptions:
+        """:raises UnknownQueueError: the configuration does not declare such a queue."""
+        if name == BAD:
+            return replace(self._defaults, durability='full')
+        if self.config is None:
+            return self._defaults
+        if name not in self.config.queue_names():
+            known = ', '.join(sorted(self.config.queue_names()))
+            raise UnknownQueueError(f'no such queue: the configuration declares {known}', queue=name)
+        return self.config.queue_options(name)
+
+    @property
+    def exchanges(self) -> ExchangeTable:
+        """The exchange table; without a configuration, it has the default exchange only."""
+        return self.config.exchanges if self.config else ExchangeTable(())
+
+    def publish(
+        self,
+        msg: Any,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        exchange: str = '',
+        routing_key: str = '',
+        **metadata_keys: Any,
+    ) -> dict[str, str]:
+        """See `ISpool`."""
+        merged = {**(metadata or {}), **metadata_keys}
+        queues = self.exchanges.route(exchange, routing_key, merged)
+        if exchange:
+            merged |= {'exchange': exchange, 'routing_key': routing_key}
+        if len(queues) == 1:
+            return {queues[0]: self[queues[0]].enqueue(msg, merged)}
+        transaction = Transaction(self._stage)
+        try:
+            filebases = {queue: transaction.emit(self[queue], msg, dict(merged)) for queue in queues}
+        except BaseException:
+            transaction.discard()
+            raise
+        transaction.commit()
+        return filebases
+
+    def transaction(self, board: Switchboard, filebase: str) -> Transaction:
+        """See `ISpool`."""
+        return Transaction(self._stage, board, filebase)
+
+    def commit_all(self, transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
+        """Commit many transactions with the flushes of one.
+
+        :return: those that were not committed, and why; their inputs are still claimed.
+        """
+        return commit_all(transactions)
+
+    def recover(self) -> int:
+        """Finish or undo the hand-offs of dead processes.
+
+        :return: how many were dealt with.
+        """
+        return self._stage.recover()

@@ -1,0 +1,97 @@
+"""What an idle runner sleeps on: a new name in its queue's directory, a timer, or a word from a signal handler.
+
+inotify tells of new names at once, but a busy runner would get an event for each of its own renames.  So the watch is
+set when the runner has found nothing to do, the directory is looked at once more (something may have come between), and
+the watch is removed when it wakes.  Where there is no inotify, or a file system sends no events (NFS), the timer is
+all there is; it runs always.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+try:
+    from inotify_simple import INotify, flags  # type: ignore[import-untyped]
+except ImportError:  # not Linux
+    INotify = None
+
+# Without events, how long a message may lie before it is seen.
+POLL_S = 1.0
+
+
+class Wakeup:
+    """Sleeps until something happens.
+
+    :param directory: whose new names wake; None for a runner without a queue.
+    """
+
+    def __init__(self, directory: str | None = None) -> None:
+        self.directory = directory
+        self._inotify: INotify | None = None
+        self._watch: int | None = None
+        self._poll = select.poll()
+        self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._poll.register(self._read_end, select.POLLIN)
+        if INotify is not None and directory is not None:
+            try:
+                self._inotify = INotify(nonblocking=True)
+                self._poll.register(self._inotify.fileno(), select.POLLIN)
+            except OSError:  # the limit of inotify instances of this user
+                self._inotify = None
+
+    @property
+    def watches(self) -> bool:
+        """Will the kernel tell of new names?  If not, only the timer does."""
+        return self._watch is not None
+
+    def arm(self) -> None:
+        """Watch the directory from now on.  Look at it once more afterwards, before sleeping."""
+        if self._inotify is not None and self._watch is None:
+            mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR
+            try:
+                self._watch = self._inotify.add_watch(self.directory, mask)
+            except OSError:  # the limit of watches, or the directory is gone: the timer remains
+                self._watch = None
+
+    def disarm(self) -> None:
+        """Stop watching, and forget what came."""
+        if self._inotify is not None and self._watch is not None:
+            try:
+                self._inotify.rm_watch(self._watch)
+            except OSError:
+                pass  # the directory went away, and the watch with it
+            self._watch = None
+            self._inotify.read(timeout=0)
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Sleep until a new name, :meth:`wake`, or the end of the time.
+
+        :return: False if the time ran out.
+        """
+        # Rounded up: waking a moment too early would mean a round for nothing.
+        events = self._poll.poll(None if timeout_s is None else int(timeout_s * 1000) + 1)
+        for fd, _ in events:
+            if fd == self._read_end:
+                os.read(self._read_end, 4096)
+        return bool(events)
+
+    def wake(self) -> None:
+        """End the sleep, or the next one.  Safe to call from a signal handler."""
+        try:
+            os.write(self._write_end, b'!')
+        except BlockingIOError:
+            pass  # it has been told often enough
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
+        for end in (self._read_end, self._write_end):
+            if end >= 0:
+                os.close(end)
+        self._read_end = self._write_end = -1
+
+    def __del__(self) -> None:
+        self.close()
