@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
-from switchboard.entry import CLAIMED, NS, PRESERVED, READY, UNFINISHED, Slice, format_when, parse
+from switchboard.entry import CLAIMED, NS, PRESERVED, READY, UNFINISHED, Slice, format_when, is_filebase, parse
 
 log = logging.getLogger('switchboard.queue')
 
@@ -64,7 +64,7 @@ class Listing:
                         self.report(name, 'foreign file')
                     continue
                 filebase = name[:cut]
-                if parse(filebase) is None:
+                if not is_filebase(filebase):
                     self.report(name, 'foreign name')
                 elif holds(filebase) and name not in self._reported:
                     yield filebase

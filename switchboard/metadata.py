@@ -86,7 +86,7 @@ def dump_metadata(metadata: Mapping[str, Any]) -> bytes:
         for key, value in metadata.items()
         if not (isinstance(key, str) and (key[:1] == '_' or key == 'version'))
     }
-    return dump_json(kept, 'metadata')
+    return dump_json(kept, 'metadata') if kept else b'{}'
 
 
 def load_metadata(content: bytes | memoryview) -> dict[str, Any]:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from switchboard.config import Config
 
 BAD = 'bad'
+_DEFAULT_EXCHANGE_ONLY = ExchangeTable(())
+
 SPARE, STAGE, RUN = '.spare', '.stage', '.run'
 
 
@@ -142,7 +144,7 @@ class Spool:
     @property
     def exchanges(self) -> ExchangeTable:
         """The exchange table; without a configuration, it has the default exchange only."""
-        return self.config.exchanges if self.config else ExchangeTable(())
+        return self.config.exchanges if self.config else _DEFAULT_EXCHANGE_ONLY
 
     def publish(
         self,
