@@ -10,9 +10,8 @@ that it does not use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
+# Type checkers know this name.  The module `typing` takes longer to load than all that the door needs.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from switchboard.runner import Runner
     from switchboard.spool import Spool
@@ -32,6 +31,8 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    import importlib
+
     value: object = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value

@@ -12,11 +12,22 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
-from switchboard.entry import CLAIMED, NS, PRESERVED, READY, UNFINISHED, Slice, format_when, is_filebase, parse
+from switchboard.entry import (
+    CLAIMED,
+    NS,
+    PRESERVED,
+    READY,
+    UNFINISHED,
+    Slice,
+    format_when,
+    is_filebase,
+    parse,
+)
 
 log = logging.getLogger('switchboard.queue')
 
@@ -32,18 +43,32 @@ CLOCK_SLACK_NS = NS
 RELIST_NS = NS
 RELIST_SHARE = 20
 
+# What one level of priority is worth, if the queue does not say.
+PRIORITY_STEP_NS = 60 * NS
+# The length of a name without priority: there is nothing to look for in it.
+PLAIN_LENGTH = 61
+
 _KNOWN_SUFFIXES = (READY, CLAIMED, PRESERVED, UNFINISHED)
 
 
 class Listing:
     """Reads a queue's directory: which entries of a slice are there, in which order, and which are due."""
 
-    def __init__(self, folder: Folder, disk: Disk, clock: Clock, queue: str, slice_: Slice) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        disk: Disk,
+        clock: Clock,
+        queue: str,
+        slice_: Slice,
+        priority_step_s: float = PRIORITY_STEP_NS / NS,
+    ) -> None:
         self.folder = folder
         self.disk = disk
         self.clock = clock
         self.queue = queue
         self.slice = slice_
+        self.order: Callable[[str], str] = partial(order, step_ns=int(priority_step_s * NS))
         self._reported: set[str] = set()
         # Future entries whose delay was asked for, and those that only a turned clock put into the future.
         self._delayed: set[str] = set()
@@ -88,11 +113,11 @@ class Listing:
             if filebase <= now:
                 due.append(filebase)
                 if limit is not None and len(due) >= 2 * limit:
-                    due = sorted(due, key=order)[:limit]
+                    due = sorted(due, key=self.order)[:limit]
             else:
                 future.append(filebase)
         next_ns = self._sort_out(future, due, now_ns) if future else None
-        due.sort(key=order)
+        due.sort(key=self.order)
         return due[:limit], next_ns
 
     def _sort_out(self, future: list[str], due: list[str], now_ns: int) -> int | None:
@@ -131,10 +156,15 @@ class Listing:
         )
 
 
-def order(filebase: str) -> tuple[int, str]:
-    """The key by which entries are sorted: high priorities first, then FIFO."""
-    mark = filebase.rfind('+p')
-    return (-int(filebase[mark + 2 :]) if mark > 0 else 0, filebase)
+def order(filebase: str, step_ns: int = PRIORITY_STEP_NS) -> str:
+    """The key by which entries are sorted: FIFO, and each level of priority is worth `step_ns` of waiting.
+
+    So a high priority goes before what came up to a few minutes earlier, and nothing is put off for ever.
+    """
+    if len(filebase) <= PLAIN_LENGTH or '+p' not in filebase:
+        return filebase
+    name = parse(filebase)
+    return format_when(max(0, name.when_ns - name.priority * step_ns)) + filebase[20:] if name else filebase
 
 
 class Backlog:

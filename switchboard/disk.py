@@ -10,10 +10,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource  # here and not where it is used: a process that may open no more files cannot import either
 import stat as stat_module
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from functools import cache
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 DIRECTORY_MODE = 0o770
 FILE_MODE = 0o660
@@ -25,9 +28,18 @@ CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS
 _RENAME_NOREPLACE = 1
 
 
-@cache
 def _renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
     """:return: a function that gives 0 or an error number; None where the C library has no such call."""
+    if not _RENAMEAT2:
+        _RENAMEAT2.append(_find_renameat2())
+    return _RENAMEAT2[0]
+
+
+# What was found, once it was looked for.
+_RENAMEAT2: list[Callable[[int, bytes, int, bytes], int] | None] = []
+
+
+def _find_renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
     import ctypes  # here, because the mail servers' door never needs it and starts faster without
 
     try:
@@ -40,6 +52,22 @@ def _renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
         return ctypes.get_errno() if failed else 0
 
     return renameat2
+
+
+def _allow_more_files() -> bool:
+    """Raise this process's soft limit of open files.
+
+    :return: False if it stands at the hard limit already.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and soft >= hard:
+        return False
+    raised = soft * 2 if hard == resource.RLIM_INFINITY else min(soft * 2, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+    except (OSError, ValueError):  # the kernel has a limit of its own
+        return False
+    return True
 
 
 class Disk:
@@ -65,6 +93,23 @@ class Disk:
     statvfs = staticmethod(os.statvfs)
     geteuid = staticmethod(os.geteuid)
     renameat2 = staticmethod(_renameat2)
+
+    def makes_room(self, error: OSError) -> bool:
+        """After a call that failed: is it worth another try, because this process may now open more files?
+
+        A batch keeps a descriptor for each entry until it is finished.  The limit is raised when it is met, and not before: it
+        belongs to the program, which may have reasons (``select`` takes no descriptor above 1,023).
+        """
+        return error.errno == errno.EMFILE and _allow_more_files()
+
+    def open_file(self, name: str, flags: int, dir_fd: int) -> int:
+        """Open or create a file, with a raised limit of open files if need be."""
+        try:
+            return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
+        except OSError as error:
+            if not self.makes_room(error):
+                raise
+        return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
 
     def write_all(self, fd: int, content: bytes, offset: int = 0) -> None:
         """Write everything: a call may write less than it was given when the disk runs full."""
@@ -149,7 +194,7 @@ class Disk:
         """
         flags = os.O_RDWR if writable else os.O_RDONLY
         try:
-            fd = self.open(name, flags | OPEN_FLAGS, dir_fd=dir_fd)
+            fd = self.open_file(name, flags | OPEN_FLAGS, dir_fd)
         except FileNotFoundError:
             return None
         try:
@@ -173,7 +218,7 @@ class Disk:
 
         :raises FileExistsError: the name is taken, or a recovery was faster; try another name.
         """
-        fd = self.open(name, CREATE_FLAGS, FILE_MODE, dir_fd=dir_fd)
+        fd = self.open_file(name, CREATE_FLAGS, dir_fd)
         try:
             if self.lock(fd):
                 status = self.fstat(fd)
@@ -202,28 +247,47 @@ class Folder:
         self._key = (0, 0)
 
     def make(self) -> None:
-        """Make the directory, and those above it, if they are not there; 0770 whatever the umask says."""
+        """Make the directory, and those above it, if they are not there; 0770 whatever the umask says.
+
+        A new one is on the disk when this returns: a message on the disk in a directory that is not would be lost with it.
+        """
         try:
             self.disk.mkdir(self.path, DIRECTORY_MODE)
         except FileExistsError:
             return
         except FileNotFoundError:
-            Folder(os.path.dirname(os.path.abspath(self.path)), self.disk).make()
+            self._above().make()
             self.make()
             return
         mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
         # The set-group-id bit, inherited from the directory above, stays.
         if mode & 0o777 != DIRECTORY_MODE:
             self.disk.fchmod(self.fd, mode & 0o7000 | DIRECTORY_MODE)
+        try:
+            self._above().sync()
+        except PermissionError:
+            pass  # we may write there and not read, so it cannot be opened to be synced
+
+    def _above(self) -> Folder:
+        return Folder(os.path.dirname(os.path.abspath(self.path)), self.disk)
 
     @property
     def fd(self) -> int:
         """The directory's descriptor."""
         if self._fd < 0:
-            self._fd = self.disk.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._fd = self._open()
             status = self.disk.fstat(self._fd)
             self._key = (status.st_dev, status.st_ino)
         return self._fd
+
+    def _open(self) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        try:
+            return self.disk.open(self.path, flags)
+        except OSError as error:
+            if not self.disk.makes_room(error):
+                raise
+        return self.disk.open(self.path, flags)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -233,6 +297,14 @@ class Folder:
 
     def scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         """Walk over what is in it, in no order, without holding it all in memory."""
+        try:
+            return self._scan()
+        except OSError as error:
+            if not self.disk.makes_room(error):
+                raise
+        return self._scan()
+
+    def _scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         entries: AbstractContextManager[Iterator[os.DirEntry[str]]] = self.disk.scandir(self.path)  # type: ignore[arg-type]
         return entries
 

@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-from typing import NamedTuple
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import UnknownQueueError
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 READY, CLAIMED, PRESERVED, UNFINISHED = '.pck', '.bak', '.psv', '.tmp'
 
@@ -55,12 +55,26 @@ def check_queue_name(name: str) -> str:
     return name
 
 
-class Name(NamedTuple):
+class Name:
     """An entry's name, taken apart."""
 
-    when_ns: int
-    digest: str
-    priority: int = 0
+    # Neither a NamedTuple nor a dataclass: loading `typing` or `dataclasses` would take the mail servers' door longer than
+    # all of its work.
+    __slots__ = ('digest', 'priority', 'when_ns')
+
+    def __init__(self, when_ns: int, digest: str, priority: int = 0) -> None:
+        self.when_ns = when_ns
+        self.digest = digest
+        self.priority = priority
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Name) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __repr__(self) -> str:
+        return f'Name({self.when_ns}, {self.digest!r}, {self.priority})'
 
     def __str__(self) -> str:
         return f'{format_when(self.when_ns)}+{self.digest}' + (f'+p{self.priority}' if self.priority else '')
@@ -94,16 +108,17 @@ def parse(filebase: str) -> Name | None:
     return Name(int(seconds) * NS + int(fraction.ljust(9, '0')), digest, int(priority) if mark else 0)
 
 
-@cache
-def _matcher() -> Callable[[str], object]:
-    import re  # here, because the mail servers' door makes names and never reads them, and starts faster without
-
-    return re.compile(r'[0-9]{10}\.[0-9]{1,9}\+[0-9a-f]{40}(?:\+p[1-9])?').fullmatch
+_matches: Callable[[str], object] | None = None
 
 
 def is_filebase(text: str) -> bool:
     """The same question as :func:`parse`, for those who do not want the parts; four times as fast."""
-    return _matcher()(text) is not None
+    global _matches
+    if _matches is None:
+        import re  # here, because the mail servers' door makes names and never reads them, and starts faster without
+
+        _matches = re.compile(r'[0-9]{10}\.[0-9]{1,9}\+[0-9a-f]{40}(?:\+p[1-9])?').fullmatch
+    return _matches(text) is not None
 
 
 def digest_of(filebase: str) -> str:
@@ -117,7 +132,6 @@ def with_when(filebase: str, when_ns: int) -> str:
     return format_when(when_ns) + filebase[filebase.index('+') :]
 
 
-@dataclass(frozen=True, slots=True)
 class Slice:
     """The share of the digest space that one of ``count`` runner processes works on.
 
@@ -125,8 +139,20 @@ class Slice:
     exactly one slice.
     """
 
-    index: int = 0
-    count: int = 1
+    __slots__ = ('count', 'index')
+
+    def __init__(self, index: int = 0, count: int = 1) -> None:
+        self.index = index
+        self.count = count
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Slice) and (self.index, self.count) == (other.index, other.count)
+
+    def __hash__(self) -> int:
+        return hash((self.index, self.count))
+
+    def __repr__(self) -> str:
+        return f'Slice({self.index}, {self.count})'
 
     def holds(self, filebase: str) -> bool:
         """Assumes that `filebase` is of the grammar."""

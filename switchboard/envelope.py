@@ -14,7 +14,6 @@ the body has its own module.
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from zlib import crc32
 
 from switchboard.errors import CorruptEntryError
@@ -31,15 +30,21 @@ _KIND = frozenset('abcdefghijklmnopqrstuvwxyz0123456789.+-_')
 _FIELDS = 6
 
 
-class Header(NamedTuple):
+class Header:
     """The header line, checked for its form; lengths are in bytes."""
 
-    kind: str
-    metadata_length: int
-    body_length: int
-    digest: str
-    checksum: int
-    length: int
+    # No NamedTuple: loading `typing` would take the mail servers' door longer than all of its work.
+    __slots__ = ('body_length', 'checksum', 'digest', 'kind', 'length', 'metadata_length')
+
+    def __init__(
+        self, kind: str, metadata_length: int, body_length: int, digest: str, checksum: int, length: int
+    ) -> None:
+        self.kind = kind
+        self.metadata_length = metadata_length
+        self.body_length = body_length
+        self.digest = digest
+        self.checksum = checksum
+        self.length = length
 
     @property
     def body_start(self) -> int:

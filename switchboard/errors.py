@@ -6,7 +6,9 @@ says what to do next, and programs can act on them without parsing a sentence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class SwitchboardError(Exception):
@@ -77,6 +79,18 @@ class EntryTakenError(QueueError):
     """Not now: another process holds the entry, or it is gone.  Never a sign of damage."""
 
 
+class UnknownEntryError(QueueError):
+    """No queue that was looked into has such an entry."""
+
+
+class AmbiguousEntryError(QueueError):
+    """Several entries begin so; ``candidates`` are some of them."""
+
+    def __init__(self, beginning: str, candidates: Sequence[str]) -> None:
+        self.candidates = tuple(candidates)
+        super().__init__(f'{beginning!r} fits several entries: {", ".join(self.candidates)}')
+
+
 class ForeignFileError(QueueError):
     """The name leads to something that is no entry: a directory, a fifo, a symbolic link, a name of another grammar."""
 
@@ -101,6 +115,10 @@ class ContentDisallowedError(QueueError):
 
 class UnserializableError(QueueError, TypeError):
     """No serializer holds this value; the text names the key or the type at fault."""
+
+
+class EntryExpiredError(QueueError):
+    """The entry's time to live is over; it went to the dead letters."""
 
 
 class QueueFullError(QueueError):

@@ -10,7 +10,23 @@ from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import CLAIMED, NS, READY
 from switchboard.errors import QueueFullError
-from switchboard.options import QueueOptions
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Bounds(Protocol):
+        """The options that set limits: those of `QueueOptions`, or what the mail servers' door knows of them."""
+
+        @property
+        def max_messages(self) -> int | None: ...
+
+        @property
+        def max_bytes(self) -> int | None: ...
+
+        @property
+        def min_free_bytes(self) -> int: ...
+
 
 COUNT_EVERY_NS = NS
 # A full queue is counted again for each message that it would refuse, unless counting costs too much.
@@ -20,7 +36,7 @@ COUNT_SHARE = 20
 class Limits:
     """The limits of one queue."""
 
-    def __init__(self, queue: str, folder: Folder, options: QueueOptions, disk: Disk, clock: Clock) -> None:
+    def __init__(self, queue: str, folder: Folder, options: Bounds, disk: Disk, clock: Clock) -> None:
         self.queue = queue
         self.folder = folder
         self.options = options
@@ -50,6 +66,12 @@ class Limits:
                 )
         if self.counted:
             self._check_counts(messages, size)
+
+    def left(self, messages: int) -> None:
+        """Say that messages have left the queue, so that it is counted again."""
+        self._messages -= messages
+        self._count_took_ns = 0
+        self._counted_at_ns = -10 * COUNT_EVERY_NS
 
     def _check_counts(self, messages: int, size: int) -> None:
         age_ns = self.clock.monotonic_ns() - self._counted_at_ns

@@ -11,7 +11,9 @@ from typing import Any
 from switchboard.claims import Claim, drop, held, open_claim
 from switchboard.entry import CLAIMED, PRESERVED, READY, with_when
 from switchboard.errors import CorruptEntryError, EntryTakenError, QueueError
+from switchboard.expiry import expiry_elsewhere
 from switchboard.journal import origin_of
+from switchboard.metadata import load_metadata
 from switchboard.publishing import refuse
 from switchboard.switchboard import Switchboard
 
@@ -52,6 +54,12 @@ def move(
     old = claim.filebase
     filebase = with_when(old, target.clock.time_ns()) if now else old
     suffix = PRESERVED if target.name == 'bad' else READY
+    entry = claim.read()
+    if target.options.ttl_s is not None or b'expires"' in entry.metadata or entry.records:
+        metadata = entry.changed_metadata(load_metadata(entry.metadata))
+        fields |= expiry_elsewhere(
+            metadata, target.options.ttl_s, target.clock.time_ns(), forgiven=event != 'moved'
+        )
     try:
         source.recovery.append(claim, event, queue=source.name, to=target.name, **fields)
         claim.rename(target.folder, filebase, suffix)

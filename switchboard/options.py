@@ -61,6 +61,8 @@ class QueueOptions:
     min_free_bytes: int = 0
     overflow: Overflow = 'reject'
     ttl_s: float | None = None
+    rate: float | None = None
+    priority_step_s: float = 60.0
     priority: int = 0
     order_key: str | None = None
     paused: bool = False

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from switchboard.entry import HIGHEST_PRIORITY, NS, SLICE_DIGITS, Name, Namer, digest_of, parse
 from switchboard.envelope import content_checksum, pack_header
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
+from switchboard.expiry import EXPIRES, QUEUE_EXPIRES
 from switchboard.journal import pack_record
-from switchboard.metadata import dump_metadata
+from switchboard.metadata import dump_metadata, load_metadata
 from switchboard.options import QueueOptions
 from switchboard.reading import Entry
 from switchboard.serializers import Serializers, family
@@ -48,6 +49,8 @@ class Packer:
         if 'delay' in metadata or 'not_before' in metadata:
             when_ns = self._ready_at(metadata)
         priority = self._priority(metadata)
+        if 'ttl' in metadata or self.options.ttl_s is not None or QUEUE_EXPIRES in metadata:
+            self._set_expiry(metadata, when_ns)
         body = serializer.dumps(msg)
         limit = self.options.max_body_bytes
         if limit is not None and len(body) > limit:
@@ -82,10 +85,25 @@ class Packer:
         old = parse(entry.filebase)
         assert old is not None
         digest = self.namer.digest(old.digest[:SLICE_DIGITS])
-        checksum = content_checksum(entry.metadata, entry.body)
-        header = pack_header(entry.kind, len(entry.metadata), len(entry.body), digest, checksum)
-        name = Name(self.namer.now_ns(), digest, old.priority)
-        return str(name), b''.join((header, entry.metadata, entry.body))
+        when_ns = self.namer.now_ns()
+        packed_metadata = self._metadata_of_copy(entry, when_ns)
+        checksum = content_checksum(packed_metadata, entry.body)
+        header = pack_header(entry.kind, len(packed_metadata), len(entry.body), digest, checksum)
+        # The history goes along: how often it failed counts in the next queue too.
+        journal = (
+            pack_record({key: value for key, value in record.items() if key not in ('set', 'drop')}, digest)
+            for record in entry.records
+        )
+        return str(Name(when_ns, digest, old.priority)), b''.join(
+            (header, packed_metadata, entry.body, *journal)
+        )
+
+    def _metadata_of_copy(self, entry: Entry, when_ns: int) -> bytes:
+        if not entry.records and self.options.ttl_s is None and QUEUE_EXPIRES.encode() not in entry.metadata:
+            return entry.metadata
+        metadata = entry.changed_metadata(load_metadata(entry.metadata))
+        self._set_expiry(metadata, when_ns)
+        return dump_metadata(metadata)
 
     def _ready_at(self, metadata: dict[str, Any]) -> int:
         delay = metadata.pop('delay', None)
@@ -94,14 +112,26 @@ class Packer:
         for key, value, base_ns in (('delay', delay, when_ns), ('not_before', not_before, 0)):
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise UnserializableError(
-                    f'metadata[{key!r}]: {value!r} is no number of seconds', queue=self.queue
-                )
-            when_ns = max(when_ns, base_ns + int(value * NS))
+            seconds = self._seconds(key, value)
+            when_ns = max(when_ns, base_ns + int(seconds * NS))
         if when_ns >= 10**10 * NS:
             raise UnserializableError('a delay beyond the year 2286 has no name', queue=self.queue)
         return when_ns
+
+    def _set_expiry(self, metadata: dict[str, Any], when_ns: int | None) -> None:
+        ready_s = (self.namer.clock.time_ns() if when_ns is None else when_ns) / NS
+        metadata.pop(QUEUE_EXPIRES, None)
+        if (ttl := metadata.pop('ttl', None)) is not None:
+            metadata[EXPIRES] = ready_s + self._seconds('ttl', ttl)
+        if self.options.ttl_s is not None:
+            metadata[QUEUE_EXPIRES] = ready_s + self.options.ttl_s
+
+    def _seconds(self, key: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise UnserializableError(
+                f'metadata[{key!r}]: {value!r} is no number of seconds', queue=self.queue
+            )
+        return value
 
     def _priority(self, metadata: dict[str, Any]) -> int:
         priority = metadata.get('priority', self.options.priority)

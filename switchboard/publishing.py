@@ -13,13 +13,16 @@ The lock is held to the end.  So if step 4 fails, the entry can be taken back be
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from typing import NoReturn
 
 from switchboard.disk import Disk, Folder
 from switchboard.entry import READY
 from switchboard.errors import DurabilityError, QueueFullError
 from switchboard.spares import Draft, Workshop
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
 
 # Drafts that wait for one flush: each keeps a descriptor open.
 BATCH_LIMIT = 256

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from switchboard.claims import Claim, drop, held, open_claim
@@ -41,6 +41,8 @@ class Recovery:
         self.options = options
         self.disk = disk
         self.clock = clock
+        # Set by a spool, for a queue whose dead letters go elsewhere than to the bad queue.
+        self.dead_letter: Callable[[Claim, str, str], bool] | None = None
 
     @property
     def sync(self) -> bool:
@@ -60,6 +62,16 @@ class Recovery:
             claim.append(record, sync=self.sync)
         except OSError as error:
             log.warning('%s: history not written event=%s error=%s', claim.filebase, event, error)
+
+    def set_aside(self, claim: Claim, cause: str, reason: str, **fields: Any) -> None:
+        """End the claim on an entry that its queue cannot keep: it goes to the dead letters, by default the bad queue.
+
+        :param cause: one of ``rejected attempts recoveries expired overflow corrupt disallowed``.
+        :raises OSError: it could not be renamed; it stays claimed.
+        """
+        readable = cause not in ('corrupt', 'disallowed')
+        if self.dead_letter is None or not readable or not self.dead_letter(claim, cause, reason):
+            self.preserve(claim, reason, cause=cause, **fields)
 
     def preserve(self, claim: Claim, reason: str, **fields: Any) -> None:
         """Put a claimed entry into the bad queue and end the claim.
@@ -127,7 +139,7 @@ class Recovery:
         recoveries = count_since_retry(records, 'recovered') + 1
         if recoveries >= self.options.max_recoveries or not claim.writable:
             self.append(claim, 'recovered', count=recoveries)
-            self.preserve(claim, f'recovered {recoveries} times: its owner died each time')
+            self.set_aside(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')
             return False
         self.append(claim, 'recovered', count=recoveries)
         claim.rename(self.folder, filebase, READY)

@@ -276,7 +276,7 @@ class Runner:
         if verdict.outcome == 'failed':
             log.error('%s: failed runner=%s error=%s', filebase, self.name, text)
             board.annotate(filebase, verdict.record)
-            board.finish(filebase, preserve=True, reason=text)
+            board.finish(filebase, preserve=True, reason=text, cause=verdict.cause)
         elif verdict.outcome == 'retried':
             log.warning('%s: again in %.1f s runner=%s error=%s', filebase, verdict.delay_s, self.name, text)
             board.release(filebase, delay_s=verdict.delay_s, record=verdict.record)

@@ -15,11 +15,16 @@ A `Switchboard` without a spool has a :class:`Scratch` instead: temporary files 
 from __future__ import annotations
 
 import os
-import weakref
-from typing import Protocol
+from _weakref import ref  # `weakref` itself takes the mail servers' door a twentieth of its time to load
 
 from switchboard.disk import Disk, Folder
 from switchboard.entry import SYSTEM_NAMER, UNFINISHED, Namer
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 # Descriptors of spares kept open and locked by this process: enough for a burst, few beside the soft limit of 1,024.
 KEPT_OPEN = 64
@@ -49,22 +54,18 @@ class Workshop(Protocol):
 
     def take(self) -> Draft:
         """:return: a file to write: locked, and with no meaning whatever is in it."""
-        ...
 
     def give(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
         """Take the file `name` of `folder`, open and locked as `fd`, out of the world."""
-        ...
 
     def discard(self, draft: Draft, *, reusable: bool = True) -> None:
         """Throw a draft away.  Never raises: what remains is a file that means nothing."""
-        ...
 
     def recover(self) -> int:
         """Remove what dead processes left.
 
         :return: how many files.
         """
-        ...
 
 
 class Scratch:
@@ -111,6 +112,8 @@ class Spares:
     :param folder: the directory ``.spare``.
     :param scrub: empty each file when it is given, for those who must not keep finished messages on the disk.
     :param limit: files in the directory beyond which finished ones are deleted (about: it is counted now and then).
+    :param looks: names of others' spares that are tried in one look, for a process that writes one message and ends; None
+        is all of them.
     """
 
     def __init__(
@@ -122,19 +125,22 @@ class Spares:
         scrub: bool = False,
         limit: int = MAX_SPARES,
         kept_bytes: int = KEPT_BYTES,
+        looks: int | None = None,
     ) -> None:
         self.folder = folder
         self.disk = disk
         self.namer = namer
         self.scrub = scrub
         self.limit = limit
+        self.looks = looks
         self.kept_bytes = kept_bytes
         self._pool: list[Draft] = []
         self._seen: list[str] = []
         self._misses = MISSES_BEFORE_LOOK
         self._given = 0
         self._full = False
-        _POOLS.add(self)
+        _POOLS[:] = [pool for pool in _POOLS if pool() is not None]
+        _POOLS.append(ref(self))
 
     def take(self) -> Draft:
         """See `Workshop`."""
@@ -150,7 +156,7 @@ class Spares:
         """Take a spare that another process left, if there is one."""
         if not self._seen and self._misses >= MISSES_BEFORE_LOOK:
             self._misses = 0
-            self._seen = self.folder.names()
+            self._seen = self.folder.names(self.looks)
             # Each process starts elsewhere in the list, or all would try the same files one after the other.
             cut = int.from_bytes(os.urandom(4), 'big') % (len(self._seen) + 1)
             self._seen = self._seen[cut:] + self._seen[:cut]
@@ -161,9 +167,12 @@ class Spares:
                 continue
             fd, status = opened
             draft = Draft(fd, self.folder, name, status.st_size)
-            if status.st_nlink == 1 and status.st_uid == self.disk.geteuid():
+            if status.st_uid != self.disk.geteuid():
+                self.disk.unlock_and_close(fd)  # of use to its owner
+            elif status.st_nlink == 1:
                 return draft
-            _remove(draft, self.disk)
+            else:
+                _remove(draft, self.disk)
         self._misses += 1
         return None
 
@@ -259,12 +268,14 @@ class Spares:
         self._forget()
 
 
-_POOLS: weakref.WeakSet[Spares] = weakref.WeakSet()
+_POOLS: list[ref[Spares]] = []
 
 
 def _forget_all() -> None:
-    for pool in list(_POOLS):
-        pool._forget()
+    for known in _POOLS:
+        pool = known()
+        if pool is not None:
+            pool._forget()
 
 
 os.register_at_fork(after_in_child=_forget_all)

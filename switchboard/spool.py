@@ -9,15 +9,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.deadletters import DeadLetters
 from switchboard.disk import Disk, Folder
 from switchboard.entry import SYSTEM_NAMER, Namer, check_queue_name
 from switchboard.errors import QueueError, UnknownQueueError
 from switchboard.exchange import ExchangeTable
+from switchboard.flags import Flags
 from switchboard.handoff import Transaction, commit_all
 from switchboard.interfaces import ISpool
 from switchboard.options import Durability, QueueOptions
@@ -62,8 +65,8 @@ class Spool:
         self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self.spares = Spares(self._folder(SPARE), disk, self._namer)
         self._scrubbed = Spares(self._folder(SPARE), disk, self._namer, scrub=True)
-        self._stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer)
-        self._folder(RUN)
+        self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer)
+        self.flags = Flags(self._folder(RUN).path, disk, clock)
         self._boards: dict[str, Switchboard] = {}
 
     @classmethod
@@ -117,7 +120,7 @@ class Spool:
         """
         check_queue_name(name)
         options = self.queue_options(name)
-        return Switchboard(
+        board = Switchboard(
             name,
             self.path(name),
             slice,
@@ -129,6 +132,11 @@ class Spool:
             workshop=self._scrubbed if options.scrub else self.spares,
             bad=self.path(BAD),
         )
+        board.is_draining = partial(self.flags.is_set, 'draining', name)
+        board.paused_by_operator = partial(self.flags.is_set, 'paused', name)
+        if options.dead_letter != BAD:
+            board.recovery.dead_letter = DeadLetters(self, board)
+        return board
 
     def queue_options(self, name: str) -> QueueOptions:
         """:raises UnknownQueueError: the configuration does not declare such a queue."""
@@ -162,7 +170,7 @@ class Spool:
             merged |= {'exchange': exchange, 'routing_key': routing_key}
         if len(queues) == 1:
             return {queues[0]: self[queues[0]].enqueue(msg, merged)}
-        transaction = Transaction(self._stage)
+        transaction = Transaction(self.stage)
         try:
             filebases = {queue: transaction.emit(self[queue], msg, dict(merged)) for queue in queues}
         except BaseException:
@@ -171,9 +179,26 @@ class Spool:
         transaction.commit()
         return filebases
 
+    def pause(self, name: str, reason: str = '') -> None:
+        """Have nothing taken out of a queue until :meth:`resume`, in any process, also after a restart."""
+        self.flags.set('paused', self[name].name, reason)
+
+    def drain(self, name: str, reason: str = '') -> None:
+        """Let nothing into a queue until :meth:`resume`: producers get `QueuePausedError`, mail servers try again later."""
+        self.flags.set('draining', self[name].name, reason)
+
+    def resume(self, name: str) -> bool:
+        """End a pause and a drain.
+
+        :return: False if there was neither.
+        """
+        flags = [self.flags.clear('paused', name), self.flags.clear('draining', name)]
+        self[name].nudge()
+        return any(flags)
+
     def transaction(self, board: Switchboard, filebase: str) -> Transaction:
         """See `ISpool`."""
-        return Transaction(self._stage, board, filebase)
+        return Transaction(self.stage, board, filebase)
 
     def commit_all(self, transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
         """Commit many transactions with the flushes of one.
@@ -187,4 +212,4 @@ class Spool:
 
         :return: how many were dealt with.
         """
-        return self._stage.recover()
+        return self.stage.recover()

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from zope.interface import implementer
 
-from switchboard.backlog import Backlog, Listing, order
+from switchboard.backlog import Backlog, Listing
 from switchboard.claims import HELD, Claim, claim_ready, held
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.disk import Disk, Folder
@@ -26,7 +25,6 @@ from switchboard.entry import (
     READY,
     SYSTEM_NAMER,
     Namer,
-    check_queue_name,
     is_filebase,
     make_slice,
     with_when,
@@ -34,26 +32,29 @@ from switchboard.entry import (
 from switchboard.errors import (
     ContentDisallowedError,
     CorruptEntryError,
+    EntryExpiredError,
     EntryTakenError,
     ForeignFileError,
     QueueError,
 )
+from switchboard.expiry import is_expired
+from switchboard.inlet import Inlet
 from switchboard.interfaces import ISwitchboard
 from switchboard.journal import Record
-from switchboard.limits import Limits
 from switchboard.options import QueueOptions
-from switchboard.packing import Packer
-from switchboard.publishing import Batch, Unpublished, publish, refuse, write
+from switchboard.publishing import refuse
 from switchboard.reading import Entry, peek
 from switchboard.recovery import Recovery
-from switchboard.serializers import Serializers
 from switchboard.spares import Scratch, Workshop
+from switchboard.throttle import Throttle
 from switchboard.wakeup import Wakeup
 
 log = logging.getLogger('switchboard.queue')
 
 # How long an entry is left alone after another process was faster: it is mostly gone a moment later.
 CONTENDED_S = 0.05
+
+_CAUSES = {CorruptEntryError: 'corrupt', ContentDisallowedError: 'disallowed', EntryExpiredError: 'expired'}
 
 
 class Taken(NamedTuple):
@@ -65,7 +66,7 @@ class Taken(NamedTuple):
 
 
 @implementer(ISwitchboard)
-class Switchboard:
+class Switchboard(Inlet):
     """One queue directory.  See `ISwitchboard`.
 
     :param name: the queue's name.
@@ -95,131 +96,47 @@ class Switchboard:
         workshop: Workshop | None = None,
         bad: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.name = check_queue_name(name)
-        self.queue_directory = os.path.abspath(queue_directory)
         self.slice = make_slice(slice, numslices)
-        self.options = options = options or QueueOptions()
-        self.disk = disk = disk or Disk()
-        self.clock = clock
-        self.folder = Folder(self.queue_directory, disk)
-        self.folder.make()
+        self.queue_directory = os.path.abspath(queue_directory)
+        options = options or QueueOptions()
+        disk = disk or Disk()
+        folder = Folder(self.queue_directory, disk)
         if namer is None:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
-        self.serializers = Serializers(options.accept, options.pickle_classes, options.serializer)
-        self.workshop = workshop or Scratch(self.folder, disk, namer)
-        self._packer = Packer(name, options, self.serializers, namer)
-        self._limits = Limits(name, self.folder, options, disk, clock)
-        self._listing = Listing(self.folder, disk, clock, name, self.slice)
+        super().__init__(name, folder, options, disk, clock, namer, workshop or Scratch(folder, disk, namer))
+        self._listing = Listing(folder, disk, clock, name, self.slice, options.priority_step_s)
         self._backlog = Backlog(self._listing)
-        self._batch: Batch | None = None
         bad_path = bad if bad is not None else os.path.join(os.path.dirname(self.queue_directory), 'bad')
         self.recovery = Recovery(name, self.folder, Folder(bad_path, disk), options, disk, clock)
+        self._throttle = Throttle(options.rate and options.rate / numslices, clock)
+        # Set by a spool, which knows what operators say.
+        self.paused_by_operator: Callable[[], bool] = lambda: False
         if recover:
             self.recover_backup_files()
 
     def __repr__(self) -> str:
         return f'Switchboard({self.name!r}, {self.queue_directory!r}, {self.slice.index}, {self.slice.count})'
 
-    def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
-        """See `ISwitchboard`."""
-        item = self.prepare(msg, {**metadata, **metadata_keys} if metadata else metadata_keys)
-        self.publish(item)
-        return item.filebase
-
-    def prepare(self, msg: Any, metadata: dict[str, Any], *, instead_of: Entry | None = None) -> Unpublished:
-        """Write a message without making it an entry yet.
-
-        :param metadata: may be changed.
-        :param instead_of: the entry whose place in the queue and whose history it takes over.
-        :raises QueueError: as :meth:`enqueue`.
-        """
-        if instead_of is None:
-            packed = self._packer.pack(msg, metadata)
-        else:
-            packed = self._packer.pack_anew(msg, metadata, instead_of)
-        if self._limits.any:
-            self._limits.check(1, len(packed.content))
-        draft = write(self.workshop, self.disk, packed.content, self.name, modified_ns=packed.modified_ns)
-        return Unpublished(draft, self.folder, self.name, packed.filebase)
-
-    def prepare_copy(self, entry: Entry) -> Unpublished:
-        """Write a copy of another queue's entry without making it an entry yet: same content, new name, no history.
-
-        :raises QueueError: as :meth:`enqueue`.
-        """
-        self.check_room(entry)
-        filebase, content = self._packer.pack_copy(entry)
-        draft = write(self.workshop, self.disk, content, self.name)
-        return Unpublished(draft, self.folder, self.name, filebase)
-
-    def check_room(self, entry: Entry) -> None:
-        """Ask whether another queue's entry may come here.
-
-        :raises ContentDisallowedError: its kind is not accepted.
-        :raises QueueFullError: there is no room.
-        """
-        if self.serializers.for_kind(entry.kind) is None:
-            raise ContentDisallowedError(entry.kind, queue=self.name)
-        if self._limits.any:
-            self._limits.check(1, len(entry.body) + len(entry.metadata))
-
-    def publish(self, item: Unpublished) -> None:
-        """Make a prepared message an entry: now, or at the end of the batch.
-
-        :raises QueueError: as :meth:`enqueue`.
-        """
-        if self._batch is None:
-            publish((item,), self.workshop, self.disk, sync=self.options.durability == 'full')
-        else:
-            self._batch.add(item)
-
-    def discard(self, item: Unpublished) -> None:
-        """Throw a prepared message away."""
-        self.workshop.discard(item.draft)
-
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Everything that is enqueued inside shares one flush, and is visible when the block ends.
-
-        A block that raises stores nothing, but for what exceeded 256 messages and was flushed on the way.
-
-        :raises QueueError: at the end, as :meth:`enqueue`; what was not yet visible was not stored.
-        """
-        if self._batch is not None:
-            yield  # the outer batch flushes
-            return
-        self._batch = Batch(self.workshop, self.disk, sync=self.options.durability == 'full')
-        try:
-            yield
-            self._batch.flush()
-        finally:
-            self._batch.discard()
-            self._batch = None
-
-    def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
-        """See `ISwitchboard`."""
-        filebases = []
-        with self.batch():
-            for message in messages:
-                msg, metadata = message if isinstance(message, tuple) else (message, {})
-                filebases.append(self.enqueue(msg, metadata))
-        return filebases
-
-    # At work.
+    def is_paused(self) -> bool:
+        """Is nothing to be taken for now?"""
+        return self.options.paused or self.paused_by_operator()
 
     def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
         """See `ISwitchboard`."""
         claim = self._claim(filebase)
         try:
-            return claim.read().load(self.serializers)
-        except (CorruptEntryError, ContentDisallowedError) as error:
+            msg, msgdata = claim.read().load(self.serializers)
+            if is_expired(msgdata, self.clock):
+                raise EntryExpiredError('its time to live is over')
+        except (CorruptEntryError, ContentDisallowedError, EntryExpiredError) as error:
             error.queue, error.filebase = self.name, filebase
-            self._preserve(claim, error.reason, error=type(error).__name__)
+            self._set_aside(claim, _CAUSES[type(error)], error.reason, error=type(error).__name__)
             raise
         except OSError as error:
             # The disk did not give it: that says nothing about the entry.
             self.recovery.release(claim, filebase, None, None)
             refuse(error, 'read', self.name)
+        return msg, msgdata
 
     def _claim(self, filebase: str) -> Claim:
         if not is_filebase(filebase):
@@ -240,18 +157,28 @@ class Switchboard:
 
     def take(self) -> Taken | None:
         """See `ISwitchboard`."""
+        if self.is_paused() or not self._throttle.allows():
+            return None
         while (filebase := self._backlog.next()) is not None:
             try:
-                return Taken(filebase, *self.dequeue(filebase))
+                msg, msgdata = self.dequeue(filebase)
+                self._throttle.took()
+                return Taken(filebase, msg, msgdata)
             except EntryTakenError:
                 self._backlog.hold(filebase, CONTENDED_S)
-            except (CorruptEntryError, ContentDisallowedError, ForeignFileError) as error:
+            except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, ForeignFileError) as error:
                 log.debug('%s: skipped error=%s', filebase, error)
         return None
 
     def ready(self) -> bool:
         """Look anew: is there anything to :meth:`take`?"""
-        return self._backlog.ready()
+        return not self.is_paused() and self._throttle.allows() and self._backlog.ready()
+
+    def nudge(self) -> None:
+        """Wake the runners that sleep on this queue: something has changed that is no new entry."""
+        name = '.wake'
+        self.disk.close(self.disk.create_locked(name, self.folder.fd))
+        self.disk.unlink(name, dir_fd=self.folder.fd)
 
     def wakeup(self) -> Wakeup:
         """:return: what a runner of this queue sleeps on."""
@@ -259,7 +186,8 @@ class Switchboard:
 
     def wait_s(self) -> float | None:
         """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
-        return self._backlog.wait_s()
+        waits = [wait for wait in (self._backlog.wait_s(), self._throttle.wait_s()) if wait is not None]
+        return min(waits) if waits and not self.is_paused() else None
 
     def hold(self, filebase: str, seconds: float) -> None:
         """Do not :meth:`take` an entry for a while, though it is ready; other processes may."""
@@ -300,7 +228,9 @@ class Switchboard:
 
     # Out.
 
-    def finish(self, filebase: str, preserve: bool = False, *, reason: str = '') -> None:
+    def finish(
+        self, filebase: str, preserve: bool = False, *, reason: str = '', cause: str = 'rejected'
+    ) -> None:
         """See `ISwitchboard`."""
         claim = held(self.folder, filebase)
         if claim is None:
@@ -313,7 +243,7 @@ class Switchboard:
                     return
                 raise
         if preserve:
-            self._preserve(claim, reason or 'preserved by its runner')
+            self._set_aside(claim, cause, reason or 'preserved by its runner')
             return
         HELD.pop((self.folder.key, filebase), None)
         ours = claim.writable and claim.uid == self.disk.geteuid()
@@ -324,11 +254,27 @@ class Switchboard:
         except OSError as error:
             refuse(error, 'finish', self.name)
 
-    def _preserve(self, claim: Claim, reason: str, **fields: Any) -> None:
+    def _set_aside(self, claim: Claim, cause: str, reason: str, **fields: Any) -> None:
         try:
-            self.recovery.preserve(claim, reason, **fields)
+            self.recovery.set_aside(claim, cause, reason, **fields)
         except OSError as error:
             refuse(error, 'preserve', self.name)
+
+    def make_room(self) -> bool:
+        """See `Inlet`."""
+        for filebase in self._listing.due(1)[0]:
+            try:
+                claim = self._claim(filebase)
+                if self.options.overflow == 'dead-letter':
+                    self._set_aside(claim, 'overflow', 'the queue was full, and this was its oldest message')
+                else:
+                    self.finish(filebase)
+                    log.warning('%s: dropped queue=%s reason=overflow', filebase, self.name)
+            except QueueError as error:
+                log.debug('%s: no room made error=%s', filebase, error)
+                continue
+            return True
+        return False
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         """See `ISwitchboard`."""
@@ -350,7 +296,7 @@ class Switchboard:
 
     def get_files(self, extension: str = READY) -> list[str]:
         """See `ISwitchboard`."""
-        return sorted(self._listing.filebases(extension), key=order)
+        return sorted(self._listing.filebases(extension), key=self._listing.order)
 
     def recover_backup_files(self, *, own: bool = True) -> list[str]:
         """See `ISwitchboard`.

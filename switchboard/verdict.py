@@ -46,6 +46,7 @@ class Verdict:
     text: str = ''
     delay_s: float = 0.0
     record: Mapping[str, Any] = field(default_factory=dict)
+    cause: str = 'rejected'
 
 
 def judge(
@@ -67,14 +68,18 @@ def judge(
         first_s = _first_failure_s(history)
         now_s = time.time() if now_s is None else now_s
         if options.give_up_s is not None and first_s is not None and now_s - first_s > options.give_up_s:
-            return Verdict('failed', f'given up after {attempt} attempts: {text}', record=record)
+            return Verdict(
+                'failed', f'given up after {attempt} attempts: {text}', record=record, cause='attempts'
+            )
         delay_s = options.retry.delay_s(attempt) if error.retry_after_s is None else error.retry_after_s
         return Verdict('retried', text, max(0.0, delay_s), record | {'retry_after_s': round(delay_s, 3)})
     record['event'] = 'failed'
     record['traceback'] = ''.join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:]
     failures = count_since_retry(history, 'failed') + 1
-    if isinstance(error, PermanentFailure) or failures >= options.max_attempts:
+    if isinstance(error, PermanentFailure):
         return Verdict('failed', text, record=record)
+    if failures >= options.max_attempts:
+        return Verdict('failed', text, record=record, cause='attempts')
     delay_s = options.retry.delay_s(failures)
     return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
 

@@ -1,0 +1,155 @@
+"""The way into a queue: pack, ask for room, write, publish.
+
+`Switchboard` adds the rest of an entry's life.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from switchboard.clock import Clock
+from switchboard.disk import Disk, Folder
+from switchboard.entry import Namer, check_queue_name
+from switchboard.errors import ContentDisallowedError, QueueFullError, QueuePausedError
+from switchboard.limits import Limits
+from switchboard.options import QueueOptions
+from switchboard.packing import Packer
+from switchboard.publishing import Batch, Unpublished, publish, write
+from switchboard.reading import Entry
+from switchboard.serializers import Serializers
+from switchboard.spares import Workshop
+
+
+class Inlet:
+    """What producers use of a queue.  See `ISwitchboard`."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Folder,
+        options: QueueOptions,
+        disk: Disk,
+        clock: Clock,
+        namer: Namer,
+        workshop: Workshop,
+    ) -> None:
+        self.name = check_queue_name(name)
+        self.folder = folder
+        self.options = options
+        self.disk = disk
+        self.clock = clock
+        self.workshop = workshop
+        folder.make()
+        self.serializers = Serializers(options.accept, options.pickle_classes, options.serializer)
+        self._packer = Packer(name, options, self.serializers, namer)
+        self._limits = Limits(name, folder, options, disk, clock)
+        self._batch: Batch | None = None
+        # Set by a spool, which knows what operators say.
+        self.is_draining: Callable[[], bool] = lambda: False
+
+    def make_room(self) -> bool:
+        """Take one entry out of a queue that is full, if its options say so.
+
+        :return: False if nothing could be taken out.
+        """
+        return False
+
+    def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
+        """See `ISwitchboard`."""
+        item = self.prepare(msg, {**metadata, **metadata_keys} if metadata else metadata_keys)
+        self.publish(item)
+        return item.filebase
+
+    def prepare(self, msg: Any, metadata: dict[str, Any], *, instead_of: Entry | None = None) -> Unpublished:
+        """Write a message without making it an entry yet.
+
+        :param metadata: may be changed.
+        :param instead_of: the entry whose place in the queue and whose history it takes over.
+        :raises QueueError: as :meth:`enqueue`.
+        """
+        if self.is_draining():
+            raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
+        if instead_of is None:
+            packed = self._packer.pack(msg, metadata)
+        else:
+            packed = self._packer.pack_anew(msg, metadata, instead_of)
+        self._ask_for_room(len(packed.content))
+        draft = write(self.workshop, self.disk, packed.content, self.name, modified_ns=packed.modified_ns)
+        return Unpublished(draft, self.folder, self.name, packed.filebase)
+
+    def prepare_copy(self, entry: Entry) -> Unpublished:
+        """Write a copy of another queue's entry without making it an entry yet: same content, new name, no history.
+
+        :raises QueueError: as :meth:`enqueue`.
+        """
+        self.check_room(entry)
+        filebase, content = self._packer.pack_copy(entry)
+        draft = write(self.workshop, self.disk, content, self.name)
+        return Unpublished(draft, self.folder, self.name, filebase)
+
+    def check_room(self, entry: Entry) -> None:
+        """Ask whether another queue's entry may come here.
+
+        :raises ContentDisallowedError: its kind is not accepted.
+        :raises QueueFullError: there is no room.
+        """
+        if self.is_draining():
+            raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
+        if self.serializers.for_kind(entry.kind) is None:
+            raise ContentDisallowedError(entry.kind, queue=self.name)
+        self._ask_for_room(len(entry.body) + len(entry.metadata))
+
+    def _ask_for_room(self, size: int) -> None:
+        room = not self._limits.any
+        while not room:
+            try:
+                self._limits.check(1, size)
+                room = True
+            except QueueFullError:
+                if self.options.overflow == 'reject' or not self._limits.counted or not self.make_room():
+                    raise
+                self._limits.left(1)
+
+    def publish(self, item: Unpublished) -> None:
+        """Make a prepared message an entry: now, or at the end of the batch.
+
+        :raises QueueError: as :meth:`enqueue`.
+        """
+        if self._batch is None:
+            publish((item,), self.workshop, self.disk, sync=self.options.durability == 'full')
+        else:
+            self._batch.add(item)
+
+    def discard(self, item: Unpublished) -> None:
+        """Throw a prepared message away."""
+        self.workshop.discard(item.draft)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Everything that is enqueued inside shares one flush, and is visible when the block ends.
+
+        A block that raises stores nothing, but for what exceeded 256 messages and was flushed on the way.
+
+        :raises QueueError: at the end, as :meth:`enqueue`; what was not yet visible was not stored.
+        """
+        if self._batch is not None:
+            yield  # the outer batch flushes
+            return
+        self._batch = Batch(self.workshop, self.disk, sync=self.options.durability == 'full')
+        try:
+            yield
+            self._batch.flush()
+        finally:
+            self._batch.discard()
+            self._batch = None
+
+    def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
+        """See `ISwitchboard`."""
+        filebases = []
+        with self.batch():
+            for message in messages:
+                msg, metadata = message if isinstance(message, tuple) else (message, {})
+                filebases.append(self.enqueue(msg, metadata))
+        return filebases
