@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Protocol
 
 from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
@@ -28,6 +29,7 @@ from switchboard.entry import (
     is_filebase,
     parse,
 )
+from switchboard.errors import DurabilityError
 
 log = logging.getLogger('switchboard.queue')
 
@@ -48,7 +50,39 @@ PRIORITY_STEP_NS = 60 * NS
 # The length of a name without priority: there is nothing to look for in it.
 PLAIN_LENGTH = 61
 
+# An entry's time is taken when it is named, and it is seen when it is written and synced: mostly a moment later.
+SETTLED_NS = NS
+
+# Many entries that are named in one instant have names a nanosecond apart, and so a little ahead of the clock.
+SAME_INSTANT_NS = NS // 1000
+
 _KNOWN_SUFFIXES = (READY, CLAIMED, PRESERVED, UNFINISHED)
+
+
+class Letterbox(Protocol):
+    """Takes in files that other programs drop, which are no entries yet."""
+
+    # Names in the queue's directory that are the letterbox's own, and the end of the names that are dropped there.
+    directories: frozenset[str]
+    suffix: str
+    # The directory of a maildir into which others move what they have finished.
+    maildir_new: str | None
+
+    def take_in(self, names: list[str]) -> int:
+        """Make entries of what was dropped.
+
+        :param names: those in the queue's directory.
+        :return: how many there are now.
+        """
+        ...
+
+    def has_more(self) -> bool:
+        """Is there something that the last call had no time for?"""
+        ...
+
+    def wait_s(self) -> float | None:
+        """:return: seconds until a file that is perhaps being written is to be looked at again."""
+        ...
 
 
 class Listing:
@@ -69,6 +103,9 @@ class Listing:
         self.queue = queue
         self.slice = slice_
         self.order: Callable[[str], str] = partial(order, step_ns=int(priority_step_s * NS))
+        self.letterbox: Letterbox | None = None
+        # What the last listing saw of the letterbox's.
+        self.dropped: list[str] = []
         self._reported: set[str] = set()
         # Future entries whose delay was asked for, and those that only a turned clock put into the future.
         self._delayed: set[str] = set()
@@ -78,21 +115,36 @@ class Listing:
         """Walk over the entries of this slice that have a suffix, in no order.
 
         What is of no known form is reported once, and left alone.
+
+        :raises DurabilityError: the directory cannot be read.
         """
+        try:
+            yield from self._filebases(suffix)
+        except OSError as error:
+            raise DurabilityError(str(error), step='list', queue=self.queue) from error
+
+    def _filebases(self, suffix: str) -> Iterator[str]:
         cut = -len(suffix)
         holds = self.slice.holds
+        self.dropped.clear()
         with self.folder.scan() as entries:
             for entry in entries:
                 name = entry.name
                 if not name.endswith(suffix):
                     if not name.startswith('.') and not name.endswith(_KNOWN_SUFFIXES):
-                        self.report(name, 'foreign file')
+                        self._notice(name)
                     continue
                 filebase = name[:cut]
                 if not is_filebase(filebase):
                     self.report(name, 'foreign name')
                 elif holds(filebase) and name not in self._reported:
                     yield filebase
+
+    def _notice(self, name: str) -> None:
+        if self.letterbox is not None and self.letterbox.suffix and name.endswith(self.letterbox.suffix):
+            self.dropped.append(name)
+        elif self.letterbox is None or name not in self.letterbox.directories:
+            self.report(name, 'foreign file')
 
     def report(self, name: str, what: str) -> None:
         """Log something that is no entry: once, and it is not looked at again."""
@@ -105,7 +157,7 @@ class Listing:
 
         :return: their filebases in order, and the time (ns since the epoch) at which the next one will be.
         """
-        now_ns = self.clock.time_ns()
+        now_ns = self.clock.time_ns() + SAME_INSTANT_NS
         now = format_when(now_ns) + '~'
         due: list[str] = []
         future: list[str] = []
@@ -117,8 +169,28 @@ class Listing:
             else:
                 future.append(filebase)
         next_ns = self._sort_out(future, due, now_ns) if future else None
+        due = self._settled(due, now_ns, all_of_them=limit is None)
         due.sort(key=self.order)
         return due[:limit], next_ns
+
+    def _settled(self, due: list[str], now_ns: int, *, all_of_them: bool) -> list[str]:
+        """Leave out, or look again for, what came while the directory was read.
+
+        A reading that goes on while two entries are put can miss the first and see the second.  What is seen may be given out
+        when a later reading has seen all that was there before it: young entries wait while there are older ones, and
+        where there are only young ones, the directory is read again.
+        """
+        young = format_when(now_ns - SETTLED_NS)
+        newest = max(due, default='')
+        if newest < young:
+            return due
+        if not all_of_them and (settled := [filebase for filebase in due if filebase < young]):
+            return settled
+        displaced = self._displaced.intersection(due)
+        now = format_when(now_ns) + '~'
+        return [
+            one for one in self.filebases(READY) if one <= newest and (one <= now or one in displaced)
+        ]
 
     def _sort_out(self, future: list[str], due: list[str], now_ns: int) -> int | None:
         """Move entries that only a turned clock has put into the future to those that are due.
@@ -167,10 +239,22 @@ def order(filebase: str, step_ns: int = PRIORITY_STEP_NS) -> str:
     return format_when(max(0, name.when_ns - name.priority * step_ns)) + filebase[20:] if name else filebase
 
 
+class Lists(Protocol):
+    """What is asked of a :class:`Listing`; another one may list something else than a directory."""
+
+    clock: Clock
+    letterbox: Letterbox | None
+    dropped: list[str]
+
+    def due(self) -> tuple[list[str], int | None]:
+        """See `Listing`."""
+        ...
+
+
 class Backlog:
     """The entries that are due, given out one by one."""
 
-    def __init__(self, listing: Listing) -> None:
+    def __init__(self, listing: Lists) -> None:
         self._listing = listing
         self._due: deque[str] = deque()
         self._held_until_ns: dict[str, int] = {}
@@ -195,10 +279,16 @@ class Backlog:
     def ready(self) -> bool:
         """List anew: is there anything to give out?"""
         self._list(self._listing.clock.monotonic_ns())
+        letterbox = self._listing.letterbox
+        if letterbox is not None and letterbox.has_more():
+            return True
         return any(filebase not in self._held_until_ns for filebase in self._due)
 
     def _list(self, now_ns: int) -> None:
         due, self._next_due_ns = self._listing.due()
+        letterbox = self._listing.letterbox
+        if letterbox is not None and letterbox.take_in(list(self._listing.dropped)):
+            due, self._next_due_ns = self._listing.due()
         self._due = deque(due)
         if self._held_until_ns:
             there = set(due)
@@ -217,4 +307,7 @@ class Backlog:
             waits.append(min(self._held_until_ns.values()) - self._listing.clock.monotonic_ns())
         if self._next_due_ns is not None:
             waits.append(self._next_due_ns - self._listing.clock.time_ns())
+        letterbox = self._listing.letterbox
+        if letterbox is not None and (wait_s := letterbox.wait_s()) is not None:
+            waits.append(int(wait_s * NS))
         return max(0, min(waits)) / NS if waits else None

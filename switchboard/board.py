@@ -5,7 +5,8 @@ knows of a slice (`Post`), the runner writes what it is at (`Slot`), and neither
 reports each message twice, and a runner that is idle must stay idle.
 
 Layout: one page of header, then one page a slot.  The file is made with room for many slots, because slices may be added
-while readers hold the map; pages that nobody wrote take no space on the disk.
+while readers hold the map, and its space is taken from the disk at once: a write to mapped memory that finds the disk
+full is not an error that one could catch, it kills.
 
 ===========  ==========================================================================================
 offset       content
@@ -43,7 +44,7 @@ __all__ = ['Board', 'MasterRecord', 'NullSlot', 'Outcome', 'Post', 'Record', 'Sl
 MAGIC = b'SWBOARD\n'
 VERSION = 1
 PAGE_BYTES = 4096
-# Room for slices that are added while running; a slot that was never used costs nothing but address space.
+# Room for slices that are added while running: one MiB.
 ROOM = 256
 
 HEADER = struct.Struct('<8sIII')
@@ -169,7 +170,7 @@ class Board:
         descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
         try:
             size = PAGE_BYTES * (slots + 1)
-            os.ftruncate(descriptor, size)
+            os.posix_fallocate(descriptor, 0, size)
             os.pwrite(descriptor, HEADER.pack(MAGIC, VERSION, PAGE_BYTES, slots), 0)
             memory = mmap.mmap(descriptor, size)
         finally:

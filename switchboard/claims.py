@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat as stat_module
 from dataclasses import dataclass
 
 from switchboard.disk import Disk, Folder
 from switchboard.entry import CLAIMED, READY, digest_of
-from switchboard.errors import EntryTakenError, ForeignFileError
+from switchboard.errors import DurabilityError, EntryTakenError, ForeignFileError
 from switchboard.journal import Record, pack_record
 from switchboard.reading import Entry, read_entry
 
@@ -38,6 +39,7 @@ class Claim:
     size: int
     uid: int
     writable: bool
+    modified_ns: int
     entry: Entry | None = None
 
     @property
@@ -56,6 +58,8 @@ class Claim:
 
         A crash in it leaves a torn record, which readers ignore and the next append overwrites.
 
+        The file keeps its modification time: beside a name in the future it tells a wish for a delay from a turned clock.
+
         :param sync: return when it is on the disk.
         :raises OSError: it could not be written; the history is what it was.
         """
@@ -65,12 +69,23 @@ class Claim:
         if self.size > entry.end:
             disk.ftruncate(self.fd, entry.end)  # the rest of a torn append must not follow this one
             self.size = entry.end
+        self.size = entry.end + len(
+            packed
+        )  # before it is written: what fails half-way is cut off by the next append
         disk.write_all(self.fd, packed, entry.end)
+        self.date(self.modified_ns)
         if sync:
             disk.fdatasync(self.fd)
         entry.records.append(record)
-        entry.end += len(packed)
-        self.size = entry.end
+        entry.end = self.size
+
+    def date(self, modified_ns: int) -> None:
+        """Set the file's modification time, if that is allowed: of another user's file it is not."""
+        try:
+            self.folder.disk.utime(self.fd, ns=(modified_ns, modified_ns))
+        except PermissionError:
+            return
+        self.modified_ns = modified_ns
 
     def rename(self, folder: Folder, filebase: str, suffix: str) -> None:
         """Give the file another name, in one step.
@@ -88,6 +103,7 @@ class Claim:
 
 # What opening a symbolic link, a directory, a socket or a device without a driver is refused with.
 _FOREIGN = frozenset((errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ENOTDIR))
+_FORBIDDEN = frozenset((errno.EACCES, errno.EPERM))
 
 # By directory and filebase: one process may look at one directory through many objects.
 HELD: dict[tuple[tuple[int, int], str], Claim] = {}
@@ -96,7 +112,7 @@ HELD: dict[tuple[tuple[int, int], str], Claim] = {}
 def _close_inherited() -> None:
     # A child that kept the descriptors would keep the locks when its parent dies.
     for claim in HELD.values():
-        claim.folder.disk.close(claim.fd)
+        claim.folder.disk.let_go(claim.fd)
     HELD.clear()
 
 
@@ -119,16 +135,24 @@ def open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim 
             # Dropped by another user and readable only: good enough to work on, not to write a history into.
             writable = False
             opened = disk.open_locked(name, folder.fd, writable=False)
-    except PermissionError:
-        raise
     except OSError as error:
-        if error.errno in _FOREIGN:
+        if error.errno in _FOREIGN or (error.errno in _FORBIDDEN and not _is_regular(folder, name, disk)):
             raise ForeignFileError(f'{name} is not a regular file', filebase=filebase) from error
         raise
     if opened is None:
         return None
     fd, status = opened
-    return Claim(fd, folder, filebase, suffix, status.st_size, status.st_uid, writable)
+    return Claim(
+        fd, folder, filebase, suffix, status.st_size, status.st_uid, writable, modified_ns=status.st_mtime_ns
+    )
+
+
+def _is_regular(folder: Folder, name: str, disk: Disk) -> bool:
+    try:
+        status = disk.stat(name, dir_fd=folder.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return True  # gone meanwhile: not foreign
+    return stat_module.S_ISREG(status.st_mode)
 
 
 def claim_ready(folder: Folder, filebase: str, disk: Disk) -> Claim:
@@ -138,17 +162,20 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk) -> Claim:
 
     :raises EntryTakenError: somebody else was faster.
     :raises ForeignFileError: the name leads to no regular file.
+    :raises PermissionError: this process may not open it.
+    :raises DurabilityError: this process may not rename it.
     """
     claim = open_claim(folder, filebase, READY, disk)
     if claim is None:
         raise EntryTakenError('taken by another process, or gone', filebase=filebase)
     try:
         disk.rename(claim.name, filebase + CLAIMED, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
-    except FileNotFoundError as error:
+    except BaseException as error:
         claim.close()
-        raise EntryTakenError('gone', filebase=filebase) from error
-    except BaseException:
-        claim.close()
+        if isinstance(error, FileNotFoundError):
+            raise EntryTakenError('gone', filebase=filebase) from error
+        if isinstance(error, PermissionError):  # the directory's fault: the entry itself could be opened
+            raise DurabilityError(str(error), step='claim', filebase=filebase) from error
         raise
     claim.suffix = CLAIMED
     HELD[folder.key, filebase] = claim

@@ -124,6 +124,7 @@ MASTER_KEYS: Mapping[str, Key] = {
     'python_path': Key('python_path', words, is_path=True, is_list=True),
     'ready_timeout': Key('ready_timeout_s', _wait_s),
     'start_timeout': Key('start_timeout_s', _wait_s),
+    'tidy': Key('tidy_s', _wait_s),
     'scale': Key('scale', lambda text: '' if text == 'none' else text),
     **RESTART_KEYS,
 }
@@ -161,12 +162,15 @@ QUEUE_KEYS: Mapping[str, Key] = {
     'overflow': Key('overflow', choice('reject', 'dead-letter', 'drop-oldest')),
     'ttl': Key('ttl_s', optional(_wait_s)),
     'rate': Key('rate', optional(rate)),
+    'dedupe_window': Key('dedupe_window_s', _wait_s),
     'priority_step': Key('priority_step_s', _wait_s),
     'priority': Key('priority', count(0, HIGHEST_PRIORITY)),
     'order_key': Key('order_key', optional(_text)),
     'paused': Key('paused', truth),
     'scrub': Key('scrub', truth),
     'external': Key('external', truth),
+    'maildir': Key('maildir', truth),
+    'plain_files': Key('plain_files', truth),
 }
 
 

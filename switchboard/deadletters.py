@@ -11,34 +11,42 @@ Dead letters that go round in circles end in the bad queue, and so do those that
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Literal
+from typing import Protocol
 
 from switchboard.claims import Claim
 from switchboard.errors import SwitchboardError
+from switchboard.exchange import ExchangeTable
 from switchboard.expiry import EXPIRES
 from switchboard.handoff import Transaction
 from switchboard.journal import Record
 from switchboard.metadata import load_metadata
 from switchboard.moving import move
 from switchboard.recovery import timestamp
+from switchboard.stage import Stage
 from switchboard.switchboard import Switchboard
 
-if TYPE_CHECKING:
-    from switchboard.spool import Spool
-
 log = logging.getLogger('switchboard.queue')
-
-Cause = Literal['rejected', 'attempts', 'recoveries', 'expired', 'overflow', 'corrupt', 'disallowed']
 
 EXCHANGE = 'exchange:'
 # Coming back to the same queue for the same cause this often, an entry goes round in circles.
 MAX_ROUNDS = 8
 
 
+class Targets(Protocol):
+    """What dead letters need of a spool."""
+
+    stage: Stage
+
+    @property
+    def exchanges(self) -> ExchangeTable: ...
+
+    def __getitem__(self, name: str) -> Switchboard: ...
+
+
 class DeadLetters:
     """The dead letters of one queue."""
 
-    def __init__(self, spool: Spool, board: Switchboard) -> None:
+    def __init__(self, spool: Targets, board: Switchboard) -> None:
         self._spool = spool
         self._board = board
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import resource  # here and not where it is used: a process that may open no more files cannot import either
 import stat as stat_module
+from itertools import islice
+
+from switchboard.kernel import allow_more_files, renameat2
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
 DIRECTORY_MODE = 0o770
@@ -24,50 +26,6 @@ FILE_MODE = 0o660
 # O_NOFOLLOW: no symbolic link is ever followed.  O_NONBLOCK: opening a fifo or a device never waits.
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS
-
-_RENAME_NOREPLACE = 1
-
-
-def _renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
-    """:return: a function that gives 0 or an error number; None where the C library has no such call."""
-    if not _RENAMEAT2:
-        _RENAMEAT2.append(_find_renameat2())
-    return _RENAMEAT2[0]
-
-
-# What was found, once it was looked for.
-_RENAMEAT2: list[Callable[[int, bytes, int, bytes], int] | None] = []
-
-
-def _find_renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
-    import ctypes  # here, because the mail servers' door never needs it and starts faster without
-
-    try:
-        call = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return None
-
-    def renameat2(src_dir_fd: int, source: bytes, dst_dir_fd: int, target: bytes) -> int:
-        failed = call(src_dir_fd, source, dst_dir_fd, target, _RENAME_NOREPLACE)
-        return ctypes.get_errno() if failed else 0
-
-    return renameat2
-
-
-def _allow_more_files() -> bool:
-    """Raise this process's soft limit of open files.
-
-    :return: False if it stands at the hard limit already.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and soft >= hard:
-        return False
-    raised = soft * 2 if hard == resource.RLIM_INFINITY else min(soft * 2, hard)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-    except (OSError, ValueError):  # the kernel has a limit of its own
-        return False
-    return True
 
 
 class Disk:
@@ -92,7 +50,7 @@ class Disk:
     utime = staticmethod(os.utime)
     statvfs = staticmethod(os.statvfs)
     geteuid = staticmethod(os.geteuid)
-    renameat2 = staticmethod(_renameat2)
+    renameat2 = staticmethod(renameat2)
 
     def makes_room(self, error: OSError) -> bool:
         """After a call that failed: is it worth another try, because this process may now open more files?
@@ -100,7 +58,7 @@ class Disk:
         A batch keeps a descriptor for each entry until it is finished.  The limit is raised when it is met, and not before: it
         belongs to the program, which may have reasons (``select`` takes no descriptor above 1,023).
         """
-        return error.errno == errno.EMFILE and _allow_more_files()
+        return error.errno == errno.EMFILE and allow_more_files()
 
     def open_file(self, name: str, flags: int, dir_fd: int) -> int:
         """Open or create a file, with a raised limit of open files if need be."""
@@ -111,7 +69,7 @@ class Disk:
                 raise
         return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
 
-    def write_all(self, fd: int, content: bytes, offset: int = 0) -> None:
+    def write_all(self, fd: int, content: bytes | memoryview, offset: int = 0) -> None:
         """Write everything: a call may write less than it was given when the disk runs full."""
         written = self.pwrite(fd, content, offset)
         while written < len(content):
@@ -140,14 +98,45 @@ class Disk:
             return False
         return True
 
+    def is_being_written(self, fd: int) -> bool | None:
+        """Has a process got the file open for writing?  The kernel grants a read lease only if none has.
+
+        :param fd: opened for reading only.
+        :return: None if the file system, or the file's owner, does not let us know.
+        """
+        import signal  # here, because the mail servers' door never asks
+
+        try:
+            # A writer that comes while we hold the lease is announced by a signal: by one that nobody dies of.
+            fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except BlockingIOError:
+            return True
+        except (OSError, AttributeError):
+            return None
+        return False
+
     def unlock_and_close(self, fd: int) -> None:
         """Unlock first: whoever waits for the close (inotify tells of it before the kernel drops the lock) finds the
         lock free.
         """
         try:
             self.flock(fd, fcntl.LOCK_UN)
-        finally:
+        except OSError:
+            pass  # the close drops it as well
+        self.let_go(fd)
+
+    def let_go(self, fd: int) -> None:
+        """Close a descriptor, whatever the kernel says to that.
+
+        It is gone after an error too, so a second try could close a file of somebody else's; and what had to be on
+        the disk was synced before.
+        """
+        try:
             self.close(fd)
+        except OSError:
+            pass
 
     def rename_exclusive(self, source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
         """Rename without replacing.
@@ -155,9 +144,9 @@ class Disk:
         :raises FileExistsError: the target is there.  Where the kernel cannot do it in one call, the target is looked
             for first, which another process may run between; names are unique, so only copies made by hand can meet.
         """
-        renameat2 = self.renameat2()
-        if renameat2 is not None:
-            code = renameat2(src_dir_fd, os.fsencode(source), dst_dir_fd, os.fsencode(target))
+        call = self.renameat2()
+        if call is not None:
+            code = call(src_dir_fd, os.fsencode(source), dst_dir_fd, os.fsencode(target))
             if code == 0:
                 return
             if code not in (errno.EINVAL, errno.ENOSYS):
@@ -206,15 +195,15 @@ class Disk:
                 if self.leads_to(name, dir_fd, status):
                     return fd, status
         except BaseException:
-            self.close(fd)
+            self.let_go(fd)
             raise
-        self.close(fd)
+        self.let_go(fd)
         return None
 
     def create_locked(self, name: str, dir_fd: int) -> int:
         """Create a file and lock it.
 
-        Between the two calls a recovery may take it for a leftover: it then has the lock, or has removed the name.
+        Between the two calls another process may take it for a leftover: it then has the lock, or has used the file.
 
         :raises FileExistsError: the name is taken, or a recovery was faster; try another name.
         """
@@ -222,15 +211,23 @@ class Disk:
         try:
             if self.lock(fd):
                 status = self.fstat(fd)
-                if status.st_nlink == 1:
+                # It may have had the file, used it and let it go again: then the name leads nowhere, and the file is a message.
+                if self.leads_to(name, dir_fd, status):
                     if stat_module.S_IMODE(status.st_mode) != FILE_MODE:  # the umask took some of it
                         self.fchmod(fd, FILE_MODE)
                     return fd
         except BaseException:
-            self.close(fd)
+            self._remove_new(name, dir_fd)
+            self.let_go(fd)
             raise
-        self.close(fd)
+        self.let_go(fd)
         raise FileExistsError(errno.EEXIST, 'taken by a recovery', name)
+
+    def _remove_new(self, name: str, dir_fd: int) -> None:
+        try:
+            self.unlink(name, dir_fd=dir_fd)
+        except OSError:
+            pass  # an empty file with a name that means nothing
 
 
 class Folder:
@@ -246,27 +243,35 @@ class Folder:
         self._fd = -1
         self._key = (0, 0)
 
-    def make(self) -> None:
+    def make(self, *, sync: bool = True) -> None:
         """Make the directory, and those above it, if they are not there; 0770 whatever the umask says.
 
         A new one is on the disk when this returns: a message on the disk in a directory that is not would be lost with it.
+
+        :param sync: False for what means nothing after a power cut.
         """
         try:
             self.disk.mkdir(self.path, DIRECTORY_MODE)
         except FileExistsError:
             return
         except FileNotFoundError:
-            self._above().make()
-            self.make()
+            self._above().make(sync=sync)
+            self.make(sync=sync)
             return
         mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
         # The set-group-id bit, inherited from the directory above, stays.
         if mode & 0o777 != DIRECTORY_MODE:
             self.disk.fchmod(self.fd, mode & 0o7000 | DIRECTORY_MODE)
+        if not sync:
+            return
         try:
             self._above().sync()
         except PermissionError:
             pass  # we may write there and not read, so it cannot be opened to be synced
+
+    def is_removed(self) -> bool:
+        """Was the directory that this object has open taken away?  Names in it can be made no more."""
+        return self._fd >= 0 and self.disk.fstat(self._fd).st_nlink == 0
 
     def _above(self) -> Folder:
         return Folder(os.path.dirname(os.path.abspath(self.path)), self.disk)
@@ -275,9 +280,13 @@ class Folder:
     def fd(self) -> int:
         """The directory's descriptor."""
         if self._fd < 0:
-            self._fd = self._open()
-            status = self.disk.fstat(self._fd)
-            self._key = (status.st_dev, status.st_ino)
+            fd = self._open()
+            try:
+                status = self.disk.fstat(fd)
+            except BaseException:
+                self.disk.let_go(fd)
+                raise
+            self._fd, self._key = fd, (status.st_dev, status.st_ino)
         return self._fd
 
     def _open(self) -> int:
@@ -308,10 +317,10 @@ class Folder:
         entries: AbstractContextManager[Iterator[os.DirEntry[str]]] = self.disk.scandir(self.path)  # type: ignore[arg-type]
         return entries
 
-    def names(self) -> list[str]:
-        """All names in it, in no order."""
+    def names(self, limit: int | None = None) -> list[str]:
+        """All names in it, or `limit` of them, in no order."""
         with self.scan() as entries:
-            return [entry.name for entry in entries]
+            return [entry.name for entry in islice(entries, limit)]
 
     def sync(self) -> None:
         """Return when all names that were added, changed and removed so far are on the disk."""

@@ -133,6 +133,18 @@ class QueuePausedError(QueueError):
     """The queue takes nothing in for now; nothing was stored."""
 
 
+class QueueMismatchError(QueueError):
+    """The queue is there already, and is another one than what was asked for; nothing was changed."""
+
+
+class QueueLockedError(QueueError):
+    """The queue belongs to another owner alone."""
+
+
+class QueueInUseError(QueueError):
+    """The queue has consumers or messages, and was not deleted."""
+
+
 class DurabilityError(QueueError):
     """A write, sync or rename failed: the message counts as not stored; send it again."""
 
@@ -162,6 +174,14 @@ class UnknownExchangeError(RouteError):
     def __init__(self, exchange: str) -> None:
         self.exchange = exchange
         super().__init__(f'there is no exchange {exchange!r}')
+
+
+class ExchangeMismatchError(RouteError):
+    """The exchange is there already, and is another one than what was asked for; nothing was changed."""
+
+
+class ExchangeInUseError(RouteError):
+    """The exchange has bindings, or the configuration declares it; it was not deleted."""
 
 
 class RouteLoopError(RouteError):

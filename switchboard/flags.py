@@ -7,6 +7,7 @@ script can ask for it.  Its content says since when and why, for people.  Each p
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -14,6 +15,8 @@ from typing import Any, Literal
 from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import NS
+
+log = logging.getLogger('switchboard.queue')
 
 Flag = Literal['paused', 'draining']
 
@@ -47,7 +50,10 @@ class Flags:
         now_ns = self._clock.monotonic_ns()
         looked_at_ns, answer = self._known.get((flag, queue), (-LOOK_EVERY_NS, False))
         if now_ns - looked_at_ns >= LOOK_EVERY_NS:
-            answer = self._disk.exists(queue, self._folder(flag).fd)
+            try:
+                answer = self._disk.exists(queue, self._folder(flag).fd)
+            except OSError as error:
+                log.warning('%s flag not read, so it counts as it was queue=%s error=%s', flag, queue, error)
             self._known[flag, queue] = now_ns, answer
         return answer
 

@@ -24,7 +24,7 @@ from typing import Any
 from zope.interface import implementer
 
 from switchboard.claims import HELD, Claim
-from switchboard.disk import Disk, Folder
+from switchboard.disk import Folder
 from switchboard.entry import READY
 from switchboard.errors import QueueError
 from switchboard.interfaces import ITransaction
@@ -60,7 +60,7 @@ class Transaction:
         """See `ITransaction`."""
         if self.forwarded_to is not None:
             self.forward()  # no longer the only output: it becomes a copy
-        return self._add(queue, queue.prepare(msg, metadata))
+        return self.add(queue, queue.prepare(msg, metadata))
 
     def forward(self, *queues: Switchboard) -> None:
         """Hand the input on as it is: to one queue by one rename, to several, or beside other outputs, by copies.
@@ -79,7 +79,19 @@ class Transaction:
             self.forwarded_to = None
         entry = self.board.held(self.filebase).read()
         for queue in queues:
-            self._add(queue, queue.prepare_copy(entry))
+            self.add(queue, queue.prepare_copy(entry))
+
+    def keep(self, msg: Any, msgdata: dict[str, Any]) -> str:
+        """See `ITransaction`."""
+        assert self.board is not None
+        assert self.filebase is not None
+        self.discard()
+        if self.board.is_changed(self.filebase, msg):
+            filebase = self.replace_input(msg, msgdata)
+            self.commit()
+            return filebase
+        changed = self.board.changes(self.filebase, msgdata)
+        return self.board.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
 
     def replace_input(self, msg: Any, metadata: dict[str, Any]) -> str:
         """Put a changed message into the input's place: same queue, same time, same history.
@@ -89,9 +101,10 @@ class Transaction:
         assert self.board is not None
         assert self.filebase is not None
         entry = self.board.held(self.filebase).read()
-        return self._add(self.board, self.board.prepare(msg, dict(metadata), instead_of=entry))
+        return self.add(self.board, self.board.prepare(msg, dict(metadata), instead_of=entry))
 
-    def _add(self, queue: Switchboard, item: Unpublished) -> str:
+    def add(self, queue: Switchboard, item: Unpublished) -> str:
+        """Have a prepared message published at the commit."""
         self.full |= queue.options.durability == 'full'
         self.items.append(item)
         return item.filebase
@@ -117,6 +130,7 @@ class Transaction:
             self.stage.workshop.discard(item.draft, reusable=reusable)
         self.items.clear()
         self._staged.clear()
+        self.forwarded_to = None
 
     # The steps of the commit; ``commit_all`` puts the flushes of many between them.
 
@@ -192,25 +206,21 @@ class Transaction:
     def remove_record(self) -> None:
         """Step 4, second half."""
         fd, size = self._record
+        # The input's file goes where its queue's finished files go, which may empty them first.
+        workshop = self.stage.workshop if self.board is None else self.board.workshop
+        reusable = self._claim is None or self._claim.writable
+        workshop.give(fd, self.stage.folder, f'{self.name}:{COMMIT}', size, reusable=reusable)
         self._record = (-1, 0)
-        self.stage.workshop.give(fd, self.stage.folder, f'{self.name}:{COMMIT}', size)
 
     def let_go(self) -> None:
         """Drop all locks: what is not yet where it belongs is recovery's work from here."""
         disk = self.stage.disk
         for item in self.items:
-            _close(disk, item.draft.fd)
+            disk.unlock_and_close(item.draft.fd)
         self.items.clear()
         if self._record[0] >= 0:
-            _close(disk, self._record[0])
+            disk.unlock_and_close(self._record[0])
             self._record = (-1, 0)
-
-
-def _close(disk: Disk, fd: int) -> None:
-    try:
-        disk.unlock_and_close(fd)
-    except OSError:
-        pass  # the descriptor is gone either way
 
 
 def _flush(transactions: Sequence[Transaction], folders: Iterable[Folder]) -> None:

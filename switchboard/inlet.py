@@ -12,10 +12,10 @@ from typing import Any
 from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import Namer, check_queue_name
-from switchboard.errors import ContentDisallowedError, QueueFullError, QueuePausedError
+from switchboard.errors import ContentDisallowedError, QueueError, QueueFullError, QueuePausedError
 from switchboard.limits import Limits
 from switchboard.options import QueueOptions
-from switchboard.packing import Packer
+from switchboard.packing import Packed, Packer
 from switchboard.publishing import Batch, Unpublished, publish, write
 from switchboard.reading import Entry
 from switchboard.serializers import Serializers
@@ -42,10 +42,13 @@ class Inlet:
         self.clock = clock
         self.workshop = workshop
         folder.make()
+        folder.fd  # noqa: B018  a directory that cannot be opened is an error here, and not in the middle of a step
         self.serializers = Serializers(options.accept, options.pickle_classes, options.serializer)
         self._packer = Packer(name, options, self.serializers, namer)
         self._limits = Limits(name, folder, options, disk, clock)
         self._batch: Batch | None = None
+        # Set by a spool, which has a stage to publish a message and the marker of its key in one step.
+        self.enqueue_once: Callable[[Any, dict[str, Any], str], str] | None = None
         # Set by a spool, which knows what operators say.
         self.is_draining: Callable[[], bool] = lambda: False
 
@@ -58,25 +61,45 @@ class Inlet:
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """See `ISwitchboard`."""
-        item = self.prepare(msg, {**metadata, **metadata_keys} if metadata else metadata_keys)
+        merged = {**metadata, **metadata_keys} if metadata else metadata_keys
+        if merged.get('dedupe_key') is not None:
+            if self.enqueue_once is None:
+                raise QueueError('dedupe_key: only the queues of a Spool know what they have seen', queue=self.name)
+            return self.enqueue_once(msg, merged, str(merged['dedupe_key']))
+        item = self.prepare(msg, merged)
         self.publish(item)
         return item.filebase
 
-    def prepare(self, msg: Any, metadata: dict[str, Any], *, instead_of: Entry | None = None) -> Unpublished:
+    def prepare(
+        self,
+        msg: Any,
+        metadata: dict[str, Any],
+        *,
+        instead_of: Entry | None = None,
+        unique: str | None = None,
+    ) -> Unpublished:
         """Write a message without making it an entry yet.
 
         :param metadata: may be changed.
         :param instead_of: the entry whose place in the queue and whose history it takes over.
+        :param unique: the last 32 digits of its digest, if they are not to be chosen here.
         :raises QueueError: as :meth:`enqueue`.
         """
         if self.is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
         if instead_of is None:
-            packed = self._packer.pack(msg, metadata)
+            packed = self._packer.pack(msg, metadata, unique=unique)
         else:
             packed = self._packer.pack_anew(msg, metadata, instead_of)
         self._ask_for_room(len(packed.content))
-        draft = write(self.workshop, self.disk, packed.content, self.name, modified_ns=packed.modified_ns)
+        return self._write(packed)
+
+    def _write(self, packed: Packed) -> Unpublished:
+        try:
+            draft = write(self.workshop, self.disk, packed.content, self.name, modified_ns=packed.modified_ns)
+        except BaseException:
+            self._limits.left(1)
+            raise
         return Unpublished(draft, self.folder, self.name, packed.filebase)
 
     def prepare_copy(self, entry: Entry) -> Unpublished:
@@ -85,9 +108,7 @@ class Inlet:
         :raises QueueError: as :meth:`enqueue`.
         """
         self.check_room(entry)
-        filebase, content = self._packer.pack_copy(entry)
-        draft = write(self.workshop, self.disk, content, self.name)
-        return Unpublished(draft, self.folder, self.name, filebase)
+        return self._write(self._packer.pack_copy(entry))
 
     def check_room(self, entry: Entry) -> None:
         """Ask whether another queue's entry may come here.
@@ -117,17 +138,21 @@ class Inlet:
 
         :raises QueueError: as :meth:`enqueue`.
         """
-        if self._batch is None:
-            publish((item,), self.workshop, self.disk, sync=self.options.durability == 'full')
-        else:
-            self._batch.add(item)
+        try:
+            if self._batch is None:
+                publish((item,), self.workshop, self.disk, sync=self.options.durability == 'full')
+            else:
+                self._batch.add(item)
+        except BaseException:
+            self._limits.left(1)
+            raise
 
     def discard(self, item: Unpublished) -> None:
         """Throw a prepared message away."""
         self.workshop.discard(item.draft)
 
     @contextmanager
-    def batch(self) -> Iterator[None]:
+    def batch(self) -> Iterator[Batch]:
         """Everything that is enqueued inside shares one flush, and is visible when the block ends.
 
         A block that raises stores nothing, but for what exceeded 256 messages and was flushed on the way.
@@ -135,21 +160,28 @@ class Inlet:
         :raises QueueError: at the end, as :meth:`enqueue`; what was not yet visible was not stored.
         """
         if self._batch is not None:
-            yield  # the outer batch flushes
+            yield self._batch  # the outer batch flushes
             return
-        self._batch = Batch(self.workshop, self.disk, sync=self.options.durability == 'full')
+        self._batch = batch = Batch(self.workshop, self.disk, sync=self.options.durability == 'full')
         try:
-            yield
-            self._batch.flush()
+            yield batch
+            batch.flush()
         finally:
-            self._batch.discard()
             self._batch = None
+            batch.discard()
 
     def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
         """See `ISwitchboard`."""
-        filebases = []
-        with self.batch():
-            for message in messages:
-                msg, metadata = message if isinstance(message, tuple) else (message, {})
-                filebases.append(self.enqueue(msg, metadata))
+        filebases: list[str] = []
+        batch = None
+        try:
+            with self.batch() as batch:
+                for message in messages:
+                    msg, metadata = message if isinstance(message, tuple) else (message, {})
+                    filebases.append(self.enqueue(msg, metadata))
+        except Exception as error:
+            stored = batch.stored.intersection(filebases) if batch else ()
+            if stored:
+                error.add_note('stored before: ' + ' '.join(sorted(stored)))
+            raise
         return filebases

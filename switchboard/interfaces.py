@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from zope.interface import Attribute, Interface
+
+
+class Taken(NamedTuple):
+    """An entry that was claimed by :meth:`ISwitchboard.take`."""
+
+    filebase: str
+    msg: Any
+    msgdata: dict[str, Any]
 
 
 class ISerializer(Interface):
@@ -39,6 +47,7 @@ class ISwitchboard(Interface):
     """
 
     name = Attribute('The name of the queue.')
+    options = Attribute('Its `QueueOptions`.')
 
     def enqueue(msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """Store one message and return its filebase.
@@ -80,19 +89,33 @@ class ISwitchboard(Interface):
         :raises ForeignFileError: the name is not of the grammar, or leads to no regular file; it was left alone.
         """
 
-    def take() -> tuple[str, Any, dict[str, Any]] | None:
-        """Claim the next entry that is due, whichever that is.
+    def take() -> Taken | None:
+        """Claim the next entry that is due, whichever that is.  What cannot be read is preserved, and passed over.
 
-        :return: ``(filebase, msg, msgdata)``, or None if nothing can be had now.
+        :return: None if nothing can be had now.
+        :raises QueueError: it is not an entry, but the disk or this process that is in trouble.
         """
 
-    def finish(filebase: str, preserve: bool = False, *, reason: str = '') -> None:
+    def ready() -> bool:
+        """Look anew: is there anything to :meth:`take`?"""
+
+    def hold(filebase: str, seconds: float) -> None:
+        """Do not :meth:`take` an entry for a while, though it is ready; other processes may."""
+
+    def wait_s() -> float | None:
+        """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
+
+    def wakeup() -> Any:
+        """:return: a new `Wakeup`, to sleep on until there is something to take."""
+
+    def finish(filebase: str, preserve: bool = False, *, reason: str = '', cause: str = 'rejected') -> None:
         """End a claim: the entry is done, or is put into the bad queue.
 
         An entry that nobody claimed is claimed first.
 
-        :param preserve: keep it in the bad queue, where :meth:`finish` of that queue or an operator finds it.
+        :param preserve: keep it in the bad queue, where an operator finds it.
         :param reason: why it is preserved, for its history.
+        :param cause: the same in one word, by which dead letters are told apart: ``rejected`` or ``attempts``.
         :raises EntryTakenError: another process holds it, or it is gone.
         """
 
@@ -111,12 +134,27 @@ class ISwitchboard(Interface):
     def history(filebase: str) -> list[Mapping[str, Any]]:
         """:return: the records of an entry's life so far, oldest first."""
 
-    def recover_backup_files() -> list[str]:
+    def changes(filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
+        """What is different in the metadata of an entry that this process holds?
+
+        :param strict: False leaves out what cannot be stored.
+        :return: the fields ``set`` and ``drop`` for a record of its history; empty if nothing is.
+        :raises UnserializableError: a new value cannot be stored; the text names the key.
+        """
+
+    def is_changed(filebase: str, msg: Any) -> bool:
+        """Is the message itself different from what an entry that this process holds stores?
+
+        :raises UnserializableError: it is, and cannot be stored any more.
+        """
+
+    def recover_backup_files(*, own: bool = True) -> list[str]:
         """Make the claims of dead processes, and those this process gave up, ready again.
 
         Each recovery is recorded in the entry; the third sends it to the bad queue, because a message that kills its
         runner must not do so for ever.  What another living process holds is never touched.
 
+        :param own: also what this process holds; a runner's periodic recovery leaves that alone.
         :return: the filebases that are ready again.
         """
 
@@ -135,6 +173,20 @@ class ITransaction(Interface):
         :return: its filebase.
         """
 
+    def forward(*queues: Any) -> None:
+        """Hand the input on as it is, to each of these queues.
+
+        :raises ContentDisallowedError: a queue does not accept its kind.
+        :raises QueueError: a copy could not be stored.
+        """
+
+    def keep(msg: Any, msgdata: dict[str, Any]) -> str:
+        """Give the input back to its queue, in its place, with what was changed of it; throw the outputs away.
+
+        :return: its filebase: another one if the message itself was changed.
+        :raises QueueError: it could not be stored; it stays claimed.
+        """
+
     def commit() -> None:
         """Finish the input and publish the outputs, as one step.
 
@@ -148,6 +200,9 @@ class ITransaction(Interface):
 
 class ISpool(Interface):
     """All queues of one installation."""
+
+    clock = Attribute('The `Clock` that its queues go by.')
+    exchanges = Attribute('The `ExchangeTable`.')
 
     def __getitem__(name: str) -> Any:
         """:return: the queue of that name.
@@ -169,8 +224,26 @@ class ISpool(Interface):
         :raises NoRouteError: nothing matched, and the exchange has no alternate; nothing was stored.
         """
 
+    def board(name: str, slice: int | None = None, numslices: int = 1) -> Any:
+        """:return: a new `ISwitchboard` for one slice of a queue; ``spool[name]`` is the shared one for the whole queue.
+
+        :raises UnknownQueueError: the configuration does not declare it, or the name cannot be one.
+        """
+
     def transaction(board: Any, filebase: str) -> Any:
         """:return: an `ITransaction` whose input is the claimed entry `filebase` of `board`."""
+
+    def commit_all(transactions: Sequence[Any]) -> Mapping[Any, Exception]:
+        """Commit many transactions with the flushes of one.
+
+        :return: those that were not committed, and why; their inputs are still claimed.
+        """
+
+    def recover() -> int:
+        """Finish or undo the transactions of dead processes.
+
+        :return: how many were dealt with.
+        """
 
 
 class IRunner(Interface):

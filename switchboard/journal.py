@@ -22,7 +22,6 @@ _MARK = b'\n#'
 _MAX_HEAD_BYTES = 24
 # A history that grows beyond this has told its story; the tail of a file is not read beyond it.
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
-MAX_RECORD_BYTES = 256 * 1024
 
 
 def pack_record(record: Record, digest: str) -> bytes:
@@ -68,17 +67,19 @@ def find_records(content: bytes, digest: str) -> tuple[list[Record], int]:
 
     :return: the records, oldest first, and the offset in `content` at which they start.
     """
-    # Candidates are looked at from the start: the first place from which whole records reach the end of the file.
-    start = max(0, len(content) - MAX_JOURNAL_BYTES)
-    while (start := content.find(_MARK, start)) >= 0:
-        if (parsed := _parse_record(content, start, digest)) is not None:
-            records, end = parse_records(content[start:], digest)
-            if start + end == len(content):
-                return records, start
-            start = parsed[1]
-        else:
-            start += len(_MARK)
-    return [], len(content)
+    # From the end: a record's JSON holds no newline, so the last mark is where the last record starts.  From the start, a
+    # body full of what looks like records would be read again for each of them.
+    records: list[Record] = []
+    end = len(content)
+    first = max(0, end - MAX_JOURNAL_BYTES)
+    while (start := content.rfind(_MARK, first, end)) >= 0:
+        parsed = _parse_record(content, start, digest)
+        if parsed is None or parsed[1] != end:
+            break
+        records.append(parsed[0])
+        end = start
+    records.reverse()
+    return records, end
 
 
 def count_since_retry(records: Sequence[Record], event: str) -> int:
@@ -95,6 +96,6 @@ def count_since_retry(records: Sequence[Record], event: str) -> int:
 def origin_of(records: Sequence[Record]) -> str | None:
     """From which queue did the entry come to where it is now?"""
     for record in reversed(records):
-        if record.get('event') in ('preserved', 'moved') and isinstance(record.get('queue'), str):
+        if record.get('event') in ('preserved', 'moved', 'dead-lettered') and isinstance(record.get('queue'), str):
             return str(record['queue'])
     return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import CLAIMED, NS, READY
-from switchboard.errors import QueueFullError
+from switchboard.errors import DurabilityError, QueueFullError
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -54,7 +54,14 @@ class Limits:
 
         :param size: in bytes.
         :raises QueueFullError: there is none.
+        :raises DurabilityError: the disk does not say.
         """
+        try:
+            self._check(messages, size)
+        except OSError as error:
+            raise DurabilityError(str(error), step='count', queue=self.queue) from error
+
+    def _check(self, messages: int, size: int) -> None:
         options = self.options
         if options.min_free_bytes:
             status = self.disk.statvfs(self.folder.path)

@@ -28,6 +28,13 @@ _CHANGING_MODERN = (
 ).split()
 
 
+# What the parser sets, and others may set anew.
+_PARSED = frozenset('_headers _unixfrom _payload _charset _default_type preamble epilogue defects policy'.split())
+
+# RFC 5322's longest line, without its end.
+_MAX_LINE_BYTES = 998
+
+
 class _Lazy:
     """What both classes share.  ``_raw`` holds the bytes; ``_touched`` is true once they may be old."""
 
@@ -43,16 +50,27 @@ class _Lazy:
         return getattr(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in ('preamble', 'epilogue', 'policy'):
+        if name in _PARSED:
             self.__dict__['_touched'] = True
             if '_headers' not in self.__dict__ and '_raw' in self.__dict__:
                 self.__getattr__('_headers')
         self.__dict__[name] = value
 
+    def __copy__(self) -> Any:
+        # A shallow copy of a parsed mail shares its headers and parts, so what is done to one may change the other.
+        if '_headers' in self.__dict__:
+            self.__dict__['_touched'] = True
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
     def as_bytes(self, unixfrom: bool = False, policy: Any = None) -> bytes:
-        if policy is None and not self._touched and (unixfrom or not self._raw.startswith(b'From ')):
+        if policy is None and not self._touched and self._raw.startswith(b'From ') == bool(unixfrom):
             return self._raw
-        return cast(bytes, super().as_bytes(unixfrom, policy))  # type: ignore[misc]
+        touched = self._touched
+        flat = cast(bytes, super().as_bytes(unixfrom, policy))  # type: ignore[misc]
+        self.__dict__['_touched'] = touched
+        return flat
 
     def as_string(self, *args: Any, **keys: Any) -> str:
         # Writing goes through the methods that count as changes, and is none.
@@ -112,7 +130,8 @@ def lazy_mail(raw: bytes, *, modern: bool = False) -> Message:
 def mail_bytes(mail: Message) -> bytes:
     """Flatten a mail as it is, its ``From `` line included if it has one.
 
-    Long headers are not folded anew where their source is still known: what came in goes out.
+    Long headers are not folded anew, for that would break signatures, except where a line would be too long for any mail
+    server.
     """
     if isinstance(mail, _Lazy) and not mail._touched:
         return mail._raw
@@ -121,4 +140,8 @@ def mail_bytes(mail: Message) -> bytes:
         return mail.as_bytes(
             unixfrom, policy=email.policy.default.clone(refold_source='none', linesep=mail.policy.linesep)
         )
-    return mail.as_bytes(unixfrom)
+    flat = mail.as_bytes(unixfrom, mail.policy.clone(max_line_length=None))
+    headers = flat.partition(mail.policy.linesep.encode('ascii') * 2)[0]
+    if max(map(len, headers.splitlines()), default=0) > _MAX_LINE_BYTES:
+        return mail.as_bytes(unixfrom)
+    return flat

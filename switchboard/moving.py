@@ -22,15 +22,19 @@ def claim_any(board: Switchboard, filebase: str) -> Claim:
     """Lock an entry of a queue, ready or preserved, for an operator who wants to move it.
 
     :raises EntryTakenError: a process is working on it, or it is gone.
+    :raises QueueError: it cannot be opened.
     """
     claim = held(board.folder, filebase)
     if claim is not None:
         return claim
-    for suffix in (READY, PRESERVED):
-        claim = open_claim(board.folder, filebase, suffix, board.disk)
-        if claim is not None:
-            return claim
-    working = board.disk.exists(filebase + CLAIMED, board.folder.fd)
+    try:
+        for suffix in (READY, PRESERVED):
+            claim = open_claim(board.folder, filebase, suffix, board.disk)
+            if claim is not None:
+                return claim
+        working = board.disk.exists(filebase + CLAIMED, board.folder.fd)
+    except OSError as error:
+        refuse(error, 'claim', board.name)
     reason = 'a process is working on it' if working else 'no such entry'
     raise EntryTakenError(reason, queue=board.name, filebase=filebase)
 
@@ -49,10 +53,26 @@ def move(
     :param event: what the history calls it.
     :param now: make it ready at once, behind what waits; else it keeps its time.
     :return: its filebase there.
-    :raises QueueError: it could not be moved; it is where it was, and no longer locked.
+    :raises QueueError: it could not be moved; it is where it was, and no longer locked, unless it was at work: then it
+        still is.
     """
     old = claim.filebase
     filebase = with_when(old, target.clock.time_ns()) if now else old
+    try:
+        _move(claim, source, target, filebase, event, fields)
+    except BaseException as error:
+        if held(source.folder, old) is not claim:
+            claim.close()
+        if isinstance(error, OSError):
+            refuse(error, 'move', source.name)
+        raise
+    drop(claim, source.folder, old)
+    return filebase
+
+
+def _move(
+    claim: Claim, source: Switchboard, target: Switchboard, filebase: str, event: str, fields: dict[str, Any]
+) -> None:
     suffix = PRESERVED if target.name == 'bad' else READY
     entry = claim.read()
     if target.options.ttl_s is not None or b'expires"' in entry.metadata or entry.records:
@@ -60,14 +80,8 @@ def move(
         fields |= expiry_elsewhere(
             metadata, target.options.ttl_s, target.clock.time_ns(), forgiven=event != 'moved'
         )
-    try:
-        source.recovery.append(claim, event, queue=source.name, to=target.name, **fields)
-        claim.rename(target.folder, filebase, suffix)
-    except OSError as error:
-        drop(claim, source.folder, old)
-        refuse(error, 'move', source.name)
-    drop(claim, source.folder, old)
-    return filebase
+    source.recovery.append(claim, event, queue=source.name, to=target.name, **fields)
+    claim.rename(target.folder, filebase, suffix)
 
 
 def origin(board: Switchboard, filebase: str) -> str:
@@ -100,7 +114,9 @@ def send_back(board: Switchboard, filebase: str, target: Switchboard, **fields: 
             )
         target.check_room(entry)
         times = sum(record.get('event') == 'retried' for record in entry.records)
-    except BaseException:
+    except BaseException as error:
         drop(claim, board.folder, filebase)
+        if isinstance(error, OSError):
+            refuse(error, 'read', board.name)
         raise
     return move(claim, board, target, event='retried', now=True, before=times, **fields)

@@ -37,7 +37,10 @@ class RetryPolicy:
 
     def delay_s(self, attempt: int, rng: random.Random | None = None) -> float:
         """:return: seconds to wait after failure number `attempt`, counted from 1."""
-        wait_s = min(self.cap_s, self.first_s * self.factor ** min(attempt - 1, 64))
+        try:
+            wait_s = min(self.cap_s, self.first_s * self.factor ** (attempt - 1))
+        except OverflowError:
+            wait_s = self.cap_s
         spread = (rng or random).uniform(-self.jitter, self.jitter)
         return wait_s * (1 + spread)
 
@@ -62,6 +65,7 @@ class QueueOptions:
     overflow: Overflow = 'reject'
     ttl_s: float | None = None
     rate: float | None = None
+    dedupe_window_s: float = 86400.0
     priority_step_s: float = 60.0
     priority: int = 0
     order_key: str | None = None
@@ -69,6 +73,9 @@ class QueueOptions:
     scrub: bool = False
     # Taken from by a program or a person outside the master: then `check` does not warn that nobody consumes it.
     external: bool = False
+    # Doors for programs that know nothing of entries: a maildir in the queue's directory, and `*.eml` files dropped there.
+    maildir: bool = False
+    plain_files: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +137,8 @@ class MasterOptions:
     ready_timeout_s: float = 10.0
     # How long a runner may take to import its class and set itself up before that counts as a hang.
     start_timeout_s: float = 300.0
+    # Between two rounds of the janitor, who recovers and expires what no runner looks at.
+    tidy_s: float = 60.0
     # The runner that the signals TTIN and TTOU give a slice more or less.  Empty: the first that has a queue.
     scale: str = ''
     restart: RestartOptions = field(default_factory=RestartOptions)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from typing import Any, NamedTuple
 
+from switchboard.clock import SYSTEM_CLOCK
 from switchboard.entry import HIGHEST_PRIORITY, NS, SLICE_DIGITS, Name, Namer, digest_of, parse
-from switchboard.envelope import content_checksum, pack_header
+from switchboard.envelope import MAX_METADATA_BYTES, content_checksum, pack_header
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
 from switchboard.expiry import EXPIRES, QUEUE_EXPIRES
 from switchboard.journal import pack_record
 from switchboard.metadata import dump_metadata, load_metadata
 from switchboard.options import QueueOptions
-from switchboard.reading import Entry
+from switchboard.reading import MAILMAN, Entry
 from switchboard.serializers import Serializers, family
+
+# Three thousand years: more is no wish but a slip, and would not fit into a name.
+_FOREVER_S = 1e11
 
 
 class Packed(NamedTuple):
@@ -33,12 +36,24 @@ class Packer:
         self.options = options
         self.serializers = serializers
         self.namer = namer
+        # The last time that was wished for, and how often in a row.
+        self._wish = (0, 0)
 
-    def pack(self, msg: Any, metadata: dict[str, Any], *, when_ns: int | None = None) -> Packed:
+    def pack(
+        self,
+        msg: Any,
+        metadata: dict[str, Any],
+        *,
+        when_ns: int | None = None,
+        slice_: str | None = None,
+        unique: str | None = None,
+    ) -> Packed:
         """Name and pack one message.
 
         :param metadata: is changed: ``delay`` and ``not_before`` are taken out.
         :param when_ns: the place in the queue of the entry that this one stands for.
+        :param slice_: the digits that choose the slice of a message without an order key, if not its content is to.
+        :param unique: the digits of the digest behind those of the slice, if something else than chance is to choose them.
         :raises UnserializableError: nothing holds the message or its metadata.
         :raises ContentDisallowedError: the queue does not accept the kind.
         :raises MessageTooLargeError: the body is longer than the queue takes.
@@ -46,25 +61,25 @@ class Packer:
         serializer = self.serializers.for_message(msg)
         if family(serializer.kind) not in self.serializers.accept:
             raise ContentDisallowedError(serializer.kind, queue=self.queue)
-        if 'delay' in metadata or 'not_before' in metadata:
-            when_ns = self._ready_at(metadata)
+        wished_ns = self._ready_at(metadata) if 'delay' in metadata or 'not_before' in metadata else None
         priority = self._priority(metadata)
         if 'ttl' in metadata or self.options.ttl_s is not None or QUEUE_EXPIRES in metadata:
-            self._set_expiry(metadata, when_ns)
+            self._set_expiry(metadata, when_ns if wished_ns is None else wished_ns)
         body = serializer.dumps(msg)
         limit = self.options.max_body_bytes
         if limit is not None and len(body) > limit:
             raise MessageTooLargeError(f'{len(body)} bytes, and the queue takes {limit}', queue=self.queue)
         packed_metadata = dump_metadata(metadata)
+        if len(packed_metadata) > MAX_METADATA_BYTES:
+            raise MessageTooLargeError(
+                f'metadata of {len(packed_metadata)} bytes: at most {MAX_METADATA_BYTES}', queue=self.queue
+            )
         checksum = content_checksum(packed_metadata, body)
         key = metadata.get(self.options.order_key or 'order_key')
-        digest = self.namer.digest(f'{checksum:08x}' if key is None else slice_digits(key))
+        prefix = (slice_ or f'{checksum:08x}') if key is None else slice_digits(key)
+        digest = self.namer.digest(prefix) if unique is None else prefix + unique
         header = pack_header(serializer.kind, len(packed_metadata), len(body), digest, checksum)
-        modified_ns = None
-        if when_ns is None:
-            when_ns = self.namer.now_ns()
-            if self.namer.is_ahead(when_ns):
-                modified_ns = when_ns
+        when_ns, modified_ns = self._dated(when_ns, wished_ns)
         name = Name(when_ns, digest, priority)
         return Packed(str(name), b''.join((header, packed_metadata, body)), modified_ns)
 
@@ -72,31 +87,33 @@ class Packer:
         """Pack a message that takes another's place in the queue, with its history."""
         name = parse(old.filebase)
         assert name is not None
-        packed = self.pack(msg, metadata, when_ns=name.when_ns)
-        digest = digest_of(packed.filebase)
-        journal = b''.join(pack_record(record, digest) for record in old.records)
-        return packed._replace(content=packed.content + journal)
+        packed = self.pack(msg, metadata, when_ns=name.when_ns, slice_=name.digest[:SLICE_DIGITS])
+        return packed._replace(content=packed.content + _journal(old, digest_of(packed.filebase)))
 
-    def pack_copy(self, entry: Entry) -> tuple[str, bytes]:
-        """Name and pack the copy of an entry: it is ready now, and stays in its slice and at its priority.
-
-        :return: the filebase and the file's content.
-        """
+    def pack_copy(self, entry: Entry) -> Packed:
+        """Name and pack the copy of an entry: it is ready now, and stays in its slice and at its priority."""
         old = parse(entry.filebase)
         assert old is not None
         digest = self.namer.digest(old.digest[:SLICE_DIGITS])
-        when_ns = self.namer.now_ns()
+        when_ns, modified_ns = self._dated(None, None)
         packed_metadata = self._metadata_of_copy(entry, when_ns)
         checksum = content_checksum(packed_metadata, entry.body)
         header = pack_header(entry.kind, len(packed_metadata), len(entry.body), digest, checksum)
         # The history goes along: how often it failed counts in the next queue too.
-        journal = (
-            pack_record({key: value for key, value in record.items() if key not in ('set', 'drop')}, digest)
-            for record in entry.records
-        )
-        return str(Name(when_ns, digest, old.priority)), b''.join(
-            (header, packed_metadata, entry.body, *journal)
-        )
+        content = b''.join((header, packed_metadata, entry.body, _journal(entry, digest)))
+        return Packed(str(Name(when_ns, digest, old.priority)), content, modified_ns)
+
+    def _dated(self, place_ns: int | None, wished_ns: int | None) -> tuple[int, int | None]:
+        """Date an entry.
+
+        :return: the time for its name, and the modification time for its file, where the machine's own would mislead: beside a
+            name in the future, one in the past tells of a wish for a delay, and one in the future of a turned clock.
+        """
+        namer = self.namer
+        if wished_ns is not None:
+            return wished_ns, None if namer.clock is SYSTEM_CLOCK else namer.clock.time_ns()
+        when_ns = namer.now_ns() if place_ns is None else place_ns
+        return when_ns, when_ns if namer.is_ahead(when_ns) else None
 
     def _metadata_of_copy(self, entry: Entry, when_ns: int) -> bytes:
         if not entry.records and self.options.ttl_s is None and QUEUE_EXPIRES.encode() not in entry.metadata:
@@ -105,10 +122,11 @@ class Packer:
         self._set_expiry(metadata, when_ns)
         return dump_metadata(metadata)
 
-    def _ready_at(self, metadata: dict[str, Any]) -> int:
+    def _ready_at(self, metadata: dict[str, Any]) -> int | None:
         delay = metadata.pop('delay', None)
         not_before = metadata.pop('not_before', None)
-        when_ns = self.namer.now_ns()
+        # Not the namer's time: after the clock was set back, that stands still where it was.
+        when_ns = now_ns = self.namer.clock.time_ns()
         for key, value, base_ns in (('delay', delay, when_ns), ('not_before', not_before, 0)):
             if value is None:
                 continue
@@ -116,7 +134,12 @@ class Packer:
             when_ns = max(when_ns, base_ns + int(seconds * NS))
         if when_ns >= 10**10 * NS:
             raise UnserializableError('a delay beyond the year 2286 has no name', queue=self.queue)
-        return when_ns
+        if when_ns == now_ns:
+            return None
+        # Those that are all wished for the same time stay in order.
+        last_ns, times = self._wish
+        self._wish = (when_ns, times + 1 if when_ns == last_ns else 0)
+        return when_ns + self._wish[1]
 
     def _set_expiry(self, metadata: dict[str, Any], when_ns: int | None) -> None:
         ready_s = (self.namer.clock.time_ns() if when_ns is None else when_ns) / NS
@@ -127,20 +150,37 @@ class Packer:
             metadata[QUEUE_EXPIRES] = ready_s + self.options.ttl_s
 
     def _seconds(self, key: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not -_FOREVER_S < value < _FOREVER_S
+        ):
             raise UnserializableError(
                 f'metadata[{key!r}]: {value!r} is no number of seconds', queue=self.queue
             )
         return value
 
     def _priority(self, metadata: dict[str, Any]) -> int:
-        priority = metadata.get('priority', self.options.priority)
-        if type(priority) is not int or not 0 <= priority <= HIGHEST_PRIORITY:
+        priority = metadata.get('priority')
+        if type(priority) is not int:
+            # A word, which a headers exchange may route by, ranks nothing.
+            return self.options.priority
+        if not 0 <= priority <= HIGHEST_PRIORITY:
             raise UnserializableError(
-                f"metadata['priority']: {priority!r} is not a whole number from 0 to {HIGHEST_PRIORITY}",
+                f"metadata['priority']: {priority} is not a whole number from 0 to {HIGHEST_PRIORITY}",
                 queue=self.queue,
             )
         return priority
+
+
+def _journal(old: Entry, digest: str) -> bytes:
+    """:return: an entry's history for another one that has taken over its metadata as they are by now."""
+    # The metadata of Mailman's files stand in their bodies, so what the history says of them still has to be said.
+    settled = () if old.kind == MAILMAN else ('set', 'drop')
+    return b''.join(
+        pack_record({key: value for key, value in record.items() if key not in settled}, digest)
+        for record in old.records
+    )
 
 
 def slice_digits(key: Any) -> str:

@@ -16,7 +16,7 @@ import errno
 
 from switchboard.disk import Disk, Folder
 from switchboard.entry import READY
-from switchboard.errors import DurabilityError, QueueFullError
+from switchboard.errors import DurabilityError, QueueError, QueueFullError
 from switchboard.spares import Draft, Workshop
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -51,6 +51,11 @@ def refuse(error: OSError, step: str, queue: str) -> NoReturn:
     if error.errno in _NO_ROOM:
         raise QueueFullError(f'{step}: {error.strerror}; nothing was stored', queue=queue) from error
     raise DurabilityError(str(error), step=step, queue=queue) from error
+
+
+def is_out_of_files(error: QueueError) -> bool:
+    """Was it refused because this process, or the machine, has as many files open as it may?  Then no file is at fault."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def write(
@@ -125,13 +130,14 @@ def publish(items: Sequence[Unpublished], workshop: Workshop, disk: Disk, *, syn
 def take_back(item: Unpublished, disk: Disk) -> bool:
     """Rename an entry that was published and is still locked back to a draft.
 
-    :return: False if that failed as well.  The entry stays, though its producer is told that it is not stored, and it
-        may arrive twice.
+    :return: False if that failed as well: then it is to be deleted where it is.  If even that is refused, it stays, though its
+        producer is told that it is not stored, and it may arrive twice.
     """
     draft = item.draft
     try:
         disk.rename(item.filebase + READY, draft.name, src_dir_fd=item.folder.fd, dst_dir_fd=draft.folder.fd)
     except OSError:
+        item.draft = Draft(draft.fd, item.folder, item.filebase + READY, draft.size)
         return False
     return True
 
@@ -147,6 +153,8 @@ class Batch:
         self._disk = disk
         self._sync = sync
         self._items: list[Unpublished] = []
+        # The filebases of what was flushed already: that stays stored if something fails later.
+        self.stored: set[str] = set()
 
     def add(self, item: Unpublished) -> None:
         """Take a draft in; flush if many wait.
@@ -165,6 +173,7 @@ class Batch:
         if self._items:
             items, self._items = self._items, []
             publish(items, self._workshop, self._disk, sync=self._sync)
+            self.stored.update(item.filebase for item in items)
 
     def discard(self) -> None:
         """Throw away what still waits."""

@@ -61,13 +61,24 @@ class Entry:
             raise self.damage
         if serializer is None:
             raise ContentDisallowedError(self.kind)
-        if self.kind == MAILMAN:
-            msg, metadata = serializer.loads_both(self.body)  # type: ignore[attr-defined]
-            metadata.update(ALWAYS)
-        else:
-            metadata = load_metadata(self.metadata)
-            msg = serializer.loads(self.body)
+        try:
+            if self.kind == MAILMAN:
+                msg, metadata = serializer.loads_both(self.body)  # type: ignore[attr-defined]
+                metadata.update(ALWAYS)
+            else:
+                metadata = load_metadata(self.metadata)
+                msg = serializer.loads(self.body)
+        except (CorruptEntryError, MemoryError):
+            raise
+        except Exception as error:  # a program's own serializer raises what it likes
+            raise CorruptEntryError(f'{self.kind}: {error!r}') from error
         return msg, self.changed_metadata(metadata) if self.records else metadata
+
+    def msgdata(self, serializers: Serializers) -> dict[str, Any]:
+        """The metadata alone, as :meth:`load` gives them."""
+        if self.kind == MAILMAN:
+            return self.load(serializers)[1]
+        return self.changed_metadata(load_metadata(self.metadata))
 
 
 def read_entry(filebase: str, content: bytes) -> Entry:

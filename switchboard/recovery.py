@@ -9,14 +9,13 @@ The third recovery of an entry sends it to the bad queue: two deaths can be bad 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from switchboard.claims import Claim, drop, held, open_claim
 from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
-from switchboard.entry import CLAIMED, PRESERVED, READY
+from switchboard.entry import CLAIMED, PRESERVED, READY, with_when
 from switchboard.errors import QueueError
 from switchboard.journal import Record, count_since_retry
 from switchboard.options import QueueOptions
@@ -49,12 +48,13 @@ class Recovery:
         """Is the history to be on the disk before the name says so?"""
         return self.options.durability == 'full'
 
-    def append(self, claim: Claim, event: str, **fields: Any) -> None:
+    def append(self, claim: Claim, event: str, /, **fields: Any) -> None:
         """Add a record to a claim's history, if that is possible.
 
         A history that cannot be written (a full disk, a file that is readable only) must not keep its message from moving.
         """
-        record: Mapping[str, Any] = {'event': event, 'time': timestamp(self.clock), **fields}
+        record: dict[str, Any] = {'event': event, 'time': timestamp(self.clock)}
+        record = {**record, **fields, **record}
         if not claim.writable:
             log.warning('%s: history is readable only event=%s', claim.filebase, event)
             return
@@ -76,7 +76,8 @@ class Recovery:
     def preserve(self, claim: Claim, reason: str, **fields: Any) -> None:
         """Put a claimed entry into the bad queue and end the claim.
 
-        A crash leaves it claimed, with or without the record, or preserved.
+        A crash leaves it claimed, with or without the record, or preserved.  Where the bad queue has an entry of this name
+        already (somebody has copied files by hand), it is preserved under the present time.
 
         :raises OSError: it could not be renamed; it stays claimed.
         """
@@ -86,8 +87,7 @@ class Recovery:
         try:
             claim.rename(self.bad, filebase, PRESERVED)
         except FileExistsError:
-            log.error('%s: the bad queue has an entry of this name already; left claimed', filebase)
-            raise
+            claim.rename(self.bad, with_when(filebase, self.clock.time_ns()), PRESERVED)
         drop(claim, self.folder, filebase)
         log.warning('%s: preserved queue=%s reason=%s', filebase, self.queue, reason)
 
@@ -99,7 +99,10 @@ class Recovery:
             return False
 
     def preserve_unread(self, filebase: str, suffix: str, reason: str) -> None:
-        """Put an entry that this process may not open into the bad queue: without a lock, as nobody like us has one."""
+        """Put an entry that this process may not open into the bad queue: without a lock, as nobody like us has one.
+
+        :raises OSError: it could not be renamed; it is where it was.
+        """
         self.bad.make()
         self.disk.rename_exclusive(
             filebase + suffix, filebase + PRESERVED, src_dir_fd=self.folder.fd, dst_dir_fd=self.bad.fd
@@ -119,8 +122,7 @@ class Recovery:
             try:
                 claim = open_claim(self.folder, filebase, CLAIMED, self.disk)
             except PermissionError:
-                self.preserve_unread(filebase, CLAIMED, 'unreadable')
-                return False
+                return self._recover_unread(filebase)
             except (QueueError, OSError) as error:
                 log.warning('%s: not recovered queue=%s error=%s', filebase, self.queue, error)
                 return False
@@ -132,6 +134,13 @@ class Recovery:
             log.error('%s: not recovered queue=%s error=%s', filebase, self.queue, error)
             drop(claim, self.folder, filebase)
             return False
+
+    def _recover_unread(self, filebase: str) -> bool:
+        try:
+            self.preserve_unread(filebase, CLAIMED, 'unreadable')
+        except OSError as error:
+            log.warning('%s: not recovered queue=%s error=%s', filebase, self.queue, error)
+        return False
 
     def _recover(self, claim: Claim) -> bool:
         filebase = claim.filebase
@@ -155,9 +164,9 @@ class Recovery:
         """
         old = claim.filebase
         if record is not None:
-            self.append(claim, **{'event': 'released', **record})
-        elif when_ns is not None:
-            now_ns = time.time_ns()
-            self.disk.utime(claim.fd, ns=(now_ns, now_ns))
+            fields = dict(record)
+            self.append(claim, fields.pop('event', 'released'), **fields)
+        if when_ns is not None:
+            claim.date(self.clock.time_ns())
         claim.rename(self.folder, filebase, READY)
         drop(claim, self.folder, old)

@@ -13,46 +13,31 @@ failure is judged is in ``verdict``; how the loop sleeps, in ``wakeup``.
 
 from __future__ import annotations
 
-import logging
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from zope.interface import implementer
 
 from switchboard.board import NullSlot
-from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.entry import NS, digest_of
-from switchboard.errors import QueueError
-from switchboard.handoff import Transaction
-from switchboard.interfaces import IRunner
-from switchboard.keeping import changes, keep
+from switchboard.clock import Clock
+from switchboard.entry import digest_of
+from switchboard.interfaces import IRunner, ISpool, ITransaction, Taken
 from switchboard.options import RunnerOptions
 from switchboard.settings import Setting, read_settings
-from switchboard.switchboard import Taken
-from switchboard.verdict import Verdict, judge
-from switchboard.wakeup import POLL_S, Wakeup
-from switchboard.wear import Wear
-
-if TYPE_CHECKING:
-    from switchboard.spool import Spool
-
-log = logging.getLogger('switchboard.runner')
-
-# What a full or failing disk is given before the next try: it doubles from the first to the last.
-TROUBLE_WAIT_S = (0.5, 30.0)
-# How long a message that `dispose` kept queued is left alone.
-KEPT_WAIT_S = 1.0
+from switchboard.verdict import Verdict
+from switchboard.worker import Worker
 
 
 @implementer(IRunner)
-class Runner:
+class Runner(Worker):
     """The loop over one slice of one queue.  See `IRunner`.
 
     :param spool: where the queue is, and what is emitted goes.
     :param options: the section of the configuration.
     :param slice: which of `numslices` this process works on.
     :param slot: where it reports to its master.
+    :param clock: the spool's by default.
     :raises ConfigError: the section has a key that this class does not declare, lacks one, or has a bad value.
     """
 
@@ -61,7 +46,7 @@ class Runner:
 
     def __init__(
         self,
-        spool: Spool,
+        spool: ISpool,
         options: RunnerOptions,
         *,
         slice: int | None = None,
@@ -69,23 +54,12 @@ class Runner:
         slot: NullSlot | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.spool = spool
-        self.options = options
-        self.name = options.name
-        self.slot = slot or NullSlot()
-        self.clock = clock or SYSTEM_CLOCK
+        super().__init__(spool, options, slice=slice, numslices=numslices, slot=slot, clock=clock)
         self.setting = read_settings(self.settings, options, type(self).__name__)
-        self.board = spool.board(options.queue, slice, numslices) if options.queue else None
         # The entry at work: its name, and a key that stays the same each time it is tried.
         self.filebase = ''
         self.idempotency_key = ''
-        self._wakeup = self.board.wakeup() if self.board is not None else Wakeup()
-        self._transaction: Transaction | None = None
-        self._stopping = False
-        self._troubled_s = 0.0
-        self._stuck: list[str] = []
-        self._next_recovery_ns = 0
-        self._wear = Wear(options, self.clock)
+        self._transaction: ITransaction | None = None
 
     # Hooks.
 
@@ -110,8 +84,7 @@ class Runner:
         :param filecnt: how many messages the last pass handled.
         """
 
-    def on_error(self, msg: Any, msgdata: dict[str, Any], error: BaseException) -> None:
-        """Called when ``dispose`` raised, before the message is released or preserved."""
+    # And `on_error`, which `Worker` calls.
 
     # For use in dispose().
 
@@ -159,7 +132,10 @@ class Runner:
             self._recover()
             self.slot.beat()
             while not self._stopping:
+                troubles = self._troubles
                 handled = self._pass()
+                if self._troubles == troubles:
+                    self._troubled_s = 0.0
                 self.periodic()
                 if once or (until_empty and not handled) or self._wear.is_out():
                     break
@@ -178,9 +154,7 @@ class Runner:
         """
         left = 0
         while not self._stopping and self.board is not None and not self._wear.is_out():
-            batch: list[Taken] = []
-            while len(batch) < self.options.batch_size and (taken := self.board.take()) is not None:
-                batch.append(taken)
+            batch = self._take()
             if not batch:
                 break
             left += self._work(batch)
@@ -193,121 +167,53 @@ class Runner:
 
         :return: how many left the queue.
         """
-        assert self.board is not None
-        done: dict[Transaction, Taken] = {}
+        done: dict[ITransaction, Taken] = {}
+        waiting = deque(batch)
         left = 0
-        for position, taken in enumerate(batch):
-            if self._stopping and position:
-                self.board.release(taken.filebase)  # claimed and not begun: as if it never was
-                continue
-            transaction = self.spool.transaction(self.board, taken.filebase)
-            verdict = self._dispose(taken, transaction)
-            if verdict is None:
-                done[transaction] = taken
-            else:
-                left += self._settle(taken, verdict)
-        failed = self.spool.commit_all(list(done))
-        for transaction, taken in done.items():
-            if transaction in failed:
-                left += self._settle(taken, judge(failed[transaction], [], self.board.options))
-            else:
-                left += 1
-                self.slot.end('done')
+        try:
+            while waiting and not self._stopping:
+                taken = waiting.popleft()
+                transaction = self.spool.transaction(self.board, taken.filebase)
+                verdict = self._dispose(taken, transaction)
+                if verdict is None:
+                    done[transaction] = taken
+                else:
+                    left += self._settle(taken, verdict)
+        finally:  # also when the process is told to end: what is done is done, and the others were not begun
+            for taken in waiting:
+                self._give_back(taken.filebase)
+            left += self._commit(done)
         if left:
             self._troubled_s = 0.0
         return left
 
-    def _dispose(self, taken: Taken, transaction: Transaction) -> Verdict | None:
+    def _dispose(self, taken: Taken, transaction: ITransaction) -> Verdict | None:
         """Call the hook.
 
         :return: what is to become of the message; None: commit it.
         """
-        board = self.board
-        assert board is not None
         self._wear.messages += 1
         self.filebase, self.idempotency_key = taken.filebase, digest_of(taken.filebase)
         self._transaction = transaction
-        before = dict(taken.msgdata)
         self.slot.begin(taken.filebase)
         try:
-            if not self.dispose(taken.msg, taken.msgdata):
-                return None
-            transaction.discard()
-            board.hold(keep(board, taken, before, transaction), KEPT_WAIT_S)
-            return Verdict('kept')
+            return self._keep(taken, transaction) if self.dispose(taken.msg, taken.msgdata) else None
         except Exception as error:
             transaction.discard()
-            verdict = judge(error, board.history(taken.filebase), board.options)
-            self._tell_of(error, taken)
-            return replace(verdict, record={**verdict.record, **changes(before, taken.msgdata)})
+            return self._judge(taken, error)
         except BaseException:  # the process is told to end: the message was not begun
             transaction.discard()
-            board.release(taken.filebase)
+            self._give_back(taken.filebase)
             raise
         finally:
             self._transaction = None
             self.filebase = self.idempotency_key = ''
 
-    def _tell_of(self, error: Exception, taken: Taken) -> None:
-        try:
-            self.on_error(taken.msg, taken.msgdata, error)
-        except Exception:
-            log.exception('%s: on_error failed too runner=%s', taken.filebase, self.name)
-
-    def _settle(self, taken: Taken, verdict: Verdict) -> bool:
-        """Release or preserve a message that was not handled.
-
-        :return: True if it left the queue.
-        """
-        filebase, text = taken.filebase, verdict.text
-        if text:
-            self.slot.error(text)
-        try:
-            self._carry_out(filebase, verdict)
-        except QueueError as error:
-            log.error('%s: left claimed for now runner=%s error=%s', filebase, self.name, error)
-            self._stuck.append(filebase)
-        self.slot.end('kept' if verdict.outcome == 'trouble' else verdict.outcome)
-        return verdict.outcome in ('failed', 'retried')
-
-    def _carry_out(self, filebase: str, verdict: Verdict) -> None:
-        board, text = self.board, verdict.text
-        assert board is not None
-        if verdict.outcome == 'failed':
-            log.error('%s: failed runner=%s error=%s', filebase, self.name, text)
-            board.annotate(filebase, verdict.record)
-            board.finish(filebase, preserve=True, reason=text, cause=verdict.cause)
-        elif verdict.outcome == 'retried':
-            log.warning('%s: again in %.1f s runner=%s error=%s', filebase, verdict.delay_s, self.name, text)
-            board.release(filebase, delay_s=verdict.delay_s, record=verdict.record)
-        elif verdict.outcome == 'trouble':
-            first_s, last_s = TROUBLE_WAIT_S
-            self._troubled_s = min(last_s, max(first_s, self._troubled_s * 2))
-            log.error(
-                '%s: queued, waiting %.1f s runner=%s error=%s', filebase, self._troubled_s, self.name, text
-            )
-            board.release(filebase)
-
-    def _recover(self) -> None:
-        """Now and then, repair what dead processes left, and what this one could not put right before."""
-        now_ns = self.clock.monotonic_ns()
-        if self.board is None or now_ns < self._next_recovery_ns:
-            return
-        self._next_recovery_ns = now_ns + int(self.options.recovery_s * NS)
-        try:
-            for filebase in self._stuck:
-                self.board.release(filebase)
-            self._stuck.clear()
-            self.spool.recover()
-            self.board.recover_backup_files(own=False)
-        except (QueueError, OSError) as error:
-            log.error('recovery failed runner=%s queue=%s error=%s', self.name, self.board.name, error)
-
     def _sleep(self, handled: int) -> None:
         """Wait for a message, a timer or a signal; on trouble with the disk, for the time it is given."""
         self.snooze(handled)
         if self._troubled_s:
-            self._wakeup.wait(self._troubled_s)
+            self._wakeup.wait(min(self._troubled_s, self.options.hang_timeout_s / 3))
             return
         self._wakeup.arm()
         try:
@@ -315,15 +221,3 @@ class Runner:
                 self._wakeup.wait(self._timeout_s())
         finally:
             self._wakeup.disarm()
-
-    def _timeout_s(self) -> float:
-        now_ns = self.clock.monotonic_ns()
-        # A sleeper that missed its heartbeat would be taken for one that hangs.
-        waits = [self.options.rescan_s, self.options.hang_timeout_s / 3]
-        if self.board is not None:
-            waits.append((self._next_recovery_ns - now_ns) / NS)
-            if (wait_s := self.board.wait_s()) is not None:
-                waits.append(wait_s)
-            if not self._wakeup.watches:
-                waits.append(POLL_S)
-        return max(0.0, min(waits))

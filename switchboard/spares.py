@@ -15,9 +15,10 @@ A `Switchboard` without a spool has a :class:`Scratch` instead: temporary files 
 from __future__ import annotations
 
 import os
+import stat as stat_module
 from _weakref import ref  # `weakref` itself takes the mail servers' door a twentieth of its time to load
 
-from switchboard.disk import Disk, Folder
+from switchboard.disk import FILE_MODE, Disk, Folder
 from switchboard.entry import SYSTEM_NAMER, UNFINISHED, Namer
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -56,7 +57,11 @@ class Workshop(Protocol):
         """:return: a file to write: locked, and with no meaning whatever is in it."""
 
     def give(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
-        """Take the file `name` of `folder`, open and locked as `fd`, out of the world."""
+        """Take the file `name` of `folder`, open and locked as `fd`, out of the world.
+
+        :param reusable: it may be written again by this process; it is closed otherwise.
+        :raises OSError: that was refused.  The file is where it was, and still open and locked.
+        """
 
     def discard(self, draft: Draft, *, reusable: bool = True) -> None:
         """Throw a draft away.  Never raises: what remains is a file that means nothing."""
@@ -82,10 +87,8 @@ class Scratch:
 
     def give(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
         """See `Workshop`."""
-        try:
-            self.disk.unlink(name, dir_fd=folder.fd)
-        finally:
-            self.disk.unlock_and_close(fd)
+        self.disk.unlink(name, dir_fd=folder.fd)
+        self.disk.unlock_and_close(fd)
 
     def discard(self, draft: Draft, *, reusable: bool = True) -> None:
         """See `Workshop`."""
@@ -94,7 +97,11 @@ class Scratch:
     def recover(self) -> int:
         """See `Workshop`."""
         removed = 0
-        for name in self.folder.names():
+        try:
+            names = self.folder.names()
+        except OSError:
+            return 0  # whoever lists the queue next will be told
+        for name in names:
             if name.endswith(UNFINISHED):
                 opened = _try_open(name, self.folder, self.disk)
                 if opened is not None:
@@ -146,11 +153,23 @@ class Spares:
         """See `Workshop`."""
         while self._pool:
             draft = self._pool.pop()
-            status = self.disk.fstat(draft.fd)
-            if status.st_nlink == 1:
+            if self._is_usable(draft):
                 return draft
             _remove(draft, self.disk)
         return self._find() or _create(self.folder, self.disk, self.namer)
+
+    def _is_usable(self, draft: Draft) -> bool:
+        """May another message be written into the file?  It may have come from anywhere, as somebody's own entry."""
+        try:
+            status = self.disk.fstat(draft.fd)
+            if status.st_nlink != 1 or status.st_uid != self.disk.geteuid():
+                return False
+            # Also if its maker died between making it and giving it its mode.
+            if stat_module.S_IMODE(status.st_mode) != FILE_MODE:
+                self.disk.fchmod(draft.fd, FILE_MODE)
+        except OSError:
+            return False
+        return True
 
     def _find(self) -> Draft | None:
         """Take a spare that another process left, if there is one."""
@@ -169,7 +188,7 @@ class Spares:
             draft = Draft(fd, self.folder, name, status.st_size)
             if status.st_uid != self.disk.geteuid():
                 self.disk.unlock_and_close(fd)  # of use to its owner
-            elif status.st_nlink == 1:
+            elif self._is_usable(draft):
                 return draft
             else:
                 _remove(draft, self.disk)
@@ -178,19 +197,17 @@ class Spares:
 
     def give(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
         """See `Workshop`.  The rename comes first and the lock is kept until after it."""
-        disk = self.disk
-        if not reusable or self._is_full():
+        if reusable and not self._is_full():
             try:
-                disk.unlink(name, dir_fd=folder.fd)
-            finally:
-                disk.unlock_and_close(fd)
-            return
-        try:
-            disk.rename(name, name, src_dir_fd=folder.fd, dst_dir_fd=self.folder.fd)
-        except BaseException:
-            disk.unlock_and_close(fd)
-            raise
-        self._keep(Draft(fd, self.folder, name, size))
+                self.disk.rename(name, name, src_dir_fd=folder.fd, dst_dir_fd=self.folder.fd)
+                self._keep(Draft(fd, self.folder, name, size))
+                return
+            except FileNotFoundError:
+                raise
+            except OSError:
+                pass  # a directory that is full has no room for the name, and deleting needs none
+        self.disk.unlink(name, dir_fd=folder.fd)
+        self.disk.unlock_and_close(fd)
 
     def discard(self, draft: Draft, *, reusable: bool = True) -> None:
         """See `Workshop`."""
@@ -204,17 +221,21 @@ class Spares:
             if draft.size > self.kept_bytes or self.scrub:
                 self.disk.ftruncate(draft.fd, 0)
                 draft.size = 0
-            if len(self._pool) < KEPT_OPEN:
-                self._pool.append(draft)
-            else:
-                self.disk.unlock_and_close(draft.fd)
         except OSError:
             _remove(draft, self.disk)
+            return
+        if len(self._pool) < KEPT_OPEN:
+            self._pool.append(draft)
+        else:
+            self.disk.unlock_and_close(draft.fd)
 
     def _is_full(self) -> bool:
         self._given += 1
         if self._given % 256 == 1:
-            self._full = self.count() >= self.limit
+            try:
+                self._full = self.count() >= self.limit
+            except OSError:
+                self._full = True  # it cannot be told: no more of them
         return self._full
 
     def count(self) -> int:
@@ -230,8 +251,10 @@ class Spares:
         made = max(0, min(number, self.limit) - self.count())
         for _ in range(made):
             draft = _create(self.folder, self.disk, self.namer)
-            self.disk.write_all(draft.fd, b'\0' * size)
-            self.disk.unlock_and_close(draft.fd)
+            try:
+                self.disk.write_all(draft.fd, b'\0' * size)
+            finally:
+                self.disk.unlock_and_close(draft.fd)
         return made
 
     def empty(self) -> int:
@@ -260,7 +283,7 @@ class Spares:
     def _forget(self) -> None:
         # In a child after a fork: the locks belong to the parent as well, so they are closed and never unlocked.
         for draft in self._pool:
-            self.disk.close(draft.fd)
+            self.disk.let_go(draft.fd)
         self._pool.clear()
         self._seen.clear()
 
@@ -302,7 +325,4 @@ def _remove(draft: Draft, disk: Disk) -> None:
         disk.unlink(draft.name, dir_fd=draft.folder.fd)
     except OSError:
         pass  # it means nothing where it is
-    try:
-        disk.unlock_and_close(draft.fd)
-    except OSError:
-        pass
+    disk.unlock_and_close(draft.fd)

@@ -16,14 +16,18 @@ from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.deadletters import DeadLetters
+from switchboard.dedupe import Dedupe
 from switchboard.disk import Disk, Folder
 from switchboard.entry import SYSTEM_NAMER, Namer, check_queue_name
 from switchboard.errors import QueueError, UnknownQueueError
 from switchboard.exchange import ExchangeTable
 from switchboard.flags import Flags
 from switchboard.handoff import Transaction, commit_all
+from switchboard.intake import Intake
 from switchboard.interfaces import ISpool
 from switchboard.options import Durability, QueueOptions
+from switchboard.parcels import Outcome, Parcel, store_all
+from switchboard.publishing import refuse
 from switchboard.spares import Spares
 from switchboard.stage import Stage
 from switchboard.switchboard import Switchboard
@@ -88,6 +92,7 @@ class Spool:
     def _folder(self, name: str) -> Folder:
         folder = Folder(os.path.join(self.directory, name), self.disk)
         folder.make()
+        folder.fd  # noqa: B018  see `Inlet`
         return folder
 
     def path(self, *parts: str) -> str:
@@ -107,7 +112,10 @@ class Spool:
         """See `ISpool`."""
         board = self._boards.get(name)
         if board is None:
-            board = self._boards[name] = self.board(name)
+            try:
+                board = self._boards[name] = self.board(name)
+            except OSError as error:
+                refuse(error, 'open', name)
         return board
 
     def __contains__(self, name: object) -> bool:
@@ -134,16 +142,21 @@ class Spool:
         )
         board.is_draining = partial(self.flags.is_set, 'draining', name)
         board.paused_by_operator = partial(self.flags.is_set, 'paused', name)
+        board.enqueue_once = self.dedupe(board).enqueue
         if options.dead_letter != BAD:
             board.recovery.dead_letter = DeadLetters(self, board)
+        if (options.maildir or options.plain_files) and name != BAD:
+            board.open_letterbox(Intake(self.stage, board))
         return board
+
+    def dedupe(self, board: Switchboard) -> Dedupe:
+        """:return: the keys that a queue has seen."""
+        return Dedupe(self.stage, board)
 
     def queue_options(self, name: str) -> QueueOptions:
         """:raises UnknownQueueError: the configuration does not declare such a queue."""
-        if name == BAD:
-            return replace(self._defaults, durability='full')
         if self.config is None:
-            return self._defaults
+            return replace(self._defaults, durability='full') if name == BAD else self._defaults
         if name not in self.config.queue_names():
             known = ', '.join(sorted(self.config.queue_names()))
             raise UnknownQueueError(f'no such queue: the configuration declares {known}', queue=name)
@@ -168,8 +181,8 @@ class Spool:
         queues = self.exchanges.route(exchange, routing_key, merged)
         if exchange:
             merged |= {'exchange': exchange, 'routing_key': routing_key}
-        if len(queues) == 1:
-            return {queues[0]: self[queues[0]].enqueue(msg, merged)}
+        if len(queues) == 1 or merged.get('dedupe_key') is not None:
+            return {queue: self[queue].enqueue(msg, merged) for queue in queues}
         transaction = Transaction(self.stage)
         try:
             filebases = {queue: transaction.emit(self[queue], msg, dict(merged)) for queue in queues}
@@ -178,6 +191,13 @@ class Spool:
             raise
         transaction.commit()
         return filebases
+
+    def store_all(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Store many messages with the flushes of one, each in all of its queues or in none.
+
+        :return: what became of each, in the same order: filebases by queue, or the error.
+        """
+        return store_all(self, parcels)
 
     def pause(self, name: str, reason: str = '') -> None:
         """Have nothing taken out of a queue until :meth:`resume`, in any process, also after a restart."""

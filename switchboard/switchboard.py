@@ -10,24 +10,19 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from zope.interface import implementer
 
-from switchboard.backlog import Backlog, Listing
-from switchboard.claims import HELD, Claim, claim_ready, held
+from switchboard.backlog import Backlog, Letterbox, Listing
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import (
     CLAIMED,
-    NS,
-    PRESERVED,
     READY,
     SYSTEM_NAMER,
     Namer,
-    is_filebase,
     make_slice,
-    with_when,
 )
 from switchboard.errors import (
     ContentDisallowedError,
@@ -38,13 +33,10 @@ from switchboard.errors import (
     QueueError,
 )
 from switchboard.expiry import is_expired
-from switchboard.inlet import Inlet
-from switchboard.interfaces import ISwitchboard
-from switchboard.journal import Record
+from switchboard.interfaces import ISwitchboard, Taken
 from switchboard.options import QueueOptions
-from switchboard.publishing import refuse
-from switchboard.reading import Entry, peek
-from switchboard.recovery import Recovery
+from switchboard.outlet import Outlet
+from switchboard.publishing import is_out_of_files, refuse
 from switchboard.spares import Scratch, Workshop
 from switchboard.throttle import Throttle
 from switchboard.wakeup import Wakeup
@@ -54,19 +46,15 @@ log = logging.getLogger('switchboard.queue')
 # How long an entry is left alone after another process was faster: it is mostly gone a moment later.
 CONTENDED_S = 0.05
 
-_CAUSES = {CorruptEntryError: 'corrupt', ContentDisallowedError: 'disallowed', EntryExpiredError: 'expired'}
+# How long an entry is left alone that the disk would not give, and after how many in a row it is the disk, and not they.
+REFUSED_S = 30.0
+MAX_REFUSED = 8
 
-
-class Taken(NamedTuple):
-    """An entry that was claimed by :meth:`Switchboard.take`."""
-
-    filebase: str
-    msg: Any
-    msgdata: dict[str, Any]
+CAUSES = {CorruptEntryError: 'corrupt', ContentDisallowedError: 'disallowed', EntryExpiredError: 'expired'}
 
 
 @implementer(ISwitchboard)
-class Switchboard(Inlet):
+class Switchboard(Outlet):
     """One queue directory.  See `ISwitchboard`.
 
     :param name: the queue's name.
@@ -103,11 +91,11 @@ class Switchboard(Inlet):
         folder = Folder(self.queue_directory, disk)
         if namer is None:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
-        super().__init__(name, folder, options, disk, clock, namer, workshop or Scratch(folder, disk, namer))
+        bad_path = bad if bad is not None else os.path.join(os.path.dirname(self.queue_directory), 'bad')
+        workshop = workshop or Scratch(folder, disk, namer)
+        super().__init__(name, folder, options, disk, clock, namer, workshop, bad_path)
         self._listing = Listing(folder, disk, clock, name, self.slice, options.priority_step_s)
         self._backlog = Backlog(self._listing)
-        bad_path = bad if bad is not None else os.path.join(os.path.dirname(self.queue_directory), 'bad')
-        self.recovery = Recovery(name, self.folder, Folder(bad_path, disk), options, disk, clock)
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)
         # Set by a spool, which knows what operators say.
         self.paused_by_operator: Callable[[], bool] = lambda: False
@@ -130,35 +118,23 @@ class Switchboard(Inlet):
                 raise EntryExpiredError('its time to live is over')
         except (CorruptEntryError, ContentDisallowedError, EntryExpiredError) as error:
             error.queue, error.filebase = self.name, filebase
-            self._set_aside(claim, _CAUSES[type(error)], error.reason, error=type(error).__name__)
+            try:
+                self._set_aside(claim, CAUSES[type(error)], error.reason, error=type(error).__name__)
+            except QueueError:
+                self._give_back(claim)
+                raise
             raise
         except OSError as error:
             # The disk did not give it: that says nothing about the entry.
-            self.recovery.release(claim, filebase, None, None)
+            self._give_back(claim)
             refuse(error, 'read', self.name)
         return msg, msgdata
-
-    def _claim(self, filebase: str) -> Claim:
-        if not is_filebase(filebase):
-            raise ForeignFileError('not the name of an entry', queue=self.name, filebase=filebase)
-        try:
-            return claim_ready(self.folder, filebase, self.disk)
-        except PermissionError as error:
-            self.recovery.preserve_unread(filebase, READY, f'unreadable: {error.strerror}')
-            raise CorruptEntryError('unreadable', queue=self.name, filebase=filebase) from error
-        except ForeignFileError:
-            self._listing.report(filebase + READY, 'not a regular file')
-            raise
-        except QueueError as error:
-            error.queue = self.name
-            raise
-        except OSError as error:
-            refuse(error, 'claim', self.name)
 
     def take(self) -> Taken | None:
         """See `ISwitchboard`."""
         if self.is_paused() or not self._throttle.allows():
             return None
+        refused = 0
         while (filebase := self._backlog.next()) is not None:
             try:
                 msg, msgdata = self.dequeue(filebase)
@@ -168,6 +144,13 @@ class Switchboard(Inlet):
                 self._backlog.hold(filebase, CONTENDED_S)
             except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, ForeignFileError) as error:
                 log.debug('%s: skipped error=%s', filebase, error)
+            except QueueError as error:
+                # It may be this file's fault alone: the others are to be had all the same.
+                self._backlog.hold(filebase, REFUSED_S)
+                log.error('%s: not to be had queue=%s error=%s', filebase, self.name, error)
+                refused += 1
+                if refused == MAX_REFUSED or is_out_of_files(error):
+                    raise
         return None
 
     def ready(self) -> bool:
@@ -182,7 +165,16 @@ class Switchboard(Inlet):
 
     def wakeup(self) -> Wakeup:
         """:return: what a runner of this queue sleeps on."""
-        return Wakeup(self.queue_directory)
+        letterbox = self._listing.letterbox
+        return Wakeup(self.queue_directory, letterbox.maildir_new if letterbox is not None else None)
+
+    def open_letterbox(self, letterbox: Letterbox) -> None:
+        """From now on, what other programs drop is taken in before entries are given out."""
+        self._listing.letterbox = letterbox
+
+    def report(self, name: str, what: str) -> None:
+        """Log something in the queue's directory that is no entry: once, and it is not looked at again."""
+        self._listing.report(name, what)
 
     def wait_s(self) -> float | None:
         """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
@@ -192,73 +184,6 @@ class Switchboard(Inlet):
     def hold(self, filebase: str, seconds: float) -> None:
         """Do not :meth:`take` an entry for a while, though it is ready; other processes may."""
         self._backlog.hold(filebase, seconds)
-
-    def held(self, filebase: str) -> Claim:
-        """:return: this process's claim on an entry.
-
-        :raises EntryTakenError: it has none.
-        """
-        claim = held(self.folder, filebase)
-        if claim is None:
-            raise EntryTakenError('not held by this process', queue=self.name, filebase=filebase)
-        return claim
-
-    def annotate(self, filebase: str, record: Record) -> None:
-        """See `ISwitchboard`."""
-        fields = dict(record)
-        self.recovery.append(self.held(filebase), fields.pop('event', 'noted'), **fields)
-
-    def history(self, filebase: str) -> list[Record]:
-        """See `ISwitchboard`."""
-        claim = held(self.folder, filebase)
-        return list(claim.read().records if claim else self.peek(filebase).records)
-
-    def peek(self, filebase: str, suffix: str | None = None) -> Entry:
-        """Read an entry's file without claiming it.
-
-        :param suffix: the state in which to look; by default ready, claimed, preserved, in this order.
-        :raises EntryTakenError: there is no such entry.
-        """
-        if is_filebase(filebase):
-            for extension in (suffix,) if suffix else (READY, CLAIMED, PRESERVED):
-                entry = peek(self.folder, filebase, extension)
-                if entry is not None:
-                    return entry
-        raise EntryTakenError('no such entry', queue=self.name, filebase=filebase)
-
-    # Out.
-
-    def finish(
-        self, filebase: str, preserve: bool = False, *, reason: str = '', cause: str = 'rejected'
-    ) -> None:
-        """See `ISwitchboard`."""
-        claim = held(self.folder, filebase)
-        if claim is None:
-            try:
-                claim = self._claim(filebase)
-            except CorruptEntryError:
-                return  # unreadable: it is in the bad queue now
-            except EntryTakenError:
-                if preserve and self.recovery.is_preserved(filebase):
-                    return
-                raise
-        if preserve:
-            self._set_aside(claim, cause, reason or 'preserved by its runner')
-            return
-        HELD.pop((self.folder.key, filebase), None)
-        ours = claim.writable and claim.uid == self.disk.geteuid()
-        try:
-            self.workshop.give(claim.fd, self.folder, claim.name, claim.size, reusable=ours)
-        except FileNotFoundError as error:
-            raise EntryTakenError('its file is gone', queue=self.name, filebase=filebase) from error
-        except OSError as error:
-            refuse(error, 'finish', self.name)
-
-    def _set_aside(self, claim: Claim, cause: str, reason: str, **fields: Any) -> None:
-        try:
-            self.recovery.set_aside(claim, cause, reason, **fields)
-        except OSError as error:
-            refuse(error, 'preserve', self.name)
 
     def make_room(self) -> bool:
         """See `Inlet`."""
@@ -276,23 +201,16 @@ class Switchboard(Inlet):
             return True
         return False
 
-    def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
-        """See `ISwitchboard`."""
-        claim = self.held(filebase)
-        when_ns = self.clock.time_ns() + int(delay_s * NS) if delay_s > 0 else None
-        renamed = filebase if when_ns is None else with_when(filebase, when_ns)
-        try:
-            self.recovery.release(claim, renamed, when_ns, record)
-        except OSError as error:
-            refuse(error, 'release', self.name)
-        return renamed
-
     # All that is there.
 
     @property
     def files(self) -> list[str]:
         """See `ISwitchboard`."""
         return self._listing.due(None)[0]
+
+    def first_files(self, number: int) -> list[str]:
+        """:return: the first of :attr:`files`, without holding all of them in memory."""
+        return self._listing.due(number)[0]
 
     def get_files(self, extension: str = READY) -> list[str]:
         """See `ISwitchboard`."""

@@ -12,6 +12,7 @@ anything else                 tried again later until it has failed ``max_attemp
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -58,11 +59,12 @@ def judge(
     :param history: the entry's records so far.
     :param now_s: seconds since the epoch.
     """
-    text = f'{type(error).__name__}: {error}'[:MAX_TEXT_CHARACTERS]
+    message = _message(error)
+    text = f'{type(error).__name__}: {message}'[:MAX_TEXT_CHARACTERS]
     if isinstance(error, QueueFullError | DurabilityError | QueuePausedError):
         return Verdict('trouble', text)
     attempt = count_since_retry(history, 'failed') + count_since_retry(history, 'deferred') + 1
-    record = {'attempt': attempt, 'error': type(error).__name__, 'message': str(error)[:MAX_TEXT_CHARACTERS]}
+    record = {'attempt': attempt, 'error': type(error).__name__, 'message': message}
     if isinstance(error, TemporaryFailure):
         record['event'] = 'deferred'
         first_s = _first_failure_s(history)
@@ -71,8 +73,9 @@ def judge(
             return Verdict(
                 'failed', f'given up after {attempt} attempts: {text}', record=record, cause='attempts'
             )
-        delay_s = options.retry.delay_s(attempt) if error.retry_after_s is None else error.retry_after_s
-        return Verdict('retried', text, max(0.0, delay_s), record | {'retry_after_s': round(delay_s, 3)})
+        asked_s = _asked_s(error)
+        delay_s = options.retry.delay_s(attempt) if asked_s is None else asked_s
+        return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
     record['event'] = 'failed'
     record['traceback'] = ''.join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:]
     failures = count_since_retry(history, 'failed') + 1
@@ -82,6 +85,22 @@ def judge(
         return Verdict('failed', text, record=record, cause='attempts')
     delay_s = options.retry.delay_s(failures)
     return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
+
+
+def _asked_s(error: TemporaryFailure) -> float | None:
+    """:return: the wait that was asked for; None if there was none, or nothing that can be waited for."""
+    try:
+        asked_s = math.nan if error.retry_after_s is None else float(error.retry_after_s)
+    except (TypeError, ValueError):  # out of a remote server's answer, perhaps
+        return None
+    return max(0.0, asked_s) if math.isfinite(asked_s) else None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)[:MAX_TEXT_CHARACTERS]
+    except Exception:  # an error class may have a mistake of its own
+        return '(this error cannot be written as text)'
 
 
 def _first_failure_s(history: Sequence[Record]) -> float | None:

@@ -24,12 +24,16 @@ class Wakeup:
     """Sleeps until something happens.
 
     :param directory: whose new names wake; None for a runner without a queue.
+    :param maildir_new: a directory whose names are finished files from their first moment, as those of a maildir's ``new``
+        are, and may come as links.
     """
 
-    def __init__(self, directory: str | None = None) -> None:
+    def __init__(self, directory: str | None = None, maildir_new: str | None = None) -> None:
         self.directory = directory
+        self.maildir_new = maildir_new
         self._inotify: INotify | None = None
         self._watch: int | None = None
+        self._watch_of_new: int | None = None
         self._poll = select.poll()
         self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._read_end, select.POLLIN)
@@ -43,26 +47,39 @@ class Wakeup:
     @property
     def watches(self) -> bool:
         """Will the kernel tell of new names?  If not, only the timer does."""
-        return self._watch is not None
+        return self._watch is not None and (self.maildir_new is None or self._watch_of_new is not None)
 
     def arm(self) -> None:
         """Watch the directory from now on.  Look at it once more afterwards, before sleeping."""
         if self._inotify is not None and self._watch is None:
+            # Never CREATE: what is being created is not finished.
             mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR
-            try:
-                self._watch = self._inotify.add_watch(self.directory, mask)
-            except OSError:  # the limit of watches, or the directory is gone: the timer remains
-                self._watch = None
+            self._watch = self._add_watch(self.directory, mask)
+            if self.maildir_new is not None:
+                # But here: some mail servers link a finished file into the directory.
+                self._watch_of_new = self._add_watch(self.maildir_new, mask | flags.CREATE)
+
+    def _add_watch(self, directory: str | None, mask: int) -> int | None:
+        assert self._inotify is not None
+        try:
+            watch: int = self._inotify.add_watch(directory, mask)
+        except OSError:  # the limit of watches, or the directory is gone: the timer remains
+            return None
+        return watch
 
     def disarm(self) -> None:
         """Stop watching, and forget what came."""
-        if self._inotify is not None and self._watch is not None:
-            try:
-                self._inotify.rm_watch(self._watch)
-            except OSError:
-                pass  # the directory went away, and the watch with it
-            self._watch = None
+        if self._inotify is None:
+            return
+        for watch in (self._watch, self._watch_of_new):
+            if watch is not None:
+                try:
+                    self._inotify.rm_watch(watch)
+                except OSError:
+                    pass  # the directory went away, and the watch with it
+        if self._watch is not None or self._watch_of_new is not None:
             self._inotify.read(timeout=0)
+        self._watch = self._watch_of_new = None
 
     def wait(self, timeout_s: float | None) -> bool:
         """Sleep until a new name, :meth:`wake`, or the end of the time.
@@ -75,6 +92,10 @@ class Wakeup:
             if fd == self._read_end:
                 os.read(self._read_end, 4096)
         return bool(events)
+
+    def descriptors(self) -> list[int]:
+        """:return: what an event loop has to watch in place of :meth:`wait`; call ``wait(0)`` when one is readable."""
+        return [self._read_end] + ([self._inotify.fileno()] if self._inotify is not None else [])
 
     def wake(self) -> None:
         """End the sleep, or the next one.  Safe to call from a signal handler."""

@@ -1,0 +1,98 @@
+"""``switchboard``, the operator's program: one verb for each thing that an operator does.
+
+Here is what all verbs share: the group, and the place where an error becomes one line and an exit status.  Verbs raise;
+only `main` ends the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from switchboard.cli.exits import Exit, exit_of, lines_of
+from switchboard.cli.installation import Installation, installation_options
+from switchboard.cli.tables import say
+from switchboard.cli.verbs import Verbs
+from switchboard.cli.wording import visible
+from switchboard.errors import SwitchboardError
+
+TRACEBACK_VARIABLE = 'SWITCHBOARD_TRACEBACK'
+
+
+@click.group(
+    cls=Verbs, context_settings={'help_option_names': ['-h', '--help'], 'max_content_width': 100, 'obj': None}
+)
+@installation_options
+@click.option('-v', '--verbose', is_flag=True, help='Also say what is done on the way.')
+@click.pass_context
+def switchboard(context: click.Context, verbose: bool) -> None:
+    """A durable message queue for one machine, without a broker.
+
+    `switchboard VERB --help` tells all about a verb.  -C and -s may also stand behind the verb.
+    """
+    context.ensure_object(Installation)
+    # The core logs what it finds strange.  In a command that is noise, unless somebody asks.
+    logger = logging.getLogger('switchboard')
+    if verbose:
+        from switchboard import log
+
+        log.configure(level='DEBUG')
+        log.speak_as('switchboard')
+    elif not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one verb and end the process with its status."""
+    sys.exit(call(args))
+
+
+def call(args: Sequence[str] | None = None) -> int:
+    """Run one verb; every error becomes a line on standard error.
+
+    :return: the exit status.
+    """
+    try:
+        status = switchboard.main(args, prog_name='switchboard', standalone_mode=False)
+        sys.stdout.flush()
+        return int(status) if isinstance(status, int) else Exit.OK
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        say(error.format_message())
+        return Exit.USAGE
+    except click.ClickException as error:
+        return _usage(error)
+    except (click.Abort, KeyboardInterrupt):
+        say('')
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whatever is still in the buffer has no reader; flushing it at exit would complain.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Exit.BROKEN_PIPE
+    except (SwitchboardError, OSError) as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        for line in lines_of(error):
+            say(f'switchboard: {visible(line)}')
+        return exit_of(error)
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        text = f'{type(error).__name__}: {error}'
+        say(f'switchboard: a mistake in this program: {visible(text)}; {TRACEBACK_VARIABLE}=1 shows where')
+        return Exit.SOFTWARE
+
+
+def _usage(error: click.ClickException) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        context = getattr(error, 'ctx', None)
+        where = f'{context.command_path} --help' if context is not None else 'switchboard --help'
+        say(f'switchboard: {visible(error.format_message())}; see `{where}`')
+    return Exit.USAGE if isinstance(error, click.UsageError) else Exit.NO_INPUT

@@ -1,0 +1,127 @@
+"""What the exit statuses of ``switchboard`` mean, and which error ends in which one: the only table of them.
+
+They are those of ``sysexits.h``, because mail servers, cron jobs and shell scripts know them: 75 is "try again later"
+everywhere.  An error becomes one line: what is wrong, and what to do next.
+
+``docs/reference/exit-codes.md`` shows this table, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+
+from switchboard import errors
+
+
+class Exit(enum.IntEnum):
+    """An exit status; ``meaning`` is one line about it."""
+
+    meaning: str
+
+    def __new__(cls, status: int, meaning: str) -> Exit:
+        member = int.__new__(cls, status)
+        member._value_ = status
+        member.meaning = meaning
+        return member
+
+    OK = 0, 'Done.'
+    PARTIAL = (
+        1,
+        'Done in part: some entries, queues or runners went wrong, each with a line on standard error.',
+    )
+    USAGE = 2, 'Wrong use: an unknown option, a missing argument, a question that nobody could answer.'
+    DATA = 65, 'The input or the entry cannot be used: torn, too large, of a kind that is not accepted.'
+    NO_INPUT = 66, 'No such entry, queue, exchange, runner, spool or file; or the name fits several entries.'
+    NO_ROUTE = 67, 'No binding takes the message; nothing was stored.'
+    UNAVAILABLE = 69, 'No master is running, or it could not do what was asked.'
+    SOFTWARE = 70, 'A mistake in this program.'
+    CANNOT_CREATE = 73, 'A file or directory cannot be made.'
+    IO = 74, 'The disk failed: what was written may not be there.'
+    TEMPORARY = 75, 'Not now, try again: a full queue or disk, an entry at work, a second master, a time-out.'
+    NO_PERMISSION = 77, 'This user may not do that.'
+    CONFIG = 78, 'The configuration cannot be used.'
+    INTERRUPTED = 130, 'Ended by Ctrl-C.'
+    BROKEN_PIPE = 141, 'Who read the output has gone.'
+
+
+# The class, the status, and what to do next.  The first that fits counts, so a subclass stands above its parents.
+_ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
+    (errors.ConfigErrors, Exit.CONFIG, ''),
+    (errors.ConfigError, Exit.CONFIG, ''),
+    (errors.UnknownQueueError, Exit.NO_INPUT, '`switchboard queues` lists them'),
+    (
+        errors.UnknownEntryError,
+        Exit.NO_INPUT,
+        'it may be done by now; `switchboard ls QUEUE` shows what is there',
+    ),
+    (errors.AmbiguousEntryError, Exit.NO_INPUT, 'give more of it'),
+    (errors.EntryTakenError, Exit.TEMPORARY, 'look again in a moment: `switchboard show ENTRY`'),
+    (errors.ForeignFileError, Exit.DATA, 'it is no entry; move it out of the queue by hand'),
+    (errors.CorruptEntryError, Exit.DATA, 'look at it with `show --raw`, remove it with `rm`'),
+    (
+        errors.ContentDisallowedError,
+        Exit.DATA,
+        "name the kind in `accept` of the queue's section, if you trust it",
+    ),
+    (errors.UnserializableError, Exit.DATA, ''),
+    (errors.MessageTooLargeError, Exit.DATA, "`max_body` of the queue's section is the limit"),
+    (
+        errors.QueueFullError,
+        Exit.TEMPORARY,
+        'try again when there is room; `switchboard queues` shows how much waits',
+    ),
+    (errors.QueuePausedError, Exit.TEMPORARY, 'try again later'),
+    (errors.DurabilityError, Exit.IO, 'look at the disk (`dmesg`), then do it again'),
+    (errors.QueueError, Exit.UNAVAILABLE, ''),
+    (errors.NoRouteError, Exit.NO_ROUTE, '`switchboard route EXCHANGE KEY` says why'),
+    (errors.UnknownExchangeError, Exit.NO_INPUT, '`switchboard graph` shows those that are declared'),
+    (errors.RouteError, Exit.DATA, ''),
+    (errors.AlreadyRunningError, Exit.TEMPORARY, '`switchboard status` shows it, `switchboard stop` ends it'),
+    (errors.NotRunningError, Exit.UNAVAILABLE, '`switchboard start` starts one'),
+    (errors.BoardError, Exit.UNAVAILABLE, ''),
+    (errors.SwitchboardError, Exit.UNAVAILABLE, ''),
+    (PermissionError, Exit.NO_PERMISSION, "run it as the spool's owner, or as a member of its group"),
+    (FileNotFoundError, Exit.NO_INPUT, ''),
+    (NotADirectoryError, Exit.NO_INPUT, ''),
+    (IsADirectoryError, Exit.NO_INPUT, ''),
+    (FileExistsError, Exit.CANNOT_CREATE, ''),
+    (TimeoutError, Exit.TEMPORARY, 'it goes on all the same; `switchboard status` shows how far it is'),
+    (OSError, Exit.IO, ''),
+)
+
+_BY_NUMBER = {
+    errno.ENOSPC: Exit.TEMPORARY,
+    errno.EDQUOT: Exit.TEMPORARY,
+    errno.EMFILE: Exit.TEMPORARY,
+    errno.EROFS: Exit.CANNOT_CREATE,
+}
+
+
+def exit_of(error: BaseException) -> Exit:
+    """:return: the status that this error ends in."""
+    if isinstance(error, OSError) and error.errno in _BY_NUMBER:
+        return _BY_NUMBER[error.errno]
+    for kind, status, _ in _ERRORS:
+        if isinstance(error, kind):
+            return status
+    return Exit.SOFTWARE
+
+
+def advice(error: BaseException) -> str:
+    """:return: what to do next, if there is something to say."""
+    return next((hint for kind, _, hint in _ERRORS if isinstance(error, kind)), '')
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """:return: the error in words, with what to do next: one line, or one for each mistake of a configuration."""
+    if isinstance(error, errors.ConfigErrors):
+        return [str(each) for each in error.errors]
+    if isinstance(error, OSError):
+        place = f'{error.filename}: ' if error.filename is not None else ''
+        text = place + (error.strerror or str(error) or type(error).__name__)
+    else:
+        text = str(error) or type(error).__name__
+    text = '; '.join([text, *getattr(error, '__notes__', ())])
+    hint = advice(error)
+    return [f'{text}; {hint}' if hint else text]

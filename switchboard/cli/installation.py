@@ -1,0 +1,234 @@
+"""Which installation a command is about: its configuration, its spool, its queues.
+
+Commands that look (``ls``, ``status``) and the one that ends things (``stop``) must work when somebody has just broken the
+configuration, and with a spool that has none; so they ask for directories, and hear of mistakes in a warning.  Commands
+that put messages somewhere ask for the configuration, and end with its mistakes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from switchboard.cli.tables import say
+from switchboard.errors import ConfigError, UnknownQueueError
+
+if TYPE_CHECKING:
+    from switchboard.config import Config
+    from switchboard.disk import Folder
+    from switchboard.spool import Spool
+    from switchboard.switchboard import Switchboard
+
+CONFIG_VARIABLE = 'SWITCHBOARD_CONFIG'
+SEARCHED = ('etc/switchboard.cfg', '/etc/switchboard/switchboard.cfg')
+
+P = ParamSpec('P')
+R = TypeVar('R')
+
+
+class Installation:
+    """What ``-C`` and ``-s`` name, or what is found without them.  Files are read when they are needed."""
+
+    def __init__(self) -> None:
+        self.named_config: Path | None = None
+        self.named_spool: Path | None = None
+        self._config: Config | None = None
+        self._spool: Spool | None = None
+        self._warned = False
+
+    @property
+    def config_path(self) -> Path | None:
+        """The configuration file: named, or the first that is found; None for a bare spool, or if there is none."""
+        if self.named_spool is not None:
+            return None
+        if self.named_config is not None:
+            return self.named_config
+        named = os.environ.get(CONFIG_VARIABLE)
+        if named:
+            return Path(named)
+        return next((Path(path) for path in SEARCHED if Path(path).is_file()), None)
+
+    @property
+    def config(self) -> Config:
+        """The configuration.
+
+        :raises ConfigError: there is none, or it has mistakes; all of them.
+        """
+        if self._config is None:
+            path = self.config_path
+            if path is None and self.named_spool is not None:
+                raise click.UsageError(
+                    'this needs a configuration, not a spool alone: give -C FILE instead of -s'
+                )
+            if path is None:
+                raise ConfigError(
+                    f'no configuration was found ({" or ".join(SEARCHED)}): name one with -C FILE or '
+                    f'{CONFIG_VARIABLE}, or make one with `switchboard init DIRECTORY`'
+                )
+            from switchboard.config import Config
+
+            self._config = Config.load(path)
+        return self._config
+
+    @property
+    def config_or_none(self) -> Config | None:
+        """The configuration, if there is one that can be used; its mistakes are a warning."""
+        if self._config is None and self.named_spool is None and not self._warned:
+            try:
+                return self.config
+            except ConfigError as error:
+                path = self.config_path
+                if path is None or not path.is_file():
+                    raise
+                self._warned = True
+                count = len(getattr(error, 'errors', ()))
+                say(f'warning: {path} has mistakes ({count}); `switchboard check` shows them')
+        return self._config
+
+    @property
+    def directory(self) -> Path:
+        """The spool's directory, also that of a configuration which has mistakes elsewhere.
+
+        :raises ConfigError: nothing says which it is.
+        """
+        if self.named_spool is not None:
+            return self.named_spool.absolute()
+        config = self.config_or_none
+        return config.spool if config is not None else self._spool_of_a_broken_config()
+
+    def _spool_of_a_broken_config(self) -> Path:
+        from switchboard.inifile import Problems, parse, read_file
+
+        path = self.config_path
+        assert path is not None
+        for section in parse(read_file(path), str(path), Problems()):
+            if section.name == 'switchboard' and 'spool' in section.entries:
+                return Path(os.path.normpath(path.absolute().parent / section.entries['spool'].value))
+        return self.config.spool  # raises: all that is wrong with it
+
+    def existing_directory(self) -> Path:
+        """:return: the spool's directory.
+
+        :raises FileNotFoundError: it is not there.
+        """
+        directory = self.directory
+        if not directory.is_dir():
+            given = f'-s {self.named_spool}' if self.named_spool is not None else f'-C {self.config_path}'
+            hint = f'there is no spool there; `switchboard {given} init` makes one'
+            raise FileNotFoundError(2, hint, str(directory))
+        return directory
+
+    def spool(self, *, make: bool = False) -> Spool:
+        """:return: the spool, to work on it.
+
+        :param make: also if its directory is not there yet.
+        """
+        if self._spool is None:
+            from switchboard.spool import Spool
+
+            if not make:
+                self.existing_directory()
+            if self.named_spool is not None:
+                self._spool = Spool(self.named_spool)
+            else:
+                self._spool = Spool.from_config(self.config)
+        return self._spool
+
+    def folder(self, queue: str) -> Folder:
+        """:return: a queue's directory, to look into; it is not made."""
+        from switchboard.disk import Disk, Folder
+        from switchboard.entry import check_queue_name
+
+        return Folder(self.directory / check_queue_name(queue), Disk())
+
+    def queue_names(self) -> list[str]:
+        """:return: all queues that are declared or have a directory, ``bad`` as the last."""
+        config = self.config_or_none
+        names = set(config.queue_names()) if config is not None else set()
+        with os.scandir(self.existing_directory()) as entries:
+            names |= {
+                each.name for each in entries if each.is_dir(follow_symlinks=False) and each.name[0] != '.'
+            }
+        return [*sorted(names - {'bad'}), 'bad']
+
+    def places(self, queues: Iterable[str] = ()) -> list[tuple[str, Folder]]:
+        """:return: queues and their directories, to look into; all of them, if none is named.
+
+        :raises UnknownQueueError: there is no such queue.
+        """
+        known = self.queue_names()
+        wanted = tuple(queues) or known
+        for name in wanted:
+            if name not in known:
+                from switchboard.inifile import did_you_mean
+
+                raise UnknownQueueError(f'there is no such queue{did_you_mean(name, known)}', queue=name)
+        return [(name, self.folder(name)) for name in wanted]
+
+    def board(self, queue: str) -> Switchboard:
+        """:return: a queue to take from; one that only has a directory, as it is after its section was removed, too."""
+        spool = self.spool()
+        config = spool.config
+        if config is None or queue in config.queue_names():
+            return spool[queue]
+        self.places((queue,))
+        from switchboard.spool import Spool
+
+        return Spool(spool.directory).board(queue)
+
+
+def _remember(name: str) -> Callable[[click.Context, click.Parameter, Path | None], None]:
+    def callback(context: click.Context, _param: click.Parameter, value: Path | None) -> None:
+        if value is None:
+            return
+        installation = context.ensure_object(Installation)
+        setattr(installation, name, value)
+        if installation.named_config is not None and installation.named_spool is not None:
+            raise click.UsageError('give -C or -s, not both: a spool alone has no configuration')
+
+    return callback
+
+
+def installation_options(command: Callable[P, R]) -> Callable[P, R]:
+    """Add ``-C`` and ``-s``, which may stand before the verb and behind it."""
+    config = click.option(
+        '-C',
+        '--config',
+        type=click.Path(path_type=Path, dir_okay=False),
+        expose_value=False,
+        callback=_remember('named_config'),
+        help=f'The configuration file.  Default: ${CONFIG_VARIABLE}, ./{SEARCHED[0]}, {SEARCHED[1]}.',
+    )
+    spool = click.option(
+        '-s',
+        '--spool',
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar='DIR',
+        expose_value=False,
+        callback=_remember('named_spool'),
+        help='Work on this spool, without a configuration.',
+    )
+    return config(spool(command))
+
+
+def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a verb of a function: a click command that is handed the `Installation` first."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def call(*args: Any, **keys: Any) -> None:
+            installation = click.get_current_context().ensure_object(Installation)
+            function(installation, *args, **keys)
+
+        command: click.Command = click.command(**settings)(installation_options(call))
+        return command
+
+    return make
+
+
+json_option = click.option('--json', 'as_json', is_flag=True, help='One JSON object a line, for programs.')

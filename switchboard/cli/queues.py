@@ -1,0 +1,129 @@
+"""``switchboard queues``: how much is in every queue, counted by walking over directories, never by listing them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from switchboard.census import Census, count, walk
+from switchboard.cli.installation import Installation, json_option, verb
+from switchboard.cli.tables import Cell, Column, say, write_json, write_table
+from switchboard.cli.wording import age, number, size
+from switchboard.disk import Folder
+from switchboard.entry import NS, PRESERVED
+from switchboard.glance import glance
+
+# To tell where dead messages came from, each must be opened.  So many take about a second.
+MAX_OPENED = 20_000
+
+COLUMNS = (
+    Column('QUEUE', shrink_to=12),
+    Column('WAITING', right=True),
+    Column('DELAYED', right=True, drop=2),
+    Column('CLAIMED', right=True),
+    Column('BYTES', right=True, drop=3),
+    Column('OLDEST', right=True),
+    Column('NEXT', right=True, drop=4),
+    Column('BAD', right=True),
+)
+
+
+def origins(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str, int]:
+    """:return: how many preserved entries came from which queue; what cannot be told, or is beyond `limit`, is under ``?``."""
+    found: Counter[str] = Counter()
+    for opened, (filebase, suffix) in enumerate(walk(folder, (PRESERVED,))):
+        seen = glance(folder, queue, filebase, suffix) if opened < limit else None
+        found[seen.origin or '?' if seen else '?'] += 1
+    return dict(found)
+
+
+def census(installation: Installation, names: Iterable[str], *, sizes: bool = True) -> list[Census]:
+    """:return: the count of each queue; that of the bad queue has ``origins``."""
+    counts = []
+    for name, folder in installation.places(names):
+        found = count(folder, name, sizes=sizes)
+        if found.preserved:
+            found.origins = origins(folder, name)
+        counts.append(found)
+    return counts
+
+
+def row(one: Census, dead: int, now_s: float) -> list[Cell]:
+    """:return: the cells of one queue.
+
+    :param dead: how many entries of the bad queue came from it.
+    """
+    waits_s = now_s - one.oldest_ns / NS
+    return [
+        (one.queue, 'bold'),
+        str(one.waiting),
+        str(one.delayed) if one.delayed else '',
+        str(one.claimed) if one.claimed else '',
+        size(one.size_bytes),
+        (age(waits_s), 'yellow' if waits_s > 3600 else '') if one.oldest_ns else '',
+        age(now_s - one.next_ns / NS) if one.next_ns else '',
+        (str(dead), 'red') if dead else '',
+    ]
+
+
+def fields_of(one: Census, dead: int, now_s: float) -> dict[str, Any]:
+    """:return: one queue for programs."""
+    fields = dataclasses.asdict(one)
+    for name in ('oldest_ns', 'next_ns', 'origins'):
+        del fields[name]
+    fields['oldest_age_s'] = round(now_s - one.oldest_ns / NS, 3) if one.oldest_ns else None
+    fields['next_due_s'] = round(one.next_ns / NS - now_s, 3) if one.next_ns else None
+    fields['in_bad'] = dead
+    if one.origins:
+        fields['origins'] = one.origins
+    return fields
+
+
+@verb()
+@click.argument('names', nargs=-1, metavar='[QUEUE]...')
+@click.option('--fast', is_flag=True, help='Leave out the bytes: they cost one system call an entry.')
+@json_option
+def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_json: bool) -> None:
+    """Show how much is in every queue.
+
+    \b
+    WAITING  entries that could be taken now
+    DELAYED  entries whose time has not come; NEXT is when the first is due
+    CLAIMED  entries that a process is working on
+    OLDEST   since when the oldest waiting entry could have been taken
+    IN BAD   entries of the bad queue that came from here
+    """
+    wanted = names if not names or 'bad' in names else (*names, 'bad')
+    counts = census(installation, wanted, sizes=not fast)
+    origin = next((one.origins for one in counts if one.queue == 'bad'), {})
+    counts = [one for one in counts if not names or one.queue in names]
+    now_s = time.time()
+    if as_json:
+        for one in counts:
+            write_json(fields_of(one, origin.get(one.queue, 0), now_s))
+        return
+    shown = [one for one in counts if one.queue != 'bad' or 'bad' in names]
+    columns = [column for column in COLUMNS if not (fast and column.title == 'BYTES')]
+    rows = [row(one, origin.get(one.queue, 0), now_s) for one in shown]
+    if fast:
+        rows = [[*cells[:4], *cells[5:]] for cells in rows]
+    write_table(columns, rows)
+    _tell_of_bad(counts, origin)
+
+
+def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:
+    bad = next((one for one in counts if one.queue == 'bad'), None)
+    if bad is not None and bad.entries:
+        where = ', '.join(
+            f'{queue} {many}' for queue, many in sorted(origin.items(), key=lambda item: -item[1])
+        )
+        came = f' (from {where})' if where else ''
+        click.echo(f'\nbad: {number(bad.entries, "entry", "entries")}, {size(bad.size_bytes)}{came}')
+    for one in counts:
+        if one.foreign:
+            say(f'{one.queue}: {number(one.foreign, "name")} that are no entries; they are left alone')

@@ -1,0 +1,182 @@
+"""``switchboard show``: one entry, with its history, safely.
+
+A message comes from strangers.  Nothing of it reaches the terminal that could move the cursor or change a colour; ``--raw``
+writes the bytes as they are, for a file or a program.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from switchboard.cli.entries import STYLES, fields_of, state_text
+from switchboard.cli.installation import Installation, json_option, verb
+from switchboard.cli.owners import holders
+from switchboard.cli.tables import is_terminal, write_json
+from switchboard.cli.wording import age, body_text, moment, one_line, size, visible
+from switchboard.entry import NS
+from switchboard.errors import CorruptEntryError, UnknownEntryError
+from switchboard.finding import find
+from switchboard.glance import Glance
+from switchboard.journal import Record
+from switchboard.metadata import load_metadata
+from switchboard.reading import Entry, peek
+
+# Of a long body, the beginning says what it is.
+SHOWN_BODY_BYTES = 16 * 1024
+# Fields of a record that are not shown as key=value.
+_APART = frozenset(('event', 'time', 'traceback', 'message', 'error'))
+_COLOURS = {'red': 'red', 'green': 'green', 'cyan': 'cyan', 'yellow': 'yellow'}
+
+
+@verb()
+@click.argument('entry', metavar='ENTRY')
+@click.option('--raw', is_flag=True, help="Write the body's bytes as they are, and nothing else.")
+@click.option('--headers', is_flag=True, help='No body; of a mail, its header only.')
+@click.option('--full', is_flag=True, help=f'All of the body, not the first {size(SHOWN_BODY_BYTES)}.')
+@json_option
+def show(installation: Installation, entry: str, raw: bool, headers: bool, full: bool, as_json: bool) -> None:
+    """Show one entry: what its header says, metadata, history with tracebacks, body.
+
+    ENTRY is the beginning of its name, or of the digest in it; QUEUE/ENTRY looks in one queue only.  Whatever could act on a
+    terminal is written out, as \\x1b.  An entry that is torn is shown as far as it can be read.
+    """
+    found = find(installation.places(), entry)
+    seen = found.look()
+    whole = peek(found.folder, found.filebase, seen.suffix) if seen is not None else None
+    if seen is None or whole is None:
+        raise UnknownEntryError(f'{found.queue}/{found.filebase} has gone on a moment ago')
+    if raw:
+        sys.stdout.buffer.write(whole.body)
+        sys.stdout.buffer.flush()
+    elif as_json:
+        write_json(_fields(seen, whole, headers=headers))
+    else:
+        click.echo('\n'.join(_lines(seen, whole, headers=headers, full=full)))
+
+
+def _metadata(entry: Entry) -> dict[str, Any] | None:
+    """:return: the metadata as a runner gets them; None if they cannot be read.  Nothing is unpickled."""
+    try:
+        return entry.changed_metadata(load_metadata(entry.metadata))
+    except CorruptEntryError:
+        return None
+
+
+def _fields(seen: Glance, entry: Entry, *, headers: bool) -> dict[str, Any]:
+    fields = fields_of(seen, time.time_ns(), holders())
+    fields['damage'] = entry.damage.reason if entry.damage else None
+    fields['metadata'] = _metadata(entry)
+    fields['history'] = list(entry.records)
+    body = _mail_header(entry) if headers else entry.body
+    try:
+        fields['body'] = body.decode('utf-8')
+    except UnicodeDecodeError:
+        fields['body_base64'] = base64.b64encode(body).decode('ascii')
+    return fields
+
+
+def _mail_header(entry: Entry) -> bytes:
+    """:return: the header of a mail; nothing of other kinds."""
+    if entry.kind.partition('+')[0] != 'mail':
+        return b''
+    body = entry.body.replace(b'\r\n', b'\n')
+    end = body.find(b'\n\n')
+    return body if end < 0 else body[: end + 1]
+
+
+def _title(text: str) -> str:
+    return click.style(text, bold=True) if is_terminal() else text
+
+
+def _lines(seen: Glance, entry: Entry, *, headers: bool, full: bool) -> Iterator[str]:
+    now_ns = time.time_ns()
+    state = state_text(seen, now_ns, holders())
+    if is_terminal():
+        state = click.style(state, fg=STYLES[seen.state(now_ns)])
+    yield f'{_title(f"{seen.queue}/{seen.filebase}")}'
+    yield f'  state     {state}, {age(seen.age_s(now_ns))}'
+    yield f'  ready     {moment(seen.when_ns / NS)}' + (
+        f', priority {seen.priority}' if seen.priority else ''
+    )
+    yield f'  kind      {one_line(entry.kind)}'
+    yield f'  size      {len(entry.body)} bytes; {seen.size_bytes} in its file'
+    if seen.origin:
+        yield f'  came from {one_line(seen.origin)}' + (
+            f', sent back {seen.retried}x' if seen.retried else ''
+        )
+    if entry.damage is not None:
+        text = f'{entry.damage.reason}'
+        yield f'  damage    {click.style(one_line(text), fg="red") if is_terminal() else one_line(text)}'
+    yield from _metadata_lines(entry)
+    if entry.records:
+        yield ''
+        yield _title('history')
+        before = ''
+        for record in entry.records:
+            yield from _record_lines(record, before)
+            before = f'{record.get("error")}: {record.get("message")}'
+    yield from _body_lines(entry, headers=headers, full=full)
+
+
+def _metadata_lines(entry: Entry) -> Iterator[str]:
+    metadata = _metadata(entry)
+    yield ''
+    if metadata is None:
+        yield _title('metadata') + ' cannot be read:'
+        yield '  ' + body_text(entry.metadata[:1000])
+        return
+    # What every entry has says nothing about this one.
+    shown = {key: value for key, value in metadata.items() if key not in ('version', '_parsemsg')}
+    yield _title('metadata') + ('' if shown else ' none')
+    width = max((len(one_line(key)) for key in shown), default=0)
+    for key, value in shown.items():
+        yield f'  {one_line(key):<{width}}  {visible(json.dumps(value, ensure_ascii=False))}'
+
+
+def _record_lines(record: Record, before: str) -> Iterator[str]:
+    """:param before: what was said of the error just above: why an entry was put aside is mostly the same."""
+    when = record.get('time')
+    stamp = moment(when) if isinstance(when, int | float) and 0 <= when < 1e10 else '?'
+    others = {key: value for key, value in record.items() if key not in _APART and value != before}
+    pairs = ' '.join(f'{key}={_value(value)}' for key, value in others.items())
+    event = one_line(str(record.get('event', '?')))
+    error, message = record.get('error'), record.get('message')
+    says = ': '.join(one_line(str(part)) for part in (error, message) if part)
+    yield f'  {stamp}  {event:<9} {one_line(pairs)}'.rstrip()
+    if says:
+        yield f'      {click.style(says, fg="red") if is_terminal() else says}'
+    traceback = record.get('traceback')
+    if isinstance(traceback, str):
+        for line in traceback.rstrip('\n').split('\n'):
+            yield f'      | {visible(line)}'
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False) if ' ' in text and isinstance(value, str) else text
+
+
+def _body_lines(entry: Entry, *, headers: bool, full: bool) -> Iterator[str]:
+    body = _mail_header(entry) if headers else entry.body
+    if headers and not body:
+        return
+    yield ''
+    cut = not full and len(body) > SHOWN_BODY_BYTES
+    yield _title('mail header' if headers else 'body')
+    text = body_text(body[:SHOWN_BODY_BYTES] if cut else body)
+    if entry.kind == 'json' and not cut:
+        try:
+            text = visible(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
+        except (ValueError, RecursionError):
+            pass  # shown as it is
+    for line in text.removesuffix('\n').split('\n') if text else ():
+        yield f'  {line}'
+    if cut:
+        yield f'  ... {len(body) - SHOWN_BODY_BYTES} bytes more; --full shows them, --raw writes all bytes as they are'

@@ -1,0 +1,179 @@
+"""What a spool can do with queues and exchanges that programs declare: the parts, put together.
+
+``declarations`` keeps the records, ``presence`` knows who is there, ``departures`` takes queues away, ``exchangestore`` keeps
+the bindings.  This module joins them for `Spool`, whose methods say what each is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from switchboard.clock import Clock
+from switchboard.declarations import Declaration, Declarations, checked_options
+from switchboard.departures import CONSUMERS, OWNERS, Departures
+from switchboard.disk import Disk
+from switchboard.entry import Namer, check_queue_name
+from switchboard.errors import QueueLockedError, QueueMismatchError, UnknownQueueError
+from switchboard.exchange import ExchangeTable
+from switchboard.exchangestore import DeclaredBinding, ExchangeStore
+from switchboard.options import QueueOptions
+from switchboard.presence import Presence, Ticket
+from switchboard.spares import Workshop
+
+BAD = 'bad'
+
+
+class DeclaredQueues:
+    """The queues and exchanges of a spool that no configuration names.
+
+    :param root: the spool's directory.
+    :param fixed: the queues that the configuration names; None without one.
+    :param base: the exchanges of the configuration.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        disk: Disk,
+        clock: Clock,
+        namer: Namer,
+        workshop: Workshop,
+        *,
+        fixed: Callable[[], Mapping[str, QueueOptions] | None],
+        base: Callable[[], ExchangeTable],
+    ) -> None:
+        run = f'{root}/.run'
+        self.records = Declarations(run, disk, clock, namer)
+        self.presence = Presence(run, disk, namer)
+        self.exchanges = ExchangeStore(self.records, base)
+        self.departures = Departures(root, self.records, self.presence, self.exchanges, workshop)
+        self._fixed = fixed
+        self._owner: Ticket | None = None
+
+    def is_fixed(self, name: str) -> bool:
+        """Does the configuration name this queue?"""
+        fixed = self._fixed()
+        return name == BAD or (fixed is not None and name in fixed)
+
+    def is_known(self, name: str) -> bool:
+        """Is there such a queue: in the configuration, declared, or, without a configuration, as a directory?"""
+        if self.is_fixed(name):
+            return True
+        declaration = self.records.read(name)
+        if declaration is not None:
+            return not declaration.deleted
+        return self._fixed() is None and self._has_directory(name)
+
+    def _has_directory(self, name: str) -> bool:
+        folder = self.departures.folder(name)
+        try:
+            folder.disk.stat(folder.path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    @property
+    def owner(self) -> Ticket:
+        """What says that this process lives, for queues that belong to it alone."""
+        if self._owner is None or not self._owner.is_held:  # the second in a forked child
+            self._owner = self.enter()
+        return self._owner
+
+    def enter(self) -> Ticket:
+        """:return: a new owner's ticket; his queues go when he leaves."""
+        return self.presence.enter(OWNERS)
+
+    def declare(
+        self,
+        name: str,
+        *,
+        owner: Ticket | None = None,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> Declaration | None:
+        """See `Spool.declare`.
+
+        :return: None if the configuration names the queue.
+        """
+        check_queue_name(name)
+        checked = checked_options(options or {}, name)
+        wanted = Declaration(name, owner=owner.name if owner else None, options=checked, **keys)
+        wanted.applied_to(QueueOptions())
+        if self.is_fixed(name):
+            self._check_fixed(wanted)
+            return None
+        self.departures.let_go(name)  # its owner may have died, or its time be over
+        known = self.records.get(name)
+        if known is None:
+            with self.records.lock():
+                known = self.records.read(name)
+                if known is None or known.deleted:
+                    self._make(wanted, anew=known is not None)
+                    return wanted
+        self._check_owner(known, owner)
+        known.check_same(wanted)
+        self.records.touch(name)
+        return known
+
+    def _make(self, wanted: Declaration, *, anew: bool) -> None:
+        name = wanted.name
+        if not anew and not wanted.is_lasting and self._has_directory(name):
+            folder = self.departures.folder(name)
+            if folder.names(1):
+                raise QueueMismatchError('it is there already, holds messages, and was not to go away', queue=name)
+        if anew:
+            self.presence.close(f'{CONSUMERS}/{name}')
+        self.records.disk.unlock_and_close(self.records.write(wanted))
+        self.departures.folder(name).make(sync=wanted.is_lasting)
+
+    def _check_fixed(self, wanted: Declaration) -> None:
+        fixed = self._fixed()
+        options = fixed[wanted.name] if fixed is not None and wanted.name in fixed else QueueOptions()
+        if wanted.name == BAD or not wanted.is_lasting or wanted.applied_to(options) != options:
+            raise QueueMismatchError('the configuration declares it otherwise', queue=wanted.name)
+
+    def _check_owner(self, known: Declaration, owner: Ticket | None) -> None:
+        if known.owner is not None and (owner is None or known.owner != owner.name):
+            raise QueueLockedError('it belongs to another connection or process alone', queue=known.name)
+
+    def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
+        """See `Spool.consume`."""
+        place = f'{CONSUMERS}/{name}'
+        if self.is_fixed(name):
+            return self.presence.enter(place)
+        with self.records.lock():
+            if not self.is_known(name):
+                raise UnknownQueueError('no such queue', queue=name)
+            declaration = self.records.get(name)
+            if declaration is None:
+                return self.presence.enter(place)
+            self._check_owner(declaration, owner)
+            return self.presence.enter(place, partial(self._left, name))
+
+    def _left(self, name: str) -> None:
+        self.records.touch(name)
+        self.departures.let_go(name)
+
+    def bind(self, binding: DeclaredBinding) -> None:
+        """Bind a queue or an exchange to an exchange.
+
+        :raises UnknownQueueError: there is no such queue.
+        :raises RouteError: see `ExchangeStore.bind`.
+        """
+        target = binding.target
+        self.exchanges.bind(binding, lambda: target.is_exchange or self.is_known(target.name))
+
+    @contextmanager
+    def opening(self, name: str) -> Iterator[Declaration | None]:
+        """Keep a queue from being deleted while it is opened, which makes its directory.
+
+        :return: how it is declared; None if it is not.
+        """
+        if self.is_fixed(name) or not self.records.names():
+            yield None
+            return
+        with self.records.lock(shared=True):
+            yield self.records.get(name)

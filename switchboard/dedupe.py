@@ -1,0 +1,129 @@
+"""The same message only once: deduplication by a key that the producer gives, within a window of time.
+
+A message that is enqueued with ``dedupe_key`` is not stored if one with the same key was accepted into the same queue less
+than ``dedupe_window`` ago; its producer is given the filebase of the first.  This is exact, across processes and crashes:
+
+1. take the lock of the key's bucket;
+2. finish what a dead producer has committed and not published: the marker looked for may be among it;
+3. look for the key's marker: it is there, and young enough, so this message is a duplicate;
+4. otherwise publish message and marker by one hand-off: both appear, or neither;
+5. drop the lock.
+
+Markers stand beside the queues, in ``.dedupe@<queue>/<sha1 of the key>.pck``, and hold the filebase and the time.  The janitor
+removes old ones.  The price is some four renames and a listing of the stage for each message with a key.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from typing import Any
+
+from switchboard.disk import Folder
+from switchboard.entry import NS, READY, UNFINISHED
+from switchboard.handoff import Transaction
+from switchboard.publishing import Unpublished, refuse, write
+from switchboard.stage import Stage
+from switchboard.switchboard import Switchboard
+
+# Producers with keys of different buckets do not wait for each other.
+BUCKETS = 64
+MAX_MARKER_BYTES = 256
+
+
+class Dedupe:
+    """The keys that one queue has seen."""
+
+    def __init__(self, stage: Stage, board: Switchboard) -> None:
+        self._stage = stage
+        self._board = board
+        self._name = f'.dedupe@{board.name}'
+        self._folder = Folder(os.path.join(stage.spool_path, self._name), board.disk)
+
+    def enqueue(self, msg: Any, metadata: dict[str, Any], key: str) -> str:
+        """Store a message unless its key was seen within the window.
+
+        :return: the filebase of this message, or of the one that was stored before.
+        :raises QueueError: as `Switchboard.enqueue`; nothing was stored, and the key is still free.
+        """
+        self._folder.make()
+        marker = hashlib.sha1(key.encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()
+        try:
+            lock = self._lock(marker)
+        except OSError as error:
+            refuse(error, 'lock for deduplication', self._board.name)
+        try:
+            self._stage.recover()
+            known = self._read(marker)
+            if known is not None:
+                return known
+            transaction = Transaction(self._stage)
+            try:
+                filebase = transaction.emit(self._board, msg, metadata)
+                content = f'{filebase} {self._board.clock.time_ns()}'.encode('ascii')
+                draft = write(self._board.workshop, self._board.disk, content, self._board.name)
+                transaction.add(self._board, Unpublished(draft, self._folder, self._name, marker))
+            except BaseException:
+                transaction.discard()
+                raise
+            transaction.commit()
+            return filebase
+        finally:
+            self._board.disk.unlock_and_close(lock)
+
+    def _lock(self, marker: str) -> int:
+        disk = self._board.disk
+        bucket = f'.lock{int(marker[:8], 16) % BUCKETS:02}{UNFINISHED}'
+        fd: int = disk.open(
+            bucket, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660, dir_fd=self._folder.fd
+        )
+        try:
+            disk.flock(fd, fcntl.LOCK_EX)  # waits: whoever has it is writing one message
+        except BaseException:
+            disk.close(fd)
+            raise
+        return fd
+
+    def _read(self, marker: str) -> str | None:
+        """:return: the filebase under a key that was seen within the window."""
+        disk = self._board.disk
+        try:
+            fd = disk.open(marker + READY, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._folder.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            filebase, _, accepted_ns = (
+                disk.read_all(fd, MAX_MARKER_BYTES).decode('ascii', 'replace').partition(' ')
+            )
+        finally:
+            disk.close(fd)
+        if not accepted_ns.isdecimal():
+            return None  # damaged: better a message twice than not at all
+        age_ns = self._board.clock.time_ns() - int(accepted_ns)
+        return filebase if age_ns < self._board.options.dedupe_window_s * NS else None
+
+    def forget(self) -> int:
+        """Remove the markers of keys that are free again.
+
+        :return: how many.
+        """
+        try:
+            names = self._folder.names()
+        except FileNotFoundError:
+            return 0
+        removed = 0
+        for name in names:
+            marker = name.removesuffix(READY)
+            if marker == name:
+                continue
+            lock = self._lock(marker)
+            try:
+                if self._read(marker) is None:
+                    self._board.disk.unlink(name, dir_fd=self._folder.fd)
+                    removed += 1
+            except FileNotFoundError:
+                pass  # another janitor was faster
+            finally:
+                self._board.disk.unlock_and_close(lock)
+        return removed

@@ -1,0 +1,258 @@
+"""The mail servers' door: standard input becomes an entry, or the mail server is told to try again later.
+
+A mail server starts one process for each mail, so this module loads almost nothing: no ``re``, ``json``, ``typing``, ``email``
+or ``logging``, no configuration and no site-packages.  It is started by ``bin/drop``, which also covers what cannot be
+handled here: an interpreter that is missing, broken, or killed.
+
+The contract: either the message is on the disk, once and whole, and the answer is success; or it is not stored, and the
+answer is one line for the mail server's log and exit status 75.  That is the only status that Postfix, Exim, qmail and
+sendmail all take for "try again later"; on others, a Python traceback's among them, one or another of them sends the mail
+back to its author.
+
+A signal that asks the process to end is obeyed until the commit begins, and comes too late after that.  If the shell that
+waits for the answer is gone, nothing is stored, for its mail server takes the message for not delivered.
+"""
+
+from __future__ import annotations
+
+import os
+from zlib import crc32
+
+from switchboard.clock import SYSTEM_CLOCK
+from switchboard.disk import Disk, Folder
+from switchboard.doors import RUN, Door, find_door
+from switchboard.droprequest import Request, find_spool
+from switchboard.entry import NS, SLICE_DIGITS, SYSTEM_NAMER, Name
+from switchboard.envelope import MAX_METADATA_BYTES, pack_header
+from switchboard.errors import (
+    ContentDisallowedError,
+    MessageTooLargeError,
+    QueuePausedError,
+    SwitchboardError,
+    UnknownQueueError,
+)
+from switchboard.letterhead import MAX_FROM_LINE_BYTES, Letterhead, dump, split_from_line
+from switchboard.limits import Limits
+from switchboard.publishing import Unpublished, publish, refuse, write
+from switchboard.spares import Draft, Spares
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable, Mapping, Sequence
+else:
+    import _signal  # `signal` makes enums of the numbers, which takes longer than loading this module
+
+# Where a queue sets no `max_body`.  Postfix lets pass 10 MB by default, and Exim 50 MB.
+DEFAULT_MAX_BODY_BYTES = 50 * 1024 * 1024
+READ_BYTES = 256 * 1024
+# A message up to this size is written with one call; putting a larger one together would take its memory twice.
+JOINED_BYTES = 64 * 1024
+# Spares that are tried before a new file is made: more would take longer than they save.
+LOOKS = 8
+# Of a reason; mail servers log and send back what they are told.
+MAX_LINE_CHARACTERS = 300
+
+STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """A signal asked the process to end."""
+
+
+def main(
+    arguments: Sequence[str],
+    *,
+    root: str = '.',
+    shell: int = 0,
+    stdin: int = 0,
+    environment: Mapping[bytes, bytes] | None = None,
+    disk: Disk | None = None,
+) -> str:
+    """Store the message that comes in on `stdin`.  Never raises.
+
+    :param root: the checkout, whose configuration is used if no other is named.
+    :param shell: the process that waits for the answer; 0 if nobody knows.
+    :return: the empty string if the message is stored; else why it is not.
+    """
+    try:
+        _stop_on_signals()
+        environment = os.environb if environment is None else environment
+        disk = disk or Disk()
+        request = Request(arguments)
+        drop = Drop(request, find_spool(request, environment, root, disk), disk)
+        drop.check()
+        drop.read(stdin)
+        drop.pack(environment)
+        drop.store(lambda: _hold_signals(shell))
+    except Stopped:
+        reason = 'stopped before the message was stored'
+    except MemoryError:
+        reason = 'out of memory; nothing was stored'
+    except SwitchboardError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f'{error.filename}: {error.strerror}' if error.filename else str(error.strerror or error)
+    except BaseException as error:
+        reason = f'{type(error).__name__}: {error}'
+    else:
+        return ''
+    return ''.join(char if char.isprintable() else ' ' for char in reason)[:MAX_LINE_CHARACTERS]
+
+
+def _stop_on_signals() -> None:
+    def stop(signum: int, _frame: object) -> None:
+        # Once is enough, and a second one must not meet the clearing away.
+        for each in STOP_SIGNALS:
+            _signal.signal(each, _signal.SIG_IGN)
+        raise Stopped(signum)
+
+    for signum in STOP_SIGNALS:
+        # Who starts a program with `nohup` means it.
+        if signum == _signal.SIGTERM or _signal.getsignal(signum) != _signal.SIG_IGN:
+            _signal.signal(signum, stop)
+
+
+def _hold_signals(shell: int) -> None:
+    """From here on the process is not to be stopped any more; it ends soon."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, STOP_SIGNALS)
+    if shell and os.getppid() != shell:
+        raise Stopped
+
+
+class Drop:
+    """One message on its way into one queue."""
+
+    def __init__(self, request: Request, spool: str, disk: Disk) -> None:
+        self.request = request
+        self.spool = spool
+        self.queue = request.queue
+        self.disk = disk
+        self.folder = Folder(f'{spool}/{self.queue}', disk)
+        self.door = Door(self.queue)
+        self.body = memoryview(b'')
+        self.from_line = b''
+        self.filebase = ''
+        self.head = b''
+
+    def check(self) -> None:
+        """Find out what may go in, before the message is read.
+
+        :raises SwitchboardError: this message may not.
+        :raises OSError: the spool cannot be used.
+        """
+        if self.queue == 'bad':
+            raise UnknownQueueError('nothing can be dropped into the bad queue', queue='bad')
+        door = find_door(self.spool, self.queue, self.disk)
+        if door is not None:
+            self.door = door
+            self.folder.make()
+        else:
+            try:
+                self.folder.fd  # noqa: B018  opening it is the question
+            except FileNotFoundError as error:
+                raise UnknownQueueError(
+                    f'there is no such queue in {self.spool}', queue=self.queue
+                ) from error
+        if 'mail' not in self.door.accept:
+            raise ContentDisallowedError('mail', queue=self.queue)
+        try:
+            self.disk.stat(f'{self.spool}/{RUN}/draining/{self.queue}')
+        except FileNotFoundError:
+            return
+        raise QueuePausedError('it is being drained: nothing is let in', queue=self.queue)
+
+    def read(self, stdin: int) -> None:
+        """Read the message to its end, or a little beyond what the queue takes.
+
+        :raises MessageTooLargeError: it is longer.
+        """
+        limit = DEFAULT_MAX_BODY_BYTES if self.door.max_body_bytes is None else self.door.max_body_bytes
+        buffer = bytearray()
+        while len(buffer) <= limit + MAX_FROM_LINE_BYTES and (part := _read_some(stdin)):
+            buffer += part
+        self.from_line, start = split_from_line(bytes(buffer[:MAX_FROM_LINE_BYTES]))
+        self.body = memoryview(buffer)[start:]
+        if len(self.body) > limit:
+            raise MessageTooLargeError(
+                f'the message is longer than the {limit} bytes that the queue takes', queue=self.queue
+            )
+
+    def pack(self, environment: Mapping[bytes, bytes]) -> None:
+        """Give the message its name, its metadata and its header."""
+        request, door = self.request, self.door
+        metadata = Letterhead(request.sender, request.recipients, request.fields).metadata(
+            environment, self.from_line
+        )
+        when_ns = self._ready_at()
+        if (ttl_s := request.times_s.get('ttl')) is not None:
+            metadata['expires'] = when_ns / NS + ttl_s
+        if door.ttl_s is not None:
+            metadata['queue_expires'] = when_ns / NS + door.ttl_s
+        packed = dump(metadata).encode('ascii')
+        if len(packed) > MAX_METADATA_BYTES:
+            raise MessageTooLargeError(f'metadata of {len(packed)} bytes', queue=self.queue)
+        checksum = crc32(self.body, crc32(packed))
+        key = metadata.get(door.order_key or 'order_key')
+        digest = SYSTEM_NAMER.digest(f'{checksum:08x}' if key is None else _slice_digits(key))
+        priority = door.priority if request.priority is None else request.priority
+        self.filebase = str(Name(when_ns, digest, priority))
+        self.head = pack_header('mail', len(packed), len(self.body), digest, checksum) + packed
+
+    def _ready_at(self) -> int:
+        times_s = self.request.times_s
+        delayed_ns = SYSTEM_NAMER.now_ns() + int(times_s.get('delay', 0) * NS)
+        return min(max(delayed_ns, int(times_s.get('not_before', 0) * NS)), 10**10 * NS - 1)
+
+    def store(self, at_commit: Callable[[], object]) -> None:
+        """Make it an entry.
+
+        :param at_commit: called when all is ready; if it raises, nothing is stored.
+        :raises SwitchboardError: it could not be stored.
+        """
+        door, disk = self.door, self.disk
+        limits = Limits(self.queue, self.folder, door, disk, SYSTEM_CLOCK)
+        if limits.any:
+            limits.check(1, len(self.head) + len(self.body))
+        spare = Folder(f'{self.spool}/.spare', disk)
+        spare.make()
+        workshop = Spares(spare, disk, looks=LOOKS)
+        draft = self._write(workshop)
+        try:
+            at_commit()
+        except BaseException:
+            workshop.discard(draft)
+            raise
+        item = Unpublished(draft, self.folder, self.queue, self.filebase)
+        publish((item,), workshop, disk, sync=door.durability == 'full')
+
+    def _write(self, workshop: Spares) -> Draft:
+        if len(self.body) <= JOINED_BYTES:
+            return write(workshop, self.disk, self.head + bytes(self.body), self.queue)
+        draft = write(workshop, self.disk, self.head, self.queue)
+        try:
+            self.disk.write_all(draft.fd, self.body, len(self.head))
+        except BaseException as error:
+            draft.size = len(self.head) + len(self.body)  # perhaps: so that its blocks are given back
+            workshop.discard(draft)
+            if isinstance(error, OSError):
+                refuse(error, 'write', self.queue)
+            raise
+        return draft
+
+
+def _read_some(stdin: int) -> bytes:
+    while True:
+        try:
+            return os.read(stdin, READ_BYTES)
+        except BlockingIOError:  # somebody made the pipe one that does not wait
+            import select
+
+            select.select([stdin], [], [])
+
+
+def _slice_digits(key: object) -> str:
+    import hashlib  # here, because few queues have order keys
+
+    sha1 = hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False)
+    return sha1.hexdigest()[:SLICE_DIGITS]

@@ -1,0 +1,169 @@
+"""What stands on the outside of a message that a mail server drops: the envelope, as metadata.
+
+Each mail server tells it in its own way.  What is given by argument wins over the environment, and that over the ``From ``
+line; the first of each row that is there counts:
+
+=====================  ===========================================================================================
+metadata               where from
+=====================  ===========================================================================================
+``sender``             ``--sender``; ``SENDER`` (Postfix aliases, Exim, qmail); the address in the ``From `` line
+``recipients``         ``--recipient`` and further arguments; ``RECIPIENT`` (Postfix aliases, Exim, qmail);
+                       ``LOCAL_PART@DOMAIN`` (Exim); ``LOCAL@HOST`` (qmail)
+``original_recipient``  ``ORIGINAL_RECIPIENT`` (Postfix aliases): the address before aliases and rewriting
+``extension``          ``EXTENSION`` (Postfix aliases), ``EXT`` (qmail): what follows the ``+`` or ``-`` of the address
+``from_line``          the ``From `` line itself, which is taken off the message
+``client_address`` ...  ``CLIENT_ADDRESS CLIENT_HELO CLIENT_HOSTNAME CLIENT_PROTOCOL SASL_METHOD SASL_SENDER SASL_USERNAME``
+                       (Postfix aliases)
+=====================  ===========================================================================================
+
+All of this was written by strangers.  Bytes that are no UTF-8 become ``\\xNN``, and everything is escaped as JSON; nothing is
+ever given to a shell.  An empty sender is the null sender of a bounce, and is kept apart from none at all.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_COPIED = (
+    'original_recipient',
+    'client_address',
+    'client_helo',
+    'client_hostname',
+    'client_protocol',
+    'sasl_method',
+    'sasl_sender',
+    'sasl_username',
+)
+_FROM = b'From '
+# A longer one is no such line, but a message that begins with the word.
+MAX_FROM_LINE_BYTES = 2048
+_ESCAPES = {'"': '\\"', '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t', '\f': '\\f', '\b': '\\b'}
+
+
+class Letterhead:
+    """What is known of a message besides its bytes.
+
+    :param sender: as it was given by argument; None if it was not.
+    :param recipients: as they were given by argument.
+    :param fields: further metadata, given by argument; they win over all others.
+    """
+
+    def __init__(
+        self,
+        sender: str | None = None,
+        recipients: Sequence[str] = (),
+        fields: Mapping[str, object] | None = None,
+    ) -> None:
+        self.sender = sender
+        self.recipients = list(recipients)
+        self.fields = dict(fields or {})
+
+    def metadata(self, environment: Mapping[bytes, bytes], from_line: bytes = b'') -> dict[str, object]:
+        """Put together what the arguments, the environment and the ``From `` line say.
+
+        :param environment: as ``os.environb`` has it.
+        :param from_line: without its line end.
+        """
+
+        def told(*names: str) -> str | None:
+            for name in names:
+                value = environment.get(name.encode())
+                if value is not None:
+                    return readable(value)
+            return None
+
+        metadata: dict[str, object] = {}
+        sender = self.sender if self.sender is not None else told('SENDER')
+        if from_line:
+            metadata['from_line'] = readable(from_line)
+            words = from_line.split(None, 2)
+            if sender is None and len(words) > 1:
+                sender = readable(words[1])
+        if sender is not None:
+            metadata['sender'] = bare(sender)
+        recipients = self.recipients or [one for one in (told('RECIPIENT') or _joined(environment),) if one]
+        if recipients:
+            metadata['recipients'] = [bare(one) for one in recipients]
+        for name in _COPIED:
+            if value := told(name.upper()):
+                metadata[name] = value
+        if extension := told('EXTENSION', 'EXT'):
+            metadata['extension'] = extension
+        metadata.update(self.fields)
+        return metadata
+
+
+def _joined(environment: Mapping[bytes, bytes]) -> str:
+    for local, domain in ((b'LOCAL_PART', b'DOMAIN'), (b'LOCAL', b'HOST')):
+        if environment.get(local) and environment.get(domain):
+            return readable(environment[local] + b'@' + environment[domain])
+    return ''
+
+
+def bare(address: str) -> str:
+    """Take the angle brackets off an address."""
+    return address[1:-1] if address[:1] == '<' and address[-1:] == '>' else address
+
+
+def readable(raw: bytes) -> str:
+    """Make text of bytes that somebody else wrote: what is no UTF-8 becomes ``\\xNN``."""
+    return raw.decode('utf-8', 'backslashreplace')
+
+
+def argument(text: str) -> str:
+    """Make text of an argument of this process: the interpreter hides bytes that are no UTF-8 in it."""
+    return readable(os.fsencode(text))
+
+
+def split_from_line(start: bytes) -> tuple[bytes, int]:
+    """Find the ``From `` line that some mail servers put before a message.
+
+    :param start: the message, or its first bytes.
+    :return: the line without its end, and where the message begins.
+    """
+    if not start.startswith(_FROM):
+        return b'', 0
+    end = start.find(b'\n', 0, MAX_FROM_LINE_BYTES)
+    if end < 0:
+        return b'', 0
+    return bytes(start[:end]).rstrip(b'\r'), end + 1
+
+
+def dump(value: object) -> str:
+    """Write strings, numbers, lists and dictionaries as JSON in ASCII, as ``json`` does."""
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, list):
+        return f'[{",".join(map(dump, value))}]'
+    if isinstance(value, dict):
+        return '{' + ','.join(f'{quote(key)}:{dump(item)}' for key, item in value.items()) + '}'
+    return repr(value)
+
+
+def quote_slowly(text: str) -> str:
+    """Write text as JSON in ASCII, without the standard library's help."""
+    return (
+        '"'
+        + ''.join(char if ' ' <= char <= '~' and char not in '"\\' else _escape(char) for char in text)
+        + '"'
+    )
+
+
+def _escape(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    units = char.encode('utf-16-be', 'surrogatepass').hex()
+    return ''.join(f'\\u{units[start : start + 4]}' for start in range(0, len(units), 4))
+
+
+quote = quote_slowly
+try:
+    import _json
+
+    quote = _json.encode_basestring_ascii
+except (ImportError, AttributeError):  # another Python than CPython
+    pass

@@ -1,0 +1,68 @@
+"""Signals as bytes in a pipe, so that one loop can wait for them together with everything else.
+
+The handler that the interpreter installs writes the signal's number to the pipe and does nothing more; what a signal means
+is decided by the loop, in its own time.  ``signalfd`` would do as well, but exists on Linux only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from types import FrameType
+from typing import Any
+
+
+def nothing(signum: int, frame: FrameType | None) -> None:
+    """A handler for signals that only have to wake somebody.
+
+    ``SIG_IGN`` would not do: it survives ``exec``, and a program that a runner starts would ignore the signal as well.
+    """
+
+
+class SignalPipe:
+    """Takes over `signals` until it is closed.  Only the main thread may make one."""
+
+    def __init__(self, signals: Iterable[signal.Signals]) -> None:
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # A full pipe holds thousands of signals that are still to be read; one more says nothing new.
+        self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._before: dict[signal.Signals, Any] = {each: signal.signal(each, nothing) for each in signals}
+
+    def fileno(self) -> int:
+        """:return: the descriptor to wait on."""
+        return self._read
+
+    def descriptors(self) -> tuple[int, int]:
+        """:return: what a forked child closes at once."""
+        return self._read, self._write
+
+    def take(self) -> list[signal.Signals]:
+        """:return: the signals that came since the last call, each once, in the order of their first coming."""
+        numbers = b''
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._read, 4096):
+                numbers += chunk
+        return [signal.Signals(number) for number in dict.fromkeys(numbers) if number in self._before]
+
+    def close(self) -> None:
+        """Put everything back as it was."""
+        signal.set_wakeup_fd(self._wakeup_before)
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+        os.close(self._read)
+        os.close(self._write)
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[set[Any]]:
+    """Hold all signals back; yields the mask that was there before.
+
+    Around a fork: a signal that meets the child before it has handlers of its own would be written to its parent's pipe.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,19 @@
+"""What programs that use a queue need for their own tests; the tests of this project are its first users.
+
+`MemorySpool` and `MemorySwitchboard` keep their messages in memory and pass the same conformance suite as the directory, so
+a `Runner` is tested without a file.  `FakeClock` is turned by hand, `Signal` is waited for instead of sleeping, and
+:func:`run_until_empty` works a queue off, waits for retries included, in no time.
+
+`FaultyDisk` fails the n-th system call and `PowerLossDisk` forgets what was not synced: a queue takes its disk as an
+argument, so nothing is ever patched.
+"""
+
+from __future__ import annotations
+
+from switchboard.testing.clock import FakeClock
+from switchboard.testing.memory import MemorySwitchboard
+from switchboard.testing.running import run_until_empty
+from switchboard.testing.signals import Signal
+from switchboard.testing.spool import MemorySpool
+
+__all__ = ['FakeClock', 'MemorySpool', 'MemorySwitchboard', 'Signal', 'run_until_empty']

@@ -1,0 +1,45 @@
+"""A clock whose hands a test turns.
+
+It starts near the present, because the kernel dates files by its own clock and a queue compares the two.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from switchboard.clock import Clock
+from switchboard.entry import NS
+
+
+class FakeClock(Clock):
+    """Stands still until it is turned.
+
+    :param start_s: seconds since the epoch; now by default.
+    """
+
+    def __init__(self, start_s: float | None = None) -> None:
+        self._lock = threading.Lock()
+        self._time_ns = time.time_ns() if start_s is None else int(start_s * NS)
+        self._monotonic_ns = NS
+
+    def time_ns(self) -> int:
+        """See `Clock`."""
+        return self._time_ns
+
+    def monotonic_ns(self) -> int:
+        """See `Clock`."""
+        return self._monotonic_ns
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        if seconds < 0:
+            raise ValueError('time does not pass backwards: use set_back()')
+        with self._lock:
+            self._time_ns += round(seconds * NS)
+            self._monotonic_ns += round(seconds * NS)
+
+    def set_back(self, seconds: float) -> None:
+        """Set the time of day back, as an administrator or a bad time server does; the monotonic clock goes on."""
+        with self._lock:
+            self._time_ns -= round(seconds * NS)

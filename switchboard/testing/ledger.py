@@ -1,0 +1,189 @@
+"""What of a disk's changes is durable, what is pending, and what a power cut may leave: the model, without a disk.
+
+No file system would be as unkind as this model in all ways at once.  It assumes what POSIX and the journaling file systems
+(ext4, XFS, Btrfs, F2FS) give, and nothing more:
+
+* A *sync of a file* (``fsync``, ``fdatasync``) makes its data and its size durable: not its name.
+* A *sync of a directory* makes durable every change of a name in it so far: not the files' data, and not the
+  directory's own name in the one above.
+* A *rename is atomic*, across directories too: after the cut it has happened or it has not; there are never two names or
+  none.  So it is durable as soon as one of the two directories was synced.
+* Changes of names that concern *the same file or the same name* keep their order.  All others may be reordered: any
+  of those that were not synced may be there, and any may be missing.  Half of the cuts keep the order of all changes, as a
+  journal does: a hole that shows there is one that people meet.
+* *Data* that was not synced may be on the disk or not, block by block, in any order; the *size* is a thing of its own. Where
+  the size is there and the data is not, there is what the file held before, or zeros, or somebody's old blocks.
+* Times, owners and modes are not modelled, nor is a disk that says "synced" and lies.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+# A name in a directory: the directory's path, and the name.
+Slot = tuple[str, str]
+# What a name leads to: a file, by number, or a directory, by path.
+Node = int | str
+Names = dict[Slot, Node]
+
+# The sizes in which data may be torn: a sector, a page, and something smaller than any disk does it.
+BLOCKS_BYTES = (16, 512, 4096)
+# What an unwritten place may hold: zeros mostly, or what a deleted file left there.
+FILLERS = (b'\0', b'\0', b'\0', b'#')
+
+
+@dataclass(slots=True)
+class File:
+    """What one file holds on the disk for sure, and the changes that may be there."""
+
+    durable: bytes = b''
+    # Writes, as offset and content, and truncations, as a size and None.
+    pending: list[tuple[int, bytes | None]] = field(default_factory=list)
+
+    def sync(self) -> None:
+        """Ensures that nothing is pending."""
+        content = bytearray(self.durable)
+        for where, what in self.pending:
+            content += bytes(max(0, where - len(content)))
+            if what is None:
+                del content[where:]
+            else:
+                content[where : where + len(what)] = what
+        self.durable = bytes(content)
+        self.pending.clear()
+
+    def after_cut(self, rng: random.Random) -> bytes:
+        """:return: what a power cut might leave of it."""
+        if not self.pending:
+            return self.durable
+        sizes = [len(self.durable)]
+        for where, what in self.pending:
+            sizes.append(where if what is None else max(sizes[-1], where + len(what)))
+        share = rng.choice((0.0, 0.5, 1.0))
+        block = rng.choice(BLOCKS_BYTES)
+        content = bytearray(rng.choice(FILLERS) * max(sizes))
+        content[: len(self.durable)] = self.durable
+        for where, what in self.pending:
+            for start in range(0, len(what or b''), block):
+                if what is not None and rng.random() < share:
+                    part = what[start : start + block]
+                    content[where + start : where + start + len(part)] = part
+        return bytes(content[: rng.choice(sizes)])
+
+
+@dataclass(slots=True)
+class Change:
+    """A change of names that is not yet durable: what each of the slots holds after it."""
+
+    node: Node
+    effects: tuple[tuple[Slot, Node | None], ...]
+
+    def touches(self, directory: str) -> bool:
+        """Is a name of that directory changed?"""
+        return any(slot[0] == directory for slot, _ in self.effects)
+
+    def things(self) -> set[Node | Slot]:
+        """What must keep its order: the file, and the names."""
+        return {self.node, *(slot for slot, _ in self.effects)}
+
+    def apply(self, names: Names) -> None:
+        """Carry it out on `names`."""
+        for slot, node in self.effects:
+            if node is None:
+                names.pop(slot, None)
+            else:
+                names[slot] = node
+
+
+class Ledger:
+    """The names and files of a disk: what is durable, and what is pending."""
+
+    def __init__(self) -> None:
+        self.files: dict[int, File] = {}
+        self.settled: Names = {}
+        self.pending: list[Change] = []
+
+    # What can happen to a disk; a recorded run is a list of these calls.
+
+    def exists(self, number: int, slot: Slot, content: bytes) -> None:
+        """A file was there before the run began."""
+        self.files[number] = File(content)
+        self.settled[slot] = number
+
+    def exists_directory(self, path: str, slot: Slot) -> None:
+        """A directory was there before the run began."""
+        self.settled[slot] = path
+
+    def create(self, number: int, slot: Slot) -> None:
+        """A new file, empty."""
+        self.files[number] = File()
+        self.change(number, (slot, number))
+
+    def change(self, node: Node, *effects: tuple[Slot, Node | None]) -> None:
+        """Names are changed: all of `effects` in one step."""
+        self.pending.append(Change(node, effects))
+
+    def write(self, number: int, where: int, what: bytes | None) -> None:
+        """Data are written at an offset; None: the file is cut, or stretched, to that size."""
+        self.files[number].pending.append((where, what))
+
+    def sync_file(self, number: int) -> None:
+        """See the module."""
+        self.files[number].sync()
+
+    def sync_directory(self, directory: str) -> None:
+        """Make the changes of names in a directory durable, and those that they build upon."""
+        wanted: set[Node | Slot] = set()
+        durable: list[Change] = []
+        for change in reversed(self.pending):
+            things = change.things()
+            if change.touches(directory) or not wanted.isdisjoint(things):
+                wanted |= things
+                durable.append(change)
+        for change in reversed(durable):
+            change.apply(self.settled)
+        chosen = {id(change) for change in durable}
+        self.pending = [change for change in self.pending if id(change) not in chosen]
+
+    def settle(self) -> None:
+        """Everything so far is on the disk, as after a long time."""
+        for file in self.files.values():
+            file.sync()
+        for change in self.pending:
+            change.apply(self.settled)
+        self.pending.clear()
+
+    # What is left.
+
+    def now(self) -> Names:
+        """:return: the names that a running program sees."""
+        names = dict(self.settled)
+        for change in self.pending:
+            change.apply(names)
+        return names
+
+    def names_after_cut(self, rng: random.Random) -> Names:
+        """:return: the names that a power cut might leave."""
+        names = dict(self.settled)
+        if rng.random() < 0.5:  # a journal: what happened first is there first
+            for change in self.pending[: rng.randint(0, len(self.pending))]:
+                change.apply(names)
+            return names
+        share = rng.choice((0.2, 0.5, 0.8))
+        lost: set[Node | Slot] = set()
+        for change in self.pending:
+            things = change.things()
+            if rng.random() < share and lost.isdisjoint(things):
+                change.apply(names)
+            else:
+                lost |= things
+        return names
+
+    def after_cut(self, rng: random.Random) -> dict[Slot, bytes | None]:
+        """:return: what a power cut might leave: files by what they hold, directories as None."""
+        names = self.names_after_cut(rng)
+        # Once for each file, and in the order of their numbers: the same seed, the same outcome.
+        numbers = sorted({node for node in names.values() if isinstance(node, int)})
+        contents = {number: self.files[number].after_cut(rng) for number in numbers}
+        return {slot: contents[node] if isinstance(node, int) else None for slot, node in names.items()}

@@ -1,0 +1,243 @@
+"""A disk that remembers what was synced, and can tell what a power cut may have left of the rest.
+
+::
+
+    disk = PowerLossDisk(seed=7)
+    spool = Spool(directory, disk=disk)
+    ...                                             # work; disk.note('stored 1') after each promise that was given
+    for moment in disk.moments():                   # after each call that changed something
+        moment.restore(directory, elsewhere)        # what the disk could hold if the power went then
+
+The work is done on a real directory, so that the code under test meets a real file system; what may survive is decided
+afterwards, from the record of all changes, by the model in :mod:`switchboard.testing.ledger`.  One run can so be cut
+at each of its points, and there in many ways.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import stat as stat_module
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from switchboard.disk import Disk
+from switchboard.testing.ledger import Ledger, Slot
+
+Event = tuple[str, tuple[Any, ...]]
+
+NOTE = 'note'
+
+
+class Moment:
+    """A point in a recorded run, between two changes.
+
+    Assumes: it is used before the next one is asked for.
+    """
+
+    def __init__(self, number: int, last: str, ledger: Ledger, seed: int, notes: list[Any]) -> None:
+        self.number = number
+        # What happened last: the name of a method of `Ledger`.
+        self.last = last
+        self.ledger = ledger
+        self.seed = seed
+        # What was noted until now.
+        self.notes = notes
+
+    def restore(
+        self, source: str | os.PathLike[str], target: str | os.PathLike[str], variant: int = 0
+    ) -> None:
+        """Write to `target` what a power cut at this point might leave of the directory `source`.
+
+        :param variant: another number, another outcome.
+        """
+        rng = random.Random(f'{self.seed} {self.number} {variant}')
+        _write(os.path.abspath(source), os.fspath(target), self.ledger.after_cut(rng))
+
+
+def _write(source: str, target: str, tree: dict[Slot, bytes | None]) -> None:
+    """A directory whose own name is lost is lost with all that is in it: so from the top down."""
+    os.makedirs(target, exist_ok=True)
+    for (directory, name), content in tree.items():
+        if directory != source:
+            continue
+        path = os.path.join(target, name)
+        if content is None:
+            _write(os.path.join(source, name), path, tree)
+        else:
+            with open(path, 'wb') as file:
+                file.write(content)
+
+
+class PowerLossDisk(Disk):
+    """Works on the real disk, without waiting for it, and records every change.
+
+    :param seed: decides what each cut leaves.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.events: list[Event] = []
+        # The running program's view: what each name and each descriptor leads to.
+        self._names: dict[Slot, int | str] = {}
+        self._opened: dict[int, int | str] = {}
+        self._numbers = 0
+
+    # What tests use.
+
+    def adopt(self, directory: str | os.PathLike[str]) -> None:
+        """What is in a directory now is on the disk.  Without this, what the run does not touch is not known of."""
+        for place, folders, files in os.walk(os.path.abspath(directory)):
+            for name in folders + files:
+                self._node((place, name))
+
+    def note(self, what: Any) -> None:
+        """Remember that something was promised, or began, at this point of the run."""
+        self.events.append((NOTE, (what,)))
+
+    def settle(self) -> None:
+        """Everything so far is on the disk, as after a long time."""
+        self.events.append(('settle', ()))
+
+    def moments(self) -> Iterator[Moment]:
+        """Walk over the run: the point before the first change, and the one after each."""
+        ledger = Ledger()
+        notes: list[Any] = []
+        yield Moment(0, '', ledger, self.seed, notes)
+        for number, (what, arguments) in enumerate(self.events, 1):
+            if what == NOTE:
+                notes.append(arguments[0])
+            else:
+                getattr(ledger, what)(*arguments)
+            yield Moment(number, what, ledger, self.seed, notes)
+
+    # What the code under test uses.
+
+    def _record(self, what: str, *arguments: Any) -> None:
+        self.events.append((what, arguments))
+
+    def _change(self, node: int | str, *effects: tuple[Slot, int | str | None]) -> None:
+        self._record('change', node, *effects)
+        for slot, to in effects:
+            if to is None:
+                self._names.pop(slot, None)
+            else:
+                self._names[slot] = to
+
+    def _slot(self, name: str, dir_fd: int | None) -> Slot:
+        if dir_fd is None:
+            return os.path.dirname(os.path.abspath(name)), os.path.basename(name)
+        return str(self._opened[dir_fd]), name
+
+    def _node(self, slot: Slot) -> int | str | None:
+        """:return: what a name leads to; what was there before this disk was is durable."""
+        node = self._names.get(slot)
+        if node is None:
+            path = os.path.join(*slot)
+            try:
+                mode = os.lstat(path).st_mode
+            except FileNotFoundError:
+                return None
+            if stat_module.S_ISDIR(mode):
+                self._record('exists_directory', path, slot)
+                node = path
+            elif stat_module.S_ISREG(mode):
+                with open(path, 'rb') as file:
+                    content = file.read()
+                self._numbers += 1
+                self._record('exists', self._numbers, slot, content)
+                node = self._numbers
+            else:
+                return None
+            self._names[slot] = node
+        return node
+
+    def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # type: ignore[override]
+        """See `Disk`."""
+        slot = self._slot(path, dir_fd)
+        if flags & os.O_DIRECTORY:
+            fd = os.open(path, flags, mode, dir_fd=dir_fd)
+            self._opened[fd] = os.path.join(*slot)
+            return fd
+        node = self._node(slot)
+        fd = os.open(path, flags, mode, dir_fd=dir_fd)
+        if node is None and flags & os.O_CREAT:
+            self._numbers += 1
+            node = self._names[slot] = self._numbers
+            self._record('create', node, slot)
+        # What is neither a file nor a directory is read and never written.
+        self._opened[fd] = -1 if node is None else node
+        return fd
+
+    def close(self, fd: int) -> None:  # type: ignore[override]
+        """See `Disk`."""
+        os.close(fd)
+        self._opened.pop(fd, None)
+
+    def pwrite(self, fd: int, content: bytes | memoryview, offset: int) -> int:  # type: ignore[override]
+        """See `Disk`."""
+        written = os.pwrite(fd, content, offset)
+        self._record('write', self._opened[fd], offset, bytes(content[:written]))
+        return written
+
+    def ftruncate(self, fd: int, size: int) -> None:  # type: ignore[override]
+        """See `Disk`."""
+        os.ftruncate(fd, size)
+        self._record('write', self._opened[fd], size, None)
+
+    def fdatasync(self, fd: int) -> None:  # type: ignore[override]
+        """See `Disk`."""
+        self.fsync(fd)
+
+    def fsync(self, fd: int) -> None:  # type: ignore[override]
+        """See `Disk`."""
+        node = self._opened[fd]
+        self._record('sync_file' if isinstance(node, int) else 'sync_directory', node)
+
+    def rename(  # type: ignore[override]
+        self, source: str, target: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
+    ) -> None:
+        """See `Disk`."""
+        here, there = self._slot(source, src_dir_fd), self._slot(target, dst_dir_fd)
+        node = self._node(here)
+        os.rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        assert node is not None
+        self._change(node, (here, None), (there, node))
+
+    def renameat2(self) -> Callable[[int, bytes, int, bytes], int] | None:  # type: ignore[override]
+        """See `Disk`."""
+        below = Disk.renameat2()
+        if below is None:
+            return None
+
+        def call(src_dir_fd: int, source: bytes, dst_dir_fd: int, target: bytes) -> int:
+            here = self._slot(os.fsdecode(source), src_dir_fd)
+            there = self._slot(os.fsdecode(target), dst_dir_fd)
+            node = self._node(here)
+            code = below(src_dir_fd, source, dst_dir_fd, target)
+            if code == 0:
+                assert node is not None
+                self._change(node, (here, None), (there, node))
+            return code
+
+        return call
+
+    def unlink(self, name: str, *, dir_fd: int | None = None) -> None:  # type: ignore[override]
+        """See `Disk`."""
+        slot = self._slot(name, dir_fd)
+        node = self._node(slot)
+        os.unlink(name, dir_fd=dir_fd)
+        assert node is not None
+        self._change(node, (slot, None))
+
+    def mkdir(self, path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:  # type: ignore[override]
+        """See `Disk`."""
+        slot = self._slot(path, dir_fd)
+        os.mkdir(path, mode, dir_fd=dir_fd)
+        self._change(os.path.join(*slot), (slot, os.path.join(*slot)))
+
+    def rmdir(self, path: str, *, dir_fd: int | None = None) -> None:  # type: ignore[override]
+        """See `Disk`."""
+        slot = self._slot(path, dir_fd)
+        os.rmdir(path, dir_fd=dir_fd)
+        self._change(os.path.join(*slot), (slot, None))

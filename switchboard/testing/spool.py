@@ -1,0 +1,240 @@
+"""A spool in memory: queues, exchanges and hand-off, so that a `Runner` works in a test without a file.
+
+::
+
+    spool = MemorySpool()
+    spool['in'].enqueue('hello')
+    run_until_empty(Archive(spool, RunnerOptions(name='archive', class_path='', queue='in')))
+    assert spool['out'].files
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import implementer
+
+from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.entry import PRESERVED, READY, SYSTEM_NAMER, Namer, check_queue_name, with_when
+from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
+from switchboard.exchange import ExchangeTable
+from switchboard.interfaces import ISpool, ITransaction
+from switchboard.metadata import load_metadata
+from switchboard.options import QueueOptions
+from switchboard.testing.memory import MemorySwitchboard
+from switchboard.testing.store import Store, Stored
+
+if TYPE_CHECKING:
+    from switchboard.config import Config
+
+BAD = 'bad'
+EXCHANGE = 'exchange:'
+
+
+@implementer(ITransaction)
+class MemoryTransaction:
+    """One input, and its outputs.  See `ITransaction`."""
+
+    def __init__(self, board: MemorySwitchboard | None = None, filebase: str = '') -> None:
+        self.board = board
+        self.filebase = filebase
+        self._outputs: list[tuple[MemorySwitchboard, Stored]] = []
+        self._forwarded_to: MemorySwitchboard | None = None
+
+    def _input(self) -> Stored:
+        assert self.board is not None
+        return self.board.held(self.filebase)
+
+    def emit(self, queue: MemorySwitchboard, msg: Any, metadata: dict[str, Any]) -> str:
+        """See `ITransaction`."""
+        if self._forwarded_to is not None:
+            self.forward()
+        self._outputs.append((queue, queue.prepare(msg, metadata)))
+        return self._outputs[-1][1].filebase
+
+    def forward(self, *queues: MemorySwitchboard) -> None:
+        """See `ITransaction`."""
+        entry = self._input().read()
+        if len(queues) == 1 and not self._outputs and self._forwarded_to is None:
+            queues[0].check_room(entry)
+            self._forwarded_to = queues[0]
+            return
+        if self._forwarded_to is not None:
+            queues, self._forwarded_to = (self._forwarded_to, *queues), None
+        self._outputs += [(queue, queue.prepare_copy(entry)) for queue in queues]
+
+    def keep(self, msg: Any, msgdata: dict[str, Any]) -> str:
+        """See `ITransaction`."""
+        assert self.board is not None
+        self.discard()
+        if self.board.is_changed(self.filebase, msg):
+            entry = self._input().read()
+            self._outputs.append((self.board, self.board.prepare(msg, dict(msgdata), instead_of=entry)))
+            self.commit()
+            return self._outputs[0][1].filebase
+        changed = self.board.changes(self.filebase, msgdata)
+        return self.board.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
+
+    def commit(self) -> None:
+        """See `ITransaction`."""
+        if self.board is not None:
+            stored = self._input()
+            self.board.store.remove(stored)
+            if self._forwarded_to is not None:
+                move(stored, self.board, self._forwarded_to)
+        for queue, output in self._outputs:
+            queue.store.add(output)
+
+    def discard(self) -> None:
+        """See `ITransaction`."""
+        self._outputs.clear()
+        self._forwarded_to = None
+
+
+def move(
+    stored: Stored, source: MemorySwitchboard, target: MemorySwitchboard, event: str = 'moved', **fields: Any
+) -> None:
+    """Put an entry that was taken out of one queue into another."""
+    stored.append(event, target.clock, queue=source.name, to=target.name, **fields)
+    target.store.add(stored, PRESERVED if target.name == BAD else READY)
+
+
+@implementer(ISpool)
+class MemorySpool:
+    """All queues of one installation, in memory.  See `ISpool`.
+
+    :param config: names the queues and exchanges; without one, queues are made as they are named.
+    :param options: of the queues that no configuration describes.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        options: QueueOptions | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self._defaults = options or QueueOptions()
+        self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
+        self._stores: dict[str, Store] = {}
+        self._boards: dict[str, MemorySwitchboard] = {}
+
+    @classmethod
+    def from_config(cls, config: str | os.PathLike[str] | Config, **keys: Any) -> MemorySpool:
+        """Make the queues and exchanges that a configuration describes; its ``spool`` is not touched.
+
+        :param config: the path of the file, or what was read from it.
+        :raises ConfigError: the file cannot be used; the text says where and why.
+        """
+        if isinstance(config, str | os.PathLike):
+            from switchboard.config import Config
+
+            config = Config.load(os.fspath(config))
+        return cls(config, **keys)
+
+    def queue_names(self) -> list[str]:
+        """:return: the queues that are declared or were named, sorted; ``bad`` among them."""
+        declared = self.config.queue_names() if self.config else ()
+        return sorted({*declared, *self._stores, BAD})
+
+    def __getitem__(self, name: str) -> MemorySwitchboard:
+        """See `ISpool`."""
+        board = self._boards.get(name)
+        if board is None:
+            board = self._boards[name] = self.board(name)
+        return board
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self.queue_names()
+
+    def board(self, name: str, slice: int | None = None, numslices: int = 1) -> MemorySwitchboard:
+        """See `ISpool`."""
+        options = self.queue_options(check_queue_name(name))
+        board = MemorySwitchboard(
+            name,
+            slice,
+            numslices,
+            options=options,
+            clock=self.clock,
+            namer=self._namer,
+            store=self._stores.setdefault(name, Store()),
+            bad=self._stores.setdefault(BAD, Store()),
+        )
+        if options.dead_letter != BAD:
+            board.dead_letter = lambda stored, cause, reason: self._dead_letter(board, stored, cause, reason)
+        return board
+
+    def queue_options(self, name: str) -> QueueOptions:
+        """:raises UnknownQueueError: the configuration does not declare such a queue."""
+        if self.config is None:
+            return self._defaults
+        if name not in self.config.queue_names():
+            known = ', '.join(sorted(self.config.queue_names()))
+            raise UnknownQueueError(f'no such queue: the configuration declares {known}', queue=name)
+        return self.config.queue_options(name)
+
+    @property
+    def exchanges(self) -> ExchangeTable:
+        """The exchange table; without a configuration, it has the default exchange only."""
+        return self.config.exchanges if self.config else ExchangeTable()
+
+    def publish(
+        self,
+        msg: Any,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        exchange: str = '',
+        routing_key: str = '',
+        **metadata_keys: Any,
+    ) -> dict[str, str]:
+        """See `ISpool`."""
+        merged = {**(metadata or {}), **metadata_keys}
+        queues = self.exchanges.route(exchange, routing_key, merged)
+        if exchange:
+            merged |= {'exchange': exchange, 'routing_key': routing_key}
+        transaction = self.transaction()
+        filebases = {queue: transaction.emit(self[queue], msg, dict(merged)) for queue in queues}
+        transaction.commit()
+        return filebases
+
+    def _dead_letter(self, board: MemorySwitchboard, stored: Stored, cause: str, reason: str) -> bool:
+        target = board.options.dead_letter
+        entry = stored.read()
+        try:
+            queues: Sequence[str] = (target,)
+            if target.startswith(EXCHANGE):
+                metadata = entry.changed_metadata(load_metadata(entry.metadata))
+                key = metadata.get('routing_key', board.name)
+                queues = self.exchanges.route(target.removeprefix(EXCHANGE), key, metadata)
+            for queue in queues:
+                self[queue].check_room(entry)
+        except SwitchboardError:
+            return False
+        board.store.remove(stored)
+        now = with_when(stored.filebase, self.clock.time_ns())
+        for queue in queues:
+            copy = Stored(now, stored.content, wished=False)
+            move(copy, board, self[queue], 'dead-lettered', cause=cause, reason=reason)
+        return True
+
+    def transaction(self, board: MemorySwitchboard | None = None, filebase: str = '') -> MemoryTransaction:
+        """See `ISpool`."""
+        return MemoryTransaction(board, filebase)
+
+    def commit_all(self, transactions: Sequence[MemoryTransaction]) -> dict[MemoryTransaction, QueueError]:
+        """See `ISpool`."""
+        failed = {}
+        for transaction in transactions:
+            try:
+                transaction.commit()
+            except QueueError as error:
+                failed[transaction] = error
+        return failed
+
+    def recover(self) -> int:
+        """See `ISpool`: in memory, nothing is left half done."""
+        return 0
