@@ -1,0 +1,266 @@
+"""A real installation for tests: a spool, a configuration, runner classes of its own, a real master.
+
+Tests wait for what is said (a log line, a word from a runner, the end of a process), never for a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from switchboard import Spool
+from switchboard.board import Board, Record
+from switchboard.control import ask
+
+# Long enough for a slow machine under load; nothing waits this long unless it is broken.
+PATIENCE_S = 20.0
+
+JOBS = '''
+"""Runners that tell the test what they do, and do what the message says."""
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from switchboard import Runner
+
+HERE = Path(__file__).parent
+
+
+def tell(*words):
+    with open(HERE / 'told', 'ab', buffering=0) as told:
+        told.write((' '.join(map(str, words)) + '\\n').encode())
+
+
+def wait_at_gate():
+    with open(HERE / 'gate', 'rb') as gate:
+        gate.read(1)
+
+
+class Job(Runner):
+    def setup(self):
+        tell('setup', self.name, os.getpid())
+
+    def cleanup(self):
+        tell('cleanup', self.name, os.getpid())
+
+    def dispose(self, msg, msgdata):
+        tell('begin', self.name, os.getpid(), msg)
+        if msg == 'wait':
+            wait_at_gate()
+        elif msg == 'killed':
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif msg == 'print':
+            print('printed by a runner', flush=True)
+        elif msg in ('program', 'stubborn'):
+            if msg == 'stubborn':
+                signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            program = subprocess.Popen(['sleep', '600'])
+            tell('program', program.pid)
+            program.wait()
+        elif msg == 'c code':
+            tell('in c', os.getpid())
+            ctypes.PyDLL(None).pause()
+        tell('end', self.name, os.getpid(), msg)
+
+
+class Crash(Job):
+    def setup(self):
+        tell('crash', os.getpid())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Sleepy(Job):
+    def periodic(self):
+        tell('periodic', os.getpid())
+        wait_at_gate()
+
+
+class SlowStart(Job):
+    def setup(self):
+        tell('starting', os.getpid())
+        wait_at_gate()
+'''
+
+
+class Lines:
+    """What comes in through a pipe, line by line."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.seen: list[str] = []
+        self._rest = b''
+        self._unread: list[str] = []
+
+    def wait_for(self, pattern: str, timeout_s: float = PATIENCE_S) -> re.Match[str]:
+        """:return: the match with the first line from here on in which `pattern` is found; the lines before it are passed."""
+        give_up_s = time.monotonic() + timeout_s
+        while True:
+            while self._unread:
+                if match := re.search(pattern, self._unread.pop(0)):
+                    return match
+            if not self._read(max(0.0, give_up_s - time.monotonic())):
+                seen = '\n'.join(self.seen[-40:])
+                raise AssertionError(f'nobody said {pattern!r}; what was said:\n{seen}')
+
+    def said(self, pattern: str) -> bool:
+        """:return: whether `pattern` has been said up to now."""
+        while self._read(0):
+            pass
+        return any(re.search(pattern, line) for line in self.seen)
+
+    def _read(self, timeout_s: float) -> bool:
+        ready, _, _ = select.select([self.descriptor], [], [], timeout_s)
+        chunk = os.read(self.descriptor, 65536) if ready else b''
+        *lines, self._rest = (self._rest + chunk).split(b'\n')
+        texts = [line.decode() for line in lines]
+        self.seen += texts
+        self._unread += texts
+        return bool(chunk)
+
+
+def ends(pid: int, timeout_s: float = PATIENCE_S) -> bool:
+    """:return: whether the process ends within the time; it need not be our child."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], timeout_s)[0])
+    finally:
+        os.close(descriptor)
+
+
+class Installation:
+    """One spool with a configuration and the module ``jobs`` beside it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.config = home / 'switchboard.cfg'
+        self.spool_directory = home / 'spool'
+        self.run = self.spool_directory / '.run'
+        self.masters: list[subprocess.Popen[bytes]] = []
+        (home / 'jobs.py').write_text(JOBS)
+        self._fifos = []
+        for name in ('told', 'gate'):
+            os.mkfifo(home / name)
+            self._fifos.append(os.open(home / name, os.O_RDWR | os.O_CLOEXEC))
+        self.told = Lines(self._fifos[0])
+        self.log: Lines
+
+    def configure(self, runners: dict[str, dict[str, Any]], **master: object) -> None:
+        """Write the configuration: each runner is a `Job` on a queue of its own name, unless its keys say otherwise."""
+        lines = ['[switchboard]', f'spool = {self.spool_directory}', 'durability = lazy', '[master]']
+        lines += [f'{key} = {value}' for key, value in master.items()]
+        for name, keys in runners.items():
+            section = {'class': 'jobs:Job', 'queue': name, **keys}
+            lines += [f'[runner.{name}]', *(f'{key} = {value}' for key, value in section.items())]
+        self.config.write_text('\n'.join(lines) + '\n')
+
+    def start(self, *, ready: bool = True) -> subprocess.Popen[bytes]:
+        """Start a master, and wait until its runners are ready."""
+        code = 'from switchboard.programs import master; master()'
+        arguments = [sys.executable, '-c', code, '-C', str(self.config)]
+        master = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.masters.append(master)
+        assert master.stderr is not None
+        self.log = Lines(master.stderr.fileno())
+        if ready:
+            self.log.wait_for(' ready slices=')
+        return master
+
+    def stop(self) -> int:
+        """Stop the master.
+
+        :return: its exit status.
+        """
+        self.masters[-1].terminate()
+        return self.masters[-1].wait(PATIENCE_S)
+
+    def open_gate(self) -> None:
+        """Let one runner that waits at the gate go on."""
+        os.write(self._fifos[1], b'x')
+
+    def put(self, queue: str, *messages: str) -> None:
+        """Enqueue."""
+        spool = Spool.from_config(self.config)
+        for message in messages:
+            spool[queue].enqueue(message)
+
+    def count(self, queue: str) -> int:
+        """:return: how many entries of any state a queue holds."""
+        directory = self.spool_directory / queue
+        return len([each for each in directory.glob('*') if each.suffix in ('.pck', '.bak', '.psv')])
+
+    def records(self, runner: str | None = None) -> list[Record]:
+        """:return: what the board says."""
+        with contextlib.closing(Board.open(self.run / 'board')) as board:
+            return [each for each in board.records() if runner in (None, each.runner)]
+
+    def record(self, runner: str) -> Record:
+        """:return: what the board says of a runner with one slice."""
+        [record] = self.records(runner)
+        return record
+
+    def pids(self) -> dict[str, int]:
+        """:return: the processes by title."""
+        return {each.title: each.pid for each in self.records()}
+
+    def ask(self, do: str, **request: object) -> dict[str, Any]:
+        """Ask the master for something and wait for its answer."""
+        return ask(self.spool_directory, {'do': do, **request}, PATIENCE_S)
+
+    def close(self) -> None:
+        """End whatever is left."""
+        pids = (
+            [each.pid for each in self.records() if each.pid] if self.run.joinpath('board').exists() else []
+        )
+        for master in self.masters:
+            if master.poll() is None:
+                master.kill()
+            master.wait()
+            assert master.stderr is not None
+            master.stderr.close()
+        for pid in pids:
+            assert ends(pid, 5), f'runner {pid} has outlived its master'
+        for descriptor in self._fifos:
+            os.close(descriptor)
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """For what the board shows without anybody saying it: memory gives no events."""
+    give_up_s = time.monotonic() + PATIENCE_S
+    never, writing = os.pipe()
+    try:
+        while not condition():
+            assert time.monotonic() < give_up_s, f'still not {what}'
+            select.select([never], [], [], 0.01)
+    finally:
+        os.close(never)
+        os.close(writing)
+
+
+@contextlib.contextmanager
+def installation(home: Path) -> Iterator[Installation]:
+    """Yield an installation, and leave no process behind."""
+    made = Installation(home)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def kill(pid: int) -> None:
+    """``kill -9``"""
+    os.kill(pid, signal.SIGKILL)

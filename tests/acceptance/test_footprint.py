@@ -1,0 +1,104 @@
+"""What a master and its runners cost, what they are called, and what they hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+
+from switchboard.board import State
+from tests.acceptance.installation import PATIENCE_S, Installation, ends, wait_until
+
+
+def test_sixteen_runners_are_ready_within_a_second_of_the_start(site: Installation) -> None:
+    site.configure({f'r{number}': {'instances': 2} for number in range(8)})
+    site.start()
+    records = site.records()
+    assert len(records) == 16
+    assert {each.state for each in records} == {State.RUNNING}
+    with_board = site.log.seen
+    started_ns = min(each.started_ns for each in records)
+    beats_ns = max(each.heartbeat_ns for each in records)
+    assert beats_ns > 0
+    assert started_ns > 0
+    first, last = with_board[0].split()[0], next(line for line in with_board if ' ready ' in line).split()[0]
+    assert milliseconds(last) - milliseconds(first) < 1000
+
+
+def milliseconds(timestamp: str) -> float:
+    hours, minutes, seconds = timestamp[11:-1].split(':')
+    return (int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1000
+
+
+def test_each_process_has_a_title_that_says_what_it_is(site: Installation) -> None:
+    site.configure({'in': {'instances': 2}})
+    master = site.start()
+    for title, pid in site.pids().items():
+        assert psutil.Process(pid).cmdline()[0] == f'switchboard: {title}'
+    assert psutil.Process(master.pid).cmdline()[0].startswith('switchboard: master ')
+
+
+def test_a_runner_holds_nothing_of_its_master(site: Installation) -> None:
+    site.configure({'in': {'instances': 3}})
+    master = site.start()
+    held = set(links(master.pid))
+    inherited = {link for link in held if 'master.lock' in link or 'eventpoll' in link}
+    pipes_and_sockets = {link for link in held if link.startswith(('pipe:', 'socket:'))}
+    stderr = os.readlink(f'/proc/{master.pid}/fd/2')
+    assert any('master.lock' in link for link in inherited)
+    for pid in site.pids().values():
+        assert not inherited.intersection(links(pid))
+        # Its end of its lifeline is the same pipe as the master's end; nothing else is shared, but standard error.
+        shared = pipes_and_sockets.intersection(links(pid)) - {stderr}
+        assert len(shared) == 1
+        assert psutil.Process(pid).terminal() is None
+        assert os.getsid(pid) == os.getpgid(pid) == pid
+
+
+def links(pid: int) -> list[str]:
+    directory = Path(f'/proc/{pid}/fd')
+    return [os.readlink(each) for each in directory.iterdir()]
+
+
+def test_twelve_runners_are_small_and_cheap_to_start(site: Installation) -> None:
+    # Mailman's twelve take 900 MB and fifteen seconds of processor time.
+    site.configure({f'r{number}': {} for number in range(12)})
+    master = site.start()
+    family = [psutil.Process(pid) for pid in (master.pid, *site.pids().values())]
+    assert sum(each.memory_full_info().uss for each in family) < 150e6
+    assert sum(sum(each.cpu_times()[:2]) for each in family) < 3
+
+
+def test_idle_runners_and_their_master_do_not_wake_up(site: Installation) -> None:
+    # Mailman's poll every second.
+    site.configure({'in': {'rescan': '1h', 'recovery': '1h', 'hang_timeout': '3h'}})
+    master = site.start()
+    pids = [master.pid, site.pids()['in 1/1']]
+    wait_until(lambda: asleep(pids), 'asleep')
+    before = [psutil.Process(pid).num_ctx_switches().voluntary for pid in pids]
+    assert not ends(pids[1], 1.2)
+    assert [psutil.Process(pid).num_ctx_switches().voluntary for pid in pids] == before
+
+
+def asleep(pids: list[int]) -> bool:
+    return all(psutil.Process(pid).status() == psutil.STATUS_SLEEPING for pid in pids)
+
+
+def test_a_preloaded_module_is_imported_once_and_shared(site: Installation) -> None:
+    (site.home / 'heavy.py').write_text('import os\nimporter = os.getpid()\n')
+    (site.home / 'light.py').write_text(
+        'from jobs import Job, tell\nimport heavy\nclass Light(Job):\n'
+        '    def setup(self):\n        tell("importer", heavy.importer)\n'
+    )
+    site.configure({'in': {'class': 'light:Light', 'instances': 2}}, preload='heavy')
+    master = site.start()
+    for _ in range(2):
+        assert int(site.told.wait_for(r'importer (\d+)')[1]) == master.pid
+
+
+def test_a_preloaded_module_that_cannot_be_imported_ends_the_start(site: Installation) -> None:
+    site.configure({'in': {}}, preload='nowhere')
+    master = site.start(ready=False)
+    assert master.wait(PATIENCE_S) == os.EX_CONFIG
+    site.log.wait_for(r'preload: cannot import nowhere: ModuleNotFoundError')

@@ -1,0 +1,81 @@
+"""Runners that hang, runners that only take long, and what the board tells of both."""
+
+from __future__ import annotations
+
+import pytest
+
+from switchboard.board import State
+from switchboard.errors import NotRunningError
+from switchboard.masterlock import master_alive
+from tests.acceptance.installation import Installation, ends, kill, wait_until
+
+
+def test_a_loop_that_hangs_tells_where_and_is_replaced(site: Installation) -> None:
+    site.configure({'in': {'class': 'jobs:Sleepy', 'hang_timeout': '300ms', 'stop_timeout': '100ms'}})
+    site.start()
+    pid = int(site.told.wait_for(r'periodic (\d+)')[1])
+    site.log.wait_for('hangs .*no heartbeat for')
+    site.log.wait_for('jobs.py", line .* in wait_at_gate')
+    site.log.wait_for(f'killing .*pid={pid}')
+    site.log.wait_for('ended .*no heartbeat')
+    assert site.record('in').state in (State.BACKOFF, State.STARTING, State.RUNNING)
+    assert site.record('in').restarts == 1
+
+
+def test_a_message_that_takes_too_long_ends_its_runner(site: Installation) -> None:
+    site.configure({'in': {'max_seconds': '200ms', 'stop_timeout': '100ms', 'restart': '1h..1h'}})
+    site.start()
+    site.put('in', 'wait')
+    pid = int(site.told.wait_for(r'begin in (\d+)')[1])
+    site.log.wait_for(f'hangs .*pid={pid} .*took longer than 0.2 s')
+    site.log.wait_for('ended')
+    assert site.record('in').reason.endswith('took longer than 0.2 s')
+    assert site.count('in') == 1
+
+
+def test_a_long_job_without_a_limit_is_no_hang(site: Installation) -> None:
+    site.configure({'in': {'hang_timeout': '100ms'}})
+    site.start()
+    site.put('in', 'wait')
+    pid = int(site.told.wait_for(r'begin in (\d+)')[1])
+    assert not ends(pid, 0.5)
+    site.open_gate()
+    site.told.wait_for('end in')
+    assert not site.log.said('hangs')
+    assert site.pids()['in 1/1'] == pid
+
+
+def test_a_start_that_takes_for_ever_is_a_hang_and_does_not_hold_up_the_others(site: Installation) -> None:
+    site.configure(
+        {'slow': {'class': 'jobs:SlowStart', 'stop_timeout': '50ms', 'restart': '1h..1h'}, 'in': {}},
+        start_timeout='200ms',
+    )
+    site.start(ready=False)
+    site.log.wait_for('running runner="in 1/1"')
+    site.log.wait_for('hangs runner="slow 1/1" .*did not begin its work within 0.2 s')
+    site.log.wait_for('ready')
+    assert site.record('slow').state in (State.STOPPING, State.BACKOFF)
+
+
+def test_the_board_tells_what_a_runner_is_at(site: Installation) -> None:
+    site.configure({'in': {'max_seconds': '1h'}})
+    site.start()
+    site.put('in', 'wait')
+    site.told.wait_for('begin')
+    record = site.record('in')
+    assert len(record.current) > 40
+    assert record.deadline_ns - record.current_since_ns == 3600 * 10**9
+    site.open_gate()
+    wait_until(lambda: site.record('in').done == 1, 'done')
+    assert site.record('in').current == ''
+
+
+def test_the_board_can_be_read_when_the_master_is_dead(site: Installation) -> None:
+    site.configure({'in': {}})
+    master = site.start()
+    kill(master.pid)
+    assert ends(site.pids()['in 1/1'])
+    assert site.record('in').state is State.RUNNING
+    assert not master_alive(site.spool_directory)
+    with pytest.raises(NotRunningError):
+        site.ask('status')

@@ -1,0 +1,154 @@
+"""Starting in the background, and running one runner by hand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from switchboard.board import Board, State
+from switchboard.masterlock import master_alive
+from tests.acceptance.installation import PATIENCE_S, Installation, ends, installation
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Installation]:
+    with installation(tmp_path) as made:
+        try:
+            yield made
+        finally:
+            if master_alive(made.spool_directory):
+                pid = Board.open(made.run / 'board').master().pid
+                os.kill(pid, signal.SIGKILL)
+                assert ends(pid, 5)
+
+
+BACKGROUND = """
+    import sys
+    from switchboard import launch
+    from switchboard.config import Config
+    try:
+        outcome = launch.background(Config.load(sys.argv[1]))
+        print(outcome.ready, outcome.pid, outcome.told['slices'] if outcome.ready else outcome.error)
+        for failed in outcome.told.get('failed', ()):
+            print(failed['title'], failed['state'], failed['reason'])
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def background(site: Installation) -> str:
+    """:return: what a process prints that starts a master in the background."""
+    arguments = [sys.executable, '-c', textwrap.dedent(BACKGROUND), str(site.config)]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
+
+
+def test_a_start_in_the_background_returns_when_the_runners_are_ready(site: Installation) -> None:
+    site.configure({'in': {'instances': 2}})
+    ready, pid, slices = background(site).split()
+    assert (ready, slices) == ('True', '2')
+    assert {each.state for each in site.records()} == {State.RUNNING}
+    daemon = psutil.Process(int(pid))
+    assert daemon.terminal() is None
+    assert daemon.cwd() == '/'
+    assert os.getsid(daemon.pid) not in (daemon.pid, os.getsid(0))
+    site.put('in', 'print')
+    site.told.wait_for('end in .* print')
+    # What a runner prints is not lost.
+    assert 'printed by a runner' in (site.run / 'master.log').read_text()
+    daemon.terminate()
+    assert ends(daemon.pid)
+    assert 'stopped' in (site.run / 'master.log').read_text()
+
+
+def test_the_start_tells_which_runners_failed(site: Installation) -> None:
+    site.configure({'in': {}, 'bad': {'class': 'nowhere:Job'}})
+    first, second = background(site).splitlines()
+    assert first.startswith('True ')
+    assert second.startswith('bad 1/1 FATAL [runner.bad] class: cannot import nowhere:Job')
+
+
+def test_a_second_start_in_the_background_is_refused_and_names_the_first(site: Installation) -> None:
+    site.configure({'in': {}})
+    _, pid, _ = background(site).split()
+    assert background(site) == f'AlreadyRunningError a master is already running (pid {pid})\n'
+
+
+def test_runners_that_are_not_ready_in_time_do_not_keep_the_start_waiting(site: Installation) -> None:
+    site.configure({'in': {'class': 'jobs:SlowStart'}}, ready_timeout='300ms')
+    assert background(site) == 'None 0 it has not said in time that it is ready\n'
+    assert master_alive(site.spool_directory)
+
+
+def test_a_module_that_cannot_be_preloaded_is_told_to_who_waits(site: Installation) -> None:
+    site.configure({'in': {}}, preload='nowhere')
+    assert background(site).startswith('ConfigError ')
+    assert 'cannot import nowhere' in background(site)
+
+
+def test_trouble_with_the_disk_is_told_to_who_waits(site: Installation) -> None:
+    site.configure({'in': {}}, log_file=site.home / 'no' / 'such' / 'directory.log')
+    assert 'MasterError FileNotFoundError: ' in background(site)
+
+
+def runner(site: Installation, *arguments: str) -> subprocess.Popen[str]:
+    code = 'from switchboard.programs import runner; runner()'
+    return subprocess.Popen(
+        [sys.executable, '-c', code, '-C', str(site.config), *arguments], stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_one_runner_by_hand_works_until_its_queue_is_empty(site: Installation) -> None:
+    site.configure({'in': {}})
+    site.put('in', *(f'm{number}' for number in range(5)))
+    with runner(site, 'in', '--until-empty') as process:
+        assert process.wait(PATIENCE_S) == 0
+    assert site.count('in') == 0
+    site.told.wait_for('cleanup')
+
+
+def test_slices_by_hand_are_counted_from_one_and_cover_the_queue(site: Installation) -> None:
+    site.configure({'in': {}})
+    site.put('in', *(f'm{number}' for number in range(30)))
+    for number in (1, 2, 3):
+        with runner(site, f'in:{number}/3', '--once') as process:
+            assert process.wait(PATIENCE_S) == 0
+        assert (site.count('in') == 0) is (number == 3)
+
+
+def test_one_runner_by_hand_stops_when_told_to(site: Installation) -> None:
+    site.configure({'in': {}})
+    with runner(site, 'in') as process:
+        site.put('in', 'wait')
+        site.told.wait_for('begin in .* wait')
+        process.terminate()
+        site.open_gate()
+        assert process.wait(PATIENCE_S) == 0
+    assert site.count('in') == 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'status', 'reason'),
+    [
+        (['nobody'], os.EX_CONFIG, "there is no runner 'nobody'; there are: in"),
+        (['in:0/2'], 2, 'slices are counted from 1 to 2'),
+        (['in:3/2'], 2, 'slices are counted from 1 to 2'),
+        (['in:x'], 2, 'NAME or NAME:SLICE/COUNT'),
+    ],
+)
+def test_a_runner_that_cannot_be_is_refused_in_words(
+    site: Installation, arguments: list[str], status: int, reason: str
+) -> None:
+    site.configure({'in': {}})
+    with runner(site, *arguments) as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(PATIENCE_S) == status
+    assert reason in said

@@ -1,0 +1,226 @@
+"""The master and its runners: starting, ending, dying, and who survives whom.  Real processes, signals and kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from switchboard.board import State
+from switchboard.masterlock import master_alive
+from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
+
+
+def test_a_stop_lets_the_message_at_work_be_finished(site: Installation) -> None:
+    site.configure({'in': {}})
+    master = site.start()
+    site.put('in', 'wait')
+    site.told.wait_for('begin in .* wait')
+    site.put('in', 'next')
+    master.terminate()
+    site.log.wait_for('stopping')
+    assert site.record('in').state is State.STOPPING
+    site.open_gate()
+    site.told.wait_for('end in .* wait')
+    site.told.wait_for('cleanup')
+    assert master.wait(PATIENCE_S) == 0
+    assert site.record('in').state is State.EXITED
+    assert not site.told.said('next')
+    assert site.count('in') == 1
+    assert not master_alive(site.spool_directory)
+    assert not (site.run / 'master.pid').exists()
+    assert not (site.run / 'control').exists()
+
+
+def test_who_does_not_stop_in_time_is_killed_with_all_that_it_started(site: Installation) -> None:
+    site.configure({'in': {'stop_timeout': '100ms'}})
+    master = site.start()
+    site.put('in', 'stubborn')
+    program = int(site.told.wait_for(r'program (\d+)')[1])
+    master.terminate()
+    assert master.wait(PATIENCE_S) == 0
+    assert ends(program)
+    assert site.count('in') == 1
+
+
+def test_a_second_interrupt_does_not_wait(site: Installation) -> None:
+    site.configure({'in': {'stop_timeout': '1h'}})
+    master = site.start()
+    site.put('in', 'stubborn')
+    program = int(site.told.wait_for(r'program (\d+)')[1])
+    master.send_signal(signal.SIGINT)
+    site.log.wait_for('told to stop')
+    master.send_signal(signal.SIGINT)
+    assert master.wait(PATIENCE_S) == 0
+    assert ends(program)
+
+
+def test_kill_9_of_the_master_ends_all_runners_within_two_seconds(site: Installation) -> None:
+    # Mailman leaves them alive, and the next start then needs --force.
+    site.configure({'idle': {'instances': 4}, 'one': {}, 'two': {}})
+    master = site.start()
+    site.put('one', 'stubborn')
+    program = int(site.told.wait_for(r'program (\d+)')[1])
+    site.put('two', 'c code')
+    site.told.wait_for('in c')
+    pids = [*site.pids().values(), program]
+    kill(master.pid)
+    give_up_s = time.monotonic() + 2
+    for pid in pids:
+        assert ends(pid, max(0, give_up_s - time.monotonic()))
+    assert not master_alive(site.spool_directory)
+
+
+def test_after_kill_9_of_the_master_a_new_start_needs_no_force(site: Installation) -> None:
+    site.configure({'in': {}})
+    master = site.start()
+    pid = site.pids()['in 1/1']
+    kill(master.pid)
+    master.wait(PATIENCE_S)
+    assert (site.run / 'master.pid').exists()
+    # Whatever the pid file says, only the lock counts.
+    (site.run / 'master.pid').write_text(f'{os.getpid()}\n')
+    site.start()
+    assert site.pids()['in 1/1'] != pid
+    site.put('in', 'hello')
+    site.told.wait_for('end in .* hello')
+
+
+def test_a_second_master_is_refused_and_names_the_first(site: Installation) -> None:
+    site.configure({'in': {}})
+    first = site.start()
+    second = site.start(ready=False)
+    assert second.wait(PATIENCE_S) == os.EX_TEMPFAIL
+    assert site.log.wait_for('already running')[0]
+    assert site.log.said(f'pid {first.pid}')
+    assert first.poll() is None
+
+
+def test_asking_whether_a_master_lives_never_keeps_one_from_starting(site: Installation) -> None:
+    site.configure({})
+    site.run.mkdir(parents=True)
+    (site.run / 'master.lock').touch()
+    code = (
+        'import sys; from switchboard.masterlock import master_alive\nwhile True: master_alive(sys.argv[1])'
+    )
+    asker = subprocess.Popen([sys.executable, '-c', code, str(site.spool_directory)])
+    try:
+        for _ in range(5):
+            site.start()
+            assert site.stop() == 0
+    finally:
+        asker.kill()
+        asker.wait()
+
+
+def test_kill_9_of_a_runner_loses_nothing_and_it_is_back(site: Installation) -> None:
+    site.configure({'in': {'restart': '50ms..50ms'}})
+    site.start()
+    site.put('in', 'wait')
+    pid = int(site.told.wait_for(r'begin in (\d+) wait')[1])
+    kill(pid)
+    site.log.wait_for('ended .*how="killed by SIGKILL"')
+    site.log.wait_for('running')
+    site.told.wait_for('begin in .* wait')
+    site.open_gate()
+    site.told.wait_for('end in .* wait')
+    record = site.record('in')
+    assert record.restarts == 1
+    assert record.pid not in (0, pid)
+
+
+def test_a_runner_that_somebody_terminates_is_back_at_once(site: Installation) -> None:
+    # Mailman never restarts it.
+    site.configure({'in': {'restart': '1h..1h', 'healthy_after': '2h'}})
+    site.start()
+    for _ in range(2):
+        os.kill(site.pids()['in 1/1'], signal.SIGTERM)
+        site.log.wait_for('ended .*status 0')
+        site.log.wait_for('running')
+
+
+def test_the_programs_of_a_killed_runner_go_with_it(site: Installation) -> None:
+    site.configure({'in': {'restart': '1h..1h'}})
+    site.start()
+    site.put('in', 'program')
+    program = int(site.told.wait_for(r'program (\d+)')[1])
+    kill(site.pids()['in 1/1'])
+    assert ends(program)
+
+
+def test_a_runner_that_keeps_dying_waits_longer_each_time_and_is_given_up_with_a_reason(
+    site: Installation,
+) -> None:
+    # Mailman restarts ten times without a delay and then says one line.
+    site.configure(
+        {'bad': {'class': 'jobs:Crash', 'queue': 'x', 'restart': '10ms..40ms', 'max_restarts': 3}, 'in': {}}
+    )
+    site.start()
+    site.log.wait_for('gave up')
+    record = site.record('bad')
+    assert record.state is State.FATAL
+    assert record.reason == 'ended 4 times within 600 s, gave up: killed by SIGKILL'
+    assert len([line for line in site.told.seen if line.startswith('crash')]) in (0, 4)
+    site.put('in', 'hello')
+    site.told.wait_for('end in .* hello')
+    assert site.record('in').restarts == 0
+    assert site.stop() == os.EX_UNAVAILABLE
+
+
+def test_a_runner_that_died_shows_when_it_will_be_started_again(site: Installation) -> None:
+    site.configure({'bad': {'class': 'jobs:Crash', 'queue': 'x', 'restart': '1h..1h'}})
+    site.start()
+    record = site.record('bad')
+    assert (record.state, record.pid, record.reason) == (State.BACKOFF, 0, 'killed by SIGKILL')
+    assert record.next_restart_ns - record.started_ns > 3000e9
+    assert site.stop() == 0
+    assert site.record('bad').state is State.EXITED
+
+
+@pytest.mark.parametrize(
+    ('class_path', 'reason'),
+    [
+        ('nowhere:Job', "cannot import nowhere:Job: ModuleNotFoundError: No module named 'nowhere'"),
+        ('jobs:Nobody', "cannot import jobs:Nobody: AttributeError: module 'jobs' has no attribute 'Nobody'"),
+        ('jobs:tell', 'jobs:tell is not a Runner'),
+    ],
+)
+def test_a_class_that_cannot_be_had_is_fatal_at_once_and_its_siblings_go_on(
+    site: Installation, class_path: str, reason: str
+) -> None:
+    site.configure({'bad': {'class': class_path, 'queue': 'x'}, 'in': {}})
+    site.start()
+    record = site.record('bad')
+    assert (record.state, record.restarts) == (State.FATAL, 0)
+    assert record.reason == f'[runner.bad] class: {reason}'
+    site.put('in', 'hello')
+    site.told.wait_for('end in .* hello')
+    assert site.stop() == os.EX_UNAVAILABLE
+
+
+def test_runner_classes_are_found_where_the_configuration_says(site: Installation) -> None:
+    (site.home / 'lib').mkdir()
+    (site.home / 'lib' / 'elsewhere.py').write_text(
+        'from switchboard import Runner\nclass Job(Runner): pass\n'
+    )
+    site.configure({'in': {'class': 'elsewhere:Job'}}, python_path='lib')
+    site.start()
+    assert site.record('in').state is State.RUNNING
+
+
+def test_a_configuration_with_a_mistake_is_refused_with_its_place(site: Installation) -> None:
+    site.configure({'in': {'instances': 'many'}})
+    master = site.start(ready=False)
+    assert master.wait(PATIENCE_S) == os.EX_CONFIG
+    site.log.wait_for(r'switchboard.cfg:\d+ \[runner.in\] instances: ')
+
+
+def test_a_master_without_runners_waits_to_be_told_what_to_do(site: Installation) -> None:
+    site.configure({})
+    site.start()
+    assert site.ask('status') == {'ok': True, 'errors': [], 'under_way': []}
+    assert site.stop() == 0

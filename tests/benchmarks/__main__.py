@@ -1,0 +1,194 @@
+"""``bin/bench``: measure, keep the results as JSON, and make the page and the charts of them.
+
+See ``bin/bench --help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import backlog, cases, footprint, machine, parallel, profiles, syscalls, wakeup
+from .cases import FULL, QUICK, Effort
+from .pairs import ROOT, ContenderError, Figure
+
+PAGE = ROOT / 'docs' / 'reference' / 'benchmarks.md'
+RESULTS = ROOT / 'docs' / 'reference' / 'benchmarks' / 'results.json'
+
+
+def tell(text: str) -> None:
+    """Say on standard error what is being done."""
+    print(f'{time.strftime("%H:%M:%S")} {text}', file=sys.stderr, flush=True)
+
+
+@dataclass
+class Run:
+    """One run of the benchmark: where it works, how hard, and what it has found."""
+
+    place: Path
+    effort: Effort
+    before: str
+    results: dict[str, Any]
+
+    def keep(self, group: str, figures: Iterator[Figure] | list[Figure], facts: Any = None) -> None:
+        """Add a group to the results.
+
+        :param facts: what is no figure; read after the last figure was made.
+        """
+        made = [each.as_dict() for each in figures]
+        self.results[group] = {'figures': made, 'facts': facts, 'quick': self.effort is not FULL}
+
+    def meetings(self, groups: set[str]) -> None:
+        """All cases with all peers."""
+        figures: dict[str, list[Figure]] = {group: [] for group in groups}
+        for group, figure in cases.meet_all(self.place, groups, self.effort, tell):
+            figures[group].append(figure)
+        for group, found in figures.items():
+            self.keep(group, found)
+
+    def own(self) -> None:
+        """Our pipeline in our life cycles, and what more processes bring us."""
+        self.keep('own', cases.own_life_cycles(self.place, self.effort))
+
+    def parallel(self) -> None:
+        """Several producers and consumers."""
+        self.keep('parallel', parallel.run(self.place, self.effort, tell))
+        self.keep('speed-up', parallel.own_speed_up(self.place, self.effort))
+
+    def backlog(self) -> None:
+        """The others with a backlog."""
+        self.keep('backlog', backlog.peers(self.place, self.effort, tell))
+
+    def depth(self) -> None:
+        """Us with up to a million waiting."""
+        facts: dict[str, Any] = {}
+        self.keep('depth', backlog.depths(self.place, self.effort, tell, facts), facts)
+
+    def syscalls(self) -> None:
+        """System calls a message."""
+        count = 300 if self.effort is FULL else 100
+        self.keep('syscalls', [], list(syscalls.run(self.place, count, tell, self.before)))
+
+    def wakeup(self) -> None:
+        """From the rename to ``dispose``."""
+        tell('wake-up')
+        self.keep('wakeup', [], wakeup.run(self.place, 500 if self.effort is FULL else 100))
+
+    def footprint(self) -> None:
+        """Memory and time of a master and 16 runners."""
+        tell('footprint')
+        self.keep('footprint', [], footprint.run(self.place, self.effort.pairs))
+
+    def start(self) -> None:
+        """Time of ``bin/drop``."""
+        tell('bin/drop')
+        self.keep('start', footprint.drop(self.place, 60 if self.effort is FULL else 20))
+
+    def profile(self) -> None:
+        """Where the time goes."""
+        seconds = 4 if self.effort is FULL else 2
+        self.keep('profile', [], profiles.run(self.place, seconds, tell, self.before))
+
+    def compare(self) -> None:
+        """An older checkout and this one."""
+        if self.before:
+            tell('before and after')
+            self.keep('before', cases.before_after(self.place, self.before, self.effort))
+
+
+MEETINGS = ('cycle', 'pingpong', 'pipeline', 'fan-out')
+ALONE: dict[str, Callable[[Run], None]] = {
+    'own': Run.own,
+    'wakeup': Run.wakeup,
+    'footprint': Run.footprint,
+    'start': Run.start,
+    'syscalls': Run.syscalls,
+    'parallel': Run.parallel,
+    'backlog': Run.backlog,
+    'profile': Run.profile,
+    'before': Run.compare,
+    'depth': Run.depth,
+}
+GROUPS = (*MEETINGS, *ALONE)
+
+
+def arguments() -> argparse.Namespace:
+    """:return: what the command line asks for."""
+    parser = argparse.ArgumentParser(prog='bin/bench', description=__doc__.partition('\n')[0])
+    parser.add_argument(
+        '--quick', action='store_true', help='a few minutes: fewer and shorter turns, less depth'
+    )
+    parser.add_argument(
+        '--only',
+        metavar='NAME',
+        action='append',
+        choices=GROUPS,
+        help=f'one of: {", ".join(GROUPS)}; may be repeated',
+    )
+    parser.add_argument(
+        '--place',
+        metavar='DIRECTORY',
+        type=Path,
+        default=Path('/var/tmp'),
+        help='where to work: on the disk to be measured (default: %(default)s)',
+    )
+    parser.add_argument('--before', metavar='DIRECTORY', default='', help='an older checkout to compare with')
+    parser.add_argument('--results', metavar='FILE', type=Path, default=RESULTS, help='default: %(default)s')
+    parser.add_argument('--page', metavar='FILE', type=Path, default=PAGE, help='default: %(default)s')
+    parser.add_argument('--no-page', action='store_true', help='leave the page and the charts as they are')
+    parser.add_argument('--page-only', action='store_true', help='measure nothing, write the page anew')
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Run what is asked for and keep the results; those of groups that are not run stay as they are."""
+    wanted = set(options.only or GROUPS)
+    partial = options.only is not None and options.results.exists()
+    results = json.loads(options.results.read_text()) if partial else {}
+    place = Path(tempfile.mkdtemp(prefix='switchboard-bench.', dir=options.place))
+    begun_s = time.monotonic()
+    try:
+        results['machine'] = machine.describe(place)
+        before = str(Path(options.before).resolve()) if options.before else ''
+        run = Run(place, QUICK if options.quick else FULL, before, results)
+        if wanted & set(MEETINGS):
+            run.meetings(wanted & set(MEETINGS))
+        for name, work in ALONE.items():
+            if name in wanted:
+                try:
+                    work(run)
+                except ContenderError as error:
+                    tell(f'left out: {name}: {error}')
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    results['minutes'] = round((time.monotonic() - begun_s) / 60, 1)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    # One line a group: the file is read by programs, and its changes by people.
+    lines = [f'{json.dumps(key)}: {json.dumps(value)}' for key, value in sorted(results.items())]
+    options.results.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
+    tell(f'{options.results} written after {results["minutes"]} minutes')
+
+
+def main() -> int:
+    """:return: the exit status."""
+    options = arguments()
+    if not options.page_only:
+        measure(options)
+    if not options.no_page:
+        from . import page
+
+        page.write(json.loads(options.results.read_text()), options.page)
+        tell(f'{options.page} written')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Who meets whom, and what for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .contender import ENTRANTS, Entrant
+from .messages import TITLES
+from .pairs import ContenderError, Figure, Round, Worker, alternate, figure, workers
+from .servers import ServerError
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much time a run takes.
+
+    :param pairs: turns of each side that count.
+    :param min_s: the least that a turn lasts.
+    :param depths: numbers of waiting messages, in ascending order.
+    """
+
+    pairs: int
+    min_s: float
+    depths: tuple[int, ...]
+
+
+FULL = Effort(5, 0.2, (1000, 10_000, 100_000, 1_000_000))
+QUICK = Effort(3, 0.1, (1000, 10_000))
+# For tests of the benchmark itself.
+TINY = Effort(1, 0.0, (10, 20))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to do, with each peer.
+
+    :param group: the table it belongs to.
+    :param count: messages, for those that write lazily; those that sync get fewer.
+    """
+
+    group: str
+    name: str
+    workload: str
+    kind: str
+    count: int
+    # Only for those whose names start so; nothing means everybody.
+    peers: tuple[str, ...] = ()
+    # Turns last this many times longer.
+    longer: int = 1
+    not_for: tuple[str, ...] = ()
+
+    def suits(self, entrant: Entrant) -> bool:
+        """:return: whether that peer does this."""
+        if entrant.is_native and self.workload not in ('fill', 'pingpong'):
+            return False
+        name = entrant.name
+        return (not self.peers or name.startswith(self.peers)) and not name.startswith(self.not_for or ' ')
+
+
+_MAIL_PEERS = ('mailman', 'floor')
+# Those that create and delete a file for each message: the file system makes them pay more the longer they do it.
+_FILE_PEERS = ('mailman', 'dirq', 'filestore', 'kombu-fs', 'huey-file', 'floor')
+SUSTAINED = f'{TITLES["bytes"]}, sustained'
+CASES = (
+    Case('cycle', TITLES['bytes'], 'fill', 'bytes', 500),
+    Case('cycle', SUSTAINED, 'fill', 'bytes', 500, peers=_FILE_PEERS, longer=10),
+    Case('cycle', TITLES['json'], 'fill', 'json', 500, not_for=('floor',)),
+    Case('cycle', TITLES['mail'], 'fill', 'mail', 500),
+    Case('cycle', TITLES['mail-again'], 'again', 'mail-again', 500, peers=_MAIL_PEERS),
+    Case('cycle', TITLES['mail-read'], 'fill-and-read', 'mail-read', 500, peers=_MAIL_PEERS),
+    Case('cycle', TITLES['large'], 'fill', 'large', 50),
+    Case('pingpong', 'one at a time', 'pingpong', 'bytes', 100),
+    Case('pipeline', 'three stages', 'pipeline', 'bytes', 500),
+    Case('fan-out', 'one into ten', 'fan-out', 'bytes', 50),
+)
+# Those that sync are slower by an order of magnitude; batches of 100 must still be full.
+FULL_SHARE = 2.5
+
+PEERS = [name for name in ENTRANTS if not name.startswith('ours')]
+
+
+def _sides(peer: str) -> tuple[str, ...]:
+    """:return: who of us meets a peer: with the same durability, and if that is full, also in batches."""
+    if peer == 'floor-full':
+        return ('ours-full',)
+    if peer == 'floor-batch':
+        return ('ours-batch',)
+    return ('ours',) if ENTRANTS[peer].durability == 'lazy' else ('ours-full', 'ours-batch')
+
+
+def meet(place: Path, peer: str, cases: list[Case], effort: Effort) -> Iterator[tuple[str, Figure]]:
+    """Let us and one peer go through all cases.
+
+    :return: groups and figures.
+    :raises ContenderError: a library or a server is not there, or fails.
+    """
+    ours = _sides(peer)
+    entrant = ENTRANTS[peer]
+    with workers(place, *((name, {}) for name in ours), (peer, {})) as started:
+        for case in cases:
+            count = int(case.count / FULL_SHARE) if entrant.durability == 'full' else case.count
+            if effort is TINY:
+                count = 2
+            rounds = alternate(
+                place, [_turn(worker, case, count, effort) for worker in started], effort.pairs
+            )
+            for number, name in enumerate(ours):
+                yield case.group, figure(case.name, name, peer, rounds, (number, len(ours)), count=count)
+
+
+def _turn(worker: Worker, case: Case, count: int, effort: Effort) -> Callable[[], tuple[float, int]]:
+    return lambda: worker.turn(case.workload, case.kind, count, effort.min_s * case.longer)
+
+
+def meet_all(
+    place: Path, groups: set[str], effort: Effort, tell: Callable[[str], None]
+) -> Iterator[tuple[str, Figure]]:
+    """Meet everybody who is there; say who is not."""
+    for peer in PEERS:
+        cases = [each for each in CASES if each.group in groups and each.suits(ENTRANTS[peer])]
+        if not cases:
+            continue
+        tell(f'{ENTRANTS[peer].title}: {", ".join(dict.fromkeys(each.group for each in cases))}')
+        try:
+            yield from meet(place, peer, cases, effort)
+        except (ContenderError, ServerError) as error:
+            tell(f'left out: {error}')
+
+
+def own_life_cycles(place: Path, effort: Effort) -> Iterator[Figure]:
+    """What a pipeline of ours costs in life cycles of ours: by emitting, and by forwarding unchanged."""
+    for case, options in (('pipeline, emitted', {}), ('pipeline, forwarded', {'forward': 'yes'})):
+        with workers(place, ('ours', {}), ('ours', options)) as (plain, piped):
+            count = 2 if effort is TINY else 1000
+            rounds: list[Round] = alternate(
+                place,
+                [
+                    lambda plain=plain, count=count: plain.turn('fill', 'bytes', count, effort.min_s),
+                    lambda piped=piped, count=count: piped.turn('pipeline', 'bytes', count, effort.min_s),
+                ],
+                effort.pairs,
+            )
+            yield figure(case, 'ours', 'ours', rounds, count=count)
+
+
+def before_after(place: Path, source: str, effort: Effort) -> Iterator[Figure]:
+    """Meet an older checkout of this project."""
+    chosen = [case for case in CASES if case.kind != 'mail-read']
+    for name in ('ours', 'ours-full', 'ours-batch'):
+        with workers(place, (name, {}), (name, {'source': source})) as started:
+            for case in chosen:
+                count = case.count if name == 'ours' else int(case.count / FULL_SHARE)
+                count = 2 if effort is TINY else count
+                turns = [_turn(worker, case, count, effort) for worker in started]
+                yield figure(
+                    f'{case.group}: {case.name}',
+                    name,
+                    name,
+                    alternate(place, turns, effort.pairs),
+                    count=count,
+                )

@@ -1,0 +1,111 @@
+"""How long an operator waits, and how much memory it takes, when very much is queued.
+
+Each look is taken by a process of its own, so that its memory is its own: ``python -m tests.benchmarks.depth SPOOL`` starts
+them and prints what they say as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+QUEUE = 'in'
+
+
+def _nothing(_directory: str) -> object:
+    from switchboard import Spool
+
+    return Spool
+
+
+def _take(directory: str) -> object:
+    """The first message out of a queue that nobody has listed yet."""
+    from switchboard import Spool
+
+    board = Spool(directory, durability='lazy')[QUEUE]
+    taken = board.take()
+    assert taken is not None
+    return board.release(taken.filebase)
+
+
+def _recover(directory: str) -> object:
+    from switchboard import Spool
+
+    return Spool(directory, durability='lazy')[QUEUE].recover_backup_files()
+
+
+def _list(directory: str) -> object:
+    """All names, as a list: what a program gets that asks for it."""
+    from switchboard import Spool
+
+    return len(Spool(directory, durability='lazy')[QUEUE].get_files())
+
+
+LOOKS: dict[str, Callable[[str], object]] = {
+    'import': _nothing,
+    'first message': _take,
+    'recovery': _recover,
+    'get_files': _list,
+}
+COMMANDS = {
+    'status': ['status'],
+    'queues': ['queues'],
+    'ls': ['ls', QUEUE, '--limit', '20'],
+}
+
+
+def _one(look: str, directory: str) -> None:
+    begun_s = time.perf_counter()
+    LOOKS[look](directory)
+    took_s = time.perf_counter() - begun_s
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({'seconds': round(took_s, 3), 'peak_mb': round(peak_bytes / 1e6, 1)}))
+
+
+def _command(words: list[str], directory: str) -> dict[str, Any] | None:
+    """Run one of the program's verbs; None if there is none of that name or it does not suit."""
+    config = Path(directory).parent / 'depth.cfg'
+    config.write_text(
+        f'[switchboard]\nspool = {directory}\ndurability = lazy\n[queue.{QUEUE}]\nexternal = yes\n'
+    )
+    code = 'from switchboard.cli import main; main()'
+    begun_s = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    done = subprocess.run(
+        [sys.executable, '-c', code, '-C', str(config), *words], capture_output=True, text=True, check=False
+    )
+    took_s = time.perf_counter() - begun_s
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    if 'Error' in done.stderr or 'No such' in done.stderr:
+        return None
+    # The greatest of all children so far: it says something only when it has grown.
+    return {'seconds': round(took_s, 3), 'peak_mb': round(max(peak, before) * 1024 / 1e6, 1)}
+
+
+def main(directory: str) -> None:
+    """Take all looks and print what they say."""
+    facts: dict[str, Any] = {}
+    for name, words in COMMANDS.items():
+        facts[name] = _command(words, directory)
+    for look in LOOKS:
+        done = subprocess.run(
+            [sys.executable, '-m', f'{__package__}.depth', directory, look],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        facts[look] = json.loads(done.stdout)
+    print(json.dumps(facts))
+
+
+if __name__ == '__main__':
+    if len(sys.argv) > 2:
+        _one(sys.argv[2], sys.argv[1])
+    else:
+        main(sys.argv[1])

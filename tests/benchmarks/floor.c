@@ -1,0 +1,226 @@
+/* The least that a message's life can cost: the system calls of this project's life cycle, from C, and nothing else.
+ *
+ * What is left out: packing, checksums, metadata, ordering by priority, limits, error handling.  What is kept: each call on
+ * the way of a message, in the same order, on files of the same size with names of the same length, with the same
+ * recycling of finished files.  docs/explanation/states.md tells what each call is for.
+ *
+ *     floor DIRECTORY lazy|full|batch
+ *
+ * Commands and answers are those of worker.py; instead of a kind it reads the number of bytes of a file:
+ *
+ *     fill 1103 500 0.2   ->   0.0231 1500
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { NAME_BYTES = 80, POOL = 64, BATCH = 100, MAX_MESSAGE = 1 << 20 };
+
+struct draft {
+    int fd;
+    char name[NAME_BYTES];
+};
+
+static int in_fd, spare_fd, full, batch;
+static struct draft pool[POOL];
+static int pooled;
+static char (*seen)[NAME_BYTES], (*due)[NAME_BYTES];
+static size_t seen_count, seen_room, due_count, due_room, due_next;
+static unsigned long names;
+static char message[MAX_MESSAGE], buffer[MAX_MESSAGE];
+
+static void must(int succeeded, const char *what)
+{
+    if (!succeeded) {
+        printf("failed %s: %s\n", what, strerror(errno));
+        exit(1);
+    }
+}
+
+static double now_s(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec + now.tv_nsec / 1e9;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+static size_t list(int directory, char (**names_out)[NAME_BYTES], size_t *room, const char *suffix)
+{
+    size_t count = 0;
+    int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *stream = fdopendir(fd);
+    must(stream != NULL, "list");
+    for (struct dirent *entry; (entry = readdir(stream));) {
+        size_t length = strlen(entry->d_name), cut = strlen(suffix);
+        if (entry->d_name[0] == '.' || length < cut || strcmp(entry->d_name + length - cut, suffix))
+            continue;
+        if (count == *room) {
+            *room = *room ? *room * 2 : 1024;
+            *names_out = realloc(*names_out, *room * NAME_BYTES);
+            must(*names_out != NULL, "memory");
+        }
+        memcpy((*names_out)[count], entry->d_name, length + 1);
+        (*names_out)[count++][length - cut] = 0;
+    }
+    closedir(stream);
+    qsort(*names_out, count, NAME_BYTES, ascending);
+    return count;
+}
+
+/* Open, lock, and make sure that the name still leads to the locked file. */
+static int open_locked(int directory, const char *name, struct stat *status)
+{
+    struct stat named;
+    int fd = openat(directory, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, status) == 0 &&
+        fstatat(directory, name, &named, AT_SYMLINK_NOFOLLOW) == 0 && named.st_ino == status->st_ino)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+static struct draft take_draft(void)
+{
+    struct draft draft;
+    struct stat status;
+    if (pooled) {
+        draft = pool[--pooled];
+        must(fstat(draft.fd, &status) == 0, "fstat");
+        return draft;
+    }
+    if (seen_count == 0)
+        seen_count = list(spare_fd, &seen, &seen_room, "");
+    while (seen_count) {
+        memcpy(draft.name, seen[--seen_count], NAME_BYTES);
+        draft.fd = open_locked(spare_fd, draft.name, &status);
+        if (draft.fd >= 0)
+            return draft;
+    }
+    snprintf(draft.name, NAME_BYTES, "00000000%032lx", ++names);
+    draft.fd = openat(spare_fd, draft.name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0660);
+    must(draft.fd >= 0 && flock(draft.fd, LOCK_EX | LOCK_NB) == 0, "create");
+    must(fstat(draft.fd, &status) == 0 && fchmod(draft.fd, 0660) == 0, "fchmod");
+    return draft;
+}
+
+static void put(size_t size, int count)
+{
+    struct draft drafts[BATCH];
+    char name[NAME_BYTES];
+    struct timespec when;
+    for (int n = 0; n < count; n++) {
+        drafts[n] = take_draft();
+        must(pwrite(drafts[n].fd, message, size, 0) == (ssize_t)size, "pwrite");
+    }
+    if (full)
+        for (int n = 0; n < count; n++)
+            must(fdatasync(drafts[n].fd) == 0, "fdatasync");
+    for (int n = 0; n < count; n++) {
+        clock_gettime(CLOCK_REALTIME, &when);
+        snprintf(name, NAME_BYTES, "%010ld.%09ld+%08lx%032lx.pck", when.tv_sec, when.tv_nsec, names, names);
+        names++;
+        must(renameat(spare_fd, drafts[n].name, in_fd, name) == 0, "publish");
+    }
+    if (full)
+        must(fsync(in_fd) == 0, "fsync");
+    for (int n = 0; n < count; n++) {
+        flock(drafts[n].fd, LOCK_UN);
+        close(drafts[n].fd);
+    }
+}
+
+static void take(void)
+{
+    char ready[NAME_BYTES + 4], claimed[NAME_BYTES + 4];
+    struct stat status;
+    struct draft draft;
+    if (due_next == due_count) {
+        due_count = list(in_fd, &due, &due_room, ".pck");
+        due_next = 0;
+    }
+    must(due_next < due_count, "nothing there");
+    snprintf(ready, sizeof ready, "%s.pck", due[due_next]);
+    snprintf(claimed, sizeof claimed, "%s.bak", due[due_next]);
+    due_next++;
+    draft.fd = open_locked(in_fd, ready, &status);
+    must(draft.fd >= 0, "claim");
+    must(renameat(in_fd, ready, in_fd, claimed) == 0, "rename to .bak");
+    must(pread(draft.fd, buffer, status.st_size, 0) == status.st_size, "pread");
+    must(renameat(in_fd, claimed, spare_fd, claimed) == 0, "finish");
+    if (pooled < POOL) {
+        snprintf(draft.name, NAME_BYTES, "%.75s", claimed);
+        pool[pooled++] = draft;
+        return;
+    }
+    flock(draft.fd, LOCK_UN);
+    close(draft.fd);
+}
+
+static void fill(size_t size, int count)
+{
+    for (int done = 0; done < count; done += batch)
+        put(size, count - done < batch ? count - done : batch);
+    for (int done = 0; done < count; done++)
+        take();
+}
+
+static void pingpong(size_t size, int count)
+{
+    for (int done = 0; done < count; done++) {
+        put(size, 1);
+        take();
+    }
+}
+
+static int open_directory(const char *root, const char *name)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", root, name);
+    mkdir(path, 0770);
+    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+int main(int argc, char **argv)
+{
+    char workload[32];
+    size_t size;
+    int count;
+    double least_s;
+    must(argc == 3, "floor DIRECTORY lazy|full|batch");
+    full = strcmp(argv[2], "lazy") != 0;
+    batch = strcmp(argv[2], "batch") ? 1 : BATCH;
+    in_fd = open_directory(argv[1], "in");
+    spare_fd = open_directory(argv[1], ".spare");
+    must(in_fd >= 0 && spare_fd >= 0, argv[1]);
+    memset(message, 'x', sizeof message);
+    puts("ready");
+    fflush(stdout);
+    while (scanf("%31s %zu %d %lf", workload, &size, &count, &least_s) == 4) {
+        double begun_s = now_s(), took_s;
+        long done = 0;
+        must(size <= sizeof message, "size");
+        do {
+            (strcmp(workload, "fill") ? pingpong : fill)(size, count);
+            done += count;
+            took_s = now_s() - begun_s;
+        } while (took_s < least_s);
+        printf("%.9f %ld\n", took_s, done);
+        fflush(stdout);
+    }
+    return 0;
+}

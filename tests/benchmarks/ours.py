@@ -1,0 +1,121 @@
+"""This project, as a program would use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from switchboard import Runner, Spool, Switchboard
+from switchboard.options import RunnerOptions
+
+from .contender import Contender
+
+# What the other workloads call their queues.
+OTHER_QUEUES = ('in', 'first', 'one', 'two', 'three')
+
+
+class _Emit(Runner):
+    """One stage of the pipeline: hands on what it gets, exactly once."""
+
+    target = ''
+
+    def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+        self.emit(self.target, msg, msgdata)
+
+
+class _Forward(_Emit):
+    """The same, for a stage that changes nothing: one rename."""
+
+    def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+        self.forward(self.target)
+
+
+class Ours(Contender):
+    """A spool.
+
+    :param batch: messages that share one flush.
+    :param forward: hand on by :meth:`Runner.forward` in the pipeline.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        durability: str = 'lazy',
+        batch: int = 1,
+        forward: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(directory, **options)
+        self.spool = Spool(directory / 'spool', durability=durability)  # type: ignore[arg-type]
+        self.durability = durability
+        self.batch = batch
+        self.forward = forward
+        self._fans = False
+        self._boards: dict[str, Switchboard] = {}
+        self._stages: dict[tuple[str, str], _Emit] = {}
+        self._taken = ''
+
+    def board(self, queue: str) -> Switchboard:
+        """:return: this process's slice of a queue."""
+        board = self._boards.get(queue)
+        if board is None:
+            board = self._boards[queue] = self.spool.board(queue, self.slice, self.numslices)
+        return board
+
+    def put(self, queue: str, msg: Any) -> None:
+        self.board(queue).enqueue(msg)
+
+    def put_many(self, queue: str, messages: Iterable[Any]) -> None:
+        board = self.board(queue)
+        if self.batch == 1:
+            for msg in messages:
+                board.enqueue(msg)
+            return
+        rest = iter(messages)
+        while some := list(islice(rest, self.batch)):
+            board.enqueue_many(some)
+
+    def take(self, queue: str) -> Any:
+        taken = self.board(queue).take()
+        if taken is None:
+            return None
+        self._taken = taken.filebase
+        return taken.msg
+
+    def done(self, queue: str) -> None:
+        self.board(queue).finish(self._taken)
+
+    def move(self, source: str, target: str) -> int:
+        """By a runner, with all that a runner does for each message."""
+        stage = self._stages.get((source, target))
+        if stage is None:
+            options = RunnerOptions(source, '', queue=source, batch_size=self.batch)
+            stage = (_Forward if self.forward else _Emit)(self.spool, options)
+            stage.target = target
+            self._stages[source, target] = stage
+        stage.run(until_empty=True)
+        return 0
+
+    def fan_out(self, queues: list[str], msg: Any) -> None:
+        """By a fanout exchange, in one transaction."""
+        if not self._fans:
+            # One spool for both ends, or they would not share their spares.
+            self.spool = Spool.from_config(self._fan_config(queues))
+            self._boards.clear()
+            self._stages.clear()
+            self._fans = True
+        self.spool.publish(msg, exchange='fan', routing_key='all')
+
+    def _fan_config(self, queues: list[str]) -> Path:
+        path = self.directory / 'fan.cfg'
+        exchange = self.directory / 'fan-exchange.cfg'
+        bindings = ''.join(f'    -> {queue}\n' for queue in queues)
+        exchange.write_text(f'[exchange.fan]\ntype = fanout\nbindings =\n{bindings}')
+        lines = ['[switchboard]', f'spool = {self.spool.directory}', f'durability = {self.durability}']
+        lines += [f'exchange_file = {exchange}']
+        lines += [f'[queue.{queue}]\nexternal = yes' for queue in (*queues, *OTHER_QUEUES)]
+        path.write_text('\n'.join(lines) + '\n')
+        return path

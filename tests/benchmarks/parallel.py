@@ -1,0 +1,109 @@
+"""One and two producers with one and two consumers, all at work at once on one queue, each a process."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from .cases import TINY, Effort
+from .contender import ENTRANTS
+from .pairs import ContenderError, Figure, Worker, alternate, figure
+from .servers import ServerError, server
+
+SHAPES = ((1, 1), (2, 1), (1, 2), (2, 2))
+PEERS = ('mailman-nosync', 'dirq', 'litequeue', 'huey-file', 'redis', 'rabbitmq')
+COUNT = 2000
+
+
+class Crew:
+    """The processes of one contender, on one directory: producers, and consumers with a slice each."""
+
+    def __init__(
+        self, name: str, producers: int, consumers: int, directory: Path, environment: dict[str, str]
+    ) -> None:
+        self.directory = directory
+        self._turns = 0
+        self._workers: list[Worker] = []
+        entrant = ENTRANTS[name]
+        try:
+            for _ in range(producers):
+                self._workers.append(Worker(entrant, directory / 'queues', directory, environment))
+            for number in range(consumers):
+                options = {'slice': number, 'numslices': consumers}
+                worker = Worker(entrant, directory / 'queues', directory, environment, **options)
+                self._workers.append(worker)
+        except ContenderError:
+            self.close()
+            raise
+        self._producers = self._workers[:producers]
+        self._consumers = self._workers[producers:]
+
+    def turn(self, count: int) -> tuple[float, int]:
+        """Send `count` messages through.
+
+        :return: seconds a message from the first producer's start to the last consumer's end, and `count`.
+        """
+        self._turns += 1
+        tally = self.directory / f'tally.{self._turns}'
+        for worker in self._consumers:
+            worker.send('consume', tally, count, len(self._consumers))
+        share = count // len(self._producers)
+        for worker in self._producers:
+            worker.send('produce', 'bytes', share, '-')
+        begun_s = min(worker.answer()[0] for worker in self._producers)
+        ended_s = max(worker.answer()[1] for worker in self._consumers)
+        return (ended_s - begun_s) / count, count
+
+    def close(self) -> None:
+        """End the processes."""
+        for worker in self._workers:
+            worker.close()
+
+
+def _crew(stack: ExitStack, place: Path, name: str, producers: int, consumers: int) -> Crew:
+    directory = Path(tempfile.mkdtemp(prefix=f'{name}.', dir=place))
+    stack.callback(shutil.rmtree, directory, ignore_errors=True)
+    (directory / 'queues').mkdir()
+    environment = stack.enter_context(server(ENTRANTS[name].needs, directory / 'server'))
+    crew = Crew(name, producers, consumers, directory, environment)
+    stack.callback(crew.close)
+    return crew
+
+
+def run(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Figure]:
+    """Let us meet each peer that allows several processes, in all shapes."""
+    count = 8 if effort is TINY else COUNT
+    for peer in PEERS:
+        tell(f'{ENTRANTS[peer].title}: several processes')
+        for producers, consumers in SHAPES:
+            case = f'{producers} to {consumers}'
+            try:
+                with ExitStack() as stack:
+                    ours = _crew(stack, place, 'ours', producers, consumers)
+                    theirs = _crew(stack, place, peer, producers, consumers)
+                    rounds = alternate(
+                        place,
+                        [
+                            lambda crew=ours: crew.turn(count),  # type: ignore[misc]
+                            lambda crew=theirs: crew.turn(count),  # type: ignore[misc]
+                        ],
+                        min(effort.pairs, 3),
+                    )
+                    yield figure(case, 'ours', peer, rounds, count=count)
+            except (ContenderError, ServerError) as error:
+                tell(f'left out, {case}: {error}')
+                break
+
+
+def own_speed_up(place: Path, effort: Effort) -> Iterator[Figure]:
+    """What a second consumer and a second producer bring us: one to one against the other shapes."""
+    count = 8 if effort is TINY else COUNT
+    for producers, consumers in SHAPES[1:]:
+        with ExitStack() as stack:
+            single = _crew(stack, place, 'ours', 1, 1)
+            several = _crew(stack, place, 'ours', producers, consumers)
+            rounds = alternate(place, [lambda: single.turn(count), lambda: several.turn(count)], 3)  # noqa: B023
+            yield figure(f'{producers} to {consumers}', 'ours', 'ours', rounds, count=count)

@@ -1,0 +1,134 @@
+"""Each call of each operation fails once: what was there is there, what was promised is kept, nothing is left locked."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard.testing.faults import FaultyDisk, Killed
+from tests.faults.operations import ERRORS, OPERATIONS, Operation
+from tests.faults.world import State, World, observe
+
+# An operation that makes more calls than this goes round in circles.
+MAX_CALLS = 2000
+
+# The quick run: one error of each kind that the code tells apart.
+QUICK = ('EIO', 'ENOSPC', 'EACCES')
+each_operation = pytest.mark.parametrize('operation', OPERATIONS, ids=str)
+each_error = pytest.mark.parametrize(
+    'error', [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ERRORS]
+)
+
+
+class Case:
+    """An operation, struck at one call."""
+
+    def __init__(self, operation: Operation, directory: Path, number: int, fault: dict[str, Any]) -> None:
+        self.operation = operation
+        self.directory = directory / str(number)
+        self.directory.mkdir()
+        self.disk = FaultyDisk(**fault)
+        self.world = World(self.directory, self.disk)
+        operation.prepare(self.world)
+        self.disk.arm(number)
+        self.error: BaseException | None = None
+        self.act()
+
+    def act(self) -> None:
+        self.error = None
+        try:
+            self.operation.act(self.world)
+        except (Killed, *self.operation.errors) as error:
+            self.error = error
+
+    def restart(self) -> State:
+        """:return: what is there after the process is gone and another one has recovered."""
+        self.disk.bury()
+        found = observe(self.world.path)
+        shutil.rmtree(self.directory)
+        return found
+
+    def __str__(self) -> str:
+        return f'{self.operation}, call {self.disk.fail_at} ({self.disk.struck}): {self.error!r}'
+
+
+def cases(operation: Operation, directory: Path, **fault: Any) -> Iterator[Case]:
+    """The operation, struck at its first, second, ... call, until a run meets no fault."""
+    for number in itertools.count(1):
+        case = Case(operation, directory, number, fault)
+        if case.disk.count < number:
+            assert case.error is None
+            assert case.restart() == operation.after
+            assert number > 1, 'an operation that calls nothing proves nothing'
+            return
+        assert number < MAX_CALLS
+        yield case
+
+
+def expected(case: Case) -> list[State]:
+    """What one failed call may leave: all of the operation if it says nothing, nothing of it if it raises."""
+    operation = case.operation
+    return [operation.after if case.error is None else operation.before, *operation.between]
+
+
+@each_error
+@each_operation
+def test_a_call_that_fails_loses_nothing(operation: Operation, error: str, tmp_path: Path) -> None:
+    for case in cases(operation, tmp_path, error=ERRORS[error]):
+        assert case.world.leaks() == [], case
+        assert case.disk.misuse == [], case
+        assert case.restart() in expected(case), case
+
+
+@each_error
+@each_operation
+def test_after_a_failure_the_same_process_can_do_it_again(
+    operation: Operation, error: str, tmp_path: Path
+) -> None:
+    for case in cases(operation, tmp_path, error=ERRORS[error]):
+        if case.error is None or not operation.repeatable:
+            case.restart()
+            continue
+        case.disk.arm(0)
+        first = str(case)
+        case.act()
+        assert case.error is None, first
+        assert case.disk.misuse == [], first
+        assert case.restart() == operation.after, first
+
+
+@pytest.mark.parametrize('error', [0, errno.ENOSPC], ids=['and goes on', 'and then ENOSPC'])
+@each_operation
+def test_a_short_write_or_read_leaves_no_half_message(
+    operation: Operation, error: int, tmp_path: Path
+) -> None:
+    for case in cases(operation, tmp_path, error=error, short=True):
+        assert case.world.leaks() == [], case
+        assert case.disk.misuse == [], case
+        if not error:
+            assert case.error is None, case
+        assert case.restart() in expected(case), case
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('error', [errno.ENOSPC, errno.EROFS, errno.EIO], ids=['ENOSPC', 'EROFS', 'EIO'])
+@each_operation
+def test_a_disk_that_stays_broken_loses_nothing(operation: Operation, error: int, tmp_path: Path) -> None:
+    """Taking back may fail as well here, so what was reported as not stored may arrive: but never in part."""
+    for case in cases(operation, tmp_path, error=error, lasting=True):
+        assert case.world.leaks() == [], case
+        assert case.disk.misuse == [], case
+        assert case.restart() in (operation.before, operation.after, *operation.between), case
+
+
+@each_operation
+def test_a_death_at_any_call_leaves_what_recovery_repairs(operation: Operation, tmp_path: Path) -> None:
+    for case in cases(operation, tmp_path, kill='simulated'):
+        assert isinstance(case.error, Killed)
+        assert case.restart() in (operation.before, operation.after, *operation.between), case

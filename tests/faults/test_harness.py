@@ -1,0 +1,197 @@
+"""The instruments are tested too: a harness that strikes nothing, or forgets nothing, proves nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from switchboard.disk import CREATE_FLAGS, Disk, Folder
+from switchboard.testing.faults import FaultyDisk, Killed
+from switchboard.testing.power import PowerLossDisk
+
+VARIANTS = 200
+
+
+def test_the_nth_call_fails_and_no_other(tmp_path: Path) -> None:
+    disk = FaultyDisk(fail_at=2, error=errno.EDQUOT)
+    fd = disk.open(tmp_path / 'a', os.O_RDWR | os.O_CREAT)
+    with pytest.raises(OSError, match='quota'):
+        disk.pwrite(fd, b'x', 0)
+    assert disk.pwrite(fd, b'x', 0) == 1
+    assert disk.struck == 'pwrite'
+    disk.close(fd)
+
+
+def test_a_close_that_fails_has_closed(tmp_path: Path) -> None:
+    disk = FaultyDisk(fail_at=2)
+    fd = disk.open(tmp_path / 'a', os.O_RDWR | os.O_CREAT)
+    with pytest.raises(OSError, match='error'):
+        disk.close(fd)
+    assert disk.files() == {}
+    with pytest.raises(OSError, match='Bad file descriptor'):
+        os.fstat(fd)
+
+
+def test_closing_twice_is_noticed(tmp_path: Path) -> None:
+    disk = FaultyDisk()
+    fd = disk.open(tmp_path / 'a', os.O_RDWR | os.O_CREAT)
+    disk.close(fd)
+    with pytest.raises(OSError, match='Bad file descriptor'):
+        disk.close(fd)
+    assert disk.misuse == [f'close({fd})']
+
+
+def test_a_short_write_writes_half(tmp_path: Path) -> None:
+    disk = FaultyDisk(fail_at=2, short=True, error=0)
+    fd = disk.open(tmp_path / 'a', os.O_RDWR | os.O_CREAT)
+    disk.write_all(fd, b'abcdef')
+    assert disk.trace == ['open', 'pwrite', 'pwrite']
+    assert (tmp_path / 'a').read_bytes() == b'abcdef'
+    disk.close(fd)
+
+
+def test_the_dead_do_nothing_and_the_kernel_drops_their_locks(tmp_path: Path) -> None:
+    disk = FaultyDisk(kill='simulated')
+    folder = Folder(tmp_path, disk)
+    disk.create_locked('a', folder.fd)
+    disk.arm(1)
+    with pytest.raises(Killed):
+        disk.rename('a', 'b', src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+    with pytest.raises(Killed):
+        disk.unlink('a', dir_fd=folder.fd)
+    assert Disk().open_locked('a', folder._fd) is None
+    disk.bury()
+    opened = Disk().open_locked('a', folder._fd)
+    assert opened is not None
+    os.close(opened[0])
+
+
+class Bench:
+    """A directory on a disk that may lose power, and what was found in it afterwards."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / 'run'
+        self.root.mkdir()
+        (self.root / 'one').mkdir()
+        (self.root / 'two').mkdir()
+        self.directory = directory
+        self.disk = PowerLossDisk()
+        self.disk.adopt(self.root)
+        self.one = Folder(self.root / 'one', self.disk)
+        self.two = Folder(self.root / 'two', self.disk)
+
+    def write(self, name: str, content: bytes) -> int:
+        fd = self.disk.open(name, CREATE_FLAGS, 0o660, dir_fd=self.one.fd)
+        self.disk.write_all(fd, content)
+        return fd
+
+    def move(self, name: str) -> None:
+        self.disk.rename(name, name, src_dir_fd=self.one.fd, dst_dir_fd=self.two.fd)
+
+    def outcomes(self) -> set[tuple[tuple[str, bytes], ...]]:
+        """All that a power cut at the end was seen to leave."""
+        *_, last = self.disk.moments()
+        found = set()
+        for variant in range(VARIANTS):
+            target = self.directory / f'after{variant}'
+            last.restore(self.root, target, variant)
+            files = sorted(path for path in target.rglob('*') if path.is_file())
+            found.add(tuple((str(path.relative_to(target)), path.read_bytes()) for path in files))
+            shutil.rmtree(target)
+        return found
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_what_nobody_synced_may_be_gone_or_there_or_torn(bench: Bench) -> None:
+    os.close(bench.write('a', b'x' * 1000))
+    outcomes = bench.outcomes()
+    assert () in outcomes
+    assert (('one/a', b''),) in outcomes
+    assert (('one/a', b'x' * 1000),) in outcomes
+    assert any(content.strip(b'x') for ((_, content),) in (found for found in outcomes if found))
+
+
+def test_a_synced_file_without_its_directory_may_be_gone_and_is_whole_if_not(bench: Bench) -> None:
+    fd = bench.write('a', b'content')
+    bench.disk.fdatasync(fd)
+    os.close(fd)
+    assert bench.outcomes() == {(), (('one/a', b'content'),)}
+
+
+def test_a_synced_directory_keeps_the_name_and_not_the_content(bench: Bench) -> None:
+    os.close(bench.write('a', b'content'))
+    bench.one.sync()
+    outcomes = bench.outcomes()
+    assert all(found[0][0] == 'one/a' for found in outcomes)
+    assert (('one/a', b''),) in outcomes
+
+
+def test_both_synced_is_kept(bench: Bench) -> None:
+    fd = bench.write('a', b'content')
+    bench.disk.fdatasync(fd)
+    bench.one.sync()
+    os.close(fd)
+    assert bench.outcomes() == {(('one/a', b'content'),)}
+
+
+def test_a_rename_has_happened_or_not(bench: Bench) -> None:
+    bench.disk.fdatasync(bench.write('a', b'content'))
+    bench.one.sync()
+    bench.move('a')
+    assert bench.outcomes() == {(('one/a', b'content'),), (('two/a', b'content'),)}
+
+
+@pytest.mark.parametrize('which', ['one', 'two'])
+def test_a_rename_is_there_when_one_of_its_directories_was_synced(bench: Bench, which: str) -> None:
+    bench.disk.fdatasync(bench.write('a', b'content'))
+    bench.move('a')
+    getattr(bench, which).sync()
+    assert bench.outcomes() == {(('two/a', b'content'),)}
+
+
+def test_renames_of_two_files_may_be_reordered_and_those_of_one_may_not(bench: Bench) -> None:
+    for name in ('a', 'b'):
+        bench.disk.fdatasync(bench.write(name, b''))
+    bench.one.sync()
+    bench.move('a')
+    bench.move('b')
+    names = {tuple(name for name, _ in found) for found in bench.outcomes()}
+    assert names == {('one/a', 'one/b'), ('one/b', 'two/a'), ('one/a', 'two/b'), ('two/a', 'two/b')}
+    bench.disk.rename('b', 'c', src_dir_fd=bench.two.fd, dst_dir_fd=bench.one.fd)
+    bench.two.sync()
+    assert {tuple(name for name, _ in found) for found in bench.outcomes()} == {('one/c', 'two/a')}
+
+
+def test_a_new_directory_that_the_one_above_does_not_know_is_lost_with_all_in_it(bench: Bench) -> None:
+    new = bench.root / 'new'
+    bench.disk.mkdir(new)
+    folder = Folder(new, bench.disk)
+    bench.disk.fdatasync(bench.write('a', b''))
+    bench.disk.rename('a', 'a', src_dir_fd=bench.one.fd, dst_dir_fd=folder.fd)
+    folder.sync()
+    assert bench.outcomes() == {(), (('new/a', b''),)}
+    Folder(bench.root, bench.disk).sync()
+    assert bench.outcomes() == {(('new/a', b''),)}
+
+
+def test_writing_over_a_file_may_leave_old_and_new(bench: Bench) -> None:
+    fd = bench.write('a', b'o' * 64)
+    bench.disk.fdatasync(fd)
+    bench.one.sync()
+    bench.disk.write_all(fd, b'n' * 64)
+    contents = {found[0][1] for found in bench.outcomes()}
+    assert {b'o' * 64, b'n' * 64} <= contents
+    assert any(set(content) == set(b'on') for content in contents)
+
+
+def test_the_same_seed_leaves_the_same(bench: Bench) -> None:
+    os.close(bench.write('a', b'x' * 1000))
+    assert bench.outcomes() == bench.outcomes()

@@ -1,0 +1,143 @@
+"""A dropped file becomes an entry exactly once, whichever call the process dies at, and whichever call fails."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard.config import Config
+from switchboard.disk import Disk
+from switchboard.entry import CLAIMED, PRESERVED, READY
+from switchboard.spool import Spool
+from switchboard.testing.faults import FaultyDisk, Killed
+from switchboard.testing.power import PowerLossDisk
+
+MAIL = b'Subject: %d\n\nbody\n'
+# One operation makes fewer calls than that.
+MAX_CALLS = 1000
+
+
+def make_spool(home: Path, disk: Disk) -> Spool:
+    config = home / 'switchboard.cfg'
+    if not config.exists():
+        config.write_text('[switchboard]\nspool = spool\n[queue.in]\nmaildir = yes\nmax_body = 1K\n')
+    return Spool.from_config(Config.load(config), disk=disk)
+
+
+def drop(home: Path, *, files: int = 2) -> None:
+    """Some mails by both ways, and what cannot be taken."""
+    make_spool(home, Disk())['in']
+    queue = home / 'spool' / 'in'
+    for number in range(files):
+        (queue / 'new' / f'170000000{number}.M1P1.host:2,S').write_bytes(MAIL % number)
+        (queue / f'{number}.eml').write_bytes(MAIL % (number + files))
+    (queue / 'large.eml').write_bytes(b'Subject: large\n\n' + b'x' * 2000)
+
+
+def found(home: Path) -> tuple[list[bytes], list[str], list[str]]:
+    """Restart, recover, take everything.
+
+    :return: the bodies of all messages, sorted, what went to bad, and what is left of the stage.
+    """
+    spool = make_spool(home, Disk())
+    spool.recover()
+    board = spool['in']
+    board.recover_backup_files()
+    bodies = []
+    while (taken := board.take()) is not None:
+        bodies.append(bytes(taken.msg))
+        board.finish(taken.filebase)
+    return sorted(bodies), spool['bad'].get_files(PRESERVED), os.listdir(home / 'spool' / '.stage')
+
+
+def worlds(tmp_path: Path, **fault: Any) -> Iterator[tuple[Path, FaultyDisk]]:
+    """Strike the first, second, ... call of taking everything in, until a run meets no fault."""
+    for number in itertools.count(1):
+        assert number < MAX_CALLS
+        home = tmp_path / str(number)
+        home.mkdir()
+        drop(home)
+        disk = FaultyDisk(**fault)
+        spool = make_spool(home, disk)
+        board = spool['in']
+        letterbox = board._listing.letterbox
+        assert letterbox is not None
+        board.is_draining()
+        disk.arm(number)
+        names = ['0.eml', '1.eml', 'large.eml']
+        try:
+            for _ in range(2):  # the second round meets what the first one left
+                letterbox.take_in(names)
+        except Killed:
+            pass
+        struck = bool(disk.struck)
+        disk.bury()
+        yield home, disk
+        if not struck:
+            return
+
+
+EVERYTHING = sorted(MAIL % number for number in range(4))
+
+
+def test_a_process_that_dies_at_any_call_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) -> None:
+    deaths = 0
+    for home, disk in worlds(tmp_path, kill='simulated'):
+        deaths += 1
+        bodies, bad, staged = found(home)
+        assert bodies == EVERYTHING, f'died at call {disk.fail_at} ({disk.struck})'
+        assert len(bad) == 1, f'died at call {disk.fail_at} ({disk.struck})'
+        assert staged == []
+    assert deaths > 50
+
+
+@pytest.mark.parametrize('error', [errno.EIO, errno.ENOSPC, errno.EACCES])
+def test_any_call_may_fail_once(tmp_path: Path, error: int) -> None:
+    for home, disk in worlds(tmp_path, error=error):
+        bodies, bad, staged = found(home)
+        assert bodies == EVERYTHING, f'call {disk.fail_at} ({disk.struck})'
+        assert len(bad) == 1, f'call {disk.fail_at} ({disk.struck})'
+        assert staged == []
+
+
+def test_a_disk_that_stays_full_leaves_the_files_where_they_are(tmp_path: Path) -> None:
+    for home, disk in worlds(tmp_path, error=errno.ENOSPC, lasting=True):
+        names = [path.name for path in (home / 'spool' / 'in').iterdir()]
+        entries = [name for name in names if name.endswith((READY, CLAIMED))]
+        bodies, bad, _ = found(home)
+        assert bodies == EVERYTHING, f'call {disk.fail_at} ({disk.struck}): {entries}'
+        assert len(bad) == 1
+
+
+def test_a_power_cut_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) -> None:
+    home = tmp_path / 'home'
+    home.mkdir()
+    drop(home, files=1)
+    disk = PowerLossDisk(seed=11)
+    disk.adopt(home)
+    disk.settle()
+    settled = len(disk.events)
+    spool = make_spool(home, disk)
+    letterbox = spool['in']._listing.letterbox
+    assert letterbox is not None
+    letterbox.take_in(['0.eml', 'large.eml'])
+    cuts = 0
+    for moment in disk.moments():
+        if moment.number < settled:
+            continue
+        for variant in range(3):
+            cuts += 1
+            after = tmp_path / f'after-{moment.number}-{variant}'
+            moment.restore(home, after)
+            bodies, _, staged = found(after)
+            assert bodies == [MAIL % 0, MAIL % 1], f'cut after change {moment.number} ({moment.last})'
+            assert staged == []
+            shutil.rmtree(after)
+    assert cuts > 30

@@ -1,0 +1,182 @@
+"""A spool under test, and what an outside observer finds in it after a restart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from switchboard.claims import HELD
+from switchboard.config import Config
+from switchboard.disk import Disk
+from switchboard.entry import CLAIMED, PRESERVED, READY, is_filebase
+from switchboard.errors import CorruptEntryError
+from switchboard.handoff import Transaction
+from switchboard.reading import read_entry
+from switchboard.spool import Spool
+from switchboard.switchboard import Switchboard
+from switchboard.testing.faults import FaultyDisk
+
+# By queue: what the messages say, sorted; a file that cannot be believed says `DAMAGED`.
+State = dict[str, tuple[str, ...]]
+DAMAGED = '?'
+
+EXCHANGES = """
+[exchange.all]
+type = fanout
+bindings =
+    -> left
+    -> middle
+    -> right
+"""
+SETTINGS = """
+[switchboard]
+spool = spool
+
+[queue.in]
+[queue.out]
+[queue.left]
+[queue.middle]
+[queue.right]
+[queue.few]
+max_messages = 1
+[queue.dying]
+dead_letter = out
+"""
+
+
+def state(**queues: str) -> State:
+    """``state(**{'in': 'a b'})``: one message ``a`` and one ``b`` in the queue ``in``, and nothing else."""
+    return {name: tuple(sorted(bodies.split())) for name, bodies in queues.items() if bodies}
+
+
+class World:
+    """One spool, the disk that it is on, and what an operation keeps between its two halves."""
+
+    def __init__(self, directory: Path, disk: Disk | None = None) -> None:
+        self.directory = directory
+        self.path = directory / 'spool'
+        self.disk = disk or Disk()
+        self._spool: Spool | None = None
+        self.kept: dict[str, Any] = {}
+
+    @property
+    def spool(self) -> Spool:
+        """The spool, opened when it is first asked for."""
+        if self._spool is None:
+            self._spool = Spool(self.path, disk=self.disk)
+        return self._spool
+
+    def configured(self) -> Spool:
+        """A spool whose queues and exchanges are declared."""
+        settings = self.directory / 'switchboard.cfg'
+        if not settings.exists():
+            settings.write_text(SETTINGS)
+            (self.directory / 'exchange.cfg').write_text(EXCHANGES)
+        self._spool = Spool.from_config(Config.load(settings), disk=self.disk)
+        return self._spool
+
+    def board(self, name: str) -> Switchboard:
+        return self.spool[name]
+
+    def claimed(self, body: str, queue: str = 'in') -> str:
+        """Enqueue a message and claim it."""
+        filebase = self.board(queue).enqueue(body)
+        self.board(queue).dequeue(filebase)
+        return filebase
+
+    def leaks(self) -> list[str]:
+        """Files that are open, and so perhaps locked, and that nobody knows of any more."""
+        assert isinstance(self.disk, FaultyDisk)
+        known = {claim.fd for claim in HELD.values()}
+        if self._spool is not None:
+            for spares in (self._spool.spares, self._spool._scrubbed):
+                known |= {draft.fd for draft in spares._pool}
+        return sorted(name for fd, name in self.disk.files().items() if fd not in known)
+
+
+def hand_on(spool: Spool, board: Switchboard, filebase: str, outputs: Mapping[str, list[str]]) -> None:
+    """Do what a runner does when ``dispose`` has emitted `outputs`."""
+    transaction: Transaction = spool.transaction(board, filebase)
+    try:
+        for queue, bodies in outputs.items():
+            for body in bodies:
+                transaction.emit(spool[queue], body, {})
+    except BaseException:
+        transaction.discard()
+        raise
+    transaction.commit()
+
+
+class Observed(Exception):
+    """Something stands where nothing may stand."""
+
+
+def observe(path: Path) -> State:
+    """Restart, recover, and read everything, as programs that come later do.
+
+    :raises Observed: something is left over: a claim, a staged output, a commit record, a temporary file.
+    """
+    if not path.exists():
+        return {}
+    spool = Spool(path)
+    spool.recover()
+    # Twice: a third recovery of an entry may send it on, to a queue that was looked at already.
+    for _ in range(2):
+        for name in spool.queue_names():
+            spool[name].recover_backup_files()
+    for name in spool.queue_names():
+        Switchboard(name, path / name, recover=True)  # as those do that have no spool
+    found = read_state(path)
+    spool.spares.close()
+    left = [str(file.relative_to(path)) for file in path.glob('.stage/*')]
+    if left:
+        raise Observed(f'left over: {left}')
+    return found
+
+
+def read_state(path: Path) -> State:
+    """Read what is there, touching nothing.
+
+    :raises Observed: there is a file in a queue that is neither ready nor preserved.
+    """
+    bodies: dict[str, list[str]] = defaultdict(list)
+    for folder in path.iterdir():
+        if folder.name.startswith('.'):
+            continue
+        suffix = PRESERVED if folder.name == 'bad' else READY
+        for file in folder.iterdir():
+            if file.suffix != suffix or not is_filebase(file.stem):
+                raise Observed(f'left over: {folder.name}/{file.name}')
+            entry = read_entry(file.stem, file.read_bytes())
+            bodies[folder.name].append(DAMAGED if entry.damage else entry.body.decode())
+    return {name: tuple(sorted(found)) for name, found in bodies.items()}
+
+
+def claims(path: Path) -> list[str]:
+    """The names of the entries that are claimed, or that their owners left."""
+    return [file.name for file in path.glob(f'*/*{CLAIMED}')]
+
+
+def observe_after_cut(path: Path) -> tuple[State, int]:
+    """Come up again after a power cut, recover, and take every message out.
+
+    :return: what was to be had, and how many files were found that cannot be believed.
+    """
+    spool = Spool(path)
+    spool.recover()
+    for _ in range(2):
+        for name in spool.queue_names():
+            spool[name].recover_backup_files()
+    bodies: dict[str, list[str]] = defaultdict(list)
+    damaged = 0
+    for name in spool.queue_names():
+        board = spool[name]
+        for filebase in board.get_files(PRESERVED if name == 'bad' else READY):
+            try:
+                bodies[name].append(board.peek(filebase).load(board.serializers)[0])
+            except CorruptEntryError:
+                damaged += 1
+    spool.spares.close()
+    return {name: tuple(sorted(found)) for name, found in bodies.items()}, damaged

@@ -1,0 +1,211 @@
+"""``retry``, ``mv``, ``rm``: named or selected, counted and asked about, each one claimed first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.cli.exits import Exit
+from tests.unit.commands import at_work, fail, succeed, switchboard
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / 'spool', durability='lazy')
+
+
+def preserved(spool: Spool) -> list[str]:
+    return spool['bad'].get_files('.psv')
+
+
+def test_retry_sends_an_entry_back_to_where_it_came_from(spool: Spool) -> None:
+    first, second = fail(spool, 'in', 'first'), fail(spool, 'out', 'second')
+    ran = succeed('-s', spool.directory, 'retry', first[:20], second)
+    (again,), (other,) = spool['in'].files, spool['out'].files
+    assert ran.lines == [f'bad/{first} -> in/{again}', f'bad/{second} -> out/{other}']
+    assert preserved(spool) == []
+    assert spool['in'].dequeue(again)[0] == 'first'
+    assert [r['event'] for r in spool['in'].history(again)][-1] == 'retried'
+
+
+def test_retry_to_another_queue(spool: Spool) -> None:
+    filebase = fail(spool, 'in', 'x')
+    succeed('-s', spool.directory, 'retry', filebase, '--to', 'slow')
+    assert len(spool['slow'].files) == 1
+
+
+def test_a_selection_is_counted_and_nobody_there_to_ask_is_wrong_use(spool: Spool) -> None:
+    fail(spool, 'in', 'x')
+    fail(spool, 'in', 'y')
+    ran = switchboard('-s', spool.directory, 'retry', '--all')
+    assert ran.status == Exit.USAGE
+    assert 'send back 2 entries (bad 2)' in ran.err
+    assert '--yes' in ran.err
+    assert len(preserved(spool)) == 2
+
+
+def test_a_selection_is_sent_back_in_its_order(spool: Spool) -> None:
+    for n in range(20):
+        fail(spool, 'in', n, 'TimeoutError' if n % 2 else 'ValueError')
+    ran = succeed('-s', spool.directory, 'retry', '--error', 'TimeoutError', '--yes')
+    assert ran.err == 'sent back 10 entries\n'
+    assert [spool['in'].dequeue(filebase)[0] for filebase in spool['in'].files] == list(range(1, 20, 2))
+    assert len(preserved(spool)) == 10
+
+
+def test_what_was_sent_back_before_is_marked(spool: Spool) -> None:
+    filebase = fail(spool, 'in', 'x')
+    succeed('-s', spool.directory, 'retry', filebase)
+    (again,) = spool['in'].files
+    spool['in'].finish(again, preserve=True, reason='still no way')
+    (entry,) = succeed('-s', spool.directory, 'ls', '--json').objects
+    assert (entry['sent_back'], entry['attempts']) == (1, 0)
+    ran = switchboard('-s', spool.directory, 'retry', '--all')
+    assert '1 of which was sent back before' in ran.err
+
+
+def test_a_delayed_entry_is_made_ready_in_its_own_queue(spool: Spool) -> None:
+    delayed = spool['out'].enqueue('later', delay=3600)
+    waiting = spool['out'].enqueue('now')
+    succeed('-s', spool.directory, 'retry', '--all', '--queue', 'out', '--yes')
+    first, second = spool['out'].files
+    assert first == waiting, 'an entry that waits already keeps its place'
+    assert second.partition('+')[2] == delayed.partition('+')[2]
+
+
+def test_an_entry_of_unknown_origin_wants_a_queue_to_be_named(spool: Spool) -> None:
+    filebase = spool['in'].enqueue('x')
+    spool['bad'].enqueue('make the directory')
+    os.rename(spool.path('in', filebase + '.pck'), spool.path('bad', filebase + '.psv'))
+    ran = switchboard('-s', spool.directory, 'retry', filebase)
+    assert ran.status == Exit.UNAVAILABLE
+    assert 'name a queue' in ran.err
+    succeed('-s', spool.directory, 'retry', filebase, '--to', 'in')
+
+
+def test_one_entry_that_cannot_go_does_not_stop_the_others(spool: Spool) -> None:
+    torn, whole = fail(spool, 'in', 'x' * 50), fail(spool, 'in', 'y')
+    path = Path(spool.path('bad', torn + '.psv'))
+    content = bytearray(path.read_bytes())
+    content[content.index(b'xxx')] = 0
+    path.write_bytes(content)
+    ran = switchboard('-s', spool.directory, 'retry', '--all', '--yes')
+    assert ran.status == Exit.PARTIAL
+    assert len(ran.lines) == 1
+    assert whole in ran.lines[0]
+    assert ran.err.splitlines()[0].startswith(f'switchboard: bad/{torn}: torn')
+    assert ran.err.splitlines()[-1] == 'sent back 1 entry, 1 not'
+    assert preserved(spool) == [torn]
+
+
+def test_if_none_can_go_the_status_says_why(spool: Spool) -> None:
+    with at_work(spool, 'in', 'x') as filebase:
+        assert switchboard('-s', spool.directory, 'rm', filebase, '--yes').status == Exit.TEMPORARY
+        assert switchboard('-s', spool.directory, 'rm', '1234', '5678', '--yes').status == Exit.NO_INPUT
+        assert switchboard('-s', spool.directory, 'rm', '1234', filebase, '--yes').status == Exit.PARTIAL
+
+
+def test_entries_are_named_or_selected_and_not_both(spool: Spool) -> None:
+    fail(spool, 'in', 'x')
+    for words in (
+        ['retry'],
+        ['rm'],
+        ['mv'],
+        ['mv', 'in'],
+        ['retry', '1234', '--all'],
+        ['rm', '1234', '--older', '1h'],
+    ):
+        assert switchboard('-s', spool.directory, *words, '--yes').status == Exit.USAGE, words
+
+
+def test_a_selection_that_fits_nothing_is_no_failure(spool: Spool) -> None:
+    spool['in'].enqueue('x')
+    assert succeed('-s', spool.directory, 'retry', '--all').err == 'no entry fits: nothing to do\n'
+
+
+def test_mv_moves_entries_as_they_are(spool: Spool) -> None:
+    filebase = spool['in'].enqueue('x', list='dogs')
+    spool['in'].enqueue('y', list='cats')
+    delayed = spool['in'].enqueue('z', list='dogs', delay=60)
+    succeed('-s', spool.directory, 'mv', '--queue', 'in', '-m', 'list=dogs', '--yes', 'dogs')
+    assert spool['dogs'].get_files('.pck') == [filebase, delayed]
+    assert [r['event'] for r in spool['dogs'].history(filebase)] == ['moved']
+    assert len(spool['in'].get_files('.pck')) == 1
+
+
+def test_mv_to_the_bad_queue_and_back(spool: Spool) -> None:
+    filebase = spool['in'].enqueue('x')
+    succeed('-s', spool.directory, 'mv', filebase, 'bad')
+    assert preserved(spool) == [filebase]
+    succeed('-s', spool.directory, 'retry', filebase)
+    assert len(spool['in'].files) == 1
+
+
+def test_nothing_takes_what_another_process_works_on(spool: Spool) -> None:
+    for words in (['mv', '{}', 'out'], ['rm', '{}', '--yes'], ['retry', '{}']):
+        with at_work(spool, 'in', 'x') as filebase:
+            ran = switchboard('-s', spool.directory, *(word.format(filebase) for word in words))
+            assert ran.status == Exit.TEMPORARY
+            assert 'a process is working on it' in ran.err
+            assert spool['in'].get_files('.bak')[-1] == filebase
+
+
+def test_mv_refuses_a_kind_that_the_queue_does_not_accept(tmp_path: Path) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = s\n[queue.in]\n[queue.mails]\naccept = mail\n')
+    spool = Spool.from_config(config)
+    filebase = spool['in'].enqueue('no mail')
+    ran = switchboard('-C', config, 'mv', filebase, 'mails')
+    assert ran.status == Exit.DATA
+    assert spool['in'].files == [filebase]
+    assert switchboard('-C', config, 'mv', filebase, 'nowhere').status == Exit.NO_INPUT
+
+
+def test_rm_asks_also_for_a_single_entry(spool: Spool) -> None:
+    filebase = fail(spool, 'in', 'x')
+    ran = switchboard('-s', spool.directory, 'rm', filebase)
+    assert ran.status == Exit.USAGE
+    assert preserved(spool) == [filebase]
+    ran = succeed('-s', spool.directory, 'rm', filebase, '--yes', '--json')
+    assert ran.objects == [{'entry': filebase, 'from': 'bad', 'queue': None, 'filebase': None}]
+    assert preserved(spool) == []
+
+
+def test_rm_removes_entries_of_any_queue(spool: Spool) -> None:
+    filebases = spool['in'].enqueue_many(str(n) for n in range(5))
+    succeed('-s', spool.directory, 'rm', *filebases[:2], '-y')
+    assert spool['in'].files == filebases[2:]
+    succeed('-s', spool.directory, 'rm', '--all', '--queue', 'in', '-y')
+    assert os.listdir(spool.path('in')) == []
+
+
+def test_a_queue_whose_section_was_removed_can_be_emptied(tmp_path: Path) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = s\n[queue.in]\n')
+    Spool(tmp_path / 's')['old'].enqueue('x')
+    assert 'old' in succeed('-C', config, 'queues').out
+    succeed('-C', config, 'mv', '--all', '--queue', 'old', 'in', '-y')
+    assert len(Spool.from_config(config)['in'].files) == 1
+
+
+def test_spares_are_shown_made_and_removed(spool: Spool) -> None:
+    assert succeed('-s', spool.directory, 'spares').out.startswith('0 spares')
+    assert succeed('-s', spool.directory, 'spares', 'fill', '7', '--size', '100').out == '7 spares made\n'
+    (shown,) = succeed('-s', spool.directory, 'spares', '--json').objects
+    assert (shown['spares'], shown['size_bytes']) == (7, 700)
+    assert succeed('spares', 'empty', '-s', spool.directory).out == '7 spares deleted\n'
+
+
+def test_a_queue_is_paused_drained_and_resumed(spool: Spool) -> None:
+    spool['in'].enqueue('x')
+    succeed('-s', spool.directory, 'pause', 'in', '--reason', 'the server is moved')
+    assert spool.flags.is_set('paused', 'in')
+    assert (spool.flags.read('paused', 'in') or {})['reason'] == 'the server is moved'
+    succeed('-s', spool.directory, 'drain', 'in')
+    assert succeed('-s', spool.directory, 'resume', 'in').out == 'in: no longer paused and draining\n'
+    assert spool.flags.read('paused', 'in') is None
+    assert succeed('-s', spool.directory, 'resume', 'in').out == 'in: was not paused\n'
+    assert switchboard('-s', spool.directory, 'pause', 'inn').status == Exit.NO_INPUT

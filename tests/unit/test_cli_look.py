@@ -1,0 +1,229 @@
+"""``queues``, ``ls`` and ``shape``: what lists say about entries, and what they do not do to them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.cli.exits import Exit
+from tests.unit.commands import Ran, fail, succeed, switchboard
+
+Look = Callable[..., Ran]
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / 'spool', durability='lazy')
+
+
+@pytest.fixture
+def look(spool: Spool) -> Look:
+    return lambda *words: succeed('-s', spool.directory, *words)
+
+
+def names(ran: Ran) -> list[str]:
+    """:return: the first column of a list."""
+    return [line.split()[0] for line in ran.lines[1:]]
+
+
+def test_queues_counts_what_waits_is_delayed_and_is_claimed(spool: Spool, look: Look) -> None:
+    board = spool['in']
+    board.enqueue('waits')
+    board.enqueue('waits too')
+    board.enqueue('later', delay=3600)
+    claimed = board.enqueue('claimed')
+    board.dequeue(claimed)
+    dead = fail(spool, 'in', 'dead')
+    one, bad = look('queues', '--json').objects
+    assert (one['queue'], one['waiting'], one['delayed'], one['claimed'], one['in_bad']) == ('in', 2, 1, 1, 1)
+    assert 0 <= one['oldest_age_s'] < 60
+    assert 3500 < one['next_due_s'] <= 3600
+    assert one['size_bytes'] == sum(path.stat().st_size for path in Path(board.queue_directory).iterdir())
+    assert (bad['queue'], bad['preserved'], bad['origins']) == ('bad', 1, {'in': 1})
+    assert dead
+
+
+def test_the_oldest_entry_is_the_oldest_that_could_be_taken(spool: Spool, look: Look) -> None:
+    board = spool['in']
+    board.dequeue(board.enqueue('claimed', not_before=time.time() - 5000))
+    board.enqueue('delayed', delay=60)
+    (one, _) = look('queues', '--json').objects
+    assert one['oldest_age_s'] is None
+
+
+def test_queues_for_people_ends_with_the_bad_queue_and_where_it_came_from(spool: Spool, look: Look) -> None:
+    fail(spool, 'in', 'a')
+    fail(spool, 'in', 'b')
+    fail(spool, 'out', 'c')
+    lines = look('queues').lines
+    assert lines[0].split() == ['QUEUE', 'WAITING', 'DELAYED', 'CLAIMED', 'BYTES', 'OLDEST', 'NEXT', 'BAD']
+    assert [line.split()[0] for line in lines[1:3]] == ['in', 'out']
+    assert lines[-1].startswith('bad: 3 entries')
+    assert lines[-1].endswith('(from in 2, out 1)')
+
+
+def test_foreign_files_are_told_of_and_not_counted(spool: Spool, look: Look) -> None:
+    spool['in'].enqueue('one')
+    Path(spool.path('in', 'notes.txt')).write_text('mine')
+    Path(spool.path('in', 'foo.pck')).write_text('mine')
+    ran = look('queues')
+    assert ran.lines[1].split()[:2] == ['in', '1']
+    assert 'in: 2 names that are no entries' in ran.err
+
+
+def test_a_queue_that_is_not_there_is_no_input(spool: Spool) -> None:
+    spool['incoming'].enqueue('x')
+    ran = switchboard('-s', spool.directory, 'ls', 'incomin')
+    assert ran.status == Exit.NO_INPUT
+    assert 'did you mean incoming?' in ran.err
+    assert not os.path.exists(spool.path('incomin'))
+
+
+def test_looking_at_a_spool_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    ran = switchboard('-s', tmp_path / 'typo', 'queues')
+    assert ran.status == Exit.NO_INPUT
+    assert 'init' in ran.err
+    assert not (tmp_path / 'typo').exists()
+
+
+def test_ls_lists_entries_as_they_are_taken(spool: Spool, look: Look) -> None:
+    board = spool['in']
+    first, second = board.enqueue('first'), board.enqueue('second')
+    urgent = board.enqueue('urgent', priority=9)
+    assert names(look('ls', 'in')) == [urgent, first, second]
+    assert names(look('ls', 'in', '--reverse')) == [second, first, urgent]
+
+
+def test_ls_without_a_name_lists_the_bad_queue_with_the_reason(spool: Spool, look: Look) -> None:
+    filebase = fail(spool, 'in', 'x', 'TimeoutError', 'no answer\x1b[31m')
+    heading, line = look('ls').lines
+    assert heading.split()[:2] == ['ENTRY', 'FROM']
+    assert line.split()[:2] == [filebase, 'in']
+    assert line.endswith('TimeoutError: no answer\\x1b[31m')
+
+
+def test_ls_names_the_process_that_holds_an_entry(spool: Spool, look: Look) -> None:
+    if not os.path.exists('/proc/locks'):
+        pytest.skip('the kernel has no list of locks')
+    spool['in'].dequeue(spool['in'].enqueue('x'))
+    (entry,) = look('ls', 'in', '--json').objects
+    assert (entry['state'], entry['owner_pid']) == ('claimed', os.getpid())
+    assert f'claimed by {os.getpid()}' in look('ls', 'in').out
+
+
+def test_a_long_list_is_cut_and_says_so(spool: Spool, look: Look) -> None:
+    filebases = spool['in'].enqueue_many(str(n) for n in range(55))
+    ran = look('ls', 'in')
+    assert names(ran) == filebases[:50]
+    assert ran.err == '... and 5 more; --limit 0 shows all\n'
+    assert names(look('ls', 'in', '--limit', '0')) == filebases
+    assert sorted(names(look('ls', 'in', '--limit', '0', '--sort', 'none'))) == filebases
+    ran = look('ls', 'in', '--limit', '3', '--sort', 'none')
+    assert (len(names(ran)), ran.err) == (3, '... and 52 more; --limit 0 shows all\n')
+
+
+def test_ls_sorts_by_size_attempts_and_error(spool: Spool, look: Look) -> None:
+    small, large = fail(spool, 'in', 'x', 'Beta'), fail(spool, 'in', 'x' * 100, 'Alpha')
+    assert names(look('ls', '--sort', 'size')) == [large, small]
+    assert names(look('ls', '--sort', 'error')) == [large, small]
+    assert names(look('ls', '--sort', 'error', '--reverse', '--limit', '1')) == [small]
+
+
+def test_entries_are_selected_by_what_is_known_of_them(spool: Spool, look: Look) -> None:
+    timed_out = fail(spool, 'in', 'a', 'TimeoutError')
+    wrong = fail(spool, 'out', {'json': 1}, 'ValueError')
+    assert names(look('ls', '--error', 'timeout*')) == [timed_out]
+    assert names(look('ls', '--origin', 'out')) == [wrong]
+    assert names(look('ls', '--from', 'in')) == [timed_out]
+    assert names(look('ls', '--kind', 'json')) == [wrong]
+    ran = look('ls', '--older', '1h')
+    assert (ran.out, ran.err) == ('', 'no entry in bad fits\n')
+
+
+def test_entries_are_selected_by_their_metadata(spool: Spool, look: Look) -> None:
+    board = spool['in']
+    cats = board.enqueue('x', rcpt=['cats@example.org', 'all@example.org'], size=3)
+    board.enqueue('x', rcpt=['dogs@example.org'], size=4)
+    assert names(look('ls', 'in', '-m', 'rcpt=cats@example.org')) == [cats]
+    assert names(look('ls', 'in', '-m', 'size=3')) == [cats]
+    assert names(look('ls', 'in', '-m', 'size:=3')) == [cats]
+    assert switchboard('-s', spool.directory, 'ls', '-m', 'size').status == Exit.USAGE
+
+
+def test_entries_are_selected_by_state_and_age(spool: Spool, look: Look) -> None:
+    board = spool['in']
+    old = board.enqueue('old', not_before=time.time() - 7200)
+    delayed = board.enqueue('delayed', delay=60)
+    board.enqueue('new')
+    renamed = f'{time.time() - 7200:.9f}{old[old.index("+") :]}'
+    os.rename(spool.path('in', old + '.pck'), spool.path('in', renamed + '.pck'))
+    assert names(look('ls', 'in', '--older', '1h')) == [renamed]
+    assert names(look('ls', 'in', '--state', 'delayed')) == [delayed]
+    assert len(names(look('ls', 'in', '--state', 'delayed', '--state', 'waiting'))) == 3
+
+
+def test_all_queues_are_listed_with_their_names(spool: Spool, look: Look) -> None:
+    waiting, dead = spool['in'].enqueue('x'), fail(spool, 'out', 'y')
+    rows = [line.split()[:3] for line in look('ls', '--all').lines[1:]]
+    assert sorted(rows) == sorted([[waiting, 'in', 'waiting'], [dead, 'bad', 'preserved']])
+
+
+def test_a_damaged_entry_is_listed_as_such(spool: Spool, look: Look) -> None:
+    filebase = spool['in'].enqueue('x' * 100)
+    path = Path(spool.path('in', filebase + '.pck'))
+    path.write_bytes(path.read_bytes()[:150])
+    assert 'damaged: cut short: 150 of' in look('ls', 'in').out
+    path.write_bytes(b'')
+    assert 'damaged: no header' in look('ls', 'in').out
+
+
+def test_shape_counts_by_age_in_minutes(spool: Spool, look: Look) -> None:
+    board = spool['in']
+    for minutes in (1, 7, 7, 100, 5000):
+        filebase = board.enqueue('x')
+        os.rename(
+            spool.path('in', filebase + '.pck'),
+            spool.path('in', f'{time.time() - minutes * 60:.9f}{filebase[filebase.index("+") :]}.pck'),
+        )
+    board.enqueue('x', delay=60)
+    (row,) = look('shape', '--json').objects
+    assert (row['queue'], row['total'], row['later']) == ('in', 6, 1)
+    assert {key: row[key] for key in ('5', '10', '20', '160', '1280+')} == {
+        '5': 1, '10': 2, '20': 0, '160': 1, '1280+': 1,
+    }  # fmt: skip
+    heading, total, one = look('shape').lines
+    assert heading.split() == [*'T 5 10 20 40 80 160 320 640 1280 1280+ LATER'.split()]
+    assert total.split() == ['TOTAL', *one.split()[1:]]
+
+
+def test_shape_by_a_key_of_the_metadata_counts_each_of_its_values(spool: Spool, look: Look) -> None:
+    spool['out'].enqueue('x', rcpt=['a@example.org', 'b@Example.COM'])
+    spool['out'].enqueue('x', rcpt='Anna <c@example.com>')
+    spool['out'].enqueue('x')
+    rows = {row['rcpt']: row['total'] for row in look('shape', '--by', 'rcpt', '--domain', '--json').objects}
+    assert rows == {'example.com': 2, 'example.org': 1, '(none)': 1}
+
+
+def test_shape_of_the_bad_queue_by_error(spool: Spool, look: Look) -> None:
+    fail(spool, 'in', 'x', 'TimeoutError')
+    assert look('shape').err == 'no entries\n'
+    rows = look('shape', 'bad', '--by', 'error', '--json').objects
+    assert [(row['error'], row['total'], row['5']) for row in rows] == [('TimeoutError', 1, 1)]
+
+
+def test_looking_changes_nothing(spool: Spool, look: Look) -> None:
+    spool['in'].enqueue('x', delay=60)
+    fail(spool, 'in', 'y')
+
+    def files() -> dict[str, bytes]:
+        return {str(path): path.read_bytes() for path in Path(spool.directory).rglob('*') if path.is_file()}
+
+    before = files()
+    for words in (['queues'], ['ls', '--all'], ['shape'], ['shape', 'bad'], ['ls', '--sort', 'age']):
+        look(*words)
+    assert files() == before

@@ -1,0 +1,267 @@
+"""The runner that hands messages to programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from runners.command import MAX_COMPLAINT_BYTES, Command, Program, environment
+from switchboard.errors import ConfigError
+from tests.acceptance.installation import ends
+from tests.unit.pipelines import Pipeline, mail
+
+PROGRAM = 'import os, signal, sys, time\n'
+
+
+class Bench:
+    """A queue whose messages go to a program that is written here, in Python."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.case: Pipeline
+
+    def program(self, text: str, keys: str = '', queue: str = '') -> Pipeline:
+        (self.directory / 'program.py').write_text(PROGRAM + text)
+        command = f'{sys.executable} -I -S {self.directory}/program.py "two words"'
+        section = f'[runner.do]\nclass = runners.command:Command\nqueue = in\ncommand = {command}\n{keys}'
+        self.case = Pipeline(self.directory, f'{section}\n[queue.in]\n{queue}\n[queue.out]\n')
+        return self.case
+
+    def run(self, text: str, keys: str = '', queue: str = '') -> Pipeline:
+        case = self.program(text, keys, queue)
+        case.spool['in'].enqueue(mail(), sender='a@x')
+        case.work(Command, 'do')
+        return case
+
+    def kept(self) -> str:
+        return (self.directory / 'kept').read_text()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def keep(what: str) -> str:
+    return f'open(os.path.dirname(os.path.abspath(__file__)) + "/kept", "wb").write({what})\n'
+
+
+def test_the_program_reads_the_bytes_of_the_mail_and_its_own_arguments(bench: Bench) -> None:
+    case = bench.program(keep('sys.stdin.buffer.read() + sys.argv[1].encode()'))
+    case.spool['in'].enqueue(mail(b'A: \xff\r\n\r\n\0no end'))
+    case.work(Command, 'do')
+    assert (bench.directory / 'kept').read_bytes() == b'A: \xff\r\n\r\n\0no endtwo words'
+    assert case.waiting('in') == case.spool['bad'].get_files('.psv') == []
+
+
+@pytest.mark.parametrize(
+    ('message', 'raw'), [('Grüße', 'Grüße'.encode()), (b'\0\xff', b'\0\xff'), ({'a': [1]}, b'{"a":[1]}')]
+)
+def test_other_messages_come_as_they_are_stored(bench: Bench, message: object, raw: bytes) -> None:
+    case = bench.program(keep('sys.stdin.buffer.read()'))
+    case.spool['in'].enqueue(message)
+    case.work(Command, 'do')
+    assert (bench.directory / 'kept').read_bytes() == raw
+
+
+@pytest.mark.parametrize('status', [64, 65, 66, 67, 68, 69, 70, 76, 77, 78])
+def test_what_is_the_messages_fault_goes_to_bad_at_once(bench: Bench, status: int) -> None:
+    case = bench.run(f'print("no such user", file=sys.stderr)\nsys.exit({status})', queue='max_attempts = 5')
+    assert f'exit status {status} EX_' in case.reason()
+    assert 'no such user' in case.reason()
+
+
+@pytest.mark.parametrize('status', [71, 72, 73, 74, 75])
+def test_what_is_the_systems_trouble_is_tried_again(bench: Bench, status: int) -> None:
+    case = bench.run(f'sys.exit({status})')
+    assert len(case.waiting('in')) == 1
+    assert case.history('in')[-1]['error'] == 'TemporaryFailure'
+
+
+@pytest.mark.parametrize('status', [1, 2, 100, 126, 127, 255])
+def test_any_other_status_is_tried_as_often_as_the_queue_says(bench: Bench, status: int) -> None:
+    case = bench.run(f'sys.exit({status})', queue='max_attempts = 2\nretry = 1s')
+    assert case.history('in')[-1]['error'] == 'CommandError'
+    case.clock.advance(2)
+    case.work(Command, 'do')
+    assert f'exit status {status}' in case.reason()
+
+
+def test_a_program_that_is_killed_is_tried_again(bench: Bench) -> None:
+    case = bench.run('os.kill(os.getpid(), signal.SIGKILL)')
+    assert 'killed by SIGKILL' in case.history('in')[-1]['message']
+
+
+def test_a_program_that_takes_too_long_is_ended_with_all_it_started(bench: Bench) -> None:
+    text = """
+import subprocess
+child = subprocess.Popen(['sleep', '600'])
+open(sys.argv[0] + '.child', 'w').write(str(child.pid))
+time.sleep(600)
+"""
+    case = bench.run(text, 'timeout = 1s\n')
+    assert 'has not ended within 1 s' in case.reason()
+    assert ends(int((bench.directory / 'program.py.child').read_text())), 'the child of the program lives'
+
+
+def test_a_program_that_will_not_end_when_asked_is_killed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('runners.command.GRACE_S', 0.1)
+    case = bench.run('signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)', 'timeout = 1s\n')
+    assert 'has not ended within 1 s' in case.reason()
+
+
+def test_what_a_program_says_on_both_channels_is_kept_for_its_failure(bench: Bench) -> None:
+    case = bench.run('print("out", flush=True)\nprint("err", file=sys.stderr)\nsys.exit(70)')
+    assert case.reason().endswith(': out\nerr')
+
+
+def test_of_a_long_complaint_the_end_is_kept(bench: Bench) -> None:
+    case = bench.run('sys.stderr.write("x" * 1000000 + "the end")\nsys.exit(70)')
+    assert case.reason().endswith('x' * 100 + 'the end')
+    assert len(case.reason()) <= MAX_COMPLAINT_BYTES
+
+
+def test_a_program_that_does_not_read_is_not_waited_for(bench: Bench) -> None:
+    case = bench.program('sys.exit(0)')
+    case.spool['in'].enqueue(b'x' * 5_000_000)
+    case.work(Command, 'do')
+    assert case.waiting('in') == []
+
+
+def test_large_messages_go_in_and_out_at_the_same_time(bench: Bench) -> None:
+    case = bench.program(
+        'while part := sys.stdin.buffer.read(1000): sys.stdout.buffer.write(part.upper())', 'output = out\n'
+    )
+    case.spool['in'].enqueue(b'x' * 3_000_000)
+    case.work(Command, 'do')
+    assert case.take('out')[0] == b'X' * 3_000_000
+
+
+def test_a_daemon_that_keeps_the_pipes_open_is_not_waited_for(bench: Bench) -> None:
+    text = """
+import subprocess
+child = subprocess.Popen(['sleep', '600'])
+open(sys.argv[0] + '.child', 'w').write(str(child.pid))
+"""
+    case = bench.run(text, 'timeout = 30s\n')
+    os.kill(int((bench.directory / 'program.py.child').read_text()), signal.SIGKILL)
+    assert case.waiting('in') == case.spool['bad'].get_files('.psv') == []
+
+
+def test_the_output_goes_on_as_a_message_of_the_same_kind(bench: Bench) -> None:
+    text = 'raw = sys.stdin.buffer.read()\nprint("noise", file=sys.stderr)\nsys.stdout.buffer.write(b"X-Seen: yes\\n" + raw)'
+    case = bench.run(text, 'output = out\n')
+    msg, msgdata = case.take('out')
+    assert msg['X-Seen'] == 'yes'
+    assert msg.as_bytes() == b'X-Seen: yes\n' + mail().as_bytes()
+    assert msgdata['sender'] == 'a@x'
+
+
+def test_output_that_is_not_of_the_kind_is_a_failure(bench: Bench) -> None:
+    case = bench.program('print("no JSON")', 'output = out\n')
+    case.spool['in'].enqueue({'a': 1})
+    case.work(Command, 'do')
+    assert 'CorruptEntryError' in case.reason()
+    assert case.waiting('out') == []
+
+
+def test_no_output_is_a_failure_where_some_is_to_go_on(bench: Bench) -> None:
+    case = bench.run('pass', 'output = out\n')
+    assert 'wrote nothing' in case.reason()
+
+
+def test_output_without_end_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('runners.command.MAX_OUTPUT_BYTES', 100_000)
+    case = bench.run('while True: sys.stdout.write("x" * 1000)', 'output = out\n')
+    assert 'wrote more than 100000 bytes' in case.reason()
+
+
+def test_a_failed_program_sends_nothing_on(bench: Bench) -> None:
+    case = bench.run('print("half")\nsys.exit(1)', 'output = out\n')
+    assert case.waiting('out') == []
+
+
+def test_the_metadata_are_in_the_environment(bench: Bench) -> None:
+    case = bench.program(
+        'import json\n'
+        + keep('json.dumps({k: v for k, v in os.environ.items() if k[:12] == "SWITCHBOARD_"}).encode()')
+    )
+    case.spool['in'].enqueue(
+        'x', recipients=['a@x', 'b@y'], sender='', number=7, map={'a': 1}, **{'odd key-é': 'ü'}
+    )
+    case.work(Command, 'do')
+    kept = json.loads(bench.kept())
+    assert kept['SWITCHBOARD_META_RECIPIENTS'] == 'a@x\nb@y'
+    assert kept['SWITCHBOARD_META_SENDER'] == ''
+    assert kept['SWITCHBOARD_META_NUMBER'] == '7'
+    assert kept['SWITCHBOARD_META_ODD_KEY__'] == 'ü'
+    assert 'SWITCHBOARD_META_MAP' not in kept
+    assert json.loads(kept['SWITCHBOARD_METADATA'])['map'] == {'a': 1}
+    assert (kept['SWITCHBOARD_QUEUE'], kept['SWITCHBOARD_RUNNER']) == ('in', 'do')
+    assert len(kept['SWITCHBOARD_ID']) == 40
+
+
+def test_what_no_environment_holds_is_left_out_or_written_otherwise() -> None:
+    made = environment(
+        {'long': 'x' * 40_000, 'nul': 'a\0b', 'odd': '\ud800', 'queue': 'not mine'}, QUEUE='in'
+    )
+    assert b'SWITCHBOARD_META_LONG' not in made
+    assert b'SWITCHBOARD_METADATA' not in made
+    assert made[b'SWITCHBOARD_META_NUL'] == b'ab'
+    assert made[b'SWITCHBOARD_META_ODD'] == b'\\ud800'
+    assert made[b'SWITCHBOARD_QUEUE'] == b'in'
+    assert made[b'SWITCHBOARD_META_QUEUE'] == b'not mine'
+
+
+def test_a_program_that_cannot_be_started_for_now_is_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = bench.program('pass', 'directory = /nonexistent\n')
+    case.spool['in'].enqueue('x')
+    case.work(Command, 'do')
+    assert 'could not be started' in case.history('in')[-1]['message']
+
+
+@pytest.mark.parametrize('command', ['', '"unclosed'])
+def test_a_command_that_cannot_be_split_is_an_error_of_the_configuration(
+    tmp_path: Path, command: str
+) -> None:
+    text = f'[runner.do]\nclass = runners.command:Command\nqueue = in\ncommand = {command}\n'
+    with pytest.raises(ConfigError) as caught:
+        Pipeline(tmp_path, text).runner(Command, 'do')
+    assert caught.value.key == 'command'
+
+
+@pytest.mark.parametrize(
+    ('keys', 'key'),
+    [('command = /nonexistent/program', 'command'), ('command = cat\noutput = nowhere', 'output')],
+)
+def test_what_is_not_there_is_found_before_the_first_message(tmp_path: Path, keys: str, key: str) -> None:
+    text = f'[runner.do]\nclass = runners.command:Command\nqueue = in\n{keys}\n'
+    with pytest.raises(ConfigError) as caught:
+        Pipeline(tmp_path, text).work(Command, 'do')
+    assert caught.value.key == key
+
+
+def test_a_program_dies_with_its_runner() -> None:
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(reading)
+            program = Program(['sleep', '600'], {b'PATH': os.environb[b'PATH']}, None, listens=False)
+            os.write(writing, str(program._process.pid).encode())
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.close(writing)
+    program_pid = int(os.read(reading, 20))
+    os.close(reading)
+    os.waitpid(pid, 0)
+    assert ends(program_pid)
