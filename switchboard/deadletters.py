@@ -11,7 +11,8 @@ Dead letters that go round in circles end in the bad queue, and so do those that
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from switchboard.claims import Claim
 from switchboard.errors import SwitchboardError
@@ -87,9 +88,13 @@ class DeadLetters:
             return (target,)
         entry = claim.read()
         metadata = entry.changed_metadata(load_metadata(entry.metadata))
-        key = metadata.get('routing_key')
-        key = key if isinstance(key, str) else self._board.name
+        key = self.routing_key(metadata)
         return self._spool.exchanges.route(target.removeprefix(EXCHANGE), key, metadata)
+
+    def routing_key(self, metadata: Mapping[str, Any]) -> str:
+        """:return: the key by which an exchange routes a dead letter: the message's own, or the queue's name."""
+        key = metadata.get('routing_key')
+        return key if isinstance(key, str) else self._board.name
 
     def _send(self, claim: Claim, targets: list[Switchboard], cause: str, reason: str) -> None:
         board, filebase = self._board, claim.filebase

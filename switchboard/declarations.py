@@ -84,7 +84,9 @@ class Declaration:
 
     def applied_to(self, options: QueueOptions) -> QueueOptions:
         """:return: `options` with what was declared put over them."""
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()}
+        values = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()
+        }
         if isinstance(values.get('retry'), dict):
             values['retry'] = RetryPolicy(**values['retry'])
         return dataclasses.replace(options, **values)
@@ -98,7 +100,9 @@ def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
     unknown = sorted(options.keys() - _FIELDS)
     if unknown:
         raise QueueMismatchError(f'there is no queue option {", ".join(unknown)}', queue=queue)
-    values = {key: dataclasses.asdict(one) if isinstance(one, RetryPolicy) else one for key, one in options.items()}
+    values = {
+        key: dataclasses.asdict(one) if isinstance(one, RetryPolicy) else one for key, one in options.items()
+    }
     read: dict[str, Any] = json.loads(json.dumps(values))
     return read
 
@@ -129,7 +133,8 @@ class Declarations:
         """:return: the path of a file beside the records."""
         return f'{self._path}/{name}'
 
-    def _is_made(self) -> bool:
+    def is_made(self) -> bool:
+        """Was anything ever declared?"""
         if self._made is None:
             try:
                 self.disk.stat(self._path)
@@ -166,7 +171,7 @@ class Declarations:
 
     def names(self) -> list[str]:
         """:return: the declared queues, those that are being deleted included, in no order."""
-        return [name for name in self.folder.names() if not name.startswith('.')] if self._is_made() else []
+        return [name for name in self.folder.names() if not name.startswith('.')] if self.is_made() else []
 
     def get(self, name: str) -> Declaration | None:
         """:return: the declaration of a queue; None if there is none, or it is being deleted."""
@@ -191,7 +196,7 @@ class Declarations:
 
     def load(self, name: str) -> bytes | None:
         """:return: the content of a file beside the records; None if there is none."""
-        if not self._is_made():
+        if not self.is_made():
             return None  # nothing was ever declared here, and looking must not change that
         try:
             fd = self.disk.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=self.folder.fd)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from switchboard.clock import Clock
 from switchboard.declarations import Declaration, Declarations, checked_options
@@ -22,6 +22,10 @@ from switchboard.exchangestore import DeclaredBinding, ExchangeStore
 from switchboard.options import QueueOptions
 from switchboard.presence import Presence, Ticket
 from switchboard.spares import Workshop
+from switchboard.switchboard import Switchboard
+
+if TYPE_CHECKING:
+    from switchboard.config import Config
 
 BAD = 'bad'
 
@@ -30,8 +34,8 @@ class DeclaredQueues:
     """The queues and exchanges of a spool that no configuration names.
 
     :param root: the spool's directory.
-    :param fixed: the queues that the configuration names; None without one.
-    :param base: the exchanges of the configuration.
+    :param config: gives the configuration as it is now, if there is one.
+    :param base: gives the exchanges of the configuration.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class DeclaredQueues:
         namer: Namer,
         workshop: Workshop,
         *,
-        fixed: Callable[[], Mapping[str, QueueOptions] | None],
+        config: Callable[[], Config | None],
         base: Callable[[], ExchangeTable],
     ) -> None:
         run = f'{root}/.run'
@@ -50,13 +54,13 @@ class DeclaredQueues:
         self.presence = Presence(run, disk, namer)
         self.exchanges = ExchangeStore(self.records, base)
         self.departures = Departures(root, self.records, self.presence, self.exchanges, workshop)
-        self._fixed = fixed
+        self._config = config
         self._owner: Ticket | None = None
 
     def is_fixed(self, name: str) -> bool:
         """Does the configuration name this queue?"""
-        fixed = self._fixed()
-        return name == BAD or (fixed is not None and name in fixed)
+        config = self._config()
+        return name == BAD or (config is not None and name in config.queue_names())
 
     def is_known(self, name: str) -> bool:
         """Is there such a queue: in the configuration, declared, or, without a configuration, as a directory?"""
@@ -65,7 +69,7 @@ class DeclaredQueues:
         declaration = self.records.read(name)
         if declaration is not None:
             return not declaration.deleted
-        return self._fixed() is None and self._has_directory(name)
+        return self._config() is None and self._has_directory(name)
 
     def _has_directory(self, name: str) -> bool:
         folder = self.departures.folder(name)
@@ -123,15 +127,17 @@ class DeclaredQueues:
         if not anew and not wanted.is_lasting and self._has_directory(name):
             folder = self.departures.folder(name)
             if folder.names(1):
-                raise QueueMismatchError('it is there already, holds messages, and was not to go away', queue=name)
+                raise QueueMismatchError(
+                    'it is there already, holds messages, and was not to go away', queue=name
+                )
         if anew:
             self.presence.close(f'{CONSUMERS}/{name}')
         self.records.disk.unlock_and_close(self.records.write(wanted))
         self.departures.folder(name).make(sync=wanted.is_lasting)
 
     def _check_fixed(self, wanted: Declaration) -> None:
-        fixed = self._fixed()
-        options = fixed[wanted.name] if fixed is not None and wanted.name in fixed else QueueOptions()
+        config = self._config()
+        options = config.queue_options(wanted.name) if config else QueueOptions()
         if wanted.name == BAD or not wanted.is_lasting or wanted.applied_to(options) != options:
             raise QueueMismatchError('the configuration declares it otherwise', queue=wanted.name)
 
@@ -172,8 +178,74 @@ class DeclaredQueues:
 
         :return: how it is declared; None if it is not.
         """
-        if self.is_fixed(name) or not self.records.names():
+        if self.is_fixed(name) or not self.records.is_made():
             yield None
             return
         with self.records.lock(shared=True):
             yield self.records.get(name)
+
+
+class DeclaringSpool:
+    """What `Spool` can do with queues that come and go."""
+
+    declared: DeclaredQueues
+    _boards: dict[str, Switchboard]
+
+    def __getitem__(self, name: str) -> Switchboard:
+        raise NotImplementedError
+
+    def declare(self, name: str, **keys: Any) -> Switchboard:
+        """Make a queue, or make sure that it is there as asked for.  The configuration file is not touched.
+
+        :param owner: a ticket (see :attr:`DeclaredQueues.owner`): the queue is his alone, and goes when he does.
+        :param auto_delete: it goes when its last consumer leaves (of an owner's queue: when the owner does).
+        :param expires_s: it goes when nobody has declared it or consumed from it for that long.
+        :param options: fields of `QueueOptions`, which go before those of the configuration.
+        :param arguments: the program's own words; like all else they are compared when the queue is there.
+        :raises QueueMismatchError: it is there, and otherwise.
+        :raises QueueLockedError: it is there, and another owner's.
+        """
+        self.declared.declare(name, **keys)
+        return self[name]
+
+    def delete(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue, and the messages that wait in it: what is being worked on may be finished.
+
+        :return: how many messages were dropped.
+        :raises UnknownQueueError: there is no such queue.
+        :raises QueueInUseError: it has consumers, and `if_unused`; or messages, and `if_empty`.
+        :raises QueueMismatchError: the configuration declares it.
+        """
+        if self.declared.is_fixed(name):
+            raise QueueMismatchError('the configuration declares it', queue=name)
+        dropped = self.declared.departures.delete(
+            check_queue_name(name), if_unused=if_unused, if_empty=if_empty
+        )
+        self._boards.pop(name, None)
+        return dropped
+
+    def purge(self, name: str) -> int:
+        """Drop the messages that wait in a queue.
+
+        :return: how many.
+        """
+        return self.declared.departures.purge(self[name].name)
+
+    def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
+        """Say that this process consumes from a queue, for as long as it holds the ticket.
+
+        :raises UnknownQueueError: there is no such queue.
+        :raises QueueLockedError: it is another owner's.
+        """
+        return self.declared.consume(name, owner)
+
+    def consumers(self, name: str) -> int:
+        """:return: how many living consumers said so of a queue."""
+        return self.declared.departures.consumers(name)
+
+    def reap(self) -> list[str]:
+        """Delete declared queues whose owner or last consumer is gone, or whose time is over.
+
+        :return: which.
+        """
+        return self.declared.departures.reap()

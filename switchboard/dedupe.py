@@ -15,7 +15,6 @@ removes old ones.  The price is some four renames and a listing of the stage for
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from typing import Any
@@ -79,7 +78,7 @@ class Dedupe:
             bucket, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660, dir_fd=self._folder.fd
         )
         try:
-            disk.flock(fd, fcntl.LOCK_EX)  # waits: whoever has it is writing one message
+            disk.lock_when_free(fd)
         except BaseException:
             disk.close(fd)
             raise

@@ -50,7 +50,12 @@ class Departures:
     """
 
     def __init__(
-        self, root: str, declarations: Declarations, presence: Presence, exchanges: ExchangeStore, workshop: Workshop
+        self,
+        root: str,
+        declarations: Declarations,
+        presence: Presence,
+        exchanges: ExchangeStore,
+        workshop: Workshop,
     ) -> None:
         self._root = root
         self._declarations = declarations

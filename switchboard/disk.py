@@ -117,6 +117,10 @@ class Disk:
             return None
         return False
 
+    def lock_when_free(self, fd: int) -> None:
+        """Take the lock on an open file; wait for it.  For locks that nobody holds longer than a few system calls."""
+        self.flock(fd, fcntl.LOCK_EX)
+
     def unlock_and_close(self, fd: int) -> None:
         """Unlock first: whoever waits for the close (inotify tells of it before the kernel drops the lock) finds the
         lock free.

@@ -213,6 +213,14 @@ class PermanentFailure(RunnerError):
         super().__init__(reason)
 
 
+class DestinationDown(RunnerError):
+    """Not this message is at fault: no message can be handled now.  It stays as it is, and the runner waits before the next."""
+
+    def __init__(self, reason: str = '') -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 class MasterError(SwitchboardError):
     """Something about the supervising process."""
 

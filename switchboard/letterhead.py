@@ -26,7 +26,7 @@ import os
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _COPIED = (
     'original_recipient',
@@ -160,7 +160,7 @@ def _escape(char: str) -> str:
     return ''.join(f'\\u{units[start : start + 4]}' for start in range(0, len(units), 4))
 
 
-quote = quote_slowly
+quote: Callable[[str], str] = quote_slowly
 try:
     import _json
 

@@ -44,6 +44,7 @@ from switchboard.control import ControlSocket
 from switchboard.crew import Crew
 from switchboard.errors import ConfigError
 from switchboard.housekeeping import Housekeeping
+from switchboard.inforce import put_in_force
 from switchboard.masterlock import BOARD, CONTROL, MasterLock, run_directory
 from switchboard.operations import Load, Operations
 from switchboard.runnerclass import extend_path, python_path, work_as_runner
@@ -159,6 +160,7 @@ class Master:
         self._control = ControlSocket(self._run_directory / CONTROL, self._selector, self._operations.handle)
         stack.callback(self._control.close)
         self._post(pid=os.getpid(), started_ns=time.time_ns())
+        put_in_force(self.config)
 
     def _descriptors(self) -> list[int]:
         own = [self._lock.fileno(), *self._signals.descriptors(), *self._control.descriptors()]

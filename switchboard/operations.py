@@ -23,6 +23,7 @@ from switchboard.control import Reply
 from switchboard.crew import Crew
 from switchboard.errors import ConfigError
 from switchboard.handover import Handover, Rollout, Step, Stopping
+from switchboard.inforce import put_in_force
 from switchboard.options import RunnerOptions
 from switchboard.record import State
 
@@ -197,7 +198,14 @@ class Operations:
         logger.info('reloaded %s', log.pairs(changes=changes))
         self._on_reload('')
         self.crew.config = new
+        self._put_in_force(new)
         self._plan('reload', self._steps(old, new), self._telling_status(reply), changes=str(changes))
+
+    def _put_in_force(self, config: Config) -> None:
+        try:
+            put_in_force(config)
+        except OSError as error:
+            logger.error('publishers not told of the new configuration %s', log.pairs(error=error))
 
     def _telling_status(self, reply: Reply) -> Reply:
         def tell(answer: Mapping[str, Any]) -> None:

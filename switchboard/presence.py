@@ -33,7 +33,9 @@ class Ticket:
     A child after a fork does not hold it: the place is the parent's.
     """
 
-    def __init__(self, folder: Folder, name: str, fd: int, on_leave: Callable[[], object] | None = None) -> None:
+    def __init__(
+        self, folder: Folder, name: str, fd: int, on_leave: Callable[[], object] | None = None
+    ) -> None:
         self.folder = folder
         self.name = name
         self._fd = fd
@@ -66,7 +68,9 @@ class Ticket:
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            self._on_leave = None  # the program may be coming to its end: whoever looks next finds the place empty
+            self._on_leave = (
+                None  # the program may be coming to its end: whoever looks next finds the place empty
+            )
             self.leave()
 
 

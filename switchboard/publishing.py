@@ -16,7 +16,7 @@ import errno
 
 from switchboard.disk import Disk, Folder
 from switchboard.entry import READY
-from switchboard.errors import DurabilityError, QueueError, QueueFullError
+from switchboard.errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
 from switchboard.spares import Draft, Workshop
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -94,6 +94,7 @@ def publish(items: Sequence[Unpublished], workshop: Workshop, disk: Disk, *, syn
 
     :param sync: return when they are on the disk.
     :raises QueueFullError: the disk is full.
+    :raises UnknownQueueError: a queue was deleted meanwhile.
     :raises DurabilityError: a sync or a rename failed.
     """
     published = 0
@@ -120,11 +121,19 @@ def publish(items: Sequence[Unpublished], workshop: Workshop, disk: Disk, *, syn
             if number < published:
                 reusable &= take_back(item, disk)
             workshop.discard(item.draft, reusable=reusable)
+        if isinstance(error, FileNotFoundError):
+            _look_for_folder(items[published], error)
         if isinstance(error, OSError):
             refuse(error, step, items[0].queue)
         raise
     for item in items:
         disk.unlock_and_close(item.draft.fd)
+
+
+def _look_for_folder(item: Unpublished, error: FileNotFoundError) -> None:
+    # Nothing can be renamed into a directory that was removed: that is how a producer hears of it (see `departures`).
+    if item.folder.is_removed():
+        raise UnknownQueueError('it was deleted; nothing was stored', queue=item.queue) from error
 
 
 def take_back(item: Unpublished, disk: Disk) -> bool:

@@ -16,6 +16,9 @@ from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.deadletters import DeadLetters
+from switchboard.declarations import Declaration
+from switchboard.declaredletters import DeclaredLetters
+from switchboard.declaring import DeclaredQueues, DeclaringSpool
 from switchboard.dedupe import Dedupe
 from switchboard.disk import Disk, Folder
 from switchboard.entry import SYSTEM_NAMER, Namer, check_queue_name
@@ -34,6 +37,7 @@ from switchboard.switchboard import Switchboard
 
 if TYPE_CHECKING:
     from switchboard.config import Config
+    from switchboard.inforce import InForce
 
 BAD = 'bad'
 _DEFAULT_EXCHANGE_ONLY = ExchangeTable(())
@@ -42,7 +46,7 @@ SPARE, STAGE, RUN = '.spare', '.stage', '.run'
 
 
 @implementer(ISpool)
-class Spool:
+class Spool(DeclaringSpool):
     """All queues of one installation.  See `ISpool`.
 
     :param directory: the root of the spool; made, with mode 0770, if it is not there.
@@ -62,7 +66,6 @@ class Spool:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.directory = os.path.abspath(directory)
-        self.config = config
         self.disk = disk = disk or Disk()
         self.clock = clock
         self._defaults = QueueOptions(durability=durability)
@@ -70,8 +73,25 @@ class Spool:
         self.spares = Spares(self._folder(SPARE), disk, self._namer)
         self._scrubbed = Spares(self._folder(SPARE), disk, self._namer, scrub=True)
         self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer)
-        self.flags = Flags(self._folder(RUN).path, disk, clock)
+        run = self._folder(RUN)
+        self._in_force: InForce | None = None
+        if config is not None:
+            from switchboard.inforce import (
+                InForce,
+            )  # here, because a spool without a configuration needs neither
+
+            self._in_force = InForce(config, run, disk, clock)
+        self.flags = Flags(run.path, disk, clock)
         self._boards: dict[str, Switchboard] = {}
+        self.declared = DeclaredQueues(
+            self.directory,
+            disk,
+            clock,
+            self._namer,
+            self.spares,
+            config=lambda: self.config,
+            base=lambda: self.config.exchanges if self.config else _DEFAULT_EXCHANGE_ONLY,
+        )
 
     @classmethod
     def from_config(cls, config: str | os.PathLike[str] | Config, **keys: Any) -> Spool:
@@ -85,6 +105,16 @@ class Spool:
 
             config = Config.load(os.fspath(config))
         return cls(config.spool, config=config, **keys)
+
+    @property
+    def config(self) -> Config | None:
+        """The configuration that this spool goes by; another one when that was put into force."""
+        return self._in_force.config if self._in_force else None
+
+    def _look_what_is_in_force(self) -> None:
+        if self._in_force is not None and self._in_force.look():
+            # Their options may have changed; entries that somebody holds are held by the process, not by the object.
+            self._boards.clear()
 
     def __repr__(self) -> str:
         return f'Spool({self.directory!r})'
@@ -101,7 +131,8 @@ class Spool:
 
     def queue_names(self) -> list[str]:
         """:return: the queues that are declared or have a directory, sorted; ``bad`` among them."""
-        names = set(self.config.queue_names()) if self.config else set()
+        names = {*self.config.queue_names()} if self.config else set()
+        names.update(self.declared.records.names())
         with Folder(self.directory, self.disk).scan() as entries:
             names.update(
                 e.name for e in entries if not e.name.startswith('.') and e.is_dir(follow_symlinks=False)
@@ -111,7 +142,8 @@ class Spool:
     def __getitem__(self, name: str) -> Switchboard:
         """See `ISpool`."""
         board = self._boards.get(name)
-        if board is None:
+        # Another process may have deleted what a program declared.
+        if board is None or (not self.declared.is_fixed(name) and board.folder.is_removed()):
             try:
                 board = self._boards[name] = self.board(name)
             except OSError as error:
@@ -121,13 +153,23 @@ class Spool:
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self.queue_names()
 
-    def board(self, name: str, slice: int | None = None, numslices: int = 1) -> Switchboard:
+    def board(
+        self, name: str, slice: int | None = None, numslices: int = 1, **changed_options: Any
+    ) -> Switchboard:
         """:return: a new object for one slice of a queue; ``spool[name]`` is the shared one for the whole queue.
 
-        :raises UnknownQueueError: the configuration does not declare it, or the name cannot be one.
+        :param changed_options: fields of `QueueOptions` that this object sees otherwise than all others.
+        :raises UnknownQueueError: nobody declared it, or the name cannot be one.
         """
         check_queue_name(name)
-        options = self.queue_options(name)
+        with self.declared.opening(name) as declaration:
+            options = replace(self._options(name, declaration), **changed_options)
+            board = self._board(name, slice, numslices, options)
+        if declaration is not None:
+            board.recovery.dead_letter = DeclaredLetters(self, board, declaration)
+        return board
+
+    def _board(self, name: str, slice: int | None, numslices: int, options: QueueOptions) -> Switchboard:
         board = Switchboard(
             name,
             self.path(name),
@@ -154,18 +196,24 @@ class Spool:
         return Dedupe(self.stage, board)
 
     def queue_options(self, name: str) -> QueueOptions:
-        """:raises UnknownQueueError: the configuration does not declare such a queue."""
+        """:raises UnknownQueueError: nobody declared such a queue."""
+        fixed = self.declared.is_fixed(name)
+        return self._options(name, None if fixed else self.declared.records.get(name))
+
+    def _options(self, name: str, declaration: Declaration | None) -> QueueOptions:
         if self.config is None:
-            return replace(self._defaults, durability='full') if name == BAD else self._defaults
-        if name not in self.config.queue_names():
+            options = replace(self._defaults, durability='full') if name == BAD else self._defaults
+        elif declaration is None and name not in self.config.queue_names():
             known = ', '.join(sorted(self.config.queue_names()))
             raise UnknownQueueError(f'no such queue: the configuration declares {known}', queue=name)
-        return self.config.queue_options(name)
+        else:
+            options = self.config.queue_options(name)
+        return options if declaration is None else declaration.applied_to(options)
 
     @property
     def exchanges(self) -> ExchangeTable:
-        """The exchange table; without a configuration, it has the default exchange only."""
-        return self.config.exchanges if self.config else _DEFAULT_EXCHANGE_ONLY
+        """The exchange table: the exchange file's, and what programs have declared up to now."""
+        return self.declared.exchanges.table
 
     def publish(
         self,
@@ -177,12 +225,13 @@ class Spool:
         **metadata_keys: Any,
     ) -> dict[str, str]:
         """See `ISpool`."""
+        self._look_what_is_in_force()
         merged = {**(metadata or {}), **metadata_keys}
         queues = self.exchanges.route(exchange, routing_key, merged)
         if exchange:
             merged |= {'exchange': exchange, 'routing_key': routing_key}
         if len(queues) == 1 or merged.get('dedupe_key') is not None:
-            return {queue: self[queue].enqueue(msg, merged) for queue in queues}
+            return {queue: self._enqueue(queue, msg, merged) for queue in queues}
         transaction = Transaction(self.stage)
         try:
             filebases = {queue: transaction.emit(self[queue], msg, dict(merged)) for queue in queues}
@@ -191,6 +240,13 @@ class Spool:
             raise
         transaction.commit()
         return filebases
+
+    def _enqueue(self, name: str, msg: Any, metadata: Mapping[str, Any]) -> str:
+        try:
+            return self[name].enqueue(msg, metadata)
+        except UnknownQueueError:
+            # Deleted since it was looked at: perhaps there is a new one of that name; if not, this says so.
+            return self[name].enqueue(msg, metadata)
 
     def store_all(self, parcels: Sequence[Parcel]) -> list[Outcome]:
         """Store many messages with the flushes of one, each in all of its queues or in none.

@@ -5,7 +5,8 @@ raised                        verdict
 ============================  ==========================================================================================
 `TemporaryFailure`            tried again later, until ``give_up`` seconds after its first failure
 `PermanentFailure`            preserved
-a full or failing disk        left where it is; the runner waits
+`DestinationDown`             left where it is, unwritten; the runner waits
+a full or failing disk        left where it is, unwritten; the runner waits
 anything else                 tried again later until it has failed ``max_attempts`` times, then preserved
 ============================  ==========================================================================================
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from switchboard.errors import (
+    DestinationDown,
     DurabilityError,
     PermanentFailure,
     QueueFullError,
@@ -40,7 +42,7 @@ Outcome = Literal['kept', 'retried', 'failed', 'trouble']
 class Verdict:
     """What is to become of a message.
 
-    ``trouble`` is about the disk, not about the message: it stays where it is, as if it never was claimed.
+    ``trouble`` is about the disk or the destination, not about the message: it stays where it is, as if it never was claimed.
     """
 
     outcome: Outcome
@@ -61,7 +63,7 @@ def judge(
     """
     message = _message(error)
     text = f'{type(error).__name__}: {message}'[:MAX_TEXT_CHARACTERS]
-    if isinstance(error, QueueFullError | DurabilityError | QueuePausedError):
+    if isinstance(error, QueueFullError | DurabilityError | QueuePausedError | DestinationDown):
         return Verdict('trouble', text)
     attempt = count_since_retry(history, 'failed') + count_since_retry(history, 'deferred') + 1
     record = {'attempt': attempt, 'error': type(error).__name__, 'message': message}

@@ -22,9 +22,10 @@ TOP_LEVEL = {
 }
 
 # What stands at the top of the modules that work on the spool.  They, and whatever of the package they import, leave every
-# touch of the file system to `disk`.  What is above (configuration, log, master) has files of its own.
+# touch of the file system to `disk`.  What is above (configuration, log, master) has files of its own, and what sleeps
+# (`wakeup`) a pipe.
 SPOOL_MODULES = ('exchange', 'filestore', 'handoff', 'publishing', 'recovery', 'spool', 'switchboard')
-NOT_THROUGH_DISK = {'board', 'config', 'disk', 'inifile', 'log', 'twin'}
+NOT_THROUGH_DISK = {'board', 'config', 'disk', 'inifile', 'log', 'twin', 'wakeup'}
 
 # Functions and values of `os` that ask about the process or work on text, and never on a file.
 HARMLESS_OS = {

@@ -59,7 +59,6 @@ def call(args: Sequence[str] | None = None) -> int:
     """
     try:
         status = switchboard.main(args, prog_name='switchboard', standalone_mode=False)
-        sys.stdout.flush()
         return int(status) if isinstance(status, int) else Exit.OK
     except click.exceptions.Exit as error:
         return error.exit_code
@@ -69,13 +68,7 @@ def call(args: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _usage(error)
     except (click.Abort, KeyboardInterrupt):
-        say('')
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Whatever is still in the buffer has no reader; flushing it at exit would complain.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return Exit.BROKEN_PIPE
     except (SwitchboardError, OSError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise

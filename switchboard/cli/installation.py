@@ -39,7 +39,9 @@ class Installation:
         self.named_spool: Path | None = None
         self._config: Config | None = None
         self._spool: Spool | None = None
-        self._warned = False
+        self._is_broken = False
+        # Whoever shows the mistakes of the configuration himself need not be warned of them.
+        self.warns = True
 
     @property
     def config_path(self) -> Path | None:
@@ -78,16 +80,17 @@ class Installation:
     @property
     def config_or_none(self) -> Config | None:
         """The configuration, if there is one that can be used; its mistakes are a warning."""
-        if self._config is None and self.named_spool is None and not self._warned:
+        if self._config is None and self.named_spool is None and not self._is_broken:
             try:
                 return self.config
             except ConfigError as error:
                 path = self.config_path
                 if path is None or not path.is_file():
                     raise
-                self._warned = True
-                count = len(getattr(error, 'errors', ()))
-                say(f'warning: {path} has mistakes ({count}); `switchboard check` shows them')
+                self._is_broken = True
+                if self.warns:
+                    count = len(getattr(error, 'errors', ()))
+                    say(f'warning: {path} has mistakes ({count}); `switchboard check` shows them')
         return self._config
 
     @property
@@ -169,6 +172,14 @@ class Installation:
 
                 raise UnknownQueueError(f'there is no such queue{did_you_mean(name, known)}', queue=name)
         return [(name, self.folder(name)) for name in wanted]
+
+    def check_runner(self, name: str) -> None:
+        """:raises FileNotFoundError: the configuration declares no such runner.  A broken one is not asked."""
+        config = self.config_or_none
+        if config is not None and name not in config.runners:
+            from switchboard.inifile import did_you_mean
+
+            raise FileNotFoundError(2, f'there is no such runner{did_you_mean(name, config.runners)}', name)
 
     def board(self, queue: str) -> Switchboard:
         """:return: a queue to take from; one that only has a directory, as it is after its section was removed, too."""

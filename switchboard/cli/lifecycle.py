@@ -129,6 +129,8 @@ def restart(
     from switchboard.cli.asking import ask_and_show
 
     directory = installation.existing_directory()
+    for runner in runners:
+        installation.check_runner(runner)
     worst = Exit.OK
     for runner in runners or (None,):
         started_s = time.monotonic()
@@ -165,6 +167,7 @@ def reload(context: click.Context, installation: Installation, timeout_s: float 
     """
     from switchboard.cli.asking import ask_and_show
 
+    installation.warns = False
     started_s = time.monotonic()
     answer = ask_and_show(installation.existing_directory(), {'do': 'reload'}, 'reloading', timeout_s)
     changes = answer.get('changes')

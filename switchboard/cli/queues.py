@@ -56,7 +56,7 @@ def census(installation: Installation, names: Iterable[str], *, sizes: bool = Tr
 def row(one: Census, dead: int, now_s: float) -> list[Cell]:
     """:return: the cells of one queue.
 
-    :param dead: how many entries of the bad queue came from it.
+    :param dead: how many entries of the bad queue came from it; the bad queue itself shows all of them.
     """
     waits_s = now_s - one.oldest_ns / NS
     return [
@@ -67,7 +67,7 @@ def row(one: Census, dead: int, now_s: float) -> list[Cell]:
         size(one.size_bytes),
         (age(waits_s), 'yellow' if waits_s > 3600 else '') if one.oldest_ns else '',
         age(now_s - one.next_ns / NS) if one.next_ns else '',
-        (str(dead), 'red') if dead else '',
+        (str(dead + one.preserved), 'red') if dead + one.preserved else '',
     ]
 
 

@@ -33,5 +33,6 @@ def run(
 
     name, part, count = runner
     config = installation.config
+    installation.check_runner(name)
     installation.spool(make=True)
     context.exit(one_runner(config, name, part, count, once=once, until_empty=until_empty))

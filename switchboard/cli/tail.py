@@ -41,7 +41,8 @@ class Arrivals:
             from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
             self._inotify = INotify()
-            mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR
+            # Entries come by a rename; a file is closed at every claim of it as well.
+            mask = flags.MOVED_TO | flags.ONLYDIR
             for place in places:
                 self._watched[self._inotify.add_watch(place[1].path, mask)] = place
         except (ImportError, OSError):

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip('aiosmtpd')
-
 from runners.lmtp import Lmtp
 from switchboard.disk import Disk
 from switchboard.errors import ConfigError
@@ -218,9 +216,8 @@ def test_it_listens_on_tcp_too(tmp_path: Path) -> None:
     path = tmp_path / 'switchboard.cfg'
     path.write_text(path.read_text().replace(f'listen = {tmp_path}/lmtp', f'listen = 127.0.0.1:{port}'))
     config = type(config).load(path)
-    with listening(config):
-        with smtplib.LMTP('127.0.0.1', port, timeout=10) as client:
-            client.sendmail('ann@example.com', ['lists@a'], MAIL)
+    with listening(config), smtplib.LMTP('127.0.0.1', port, timeout=10) as client:
+        client.sendmail('ann@example.com', ['lists@a'], MAIL)
     assert len(bodies(tmp_path, 'lists')) == 1
 
 

@@ -193,9 +193,8 @@ def test_the_metadata_are_in_the_environment(bench: Bench) -> None:
         'import json\n'
         + keep('json.dumps({k: v for k, v in os.environ.items() if k[:12] == "SWITCHBOARD_"}).encode()')
     )
-    case.spool['in'].enqueue(
-        'x', recipients=['a@x', 'b@y'], sender='', number=7, map={'a': 1}, **{'odd key-é': 'ü'}
-    )
+    metadata = {'recipients': ['a@x', 'b@y'], 'sender': '', 'number': 7, 'map': {'a': 1}, 'odd key-é': 'ü'}
+    case.spool['in'].enqueue('x', metadata)
     case.work(Command, 'do')
     kept = json.loads(bench.kept())
     assert kept['SWITCHBOARD_META_RECIPIENTS'] == 'a@x\nb@y'

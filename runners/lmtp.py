@@ -1,0 +1,267 @@
+"""Takes mails in by LMTP (RFC 2033), the way a mail server likes best to hand them over: a reply for each recipient.
+
+::
+
+    [runner.lmtp]
+    class = runners.lmtp:Lmtp
+    queue =
+    listen = /run/switchboard/lmtp.sock, 127.0.0.1:8024
+    exchange = mail
+    routing_key = {user}.{domain}
+
+A recipient's address becomes a routing key, and the exchange says to which queues the mail goes.  An address that nobody
+routes gets 550, at RCPT.  Recipients that share their queues share one copy, whose metadata name them.  250 is said
+when the mail is on the disk; what is wrong with us (a full disk, a queue that is drained) is 451 or 452, so that the
+server keeps the mail and tries again.
+
+While one flush is under way, the mails of all other connections gather and share the next one: no waiting time is
+added, and the busier it is, the less a mail costs.
+
+Rejected: a reply as soon as the mail is read (it may still be lost), and a window in which mails are waited for (a lone mail would
+wait for nobody).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, cast
+
+from runners.lmtp_protocol import Connection
+from switchboard.asyncrunner import AsyncRunner
+from switchboard.errors import ConfigError, SwitchboardError
+from switchboard.parcels import Outcome, Parcel
+from switchboard.settings import Setting
+from switchboard.units import count, duration_s, octal, size_bytes, words
+
+log = logging.getLogger('switchboard.runner')
+
+# Of the time that a stop may take, what is left to the mails that are just arriving.
+STOP_SHARE = 0.8
+
+
+class Addresses:
+    """From a recipient's address to queues."""
+
+    def __init__(self, spool: Any, exchange: str, template: str, delimiter: str) -> None:
+        self._spool = spool
+        self._exchange = exchange
+        self._template = template
+        self._delimiter = delimiter
+
+    def key(self, address: str) -> str:
+        """:return: the routing key of an address."""
+        local, _, domain = address.lower().rpartition('@') if '@' in address else (address.lower(), '', '')
+        user, _, detail = local.partition(self._delimiter) if self._delimiter else (local, '', '')
+        parts = {'address': address.lower(), 'local': local, 'domain': domain, 'user': user, 'detail': detail}
+        return self._template.format_map(parts).strip('.')
+
+    def queues(self, address: str, sender: str) -> tuple[str, ...]:
+        """:raises SwitchboardError: nobody routes it, or the configuration is at fault."""
+        metadata = {'sender': sender, 'recipients': [address]}
+        queues = self._spool.exchanges.route(self._exchange, self.key(address), metadata)
+        for queue in queues:
+            self._spool.queue_options(queue)
+        return tuple(queues)
+
+    def metadata(self, sender: str, recipients: Sequence[str], smtputf8: bool) -> dict[str, Any]:
+        """:return: what goes with the copy for some recipients."""
+        metadata: dict[str, Any] = {'door': 'lmtp', 'sender': sender, 'recipients': list(recipients)}
+        keys = {self.key(address) for address in recipients}
+        if self._exchange:
+            metadata['exchange'] = self._exchange
+            if len(keys) == 1:
+                metadata['routing_key'] = keys.pop()
+        return metadata | ({'smtputf8': True} if smtputf8 else {})
+
+
+class Store:
+    """Stores what many connections hand in, with one flush for all that wait."""
+
+    def __init__(self, spool: Any) -> None:
+        self._spool = spool
+        # One thread, because a spool is not made for two.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix='lmtp-store')
+        self._waiting: list[tuple[Sequence[Parcel], asyncio.Future[list[Outcome]]]] = []
+        self._work: asyncio.Task[None] | None = None
+
+    async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Return when they are on the disk, or are not going to be."""
+        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((parcels, future))
+        if self._work is None or self._work.done():
+            self._work = asyncio.create_task(self._run())
+        return await future
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            # Whose connection is gone has not been promised anything.
+            jobs = [job for job in self._waiting if not job[1].cancelled()]
+            self._waiting.clear()
+            parcels = [parcel for wanted, _ in jobs for parcel in wanted]
+            try:
+                outcomes = await loop.run_in_executor(self._thread, self._spool.store_all, parcels)
+            except Exception as error:
+                log.exception('mails not stored number=%d', len(parcels))
+                outcomes = [SwitchboardError(str(error))] * len(parcels)
+            for wanted, future in jobs:
+                mine, outcomes = outcomes[: len(wanted)], outcomes[len(wanted) :]
+                if not future.done():
+                    future.set_result(mine)
+
+    def close(self) -> None:
+        """Return when nothing is being stored any more."""
+        self._thread.shutdown()
+
+
+def _template(text: str) -> str:
+    try:
+        text.format_map(dict.fromkeys(('address', 'local', 'domain', 'user', 'detail'), ''))
+    except (KeyError, ValueError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f'{text[:60]!r} is no routing key: use {{user}}, {{detail}}, {{local}}, {{domain}} and {{address}}'
+        ) from error
+    return text
+
+
+class Lmtp(AsyncRunner):
+    """The LMTP server: a runner without a queue."""
+
+    settings: ClassVar[Mapping[str, Setting]] = {  # type: ignore[assignment]
+        **AsyncRunner.settings,
+        'listen': Setting(words, required=True),
+        'exchange': Setting(str, default=''),
+        'routing_key': Setting(_template, default='{user}.{domain}'),
+        'recipient_delimiter': Setting(str, default='+'),
+        'max_size': Setting(size_bytes, default=25 << 20),
+        'max_recipients': Setting(count(1), default=1000),
+        'max_connections': Setting(count(1), default=100),
+        'timeout': Setting(duration_s, default=300.0),
+        'socket_mode': Setting(octal, default=0o660),
+        'hostname': Setting(str, default=''),
+    }
+
+    def __init__(self, *args: Any, **keys: Any) -> None:
+        super().__init__(*args, **keys)
+        setting = self.setting
+        if not setting['exchange'] and 'routing_key' not in self.options.settings:
+            raise ConfigError(
+                'give an exchange, or a routing_key that is the name of a queue',
+                section=f'runner.{self.name}',
+                key='exchange',
+            )
+        self._addresses = Addresses(
+            self.spool, setting['exchange'], setting['routing_key'], setting['recipient_delimiter']
+        )
+        self.connections: set[Connection] = set()
+        self.stopping = False
+        self._servers: list[asyncio.Server] = []
+        self._paths: dict[str, int] = {}
+        self._hostname = setting['hostname'] or socket.gethostname()
+
+    async def setup(self) -> None:  # type: ignore[override]  # a coroutine here
+        """See `AsyncRunner`."""
+        # The library logs each command, addresses and all.
+        logging.getLogger('mail.log').setLevel(logging.WARNING)
+        self._store = Store(self.spool)
+        self._all_gone = asyncio.Event()
+        for place in self.setting['listen']:
+            self._servers.append(await self._listen(place))
+            log.info('listening runner=%s place=%s', self.name, place)
+
+    async def _listen(self, place: str) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if '/' in place:
+            return await loop.create_unix_server(self._connect, sock=self._unix_socket(place))
+        host, _, port = place.rpartition(':')
+        if not host or not port.isdecimal():
+            raise self._wrong(f'{place!r} is neither host:port nor a path')
+        return await loop.create_server(
+            self._connect, host.strip('[]'), int(port), reuse_port=self.options.instances > 1
+        )
+
+    def _unix_socket(self, path: str) -> socket.socket:
+        """Listen under a name of its own, then take the wanted one: no moment without a socket, none that is stale."""
+        if self.options.instances > 1:
+            raise self._wrong('only one instance can listen on a path')
+        made = os.path.join(os.path.dirname(path), f'.{os.getpid()}')
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(made)
+        except OSError as error:
+            listener.close()
+            raise self._wrong(f'{path}: {error.strerror or error}') from error
+        os.chmod(made, self.setting['socket_mode'])
+        listener.listen(128)
+        os.rename(made, path)
+        self._paths[path] = os.stat(path).st_ino
+        return listener
+
+    def _wrong(self, reason: str) -> ConfigError:
+        return ConfigError(reason, section=f'runner.{self.name}', key='listen')
+
+    def _connect(self) -> Connection:
+        setting = self.setting
+        return Connection(
+            self,
+            hostname=self._hostname,
+            data_size_limit=setting['max_size'],
+            timeout=setting['timeout'],
+            loop=asyncio.get_running_loop(),
+        )
+
+    # What a connection asks for.
+
+    def queues(self, address: str, sender: str) -> tuple[str, ...]:
+        """See `Server`."""
+        return self._addresses.queues(address, sender)
+
+    def metadata(self, sender: str, recipients: Sequence[str], smtputf8: bool) -> dict[str, Any]:
+        """See `Server`."""
+        return self._addresses.metadata(sender, recipients, smtputf8)
+
+    async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """See `Server`."""
+        return await self._store.put(parcels)
+
+    def forget(self, connection: Connection) -> None:
+        """See `Server`."""
+        self.connections.discard(connection)
+        if self.stopping and not self.connections:
+            self._all_gone.set()
+
+    def note(self, outcome: Outcome, recipients: Sequence[str]) -> None:
+        """See `Server`."""
+        if isinstance(outcome, SwitchboardError):
+            self.slot.error(str(outcome))
+            log.error('not stored recipients=%s error=%s', ','.join(recipients), outcome)
+            return
+        for queue, filebase in outcome.items():
+            self.slot.begin(filebase)
+            self.slot.end('done')
+            log.info('%s: stored queue=%s recipients=%s', filebase, queue, ','.join(recipients))
+
+    async def cleanup(self) -> None:  # type: ignore[override]  # a coroutine here
+        """Let mails that are just arriving end, and nothing new begin."""
+        self.stopping = True
+        for server in self._servers:
+            server.close()
+        for path, inode in self._paths.items():
+            if os.path.exists(path) and os.stat(path).st_ino == inode:  # not yet our successor's
+                os.unlink(path)
+        for connection in list(self.connections):
+            await connection.leave_if_asked()
+        if self.connections:
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), self.options.stop_timeout_s * STOP_SHARE)
+            except TimeoutError:
+                log.warning('stopped with mails arriving connections=%d', len(self.connections))
+        for connection in list(self.connections):
+            if connection.transport is not None:
+                cast(asyncio.Transport, connection.transport).abort()
+        self._store.close()

@@ -1,0 +1,215 @@
+"""The words of LMTP: one connection of a mail server, on top of aiosmtpd.
+
+What is added to the library: a reply for each recipient, also where the library would give one; trouble of ours is always
+temporary; lines as long as scripts write them; an end between two mails when the server stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, AnyStr, Protocol
+
+try:
+    from aiosmtpd.lmtp import LMTP
+    from aiosmtpd.smtp import Envelope
+except ImportError as error:
+    raise ImportError('the LMTP door needs a library: pip install "switchboard[lmtp]"') from error
+
+from switchboard.errors import (
+    MessageTooLargeError,
+    NoRouteError,
+    QueueFullError,
+    QueuePausedError,
+    SwitchboardError,
+    UnknownQueueError,
+)
+from switchboard.mail import lazy_mail
+from switchboard.parcels import Outcome, Parcel
+
+log = logging.getLogger('switchboard.runner')
+
+# Longer than any line that is meant as one.  Mail servers cut lines at 998 bytes, scripts do not.
+MAX_LINE_BYTES = 1 << 20
+
+
+class Server(Protocol):
+    """What a connection needs of the runner that listens."""
+
+    connections: set[Connection]
+    stopping: bool
+
+    @property
+    def setting(self) -> Mapping[str, Any]:
+        """The values of its section."""
+        ...
+
+    def queues(self, address: str, sender: str) -> tuple[str, ...]:
+        """:raises SwitchboardError: nobody routes it, or the configuration is at fault."""
+        ...
+
+    def metadata(self, sender: str, recipients: Sequence[str], smtputf8: bool) -> dict[str, Any]:
+        """:return: what goes with the copy for some recipients."""
+        ...
+
+    async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Return when they are on the disk, or are not going to be."""
+        ...
+
+    def forget(self, connection: Connection) -> None:
+        """A client is gone."""
+        ...
+
+    def note(self, outcome: Outcome, recipients: Sequence[str]) -> None:
+        """Tell the log and the board what became of a mail."""
+        ...
+
+
+OURS = '451 4.3.0 not stored, try again later'
+
+
+def reply(outcome: Outcome) -> str:
+    """:return: what is said for a recipient whose mail had this outcome."""
+    if not isinstance(outcome, SwitchboardError):
+        stored = ', '.join(f'{queue}/{filebase}' for queue, filebase in outcome.items())
+        return f'250 2.1.5 stored as {stored}'
+    if isinstance(outcome, MessageTooLargeError):
+        return '552 5.3.4 larger than the queue takes'
+    if isinstance(outcome, QueueFullError):
+        return '452 4.3.1 no room, try again later'
+    if isinstance(outcome, QueuePausedError):
+        return '451 4.3.2 nothing is let in for now'
+    return OURS
+
+
+class Letter(Envelope):
+    """An envelope that knows where its recipients' copies go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.routes: list[tuple[str, ...]] = []
+
+    @property
+    def sender(self) -> str:
+        """Empty for a bounce, which aiosmtpd writes as ``<>``."""
+        return '' if self.mail_from in (None, '<>') else str(self.mail_from)
+
+
+class Connection(LMTP):
+    """One client."""
+
+    line_length_limit = MAX_LINE_BYTES
+
+    def __init__(self, server: Server, **keys: Any) -> None:
+        self._server = server
+        # While DATA runs: for how many recipients a reply is owed.
+        self._owed = 0
+        self._is_taking = False
+        super().__init__(self, enable_SMTPUTF8=True, ident='switchboard LMTP', **keys)
+
+    def connection_made(self, transport: Any) -> None:
+        """See `asyncio.Protocol`."""
+        self._server.connections.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        super().connection_lost(error)
+        self._server.forget(self)
+
+    def _create_envelope(self) -> Letter:
+        return Letter()
+
+    async def _handle_client(self) -> None:
+        if len(self._server.connections) > self._server.setting['max_connections']:
+            await self.push('421 4.3.2 too many connections, try again later')
+            self._writer.close()
+            return
+        try:
+            await super()._handle_client()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # it is gone: what it had not been told is not stored, or stored twice when it comes again
+
+    async def handle_EHLO(  # noqa: N802  # aiosmtpd's names
+        self, server: Any, session: Any, envelope: Any, hostname: str, responses: list[str]
+    ) -> list[str]:
+        """The extensions that RFC 2033 asks for."""
+        session.host_name = hostname
+        return [*responses[:-1], '250-PIPELINING', '250-ENHANCEDSTATUSCODES', responses[-1]]
+
+    async def handle_RCPT(  # noqa: N802
+        self, server: Any, session: Any, envelope: Letter, address: str, options: list[str]
+    ) -> str:
+        """Accept an address that somebody routes."""
+        try:
+            route = self._server.queues(address, envelope.sender)
+        except (NoRouteError, UnknownQueueError) as error:
+            log.info('%s: refused error=%s', address, error)
+            return '550 5.1.1 no such address here'
+        except SwitchboardError as error:
+            log.error('%s: not routed error=%s', address, error)
+            return OURS
+        if len(envelope.routes) >= self._server.setting['max_recipients']:
+            return '452 4.5.3 too many recipients'
+        envelope.rcpt_tos.append(address)
+        envelope.routes.append(route)
+        return '250 2.1.5 ok'
+
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
+        """Take a mail, and give as many replies as there are recipients, whatever the reply is."""
+        assert isinstance(self.envelope, Letter)
+        self._owed = len(self.envelope.rcpt_tos)
+        self._is_taking = True
+        try:
+            await super().smtp_DATA(arg)
+        finally:
+            self._owed = 0
+            self._is_taking = False
+        await self.leave_if_asked()
+
+    async def push(self, status: AnyStr) -> None:
+        """A reply of the library's own to a whole mail is one to each recipient."""
+        if self._owed and isinstance(status, str) and status[:3] in ('500', '552'):
+            await super().push('\r\n'.join([status] * self._owed))
+        else:
+            await super().push(status)
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Letter) -> str:  # noqa: N802
+        """Store a mail, once for each set of queues."""
+        recipients = [str(address) for address in envelope.rcpt_tos]
+        # As a pipe or a file would have given it.
+        assert isinstance(envelope.content, bytes)
+        mail = lazy_mail(envelope.content.replace(b'\r\n', b'\n'))
+        by_route: dict[tuple[str, ...], list[str]] = {}
+        for address, route in zip(recipients, envelope.routes, strict=True):
+            by_route.setdefault(route, []).append(address)
+        parcels = [
+            Parcel(mail, self._server.metadata(envelope.sender, some, envelope.smtp_utf8), route)
+            for route, some in by_route.items()
+        ]
+        outcomes = dict(zip(by_route, await self._server.put(parcels), strict=True))
+        self._owed = 0
+        for route, outcome in outcomes.items():
+            self._server.note(outcome, by_route[route])
+        return '\r\n'.join(reply(outcomes[route]) for route in envelope.routes)
+
+    async def smtp_RSET(self, arg: str) -> None:  # noqa: N802
+        """See `leave_if_asked`."""
+        await super().smtp_RSET(arg)
+        await self.leave_if_asked()
+
+    async def handle_exception(self, error: Exception) -> str:
+        """Whatever it is, it is ours: nothing may bounce for it."""
+        log.error('LMTP session failed', exc_info=error)
+        return '\r\n'.join([OURS] * max(1, self._owed))
+
+    def is_idle(self) -> bool:
+        """Is it between two mails?"""
+        return not self._is_taking and (self.envelope is None or self.envelope.mail_from is None)
+
+    async def leave_if_asked(self) -> None:
+        """End the connection between two mails, if the server is stopping."""
+        if self._server.stopping and self.is_idle() and self.transport is not None:
+            await self.push('421 4.3.2 shutting down')
+            self._writer.close()

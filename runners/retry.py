@@ -1,0 +1,133 @@
+"""Sends dead letters back to where they came from: after a wait, and a few times only.
+
+Most failures of a night are over in the morning: a server was down, a disk was full.  A queue whose dead letters go to a queue
+with this runner gets them back when there is hope again; what still fails then ends in bad, for a person to look at::
+
+    [queue.out]
+    dead_letter = retry
+
+    [runner.retry]
+    class = runners.retry:Retry
+    queue = retry
+    wait = 15m..6h x4
+    max_retries = 3
+
+``wait`` is the time before each try, growing as written; ``only`` names the error classes or causes (``attempts``, ``recoveries``,
+``rejected``, ``expired``, ``overflow``) that there is hope for, and what failed otherwise goes to bad at once; ``to`` names a
+queue where the messages go instead of their own.
+
+The history of a message knows where it came from, why, and how often it was sent back by this runner since a person last did.
+So nothing has to be remembered elsewhere, and a crash forgets nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from switchboard import Runner
+from switchboard.errors import ConfigError, PermanentFailure, TemporaryFailure, UnknownQueueError
+from switchboard.settings import Setting
+from switchboard.units import count, retry_policy, words
+
+Record = Mapping[str, Any]
+
+# How an entry came here.
+ARRIVALS = ('dead-lettered', 'moved', 'preserved')
+NS = 1_000_000_000
+
+
+class Retry(Runner):
+    """Sends each message back to the queue that its history names."""
+
+    settings = {  # noqa: RUF012  a mapping that nobody changes, as the base class says
+        'wait': Setting(retry_policy, retry_policy('15m..6h x4')),
+        'max_retries': Setting(count(1), 3),
+        'only': Setting(words, ()),
+        'to': Setting(),
+    }
+
+    def setup(self) -> None:
+        """See `Runner`.
+
+        :raises ConfigError: there is no such queue.
+        """
+        if self.setting['to']:
+            try:
+                self.spool[self.setting['to']]
+            except UnknownQueueError as error:
+                raise ConfigError(str(error), section=f'runner.{self.name}', key='to') from error
+
+    def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+        """See `IRunner`.
+
+        :raises TemporaryFailure: its time has not come.
+        :raises PermanentFailure: there is no hope for it.
+        """
+        assert self.board is not None
+        history = self.board.history(self.filebase)
+        plan = self._plan(history)
+        if plan is None:
+            plan = self._make_plan(history)
+        now_s = self.clock.time_ns() / NS
+        if plan['due'] > now_s:
+            raise TemporaryFailure(
+                f'waits to be sent back to {plan["to"]}', retry_after_s=plan['due'] - now_s
+            )
+        try:
+            self.forward(plan['to'])
+        except UnknownQueueError as error:
+            raise PermanentFailure(f'it came from a queue that is no more: {error}') from error
+
+    def _plan(self, history: Sequence[Record]) -> Record | None:
+        """:return: what was planned for this entry since it came here; None if nothing was."""
+        for record in reversed(history):
+            if record.get('event') in ARRIVALS:
+                return None
+            if self._is_ours(record):
+                return record
+        return None
+
+    def _make_plan(self, history: Sequence[Record]) -> Record:
+        """Decide, and write the decision into the history: it starts the count of failures anew.
+
+        :raises PermanentFailure: it is not to be sent back.
+        """
+        assert self.board is not None
+        arrival: Record = next((one for one in reversed(history) if one.get('event') in ARRIVALS), {})
+        target = self.setting['to'] or arrival.get('queue')
+        if not isinstance(target, str) or target == self.board.name:
+            raise PermanentFailure('its history does not say where it came from')
+        self._ask_for_hope(history, arrival)
+        times = self._times(history)
+        if times >= self.setting['max_retries']:
+            raise PermanentFailure(f'it was sent back to {target} {times} times, and failed each time')
+        wait_s = self.setting['wait'].delay_s(times + 1)
+        plan = {
+            'event': 'retried',
+            'queue': self.board.name,
+            'to': target,
+            'by': self.name,
+            'before': times,
+            'due': self.clock.time_ns() / NS + wait_s,
+        }
+        self.board.annotate(self.filebase, plan)
+        return plan
+
+    def _ask_for_hope(self, history: Sequence[Record], arrival: Record) -> None:
+        only = self.setting['only']
+        failure: Record = next((one for one in reversed(history) if 'error' in one), {})
+        if only and failure.get('error') not in only and arrival.get('cause') not in only:
+            why = failure.get('error') or arrival.get('cause') or 'an unknown cause'
+            raise PermanentFailure(f'{why} is none of {", ".join(only)}, for which there is hope')
+
+    def _times(self, history: Sequence[Record]) -> int:
+        """How often did this runner send it back since somebody else did?"""
+        times = 0
+        for record in history:
+            if record.get('event') == 'retried':
+                times = times + 1 if self._is_ours(record) else 0
+        return times
+
+    def _is_ours(self, record: Record) -> bool:
+        return record.get('event') == 'retried' and record.get('by') == self.name

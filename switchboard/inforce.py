@@ -1,0 +1,102 @@
+"""Which configuration is in force, told to processes that the master does not know.
+
+A program that publishes reads the configuration once.  When a changed one is put into force (the master starts, or a reload
+has passed its checks), ``.run/inforce`` is written anew, with the checksum of the configuration in it.  A publisher asks with
+one ``stat`` whether that has happened, and reads the configuration again if so.  A file that is merely being edited changes
+nothing, and one that turns out broken leaves what was in force before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from switchboard.clock import Clock
+from switchboard.config import Config
+from switchboard.disk import FILE_MODE, OPEN_FLAGS, Disk, Folder
+from switchboard.doors import RUN, write_doors
+from switchboard.entry import NS, SYSTEM_NAMER
+from switchboard.errors import ConfigError
+
+log = logging.getLogger('switchboard.config')
+
+STAMP = 'inforce'
+# A publisher that sends without pause need not ask each time.
+LOOK_EVERY_NS = NS // 10
+
+
+def put_in_force(config: Config, disk: Disk | None = None) -> None:
+    """Tell publishers and doors that this configuration holds from now on.
+
+    :raises OSError: it could not be written; they go on with what they have.
+    """
+    disk = disk or Disk()
+    write_doors(config, disk)
+    folder = Folder(os.path.join(config.spool, RUN), disk)
+    folder.make()
+    draft = SYSTEM_NAMER.digest('00000000') + '.new'
+    fd = disk.create_locked(draft, folder.fd)
+    try:
+        disk.write_all(fd, config.digest.encode('ascii'))
+        disk.rename(draft, STAMP, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+    except BaseException:
+        disk.unlink(draft, dir_fd=folder.fd)
+        raise
+    finally:
+        disk.unlock_and_close(fd)
+
+
+class InForce:
+    """The configuration that a publisher goes by: the one it has read, until another is put into force.
+
+    :param run: the spool's directory ``.run``.
+    """
+
+    def __init__(self, config: Config, run: Folder, disk: Disk, clock: Clock) -> None:
+        self.config = config
+        self._run = run
+        self._disk = disk
+        self._clock = clock
+        self._looked_at_ns = clock.monotonic_ns()
+        self._stamp = self._read_stamp()
+
+    def _read_stamp(self) -> tuple[int, int] | None:
+        try:
+            status = self._disk.stat(STAMP, dir_fd=self._run.fd, follow_symlinks=False)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def look(self) -> bool:
+        """Look whether another configuration is in force, and read it.
+
+        :return: True if ``config`` is another one now.
+        """
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._looked_at_ns < LOOK_EVERY_NS:
+            return False
+        self._looked_at_ns = now_ns
+        stamp = self._read_stamp()
+        if stamp == self._stamp or stamp is None:
+            return False
+        self._stamp = stamp
+        try:
+            if self._digest() == self.config.digest:
+                return False
+            config = Config.load(self.config.path)
+        except (ConfigError, OSError) as error:
+            log.error('not read again, the old configuration stays in force error=%s', error)
+            return False
+        if config.spool != self.config.spool:
+            log.error('not read again: it names another spool now file=%s', config.path)
+            return False
+        self.config = config
+        log.info('read again file=%s', config.path)
+        return True
+
+    def _digest(self) -> str:
+        fd = self._disk.open(STAMP, os.O_RDONLY | OPEN_FLAGS, FILE_MODE, dir_fd=self._run.fd)
+        try:
+            return self._disk.read_all(fd, 256).decode('ascii', 'replace')
+        finally:
+            self._disk.close(fd)

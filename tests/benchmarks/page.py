@@ -1,0 +1,172 @@
+"""The page: tables and words around the results.  It says nothing that the results do not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from . import tables
+from .contender import ENTRANTS
+from .tables import Results, table
+from .targets import verdicts
+
+INTRODUCTION = """\
+# Benchmarks
+
+How fast this is, beside what people would use instead. The page and its charts are written by `bin/bench`; nobody edits them.
+
+A figure is a ratio: how many times as long a peer takes for the same work, so **above 1 the peer is slower**, below 1 it is faster.
+Both take turns in one run, A B A B, each in a process of its own; each pair of turns gives a ratio, the median counts, and the range of
+all pairs stands in brackets. Starting, importing and the first turn of each are left out. Before each turn, outside of its time, the
+file system is synced. Times in microseconds are there for orientation: they are this machine's, on this day.
+"""
+
+HOW = """\
+## How to repeat it
+
+```console
+$ bin/bench                      # everything: about 20 minutes
+$ bin/bench --quick              # fewer and shorter turns: some minutes
+$ bin/bench --only wakeup        # one part; bin/bench --help lists them
+$ bin/bench --place /srv/queue   # on another disk
+```
+
+It makes an environment of its own in `.venv-bench`, with the peers from the package index, and installs Debian's `redis-server` and
+`rabbitmq-server` if it runs as root; a peer that is missing is left out. The results are in
+[results.json](benchmarks/results.json), the code is in `tests/benchmarks`.
+"""
+
+CAVEATS = """\
+## What to keep in mind
+
+- One machine, one disk, one day. Few cores: where a server takes part, it has the other core to itself, which flatters it.
+- Durability is not the same everywhere, so each peer meets the one of ours that promises about as much. *lazy* survives the death of
+  any process, *full* also a power cut. Ours in *full* syncs the file and the directory; no peer syncs the directory.
+- How long a sync takes says how good the disk is, or how well it lies: virtual disks often answer from memory.
+- The peers promise different things, too. None of the pipelines but ours hands on exactly once; what else is not equal:
+"""
+
+
+def _targets(results: Results) -> str:
+    rows = []
+    for each in verdicts(results):
+        value, unit = each['value'], each['unit']
+        shown = 'not measured' if value is None else f'{tables.number(value)}{" " + unit if unit else ""}'
+        verdict = {True: 'met', False: '**not met**', None: ''}[each['met']]
+        rows.append([each['name'], each['goal'], shown, verdict])
+    return '## Targets\n\n' + table(['figure', 'target', 'this run', ''], rows)
+
+
+def _machine(results: Results) -> str:
+    facts = results['machine']
+    rows = [[key, str(facts[key])] for key in facts if key not in ('packages', 'programs')]
+    versions = {**facts['packages'], **facts['programs']}
+    rows.append(['versions', ', '.join(f'{name} {version}' for name, version in versions.items())])
+    rows.append(['duration', f'{results.get("minutes", "?")} minutes'])
+    quick = sorted(
+        name for name, group in results.items() if isinstance(group, Mapping) and group.get('quick')
+    )
+    if quick:
+        rows.append(['measured with `--quick`', ', '.join(quick)])
+    return '## The machine\n\n' + table(['', ''], rows)
+
+
+def _caveats() -> str:
+    rows = [[entrant.title, entrant.caveat] for entrant in ENTRANTS.values() if entrant.caveat]
+    return CAVEATS + '\n' + table(['peer', 'not equal'], rows)
+
+
+def _chart(name: str, text: str, drawn: set[str]) -> str:
+    return f'[![{text}](benchmarks/{name}.png)](benchmarks/{name}.svg)\n' if name in drawn else ''
+
+
+def _section(title: str, *parts: str) -> str:
+    body = '\n'.join(part for part in parts if part)
+    return f'## {title}\n\n{body}' if body else ''
+
+
+def _sections(results: Results, drawn: set[str]) -> Iterable[str]:
+    yield INTRODUCTION
+    yield _targets(results)
+    yield _machine(results)
+    yield _section(
+        'A life, left to the kernel',
+        'Put 500 messages (50 of 100 KB), then take and finish all. *Sustained*: turns of 2 s instead of 0.2 s; a file '
+        'system that is made to create and delete files for long gets slower at it.\n',
+        tables.cycle(results, 'ours'),
+        _chart('cycle-lazy', 'Life cycles, lazy', drawn),
+    )
+    yield _section(
+        'A life, on the disk',
+        'Put 200 messages (20 of 100 KB), then take and finish all. First against us one at a time, then against us in '
+        'batches of 100 that share a flush.\n',
+        tables.cycle(results, 'ours-full'),
+        tables.cycle(results, 'ours-batch'),
+        _chart('cycle-full', 'Life cycles, full', drawn),
+    )
+    yield _section(
+        'The floor',
+        'The same system calls from C, without packing, checksums, metadata: how many times as long as it we take.\n',
+        tables.floor(results),
+    )
+    yield _section(
+        'Other shapes of work',
+        'One at a time: put one, take one. Pipeline: into a queue, on to a second, on to a third, out; ours with exactly-once '
+        'hand-off by a runner. Fan-out: one message into ten queues, and out of all; ours as one transaction.\n',
+        tables.shapes(results),
+        tables.own(results),
+    )
+    yield _section(
+        'Several processes',
+        'Producers to consumers, all at once, each a process, on one queue; 2,000 messages.\n',
+        tables.parallel(results),
+        tables.speed_up(results),
+    )
+    yield _section(
+        'With a backlog',
+        'Put one, take the oldest, while many others wait.\n',
+        tables.backlog(results),
+        'Ours, against ours with 1,000 waiting (100 bytes each), and how long an operator waits:\n'
+        if results.get('depth')
+        else '',
+        tables.depth(results),
+        _chart('backlog', 'Cost of a message by depth', drawn),
+    )
+    yield _section(
+        'System calls',
+        'For one message of 1 KB, by `strace -c`: a longer run less a shorter one. *Put all, take all* of 300:\n',
+        tables.syscalls(results, 'fill'),
+        '*Put one, take one*, which lists the directory for each message:\n',
+        tables.syscalls(results, 'pingpong'),
+    )
+    yield _section('Wake-up', tables.wakeup(results), _chart('wakeup', 'Wake-up', drawn))
+    yield _section('Footprint and start', tables.footprint(results))
+    yield _section(
+        'Before and after',
+        'An older checkout against this one: how many times as long it took.\n'
+        if results.get('before')
+        else '',
+        tables.before(results),
+    )
+    yield _caveats()
+    yield HOW
+
+
+def write(results: Results, page: Path) -> None:
+    """Write the page, its charts beside it, and the profiles into the page that explains them."""
+    from . import charts
+
+    drawn = charts.draw(results, page.parent / 'benchmarks')
+    page.write_text('\n'.join(part.rstrip('\n') + '\n' for part in _sections(results, drawn) if part))
+    explanation = page.parents[1] / 'explanation' / 'performance.md'
+    if explanation.exists() and results.get('profile'):
+        _fill_in(explanation, tables.profiles(results))
+
+
+def _fill_in(path: Path, text: str, mark: str = 'profiles') -> None:
+    """Replace what stands between two marks."""
+    begin, end = f'<!-- {mark}, written by bin/bench -->', f'<!-- end of {mark} -->'
+    head, found, rest = path.read_text().partition(begin)
+    _, closed, tail = rest.partition(end)
+    if found and closed:
+        path.write_text(f'{head}{begin}\n\n{text}\n{end}{tail}')

@@ -1,0 +1,138 @@
+"""The benchmark itself: that its harness runs, counts and tells.  No figure is asserted; no peer is needed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import cases, page, syscalls, tables, targets
+from tests.benchmarks.contender import ENTRANTS, Contender
+from tests.benchmarks.messages import message
+from tests.benchmarks.pairs import ContenderError, Round, figure, workers
+from tests.benchmarks.workloads import WORKLOADS, LostError, Tally, timed
+
+ROOT = Path(__file__).resolve().parents[2]
+
+STRACE = """\
+% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 62.50    0.000500           5       100           renameat
+ 37.50    0.000300           3        90        10 openat
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.000800                   190        10 total
+"""
+
+
+@pytest.mark.skipif(shutil.which('cc') is None, reason='needs a C compiler')
+def test_we_and_the_floor_take_turns(tmp_path: Path) -> None:
+    [case] = [each for each in cases.CASES if each.group == 'pingpong']
+    [(group, found)] = cases.meet(tmp_path, 'floor', [case], cases.TINY)
+    assert (group, found.a, found.b, found.pairs) == ('pingpong', 'ours', 'floor', 1)
+    assert found.low == found.ratio == found.high > 0
+    assert [each.name for each in tmp_path.iterdir() if each.is_dir()] == []
+
+
+@pytest.mark.parametrize('workload', sorted(WORKLOADS))
+@pytest.mark.parametrize('name', ['ours', 'ours-batch'])
+def test_a_workload_gives_back_what_it_was_given(name: str, workload: str, tmp_path: Path) -> None:
+    contender = ENTRANTS[name].make(tmp_path)
+    seconds, messages = timed(contender, workload, 'mail-read', 3, 0)
+    assert seconds > 0
+    assert messages == 3
+    waiting = list(tmp_path.glob('spool/*/*.pck')) + list(tmp_path.glob('spool/*/*.bak'))
+    assert len(waiting) == (3 if workload == 'prefill' else 0)
+
+
+def test_a_contender_that_loses_messages_is_noticed(tmp_path: Path) -> None:
+    class Hole(Contender):
+        def put(self, queue: str, msg: Any) -> None:
+            pass
+
+        def take(self, queue: str) -> None:
+            return None
+
+    with pytest.raises(LostError, match='0 of 2'):
+        timed(Hole(tmp_path), 'fill', 'bytes', 2, 0)
+
+
+def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
+    with (
+        workers(tmp_path, ('ours', {})) as (worker,),
+        pytest.raises(ContenderError, match="KeyError: 'no-such'"),
+    ):
+        worker.turn('no-such', 'bytes', 1, 0)
+
+
+def test_consumers_of_several_processes_share_a_tally(tmp_path: Path) -> None:
+    one, other = Tally(tmp_path / 'tally', 2), Tally(tmp_path / 'tally', 2)
+    one.add(0)
+    other.add(1)
+    other.add(1)
+    assert one.total() == other.total() == 3
+
+
+def test_a_figure_is_the_median_of_the_ratios_of_pairs() -> None:
+    rounds = [Round((1e-6, 2e-6), 10), Round((1e-6, 9e-6), 10), Round((2e-6, 6e-6), 10)]
+    found = figure('case', 'a', 'b', rounds)
+    assert (found.ratio, found.low, found.high) == pytest.approx((3, 2, 9))
+    assert (found.a_us, found.b_us, found.messages) == pytest.approx((1, 6, 30))
+
+
+def test_each_kind_of_message_is_the_same_each_time() -> None:
+    for kind in ('bytes', 'large', 'json'):
+        assert message(kind) == message(kind)
+    assert message('mail').as_bytes() == message('mail').as_bytes()
+
+
+def test_system_calls_are_read_from_what_strace_writes() -> None:
+    assert syscalls._parse(STRACE) == {'renameat': 100, 'openat': 90}
+
+
+def test_a_target_is_judged_by_the_results_alone() -> None:
+    assert {each['met'] for each in targets.verdicts({})} == {None}
+    made = figure('one mail', 'python3 -c pass', 'bin/drop', [Round((1.0, 1.4), 2)])
+    results = {
+        'start': {'figures': [made.as_dict()]},
+        'wakeup': {'facts': {'runner': {'p50_us': 600.0}}},
+    }
+    verdicts = {each['name']: each for each in targets.verdicts(results)}
+    assert verdicts['bin/drop / python3 -c pass']['met'] is True
+    assert verdicts['wake-up, median']['met'] is False
+    assert verdicts['wake-up, median']['value'] == pytest.approx(0.6)
+
+
+def test_the_page_shows_what_was_measured_and_nothing_else() -> None:
+    made = figure('one into ten', 'ours', 'dirq', [Round((1e-6, 2.5e-6), 2), Round((1e-6, 3.5e-6), 2)])
+    machine = {'when': 'today', 'packages': {'dirq': '1.8'}, 'programs': {}}
+    results = {'machine': machine, 'minutes': 1, 'fan-out': {'figures': [made.as_dict()], 'quick': True}}
+    text = '\n'.join(page._sections(results, set()))
+    assert '| dirq | **3.0** (2.5-3.5) |' in text
+    assert '## Other shapes of work' in text
+    assert '## Wake-up' not in text
+    assert 'not measured' in text
+    assert '| measured with `--quick` | fan-out |' in text
+
+
+def test_numbers_have_two_digits_that_count() -> None:
+    assert [tables.number(value) for value in (0.456, 1.5, 2.44, 62.39, 1234.5)] == [
+        '0.46',
+        '1.50',
+        '2.4',
+        '62.4',
+        '1,234',
+    ]
+
+
+def test_pytest_collects_nothing_of_the_benchmark() -> None:
+    assert list((ROOT / 'tests' / 'benchmarks').glob('test_*')) == []
+
+
+def test_every_entrant_that_is_a_class_is_there() -> None:
+    for entrant in ENTRANTS.values():
+        module, _, class_name = entrant.home.partition(':')
+        source = (ROOT / 'tests' / 'benchmarks' / module).with_suffix('.c' if entrant.is_native else '.py')
+        assert source.exists()
+        assert f'class {class_name}' in source.read_text() or entrant.is_native
