@@ -42,6 +42,7 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from email.message import Message
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from switchboard import Runner
@@ -146,7 +147,6 @@ class Smtp(Runner):
         self._used_at_s = self._down_until_s = 0.0
         self._down = ''
         self._port = setting['port'] or PORTS[setting['tls']]
-        self._hostname = setting['hostname'] or socket.gethostname()
         self._password = self._read_password() if setting['user'] else ''
         try:
             self._tls = ssl.create_default_context(cafile=setting['tls_ca'])
@@ -307,14 +307,10 @@ class Smtp(Runner):
 
     def _greet(self) -> smtplib.SMTP:
         setting = self.setting
-        smtp: smtplib.SMTP
-        if setting['tls'] == 'implicit':
-            smtp = smtplib.SMTP_SSL(
-                local_hostname=self._hostname, timeout=setting['connect_timeout'], context=self._tls
-            )
-        else:
-            smtp = smtplib.SMTP(local_hostname=self._hostname, timeout=setting['connect_timeout'])
-        self._smtp = smtp
+        is_implicit = setting['tls'] == 'implicit'
+        make = partial(smtplib.SMTP_SSL, context=self._tls) if is_implicit else smtplib.SMTP
+        hostname = setting['hostname'] or socket.gethostname()
+        self._smtp = smtp = make(local_hostname=hostname, timeout=setting['connect_timeout'])
         # `starttls` and `SMTP_SSL` check the certificate against this name.
         smtp._host = setting['host']  # type: ignore[attr-defined]
         code, text = smtp.connect(setting['host'], self._port)

@@ -166,6 +166,7 @@ QUEUE_KEYS: Mapping[str, Key] = {
     'priority_step': Key('priority_step_s', _wait_s),
     'priority': Key('priority', count(0, HIGHEST_PRIORITY)),
     'order_key': Key('order_key', optional(_text)),
+    'strict_order': Key('strict_order', truth),
     'paused': Key('paused', truth),
     'scrub': Key('scrub', truth),
     'external': Key('external', truth),

@@ -69,6 +69,7 @@ class QueueOptions:
     priority_step_s: float = 60.0
     priority: int = 0
     order_key: str | None = None
+    strict_order: bool = False
     paused: bool = False
     scrub: bool = False
     # Taken from by a program or a person outside the master: then `check` does not warn that nobody consumes it.

@@ -150,7 +150,8 @@ class Serializers:
     def register(self, message_type: type, serializer: Serializer) -> None:
         """Make `serializer` the one for messages of a type and of those derived from it."""
         self.add(serializer)
-        self._registry.register([implementedBy(message_type)], ISerializer, '', serializer)
+        provided: Any = implementedBy(message_type)  # type: ignore[no-untyped-call]  # the stubs do not know it
+        self._registry.register([provided], ISerializer, '', serializer)
         self._by_type.clear()
 
     def for_message(self, msg: Any) -> Serializer:

@@ -19,6 +19,7 @@ from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import (
     CLAIMED,
+    NS,
     READY,
     SYSTEM_NAMER,
     Namer,
@@ -34,6 +35,8 @@ from switchboard.errors import (
 )
 from switchboard.expiry import is_expired
 from switchboard.interfaces import ISwitchboard, Taken
+from switchboard.journal import Record
+from switchboard.keyorder import KeyOrder, wait_s
 from switchboard.options import QueueOptions
 from switchboard.outlet import Outlet
 from switchboard.publishing import is_out_of_files, refuse
@@ -96,6 +99,7 @@ class Switchboard(Outlet):
         super().__init__(name, folder, options, disk, clock, namer, workshop, bad_path)
         self._listing = Listing(folder, disk, clock, name, self.slice, options.priority_step_s)
         self._backlog = Backlog(self._listing)
+        self._key_order = KeyOrder(self._listing) if options.strict_order else None
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)
         # Set by a spool, which knows what operators say.
         self.paused_by_operator: Callable[[], bool] = lambda: False
@@ -136,8 +140,13 @@ class Switchboard(Outlet):
             return None
         refused = 0
         while (filebase := self._backlog.next()) is not None:
+            if self._key_order is not None and not self._key_order.is_first(filebase):
+                self._backlog.hold(filebase, CONTENDED_S)
+                continue
             try:
                 msg, msgdata = self.dequeue(filebase)
+                if self._key_order is not None and self._waits(filebase):
+                    continue
                 self._throttle.took()
                 return Taken(filebase, msg, msgdata)
             except EntryTakenError:
@@ -152,6 +161,24 @@ class Switchboard(Outlet):
                 if refused == MAX_REFUSED or is_out_of_files(error):
                     raise
         return None
+
+    def _waits(self, filebase: str) -> bool:
+        """Give an entry back that holds its key until a time that has not come."""
+        still_s = wait_s(self.history(filebase), self.clock.time_ns())
+        if still_s > 0:
+            super().release(filebase)
+            self._backlog.hold(filebase, still_s)
+        return still_s > 0
+
+    def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
+        """See `ISwitchboard`.  In a queue of strict order, an entry that waits keeps its name, and so its place."""
+        if self._key_order is None or delay_s <= 0:
+            return super().release(filebase, delay_s=delay_s, record=record)
+        until_s = self.clock.time_ns() / NS + delay_s
+        record = {'event': 'released', **(record or {}), 'not_before': until_s}
+        super().release(filebase, record=record)
+        self._backlog.hold(filebase, delay_s)
+        return filebase
 
     def ready(self) -> bool:
         """Look anew: is there anything to :meth:`take`?"""

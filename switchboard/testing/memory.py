@@ -24,6 +24,7 @@ from switchboard.entry import (
     check_queue_name,
     is_filebase,
     make_slice,
+    parse,
     with_when,
 )
 from switchboard.errors import (
@@ -40,7 +41,7 @@ from switchboard.journal import Record, count_since_retry
 from switchboard.keeping import changes, is_body_changed
 from switchboard.options import QueueOptions
 from switchboard.outlet import LONGEST_DELAY_S
-from switchboard.packing import Packer
+from switchboard.packing import Packed, Packer
 from switchboard.reading import Entry
 from switchboard.serializers import Serializers
 from switchboard.switchboard import CAUSES
@@ -109,13 +110,12 @@ class MemorySwitchboard:
 
         :raises QueueError: as :meth:`enqueue`.
         """
-        wished = 'delay' in metadata or 'not_before' in metadata
         if instead_of is None:
             packed = self._packer.pack(msg, metadata)
         else:
             packed = self._packer.pack_anew(msg, metadata, instead_of)
         self._ask_for_room(len(packed.content))
-        return Stored(packed.filebase, packed.content, wished=wished)
+        return _stored(packed)
 
     def prepare_copy(self, entry: Entry) -> Stored:
         """Copy another queue's entry without making it an entry yet.
@@ -123,8 +123,7 @@ class MemorySwitchboard:
         :raises QueueError: as :meth:`enqueue`.
         """
         self.check_room(entry)
-        packed = self._packer.pack_copy(entry)
-        return Stored(packed.filebase, packed.content, wished=False)
+        return _stored(self._packer.pack_copy(entry))
 
     def check_room(self, entry: Entry) -> None:
         """Ask whether another queue's entry may come here.
@@ -337,3 +336,9 @@ class MemorySwitchboard:
     def get_files(self, extension: str = READY) -> list[str]:
         """See `ISwitchboard`."""
         return self._listing.filebases(extension)
+
+
+def _stored(packed: Packed) -> Stored:
+    # Names that a clock has run away from are dated as the name says; see `Packed`.
+    name = parse(packed.filebase)
+    return Stored(packed.filebase, packed.content, wished=name is None or packed.modified_ns != name.when_ns)

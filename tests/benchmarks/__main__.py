@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import backlog, cases, footprint, machine, parallel, profiles, syscalls, wakeup
+from . import backlog, cases, flush, footprint, machine, parallel, profiles, syscalls, wakeup
 from .cases import FULL, QUICK, Effort
 from .pairs import ROOT, ContenderError, Figure
 
@@ -97,6 +97,11 @@ class Run:
         seconds = 4 if self.effort is FULL else 2
         self.keep('profile', [], profiles.run(self.place, seconds, tell, self.before))
 
+    def flush(self) -> None:
+        """Ways to bring a batch to the disk."""
+        tell('ways to flush')
+        self.keep('flush', flush.run(self.place, self.effort))
+
     def compare(self) -> None:
         """An older checkout and this one."""
         if self.before:
@@ -107,6 +112,7 @@ class Run:
 MEETINGS = ('cycle', 'pingpong', 'pipeline', 'fan-out')
 ALONE: dict[str, Callable[[Run], None]] = {
     'own': Run.own,
+    'flush': Run.flush,
     'wakeup': Run.wakeup,
     'footprint': Run.footprint,
     'start': Run.start,

@@ -81,8 +81,8 @@ def _chart(name: str, text: str, drawn: set[str]) -> str:
 
 
 def _section(title: str, *parts: str) -> str:
-    body = '\n'.join(part for part in parts if part)
-    return f'## {title}\n\n{body}' if body else ''
+    measured = [part for part in parts if '|' in part]
+    return f'## {title}\n\n' + '\n'.join(part for part in parts if part) if measured else ''
 
 
 def _sections(results: Results, drawn: set[str]) -> Iterable[str]:
@@ -108,6 +108,11 @@ def _sections(results: Results, drawn: set[str]) -> Iterable[str]:
         'The floor',
         'The same system calls from C, without packing, checksums, metadata: how many times as long as it we take.\n',
         tables.floor(results),
+    )
+    yield _section(
+        'Ways to bring a batch to the disk',
+        'Time for a message, against `fdatasync` of each file; all write, flush, rename, and sync the directory once.\n',
+        tables.flush(results),
     )
     yield _section(
         'Other shapes of work',

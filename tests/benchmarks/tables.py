@@ -238,6 +238,19 @@ def footprint(results: Results) -> str:
     return table(['', 'ours', 'floor', 'ratio'], rows) if rows else ''
 
 
+def flush(results: Results) -> str:
+    """Ways to bring a batch to the disk."""
+    figures = _figures(results, 'flush')
+    if not figures:
+        return ''
+    found = {(each['b'], each['case']): each for each in figures}
+    cases = _cases(figures)
+    names = list(dict.fromkeys(each['b'] for each in figures))
+    plain = [f'{next(each["a_us"] for each in figures if each["case"] == case):,.0f} µs' for case in cases]
+    rows = [[name, *(cell(found.get((name, case))) for case in cases)] for name in names]
+    return table(['', *cases], [*rows, [f'*{figures[0]["a"]} took*', *plain]])
+
+
 def before(results: Results) -> str:
     """An older checkout against this one."""
     figures = _figures(results, 'before')

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -155,7 +156,9 @@ def take(world: World) -> None:
 def enqueue_damaged(world: World) -> None:
     enqueue_a(world)
     path = world.path / 'in' / f'{world.kept["a"]}.pck'
-    path.write_bytes(path.read_bytes()[:-1] + b'b')
+    fd = world.disk.open(str(path), os.O_RDWR)
+    world.disk.pwrite(fd, b'b', path.stat().st_size - 1)
+    world.disk.close(fd)
 
 
 @operation(

@@ -42,7 +42,7 @@ def test_a_workload_gives_back_what_it_was_given(name: str, workload: str, tmp_p
     seconds, messages = timed(contender, workload, 'mail-read', 3, 0)
     assert seconds > 0
     assert messages == 3
-    waiting = list(tmp_path.glob('spool/*/*.pck')) + list(tmp_path.glob('spool/*/*.bak'))
+    waiting = [path for path in tmp_path.glob('spool/[!.]*/*') if path.suffix in ('.pck', '.bak')]
     assert len(waiting) == (3 if workload == 'prefill' else 0)
 
 

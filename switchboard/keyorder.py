@@ -1,0 +1,68 @@
+"""Strict order: no entry of a key is taken while an earlier one of the same key waits or is at work.
+
+Without it, entries of one key are in one slice and taken in order, but one that fails and waits lets the others pass.  With
+``strict_order`` it holds them back: it keeps its name, and so its place, and its history says until when it waits.
+
+Before an entry is taken, the earlier ones of its key are looked for by name: claimed, ready, and claimed again, because a
+claim or a release may happen between two looks.  So it holds for any number of processes, messages at work and batches.
+
+The price: the names of all entries of the slice are kept in memory, and a message that fails stops its key (and the few others
+that share the first eight digits of its digest) until it is done or preserved.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import chain
+
+from switchboard.backlog import Listing
+from switchboard.entry import CLAIMED, NS, READY, SLICE_DIGITS
+from switchboard.journal import Record
+
+
+class KeyOrder:
+    """The entries of one slice, by key."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self._known: set[str] = set()
+        self._by_key: dict[str, list[str]] = {}
+
+    def is_first(self, filebase: str) -> bool:
+        """Is there no earlier entry of the same key?"""
+        if filebase not in self._known:
+            self._index()
+        entries = self._by_key.get(_key(filebase), [])
+        while entries and entries[0] != filebase:
+            if self._is_there(entries[0]):
+                return False
+            self._known.discard(entries.pop(0))
+        return True
+
+    def _index(self) -> None:
+        listing = self._listing
+        self._known = set(chain(listing.filebases(CLAIMED), listing.filebases(READY)))
+        by_key = defaultdict(list)
+        for filebase in sorted(self._known, key=listing.order):
+            by_key[_key(filebase)].append(filebase)
+        self._by_key = by_key
+
+    def _is_there(self, filebase: str) -> bool:
+        disk, fd = self._listing.disk, self._listing.folder.fd
+        return any(disk.exists(filebase + suffix, fd) for suffix in (CLAIMED, READY, CLAIMED))
+
+
+def _key(filebase: str) -> str:
+    start = filebase.index('+') + 1
+    return filebase[start : start + SLICE_DIGITS]
+
+
+def wait_s(records: list[Record], now_ns: int) -> float:
+    """:return: seconds for which an entry is still to wait, as its history says; 0 if it is not."""
+    for record in reversed(records):
+        until = record.get('not_before')
+        if isinstance(until, int | float):
+            return max(0.0, until - now_ns / NS)
+        if record.get('event') == 'retried':
+            break
+    return 0.0

@@ -1,0 +1,130 @@
+"""A mail server that answers as a test tells it to."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+Mail = tuple[str, list[str], bytes]
+
+
+@dataclass
+class Server:
+    """What it says, and what it has heard.
+
+    ``answers`` are looked for by the whole command and then by its first word; ``drop`` in an answer breaks the connection off.
+    An answer that is a function is asked each time.
+    """
+
+    port: int = 0
+    answers: dict[str, str | Callable[[], str]] = field(default_factory=dict)
+    extensions: tuple[str, ...] = ('SIZE 10000000', '8BITMIME')
+    mails: list[Mail] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    connections: int = 0
+    tls: ssl.SSLContext | None = None
+
+    def serve(self, client: socket.socket) -> None:
+        try:
+            with contextlib.ExitStack() as stack:
+                self._converse(stack.enter_context(client), stack)
+        except (OSError, EOFError):
+            pass  # the client, or the answer `drop`, has ended it
+
+    def _converse(self, client: socket.socket, stack: contextlib.ExitStack) -> None:
+        sender, recipients = '', []
+        file = stack.enter_context(client.makefile('rb'))
+        self._say(client, self._answer('GREETING', '220 ready'))
+        while line := file.readline():
+            word, *rest = line.decode().strip().split(' ', 1)
+            word = word.upper()
+            command = ' '.join([word, *rest])
+            self.commands.append(command)
+            if word in ('EHLO', 'HELO'):
+                lines = ['server', *self.extensions]
+                text = ''.join(f'250-{one}\r\n' for one in lines[:-1]) + f'250 {lines[-1]}'
+                self._say(client, self._answer(command, text))
+            elif word == 'STARTTLS':
+                self._say(client, '220 go')
+                assert self.tls is not None
+                file.close()
+                client = stack.enter_context(self.tls.wrap_socket(client, server_side=True))
+                file = stack.enter_context(client.makefile('rb'))
+            elif word == 'MAIL':
+                sender, recipients = _address(command), []
+                self._say(client, self._answer(command, '250 ok'))
+            elif word == 'RCPT':
+                answer = self._answer(command, '250 ok')
+                if answer.startswith('2'):
+                    recipients.append(_address(command))
+                self._say(client, answer)
+            elif word == 'DATA':
+                self._say(client, self._answer(command, '354 go on'))
+                content = b''
+                while (line := file.readline()) not in (b'.\r\n', b''):
+                    content += line
+                answer = self._answer('END', '250 taken')
+                if answer.startswith('2'):
+                    self.mails.append((sender, recipients, content))
+                self._say(client, answer)
+            elif word == 'QUIT':
+                self._say(client, '221 bye')
+                return
+            else:
+                self._say(client, self._answer(command, '250 ok'))
+
+    def _answer(self, command: str, default: str) -> str:
+        answer = self.answers.get(command, self.answers.get(command.split(' ')[0], default))
+        return answer if isinstance(answer, str) else answer()
+
+    def _say(self, client: socket.socket, answer: str) -> None:
+        if answer == 'drop':
+            raise EOFError
+        client.sendall(answer.encode() + b'\r\n')
+
+
+def _address(command: str) -> str:
+    found = re.search('<(.*?)>', command)
+    assert found is not None, command
+    return found[1]
+
+
+@contextmanager
+def serving(server: Server) -> Iterator[Server]:
+    """Serve until the end of the block; the port stays the same when it is served again."""
+    with socket.create_server(('127.0.0.1', server.port)) as listener:
+        server.port = listener.getsockname()[1]
+        threads: list[threading.Thread] = []
+        clients: list[socket.socket] = []
+
+        def accept() -> None:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                server.connections += 1
+                clients.append(client)
+                threads.append(threading.Thread(target=server.serve, args=(client,)))
+                threads[-1].start()
+
+        acceptor = threading.Thread(target=accept)
+        acceptor.start()
+        try:
+            yield server
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            acceptor.join(5)
+            for client in clients:
+                try:
+                    client.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+            for thread in threads:
+                thread.join(5)

@@ -1,0 +1,116 @@
+"""The third part of the suite: what a runner needs of its queue besides claims.  See ``conformance``."""
+
+from __future__ import annotations
+
+import threading
+from itertools import chain
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from switchboard.entry import digest_of
+from switchboard.errors import UnserializableError
+from switchboard.options import QueueOptions
+from switchboard.testing import Signal
+from tests.conformance import Backend, mail
+
+
+@pytest.mark.needs('slices')
+class TestSlices:
+    @pytest.mark.parametrize('count', [1, 2, 3, 5, 7, 16])
+    def test_each_entry_is_in_exactly_one_slice(self, backend: Backend, count: int) -> None:
+        everything = backend.board()
+        filebases = [everything.enqueue(number) for number in range(100)]
+        slices = [backend.board(slice=index, numslices=count) for index in range(count)]
+        shares = [board.files for board in slices]
+        assert sorted(chain.from_iterable(shares)) == filebases
+        assert [board.get_files() for board in slices] == shares
+        assert all(shares)
+        taken = chain.from_iterable(iter(board.take, None) for board in slices)
+        assert sorted(one.filebase for one in taken) == filebases
+        assert everything.files == []
+
+    def test_one_order_key_is_in_one_slice_in_order(self, backend: Backend) -> None:
+        boards = [backend.board(slice=index, numslices=7) for index in range(7)]
+        for number in range(40):
+            boards[0].enqueue(number, order_key=f'list-{number % 4}')
+        for key in range(4):
+            (holder,) = (board for board in boards if key in map(self.key_of(board), board.files))
+            mine = [fb for fb in holder.files if self.key_of(holder)(fb) == key]
+            assert [holder.dequeue(filebase)[0] for filebase in mine] == list(range(key, 40, 4))
+            holder.recover_backup_files()
+
+    @staticmethod
+    def key_of(board: Any) -> Any:
+        def key(filebase: str) -> int:
+            number = board.dequeue(filebase)[0]
+            board.release(filebase)
+            return int(number) % 4
+
+        return key
+
+    def test_a_queue_can_have_an_order_key_of_its_own(self, backend: Backend) -> None:
+        board = backend.board(options=QueueOptions(order_key='list'))
+        slices = {digest_of(board.enqueue(number, list='a', order_key=number))[:8] for number in range(9)}
+        assert len(slices) == 1
+
+    @pytest.mark.parametrize(('index', 'count'), [(0, 0), (1, 1), (-1, 2), (2, 2)])
+    def test_a_slice_that_cannot_be_is_refused(self, backend: Backend, index: int, count: int) -> None:
+        with pytest.raises(ValueError, match='slice'):
+            backend.board(slice=index, numslices=count)
+
+
+class TestWhatIsChanged:
+    @pytest.fixture
+    def held(self, board: Any) -> Any:
+        filebase = board.enqueue(mail(), tries=1, to=['a'], old=None)
+        msg, msgdata = board.dequeue(filebase)
+        return SimpleNamespace(board=board, filebase=filebase, msg=msg, msgdata=msgdata)
+
+    def test_nothing(self, held: Any) -> None:
+        assert held.board.changes(held.filebase, held.msgdata) == {}
+        assert not held.board.is_changed(held.filebase, held.msg)
+
+    def test_metadata_and_also_what_is_inside_of_a_value(self, held: Any) -> None:
+        held.msgdata['tries'] += 1
+        held.msgdata['to'].append('b')
+        held.msgdata['_volatile'] = object()
+        del held.msgdata['old']
+        assert held.board.changes(held.filebase, held.msgdata) == {
+            'set': {'tries': 2, 'to': ['a', 'b']},
+            'drop': ['old'],
+        }
+
+    def test_what_cannot_be_stored_is_named_or_left_out(self, held: Any) -> None:
+        held.msgdata |= {'seen': {1, 2}, 'tries': 5}
+        with pytest.raises(UnserializableError, match='seen'):
+            held.board.changes(held.filebase, held.msgdata)
+        assert held.board.changes(held.filebase, held.msgdata, strict=False) == {'set': {'tries': 5}}
+
+    def test_looking_into_a_mail_does_not_change_it(self, held: Any) -> None:
+        assert held.msg.get_payload() == 'hello\n'
+        assert [part.get_content_type() for part in held.msg.walk()] == ['text/plain']
+        assert not held.board.is_changed(held.filebase, held.msg)
+
+    def test_a_header_more_does(self, held: Any) -> None:
+        held.msg['X-Seen'] = 'yes'
+        assert held.board.is_changed(held.filebase, held.msg)
+
+
+class TestWakeUp:
+    def test_a_sleeper_is_woken_by_a_message_from_another_thread(self, backend: Backend) -> None:
+        wakeup, asleep, woken = backend.board().wakeup(), Signal(), []
+
+        def sleep() -> None:
+            wakeup.arm()
+            asleep.set()
+            woken.append(wakeup.wait(30))
+            wakeup.disarm()
+
+        thread = threading.Thread(target=sleep)
+        thread.start()
+        asleep.wait_or_timeout()
+        backend.board().enqueue('x')
+        thread.join(30)
+        assert woken == [True]

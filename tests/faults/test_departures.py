@@ -1,0 +1,91 @@
+"""Queues are declared and deleted while producers and consumers work on them: every message that was accepted is accounted for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.errors import EntryTakenError, QueueError, UnknownQueueError
+
+ROUNDS = 60
+PRODUCERS = 3
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / 'switchboard.cfg'
+    path.write_text('[switchboard]\nspool = spool\ndurability = lazy\n')
+    return path
+
+
+def produce(config: Path, pipe: Connection) -> None:
+    """Put messages in until told to stop; say how many were accepted."""
+    spool, accepted = Spool.from_config(config), 0
+    while not pipe.poll():
+        try:
+            spool.publish({'n': accepted}, routing_key='q')
+            accepted += 1
+        except UnknownQueueError:
+            time.sleep(0.0002)
+    pipe.send(accepted)
+
+
+def consume(config: Path, pipe: Connection) -> None:
+    """Take messages out until told to stop, and give every third one back; say how many were finished."""
+    spool, finished, turn = Spool.from_config(config), 0, 0
+    while not pipe.poll():
+        try:
+            board = spool['q']
+            taken = board.take()
+            if taken is None:
+                continue
+            turn += 1
+            if turn % 3 == 0:
+                board.release(taken.filebase)
+                continue
+            board.finish(taken.filebase)
+            finished += 1
+        except UnknownQueueError:
+            time.sleep(0.0002)
+        except (QueueError, FileNotFoundError) as error:
+            # The directory went while it was listed, or the entry while it was claimed.
+            assert isinstance(error, EntryTakenError | FileNotFoundError | QueueError)
+    pipe.send(finished)
+
+
+def test_every_message_that_was_accepted_was_finished_dropped_or_kept(config, tmp_path):
+    spool = Spool.from_config(config)
+    context = multiprocessing.get_context('fork')
+    workers = []
+    for work in (*[produce] * PRODUCERS, consume):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=work, args=(config, theirs), daemon=True)
+        process.start()
+        workers.append((process, ours))
+    dropped = 0
+    try:
+        for turn in range(ROUNDS):
+            spool.declare('q')
+            time.sleep(0.003 * (turn % 4))
+            dropped += spool.delete('q')
+    finally:
+        counts = []
+        for _, ours in workers:
+            ours.send('stop')
+        for process, ours in workers:
+            counts.append(ours.recv())
+            process.join(10)
+    *accepted, finished = counts
+    spool.reap()
+    kept = [path for path in (tmp_path / 'spool').rglob('*') if path.suffix in ('.pck', '.bak', '.psv')]
+    assert sum(accepted) > ROUNDS
+    assert dropped > 0
+    assert finished > 0
+    assert sum(accepted) == finished + dropped + len(kept)
+    assert all(path.parent.name == 'bad' for path in kept)
+    assert 'q' not in spool.queue_names()

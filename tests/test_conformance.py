@@ -1,0 +1,115 @@
+"""The conformance suite, over every implementation that needs no server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 'tests.conformance_runner')
+
+from switchboard import Spool, Switchboard  # noqa: E402  after the rewriting of assertions
+from switchboard.clock import SYSTEM_CLOCK, Clock  # noqa: E402
+from switchboard.options import Durability, QueueOptions  # noqa: E402
+from switchboard.testing import MemorySwitchboard  # noqa: E402
+from switchboard.testing.store import Store  # noqa: E402
+from tests.conformance import *  # noqa: E402, F403
+from tests.conformance import Backend, _leave_out_what_cannot_be  # noqa: E402, F401
+from tests.conformance_life import *  # noqa: E402, F403
+from tests.conformance_runner import *  # noqa: E402, F403
+
+
+class Alone(Backend):
+    """A directory without a spool."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def board(
+        self,
+        name: str = 'in',
+        slice: int | None = None,
+        numslices: int = 1,
+        *,
+        options: QueueOptions | None = None,
+        clock: Clock | None = None,
+    ) -> Any:
+        return Switchboard(
+            name, self.path / name, slice, numslices, options=options, clock=clock or SYSTEM_CLOCK
+        )
+
+    def preserved(self) -> Any:
+        return self.board('bad')
+
+
+class InSpool(Backend):
+    """A directory in a spool, with its spares."""
+
+    durability: Durability = 'full'
+
+    def __init__(self, path: Path) -> None:
+        self.spool = Spool(path, self.durability)
+
+    def board(
+        self,
+        name: str = 'in',
+        slice: int | None = None,
+        numslices: int = 1,
+        *,
+        options: QueueOptions | None = None,
+        clock: Clock | None = None,
+    ) -> Any:
+        if options is None and clock is None:
+            return self.spool.board(name, slice, numslices)
+        return Switchboard(
+            name,
+            self.spool.path(name),
+            slice,
+            numslices,
+            options=options or self.spool.queue_options(name),
+            clock=clock or SYSTEM_CLOCK,
+            workshop=self.spool.spares,
+            bad=self.spool.path('bad'),
+        )
+
+    def preserved(self) -> Any:
+        return self.spool['bad']
+
+
+class LazyInSpool(InSpool):
+    durability = 'lazy'
+
+
+class InMemory(Backend):
+    def __init__(self, path: Path) -> None:
+        self.stores: dict[str, Store] = {}
+
+    def board(
+        self,
+        name: str = 'in',
+        slice: int | None = None,
+        numslices: int = 1,
+        *,
+        options: QueueOptions | None = None,
+        clock: Clock | None = None,
+    ) -> Any:
+        return MemorySwitchboard(
+            name,
+            slice,
+            numslices,
+            options=options,
+            clock=clock or SYSTEM_CLOCK,
+            store=self.stores.setdefault(name, Store()),
+            bad=self.stores.setdefault('bad', Store()),
+        )
+
+    def preserved(self) -> Any:
+        return self.board('bad')
+
+
+@pytest.fixture(params=[Alone, InSpool, LazyInSpool, InMemory])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    make: Callable[[Path], Backend] = request.param
+    return make(tmp_path / 'spool')
