@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DIRECTORY_MODE = 0o770
 FILE_MODE = 0o660
+# Of a directory whose name may not be on the disk yet.  Nobody has a use for the sticky bit here.
+UNFINISHED_MODE = 0o1700
 
 # O_NOFOLLOW: no symbolic link is ever followed.  O_NONBLOCK: opening a fifo or a device never waits.
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -251,27 +253,27 @@ class Folder:
         """Make the directory, and those above it, if they are not there; 0770 whatever the umask says.
 
         A new one is on the disk when this returns: a message on the disk in a directory that is not would be lost with it.
+        Its mode says until then that it is not, so that whoever finds it after its maker's death does the rest.
 
         :param sync: False for what means nothing after a power cut.
         """
         try:
-            self.disk.mkdir(self.path, DIRECTORY_MODE)
+            self.disk.mkdir(self.path, UNFINISHED_MODE)
         except FileExistsError:
-            return
+            if stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode) & 0o1777 != UNFINISHED_MODE:
+                return
         except FileNotFoundError:
             self._above().make(sync=sync)
             self.make(sync=sync)
             return
-        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
+        if sync:
+            try:
+                self._above().sync()
+            except PermissionError:
+                pass  # we may write there and not read, so it cannot be opened to be synced
         # The set-group-id bit, inherited from the directory above, stays.
-        if mode & 0o777 != DIRECTORY_MODE:
-            self.disk.fchmod(self.fd, mode & 0o7000 | DIRECTORY_MODE)
-        if not sync:
-            return
-        try:
-            self._above().sync()
-        except PermissionError:
-            pass  # we may write there and not read, so it cannot be opened to be synced
+        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
+        self.disk.fchmod(self.fd, mode & 0o6000 | DIRECTORY_MODE)
 
     def is_removed(self) -> bool:
         """Was the directory that this object has open taken away?  Names in it can be made no more."""

@@ -121,6 +121,10 @@ class EntryExpiredError(QueueError):
     """The entry's time to live is over; it went to the dead letters."""
 
 
+class ReplyTimeoutError(QueueError, TimeoutError):
+    """The answer to a request has not come in time; it may still come."""
+
+
 class QueueFullError(QueueError):
     """A limit of the queue or the disk's reserve is reached; nothing was stored."""
 

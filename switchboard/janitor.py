@@ -28,6 +28,7 @@ class Tidied:
     handoffs: int = 0
     recovered: int = 0
     expired: int = 0
+    reaped: int = 0
     forgotten: int = 0
 
 
@@ -41,6 +42,10 @@ def tidy(spool: Spool) -> Tidied:
         done.handoffs = spool.recover()
     except OSError as error:
         log.error('hand-offs not recovered error=%s', error)
+    try:
+        done.reaped = len(spool.reap())
+    except (QueueError, OSError) as error:
+        log.error('declared queues not looked at error=%s', error)
     for name in spool.queue_names():
         if name == BAD:
             continue

@@ -22,6 +22,7 @@ from zope.interface import implementer
 from switchboard.board import NullSlot
 from switchboard.clock import Clock
 from switchboard.entry import digest_of
+from switchboard.errors import UnknownQueueError
 from switchboard.interfaces import IRunner, ISpool, ITransaction, Taken
 from switchboard.options import RunnerOptions
 from switchboard.settings import Setting, read_settings
@@ -111,6 +112,30 @@ class Runner(Worker):
         if self._transaction is None:  # not in dispose(): there is no input to wait for
             return self.spool.publish(msg, merged, exchange=exchange, routing_key=routing_key)
         return {queue: self._transaction.emit(self.spool[queue], msg, dict(merged)) for queue in queues}
+
+    def reply(
+        self,
+        msgdata: Mapping[str, Any],
+        answer: Any,
+        metadata: Mapping[str, Any] | None = None,
+        **metadata_keys: Any,
+    ) -> bool:
+        """Answer a request: the answer goes to the queue that its ``reply_to`` names, with its ``correlation_id``.
+
+        :param msgdata: the metadata of the request.
+        :return: False if it asks for no answer; nothing was sent.
+        :raises UnknownQueueError: who asked is gone, and his queue with him.
+        """
+        queue = msgdata.get('reply_to')
+        if not queue:
+            return False
+        if queue not in self.spool:
+            raise UnknownQueueError('who asked is gone, and with him the queue for the answer', queue=str(queue))
+        merged = {**(metadata or {}), **metadata_keys}
+        if (question := msgdata.get('correlation_id')) is not None:
+            merged['correlation_id'] = question
+        self.emit(str(queue), answer, merged)
+        return True
 
     def forward(self, *queues: str) -> None:
         """Hand the input itself on, unread and unchanged: to one queue by one rename, to several by copies."""
