@@ -124,16 +124,17 @@ class DeclaredQueues:
 
     def _make(self, wanted: Declaration, *, anew: bool) -> None:
         name = wanted.name
-        if not anew and not wanted.is_lasting and self._has_directory(name):
-            folder = self.departures.folder(name)
-            if folder.names(1):
-                raise QueueMismatchError(
-                    'it is there already, holds messages, and was not to go away', queue=name
-                )
+        folder = self.departures.folder(name)
+        if not anew and not wanted.is_lasting and self._has_directory(name) and folder.names(1):
+            raise QueueMismatchError(
+                'it is there already, holds messages, and was not to go away', queue=name
+            )
         if anew:
             self.presence.close(f'{CONSUMERS}/{name}')
         self.records.disk.unlock_and_close(self.records.write(wanted))
-        self.departures.folder(name).make(sync=wanted.is_lasting)
+        folder.make(sync=wanted.is_lasting)
+        if folder.is_closed():  # it waits for what is being worked on in the old queue of this name
+            folder.close_to_new(False)
 
     def _check_fixed(self, wanted: Declaration) -> None:
         config = self._config()
@@ -177,12 +178,16 @@ class DeclaredQueues:
         """Keep a queue from being deleted while it is opened, which makes its directory.
 
         :return: how it is declared; None if it is not.
+        :raises UnknownQueueError: it is being deleted.
         """
         if self.is_fixed(name) or not self.records.is_made():
             yield None
             return
         with self.records.lock(shared=True):
-            yield self.records.get(name)
+            declaration = self.records.read(name)
+            if declaration is not None and declaration.deleted:
+                raise UnknownQueueError('it is being deleted', queue=name)
+            yield declaration
 
 
 class DeclaringSpool:

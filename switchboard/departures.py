@@ -6,7 +6,8 @@ rename fails, and the producer is told that there is no such queue, or puts the 
 no instant in between, and no producer takes a lock.
 
 1. under the lock of the declarations: look whether it may go, list what it holds, mark its record *deleted*, take its bindings
-   away.  From here on nobody opens it any more;
+   away.  From here on nobody opens it any more; a bit in the directory's mode tells those who have it open, who look at each
+   message, or producers could fill it faster than it is emptied;
 2. drop what was listed: each entry under its own lock, so that what a process is working on stays;
 3. under the lock again: drop what came meanwhile, remove the directory, then the record.
 
@@ -101,6 +102,7 @@ class Departures:
             self._exchanges.forget_queue(name)
             mark = dataclasses.replace(declaration or Declaration(name), deleted=True)
             fd = self._declarations.write(mark)
+            self._close(folder)
             listed = self._entries(folder)
         try:
             dropped = self._drop_all(folder, listed)
@@ -135,6 +137,12 @@ class Departures:
         except FileNotFoundError:
             return False
         return True
+
+    def _close(self, folder: Folder) -> None:
+        try:
+            folder.close_to_new()
+        except OSError as error:  # another user's, or gone: producers will notice later
+            log.debug('directory not closed path=%s error=%s', folder.path, error)
 
     def _remove(self, folder: Folder) -> bool:
         try:

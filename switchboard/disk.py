@@ -24,6 +24,8 @@ DIRECTORY_MODE = 0o770
 FILE_MODE = 0o660
 # Of a directory whose name may not be on the disk yet.  Nobody has a use for the sticky bit here.
 UNFINISHED_MODE = 0o1700
+# Of a directory whose queue is being deleted.  The set-user-id bit has no meaning on a directory.
+CLOSED_BIT = 0o4000
 
 # O_NOFOLLOW: no symbolic link is ever followed.  O_NONBLOCK: opening a fifo or a device never waits.
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -275,9 +277,17 @@ class Folder:
         mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
         self.disk.fchmod(self.fd, mode & 0o6000 | DIRECTORY_MODE)
 
-    def is_removed(self) -> bool:
-        """Was the directory that this object has open taken away?  Names in it can be made no more."""
-        return self._fd >= 0 and self.disk.fstat(self._fd).st_nlink == 0
+    def is_closed(self) -> bool:
+        """Has the directory that this object has open been taken away, or is it about to be?"""
+        if self._fd < 0:
+            return False
+        status = self.disk.fstat(self._fd)
+        return status.st_nlink == 0 or bool(status.st_mode & CLOSED_BIT)
+
+    def close_to_new(self, closed: bool = True) -> None:
+        """Tell those who have the directory open to let go of it."""
+        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
+        self.disk.fchmod(self.fd, mode & ~CLOSED_BIT | CLOSED_BIT * closed)
 
     def _above(self) -> Folder:
         return Folder(os.path.dirname(os.path.abspath(self.path)), self.disk)

@@ -163,10 +163,13 @@ class Slice:
 
 
 def make_slice(index: int | None, count: int) -> Slice:
-    """:raises ValueError: a count below one, or an index outside it."""
+    """Check the slice that somebody asks for; without an index, it is all of the space.
+
+    :raises ValueError: a count below one, or an index outside it.
+    """
     if count < 1 or not 0 <= (index or 0) < count:
         raise ValueError(f'slice {index} of {count}: give a count of at least 1 and 0 <= slice < count')
-    return Slice(index or 0, count)
+    return Slice() if index is None else Slice(index, count)
 
 
 class Namer:

@@ -210,6 +210,9 @@ class ISpool(Interface):
         :raises UnknownQueueError: the configuration does not declare it, or the name cannot be one.
         """
 
+    def __contains__(name: object) -> bool:
+        """Is there such a queue, without making it?"""
+
     def publish(
         msg: Any,
         metadata: Mapping[str, Any] | None = None,

@@ -14,7 +14,7 @@ from switchboard.journal import pack_record
 from switchboard.metadata import dump_metadata, load_metadata
 from switchboard.options import QueueOptions
 from switchboard.reading import MAILMAN, Entry
-from switchboard.serializers import Serializers, family
+from switchboard.serializers import Serialized, Serializers, family
 
 # Three thousand years: more is no wish but a slip, and would not fit into a name.
 _FOREVER_S = 1e11
@@ -58,14 +58,11 @@ class Packer:
         :raises ContentDisallowedError: the queue does not accept the kind.
         :raises MessageTooLargeError: the body is longer than the queue takes.
         """
-        serializer = self.serializers.for_message(msg)
-        if family(serializer.kind) not in self.serializers.accept:
-            raise ContentDisallowedError(serializer.kind, queue=self.queue)
+        kind, body = self._serialize(msg)
         wished_ns = self._ready_at(metadata) if 'delay' in metadata or 'not_before' in metadata else None
         priority = self._priority(metadata)
         if 'ttl' in metadata or self.options.ttl_s is not None or QUEUE_EXPIRES in metadata:
             self._set_expiry(metadata, when_ns if wished_ns is None else wished_ns)
-        body = serializer.dumps(msg)
         limit = self.options.max_body_bytes
         if limit is not None and len(body) > limit:
             raise MessageTooLargeError(f'{len(body)} bytes, and the queue takes {limit}', queue=self.queue)
@@ -78,10 +75,21 @@ class Packer:
         key = metadata.get(self.options.order_key or 'order_key')
         prefix = (slice_ or f'{checksum:08x}') if key is None else slice_digits(key)
         digest = self.namer.digest(prefix) if unique is None else prefix + unique
-        header = pack_header(serializer.kind, len(packed_metadata), len(body), digest, checksum)
+        header = pack_header(kind, len(packed_metadata), len(body), digest, checksum)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)
         name = Name(when_ns, digest, priority)
         return Packed(str(name), b''.join((header, packed_metadata, body)), modified_ns)
+
+    def _serialize(self, msg: Any) -> tuple[str, bytes]:
+        if isinstance(msg, Serialized):
+            msg = self.serializers.serialize(msg)
+            kind, dumps = msg.kind, None
+        else:
+            serializer = self.serializers.for_message(msg)
+            kind, dumps = serializer.kind, serializer.dumps
+        if family(kind) not in self.serializers.accept:
+            raise ContentDisallowedError(kind, queue=self.queue)
+        return kind, msg.body if dumps is None else dumps(msg)
 
     def pack_anew(self, msg: Any, metadata: dict[str, Any], old: Entry) -> Packed:
         """Pack a message that takes another's place in the queue, with its history."""
@@ -156,7 +164,7 @@ class Packer:
             or not -_FOREVER_S < value < _FOREVER_S
         ):
             raise UnserializableError(
-                f'metadata[{key!r}]: {value!r} is no number of seconds', queue=self.queue
+                f'metadata[{key!r}]: this {type(value).__name__} is no number of seconds', queue=self.queue
             )
         return value
 

@@ -100,7 +100,7 @@ class Presence:
     def folder(self, place: str) -> Folder:
         """:return: the directory of a place, which may not be there."""
         folder = self._folders.get(place)
-        if folder is None or folder.is_removed():
+        if folder is None or folder.is_closed():
             folder = self._folders[place] = Folder(os.path.join(self.path, place), self.disk)
         return folder
 

@@ -132,7 +132,7 @@ def publish(items: Sequence[Unpublished], workshop: Workshop, disk: Disk, *, syn
 
 def _look_for_folder(item: Unpublished, error: FileNotFoundError) -> None:
     # Nothing can be renamed into a directory that was removed: that is how a producer hears of it (see `departures`).
-    if item.folder.is_removed():
+    if item.folder.is_closed():
         raise UnknownQueueError('it was deleted; nothing was stored', queue=item.queue) from error
 
 

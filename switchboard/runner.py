@@ -130,7 +130,9 @@ class Runner(Worker):
         if not queue:
             return False
         if queue not in self.spool:
-            raise UnknownQueueError('who asked is gone, and with him the queue for the answer', queue=str(queue))
+            raise UnknownQueueError(
+                'who asked is gone, and with him the queue for the answer', queue=str(queue)
+            )
         merged = {**(metadata or {}), **metadata_keys}
         if (question := msgdata.get('correlation_id')) is not None:
             merged['correlation_id'] = question

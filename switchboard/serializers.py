@@ -98,6 +98,20 @@ class MailSerializer:
         return lazy_mail(body, modern=self.modern)
 
 
+class Serialized:
+    """A message that goes to several queues, with its bytes: they are made once.
+
+    A queue that would write it as another kind makes its own.
+    """
+
+    __slots__ = ('body', 'kind', 'msg')
+
+    def __init__(self, msg: Any, kind: str, body: bytes) -> None:
+        self.msg = msg
+        self.kind = kind
+        self.body = body
+
+
 def family(kind: str) -> str:
     """:return: the kind without its variant: what ``accept`` names."""
     return kind.partition('+')[0]
@@ -169,6 +183,18 @@ class Serializers:
                 )
             self._by_type[type(msg)] = serializer
         return serializer
+
+    def serialize(self, msg: Any) -> Serialized:
+        """:raises UnserializableError: nothing holds the message."""
+        if isinstance(msg, Serialized):
+            serializer = self.for_message(msg.msg)
+            return (
+                msg
+                if serializer.kind == msg.kind
+                else Serialized(msg.msg, serializer.kind, serializer.dumps(msg.msg))
+            )
+        serializer = self.for_message(msg)
+        return Serialized(msg, serializer.kind, serializer.dumps(msg))
 
     def for_kind(self, kind: str) -> Serializer | None:
         """:return: the serializer of that kind; None if it is not accepted, or not known."""

@@ -143,7 +143,7 @@ class Spool(DeclaringSpool):
         """See `ISpool`."""
         board = self._boards.get(name)
         # Another process may have deleted what a program declared.
-        if board is None or (not self.declared.is_fixed(name) and board.folder.is_removed()):
+        if board is None or (not self.declared.is_fixed(name) and board.folder.is_closed()):
             try:
                 board = self._boards[name] = self.board(name)
             except OSError as error:
@@ -234,7 +234,8 @@ class Spool(DeclaringSpool):
             return {queue: self._enqueue(queue, msg, merged) for queue in queues}
         transaction = Transaction(self.stage)
         try:
-            filebases = {queue: transaction.emit(self[queue], msg, dict(merged)) for queue in queues}
+            once = self[queues[0]].serializers.serialize(msg)
+            filebases = {queue: transaction.emit(self[queue], once, dict(merged)) for queue in queues}
         except BaseException:
             transaction.discard()
             raise

@@ -152,6 +152,10 @@ class PowerLossDisk(Disk):
             self._names[slot] = node
         return node
 
+    def node_of(self, fd: int) -> int | str:
+        """:return: what a descriptor leads to: a file, by number, or a directory, by path."""
+        return self._opened[fd]
+
     def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # type: ignore[override]
         """See `Disk`."""
         slot = self._slot(path, dir_fd)

@@ -44,8 +44,9 @@ def test_whenever_it_is_asked_to_end_the_answer_says_whether_it_is_stored(door: 
             process.stdin.write(b'%d' % number)
             process.stdin.close()
             time.sleep(rng.uniform(0, 0.03))  # any moment of its life, so there is no event to wait for
-            if process.poll() is None:
-                (os.killpg if to_all else os.kill)(process.pid, signal.SIGTERM)
+            for _ in range(3):  # some are impatient
+                if process.poll() is None:
+                    (os.killpg if to_all else os.kill)(process.pid, signal.SIGTERM)
             status = process.wait(20)
         # Before its first line the shell has no answer but the signal itself.
         assert status in (0, 75, -signal.SIGTERM)
@@ -96,13 +97,13 @@ def test_when_the_shell_is_killed_nobody_hears_and_nothing_is_stored(door: Door)
     assert door.entries() == []
 
 
-@pytest.mark.parametrize(
-    'shell', ['dash', 'bash', 'bash --posix', 'busybox sh', 'ksh', 'mksh', 'zsh --emulate sh']
-)
+@pytest.mark.parametrize('shell', ['dash', 'bash', 'bash --posix', 'busybox sh', 'ksh', 'mksh'])
 def test_any_shell_will_do(door: Door, shell: str) -> None:
-    door.shell = shell.split()
-    if shutil.which(door.shell[0]) is None:
-        pytest.skip(f'{door.shell[0]} is not installed')
+    name, *options = shell.split()
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f'{name} is not installed')
+    door.shell = [path, *options]
     assert door.drop().returncode == 0
     assert door.drop(preexec_fn=lambda: os.closerange(1, 3)).returncode == 0
     assert len(door.entries()) == 2

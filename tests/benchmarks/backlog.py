@@ -30,7 +30,7 @@ DEEP = 50_000
 
 def peers(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Figure]:
     """Let us meet the others at the same depth; then each at two depths with itself, from the same turns."""
-    for peer in PEERS:
+    for peer in filter(effort.has, PEERS):
         tell(f'{ENTRANTS[peer].title}: with a backlog')
         try:
             for depth in effort.depths[:2] if effort is TINY else PEER_DEPTHS:

@@ -14,7 +14,7 @@ from .pairs import ContenderError, Figure, Worker, alternate, figure
 from .servers import ServerError, server
 
 SHAPES = ((1, 1), (2, 1), (1, 2), (2, 2))
-PEERS = ('mailman-nosync', 'dirq', 'litequeue', 'huey-file', 'redis', 'rabbitmq')
+PEERS = ('mailman-nosync', 'dirq', 'litequeue', 'redis', 'rabbitmq')
 COUNT = 2000
 
 
@@ -48,6 +48,7 @@ class Crew:
         """
         self._turns += 1
         tally = self.directory / f'tally.{self._turns}'
+        tally.write_bytes(bytes(8 * len(self._consumers)))
         for worker in self._consumers:
             worker.send('consume', tally, count, len(self._consumers))
         share = count // len(self._producers)
@@ -76,7 +77,7 @@ def _crew(stack: ExitStack, place: Path, name: str, producers: int, consumers: i
 def run(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Figure]:
     """Let us meet each peer that allows several processes, in all shapes."""
     count = 8 if effort is TINY else COUNT
-    for peer in PEERS:
+    for peer in filter(effort.has, PEERS):
         tell(f'{ENTRANTS[peer].title}: several processes')
         for producers, consumers in SHAPES:
             case = f'{producers} to {consumers}'

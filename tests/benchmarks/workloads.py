@@ -114,12 +114,13 @@ def timed(contender: Contender, workload: str, kind: str, count: int, min_s: flo
 
 
 class Tally:
-    """How many messages each of several consumers has had: a number each in a shared page."""
+    """How many messages each of several consumers has had: a number each in a shared page.
+
+    :param path: a file of eight zero bytes for each consumer, which whoever starts them has made.
+    """
 
     def __init__(self, path: Path, consumers: int) -> None:
         size = 8 * consumers
-        if not path.exists():
-            path.write_bytes(bytes(size))
         with path.open('r+b') as file:
             self._page = mmap.mmap(file.fileno(), size)
         self._form = f'={consumers}q'

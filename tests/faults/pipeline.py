@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from switchboard.options import RunnerOptions
+from switchboard.disk import Disk
+from switchboard.options import Durability, RunnerOptions
 from switchboard.runner import Runner
 from switchboard.spool import Spool
 from switchboard.testing.faults import FaultyDisk, Killed
@@ -42,8 +43,11 @@ class Hand(Runner):
 class Line:
     """One run, decided by its seed."""
 
-    def __init__(self, directory: Path, disk: PowerLossDisk, seed: int) -> None:
+    def __init__(
+        self, directory: Path, disk: PowerLossDisk, seed: int, durability: Durability = 'full'
+    ) -> None:
         self.directory = directory
+        self.durability = durability
         self.disk = disk
         self.random = random.Random(seed)
         random.seed(seed)
@@ -53,22 +57,27 @@ class Line:
     def run(self, steps: int) -> None:
         """Do `steps` things, each in a process of its own; now and then one is killed at one of its calls."""
         for _ in range(steps):
-            work = self.random.choice((self.produce, self.produce_many, self.hand_on, self.hand_on, self.consume))
+            work = self.random.choice(
+                (self.produce, self.produce_many, self.hand_on, self.hand_on, self.consume)
+            )
             if self.random.random() < 0.3:
                 self.die_in(work)
             else:
-                work(Spool(self.directory, disk=self.disk))
+                work(self.open(self.disk))
             self.recover()
+
+    def open(self, disk: Disk) -> Spool:
+        return Spool(self.directory, self.durability, disk=disk)
 
     def die_in(self, work: Any) -> None:
         disk = FaultyDisk(self.random.randint(1, 60), kill='simulated', disk=self.disk)
         with contextlib.suppress(Killed):
-            work(Spool(self.directory, disk=disk))
+            work(self.open(disk))
         self.kills += bool(disk.struck)
         disk.bury()
 
     def recover(self) -> None:
-        spool = Spool(self.directory, disk=self.disk)
+        spool = self.open(self.disk)
         spool.recover()
         for name in STAGES:
             spool[name].recover_backup_files()
@@ -125,5 +134,3 @@ def wrong(notes: Iterable[tuple[str, str]], found: Counter[str]) -> list[str]:
 def messages(state: dict[str, tuple[str, ...]]) -> Counter[str]:
     """All messages in all queues; notes about messages are another matter."""
     return Counter(text for name, texts in state.items() if name != 'notes' for text in texts)
-
-

@@ -67,6 +67,7 @@ def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_consumers_of_several_processes_share_a_tally(tmp_path: Path) -> None:
+    (tmp_path / 'tally').write_bytes(bytes(16))
     one, other = Tally(tmp_path / 'tally', 2), Tally(tmp_path / 'tally', 2)
     one.add(0)
     other.add(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -124,8 +125,8 @@ class TestSlices:
     def test_the_time_does_not_choose_the_slice(self) -> None:
         assert len({Slice(1, 3).holds(f'{second:010d}.5+{DIGEST}') for second in range(100)}) == 1
 
-    def test_without_an_index_it_is_all_of_it_or_the_first(self) -> None:
-        assert make_slice(None, 1) == Slice(0, 1)
+    def test_without_an_index_it_is_all_of_it(self) -> None:
+        assert make_slice(None, 1) == make_slice(None, 4) == Slice(0, 1)
         assert make_slice(2, 3) == Slice(2, 3)
         assert hash(Slice(2, 3)) == hash(make_slice(2, 3))
         assert Slice(2, 3) != Slice(1, 3)
@@ -140,7 +141,7 @@ class TestNamer:
     def test_times_go_on_while_the_clock_stands_still(self) -> None:
         namer = Namer(FakeClock())
         times = [namer.now_ns() for _ in range(5)]
-        assert [later - earlier for earlier, later in zip(times, times[1:], strict=False)] == [1] * 4
+        assert [later - earlier for earlier, later in pairwise(times)] == [1] * 4
 
     def test_times_go_on_when_the_clock_is_set_back_and_then_follow_it_again(self) -> None:
         clock = FakeClock()
@@ -175,4 +176,4 @@ class TestNamer:
         os.waitpid(pid, 0)
         of_parent = namer.digest('00000000')
         assert of_child[8:24] != of_parent[8:24]
-        assert of_child[24:] == of_parent[24:] or len(of_child) == len(of_parent) == 40
+        assert of_child[24:] == of_parent[24:]

@@ -1,0 +1,76 @@
+"""The slow way through the mail servers' door: for messages that may be dropped twice, and must be stored once.
+
+A mail server that has been told 75, or nothing because the machine went down, sends the message again, and it may have been
+stored the first time.  With ``--dedupe``, or with ``-m dedupe_key=KEY``, the second one is not stored; ``dedupe`` tells how that is
+exact.  It needs the whole of a spool, so this takes ten times as long as the plain way, and the installed environment.
+
+What the same message is: ``content`` says, the same bytes from the same sender to the same recipients, as a retry has them.
+``message-id`` says, the same Message-ID to the same recipients, which also finds a mail that came two ways.  It believes
+the author, who may choose the Message-ID of somebody else's mail and so hide it; a mail that has none, or several, goes
+by its content.
+"""
+
+from __future__ import annotations
+
+import email
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from switchboard.doors import Door
+
+# A header that is longer has no Message-ID worth looking for.
+MAX_HEAD_BYTES = 1024 * 1024
+
+
+def dedupe_key(kind: str, body: bytes | memoryview, metadata: Mapping[str, object]) -> str:
+    """Say what tells this message from all others.
+
+    :param kind: ``content`` or ``message-id``.
+    :param metadata: ``sender`` and ``recipients`` are of interest.
+    """
+    recipients = metadata.get('recipients')
+    parts = [str(one) for one in recipients] if isinstance(recipients, list) else []
+    message_id = _message_id(bytes(body[:MAX_HEAD_BYTES])) if kind == 'message-id' else ''
+    if message_id:
+        name = f'message-id {message_id}'
+    else:
+        name = f'content {hashlib.sha256(body).hexdigest()}'
+        parts.append(f'from {metadata.get("sender")}')
+    return '\n'.join([name, *sorted(parts)])
+
+
+def _message_id(head: bytes) -> str:
+    found = email.message_from_bytes(head).get_all('Message-ID', [])
+    text = ''.join(str(found[0]).split()) if len(found) == 1 else ''
+    return text if text.startswith('<') and text.endswith('>') else ''
+
+
+def store_once(
+    spool: str, door: Door, body: bytes, metadata: dict[str, Any], at_commit: Callable[[], object]
+) -> str:
+    """Store a message, unless one with its ``dedupe_key`` was stored within the queue's window.
+
+    :param at_commit: called when all is ready; if it raises, nothing is stored.
+    :return: the filebase of the one that is stored.
+    :raises SwitchboardError: it could not be stored.
+    """
+    _add_site_packages()
+    from switchboard.mail import lazy_mail
+    from switchboard.spool import Spool
+
+    options = {name: getattr(door, name) for name in type(door).__slots__ if name != 'queue'}
+    board = Spool(spool).board(door.queue, **options)
+    at_commit()
+    return board.enqueue(lazy_mail(body), metadata)
+
+
+def _add_site_packages() -> None:
+    """The door starts without them; what stands behind this way needs one of them."""
+    try:
+        import zope.interface  # noqa: F401  asked for, not used
+    except ImportError:
+        import site
+
+        site.main()
