@@ -88,5 +88,5 @@ class Adoption(Transaction):
     def remove_record(self) -> None:
         """Step 4, second half.  The file is not used again: it may be another user's, or have other links."""
         fd, size = self._record
-        self._record = (-1, 0)
         self.stage.workshop.give(fd, self.stage.folder, f'{self.name}:{COMMIT}', size, reusable=False)
+        self._record = (-1, 0)

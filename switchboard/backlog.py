@@ -28,6 +28,7 @@ from switchboard.entry import (
     format_when,
     is_filebase,
     parse,
+    with_when,
 )
 from switchboard.errors import DurabilityError
 
@@ -47,8 +48,6 @@ RELIST_SHARE = 20
 
 # What one level of priority is worth, if the queue does not say.
 PRIORITY_STEP_NS = 60 * NS
-# The length of a name without priority: there is nothing to look for in it.
-PLAIN_LENGTH = 61
 
 # An entry's time is taken when it is named, and it is seen when it is written and synced: mostly a moment later.
 SETTLED_NS = NS
@@ -188,9 +187,7 @@ class Listing:
             return settled
         displaced = self._displaced.intersection(due)
         now = format_when(now_ns) + '~'
-        return [
-            one for one in self.filebases(READY) if one <= newest and (one <= now or one in displaced)
-        ]
+        return [one for one in self.filebases(READY) if one <= newest and (one <= now or one in displaced)]
 
     def _sort_out(self, future: list[str], due: list[str], now_ns: int) -> int | None:
         """Move entries that only a turned clock has put into the future to those that are due.
@@ -233,10 +230,10 @@ def order(filebase: str, step_ns: int = PRIORITY_STEP_NS) -> str:
 
     So a high priority goes before what came up to a few minutes earlier, and nothing is put off for ever.
     """
-    if len(filebase) <= PLAIN_LENGTH or '+p' not in filebase:
+    if filebase[-3:-1] != '+p':
         return filebase
     name = parse(filebase)
-    return format_when(max(0, name.when_ns - name.priority * step_ns)) + filebase[20:] if name else filebase
+    return with_when(filebase, max(0, name.when_ns - name.priority * step_ns)) if name else filebase
 
 
 class Lists(Protocol):
@@ -246,7 +243,7 @@ class Lists(Protocol):
     letterbox: Letterbox | None
     dropped: list[str]
 
-    def due(self) -> tuple[list[str], int | None]:
+    def due(self, limit: int | None = CHUNK) -> tuple[list[str], int | None]:
         """See `Listing`."""
         ...
 
@@ -289,7 +286,6 @@ class Backlog:
         letterbox = self._listing.letterbox
         if letterbox is not None and letterbox.take_in(list(self._listing.dropped)):
             due, self._next_due_ns = self._listing.due()
-        self._due = deque(due)
         if self._held_until_ns:
             there = set(due)
             self._held_until_ns = {
@@ -297,6 +293,11 @@ class Backlog:
                 for filebase, until_ns in self._held_until_ns.items()
                 if until_ns > now_ns and filebase in there
             }
+            if due and there == self._held_until_ns.keys():
+                # Young entries need not wait for older ones that are not to be had.
+                due, self._next_due_ns = self._listing.due(None)
+                del due[CHUNK:]
+        self._due = deque(due)
         took_ns = self._listing.clock.monotonic_ns() - now_ns
         self._relist_at_ns = now_ns + max(RELIST_NS, took_ns * RELIST_SHARE)
 

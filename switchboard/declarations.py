@@ -18,7 +18,6 @@ others use it is told in ``departures``.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import logging
 import os
@@ -84,7 +83,7 @@ class Declaration:
 
     def applied_to(self, options: QueueOptions) -> QueueOptions:
         """:return: `options` with what was declared put over them."""
-        values = {
+        values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()
         }
         if isinstance(values.get('retry'), dict):
@@ -150,19 +149,14 @@ class Declarations:
         :raises QueueError: somebody else holds it for longer than any holder should.
         """
         fd = self.disk.open_file(LOCK, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, self.folder.fd)
-        mode = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
         ends_at_s = time.monotonic() + LOCK_TIMEOUT_S
         wait_s = _FIRST_WAIT_S
         try:
-            while True:
-                try:
-                    self.disk.flock(fd, mode)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() >= ends_at_s:
-                        raise QueueError(
-                            f'the declarations have been locked by another process for {LOCK_TIMEOUT_S:.0f} s'
-                        ) from error
+            while not self.disk.lock(fd, shared=shared):
+                if time.monotonic() >= ends_at_s:
+                    raise QueueError(
+                        f'the declarations have been locked by another process for {LOCK_TIMEOUT_S:.0f} s'
+                    )
                 time.sleep(wait_s)
                 wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
             yield
@@ -255,7 +249,7 @@ class Declarations:
         self.disk.unlock_and_close(opened[0])
         return False
 
-    def touch(self, name: str) -> None:
+    def note_use(self, name: str) -> None:
         """Note that the queue is used now."""
         now_ns = self.clock.time_ns()
         try:

@@ -119,7 +119,7 @@ class DeclaredQueues:
                     return wanted
         self._check_owner(known, owner)
         known.check_same(wanted)
-        self.records.touch(name)
+        self.records.note_use(name)
         return known
 
     def _make(self, wanted: Declaration, *, anew: bool) -> None:
@@ -161,7 +161,7 @@ class DeclaredQueues:
             return self.presence.enter(place, partial(self._left, name))
 
     def _left(self, name: str) -> None:
-        self.records.touch(name)
+        self.records.note_use(name)
         self.departures.let_go(name)
 
     def bind(self, binding: DeclaredBinding) -> None:

@@ -46,12 +46,15 @@ class Dedupe:
         :return: the filebase of this message, or of the one that was stored before.
         :raises QueueError: as `Switchboard.enqueue`; nothing was stored, and the key is still free.
         """
-        self._folder.make()
         marker = hashlib.sha1(key.encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()
         try:
-            lock = self._lock(marker)
+            return self._enqueue(msg, metadata, marker)
         except OSError as error:
-            refuse(error, 'lock for deduplication', self._board.name)
+            refuse(error, 'look for the key', self._board.name)
+
+    def _enqueue(self, msg: Any, metadata: dict[str, Any], marker: str) -> str:
+        self._folder.make()
+        lock = self._lock(marker)
         try:
             self._stage.recover()
             known = self._read(marker)

@@ -169,6 +169,7 @@ class Departures:
         return sum(self._drop(folder, name) for name in names)
 
     def _drop(self, folder: Folder, name: str) -> bool:
+        claim = None
         try:
             claim = open_claim(folder, name[: -len(READY)], name[-len(READY) :], self._disk)
             if claim is None:
@@ -176,6 +177,8 @@ class Departures:
             self._workshop.give(claim.fd, folder, claim.name, claim.size, reusable=claim.writable)
         except (QueueError, OSError) as error:
             log.warning('%s: not dropped with its queue error=%s', name, error)
+            if claim is not None:
+                claim.close()
             return False
         return True
 
@@ -199,7 +202,7 @@ class Departures:
         if declaration.owner is not None and not self._presence.is_held(OWNERS, declaration.owner):
             return 'its owner is gone'
         if attendance is not None and (attendance.present or attendance.gone):
-            self._declarations.touch(name)
+            self._declarations.note_use(name)
         if attendance is not None and attendance.present:
             return ''
         # kombu, for one, asks for both with every exclusive queue; then it is the owner who counts.

@@ -91,13 +91,13 @@ class Disk:
             got += len(part)
         return b''.join(parts)
 
-    def lock(self, fd: int) -> bool:
-        """Take the lock on an open file without waiting.
+    def lock(self, fd: int, *, shared: bool = False) -> bool:
+        """Take the lock on an open file, alone or with others, without waiting.
 
         :return: False if another open file description holds it.
         """
         try:
-            self.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.flock(fd, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
         except BlockingIOError:
             return False
         return True
@@ -216,8 +216,10 @@ class Disk:
         :raises FileExistsError: the name is taken, or a recovery was faster; try another name.
         """
         fd = self.open_file(name, CREATE_FLAGS, dir_fd)
+        locked = False
         try:
-            if self.lock(fd):
+            locked = self.lock(fd)
+            if locked:
                 status = self.fstat(fd)
                 # It may have had the file, used it and let it go again: then the name leads nowhere, and the file is a message.
                 if self.leads_to(name, dir_fd, status):
@@ -225,7 +227,8 @@ class Disk:
                         self.fchmod(fd, FILE_MODE)
                     return fd
         except BaseException:
-            self._remove_new(name, dir_fd)
+            if locked:
+                self._remove_new(name, dir_fd)
             self.let_go(fd)
             raise
         self.let_go(fd)

@@ -41,6 +41,7 @@ class Door:
 
     __slots__ = (
         'accept',
+        'dedupe_window_s',
         'durability',
         'max_body_bytes',
         'max_bytes',
@@ -55,6 +56,7 @@ class Door:
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.accept: tuple[str, ...] = ('mail', 'bytes', 'text', 'json')
+        self.dedupe_window_s = 86400.0
         self.durability = 'full'
         self.max_body_bytes: int | None = None
         self.max_bytes: int | None = None
@@ -67,6 +69,7 @@ class Door:
 
 _READERS: dict[str, Callable[[str], object]] = {
     'accept': lambda text: tuple(text.split(',')),
+    'dedupe_window_s': float,
     'durability': str,
     'max_body_bytes': int,
     'max_bytes': int,

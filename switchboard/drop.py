@@ -83,7 +83,7 @@ def main(
         drop = Drop(request, find_spool(request, environment, root, disk), disk)
         drop.check()
         drop.read(stdin)
-        drop.pack(environment)
+        drop.seal(environment)
         drop.store(lambda: _hold_signals(shell))
     except Stopped:
         reason = 'stopped before the message was stored'
@@ -132,6 +132,7 @@ class Drop:
         self.door = Door(self.queue)
         self.body = memoryview(b'')
         self.from_line = b''
+        self.metadata: dict[str, object] = {}
         self.filebase = ''
         self.head = b''
 
@@ -178,12 +179,19 @@ class Drop:
                 f'the message is longer than the {limit} bytes that the queue takes', queue=self.queue
             )
 
-    def pack(self, environment: Mapping[bytes, bytes]) -> None:
-        """Give the message its name, its metadata and its header."""
-        request, door = self.request, self.door
-        metadata = Letterhead(request.sender, request.recipients, request.fields).metadata(
-            environment, self.from_line
-        )
+    def seal(self, environment: Mapping[bytes, bytes]) -> None:
+        """Write the metadata: what the arguments, the environment and the ``From `` line tell."""
+        request = self.request
+        letterhead = Letterhead(request.sender, request.recipients, request.fields)
+        self.metadata = letterhead.metadata(environment, self.from_line)
+        if request.dedupe and 'dedupe_key' not in self.metadata:
+            from switchboard.droponce import dedupe_key
+
+            self.metadata['dedupe_key'] = dedupe_key(request.dedupe, self.body, self.metadata)
+
+    def _pack(self) -> None:
+        """Give the message its name and its header."""
+        request, door, metadata = self.request, self.door, self.metadata
         when_ns = self._ready_at()
         if (ttl_s := request.times_s.get('ttl')) is not None:
             metadata['expires'] = when_ns / NS + ttl_s
@@ -210,6 +218,13 @@ class Drop:
         :param at_commit: called when all is ready; if it raises, nothing is stored.
         :raises SwitchboardError: it could not be stored.
         """
+        if 'dedupe_key' in self.metadata:
+            from switchboard.droponce import store_once
+
+            metadata = self.metadata | self.request.times_s
+            self.filebase = store_once(self.spool, self.door, bytes(self.body), metadata, at_commit)
+            return
+        self._pack()
         door, disk = self.door, self.disk
         limits = Limits(self.queue, self.folder, door, disk, SYSTEM_CLOCK)
         if limits.any:

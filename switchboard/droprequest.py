@@ -17,14 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 USAGE = (
-    'usage: drop QUEUE [-s SPOOL | -C CONFIG] [-f SENDER] [-r RECIPIENT]... [-m KEY=VALUE]... [RECIPIENT]...'
+    'usage: drop QUEUE [-s SPOOL | -C CONFIG] [-f SENDER] [-r RECIPIENT]... [-m KEY=VALUE]... '
+    '[-d content|message-id] [RECIPIENT]...'
 )
 
 SPOOL_VARIABLE, CONFIG_VARIABLE = b'SWITCHBOARD_SPOOL', b'SWITCHBOARD_CONFIG'
 DEFAULT_CONFIG = 'etc/switchboard.cfg'
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 
-_LONG = {'--spool': '-s', '--config': '-C', '--sender': '-f', '--recipient': '-r', '--metadata': '-m'}
+_LONG = {
+    '--spool': '-s',
+    '--config': '-C',
+    '--sender': '-f',
+    '--recipient': '-r',
+    '--metadata': '-m',
+    '--dedupe': '-d',
+}
+DEDUPE_KINDS = ('content', 'message-id')
 # Keys that say when, in seconds: they are used up, and become names and other keys.
 _TIMES = ('delay', 'not_before', 'ttl')
 
@@ -40,6 +49,7 @@ class Request:
         self.queue = ''
         self.spool = ''
         self.config = ''
+        self.dedupe = ''
         self.sender: str | None = None
         self.recipients: list[str] = []
         self.fields: dict[str, object] = {}
@@ -88,6 +98,10 @@ class Request:
             self.config = value
         elif option == '-f':
             self.sender = argument(value)
+        elif option == '-d':
+            if value not in DEDUPE_KINDS:
+                raise UsageError(f'-d {argument(value)[:40]}: write content or message-id')
+            self.dedupe = value
         elif option == '-r':
             self.recipients.append(argument(value))
         else:

@@ -108,6 +108,16 @@ class Glance:
         return origin_of(self.entry.records)
 
     @property
+    def dead_letter_of(self) -> str | None:
+        """The queue whose dead letter it is where it is now; None for an entry that came here in another way."""
+        for record in reversed(self.entry.records):
+            if record.get('event') in ('moved', 'retried'):
+                return None
+            if record.get('event') in ('preserved', 'dead-lettered') and isinstance(record.get('queue'), str):
+                return str(record['queue'])
+        return None
+
+    @property
     def cause(self) -> str:
         """Why it was put aside last, in one word: ``rejected``, ``attempts``, ``recoveries``, ``expired`` and so on."""
         for record in reversed(self.entry.records):

@@ -85,12 +85,11 @@ class Inlet:
         :param unique: the last 32 digits of its digest, if they are not to be chosen here.
         :raises QueueError: as :meth:`enqueue`.
         """
+        if instead_of is not None:  # there is room for it, and it is in already
+            return self._write(self._packer.pack_anew(msg, metadata, instead_of))
         if self.is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
-        if instead_of is None:
-            packed = self._packer.pack(msg, metadata, unique=unique)
-        else:
-            packed = self._packer.pack_anew(msg, metadata, instead_of)
+        packed = self._packer.pack(msg, metadata, unique=unique)
         self._ask_for_room(len(packed.content))
         return self._write(packed)
 

@@ -33,6 +33,9 @@ _MAIL_CLASSES = {
     ('datetime', 'timedelta'): 'datetime:timedelta',
     ('builtins', 'set'): 'builtins:set',
     ('builtins', 'frozenset'): 'builtins:frozenset',
+    # As protocol 2 calls them.
+    ('__builtin__', 'set'): 'builtins:set',
+    ('__builtin__', 'frozenset'): 'builtins:frozenset',
 }
 
 

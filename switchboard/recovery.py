@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from switchboard.claims import Claim, drop, held, open_claim
+from switchboard.claims import HELD, Claim, drop, held, open_claim
 from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import CLAIMED, PRESERVED, READY, with_when
@@ -126,8 +126,9 @@ class Recovery:
             except (QueueError, OSError) as error:
                 log.warning('%s: not recovered queue=%s error=%s', filebase, self.queue, error)
                 return False
-        if claim is None:
-            return False
+            if claim is None:
+                return False
+            HELD[self.folder.key, filebase] = claim
         try:
             return self._recover(claim)
         except OSError as error:

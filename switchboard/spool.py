@@ -142,12 +142,12 @@ class Spool(DeclaringSpool):
     def __getitem__(self, name: str) -> Switchboard:
         """See `ISpool`."""
         board = self._boards.get(name)
-        # Another process may have deleted what a program declared.
-        if board is None or (not self.declared.is_fixed(name) and board.folder.is_closed()):
-            try:
+        try:
+            # Another process may have deleted what a program declared.
+            if board is None or (not self.declared.is_fixed(name) and board.folder.is_closed()):
                 board = self._boards[name] = self.board(name)
-            except OSError as error:
-                refuse(error, 'open', name)
+        except OSError as error:
+            refuse(error, 'open', name)
         return board
 
     def __contains__(self, name: object) -> bool:
@@ -213,7 +213,10 @@ class Spool(DeclaringSpool):
     @property
     def exchanges(self) -> ExchangeTable:
         """The exchange table: the exchange file's, and what programs have declared up to now."""
-        return self.declared.exchanges.table
+        try:
+            return self.declared.exchanges.table
+        except OSError as error:
+            refuse(error, 'read what is declared', '')
 
     def publish(
         self,

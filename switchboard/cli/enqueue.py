@@ -200,7 +200,7 @@ def _messages(files: Iterable[str], kind: str | None) -> Iterator[tuple[str, Any
     help='KEY:=JSON for other than text.',
 )
 @click.option('--delay', type=DURATION, help='Ready only after this time: 15m, 2d.')
-@click.option('--priority', type=click.IntRange(0, HIGHEST_PRIORITY), help='9 goes first.')
+@click.option('--priority', type=click.IntRange(0, HIGHEST_PRIORITY), metavar='N', help='9 goes first.')
 @click.option('--order-key', metavar='KEY', help='Messages of one key stay in order.')
 @click.option('--exchange', metavar='EXCHANGE', help='Publish to this exchange instead of a queue.')
 @click.option('--routing-key', default='', metavar='KEY', help='The key by which the exchange routes.')

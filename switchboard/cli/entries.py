@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from switchboard.cli.tables import Cell, Column
+from switchboard.cli.layout import Cell, Column
 from switchboard.cli.wording import age, size
 from switchboard.entry import NS
 from switchboard.glance import Glance
@@ -19,7 +19,7 @@ ENTRY, QUEUE, FROM = Column('ENTRY'), Column('QUEUE', shrink_to=8), Column('FROM
 STATE, AGE, SIZE = Column('STATE', drop=4), Column('AGE', right=True), Column('SIZE', right=True, drop=3)
 KIND, TRIES, AGAIN = (
     Column('KIND', drop=2),
-    Column('TRIES', right=True),
+    Column('TRIES', right=True, drop=1),
     Column('RETRIED', right=True, drop=5),
 )
 ERROR = Column('LAST ERROR', shrink_to=16)

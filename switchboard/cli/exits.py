@@ -41,7 +41,7 @@ class Exit(enum.IntEnum):
     TEMPORARY = 75, 'Not now, try again: a full queue or disk, an entry at work, a second master, a time-out.'
     NO_PERMISSION = 77, 'This user may not do that.'
     CONFIG = 78, 'The configuration cannot be used.'
-    INTERRUPTED = 130, 'Ended by Ctrl-C.'
+    INTERRUPTED = 130, 'Ended by Ctrl-C, or a question was answered with no: nothing was done.'
     BROKEN_PIPE = 141, 'Who read the output has gone.'
 
 

@@ -12,7 +12,8 @@ import switchboard
 from switchboard.cli.installation import Installation, verb
 from switchboard.cli.tables import say
 from switchboard.cli.wording import number
-from switchboard.doors import write_doors
+from switchboard.inforce import put_in_force
+from switchboard.masterlock import master_alive
 
 SAMPLES = ('switchboard.cfg', 'exchange.cfg')
 
@@ -78,8 +79,9 @@ def init(installation: Installation, directory: Path | None) -> None:
     spool = installation.spool(make=True)
     config = spool.config
     queues = config.queue_names() if config is not None else ('bad',)
-    if config is not None:
-        write_doors(config)
+    # A running master has a configuration in force already, and takes another at a reload.
+    if config is not None and not master_alive(spool.directory):
+        put_in_force(config)
     missing = [name for name in queues if not os.path.isdir(spool.path(name))]
     for name in missing:
         spool.board(name)

@@ -21,6 +21,7 @@ from switchboard.errors import ConfigError, UnknownQueueError
 if TYPE_CHECKING:
     from switchboard.config import Config
     from switchboard.disk import Folder
+    from switchboard.exchange import ExchangeTable
     from switchboard.spool import Spool
     from switchboard.switchboard import Switchboard
 
@@ -183,14 +184,27 @@ class Installation:
 
     def board(self, queue: str) -> Switchboard:
         """:return: a queue to take from; one that only has a directory, as it is after its section was removed, too."""
-        spool = self.spool()
-        config = spool.config
-        if config is None or queue in config.queue_names():
-            return spool[queue]
-        self.places((queue,))
+        try:
+            return self.spool()[queue]
+        except UnknownQueueError:
+            self.places((queue,))
         from switchboard.spool import Spool
 
-        return Spool(spool.directory).board(queue)
+        return Spool(self.directory).board(queue)
+
+    def exchanges(self) -> ExchangeTable:
+        """:return: the exchanges of the configuration, and those that programs have declared in the spool, if it is there."""
+        if self.named_spool is not None or self.config.spool.is_dir():
+            return self.spool().exchanges
+        return self.config.exchanges
+
+    def takes(self, queue: str) -> bool:
+        """:return: whether a message may be sent to this queue: a bare spool makes queues as they are named."""
+        if self.named_spool is not None:
+            return True
+        if self.config.spool.is_dir():
+            return self.spool().declared.is_known(queue)
+        return queue in self.config.queue_names()
 
 
 def _remember(name: str) -> Callable[[click.Context, click.Parameter, Path | None], None]:
@@ -205,15 +219,16 @@ def _remember(name: str) -> Callable[[click.Context, click.Parameter, Path | Non
     return callback
 
 
-def installation_options(command: Callable[P, R]) -> Callable[P, R]:
+def installation_options(command: Callable[P, R], *, short: bool = False) -> Callable[P, R]:
     """Add ``-C`` and ``-s``, which may stand before the verb and behind it."""
+    searched = f'  Default: ${CONFIG_VARIABLE}, ./{SEARCHED[0]}, {SEARCHED[1]}.'
     config = click.option(
         '-C',
         '--config',
         type=click.Path(path_type=Path, dir_okay=False),
         expose_value=False,
         callback=_remember('named_config'),
-        help=f'The configuration file.  Default: ${CONFIG_VARIABLE}, ./{SEARCHED[0]}, {SEARCHED[1]}.',
+        help=f'The configuration file.{"" if short else searched}',
     )
     spool = click.option(
         '-s',
@@ -231,12 +246,20 @@ def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
     """Make a verb of a function: a click command that is handed the `Installation` first."""
 
     def make(function: Callable[..., None]) -> click.Command:
+        function.__dict__.setdefault('__click_params__', [])
+
         @functools.wraps(function)
         def call(*args: Any, **keys: Any) -> None:
             installation = click.get_current_context().ensure_object(Installation)
             function(installation, *args, **keys)
 
-        command: click.Command = click.command(**settings)(installation_options(call))
+        # Everyone has these two, so they stand last in the help.
+        options: list[click.Parameter] = function.__dict__['__click_params__']
+        own = options.copy()
+        options.clear()
+        installation_options(call, short=True)
+        options.extend(own)
+        command: click.Command = click.command(**settings)(call)
         return command
 
     return make

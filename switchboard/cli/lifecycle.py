@@ -15,7 +15,6 @@ from switchboard.cli.progress import Progress
 from switchboard.cli.selecting import DURATION
 from switchboard.cli.tables import say
 from switchboard.cli.wording import duration, number, visible
-from switchboard.doors import write_doors
 
 if TYPE_CHECKING:
     from switchboard.config import Config
@@ -39,7 +38,6 @@ def start(context: click.Context, installation: Installation, foreground: bool) 
     """
     config = installation.config
     installation.spool(make=True)
-    write_doors(config)
     if foreground:
         from switchboard.launch import foreground as run_in_foreground
 
@@ -129,8 +127,8 @@ def restart(
     from switchboard.cli.asking import ask_and_show
 
     directory = installation.existing_directory()
-    for runner in runners:
-        installation.check_runner(runner)
+    for named in runners:
+        installation.check_runner(named)
     worst = Exit.OK
     for runner in runners or (None,):
         started_s = time.monotonic()
@@ -173,8 +171,6 @@ def reload(context: click.Context, installation: Installation, timeout_s: float 
     changes = answer.get('changes')
     if changes is None:
         context.exit(_failed(answer, Exit.CONFIG))
-    if installation.config_path is not None:
-        write_doors(installation.config)
     _tell(str(changes).split('; '))
     failed = _failed(answer, Exit.UNAVAILABLE)
     if failed is Exit.OK:

@@ -14,9 +14,10 @@ import click
 from switchboard.backlog import order
 from switchboard.cli.entries import QUEUE, WHOLE_NAMES_COLUMNS, columns_of, fields_of, row
 from switchboard.cli.installation import Installation, json_option, verb
+from switchboard.cli.layout import Cell
 from switchboard.cli.owners import holders
 from switchboard.cli.selecting import selection_options
-from switchboard.cli.tables import Cell, is_terminal, say, write_json, write_table
+from switchboard.cli.tables import is_terminal, say, write_json, write_table
 from switchboard.cli.wording import number
 from switchboard.finding import Criteria, Found, select
 from switchboard.glance import Glance
@@ -80,6 +81,7 @@ def choose(
 @click.option(
     '--limit',
     type=click.IntRange(min=0),
+    metavar='N',
     default=LIMIT,
     show_default=True,
     help='How many; 0 for all of them.',

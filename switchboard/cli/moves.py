@@ -18,7 +18,6 @@ import click
 from switchboard.backlog import order
 from switchboard.cli.exits import Exit, exit_of, lines_of
 from switchboard.cli.installation import Installation, json_option, verb
-from switchboard.cli.progress import Progress
 from switchboard.cli.selecting import selection_options
 from switchboard.cli.tables import say, write_json
 from switchboard.cli.wording import number, visible
@@ -27,6 +26,7 @@ from switchboard.errors import QueueError, SwitchboardError
 from switchboard.finding import Criteria, Found, find, select
 from switchboard.moving import claim_any, move, origin, send_back
 from switchboard.removing import remove
+from switchboard.switchboard import Switchboard
 
 # Does something with one entry; returns the queue and the name under which it stands now, if it stands anywhere.
 Deed = Callable[[Found], tuple[str, str] | None]
@@ -94,23 +94,21 @@ def do_each(found: Sequence[Found], deed: Deed, done: str, missing: list[Exit], 
     """
     failed = list(missing)
     succeeded = 0
-    with Progress() as progress:
-        for each in found:
-            progress.update(f'{done} {succeeded} of {len(found)}')
-            try:
-                now = deed(each)
-            except (SwitchboardError, OSError) as error:
-                failed.append(exit_of(error))
-                _complain(error, f'{each.queue}/{each.filebase}')
-                continue
-            succeeded += 1
-            if as_json:
-                queue, filebase = now or (None, None)
-                write_json({'entry': each.filebase, 'from': each.queue, 'queue': queue, 'filebase': filebase})
-            elif now is not None:
-                click.echo(f'{each.queue}/{each.filebase} -> {now[0]}/{now[1]}')
-            else:
-                click.echo(f'{each.queue}/{each.filebase}')
+    for each in found:
+        try:
+            now = deed(each)
+        except (SwitchboardError, OSError) as error:
+            failed.append(exit_of(error))
+            _complain(error, f'{each.queue}/{each.filebase}')
+            continue
+        succeeded += 1
+        if as_json:
+            queue, filebase = now or (None, None)
+            write_json({'entry': each.filebase, 'from': each.queue, 'queue': queue, 'filebase': filebase})
+        elif now is not None:
+            click.echo(f'{each.queue}/{each.filebase} -> {now[0]}/{now[1]}')
+        else:
+            click.echo(f'{each.queue}/{each.filebase}')
     if len(found) + len(missing) > 1:
         say(f'{done} {number(succeeded, *ENTRIES)}' + (f', {len(failed)} not' if failed else ''))
     if not failed:
@@ -123,6 +121,21 @@ _yes_option = click.option('-y', '--yes', is_flag=True, help='Do not ask; needed
 _queue_option = click.option(
     '-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Select in this queue; default: bad.'
 )
+
+
+def _came_to_be_sent_back(each: Found, now: str) -> bool:
+    """Of a working queue, what waits for its next attempt, and dead letters of other queues; what is due keeps its place."""
+    if each.suffix == PRESERVED or (each.suffix == READY and each.filebase > now):
+        return True
+    seen = each.look() if each.suffix == READY else None
+    return seen is not None and seen.dead_letter_of is not None
+
+
+def _home(each: Found, source: Switchboard) -> str:
+    if each.queue == 'bad':
+        return origin(source, each.filebase)
+    seen = each.look()
+    return (seen.dead_letter_of if seen is not None else None) or each.queue
 
 
 def _sent_back_before(found: Sequence[Found]) -> str:
@@ -153,7 +166,8 @@ def retry(
     """Send entries back to where they came from, which their history knows, ready at once.
 
     Their failures and recoveries are forgiven; the history keeps them, and counts how often an entry was sent back.
-    An entry that waits in its own queue for its next attempt is made ready there; of a working queue, only such are selected.
+    A dead letter in any other queue goes back too, and an entry that waits for its next attempt is made ready where it is;
+    of a working queue, only these are selected.
 
     \b
     switchboard retry 1795317402.6748                one entry
@@ -167,15 +181,11 @@ def retry(
         spool[to]  # an unknown queue is told before anybody is asked
     elif not entries and not criteria.states:
         now = format_when(time.time_ns()) + '~'
-        found = [
-            each
-            for each in found
-            if each.suffix == PRESERVED or (each.suffix == READY and each.filebase > now)
-        ]
+        found = [each for each in found if _came_to_be_sent_back(each, now)]
 
     def deed(each: Found) -> tuple[str, str]:
         source = installation.board(each.queue)
-        target = to or (origin(source, each.filebase) if each.queue == 'bad' else each.queue)
+        target = to or _home(each, source)
         return target, send_back(source, each.filebase, spool[target])
 
     if found and not entries and not agreed(found, 'send back', _sent_back_before(found), yes=yes):

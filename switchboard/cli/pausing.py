@@ -24,7 +24,7 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
     """
     _check(installation, names)
     for name in names:
-        installation.spool().flags.set('paused', name, reason)
+        installation.spool().pause(name, reason)
         click.echo(f'{visible(name)}: paused')
 
 
@@ -38,7 +38,7 @@ def drain(installation: Installation, names: tuple[str, ...], reason: str) -> No
     """
     _check(installation, names)
     for name in names:
-        installation.spool().flags.set('draining', name, reason)
+        installation.spool().drain(name, reason)
         click.echo(f'{visible(name)}: draining')
 
 
@@ -47,9 +47,6 @@ def drain(installation: Installation, names: tuple[str, ...], reason: str) -> No
 def resume(installation: Installation, names: tuple[str, ...]) -> None:
     """End `pause` and `drain`."""
     _check(installation, names)
-    flags = installation.spool().flags
     for name in names:
-        was = [word for word in ('paused', 'draining') if flags.clear(word, name)]
-        click.echo(
-            f'{visible(name)}: no longer {" and ".join(was)}' if was else f'{visible(name)}: was not paused'
-        )
+        was = installation.spool().resume(name)
+        click.echo(f'{visible(name)}: resumed' if was else f'{visible(name)}: was not paused')

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from switchboard.census import Census, count, walk
 from switchboard.cli.installation import Installation, json_option, verb
-from switchboard.cli.tables import Cell, Column, say, write_json, write_table
-from switchboard.cli.wording import age, number, size
+from switchboard.cli.layout import Cell, Column
+from switchboard.cli.tables import say, write_json, write_table
+from switchboard.cli.wording import age, moment, number, one_line, size
 from switchboard.disk import Folder
 from switchboard.entry import NS, PRESERVED
 from switchboard.glance import glance
@@ -30,7 +33,9 @@ COLUMNS = (
     Column('OLDEST', right=True),
     Column('NEXT', right=True, drop=4),
     Column('BAD', right=True),
+    Column('FLAGS', drop=1),
 )
+FLAGS = ('paused', 'draining')
 
 
 def origins(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str, int]:
@@ -53,7 +58,21 @@ def census(installation: Installation, names: Iterable[str], *, sizes: bool = Tr
     return counts
 
 
-def row(one: Census, dead: int, now_s: float) -> list[Cell]:
+def flags(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
+    """:return: what an operator has said to a queue, since when and why.  Nothing is made on the way, as `Flags` would."""
+    found = {}
+    for flag in FLAGS:
+        try:
+            content = json.loads((directory / '.run' / flag / queue).read_bytes() or b'{}')
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            content = {}  # put up by hand, perhaps with `touch`
+        found[flag] = content if isinstance(content, dict) else {}
+    return found
+
+
+def row(one: Census, dead: int, now_s: float, flagged: Iterable[str] = ()) -> list[Cell]:
     """:return: the cells of one queue.
 
     :param dead: how many entries of the bad queue came from it; the bad queue itself shows all of them.
@@ -68,10 +87,11 @@ def row(one: Census, dead: int, now_s: float) -> list[Cell]:
         (age(waits_s), 'yellow' if waits_s > 3600 else '') if one.oldest_ns else '',
         age(now_s - one.next_ns / NS) if one.next_ns else '',
         (str(dead + one.preserved), 'red') if dead + one.preserved else '',
+        (', '.join(flagged), 'yellow'),
     ]
 
 
-def fields_of(one: Census, dead: int, now_s: float) -> dict[str, Any]:
+def fields_of(one: Census, dead: int, now_s: float, flagged: Iterable[str]) -> dict[str, Any]:
     """:return: one queue for programs."""
     fields = dataclasses.asdict(one)
     for name in ('oldest_ns', 'next_ns', 'origins'):
@@ -79,6 +99,7 @@ def fields_of(one: Census, dead: int, now_s: float) -> dict[str, Any]:
     fields['oldest_age_s'] = round(now_s - one.oldest_ns / NS, 3) if one.oldest_ns else None
     fields['next_due_s'] = round(one.next_ns / NS - now_s, 3) if one.next_ns else None
     fields['in_bad'] = dead
+    fields['flags'] = list(flagged)
     if one.origins:
         fields['origins'] = one.origins
     return fields
@@ -96,24 +117,38 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     DELAYED  entries whose time has not come; NEXT is when the first is due
     CLAIMED  entries that a process is working on
     OLDEST   since when the oldest waiting entry could have been taken
-    IN BAD   entries of the bad queue that came from here
+    BAD      entries of the bad queue that came from here
+    FLAGS    what `switchboard pause` and `drain` have said
     """
     wanted = names if not names or 'bad' in names else (*names, 'bad')
     counts = census(installation, wanted, sizes=not fast)
     origin = next((one.origins for one in counts if one.queue == 'bad'), {})
     counts = [one for one in counts if not names or one.queue in names]
     now_s = time.time()
+    flagged = {one.queue: flags(installation.directory, one.queue) for one in counts}
     if as_json:
         for one in counts:
-            write_json(fields_of(one, origin.get(one.queue, 0), now_s))
+            write_json(fields_of(one, origin.get(one.queue, 0), now_s, flagged[one.queue]))
         return
     shown = [one for one in counts if one.queue != 'bad' or 'bad' in names]
     columns = [column for column in COLUMNS if not (fast and column.title == 'BYTES')]
-    rows = [row(one, origin.get(one.queue, 0), now_s) for one in shown]
+    rows = [row(one, origin.get(one.queue, 0), now_s, flagged[one.queue]) for one in shown]
     if fast:
         rows = [[*cells[:4], *cells[5:]] for cells in rows]
     write_table(columns, rows)
+    _tell_of_flags(flagged)
     _tell_of_bad(counts, origin)
+
+
+def _tell_of_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:
+    lines = []
+    for queue, said in flagged.items():
+        for flag, fields in said.items():
+            since, reason = fields.get('since'), str(fields.get('reason') or '')
+            when = f' since {moment(since)}' if isinstance(since, int | float) else ''
+            lines.append(f'{queue}: {flag}{when}' + (f': {one_line(reason)}' if reason else ''))
+    if lines:
+        click.echo('\n' + '\n'.join(lines))
 
 
 def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:

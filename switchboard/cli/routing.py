@@ -51,10 +51,9 @@ def route(
     switchboard route mail lists.dogs.post
     switchboard route reports '' -H format=pdf -H urgent:=true
     """
-    steps = installation.config.exchanges.explain(exchange, routing_key, headers)
+    steps = installation.exchanges().explain(exchange, routing_key, headers)
     queues = list(dict.fromkeys(queue for step in steps for queue in step.delivered))
-    declared = installation.config.queue_names()
-    unknown = [queue for queue in queues if queue not in declared]
+    unknown = [queue for queue in queues if not installation.takes(queue)]
     if as_json:
         for step in steps:
             write_json(_fields(step))
@@ -74,8 +73,15 @@ def route(
 )
 @json_option
 def graph(installation: Installation, dot: bool, as_json: bool) -> None:
-    """Draw which exchange feeds which queue, and which runner takes from it."""
-    picture = installation.config.graph()
+    """Draw which exchange feeds which queue, and which runner takes from it.
+
+    What programs have declared in the spool is in it too.
+    """
+    exchanges = installation.exchanges()
+    if installation.named_spool is None:
+        picture = dataclasses.replace(installation.config, exchanges=exchanges).graph()
+    else:
+        picture = exchanges.graph()
     if as_json:
         for node in picture.nodes:
             write_json({'node': node.kind, 'name': node.name, 'note': node.note})

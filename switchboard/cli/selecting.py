@@ -80,7 +80,7 @@ _OPTIONS = (
         '--older', 'older_s', type=DURATION, help='Only those that have been so for longer: 15m, 2d.'
     ),
     click.option('--origin', '--from', default='', metavar='QUEUE', help='Only those that came from QUEUE.'),
-    click.option('--kind', default='', help='Only those of this kind: mail, json, ...'),
+    click.option('--kind', default='', metavar='KIND', help='Only those of this kind: mail, json, ...'),
     click.option(
         '-m',
         '--metadata',

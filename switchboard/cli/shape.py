@@ -12,7 +12,8 @@ import click
 
 from switchboard.census import AGE_MINUTES, Shape, age_s, shapes, walk
 from switchboard.cli.installation import Installation, json_option, verb
-from switchboard.cli.tables import Cell, Column, say, write_json, write_table
+from switchboard.cli.layout import Cell, Column
+from switchboard.cli.tables import say, write_json, write_table
 from switchboard.disk import Folder
 from switchboard.entry import CLAIMED, READY
 from switchboard.glance import SUFFIXES, Glance, glance

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from switchboard.board import Board, MasterRecord, Record, State
-from switchboard.cli.tables import Cell, Column
+from switchboard.cli.layout import Cell, Column
 from switchboard.cli.wording import age, duration, one_line
 from switchboard.errors import BoardError
 from switchboard.masterlock import BOARD, master_alive, run_directory

@@ -1,7 +1,7 @@
 """Tables: coloured by rich where people look, plain aligned text where programs read.
 
 On a terminal a table fits its width: long texts are cut, and columns that matter least are left out, before a line would
-break.  In a pipe nothing is cut or left out.  How wide each column gets is decided here for both, in one pure function.
+break (see `layout`).  In a pipe nothing is cut or left out.
 """
 
 from __future__ import annotations
@@ -9,73 +9,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from switchboard.cli.layout import GAP, Cell, Column, text_of
 from switchboard.cli.wording import one_line
 
-# A cell is its text, or the text and a style of rich's.
-Cell = str | tuple[str, str]
-GAP = '  '
 # Rows that are laid out together, so that a list of any length can be written while it is read.
 CHUNK_ROWS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column.
-
-    :param right: numbers stand at the right.
-    :param shrink_to: how narrow it may become; 0: it is never cut.
-    :param drop: columns with the highest number are the first that are left out; 0: it always stays.
-    """
-
-    title: str
-    right: bool = False
-    shrink_to: int = 0
-    drop: int = 0
 
 
 def is_terminal() -> bool:
     """:return: whether people look at standard output."""
     return sys.stdout.isatty()
-
-
-def text_of(cell: Cell) -> str:
-    """:return: the text of a cell."""
-    return cell if isinstance(cell, str) else cell[0]
-
-
-def layout(columns: Sequence[Column], widths: Sequence[int], room: int) -> dict[int, int]:
-    """Decide which columns are shown, and how wide.
-
-    :param widths: what each would need.
-    :param room: what the line has.
-    :return: the width by the column's number.
-    """
-    shown = {number: width for number, width in enumerate(widths) if width}
-
-    def excess() -> int:
-        return sum(shown.values()) + len(GAP) * (len(shown) - 1) - room
-
-    def shrink(number: int) -> None:
-        least = max(columns[number].shrink_to, len(columns[number].title))
-        if columns[number].shrink_to and shown[number] > least:
-            shown[number] = max(least, shown[number] - max(0, excess()))
-
-    for number in sorted(shown, key=lambda number: -widths[number]):
-        shrink(number)
-    for number in sorted((n for n in shown if columns[n].drop), key=lambda n: -columns[n].drop):
-        if excess() <= 0:
-            break
-        del shown[number]
-    # Where something was left out there may be room again for what was cut.
-    for number in shown:
-        if shown[number] < widths[number] and excess() < 0:
-            shown[number] = min(widths[number], shown[number] - excess())
-    return shown
 
 
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, heading: bool = True) -> bool:

@@ -80,9 +80,10 @@ class Arrivals:
     default=5,
     show_default=True,
     type=click.IntRange(min=0),
+    metavar='N',
     help='How many that are there already.',
 )
-@click.option('--count', type=click.IntRange(min=1), help='Stop after so many arrivals.')
+@click.option('--count', type=click.IntRange(min=1), metavar='N', help='Stop after so many arrivals.')
 @json_option
 def tail(
     installation: Installation, names: tuple[str, ...], lines: int, count: int | None, as_json: bool

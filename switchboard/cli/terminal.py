@@ -11,7 +11,7 @@ from rich.spinner import Spinner as RichSpinner
 from rich.table import Table
 from rich.text import Text
 
-from switchboard.cli.tables import Cell, Column, layout, text_of
+from switchboard.cli.layout import Cell, Column, layout, text_of
 from switchboard.cli.wording import one_line
 
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import click
 
 from switchboard.cli.installation import Installation, verb
+from switchboard.cli.layout import Cell, Column
 from switchboard.cli.queues import COLUMNS as QUEUE_COLUMNS
 from switchboard.cli.queues import census
 from switchboard.cli.queues import row as queue_row
 from switchboard.cli.selecting import DURATION
 from switchboard.cli.snapshot import COLUMNS, Snapshot, row, take, troubles
 from switchboard.cli.status import headline
-from switchboard.cli.tables import Cell, Column, write_table
+from switchboard.cli.tables import write_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -86,7 +87,9 @@ def runner_columns() -> Sequence[Column]:
 @click.option(
     '--interval', 'interval_s', type=DURATION, default=INTERVAL_S, help='Between two looks; default: 1s.'
 )
-@click.option('--count', type=click.IntRange(min=1), help='Stop after so many looks; default in a pipe: 1.')
+@click.option(
+    '--count', type=click.IntRange(min=1), metavar='N', help='Stop after so many looks; default in a pipe: 1.'
+)
 def top(installation: Installation, interval_s: float, count: int | None) -> None:
     """Show the master, every runner and the queues that have entries, live.  Ctrl-C ends it."""
     screen = Screen(installation)

@@ -110,10 +110,9 @@ class MemorySwitchboard:
 
         :raises QueueError: as :meth:`enqueue`.
         """
-        if instead_of is None:
-            packed = self._packer.pack(msg, metadata)
-        else:
-            packed = self._packer.pack_anew(msg, metadata, instead_of)
+        if instead_of is not None:
+            return _stored(self._packer.pack_anew(msg, metadata, instead_of))
+        packed = self._packer.pack(msg, metadata)
         self._ask_for_room(len(packed.content))
         return _stored(packed)
 

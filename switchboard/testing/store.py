@@ -83,7 +83,7 @@ class MemoryListing:
             found = [stored.filebase for stored in self._store.entries.values() if stored.suffix == suffix]
         return sorted(filter(self._slice.holds, found), key=self.order)
 
-    def due(self) -> tuple[list[str], int | None]:
+    def due(self, limit: int | None = None) -> tuple[list[str], int | None]:
         """See `Listing`."""
         now = format_when(self.clock.time_ns()) + '~'
         due: list[str] = []
@@ -93,7 +93,7 @@ class MemoryListing:
                 is_due = filebase <= now or not self._store.entries[filebase].wished
                 (due if is_due else future).append(filebase)
         name = parse(min(future)) if future else None
-        return due, name.when_ns if name else None
+        return due[:limit], name.when_ns if name else None
 
 
 class MemoryWakeup(Wakeup):

@@ -65,7 +65,10 @@ class Server:
                     recipients.append(_address(command))
                 self._say(client, answer)
             elif word == 'DATA':
-                self._say(client, self._answer(command, '354 go on'))
+                answer = self._answer(command, '354 go on')
+                self._say(client, answer)
+                if not answer.startswith('354'):
+                    continue
                 content = b''
                 while (line := file.readline()) not in (b'.\r\n', b''):
                     content += line

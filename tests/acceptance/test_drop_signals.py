@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from switchboard import Spool
 from tests.acceptance.dropping import RAW, Door, refused, wait_until_read
 
 
@@ -119,3 +120,30 @@ def test_any_shell_will_do(door: Door, shell: str) -> None:
         process.communicate()
         assert process.returncode == 75
     assert len(door.entries()) == 2
+
+
+def test_a_message_that_is_sent_until_it_is_accepted_is_stored_once(door: Door) -> None:
+    rng = random.Random(13)
+    for number in range(12):
+        message = b'%d' % number
+        while True:
+            with door.start('-d', 'content', start_new_session=True) as process:
+                assert process.stdin is not None
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(message)
+                    process.stdin.close()
+                time.sleep(rng.uniform(0.03, 0.13))  # any moment of its life, the commit above all
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                if process.wait(20) == 0:
+                    break
+    board = Spool(door.spool)['in']
+    assert sorted(int(board.peek(filebase).body) for filebase in board.get_files()) == list(range(12))
+
+
+def test_the_same_message_at_the_same_time_is_stored_once(door: Door) -> None:
+    processes = [door.start('-d', 'content') for _ in range(8)]
+    for process in processes:
+        process.communicate(RAW)
+        assert process.returncode == 0
+    assert len(door.entries()) == 1

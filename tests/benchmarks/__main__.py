@@ -12,12 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from . import backlog, cases, flush, footprint, machine, parallel, profiles, syscalls, wakeup
-from .cases import FULL, QUICK, Effort
+from .cases import FULL, PEERS, QUICK, Effort
 from .pairs import ROOT, ContenderError, Figure
 
 PAGE = ROOT / 'docs' / 'reference' / 'benchmarks.md'
@@ -35,6 +35,7 @@ class Run:
 
     place: Path
     effort: Effort
+    quick: bool
     before: str
     results: dict[str, Any]
 
@@ -44,7 +45,7 @@ class Run:
         :param facts: what is no figure; read after the last figure was made.
         """
         made = [each.as_dict() for each in figures]
-        self.results[group] = {'figures': made, 'facts': facts, 'quick': self.effort is not FULL}
+        self.results[group] = {'figures': made, 'facts': facts, 'quick': self.quick}
 
     def meetings(self, groups: set[str]) -> None:
         """All cases with all peers."""
@@ -74,13 +75,13 @@ class Run:
 
     def syscalls(self) -> None:
         """System calls a message."""
-        count = 300 if self.effort is FULL else 100
+        count = 100 if self.quick else 300
         self.keep('syscalls', [], list(syscalls.run(self.place, count, tell, self.before)))
 
     def wakeup(self) -> None:
         """From the rename to ``dispose``."""
         tell('wake-up')
-        self.keep('wakeup', [], wakeup.run(self.place, 500 if self.effort is FULL else 100))
+        self.keep('wakeup', [], wakeup.run(self.place, 100 if self.quick else 500))
 
     def footprint(self) -> None:
         """Memory and time of a master and 16 runners."""
@@ -90,11 +91,11 @@ class Run:
     def start(self) -> None:
         """Time of ``bin/drop``."""
         tell('bin/drop')
-        self.keep('start', footprint.drop(self.place, 60 if self.effort is FULL else 20))
+        self.keep('start', footprint.drop(self.place, 20 if self.quick else 60))
 
     def profile(self) -> None:
         """Where the time goes."""
-        seconds = 4 if self.effort is FULL else 2
+        seconds = 2 if self.quick else 4
         self.keep('profile', [], profiles.run(self.place, seconds, tell, self.before))
 
     def flush(self) -> None:
@@ -140,12 +141,20 @@ def arguments() -> argparse.Namespace:
         help=f'one of: {", ".join(GROUPS)}; may be repeated',
     )
     parser.add_argument(
+        '--peer',
+        metavar='NAME',
+        action='append',
+        choices=PEERS,
+        help=f'one of: {", ".join(PEERS)}; may be repeated',
+    )
+    parser.add_argument(
         '--place',
         metavar='DIRECTORY',
         type=Path,
         default=Path('/var/tmp'),
         help='where to work: on the disk to be measured (default: %(default)s)',
     )
+    parser.add_argument('--pairs', metavar='N', type=int, help='turns of each side that count')
     parser.add_argument('--before', metavar='DIRECTORY', default='', help='an older checkout to compare with')
     parser.add_argument('--results', metavar='FILE', type=Path, default=RESULTS, help='default: %(default)s')
     parser.add_argument('--page', metavar='FILE', type=Path, default=PAGE, help='default: %(default)s')
@@ -164,7 +173,12 @@ def measure(options: argparse.Namespace) -> None:
     try:
         results['machine'] = machine.describe(place)
         before = str(Path(options.before).resolve()) if options.before else ''
-        run = Run(place, QUICK if options.quick else FULL, before, results)
+        effort = QUICK if options.quick else FULL
+        if options.peer:
+            effort = replace(effort, peers=tuple(options.peer))
+        if options.pairs:
+            effort = replace(effort, pairs=options.pairs)
+        run = Run(place, effort, options.quick, before, results)
         if wanted & set(MEETINGS):
             run.meetings(wanted & set(MEETINGS))
         for name, work in ALONE.items():

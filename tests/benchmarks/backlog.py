@@ -46,7 +46,7 @@ def peers(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[
                             ),
                             lambda theirs=theirs, count=count: theirs.turn('pingpong', 'bytes', count, 0),
                         ],
-                        min(3, effort.pairs),
+                        min(2, effort.pairs),
                     )
                 yield figure(f'{depth:,} waiting', 'ours', peer, rounds, depth=depth)
         except (ContenderError, ServerError) as error:
@@ -73,7 +73,7 @@ def depths(
                     lambda few=few, count=count: few.turn('pingpong', 'small', count, 0),
                     lambda many=many, count=count: many.turn('pingpong', 'small', count, 0),
                 ],
-                min(3, effort.pairs),
+                min(2, effort.pairs),
             )
             facts[str(depth)] = {'fill_us': round(filled_s * 1e6, 1), **_look_at(many.directory / 'spool')}
         yield figure(f'{depth:,} waiting', 'ours', 'ours', rounds, depth=depth, than=shallow)

@@ -7,6 +7,7 @@ them and prints what they say as JSON.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -57,6 +58,8 @@ COMMANDS = {
     'status': ['status'],
     'queues': ['queues'],
     'ls': ['ls', QUEUE, '--limit', '20'],
+    'shape': ['shape'],
+    'show': ['show'],
 }
 
 
@@ -68,30 +71,40 @@ def _one(look: str, directory: str) -> None:
     print(json.dumps({'seconds': round(took_s, 3), 'peak_mb': round(peak_bytes / 1e6, 1)}))
 
 
-def _command(words: list[str], directory: str) -> dict[str, Any] | None:
-    """Run one of the program's verbs; None if there is none of that name or it does not suit."""
-    config = Path(directory).parent / 'depth.cfg'
-    config.write_text(
-        f'[switchboard]\nspool = {directory}\ndurability = lazy\n[queue.{QUEUE}]\nexternal = yes\n'
-    )
+def _command(words: list[str], directory: str) -> dict[str, Any]:
+    """Run one of the program's verbs.
+
+    :return: how long it took and the most memory that it had, and its exit status.
+    """
     code = 'from switchboard.cli import main; main()'
     begun_s = time.perf_counter()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    done = subprocess.run(
-        [sys.executable, '-c', code, '-C', str(config), *words], capture_output=True, text=True, check=False
+    process = subprocess.Popen(
+        [sys.executable, '-c', code, '-s', directory, *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
+    _, status, usage = os.wait4(process.pid, 0)
     took_s = time.perf_counter() - begun_s
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    if 'Error' in done.stderr or 'No such' in done.stderr:
-        return None
-    # The greatest of all children so far: it says something only when it has grown.
-    return {'seconds': round(took_s, 3), 'peak_mb': round(max(peak, before) * 1024 / 1e6, 1)}
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return {
+        'seconds': round(took_s, 3),
+        'peak_mb': round(usage.ru_maxrss * 1024 / 1e6, 1),
+        # `status` says so when no master runs, which is how it is here.
+        'exit': 0 if process.returncode == os.EX_UNAVAILABLE else process.returncode,
+    }
+
+
+def _first(directory: str) -> str:
+    """:return: the name of some entry."""
+    with os.scandir(Path(directory) / QUEUE) as entries:
+        return next(f'{QUEUE}/{Path(entry.name).stem}' for entry in entries if entry.name.endswith('.pck'))
 
 
 def main(directory: str) -> None:
     """Take all looks and print what they say."""
     facts: dict[str, Any] = {}
     for name, words in COMMANDS.items():
+        words = [*words, _first(directory)] if name == 'show' else words
         facts[name] = _command(words, directory)
     for look in LOOKS:
         done = subprocess.run(

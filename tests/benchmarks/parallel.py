@@ -14,7 +14,7 @@ from .pairs import ContenderError, Figure, Worker, alternate, figure
 from .servers import ServerError, server
 
 SHAPES = ((1, 1), (2, 1), (1, 2), (2, 2))
-PEERS = ('mailman-nosync', 'dirq', 'litequeue', 'redis', 'rabbitmq')
+PEERS = ('mailman-nosync', 'dirq', 'litequeue', 'rabbitmq')
 COUNT = 2000
 
 
@@ -91,7 +91,7 @@ def run(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Fi
                             lambda crew=ours: crew.turn(count),  # type: ignore[misc]
                             lambda crew=theirs: crew.turn(count),  # type: ignore[misc]
                         ],
-                        min(effort.pairs, 3),
+                        min(2, effort.pairs),
                     )
                     yield figure(case, 'ours', peer, rounds, count=count)
             except (ContenderError, ServerError) as error:

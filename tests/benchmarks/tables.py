@@ -18,6 +18,8 @@ LOOK_TITLES = {
     'status': '`status`',
     'queues': '`queues`',
     'ls': '`ls --limit 20`',
+    'shape': '`shape`',
+    'show': '`show` one',
     'import': 'import alone',
 }
 
@@ -165,7 +167,8 @@ def depth(results: Results) -> str:
         for name in cases:
             seen = facts.get(name, {}).get(look)
             if isinstance(seen, Mapping):
-                line.append(f'{seen["seconds"]:.2f} s, {seen["peak_mb"]:.0f} MB')
+                ended = f', exit {seen["exit"]}' if seen.get('exit') else ''
+                line.append(f'{seen["seconds"]:.2f} s, {seen["peak_mb"]:.0f} MB{ended}')
             else:
                 line.append('' if seen is None else number(seen))
         if any(line):
@@ -179,7 +182,8 @@ def syscalls(results: Results, workload: str) -> str:
     if not counted:
         return ''
     names = list(dict.fromkeys(call for each in counted for call in each['calls']))
-    names.sort(key=lambda call: -max(each['calls'].get(call, 0) for each in counted))
+    # What we call most comes first, then what only others do.
+    names.sort(key=lambda call: [-each['calls'].get(call, 0) for each in counted])
     head = [ENTRANTS[each['name']].title + (', before' if each['before'] else '') for each in counted]
     rows = [
         [f'`{call}`', *(f'{each["calls"][call]:g}' if call in each['calls'] else '' for each in counted)]

@@ -13,12 +13,12 @@ from switchboard.disk import CREATE_FLAGS, Disk, Folder
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 
-VARIANTS = 200
+VARIANTS = 100
 
 
-def test_the_nth_call_fails_and_no_other(tmp_path: Path) -> None:
+def test_the_nth_call_fails_and_no_other(scratch: Path) -> None:
     disk = FaultyDisk(fail_at=2, error=errno.EDQUOT)
-    fd = disk.open(tmp_path / 'a', os.O_RDWR | os.O_CREAT)
+    fd = disk.open(scratch / 'a', os.O_RDWR | os.O_CREAT)
     with pytest.raises(OSError, match='quota'):
         disk.pwrite(fd, b'x', 0)
     assert disk.pwrite(fd, b'x', 0) == 1
@@ -26,9 +26,9 @@ def test_the_nth_call_fails_and_no_other(tmp_path: Path) -> None:
     disk.close(fd)
 
 
-def test_a_close_that_fails_has_closed(tmp_path: Path) -> None:
+def test_a_close_that_fails_has_closed(scratch: Path) -> None:
     disk = FaultyDisk(fail_at=2)
-    fd = disk.open(tmp_path / 'a', os.O_RDWR | os.O_CREAT)
+    fd = disk.open(scratch / 'a', os.O_RDWR | os.O_CREAT)
     with pytest.raises(OSError, match='error'):
         disk.close(fd)
     assert disk.files() == {}
@@ -36,27 +36,27 @@ def test_a_close_that_fails_has_closed(tmp_path: Path) -> None:
         os.fstat(fd)
 
 
-def test_closing_twice_is_noticed(tmp_path: Path) -> None:
+def test_closing_twice_is_noticed(scratch: Path) -> None:
     disk = FaultyDisk()
-    fd = disk.open(tmp_path / 'a', os.O_RDWR | os.O_CREAT)
+    fd = disk.open(scratch / 'a', os.O_RDWR | os.O_CREAT)
     disk.close(fd)
     with pytest.raises(OSError, match='Bad file descriptor'):
         disk.close(fd)
     assert disk.misuse == [f'close({fd})']
 
 
-def test_a_short_write_writes_half(tmp_path: Path) -> None:
+def test_a_short_write_writes_half(scratch: Path) -> None:
     disk = FaultyDisk(fail_at=2, short=True, error=0)
-    fd = disk.open(tmp_path / 'a', os.O_RDWR | os.O_CREAT)
+    fd = disk.open(scratch / 'a', os.O_RDWR | os.O_CREAT)
     disk.write_all(fd, b'abcdef')
     assert disk.trace == ['open', 'pwrite', 'pwrite']
-    assert (tmp_path / 'a').read_bytes() == b'abcdef'
+    assert (scratch / 'a').read_bytes() == b'abcdef'
     disk.close(fd)
 
 
-def test_the_dead_do_nothing_and_the_kernel_drops_their_locks(tmp_path: Path) -> None:
+def test_the_dead_do_nothing_and_the_kernel_drops_their_locks(scratch: Path) -> None:
     disk = FaultyDisk(kill='simulated')
-    folder = Folder(tmp_path, disk)
+    folder = Folder(scratch, disk)
     disk.create_locked('a', folder.fd)
     disk.arm(1)
     with pytest.raises(Killed):
@@ -106,8 +106,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(scratch: Path) -> Bench:
+    return Bench(scratch)
 
 
 def test_what_nobody_synced_may_be_gone_or_there_or_torn(bench: Bench) -> None:

@@ -37,12 +37,13 @@ def die_at(operation: Operation, directory: Path, number: int) -> int:
     return os.waitpid(child, 0)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
 def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
-    operation: Operation, tmp_path: Path
+    operation: Operation, scratch: Path
 ) -> None:
     for number in itertools.count(1):
-        directory = tmp_path / str(number)
+        directory = scratch / str(number)
         directory.mkdir()
         status = die_at(operation, directory, number)
         if os.WIFEXITED(status):

@@ -10,11 +10,12 @@ from typing import Any
 from switchboard.claims import HELD
 from switchboard.config import Config
 from switchboard.disk import Disk
-from switchboard.entry import CLAIMED, PRESERVED, READY, is_filebase
+from switchboard.entry import CLAIMED, PRESERVED, READY, UNFINISHED, is_filebase
 from switchboard.envelope import parse_header
 from switchboard.errors import CorruptEntryError
 from switchboard.handoff import Transaction
 from switchboard.reading import read_entry
+from switchboard.spares import _POOLS
 from switchboard.spool import Spool
 from switchboard.switchboard import Switchboard
 from switchboard.testing.faults import FaultyDisk
@@ -42,6 +43,8 @@ spool = spool
 [queue.right]
 [queue.few]
 max_messages = 1
+[queue.letters]
+maildir = yes
 [queue.dying]
 dead_letter = out
 """
@@ -91,9 +94,9 @@ class World:
         """Files that are open, and so perhaps locked, and that nobody knows of any more."""
         assert isinstance(self.disk, FaultyDisk)
         known = {claim.fd for claim in HELD.values()}
-        if self._spool is not None:
-            for spares in (self._spool.spares, self._spool._scrubbed):
-                known |= {draft.fd for draft in spares._pool}
+        for pool in (known_pool() for known_pool in _POOLS):
+            if pool is not None and pool.disk is self.disk:
+                known |= {draft.fd for draft in pool._pool}
         return sorted(name for fd, name in self.disk.files().items() if fd not in known)
 
 
@@ -121,43 +124,48 @@ def observe(path: Path) -> State:
     """
     if not path.exists():
         return {}
-    spool = Spool(path)
-    spool.recover()
-    # Twice: a third recovery of an entry may send it on, to a queue that was looked at already.
-    for _ in range(2):
-        for name in spool.queue_names():
-            spool[name].recover_backup_files()
-    for name in spool.queue_names():
-        Switchboard(name, path / name, recover=True)  # as those do that have no spool
+    _recover(path)
     found = read_state(path)
-    spool.spares.close()
     left = [str(file.relative_to(path)) for file in path.glob('.stage/*')]
     if left:
         raise Observed(f'left over: {left}')
     return found
 
 
+def _recover(path: Path) -> None:
+    disk = FaultyDisk()  # one that fails nothing and waits for nothing
+    spool = Spool(path, disk=disk)
+    spool.recover()
+    # Twice: a third recovery of an entry may send it on, to a queue that was looked at already.
+    for _ in range(2):
+        for queue in {file.parent.name for file in path.glob(f'[!.]*/*{CLAIMED}')}:
+            spool[queue].recover_backup_files()
+    for queue in {file.parent for file in path.glob(f'[!.]*/*{UNFINISHED}')}:
+        Switchboard(queue.name, queue, recover=True, disk=disk)  # as those do that have no spool
+    spool.spares.close()
+
+
 def read_state(path: Path) -> State:
     """Read what is there, touching nothing.
 
-    :raises Observed: there is a file in a queue that is neither ready nor preserved.
+    :raises Observed: there is a file in a queue that is neither ready nor preserved, nor one that somebody has dropped.
     """
     bodies: dict[str, list[str]] = defaultdict(list)
     for folder in path.iterdir():
-        if folder.name.startswith('.'):
-            continue
-        suffix = PRESERVED if folder.name == 'bad' else READY
-        for file in folder.iterdir():
-            if file.suffix != suffix or not is_filebase(file.stem):
-                raise Observed(f'left over: {folder.name}/{file.name}')
-            entry = read_entry(file.stem, file.read_bytes())
-            bodies[folder.name].append(DAMAGED if entry.damage else entry.body.decode())
+        if not folder.name.startswith('.'):
+            for file in [*folder.iterdir(), *folder.glob('new/*')]:
+                if file.is_file():
+                    bodies[folder.name].append(_read(file, PRESERVED if folder.name == 'bad' else READY))
     return {name: tuple(sorted(found)) for name, found in bodies.items()}
 
 
-def claims(path: Path) -> list[str]:
-    """The names of the entries that are claimed, or that their owners left."""
-    return [file.name for file in path.glob(f'*/*{CLAIMED}')]
+def _read(file: Path, suffix: str) -> str:
+    if file.parent.name == 'new' or file.suffix == '.eml':
+        return file.read_text()
+    if file.suffix != suffix or not is_filebase(file.stem):
+        raise Observed(f'left over: {file.parent.name}/{file.name}')
+    entry = read_entry(file.stem, file.read_bytes())
+    return DAMAGED if entry.damage else entry.body.decode()
 
 
 def observe_after_cut(path: Path, *, believing: bool = False) -> tuple[State, int]:
@@ -166,30 +174,17 @@ def observe_after_cut(path: Path, *, believing: bool = False) -> tuple[State, in
     :param believing: read as a program would that does not check what a file says against its name and its checksum.
     :return: what was to be had, and how many files were found that cannot be believed.
     """
-    spool = Spool(path)
-    spool.recover()
-    for _ in range(2):
-        for name in spool.queue_names():
-            spool[name].recover_backup_files()
-    bodies: dict[str, list[str]] = defaultdict(list)
-    damaged = 0
-    for name in spool.queue_names():
-        board = spool[name]
-        for filebase in board.get_files(PRESERVED if name == 'bad' else READY):
-            entry = board.peek(filebase)
-            damaged += entry.damage is not None
-            if believing:
-                bodies[name].append(believed(board, filebase))
-            elif entry.damage is None:
-                bodies[name].append(entry.load(board.serializers)[0])
-    spool.spares.close()
-    return {name: tuple(sorted(found)) for name, found in bodies.items()}, damaged
+    _recover(path)
+    found = read_state(path)
+    damaged = sum(texts.count(DAMAGED) for texts in found.values())
+    if believing:
+        found = {name: tuple(believed(file) for file in (path / name).iterdir()) for name in found}
+    return found, damaged
 
 
-def believed(board: Switchboard, filebase: str) -> str:
+def believed(file: Path) -> str:
     """What an entry says to those who believe its header."""
-    suffix = PRESERVED if board.name == 'bad' else READY
-    content = Path(board.queue_directory, filebase + suffix).read_bytes()
+    content = file.read_bytes()
     try:
         header = parse_header(content)
     except CorruptEntryError:

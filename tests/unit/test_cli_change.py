@@ -76,6 +76,21 @@ def test_a_delayed_entry_is_made_ready_in_its_own_queue(spool: Spool) -> None:
     assert second.partition('+')[2] == delayed.partition('+')[2]
 
 
+def test_a_dead_letter_in_a_queue_of_its_own_goes_back_too(tmp_path: Path) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = s\n[queue.in]\ndead_letter = dead\n[queue.dead]\n')
+    spool = Spool.from_config(config)
+    filebase = spool['in'].enqueue('x')
+    spool['in'].dequeue(filebase)
+    spool['in'].finish(filebase, preserve=True, reason='no way')
+    mine = spool['dead'].enqueue('not a dead letter')
+    (listed, _) = succeed('-C', config, 'ls', 'dead', '--sort', 'error', '--reverse', '--json').objects
+    assert (listed['origin'], listed['cause']) == ('in', 'rejected')
+    ran = succeed('-C', config, 'retry', '--all', '--queue', 'dead', '--yes')
+    assert len(ran.lines) == len(spool['in'].files) == 1
+    assert spool['dead'].files == [mine]
+
+
 def test_an_entry_of_unknown_origin_wants_a_queue_to_be_named(spool: Spool) -> None:
     filebase = spool['in'].enqueue('x')
     spool['bad'].enqueue('make the directory')
@@ -205,7 +220,12 @@ def test_a_queue_is_paused_drained_and_resumed(spool: Spool) -> None:
     assert spool.flags.is_set('paused', 'in')
     assert (spool.flags.read('paused', 'in') or {})['reason'] == 'the server is moved'
     succeed('-s', spool.directory, 'drain', 'in')
-    assert succeed('-s', spool.directory, 'resume', 'in').out == 'in: no longer paused and draining\n'
-    assert spool.flags.read('paused', 'in') is None
+    (shown, _) = succeed('-s', spool.directory, 'queues', '--json').objects
+    assert shown['flags'] == ['paused', 'draining']
+    assert 'paused, draining' in succeed('-s', spool.directory, 'queues').lines[1]
+    assert 'in: paused since ' in (out := succeed('-s', spool.directory, 'queues').out)
+    assert ': the server is moved\n' in out
+    assert succeed('-s', spool.directory, 'resume', 'in').out == 'in: resumed\n'
+    assert succeed('-s', spool.directory, 'queues', '--json').objects[0]['flags'] == []
     assert succeed('-s', spool.directory, 'resume', 'in').out == 'in: was not paused\n'
     assert switchboard('-s', spool.directory, 'pause', 'inn').status == Exit.NO_INPUT

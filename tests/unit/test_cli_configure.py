@@ -229,3 +229,28 @@ def test_the_overview_names_every_verb_of_every_family() -> None:
         for name, _, summary in verbs:
             assert f'{name} ' in out
             assert summary in out
+
+
+def options_of(command: click.Command) -> set[str]:
+    """:return: the options of a verb that are not everybody's."""
+    commands = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+    found = {
+        word
+        for one in commands
+        for param in one.params
+        if isinstance(param, click.Option)
+        for word in param.opts
+    }
+    return found - {'-C', '--config', '-s', '--spool'}
+
+
+@pytest.mark.parametrize('name', VERBS)
+def test_the_manual_names_every_verb_with_every_option(name: str) -> None:
+    page = (Path(__file__).parent.parent.parent / 'docs' / 'reference' / 'cli.md').read_text()
+    sections = [section for section in page.split('\n### ') if f'`{name}' in section.splitlines()[0]]
+    assert len(sections) == 1
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    shared = page.split('\n## Run')[0]
+    text = sections[0] + (shared if 'selections' in sections[0] else '')
+    assert {option for option in options_of(command) if f'`{option}' not in text} == set()

@@ -61,7 +61,17 @@ def test_queues_for_people_ends_with_the_bad_queue_and_where_it_came_from(spool:
     fail(spool, 'in', 'b')
     fail(spool, 'out', 'c')
     lines = look('queues').lines
-    assert lines[0].split() == ['QUEUE', 'WAITING', 'DELAYED', 'CLAIMED', 'BYTES', 'OLDEST', 'NEXT', 'BAD']
+    assert lines[0].split() == [
+        'QUEUE',
+        'WAITING',
+        'DELAYED',
+        'CLAIMED',
+        'BYTES',
+        'OLDEST',
+        'NEXT',
+        'BAD',
+        'FLAGS',
+    ]
     assert [line.split()[0] for line in lines[1:3]] == ['in', 'out']
     assert lines[-1].startswith('bad: 3 entries')
     assert lines[-1].endswith('(from in 2, out 1)')

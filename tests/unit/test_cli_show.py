@@ -55,7 +55,10 @@ def test_the_history_is_shown_with_its_tracebacks(spool: Spool) -> None:
     assert 'came from in' in out
     assert 'TimeoutError: no answer' in out
     assert '      |   File "jobs.py", line 3, in dispose\n' in out
-    assert 'queue=in reason="TimeoutError: no answer"' in out
+    assert 'cause=rejected' in out
+    assert out.count('TimeoutError: no answer') == 2, (
+        'once said and once in the traceback, not a third time as a reason'
+    )
 
 
 @pytest.mark.parametrize('kind', ['bytes', 'mail', 'text', 'json'])

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from switchboard.cli import tables
-from switchboard.cli.tables import Column, layout, write_table
+from switchboard.cli.layout import Column, layout
+from switchboard.cli.tables import write_table
 from switchboard.cli.wording import age, body_text, duration, number, one_line, size, visible
 
 COLUMNS = (Column('NAME'), Column('N', right=True, drop=1), Column('TEXT', shrink_to=6), Column('X', drop=2))

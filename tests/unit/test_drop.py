@@ -62,7 +62,7 @@ def drop(
     door.check()
     with source(raw, directory) as stdin:
         door.read(stdin)
-    door.pack(environment or {})
+    door.seal(environment or {})
     door.store(lambda: None)
     return door.filebase
 
@@ -329,7 +329,7 @@ def test_what_must_not_be_is_taken_back_at_the_last_moment(spool: Spool, tmp_pat
     door.check()
     with source(RAW, tmp_path) as stdin:
         door.read(stdin)
-    door.pack({})
+    door.seal({})
     with pytest.raises(KeyboardInterrupt):
         door.store(stop)
     assert spool['in'].get_files() == []

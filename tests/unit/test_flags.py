@@ -106,4 +106,6 @@ def test_resuming_leaves_nothing_in_the_queue(spool, tmp_path):
 
 def test_the_flag_is_json(spool, tmp_path):
     spool.pause('in', 'a reason with "quotes"')
-    assert json.loads((tmp_path / '.run' / 'paused' / 'in').read_bytes())['reason'] == 'a reason with "quotes"'
+    assert (
+        json.loads((tmp_path / '.run' / 'paused' / 'in').read_bytes())['reason'] == 'a reason with "quotes"'
+    )

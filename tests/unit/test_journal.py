@@ -19,10 +19,8 @@ RECORDS: list[dict[str, Any]] = [
     {'event': 'three'},
 ]
 
-values = st.recursive(
-    st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
-)
-records = st.lists(st.dictionaries(st.text(), values), max_size=4)
+values = st.none() | st.integers() | st.text(max_size=9) | st.lists(st.text(max_size=3), max_size=3)
+records = st.lists(st.dictionaries(st.text(max_size=3), values, max_size=3), max_size=4)
 
 
 def pack(many: list[dict[str, Any]], digest: str = DIGEST) -> bytes:

@@ -17,6 +17,7 @@ from switchboard.metadata import dump_json, dump_metadata, load_json, load_metad
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+    max_leaves=8,
 )
 
 
@@ -97,7 +98,7 @@ class TestMetadata:
         load_metadata(b'{}')['a'] = 1
         assert 'a' not in load_metadata(b'{}')
 
-    @given(st.dictionaries(st.text(), values))
+    @given(st.dictionaries(st.text(max_size=5), values, max_size=5))
     def test_keys_with_an_underscore_and_the_version_are_left_out(self, metadata: dict[str, Any]) -> None:
         stored = json.loads(dump_metadata({**metadata, 'version': object(), '_x': object()}))
         assert stored == {

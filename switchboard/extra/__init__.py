@@ -1,0 +1,1 @@
+"""What needs a library that the core does not: nothing in the core imports it."""

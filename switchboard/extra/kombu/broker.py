@@ -1,0 +1,258 @@
+"""One connection's view of a spool: its boards, and publishing.
+
+A queue has up to three boards here, because a board has one set of options: one that is as the queue was declared, one that does not wait for
+the disk (for messages of ``delivery_mode`` 1), and one to consume with, whose history need not wait for it either.
+
+Everything that touches the spool holds :attr:`Broker.lock`: kombu's users acknowledge from other threads than the one that consumes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from amqp.exceptions import InvalidPath
+
+from switchboard.claims import held
+from switchboard.entry import CLAIMED
+from switchboard.errors import (
+    ConfigError,
+    NoRouteError,
+    UnknownExchangeError,
+    UnknownQueueError,
+    UnserializableError,
+)
+from switchboard.extra.kombu.address import Address
+from switchboard.extra.kombu.naming import directory_name
+from switchboard.extra.kombu.payload import TRANSIENT, TYPED, pack, typed
+from switchboard.handoff import Transaction
+from switchboard.presence import Ticket
+from switchboard.publishing import Unpublished, publish
+from switchboard.spool import Spool
+from switchboard.switchboard import Switchboard
+
+Role = Literal['publish', 'publish lazily', 'consume']
+
+# These are always there, AMQP says; a spool makes them when they are first bound to.
+PREDECLARED = {
+    'amq.direct': 'direct',
+    'amq.fanout': 'fanout',
+    'amq.topic': 'topic',
+    'amq.headers': 'headers',
+    'amq.match': 'headers',
+}
+
+
+class Routed(NamedTuple):
+    """A message, packed, and the boards of the queues that it is for."""
+
+    payload: dict[str, Any]
+    metadata: dict[str, Any]
+    boards: list[Switchboard]
+
+
+class Broker:
+    """A spool as kombu sees it.
+
+    :raises InvalidPath: there is no such spool, or its configuration cannot be read.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.lock = threading.RLock()
+        self.spool = self._open(address)
+        self._boards: dict[tuple[str, Role], Switchboard] = {}
+        self._owner: Ticket | None = None
+        self._owned: set[str] = set()
+
+    def _open(self, address: Address) -> Spool:
+        if address.config:
+            try:
+                return Spool.from_config(address.config)
+            except ConfigError as error:
+                raise InvalidPath(str(error)) from error
+        if not address.create and not os.path.isdir(address.directory):
+            raise InvalidPath(
+                f'{address.directory}: no such directory; make it, or add ?create=yes to have it made'
+            )
+        return Spool(address.directory, durability=address.durability)
+
+    # Boards.
+
+    def board(self, queue: str, role: Role) -> Switchboard:
+        """:return: a board of a queue that is there.
+
+        :param queue: the name of its directory.
+        :raises UnknownQueueError: it is not.
+        """
+        board = self._boards.get((queue, role))
+        if board is None or board.folder.is_closed():
+            self._boards.pop((queue, role), None)
+            board = self._boards[queue, role] = self._made(queue, role)
+        return board
+
+    def _made(self, queue: str, role: Role) -> Switchboard:
+        declared = self.spool.declared
+        with declared.opening(queue):
+            if not declared.is_known(queue):
+                raise UnknownQueueError('no such queue', queue=queue)
+            changed: dict[str, Any] = {}
+            if role != 'publish' or self.address.durability == 'lazy':
+                changed['durability'] = 'lazy'
+            if role == 'consume' and not declared.is_fixed(queue):
+                declaration = declared.records.get(queue)
+                if declaration is None or 'max_recoveries' not in declaration.options:
+                    changed['max_recoveries'] = self.address.delivery_limit or 10**9
+            return self.spool.board(queue, **changed)
+
+    def recover(self, board: Switchboard, filebases: Iterable[str] | None = None) -> int:
+        """Make ready again what dead consumers held.
+
+        Whether they are dead is asked by a descriptor that cannot write: to close one that can would look, to those who
+        watch the directory, like another death.
+
+        :param filebases: which to look at; all, if it is None.
+        :return: how many were recovered.
+        """
+        recovered = 0
+        for filebase in board.get_files(CLAIMED) if filebases is None else filebases:
+            if held(board.folder, filebase) is None and self._is_orphan(board, filebase):
+                recovered += board.recovery.recover(filebase, own=False)
+        return recovered
+
+    def _is_orphan(self, board: Switchboard, filebase: str) -> bool:
+        disk = self.spool.disk
+        try:
+            opened = disk.open_locked(filebase + CLAIMED, board.folder.fd, writable=False)
+        except OSError:
+            return True  # let recovery say what is wrong with it
+        if opened is None:
+            return False
+        disk.unlock_and_close(opened[0])
+        return True
+
+    @property
+    def owner(self) -> Ticket:
+        """What says that this connection lives, for its exclusive queues."""
+        if self._owner is None or not self._owner.is_held:
+            self._owner = self.spool.declared.enter()
+            self._owned.clear()
+        return self._owner
+
+    def own(self, queue: str) -> Ticket:
+        """Note that a queue belongs to this connection."""
+        owner = self.owner
+        self._owned.add(queue)
+        return owner
+
+    def owner_of(self, queue: str) -> Ticket | None:
+        """:return: this connection's ticket, if the queue belongs to it."""
+        return self._owner if queue in self._owned else None
+
+    def close(self) -> None:
+        """Take the exclusive queues away, and let go of everything."""
+        with self.lock:
+            if self._owner is not None and self._owner.is_held:  # not in a forked child
+                self._owner.leave()
+                for queue in self._owned:
+                    self.spool.declared.departures.let_go(queue)
+            self._owner = None
+            self._owned.clear()
+            self._boards.clear()
+            self.spool.spares.close()
+
+    # Routing.
+
+    def queues(self, exchange: str, routing_key: str, headers: Mapping[str, Any]) -> Sequence[str]:
+        """:return: the directories of the queues that a message is for.
+
+        :raises UnknownExchangeError: there is no such exchange.
+        """
+        if not exchange:
+            return (directory_name(routing_key),) if routing_key else ()
+        try:
+            return self.spool.exchanges.route(exchange, routing_key, headers)
+        except NoRouteError:
+            return ()
+        except UnknownExchangeError:
+            if exchange in PREDECLARED:
+                return ()
+            raise
+
+    def route(self, message: Mapping[str, Any], exchange: str, routing_key: str) -> Routed:
+        """Find out where a message goes, and pack it for the way."""
+        payload, metadata = pack(message, exchange, routing_key, delayed=self.address.eta == 'broker')
+        mode = message['properties'].get('delivery_mode')
+        role: Role = 'publish lazily' if mode == TRANSIENT else 'publish'
+        boards = []
+        for queue in self.queues(exchange, routing_key, message.get('headers') or {}):
+            try:
+                boards.append(self.board(queue, role))
+            except UnknownQueueError:
+                continue  # deleted, and its bindings with it, since we looked
+        return Routed(payload, metadata, boards)
+
+    # Publishing.
+
+    def publish(self, routed: Routed) -> bool:
+        """Store a message in each of its queues: in all or in none, if it is to last.
+
+        :return: False if there is no queue for it.
+        """
+        boards = routed.boards
+        try:
+            if len(boards) > 1 and any(board.options.durability == 'full' for board in boards):
+                self._transaction(routed).commit()
+                return True
+            stored = 0
+            for board in boards:
+                stored += self._enqueue(board, routed)
+            return stored > 0
+        except UnserializableError:
+            return self.publish(self._typed(routed))
+
+    def _enqueue(self, board: Switchboard, routed: Routed) -> bool:
+        try:
+            board.enqueue(routed.payload, routed.metadata)
+        except UnknownQueueError:
+            return False  # deleted in this moment: as if it had been before
+        return True
+
+    def _typed(self, routed: Routed) -> Routed:
+        """:raises UnserializableError: that was tried already."""
+        if TYPED in routed.metadata:
+            raise UnserializableError('the headers or properties of the message hold what JSON does not')
+        return routed._replace(payload=typed(routed.payload), metadata={**routed.metadata, TYPED: True})
+
+    def _transaction(self, routed: Routed) -> Transaction:
+        transaction = Transaction(self.spool.stage)
+        try:
+            for board in routed.boards:
+                transaction.emit(board, routed.payload, dict(routed.metadata))
+        except BaseException:
+            transaction.discard()
+            raise
+        return transaction
+
+    def prepare(self, routed: Routed) -> Unpublished | Transaction | None:
+        """Write a message for a batch, without making it visible.
+
+        :return: None if there is no queue for it.
+        """
+        try:
+            if len(routed.boards) > 1:
+                return self._transaction(routed)
+            for board in routed.boards:
+                return board.prepare(routed.payload, dict(routed.metadata))
+        except UnserializableError:
+            return self.prepare(self._typed(routed))
+        return None
+
+    def flush(self, items: Sequence[Unpublished], transactions: Sequence[Transaction], *, sync: bool) -> None:
+        """Make the messages of a batch visible, with one flush."""
+        if items:
+            publish(items, self.spool.spares, self.spool.disk, sync=sync)
+        for error in self.spool.commit_all(transactions).values():
+            raise error

@@ -1,0 +1,147 @@
+"""What was delivered and is not acknowledged: each message is a claim that this process holds.
+
+A claim ends when it is acknowledged (the entry is done), rejected (it goes to the dead letters, by default the bad queue), given back (it is
+ready again, under its old name), or when the process dies: then the kernel drops its lock, and it is ready again as soon as another
+consumer looks.  A consumer that lives and is slow keeps it; there is no time-out.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from kombu.transport.virtual import QoS
+
+from switchboard.claims import held
+from switchboard.errors import QueueError
+from switchboard.extra.kombu.faults import amqp_errors
+from switchboard.extra.kombu.payload import REQUEUED, RETURNED, attempts, was_delivered
+from switchboard.switchboard import Switchboard
+
+log = logging.getLogger('switchboard.queue')
+
+# For who may never give up: the limit of a queue that has none.
+NO_LIMIT = 0
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message in a consumer's hands.
+
+    :param limit: how often it may fail; 0 is for ever.
+    """
+
+    board: Switchboard
+    filebase: str
+    limit: int
+
+    @property
+    def is_held(self) -> bool:
+        """Does this process hold it?  A child after a fork does not."""
+        return held(self.board.folder, self.filebase) is not None
+
+    def finish(self) -> None:
+        """Acknowledge it."""
+        self.board.finish(self.filebase)
+
+    def reject(self) -> None:
+        """Put it where dead letters go."""
+        self.board.finish(self.filebase, preserve=True, cause='rejected', reason='rejected by its consumer')
+
+    def requeue(self) -> None:
+        """Give it back to be delivered again, unless that was done too often."""
+        count = attempts(self.board.history(self.filebase)) + 1
+        if self.limit != NO_LIMIT and count >= self.limit:
+            reason = f'given back {count} times by its consumers'
+            self.board.finish(self.filebase, preserve=True, cause='attempts', reason=reason)
+        else:
+            self.board.release(self.filebase, record={'event': REQUEUED})
+
+    def give_back(self) -> None:
+        """Give it back because the consumer closes: not held against it, but it may have been begun."""
+        known = was_delivered(self.board.history(self.filebase))
+        self.board.release(self.filebase, record=None if known else {'event': RETURNED})
+
+
+class Deliveries(QoS):
+    """The unacknowledged messages of one channel, and how many it may have.  See `kombu.transport.virtual.QoS`."""
+
+    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        self._claims: dict[Any, Delivery] = {}
+
+    def can_consume(self) -> bool:
+        """Is there room for one more message?"""
+        return len(self._claims) < (self.prefetch_count or self.channel.broker.address.max_unacked)
+
+    def can_consume_max_estimate(self) -> int:
+        """:return: for how many messages there is room."""
+        limit: int = self.prefetch_count or self.channel.broker.address.max_unacked
+        return max(0, limit - len(self._claims))
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def hold(self, tag: Any, message: Any, delivery: Delivery) -> None:
+        """Note a delivery."""
+        self._claims[tag] = delivery
+        self._delivered[tag] = message
+
+    def append(self, message: Any, delivery_tag: Any) -> None:
+        """See `QoS`; the claims are noted by :meth:`hold`."""
+        self._delivered[delivery_tag] = message
+
+    def ack(self, delivery_tag: Any, multiple: bool = False) -> None:
+        """See `QoS`."""
+        for tag in self._up_to(delivery_tag) if multiple else (delivery_tag,):
+            self._end(tag, Delivery.finish, 'Basic.ack')
+
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
+        """See `QoS`."""
+        self._end(delivery_tag, Delivery.requeue if requeue else Delivery.reject, 'Basic.reject')
+
+    def _up_to(self, last: Any) -> list[Any]:
+        tags = list(self._claims)
+        return tags[: tags.index(last) + 1] if last in self._claims else []
+
+    def _end(self, tag: Any, how: Any, method: str) -> None:
+        channel = self.channel
+        with channel.broker.lock, amqp_errors(method):
+            delivery = self._claims.get(tag)
+            if delivery is None or not delivery.is_held:
+                # Ended already, or gone with its queue.
+                self._forget(tag)
+                return
+            how(delivery)
+            self._forget(tag)
+        channel.connection.room_was_made()
+
+    def _forget(self, tag: Any) -> None:
+        self._claims.pop(tag, None)
+        self._delivered.pop(tag, None)
+
+    def restore_unacked(self) -> list[tuple[BaseException, Any]]:
+        """Give all back."""
+        errors: list[tuple[BaseException, Any]] = []
+        with self.channel.broker.lock:
+            for tag, delivery in list(self._claims.items()):
+                message = self._delivered.get(tag)
+                try:
+                    if delivery.is_held:
+                        delivery.give_back()
+                except (QueueError, OSError) as error:
+                    # It is ready again when this process ends.
+                    log.error('%s: not given back error=%s', delivery.filebase, error)
+                    errors.append((error, message))
+                self._forget(tag)
+        return errors
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Give all back, at the end of the channel or of the process."""
+        self._on_collect.cancel()
+        if self.channel.do_restore:
+            self.restore_unacked()

@@ -1,0 +1,195 @@
+"""From a kombu message to an entry, and back.
+
+kombu's own fields are the message, as JSON: ``body``, ``content-type``, ``content-encoding``, ``headers``, ``properties``.  What the spool must
+know stands in the metadata: priority, time to live, when it is ready, whom to answer.  A text body is kept as it is, so `less` shows a task's
+arguments; bytes are kept in base64.
+
+An entry that something else has put into the queue (a mail from ``bin/drop``, a value from `Spool.publish`) becomes a kombu message of
+its own content type, so a consumer can read it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.message import Message as Mail
+from typing import Any
+
+from kombu.utils import json as kombu_json
+
+from switchboard.entry import HIGHEST_PRIORITY
+from switchboard.journal import Record
+
+TRANSIENT = 1
+# Headers that JSON alone does not hold (dates, bytes, decimals) are written in kombu's own form, and this says so.
+TYPED = 'kombu_typed'
+# What the journal of an entry that was delivered before has.
+RETURNED, REQUEUED, RECOVERED = 'returned', 'requeued', 'recovered'
+_DELIVERED = frozenset((RETURNED, REQUEUED, RECOVERED))
+_DEAD = 'dead-lettered'
+
+
+def pack(
+    message: Mapping[str, Any], exchange: str, routing_key: str, *, delayed: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Say what is to be stored.
+
+    :param delayed: a task's ``eta`` is when the entry is ready; otherwise its consumer waits for it.
+    :return: the message and its metadata.
+    """
+    body, encoding = message['body'], 'utf-8'
+    if isinstance(body, bytes | bytearray | memoryview):
+        body, encoding = base64.b64encode(body).decode('ascii'), 'base64'
+    properties = dict(message['properties'])
+    properties['body_encoding'] = encoding
+    properties['delivery_info'] = {
+        **(properties.get('delivery_info') or {}),
+        'exchange': exchange,
+        'routing_key': routing_key,
+    }
+    payload = {**message, 'body': body, 'properties': properties}
+    return payload, _metadata(
+        properties, message.get('headers') or {}, exchange, routing_key, delayed=delayed
+    )
+
+
+def _metadata(
+    properties: Mapping[str, Any],
+    headers: Mapping[str, Any],
+    exchange: str,
+    routing_key: str,
+    *,
+    delayed: bool,
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
+    if exchange:
+        metadata |= {'exchange': exchange, 'routing_key': routing_key}
+    if priority := _priority(properties.get('priority')):
+        metadata['priority'] = priority
+    if (expiration := properties.get('expiration')) not in (None, ''):
+        metadata['ttl'] = float(expiration) / 1000
+    for key in ('reply_to', 'correlation_id'):
+        if isinstance(value := properties.get(key), str):
+            metadata[key] = value
+    if delayed and (ready_s := _eta_s(headers.get('eta'))) is not None:
+        metadata['not_before'] = ready_s
+    return metadata
+
+
+def _priority(value: Any) -> int:
+    try:
+        return max(0, min(int(value), HIGHEST_PRIORITY))
+    except (TypeError, ValueError):
+        return 0
+
+
+def _eta_s(value: Any) -> float | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        eta = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return (eta if eta.tzinfo else eta.replace(tzinfo=UTC)).timestamp()
+
+
+def typed(payload: Mapping[str, Any]) -> Any:
+    """:return: the payload with what JSON does not hold written as kombu writes it."""
+    return json.loads(kombu_json.dumps(payload))
+
+
+def unpack(
+    msg: Any, msgdata: Mapping[str, Any], records: Sequence[Record], tag: Any, queue: str
+) -> dict[str, Any]:
+    """Make what `kombu.transport.virtual.Message` is made from.
+
+    :param records: the entry's history.
+    :param tag: of this delivery; another one each time.
+    """
+    if not _is_kombu(msg):
+        payload = _wrapped(msg, msgdata, queue)
+    elif msgdata.get(TYPED):
+        payload = kombu_json.loads(json.dumps(msg))
+    else:
+        payload = {**msg}
+    properties = payload['properties'] = dict(payload['properties'])
+    properties['delivery_tag'] = tag
+    properties['delivery_info'] = {
+        **(properties.get('delivery_info') or {}),
+        'redelivered': was_delivered(records),
+        'attempts': 1 + attempts(records),
+        'queue': queue,
+    }
+    deaths = [one for one in records if one.get('event') == _DEAD]
+    if deaths:
+        payload['headers'] = {**(payload.get('headers') or {}), 'x-death': _deaths(deaths)}
+    return payload
+
+
+def _is_kombu(msg: Any) -> bool:
+    return isinstance(msg, dict) and 'body' in msg and isinstance(msg.get('properties'), dict)
+
+
+def _wrapped(msg: Any, msgdata: Mapping[str, Any], queue: str) -> dict[str, Any]:
+    content_type, content_encoding, encoding = 'application/json', 'utf-8', 'utf-8'
+    if isinstance(msg, Mail | bytes):
+        content = msg if isinstance(msg, bytes) else msg.as_bytes()
+        body = base64.b64encode(content).decode('ascii')
+        content_type = 'application/data' if isinstance(msg, bytes) else 'message/rfc822'
+        content_encoding, encoding = 'binary', 'base64'
+    elif isinstance(msg, str):
+        body, content_type = msg, 'text/plain'
+    else:
+        body = json.dumps(msg)
+    headers = {key: value for key, value in msgdata.items() if key not in ('version', '_parsemsg')}
+    info = {
+        'exchange': str(msgdata.get('exchange', '')),
+        'routing_key': str(msgdata.get('routing_key', queue)),
+    }
+    properties = {'body_encoding': encoding, 'delivery_info': info, 'priority': msgdata.get('priority', 0)}
+    for key in ('reply_to', 'correlation_id'):
+        if key in msgdata:
+            properties[key] = msgdata[key]
+    return {
+        'body': body,
+        'content-type': content_type,
+        'content-encoding': content_encoding,
+        'headers': headers,
+        'properties': properties,
+    }
+
+
+def was_delivered(records: Sequence[Record]) -> bool:
+    """Was the message handed to a consumer before this delivery?"""
+    return any(one.get('event') in _DELIVERED for one in records)
+
+
+def attempts(records: Sequence[Record]) -> int:
+    """:return: how often a consumer has failed with the message: by giving it back, or by dying.
+
+    What a consumer gave back when it closed is not counted, and what was before an operator's retry is forgiven.
+    """
+    count = 0
+    for one in records:
+        if one.get('event') == 'retried':
+            count = 0
+        count += one.get('event') in (REQUEUED, RECOVERED)
+    return count
+
+
+def _deaths(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """AMQP's ``x-death``: one entry for each queue and reason, the last first."""
+    found: dict[tuple[Any, Any], dict[str, Any]] = {}
+    for one in records:
+        key = one.get('queue'), one.get('cause')
+        before = found.pop(key, {'count': 0})
+        found[key] = {
+            **before,
+            'queue': key[0],
+            'reason': key[1],
+            'time': one.get('time'),
+            'count': before['count'] + 1,
+        }
+    return list(reversed(found.values()))

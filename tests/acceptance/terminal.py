@@ -1,0 +1,104 @@
+"""The command line as a process: in a pipe, or on a terminal of a given width."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+from tests.acceptance.installation import PATIENCE_S
+
+PROGRAM = [sys.executable, '-c', 'from switchboard.cli import main; main()']
+# Colours and movements of the cursor.
+ESCAPES = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]')
+
+
+def environment(**more: str) -> dict[str, str]:
+    """:return: an environment that has no say in widths and colours."""
+    dropped = ('COLUMNS', 'LINES', 'NO_COLOR', 'FORCE_COLOR', 'SWITCHBOARD_CONFIG')
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
+    return {**kept, 'TERM': 'xterm-256color', **more}
+
+
+def program(*words: str | Path, input: bytes = b'') -> subprocess.CompletedProcess[str]:
+    """Run it in a pipe."""
+    ran = subprocess.run(
+        [*PROGRAM, *map(str, words)],
+        input=input,
+        capture_output=True,
+        timeout=PATIENCE_S,
+        env=environment(),
+        check=False,
+    )
+    return subprocess.CompletedProcess(ran.args, ran.returncode, ran.stdout.decode(), ran.stderr.decode())
+
+
+class Terminal:
+    """The program on a terminal of its own.
+
+    :param columns: how wide the terminal is.
+    """
+
+    def __init__(self, *words: str | Path, columns: int = 100) -> None:
+        self.shown = ''
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 40, columns, 0, 0))
+        self.process = subprocess.Popen(
+            [*PROGRAM, *map(str, words)],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=environment(),
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is its, too
+        )
+        os.close(slave)
+
+    def read_until(self, text: str) -> str:
+        """Wait until the terminal shows `text`.
+
+        :return: all that it has shown.
+        """
+        give_up_s = time.monotonic() + PATIENCE_S
+        while text not in self.shown:
+            assert self._read(give_up_s - time.monotonic()), f'{text!r} is not in {self.shown!r}'
+        return self.shown
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._master, keys.encode())
+
+    def wait(self) -> int:
+        """Wait for its end.
+
+        :return: the exit status.
+        """
+        give_up_s = time.monotonic() + PATIENCE_S
+        while self._read(give_up_s - time.monotonic()):
+            pass
+        return self.process.wait(PATIENCE_S)
+
+    def _read(self, timeout_s: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], max(0.0, timeout_s))
+        assert ready, f'nothing more is shown after {self.shown!r}'
+        try:
+            chunk = os.read(self._master, 65536)
+        except OSError:  # the last process has closed the terminal
+            return False
+        self.shown += ESCAPES.sub('', chunk.decode()).replace('\r\n', '\n')
+        return bool(chunk)
+
+    def close(self) -> None:
+        """End it, if it has not ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)

@@ -1,0 +1,87 @@
+"""Processes for tests: forked, so that they start with what the test has made; ended one by one, by their own numbers."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import traceback
+from collections.abc import Callable
+from typing import Any, Self
+
+# An account without rights of its own, as on every Linux.
+NOBODY = 65534
+
+
+class Child:
+    """A process that runs a function and ends.
+
+    :param function: what it does; its value comes back from :meth:`join`, and an exception as an AssertionError.
+    :param uid: as which user, if the test itself runs as root.
+    """
+
+    def __init__(self, function: Callable[[], Any], uid: int | None = None) -> None:
+        self._read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._live(function, uid, write_end)
+        os.close(write_end)
+        self.status: int | None = None
+
+    def _live(self, function: Callable[[], Any], uid: int | None, write_end: int) -> None:
+        answer: tuple[str, Any] = ('', None)
+        try:
+            if uid is not None and os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(uid)
+                os.setuid(uid)
+            answer = ('', function())
+        except BaseException:
+            answer = (traceback.format_exc(), None)
+        finally:
+            with open(write_end, 'wb') as pipe:
+                pickle.dump(answer, pipe)
+            os._exit(0)
+
+    def join(self) -> Any:
+        """Wait for its end.
+
+        :return: the value of its function.
+        :raises AssertionError: it raised an exception, or was killed.
+        """
+        with open(self._read_end, 'rb') as pipe:
+            self._read_end = -1
+            content = pipe.read()
+        self.wait()
+        assert content, f'the child ended with status {self.status} and said nothing'
+        trouble, value = pickle.loads(content)
+        assert not trouble, f'in the child:\n{trouble}'
+        return value
+
+    def kill(self) -> None:
+        """End it as the kernel would: at whichever instruction it is."""
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for its end, however it comes."""
+        if self.status is None:
+            self.status = os.waitpid(self.pid, 0)[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.kill()
+        if self._read_end >= 0:
+            os.close(self._read_end)
+
+
+def in_child(function: Callable[[], Any], uid: int | None = None) -> Any:
+    """Run a function in a process of its own.
+
+    :return: its value.
+    """
+    with Child(function, uid) as child:
+        return child.join()

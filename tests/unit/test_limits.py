@@ -1,0 +1,121 @@
+"""What a queue may hold is asked before a message is accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Switchboard
+from switchboard.disk import Disk
+from switchboard.errors import QueueFullError
+from switchboard.options import QueueOptions
+from switchboard.testing import FakeClock
+
+
+class CountingDisk(Disk):
+    """Counts how often a directory is listed, and is as full as a test says."""
+
+    def __init__(self, free_bytes: int = 10**9) -> None:
+        self.listed = 0
+        self.free_bytes = free_bytes
+
+    def scandir(self, path: Any) -> Any:  # type: ignore[override]
+        self.listed += 1
+        return Disk.scandir(path)
+
+    def statvfs(self, path: Any) -> Any:  # type: ignore[override]
+        class Status:
+            f_bavail = self.free_bytes // 4096
+            f_frsize = 4096
+
+        return Status
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def make(path: Path, clock: FakeClock, disk: Disk | None = None, **options: Any) -> Switchboard:
+    return Switchboard('in', path / 'in', options=QueueOptions(**options), disk=disk, clock=clock)
+
+
+def test_a_number_of_messages_and_not_one_more(tmp_path: Path, clock: FakeClock) -> None:
+    board = make(tmp_path, clock, max_messages=3)
+    for number in range(3):
+        board.enqueue(number)
+    with pytest.raises(QueueFullError, match='3 messages wait, and max_messages is 3'):
+        board.enqueue(3)
+    assert len(board.files) == 3
+
+
+def test_claimed_entries_count_and_foreign_files_do_not(tmp_path: Path, clock: FakeClock) -> None:
+    board = make(tmp_path, clock, max_messages=2)
+    (tmp_path / 'in' / 'README').touch()
+    board.enqueue(1)
+    board.take()
+    board.enqueue(2)
+    with pytest.raises(QueueFullError):
+        board.enqueue(3)
+
+
+def test_bytes_are_those_of_the_files(tmp_path: Path, clock: FakeClock) -> None:
+    board = make(tmp_path, clock, max_bytes=2000)
+    board.enqueue(b'x' * 1000)
+    with pytest.raises(QueueFullError, match='max_bytes is 2000'):
+        board.enqueue(b'x' * 1000)
+    board.enqueue(b'x' * 500)
+
+
+def test_what_others_have_put_in_is_seen_after_a_second(tmp_path: Path, clock: FakeClock) -> None:
+    board, other = make(tmp_path, clock, max_messages=3), make(tmp_path, clock)
+    board.enqueue(1)
+    for number in range(5):
+        other.enqueue(number)
+    board.enqueue(2)
+    clock.advance(1.1)
+    with pytest.raises(QueueFullError, match='7 messages wait'):
+        board.enqueue(3)
+
+
+def test_the_directory_is_not_listed_for_each_message(tmp_path: Path, clock: FakeClock) -> None:
+    disk = CountingDisk()
+    board = make(tmp_path, clock, disk, max_messages=1000)
+    for number in range(100):
+        board.enqueue(number)
+    assert disk.listed == 1
+
+
+def test_without_a_limit_nothing_is_asked(tmp_path: Path, clock: FakeClock) -> None:
+    disk = CountingDisk(free_bytes=0)
+    make(tmp_path, clock, disk).enqueue('x')
+    assert disk.listed == 0
+
+
+def test_the_disks_reserve_is_kept(tmp_path: Path, clock: FakeClock) -> None:
+    disk = CountingDisk(free_bytes=1_000_000)
+    board = make(tmp_path, clock, disk, min_free_bytes=900_000)
+    board.enqueue(b'x')
+    with pytest.raises(QueueFullError, match='min_free keeps 900000'):
+        board.enqueue(b'x' * 200_000)
+    disk.free_bytes = 800_000
+    with pytest.raises(QueueFullError, match='are free on the disk'):
+        board.enqueue(b'x')
+    assert len(board.files) == 1
+
+
+def test_a_message_that_was_not_stored_does_not_count(tmp_path: Path, clock: FakeClock) -> None:
+    board = make(tmp_path, clock, max_messages=1)
+
+    def give_up() -> None:
+        with board.batch():
+            board.enqueue('given up')
+            raise RuntimeError('stop')
+
+    with pytest.raises(RuntimeError, match='stop'):
+        give_up()
+    clock.advance(1.1)
+    board.enqueue('x')
+    assert len(board.files) == 1
