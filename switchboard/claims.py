@@ -22,7 +22,7 @@ from switchboard.disk import Disk, Folder
 from switchboard.entry import CLAIMED, READY, digest_of
 from switchboard.errors import DurabilityError, EntryTakenError, ForeignFileError
 from switchboard.journal import Record, pack_record
-from switchboard.reading import Entry, read_entry
+from switchboard.reading import Entry, read_file
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +50,7 @@ class Claim:
     def read(self) -> Entry:
         """Read the whole file, once."""
         if self.entry is None:
-            self.entry = read_entry(self.filebase, self.folder.disk.read_all(self.fd, self.size))
+            self.entry = read_file(self.filebase, self.fd, self.size, self.folder.disk)
         return self.entry
 
     def append(self, record: Record, *, sync: bool) -> None:

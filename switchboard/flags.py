@@ -45,11 +45,14 @@ class Flags:
             folder.make()
         return folder
 
-    def is_set(self, flag: Flag, queue: str) -> bool:
-        """Is the flag up?  The answer may be a tenth of a second old."""
+    def is_set(self, flag: Flag, queue: str, *, anew: bool = False) -> bool:
+        """Is the flag up?
+
+        :param anew: look; else the answer may be a tenth of a second old.
+        """
         now_ns = self._clock.monotonic_ns()
         looked_at_ns, answer = self._known.get((flag, queue), (-LOOK_EVERY_NS, False))
-        if now_ns - looked_at_ns >= LOOK_EVERY_NS:
+        if anew or now_ns - looked_at_ns >= LOOK_EVERY_NS:
             try:
                 answer = self._disk.exists(queue, self._folder(flag).fd)
             except OSError as error:
@@ -58,7 +61,7 @@ class Flags:
         return answer
 
     def set(self, flag: Flag, queue: str, reason: str = '') -> None:
-        """Put the flag up; if it is, its time and reason stay.
+        """Put the flag up; if it is, its time and reason stay.  It is on the disk when this returns.
 
         :raises OSError: it could not be written.
         """
@@ -70,8 +73,10 @@ class Flags:
             return
         try:
             self._disk.write_all(fd, content)
+            self._disk.fdatasync(fd)
         finally:
             self._disk.unlock_and_close(fd)
+        folder.sync()
         self._known.pop((flag, queue), None)
 
     def clear(self, flag: Flag, queue: str) -> bool:
@@ -80,10 +85,12 @@ class Flags:
         :return: False if it was not up.
         """
         self._known.pop((flag, queue), None)
+        folder = self._folder(flag)
         try:
-            self._disk.unlink(queue, dir_fd=self._folder(flag).fd)
+            self._disk.unlink(queue, dir_fd=folder.fd)
         except FileNotFoundError:
             return False
+        folder.sync()
         return True
 
     def read(self, flag: Flag, queue: str) -> Mapping[str, Any] | None:

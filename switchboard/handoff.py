@@ -251,11 +251,12 @@ def commit_all(transactions: Sequence[Transaction]) -> dict[Transaction, QueueEr
 def _fail(
     transaction: Transaction, error: OSError | QueueError, failed: dict[Transaction, QueueError]
 ) -> None:
+    queue = transaction.items[0].queue if transaction.items else ''
     # What a failed sync left in the page cache is not to be trusted with the next message.
     transaction.discard(reusable=isinstance(error, QueueError))
     try:
         if isinstance(error, OSError):
-            refuse(error, 'hand-off', transaction.items[0].queue if transaction.items else '')
+            refuse(error, 'hand-off', queue)
         raise error
     except QueueError as refused:
         failed[transaction] = refused

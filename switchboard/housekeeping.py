@@ -2,13 +2,14 @@
 
 Entries expire also where nobody takes them, and a dead process's claims are made ready also where no runner recovers them.  The
 master itself must not do it: it never waits for a disk, and what it did not load it does not hold.  A process that lives for
-a moment costs nothing in between.
+a moment costs nothing in between.  In a spool of millions its rounds take long, and are then farther apart.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
 import setproctitle
@@ -18,6 +19,10 @@ from switchboard.config import Config
 from switchboard.errors import SwitchboardError
 
 logger = log.logger('master')
+
+# How many times as long as a round takes the spool is left alone after it.
+REST_SHARE = 50
+MAX_ANSWER_BYTES = 32
 
 
 class Housekeeping:
@@ -31,8 +36,9 @@ class Housekeeping:
         self._config = config
         self._interval_s = interval_s
         self._due_s = now_s + interval_s
-        # Closed by the kernel when the janitor has ended.
+        # The janitor's end of it says how long his round took, and is closed by the kernel when he has ended.
         self._at_work = -1
+        self._began_s = now_s
 
     def due_s(self) -> float:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
@@ -44,10 +50,15 @@ class Housekeeping:
             return
         self._due_s = now_s + self._interval_s
         if self._at_work >= 0:
-            if not self._is_back():
+            took_s = self._took_s()
+            if took_s is None:
                 return
             os.close(self._at_work)
             self._at_work = -1
+            rested_s = self._began_s + took_s * (1 + REST_SHARE)
+            if now_s < rested_s:
+                self._due_s = rested_s
+                return
         master = os.getpid()
         reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -61,12 +72,14 @@ class Housekeeping:
             _live(self._config(), master, writing)
         os.close(writing)
         self._at_work = reading
+        self._began_s = now_s
 
-    def _is_back(self) -> bool:
+    def _took_s(self) -> float | None:
+        """:return: how long the last round took; None if it goes on; 0 if its janitor died."""
         try:
-            return os.read(self._at_work, 1) == b''
+            return float(os.read(self._at_work, MAX_ANSWER_BYTES) or b'0')
         except BlockingIOError:
-            return False
+            return None
 
 
 def _live(config: Config, master: int, writing: int) -> None:
@@ -84,8 +97,11 @@ def _live(config: Config, master: int, writing: int) -> None:
         from switchboard.janitor import tidy
         from switchboard.spool import Spool
 
+        began_s = time.monotonic()
         done = tidy(Spool.from_config(config))
-        logger.debug('tidied %s', done)
+        took_s = time.monotonic() - began_s
+        logger.debug('tidied %s', log.pairs(done=done, took_s=round(took_s, 3)))
+        os.write(writing, b'%.3f' % took_s)
         code = os.EX_OK
     except (SwitchboardError, OSError) as error:
         logger.error('not tidied %s', log.pairs(error=error))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
@@ -46,6 +47,8 @@ class Inlet:
         self.serializers = Serializers(options.accept, options.pickle_classes, options.serializer)
         self._packer = Packer(name, options, self.serializers, namer)
         self._limits = Limits(name, folder, options, disk, clock)
+        self._limits.pending = self._pending = WeakSet[Unpublished]()
+        self._limits.reclaim = workshop.reclaim
         self._batch: Batch | None = None
         # Set by a spool, which has a stage to publish a message and the marker of its key in one step.
         self.enqueue_once: Callable[[Any, dict[str, Any], str], str] | None = None
@@ -99,7 +102,10 @@ class Inlet:
         except BaseException:
             self._limits.left(1)
             raise
-        return Unpublished(draft, self.folder, self.name, packed.filebase)
+        item = Unpublished(draft, self.folder, self.name, packed.filebase)
+        if self._limits.counted:
+            self._pending.add(item)
+        return item
 
     def prepare_copy(self, entry: Entry) -> Unpublished:
         """Write a copy of another queue's entry without making it an entry yet: same content, new name, no history.
@@ -165,6 +171,9 @@ class Inlet:
         try:
             yield batch
             batch.flush()
+        except BaseException:
+            self._limits.left(0)  # what was counted did not come
+            raise
         finally:
             self._batch = None
             batch.discard()

@@ -184,7 +184,11 @@ class Intake:
         if not size or (limit is not None and size > limit):
             self._refuse(dropped, f'{size} bytes, and the queue takes {limit}' if size else 'empty')
             return None
-        content = self._disk.read_all(dropped.fd, size)
+        try:
+            content = self._disk.read_all(dropped.fd, size)
+        except MemoryError:
+            self._refuse(dropped, f'{size} bytes: more than there is memory for')
+            return None
         in_maildir = dropped.folder is not self._board.folder
         metadata = {
             'door': 'maildir' if in_maildir else 'file',

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import chain
 
-from switchboard.backlog import Listing
 from switchboard.entry import CLAIMED, NS, READY, SLICE_DIGITS
 from switchboard.journal import Record
+from switchboard.listing import Listing
 
 
 class KeyOrder:

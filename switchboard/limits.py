@@ -13,6 +13,7 @@ from switchboard.errors import DurabilityError, QueueFullError
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
     from typing import Protocol
 
     class Bounds(Protocol):
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
         @property
         def min_free_bytes(self) -> int: ...
+
+    class Accepted(Protocol):
+        """A message that was written and is no entry yet."""
+
+        @property
+        def size(self) -> int: ...
 
 
 COUNT_EVERY_NS = NS
@@ -48,6 +55,10 @@ class Limits:
         self._bytes = 0
         self._counted_at_ns = -10 * COUNT_EVERY_NS
         self._count_took_ns = 0
+        # What was accepted and is not yet to be seen: a batch, or the outputs of a hand-off.
+        self.pending: Collection[Accepted] = ()
+        # Deletes spares, whose room is as good as free.
+        self.reclaim: Callable[[], int] = int
 
     def check(self, messages: int, size: int) -> None:
         """Ask for room.
@@ -64,8 +75,9 @@ class Limits:
     def _check(self, messages: int, size: int) -> None:
         options = self.options
         if options.min_free_bytes:
-            status = self.disk.statvfs(self.folder.path)
-            free = status.f_bavail * status.f_frsize
+            free = self._free()
+            if free - size < options.min_free_bytes and self.reclaim():
+                free = self._free()
             if free - size < options.min_free_bytes:
                 raise QueueFullError(
                     f'{free} bytes are free on the disk, and min_free keeps {options.min_free_bytes}',
@@ -73,6 +85,10 @@ class Limits:
                 )
         if self.counted:
             self._check_counts(messages, size)
+
+    def _free(self) -> int:
+        status = self.disk.statvfs(self.folder.path)
+        return status.f_bavail * status.f_frsize
 
     def left(self, messages: int) -> None:
         """Say that messages have left the queue, so that it is counted again."""
@@ -102,7 +118,7 @@ class Limits:
 
     def _count(self) -> None:
         started_ns = self.clock.monotonic_ns()
-        self._messages = self._bytes = 0
+        self._messages, self._bytes = len(self.pending), sum(item.size for item in self.pending)
         with self.folder.scan() as entries:
             for entry in entries:
                 if not entry.name.endswith((READY, CLAIMED)):

@@ -33,13 +33,18 @@ _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 class Unpublished:
     """A written draft, and the queue and name it is meant for."""
 
-    __slots__ = ('draft', 'filebase', 'folder', 'queue')
+    __slots__ = ('__weakref__', 'draft', 'filebase', 'folder', 'queue')
 
     def __init__(self, draft: Draft, folder: Folder, queue: str, filebase: str) -> None:
         self.draft = draft
         self.folder = folder
         self.queue = queue
         self.filebase = filebase
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes."""
+        return self.draft.size
 
 
 def refuse(error: OSError, step: str, queue: str) -> NoReturn:
@@ -68,9 +73,19 @@ def write(
     :raises DurabilityError: it could not be written.
     """
     try:
-        draft = workshop.take()
+        return _write(workshop, disk, content, modified_ns)
     except OSError as error:
-        refuse(error, 'open', queue)
+        # What finished messages still hold of a full disk is the first thing to go.
+        if error.errno not in _NO_ROOM or not workshop.reclaim():
+            refuse(error, 'write', queue)
+    try:
+        return _write(workshop, disk, content, modified_ns)
+    except OSError as error:
+        refuse(error, 'write', queue)
+
+
+def _write(workshop: Workshop, disk: Disk, content: bytes, modified_ns: int | None) -> Draft:
+    draft = workshop.take()
     try:
         disk.write_all(draft.fd, content)
         if draft.size > len(content):
@@ -80,9 +95,7 @@ def write(
             disk.utime(draft.fd, ns=(modified_ns, modified_ns))
     except BaseException as error:
         draft.size = max(draft.size, len(content))
-        workshop.discard(draft)
-        if isinstance(error, OSError):
-            refuse(error, 'write', queue)
+        workshop.discard(draft, reusable=not isinstance(error, OSError))
         raise
     return draft
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from switchboard.disk import OPEN_FLAGS, Folder
+from switchboard.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.entry import digest_of
-from switchboard.envelope import Header, check, parse_header
+from switchboard.envelope import MAX_HEADER_BYTES, Header, check, parse_header
 from switchboard.errors import ContentDisallowedError, CorruptEntryError
-from switchboard.journal import Record, find_records, parse_records
+from switchboard.journal import MAX_JOURNAL_BYTES, Record, find_records, parse_records
 from switchboard.metadata import ALWAYS, load_metadata
 from switchboard.serializers import Serializers
 
 # The kind of a file that holds Mailman's two pickles, and of one whose header cannot be read.
 MAILMAN = 'mailman'
 UNKNOWN = 'unknown'
+
+# Up to this size a file is read as it is.
+WHOLE_BYTES = 16 * 1024 * 1024
 
 _PICKLE_PROTOCOLS = (b'\x02', b'\x03', b'\x04', b'\x05')
 
@@ -42,7 +46,7 @@ class Entry:
         for record in self.records:
             changed, dropped = record.get('set'), record.get('drop')
             if isinstance(changed, dict):
-                metadata.update(changed)
+                metadata.update(deepcopy(changed))  # what the receiver does to its values is not history
             if isinstance(dropped, list):
                 for key in dropped:
                     metadata.pop(str(key), None)
@@ -99,6 +103,29 @@ def read_entry(filebase: str, content: bytes) -> Entry:
     return entry
 
 
+def read_file(filebase: str, fd: int, size: int, disk: Disk) -> Entry:
+    """Read an entry's file, but of a large one no more than its header promises.
+
+    Anybody who may write into the queue can leave a file there that has any size and takes no place on the disk.
+
+    :raises OSError: it cannot be read.
+    """
+    if size <= WHOLE_BYTES:
+        return read_entry(filebase, disk.read_all(fd, size))
+    digest = digest_of(filebase)
+    try:
+        header = parse_header(disk.read_all(fd, MAX_HEADER_BYTES))
+        if header.digest == digest and header.end <= size:
+            return read_entry(filebase, disk.read_all(fd, min(size, header.end + MAX_JOURNAL_BYTES)))
+        damage = CorruptEntryError(f'stale or cut short: {size} bytes, and the header promises {header.end}')
+    except CorruptEntryError as error:
+        damage = error
+    except MemoryError:
+        damage = CorruptEntryError(f'{size} bytes: more than there is memory for')
+    tail = disk.read_all(fd, WHOLE_BYTES, size - WHOLE_BYTES)
+    return Entry(filebase, UNKNOWN, b'{}', b'', find_records(tail, digest)[0], size, damage)
+
+
 def peek(folder: Folder, filebase: str, suffix: str) -> Entry | None:
     """Read an entry's file without claiming it.
 
@@ -111,7 +138,7 @@ def peek(folder: Folder, filebase: str, suffix: str) -> Entry | None:
     except FileNotFoundError:
         return None
     try:
-        return read_entry(filebase, disk.read_all(fd, disk.fstat(fd).st_size))
+        return read_file(filebase, fd, disk.fstat(fd).st_size, disk)
     finally:
         disk.close(fd)
 

@@ -66,6 +66,12 @@ class Workshop(Protocol):
     def discard(self, draft: Draft, *, reusable: bool = True) -> None:
         """Throw a draft away.  Never raises: what remains is a file that means nothing."""
 
+    def reclaim(self) -> int:
+        """Give back the room that finished files take, because the disk is full.  Never raises.
+
+        :return: how many files were deleted.
+        """
+
     def recover(self) -> int:
         """Remove what dead processes left.
 
@@ -93,6 +99,10 @@ class Scratch:
     def discard(self, draft: Draft, *, reusable: bool = True) -> None:
         """See `Workshop`."""
         _remove(draft, self.disk)
+
+    def reclaim(self) -> int:
+        """See `Workshop`: nothing is kept here."""
+        return 0
 
     def recover(self) -> int:
         """See `Workshop`."""
@@ -270,6 +280,13 @@ class Spares:
                 _remove(Draft(opened[0], self.folder, name, 0), self.disk)
                 deleted += 1
         return deleted
+
+    def reclaim(self) -> int:
+        """See `Workshop`."""
+        try:
+            return self.empty()
+        except OSError:
+            return 0
 
     def recover(self) -> int:
         """See `Workshop`: what a crash leaves here is a spare like all others."""

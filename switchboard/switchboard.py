@@ -14,7 +14,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from switchboard.backlog import Backlog, Letterbox, Listing
+from switchboard.backlog import Backlog
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import (
@@ -37,6 +37,8 @@ from switchboard.expiry import is_expired
 from switchboard.interfaces import ISwitchboard, Taken
 from switchboard.journal import Record
 from switchboard.keyorder import KeyOrder, wait_s
+from switchboard.listing import Letterbox, Listing
+from switchboard.mirror import Mirror
 from switchboard.options import QueueOptions
 from switchboard.outlet import Outlet
 from switchboard.publishing import is_out_of_files, refuse
@@ -98,20 +100,24 @@ class Switchboard(Outlet):
         workshop = workshop or Scratch(folder, disk, namer)
         super().__init__(name, folder, options, disk, clock, namer, workshop, bad_path)
         self._listing = Listing(folder, disk, clock, name, self.slice, options.priority_step_s)
-        self._backlog = Backlog(self._listing)
+        self._mirror = Mirror(self._listing)
+        self._backlog = Backlog(self._mirror)
         self._key_order = KeyOrder(self._listing) if options.strict_order else None
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)
         # Set by a spool, which knows what operators say.
-        self.paused_by_operator: Callable[[], bool] = lambda: False
+        self.paused_by_operator: Callable[..., bool] = lambda **_keys: False
         if recover:
             self.recover_backup_files()
 
     def __repr__(self) -> str:
         return f'Switchboard({self.name!r}, {self.queue_directory!r}, {self.slice.index}, {self.slice.count})'
 
-    def is_paused(self) -> bool:
-        """Is nothing to be taken for now?"""
-        return self.options.paused or self.paused_by_operator()
+    def is_paused(self, *, anew: bool = False) -> bool:
+        """Is nothing to be taken for now?
+
+        :param anew: ask the disk; else the answer may be a moment old.
+        """
+        return self.options.paused or self.paused_by_operator(anew=anew)
 
     def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
         """See `ISwitchboard`."""
@@ -182,7 +188,8 @@ class Switchboard(Outlet):
 
     def ready(self) -> bool:
         """Look anew: is there anything to :meth:`take`?"""
-        return not self.is_paused() and self._throttle.allows() and self._backlog.ready()
+        # A sleeper that was woken because a pause has ended must not miss it.
+        return not self.is_paused(anew=True) and self._throttle.allows() and self._backlog.ready()
 
     def nudge(self) -> None:
         """Wake the runners that sleep on this queue: something has changed that is no new entry."""
@@ -193,7 +200,9 @@ class Switchboard(Outlet):
     def wakeup(self) -> Wakeup:
         """:return: what a runner of this queue sleeps on."""
         letterbox = self._listing.letterbox
-        return Wakeup(self.queue_directory, letterbox.maildir_new if letterbox is not None else None)
+        wakeup = Wakeup(self.queue_directory, letterbox.maildir_new if letterbox is not None else None)
+        self._mirror.news = wakeup
+        return wakeup
 
     def open_letterbox(self, letterbox: Letterbox) -> None:
         """From now on, what other programs drop is taken in before entries are given out."""
@@ -238,6 +247,10 @@ class Switchboard(Outlet):
     def first_files(self, number: int) -> list[str]:
         """:return: the first of :attr:`files`, without holding all of them in memory."""
         return self._listing.due(number)[0]
+
+    def some_files(self, number: int) -> list[str]:
+        """:return: some of :attr:`files`, picked by chance."""
+        return self._listing.sample(number)
 
     def get_files(self, extension: str = READY) -> list[str]:
         """See `ISwitchboard`."""

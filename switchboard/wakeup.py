@@ -4,6 +4,9 @@ inotify tells of new names at once, but a busy runner would get an event for eac
 set when the runner has found nothing to do, the directory is looked at once more (something may have come between), and
 the watch is removed when it wakes.  Where there is no inotify, or a file system sends no events (NFS), the timer is
 all there is; it runs always.
+
+Of a directory that takes long to read, names are of more worth than the quiet: then the watch stays, and all that comes and goes
+is told by name (see ``mirror``).
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ except ImportError:  # not Linux
 
 # Without events, how long a message may lie before it is seen.
 POLL_S = 1.0
+# Names that are kept for who asks for them; more are as dear as reading the directory.
+MAX_NAMES = 50_000
 
 
 class Wakeup:
@@ -34,6 +39,10 @@ class Wakeup:
         self._inotify: INotify | None = None
         self._watch: int | None = None
         self._watch_of_new: int | None = None
+        # Are names wanted, and does the watch that is set tell them?
+        self._follows = self._tells = False
+        self._names: list[tuple[str, bool]] = []
+        self._are_lost = False
         self._poll = select.poll()
         self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._read_end, select.POLLIN)
@@ -51,13 +60,16 @@ class Wakeup:
 
     def arm(self) -> None:
         """Watch the directory from now on.  Look at it once more afterwards, before sleeping."""
-        if self._inotify is not None and self._watch is None:
-            # Never CREATE: what is being created is not finished.
-            mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR
-            self._watch = self._add_watch(self.directory, mask)
-            if self.maildir_new is not None:
-                # But here: some mail servers link a finished file into the directory.
-                self._watch_of_new = self._add_watch(self.maildir_new, mask | flags.CREATE)
+        if self._inotify is None or self._watch is not None:
+            return
+        # Never CREATE: what is being created is not finished.
+        mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR
+        self._tells = self._follows
+        departures = flags.MOVED_FROM | flags.DELETE if self._tells else 0
+        self._watch = self._add_watch(self.directory, mask | departures)
+        if self.maildir_new is not None:
+            # But here: some mail servers link a finished file into the directory.
+            self._watch_of_new = self._add_watch(self.maildir_new, mask | flags.CREATE)
 
     def _add_watch(self, directory: str | None, mask: int) -> int | None:
         assert self._inotify is not None
@@ -68,9 +80,12 @@ class Wakeup:
         return watch
 
     def disarm(self) -> None:
-        """Stop watching, and forget what came."""
-        if self._inotify is None:
-            return
+        """Stop watching, and forget what came; where names are wanted, go on."""
+        if self._inotify is not None and not (self._follows and self._tells):
+            self._remove_watches()
+
+    def _remove_watches(self) -> None:
+        assert self._inotify is not None
         for watch in (self._watch, self._watch_of_new):
             if watch is not None:
                 try:
@@ -80,6 +95,52 @@ class Wakeup:
         if self._watch is not None or self._watch_of_new is not None:
             self._inotify.read(timeout=0)
         self._watch = self._watch_of_new = None
+
+    # See `mirror.News`.
+
+    def follow(self, wanted: bool) -> None:
+        """Say whether it is of interest which names come and go."""
+        self._follows = wanted
+
+    def mark(self) -> int | None:
+        """Begin to tell names, from now on.
+
+        :return: what to give to :meth:`since`; None if nothing will be told.
+        """
+        if self._inotify is None or not self._follows:
+            return None
+        if not self._tells:
+            self._remove_watches()
+        self.arm()
+        self._collect()
+        self._names.clear()
+        self._are_lost = False
+        return self._watch
+
+    def since(self, mark: int) -> list[tuple[str, bool]] | None:
+        """:return: the names since the mark, or since they were last asked for, each with whether it came; None if not all
+        of them are known.
+        """
+        if self._inotify is None or self._watch != mark:
+            return None
+        self._collect()
+        if self._are_lost:
+            return None
+        names, self._names = self._names, []
+        return names
+
+    def _collect(self) -> None:
+        assert self._inotify is not None
+        for event in self._inotify.read(timeout=0):
+            if event.mask & (flags.Q_OVERFLOW | flags.UNMOUNT) or (
+                event.mask & flags.IGNORED and event.wd == self._watch
+            ):
+                self._are_lost = True
+            elif event.wd == self._watch:
+                self._names.append((event.name, not event.mask & (flags.MOVED_FROM | flags.DELETE)))
+        if len(self._names) > MAX_NAMES:
+            self._are_lost = True
+            self._names.clear()
 
     def wait(self, timeout_s: float | None) -> bool:
         """Sleep until a new name, :meth:`wake`, or the end of the time.
@@ -91,6 +152,8 @@ class Wakeup:
         for fd, _ in events:
             if fd == self._read_end:
                 os.read(self._read_end, 4096)
+            elif self._tells:
+                self._collect()
         return bool(events)
 
     def descriptors(self) -> list[int]:

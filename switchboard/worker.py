@@ -26,6 +26,8 @@ log = logging.getLogger('switchboard.runner')
 
 # What a full or failing disk is given before the next try: it doubles from the first to the last.
 TROUBLE_WAIT_S = (0.5, 30.0)
+# Looking for the claims of the dead walks over the whole queue; in one of a million entries, that takes its time.
+RECOVERY_SHARE = 50
 # How long a message that `dispose` kept queued is left alone.
 KEPT_WAIT_S = 1.0
 
@@ -210,6 +212,9 @@ class Worker:
             self.board.recover_backup_files(own=False)
         except (QueueError, OSError) as error:
             log.error('recovery failed runner=%s queue=%s error=%s', self.name, self.board.name, error)
+        ended_ns = self.clock.monotonic_ns()
+        rested_ns = ended_ns + (ended_ns - now_ns) * RECOVERY_SHARE
+        self._next_recovery_ns = max(self._next_recovery_ns, rested_ns)
 
     def _timeout_s(self) -> float:
         now_ns = self.clock.monotonic_ns()

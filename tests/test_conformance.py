@@ -11,7 +11,9 @@ import pytest
 pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 'tests.conformance_runner')
 
 from switchboard import Spool, Switchboard  # noqa: E402  after the rewriting of assertions
+from switchboard.backlog import Backlog  # noqa: E402
 from switchboard.clock import SYSTEM_CLOCK, Clock  # noqa: E402
+from switchboard.mirror import Mirror  # noqa: E402
 from switchboard.options import Durability, QueueOptions  # noqa: E402
 from switchboard.testing import MemorySwitchboard  # noqa: E402
 from switchboard.testing.store import Store  # noqa: E402
@@ -42,6 +44,17 @@ class Alone(Backend):
 
     def preserved(self) -> Any:
         return self.board('bad')
+
+
+class ReadSeldom(Alone):
+    """A directory that is treated as one that takes long to read."""
+
+    def board(self, *args: Any, **keys: Any) -> Any:
+        board = super().board(*args, **keys)
+        board._mirror = Mirror(board._listing, dear_ns=0)
+        board._backlog = Backlog(board._mirror)
+        board.sleeper = board.wakeup()
+        return board
 
 
 class InSpool(Backend):
@@ -109,7 +122,7 @@ class InMemory(Backend):
         return self.board('bad')
 
 
-@pytest.fixture(params=[Alone, InSpool, LazyInSpool, InMemory])
+@pytest.fixture(params=[Alone, ReadSeldom, InSpool, LazyInSpool, InMemory])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     make: Callable[[Path], Backend] = request.param
     return make(tmp_path / 'spool')

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from switchboard.backlog import order
 from switchboard.cli.entries import QUEUE, WHOLE_NAMES_COLUMNS, columns_of, fields_of, row
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.layout import Cell
@@ -21,6 +20,7 @@ from switchboard.cli.tables import is_terminal, say, write_json, write_table
 from switchboard.cli.wording import number
 from switchboard.finding import Criteria, Found, select
 from switchboard.glance import Glance
+from switchboard.listing import order
 
 LIMIT = 50
 

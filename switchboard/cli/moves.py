@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from switchboard.backlog import order
 from switchboard.cli.exits import Exit, exit_of, lines_of
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.selecting import selection_options
@@ -24,6 +23,7 @@ from switchboard.cli.wording import number, visible
 from switchboard.entry import PRESERVED, READY, format_when
 from switchboard.errors import QueueError, SwitchboardError
 from switchboard.finding import Criteria, Found, find, select
+from switchboard.listing import order
 from switchboard.moving import claim_any, move, origin, send_back
 from switchboard.removing import remove
 from switchboard.switchboard import Switchboard

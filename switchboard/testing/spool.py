@@ -79,7 +79,9 @@ class MemoryTransaction:
 
     def commit(self) -> None:
         """See `ITransaction`."""
-        if self.board is not None:
+        if self.board is not None and not self._outputs and self._forwarded_to is None:
+            self.board.finish(self.filebase)
+        elif self.board is not None:
             stored = self._input()
             self.board.store.remove(stored)
             if self._forwarded_to is not None:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from weakref import WeakSet
 
-from switchboard.backlog import Letterbox, order
 from switchboard.clock import Clock
 from switchboard.entry import NS, READY, Slice, digest_of, format_when, parse
 from switchboard.journal import Record, pack_record
+from switchboard.listing import Letterbox, order
 from switchboard.reading import Entry, read_entry
 from switchboard.recovery import timestamp
 from switchboard.wakeup import Wakeup

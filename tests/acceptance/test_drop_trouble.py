@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,19 +88,42 @@ def test_a_module_that_is_broken_defers(tmp_path: Path, copy: Path, module: str,
     assert broken.entries() == []
 
 
-def test_a_spool_that_may_not_be_written_defers(door: Door) -> None:
-    door.spool.chmod(0o500)
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that other users can reach: those of pytest they cannot."""
+    with tempfile.TemporaryDirectory(prefix='switchboard-test-') as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+def test_a_spool_that_may_not_be_written_defers(public: Path) -> None:
+    door = Door(public)
+    (door.spool / 'in').chmod(0o555)
+    door.spool.chmod(0o555)
     if os.geteuid() == 0:
-        if not os.access(ROOT, os.X_OK) or DROP.stat().st_mode & 0o005 != 0o005:
-            pytest.skip('another user may not run this checkout')
         other: dict[str, Any] = {'user': NOBODY, 'group': NOBODY}
+        door.environment['SWITCHBOARD_VENV'] = '/nonexistent'  # it may belong to root; any Python will do
+        if not os.stat(ROOT).st_mode & 0o005 or shutil.which('python3', path='/usr/bin:/bin') is None:
+            pytest.skip('another user can run nothing here')
     else:
         other = {}
-    try:
-        assert refused(door.drop(**other))
-    finally:
-        door.spool.chmod(0o700)
+    assert refused(door.drop(**other), 'Permission denied')
     assert door.entries() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can be somebody else')
+def test_another_user_may_drop_if_its_group_may_write(public: Path) -> None:
+    door = Door(public)
+    for directory in (door.spool, door.spool / 'in'):
+        os.chown(directory, 0, NOBODY)
+        directory.chmod(0o2770)
+    door.environment['SWITCHBOARD_VENV'] = '/nonexistent'
+    result = door.drop(user=NOBODY, group=NOBODY)
+    if b'Python' in result.stderr or b'ended with' in result.stderr:
+        pytest.skip('another user has no Python here')
+    assert result.returncode == 0, result
+    [path] = door.entries()
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (NOBODY, NOBODY, 0o660)
 
 
 @pytest.mark.parametrize('limit', [12, 14, 16, 20, 64])

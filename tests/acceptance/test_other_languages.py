@@ -60,7 +60,7 @@ def test_an_entry_of_another_language_is_read_as_it_was_meant(
 
 
 def test_the_example_for_the_shell_is_as_short_as_it_claims_to_be() -> None:
-    assert len(example('enqueue.sh').splitlines()) <= 22
+    assert len(example('enqueue.sh').splitlines()) <= 21
 
 
 def test_the_example_for_the_shell_says_when_it_could_not_store(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Brokers, and kombu's own directory: all through kombu's ``SimpleQueue``, one connection a process.
 
-Where kombu offers two ways to receive (asking for one message, or being sent them), each uses the faster one.
+RabbitMQ sends its messages ahead, which is its fastest way.  Redis and the directory are asked for each: being sent them is no
+faster for a queue that is full, up to a third faster for one message at a time, and kombu mixes up the queues of
+one process then.
 """
 
 from __future__ import annotations

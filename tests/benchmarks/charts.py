@@ -9,11 +9,12 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib import pyplot
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from .cases import SUSTAINED
 from .contender import ENTRANTS
 from .messages import TITLES
+from .tables import number as number_text
 
 Results = Mapping[str, Any]
 
@@ -66,26 +67,33 @@ def find(results: Results, group: str, case: str, a: str) -> list[dict[str, Any]
     return sorted(chosen, key=lambda each: -float(each['ratio']))
 
 
+def _log(axis: Any) -> None:
+    """A scale on which twice as long and half as long are as far from one."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(_plain))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _bars(axes: Axes, series: Sequence[tuple[str, str, list[dict[str, Any]]]], names: Sequence[str]) -> None:
+    """One group of bars a peer.  They begin at 1, which is us: to the right the peer is slower."""
     height = 0.8 / len(series)
     for number, (label, colour, figures) in enumerate(series):
         by_name = {each['b']: each for each in figures}
-        for row, name in enumerate(names):
-            if name not in by_name:
-                continue
-            each = by_name[name]
+        rows = [(row, by_name[name]) for row, name in enumerate(names) if name in by_name]
+        for count, (row, each) in enumerate(rows):
             at = row + (number - (len(series) - 1) / 2) * height
-            axes.barh(at, each['ratio'], height * 0.9, color=colour, label=label if row == 0 else None)
-            axes.plot([each['low'], each['high']], [at, at], color='#111111', linewidth=1)
-            axes.text(
-                max(each['ratio'], each['high']) * 1.06, at, _plain(round(each['ratio'], 1)), va='center'
+            axes.barh(
+                at, each['ratio'] - 1, height * 0.9, left=1, color=colour, label=label if count == 0 else None
             )
+            axes.plot([each['low'], each['high']], [at, at], color='#111111', linewidth=1)
+            beyond = max(each['ratio'], each['high'], 1) * 1.04
+            axes.text(beyond, at, number_text(each['ratio']), va='center', fontsize=9)
     axes.axvline(1, color=OURS, linewidth=1.5)
     axes.set_xscale('log')
-    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    _log(axes.xaxis)
     axes.set_yticks(range(len(names)), [ENTRANTS[name].title for name in names])
     axes.invert_yaxis()
-    axes.margins(x=0.12)
+    axes.margins(x=0.1)
 
 
 def cycle_lazy(results: Results, directory: Path) -> bool:
@@ -96,7 +104,7 @@ def cycle_lazy(results: Results, directory: Path) -> bool:
     sustained = [each for each in find(results, 'cycle', SUSTAINED, 'ours') if each['b'] != 'floor']
     names = [each['b'] for each in bursts]
     figure, axes = pyplot.subplots(figsize=(8, 0.55 * len(names) + 1))
-    _bars(axes, [('bursts of 0.2 s', FIRST, bursts), ('sustained', SECOND, sustained)], names)
+    _bars(axes, [('bursts', FIRST, bursts), ('sustained', SECOND, sustained)], names)
     axes.set_title('Time for a life of 1 KB, switchboard = 1, durability lazy', loc='left')
     axes.set_xlabel('times as long as switchboard (log scale; the line over a bar is the range of all pairs)')
     if sustained:
@@ -127,7 +135,7 @@ def cycle_full(results: Results, directory: Path) -> bool:
 
 
 def backlog(results: Results, directory: Path) -> bool:
-    """What a message costs at which depth, in units of ours at the smallest depth."""
+    """What a message costs at which depth: the others against us at the same depth, we against us at the smallest."""
     by_peer: dict[str, dict[int, float]] = {}
     for each in results.get('backlog', {}).get('figures', ()):
         by_peer.setdefault(each['b'], {})[each['extra']['depth']] = each['ratio']
@@ -156,11 +164,11 @@ def backlog(results: Results, directory: Path) -> bool:
     axes.set_xscale('log')
     axes.set_yscale('log')
     axes.grid(axis='y')
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(_plain))
+    _log(axes.yaxis)
+    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
     axes.set_title('Time for a life of one message while others wait', loc='left')
     axes.set_xlabel('messages waiting')
-    axes.set_ylabel('times as long as switchboard')
+    axes.set_ylabel('times as long as switchboard\nat the same depth (switchboard: at 1,000)')
     axes.legend(loc='center left', bbox_to_anchor=(1.01, 0.5), frameon=False)
     _save(figure, directory, 'backlog')
     return True
@@ -177,7 +185,7 @@ def wakeup(results: Results, directory: Path) -> bool:
         shares = [(number + 1) / len(waits) * 100 for number in range(len(waits))]
         axes.plot(waits, shares, color=colour, label=label, linewidth=2)
     axes.set_xscale('log')
-    axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+    _log(axes.xaxis)
     axes.grid(axis='y')
     axes.set_title("From the producer's rename to dispose() in an idle runner", loc='left')
     axes.set_xlabel('microseconds')

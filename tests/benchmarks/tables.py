@@ -181,15 +181,20 @@ def syscalls(results: Results, workload: str) -> str:
     counted = [each for each in _facts(results, 'syscalls') or () if each['workload'] == workload]
     if not counted:
         return ''
-    names = list(dict.fromkeys(call for each in counted for call in each['calls']))
-    # What we call most comes first, then what only others do.
-    names.sort(key=lambda call: [-each['calls'].get(call, 0) for each in counted])
+    own = counted[0]['calls']
+    # What only others do is one line.
+    names = list(
+        dict.fromkeys(call for each in counted if each['name'].startswith('ours') for call in each['calls'])
+    )
+    names = [call for call in names if max(each['calls'].get(call, 0) for each in counted) >= 0.05]
+    names.sort(key=lambda call: -own.get(call, 0))
     head = [ENTRANTS[each['name']].title + (', before' if each['before'] else '') for each in counted]
     rows = [
         [f'`{call}`', *(f'{each["calls"][call]:g}' if call in each['calls'] else '' for each in counted)]
         for call in names
-        if max(each['calls'].get(call, 0) for each in counted) >= 0.05
     ]
+    others = [sum(times for call, times in each['calls'].items() if call not in names) for each in counted]
+    rows.append(['others', *(f'{times:.1f}' if times >= 0.05 else '' for times in others)])
     total = ['**all**', *(f'**{sum(each["calls"].values()):.1f}**' for each in counted)]
     return table(['', *head], [total, *rows])
 

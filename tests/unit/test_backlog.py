@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from switchboard import Switchboard
-from switchboard.backlog import Backlog, Listing, order
+from switchboard.backlog import Backlog
 from switchboard.disk import Disk, Folder
 from switchboard.entry import NS, Slice, format_when
+from switchboard.listing import Listing, order
 from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock
 

@@ -98,7 +98,7 @@ class TestTheDead:
         die_with(board, filebase)
         board.recover_backup_files()
         assert in_child(lambda: board.dequeue(filebase)[0]) == 'x'
-        assert HELD == {}
+        assert filebase not in {name for _, name in HELD}
 
 
 class TestTheLiving:
@@ -141,7 +141,7 @@ class TestWhatCannotBeRecovered:
         assert board.recover_backup_files() == [filebase]
         assert len(os.listdir(tmp_path / 'in')) == 3
 
-    @pytest.mark.parametrize('call', ['flock', 'fstat', 'pread', 'rename', 'renameat2', 'open'])
+    @pytest.mark.parametrize('call', ['flock', 'fstat', 'pread', 'renameat2', 'open'])
     def test_a_call_that_fails_leaves_it_to_the_next_time(self, tmp_path: Path, call: str) -> None:
         disk = FaultyDisk(0, errno.EIO, calls=(call,))
         board = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
@@ -149,7 +149,7 @@ class TestWhatCannotBeRecovered:
         die_with(board, filebase)
         disk.arm(1)
         first = board.recover_backup_files()
-        assert disk.struck or call == 'rename'
+        assert disk.struck == call
         assert (first or board.recover_backup_files()) == [filebase]
         assert board.dequeue(filebase)[0] == 'x'
 
@@ -230,7 +230,7 @@ class TestDeadLetters:
         assert os.listdir(tmp_path / ('in' if answer else 'bad')) == [
             f'{filebase}{".pck" if answer else ".psv"}'
         ]
-        assert HELD == {}
+        assert filebase not in {name for _, name in HELD}
 
 
 def test_records_have_the_time_of_the_queues_clock(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """AMQP's arguments of queues and bindings, as RabbitMQ knows them, in our words.
 
 What RabbitMQ does with an argument we do, where we have the thing; what we have not (``x-queue-type``, ``x-max-priority``: all queues have
-ten priorities) is kept and compared, and means nothing.  All of them are compared when a queue is declared again.
+ten priorities) is kept and compared when a queue is declared again, and means nothing else.  What only tells RabbitMQ how to keep a queue is
+left out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from switchboard.headers import HeaderMatch, text_of
 
 DELIVERY_LIMIT = 'x-delivery-limit'
 ALTERNATE = 'alternate-exchange'
+# Stands among the arguments of a declaration, to be compared with them.
+DURABLE = 'durable'
+
+# How RabbitMQ is to keep a queue: nothing that a program can see.
+_STORAGE = frozenset(('x-queue-mode', 'x-queue-version', 'x-queue-master-locator', 'x-queue-leader-locator'))
 
 # AMQP's default: the oldest makes room.  Where dead letters go nowhere, it is dropped.
 _OVERFLOW = {
@@ -47,10 +53,16 @@ def queue_keys(arguments: Mapping[str, Any], *, durable: bool, directory: Any) -
         options['overflow'] = _OVERFLOW[overflow]
     if (limit := _number(arguments, DELIVERY_LIMIT)) is not None:
         options['max_recoveries'] = max(1, int(limit))
-    keys: dict[str, Any] = {'arguments': {**arguments, 'durable': durable}, 'options': options}
+    kept = {key: value for key, value in arguments.items() if key not in _STORAGE}
+    keys: dict[str, Any] = {'arguments': {**kept, DURABLE: durable}, 'options': options}
     if (expires_ms := _number(arguments, 'x-expires')) is not None:
         keys['expires_s'] = expires_ms / 1000
     return keys | _dead_letters(arguments, options, directory)
+
+
+def same_arguments(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Are the arguments of two declarations the same, but for the queue's being durable?"""
+    return {**one, DURABLE: None} == {**other, DURABLE: None}
 
 
 def _dead_letters(arguments: Mapping[str, Any], options: dict[str, Any], directory: Any) -> dict[str, Any]:

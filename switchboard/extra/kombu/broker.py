@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
+from weakref import WeakValueDictionary
 
 from amqp.exceptions import InvalidPath
 
@@ -44,6 +45,10 @@ PREDECLARED = {
     'amq.match': 'headers',
 }
 
+# The owners among this process's connections.  AMQP gives an exclusive queue to one connection; here it is one process's, because the
+# connections of a process cannot keep anything from each other, and a pool hands out any of them.
+_OWNERS: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
+
 
 class Routed(NamedTuple):
     """A message, packed, and the boards of the queues that it is for."""
@@ -65,7 +70,9 @@ class Broker:
         self.spool = self._open(address)
         self._boards: dict[tuple[str, Role], Switchboard] = {}
         self._owner: Ticket | None = None
-        self._owned: set[str] = set()
+        self._owned: dict[str, Ticket] = {}
+        # What this connection has declared, by directory.
+        self.declared_here: set[str] = set()
 
     def _open(self, address: Address) -> Spool:
         if address.config:
@@ -133,30 +140,32 @@ class Broker:
         disk.unlock_and_close(opened[0])
         return True
 
-    @property
-    def owner(self) -> Ticket:
-        """What says that this connection lives, for its exclusive queues."""
-        if self._owner is None or not self._owner.is_held:
-            self._owner = self.spool.declared.enter()
-            self._owned.clear()
-        return self._owner
-
     def own(self, queue: str) -> Ticket:
-        """Note that a queue belongs to this connection."""
-        owner = self.owner
-        self._owned.add(queue)
+        """Say whose an exclusive queue is to be: this connection's, or that of another one of this process which has it."""
+        declaration = self.spool.declared.records.get(queue)
+        owner = _OWNERS.get(declaration.owner or '') if declaration is not None else None
+        if owner is None or not owner.is_held:
+            owner = self._own_ticket()
+        self._owned[queue] = owner
         return owner
 
+    def _own_ticket(self) -> Ticket:
+        if self._owner is None or not self._owner.is_held:
+            self._owner = self.spool.declared.enter()
+            _OWNERS[self._owner.name] = self._owner
+        return self._owner
+
     def owner_of(self, queue: str) -> Ticket | None:
-        """:return: this connection's ticket, if the queue belongs to it."""
-        return self._owner if queue in self._owned else None
+        """:return: the ticket by which this connection may consume from an exclusive queue."""
+        return self._owned.get(queue)
 
     def close(self) -> None:
         """Take the exclusive queues away, and let go of everything."""
         with self.lock:
+            mine = [queue for queue, owner in self._owned.items() if owner is self._owner]
             if self._owner is not None and self._owner.is_held:  # not in a forked child
                 self._owner.leave()
-                for queue in self._owned:
+                for queue in mine:
                     self.spool.declared.departures.let_go(queue)
             self._owner = None
             self._owned.clear()

@@ -73,7 +73,7 @@ class Deliveries(QoS):
 
     def can_consume(self) -> bool:
         """Is there room for one more message?"""
-        return len(self._claims) < (self.prefetch_count or self.channel.broker.address.max_unacked)
+        return self.can_consume_max_estimate() > 0
 
     def can_consume_max_estimate(self) -> int:
         """:return: for how many messages there is room."""

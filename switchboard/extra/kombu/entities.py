@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +13,14 @@ from kombu.utils.uuid import uuid
 
 from switchboard.bindings import Target
 from switchboard.entry import READY
-from switchboard.errors import UnknownQueueError
+from switchboard.errors import QueueMismatchError, UnknownQueueError
 from switchboard.exchangestore import DeclaredBinding, DeclaredExchange
-from switchboard.extra.kombu.arguments import ALTERNATE, binding_match, queue_keys
+from switchboard.extra.kombu.arguments import ALTERNATE, binding_match, queue_keys, same_arguments
 from switchboard.extra.kombu.broker import PREDECLARED, Broker
 from switchboard.extra.kombu.faults import amqp_errors
 from switchboard.extra.kombu.naming import directory_name
+
+log = logging.getLogger('switchboard.queue')
 
 
 class Entities:
@@ -195,10 +198,22 @@ class Entities:
                 self.broker.board(name, 'publish')
             else:
                 keys = queue_keys(arguments or {}, durable=durable, directory=directory_name)
-                if exclusive:
-                    keys['owner'] = self.broker.own(name)
-                self.broker.spool.declared.declare(name, auto_delete=auto_delete, **keys)
+                owner = self.broker.own(name) if exclusive else None
+                self._declare(name, {**keys, 'owner': owner, 'auto_delete': auto_delete})
             return queue_declare_ok_t(queue, self._size(queue), self.broker.spool.consumers(name))
+
+    def _declare(self, name: str, keys: Mapping[str, Any]) -> None:
+        try:
+            self.broker.spool.declared.declare(name, **keys)
+        except QueueMismatchError as error:
+            # kombu's simple queues contradict themselves on one connection; another one's word counts.
+            known = self.broker.spool.declared.records.get(name)
+            if name not in self.broker.declared_here or known is None:
+                raise
+            if not same_arguments(known.arguments, keys['arguments']):
+                raise
+            log.warning('declared twice, the first one counts queue=%s error=%s', name, error)
+        self.broker.declared_here.add(name)
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> int:
         """Delete a queue.  One that is not there is deleted already.

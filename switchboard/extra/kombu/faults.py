@@ -23,13 +23,13 @@ from amqp.exceptions import (
 from switchboard import errors
 
 
-class QueueFull(IrrecoverableChannelError):  # type: ignore[misc]
+class QueueFull(IrrecoverableChannelError):
     """There is no room in the queue, or on the disk; or the queue is being drained.  Nothing was stored."""
 
     code = 506
 
 
-class DiskFault(RecoverableConnectionError):  # type: ignore[misc]
+class DiskFault(RecoverableConnectionError):
     """The disk refused to write, sync, rename or read.  Nothing was stored, or the message is where it was."""
 
     code = 541

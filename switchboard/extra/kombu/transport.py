@@ -134,7 +134,7 @@ class Transport(virtual.Transport):
             self._read_watch()
 
     def _deliver_all(self) -> int:
-        count = sum(channel.deliver() for channel in list(self.channels) if not channel.closed)
+        count: int = sum(channel.deliver() for channel in list(self.channels) if not channel.closed)
         if count >= BURST and self._watch is not None:
             self._watch.rest()  # who is busy needs not be told that there is something to do
         return count

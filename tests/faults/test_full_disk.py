@@ -1,0 +1,155 @@
+"""A disk that is really full, and queues that are as full as they may be: what was accepted is kept, the rest is refused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard.errors import QueueFullError
+from switchboard.options import QueueOptions, RunnerOptions
+from switchboard.runner import Runner
+from switchboard.spool import Spool
+from switchboard.switchboard import Switchboard
+from switchboard.testing.clock import FakeClock
+from switchboard.worker import TROUBLE_WAIT_S
+from tests.faults.tmpfs import fill, small_disk
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / 'disk') as place:
+        yield place
+
+
+def enqueue_until_full(board: Switchboard, size: int) -> list[str]:
+    accepted = []
+    for number in range(100_000):
+        text = f'{number:06d}' + 'x' * size
+        try:
+            board.enqueue(text)
+        except QueueFullError:
+            return accepted
+        accepted.append(text)
+    raise AssertionError('the disk never was full')
+
+
+def drain(board: Switchboard) -> list[str]:
+    bodies = []
+    while (taken := board.take()) is not None:
+        bodies.append(taken.msg)
+        board.finish(taken.filebase)
+    return bodies
+
+
+@pytest.mark.parametrize('size', [10, 3000, 30_000])
+def test_what_was_accepted_before_the_disk_was_full_is_all_there(disk: Path, size: int) -> None:
+    board = Spool(disk / 'spool')['in']
+    accepted = enqueue_until_full(board, size)
+    assert accepted
+    assert drain(board) == accepted
+    assert [board.dequeue(board.enqueue('again'))[0]] == ['again']
+
+
+def test_claims_can_be_finished_released_and_preserved_on_a_full_disk(disk: Path) -> None:
+    spool = Spool(disk / 'spool')
+    board = spool['in']
+    accepted = enqueue_until_full(board, 3000)
+    fill(disk)
+    first, second, third = (board.take() for _ in range(3))
+    assert first is not None
+    assert second is not None
+    assert third is not None
+    board.finish(first.filebase)
+    board.release(second.filebase, record={'event': 'failed', 'message': 'x' * 5000})
+    board.finish(third.filebase, preserve=True, reason='told to')
+    assert spool['bad'].get_files('.psv') == [third.filebase]
+    assert sorted(drain(board)) == sorted({*accepted} - {first.msg, third.msg})
+
+
+def test_spares_hold_no_room_that_a_message_needs(disk: Path) -> None:
+    board = Spool(disk / 'spool')['in']
+    enqueue_until_full(board, 3000)
+    drain(board)
+    large = 'x' * 700_000
+    assert board.dequeue(board.enqueue(large))[0] == large
+
+
+def test_spares_do_not_count_as_taken_where_some_room_is_to_stay_free(disk: Path) -> None:
+    board = Spool(disk / 'spool')['in']
+    enqueue_until_full(board, 3000)
+    drain(board)
+    options = QueueOptions(min_free_bytes=500_000)
+    careful = Switchboard('in', disk / 'spool' / 'in', options=options, workshop=board.workshop)
+    careful.enqueue('a')
+    fill(disk, leave=400_000)
+    with pytest.raises(QueueFullError, match='min_free'):
+        careful.enqueue('b')
+
+
+class Copier(Runner):
+    """Emits what it gets, and counts how often it tried."""
+
+    tries = 0
+
+    def dispose(self, msg: Any, msgdata: dict[str, Any]) -> object:
+        self.tries += 1
+        self.emit('out', msg)
+        return False
+
+    def snooze(self, filecnt: int) -> None:
+        if self._troubled_s:
+            self.waited.release()
+
+
+@pytest.mark.slow
+def test_a_runner_that_cannot_emit_leaves_its_input_and_waits_without_spinning(disk: Path) -> None:
+    spool = Spool(disk / 'spool')
+    spool['out']
+    filebases = spool['in'].enqueue_many(['x' * 20_000, 'y' * 20_000])
+    ballast = fill(disk)
+    runner = Copier(spool, RunnerOptions('copy', '', 'in'))
+    runner.waited = threading.Semaphore(0)
+    thread = threading.Thread(target=runner.run, name='runner')
+    thread.start()
+    try:
+        for _ in range(2):
+            assert runner.waited.acquire(timeout=10)
+        # It has waited once, and waits again: longer.
+        assert runner.tries <= 3
+        assert runner._troubled_s > TROUBLE_WAIT_S[0]
+        assert spool['in'].get_files() == filebases
+        assert spool['out'].get_files() == []
+        assert spool['in'].history(filebases[0]) == []
+        ballast.unlink()
+        wakeup = spool['out'].wakeup()
+        wakeup.arm()
+        while len(spool['out'].get_files()) < 2:
+            assert wakeup.wait(20)
+    finally:
+        runner.stop()
+        thread.join(20)
+    assert drain(spool['out']) == ['x' * 20_000, 'y' * 20_000]
+    assert spool['in'].get_files() == []
+
+
+# Limits of a queue.
+
+
+@pytest.mark.parametrize('options', [{'max_messages': 10}, {'max_bytes': 10_000}], ids=['messages', 'bytes'])
+def test_a_batch_does_not_go_over_a_limit_either(tmp_path: Path, options: dict[str, int]) -> None:
+    clock = FakeClock()
+    board = Switchboard(
+        'in', tmp_path / 'in', options=QueueOptions(durability='lazy', **options), clock=clock
+    )
+    with pytest.raises(QueueFullError):
+        board.enqueue_many(['x' * 900] * 100)
+    assert board.files == []
+    accepted = enqueue_until_full(board, 800)
+    assert len(accepted) in (10, 11)
+    assert drain(board) == accepted
+    clock.advance(2)  # it is not counted again for each message
+    assert len(enqueue_until_full(board, 800)) == len(accepted)

@@ -1,0 +1,47 @@
+"""The tests that kombu and Celery ship with their source distributions: fetched by version, and never a part of this project.
+
+What was fetched is kept in ``$SWITCHBOARD_TEST_CACHE``, by default ``~/.cache/switchboard-tests``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+FETCH_TIMEOUT_S = 300
+
+
+def cache() -> Path:
+    """:return: where fetched sources are kept."""
+    return Path(os.environ.get('SWITCHBOARD_TEST_CACHE', Path.home() / '.cache' / 'switchboard-tests'))
+
+
+def source_of(package: str) -> Path:
+    """:return: the unpacked source distribution of the installed version of a package.
+
+    Where it cannot be fetched, a test is skipped, and fails if this is a continuous integration.
+    """
+    version = importlib.metadata.version(package)
+    unpacked = cache() / f'{package}-{version}'
+    if not unpacked.is_dir():
+        cache().mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--no-binary', ':all:']
+        done = subprocess.run(
+            [*command, '--dest', str(cache()), f'{package}=={version}'],
+            capture_output=True,
+            text=True,
+            timeout=FETCH_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            missing = f'the source of {package} {version} cannot be fetched: {done.stderr.strip()[-500:]}'
+            (pytest.fail if os.environ.get('CI') else pytest.skip)(missing)
+        with tarfile.open(cache() / f'{package}-{version}.tar.gz') as archive:
+            archive.extractall(cache(), filter='data')
+    return unpacked

@@ -1,0 +1,247 @@
+"""Whatever stands in a spool's directories: nothing is followed, nothing is waited for, nothing outside is touched."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from switchboard.disk import FILE_MODE
+from switchboard.entry import CLAIMED, PRESERVED, READY
+from switchboard.errors import CorruptEntryError, ForeignFileError
+from switchboard.spool import Spool
+
+NAME = '1732242000.5+0123456789abcdef0123456789abcdef01234567'
+OUTSIDE = b'not yours'
+
+pytestmark = pytest.mark.timeout(20)  # what blocks, blocks for ever
+
+
+def symbolic_link(path: Path) -> None:
+    path.symlink_to(path.parents[2] / 'outside')
+
+
+def dangling_link(path: Path) -> None:
+    path.symlink_to('/nonexistent/file')
+
+
+def link_to_a_directory(path: Path) -> None:
+    path.symlink_to('/')
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def unix_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.getcwd()
+        os.chdir(path.parent)  # the whole path may be longer than a socket's name
+        server.bind(path.name)
+        os.chdir(here)
+
+
+def directory(path: Path) -> None:
+    path.mkdir()
+
+
+def device(path: Path) -> None:
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))  # /dev/zero: endless, if it is read
+    except PermissionError:
+        pytest.skip('only root may make a device')
+
+
+KINDS: list[Callable[[Path], None]] = [
+    symbolic_link,
+    dangling_link,
+    link_to_a_directory,
+    fifo,
+    unix_socket,
+    directory,
+    device,
+]
+each_kind = pytest.mark.parametrize('make', KINDS, ids=lambda kind: kind.__name__)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A place with a spool in it, and a file outside of it that is the same afterwards."""
+    outside = tmp_path / 'outside'
+    outside.write_bytes(OUTSIDE)
+    outside.chmod(0o600)
+    yield tmp_path
+    assert outside.read_bytes() == OUTSIDE
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o600
+    assert outside.stat().st_nlink == 1
+
+
+@each_kind
+@pytest.mark.parametrize('suffix', [READY, CLAIMED, '.tmp', '.eml', ''])
+def test_in_a_queue_it_is_left_alone_and_the_others_go_on(
+    home: Path, make: Callable[[Path], None], suffix: str
+) -> None:
+    spool = Spool(home / 'spool', 'lazy')
+    board = spool['in']
+    make(home / 'spool' / 'in' / (NAME + suffix))
+    board.enqueue('a')
+    board.recover_backup_files()
+    taken = board.take()
+    assert taken is not None
+    assert taken.msg == 'a'
+    board.finish(taken.filebase)
+    assert board.take() is None
+    assert os.path.lexists(home / 'spool' / 'in' / (NAME + suffix))
+
+
+@each_kind
+def test_asking_for_it_by_name_says_that_it_is_foreign(home: Path, make: Callable[[Path], None]) -> None:
+    board = Spool(home / 'spool', 'lazy')['in']
+    make(home / 'spool' / 'in' / (NAME + READY))
+    with pytest.raises(ForeignFileError):
+        board.dequeue(NAME)
+    with pytest.raises(ForeignFileError):
+        board.finish(NAME)
+
+
+@each_kind
+def test_among_the_spares_it_is_never_written_to(home: Path, make: Callable[[Path], None]) -> None:
+    spool = Spool(home / 'spool', 'lazy')
+    for number in range(3):
+        make(home / 'spool' / '.spare' / f'{number}')
+    filebases = spool['in'].enqueue_many(['a', 'b', 'c'])
+    assert [spool['in'].dequeue(filebase)[0] for filebase in filebases] == ['a', 'b', 'c']
+    spool.spares.empty()
+
+
+@each_kind
+@pytest.mark.parametrize('name', ['x:commit', 'x:0:in:' + NAME, 'x:0:..:' + NAME, 'x', 'x:0:a:b:c'])
+def test_in_the_stage_it_keeps_no_hand_off_from_being_finished(
+    home: Path, make: Callable[[Path], None], name: str
+) -> None:
+    spool = Spool(home / 'spool', 'lazy')
+    make(home / 'spool' / '.stage' / name)
+    (home / 'spool' / '.stage' / 'y:commit').touch()
+    spool['out']
+    staged = spool['in'].prepare('a', {})
+    os.rename(
+        home / 'spool' / '.spare' / staged.draft.name,
+        home / 'spool' / '.stage' / f'y:0:out:{staged.filebase}',
+    )
+    os.close(staged.draft.fd)
+    spool.recover()
+    assert spool['out'].files == [staged.filebase]
+    assert sorted(os.listdir(home)) == ['outside', 'spool']
+
+
+@each_kind
+def test_in_the_bad_queue_it_is_in_nobodys_way(home: Path, make: Callable[[Path], None]) -> None:
+    spool = Spool(home / 'spool', 'lazy')
+    spool['bad']
+    make(home / 'spool' / 'bad' / (NAME + PRESERVED))
+    filebase = spool['in'].enqueue('a')
+    spool['in'].finish(filebase, preserve=True)
+    assert filebase in spool['bad'].get_files(PRESERVED)
+
+
+def test_a_staged_name_leads_out_of_no_directory(home: Path) -> None:
+    spool = Spool(home / 'spool', 'lazy')
+    stage = home / 'spool' / '.stage'
+    for queue in ('..', '.', ''):
+        (stage / f'x:0:{queue}:{NAME}').write_bytes(b'escape')
+    (stage / 'x:commit').touch()
+    spool.recover()
+    assert list(home.rglob(f'*{NAME}{READY}')) == []
+
+
+@pytest.mark.parametrize('suffix', [READY, CLAIMED])
+@pytest.mark.parametrize(
+    'start',
+    [b'', b'switchboard/1 text 2 999999999999 ' + NAME[13:].encode() + b' 00000000\n{}'],
+    ids=['', 'header'],
+)
+def test_a_file_of_a_terabyte_that_takes_no_place_takes_no_memory_either(
+    home: Path, suffix: str, start: bytes
+) -> None:
+    spool = Spool(home / 'spool', 'lazy')
+    board = spool['in']
+    path = home / 'spool' / 'in' / (NAME + suffix)
+    with path.open('wb') as file:
+        file.write(start)
+        try:
+            file.truncate(2**40)
+        except OSError:
+            pytest.skip('no such large files here')
+    if suffix == READY:
+        with pytest.raises(CorruptEntryError):
+            board.dequeue(NAME)
+    else:
+        board.recover_backup_files()
+        assert board.take() is None
+    assert spool['bad'].get_files(PRESERVED) == [NAME]
+    assert spool['bad'].history(NAME)[-1]['cause'] == 'corrupt'
+    assert (home / 'spool' / 'bad' / (NAME + PRESERVED)).stat().st_size > 2**40
+
+
+# Links and other users' files.
+
+
+def test_a_file_with_a_second_name_is_never_written_again(home: Path) -> None:
+    spool = Spool(home / 'spool', 'lazy')
+    board = spool['in']
+    filebase = board.enqueue('a backup by hard links must not change')
+    backup = home / 'backup'
+    os.link(home / 'spool' / 'in' / (filebase + READY), backup)
+    content = backup.read_bytes()
+    board.finish(filebase)
+    for number in range(3):
+        board.enqueue(f'{number}' * 100)
+    assert backup.read_bytes() == content
+
+
+def test_a_file_that_others_may_read_is_private_before_a_message_is_written_into_it(home: Path) -> None:
+    spool = Spool(home / 'spool', 'lazy')
+    board = spool['in']
+    filebase = board.enqueue('dropped by a script with a careless umask')
+    path = home / 'spool' / 'in' / (filebase + READY)
+    path.chmod(0o666)
+    board.finish(filebase)
+    board.enqueue('private')
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in (home / 'spool' / 'in').iterdir()}
+    assert modes == {FILE_MODE}
+
+
+def test_what_another_user_dropped_is_not_written_again_after_a_hand_off(home: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip('only root can make a file of another user')
+    spool = Spool(home / 'spool', 'lazy')
+    board = spool['in']
+    filebase = board.enqueue('theirs')
+    path = home / 'spool' / 'in' / (filebase + READY)
+    os.chown(path, 65534, -1)
+    with path.open('rb+') as still_open:
+        board.dequeue(filebase)
+        transaction = spool.transaction(board, filebase)
+        transaction.emit(spool['out'], 'ours', {})
+        transaction.commit()
+        for number in range(3):
+            spool['out'].enqueue(f'secret {number}')
+        assert b'secret' not in still_open.read()
+
+
+@pytest.mark.parametrize('umask', [0o000, 0o022, 0o077, 0o177])
+def test_directories_are_0770_and_files_0660_whatever_the_umask_says(home: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        spool = Spool(home / 'spool', 'lazy')
+        spool['in'].enqueue('a')
+        spool['in'].finish(spool['in'].enqueue('b'), preserve=True)
+    finally:
+        os.umask(before)
+    for path in (home / 'spool').rglob('*'):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o770 if path.is_dir() else 0o660), path
