@@ -13,15 +13,18 @@ import os
 import stat as stat_module
 from itertools import islice
 
-from switchboard.kernel import allow_more_files, renameat2
+from switchboard.kernel import allow_more_files, is_being_written, renameat2, syncfs
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
 DIRECTORY_MODE = 0o770
 FILE_MODE = 0o660
+
+# Files from which one flush of the file system costs less than one of each (see docs/decisions).
+SYNCFS_FROM = 16
 # Of a directory whose name may not be on the disk yet.  Nobody has a use for the sticky bit here.
 UNFINISHED_MODE = 0o1700
 # Of a directory whose queue is being deleted.  The set-user-id bit has no meaning on a directory.
@@ -46,6 +49,7 @@ class Disk:
     fchmod = staticmethod(os.fchmod)
     fdatasync = staticmethod(getattr(os, 'fdatasync', os.fsync))
     fsync = staticmethod(os.fsync)
+    syncfs = staticmethod(syncfs)
     rename = staticmethod(os.rename)
     unlink = staticmethod(os.unlink)
     mkdir = staticmethod(os.mkdir)
@@ -55,6 +59,7 @@ class Disk:
     statvfs = staticmethod(os.statvfs)
     geteuid = staticmethod(os.geteuid)
     renameat2 = staticmethod(renameat2)
+    is_being_written = staticmethod(is_being_written)
 
     def makes_room(self, error: OSError) -> bool:
         """After a call that failed: is it worth another try, because this process may now open more files?
@@ -72,6 +77,15 @@ class Disk:
             if not self.makes_room(error):
                 raise
         return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
+
+    def sync_files(self, fds: Sequence[int]) -> None:
+        """Return when the content of files that were just written is on the disk: with one flush, if they are many.
+
+        :raises OSError: something could not be written: none of them is to be believed.
+        """
+        if len(fds) < SYNCFS_FROM or not self.syncfs(fds[0]):
+            for fd in fds:
+                self.fdatasync(fd)
 
     def write_all(self, fd: int, content: bytes | memoryview, offset: int = 0) -> None:
         """Write everything: a call may write less than it was given when the disk runs full."""
@@ -101,25 +115,6 @@ class Disk:
         except BlockingIOError:
             return False
         return True
-
-    def is_being_written(self, fd: int) -> bool | None:
-        """Has a process got the file open for writing?  The kernel grants a read lease only if none has.
-
-        :param fd: opened for reading only.
-        :return: None if the file system, or the file's owner, does not let us know.
-        """
-        import signal  # here, because the mail servers' door never asks
-
-        try:
-            # A writer that comes while we hold the lease is announced by a signal: by one that nobody dies of.
-            fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        except BlockingIOError:
-            return True
-        except (OSError, AttributeError):
-            return None
-        return False
 
     def lock_when_free(self, fd: int) -> None:
         """Take the lock on an open file; wait for it.  For locks that nobody holds longer than a few system calls."""

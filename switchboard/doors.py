@@ -41,6 +41,7 @@ class Door:
 
     __slots__ = (
         'accept',
+        'dead_letter',
         'dedupe_window_s',
         'durability',
         'max_body_bytes',
@@ -48,6 +49,7 @@ class Door:
         'max_messages',
         'min_free_bytes',
         'order_key',
+        'overflow',
         'priority',
         'queue',
         'ttl_s',
@@ -56,6 +58,7 @@ class Door:
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.accept: tuple[str, ...] = ('mail', 'bytes', 'text', 'json')
+        self.dead_letter = 'bad'
         self.dedupe_window_s = 86400.0
         self.durability = 'full'
         self.max_body_bytes: int | None = None
@@ -63,12 +66,14 @@ class Door:
         self.max_messages: int | None = None
         self.min_free_bytes = 0
         self.order_key: str | None = None
+        self.overflow = 'reject'
         self.priority = 0
         self.ttl_s: float | None = None
 
 
 _READERS: dict[str, Callable[[str], object]] = {
     'accept': lambda text: tuple(text.split(',')),
+    'dead_letter': str,
     'dedupe_window_s': float,
     'durability': str,
     'max_body_bytes': int,
@@ -76,6 +81,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     'max_messages': int,
     'min_free_bytes': int,
     'order_key': lambda text: _unquoted(text),
+    'overflow': str,
     'priority': int,
     'ttl_s': float,
 }

@@ -27,6 +27,7 @@ from switchboard.envelope import MAX_METADATA_BYTES, pack_header
 from switchboard.errors import (
     ContentDisallowedError,
     MessageTooLargeError,
+    QueueFullError,
     QueuePausedError,
     SwitchboardError,
     UnknownQueueError,
@@ -35,6 +36,7 @@ from switchboard.letterhead import MAX_FROM_LINE_BYTES, Letterhead, dump, split_
 from switchboard.limits import Limits
 from switchboard.publishing import Unpublished, publish, refuse, write
 from switchboard.spares import Draft, Spares
+from switchboard.tally import ROOM, SharedTally
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -219,16 +221,22 @@ class Drop:
         :raises SwitchboardError: it could not be stored.
         """
         if 'dedupe_key' in self.metadata:
-            from switchboard.droponce import store_once
-
-            metadata = self.metadata | self.request.times_s
-            self.filebase = store_once(self.spool, self.door, bytes(self.body), metadata, at_commit)
+            self._store_slowly(at_commit)
             return
         self._pack()
         door, disk = self.door, self.disk
-        limits = Limits(self.queue, self.folder, door, disk, SYSTEM_CLOCK)
-        if limits.any:
-            limits.check(1, len(self.head) + len(self.body))
+        room = Folder(f'{self.spool}/{RUN}/{ROOM}', disk)
+        limits = Limits(
+            self.queue, self.folder, door, disk, SYSTEM_CLOCK, SharedTally(room, self.queue, disk)
+        )
+        try:
+            if limits.any:
+                limits.check(1, len(self.head) + len(self.body))
+        except QueueFullError:
+            if door.overflow == 'reject' or not limits.counted:
+                raise
+            self._store_slowly(at_commit)  # there it is known how to make room
+            return
         spare = Folder(f'{self.spool}/.spare', disk)
         spare.make()
         workshop = Spares(spare, disk, looks=LOOKS)
@@ -240,6 +248,12 @@ class Drop:
             raise
         item = Unpublished(draft, self.folder, self.queue, self.filebase)
         publish((item,), workshop, disk, sync=door.durability == 'full')
+
+    def _store_slowly(self, at_commit: Callable[[], object]) -> None:
+        from switchboard.droponce import store_once
+
+        metadata = self.metadata | self.request.times_s
+        self.filebase = store_once(self.spool, self.door, bytes(self.body), metadata, at_commit)
 
     def _write(self, workshop: Spares) -> Draft:
         if len(self.body) <= JOINED_BYTES:

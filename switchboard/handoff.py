@@ -135,11 +135,8 @@ class Transaction:
     # The steps of the commit; ``commit_all`` puts the flushes of many between them.
 
     def stage_outputs(self) -> None:
-        """Steps 1 and 2."""
+        """Step 2."""
         stage = self.stage
-        if self.full:
-            for item in self.items:
-                stage.disk.fdatasync(item.draft.fd)
         for number, item in enumerate(self.items):
             name = f'{self.name}:{number}:{item.queue}:{item.filebase}'
             draft = item.draft
@@ -264,6 +261,14 @@ def _fail(
 
 def _stage(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:
     """Steps 1 and 2, for those that can."""
+    try:
+        written = [item.draft.fd for each in handoffs if each.full for item in each.items]
+        if written:
+            handoffs[0].stage.disk.sync_files(written)
+    except OSError as error:
+        for transaction in handoffs:
+            _fail(transaction, error, failed)
+        return []
     staged = []
     for transaction in handoffs:
         try:

@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 import setproctitle
 
@@ -30,10 +31,18 @@ class Housekeeping:
 
     :param config: gives the configuration that is in force.
     :param interval_s: seconds between two rounds.
+    :param live: what the new process does; it never returns.
     """
 
-    def __init__(self, config: Callable[[], Config], interval_s: float, now_s: float) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        interval_s: float,
+        now_s: float,
+        live: Callable[[Config, int, int], NoReturn] | None = None,
+    ) -> None:
         self._config = config
+        self._live = live or _live
         self._interval_s = interval_s
         self._due_s = now_s + interval_s
         # The janitor's end of it says how long his round took, and is closed by the kernel when he has ended.
@@ -69,7 +78,7 @@ class Housekeeping:
             os.close(writing)
             return
         if pid == 0:
-            _live(self._config(), master, writing)
+            self._live(self._config(), master, writing)
         os.close(writing)
         self._at_work = reading
         self._began_s = now_s
@@ -82,7 +91,7 @@ class Housekeeping:
             return None
 
 
-def _live(config: Config, master: int, writing: int) -> None:
+def _live(config: Config, master: int, writing: int) -> NoReturn:
     code = os.EX_SOFTWARE
     try:
         signal.set_wakeup_fd(-1)

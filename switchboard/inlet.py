@@ -21,6 +21,7 @@ from switchboard.publishing import Batch, Unpublished, publish, write
 from switchboard.reading import Entry
 from switchboard.serializers import Serializers
 from switchboard.spares import Workshop
+from switchboard.tally import Tally
 
 
 class Inlet:
@@ -55,19 +56,25 @@ class Inlet:
         # Set by a spool, which knows what operators say.
         self.is_draining: Callable[[], bool] = lambda: False
 
-    def make_room(self) -> bool:
+    def share_limits(self, tally: Tally) -> None:
+        """From now on, go by what all producers know of how full the queue is."""
+        self._limits.tally = tally
+
+    def make_room(self) -> int | None:
         """Take one entry out of a queue that is full, if its options say so.
 
-        :return: False if nothing could be taken out.
+        :return: how many bytes it had; None if nothing could be taken out.
         """
-        return False
+        return None
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """See `ISwitchboard`."""
         merged = {**metadata, **metadata_keys} if metadata else metadata_keys
         if merged.get('dedupe_key') is not None:
             if self.enqueue_once is None:
-                raise QueueError('dedupe_key: only the queues of a Spool know what they have seen', queue=self.name)
+                raise QueueError(
+                    'dedupe_key: only the queues of a Spool know what they have seen', queue=self.name
+                )
             return self.enqueue_once(msg, merged, str(merged['dedupe_key']))
         item = self.prepare(msg, merged)
         self.publish(item)
@@ -128,15 +135,20 @@ class Inlet:
         self._ask_for_room(len(entry.body) + len(entry.metadata))
 
     def _ask_for_room(self, size: int) -> None:
-        room = not self._limits.any
+        limits = self._limits
+        room = not limits.any
         while not room:
             try:
-                self._limits.check(1, size)
+                limits.check(1, size)
                 room = True
             except QueueFullError:
-                if self.options.overflow == 'reject' or not self._limits.counted or not self.make_room():
+                if (
+                    self.options.overflow == 'reject'
+                    or not limits.counted
+                    or (freed := self.make_room()) is None
+                ):
                     raise
-                self._limits.left(1)
+                limits.left(1, freed)
 
     def publish(self, item: Unpublished) -> None:
         """Make a prepared message an entry: now, or at the end of the batch.

@@ -148,7 +148,10 @@ class ISwitchboard(Interface):
         :raises UnserializableError: it is, and cannot be stored any more.
         """
 
-    def recover_backup_files(*, own: bool = True) -> list[str]:
+    def recover_backup_files(*, own: bool = True) -> None:
+        """:meth:`recover` under Mailman's name, which returns nothing."""
+
+    def recover(*, own: bool = True) -> list[str]:
         """Make the claims of dead processes, and those this process gave up, ready again.
 
         Each recovery is recorded in the entry; the third sends it to the bad queue, because a message that kills its

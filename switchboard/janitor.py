@@ -65,7 +65,7 @@ def tidy(spool: Spool) -> Tidied:
                 done.removed = remove_old(spool[BAD])
                 continue
             board = spool[name]
-            done.recovered += len(board.recover_backup_files(own=False))
+            done.recovered += len(board.recover(own=False))
             done.expired += expire(board)
             done.forgotten += spool.dedupe(board).forget()
         except (QueueError, OSError) as error:

@@ -96,6 +96,8 @@ def count_since_retry(records: Sequence[Record], event: str) -> int:
 def origin_of(records: Sequence[Record]) -> str | None:
     """From which queue did the entry come to where it is now?"""
     for record in reversed(records):
-        if record.get('event') in ('preserved', 'moved', 'dead-lettered') and isinstance(record.get('queue'), str):
+        if record.get('event') in ('preserved', 'moved', 'dead-lettered') and isinstance(
+            record.get('queue'), str
+        ):
             return str(record['queue'])
     return None

@@ -1,7 +1,9 @@
-"""What the disk needs of the kernel and Python has no name for: a rename that replaces nothing, and more open files."""
+"""What the disk asks of the kernel and Python has no name for: a rename that replaces nothing, more open files, who writes."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import resource  # here and not where it is used: a process that may open no more files cannot import either
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -37,6 +39,45 @@ def _find_renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
     return rename
 
 
+def syncfs(fd: int) -> bool:
+    """Wait until all that was written to a file system is on the disk.
+
+    :param fd: of any file or directory on it.
+    :return: False if the kernel cannot, or cannot tell of errors (before 5.8): then nothing was done.
+    :raises OSError: something could not be written.
+    """
+    if not _SYNCFS:
+        _SYNCFS.append(_find_syncfs())
+    call = _SYNCFS[0]
+    if call is None:
+        return False
+    code = call(fd)
+    if code:
+        raise OSError(code, os.strerror(code))
+    return True
+
+
+_SYNCFS: list[Callable[[int], int] | None] = []
+
+
+def _find_syncfs() -> Callable[[int], int] | None:
+    import ctypes
+
+    major, _, rest = os.uname().release.partition('.')
+    minor = rest.partition('.')[0]
+    if not major.isdigit() or not minor.isdigit() or (int(major), int(minor)) < (5, 8):
+        return None
+    try:
+        call = ctypes.CDLL(None, use_errno=True).syncfs
+    except (OSError, AttributeError):
+        return None
+
+    def sync(fd: int) -> int:
+        return ctypes.get_errno() if call(fd) else 0
+
+    return sync
+
+
 def allow_more_files() -> bool:
     """Raise this process's soft limit of open files.
 
@@ -51,3 +92,23 @@ def allow_more_files() -> bool:
     except (OSError, ValueError):  # the kernel has a limit of its own
         return False
     return True
+
+
+def is_being_written(fd: int) -> bool | None:
+    """Has a process got the file open for writing?  The kernel grants a read lease only if none has.
+
+    :param fd: opened for reading only.
+    :return: None if the file system, or the file's owner, does not let us know.
+    """
+    import signal  # here, because the mail servers' door never asks
+
+    try:
+        # A writer that comes while we hold the lease is announced by a signal: by one that nobody dies of.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except (OSError, AttributeError):
+        return None
+    return False

@@ -1,7 +1,14 @@
 """What a queue may hold, asked before a message is accepted: a limit that is found out later has lost something.
 
-Counting a directory costs as much as listing it, so each process counts now and then and adds what it has accepted since.
-N producers can so exceed a limit by what the others accept between two counts: at most ``COUNT_EVERY_NS`` apart.
+Counting a directory costs as much as listing it, so it is counted now and then, and what was let in since is added (see ``tally``).
+The producers of a spool share that number.  So a limit is exceeded by no more than
+
+- what others have asked room for and not yet published when somebody counts: one message each, more for those that publish
+  many with one flush or one commit;
+- what changes its name while it is counted, because it is claimed or given back.
+
+A queue without a spool has a number for each process: there, N producers can exceed a limit by what the others let in between
+two counts, at most a second apart.
 """
 
 from __future__ import annotations
@@ -10,6 +17,7 @@ from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import CLAIMED, NS, READY
 from switchboard.errors import DurabilityError, QueueFullError
+from switchboard.tally import Tally
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -41,9 +49,20 @@ COUNT_SHARE = 20
 
 
 class Limits:
-    """The limits of one queue."""
+    """The limits of one queue.
 
-    def __init__(self, queue: str, folder: Folder, options: Bounds, disk: Disk, clock: Clock) -> None:
+    :param tally: what is in the queue, as far as it is known; a process's own by default.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        folder: Folder,
+        options: Bounds,
+        disk: Disk,
+        clock: Clock,
+        tally: Tally | None = None,
+    ) -> None:
         self.queue = queue
         self.folder = folder
         self.options = options
@@ -51,10 +70,7 @@ class Limits:
         self.clock = clock
         self.counted = options.max_messages is not None or options.max_bytes is not None
         self.any = self.counted or options.min_free_bytes > 0
-        self._messages = 0
-        self._bytes = 0
-        self._counted_at_ns = -10 * COUNT_EVERY_NS
-        self._count_took_ns = 0
+        self.tally = tally or Tally()
         # What was accepted and is not yet to be seen: a batch, or the outputs of a hand-off.
         self.pending: Collection[Accepted] = ()
         # Deletes spares, whose room is as good as free.
@@ -90,44 +106,65 @@ class Limits:
         status = self.disk.statvfs(self.folder.path)
         return status.f_bavail * status.f_frsize
 
-    def left(self, messages: int) -> None:
-        """Say that messages have left the queue, so that it is counted again."""
-        self._messages -= messages
-        self._count_took_ns = 0
-        self._counted_at_ns = -10 * COUNT_EVERY_NS
+    def left(self, messages: int, size: int | None = None) -> None:
+        """Say that messages have left the queue, or have not come though there was room for them.
+
+        :param size: how many bytes they had; None has it counted again.
+        """
+        if not self.counted:
+            return
+        try:
+            with self.tally as tally:
+                if size is None:
+                    tally.forget()
+                else:
+                    tally.messages -= messages
+                    tally.size_bytes -= size
+        except OSError:
+            pass  # it is counted again in a second
 
     def _check_counts(self, messages: int, size: int) -> None:
-        age_ns = self.clock.monotonic_ns() - self._counted_at_ns
-        if age_ns > COUNT_EVERY_NS:
-            self._count()
-        if (reason := self._exceeded(messages, size)) and age_ns > self._count_took_ns * COUNT_SHARE:
-            self._count()
-            reason = self._exceeded(messages, size)
+        try:
+            with self.tally as tally:
+                self._let_in(tally, messages, size)
+        except PermissionError:  # the record is another user's, and not for us: we count for ourselves
+            self.tally = Tally()
+            self._let_in(self.tally, messages, size)
+
+    def _let_in(self, tally: Tally, messages: int, size: int) -> None:
+        age_ns = self.clock.monotonic_ns() - tally.counted_at_ns
+        if tally.counted_at_ns < 0 or not 0 <= age_ns <= COUNT_EVERY_NS:
+            self._count(tally)
+            age_ns = 0
+        reason = self._exceeded(tally, messages, size)
+        if reason and age_ns > tally.took_ns * COUNT_SHARE:
+            self._count(tally)
+            reason = self._exceeded(tally, messages, size)
         if reason:
             raise QueueFullError(reason, queue=self.queue)
-        self._messages += messages
-        self._bytes += size
+        tally.messages += messages
+        tally.size_bytes += size
 
-    def _exceeded(self, messages: int, size: int) -> str:
+    def _exceeded(self, tally: Tally, messages: int, size: int) -> str:
         options = self.options
-        if options.max_messages is not None and self._messages + messages > options.max_messages:
-            return f'{self._messages} messages wait, and max_messages is {options.max_messages}'
-        if options.max_bytes is not None and self._bytes + size > options.max_bytes:
-            return f'{self._bytes} bytes wait, and max_bytes is {options.max_bytes}'
+        if options.max_messages is not None and tally.messages + messages > options.max_messages:
+            return f'{tally.messages} messages wait, and max_messages is {options.max_messages}'
+        if options.max_bytes is not None and tally.size_bytes + size > options.max_bytes:
+            return f'{tally.size_bytes} bytes wait, and max_bytes is {options.max_bytes}'
         return ''
 
-    def _count(self) -> None:
+    def _count(self, tally: Tally) -> None:
         started_ns = self.clock.monotonic_ns()
-        self._messages, self._bytes = len(self.pending), sum(item.size for item in self.pending)
+        tally.messages, tally.size_bytes = len(self.pending), sum(item.size for item in self.pending)
         with self.folder.scan() as entries:
             for entry in entries:
                 if not entry.name.endswith((READY, CLAIMED)):
                     continue
-                self._messages += 1
+                tally.messages += 1
                 if self.options.max_bytes is not None:
                     try:
-                        self._bytes += entry.stat(follow_symlinks=False).st_size
+                        tally.size_bytes += entry.stat(follow_symlinks=False).st_size
                     except FileNotFoundError:
-                        self._messages -= 1
-        self._counted_at_ns = self.clock.monotonic_ns()
-        self._count_took_ns = self._counted_at_ns - started_ns
+                        tally.messages -= 1
+        tally.counted_at_ns = self.clock.monotonic_ns()
+        tally.took_ns = tally.counted_at_ns - started_ns

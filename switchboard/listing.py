@@ -171,14 +171,22 @@ class Listing:
             (due if filebase <= now else future).add(filebase)
         return due, future
 
+    def oldest(self, number: int) -> list[str]:
+        """:return: the first of the entries that are due by their age alone, without regard to priorities."""
+        return self._pick(number, None)
+
     def sample(self, number: int) -> list[str]:
-        """:return: some of the entries that are due, picked by chance, in order."""
-        now, salt = format_when(self.now_ns()) + '~', random.getrandbits(32)
-        picked = Firsts(number, lambda filebase: f'{crc32(filebase.encode("ascii"), salt):08x}')
+        """:return: some of the entries that are due, picked by chance."""
+        salt = random.getrandbits(32)
+        return self._pick(number, lambda filebase: f'{crc32(filebase.encode("ascii"), salt):08x}')
+
+    def _pick(self, number: int, key: Callable[[str], str] | None) -> list[str]:
+        now = format_when(self.now_ns()) + '~'
+        picked = Firsts(number, key)
         for filebase in self.filebases(READY):
             if filebase <= now:
                 picked.add(filebase)
-        return sorted(picked.sorted()[:number], key=self.order)
+        return picked.sorted()[:number]
 
     def settle(
         self, due: Firsts, future: Firsts, now_ns: int, limit: int | None

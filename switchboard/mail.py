@@ -14,8 +14,12 @@ from __future__ import annotations
 import email
 import email.policy
 from collections.abc import Callable
+from email._policybase import Compat32, compat32
 from email.message import EmailMessage, Message
 from typing import Any, cast
+
+# What RFC 5322 allows in a line, less the colon and the blank.
+MAX_LINE_CHARACTERS = 996
 
 # Methods that change a mail, or hand out parts of it that their receiver can change.
 _CHANGING = (
@@ -29,7 +33,9 @@ _CHANGING_MODERN = (
 
 
 # What the parser sets, and others may set anew.
-_PARSED = frozenset('_headers _unixfrom _payload _charset _default_type preamble epilogue defects policy'.split())
+_PARSED = frozenset(
+    '_headers _unixfrom _payload _charset _default_type preamble epilogue defects policy'.split()
+)
 
 # RFC 5322's longest line, without its end.
 _MAX_LINE_BYTES = 998
@@ -127,6 +133,31 @@ def lazy_mail(raw: bytes, *, modern: bool = False) -> Message:
     return mail
 
 
+class _AsItStands(Compat32):
+    """Writes header fields as they stand.
+
+    The library's own folds each field anew, which takes five times as long as all the rest, and breaks lines elsewhere
+    than the sender did: a signature over the header (DKIM) need not survive that.
+    """
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        """See `email.policy.Policy`.  Fields that no line of a mail can hold, and `Header` objects, are left to the library."""
+        if type(value) is str and value.isascii() and _is_well_folded(name, value):
+            return f'{name}: {value}{self.linesep}'.encode('ascii')
+        return super().fold_binary(name, value)
+
+
+def _is_well_folded(name: str, value: str) -> bool:
+    """Is no line too long, and none the start of another field, which somebody has smuggled in?"""
+    first, *others = value.splitlines() or ['']
+    if len(name) + len(first) > MAX_LINE_CHARACTERS:
+        return False
+    return all(line[:1] in (' ', '\t') and len(line) <= MAX_LINE_CHARACTERS for line in others)
+
+
+_AS_IT_STANDS = _AsItStands()
+
+
 def mail_bytes(mail: Message) -> bytes:
     """Flatten a mail as it is, its ``From `` line included if it has one.
 
@@ -136,6 +167,8 @@ def mail_bytes(mail: Message) -> bytes:
     if isinstance(mail, _Lazy) and not mail._touched:
         return mail._raw
     unixfrom = bool(mail.get_unixfrom())
+    if mail.policy is compat32:
+        return mail.as_bytes(unixfrom, policy=_AS_IT_STANDS)
     if isinstance(mail, EmailMessage):
         return mail.as_bytes(
             unixfrom, policy=email.policy.default.clone(refold_source='none', linesep=mail.policy.linesep)

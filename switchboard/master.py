@@ -47,7 +47,7 @@ from switchboard.housekeeping import Housekeeping
 from switchboard.inforce import put_in_force
 from switchboard.masterlock import BOARD, CONTROL, MasterLock, run_directory
 from switchboard.operations import Load, Operations
-from switchboard.runnerclass import extend_path, python_path, work_as_runner
+from switchboard.runnerclass import extend_path, python_path, warm_up, work_as_runner
 from switchboard.signals import SignalPipe
 
 logger = log.logger('master')
@@ -128,6 +128,7 @@ class Master:
                 raise ConfigError(
                     reason, file=str(self.config.path), section='master', key='preload'
                 ) from error
+        warm_up(self.config)
         # What is there now is there for good: the collector never touches it, so the children share its pages.
         gc.collect()
         gc.freeze()

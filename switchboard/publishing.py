@@ -114,8 +114,7 @@ def publish(items: Sequence[Unpublished], workshop: Workshop, disk: Disk, *, syn
     step = 'fdatasync'
     try:
         if sync:
-            for item in items:
-                disk.fdatasync(item.draft.fd)
+            disk.sync_files([item.draft.fd for item in items])
         step = 'rename'
         for item in items:
             draft = item.draft

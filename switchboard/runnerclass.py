@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,9 @@ from switchboard.spool import Spool
 if TYPE_CHECKING:
     from switchboard.board import NullSlot, Slot
     from switchboard.child import Child, StopSignal
+
+# Runners that come with this package are no user's code: the master may load them for all its children.
+SHIPPED = 'runners.'
 
 
 def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
@@ -41,6 +46,20 @@ def make_runner(config: Config, options: RunnerOptions, part: int, count: int, s
     return runner_class(spool, options, slice=part, numslices=count, slot=slot)
 
 
+def warm_up(config: Config) -> None:
+    """Make once in the master what each of its children will make, before they are forked.
+
+    Code and caches that were used here are shared by all of them; what each uses for the first time is in its own memory.
+    """
+    spool = Spool.from_config(config)
+    for options in config.runners.values():
+        Runner(spool, replace(options, settings={}))
+        module_name = options.class_path.partition(':')[0]
+        if module_name.startswith(SHIPPED):
+            with contextlib.suppress(Exception):  # the child meets the same error, and tells of it
+                importlib.import_module(module_name)
+
+
 def find_class(options: RunnerOptions) -> type[Runner]:
     """:return: the class that ``class = package.module:Class`` names.
 
@@ -49,7 +68,8 @@ def find_class(options: RunnerOptions) -> type[Runner]:
     module_name, _, class_name = options.class_path.partition(':')
     section = f'runner.{options.name}'
     # The finders' memory of what lies in a directory was made in the master, perhaps before the module was written.
-    importlib.invalidate_caches()
+    if module_name not in sys.modules:
+        importlib.invalidate_caches()
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:

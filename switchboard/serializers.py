@@ -131,7 +131,10 @@ class Serializers:
         pickle_classes: Sequence[str] = (),
         prefer: str = 'json',
     ) -> None:
-        self._registry: Any = AdapterRegistry()  # the stubs know none of its methods
+        # Made when a message's type is not among those that were registered, but may be derived from one: a registry is
+        # large, and most processes never need it.
+        self._registry: Any = None
+        self._registered: dict[type, Serializer] = {}
         self._by_type: dict[type, Serializer] = {}
         self._by_kind: dict[str, Serializer] = {}
         self.accept = frozenset(accept)
@@ -164,16 +167,26 @@ class Serializers:
     def register(self, message_type: type, serializer: Serializer) -> None:
         """Make `serializer` the one for messages of a type and of those derived from it."""
         self.add(serializer)
-        provided: Any = implementedBy(message_type)  # type: ignore[no-untyped-call]  # the stubs do not know it
-        self._registry.register([provided], ISerializer, '', serializer)
-        self._by_type.clear()
+        self._registered[message_type] = serializer
+        self._registry = None
+        self._by_type = dict(self._registered)
+
+    def _adapt(self, msg: Any) -> Serializer | None:
+        """Find the serializer of the nearest type that `msg` is derived from, or whose interface it provides."""
+        if self._registry is None:
+            self._registry = AdapterRegistry()
+            for message_type, serializer in self._registered.items():
+                provided: Any = implementedBy(message_type)  # type: ignore[no-untyped-call]  # no stubs for it
+                self._registry.register([provided], ISerializer, '', serializer)
+        provided = providedBy(msg)
+        found: Serializer | None = self._registry.lookup((provided,), ISerializer)
+        return found
 
     def for_message(self, msg: Any) -> Serializer:
         """:raises UnserializableError: nothing holds messages of this type."""
         serializer = self._by_type.get(type(msg))
         if serializer is None:
-            provided: Any = providedBy(msg)
-            serializer = self._registry.lookup((provided,), ISerializer)
+            serializer = self._adapt(msg)
             if serializer is None and 'pickle' in self.accept:
                 serializer = self._by_kind['pickle']
             if serializer is None:

@@ -34,6 +34,7 @@ from switchboard.publishing import refuse
 from switchboard.spares import Spares
 from switchboard.stage import Stage
 from switchboard.switchboard import Switchboard
+from switchboard.tally import ROOM, SharedTally
 
 if TYPE_CHECKING:
     from switchboard.config import Config
@@ -185,6 +186,7 @@ class Spool(DeclaringSpool):
         board.is_draining = partial(self.flags.is_set, 'draining', name)
         board.paused_by_operator = partial(self.flags.is_set, 'paused', name)
         board.enqueue_once = self.dedupe(board).enqueue
+        board.share_limits(SharedTally(Folder(self.path(RUN, ROOM), self.disk), name, self.disk))
         if options.dead_letter != BAD:
             board.recovery.dead_letter = DeadLetters(self, board)
         if (options.maildir or options.plain_files) and name != BAD:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -48,12 +49,17 @@ from switchboard.wakeup import Wakeup
 
 log = logging.getLogger('switchboard.queue')
 
-# How long an entry is left alone after another process was faster: it is mostly gone a moment later.
-CONTENDED_S = 0.05
+# How long an entry is left alone that another process has: its producer lets go of it within microseconds, so the first wait
+# is short; another runner keeps it, and has mostly renamed it a moment later.
+CONTENDED_S = (0.001, 0.064)
+MAX_CONTENDED = 1000
 
 # How long an entry is left alone that the disk would not give, and after how many in a row it is the disk, and not they.
 REFUSED_S = 30.0
 MAX_REFUSED = 8
+
+# Oldest entries that are looked for at once when a full queue is to make room.
+OLDEST_KEPT = 100
 
 CAUSES = {CorruptEntryError: 'corrupt', ContentDisallowedError: 'disallowed', EntryExpiredError: 'expired'}
 
@@ -103,11 +109,14 @@ class Switchboard(Outlet):
         self._mirror = Mirror(self._listing)
         self._backlog = Backlog(self._mirror)
         self._key_order = KeyOrder(self._listing) if options.strict_order else None
+        self._contended: dict[str, float] = {}
+        # The next ones to go where the queue is full and the oldest is to make room.
+        self._oldest: deque[str] = deque()
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)
         # Set by a spool, which knows what operators say.
         self.paused_by_operator: Callable[..., bool] = lambda **_keys: False
         if recover:
-            self.recover_backup_files()
+            self.recover()
 
     def __repr__(self) -> str:
         return f'Switchboard({self.name!r}, {self.queue_directory!r}, {self.slice.index}, {self.slice.count})'
@@ -147,7 +156,7 @@ class Switchboard(Outlet):
         refused = 0
         while (filebase := self._backlog.next()) is not None:
             if self._key_order is not None and not self._key_order.is_first(filebase):
-                self._backlog.hold(filebase, CONTENDED_S)
+                self._leave_alone(filebase)
                 continue
             try:
                 msg, msgdata = self.dequeue(filebase)
@@ -156,7 +165,7 @@ class Switchboard(Outlet):
                 self._throttle.took()
                 return Taken(filebase, msg, msgdata)
             except EntryTakenError:
-                self._backlog.hold(filebase, CONTENDED_S)
+                self._leave_alone(filebase)
             except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, ForeignFileError) as error:
                 log.debug('%s: skipped error=%s', filebase, error)
             except QueueError as error:
@@ -167,6 +176,18 @@ class Switchboard(Outlet):
                 if refused == MAX_REFUSED or is_out_of_files(error):
                     raise
         return None
+
+    def _leave_alone(self, filebase: str) -> None:
+        """Do not try an entry again for a moment that doubles each time."""
+        first_s, last_s = CONTENDED_S
+        if len(self._contended) > MAX_CONTENDED:
+            self._contended.clear()  # most are gone: others have taken them
+        wait_s = min(last_s, 2 * self._contended.get(filebase, first_s / 2))
+        if wait_s == last_s:
+            self._contended.pop(filebase, None)
+        else:
+            self._contended[filebase] = wait_s
+        self._backlog.hold(filebase, wait_s)
 
     def _waits(self, filebase: str) -> bool:
         """Give an entry back that holds its key until a time that has not come."""
@@ -221,21 +242,28 @@ class Switchboard(Outlet):
         """Do not :meth:`take` an entry for a while, though it is ready; other processes may."""
         self._backlog.hold(filebase, seconds)
 
-    def make_room(self) -> bool:
+    def make_room(self) -> int | None:
         """See `Inlet`."""
-        for filebase in self._listing.due(1)[0]:
-            try:
-                claim = self._claim(filebase)
-                if self.options.overflow == 'dead-letter':
-                    self._set_aside(claim, 'overflow', 'the queue was full, and this was its oldest message')
-                else:
-                    self.finish(filebase)
-                    log.warning('%s: dropped queue=%s reason=overflow', filebase, self.name)
-            except QueueError as error:
-                log.debug('%s: no room made error=%s', filebase, error)
-                continue
-            return True
-        return False
+        for _ in range(2):
+            # In groups, because each look reads the directory.  Those that have gone meanwhile are passed over.
+            if not self._oldest:
+                self._oldest.extend(self._listing.oldest(OLDEST_KEPT))
+            while self._oldest:
+                filebase = self._oldest.popleft()
+                try:
+                    return self._take_out(filebase)
+                except QueueError as error:
+                    log.debug('%s: no room made error=%s', filebase, error)
+        return None
+
+    def _take_out(self, filebase: str) -> int:
+        claim = self._claim(filebase)
+        if self.options.overflow == 'dead-letter':
+            self._set_aside(claim, 'overflow', 'the queue was full, and this was its oldest message')
+        else:
+            self.finish(filebase)
+            log.warning('%s: dropped queue=%s reason=overflow', filebase, self.name)
+        return claim.size
 
     # All that is there.
 
@@ -256,10 +284,11 @@ class Switchboard(Outlet):
         """See `ISwitchboard`."""
         return sorted(self._listing.filebases(extension), key=self._listing.order)
 
-    def recover_backup_files(self, *, own: bool = True) -> list[str]:
-        """See `ISwitchboard`.
+    def recover_backup_files(self, *, own: bool = True) -> None:
+        """See `ISwitchboard`."""
+        self.recover(own=own)
 
-        :param own: also what this process holds; a runner's periodic recovery leaves that alone.
-        """
+    def recover(self, *, own: bool = True) -> list[str]:
+        """See `ISwitchboard`."""
         self.workshop.recover()
         return [filebase for filebase in self.get_files(CLAIMED) if self.recovery.recover(filebase, own=own)]

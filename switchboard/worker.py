@@ -209,7 +209,7 @@ class Worker:
                 self._keep_for_later(filebase, error)
         try:
             self.spool.recover()
-            self.board.recover_backup_files(own=False)
+            self.board.recover(own=False)
         except (QueueError, OSError) as error:
             log.error('recovery failed runner=%s queue=%s error=%s', self.name, self.board.name, error)
         ended_ns = self.clock.monotonic_ns()

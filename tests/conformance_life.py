@@ -244,14 +244,14 @@ class TestRecovery:
         filebases = [board.enqueue(number) for number in range(3)]
         for filebase in filebases[:2]:
             board.dequeue(filebase)
-        assert board.recover_backup_files() == filebases[:2]
+        assert board.recover() == filebases[:2]
         assert board.files == filebases
         assert drain(board) == [0, 1, 2]
 
     def test_a_periodic_recovery_leaves_what_this_process_holds(self, board: Any) -> None:
         filebase = board.enqueue('x')
         board.dequeue(filebase)
-        assert board.recover_backup_files(own=False) == []
+        assert board.recover(own=False) == []
         assert board.get_files('.bak') == [filebase]
         board.finish(filebase)
 
@@ -261,7 +261,7 @@ class TestRecovery:
         filebase = board.enqueue('x')
         for time in range(1, limit + 1):
             board.dequeue(filebase)
-            assert board.recover_backup_files() == ([filebase] if time < limit else [])
+            assert board.recover() == ([filebase] if time < limit else [])
         assert board.get_files() == board.get_files('.bak') == []
         assert backend.preserved().get_files('.psv') == [filebase]
 

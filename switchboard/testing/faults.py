@@ -42,11 +42,12 @@ CALLS = (
         'fchmod',
         'fdatasync',
         'fsync',
+        'syncfs',
     ),
     *('rename', 'unlink', 'mkdir', 'rmdir', 'scandir', 'utime', 'statvfs', 'renameat2'),
 )
 ON_DESCRIPTORS = frozenset(
-    ('close', 'flock', 'fstat', 'pread', 'pwrite', 'ftruncate', 'fchmod', 'fdatasync', 'fsync')
+    ('close', 'flock', 'fstat', 'pread', 'pwrite', 'ftruncate', 'fchmod', 'fdatasync', 'fsync', 'syncfs')
 )
 # What fails on a disk that is full, or that was remounted read-only: the rest goes on.
 CHANGING = frozenset(
@@ -62,6 +63,7 @@ CHANGING = frozenset(
         'renameat2',
         'fdatasync',
         'fsync',
+        'syncfs',
     )
 )
 
@@ -210,7 +212,7 @@ class FaultyDisk(Disk):
         return result
 
     # `Disk` asks for this one as a function that gives an error number; None would mean that there is none.
-    def renameat2(self) -> Callable[..., int] | None:  # type: ignore[override]
+    def renameat2(self) -> Callable[..., int] | None:
         """See `Disk`."""
         below = self.disk.renameat2()
         if below is None:

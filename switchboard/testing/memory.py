@@ -92,7 +92,7 @@ class MemorySwitchboard:
         # Set by a spool, for a queue whose dead letters go elsewhere than to the bad queue.
         self.dead_letter: Callable[[Stored, str, str], bool] | None = None
         if recover:
-            self.recover_backup_files()
+            self.recover()
 
     def __repr__(self) -> str:
         return f'MemorySwitchboard({self.name!r}, {self.slice.index}, {self.slice.count})'
@@ -311,7 +311,11 @@ class MemorySwitchboard:
             self.store.add(stored)
         return stored.filebase
 
-    def recover_backup_files(self, *, own: bool = True) -> list[str]:
+    def recover_backup_files(self, *, own: bool = True) -> None:
+        """See `ISwitchboard`."""
+        self.recover(own=own)
+
+    def recover(self, *, own: bool = True) -> list[str]:
         """See `ISwitchboard`."""
         claimed = self.get_files(CLAIMED) if own else []
         return [filebase for filebase in claimed if self._recover(self.held(filebase))]

@@ -173,7 +173,7 @@ class PowerLossDisk(Disk):
         self._opened[fd] = -1 if node is None else node
         return fd
 
-    def close(self, fd: int) -> None:  # type: ignore[override]
+    def close(self, fd: int) -> None:
         """See `Disk`."""
         os.close(fd)
         self._opened.pop(fd, None)
@@ -184,7 +184,7 @@ class PowerLossDisk(Disk):
         self._record('write', self._opened[fd], offset, bytes(content[:written]))
         return written
 
-    def ftruncate(self, fd: int, size: int) -> None:  # type: ignore[override]
+    def ftruncate(self, fd: int, size: int) -> None:
         """See `Disk`."""
         os.ftruncate(fd, size)
         self._record('write', self._opened[fd], size, None)
@@ -198,6 +198,11 @@ class PowerLossDisk(Disk):
         node = self._opened[fd]
         self._record('sync_file' if isinstance(node, int) else 'sync_directory', node)
 
+    def syncfs(self, fd: int) -> bool:
+        """See `Disk`."""
+        self.settle()
+        return True
+
     def rename(  # type: ignore[override]
         self, source: str, target: str, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None
     ) -> None:
@@ -208,7 +213,7 @@ class PowerLossDisk(Disk):
         assert node is not None
         self._change(node, (here, None), (there, node))
 
-    def renameat2(self) -> Callable[[int, bytes, int, bytes], int] | None:  # type: ignore[override]
+    def renameat2(self) -> Callable[[int, bytes, int, bytes], int] | None:
         """See `Disk`."""
         below = Disk.renameat2()
         if below is None:

@@ -38,7 +38,8 @@ class Server:
             pass  # the client, or the answer `drop`, has ended it
 
     def _converse(self, client: socket.socket, stack: contextlib.ExitStack) -> None:
-        sender, recipients = '', []
+        sender: str = ''
+        recipients: list[str] = []
         file = stack.enter_context(client.makefile('rb'))
         self._say(client, self._answer('GREETING', '220 ready'))
         while line := file.readline():

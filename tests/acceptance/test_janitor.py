@@ -6,10 +6,12 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from switchboard import Spool
-from switchboard.janitor import tidy
+from switchboard.housekeeping import REST_SHARE, Housekeeping
+from switchboard.janitor import LOOKED_AT, tidy
 from switchboard.testing.clock import FakeClock
 from tests.acceptance.installation import Installation, wait_until
 
@@ -21,6 +23,8 @@ durability = lazy
 [queue.in]
 ttl = 10s
 [queue.out]
+[queue.bad]
+ttl = 1d
 """
 
 
@@ -79,6 +83,79 @@ def test_damaged_entries_do_not_stop_a_round(spool, clock, tmp_path):
     spool['in'].enqueue('old')
     clock.advance(11)
     assert tidy(spool).expired == 1
+
+
+def test_all_that_has_expired_goes_in_one_round_however_much_it_is(spool, clock):
+    with spool['in'].batch():
+        for number in range(2 * LOOKED_AT + 1):
+            spool['in'].enqueue(number)
+    clock.advance(11)
+    assert tidy(spool).expired == 2 * LOOKED_AT + 1
+
+
+def test_entries_with_a_time_of_their_own_are_found_behind_many_that_have_none(spool, clock):
+    with spool['out'].batch():
+        for number in range(LOOKED_AT + 10):
+            spool['out'].enqueue(number)
+    spool['out'].enqueue('short', ttl=1)
+    clock.advance(5)
+    assert tidy(spool).expired == 1
+
+
+def test_what_failed_is_kept_until_the_bad_queues_own_time_is_over(spool, clock):
+    first = spool['out'].enqueue('old and preserved late')
+    clock.advance(2 * 86400)
+    spool['out'].finish(first, preserve=True)
+    clock.advance(86000)
+    second = spool['out'].enqueue('younger')
+    spool['out'].finish(second, preserve=True)
+    assert tidy(spool).removed == 0
+    clock.advance(500)
+    assert tidy(spool).removed == 1
+    assert spool['bad'].get_files('.psv') == [second]
+
+
+def test_without_a_time_of_its_own_the_bad_queue_keeps_everything(tmp_path, clock):
+    spool = Spool(tmp_path, clock=clock)
+    filebase = spool['in'].enqueue('failed')
+    spool['in'].finish(filebase, preserve=True)
+    clock.advance(10 * 365 * 86400)
+    assert tidy(spool).removed == 0
+    assert spool['bad'].get_files('.psv') == [filebase]
+
+
+def test_the_longer_a_round_takes_the_rarer_it_is():
+    def live(_config, _master, writing):
+        os.write(writing, b'2.0')
+        os._exit(0)
+
+    broom = Housekeeping(lambda: None, 60.0, 0.0, live)
+    broom.tick(60.0)
+    os.wait()
+    broom.tick(120.0)
+    assert broom.due_s() == 60.0 + 2.0 * (1 + REST_SHARE)
+    broom.tick(broom.due_s())
+    os.wait()
+    assert broom.due_s() == 60.0 + 2.0 * (1 + REST_SHARE) + 60.0
+
+
+def test_a_janitor_that_is_still_at_work_or_has_died_stops_nothing():
+    def live(_config, _master, _writing):
+        signal.pause()
+        os._exit(0)
+
+    broom = Housekeeping(lambda: None, 60.0, 0.0, live)
+    broom.tick(60.0)
+    first = broom._at_work
+    broom.tick(120.0)
+    assert broom._at_work == first
+    [child] = [each.pid for each in psutil.Process().children()]
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    broom.tick(180.0)
+    [child] = [each.pid for each in psutil.Process().children()]
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 
 
 def test_the_master_sends_the_janitor(site: Installation):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
-import ssl
-import subprocess
 import threading
 from email.message import EmailMessage
 from pathlib import Path
@@ -13,45 +10,10 @@ from typing import Any
 
 import pytest
 
-from runners.smtp import Smtp
 from switchboard.entry import PRESERVED
-from switchboard.errors import ConfigError
-from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
-from switchboard.spool import Spool
 from switchboard.testing import FakeClock, run_until_empty
+from tests.acceptance.outlet import ANN, BOB, CID, RAW, Outlet, free_port
 from tests.acceptance.smtp_server import Server, serving
-
-RAW = b'Subject: hello\n\n.world\n'
-ANN, BOB, CID = 'ann@example.com', 'bob@example.org', 'cid@example.org'
-
-
-class Outlet:
-    """A queue, its runner, and the server that it delivers to."""
-
-    def __init__(self, home: Path, server: Server, clock: FakeClock | None = None, **settings: str) -> None:
-        keys: dict[str, Any] = {'clock': clock} if clock else {}
-        self.spool = Spool(home / 'spool', 'lazy', **keys)
-        self.spool._defaults = QueueOptions(durability='lazy', retry=RetryPolicy(10, 10, 1, 0), give_up_s=100)
-        settings = {'host': '127.0.0.1', 'port': str(server.port), 'hostname': 'client.example', **settings}
-        options = RunnerOptions('out', 'runners.smtp:Smtp', 'out', settings=settings)
-        self.runner = Smtp(self.spool, options, **keys)
-        self.board = self.spool['out']
-
-    def put(self, *recipients: str, msg: Any = RAW, sender: str = ANN, **metadata: Any) -> str:
-        return self.board.enqueue(msg, sender=sender, recipients=list(recipients), **metadata)
-
-    def work(self) -> None:
-        """One pass."""
-        self.runner.run(until_empty=True)
-
-    def bad(self) -> list[tuple[list[str], str]]:
-        """:return: the recipients and the reason of each mail in the bad queue."""
-        found = []
-        for filebase in self.spool['bad'].get_files(PRESERVED):
-            entry = self.spool['bad'].peek(filebase)
-            _, metadata = entry.load(self.board.serializers)
-            found.append((metadata['recipients'], entry.records[-1]['reason']))
-        return found
 
 
 def test_a_mail_is_delivered_with_its_envelope(tmp_path: Path) -> None:
@@ -178,12 +140,6 @@ def test_an_answer_to_the_whole_mail_is_one_to_each_recipient(
         assert outlet.board.history(waiting)[-1]['event'] == 'deferred'
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize(
     'answers',
     [
@@ -300,65 +256,6 @@ def test_what_is_no_mail_goes_to_bad(tmp_path: Path) -> None:
     outlet.put(BOB, msg={'no': 'mail'})
     outlet.work()
     assert outlet.bad()[0][1].endswith('a message of type dict is no mail')
-
-
-@pytest.fixture(scope='module')
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp('tls') / 'both.pem'
-    subprocess.run(
-        [
-            'openssl',
-            'req',
-            '-x509',
-            '-newkey',
-            'rsa:2048',
-            '-nodes',
-            '-days',
-            '2',
-            '-subj',
-            '/CN=localhost',
-            '-addext',
-            'subjectAltName=DNS:localhost',
-            '-keyout',
-            str(path),
-            '-out',
-            f'{path}.crt',
-        ],
-        check=True,
-        capture_output=True,
-        timeout=30,
-    )
-    path.write_bytes(path.read_bytes() + Path(f'{path}.crt').read_bytes())
-    return path
-
-
-def test_tls_and_a_password_are_used(tmp_path: Path, certificate: Path) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    (tmp_path / 'password').write_text('secret\n')
-    server = Server(extensions=('STARTTLS', 'AUTH PLAIN'), answers={'AUTH': '235 welcome'}, tls=context)
-    keys = {'host': 'localhost', 'tls': 'starttls', 'user': 'me', 'password_file': str(tmp_path / 'password')}
-    with serving(server):
-        outlet = Outlet(tmp_path, server, **keys, tls_ca=str(certificate))
-        outlet.put(BOB)
-        outlet.work()
-        assert len(server.mails) == 1
-        assert 'AUTH PLAIN AG1lAHNlY3JldA==' in server.commands
-        distrustful = Outlet(tmp_path, server, **keys)  # whose authorities do not know the certificate
-        distrustful.put(BOB)
-        distrustful.work()
-        server.answers = {'AUTH': '535 5.7.8 wrong password'}
-        unwelcome = Outlet(tmp_path, server, **keys, tls_ca=str(certificate))
-        unwelcome.work()
-    assert len(server.mails) == 1
-    assert len(unwelcome.board.get_files()) == 1
-    assert unwelcome.bad() == []
-
-
-def test_a_password_that_cannot_be_read_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
-    outlet = Outlet(tmp_path, Server(port=9), user='me', password_file=str(tmp_path / 'none'))
-    with pytest.raises(ConfigError, match='password_file: cannot be read'):
-        outlet.work()
 
 
 def test_a_parsed_mail_is_sent_as_it_came(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def _take(directory: str) -> object:
 def _recover(directory: str) -> object:
     from switchboard import Spool
 
-    return Spool(directory, durability='lazy')[QUEUE].recover_backup_files()
+    return Spool(directory, durability='lazy')[QUEUE].recover()
 
 
 def _list(directory: str) -> object:

@@ -92,6 +92,9 @@ class TestTaking:
         assert os.listdir(tmp_path / 'in') == []
 
     def test_a_hundred_claims_have_a_hundred_descriptors_and_give_them_back(self, board: Switchboard) -> None:
+        board.enqueue('warms up')
+        while (one := board.take()) is not None:
+            board.finish(one.filebase)
         before = len(os.listdir('/proc/self/fd'))
         board.enqueue_many(range(100))
         taken = [board.take() for _ in range(100)]
@@ -126,7 +129,7 @@ class TestOtherProcesses:
             ):
                 with pytest.raises(EntryTakenError):
                     call(filebase)
-            assert board.recover_backup_files() == []
+            assert board.recover() == []
             assert board.get_files('.bak') == [filebase]
             done.set()
             child.join()
@@ -145,7 +148,7 @@ class TestOtherProcesses:
         with Child(hold) as child:
             claimed.wait_or_timeout()
             child.kill()
-        assert board.recover_backup_files() == [filebase]
+        assert board.recover() == [filebase]
 
     def test_a_child_does_not_keep_what_it_inherited_when_its_parent_dies(self, board: Switchboard) -> None:
         filebase = board.enqueue('x')
@@ -164,9 +167,9 @@ class TestOtherProcesses:
 
         with Child(live) as child:
             forked.wait_or_timeout()
-            assert board.recover_backup_files() == []
+            assert board.recover() == []
             child.kill()
-            assert board.recover_backup_files() == [filebase]  # though the grandchild lives
+            assert board.recover() == [filebase]  # though the grandchild lives
         end.set()
 
     def test_a_child_cannot_finish_what_its_parent_holds(self, board: Switchboard) -> None:
@@ -176,7 +179,7 @@ class TestOtherProcesses:
         def try_to_finish() -> bool:
             with pytest.raises(EntryTakenError):
                 board.finish(filebase)
-            return board.recover_backup_files() == []
+            return board.recover() == []
 
         assert in_child(try_to_finish)
         board.finish(filebase)
@@ -232,7 +235,7 @@ class TestOtherUsers:
     def test_a_claim_that_may_not_be_read_is_not_recovered_for_ever(self, dropped: Path) -> None:
         dropped.chmod(0o000)
         dropped.rename(dropped.with_suffix('.bak'))
-        recovered = in_child(lambda: Switchboard('in', dropped.parent).recover_backup_files(), NOBODY)
+        recovered = in_child(lambda: Switchboard('in', dropped.parent).recover(), NOBODY)
         assert recovered == []
         assert os.listdir(dropped.parent.parent / 'bad') == [f'{dropped.stem}.psv']
 

@@ -252,7 +252,7 @@ class TestOnDisk:
         in_child(die)
         assert len(os.listdir(disk_spool.path('.stage'))) == 1
         assert disk_spool.recover() == 1
-        assert disk_spool['in'].recover_backup_files() == disk_spool['in'].files
+        assert disk_spool['in'].recover() == disk_spool['in'].files
         assert (contents(disk_spool, 'in'), contents(disk_spool, 'out')) == (['input'], [])
 
     def test_what_dies_after_it_is_rolled_forward(self, disk_spool: Spool) -> None:

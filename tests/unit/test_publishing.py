@@ -82,14 +82,15 @@ class TestWriting:
         ('error', 'raised'),
         [(errno.ENOSPC, QueueFullError), (errno.EDQUOT, QueueFullError), (errno.EIO, DurabilityError)],
     )
-    def test_a_failed_write_leaves_a_spare_and_says_what_failed(
+    def test_a_failed_write_leaves_no_entry_and_says_what_failed(
         self, tmp_path: Path, error: int, raised: type[QueueError]
     ) -> None:
         scene = Scene(tmp_path, FaultyDisk(1, error, calls=('pwrite',)))
         with pytest.raises(raised, match='write') as caught:
             scene.prepare('x')
         assert caught.value.queue == 'in'
-        assert (scene.entries(), scene.spares()) == ([], 1)
+        assert scene.entries() == []
+        assert scene.prepare('y').filebase == 'y'  # and the next one is not hindered
 
 
 class TestOrder:

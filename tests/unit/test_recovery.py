@@ -53,7 +53,7 @@ class TestTheDead:
         filebases = board.enqueue_many(range(5))
         die_with(board, *filebases[1:4])
         assert board.files == [filebases[0], filebases[4]]
-        assert board.recover_backup_files() == filebases[1:4]
+        assert board.recover() == filebases[1:4]
         assert board.files == filebases
 
     def test_a_new_object_can_do_it_when_it_is_made(self, board: Switchboard, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ class TestTheDead:
         filebases = board.enqueue_many(range(20))
         die_with(board, *filebases)
         slices = [Switchboard('in', tmp_path / 'in', index, 3, options=LAZY) for index in range(3)]
-        recovered = [part.recover_backup_files() for part in slices]
+        recovered = [part.recover() for part in slices]
         assert all(recovered)
         assert sorted(filebase for part in recovered for filebase in part) == filebases
 
@@ -76,7 +76,7 @@ class TestTheDead:
         filebase = board.enqueue('it kills')
         for death in range(1, 4):
             die_with(board, filebase)
-            assert board.recover_backup_files() == ([filebase] if death < 3 else [])
+            assert board.recover() == ([filebase] if death < 3 else [])
         assert bad.get_files('.psv') == [filebase]
         history = bad.history(filebase)
         assert [record.get('count') for record in history] == [1, 2, 3, None]
@@ -115,7 +115,7 @@ class TestTheLiving:
         with Child(hold) as child:
             claimed.wait_or_timeout()
             for _ in range(10):
-                assert board.recover_backup_files() == []
+                assert board.recover() == []
                 assert Switchboard(board.name, board.queue_directory, recover=True).files == []
             assert events(board, filebase) == []
             done.set()
@@ -129,7 +129,7 @@ class TestWhatCannotBeRecovered:
         die_with(board, filebase)
         path = tmp_path / 'in' / f'{filebase}.bak'
         path.write_bytes(path.read_bytes()[:50])
-        assert board.recover_backup_files() == [filebase]
+        assert board.recover() == [filebase]
         assert board.take() is None
         assert os.listdir(tmp_path / 'bad') == [f'{filebase}.psv']
 
@@ -138,7 +138,7 @@ class TestWhatCannotBeRecovered:
         die_with(board, filebase)
         (tmp_path / 'in' / 'foo.bak').touch()
         os.mkfifo(tmp_path / 'in' / f'{with_when(filebase, 1)}.bak')
-        assert board.recover_backup_files() == [filebase]
+        assert board.recover() == [filebase]
         assert len(os.listdir(tmp_path / 'in')) == 3
 
     @pytest.mark.parametrize('call', ['flock', 'fstat', 'pread', 'renameat2', 'open'])
@@ -148,9 +148,9 @@ class TestWhatCannotBeRecovered:
         filebase = board.enqueue('x')
         die_with(board, filebase)
         disk.arm(1)
-        first = board.recover_backup_files()
+        first = board.recover()
         assert disk.struck == call
-        assert (first or board.recover_backup_files()) == [filebase]
+        assert (first or board.recover()) == [filebase]
         assert board.dequeue(filebase)[0] == 'x'
 
     def test_a_history_that_cannot_be_written_does_not_keep_the_message(self, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ class TestWhatCannotBeRecovered:
         filebase = board.enqueue('x')
         die_with(board, filebase)
         disk.arm(1)
-        assert board.recover_backup_files() == [filebase]
+        assert board.recover() == [filebase]
         assert disk.struck
         assert events(board, filebase) == []
 
@@ -225,7 +225,7 @@ class TestDeadLetters:
         board, seen = self.make(tmp_path, answer)
         filebase = board.enqueue('x')
         die_with(board, filebase)
-        assert board.recover_backup_files() == []
+        assert board.recover() == []
         assert seen == [(True, 'recoveries')]
         assert os.listdir(tmp_path / ('in' if answer else 'bad')) == [
             f'{filebase}{".pck" if answer else ".psv"}'

@@ -249,5 +249,5 @@ class TestWithoutASpool:
     def test_recovery_of_the_queue_does_that_too(self, tmp_path: Path) -> None:
         board = Switchboard('in', tmp_path / 'in')
         (tmp_path / 'in' / 'left.tmp').touch()
-        assert board.recover_backup_files() == []
+        assert board.recover() == []
         assert os.listdir(tmp_path / 'in') == []

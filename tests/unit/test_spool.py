@@ -183,7 +183,7 @@ class TestDeadLetters:
     def test_so_does_what_was_recovered_too_often(self, declared: Any) -> None:
         filebase = declared['picky'].enqueue(b'x')
         declared['picky'].dequeue(filebase)
-        assert declared['picky'].recover_backup_files() == []
+        assert declared['picky'].recover() == []
         assert messages(declared, 'failed') == [b'x']
 
 

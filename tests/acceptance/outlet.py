@@ -1,0 +1,52 @@
+"""A queue, the SMTP runner that works it, and what became of its mails."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from runners.smtp import Smtp
+from switchboard.entry import PRESERVED
+from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
+from switchboard.spool import Spool
+from switchboard.testing import FakeClock
+from tests.acceptance.smtp_server import Server
+
+RAW = b'Subject: hello\n\n.world\n'
+ANN, BOB, CID = 'ann@example.com', 'bob@example.org', 'cid@example.org'
+
+
+class Outlet:
+    """A queue, its runner, and the server that it delivers to."""
+
+    def __init__(self, home: Path, server: Server, clock: FakeClock | None = None, **settings: str) -> None:
+        keys: dict[str, Any] = {'clock': clock} if clock else {}
+        self.spool = Spool(home / 'spool', 'lazy', **keys)
+        self.spool._defaults = QueueOptions(durability='lazy', retry=RetryPolicy(10, 10, 1, 0), give_up_s=100)
+        settings = {'host': '127.0.0.1', 'port': str(server.port), 'hostname': 'client.example', **settings}
+        options = RunnerOptions('out', 'runners.smtp:Smtp', 'out', settings=settings)
+        self.runner = Smtp(self.spool, options, **keys)
+        self.board = self.spool['out']
+
+    def put(self, *recipients: str, msg: Any = RAW, sender: str = ANN, **metadata: Any) -> str:
+        return self.board.enqueue(msg, sender=sender, recipients=list(recipients), **metadata)
+
+    def work(self) -> None:
+        """One pass."""
+        self.runner.run(until_empty=True)
+
+    def bad(self) -> list[tuple[list[str], str]]:
+        """:return: the recipients and the reason of each mail in the bad queue."""
+        found = []
+        for filebase in self.spool['bad'].get_files(PRESERVED):
+            entry = self.spool['bad'].peek(filebase)
+            _, metadata = entry.load(self.board.serializers)
+            found.append((metadata['recipients'], entry.records[-1]['reason']))
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return int(probe.getsockname()[1])

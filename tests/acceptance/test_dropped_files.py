@@ -1,0 +1,86 @@
+"""Files are dropped while the runners that take them in are killed: each becomes one message, and one only."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+
+RUNNER = 'from switchboard.programs import runner; runner()'
+MAILS = 1000
+KILLS = 25
+
+
+def start(config: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, '-c', RUNNER, '-C', str(config), 'move'], stderr=subprocess.DEVNULL
+    )
+
+
+def drop(queue: Path, number: int) -> None:
+    """By a link, by a rename, or written in place: as mail servers and scripts do."""
+    content = b'Subject: %d\n\n' % number + b'x' * random.randrange(3000)
+    if number % 3 == 2:
+        (queue / f'{number}.eml').write_bytes(content)
+        return
+    draft = queue / 'tmp' / f'{number}.host'
+    draft.write_bytes(content)
+    if number % 3 == 1:
+        os.link(draft, queue / 'new' / f'{number}.host')
+        draft.unlink()
+    else:
+        draft.rename(queue / 'new' / f'{number}.host')
+
+
+@pytest.mark.slow
+def test_kill_9_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text(
+        '[switchboard]\nspool = spool\ndurability = lazy\n'
+        '[runner.move]\nclass = runners.route:Route\nqueue = in\nrouting_key = out\nrecovery = 200ms\n'
+        '[queue.in]\nmaildir = yes\nmax_recoveries = 1000\n[queue.out]\nexternal = yes\n'
+    )
+    spool = Spool.from_config(config)
+    queue = tmp_path / 'spool' / 'in'
+    board, found = spool['out'], list[int]()
+    spool['in']  # makes its directories
+
+    numbers = iter(range(MAILS))
+    runners = [start(config) for _ in range(3)]
+    wakeup = board.wakeup()
+    give_up_s = time.monotonic() + 50
+    try:
+        for _ in range(KILLS):
+            for number in islice(numbers, MAILS // KILLS):
+                drop(queue, number)
+            # At whatever instant: a runner starts in some tenths of a second, and is done in some hundredths.
+            wakeup.wait(random.random() * 0.3)
+            victim = random.randrange(len(runners))
+            runners[victim].kill()
+            runners[victim].wait()
+            runners[victim] = start(config)
+        while len(found) < MAILS:
+            assert time.monotonic() < give_up_s, f'{len(found)} of {MAILS} have arrived'
+            while (taken := board.take()) is not None:
+                found.append(int(taken.msg['subject']))
+                board.finish(taken.filebase)
+            wakeup.arm()
+            if len(found) < MAILS and not board.ready():
+                wakeup.wait(1.0)
+            wakeup.disarm()
+    finally:
+        for runner in runners:
+            runner.kill()
+            runner.wait()
+        wakeup.close()
+    assert sorted(found) == list(range(MAILS))
+    assert board.take() is None
+    assert spool['bad'].get_files('.psv') == []

@@ -1,0 +1,147 @@
+"""Limits with producers in real processes, against the bound that ``limits`` promises."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from switchboard import Spool
+from switchboard.config import Config
+from switchboard.errors import QueueFullError
+
+# Each example starts processes.
+few = settings(max_examples=12, deadline=None)
+
+
+def together(works: list[Callable[[], int]]) -> list[int]:
+    """Let processes begin at the same moment.
+
+    :return: what each of them said in the end.
+    """
+    gate, go = os.pipe()
+    said: list[tuple[int, int]] = []
+    for work in works:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.close(go)
+                os.read(gate, 1)  # ends when the parent closes its end
+                os.write(writing, b'%d' % work())
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(writing)
+        said.append((child, reading))
+    os.close(gate)
+    os.close(go)
+    answers = []
+    for child, reading in said:
+        answers.append(int(os.read(reading, 100) or b'-1'))
+        os.close(reading)
+        assert os.waitpid(child, 0)[1] == 0
+    return answers
+
+
+def spool_in(home: Path, **options: Any) -> Config:
+    """Make a spool whose queue ``in`` has these options."""
+    lines = [f'{key} = {value}' for key, value in options.items()]
+    text = '[switchboard]\nspool = spool\ndurability = lazy\n[queue.in]\n' + '\n'.join(lines) + '\n'
+    (home / 'switchboard.cfg').write_text(text)
+    config = Config.load(home / 'switchboard.cfg')
+    Spool.from_config(config)['in'].get_files()
+    return config
+
+
+def put(config: Config, messages: int, batch: int, size: int = 1) -> Callable[[], int]:
+    """Enqueue until the queue is full."""
+
+    def work() -> int:
+        board = Spool.from_config(config)['in']
+        accepted = 0
+        for start in range(0, messages, batch):
+            number = min(batch, messages - start)
+            try:
+                if batch == 1:
+                    board.enqueue(b'x' * size)
+                else:
+                    board.enqueue_many([b'x' * size] * number)
+            except QueueFullError:
+                continue
+            accepted += number
+        return accepted
+
+    return work
+
+
+@few
+@given(
+    limit=st.integers(1, 60), producers=st.integers(2, 4), each=st.integers(1, 60), batch=st.sampled_from([1, 1, 5])
+)
+def test_producers_together_exceed_a_number_of_messages_by_what_they_had_in_hand_at_most(
+    limit: int, producers: int, each: int, batch: int
+) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        config = spool_in(Path(home), max_messages=limit)
+        accepted = together([put(config, each, batch) for _ in range(producers)])
+        stored = len(Spool.from_config(config)['in'].files)
+    assert stored == sum(accepted)
+    assert stored <= limit + (producers - 1) * batch
+    if batch == 1:
+        assert stored >= min(limit, producers * each)
+
+
+@few
+@given(limit=st.integers(1000, 20_000), producers=st.integers(2, 4), size=st.integers(1, 900))
+def test_producers_together_exceed_a_number_of_bytes_by_what_they_had_in_hand_at_most(
+    limit: int, producers: int, size: int
+) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        config = spool_in(Path(home), max_bytes=limit)
+        accepted = together([put(config, 40, 1, size) for _ in range(producers)])
+        paths = list(Path(home, 'spool', 'in').glob('*.pck'))
+        stored = sum(path.stat().st_size for path in paths)
+    assert len(paths) == sum(accepted)
+    assert stored <= limit + (producers - 1) * max(path.stat().st_size if path.exists() else size + 300 for path in paths)
+
+
+@few
+@given(limit=st.integers(1, 40), producers=st.integers(2, 4), each=st.integers(1, 40))
+def test_producers_that_push_the_oldest_out_never_fail_and_leave_a_full_queue(
+    limit: int, producers: int, each: int
+) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        config = spool_in(Path(home), max_messages=limit, overflow='drop-oldest')
+        accepted = together([put(config, each, 1) for _ in range(producers)])
+        board = Spool.from_config(config)['in']
+        left, claimed = len(board.files), len(board.get_files('.bak'))
+    assert sum(accepted) == producers * each
+    assert claimed == 0
+    assert min(limit, producers * each) - producers < left <= limit + producers - 1
+
+
+@few
+@given(producers=st.integers(2, 4), keys=st.integers(1, 12), each=st.integers(1, 30))
+def test_producers_together_store_each_key_once(producers: int, keys: int, each: int) -> None:
+    def put_with_keys(config: Config, first: int) -> Callable[[], int]:
+        def work() -> int:
+            board = Spool.from_config(config)['in']
+            for number in range(first, first + each):
+                board.enqueue(number % keys, dedupe_key=number % keys)
+            return 0
+
+        return work
+
+    with tempfile.TemporaryDirectory() as home:
+        config = spool_in(Path(home))
+        together([put_with_keys(config, first) for first in range(producers)])
+        board = Spool.from_config(config)['in']
+        bodies = sorted(int(board.peek(filebase).body) for filebase in board.files)
+    assert bodies == sorted({number % keys for first in range(producers) for number in range(first, first + each)})
