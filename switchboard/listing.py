@@ -35,7 +35,7 @@ from switchboard.firsts import Firsts
 log = logging.getLogger('switchboard.queue')
 
 # Names kept from one listing.
-CHUNK = 20_000
+CHUNK = 100_000
 # Future entries whose modification time is looked at in one listing: those that come first.
 LOOKED_AT = 1000
 # A clock that differs by less is nobody's business: the entry waits that long.
@@ -46,6 +46,10 @@ PRIORITY_STEP_NS = 60 * NS
 
 # An entry's time is taken when it is named, and it is seen when it is written and synced: mostly a moment later.
 SETTLED_NS = NS
+
+# So few names are read with one system call, during which the kernel lets nobody change the directory: what is seen then is
+# all that was there.  (The smallest buffer of a C library holds some twenty names of entries.)
+NAMES_IN_ONE_CALL = 20
 
 # Many entries that are named in one instant have names a nanosecond apart, and so a little ahead of the clock.
 SAME_INSTANT_NS = NS // 1000
@@ -104,6 +108,8 @@ class Listing:
         # Future entries whose delay was asked for, and those that only a turned clock put into the future.
         self._delayed: set[str] = set()
         self._displaced: set[str] = set()
+        # How many names the last reading of the directory met.
+        self._seen = 0
 
     def filebases(self, suffix: str) -> Iterator[str]:
         """Walk over the entries of this slice that have a suffix, in no order.
@@ -121,9 +127,11 @@ class Listing:
         cut = -len(suffix)
         holds = self.slice.holds
         self.dropped.clear()
+        self._seen = 0
         with self.folder.scan() as entries:
             for entry in entries:
                 name = entry.name
+                self._seen += 1
                 if not name.endswith(suffix):
                     if not is_ours(name):
                         self._notice(name)
@@ -210,7 +218,7 @@ class Listing:
         """
         young = format_when(now_ns - SETTLED_NS)
         newest = max(due, default='')
-        if newest < young:
+        if newest < young or self._seen <= NAMES_IN_ONE_CALL:
             return due
         settled = [filebase for filebase in due if filebase < young]
         if settled and not all_of_them and not self._is_urgent(due, young, settled):

@@ -134,7 +134,7 @@ def stack() -> Iterator[ExitStack]:
 def test_three_workers_on_one_slice_and_a_fourth_process_that_recovers_all_the_time(
     tmp_path: Path, stack: ExitStack, batch_size: int
 ) -> None:
-    count = 6000
+    count = 4000
     scene = Scene(tmp_path, stack, batch_size=batch_size)
     scene.fill(count)
     recoverer = scene.start_recoverer()
@@ -147,6 +147,7 @@ def test_three_workers_on_one_slice_and_a_fourth_process_that_recovers_all_the_t
     assert len(handled) == WORKERS  # or it was no test of sharing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('batch_size', [1, 16])
 def test_workers_that_are_killed_at_any_moment(tmp_path: Path, stack: ExitStack, batch_size: int) -> None:
     count, kills = 3000, 30
