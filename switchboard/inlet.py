@@ -23,6 +23,9 @@ from switchboard.serializers import Serializers
 from switchboard.spares import Workshop
 from switchboard.tally import Tally
 
+# How often a full queue whose oldest is to make room is looked at, when nothing can be taken out of it.
+ROOM_TRIES = 3
+
 
 class Inlet:
     """What producers use of a queue.  See `ISwitchboard`."""
@@ -136,19 +139,22 @@ class Inlet:
 
     def _ask_for_room(self, size: int) -> None:
         limits = self._limits
-        room = not limits.any
+        room, tries = not limits.any, 0
         while not room:
             try:
                 limits.check(1, size)
                 room = True
             except QueueFullError:
-                if (
-                    self.options.overflow == 'reject'
-                    or not limits.counted
-                    or (freed := self.make_room()) is None
-                ):
+                if self.options.overflow == 'reject' or not limits.counted:
                     raise
-                limits.left(1, freed)
+                if (freed := self.make_room()) is not None:
+                    limits.left(1, freed)
+                    continue
+                # Full of what others work on, or are about to put in: what they have by now is counted again.
+                tries += 1
+                if tries == ROOM_TRIES:
+                    raise
+                limits.left(0)
 
     def publish(self, item: Unpublished) -> None:
         """Make a prepared message an entry: now, or at the end of the batch.

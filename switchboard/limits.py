@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
 
 COUNT_EVERY_NS = NS
-# A full queue is counted again for each message that it would refuse, unless counting costs too much.
+# A full queue is counted again for each message that it would refuse, unless counting takes long: then not all the time.
+CHEAP_COUNT_NS = 2 * NS // 1000
 COUNT_SHARE = 20
 
 
@@ -133,11 +134,12 @@ class Limits:
 
     def _let_in(self, tally: Tally, messages: int, size: int) -> None:
         age_ns = self.clock.monotonic_ns() - tally.counted_at_ns
-        if tally.counted_at_ns < 0 or not 0 <= age_ns <= COUNT_EVERY_NS:
+        is_old = tally.counted_at_ns < 0 or not 0 <= age_ns <= COUNT_EVERY_NS
+        if is_old:
             self._count(tally)
-            age_ns = 0
         reason = self._exceeded(tally, messages, size)
-        if reason and age_ns > tally.took_ns * COUNT_SHARE:
+        is_cheap = tally.took_ns < CHEAP_COUNT_NS or age_ns > tally.took_ns * COUNT_SHARE
+        if reason and is_cheap and not is_old:
             self._count(tally)
             reason = self._exceeded(tally, messages, size)
         if reason:

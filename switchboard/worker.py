@@ -65,6 +65,7 @@ class Worker:
         # How often there was trouble with the disk, and how long to wait for it to pass.
         self._troubles = 0
         self._troubled_s = 0.0
+        self._is_troubled = False
         self._alone: list[str] = []
         self._stuck: list[str] = []
         self._next_recovery_ns = 0
@@ -79,6 +80,7 @@ class Worker:
         An entry that was recovered is taken alone: should it be what kills, the others must not be counted with it.
         """
         board, batch = self.board, list[Taken]()
+        self._is_troubled = False
         if board is None:
             return batch
         try:
@@ -104,6 +106,9 @@ class Worker:
 
     def _wait_longer(self) -> None:
         self._troubles += 1
+        if self._is_troubled:
+            return  # all entries of a batch meet the same trouble
+        self._is_troubled = True
         first_s, last_s = TROUBLE_WAIT_S
         self._troubled_s = min(last_s, max(first_s, self._troubled_s * 2))
 

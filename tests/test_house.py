@@ -183,3 +183,11 @@ def test_a_touch_of_the_file_system_is_noticed(source: str) -> None:
 )
 def test_what_does_not_touch_the_file_system_is_let_be(source: str) -> None:
     assert list(touches_of_the_disk(ast.parse(source))) == []
+
+
+def test_the_map_of_the_house_names_every_module_and_nothing_else() -> None:
+    page = (ROOT / 'docs' / 'explanation' / 'architecture.md').read_text()
+    named = {line.split('`')[1] for line in page.splitlines() if line.startswith('| `')}
+    modules = {path.stem for path in (ROOT / 'switchboard').glob('*.py')} - {'__init__'}
+    rooms = {name for name in named if not name.endswith('/')}
+    assert rooms == modules

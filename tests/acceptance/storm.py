@@ -85,10 +85,12 @@ class Stage(Runner):
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> object:
         target = STAGES[self.options.queue]
+        assert self.board is not None
+        deaths = sum(record['event'] == 'recovered' for record in self.board.history(self.filebase))
         if random.random() < 0.1:
             self.forward(target)
         else:
-            self.emit(target, msg, msgdata)
+            self.emit(target, msg, msgdata, deaths=deaths + msgdata.get('deaths', 0))
         return False
 
     def snooze(self, filecnt: int) -> None:
@@ -259,6 +261,7 @@ class Storm:
                 entry = read_entry(path.stem, path.read_bytes())
                 found[entry.body.decode().split()[0] if entry.damage is None else path.name] += 1
                 result.recovered += sum(record['event'] == 'recovered' for record in entry.records)
+                result.recovered += json.loads(entry.metadata).get('deaths', 0)
                 if queue == 'bad':
                     result.in_bad += 1
                     reason = str(entry.records[-1].get('reason', 'none')) if entry.records else 'none'

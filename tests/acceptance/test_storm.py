@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.storm import FULL_AFTER, storm
 
-MESSAGES = 4000
+MESSAGES = 10_000
 KILLS = 60
 
 

@@ -115,7 +115,7 @@ def test_producers_together_exceed_a_number_of_bytes_by_what_they_had_in_hand_at
 
 
 @few
-@given(limit=st.integers(1, 40), producers=st.integers(2, 4), each=st.integers(1, 40))
+@given(limit=st.integers(10, 40), producers=st.integers(2, 4), each=st.integers(1, 40))
 def test_producers_that_push_the_oldest_out_never_fail_and_leave_a_full_queue(
     limit: int, producers: int, each: int
 ) -> None:
