@@ -51,6 +51,7 @@ class Claim:
         """Read the whole file, once."""
         if self.entry is None:
             self.entry = read_file(self.filebase, self.fd, self.size, self.folder.disk)
+            self.entry.queue = self.folder.place
         return self.entry
 
     def append(self, record: Record, *, sync: bool) -> None:

@@ -245,6 +245,7 @@ class Folder:
 
     def __init__(self, path: str | os.PathLike[str], disk: Disk) -> None:
         self.path = os.fspath(path)
+        self.place = os.path.basename(self.path)  # what histories call it: a queue's name
         self.disk = disk
         self._fd = -1
         self._key = (0, 0)

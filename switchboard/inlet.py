@@ -42,6 +42,7 @@ class Inlet:
     ) -> None:
         self.name = check_queue_name(name)
         self.folder = folder
+        folder.place = name
         self.options = options
         self.disk = disk
         self.clock = clock

@@ -82,6 +82,22 @@ def find_records(content: bytes, digest: str) -> tuple[list[Record], int]:
     return records, end
 
 
+def in_effect(records: Sequence[Record], queue: str) -> list[Record]:
+    """Leave out the moves that were noted and did not take place, because their process died before the rename.
+
+    :param queue: where the entry is; empty if that is not known.
+    """
+    found: list[Record] = []
+    for record in reversed(records):
+        source, to = record.get('queue'), record.get('to')
+        if isinstance(to, str) and isinstance(source, str):
+            if queue and queue != to:
+                continue
+            queue = source
+        found.append(record)
+    return found[::-1]
+
+
 def count_since_retry(records: Sequence[Record], event: str) -> int:
     """How often did `event` happen since an operator last sent the entry back?"""
     count = 0

@@ -40,10 +40,12 @@ class Entry:
     # Where the next record goes.
     end: int = 0
     damage: CorruptEntryError | None = None
+    # Where its file stands.
+    queue: str = ''
 
     def changed_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
         """Apply what the history says of the metadata: runners change them and give the message back."""
-        for record in self.records:
+        for record in in_effect(self.records, self.queue):
             changed, dropped = record.get('set'), record.get('drop')
             if isinstance(changed, dict):
                 metadata.update(deepcopy(changed))  # what the receiver does to its values is not history

@@ -11,9 +11,19 @@ argument, so nothing is ever patched.
 from __future__ import annotations
 
 from switchboard.testing.clock import FakeClock
+from switchboard.testing.faults import FaultyDisk
 from switchboard.testing.memory import MemorySwitchboard
+from switchboard.testing.power import PowerLossDisk
 from switchboard.testing.running import run_until_empty
 from switchboard.testing.signals import Signal
 from switchboard.testing.spool import MemorySpool
 
-__all__ = ['FakeClock', 'MemorySpool', 'MemorySwitchboard', 'Signal', 'run_until_empty']
+__all__ = [
+    'FakeClock',
+    'FaultyDisk',
+    'MemorySpool',
+    'MemorySwitchboard',
+    'PowerLossDisk',
+    'Signal',
+    'run_until_empty',
+]

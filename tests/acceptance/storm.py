@@ -150,6 +150,7 @@ class Storm:
         if child == 0:
             code = 1
             try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 random.seed()
                 work()
                 code = 0
@@ -217,8 +218,10 @@ class Storm:
         while self.result.kills < kills or self.accepted() < messages:
             time.sleep(self.random.expovariate(1 / KILL_EVERY_S))
             self.kill()
-            if self.random.random() < 0.1:
+            if self.random.random() < 0.2:
                 self.change_slices()
+            if self.result.kills % 50 == 0:
+                print(f'{self.result.kills} killed, {self.accepted()} accepted', file=sys.stderr, flush=True)
             if full_after and self.result.kills > full_after[0]:
                 full_after.pop(0)
                 self.fill_the_disk()
@@ -275,7 +278,7 @@ class Storm:
         return result
 
 
-def storm(messages: int, kills: int, *, size: str = '64m', seed: int | None = None) -> Result:
+def storm(messages: int, kills: int, *, size: str = '2g', seed: int | None = None) -> Result:
     """Let a storm rage and say what is left."""
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='storm-') as home, contextlib.ExitStack() as stack:
@@ -308,6 +311,7 @@ def main() -> int:
     parser.add_argument('--size', default='2g', help='of the file system')
     parser.add_argument('--seed', type=int)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit('stopped'))
     result = storm(arguments.messages, arguments.kills, size=arguments.size, seed=arguments.seed)
     print(json.dumps(asdict(result), indent=4))
     return 0 if result.is_clean else 1

@@ -15,7 +15,7 @@ KILLS = 60
 @pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_in_a_storm_every_accepted_message_arrives_once_or_is_in_bad_with_a_reason() -> None:
-    result = storm(MESSAGES, KILLS)
+    result = storm(MESSAGES, KILLS, size='96m')
     print(result)
     assert result.is_clean, result
     assert result.accepted >= MESSAGES

@@ -214,7 +214,7 @@ class TestMakingRoom:
 
     def test_the_directory_is_not_read_for_each_message(self, tmp_path: Path, clock: FakeClock) -> None:
         disk = CountingDisk()
-        board = make(tmp_path, clock, disk, max_messages=300, overflow='drop-oldest')
+        board = make(tmp_path, clock, disk, max_messages=300, overflow='drop-oldest', durability='lazy')
         for number in range(300):
             board.enqueue(number)
         clock.advance(0.5)
