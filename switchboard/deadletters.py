@@ -102,11 +102,11 @@ class DeadLetters:
         if len(targets) == 1:
             move(claim, board, targets[0], event='dead-lettered', now=True, **fields)
         else:
-            record: Record = {'event': 'dead-lettered', 'queue': board.name, 'drop': [EXPIRES], **fields}
-            claim.append({**record, 'time': timestamp(board.clock)}, sync=board.recovery.sync)
+            record: Record = {'event': 'dead-lettered', 'time': timestamp(board.clock), 'queue': board.name}
             transaction = Transaction(self._spool.stage, board, filebase)
             try:
-                transaction.forward(*targets)
+                # The copies' histories say it, not the input's: should we die here, nothing has happened to that.
+                transaction.forward(*targets, record={**record, **fields, 'drop': [EXPIRES]})
             except BaseException:
                 transaction.discard()
                 raise

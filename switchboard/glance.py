@@ -105,7 +105,7 @@ class Glance:
     @property
     def origin(self) -> str | None:
         """The queue it came from to this one, if its history knows one."""
-        return origin_of(self.entry.records)
+        return origin_of(self.entry.records, self.queue)
 
     @property
     def dead_letter_of(self) -> str | None:

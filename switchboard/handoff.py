@@ -28,6 +28,7 @@ from switchboard.disk import Folder
 from switchboard.entry import READY
 from switchboard.errors import QueueError
 from switchboard.interfaces import ITransaction
+from switchboard.journal import Record
 from switchboard.moving import move
 from switchboard.publishing import Unpublished, refuse
 from switchboard.spares import Draft
@@ -62,9 +63,10 @@ class Transaction:
             self.forward()  # no longer the only output: it becomes a copy
         return self.add(queue, queue.prepare(msg, metadata))
 
-    def forward(self, *queues: Switchboard) -> None:
+    def forward(self, *queues: Switchboard, record: Record | None = None) -> None:
         """Hand the input on as it is: to one queue by one rename, to several, or beside other outputs, by copies.
 
+        :param record: what the history of copies says more than the input's.
         :raises ContentDisallowedError: a queue does not accept its kind.
         :raises QueueError: a copy could not be stored.
         """
@@ -79,7 +81,7 @@ class Transaction:
             self.forwarded_to = None
         entry = self.board.held(self.filebase).read()
         for queue in queues:
-            self.add(queue, queue.prepare_copy(entry))
+            self.add(queue, queue.prepare_copy(entry, record))
 
     def keep(self, msg: Any, msgdata: dict[str, Any]) -> str:
         """See `ITransaction`."""

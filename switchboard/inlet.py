@@ -14,6 +14,7 @@ from switchboard.clock import Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import Namer, check_queue_name
 from switchboard.errors import ContentDisallowedError, QueueError, QueueFullError, QueuePausedError
+from switchboard.journal import Record
 from switchboard.limits import Limits
 from switchboard.options import QueueOptions
 from switchboard.packing import Packed, Packer
@@ -90,17 +91,19 @@ class Inlet:
         metadata: dict[str, Any],
         *,
         instead_of: Entry | None = None,
+        record: Record | None = None,
         unique: str | None = None,
     ) -> Unpublished:
         """Write a message without making it an entry yet.
 
         :param metadata: may be changed.
         :param instead_of: the entry whose place in the queue and whose history it takes over.
+        :param record: what its history says more than that.
         :param unique: the last 32 digits of its digest, if they are not to be chosen here.
         :raises QueueError: as :meth:`enqueue`.
         """
         if instead_of is not None:  # there is room for it, and it is in already
-            return self._write(self._packer.pack_anew(msg, metadata, instead_of))
+            return self._write(self._packer.pack_anew(msg, metadata, instead_of, record))
         if self.is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
         packed = self._packer.pack(msg, metadata, unique=unique)
@@ -118,13 +121,14 @@ class Inlet:
             self._pending.add(item)
         return item
 
-    def prepare_copy(self, entry: Entry) -> Unpublished:
-        """Write a copy of another queue's entry without making it an entry yet: same content, new name, no history.
+    def prepare_copy(self, entry: Entry, record: Record | None = None) -> Unpublished:
+        """Write a copy of another queue's entry without making it an entry yet: same content, another name, its history.
 
+        :param record: what the copy's history says more than that.
         :raises QueueError: as :meth:`enqueue`.
         """
         self.check_room(entry)
-        return self._write(self._packer.pack_copy(entry))
+        return self._write(self._packer.pack_copy(entry, record))
 
     def check_room(self, entry: Entry) -> None:
         """Ask whether another queue's entry may come here.

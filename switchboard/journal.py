@@ -90,9 +90,9 @@ def in_effect(records: Sequence[Record], queue: str) -> list[Record]:
     found: list[Record] = []
     for record in reversed(records):
         source, to = record.get('queue'), record.get('to')
-        if isinstance(to, str) and isinstance(source, str):
-            if queue and queue != to:
-                continue
+        if isinstance(to, str) and queue and queue != to:
+            continue
+        if isinstance(source, str) and (isinstance(to, str) or record.get('event') == 'preserved'):
             queue = source
         found.append(record)
     return found[::-1]
@@ -109,9 +109,12 @@ def count_since_retry(records: Sequence[Record], event: str) -> int:
     return count
 
 
-def origin_of(records: Sequence[Record]) -> str | None:
-    """From which queue did the entry come to where it is now?"""
-    for record in reversed(records):
+def origin_of(records: Sequence[Record], queue: str = '') -> str | None:
+    """From which queue did the entry come to where it is now?
+
+    :param queue: where it is; empty if that is not known.
+    """
+    for record in reversed(in_effect(records, queue)):
         if record.get('event') in ('preserved', 'moved', 'dead-lettered') and isinstance(
             record.get('queue'), str
         ):

@@ -6,8 +6,12 @@ Without it, entries of one key are in one slice and taken in order, but one that
 Before an entry is taken, the earlier ones of its key are looked for by name: claimed, ready, and claimed again, because a
 claim or a release may happen between two looks.  So it holds for any number of processes, messages at work and batches.
 
-The price: the names of all entries of the slice are kept in memory, and a message that fails stops its key (and the few others
-that share the first eight digits of its digest) until it is done or preserved.
+Within a key the time in the name counts and the priority does not: a later message that went first would be out of order.  Among
+the first ones of all keys, the priority counts as ever.
+
+The price: the names of all entries of the slice are kept in memory, and are read anew when one comes that is not among them;
+and a message that fails stops its key (and the few others that share the first eight digits of its digest) until it is done or
+preserved.
 """
 
 from __future__ import annotations
@@ -15,9 +19,12 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import chain
 
-from switchboard.entry import CLAIMED, NS, READY, SLICE_DIGITS
+from switchboard.entry import CLAIMED, NS, READY, SLICE_DIGITS, format_when
 from switchboard.journal import Record
 from switchboard.listing import Listing
+
+# Where an entry is looked for.  One that is claimed between the first two looks is found at the third.
+LOOKS = (CLAIMED, READY, CLAIMED)
 
 
 class KeyOrder:
@@ -27,10 +34,12 @@ class KeyOrder:
         self._listing = listing
         self._known: set[str] = set()
         self._by_key: dict[str, list[str]] = {}
+        # Of entries from before this time all are known.  One that was delayed then may have got others before it since.
+        self._known_until = ''
 
     def is_first(self, filebase: str) -> bool:
         """Is there no earlier entry of the same key?"""
-        if filebase not in self._known:
+        if filebase not in self._known or filebase > self._known_until:
             self._index()
         entries = self._by_key.get(_key(filebase), [])
         while entries and entries[0] != filebase:
@@ -40,16 +49,16 @@ class KeyOrder:
         return True
 
     def _index(self) -> None:
-        listing = self._listing
-        self._known = set(chain(listing.filebases(CLAIMED), listing.filebases(READY)))
+        self._known_until = format_when(self._listing.clock.time_ns())
+        self._known = set(chain.from_iterable(map(self._listing.filebases, LOOKS)))
         by_key = defaultdict(list)
-        for filebase in sorted(self._known, key=listing.order):
+        for filebase in sorted(self._known):
             by_key[_key(filebase)].append(filebase)
         self._by_key = by_key
 
     def _is_there(self, filebase: str) -> bool:
         disk, fd = self._listing.disk, self._listing.folder.fd
-        return any(disk.exists(filebase + suffix, fd) for suffix in (CLAIMED, READY, CLAIMED))
+        return any(disk.exists(filebase + suffix, fd) for suffix in LOOKS)
 
 
 def _key(filebase: str) -> str:

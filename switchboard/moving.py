@@ -89,7 +89,7 @@ def origin(board: Switchboard, filebase: str) -> str:
 
     :raises QueueError: it does not say.
     """
-    queue = origin_of(board.history(filebase))
+    queue = origin_of(board.history(filebase), board.name)
     if queue is None:
         raise QueueError(
             'its history does not say where it came from: name a queue', queue=board.name, filebase=filebase

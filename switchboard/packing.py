@@ -10,7 +10,7 @@ from switchboard.entry import HIGHEST_PRIORITY, NS, SLICE_DIGITS, Name, Namer, d
 from switchboard.envelope import MAX_METADATA_BYTES, content_checksum, pack_header
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
 from switchboard.expiry import EXPIRES, QUEUE_EXPIRES
-from switchboard.journal import pack_record
+from switchboard.journal import Record, pack_record
 from switchboard.metadata import dump_metadata, load_metadata
 from switchboard.options import QueueOptions
 from switchboard.reading import MAILMAN, Entry
@@ -91,24 +91,32 @@ class Packer:
             raise ContentDisallowedError(kind, queue=self.queue)
         return kind, msg.body if dumps is None else dumps(msg)
 
-    def pack_anew(self, msg: Any, metadata: dict[str, Any], old: Entry) -> Packed:
-        """Pack a message that takes another's place in the queue, with its history."""
+    def pack_anew(
+        self, msg: Any, metadata: dict[str, Any], old: Entry, record: Record | None = None
+    ) -> Packed:
+        """Pack a message that takes another's place in the queue, with its history.
+
+        :param record: what the new one's history says more.
+        """
         name = parse(old.filebase)
         assert name is not None
         packed = self.pack(msg, metadata, when_ns=name.when_ns, slice_=name.digest[:SLICE_DIGITS])
-        return packed._replace(content=packed.content + _journal(old, digest_of(packed.filebase)))
+        return packed._replace(content=packed.content + _journal(old, digest_of(packed.filebase), record))
 
-    def pack_copy(self, entry: Entry) -> Packed:
-        """Name and pack the copy of an entry: it is ready now, and stays in its slice and at its priority."""
+    def pack_copy(self, entry: Entry, record: Record | None = None) -> Packed:
+        """Name and pack the copy of an entry: it is ready now, and stays in its slice and at its priority.
+
+        :param record: what the copy's history says more; its ``drop`` is done in the copy's metadata.
+        """
         old = parse(entry.filebase)
         assert old is not None
         digest = self.namer.digest(old.digest[:SLICE_DIGITS])
         when_ns, modified_ns = self._dated(None, None)
-        packed_metadata = self._metadata_of_copy(entry, when_ns)
+        packed_metadata = self._metadata_of_copy(entry, when_ns, record)
         checksum = content_checksum(packed_metadata, entry.body)
         header = pack_header(entry.kind, len(packed_metadata), len(entry.body), digest, checksum)
         # The history goes along: how often it failed counts in the next queue too.
-        content = b''.join((header, packed_metadata, entry.body, _journal(entry, digest)))
+        content = b''.join((header, packed_metadata, entry.body, _journal(entry, digest, record)))
         return Packed(str(Name(when_ns, digest, old.priority)), content, modified_ns)
 
     def _dated(self, place_ns: int | None, wished_ns: int | None) -> tuple[int, int | None]:
@@ -123,10 +131,13 @@ class Packer:
         when_ns = namer.now_ns() if place_ns is None else place_ns
         return when_ns, when_ns if namer.is_ahead(when_ns) else None
 
-    def _metadata_of_copy(self, entry: Entry, when_ns: int) -> bytes:
-        if not entry.records and self.options.ttl_s is None and QUEUE_EXPIRES.encode() not in entry.metadata:
+    def _metadata_of_copy(self, entry: Entry, when_ns: int, record: Record | None) -> bytes:
+        has_expiry = self.options.ttl_s is not None or QUEUE_EXPIRES.encode() in entry.metadata
+        if not entry.records and record is None and not has_expiry:
             return entry.metadata
         metadata = entry.changed_metadata(load_metadata(entry.metadata))
+        for key in record.get('drop', ()) if record else ():
+            metadata.pop(key, None)
         self._set_expiry(metadata, when_ns)
         return dump_metadata(metadata)
 
@@ -181,13 +192,14 @@ class Packer:
         return priority
 
 
-def _journal(old: Entry, digest: str) -> bytes:
+def _journal(old: Entry, digest: str, record: Record | None) -> bytes:
     """:return: an entry's history for another one that has taken over its metadata as they are by now."""
     # The metadata of Mailman's files stand in their bodies, so what the history says of them still has to be said.
     settled = () if old.kind == MAILMAN else ('set', 'drop')
+    records = old.records if record is None else [*old.records, record]
     return b''.join(
-        pack_record({key: value for key, value in record.items() if key not in settled}, digest)
-        for record in old.records
+        pack_record({key: value for key, value in each.items() if key not in settled}, digest)
+        for each in records
     )
 
 

@@ -11,7 +11,7 @@ from switchboard.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.entry import digest_of
 from switchboard.envelope import MAX_HEADER_BYTES, Header, check, parse_header
 from switchboard.errors import ContentDisallowedError, CorruptEntryError
-from switchboard.journal import MAX_JOURNAL_BYTES, Record, find_records, parse_records
+from switchboard.journal import MAX_JOURNAL_BYTES, Record, find_records, in_effect, parse_records
 from switchboard.metadata import ALWAYS, load_metadata
 from switchboard.serializers import Serializers
 
@@ -140,7 +140,9 @@ def peek(folder: Folder, filebase: str, suffix: str) -> Entry | None:
     except FileNotFoundError:
         return None
     try:
-        return read_file(filebase, fd, disk.fstat(fd).st_size, disk)
+        entry = read_file(filebase, fd, disk.fstat(fd).st_size, disk)
+        entry.queue = folder.place
+        return entry
     finally:
         disk.close(fd)
 

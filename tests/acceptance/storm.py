@@ -146,17 +146,21 @@ class Storm:
         self.pace_s = 0.0
 
     def start(self, role: str, work: Callable[[], None]) -> None:
+        # What the parent does on SIGTERM is not for a child, not even in its first moments.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         child = os.fork()
         if child == 0:
             code = 1
             try:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
                 random.seed()
                 work()
                 code = 0
             finally:
                 sys.stderr.flush()
                 os._exit(code)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         self.children[child] = role, work
 
     def start_producer(self) -> None:

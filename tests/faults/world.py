@@ -47,6 +47,15 @@ max_messages = 1
 maildir = yes
 [queue.dying]
 dead_letter = out
+[queue.fanned]
+dead_letter = exchange:all
+[queue.ring]
+max_messages = 1
+overflow = drop-oldest
+[queue.pushed]
+max_messages = 1
+overflow = dead-letter
+dead_letter = out
 """
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import pytest
 
 from switchboard import Runner, Spool, Switchboard
-from switchboard.keyorder import wait_s
+from switchboard.disk import Disk
+from switchboard.keyorder import KeyOrder, wait_s
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.testing import FakeClock
 
@@ -98,6 +101,73 @@ def test_a_delayed_entry_holds_back_only_what_came_after_it(board, clock):
     fill(board, 'a1')
     board.enqueue('a9', order_key='a', delay=100)
     assert taken(board) == ['a1']
+
+
+def test_a_high_priority_passes_other_keys_and_not_its_own(board):
+    fill(board, 'a1')
+    board.enqueue('a2', order_key='a', priority=9)
+    board.enqueue('b1', order_key='b', priority=5)
+    assert taken(board) == ['b1', 'a1']
+
+
+def test_while_one_is_at_work_not_even_the_highest_priority_of_its_key_is_taken(board, clock):
+    (first,) = fill(board, 'a1')
+    assert taken(board) == ['a1']
+    board.enqueue('a2', order_key='a', priority=9)
+    clock.advance(1)
+    assert taken(board) == []
+    board.finish(first)
+    clock.advance(1)
+    assert taken(board) == ['a2']
+
+
+def test_one_that_is_claimed_while_its_queue_is_read_is_not_overlooked(tmp_path, clock):
+    class Claims(Disk):
+        """Lets another process claim an entry after the first of the directory's readings."""
+
+        def scandir(self, path):
+            found = list(os.scandir(path))
+            if armed:
+                other.dequeue(armed.pop())
+            return contextlib.nullcontext(iter(found))
+
+    armed = []
+    other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
+    first, second = fill(other, 'a1', 'a2')
+    order = KeyOrder(Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock, disk=Claims())._listing)
+    armed.append(first)
+    assert not order.is_first(second)
+
+
+def test_one_that_has_expired_lets_the_next_pass(board, clock):
+    board.enqueue('a1', order_key='a', ttl=5)
+    fill(board, 'a2')
+    clock.advance(6)
+    assert taken(board) == ['a2']
+
+
+def test_one_that_expires_while_it_waits_for_its_retry_lets_the_next_pass(board, clock):
+    first = board.enqueue('a1', order_key='a', ttl=5)
+    fill(board, 'a2')
+    board.take()
+    board.release(first, delay_s=60, record={'event': 'failed'})
+    clock.advance(6)
+    assert taken(board) == []  # it is looked at when its wait is over
+    clock.advance(60)
+    assert taken(board) == ['a2']
+
+
+def test_a_delayed_one_waits_for_what_came_while_it_was_delayed(board, clock, tmp_path):
+    other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
+    fill(board, 'a1')
+    board.enqueue('a9', order_key='a', delay=20)
+    [first] = [one.filebase for one in iter(board.take, None)]
+    board.finish(first)
+    clock.advance(10)
+    fill(board, 'a2')
+    clock.advance(11)
+    assert other.take().msg == 'a2'
+    assert taken(board) == []
 
 
 class Fails(Runner):

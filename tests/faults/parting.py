@@ -1,0 +1,92 @@
+"""Operations on what a queue cannot keep: dead letters, a full queue whose oldest makes room, and what was there before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.faults.operation import operation
+from tests.faults.world import DAMAGED, World, state
+
+IN_BAD = state(bad='a')
+
+
+def claimed_in(queue: str) -> Callable[[World], None]:
+    def prepare(world: World) -> None:
+        world.configured()
+        world.kept['a'] = world.claimed('a', queue)
+
+    return prepare
+
+
+# What cannot be brought to where dead letters go is preserved.
+@operation('dead letter', state(dying='a'), state(out='a'), prepare=claimed_in('dying'), between=(IN_BAD,))
+def dead_letter(world: World) -> None:
+    world.board('dying').finish(world.kept['a'], preserve=True)
+
+
+@operation(
+    'dead letter to three queues',
+    state(fanned='a'),
+    state(left='a', middle='a', right='a'),
+    prepare=claimed_in('fanned'),
+    between=(IN_BAD,),
+)
+def dead_letter_to_three_queues(world: World) -> None:
+    world.board('fanned').finish(world.kept['a'], preserve=True)
+
+
+def filled(queue: str) -> Callable[[World], None]:
+    def prepare(world: World) -> None:
+        world.configured()
+        world.board(queue).enqueue('a')
+        world.board('out')
+
+    return prepare
+
+
+# A crash, or an error, between the two steps has made room for nobody.  After a power cut the old name may be there again, though
+# its file holds the new message by now: it is found to be damaged, as any finished entry is whose file was used again.
+@operation(
+    'push the oldest out',
+    state(ring='a'),
+    state(ring='b'),
+    prepare=filled('ring'),
+    between=(state(ring=''), state(ring=DAMAGED)),
+    durable=True,
+)
+def push_the_oldest_out(world: World) -> None:
+    world.board('ring').enqueue('b')
+
+
+@operation(
+    'push the oldest to the dead letters',
+    state(pushed='a'),
+    state(pushed='b', out='a'),
+    prepare=filled('pushed'),
+    between=(state(out='a'), IN_BAD, state(pushed='b', bad='a')),
+)
+def push_the_oldest_to_the_dead_letters(world: World) -> None:
+    world.board('pushed').enqueue('b')
+
+
+@operation('enqueue once', after='a', prepare=lambda world: world.board('in'), durable=True)
+def enqueue_once(world: World) -> None:
+    world.board('in').enqueue('a', dedupe_key='k')
+
+
+@operation('enqueue what was there', 'a', 'a', prepare=enqueue_once, durable=True)
+def enqueue_what_was_there(world: World) -> None:
+    world.board('in').enqueue('b', dedupe_key='k')
+
+
+def enqueue_once_and_finish(world: World) -> Any:
+    enqueue_once(world)
+    filebase = world.board('in').files[0]
+    world.board('in').dequeue(filebase)
+    world.board('in').finish(filebase)
+
+
+@operation('enqueue what was there and is done', '', '', prepare=enqueue_once_and_finish)
+def enqueue_what_was_there_and_is_done(world: World) -> None:
+    world.board('in').enqueue('b', dedupe_key='k')

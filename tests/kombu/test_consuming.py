@@ -1,0 +1,329 @@
+"""Consumers: woken at once, never given more than they have room for, and replaced by others when they die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import kombu
+import pytest
+from amqp.exceptions import ConsumerCancelled
+from kombu.asynchronous import Hub
+
+from switchboard import Spool
+from tests.unit.test_presence import in_child, kill
+
+
+@pytest.fixture
+def queue(channel):
+    queue = kombu.Queue('work')(channel)
+    queue.declare()
+    return queue
+
+
+def put(connect, *bodies, queue='work', **keys):
+    producer = kombu.Producer(connect().default_channel)
+    for body in bodies:
+        producer.publish(body, routing_key=queue, **keys)
+
+
+class Inbox:
+    """Keeps what is delivered."""
+
+    def __init__(self, acks: bool = True) -> None:
+        self.bodies: list[object] = []
+        self.messages: list[object] = []
+        self.times: list[float] = []
+        self._acks = acks
+
+    def __call__(self, body, message):
+        self.bodies.append(body)
+        self.messages.append(message)
+        self.times.append(time.perf_counter())
+        if self._acks:
+            message.ack()
+
+
+def test_nothing_comes_from_an_empty_queue(connection, channel, queue):
+    with kombu.Consumer(channel, queue, callbacks=[Inbox()]), pytest.raises(TimeoutError):
+        connection.drain_events(timeout=0.01)
+
+
+def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connection, channel, queue, spool_path):
+    inbox = Inbox()
+    reader, writer = os.pipe()
+
+    def publish() -> None:
+        board = Spool(spool_path, durability='lazy')['work']
+        os.read(reader, 1)
+        time.sleep(0.05)  # the consumer is asleep by then, which is what this is about
+        board.enqueue({'at': time.perf_counter()})
+
+    pid = in_child(lambda: threading.Thread(target=publish).start())
+    try:
+        with kombu.Consumer(channel, queue, callbacks=[inbox]):
+            os.write(writer, b'x')
+            connection.drain_events(timeout=10)
+    finally:
+        kill(pid)
+    assert inbox.times[0] - inbox.bodies[0]['at'] < 0.5  # and not at the next look, which is seconds away
+
+
+def test_prefetch_is_the_most_that_is_delivered_and_unacknowledged(
+    connection, connect, channel, queue, files
+):
+    put(connect, *range(5))
+    inbox = Inbox(acks=False)
+    with kombu.Consumer(channel, queue, callbacks=[inbox], prefetch_count=2) as consumer:
+        connection.drain_events(timeout=1)
+        assert inbox.bodies == [0, 1]
+        assert sum(name.endswith('.bak') for name in files('work')) == 2
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.01)
+        inbox.messages[0].ack()
+        connection.drain_events(timeout=1)
+        assert inbox.bodies == [0, 1, 2]
+        consumer.qos(prefetch_count=4)
+        connection.drain_events(timeout=1)
+        assert inbox.bodies == [0, 1, 2, 3, 4]
+
+
+def test_without_prefetch_there_is_a_limit_all_the_same(connect):
+    connection = connect(max_unacked=3)
+    queue = kombu.Queue('work')(connection.default_channel)
+    queue.declare()
+    put(connect, *range(5))
+    inbox = Inbox(acks=False)
+    with kombu.Consumer(connection.default_channel, queue, callbacks=[inbox]):
+        connection.drain_events(timeout=1)
+    assert inbox.bodies == [0, 1, 2]
+
+
+def test_consumers_of_one_connection_take_turns(connection, connect, channel):
+    inboxes = []
+    for name in ('one', 'two'):
+        kombu.Queue(name)(channel).declare()
+        put(connect, *range(50), queue=name)
+        inboxes.append(Inbox())
+    one, two = inboxes
+    with (
+        kombu.Consumer(channel, kombu.Queue('one'), callbacks=[one]),
+        kombu.Consumer(channel, kombu.Queue('two'), callbacks=[two]),
+    ):
+        connection.drain_events(timeout=1)
+        assert 0 < len(one.bodies) < 50
+        assert 0 < len(two.bodies) < 50
+
+
+def test_two_channels_may_consume_from_one_queue(connection, connect, queue):
+    one, two = Inbox(acks=False), Inbox(acks=False)
+    first, second = connection.channel(), connection.channel()
+    with (
+        kombu.Consumer(first, kombu.Queue('work'), callbacks=[one], prefetch_count=1),
+        kombu.Consumer(second, kombu.Queue('work'), callbacks=[two], prefetch_count=1),
+    ):
+        put(connect, 'a', 'b')
+        connection.drain_events(timeout=1)
+    assert sorted(one.bodies + two.bodies) == ['a', 'b']
+    assert len(one.bodies) == len(two.bodies) == 1
+
+
+def test_a_callback_may_cancel_its_consumer(connection, connect, channel, queue):
+    put(connect, *range(5))
+    inbox = Inbox()
+    consumer = kombu.Consumer(channel, queue, callbacks=[inbox, lambda *_: consumer.cancel()])
+    consumer.consume()
+    connection.drain_events(timeout=1)
+    assert inbox.bodies == [0]
+
+
+def test_a_callback_that_raises_loses_nothing(connection, connect, channel, queue):
+    put(connect, 'x')
+
+    def fail(body, message):
+        raise LookupError(body)
+
+    with kombu.Consumer(channel, queue, callbacks=[fail]), pytest.raises(LookupError):
+        connection.drain_events(timeout=1)
+    channel.close()
+    assert kombu.Queue('work')(connection.channel()).get().payload == 'x'
+
+
+def test_a_consumer_hears_that_its_queue_was_deleted(connection, connect, channel, queue):
+    cancelled = []
+    kombu.Queue('other')(channel).declare()
+    consumer = kombu.Consumer(channel, queue, callbacks=[Inbox()])
+    consumer.consume()
+    channel.basic_consume('other', True, Inbox(), 'tag', on_cancel=cancelled.append)
+    kombu.Queue('other')(connect().default_channel).delete()
+    with pytest.raises(TimeoutError):
+        connection.drain_events(timeout=0.05)
+    assert cancelled == ['tag']
+    kombu.Queue('work')(connect().default_channel).delete()
+    with pytest.raises(ConsumerCancelled):
+        connection.drain_events(timeout=1)
+
+
+# Death.
+
+
+def consume_and_keep(connect, count):
+    connection = connect()
+    inbox = Inbox(acks=False)
+    kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[inbox]).consume()
+    while len(inbox.bodies) < count:
+        connection.drain_events(timeout=10)
+    return connection
+
+
+def test_what_a_killed_consumer_held_comes_at_once_to_one_that_waits(connection, connect, channel, queue):
+    put(connect, *range(3))
+    pid = in_child(lambda: consume_and_keep(connect, 3))
+    inbox = Inbox()
+    with kombu.Consumer(channel, queue, callbacks=[inbox]):
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.1)  # nothing is taken from one that lives
+        threading.Timer(0.05, kill, [pid]).start()
+        started = time.perf_counter()
+        while len(inbox.bodies) < 3:
+            connection.drain_events(timeout=10)
+    assert inbox.bodies == [0, 1, 2]
+    assert all(message.delivery_info['redelivered'] for message in inbox.messages)
+    assert (
+        time.perf_counter() - started < 3
+    )  # its locks were free at its death; the periodic look is after ten seconds
+
+
+def test_a_new_consumer_gets_what_a_dead_one_held(connection, connect, channel, queue):
+    put(connect, 'x')
+    kill(in_child(lambda: consume_and_keep(connect, 1)))
+    assert queue.get() is None
+    inbox = Inbox()
+    with kombu.Consumer(channel, queue, callbacks=[inbox]):
+        connection.drain_events(timeout=1)
+    assert inbox.messages[0].delivery_info['attempts'] == 2
+
+
+def test_a_message_that_kills_its_consumers_goes_to_bad(connect, channel, queue, files):
+    put(connect, 'poison')
+    for _ in range(2):
+        kill(in_child(lambda: consume_and_keep(lambda: connect(delivery_limit=2), 1)))
+    connection = connect(delivery_limit=2)
+    with (
+        kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[Inbox()]),
+        pytest.raises(TimeoutError),
+    ):
+        connection.drain_events(timeout=0.01)
+    assert len(files('bad')) == 1
+
+
+def test_a_stopped_consumer_keeps_what_it_has(connection, connect, channel, queue):
+    put(connect, 'x')
+    pid = in_child(lambda: consume_and_keep(connect, 1))
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        with kombu.Consumer(channel, queue, callbacks=[Inbox()]), pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.2)
+    finally:
+        kill(pid)
+
+
+def test_a_forked_child_neither_consumes_nor_gives_back(connection, connect, channel, queue, files):
+    put(connect, 'x')
+    message = queue.get()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            connection.collect()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert [name.endswith('.bak') for name in files('work')] == [True]
+    message.ack()
+    assert files('work') == []
+
+
+# The event loop.
+
+
+@pytest.fixture
+def hub():
+    hub = Hub()
+    yield hub
+    hub.close()
+
+
+def run_until(hub, condition, timeout_s=10):
+    ends_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends_s
+        hub.run_once()
+
+
+def test_the_loop_delivers_what_is_there_and_what_comes(connection, connect, channel, queue, hub):
+    put(connect, 'before')
+    inbox = Inbox()
+    connection.register_with_event_loop(hub)
+    with kombu.Consumer(channel, queue, callbacks=[inbox]):
+        run_until(hub, lambda: inbox.bodies == ['before'])
+        sent = time.perf_counter()
+        threading.Timer(0.05, put, (connect, 'after')).start()
+        run_until(hub, lambda: inbox.bodies == ['before', 'after'])
+    assert inbox.times[1] - sent < 0.8  # the loop alone looks once a second
+
+
+def test_an_acknowledgement_makes_the_loop_deliver_the_next(connection, connect, channel, queue, hub):
+    put(connect, *range(20))
+    inbox = Inbox(acks=False)
+    connection.register_with_event_loop(hub)
+    started = time.perf_counter()
+    with kombu.Consumer(channel, queue, callbacks=[inbox], prefetch_count=1):
+        for number in range(20):
+            run_until(hub, lambda number=number: len(inbox.bodies) == number + 1)
+            # From another thread, as Celery's pools of threads do it.
+            thread = threading.Thread(target=inbox.messages[number].ack)
+            thread.start()
+            thread.join()
+    assert time.perf_counter() - started < 5
+
+
+def test_the_loop_delivers_a_message_when_it_is_due(connect, hub):
+    connection = connect(eta='broker')
+    channel = connection.default_channel
+    queue = kombu.Queue('work')(channel)
+    queue.declare()
+    board = channel.broker.spool['work']
+    inbox = Inbox()
+    connection.register_with_event_loop(hub)
+    with kombu.Consumer(channel, queue, callbacks=[inbox]):
+        board.enqueue({'a': 1}, delay=0.3)
+        started = time.perf_counter()
+        run_until(hub, lambda: inbox.bodies)
+    assert 0.25 < time.perf_counter() - started < 2
+
+
+def test_a_callback_that_raises_does_not_stop_the_loop(connection, connect, channel, queue, hub):
+    put(connect, 'bad', 'good')
+    inbox = Inbox()
+
+    def receive(body, message):
+        inbox(body, message)
+        if body == 'bad':
+            raise LookupError
+
+    connection.register_with_event_loop(hub)
+    with kombu.Consumer(channel, queue, callbacks=[receive], prefetch_count=1):
+        with pytest.raises(LookupError):
+            run_until(hub, lambda: False)
+        run_until(hub, lambda: inbox.bodies == ['bad', 'good'], timeout_s=2)
+
+
+def test_a_closed_connection_leaves_the_loop(connection, channel, queue, hub):
+    connection.register_with_event_loop(hub)
+    readers = dict(hub.readers)
+    assert readers
+    connection.release()
+    assert not hub.readers
+    assert not hub.timer.queue

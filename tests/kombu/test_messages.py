@@ -1,0 +1,313 @@
+"""A message's way: published, delivered, and then acknowledged, rejected, given back, or left by the dead."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from email.message import EmailMessage
+
+import kombu
+import pytest
+from amqp.exceptions import ContentTooLarge, PreconditionFailed
+
+from switchboard import Spool
+from switchboard.extra.kombu.faults import QueueFull
+
+
+@pytest.fixture
+def queue(channel):
+    queue = kombu.Queue('work', durable=True)(channel)
+    queue.declare()
+    return queue
+
+
+def put(channel, body, routing_key='work', **keys):
+    kombu.Producer(channel).publish(body, routing_key=routing_key, **keys)
+
+
+# In.
+
+
+def test_a_message_is_an_entry_that_people_can_read(channel, queue, files, spool_path):
+    put(channel, {'to': 'jo'}, headers={'task': 'send'}, priority=3, correlation_id='c1')
+    [name] = files('work')
+    assert name.endswith('+p3.pck')
+    entry = Spool(spool_path)['work'].peek(name.removesuffix('.pck'))
+    payload, metadata = json.loads(entry.body), json.loads(entry.metadata)
+    assert payload['body'] == '{"to": "jo"}'
+    assert payload['headers'] == {'task': 'send'}
+    assert payload['content-type'] == 'application/json'
+    assert metadata == {'priority': 3, 'correlation_id': 'c1'}
+
+
+@pytest.mark.parametrize(
+    ('body', 'serializer'),
+    [
+        ({'a': [1, None]}, 'json'),
+        ('täxt', None),
+        (b'\x00\xff', None),
+        ({'t': (1, 2)}, 'pickle'),
+        ('y', 'yaml'),
+    ],
+)
+@pytest.mark.parametrize('compression', [None, 'zlib', 'bzip2'])
+def test_what_is_published_is_delivered(channel, queue, body, serializer, compression):
+    put(channel, body, serializer=serializer, compression=compression)
+    message = queue.get(accept=['json', 'pickle', 'yaml', 'application/data', 'text/plain'])
+    assert message.payload == body
+    message.ack()
+
+
+def test_headers_that_json_does_not_hold_survive(channel, queue):
+    when = datetime.datetime(2026, 11, 22, 10, 30, tzinfo=datetime.UTC)
+    put(channel, 'x', headers={'when': when, 'key': b'\xff', 'plain': 1})
+    assert queue.get().headers == {'when': when, 'key': b'\xff', 'plain': 1}
+
+
+def test_headers_that_nothing_holds_are_an_error_and_nothing_is_stored(channel, queue, files):
+    with pytest.raises((PreconditionFailed, TypeError)):
+        put(channel, 'x', headers={'object': object()})
+    assert files('work') == []
+
+
+def test_a_persistent_message_in_a_durable_queue_is_synced_and_no_other(connect, files):
+    connection = connect(durability='full')
+    channel = connection.default_channel
+    synced: list[str] = []
+    disk = channel.broker.spool.disk
+    real = disk.fdatasync
+    disk.fdatasync = lambda fd: synced.append('x') or real(fd)
+    for name, durable in (('durable', True), ('fleeting', False)):
+        kombu.Queue(name, durable=durable)(channel).declare()
+    synced.clear()
+    put(channel, 'x', 'fleeting', delivery_mode=2)
+    put(channel, 'x', 'durable', delivery_mode=1)
+    assert synced == []
+    put(channel, 'x', 'durable', delivery_mode=2)
+    assert synced == ['x']
+
+
+def test_the_connections_word_on_durability_is_the_upper_bound(connect):
+    channel = connect(durability='lazy').default_channel
+    kombu.Queue('work')(channel).declare()
+    assert channel.broker.board('work', 'publish').options.durability == 'lazy'
+
+
+def test_a_message_beyond_a_limit_is_refused_or_makes_room(channel, files):
+    refusing = {'x-max-length': 2, 'x-overflow': 'reject-publish'}
+    kombu.Queue('strict', queue_arguments=refusing)(channel).declare()
+    kombu.Queue('rolling', max_length=2)(channel).declare()
+    for number in range(2):
+        put(channel, number, 'strict')
+    with pytest.raises(QueueFull):
+        put(channel, 2, 'strict')
+    for number in range(4):
+        put(channel, number, 'rolling')
+    rolling = kombu.Queue('rolling', max_length=2)(channel)
+    assert [rolling.get().payload for _ in range(2)] == [2, 3]
+    assert files('bad') == []
+
+
+def test_a_message_may_be_too_large_for_a_configured_queue(connect, tmp_path, spool_path):
+    (tmp_path / 'switchboard.cfg').write_text(
+        f'[switchboard]\nspool = {spool_path}\n[queue.work]\nexternal = yes\nmax_body = 1KiB\n'
+    )
+    channel = connect(config=tmp_path / 'switchboard.cfg').default_channel
+    kombu.Queue('work')(channel).declare()
+    put(channel, 'x')
+    with pytest.raises(ContentTooLarge):
+        put(channel, 'x' * 2000)
+
+
+# Out.
+
+
+def test_an_acknowledged_message_is_gone(channel, queue, files):
+    put(channel, 'x')
+    message = queue.get()
+    assert [name.endswith('.bak') for name in files('work')] == [True]
+    message.ack()
+    assert files('work') == []
+
+
+def test_no_ack_means_gone_when_delivered(channel, queue, files):
+    put(channel, 'x')
+    assert queue.get(no_ack=True).payload == 'x'
+    assert files('work') == []
+
+
+def test_each_delivery_has_a_tag_of_its_own_and_says_how_often_it_was_tried(channel, queue, files):
+    put(channel, 'x')
+    [before] = files('work')
+    first = queue.get()
+    assert first.delivery_info['redelivered'] is False
+    assert first.delivery_info['attempts'] == 1
+    first.requeue()
+    assert files('work') == [before]
+    second = queue.get()
+    assert second.delivery_info['redelivered'] is True
+    assert second.delivery_info['attempts'] == 2
+    assert second.delivery_tag != first.delivery_tag
+
+
+def test_a_rejected_message_goes_to_bad_with_its_reason(channel, queue, files, spool_path):
+    put(channel, 'x')
+    queue.get().reject()
+    [name] = files('bad')
+    last = Spool(spool_path)['bad'].history(name.removesuffix('.psv'))[-1]
+    assert (last['queue'], last['cause']) == ('work', 'rejected')
+
+
+def test_a_message_that_is_given_back_too_often_goes_to_bad(connect, files, spool_path):
+    channel = connect(delivery_limit=3).default_channel
+    queue = kombu.Queue('work')(channel)
+    queue.declare()
+    put(channel, 'x')
+    for attempt in range(1, 4):
+        message = queue.get()
+        assert message.delivery_info['attempts'] == attempt
+        message.requeue()
+    assert queue.get() is None
+    [name] = files('bad')
+    assert Spool(spool_path)['bad'].history(name.removesuffix('.psv'))[-1]['cause'] == 'attempts'
+
+
+def test_a_queues_own_delivery_limit_goes_first(channel, files):
+    queue = kombu.Queue('work', queue_arguments={'x-delivery-limit': 1})(channel)
+    queue.declare()
+    put(channel, 'x')
+    queue.get().requeue()
+    assert len(files('bad')) == 1
+
+
+def test_closing_gives_back_what_is_not_acknowledged_and_holds_nothing_against_it(connect):
+    first, second = connect(), connect()
+    queue = kombu.Queue('work')(first.default_channel)
+    queue.declare()
+    put(first.default_channel, 'x')
+    for _ in range(2):
+        with first.channel() as channel:
+            assert queue(channel).get().payload == 'x'
+    message = queue(second.default_channel).get()
+    assert message.delivery_info['redelivered'] is True
+    assert message.delivery_info['attempts'] == 1
+    history = message.channel.broker.board('work', 'consume').history
+    [delivery] = message.channel.qos._claims.values()
+    assert [record['event'] for record in history(delivery.filebase)] == ['returned']
+
+
+def test_recover_gives_all_back(channel, queue):
+    put(channel, 'x')
+    queue.get()
+    channel.basic_recover(requeue=True)
+    assert queue.get().payload == 'x'
+
+
+def test_multiple_acknowledges_all_that_came_before(channel, queue, files):
+    for number in range(3):
+        put(channel, number)
+    messages = [queue.get() for _ in range(3)]
+    channel.basic_ack(messages[1].delivery_tag, multiple=True)
+    assert len(files('work')) == 1
+    messages[2].ack()
+    assert files('work') == []
+
+
+def test_acknowledging_what_is_gone_with_its_queue_is_no_error(channel, queue):
+    put(channel, 'x')
+    message = queue.get()
+    queue.delete()
+    message.ack()
+
+
+# Time and order.
+
+
+def test_a_message_expires(channel, queue, files):
+    put(channel, 'x', expiration=0.001)
+    put(channel, 'y', expiration=60)
+    time.sleep(0.01)
+    assert queue.get().payload == 'y'
+    assert files('bad') == []
+
+
+def test_an_eta_is_the_brokers_if_the_connection_says_so(connect):
+    connection = connect(eta='broker')
+    channel = connection.default_channel
+    queue = kombu.Queue('work')(channel)
+    queue.declare()
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=0.3)
+    put(channel, 'later', headers={'eta': soon.isoformat()})
+    put(channel, 'now', headers={'eta': None})
+    got = []
+    with kombu.Consumer(channel, queue, callbacks=[lambda body, message: got.append(body) or message.ack()]):
+        connection.drain_events(timeout=1)
+        assert got == ['now']
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.05)
+        connection.drain_events(timeout=5)
+    assert got == ['now', 'later']
+    assert datetime.datetime.now(datetime.UTC) >= soon
+
+
+def test_dead_letters_go_where_the_queue_says_and_tell_why(channel):
+    for name in ('dead', 'late'):
+        kombu.Queue(name)(channel).declare()
+    arguments = {'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'dead'}
+    queue = kombu.Queue('work', queue_arguments=arguments)(channel)
+    queue.declare()
+    put(channel, 'x')
+    queue.get().reject()
+    death = kombu.Queue('dead')(channel).get().headers['x-death']
+    assert [(one['queue'], one['reason'], one['count']) for one in death] == [('work', 'rejected', 1)]
+
+
+def test_dead_letters_go_through_an_exchange_with_their_own_key(channel):
+    exchange = kombu.Exchange('graveyard', type='topic')(channel)
+    dead = kombu.Queue('dead', exchange=exchange, routing_key='work.#')(channel)
+    dead.declare()
+    main = kombu.Exchange('main', type='topic')(channel)
+    queue = kombu.Queue(
+        'work', exchange=main, routing_key='work.*', queue_arguments={'x-dead-letter-exchange': 'graveyard'}
+    )(channel)
+    queue.declare()
+    put(channel, 'x', 'work.7', exchange=main)
+    queue.get().reject()
+    assert dead.get().payload == 'x'
+
+
+# What others put in.
+
+
+def test_what_other_programs_put_in_is_a_message_too(channel, queue, spool_path):
+    board = Spool(spool_path)['work']
+    mail = EmailMessage()
+    mail['Subject'] = 'hello'
+    for msg in ({'a': 1}, 'text', b'\xff', mail):
+        board.enqueue(msg, colour='red')
+    got = [queue.get(accept=['json', 'text/plain', 'application/data']) for _ in range(4)]
+    assert [message.content_type for message in got] == [
+        'application/json', 'text/plain', 'application/data', 'message/rfc822'
+    ]  # fmt: skip
+    assert [message.payload for message in got[:3]] == [{'a': 1}, 'text', b'\xff']
+    assert b'Subject: hello' in got[3].body
+    assert got[0].headers == {'colour': 'red'}
+
+
+def test_what_is_torn_or_no_message_goes_to_bad_and_kills_nobody(channel, queue, files, spool_path):
+    put(channel, 'torn')
+    [name] = files('work')
+    path = spool_path / 'work' / name
+    path.write_bytes(path.read_bytes()[:-3])
+    Spool(spool_path)['work'].enqueue({'body': '%%%', 'properties': {'body_encoding': 'no such one'}})
+    put(channel, 'good')
+    assert queue.get().payload == 'good'
+    assert len(files('bad')) == 2
+
+
+def test_a_runner_reads_what_kombu_put_in(channel, queue, spool_path):
+    put(channel, {'a': 1}, reply_to='answers', correlation_id='c1')
+    taken = Spool(spool_path)['work'].take()
+    assert json.loads(taken.msg['body']) == {'a': 1}
+    assert taken.msgdata['reply_to'] == 'answers'
