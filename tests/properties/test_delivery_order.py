@@ -124,7 +124,7 @@ class Delivery(RuleBasedStateMachine):
 
     def is_first(self, message: Message) -> bool:
         return not any(
-            one.key == message.key and one.when_ns < message.when_ns for one in self.messages.values()
+            one.key == message.key and one.filebase < message.filebase for one in self.messages.values()
         )
 
     @precondition(lambda self: self.at_work())

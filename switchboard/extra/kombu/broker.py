@@ -26,6 +26,7 @@ from switchboard.errors import (
     UnserializableError,
 )
 from switchboard.extra.kombu.address import Address
+from switchboard.extra.kombu.faults import SpoolMissing
 from switchboard.extra.kombu.naming import directory_name
 from switchboard.extra.kombu.payload import TRANSIENT, TYPED, pack, typed
 from switchboard.handoff import Transaction
@@ -61,7 +62,8 @@ class Routed(NamedTuple):
 class Broker:
     """A spool as kombu sees it.
 
-    :raises InvalidPath: there is no such spool, or its configuration cannot be read.
+    :raises SpoolMissing: there is no such spool.
+    :raises InvalidPath: its configuration cannot be read.
     """
 
     def __init__(self, address: Address) -> None:
@@ -81,7 +83,7 @@ class Broker:
             except ConfigError as error:
                 raise InvalidPath(str(error)) from error
         if not address.create and not os.path.isdir(address.directory):
-            raise InvalidPath(
+            raise SpoolMissing(
                 f'{address.directory}: no such directory; make it, or add ?create=yes to have it made'
             )
         return Spool(address.directory, durability=address.durability)

@@ -29,6 +29,12 @@ class QueueFull(IrrecoverableChannelError):
     code = 506
 
 
+class SpoolMissing(RecoverableConnectionError):
+    """The directory is not there: perhaps not yet mounted, or another one of a list is."""
+
+    code = 402
+
+
 class DiskFault(RecoverableConnectionError):
     """The disk refused to write, sync, rename or read.  Nothing was stored, or the message is where it was."""
 

@@ -39,9 +39,7 @@ def pack(
     :param delayed: a task's ``eta`` is when the entry is ready; otherwise its consumer waits for it.
     :return: the message and its metadata.
     """
-    body, encoding = message['body'], 'utf-8'
-    if isinstance(body, bytes | bytearray | memoryview):
-        body, encoding = base64.b64encode(body).decode('ascii'), 'base64'
+    body, encoding = _text(message)
     properties = dict(message['properties'])
     properties['body_encoding'] = encoding
     properties['delivery_info'] = {
@@ -53,6 +51,23 @@ def pack(
     return payload, _metadata(
         properties, message.get('headers') or {}, exchange, routing_key, delayed=delayed
     )
+
+
+def _text(message: Mapping[str, Any]) -> tuple[str, str]:
+    """:return: the body as text, and how it was made of it."""
+    body = message['body']
+    if isinstance(body, bytes | bytearray | memoryview):
+        # What is compressed says of itself that it is UTF-8, too.
+        is_text = message.get('content-encoding') == 'utf-8' and 'compression' not in (
+            message.get('headers') or ()
+        )
+        try:
+            if is_text:
+                return bytes(body).decode(), 'utf-8'
+        except UnicodeDecodeError:
+            pass
+        return base64.b64encode(body).decode('ascii'), 'base64'
+    return body, 'utf-8'
 
 
 def _metadata(

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from amqp.exceptions import ConnectionError as AMQPConnectionError
+from amqp.exceptions import RecoverableConnectionError
 from kombu.exceptions import ChannelError
 from kombu.transport import virtual
 
@@ -37,7 +38,7 @@ class Transport(virtual.Transport):
     connection_errors = (AMQPConnectionError, OSError)
     channel_errors = (ChannelError, SwitchboardError)
     # What another try may mend.  kombu tries again at once, so nothing of a channel is among it.
-    recoverable_connection_errors = (AMQPConnectionError, OSError)
+    recoverable_connection_errors = (RecoverableConnectionError, OSError)
     recoverable_channel_errors = ()
     implements = virtual.Transport.implements.extend(
         asynchronous=True,
@@ -65,7 +66,8 @@ class Transport(virtual.Transport):
     def establish_connection(self) -> Transport:
         """Open the spool.
 
-        :raises InvalidPath: there is none, or the URL cannot be used.
+        :raises SpoolMissing: there is none.
+        :raises InvalidPath: the URL cannot be used.
         """
         self._address = address = read_address(self.client)
         with amqp_errors('Connection.open'):

@@ -1,0 +1,188 @@
+"""URLs, options, fail-over, pools, copies, batches, and the errors that kombu's users catch."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import pickle
+import subprocess
+import sys
+
+import kombu
+import pytest
+from amqp.exceptions import InvalidPath
+from kombu.exceptions import OperationalError
+
+from switchboard.extra.kombu import Transport
+from switchboard.extra.kombu.address import Address, read_address
+from switchboard.extra.kombu.faults import DiskFault, SpoolMissing
+
+
+@pytest.mark.parametrize(
+    ('keys', 'address'),
+    [
+        ({'hostname': 'switchboard:///var/x'}, Address('/var/x')),
+        (
+            {'hostname': 'switchboard:///var/x/?eta=broker&create=yes'},
+            Address('/var/x', eta='broker', create=True),
+        ),
+        ({'hostname': 'switchboard://localhost:1/var/x?rescan=2.5'}, Address('/var/x', rescan_s=2.5)),
+        ({'hostname': '/var/x', 'transport': 'switchboard'}, Address('/var/x')),
+        ({'transport': 'switchboard.extra.kombu:Transport', 'virtual_host': '/var/x'}, Address('/var/x')),
+        ({'transport': 'switchboard', 'transport_options': {'directory': '/var/x'}}, Address('/var/x')),
+        ({'hostname': 'switchboard:///var/a%20b'}, Address('/var/a b')),
+        (
+            {
+                'hostname': 'switchboard:///x?eta=worker',
+                'transport_options': {'eta': 'broker', 'max_retries': 3},
+            },
+            Address('/x'),
+        ),
+        ({'hostname': 'switchboard://?config=/etc/x.cfg'}, Address('', config='/etc/x.cfg')),
+    ],
+)
+def test_addresses(keys, address):
+    assert read_address(kombu.Connection(**keys)) == address
+
+
+@pytest.mark.parametrize(
+    ('url', 'says'),
+    [
+        ('switchboard:///x?colour=red', 'colour'),
+        ('switchboard:///x?eta=never', 'worker, broker'),
+        ('switchboard:///x?delivery_limit=-1', 'below zero'),
+        ('switchboard:///x?create=perhaps', 'neither yes nor no'),
+        ('switchboard://example.org/x', 'three slashes'),
+        ('switchboard://', 'no directory'),
+    ],
+)
+def test_an_address_that_cannot_be_used_says_why(url, says):
+    with pytest.raises(InvalidPath, match=says):
+        kombu.Connection(url).connect()
+
+
+def test_a_spool_that_is_not_there_is_no_connection(tmp_path):
+    with pytest.raises(SpoolMissing, match='create=yes'):
+        kombu.Connection(f'switchboard://{tmp_path}/missing').transport.establish_connection()
+    assert kombu.Connection(f'switchboard://{tmp_path}/made?create=yes').connect()
+    with pytest.raises(InvalidPath):
+        kombu.Connection(f'switchboard://?config={tmp_path}/missing.cfg').connect()
+
+
+def test_the_name_is_known_without_an_import_of_ours(spool_path):
+    program = (
+        'import kombu.serialization, kombu\n'
+        f'connection = kombu.Connection("switchboard://{spool_path}")\n'
+        'assert connection.connect()\n'
+        'assert kombu.serialization.loads(*reversed(kombu.serialization.dumps([1], "switchboard"))) or True\n'
+    )
+    subprocess.run([sys.executable, '-c', program], check=True, timeout=30)
+
+
+def test_fail_over_keeps_the_options_of_each(tmp_path, spool_path):
+    missing, there = f'switchboard://{tmp_path}/missing', f'switchboard://{spool_path}?eta=broker'
+    connection = kombu.Connection(f'{missing}?eta=broker;{there}')
+    assert connection.connect()
+    assert connection.transport.broker.address == Address(str(spool_path), eta='broker')
+    again = connection.clone()
+    assert again.connect()
+    assert again.transport.broker.address.directory == str(spool_path)
+    for one in (connection, again):
+        one.release()
+
+
+def test_copies_lead_to_the_same_spool(connection, spool_path):
+    connection.connect()
+    for one in (connection.clone(), copy.copy(connection), pickle.loads(pickle.dumps(connection))):
+        assert one.connect()
+        assert one.transport.broker.address == connection.transport.broker.address
+        assert one.as_uri() == connection.as_uri() == f'switchboard://{spool_path}?durability=lazy'
+        one.release()
+
+
+def test_pools(connection):
+    kombu.Queue('q')(connection.default_channel).declare()
+    pool = connection.Pool(limit=2)
+    with pool.acquire() as one, pool.acquire() as two:
+        kombu.Producer(one).publish('x', routing_key='q')
+        assert kombu.Queue('q')(two.default_channel).get(no_ack=True).payload == 'x'
+    pool.force_close_all()
+
+
+def test_publishing_tries_again_where_the_disk_refused_once(connect):
+    connection = connect()
+    kombu.Queue('q')(connection.default_channel).declare()
+    broken = connection.transport.broker.spool.spares
+    broken.take = lambda: (_ for _ in ()).throw(OSError(errno.EIO, 'no'))
+    with pytest.raises(DiskFault):
+        kombu.Producer(connection.default_channel).publish('x', routing_key='q')
+    errors = []
+    kombu.Producer(connection).publish(
+        'x',
+        routing_key='q',
+        retry=True,
+        retry_policy={'max_retries': 2, 'errback': lambda error, interval: errors.append(error)},
+    )
+    assert isinstance(errors[0], DiskFault)
+    assert kombu.Queue('q')(connection.default_channel).get(no_ack=True).payload == 'x'
+
+
+def test_errors_of_the_disk_are_errors_of_the_connection(spool_path):
+    assert issubclass(DiskFault, Transport.connection_errors)
+    with pytest.raises(OperationalError):
+        kombu.Connection(f'switchboard://{spool_path}/nowhere').ensure_connection(
+            max_retries=1, interval_start=0
+        )
+
+
+# Batches.
+
+
+def test_a_batch_is_visible_when_it_ends_with_one_flush(connect, files):
+    channel = connect(durability='full').default_channel
+    kombu.Queue('q')(channel).declare()
+    folders = []
+    producer = kombu.Producer(channel)
+    assert producer.supports_batch_publish
+    board = channel.broker.board('q', 'publish')
+    real = board.folder.sync
+    board.folder.sync = lambda: folders.append('q') or real()
+    with producer.batch():
+        for number in range(10):
+            producer.publish(number, routing_key='q')
+        assert files('q') == []
+    assert len(files('q')) == 10
+    assert folders == ['q']
+
+
+def test_a_batch_that_fails_stores_nothing(channel, files):
+    kombu.Queue('q')(channel).declare()
+    fanout = kombu.Exchange('e', type='fanout')
+    for name in ('a', 'b'):
+        kombu.Queue(name, exchange=fanout)(channel).declare()
+    producer = kombu.Producer(channel)
+
+    def fail() -> None:
+        with producer.batch():
+            producer.publish(1, routing_key='q')
+            producer.publish(2, exchange=fanout)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    assert files('q') == files('a') == files('b') == []
+    with producer.batch() as batch:
+        producer.publish(1, routing_key='q')
+        producer.publish(2, exchange=fanout)
+        batch.flush()
+        assert [len(files(name)) for name in 'qab'] == [1, 1, 1]
+
+
+def test_a_batch_flushes_by_itself_when_it_is_full(channel, files):
+    kombu.Queue('q')(channel).declare()
+    producer = kombu.Producer(channel)
+    with producer.batch(max_size=3):
+        for number in range(4):
+            producer.publish(number, routing_key='q')
+        assert len(files('q')) == 3
+    assert len(files('q')) == 4
