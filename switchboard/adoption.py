@@ -70,6 +70,11 @@ class Adoption(Transaction):
         )
         self._record = (dropped.fd, dropped.status.st_size)
 
+    @property
+    def input_folder(self) -> Folder:
+        """See `Transaction`."""
+        return self.dropped.folder
+
     def take_back_input(self) -> bool:
         """See `Transaction`."""
         stage, dropped = self.stage, self.dropped

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from switchboard.disk import Folder
-from switchboard.entry import CLAIMED, NS, PRESERVED, READY, UNFINISHED, format_when, parse
+from switchboard.entry import CLAIMED, NS, PRESERVED, READY, UNFINISHED, format_when, is_held, parse
 
 # Upper ends of the columns of an age table, in minutes: those of Postfix's qshape, which operators can read.
 AGE_MINUTES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
@@ -21,12 +21,13 @@ class Census:
     """What is in one queue.
 
     ``oldest_ns`` is since when the oldest entry could be claimed: delayed and claimed ones do not count.
-    ``next_ns`` is when the next delayed one is due.  Both are 0 for none.
+    ``next_ns`` is when the next delayed one is due.  Those that an operator holds are not delayed.  Both are 0 for none.
     """
 
     queue: str
     waiting: int = 0
     delayed: int = 0
+    held: int = 0
     claimed: int = 0
     preserved: int = 0
     foreign: int = 0
@@ -39,7 +40,7 @@ class Census:
     @property
     def entries(self) -> int:
         """All of them."""
-        return self.waiting + self.delayed + self.claimed + self.preserved
+        return self.waiting + self.delayed + self.held + self.claimed + self.preserved
 
 
 def walk(folder: Folder, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -80,6 +81,8 @@ def count(folder: Folder, queue: str, *, sizes: bool = True, now_ns: int | None 
                 elif filebase <= now:
                     census.waiting += 1
                     oldest = min(oldest, filebase)
+                elif is_held(filebase):
+                    census.held += 1
                 else:
                     census.delayed += 1
                     next_ = min(next_, filebase)

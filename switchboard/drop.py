@@ -22,7 +22,7 @@ from switchboard.clock import SYSTEM_CLOCK
 from switchboard.disk import Disk, Folder
 from switchboard.doors import RUN, Door, find_door
 from switchboard.droprequest import Request, find_spool
-from switchboard.entry import NS, SLICE_DIGITS, SYSTEM_NAMER, Name
+from switchboard.entry import HELD_NS, NS, SLICE_DIGITS, SYSTEM_NAMER, Name
 from switchboard.envelope import MAX_METADATA_BYTES, pack_header
 from switchboard.errors import (
     ContentDisallowedError,
@@ -212,7 +212,7 @@ class Drop:
     def _ready_at(self) -> int:
         times_s = self.request.times_s
         delayed_ns = SYSTEM_NAMER.now_ns() + int(times_s.get('delay', 0) * NS)
-        return min(max(delayed_ns, int(times_s.get('not_before', 0) * NS)), 10**10 * NS - 1)
+        return min(max(delayed_ns, int(times_s.get('not_before', 0) * NS)), HELD_NS - 1)
 
     def store(self, at_commit: Callable[[], object]) -> None:
         """Make it an entry.

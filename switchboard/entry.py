@@ -34,6 +34,10 @@ SLICE_DIGITS = 8
 SLICE_BITS = SLICE_DIGITS * 4
 HIGHEST_PRIORITY = 9
 
+# Names from this time on, in the year 2286, are those of entries that an operator holds: they are due when he says so.
+HELD = '9999'
+HELD_NS = 9_999_000_000 * NS
+
 # 100 characters keep a staged name (transaction, queue and filebase in one) below the 255 bytes of a directory entry.
 MAX_QUEUE_NAME = 100
 _FIRST = frozenset('abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@+,~%')
@@ -130,6 +134,16 @@ def digest_of(filebase: str) -> str:
 def with_when(filebase: str, when_ns: int) -> str:
     """:return: the same entry's name with another time: its digest, slice and priority stay."""
     return format_when(when_ns) + filebase[filebase.index('+') :]
+
+
+def held_name(filebase: str) -> str:
+    """:return: the name that an entry has while an operator holds it; the end of its time stays, to tell it from others."""
+    return HELD + filebase[len(HELD) :]
+
+
+def is_held(filebase: str) -> bool:
+    """Does an operator hold the entry of this name?"""
+    return filebase.startswith(HELD)
 
 
 class Slice:

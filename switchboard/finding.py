@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from switchboard.census import age_s, walk
 from switchboard.disk import Folder
-from switchboard.entry import CLAIMED, PRESERVED, READY, format_when, is_filebase
+from switchboard.entry import CLAIMED, PRESERVED, READY, format_when, is_filebase, is_held
 from switchboard.errors import AmbiguousEntryError, UnknownEntryError
 from switchboard.glance import SUFFIXES, Glance, State, glance
 
@@ -113,14 +113,14 @@ class Criteria:
         """:return: those that entries of the wanted states have."""
         if not self.states:
             return SUFFIXES
-        of_state = {'waiting': READY, 'delayed': READY, 'claimed': CLAIMED, 'preserved': PRESERVED}
-        return tuple({of_state[state]: None for state in self.states})
+        of_state = {'claimed': CLAIMED, 'preserved': PRESERVED}
+        return tuple({of_state.get(state, READY): None for state in self.states})
 
     def fits_name(self, filebase: str, suffix: str, now_ns: int) -> bool:
         """:return: False if the name alone says that it is not one of them."""
         if suffix == READY and self.states:
-            delayed = filebase > format_when(now_ns) + '~'
-            if ('delayed' if delayed else 'waiting') not in self.states:
+            delayed = 'held' if is_held(filebase) else 'delayed'
+            if (delayed if filebase > format_when(now_ns) + '~' else 'waiting') not in self.states:
                 return False
         # How old a preserved entry is, its history says.
         return self.older_s is None or suffix == PRESERVED or age_s(filebase, now_ns) >= self.older_s

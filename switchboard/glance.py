@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from switchboard.disk import OPEN_FLAGS, Disk, Folder
-from switchboard.entry import CLAIMED, NS, PRESERVED, READY, digest_of, parse
+from switchboard.entry import CLAIMED, NS, PRESERVED, READY, digest_of, is_held, parse
 from switchboard.envelope import MAX_HEADER_BYTES, MAX_METADATA_BYTES, Header, parse_header
 from switchboard.errors import CorruptEntryError
 from switchboard.journal import MAX_JOURNAL_BYTES, count_since_retry, origin_of, parse_records
 from switchboard.metadata import load_metadata
 from switchboard.reading import UNKNOWN, Entry, read_entry
 
-State = Literal['waiting', 'delayed', 'claimed', 'preserved']
+State = Literal['waiting', 'delayed', 'held', 'claimed', 'preserved']
 SUFFIXES = (READY, CLAIMED, PRESERVED)
 
 # One read gets all of most entries: header, metadata, a mail of some lines, and its history.
@@ -67,6 +67,8 @@ class Glance:
     def state(self, now_ns: int) -> State:
         """:return: what may be concluded from its name at this moment."""
         if self.suffix == READY:
+            if is_held(self.filebase):
+                return 'held'
             return 'delayed' if self.when_ns > now_ns else 'waiting'
         return 'claimed' if self.suffix == CLAIMED else 'preserved'
 

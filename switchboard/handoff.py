@@ -163,6 +163,11 @@ class Transaction:
         HELD.pop((claim.folder.key, claim.filebase), None)
         self._record = (claim.fd, claim.size)
 
+    @property
+    def input_folder(self) -> Folder:
+        """Where the input is when it was taken back."""
+        return self.stage.folder if self._claim is None else self._claim.folder
+
     def take_back_input(self) -> bool:
         """Undo step 3.
 
@@ -299,13 +304,28 @@ def _rename_inputs(staged: Sequence[Transaction], failed: dict[Transaction, Queu
     try:
         _flush(committed, [transaction.stage.folder for transaction in committed])
     except OSError as error:
-        for transaction in committed:
-            if transaction.take_back_input():
-                _fail(transaction, error, failed)
-            else:
-                transaction.let_go()
+        _take_back(committed, error, failed)
         return []
     return committed
+
+
+def _take_back(
+    committed: Sequence[Transaction], error: OSError, failed: dict[Transaction, QueueError]
+) -> None:
+    """Undo step 3, of which nobody knows how much is on the disk."""
+    taken_back = []
+    for transaction in committed:
+        if transaction.take_back_input():
+            taken_back.append(transaction)
+        else:
+            transaction.let_go()
+    try:
+        # Before an output goes: a power cut that left the record and no outputs would have lost the input.
+        _flush(taken_back, [transaction.input_folder for transaction in taken_back])
+    except OSError as another:
+        log.error('not committed, which the disk may not know yet error=%s', another)
+    for transaction in taken_back:
+        _fail(transaction, error, failed)
 
 
 def _publish(committed: Sequence[Transaction]) -> None:

@@ -6,7 +6,7 @@ import hashlib
 from typing import Any, NamedTuple
 
 from switchboard.clock import SYSTEM_CLOCK
-from switchboard.entry import HIGHEST_PRIORITY, NS, SLICE_DIGITS, Name, Namer, digest_of, parse
+from switchboard.entry import HELD_NS, HIGHEST_PRIORITY, NS, SLICE_DIGITS, Name, Namer, digest_of, parse
 from switchboard.envelope import MAX_METADATA_BYTES, content_checksum, pack_header
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
 from switchboard.expiry import EXPIRES, QUEUE_EXPIRES
@@ -14,7 +14,7 @@ from switchboard.journal import Record, pack_record
 from switchboard.metadata import dump_metadata, load_metadata
 from switchboard.options import QueueOptions
 from switchboard.reading import MAILMAN, Entry
-from switchboard.serializers import Serialized, Serializers, family
+from switchboard.serializers import Raw, Serialized, Serializers, family
 
 # Three thousand years: more is no wish but a slip, and would not fit into a name.
 _FOREVER_S = 1e11
@@ -81,7 +81,10 @@ class Packer:
         return Packed(str(name), b''.join((header, packed_metadata, body)), modified_ns)
 
     def _serialize(self, msg: Any) -> tuple[str, bytes]:
-        if isinstance(msg, Serialized):
+        dumps: Callable[[Any], bytes] | None = None
+        if isinstance(msg, Raw):
+            kind = msg.kind
+        elif isinstance(msg, Serialized):
             msg = self.serializers.serialize(msg)
             kind, dumps = msg.kind, None
         else:
@@ -151,7 +154,7 @@ class Packer:
                 continue
             seconds = self._seconds(key, value)
             when_ns = max(when_ns, base_ns + int(seconds * NS))
-        if when_ns >= 10**10 * NS:
+        if when_ns >= HELD_NS:
             raise UnserializableError('a delay beyond the year 2286 has no name', queue=self.queue)
         if when_ns == now_ns:
             return None

@@ -112,6 +112,16 @@ class Serialized:
         self.body = body
 
 
+class Raw:
+    """A message that is bytes of a known kind already, and is to be stored as they are."""
+
+    __slots__ = ('body', 'kind')
+
+    def __init__(self, kind: str, body: bytes) -> None:
+        self.kind = kind
+        self.body = body
+
+
 def family(kind: str) -> str:
     """:return: the kind without its variant: what ``accept`` names."""
     return kind.partition('+')[0]

@@ -21,6 +21,8 @@ except ImportError:  # not Linux
 
 # Without events, how long a message may lie before it is seen.
 POLL_S = 1.0
+# The kernel counts milliseconds in 31 bits.  An entry may be delayed for longer.
+LONGEST_S = 1_000_000.0
 # Names that are kept for who asks for them; more are as dear as reading the directory.
 MAX_NAMES = 50_000
 
@@ -148,7 +150,7 @@ class Wakeup:
         :return: False if the time ran out.
         """
         # Rounded up: waking a moment too early would mean a round for nothing.
-        events = self._poll.poll(None if timeout_s is None else int(timeout_s * 1000) + 1)
+        events = self._poll.poll(None if timeout_s is None else int(min(timeout_s, LONGEST_S) * 1000) + 1)
         for fd, _ in events:
             if fd == self._read_end:
                 os.read(self._read_end, 4096)

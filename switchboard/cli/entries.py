@@ -13,7 +13,7 @@ from switchboard.glance import Glance
 # Wide enough for whole names and some words beside them.
 WHOLE_NAMES_COLUMNS = 150
 
-STYLES = {'waiting': 'green', 'delayed': 'cyan', 'claimed': 'yellow', 'preserved': 'red'}
+STYLES = {'waiting': 'green', 'delayed': 'cyan', 'held': 'magenta', 'claimed': 'yellow', 'preserved': 'red'}
 
 ENTRY, QUEUE, FROM = Column('ENTRY'), Column('QUEUE', shrink_to=8), Column('FROM', shrink_to=6)
 STATE, AGE, SIZE = Column('STATE', drop=4), Column('AGE', right=True), Column('SIZE', right=True, drop=3)

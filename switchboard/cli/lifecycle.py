@@ -88,7 +88,7 @@ def _starting(directory: Path, wanted: int, started_s: float) -> str:
     )
 
 
-def _failed(answer: dict[str, Any], status: Exit) -> Exit:
+def tell_failure(answer: dict[str, Any], status: Exit) -> Exit:
     """Say what the master could not do."""
     if answer.get('ok'):
         return Exit.OK
@@ -135,7 +135,7 @@ def restart(
         request = {'do': 'restart'} if runner is None else {'do': 'restart', 'runner': runner}
         what = f'restarting {runner or "all runners"}'
         answer = ask_and_show(directory, request, what, timeout_s)
-        failed = _failed(answer, Exit.UNAVAILABLE)
+        failed = tell_failure(answer, Exit.UNAVAILABLE)
         if failed is Exit.OK:
             click.echo(f'restarted {runner or "all runners"} in {duration(time.monotonic() - started_s)}')
         worst = failed or worst
@@ -170,9 +170,9 @@ def reload(context: click.Context, installation: Installation, timeout_s: float 
     answer = ask_and_show(installation.existing_directory(), {'do': 'reload'}, 'reloading', timeout_s)
     changes = answer.get('changes')
     if changes is None:
-        context.exit(_failed(answer, Exit.CONFIG))
+        context.exit(tell_failure(answer, Exit.CONFIG))
     _tell(str(changes).split('; '))
-    failed = _failed(answer, Exit.UNAVAILABLE)
+    failed = tell_failure(answer, Exit.UNAVAILABLE)
     if failed is Exit.OK:
         click.echo(f'reloaded in {duration(time.monotonic() - started_s)}')
     context.exit(failed)
@@ -196,4 +196,4 @@ def reopen(context: click.Context, installation: Installation) -> None:
     """
     from switchboard.control import ask
 
-    context.exit(_failed(ask(installation.existing_directory(), {'do': 'reopen'}, 10.0), Exit.IO))
+    context.exit(tell_failure(ask(installation.existing_directory(), {'do': 'reopen'}, 10.0), Exit.IO))

@@ -20,7 +20,7 @@ from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.selecting import selection_options
 from switchboard.cli.tables import say, write_json
 from switchboard.cli.wording import number, visible
-from switchboard.entry import PRESERVED, READY, format_when
+from switchboard.entry import PRESERVED, READY, format_when, is_held
 from switchboard.errors import QueueError, SwitchboardError
 from switchboard.finding import Criteria, Found, find, select
 from switchboard.listing import order
@@ -116,8 +116,8 @@ def do_each(found: Sequence[Found], deed: Deed, done: str, missing: list[Exit], 
     return Exit.PARTIAL if succeeded or len(set(failed)) > 1 else failed[0]
 
 
-_all_option = click.option('--all', 'everything', is_flag=True, help='Select all entries of the queue.')
-_yes_option = click.option('-y', '--yes', is_flag=True, help='Do not ask; needed where there is no terminal.')
+all_option = click.option('--all', 'everything', is_flag=True, help='Select all entries of the queue.')
+yes_option = click.option('-y', '--yes', is_flag=True, help='Do not ask; needed where there is no terminal.')
 _queue_option = click.option(
     '-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Select in this queue; default: bad.'
 )
@@ -125,6 +125,8 @@ _queue_option = click.option(
 
 def _came_to_be_sent_back(each: Found, now: str) -> bool:
     """Of a working queue, what waits for its next attempt, and dead letters of other queues; what is due keeps its place."""
+    if is_held(each.filebase):
+        return False  # an operator has said so
     if each.suffix == PRESERVED or (each.suffix == READY and each.filebase > now):
         return True
     seen = each.look() if each.suffix == READY else None
@@ -145,11 +147,11 @@ def _sent_back_before(found: Sequence[Found]) -> str:
 
 @verb()
 @click.argument('entries', nargs=-1, metavar='[ENTRY]...')
-@_all_option
+@all_option
 @_queue_option
 @selection_options
 @click.option('--to', metavar='QUEUE', help='Send them there, not to where they came from.')
-@_yes_option
+@yes_option
 @json_option
 @click.pass_context
 def retry(
@@ -190,16 +192,16 @@ def retry(
 
     if found and not entries and not agreed(found, 'send back', _sent_back_before(found), yes=yes):
         raise click.Abort
-    _nothing(found, missing)
+    say_if_none(found, missing)
     context.exit(do_each(found, deed, 'sent back', missing, as_json=as_json))
 
 
 @verb()
 @click.argument('words', nargs=-1, metavar='[ENTRY]... QUEUE')
-@_all_option
+@all_option
 @_queue_option
 @selection_options
-@_yes_option
+@yes_option
 @json_option
 @click.pass_context
 def mv(
@@ -238,16 +240,16 @@ def mv(
 
     if found and not entries and not agreed(found, f'move to {to}', yes=yes):
         raise click.Abort
-    _nothing(found, missing)
+    say_if_none(found, missing)
     context.exit(do_each(found, deed, 'moved', missing, as_json=as_json))
 
 
 @verb()
 @click.argument('entries', nargs=-1, metavar='[ENTRY]...')
-@_all_option
+@all_option
 @_queue_option
 @selection_options
-@_yes_option
+@yes_option
 @json_option
 @click.pass_context
 def rm(
@@ -274,10 +276,10 @@ def rm(
 
     if found and not agreed(found, 'remove', yes=yes):
         raise click.Abort
-    _nothing(found, missing)
+    say_if_none(found, missing)
     context.exit(do_each(found, deed, 'removed', missing, as_json=as_json))
 
 
-def _nothing(found: Sequence[Found], missing: Sequence[Exit]) -> None:
+def say_if_none(found: Sequence[Found], missing: Sequence[Exit]) -> None:
     if not found and not missing:
         say('no entry fits: nothing to do')

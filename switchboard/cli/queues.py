@@ -28,6 +28,7 @@ COLUMNS = (
     Column('QUEUE', shrink_to=12),
     Column('WAITING', right=True),
     Column('DELAYED', right=True, drop=2),
+    Column('HELD', right=True, drop=5),
     Column('CLAIMED', right=True),
     Column('BYTES', right=True, drop=3),
     Column('OLDEST', right=True),
@@ -82,6 +83,7 @@ def row(one: Census, dead: int, now_s: float, flagged: Iterable[str] = ()) -> li
         (one.queue, 'bold'),
         str(one.waiting),
         str(one.delayed) if one.delayed else '',
+        str(one.held) if one.held else '',
         str(one.claimed) if one.claimed else '',
         size(one.size_bytes),
         (age(waits_s), 'yellow' if waits_s > 3600 else '') if one.oldest_ns else '',
@@ -115,6 +117,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     \b
     WAITING  entries that could be taken now
     DELAYED  entries whose time has not come; NEXT is when the first is due
+    HELD     entries that `switchboard hold` keeps until `release`
     CLAIMED  entries that a process is working on
     OLDEST   since when the oldest waiting entry could have been taken
     BAD      entries of the bad queue that came from here
@@ -134,7 +137,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     columns = [column for column in COLUMNS if not (fast and column.title == 'BYTES')]
     rows = [row(one, origin.get(one.queue, 0), now_s, flagged[one.queue]) for one in shown]
     if fast:
-        rows = [[*cells[:4], *cells[5:]] for cells in rows]
+        rows = [[*cells[:5], *cells[6:]] for cells in rows]
     write_table(columns, rows)
     _tell_of_flags(flagged)
     _tell_of_bad(counts, origin)

@@ -1,0 +1,71 @@
+"""kombu's and Celery's own tests pass over our transport."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kombu.comparison import table, written
+from tests.kombu.sources import source_of
+from tests.kombu.suites import Outcome, Suite, celery, mixins, simple_and_pidbox
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
+
+# They fail with Redis as broker and as backend too where two processors are shared: the first has twenty seconds for what takes longer, the
+# others look for a log record ten milliseconds after it should have come.
+TOO_FAST = ('complex_canvas', 'trace_log')
+# These pass, and take two minutes more.
+LONG = ('test_retry', 'test_expired', 'revoke_keeps_state', 'test_revoked', 'pool_acquire')
+
+
+@pytest.fixture(scope='module')
+def suites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Suite]]:
+    pytest.importorskip('celery')
+    pytest.importorskip('pydantic')
+    pytest.importorskip('pytest_rerunfailures')
+    work: Path = tmp_path_factory.mktemp('suites')
+    kombu_source, celery_source = source_of('kombu'), source_of('celery')
+    left_out = TOO_FAST if os.environ.get('SWITCHBOARD_ALL_OF_CELERY') else (*TOO_FAST, *LONG)
+    started = {
+        'tasks': celery(celery_source, work, 'test_tasks', ' and '.join(f'not {name}' for name in left_out)),
+        'inspect': celery(celery_source, work, 'test_inspect'),
+        'mixins': mixins(kombu_source, work),
+        'filesystem': mixins(kombu_source, work, 'filesystem'),
+        'units': simple_and_pidbox(kombu_source, work),
+    }
+    yield started
+    for suite in started.values():
+        suite.stop()
+
+
+def failures(outcomes: list[Outcome]) -> dict[str, str]:
+    return {f'{one.group}.{one.name}': one.details for one in outcomes if one.result == 'failed'}
+
+
+def test_kombus_integration_tests(suites):
+    ours = suites['mixins'].outcomes()
+    assert failures(ours) == {}
+    assert {one.result for one in ours} == {'passed'}
+    assert len(ours) >= 40
+    assert table(ours, suites['filesystem'].outcomes()) == written()
+
+
+def test_kombus_simple_queues_and_mailboxes(suites):
+    outcomes = suites['units'].outcomes()
+    assert failures(outcomes) == {}
+    assert len(outcomes) > 50
+
+
+def test_celerys_inspection_of_a_worker(suites):
+    outcomes = suites['inspect'].outcomes()
+    assert failures(outcomes) == {}
+    assert len(outcomes) >= 10
+
+
+def test_celerys_tasks(suites):
+    outcomes = suites['tasks'].outcomes()
+    assert failures(outcomes) == {}
+    assert sum(one.result == 'passed' for one in outcomes) > 30
