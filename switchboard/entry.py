@@ -131,6 +131,12 @@ def digest_of(filebase: str) -> str:
     return filebase[start : start + DIGEST_DIGITS]
 
 
+def key_of(filebase: str) -> str:
+    """:return: the digits that entries with the same order key have in common."""
+    start = filebase.index('+') + 1
+    return filebase[start : start + SLICE_DIGITS]
+
+
 def with_when(filebase: str, when_ns: int) -> str:
     """:return: the same entry's name with another time: its digest, slice and priority stay."""
     return format_when(when_ns) + filebase[filebase.index('+') :]

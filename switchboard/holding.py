@@ -29,7 +29,9 @@ def _claim(board: Switchboard, filebase: str) -> Claim:
         preserved = board.disk.exists(filebase + PRESERVED, board.folder.fd)
     except OSError as error:
         refuse(error, 'claim', board.name)
-    reason = 'a process is working on it' if working else 'it waits for nobody' if preserved else 'no such entry'
+    reason = (
+        'a process is working on it' if working else 'it waits for nobody' if preserved else 'no such entry'
+    )
     raise EntryTakenError(reason, queue=board.name, filebase=filebase)
 
 

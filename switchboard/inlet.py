@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
@@ -91,19 +91,23 @@ class Inlet:
         metadata: dict[str, Any],
         *,
         instead_of: Entry | None = None,
-        record: Record | None = None,
+        records: Sequence[Record] = (),
+        is_wished: bool = False,
         unique: str | None = None,
     ) -> Unpublished:
         """Write a message without making it an entry yet.
 
         :param metadata: may be changed.
         :param instead_of: the entry whose place in the queue and whose history it takes over.
-        :param record: what its history says more than that.
+        :param records: what its history says more than that.
+        :param is_wished: that place may lie in the future, and is waited for.
         :param unique: the last 32 digits of its digest, if they are not to be chosen here.
         :raises QueueError: as :meth:`enqueue`.
         """
         if instead_of is not None:  # there is room for it, and it is in already
-            return self._write(self._packer.pack_anew(msg, metadata, instead_of, record))
+            return self._write(
+                self._packer.pack_anew(msg, metadata, instead_of, records, is_wished=is_wished)
+            )
         if self.is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
         packed = self._packer.pack(msg, metadata, unique=unique)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import defaultdict
 from itertools import chain
 
-from switchboard.entry import CLAIMED, NS, READY, SLICE_DIGITS, format_when
+from switchboard.entry import CLAIMED, NS, READY, format_when, key_of
 from switchboard.journal import Record
 from switchboard.listing import Listing
 
@@ -41,7 +41,7 @@ class KeyOrder:
         """Is there no earlier entry of the same key?"""
         if filebase not in self._known or filebase > self._known_until:
             self._index()
-        entries = self._by_key.get(_key(filebase), [])
+        entries = self._by_key.get(key_of(filebase), [])
         while entries and entries[0] != filebase:
             if self._is_there(entries[0]):
                 return False
@@ -53,17 +53,12 @@ class KeyOrder:
         self._known = set(chain.from_iterable(map(self._listing.filebases, LOOKS)))
         by_key = defaultdict(list)
         for filebase in sorted(self._known):
-            by_key[_key(filebase)].append(filebase)
+            by_key[key_of(filebase)].append(filebase)
         self._by_key = by_key
 
     def _is_there(self, filebase: str) -> bool:
         disk, fd = self._listing.disk, self._listing.folder.fd
         return any(disk.exists(filebase + suffix, fd) for suffix in LOOKS)
-
-
-def _key(filebase: str) -> str:
-    start = filebase.index('+') + 1
-    return filebase[start : start + SLICE_DIGITS]
 
 
 def wait_s(records: list[Record], now_ns: int) -> float:

@@ -156,17 +156,19 @@ class Limits:
         return ''
 
     def _count(self, tally: Tally) -> None:
+        # Noted when all is counted: half a count must not be believed when the other half could not be read.
         started_ns = self.clock.monotonic_ns()
-        tally.messages, tally.size_bytes = len(self.pending), sum(item.size for item in self.pending)
+        number, size_bytes = len(self.pending), sum(item.size for item in self.pending)
         with self.folder.scan() as entries:
             for entry in entries:
                 if not entry.name.endswith((READY, CLAIMED)):
                     continue
-                tally.messages += 1
+                number += 1
                 if self.options.max_bytes is not None:
                     try:
-                        tally.size_bytes += entry.stat(follow_symlinks=False).st_size
+                        size_bytes += entry.stat(follow_symlinks=False).st_size
                     except FileNotFoundError:
-                        tally.messages -= 1
+                        number -= 1
+        tally.messages, tally.size_bytes = number, size_bytes
         tally.counted_at_ns = self.clock.monotonic_ns()
         tally.took_ns = tally.counted_at_ns - started_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from switchboard.clock import SYSTEM_CLOCK
@@ -45,6 +46,7 @@ class Packer:
         metadata: dict[str, Any],
         *,
         when_ns: int | None = None,
+        is_wished: bool = False,
         slice_: str | None = None,
         unique: str | None = None,
     ) -> Packed:
@@ -52,6 +54,7 @@ class Packer:
 
         :param metadata: is changed: ``delay`` and ``not_before`` are taken out.
         :param when_ns: the place in the queue of the entry that this one stands for.
+        :param is_wished: that place may lie in the future, and is waited for.
         :param slice_: the digits that choose the slice of a message without an order key, if not its content is to.
         :param unique: the digits of the digest behind those of the slice, if something else than chance is to choose them.
         :raises UnserializableError: nothing holds the message or its metadata.
@@ -59,7 +62,9 @@ class Packer:
         :raises MessageTooLargeError: the body is longer than the queue takes.
         """
         kind, body = self._serialize(msg)
-        wished_ns = self._ready_at(metadata) if 'delay' in metadata or 'not_before' in metadata else None
+        wished_ns = when_ns if is_wished else None
+        if 'delay' in metadata or 'not_before' in metadata:
+            wished_ns = self._ready_at(metadata)
         priority = self._priority(metadata)
         if 'ttl' in metadata or self.options.ttl_s is not None or QUEUE_EXPIRES in metadata:
             self._set_expiry(metadata, when_ns if wished_ns is None else wished_ns)
@@ -81,11 +86,9 @@ class Packer:
         return Packed(str(name), b''.join((header, packed_metadata, body)), modified_ns)
 
     def _serialize(self, msg: Any) -> tuple[str, bytes]:
-        dumps: Callable[[Any], bytes] | None = None
-        if isinstance(msg, Raw):
-            kind = msg.kind
-        elif isinstance(msg, Serialized):
+        if isinstance(msg, Serialized):
             msg = self.serializers.serialize(msg)
+        if isinstance(msg, Serialized | Raw):
             kind, dumps = msg.kind, None
         else:
             serializer = self.serializers.for_message(msg)
@@ -95,16 +98,24 @@ class Packer:
         return kind, msg.body if dumps is None else dumps(msg)
 
     def pack_anew(
-        self, msg: Any, metadata: dict[str, Any], old: Entry, record: Record | None = None
+        self,
+        msg: Any,
+        metadata: dict[str, Any],
+        old: Entry,
+        records: Sequence[Record] = (),
+        *,
+        is_wished: bool = False,
     ) -> Packed:
         """Pack a message that takes another's place in the queue, with its history.
 
-        :param record: what the new one's history says more.
+        :param records: what the new one's history says more.
+        :param is_wished: see :meth:`pack`.
         """
         name = parse(old.filebase)
         assert name is not None
-        packed = self.pack(msg, metadata, when_ns=name.when_ns, slice_=name.digest[:SLICE_DIGITS])
-        return packed._replace(content=packed.content + _journal(old, digest_of(packed.filebase), record))
+        slice_ = name.digest[:SLICE_DIGITS]
+        packed = self.pack(msg, metadata, when_ns=name.when_ns, is_wished=is_wished, slice_=slice_)
+        return packed._replace(content=packed.content + _journal(old, digest_of(packed.filebase), records))
 
     def pack_copy(self, entry: Entry, record: Record | None = None) -> Packed:
         """Name and pack the copy of an entry: it is ready now, and stays in its slice and at its priority.
@@ -119,7 +130,14 @@ class Packer:
         checksum = content_checksum(packed_metadata, entry.body)
         header = pack_header(entry.kind, len(packed_metadata), len(entry.body), digest, checksum)
         # The history goes along: how often it failed counts in the next queue too.
-        content = b''.join((header, packed_metadata, entry.body, _journal(entry, digest, record)))
+        content = b''.join(
+            (
+                header,
+                packed_metadata,
+                entry.body,
+                _journal(entry, digest, () if record is None else (record,)),
+            )
+        )
         return Packed(str(Name(when_ns, digest, old.priority)), content, modified_ns)
 
     def _dated(self, place_ns: int | None, wished_ns: int | None) -> tuple[int, int | None]:
@@ -195,14 +213,13 @@ class Packer:
         return priority
 
 
-def _journal(old: Entry, digest: str, record: Record | None) -> bytes:
+def _journal(old: Entry, digest: str, more: Sequence[Record]) -> bytes:
     """:return: an entry's history for another one that has taken over its metadata as they are by now."""
     # The metadata of Mailman's files stand in their bodies, so what the history says of them still has to be said.
     settled = () if old.kind == MAILMAN else ('set', 'drop')
-    records = old.records if record is None else [*old.records, record]
     return b''.join(
-        pack_record({key: value for key, value in each.items() if key not in settled}, digest)
-        for each in records
+        pack_record({key: value for key, value in record.items() if key not in settled}, digest)
+        for record in (*old.records, *more)
     )
 
 

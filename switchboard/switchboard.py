@@ -24,6 +24,7 @@ from switchboard.entry import (
     READY,
     SYSTEM_NAMER,
     Namer,
+    key_of,
     make_slice,
 )
 from switchboard.errors import (
@@ -109,7 +110,9 @@ class Switchboard(Outlet):
         self._mirror = Mirror(self._listing)
         self._backlog = Backlog(self._mirror)
         self._key_order = KeyOrder(self._listing) if options.strict_order else None
+        # How long entries were left alone that were not to be had, and by key the last of them.
         self._contended: dict[str, float] = {}
+        self._first_of_key: dict[str, str] = {}
         # The next ones to go where the queue is full and the oldest is to make room.
         self._oldest: deque[str] = deque()
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)
@@ -155,7 +158,9 @@ class Switchboard(Outlet):
             return None
         refused = 0
         while (filebase := self._backlog.next()) is not None:
-            if self._key_order is not None and not self._key_order.is_first(filebase):
+            if self._comes_too_early(filebase) or (
+                self._key_order is not None and not self._key_order.is_first(filebase)
+            ):
                 self._leave_alone(filebase)
                 continue
             try:
@@ -165,6 +170,7 @@ class Switchboard(Outlet):
                 self._throttle.took()
                 return Taken(filebase, msg, msgdata)
             except EntryTakenError:
+                self._first_of_key[key_of(filebase)] = filebase
                 self._leave_alone(filebase)
             except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, ForeignFileError) as error:
                 log.debug('%s: skipped error=%s', filebase, error)
@@ -177,11 +183,27 @@ class Switchboard(Outlet):
                     raise
         return None
 
+    def _comes_too_early(self, filebase: str) -> bool:
+        """Is there an earlier entry of the same key that its producer had not let go of a moment ago?
+
+        Without this it would be passed, and its key be out of order.
+        """
+        if not self._first_of_key:
+            return False
+        first = self._first_of_key.get(key_of(filebase))
+        if first is None or self._listing.order(filebase) < self._listing.order(first):
+            return False
+        if first != filebase and self.disk.exists(first + READY, self.folder.fd):
+            return True
+        del self._first_of_key[key_of(filebase)]
+        return False
+
     def _leave_alone(self, filebase: str) -> None:
         """Do not try an entry again for a moment that doubles each time."""
         first_s, last_s = CONTENDED_S
-        if len(self._contended) > MAX_CONTENDED:
-            self._contended.clear()  # most are gone: others have taken them
+        for known in (self._contended, self._first_of_key):
+            if len(known) > MAX_CONTENDED:
+                known.clear()  # most are gone: others have taken them
         wait_s = min(last_s, 2 * self._contended.get(filebase, first_s / 2))
         if wait_s == last_s:
             self._contended.pop(filebase, None)

@@ -13,7 +13,9 @@ from switchboard.cli.tables import write_json
 from switchboard.cli.wording import number, visible
 
 
-def _count_of(_context: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, int]]:
+def _count_of(
+    _context: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> list[tuple[str, int]]:
     counts = []
     for value in values:
         runner, equals, count = value.partition('=')

@@ -15,7 +15,12 @@ from switchboard.holding import hold as hold_entry
 from switchboard.holding import let_go
 
 _queue_option = click.option(
-    '-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Select in this queue; default: all of them.'
+    '-q',
+    '--queue',
+    'queues',
+    multiple=True,
+    metavar='QUEUE',
+    help='Select in this queue; default: all of them.',
 )
 
 

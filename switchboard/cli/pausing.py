@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import click
 
+from switchboard.census import Census, count
+from switchboard.cli.exits import Exit
 from switchboard.cli.installation import Installation, verb
-from switchboard.cli.wording import visible
+from switchboard.cli.progress import Progress
+from switchboard.cli.selecting import DURATION
+from switchboard.cli.stopping import LOOK_EVERY_S, TELL_EVERY_S
+from switchboard.cli.tables import say
+from switchboard.cli.wording import age, duration, visible
+from switchboard.entry import NS
 
 _reason = click.option('--reason', default='', metavar='TEXT', help='Why, for the next one who looks.')
 
@@ -31,15 +41,74 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
 @verb()
 @click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
 @_reason
-def drain(installation: Installation, names: tuple[str, ...], reason: str) -> None:
+@click.option('--wait', 'waits', is_flag=True, help='Wait until they are empty, and show how much is left.')
+@click.option('--timeout', 'timeout_s', type=DURATION, help='With --wait: wait no longer than this.')
+@click.pass_context
+def drain(
+    context: click.Context,
+    installation: Installation,
+    names: tuple[str, ...],
+    reason: str,
+    waits: bool,
+    timeout_s: float | None,
+) -> None:
     """Let nothing into queues: producers are told to try again later.  Runners go on until they are empty.
 
-    It holds until `switchboard resume`, also over a restart.
+    It holds until `switchboard resume`, also over a restart.  What is delayed or held is waited for like all else.
+    Exit status: 75 if the time ran out; the queues go on draining.
     """
     _check(installation, names)
     for name in names:
         installation.spool().drain(name, reason)
         click.echo(f'{visible(name)}: draining')
+    if waits and not _wait_until_empty(installation, names, timeout_s):
+        context.exit(Exit.TEMPORARY)
+
+
+def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_s: float | None) -> bool:
+    """:return: False if the time ran out."""
+    started_s = tell_s = time.monotonic()
+    flags = installation.spool().flags
+    for name in names:
+        if flags.is_set('paused', name):
+            say(
+                f'switchboard: {visible(name)} is paused: nothing is taken out of it before `switchboard resume`'
+            )
+    with Progress() as progress:
+        while left := [one for one in _counts(installation, names) if one.entries]:
+            now_s = time.monotonic()
+            text = f'draining, {duration(now_s - started_s)}; {", ".join(map(_left, left))}'
+            if timeout_s is not None and now_s - started_s >= timeout_s:
+                say(f'switchboard: not empty yet: {", ".join(map(_left, left))}')
+                return False
+            if progress.is_shown:
+                progress.update(text)
+            elif now_s - tell_s >= TELL_EVERY_S:
+                tell_s = now_s
+                say(text)
+            # Counting a large queue takes its time, and is not all that there is to do.
+            time.sleep(max(LOOK_EVERY_S, 10 * (time.monotonic() - now_s)))
+    click.echo(f'empty after {duration(time.monotonic() - started_s)}')
+    return True
+
+
+def _counts(installation: Installation, names: Sequence[str]) -> list[Census]:
+    return [count(folder, name, sizes=False) for name, folder in installation.places(names)]
+
+
+def _left(one: Census) -> str:
+    parts = [
+        f'{many} {what}'
+        for many, what in (
+            (one.waiting, 'waiting'),
+            (one.claimed, 'claimed'),
+            (one.delayed, 'delayed'),
+            (one.held, 'held'),
+        )
+        if many
+    ]
+    due = f', next {age(time.time() - one.next_ns / NS)}' if one.next_ns and not one.waiting else ''
+    return f'{visible(one.queue)}: {" and ".join(parts)}{due}'
 
 
 @verb()

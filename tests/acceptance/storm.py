@@ -249,11 +249,9 @@ class Storm:
         self.end(list(self.children))
 
     def waiting(self) -> Iterator[str]:
-        for queue in STAGES:
-            for entry in os.scandir(self.spool / queue):
-                yield f'{queue}/{entry.name}'
-        for entry in os.scandir(self.spool / '.stage'):
-            yield f'.stage/{entry.name}'
+        for place in (*STAGES, '.stage'):
+            # A list: who takes the first and leaves must not leave a directory open.
+            yield from [f'{place}/{name}' for name in os.listdir(self.spool / place)]
 
     def count(self) -> Result:
         """Compare what was accepted with what is there."""

@@ -30,6 +30,8 @@ class Operation:
     after: State
     prepare: Callable[[World], Any] = lambda world: None
     between: Sequence[State] = field(default_factory=tuple)
+    # What a power cut alone may leave: of two steps, it may undo the first.
+    undone: Sequence[State] = field(default_factory=tuple)
     # What may be raised: opening a spool may say what the operating system says.
     errors: tuple[type[Exception], ...] = (SwitchboardError,)
     # May the same process do it again after an error?
@@ -39,6 +41,19 @@ class Operation:
 
     def __str__(self) -> str:
         return self.name
+
+    def after_death(self) -> list[State]:
+        """What recovery may find when the process has died in it."""
+        return [self.before, self.after, *self.between]
+
+    def after_cut(self, *, promised: bool) -> list[State]:
+        """What may be found after a power cut.
+
+        :param promised: it had returned.
+        """
+        if promised and self.durable:
+            return [self.after, *self.undone]
+        return [*self.after_death(), *self.undone]
 
 
 OPERATIONS: list[Operation] = []

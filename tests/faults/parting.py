@@ -53,6 +53,7 @@ def filled(queue: str) -> Callable[[World], None]:
     state(ring='b'),
     prepare=filled('ring'),
     between=(state(ring=''), state(ring=DAMAGED)),
+    undone=(state(ring='a b'), state(ring=f'b {DAMAGED}')),
     durable=True,
 )
 def push_the_oldest_out(world: World) -> None:
@@ -65,6 +66,7 @@ def push_the_oldest_out(world: World) -> None:
     state(pushed='b', out='a'),
     prepare=filled('pushed'),
     between=(state(out='a'), IN_BAD, state(pushed='b', bad='a')),
+    undone=(state(pushed='a b'),),
 )
 def push_the_oldest_to_the_dead_letters(world: World) -> None:
     world.board('pushed').enqueue('b')

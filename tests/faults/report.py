@@ -30,6 +30,7 @@ from switchboard.testing.power import PowerLossDisk
 from tests.acceptance.storm import storm
 from tests.faults.conftest import MEMORY
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
+from tests.faults.test_death_and_power import after_failed_syncs, after_recoveries
 from tests.faults.test_every_call import Case, cases, expected
 from tests.faults.test_kill import die_at
 from tests.faults.test_power_loss import (
@@ -103,7 +104,7 @@ def fault_cell(operation: Operation, directory: Path, name: str) -> str:
         leaks, misuse = case.world.leaks(), case.disk.misuse
         allowed = expected(case)
         if 'for good' in name:  # taking back may fail as well, so the first copy may still arrive
-            allowed = [operation.before, operation.after, *operation.between]
+            allowed = operation.after_death()
         if leaks or misuse or case.restart() not in allowed:
             holes.append(f'{case}, {name}: leaks {leaks}, misuse {misuse}')
     directory.rmdir()
@@ -133,7 +134,7 @@ def kill_outcomes(operation: Operation, scratch: Path) -> Iterator[str]:
                 return
             found = observe(Path(directory) / 'spool')
             yield name_of(operation, found)
-            if found not in (operation.before, operation.after, *operation.between):
+            if found not in operation.after_death():
                 holes.append(f'{operation}, killed at call {number}: {found}')
 
 
@@ -142,7 +143,9 @@ def name_of(operation: Operation, found: State) -> str:
         return 'there'
     if found == operation.before:
         return 'before'
-    return 'after' if found == operation.after else 'part' if found in operation.between else '**hole**'
+    if found == operation.after:
+        return 'after'
+    return 'part' if found in (*operation.between, *operation.undone) else '**hole**'
 
 
 # The power goes.
@@ -154,12 +157,20 @@ def power_table(scratch: Path) -> str:
         tell(f'power: {operation}')
         with tempfile.TemporaryDirectory(dir=scratch) as directory:
             counts = power_counts(operation, Path(directory))
+        for key, outcomes in SECOND_MISFORTUNES.items():
+            with tempfile.TemporaryDirectory(dir=scratch) as directory:
+                for outcome in outcomes(operation, Path(directory)):
+                    counts[key] += 1
+                    if outcome.found not in outcome.allowed:
+                        counts['holes'] += 1
+                        holes.append(f'{operation}, {key}: {outcome}')
         promise = 'on the disk' if operation.durable else 'one rename'
         rows.append([operation.name, promise, *(str(counts[key]) for key in POWER_KEYS)])
     return table(['operation', 'when it has returned', *POWER_KEYS], rows)
 
 
-POWER_KEYS = ('cuts', 'before', 'after', 'part', 'holes')
+SECOND_MISFORTUNES = {'after a failed sync': after_failed_syncs, 'after death and recovery': after_recoveries}
+POWER_KEYS = ('cuts', 'before', 'after', 'part', *SECOND_MISFORTUNES, 'holes')
 
 
 def power_counts(operation: Operation, scratch: Path) -> Counter[str]:
@@ -171,12 +182,12 @@ def power_counts(operation: Operation, scratch: Path) -> Counter[str]:
     for moment in disk.moments():
         if OPERATION_BEGUN not in moment.notes:
             continue
-        promised = operation.durable and OPERATION_DONE in moment.notes
+        allowed = operation.after_cut(promised=OPERATION_DONE in moment.notes)
         for variant in range(CUTS_PER_MOMENT):
             found, _ = cut(moment, source, scratch / 'after', variant)
             what = name_of(operation, found)
             what = 'after' if what == 'there' else what
-            if what not in POWER_KEYS or (promised and found != operation.after):
+            if found not in allowed:
                 holes.append(f'{operation}, power lost at {moment.number}, variant {variant}: {found}')
                 what = 'holes'
             counts[what] += 1

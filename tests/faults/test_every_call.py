@@ -123,11 +123,11 @@ def test_a_disk_that_stays_broken_loses_nothing(operation: Operation, error: str
     for case in cases(operation, scratch, error=ERRORS[error], lasting=True):
         assert case.world.leaks() == [], case
         assert case.disk.misuse == [], case
-        assert case.restart() in (operation.before, operation.after, *operation.between), case
+        assert case.restart() in operation.after_death(), case
 
 
 @each_operation
 def test_a_death_at_any_call_leaves_what_recovery_repairs(operation: Operation, scratch: Path) -> None:
     for case in cases(operation, scratch, kill='simulated'):
         assert isinstance(case.error, Killed)
-        assert case.restart() in (operation.before, operation.after, *operation.between), case
+        assert case.restart() in operation.after_death(), case

@@ -55,8 +55,7 @@ def test_a_power_cut_leaves_all_of_an_operation_or_nothing(
     for moment in disk.moments():
         if OPERATION_BEGUN not in moment.notes:
             continue
-        promised = operation.durable and OPERATION_DONE in moment.notes
-        allowed = [operation.after] if promised else [operation.before, operation.after, *operation.between]
+        allowed = operation.after_cut(promised=OPERATION_DONE in moment.notes)
         for variant in range(variants):
             found, _ = cut(moment, directory, scratch / 'after', variant)
             assert found in allowed, (moment.number, variant)

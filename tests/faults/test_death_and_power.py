@@ -1,0 +1,121 @@
+"""Two misfortunes, one after the other: a sync fails, or a process dies and another recovers, and then the power goes.
+
+So what is done about the first must wait for the disk as well, before it goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from switchboard.entry import CLAIMED
+from switchboard.spool import Spool
+from switchboard.testing.faults import FaultyDisk, Killed
+from switchboard.testing.power import PowerLossDisk
+from tests.faults.operations import OPERATIONS, Operation
+from tests.faults.test_power_loss import OPERATION_BEGUN, OPERATION_DONE, cut
+from tests.faults.world import State, World
+
+DIED = 'died'
+VARIANTS = 6
+
+
+class Outcome(NamedTuple):
+    """What one cut has left, and what it might have."""
+
+    struck: int
+    moment: int
+    variant: int
+    found: State
+    allowed: list[State]
+
+
+def after_failed_syncs(operation: Operation, scratch: Path) -> Iterator[Outcome]:
+    """Each sync of an operation fails once; the power goes at any time from its beginning to its end."""
+    for number in itertools.count(1):
+        directory = scratch / str(number)
+        directory.mkdir()
+        power = PowerLossDisk(seed=number)
+        disk = FaultyDisk(error=errno.EIO, calls=('fsync', 'fdatasync'), disk=power)
+        world = prepared(operation, directory, disk, power)
+        power.note(OPERATION_BEGUN)
+        disk.arm(number)
+        returned = True
+        try:
+            operation.act(world)
+        except operation.errors:
+            returned = False
+        disk.bury()
+        if not disk.struck:
+            return
+        power.note(OPERATION_DONE)
+        for outcome in cuts(operation, directory, power, OPERATION_BEGUN, returned=returned):
+            yield outcome._replace(struck=number)
+
+
+def after_recoveries(operation: Operation, scratch: Path) -> Iterator[Outcome]:
+    """A process dies at each call of an operation; the power goes at any time while another recovers, and after."""
+    for number in itertools.count(1):
+        directory = scratch / str(number)
+        directory.mkdir()
+        power = PowerLossDisk(seed=number)
+        disk = FaultyDisk(kill='simulated', disk=power)
+        world = prepared(operation, directory, disk, power)
+        disk.arm(number)
+        with contextlib.suppress(Killed):
+            operation.act(world)
+        disk.bury()
+        if not disk.struck:
+            return
+        power.note(DIED)
+        recover(world.path, power)
+        for outcome in cuts(operation, directory, power, DIED, returned=False):
+            yield outcome._replace(struck=number)
+
+
+def prepared(operation: Operation, directory: Path, disk: FaultyDisk, power: PowerLossDisk) -> World:
+    world = World(directory, disk)
+    operation.prepare(world)
+    power.adopt(directory)
+    power.settle()
+    return world
+
+
+def recover(path: Path, disk: PowerLossDisk) -> None:
+    spool = Spool(path, disk=disk)
+    spool.recover()
+    for queue in {file.parent.name for file in path.glob(f'[!.]*/*{CLAIMED}')}:
+        spool[queue].recover_backup_files()
+    spool.spares.close()
+
+
+def cuts(
+    operation: Operation, directory: Path, power: PowerLossDisk, since: str, *, returned: bool
+) -> Iterator[Outcome]:
+    for moment in power.moments():
+        allowed = operation.after_cut(promised=returned and OPERATION_DONE in moment.notes)
+        for variant in range(VARIANTS if since in moment.notes else 0):
+            found, _ = cut(moment, directory, directory.parent / 'after', variant)
+            yield Outcome(0, moment.number, variant, found, allowed)
+    shutil.rmtree(directory)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('operation', OPERATIONS, ids=str)
+def test_a_sync_that_fails_and_then_a_power_cut_lose_nothing(operation: Operation, scratch: Path) -> None:
+    for outcome in after_failed_syncs(operation, scratch):
+        assert outcome.found in outcome.allowed, outcome
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('operation', OPERATIONS, ids=str)
+def test_what_a_recovery_has_finished_is_not_undone_by_halves(operation: Operation, scratch: Path) -> None:
+    for outcome in after_recoveries(operation, scratch):
+        assert outcome.found in outcome.allowed, outcome

@@ -1,0 +1,26 @@
+"""The page with the proof is of these operations, and no older ones; its tables are made by ``python -m tests.faults.report``."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.operations import OPERATIONS
+from tests.faults.report import PAGE, replace
+
+
+@pytest.mark.parametrize('section', ['faults', 'kills', 'power'])
+def test_each_table_of_the_page_has_a_row_for_each_operation(section: str) -> None:
+    table = PAGE.read_text().partition(f'<!-- {section}: generated -->')[2].partition('<!-- end -->')[0]
+    rows = [line.split('|')[1].strip() for line in table.strip().splitlines()[2:]]
+    assert rows == [operation.name for operation in OPERATIONS]
+
+
+def test_the_page_shows_no_hole() -> None:
+    page = PAGE.read_text()
+    assert 'No hole was found.' in page
+    assert '**hole**' not in page
+
+
+def test_a_table_is_put_between_its_comments_and_nowhere_else() -> None:
+    page = 'a\n<!-- x: generated -->\nold\n<!-- end -->\nb\n<!-- y: generated -->\n<!-- end -->\n'
+    assert replace(page, 'x', 'new') == page.replace('old', '\nnew\n')

@@ -1,0 +1,169 @@
+"""Celery at work, with a directory for a broker: a worker of two processes, and all that its users do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+pytest.importorskip('celery')
+
+from celery import chord, group
+from celery.events import EventReceiver
+
+from switchboard import Spool
+from switchboard.entry import parse
+from tests.kombu.workers import Shop, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.filterwarnings('default')]
+
+
+@pytest.fixture(scope='module')
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    shop = Shop(tmp_path_factory.mktemp('shop'))
+    yield shop
+    shop.close()
+
+
+@pytest.fixture(scope='module')
+def tasks(shop):
+    return shop.tasks()
+
+
+@pytest.fixture(scope='module')
+def worker(shop, tasks):
+    return shop.worker()
+
+
+@pytest.fixture
+def own_shop(tmp_path) -> Iterator[Shop]:
+    shop = Shop(tmp_path)
+    yield shop
+    shop.close()
+
+
+def test_tasks_are_run_and_give_results(tasks, worker):
+    results = group(tasks.add.s(n, n) for n in range(20)).apply_async()
+    assert results.get(timeout=30) == [2 * n for n in range(20)]
+
+
+def test_a_chord_waits_for_all_of_its_tasks(tasks, worker):
+    assert chord(tasks.add.s(n, n) for n in range(5))(tasks.total.s()).get(timeout=30) == 20
+
+
+def test_a_retry_comes_in_its_time(shop, tasks, worker):
+    started = time.monotonic()
+    tasks.later.delay(1).get(timeout=30)
+    assert 1 <= time.monotonic() - started < 10
+    assert [line[2] for line in shop.lines() if line[1] == 'try'] == ['0', '1']
+
+
+def test_an_idle_worker_takes_a_task_at_once(tasks, worker):
+    def seconds() -> float:
+        started = time.perf_counter()
+        result = tasks.add.delay(1, 1)
+        while not result.ready():
+            time.sleep(0.001)
+        return time.perf_counter() - started
+
+    tasks.add.delay(1, 1).get(timeout=30)
+    assert sorted(seconds() for _ in range(20))[10] < 0.25  # and not the second that kombu's loop sleeps
+
+
+def test_workers_answer_and_their_answers_queues_do_not_stay(shop, tasks, worker):
+    with tasks.app.connection_for_write() as connection:
+        inspect = tasks.app.control.inspect(timeout=2, connection=connection)
+        assert inspect.ping() == {worker.name: {'ok': 'pong'}}
+        assert worker.name in inspect.stats()
+    wait_for(lambda: not [name for name in shop.files('.run/declared') if 'reply' in name], 20)
+    assert f'{worker.name}.celery.pidbox' in shop.files('.run/declared')
+
+
+def test_events_are_heard(tasks, worker):
+    heard: list[str] = []
+    listening = threading.Event()
+
+    def capture() -> None:
+        with tasks.app.connection_for_read() as connection:
+            receiver = EventReceiver(connection, app=tasks.app)
+
+            def hear(event: dict[str, object]) -> None:
+                heard.append(str(event['type']))
+                listening.set()  # by the first heartbeat, which it has asked for
+                receiver.should_stop = event['type'] == 'task-succeeded'
+
+            receiver.handlers = {'*': hear}
+            receiver.capture(limit=None, timeout=20, wakeup=True)
+
+    thread = threading.Thread(target=capture, daemon=True)
+    thread.start()
+    assert listening.wait(20)
+    tasks.add.delay(1, 2).get(timeout=30)
+    thread.join(30)
+    assert {'task-received', 'task-started', 'task-succeeded'} <= set(heard)
+
+
+def test_priorities(own_shop):
+    tasks = own_shop.tasks()
+    for name in range(6):
+        tasks.work.apply_async((name,), priority=0)
+    tasks.work.apply_async(('urgent',), priority=9)
+    own_shop.worker('--concurrency', '1', '--prefetch-multiplier', '1')
+    wait_for(lambda: len([line for line in own_shop.lines() if line[1] == 'end']) == 7, 30)
+    assert [line[2] for line in own_shop.lines() if line[1] == 'start'] == ['urgent', *'012345']
+
+
+def test_a_retry_in_hours_outlives_its_worker(own_shop):
+    tasks = own_shop.tasks()
+    first = own_shop.worker()
+    tasks.later.delay(7200)
+    inspect = tasks.app.control.inspect(timeout=2)
+    wait_for(lambda: (inspect.scheduled() or {}).get(first.name), 30, first)
+    first.kill()
+    second = own_shop.worker(name='second')
+    wait_for(lambda: (inspect.scheduled() or {}).get(second.name), 30, second)
+    [held] = inspect.scheduled()[second.name]
+    eta = datetime.fromisoformat(held['eta'])
+    assert 7000 < (eta - datetime.now(UTC)).total_seconds() < 7200
+    assert len([line for line in own_shop.lines() if line[1] == 'try']) == 1
+
+
+def waits_s(shop: Shop) -> list[float]:
+    """How long each message in the queue has to wait."""
+    names = [parse(name.removesuffix('.pck')) for name in shop.files('celery') if name.endswith('.pck')]
+    return [name.when_ns / 1e9 - time.time() for name in names if name is not None]
+
+
+def test_a_retry_in_hours_waits_in_the_spool_if_it_is_told_to(tmp_path):
+    shop = Shop(tmp_path, eta='broker')
+    try:
+        tasks = shop.tasks()
+        worker = shop.worker()
+        tasks.later.delay(7200)
+        wait_for(lambda: [wait_s for wait_s in waits_s(shop) if wait_s > 60], 30, worker)
+        assert [7000 < wait_s < 7200 for wait_s in waits_s(shop)] == [True]
+        assert Spool(shop.spool)['celery'].files == []
+    finally:
+        shop.close()
+
+
+def test_a_worker_that_is_told_to_shut_down_leaves_nothing_behind(own_shop):
+    tasks = own_shop.tasks()
+    worker = own_shop.worker()
+    for name in range(30):
+        tasks.work.delay(name, 0.05)
+    wait_for(lambda: len(own_shop.lines()) > 4, 30, worker)
+    tasks.app.control.shutdown()
+    assert worker.process.wait(30) == 0
+    tasks.app.pool.force_close_all()
+    done = {line[2] for line in own_shop.lines() if line[1] == 'end'}
+    started = [line[2] for line in own_shop.lines() if line[1] == 'start']
+    assert sorted(started) == sorted(done)
+    waiting = own_shop.files('celery')
+    assert len(done) + len(waiting) == 30
+    assert all(name.endswith('.pck') for name in waiting)
+    assert [name for name in own_shop.files('.run/declared') if 'pidbox' in name] == []
+    assert own_shop.files('.run/consumers/celery') == own_shop.files('bad') == []
