@@ -16,6 +16,7 @@ from typing import Any
 from zope.interface import implementer
 
 from switchboard.backlog import Backlog
+from switchboard.claims import held
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.disk import Disk, Folder
 from switchboard.entry import (
@@ -280,11 +281,17 @@ class Switchboard(Outlet):
 
     def _take_out(self, filebase: str) -> int:
         claim = self._claim(filebase)
-        if self.options.overflow == 'dead-letter':
-            self._set_aside(claim, 'overflow', 'the queue was full, and this was its oldest message')
-        else:
-            self.finish(filebase)
-            log.warning('%s: dropped queue=%s reason=overflow', filebase, self.name)
+        try:
+            if self.options.overflow == 'dead-letter':
+                reason = 'the queue was full, and this was its oldest message'
+                self._set_aside(claim, 'overflow', reason)
+            else:
+                self.finish(filebase)
+                log.warning('%s: dropped queue=%s reason=overflow', filebase, self.name)
+        except QueueError:
+            if held(self.folder, filebase) is claim:
+                self._give_back(claim)  # or nobody could take it until this process ends
+            raise
         return claim.size
 
     # All that is there.

@@ -1,4 +1,4 @@
-"""The options that say which entries are meant: shared by `ls`, `retry`, `mv` and `rm`."""
+"""The options that say which entries are meant: shared by all verbs that list or change entries."""
 
 from __future__ import annotations
 

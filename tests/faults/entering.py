@@ -74,16 +74,6 @@ def enqueue_with_a_limit(world: World) -> None:
     world.board('few').enqueue('a')
 
 
-@operation(
-    'enqueue once by key',
-    after='a',
-    prepare=lambda world: world.configured()['in'],
-    durable=True,
-)
-def enqueue_once(world: World) -> None:
-    world.board('in').enqueue('a', dedupe_key='key')
-
-
 # A mail is there once, be it as the file that was dropped or as an entry.
 MAIL = 'Subject: a\n\n'
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 
@@ -208,3 +209,24 @@ def test_a_history_says_until_when_an_entry_waits():
     assert wait_s([{'event': 'failed', 'not_before': 12.0}], 13 * 10**9) == 0.0
     assert wait_s([{'event': 'failed', 'not_before': 12.0}, {'event': 'retried'}], 0) == 0.0
     assert wait_s([], 0) == 0.0
+
+
+def test_one_that_its_producer_still_holds_is_not_passed_by_others_of_its_key(tmp_path, clock):
+    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _, _ = fill(board, 'a1', 'a2', 'b1')
+    with (tmp_path / 'in' / f'{first}.pck').open('rb') as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert taken(board) == ['b1']
+        clock.advance(1)
+        assert taken(board) == []
+    fill(board, 'a3')
+    clock.advance(1)
+    assert taken(board) == ['a1', 'a2', 'a3']
+
+
+def test_one_that_somebody_else_has_taken_holds_nobody_back(tmp_path, clock):
+    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _ = fill(board, 'a1', 'a2')
+    board.ready()
+    Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy')).dequeue(first)
+    assert taken(board) == ['a2']
