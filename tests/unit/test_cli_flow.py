@@ -112,7 +112,7 @@ class TestEdit:
         assert spool['in'].dequeue(again)[0] == b'\xff\r\nnew'
 
     def test_one_of_the_bad_queue_goes_back_with_its_failures_forgiven(self, spool: Spool) -> None:
-        filebase = fail(spool, 'in', {'to': 'anne@exmaple.com'})
+        filebase = fail(spool, 'in', {'to': 'anne@wrong.example'})
         succeed('-s', spool.directory, 'edit', filebase, '--body', '-', input=b'{"to": "anne@example.com"}')
         assert spool['bad'].get_files('.psv') == []
         [again] = spool['in'].files
