@@ -18,7 +18,7 @@ from zope.interface import implementer
 from switchboard.backlog import Backlog
 from switchboard.claims import held
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.disk import Disk, Folder
+from switchboard.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.entry import (
     CLAIMED,
     NS,
@@ -238,8 +238,14 @@ class Switchboard(Outlet):
     def nudge(self) -> None:
         """Wake the runners that sleep on this queue: something has changed that is no new entry."""
         name = '.wake'
-        self.disk.close(self.disk.create_locked(name, self.folder.fd))
-        self.disk.unlink(name, dir_fd=self.folder.fd)
+        flags = (
+            os.O_WRONLY | os.O_CREAT | OPEN_FLAGS
+        )  # it may be there: another one who died here has left it
+        self.disk.close(self.disk.open_file(name, flags, self.folder.fd))
+        try:
+            self.disk.unlink(name, dir_fd=self.folder.fd)
+        except FileNotFoundError:
+            pass  # another one was faster
 
     def wakeup(self) -> Wakeup:
         """:return: what a runner of this queue sleeps on."""
