@@ -192,6 +192,9 @@ class _FileReader:
                     binding.line,
                 )
             )
+        for binding in exchange.bindings:
+            if isinstance(binding.match, HeaderMatch) and (reason := binding.match.contradiction()):
+                self.problems.warn(entry.error(f'{binding.match} can never match: {reason}', binding.line))
         for binding in exchange.bindings if exchange.type == 'direct' else ():
             if {ONE, MANY} & set(words_of(str(binding.match))):
                 reason = f'{binding.match} is compared letter by letter: wildcards are for type = topic'

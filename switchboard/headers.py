@@ -43,6 +43,14 @@ class HeaderMatch:
         ]
         return '; '.join(reasons) or 'asks for nothing'
 
+    def contradiction(self) -> str:
+        """:return: why no metadata can pass; empty if some can."""
+        values: dict[str, str] = {}
+        for key, value in self.conditions if self.mode == 'all' else ():
+            if value is not None and values.setdefault(key, value) != value:
+                return f'{key} cannot be both {values[key]!r} and {value!r}'
+        return ''
+
 
 class HeaderIndex:
     """The bindings of one exchange, compiled.  A binding's number is its place in the sequence."""

@@ -249,7 +249,7 @@ BAD_BLOCKS = {
     'a failing command': '<!-- run -->\n```console\n$ false\n```\n',
     'a doctest': '```python\n>>> 1 + 1\n3\n```\n',
     'a syntax error': '```python\ndef f(:\n```\n',
-    'a process left': '<!-- run -->\n```console\n$ sleep 600 &\n```\n',
+    'a process left': '<!-- run -->\n```console\n$ sleep 600 & sleep 1\n```\n',
 }
 
 

@@ -16,7 +16,7 @@ from switchboard.census import Census, count, walk
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.tables import say, write_json, write_table
-from switchboard.cli.wording import age, moment, number, one_line, size
+from switchboard.cli.wording import age, moment, number, one_line, size, visible
 from switchboard.disk import Folder
 from switchboard.entry import NS, PRESERVED
 from switchboard.glance import glance
@@ -143,13 +143,18 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     _tell_of_bad(counts, origin)
 
 
-def _tell_of_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:
+def said_of(queue: str, flagged: dict[str, dict[str, Any]]) -> list[str]:
+    """:return: a line for each thing that an operator has said to a queue."""
     lines = []
-    for queue, said in flagged.items():
-        for flag, fields in said.items():
-            since, reason = fields.get('since'), str(fields.get('reason') or '')
-            when = f' since {moment(since)}' if isinstance(since, int | float) else ''
-            lines.append(f'{queue}: {flag}{when}' + (f': {one_line(reason)}' if reason else ''))
+    for flag, fields in flagged.items():
+        since, reason = fields.get('since'), str(fields.get('reason') or '')
+        when = f' since {moment(since)}' if isinstance(since, int | float) else ''
+        lines.append(f'{visible(queue)}: {flag}{when}' + (f': {one_line(reason)}' if reason else ''))
+    return lines
+
+
+def _tell_of_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:
+    lines = [line for queue, said in flagged.items() for line in said_of(queue, said)]
     if lines:
         click.echo('\n' + '\n'.join(lines))
 

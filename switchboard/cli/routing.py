@@ -68,11 +68,12 @@ def route(
 
 
 @verb()
+@click.option('--svg', is_flag=True, help='As a picture: switchboard graph --svg > graph.svg')
 @click.option(
     '--dot', is_flag=True, help="In Graphviz' language: switchboard graph --dot | dot -Tsvg > graph.svg"
 )
 @json_option
-def graph(installation: Installation, dot: bool, as_json: bool) -> None:
+def graph(installation: Installation, svg: bool, dot: bool, as_json: bool) -> None:
     """Draw which exchange feeds which queue, and which runner takes from it.
 
     What programs have declared in the spool is in it too.
@@ -87,5 +88,9 @@ def graph(installation: Installation, dot: bool, as_json: bool) -> None:
             write_json({'node': node.kind, 'name': node.name, 'note': node.note})
         for edge in picture.edges:
             write_json({'edge': edge.kind, 'from': edge.source, 'to': edge.target, 'label': edge.label})
+    elif svg:
+        from switchboard.picture import to_svg
+
+        click.echo(to_svg(picture), nl=False)
     else:
         click.echo(picture.to_dot() if dot else picture.to_text(), nl=False)

@@ -18,6 +18,7 @@ import click
 from switchboard.cli.entries import STYLES, fields_of, state_text
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.owners import holders
+from switchboard.cli.queues import flags, said_of
 from switchboard.cli.tables import is_terminal, write_json
 from switchboard.cli.wording import age, body_text, moment, one_line, size, visible
 from switchboard.entry import NS
@@ -55,10 +56,12 @@ def show(installation: Installation, entry: str, raw: bool, headers: bool, full:
     if raw:
         sys.stdout.buffer.write(whole.body)
         sys.stdout.buffer.flush()
-    elif as_json:
-        write_json(_fields(seen, whole, headers=headers))
+        return
+    said = flags(installation.directory, seen.queue)
+    if as_json:
+        write_json({**_fields(seen, whole, headers=headers), 'queue_flags': said})
     else:
-        click.echo('\n'.join(_lines(seen, whole, headers=headers, full=full)))
+        click.echo('\n'.join(_lines(seen, whole, said, headers=headers, full=full)))
 
 
 def _metadata(entry: Entry) -> dict[str, Any] | None:
@@ -95,13 +98,17 @@ def _title(text: str) -> str:
     return click.style(text, bold=True) if is_terminal() else text
 
 
-def _lines(seen: Glance, entry: Entry, *, headers: bool, full: bool) -> Iterator[str]:
+def _lines(
+    seen: Glance, entry: Entry, said: dict[str, dict[str, Any]], *, headers: bool, full: bool
+) -> Iterator[str]:
     now_ns = time.time_ns()
     state = state_text(seen, now_ns, holders())
     if is_terminal():
         state = click.style(state, fg=STYLES[seen.state(now_ns)])
     yield f'{_title(f"{seen.queue}/{seen.filebase}")}'
     yield f'  state     {state}, {age(seen.age_s(now_ns))}'
+    for line in said_of(seen.queue, said):
+        yield f'  queue     {line}'
     yield f'  ready     {moment(seen.when_ns / NS)}' + (
         f', priority {seen.priority}' if seen.priority else ''
     )

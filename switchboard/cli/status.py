@@ -11,6 +11,7 @@ import click
 from switchboard.board import State
 from switchboard.cli.exits import Exit
 from switchboard.cli.installation import Installation, json_option, verb
+from switchboard.cli.queues import flags, said_of
 from switchboard.cli.snapshot import COLUMNS, Snapshot, fields_of, row, take, troubles
 from switchboard.cli.tables import is_terminal, write_json, write_table
 from switchboard.cli.wording import age, moment, one_line
@@ -82,9 +83,20 @@ def status(context: click.Context, installation: Installation, as_json: bool) ->
         write_json(_master_fields(snapshot, busy_with))
         for record in snapshot.records:
             write_json(fields_of(record))
+        for name, said in _flagged(installation).items():
+            write_json({'type': 'queue', 'queue': name, 'flags': said})
     else:
         _write(snapshot, busy_with)
+        for name, said in _flagged(installation).items():
+            for line in said_of(name, said):
+                click.echo(click.style(line, fg='yellow') if is_terminal() else line)
     context.exit(status_of(snapshot))
+
+
+def _flagged(installation: Installation) -> dict[str, dict[str, dict[str, Any]]]:
+    """:return: the queues that are paused or draining, with since when and why."""
+    said = {name: flags(installation.directory, name) for name in installation.queue_names()}
+    return {name: fields for name, fields in said.items() if fields}
 
 
 def _write(snapshot: Snapshot, busy_with: list[str]) -> None:

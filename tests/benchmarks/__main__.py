@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import backlog, cases, flush, footprint, machine, parallel, profiles, syscalls, wakeup
+from . import backlog, cases, flush, footprint, machine, parallel, profiles, routing, syscalls, wakeup
 from .cases import FULL, PEERS, QUICK, Effort
 from .pairs import ROOT, ContenderError, Figure
 
@@ -103,6 +103,11 @@ class Run:
         tell('ways to flush')
         self.keep('flush', flush.run(self.place, self.effort))
 
+    def routing(self) -> None:
+        """Many bindings."""
+        tell('routing')
+        self.keep('routing', routing.run(self.place, self.effort))
+
     def compare(self) -> None:
         """An older checkout and this one."""
         if self.before:
@@ -114,6 +119,7 @@ MEETINGS = ('cycle', 'pingpong', 'pipeline', 'fan-out')
 ALONE: dict[str, Callable[[Run], None]] = {
     'own': Run.own,
     'flush': Run.flush,
+    'routing': Run.routing,
     'wakeup': Run.wakeup,
     'footprint': Run.footprint,
     'start': Run.start,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import cases, page, syscalls, tables, targets
+from tests.benchmarks import cases, page, routing, syscalls, tables, targets
 from tests.benchmarks.contender import ENTRANTS, Contender
 from tests.benchmarks.messages import message
 from tests.benchmarks.pairs import ContenderError, Round, figure, workers
@@ -137,3 +137,11 @@ def test_every_entrant_that_is_a_class_is_there() -> None:
         source = (ROOT / 'tests' / 'benchmarks' / module).with_suffix('.c' if entrant.is_native else '.py')
         assert source.exists()
         assert f'class {class_name}' in source.read_text() or entrant.is_native
+
+
+def test_the_trie_and_the_scan_find_the_same_queues(tmp_path: Path) -> None:
+    found = list(routing.run(tmp_path, cases.TINY))
+    assert [(each.case, each.b) for each in found] == [
+        (f'{count} bindings', side) for count in (10, 100) for side in ('scan', 'trie with 10')
+    ]
+    assert all(each.ratio > 0 for each in found)

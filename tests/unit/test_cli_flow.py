@@ -222,6 +222,17 @@ class TestDrain:
         assert spool.flags.is_set('draining', 'in')
 
 
+def test_a_pause_is_shown_by_status_and_show(spool: Spool) -> None:
+    filebase = spool['in'].enqueue('x')
+    spool.pause('in', 'the server is moved')
+    assert ': the server is moved' in switchboard('-s', spool.directory, 'status').out
+    flagged = switchboard('-s', spool.directory, 'status', '--json').objects[-1]
+    assert (flagged['type'], flagged['queue'], list(flagged['flags'])) == ('queue', 'in', ['paused'])
+    assert 'queue     in: paused since ' in succeed('-s', spool.directory, 'show', filebase).out
+    (shown,) = succeed('-s', spool.directory, 'show', filebase, '--json').objects
+    assert shown['queue_flags']['paused']['reason'] == 'the server is moved'
+
+
 def test_tidy_does_what_the_janitor_does(spool: Spool) -> None:
     assert succeed('-s', spool.directory, 'tidy').out == 'nothing to do\n'
     spool['in'].enqueue('x', ttl=0.001)

@@ -65,6 +65,7 @@ def test_queues_for_people_ends_with_the_bad_queue_and_where_it_came_from(spool:
         'QUEUE',
         'WAITING',
         'DELAYED',
+        'HELD',
         'CLAIMED',
         'BYTES',
         'OLDEST',

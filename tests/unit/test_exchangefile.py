@@ -271,3 +271,16 @@ def test_a_list_of_twins_or_of_mistakes_is_not_told_to_its_end() -> None:
     many = 20_000
     assert len(warnings('[exchange.x]\ntype = topic\nbindings =\n' + '  # -> b\n' * many)) == MAX_PROBLEMS
     assert len(errors('[exchange.x]\ntype = topic\nbindings =\n' + '  # -> b c\n' * many)) == MAX_PROBLEMS
+
+
+@pytest.mark.parametrize(
+    ('conditions', 'reason'),
+    [
+        ('all: a=1, b=2, a=2', "a cannot be both '1' and '2'"),
+        ('all: a=1, a, a=1', ''),
+        ('any: a=1, a=2', ''),
+    ],
+)
+def test_conditions_that_no_message_can_meet_are_told(conditions: str, reason: str) -> None:
+    told = warnings(f'[exchange.x]\ntype = headers\nbindings =\n  {conditions} -> q\n')
+    assert [reason in one and 'can never match' in one for one in told] == ([True] if reason else [])

@@ -164,7 +164,8 @@ class TestOpenFiles:
         *errors, last = in_child(work)
         assert len(errors) > 2
         assert all('Too many open files' in error for error in errors)
-        assert last == ''
+        # On a slow machine the directory is listed anew with all descriptors in use.
+        assert not last or 'Too many open files' in last
 
 
 class TestFullDisk:
