@@ -8,7 +8,6 @@ Everything that touches the spool holds :attr:`Broker.lock`: kombu's users ackno
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ from weakref import WeakValueDictionary
 from amqp.exceptions import InvalidPath
 
 from switchboard.claims import held
+from switchboard.disk import Disk
 from switchboard.entry import CLAIMED
 from switchboard.errors import (
     ConfigError,
@@ -51,6 +51,14 @@ PREDECLARED = {
 _OWNERS: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
 
 
+def _is_there(directory: str) -> bool:
+    try:
+        Disk.stat(directory)
+    except OSError:
+        return False
+    return True
+
+
 class Routed(NamedTuple):
     """A message, packed, and the boards of the queues that it is for."""
 
@@ -82,7 +90,7 @@ class Broker:
                 return Spool.from_config(address.config)
             except ConfigError as error:
                 raise InvalidPath(str(error)) from error
-        if not address.create and not os.path.isdir(address.directory):
+        if not address.create and not _is_there(address.directory):
             raise SpoolMissing(
                 f'{address.directory}: no such directory; make it, or add ?create=yes to have it made'
             )

@@ -8,7 +8,10 @@ consumer looks.  A consumer that lives and is slow keeps it; there is no time-ou
 from __future__ import annotations
 
 import logging
+import resource
+import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from kombu.transport.virtual import QoS
@@ -23,6 +26,16 @@ log = logging.getLogger('switchboard.queue')
 
 # For who may never give up: the limit of a queue that has none.
 NO_LIMIT = 0
+
+# Descriptors that a process needs for other things than messages in its hands.
+SPARE_FILES = 256
+
+
+@cache
+def _files() -> int:
+    """:return: how many messages this process may hold, each of which is an open file."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - SPARE_FILES)
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +91,7 @@ class Deliveries(QoS):
     def can_consume_max_estimate(self) -> int:
         """:return: for how many messages there is room."""
         limit: int = self.prefetch_count or self.channel.broker.address.max_unacked
-        return max(0, limit - len(self._claims))
+        return max(0, min(limit, _files()) - len(self._claims))
 
     def __len__(self) -> int:
         return len(self._claims)
