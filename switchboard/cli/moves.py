@@ -1,126 +1,22 @@
 """``retry``, ``mv`` and ``rm``: entries that are named one by one, or selected by what is known of them.
 
-Named entries are dealt with at once.  Selected ones are counted first and shown, and somebody must say yes.  What was
-counted is what is dealt with: an entry that comes meanwhile, such as one that was sent back and failed again, is not.
-
 Each is claimed before anything happens to it, so what a process works on is never taken away from it.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
-from switchboard.cli.exits import Exit, exit_of, lines_of
-from switchboard.cli.installation import Installation, json_option, verb
-from switchboard.cli.selecting import selection_options
-from switchboard.cli.tables import say, write_json
-from switchboard.cli.wording import number, visible
+from switchboard.cli.deeds import Meant, entries_verb
+from switchboard.cli.exits import Exit
 from switchboard.entry import PRESERVED, READY, format_when, is_held
-from switchboard.errors import QueueError, SwitchboardError
-from switchboard.finding import Criteria, Found, find, select
-from switchboard.listing import order
+from switchboard.finding import Found
 from switchboard.moving import claim_any, move, origin, send_back
 from switchboard.removing import remove
 from switchboard.switchboard import Switchboard
-
-# Does something with one entry; returns the queue and the name under which it stands now, if it stands anywhere.
-Deed = Callable[[Found], tuple[str, str] | None]
-
-ENTRIES = ('entry', 'entries')
-
-
-def gather(
-    installation: Installation,
-    entries: Sequence[str],
-    queues: Sequence[str],
-    everything: bool,
-    criteria: Criteria,
-) -> tuple[list[Found], list[Exit]]:
-    """Find the entries that are meant.
-
-    :param queues: where selected ones are looked for; named ones are found in any queue.
-    :return: the entries, and a status for each that was named and not found.
-    """
-    selected = everything or criteria != Criteria()
-    if entries and selected:
-        raise click.UsageError('name entries, or select them with --all, --error and so on; not both')
-    if selected:
-        picked = select(installation.places(queues), criteria, time.time_ns())
-        # In the order in which they would be taken, so that what is sent back keeps its order.
-        return sorted(picked, key=lambda each: order(each.filebase)), []
-    if not entries:
-        raise click.UsageError('name an entry, or select some with --all, --error, --origin, --older ...')
-    found, missing = [], []
-    places = installation.places()
-    for text in entries:
-        try:
-            found.append(find(places, text))
-        except QueueError as error:
-            missing.append(exit_of(error))
-            _complain(error)
-    return found, missing
-
-
-def _complain(error: Exception, subject: str = '') -> None:
-    for line in lines_of(error):
-        text = line if subject in line else f'{subject}: {line}'
-        say(f'switchboard: {visible(text)}')
-
-
-def agreed(found: Sequence[Found], doing: str, remark: str = '', *, yes: bool) -> bool:
-    """Say what is about to happen, and ask.
-
-    :raises click.UsageError: there is nobody to ask.
-    """
-    queues = Counter(each.queue for each in found)
-    where = ', '.join(f'{queue} {many}' for queue, many in queues.most_common())
-    question = f'{doing} {number(len(found), *ENTRIES)} ({where}){remark}'
-    if yes:
-        return True
-    if not sys.stdin.isatty():
-        raise click.UsageError(f'{question}: nobody is there to ask; say --yes')
-    return click.confirm(f'{question}?', err=True)
-
-
-def do_each(found: Sequence[Found], deed: Deed, done: str, missing: list[Exit], *, as_json: bool) -> Exit:
-    """Do it to one after the other; a failure is one line, and does not stop the others.
-
-    :return: the exit status.
-    """
-    failed = list(missing)
-    succeeded = 0
-    for each in found:
-        try:
-            now = deed(each)
-        except (SwitchboardError, OSError) as error:
-            failed.append(exit_of(error))
-            _complain(error, f'{each.queue}/{each.filebase}')
-            continue
-        succeeded += 1
-        if as_json:
-            queue, filebase = now or (None, None)
-            write_json({'entry': each.filebase, 'from': each.queue, 'queue': queue, 'filebase': filebase})
-        elif now is not None:
-            click.echo(f'{each.queue}/{each.filebase} -> {now[0]}/{now[1]}')
-        else:
-            click.echo(f'{each.queue}/{each.filebase}')
-    if len(found) + len(missing) > 1:
-        say(f'{done} {number(succeeded, *ENTRIES)}' + (f', {len(failed)} not' if failed else ''))
-    if not failed:
-        return Exit.OK
-    return Exit.PARTIAL if succeeded or len(set(failed)) > 1 else failed[0]
-
-
-all_option = click.option('--all', 'everything', is_flag=True, help='Select all entries of the queue.')
-yes_option = click.option('-y', '--yes', is_flag=True, help='Do not ask; needed where there is no terminal.')
-_queue_option = click.option(
-    '-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Select in this queue; default: bad.'
-)
 
 
 def _came_to_be_sent_back(each: Found, now: str) -> bool:
@@ -145,26 +41,11 @@ def _sent_back_before(found: Sequence[Found]) -> str:
     return f', {before} of which {"was" if before == 1 else "were"} sent back before' if before else ''
 
 
-@verb()
-@click.argument('entries', nargs=-1, metavar='[ENTRY]...')
-@all_option
-@_queue_option
-@selection_options
-@click.option('--to', metavar='QUEUE', help='Send them there, not to where they came from.')
-@yes_option
-@json_option
-@click.pass_context
-def retry(
-    context: click.Context,
-    installation: Installation,
-    entries: tuple[str, ...],
-    everything: bool,
-    queues: tuple[str, ...],
-    criteria: Criteria,
-    to: str | None,
-    yes: bool,
-    as_json: bool,
-) -> None:
+@entries_verb(
+    click.option('--to', metavar='QUEUE', help='Send them there, not to where they came from.'),
+    searched='bad',
+)
+def retry(meant: Meant, to: str | None) -> Exit:
     """Send entries back to where they came from, which their history knows, ready at once.
 
     Their failures and recoveries are forgiven; the history keeps them, and counts how often an entry was sent back.
@@ -177,58 +58,40 @@ def retry(
     switchboard retry --all --older 1d --to slow     somewhere else
     switchboard retry --all --queue out              do not wait any longer
     """
-    found, missing = gather(installation, entries, queues or ('bad',), everything, criteria)
-    spool = installation.spool()
+    found = meant.find(['bad'])
+    spool = meant.installation.spool()
     if to is not None:
         spool[to]  # an unknown queue is told before anybody is asked
-    elif not entries and not criteria.states:
+    elif not meant.entries and not meant.criteria.states:
         now = format_when(time.time_ns()) + '~'
         found = [each for each in found if _came_to_be_sent_back(each, now)]
 
     def deed(each: Found) -> tuple[str, str]:
-        source = installation.board(each.queue)
+        source = meant.installation.board(each.queue)
         target = to or _home(each, source)
         return target, send_back(source, each.filebase, spool[target])
 
-    if found and not entries and not agreed(found, 'send back', _sent_back_before(found), yes=yes):
-        raise click.Abort
-    say_if_none(found, missing)
-    context.exit(do_each(found, deed, 'sent back', missing, as_json=as_json))
+    ask = 'send back {}' if meant.entries else f'send back {{}}{_sent_back_before(found)}'
+    return meant.do_each(found, deed, ask=ask, done='sent back')
 
 
-@verb()
-@click.argument('words', nargs=-1, metavar='[ENTRY]... QUEUE')
-@all_option
-@_queue_option
-@selection_options
-@yes_option
-@json_option
-@click.pass_context
-def mv(
-    context: click.Context,
-    installation: Installation,
-    words: tuple[str, ...],
-    everything: bool,
-    queues: tuple[str, ...],
-    criteria: Criteria,
-    yes: bool,
-    as_json: bool,
-) -> None:
+@entries_verb(searched='bad', words='[ENTRY]... QUEUE')
+def mv(meant: Meant) -> Exit:
     """Move entries to another queue, as they are: same content, same time, same counts, history included.
 
     \b
     switchboard mv 1795317402.6748 quarantine
     switchboard mv --queue in --metadata list=dogs in-dogs
     """
-    if not words:
+    if not meant.entries:
         raise click.UsageError('name the queue to move to')
-    *entries, to = words
-    found, missing = gather(installation, entries, queues or ('bad',), everything, criteria)
-    target = installation.spool()[to]
+    *meant.entries, to = meant.entries
+    found = meant.find(['bad'])
+    target = meant.installation.spool()[to]
     found = [each for each in found if each.queue != to]
 
     def deed(each: Found) -> tuple[str, str]:
-        source = installation.board(each.queue)
+        source = meant.installation.board(each.queue)
         claim = claim_any(source, each.filebase)
         try:
             if to != 'bad':
@@ -238,30 +101,11 @@ def mv(
             raise
         return to, move(claim, source, target)
 
-    if found and not entries and not agreed(found, f'move to {to}', yes=yes):
-        raise click.Abort
-    say_if_none(found, missing)
-    context.exit(do_each(found, deed, 'moved', missing, as_json=as_json))
+    return meant.do_each(found, deed, ask=f'move {{}} to {to}', done='moved')
 
 
-@verb()
-@click.argument('entries', nargs=-1, metavar='[ENTRY]...')
-@all_option
-@_queue_option
-@selection_options
-@yes_option
-@json_option
-@click.pass_context
-def rm(
-    context: click.Context,
-    installation: Installation,
-    entries: tuple[str, ...],
-    everything: bool,
-    queues: tuple[str, ...],
-    criteria: Criteria,
-    yes: bool,
-    as_json: bool,
-) -> None:
+@entries_verb(searched='bad')
+def rm(meant: Meant) -> Exit:
     """Remove entries.  There is no way back, so it asks, also for a single one.
 
     \b
@@ -269,17 +113,8 @@ def rm(
     switchboard rm --error SpamError --older 30d --yes
     switchboard rm --all --queue test
     """
-    found, missing = gather(installation, entries, queues or ('bad',), everything, criteria)
 
     def deed(each: Found) -> None:
-        remove(installation.board(each.queue), each.filebase)
+        remove(meant.installation.board(each.queue), each.filebase)
 
-    if found and not agreed(found, 'remove', yes=yes):
-        raise click.Abort
-    say_if_none(found, missing)
-    context.exit(do_each(found, deed, 'removed', missing, as_json=as_json))
-
-
-def say_if_none(found: Sequence[Found], missing: Sequence[Exit]) -> None:
-    if not found and not missing:
-        say('no entry fits: nothing to do')
+    return meant.do_each(meant.find(['bad']), deed, ask='remove {}', done='removed', ask_always=True)
