@@ -6,16 +6,14 @@ tells of each message what became of it, because each has a sender of its own wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from switchboard.errors import QueueError, SwitchboardError
 from switchboard.handoff import Transaction, commit_all
 from switchboard.publishing import BATCH_LIMIT, Unpublished, publish
+from switchboard.stage import Stage
 from switchboard.switchboard import Switchboard
-
-if TYPE_CHECKING:
-    from switchboard.spool import Spool
 
 
 class Parcel(NamedTuple):
@@ -30,9 +28,11 @@ class Parcel(NamedTuple):
 Outcome = dict[str, str] | SwitchboardError
 
 
-def store_all(spool: Spool, parcels: Sequence[Parcel]) -> list[Outcome]:
+def store_all(board: Callable[[str], Switchboard], stage: Stage, parcels: Sequence[Parcel]) -> list[Outcome]:
     """Store messages.
 
+    :param board: finds a queue by its name.
+    :param stage: over the queues, for messages that go to several.
     :return: what became of each, in the same order.
     """
     outcomes: list[Outcome] = [{} for _ in parcels]
@@ -43,27 +43,29 @@ def store_all(spool: Spool, parcels: Sequence[Parcel]) -> list[Outcome]:
         try:
             if len(parcel.queues) == 1:
                 [name] = parcel.queues
-                item = spool[name].prepare(parcel.msg, dict(parcel.metadata))
+                item = board(name).prepare(parcel.msg, dict(parcel.metadata))
                 single.setdefault(name, []).append((number, item))
             elif parcel.queues:
-                transaction, filebases = _emit(spool, parcel)
+                transaction, filebases = _emit(board, stage, parcel)
                 several[transaction] = number
                 outcomes[number] = filebases
         except SwitchboardError as error:
             outcomes[number] = error
     for name, items in single.items():
         for start in range(0, len(items), BATCH_LIMIT):
-            _publish(spool[name], items[start : start + BATCH_LIMIT], outcomes)
+            _publish(board(name), items[start : start + BATCH_LIMIT], outcomes)
     for transaction, failure in commit_all(list(several)).items():
         outcomes[several[transaction]] = failure
     return outcomes
 
 
-def _emit(spool: Spool, parcel: Parcel) -> tuple[Transaction, dict[str, str]]:
-    transaction = Transaction(spool.stage)
+def _emit(
+    board: Callable[[str], Switchboard], stage: Stage, parcel: Parcel
+) -> tuple[Transaction, dict[str, str]]:
+    transaction = Transaction(stage)
     try:
         filebases = {
-            name: transaction.emit(spool[name], parcel.msg, dict(parcel.metadata)) for name in parcel.queues
+            name: transaction.emit(board(name), parcel.msg, dict(parcel.metadata)) for name in parcel.queues
         }
     except BaseException:
         transaction.discard()

@@ -259,7 +259,7 @@ class Spool(DeclaringSpool):
 
         :return: what became of each, in the same order: filebases by queue, or the error.
         """
-        return store_all(self, parcels)
+        return store_all(self.__getitem__, self.stage, parcels)
 
     def pause(self, name: str, reason: str = '') -> None:
         """Have nothing taken out of a queue until :meth:`resume`, in any process, also after a restart."""
