@@ -19,6 +19,7 @@ app.conf.update(
     worker_send_task_events=True,
     task_send_sent_event=True,
     worker_hijack_root_logger=False,
+    beat_schedule={'tick': {'task': 'tests.kombu.shop.work', 'schedule': 0.3, 'args': ('tick',)}},
 )
 
 

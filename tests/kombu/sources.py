@@ -10,6 +10,8 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,17 +33,24 @@ def source_of(package: str) -> Path:
     unpacked = cache() / f'{package}-{version}'
     if not unpacked.is_dir():
         cache().mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--no-binary', ':all:']
-        done = subprocess.run(
-            [*command, '--dest', str(cache()), f'{package}=={version}'],
-            capture_output=True,
-            text=True,
-            timeout=FETCH_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            missing = f'the source of {package} {version} cannot be fetched: {done.stderr.strip()[-500:]}'
-            (pytest.fail if os.environ.get('CI') else pytest.skip)(missing)
-        with tarfile.open(cache() / f'{package}-{version}.tar.gz') as archive:
-            archive.extractall(cache(), filter='data')
+        with tempfile.TemporaryDirectory(dir=cache()) as place:
+            _fetch(package, version, Path(place))
+            with suppress(OSError):  # another run was faster
+                (Path(place) / unpacked.name).rename(unpacked)
     return unpacked
+
+
+def _fetch(package: str, version: str, place: Path) -> None:
+    command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--retries', '5']
+    done = subprocess.run(
+        [*command, '--no-deps', '--no-binary', ':all:', '--dest', str(place), f'{package}=={version}'],
+        capture_output=True,
+        text=True,
+        timeout=FETCH_TIMEOUT_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        missing = f'the source of {package} {version} cannot be fetched: {done.stderr.strip()[-500:]}'
+        (pytest.fail if os.environ.get('CI') else pytest.skip)(missing)
+    with tarfile.open(place / f'{package}-{version}.tar.gz') as archive:
+        archive.extractall(place, filter='data')

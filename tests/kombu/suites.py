@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_S = 420
+TIMEOUT_S = 1500
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ def simple_and_pidbox(source: Path, work: Path) -> Suite:
     )
 
 
-def celery(source: Path, work: Path, module: str, choice: str = '') -> Suite:
-    """:return: a module of Celery's integration tests: a real worker of processes."""
-    spool, results = work / f'spool-{module}', work / f'results-{module}'
+def celery(source: Path, work: Path, module: str, choice: str = '', part: str = '') -> Suite:
+    """:return: a module of Celery's integration tests, or a part of it: a real worker of processes."""
+    spool, results = work / f'spool-{module}{part}', work / f'results-{module}{part}'
     spool.mkdir()
     results.mkdir()
     return Suite(
         ['-p', 'celery.contrib.pytest', '--force-reruns', '0', f't/integration/{module}.py', '-k', choice],
         directory=source,
-        report=work / f'{module}.xml',
+        report=work / f'{module}{part}.xml',
         environment={'TEST_BROKER': f'switchboard://{spool}', 'TEST_BACKEND': f'file://{results}'},
     )

@@ -16,9 +16,10 @@ from celery.events import EventReceiver
 
 from switchboard import Spool
 from switchboard.entry import parse
+from switchboard.extra.kombu import content
 from tests.kombu.workers import Shop, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120), pytest.mark.filterwarnings('default')]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings('default')]
 
 
 @pytest.fixture(scope='module')
@@ -47,16 +48,16 @@ def own_shop(tmp_path) -> Iterator[Shop]:
 
 def test_tasks_are_run_and_give_results(tasks, worker):
     results = group(tasks.add.s(n, n) for n in range(20)).apply_async()
-    assert results.get(timeout=30) == [2 * n for n in range(20)]
+    assert results.get(timeout=90) == [2 * n for n in range(20)]
 
 
 def test_a_chord_waits_for_all_of_its_tasks(tasks, worker):
-    assert chord(tasks.add.s(n, n) for n in range(5))(tasks.total.s()).get(timeout=30) == 20
+    assert chord(tasks.add.s(n, n) for n in range(5))(tasks.total.s()).get(timeout=90) == 20
 
 
 def test_a_retry_comes_in_its_time(shop, tasks, worker):
     started = time.monotonic()
-    tasks.later.delay(1).get(timeout=30)
+    tasks.later.delay(1).get(timeout=90)
     assert 1 <= time.monotonic() - started < 10
     assert [line[2] for line in shop.lines() if line[1] == 'try'] == ['0', '1']
 
@@ -69,21 +70,22 @@ def test_an_idle_worker_takes_a_task_at_once(tasks, worker):
             time.sleep(0.001)
         return time.perf_counter() - started
 
-    tasks.add.delay(1, 1).get(timeout=30)
-    assert sorted(seconds() for _ in range(20))[10] < 0.25  # and not the second that kombu's loop sleeps
+    tasks.add.delay(1, 1).get(timeout=90)
+    assert sorted(seconds() for _ in range(20))[10] < 0.7  # and not the second that kombu's loop sleeps
 
 
 def test_workers_answer_and_their_answers_queues_do_not_stay(shop, tasks, worker):
     with tasks.app.connection_for_write() as connection:
-        inspect = tasks.app.control.inspect(timeout=2, connection=connection)
+        inspect = tasks.app.control.inspect(timeout=5, limit=1, connection=connection)
         assert inspect.ping() == {worker.name: {'ok': 'pong'}}
         assert worker.name in inspect.stats()
-    wait_for(lambda: not [name for name in shop.files('.run/declared') if 'reply' in name], 20)
+    wait_for(lambda: not [name for name in shop.files('.run/declared') if 'reply' in name], 90)
     assert f'{worker.name}.celery.pidbox' in shop.files('.run/declared')
 
 
 def test_events_are_heard(tasks, worker):
     heard: list[str] = []
+    wanted = {'task-received', 'task-started', 'task-succeeded'}
     listening = threading.Event()
 
     def capture() -> None:
@@ -93,17 +95,22 @@ def test_events_are_heard(tasks, worker):
             def hear(event: dict[str, object]) -> None:
                 heard.append(str(event['type']))
                 listening.set()  # by the first heartbeat, which it has asked for
-                receiver.should_stop = event['type'] == 'task-succeeded'
+                receiver.should_stop = wanted <= set(heard)  # they may come in another order
 
             receiver.handlers = {'*': hear}
-            receiver.capture(limit=None, timeout=20, wakeup=True)
+            receiver.capture(limit=None, timeout=60, wakeup=True)
 
     thread = threading.Thread(target=capture, daemon=True)
     thread.start()
-    assert listening.wait(20)
-    tasks.add.delay(1, 2).get(timeout=30)
-    thread.join(30)
-    assert {'task-received', 'task-started', 'task-succeeded'} <= set(heard)
+    assert listening.wait(60)
+    tasks.add.delay(1, 2).get(timeout=60)
+    thread.join(90)
+    assert wanted <= set(heard)
+
+
+def test_periodic_tasks_are_sent_and_run(shop, worker):
+    with shop.beat():
+        wait_for(lambda: [line[1:3] for line in shop.lines()].count(['end', 'tick']) >= 2, 90, worker)
 
 
 def test_priorities(own_shop):
@@ -112,7 +119,7 @@ def test_priorities(own_shop):
         tasks.work.apply_async((name,), priority=0)
     tasks.work.apply_async(('urgent',), priority=9)
     own_shop.worker('--concurrency', '1', '--prefetch-multiplier', '1')
-    wait_for(lambda: len([line for line in own_shop.lines() if line[1] == 'end']) == 7, 30)
+    wait_for(lambda: len([line for line in own_shop.lines() if line[1] == 'end']) == 7, 90)
     assert [line[2] for line in own_shop.lines() if line[1] == 'start'] == ['urgent', *'012345']
 
 
@@ -120,12 +127,18 @@ def test_a_retry_in_hours_outlives_its_worker(own_shop):
     tasks = own_shop.tasks()
     first = own_shop.worker()
     tasks.later.delay(7200)
-    inspect = tasks.app.control.inspect(timeout=2)
-    wait_for(lambda: (inspect.scheduled() or {}).get(first.name), 30, first)
+    inspect = tasks.app.control.inspect(timeout=5, limit=1)
+    wait_for(lambda: (inspect.scheduled() or {}).get(first.name), 90, first)
     first.kill()
     second = own_shop.worker(name='second')
-    wait_for(lambda: (inspect.scheduled() or {}).get(second.name), 30, second)
-    [held] = inspect.scheduled()[second.name]
+    asked: dict[str, list[dict[str, str]]] = {}
+
+    def is_scheduled() -> object:
+        asked.update(inspect.scheduled() or {})
+        return asked.get(second.name)
+
+    wait_for(is_scheduled, 90, second)
+    [held] = asked[second.name]
     eta = datetime.fromisoformat(held['eta'])
     assert 7000 < (eta - datetime.now(UTC)).total_seconds() < 7200
     assert len([line for line in own_shop.lines() if line[1] == 'try']) == 1
@@ -143,7 +156,7 @@ def test_a_retry_in_hours_waits_in_the_spool_if_it_is_told_to(tmp_path):
         tasks = shop.tasks()
         worker = shop.worker()
         tasks.later.delay(7200)
-        wait_for(lambda: [wait_s for wait_s in waits_s(shop) if wait_s > 60], 30, worker)
+        wait_for(lambda: [wait_s for wait_s in waits_s(shop) if wait_s > 60], 90, worker)
         assert [7000 < wait_s < 7200 for wait_s in waits_s(shop)] == [True]
         assert Spool(shop.spool)['celery'].files == []
     finally:
@@ -155,15 +168,19 @@ def test_a_worker_that_is_told_to_shut_down_leaves_nothing_behind(own_shop):
     worker = own_shop.worker()
     for name in range(30):
         tasks.work.delay(name, 0.05)
-    wait_for(lambda: len(own_shop.lines()) > 4, 30, worker)
+    wait_for(lambda: len(own_shop.lines()) > 4, 90, worker)
     tasks.app.control.shutdown()
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(60) == 0
     tasks.app.pool.force_close_all()
     done = {line[2] for line in own_shop.lines() if line[1] == 'end'}
     started = [line[2] for line in own_shop.lines() if line[1] == 'start']
     assert sorted(started) == sorted(done)
-    waiting = own_shop.files('celery')
-    assert len(done) + len(waiting) == 30
-    assert all(name.endswith('.pck') for name in waiting)
+    assert all(name.endswith('.pck') for name in own_shop.files('celery'))
+    board = Spool(own_shop.spool)['celery']
+    waiting = {str(content.read(board.dequeue(filebase)[0])[0][0]) for filebase in board.files}
+    assert done | waiting == {str(name) for name in range(30)}
+    # Now and then Celery's main process stops listening before the pool's last word, and waits half a minute for the pool: what was done then is
+    # not acknowledged.  That is one task for each process of the pool at most.
+    assert len(done & waiting) <= 2
     assert [name for name in own_shop.files('.run/declared') if 'pidbox' in name] == []
     assert own_shop.files('.run/consumers/celery') == own_shop.files('bad') == []

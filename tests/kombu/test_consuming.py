@@ -15,6 +15,9 @@ from kombu.asynchronous import Hub
 from switchboard import Spool
 from tests.unit.test_presence import in_child, kill
 
+# Nobody who looks only now and then would look within a test.
+HOUR_S = 3600
+
 
 @pytest.fixture
 def queue(channel):
@@ -35,13 +38,11 @@ class Inbox:
     def __init__(self, acks: bool = True) -> None:
         self.bodies: list[object] = []
         self.messages: list[object] = []
-        self.times: list[float] = []
         self._acks = acks
 
     def __call__(self, body, message):
         self.bodies.append(body)
         self.messages.append(message)
-        self.times.append(time.perf_counter())
         if self._acks:
             message.ack()
 
@@ -51,7 +52,8 @@ def test_nothing_comes_from_an_empty_queue(connection, channel, queue):
         connection.drain_events(timeout=0.01)
 
 
-def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connection, channel, queue, spool_path):
+def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connect, queue, spool_path):
+    connection = connect(rescan=HOUR_S)
     inbox = Inbox()
     reader, writer = os.pipe()
 
@@ -59,16 +61,16 @@ def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connection,
         board = Spool(spool_path, durability='lazy')['work']
         os.read(reader, 1)
         time.sleep(0.05)  # the consumer is asleep by then, which is what this is about
-        board.enqueue({'at': time.perf_counter()})
+        board.enqueue({'a': 1})
 
     pid = in_child(lambda: threading.Thread(target=publish).start())
     try:
-        with kombu.Consumer(channel, queue, callbacks=[inbox]):
+        with kombu.Consumer(connection, queue, callbacks=[inbox]):
             os.write(writer, b'x')
-            connection.drain_events(timeout=10)
+            connection.drain_events(timeout=20)
     finally:
         kill(pid)
-    assert inbox.times[0] - inbox.bodies[0]['at'] < 0.5  # and not at the next look, which is seconds away
+    assert inbox.bodies == [{'a': 1}]
 
 
 def test_prefetch_is_the_most_that_is_delivered_and_unacknowledged(
@@ -178,22 +180,21 @@ def consume_and_keep(connect, count):
     return connection
 
 
-def test_what_a_killed_consumer_held_comes_at_once_to_one_that_waits(connection, connect, channel, queue):
+def test_what_a_killed_consumer_held_comes_at_once_to_one_that_waits(connect, queue):
     put(connect, *range(3))
+    connection = connect(
+        rescan=HOUR_S, recovery=HOUR_S
+    )  # its locks are free at its death, and somebody is told
     pid = in_child(lambda: consume_and_keep(connect, 3))
     inbox = Inbox()
-    with kombu.Consumer(channel, queue, callbacks=[inbox]):
+    with kombu.Consumer(connection, queue, callbacks=[inbox]):
         with pytest.raises(TimeoutError):
             connection.drain_events(timeout=0.1)  # nothing is taken from one that lives
         threading.Timer(0.05, kill, [pid]).start()
-        started = time.perf_counter()
         while len(inbox.bodies) < 3:
-            connection.drain_events(timeout=10)
-    assert inbox.bodies == [0, 1, 2]
+            connection.drain_events(timeout=20)
+    assert sorted(inbox.bodies) == [0, 1, 2]  # the kernel drops one lock after the other
     assert all(message.delivery_info['redelivered'] for message in inbox.messages)
-    assert (
-        time.perf_counter() - started < 3
-    )  # its locks were free at its death; the periodic look is after ten seconds
 
 
 def test_a_new_consumer_gets_what_a_dead_one_held(connection, connect, channel, queue):
@@ -262,35 +263,33 @@ def run_until(hub, condition, timeout_s=10):
         hub.run_once()
 
 
-def test_the_loop_delivers_what_is_there_and_what_comes(connection, connect, channel, queue, hub):
+def test_the_loop_delivers_what_is_there_and_what_comes(connect, queue, hub):
     put(connect, 'before')
+    connection = connect(rescan=HOUR_S)
     inbox = Inbox()
     connection.register_with_event_loop(hub)
-    with kombu.Consumer(channel, queue, callbacks=[inbox]):
+    with kombu.Consumer(connection, queue, callbacks=[inbox]):
         run_until(hub, lambda: inbox.bodies == ['before'])
-        sent = time.perf_counter()
         threading.Timer(0.05, put, (connect, 'after')).start()
         run_until(hub, lambda: inbox.bodies == ['before', 'after'])
-    assert inbox.times[1] - sent < 0.8  # the loop alone looks once a second
 
 
-def test_an_acknowledgement_makes_the_loop_deliver_the_next(connection, connect, channel, queue, hub):
+def test_an_acknowledgement_makes_the_loop_deliver_the_next(connect, queue, hub):
     put(connect, *range(20))
+    connection = connect(rescan=HOUR_S)
     inbox = Inbox(acks=False)
     connection.register_with_event_loop(hub)
-    started = time.perf_counter()
-    with kombu.Consumer(channel, queue, callbacks=[inbox], prefetch_count=1):
+    with kombu.Consumer(connection, queue, callbacks=[inbox], prefetch_count=1):
         for number in range(20):
             run_until(hub, lambda number=number: len(inbox.bodies) == number + 1)
             # From another thread, as Celery's pools of threads do it.
             thread = threading.Thread(target=inbox.messages[number].ack)
             thread.start()
             thread.join()
-    assert time.perf_counter() - started < 5
 
 
 def test_the_loop_delivers_a_message_when_it_is_due(connect, hub):
-    connection = connect(eta='broker')
+    connection = connect(eta='broker', rescan=HOUR_S)
     channel = connection.default_channel
     queue = kombu.Queue('work')(channel)
     queue.declare()
@@ -301,7 +300,7 @@ def test_the_loop_delivers_a_message_when_it_is_due(connect, hub):
         board.enqueue({'a': 1}, delay=0.3)
         started = time.perf_counter()
         run_until(hub, lambda: inbox.bodies)
-    assert 0.25 < time.perf_counter() - started < 2
+    assert time.perf_counter() - started > 0.25
 
 
 def test_a_callback_that_raises_does_not_stop_the_loop(connection, connect, channel, queue, hub):

@@ -258,7 +258,7 @@ def test_purging_and_deleting(connect, files):
     with pytest.raises(PreconditionFailed, match='messages'):
         queue.delete(if_empty=True)
     assert queue.purge() == 3
-    with kombu.Consumer(two, queue), pytest.raises(PreconditionFailed, match='consumers'):
+    with kombu.Consumer(two, queue), pytest.raises(PreconditionFailed, match='consumer'):
         queue.delete(if_unused=True)
     put(two, 'x', 'q')
     assert one.queue_delete('q') == 1

@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ import psutil
 
 from tests.kombu.suites import ROOT
 
-READY_TIMEOUT_S = 40.0
+READY_TIMEOUT_S = 120.0
 
 
 class Shop:
@@ -52,6 +53,24 @@ class Shop:
         self.workers.append(worker)
         worker.wait_until_ready()
         return worker
+
+    @contextmanager
+    def beat(self) -> Iterator[None]:
+        """Run what sends periodic tasks."""
+        schedule = str(self.path / 'beat')
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'celery', '-A', 'tests.kombu.shop', 'beat', '--schedule', schedule],
+            cwd=ROOT,
+            env={**os.environ, **self.environment, 'PYTHONPATH': str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            yield
+        finally:
+            process.terminate()
+            assert process.wait(60) == 0
 
     def lines(self) -> list[list[str]]:
         """:return: what the tasks have written so far, in words."""
@@ -109,7 +128,7 @@ class Worker:
         pool = self.pool()
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(20)
+        self.process.wait(60)
         _, alive = psutil.wait_procs(pool, timeout=5)
         for process in alive:
             process.kill()

@@ -75,7 +75,8 @@ def _split(client: Any) -> tuple[str, str]:
         url = urlsplit(host)
         _check_host(url.hostname or '')
         path, _, more = unquote(url.path).partition('?')
-        return path.rstrip('/'), url.query or more
+        path = path.strip('/')
+        return (f'/{path}' if path else ''), url.query or more
     if host.startswith('/'):  # Connection('/var/spool/x', transport='switchboard')
         return host, ''
     _check_host(host)

@@ -8,10 +8,13 @@ Everything that touches the spool holds :attr:`Broker.lock`: kombu's users ackno
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from amqp.exceptions import InvalidPath
 
@@ -21,6 +24,7 @@ from switchboard.entry import CLAIMED
 from switchboard.errors import (
     ConfigError,
     NoRouteError,
+    SwitchboardError,
     UnknownExchangeError,
     UnknownQueueError,
     UnserializableError,
@@ -28,10 +32,11 @@ from switchboard.errors import (
 from switchboard.extra.kombu.address import Address
 from switchboard.extra.kombu.faults import SpoolMissing
 from switchboard.extra.kombu.naming import directory_name
-from switchboard.extra.kombu.payload import TRANSIENT, TYPED, pack, typed
+from switchboard.extra.kombu.payload import TRANSIENT, TYPED, encoded, pack, typed
 from switchboard.handoff import Transaction
 from switchboard.presence import Ticket
 from switchboard.publishing import Unpublished, publish
+from switchboard.serializers import Raw
 from switchboard.spool import Spool
 from switchboard.switchboard import Switchboard
 
@@ -49,6 +54,26 @@ PREDECLARED = {
 # The owners among this process's connections.  AMQP gives an exclusive queue to one connection; here it is one process's, because the
 # connections of a process cannot keep anything from each other, and a pool hands out any of them.
 _OWNERS: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
+
+
+_BROKERS: WeakSet[Broker] = WeakSet()
+
+
+def _unlock_all() -> None:
+    # Another thread of the parent's may have held it, and is not in the child.
+    for broker in _BROKERS:
+        broker.lock = threading.RLock()
+
+
+def _close_all() -> None:
+    # A program may end without closing, as Celery's commands do: what is its own alone goes with it all the same.
+    for broker in list(_BROKERS):
+        with suppress(SwitchboardError, OSError):
+            broker.close()
+
+
+os.register_at_fork(after_in_child=_unlock_all)
+atexit.register(_close_all)
 
 
 def _is_there(directory: str) -> bool:
@@ -83,6 +108,7 @@ class Broker:
         self._owned: dict[str, Ticket] = {}
         # What this connection has declared, by directory.
         self.declared_here: set[str] = set()
+        _BROKERS.add(self)
 
     def _open(self, address: Address) -> Spool:
         if address.config:
@@ -105,10 +131,17 @@ class Broker:
         :raises UnknownQueueError: it is not.
         """
         board = self._boards.get((queue, role))
-        if board is None or board.folder.is_closed():
+        # Who takes what was listed before needs not ask each time whether the queue is still there: he hears of it at the next listing.
+        is_listed = role == 'consume' and board is not None and not board.is_used_up
+        if board is None or (not is_listed and board.folder.is_closed()):
             self._boards.pop((queue, role), None)
             board = self._boards[queue, role] = self._made(queue, role)
         return board
+
+    def is_used_up(self, queue: str) -> bool:
+        """Must the queue's directory be read to find the next message?"""
+        board = self._boards.get((queue, 'consume'))
+        return board is None or board.is_used_up
 
     def _made(self, queue: str, role: Role) -> Switchboard:
         declared = self.spool.declared
@@ -221,35 +254,35 @@ class Broker:
         :return: False if there is no queue for it.
         """
         boards = routed.boards
+        if not boards:
+            return False
+        raw, metadata = self._encoded(routed)
+        if len(boards) > 1 and any(board.options.durability == 'full' for board in boards):
+            self._transaction(boards, raw, metadata).commit()
+            return True
+        stored = 0
+        for board in boards:
+            try:
+                board.enqueue(raw, metadata)
+                stored += 1
+            except UnknownQueueError:
+                continue  # deleted in this moment: as if it had been before
+        return stored > 0
+
+    def _encoded(self, routed: Routed) -> tuple[Raw, dict[str, Any]]:
+        """:raises UnserializableError: kombu's own JSON does not hold the headers or properties either."""
         try:
-            if len(boards) > 1 and any(board.options.durability == 'full' for board in boards):
-                self._transaction(routed).commit()
-                return True
-            stored = 0
-            for board in boards:
-                stored += self._enqueue(board, routed)
-            return stored > 0
+            return encoded(routed.payload), routed.metadata
         except UnserializableError:
-            return self.publish(self._typed(routed))
+            return encoded(typed(routed.payload)), {**routed.metadata, TYPED: True}
 
-    def _enqueue(self, board: Switchboard, routed: Routed) -> bool:
-        try:
-            board.enqueue(routed.payload, routed.metadata)
-        except UnknownQueueError:
-            return False  # deleted in this moment: as if it had been before
-        return True
-
-    def _typed(self, routed: Routed) -> Routed:
-        """:raises UnserializableError: that was tried already."""
-        if TYPED in routed.metadata:
-            raise UnserializableError('the headers or properties of the message hold what JSON does not')
-        return routed._replace(payload=typed(routed.payload), metadata={**routed.metadata, TYPED: True})
-
-    def _transaction(self, routed: Routed) -> Transaction:
+    def _transaction(
+        self, boards: Sequence[Switchboard], raw: Raw, metadata: Mapping[str, Any]
+    ) -> Transaction:
         transaction = Transaction(self.spool.stage)
         try:
-            for board in routed.boards:
-                transaction.emit(board, routed.payload, dict(routed.metadata))
+            for board in boards:
+                transaction.emit(board, raw, dict(metadata))
         except BaseException:
             transaction.discard()
             raise
@@ -260,14 +293,12 @@ class Broker:
 
         :return: None if there is no queue for it.
         """
-        try:
-            if len(routed.boards) > 1:
-                return self._transaction(routed)
-            for board in routed.boards:
-                return board.prepare(routed.payload, dict(routed.metadata))
-        except UnserializableError:
-            return self.prepare(self._typed(routed))
-        return None
+        if not routed.boards:
+            return None
+        raw, metadata = self._encoded(routed)
+        if len(routed.boards) > 1:
+            return self._transaction(routed.boards, raw, metadata)
+        return routed.boards[0].prepare(raw, dict(metadata))
 
     def flush(self, items: Sequence[Unpublished], transactions: Sequence[Transaction], *, sync: bool) -> None:
         """Make the messages of a batch visible, with one flush."""

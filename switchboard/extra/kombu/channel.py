@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from queue import Empty
 from typing import Any
@@ -14,6 +14,7 @@ from amqp.exceptions import ChannelError, ConsumerCancelled
 from kombu.transport import virtual
 from kombu.utils.uuid import uuid
 
+from switchboard.claims import held
 from switchboard.errors import UnknownQueueError
 from switchboard.extra.kombu.arguments import DELIVERY_LIMIT
 from switchboard.extra.kombu.batch import PublishBatch
@@ -23,12 +24,16 @@ from switchboard.extra.kombu.entities import Entities
 from switchboard.extra.kombu.faults import amqp_errors
 from switchboard.extra.kombu.naming import directory_name
 from switchboard.extra.kombu.payload import unpack
+from switchboard.interfaces import Taken
 from switchboard.presence import Ticket
+from switchboard.switchboard import Switchboard
 
 log = logging.getLogger('switchboard.queue')
 
 # Messages that one consumer gets before the next one of the same connection has its turn.
 BURST = 16
+# Characters of an error that a history keeps: some errors show all that they choked on.
+MAX_REASON = 500
 NO_ROUTE = 312
 
 
@@ -151,6 +156,10 @@ class Channel(Entities, virtual.Channel):
         if self.connection is not None:
             self.connection.consumers_changed()
 
+    def consumed(self) -> list[str]:
+        """:return: the directories of the queues that have a consumer here."""
+        return [one.name for one in self._by_tag.values()]
+
     def wanted(self) -> list[str]:
         """:return: the directories of the queues from which a message could be delivered now."""
         has_room = self.qos.can_consume()
@@ -171,6 +180,8 @@ class Channel(Entities, virtual.Channel):
                     break
                 count += 1
                 consumer.callback(message)
+                if self.broker.is_used_up(consumer.name):
+                    break  # whoever waits looks anyway
         # The next time, another one is the first.
         if len(self._by_tag) > 1:
             tag, first = next(iter(self._by_tag.items()))
@@ -199,24 +210,31 @@ class Channel(Entities, virtual.Channel):
 
     def _take(self, queue: str, name: str, no_ack: bool, limit: int) -> Any:
         board = self.broker.board(name, 'consume')
-        taken = board.take()
-        if taken is None:
-            return None
-        filebase = taken.filebase
-        tag = next(self._tags)
+        while (taken := board.take()) is not None:
+            tag = next(self._tags)
+            message = self._made(board, taken, tag, queue)
+            if message is None:
+                continue
+            if no_ack:
+                board.finish(taken.filebase)
+            else:
+                self.qos.hold(tag, message, Delivery(board, taken.filebase, limit))
+            return message
+        return None
+
+    def _made(self, board: Switchboard, taken: Taken, tag: int, queue: str) -> Any:
+        """:return: the message; None if it is none of kombu's, which must not kill its consumer, time and again."""
+        claim = held(board.folder, taken.filebase)
+        assert claim is not None
         try:
-            payload = unpack(taken.msg, taken.msgdata, board.history(filebase), tag, queue)
-            message = self.Message(payload, channel=self)
+            message = self.Message(unpack(taken.msg, taken.msgdata, claim.read(), tag, queue), channel=self)
+            if message.errors:  # it keeps what is wrong with its body for whoever reads it
+                raise message.errors[0][1]
         except Exception as error:
-            # A body that says it is base64 and is not: it must not kill its consumer, time and again.
-            reason = f'no message of kombu: {error!r}'
-            board.finish(filebase, preserve=True, cause='corrupt', reason=reason)
-            log.exception('%s: no message of kombu queue=%s', filebase, queue)
-            return self._take(queue, name, no_ack, limit)
-        if no_ack:
-            board.finish(filebase)
-        else:
-            self.qos.hold(tag, message, Delivery(board, filebase, limit))
+            reason = f'no message of kombu: {error!r}'[:MAX_REASON]
+            board.finish(taken.filebase, preserve=True, cause='corrupt', reason=reason)
+            log.error('%s: %s queue=%s', taken.filebase, reason, queue)
+            return None
         return message
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
@@ -245,6 +263,13 @@ class Channel(Entities, virtual.Channel):
 
     def drain_events(self, timeout: float | None = None, callback: Any = None) -> None:
         """See `kombu.transport.virtual.Channel`."""
+        self._get_many((), timeout)
+
+    def _get_many(self, queues: Iterable[str], timeout: float | None = None) -> None:
+        """Deliver what is there, of all queues that have a consumer.
+
+        :raises queue.Empty: nothing is.
+        """
         if not self.deliver():
             raise Empty
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from kombu.transport.virtual import QoS
 
-from switchboard.claims import held
+from switchboard.claims import HELD, held
 from switchboard.errors import QueueError
 from switchboard.extra.kombu.faults import amqp_errors
 from switchboard.extra.kombu.payload import REQUEUED, RETURNED, attempts, was_delivered
@@ -33,7 +33,10 @@ SPARE_FILES = 256
 
 @cache
 def _files() -> int:
-    """:return: how many messages this process may hold, each of which is an open file."""
+    """:return: how many messages this process may hold, in all its channels, each of which is an open file.
+
+    Their number is that of the hard limit: the soft one is raised when it is met.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - SPARE_FILES)
 
@@ -91,7 +94,7 @@ class Deliveries(QoS):
     def can_consume_max_estimate(self) -> int:
         """:return: for how many messages there is room."""
         limit: int = self.prefetch_count or self.channel.broker.address.max_unacked
-        return max(0, min(limit, _files()) - len(self._claims))
+        return max(0, min(limit - len(self._claims), _files() - len(HELD)))
 
     def __len__(self) -> int:
         return len(self._claims)

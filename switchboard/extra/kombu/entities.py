@@ -157,7 +157,8 @@ class Entities:
 
     def list_bindings(self) -> list[tuple[str, str, str]]:
         """:return: ``(queue, exchange, routing key)`` of each binding that was declared."""
-        wiring = self.broker.spool.declared.exchanges.load()
+        with amqp_errors('Exchange.declare'):
+            wiring = self.broker.spool.declared.exchanges.load()
         return [
             (one.target.name, one.source, one.routing_key)
             for one in wiring.bindings

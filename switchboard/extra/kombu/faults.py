@@ -6,8 +6,7 @@ one: a disk that refused.  A full queue is not: trying again at once, as kombu d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from amqp.exceptions import (
     AMQPError,
@@ -60,16 +59,27 @@ _TABLE: tuple[tuple[type[Exception], type[AMQPError]], ...] = (
 )
 
 
-@contextmanager
-def amqp_errors(method: str) -> Iterator[None]:
-    """Raise AMQP's errors for ours.
+class amqp_errors:  # noqa: N801  to be read as what it does
+    """Raise AMQP's errors for ours, out of a ``with``.  A class, because a generator takes four times as long, six times a message.
 
     :param method: AMQP's name of what is being done.
     """
-    try:
-        yield
-    except TimeoutError:
-        raise  # `socket.timeout`, which says that nothing came
-    except (errors.SwitchboardError, OSError) as error:
+
+    __slots__ = ('_method',)
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        # A `TimeoutError` is `socket.timeout`, which says that nothing came.
+        if not isinstance(error, errors.SwitchboardError | OSError) or isinstance(error, TimeoutError):
+            return
         found = next(theirs for ours, theirs in _TABLE if isinstance(error, ours))
-        raise found(f'{found.__name__}: {error}', method_name=method, reply_code=found.code) from error
+        raise found(f'{found.__name__}: {error}', method_name=self._method, reply_code=found.code) from error

@@ -8,6 +8,7 @@ long ends in a checksum of the whole.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from urllib.parse import quote
 
 from switchboard.entry import MAX_QUEUE_NAME
@@ -18,6 +19,7 @@ _CHECKSUM_DIGITS = 32
 _TAKEN = 'bad'
 
 
+@lru_cache(4096)
 def directory_name(queue: str) -> str:
     """:return: the name under which a spool has the queue."""
     name = quote(queue, safe=_SAFE, errors='surrogatepass')

@@ -4,8 +4,8 @@ kombu's own fields are the message, as JSON: ``body``, ``content-type``, ``conte
 know stands in the metadata: priority, time to live, when it is ready, whom to answer.  A text body is kept as it is, so `less` shows a task's
 arguments; bytes are kept in base64.
 
-An entry that something else has put into the queue (a mail from ``bin/drop``, a value from `Spool.publish`) becomes a kombu message of
-its own content type, so a consumer can read it.
+An entry that something else has put into the queue (a mail from ``bin/drop``, a value from `Spool.publish`) becomes a kombu message: its bytes, and the
+content type of its kind, so a consumer reads it as it reads all others, by kombu's serializers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,16 @@ from typing import Any
 from kombu.utils import json as kombu_json
 
 from switchboard.entry import HIGHEST_PRIORITY
+from switchboard.errors import UnserializableError
+from switchboard.extra.brokers.wire import TYPES
 from switchboard.journal import Record
+from switchboard.metadata import ALWAYS
+from switchboard.reading import Entry
+from switchboard.serializers import Raw
 
 TRANSIENT = 1
+# Tuples, for a union is made anew each time that it is asked about.
+_BYTES, _HEADERS = (bytes, bytearray, memoryview), (dict, type(None))
 # Headers that JSON alone does not hold (dates, bytes, decimals) are written in kombu's own form, and this says so.
 TYPED = 'kombu_typed'
 # What the journal of an entry that was delivered before has.
@@ -56,7 +63,7 @@ def pack(
 def _text(message: Mapping[str, Any]) -> tuple[str, str]:
     """:return: the body as text, and how it was made of it."""
     body = message['body']
-    if isinstance(body, bytes | bytearray | memoryview):
+    if isinstance(body, _BYTES):
         # What is compressed says of itself that it is UTF-8, too.
         is_text = message.get('content-encoding') == 'utf-8' and 'compression' not in (
             message.get('headers') or ()
@@ -110,28 +117,44 @@ def _eta_s(value: Any) -> float | None:
     return (eta if eta.tzinfo else eta.replace(tzinfo=UTC)).timestamp()
 
 
+# Tuples and numbers as keys become what JSON makes of them, as with all of kombu's transports that write JSON.
+_dumps = json.JSONEncoder(separators=(',', ':'), allow_nan=False).encode
+
+
+def encoded(payload: Mapping[str, Any]) -> Raw:
+    """:return: the payload as it is stored; once for all queues that it goes to.
+
+    :raises UnserializableError: JSON alone does not hold it.
+    """
+    try:
+        return Raw('json', _dumps(payload).encode('ascii'))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnserializableError(f'headers and properties: {error}') from error
+
+
 def typed(payload: Mapping[str, Any]) -> Any:
     """:return: the payload with what JSON does not hold written as kombu writes it."""
     return json.loads(kombu_json.dumps(payload))
 
 
-def unpack(
-    msg: Any, msgdata: Mapping[str, Any], records: Sequence[Record], tag: Any, queue: str
-) -> dict[str, Any]:
+def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: str) -> dict[str, Any]:
     """Make what `kombu.transport.virtual.Message` is made from.
 
-    :param records: the entry's history.
+    :param entry: what the message was read from.
     :param tag: of this delivery; another one each time.
     """
     if not _is_kombu(msg):
-        payload = _wrapped(msg, msgdata, queue)
+        payload = _wrapped(msg, msgdata, entry)
     elif msgdata.get(TYPED):
         payload = kombu_json.loads(json.dumps(msg))
     else:
         payload = {**msg}
-    properties = payload['properties'] = dict(payload['properties'])
+    records = entry.records
+    properties = payload['properties'] = {**_told(msgdata), **payload['properties']}
     properties['delivery_tag'] = tag
     properties['delivery_info'] = {
+        'exchange': str(msgdata.get('exchange', '')),
+        'routing_key': str(msgdata.get('routing_key', queue)),
         **(properties.get('delivery_info') or {}),
         'redelivered': was_delivered(records),
         'attempts': 1 + attempts(records),
@@ -144,36 +167,48 @@ def unpack(
 
 
 def _is_kombu(msg: Any) -> bool:
-    return isinstance(msg, dict) and 'body' in msg and isinstance(msg.get('properties'), dict)
+    """Is it kombu's?  What only looks like it is a value of another program's."""
+    return (
+        isinstance(msg, dict)
+        and isinstance(msg.get('body'), str)
+        and isinstance(msg.get('properties'), dict)
+        and isinstance(msg.get('headers'), _HEADERS)
+    )
 
 
-def _wrapped(msg: Any, msgdata: Mapping[str, Any], queue: str) -> dict[str, Any]:
-    content_type, content_encoding, encoding = 'application/json', 'utf-8', 'utf-8'
-    if isinstance(msg, Mail | bytes):
-        content = msg if isinstance(msg, bytes) else msg.as_bytes()
-        body = base64.b64encode(content).decode('ascii')
-        content_type = 'application/data' if isinstance(msg, bytes) else 'message/rfc822'
-        content_encoding, encoding = 'binary', 'base64'
-    elif isinstance(msg, str):
-        body, content_type = msg, 'text/plain'
-    else:
-        body = json.dumps(msg)
-    headers = {key: value for key, value in msgdata.items() if key not in ('version', '_parsemsg')}
-    info = {
-        'exchange': str(msgdata.get('exchange', '')),
-        'routing_key': str(msgdata.get('routing_key', queue)),
-    }
-    properties = {'body_encoding': encoding, 'delivery_info': info, 'priority': msgdata.get('priority', 0)}
-    for key in ('reply_to', 'correlation_id'):
-        if key in msgdata:
-            properties[key] = msgdata[key]
+def _told(msgdata: Mapping[str, Any]) -> dict[str, Any]:
+    """:return: what the metadata say that is a property of a message in kombu's words."""
+    properties = {key: msgdata[key] for key in ('reply_to', 'correlation_id') if key in msgdata}
+    properties['priority'] = msgdata.get('priority', 0)
+    return properties
+
+
+def _wrapped(msg: Any, msgdata: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+    """What another program has put in: its bytes as they are stored, under the content type of its kind.
+
+    kombu's consumers read it by their own registry, and only if they accept the type.
+    """
+    body = entry.body
+    content_type, content_encoding = TYPES.get(entry.kind, ('application/data', 'binary'))
+    if isinstance(msg, Mail):  # of Mailman's two pickles, too
+        body, content_type, content_encoding = msg.as_bytes(), *TYPES['mail']
+    text = _decoded(body) if content_encoding == 'utf-8' else None
+    if text is None:
+        content_encoding = 'binary'
     return {
-        'body': body,
+        'body': base64.b64encode(body).decode('ascii') if text is None else text,
         'content-type': content_type,
         'content-encoding': content_encoding,
-        'headers': headers,
-        'properties': properties,
+        'headers': {key: value for key, value in msgdata.items() if key not in ALWAYS},
+        'properties': {'body_encoding': 'base64' if text is None else 'utf-8'},
     }
+
+
+def _decoded(body: bytes) -> str | None:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:  # JSON may be UTF-16, text hold lone surrogates
+        return None
 
 
 def was_delivered(records: Sequence[Record]) -> bool:

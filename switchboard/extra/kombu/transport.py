@@ -56,6 +56,7 @@ class Transport(virtual.Transport):
         self._pid = os.getpid()
         self._loop: Any = None
         self._timers: list[Any] = []
+        self._readers: list[int] = []
         self._thread: int | None = None
         self._next_look_s = 0.0
         # Claims that somebody closed, by directory and filebase: when to look whether he is dead, and how often we did.
@@ -88,6 +89,7 @@ class Transport(virtual.Transport):
                 self.broker.close()
         finally:
             if watch is not None:
+                watch.wake()  # another thread may be waiting
                 watch.close()
 
     def verify_connection(self, connection: Any) -> bool:
@@ -103,7 +105,9 @@ class Transport(virtual.Transport):
         """:return: the URL; there is nothing secret in it."""
         if uri and '://' in uri:
             return uri
-        return f'{SCHEME}:///{(self.client.virtual_host or "").lstrip("/")}'
+        options = self.client.transport_options or {}
+        directory = (self.client.virtual_host or '').strip('/') or str(options.get('directory', ''))
+        return f'{SCHEME}:///{directory.lstrip("/")}'
 
     def driver_version(self) -> str:
         """:return: the version of this package."""
@@ -133,9 +137,13 @@ class Transport(virtual.Transport):
             self._look_after_queues()
             wait_s = self._wait_s(is_told)
             watch.wait(wait_s if left_s is None else min(wait_s, left_s))
+            if self._watch is not watch:
+                raise DiskFault('the connection was closed meanwhile')
             self._read_watch()
 
     def _deliver_all(self) -> int:
+        if time.monotonic() >= self._next_look_s:
+            self._look_after_queues()  # who always has something to do must not leave to the dead what they held
         count: int = sum(channel.deliver() for channel in list(self.channels) if not channel.closed)
         if count >= BURST and self._watch is not None:
             self._watch.rest()  # who is busy needs not be told that there is something to do
@@ -177,7 +185,7 @@ class Transport(virtual.Transport):
                 return
             assert self._address is not None
             self._next_look_s = now_s + self._address.recovery_s
-            for name in {name for channel in self.channels for name in channel.wanted()}:
+            for name in {name for channel in self.channels for name in channel.consumed()}:
                 try:
                     self.broker.recover(self.broker.board(name, 'consume'))
                 except QueueError:
@@ -190,8 +198,11 @@ class Transport(virtual.Transport):
             if when_s > now_s:
                 continue
             directory, filebase = suspect
-            board = self.broker.board(os.path.basename(directory), 'consume')
             del self._suspects[suspect]
+            try:
+                board = self.broker.board(os.path.basename(directory), 'consume')
+            except QueueError:
+                continue  # deleted meanwhile
             if not self.broker.recover(board, [filebase]) and count + 1 < len(DEATH_WAITS_S):
                 self._suspects[suspect] = (now_s + DEATH_WAITS_S[count + 1], count + 1)
 
@@ -213,10 +224,16 @@ class Transport(virtual.Transport):
         assert self._address is not None
         self._leave_loop()
         self._loop = loop
-        for fd in self._watch.filenos():
-            loop.add_reader(fd, self._on_news)
+        self._add_readers()
         self._timers = [loop.call_repeatedly(self._address.rescan_s, self._on_time)]
         self._watch.wake()
+
+    def _add_readers(self) -> None:
+        assert self._watch is not None
+        for fd in self._watch.filenos():
+            if fd not in self._readers:
+                self._loop.add_reader(fd, self._on_news)
+                self._readers.append(fd)
 
     def unregister_from_event_loop(self, connection: Any, loop: Any) -> None:
         """Undo `register_with_event_loop`."""
@@ -233,8 +250,9 @@ class Transport(virtual.Transport):
             and self._pid == os.getpid()
             and loop.poller is not None
         ):
-            for fd in self._watch.filenos():
+            for fd in self._readers:
                 loop.remove_reader(fd)
+        self._readers = []
 
     def _on_time(self) -> None:
         if self._watch is not None:
@@ -254,6 +272,7 @@ class Transport(virtual.Transport):
                 watch.wake()
                 return
             is_told = watch.follow(self._directories())
+            self._add_readers()
             if self._deliver_all():
                 watch.wake()
                 return

@@ -3,6 +3,9 @@
 Three things wake it: a new entry (a name ending in ``.pck`` that appears), the death of another consumer (its ``.bak`` files are closed by
 the kernel, which inotify tells), and a touch of an operator's (a file that is closed).  A busy consumer would be told of each of its own renames, so the watches
 stand only while there is nothing to do.  Where there is no inotify, the timer is all there is.
+
+inotify is opened when somebody is first going to sleep: a user may have few of its descriptors (128, unless the administrator says otherwise), and those
+who only publish need none.
 """
 
 from __future__ import annotations
@@ -33,15 +36,18 @@ class Watch:
         self._wake_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll = select.poll()
         self._poll.register(self._wake_end, select.POLLIN)
-        if INotify is not None:
+
+    def _open(self) -> bool:
+        if self._inotify is None and INotify is not None:
             try:
                 self._inotify = INotify(nonblocking=True)
-                self._poll.register(self._inotify.fileno(), select.POLLIN)
-            except OSError:  # the limit of inotify instances of this user
-                self._inotify = None
+            except OSError:  # the limit of inotify instances of this user; perhaps not for long
+                return False
+            self._poll.register(self._inotify.fileno(), select.POLLIN)
+        return self._inotify is not None
 
     def filenos(self) -> list[int]:
-        """:return: the descriptors for an event loop."""
+        """:return: the descriptors for an event loop; there may be one more after :meth:`follow`."""
         return [self._wake_end] + ([self._inotify.fileno()] if self._inotify is not None else [])
 
     def follow(self, directories: Iterable[str]) -> bool:
@@ -49,9 +55,12 @@ class Watch:
 
         :return: False if one of them cannot be watched: then only the timer tells.
         """
-        if self._inotify is None:
-            return False
         wanted = set(directories)
+        if not wanted and not self._watched:
+            return True
+        if not self._open():
+            return False
+        assert self._inotify is not None
         for directory in self._watched.keys() - wanted:
             self._unwatch(directory)
         mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR
