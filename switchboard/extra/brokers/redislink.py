@@ -1,0 +1,322 @@
+"""A connection to Redis.
+
+Redis has no acknowledgement, so a holder has a lease, which its connection renews for as long as the process lives: a slow job keeps its message, and
+a dead one's comes back when the lease is over.  What Redis has stored outlives a connection, so a delivery is ours still
+after it was made anew.
+
+A reply says that a message is in Redis's memory, and on its disk as far as its ``appendfsync`` goes.
+"""
+
+from __future__ import annotations
+
+import select
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kombu import Connection
+from redis import exceptions
+
+from switchboard.entry import HIGHEST_PRIORITY
+from switchboard.errors import (
+    ConfigError,
+    EntryTakenError,
+    NoRouteError,
+    QueueFullError,
+    SwitchboardError,
+)
+from switchboard.extra.brokers import redisscripts
+from switchboard.extra.brokers.linking import Link
+from switchboard.extra.brokers.redismessages import pack, unpack
+from switchboard.extra.brokers.remote import Posting, QueueLimits
+from switchboard.extra.brokers.wire import Delivery, Letter
+
+_SCRIPTS = ('TAKE', 'END', 'REQUEUE', 'RESTORE', 'RENEW', 'PUT', 'DELAY', 'NEXT_DUE')
+
+
+class RedisLink(Link):
+    """A connection to Redis.  See `Link`."""
+
+    kind = 'redis'
+    counts_deaths = True
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._limits: dict[str, QueueLimits] = {}
+        self._client: Any = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._channel: Any = None
+        self._scripts: dict[str, Any] = {}
+        self._ears: Any = None
+
+    # The connection.
+
+    def _open(self) -> None:
+        if self._client is None:
+            self._client = Connection(
+                self.broker.address,
+                transport_options={
+                    'socket_timeout': self.confirm_timeout_s,
+                    'socket_connect_timeout': self.connect_timeout_s,
+                },
+            )
+        transport = self._client.transport
+        channel = transport.create_channel(transport.establish_connection())
+        self._scripts = {
+            name: channel.client.register_script(getattr(redisscripts, name)) for name in _SCRIPTS
+        }
+        self._channel = channel
+
+    def _is_open(self) -> bool:
+        return self._channel is not None
+
+    def _shut(self) -> None:
+        self._unlisten()
+        self._channel.close()
+
+    def _drop(self) -> None:
+        # What is held stays held, and the pulse goes on: it is the lease that counts.
+        channel = self._channel
+        self._forget()
+        if channel is not None:
+            try:
+                channel._disconnect_pools()
+            except Exception:  # noqa: S110  it is thrown away, whatever its state is
+                pass
+
+    def _forget_held(self) -> None:
+        pass
+
+    def _abandon(self) -> None:
+        pass  # redis-py lets go of what a fork has copied
+
+    def _troubles(self) -> tuple[type[BaseException], ...]:
+        return (OSError, exceptions.RedisError)
+
+    def _beat_s(self) -> float:
+        return self.broker.lease_s / 4
+
+    def _beat(self) -> None:
+        by_queue: dict[str, list[str]] = {}
+        for delivery in self._held.values():
+            by_queue.setdefault(delivery.queue, []).append(delivery.tag)
+        for queue, tags in by_queue.items():
+            self._run('RENEW', queue, [self._lease_ms, *tags])
+
+    @property
+    def _lease_ms(self) -> int:
+        return int(self.broker.lease_s * 1000)
+
+    # Keys.
+
+    def _lists(self, queue: str) -> list[str]:
+        return [self._channel._q_for_pri(queue, step) for step in self._channel.priority_steps]
+
+    def _list_number(self, letter: Letter) -> int:
+        """:return: which list a message goes into, from 1: a higher priority into a later one, which is emptied first."""
+        priority = max(0, min(int(letter.properties.get('priority') or 0), HIGHEST_PRIORITY))
+        steps: list[int] = self._channel.priority_steps[1:]
+        return 1 + sum(step <= priority for step in steps)
+
+    def _run(self, script: str, queue: str, arguments: Sequence[Any]) -> Any:
+        """Run a script that is about what is taken out of a queue; a second time if the connection was broken."""
+
+        def run() -> Any:
+            keys = self._lists(queue) + [
+                _key(queue, part) for part in ('held', 'leases', 'deaths', 'delayed')
+            ]
+            return self._scripts[script](keys=keys, args=arguments)
+
+        return self._again(script.lower(), run)
+
+    # Out.
+
+    def publish_many(self, postings: Sequence[Posting], *, mandatory: bool = True) -> list[Exception | None]:
+        """See `Remote`."""
+        outcomes: list[Exception | None] = []
+        for letter, exchange, routing_key in postings:
+            try:
+                self._publish(letter, exchange, routing_key, mandatory)
+                outcomes.append(None)
+            except SwitchboardError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _publish(self, letter: Letter, exchange: str, routing_key: str, mandatory: bool) -> None:
+        with self._lock:
+            queues = (
+                [routing_key]
+                if not exchange
+                else self._again('route', lambda: self._channel._lookup(exchange, routing_key))
+            )
+            if mandatory and not queues:
+                raise NoRouteError(exchange, routing_key)
+            for queue in queues:
+                self._put(letter, exchange, routing_key, queue)
+
+    def _put(self, letter: Letter, exchange: str, routing_key: str, queue: str) -> None:
+        limits = self._limits.get(queue)
+        most = '' if limits is None or limits.max_messages is None else limits.max_messages
+
+        def put() -> Any:
+            message = pack(self._channel, letter, exchange, routing_key)
+            try:
+                arguments = [self._list_number(letter), message, most, _key(queue, 'wake')]
+                return self._scripts['PUT'](keys=self._lists(queue), args=arguments)
+            except exceptions.OutOfMemoryError as error:
+                raise QueueFullError('Redis has no more memory', queue=queue) from error
+
+        if not self._again('publish', put):
+            raise QueueFullError(f'max_messages is {most}', queue=queue)
+
+    def delay(self, queue: str, letter: Letter, delay_s: float) -> None:
+        """See `Remote`."""
+
+        def put() -> Any:
+            message = pack(self._channel, letter, '', queue)
+            arguments = [self._list_number(letter), message, int(min(delay_s, 1e10) * 1000)]
+            return self._scripts['DELAY'](keys=[_key(queue, 'delayed')], args=arguments)
+
+        self._again('delay', put)
+
+    # In.
+
+    def get(self, queue: str) -> Delivery | None:
+        """See `Remote`."""
+        with self._lock:
+            taken = self._run('TAKE', queue, [uuid.uuid4().hex, self._lease_ms])
+            if not taken:
+                return None
+            tag, message, deaths = taken
+            delivery = unpack(queue, message, deaths=int(deaths), tag=_text(tag), generation=self.generation)
+            self._held[delivery.tag] = delivery
+            return delivery
+
+    def _end(self, delivery: Delivery, end: Any) -> None:
+        with self._lock:
+            if self._held.get(delivery.tag) is not delivery:
+                raise EntryTakenError('not held by this process', queue=delivery.queue)
+            end(delivery)
+            del self._held[delivery.tag]
+
+    def _ack(self, delivery: Delivery) -> None:
+        self._settle('END', delivery)
+
+    def _requeue(self, delivery: Delivery) -> None:
+        self._settle('REQUEUE', delivery)
+
+    def give_up(self, delivery: Delivery) -> None:
+        """See `Remote`."""
+        self._end(delivery, lambda given: self._settle('REQUEUE', given, '1'))
+
+    def _settle(self, script: str, delivery: Delivery, died: str = '') -> None:
+        if not self._run(script, delivery.queue, [delivery.tag, _key(delivery.queue, 'wake'), died]):
+            del self._held[delivery.tag]
+            raise EntryTakenError('the lease ran out, and another one has it', queue=delivery.queue)
+
+    def holds(self, delivery: Delivery) -> bool:
+        """See `Remote`."""
+        return self._held.get(delivery.tag) is delivery
+
+    def is_same(self, one: Delivery, other: Delivery) -> bool:
+        """See `Remote`."""
+        if one.tag.rpartition(':')[0] != other.tag.rpartition(':')[0]:
+            return False
+        self._held.pop(one.tag, None)
+        return True
+
+    def restore(self, queue: str) -> list[tuple[str, int]]:
+        """See `Remote`."""
+        found = self._run('RESTORE', queue, [_key(queue, 'wake')])
+        return [(unpack(queue, message).message_id or '', int(deaths)) for message, deaths in found]
+
+    # While idle.
+
+    def listen(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
+        """See `Remote`."""
+
+        def subscribe() -> None:
+            if self._ears is None:
+                self._ears = self._channel.client.pubsub(ignore_subscribe_messages=True)
+                self._ears.subscribe(*(_key(queue, 'wake') for queue in queues))
+
+        with self._lock:
+            self._again('listen', subscribe)
+
+    def unlisten(self) -> None:
+        """See `Remote`."""
+        with self._lock:
+            self._unlisten()
+
+    def _unlisten(self) -> None:
+        ears, self._ears = self._ears, None
+        if ears is not None:
+            try:
+                ears.close()
+            except exceptions.RedisError:
+                pass
+
+    def descriptors(self) -> list[int]:
+        """See `Remote`."""
+        sock = getattr(getattr(self._ears, 'connection', None), '_sock', None)
+        return [sock.fileno()] if sock is not None else []
+
+    def hears(self) -> bool:
+        """See `Remote`."""
+        with self._lock:
+            ready = self.descriptors()
+            if not ready:
+                return True
+            poll = select.poll()
+            poll.register(ready[0], select.POLLIN)
+            try:
+                heard = False
+                while poll.poll(0):
+                    heard = self._ears.get_message(timeout=0) is not None or heard
+            except (OSError, exceptions.RedisError):
+                self._unlisten()
+                heard = True
+            return heard
+
+    def next_due_s(self, queue: str) -> float | None:
+        """See `Remote`."""
+        due_ms = int(self._again('look', lambda: self._scripts['NEXT_DUE'](keys=[_key(queue, 'delayed')])))
+        return None if due_ms < 0 else due_ms / 1000
+
+    # What there is.
+
+    def declare_queue(
+        self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """See `Remote`: a list of Redis is there when something is in it; the limit is kept by its producers."""
+        if limits is not None:
+            self._limits[queue] = limits
+
+    def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
+        """See `Remote`."""
+        if type == 'fanout':
+            raise ConfigError(f'{exchange}: a fanout of kombu on Redis stores nothing; take a topic and "#"')
+        self._again('declare', lambda: self._channel.exchange_declare(exchange, type=type, durable=True))
+
+    def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
+        """See `Remote`."""
+        self._again('bind', lambda: self._channel.queue_bind(queue, exchange, routing_key))
+
+    def delete_queue(self, queue: str) -> None:
+        """See `Remote`."""
+        parts = [_key(queue, part) for part in ('held', 'leases', 'deaths', 'delayed')]
+        self._again('delete', lambda: self._channel.client.delete(*self._lists(queue), *parts))
+
+    def count(self, queue: str) -> int:
+        """See `Remote`."""
+        return int(self._again('count', lambda: self._channel._size(queue)))
+
+
+def _key(queue: str, part: str) -> str:
+    return f'switchboard:{queue}:{part}'
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

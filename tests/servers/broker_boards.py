@@ -1,0 +1,183 @@
+"""Queues on brokers for the conformance suite, which looks into queues: here that is done by taking all and giving it back."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Spool
+from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.disk import Disk, Folder
+from switchboard.entry import CLAIMED
+from switchboard.errors import BrokerDownError, EntryTakenError, UnknownQueueError
+from switchboard.extra.brokers.amqpqueues import rounded_ms
+from switchboard.extra.brokers.arriving import filebase_of
+from switchboard.extra.brokers.board import BrokerSwitchboard
+from switchboard.extra.brokers.ledger import Ledger
+from switchboard.journal import Record
+from switchboard.options import QueueOptions
+
+pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 'tests.conformance_runner')
+
+from tests.conformance import Backend, drain  # noqa: E402  after the rewriting of assertions
+
+
+class SeenBoard(BrokerSwitchboard):
+    """A queue on a broker whose messages can be listed, as long as nobody else takes any meanwhile."""
+
+    delayed: set[str]
+
+    def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
+        if delay_s > 0:
+            wait_ms = rounded_ms(min(delay_s, 20 * 86400.0))
+            self.delayed.add(f'{self.queue_of(filebase)}.wait.{wait_ms}')
+        return super().release(filebase, delay_s=delay_s, record=record)
+
+    @property
+    def files(self) -> list[str]:
+        return self._list(self.broker_queues)
+
+    def get_files(self, extension: str = '.pck') -> list[str]:
+        if extension == CLAIMED:
+            return super().get_files(extension)
+        return self._list(self.broker_queues) + self._list_delayed()
+
+    def _list(self, queues: list[str]) -> list[str]:
+        had_waiting = bool(self._source._waiting)
+        self._source.close()
+        found = []
+        for queue in queues:
+            deliveries = []
+            try:
+                while (delivery := self.link.get(queue)) is not None:
+                    deliveries.append(delivery)
+            except UnknownQueueError:
+                pass  # nobody has put anything into it
+            found += [filebase_of(delivery) for delivery in deliveries]
+            for delivery in reversed(deliveries):
+                self.link.requeue(delivery)
+        if had_waiting:
+            self._source.look()
+        return found if len(queues) == 1 else sorted(found)
+
+    def _list_delayed(self) -> list[str]:
+        if self.url.kind == 'rabbitmq':
+            return self._list(sorted(self.delayed))
+        client = self.link._channel.client  # type: ignore[attr-defined]
+        return [
+            one.decode()
+            for queue in self.broker_queues
+            for one in client.zrange(f'switchboard:{queue}:delayed', 0, -1)
+        ]
+
+    def history(self, filebase: str) -> list[Record]:
+        try:
+            return super().history(filebase)
+        except EntryTakenError:
+            claim = self._source.find(filebase)
+            if claim is None:
+                raise
+            self._count_deaths(claim)
+            self.link.requeue(claim.delivery)
+            return claim.entry.records
+
+
+class OnBroker(Backend):
+    """Queues of one broker, of names that nobody else has; what cannot be processed goes to a spool's bad queue."""
+
+    cannot = frozenset({'clock'})
+
+    def __init__(self, url: str, path: Path, *, options: str = '') -> None:
+        self.url = url
+        self.options = options
+        self.spool = Spool(path)
+        self.prefix = uuid.uuid4().hex[:8]
+        self.boards: list[BrokerSwitchboard] = []
+        self.delayed: set[str] = set()
+
+    def board(
+        self,
+        name: str = 'in',
+        slice: int | None = None,
+        numslices: int = 1,
+        *,
+        options: QueueOptions | None = None,
+        clock: Clock | None = None,
+        cls: type[BrokerSwitchboard] = SeenBoard,
+        url_options: str = '',
+    ) -> Any:
+        disk = Disk()
+        more = url_options or self.options
+        board = cls(
+            name,
+            f'{self.url}?queue={self.prefix}.{name}{more}',
+            slice,
+            numslices,
+            options=options,
+            clock=clock or SYSTEM_CLOCK,
+            bad=self.spool['bad'],
+            ledger=Ledger(Folder(self.spool.path(f'.held@{name}'), disk), disk, SYSTEM_CLOCK),
+        )
+        if isinstance(board, SeenBoard):
+            board.delayed = self.delayed
+        self.boards.append(board)
+        return board
+
+    def preserved(self) -> Any:
+        return self.spool['bad']
+
+    def close(self) -> None:
+        queues = {queue for board in self.boards for queue in board.all_queues} | self.delayed
+        for board in self.boards:
+            board.close()
+        if self.boards:
+            for queue in queues:
+                self.boards[0].link.delete_queue(queue)
+            self.boards[0].close()
+
+
+def board_of(place: OnBroker, url_options: str = '', **options: Any) -> BrokerSwitchboard:
+    """A board as programs have it, not one that lists by taking."""
+    board: BrokerSwitchboard = place.board(
+        options=QueueOptions(**options), cls=BrokerSwitchboard, url_options=url_options
+    )
+    return board
+
+
+def wait(seconds: float) -> None:
+    """Let time pass where there is nothing to wait for: a heartbeat that does not come, a lease that does not end."""
+    threading.Event().wait(seconds)
+
+
+def wait_for(board: Any, timeout_s: float = 120.0) -> Any:
+    """Sleep as a runner does until there is something."""
+    wakeup = board.wakeup()
+    give_up_s = time.monotonic() + timeout_s
+    while time.monotonic() < give_up_s:
+        if (taken := board.take()) is not None:
+            wakeup.close()
+            return taken
+        wakeup.arm()
+        if not board.ready():
+            wakeup.wait(min(0.5, board.wait_s() or 0.5))
+        wakeup.disarm()
+    raise TimeoutError('nothing came')
+
+
+def wait_for_broker(board: BrokerSwitchboard) -> None:
+    for _ in range(300):
+        try:
+            board.link.connect()
+            board.count()
+            return
+        except BrokerDownError as error:
+            wait(max(0.1, error.retry_after_s))
+    raise TimeoutError('the broker does not come back')
+
+
+__all__ = ['OnBroker', 'SeenBoard', 'board_of', 'drain', 'wait', 'wait_for', 'wait_for_broker']

@@ -1,0 +1,39 @@
+"""Each test of brokers runs over both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers.broker_boards import OnBroker
+from tests.servers.brokers import Broker
+from tests.servers.far import Far
+
+
+@pytest.fixture(params=['rabbitmq_server', 'redis_server'])
+def server(request: pytest.FixtureRequest) -> Broker:
+    found: Broker = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def place(server: Broker, tmp_path: Path) -> Iterator[OnBroker]:
+    place = OnBroker(server.url, tmp_path / 'spool')
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_server: Broker, tmp_path: Path) -> Iterator[OnBroker]:
+    place = OnBroker(rabbitmq_server.url, tmp_path / 'spool')
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def far(server: Broker, tmp_path: Path) -> Iterator[Far]:
+    far = Far(server.url, tmp_path)
+    yield far
+    far.close()

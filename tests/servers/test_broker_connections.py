@@ -1,0 +1,167 @@
+"""A queue on a real broker: long jobs, lost connections, forks, and a broker that goes away and comes back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Runner
+from switchboard.asyncrunner import AsyncRunner
+from switchboard.errors import BrokerDownError, EntryTakenError
+from switchboard.extra.brokers.claims import HELD
+from switchboard.options import RunnerOptions
+from switchboard.testing import Signal
+from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for, wait_for_broker
+from tests.servers.brokers import Broker
+from tests.servers.far import Far
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+
+class TestALongJob:
+    def test_a_job_that_is_longer_than_heartbeat_and_lease_keeps_its_message(self, place: OnBroker) -> None:
+        rabbit = place.url.startswith('amqp')
+        options = '&heartbeat=1s' if rabbit else '&lease=1s'
+        board, other = board_of(place, options), board_of(place, options)
+        filebase = board.enqueue('x')
+        assert board.take() is not None
+        wait(4)
+        other.recover(own=False)
+        assert other.take() is None
+        board.finish(filebase)
+        assert other.take() is None
+        assert other.count() == 0
+
+
+class TestALostConnection:
+    def test_old_tags_are_void_and_the_message_comes_again(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq)
+        filebase = board.enqueue('x')
+        board.take()
+        board.link._drop()
+        with pytest.raises(EntryTakenError, match='again'):
+            board.finish(filebase)
+        again = wait_for(board)
+        assert again.filebase == filebase
+        board.finish(filebase)
+        assert board.count() == 0
+
+    def test_what_comes_again_to_who_still_works_on_it_is_his(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq)
+        filebase = board.enqueue('x')
+        board.take()
+        board.link._drop()
+        assert board.take() is None  # it came, and is the one that is at work
+        assert board.get_files('.bak') == [filebase]
+        board.finish(filebase)
+        assert board.count() == 0
+
+    def test_on_redis_the_message_stays_with_its_holder(self, redis_server: Broker, tmp_path: Path) -> None:
+        place = OnBroker(redis_server.url, tmp_path / 'spool')
+        board = board_of(place)
+        filebase = board.enqueue('x')
+        board.take()
+        board.link._drop()
+        board.finish(filebase)
+        assert board_of(place).take() is None
+        place.close()
+
+    def test_a_dead_holders_lease_ends_and_that_is_counted(
+        self, redis_server: Broker, tmp_path: Path
+    ) -> None:
+        place = OnBroker(redis_server.url, tmp_path / 'spool')
+        dead, other = board_of(place, '&lease=1s'), board_of(place, '&lease=1s')
+        filebase = dead.enqueue('x')
+        dead.take()
+        dead.link._stop_pulse()  # as if its process had died
+        wait(1.2)
+        other.recover(own=False)
+        HELD.clear()  # it was another process's
+        taken = wait_for(other)
+        assert taken.filebase == filebase
+        assert [one['count'] for one in other.history(filebase)] == [1]
+        place.close()
+
+
+class Collect(Runner):
+    def setup(self) -> None:
+        self.collected = Signal()
+        self.messages: list[Any] = []
+
+    def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+        self.messages.append(msg)
+        self.collected.set()
+
+
+class CollectAsync(AsyncRunner):
+    async def setup(self) -> None:
+        self.collected = Signal()
+        self.messages: list[Any] = []
+
+    async def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+        self.messages.append(msg)
+        self.collected.set()
+
+
+class TestAnIdleRunner:
+    @pytest.mark.parametrize('cls', [Collect, CollectAsync])
+    def test_is_woken_at_once_and_finds_a_broker_again_that_was_away(
+        self, server: Broker, far: Far, cls: Any
+    ) -> None:
+        runner = cls(far.another(), RunnerOptions('collect', '', 'far', rescan_s=60.0))
+        thread = threading.Thread(target=runner.run)
+        thread.start()
+        try:
+            wait(1)  # it is asleep by then
+            began_s = time.monotonic()
+            far.board.enqueue('one')
+            runner.collected.wait_or_timeout()
+            assert time.monotonic() - began_s < 1  # no poll, and no rescan
+            wait(0.5)  # it has acknowledged by then, and the broker has heard of it
+            server.stop()
+            server.start()
+            wait_for_broker(far.board)
+            runner.collected = Signal()
+            far.board.enqueue('two')
+            runner.collected.wait_or_timeout(60)
+        finally:
+            runner.stop()
+            thread.join(30)
+        assert runner.messages == ['one', 'two']
+        assert far.board.count() == 0
+
+
+class TestTheBrokerAway:
+    def test_gone_in_the_middle_of_a_job_and_started_again_it_has_lost_nothing(
+        self, server: Broker, place: OnBroker
+    ) -> None:
+        board = board_of(place)
+        filebase, second = board.enqueue_many(['at work', 'waiting'])
+        assert board.take() is not None
+        if board.url.kind == 'rabbitmq':
+            server.kill()
+        else:
+            server.stop()  # as it is configured, it writes each second; and who was killed may not know who has what
+        try:
+            with pytest.raises(BrokerDownError):
+                board.enqueue('while it is away')
+            with pytest.raises(BrokerDownError, match='tried again') as caught:
+                board.enqueue('and at once')
+            assert 0 < caught.value.retry_after_s <= 1
+            assert not board.ready()
+        finally:
+            server.start()
+        wait_for_broker(board)
+        if board.url.kind == 'rabbitmq':
+            with pytest.raises(EntryTakenError):
+                board.finish(filebase)
+        else:
+            board.finish(filebase)
+            board.enqueue('at work')
+        messages = [wait_for(board).msg, wait_for(board).msg]
+        assert sorted(messages) == ['at work', 'waiting']
+        assert second in board.get_files('.bak')

@@ -1,0 +1,74 @@
+"""Processes that hold messages of a real broker: killed at work, and forked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.servers.broker_boards import wait
+from tests.servers.far import ROOT, Far
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+
+class TestAKilledRunner:
+    def test_its_message_is_given_out_again_and_done_once(self, far: Far) -> None:
+        far.board.enqueue_many(['a', 'kill', 'b'])
+        assert far.run() == -signal.SIGKILL
+        for _ in range(50):
+            assert far.run() == 0
+            if far.board.count() == 0 and len(far.spool['out'].files) == 3:
+                break
+            wait(0.2)
+        assert sorted(far.out()) == ['a', 'b', 'kill']
+
+    def test_one_that_kills_each_time_goes_to_bad(self, far: Far) -> None:
+        filebase = far.board.enqueue('poison')
+        for _ in range(100):
+            if far.run() == 0 and far.spool['bad'].get_files('.psv'):
+                break
+            wait(0.1)
+        assert far.spool['bad'].get_files('.psv') == [filebase]
+        history = far.spool['bad'].history(filebase)
+        assert [one['count'] for one in history if one['event'] == 'recovered'] == [1, 2, 3]
+        assert history[-1]['cause'] == 'recoveries'
+
+
+FORK = """
+import os, sys
+from switchboard import Spool
+spool = Spool.from_config(sys.argv[1])
+board = spool['far']
+board.enqueue_many(['parent', 'child'])
+mine = board.take()
+pid = os.fork()
+if pid == 0:
+    theirs = board.take()
+    assert theirs.msg == 'child', theirs
+    assert board.get_files('.bak') == [theirs.filebase]
+    board.finish(theirs.filebase)
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+board.finish(mine.filebase)
+assert board.take() is None and board.count() == 0
+board.enqueue('after')
+assert board.count() == 1
+board.close()
+"""
+
+
+def test_a_connection_is_not_shared_with_a_child(far: Far) -> None:
+    ran = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', FORK, str(far.path)],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, '')

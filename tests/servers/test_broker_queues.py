@@ -1,0 +1,302 @@
+"""A queue on a real broker: what is confirmed, what is redelivered, and what a lost connection leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from switchboard.entry import digest_of
+from switchboard.errors import (
+    ConfigError,
+    NoRouteError,
+    NotListableError,
+    QueueFullError,
+    QueueMismatchError,
+    UnknownExchangeError,
+    UnknownQueueError,
+)
+from switchboard.extra.brokers.board import BrokerSwitchboard
+from switchboard.extra.brokers.link import open_link
+from switchboard.extra.brokers.wire import letter_of
+from tests.servers.broker_boards import OnBroker, board_of, drain, wait, wait_for
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+
+class TestWhatABrokerCannotDo:
+    def test_what_is_ready_is_not_listed_but_counted(self, place: OnBroker) -> None:
+        board = board_of(place)
+        board.enqueue_many(['a', 'b', 'c'])
+        for look in (lambda: board.files, board.get_files):
+            with pytest.raises(NotListableError, match='counted, not listed'):
+                look()
+        assert board.count() == 3
+        taken = board.take()
+        assert taken is not None
+        assert board.get_files('.bak') == [taken.filebase]
+        assert board.count() == 2
+
+    @pytest.mark.parametrize(
+        'options',
+        [{'strict_order': True}, {'min_free_bytes': 1}, {'scrub': True}, {'overflow': 'dead-letter'}],
+    )
+    def test_an_option_that_would_not_hold_is_an_error(
+        self, place: OnBroker, options: dict[str, Any]
+    ) -> None:
+        with pytest.raises(ConfigError):
+            board_of(place, **options)
+
+    def test_a_key_for_deduplication_is_refused(self, place: OnBroker) -> None:
+        with pytest.raises(Exception, match='dedupe_key'):
+            board_of(place).enqueue('x', dedupe_key='1')
+
+
+class TestPublishing:
+    def test_a_full_queue_refuses_and_takes_again_when_there_is_room(self, place: OnBroker) -> None:
+        board = board_of(place, max_messages=2)
+        board.enqueue_many(['a', 'b'])
+        with pytest.raises(QueueFullError):
+            board.enqueue('c')
+        assert board.count() == 2
+        taken = board.take()
+        assert taken is not None
+        board.finish(taken.filebase)
+        board.enqueue('c')
+        assert drain(board) == ['b', 'c']
+
+    def test_the_oldest_makes_room_where_the_broker_does_that(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq, max_messages=2, overflow='drop-oldest')
+        board.enqueue_many(['a', 'b', 'c'])
+        assert drain(board) == ['b', 'c']
+
+    def test_a_queue_that_must_be_there_and_is_not_is_an_error(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq, '&declare=no')
+        with pytest.raises(UnknownQueueError, match='no queue'):
+            board.enqueue('x')
+        with pytest.raises(UnknownQueueError):
+            board.take()
+
+    def test_a_queue_that_was_deleted_meanwhile_is_made_again(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq)
+        board.enqueue('a')
+        board.link.delete_queue(board.all_queues[0])
+        board.enqueue('b')
+        assert drain(board) == ['b']
+
+    def test_a_queue_that_is_there_with_other_arguments_is_a_mismatch(self, rabbitmq: OnBroker) -> None:
+        board_of(rabbitmq, max_messages=5).enqueue('x')
+        with pytest.raises(QueueMismatchError, match='max-length'):
+            board_of(rabbitmq, max_messages=6).enqueue('x')
+        board_of(rabbitmq, '&declare=no', max_messages=6).enqueue('x')
+
+    def test_what_no_queue_is_for_is_returned(self, place: OnBroker) -> None:
+        link = open_link(place.url)
+        letter = letter_of('x', {}, message_id='1')
+        exchange = f'{place.prefix}.ex'
+        with pytest.raises((UnknownExchangeError, NoRouteError)):
+            link.publish(letter, exchange=exchange, routing_key='a')
+        link.declare_exchange(exchange, 'topic')
+        link.declare_queue(f'{place.prefix}.in')
+        link.bind(f'{place.prefix}.in', exchange, 'a.#')
+        with pytest.raises(NoRouteError):
+            link.publish(letter, exchange=exchange, routing_key='b')
+        outcomes = link.publish_many([(letter, exchange, key) for key in ('a.b', 'b', 'a.c')])
+        assert [type(one) for one in outcomes] == [type(None), NoRouteError, type(None)]
+        assert link.count(f'{place.prefix}.in') == 2
+        link.delete_queue(f'{place.prefix}.in')
+        link.close()
+
+    def test_many_are_confirmed_together(self, place: OnBroker) -> None:
+        board = board_of(place)
+        filebases = board.enqueue_many(range(1000))
+        assert board.count() == len(set(filebases)) == 1000
+        assert drain(board) == list(range(1000))
+
+    def test_a_quorum_queue_does_as_well(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq, '&type=quorum')
+        board.enqueue_many(['a', 'b'])
+        taken = board.take()
+        assert taken is not None
+        board.release(taken.filebase, record={'event': 'failed'})
+        assert drain(board) == ['b', 'a']
+
+
+class TestTaking:
+    def test_nothing_is_fetched_ahead(self, place: OnBroker) -> None:
+        one, other = board_of(place), board_of(place)
+        one.enqueue_many(range(5))
+        first = one.take()
+        assert first is not None
+        assert one.link.unacked() == 1
+        assert drain(other) == [1, 2, 3, 4]
+        one.finish(first.filebase)
+
+    def test_a_message_that_was_published_twice_is_worked_on_once_while_it_is(self, place: OnBroker) -> None:
+        board = board_of(place)
+        posted = board.prepare('x', {})
+        for _ in range(2):
+            board.declare([posted.queue])
+            board.link.publish(posted.letter, routing_key=posted.queue)
+        taken = board.take()
+        assert taken is not None
+        assert board.take() is None
+        board.finish(taken.filebase)
+        assert board.count() == 0
+
+    def test_metadata_of_every_kind_come_back_equal(self, place: OnBroker) -> None:
+        metadata = {
+            'none': None,
+            'true': True,
+            'small': -1,
+            'large': 2**63 - 1,
+            'huge': 2**70,
+            'float': 0.1,
+            'whole': 1.0,
+            'text': 'h\u00e4\0\U0001f600',
+            'odd': '\udcff',
+            'list': [[], {}, None, [1, {'a': [True]}]],
+            'table': {'': 1, 'b': {'c': None}},
+            '': 'empty',
+            'x-death': 'ours',
+            'k' * 300: 'long',
+            'long': 'x' * 20_000,
+        }
+        board = board_of(place)
+        _, msgdata = board.dequeue(board.enqueue('x', metadata))
+        assert msgdata == {**metadata, 'version': 3, '_parsemsg': False}
+        assert isinstance(msgdata['whole'], float)
+        assert msgdata['true'] is True
+
+    def test_what_a_paused_queue_has_stays_there(self, place: OnBroker) -> None:
+        board = board_of(place, paused=True)
+        board.enqueue('x')
+        assert board.take() is None
+        assert not board.ready()
+        assert board.count() == 1
+
+    def test_a_message_of_kombus_is_read_and_ours_is_by_kombu(self, place: OnBroker) -> None:
+        board = board_of(place)
+        name = board.all_queues[0]
+        board.declare([name])
+        with Connection(place.url) as connection:
+            producer = connection.Producer(auto_declare=False)
+            producer.publish(
+                {'a': [1]},
+                routing_key=name,
+                serializer='json',
+                headers={'task': 'add'},
+                correlation_id='7',
+                compression='zlib',
+            )
+            taken = wait_for(board)
+            assert taken.msg == {'a': [1]}
+            assert (taken.msgdata['task'], taken.msgdata['correlation_id']) == ('add', '7')
+            board.finish(taken.filebase)
+            board.enqueue({'b': 2}, list='x')
+            message = connection.default_channel.basic_get(name)
+            found = connection.default_channel.message_to_python(message)
+            assert (found.payload, found.headers['list']) == ({'b': 2}, 'x')
+            found.ack()
+
+    def test_what_cannot_be_read_goes_to_bad_and_the_next_is_taken(self, place: OnBroker) -> None:
+        board = board_of(place)
+        name = board.all_queues[0]
+        board.declare([name])
+        letter = letter_of('x', {}, message_id='1')
+        letter.headers['x-switchboard-kind'] = 'json'
+        board.link.publish(letter, routing_key=name)
+        forbidden = letter_of('x', {}, message_id='2')
+        forbidden.headers['x-switchboard-kind'] = 'pickle'
+        board.link.publish(forbidden, routing_key=name)
+        board.enqueue('good')
+        assert drain(board) == ['good']
+        bad = place.preserved()
+        causes = [bad.history(one)[-1]['cause'] for one in bad.get_files('.psv')]
+        assert sorted(causes) == ['corrupt', 'disallowed']
+
+
+class TestLater:
+    def test_a_delay_is_kept_by_the_broker(self, place: OnBroker) -> None:
+        board = board_of(place)
+        board.enqueue('late', delay=0.6)
+        board.enqueue('now')
+        assert drain(board) == ['now']
+        board.close()  # whoever asked for it may be gone
+        assert wait_for(board).msg == 'late'
+
+    def test_a_message_whose_time_is_over_is_a_dead_letter(self, place: OnBroker) -> None:
+        board = board_of(place)
+        filebase = board.enqueue('x', ttl=0.2)
+        wait(0.3)
+        assert board.take() is None
+        assert place.preserved().history(filebase)[-1]['cause'] == 'expired'
+
+    def test_a_retry_comes_back_with_its_history(self, place: OnBroker) -> None:
+        board = board_of(place)
+        filebase = board.enqueue('x', n=1)
+        board.take()
+        board.release(filebase, delay_s=0.5, record={'event': 'failed', 'error': 'Oops', 'set': {'n': 2}})
+        assert board.take() is None
+        again = wait_for(board)
+        assert digest_of(again.filebase) == digest_of(filebase)
+        assert again.msgdata['n'] == 2
+        assert [one['error'] for one in board.history(again.filebase)] == ['Oops']
+
+
+class TestPreserving:
+    def test_it_is_in_bad_with_reason_and_history_and_then_acknowledged(self, place: OnBroker) -> None:
+        board = board_of(place)
+        filebase = board.enqueue('x')
+        board.take()
+        board.annotate(filebase, {'event': 'failed', 'traceback': 'line 1'})
+        board.finish(filebase, preserve=True, reason='no such user', cause='attempts')
+        assert board.count() == 0
+        assert board.get_files('.bak') == []
+        failed, preserved = place.preserved().history(filebase)
+        assert failed['traceback'] == 'line 1'
+        assert (preserved['queue'], preserved['reason'], preserved['cause']) == (
+            'in',
+            'no such user',
+            'attempts',
+        )
+
+    def test_the_bad_queue_may_be_on_the_broker(self, place: OnBroker) -> None:
+        board = board_of(place)
+        board._bad = place.board('bad', cls=BrokerSwitchboard)
+        filebase = board.enqueue('x')
+        board.take()
+        board.finish(filebase, preserve=True, reason='why')
+        assert board.count() == 0
+        bad: Any = board.bad
+        taken = bad.take()
+        assert (taken.filebase, taken.msg) == (filebase, 'x')
+        assert bad.history(filebase)[-1]['reason'] == 'why'
+        bad.finish(filebase)
+
+
+class TestSlices:
+    def test_each_key_is_in_one_of_the_brokers_queues_in_order(self, place: OnBroker) -> None:
+        boards = [
+            place.board(slice=index, numslices=2, cls=BrokerSwitchboard, url_options='&slices=4')
+            for index in range(2)
+        ]
+        for number in range(60):
+            boards[number % 2].enqueue(number, order_key=f'list-{number % 6}')
+        assert [len(board.broker_queues) for board in boards] == [2, 2]
+        assert set(boards[0].broker_queues).isdisjoint(boards[1].broker_queues)
+        shares = [drain(board) for board in boards]
+        assert sorted(shares[0] + shares[1]) == list(range(60))
+        for key in range(6):
+            mine = [[number for number in share if number % 6 == key] for share in shares]
+            assert sorted(mine) == [[], list(range(key, 60, 6))]
+
+    def test_more_runners_than_queues_share_them(self, place: OnBroker) -> None:
+        boards = [
+            place.board(slice=index, numslices=4, cls=BrokerSwitchboard, url_options='&slices=2')
+            for index in range(4)
+        ]
+        assert boards[0].broker_queues == boards[1].broker_queues != boards[2].broker_queues
+        boards[0].enqueue_many(range(20))
+        assert sorted(number for board in boards for number in drain(board)) == list(range(20))

@@ -1,0 +1,102 @@
+"""Where a broker is: the URL, our options in it, and what is shown of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from switchboard.errors import ConfigError
+from switchboard.extra.brokers.options import limits_of
+from switchboard.extra.brokers.url import is_broker_url, read_broker_url
+from switchboard.options import QueueOptions, shown_url
+from tests.unit.commands import switchboard
+from tests.unit.configurations import errors, load, warnings
+
+
+def test_our_options_are_taken_out_and_the_others_go_to_kombu() -> None:
+    url = read_broker_url('amqp://me:secret@host:5673/vhost?slices=3&heartbeat=1m&ssl_cert_reqs=none&queue=q')
+    assert (url.kind, url.slices, url.heartbeat_s, url.queue) == ('rabbitmq', 3, 60.0, 'q')
+    assert url.address == 'amqp://me:secret@host:5673/vhost?ssl_cert_reqs=none'
+    assert url.shown == 'amqp://host:5673/vhost'
+
+
+def test_several_addresses_share_the_options_of_the_first() -> None:
+    url = read_broker_url('amqp://a//?slices=2;amqp://b//')
+    assert (url.address, url.slices) == ('amqp://a//;amqp://b//', 2)
+
+
+@pytest.mark.parametrize(
+    ('text', 'reason'),
+    [
+        ('sqs://x', 'no broker that is known'),
+        ('/var/spool', 'no broker that is known'),
+        ('amqp://host:port/', 'not a URL'),
+        ('amqp://h/?slices=0', '1 to 256'),
+        ('amqp://h/?slices=x', '1 to 256'),
+        ('amqp://h/?heartbeat=10', 'heartbeat'),
+        ('amqp://h/?heartbeat=10ms', 'a second at least'),
+        ('amqp://h/?lease=10s', 'an option for redis'),
+        ('redis://h/?type=quorum', 'an option for rabbitmq'),
+        ('amqp://h/?type=stream', 'classic, quorum'),
+        ('amqp://h/?declare=perhaps', 'yes, no'),
+        ('amqp://h/?queue=amq.gen', 'queue'),
+    ],
+)
+def test_what_cannot_be_read_is_named(text: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        read_broker_url(text)
+
+
+def test_what_is_a_brokers_url() -> None:
+    assert is_broker_url('rediss://x')
+    assert not is_broker_url('redis')
+    assert not is_broker_url('switchboard:///var/spool/x')
+
+
+def test_a_password_is_not_shown() -> None:
+    assert shown_url('amqp://me:secret@a/v?x=1;amqp://you@b/') == 'amqp://me:***@a/v?x=1;amqp://you@b/'
+    assert shown_url('redis://:p@ss@h/0') == 'redis://:***@h/0'
+    assert shown_url(None) is None
+
+
+def test_limits_are_those_of_each_of_the_brokers_queues() -> None:
+    limits = limits_of(
+        QueueOptions(max_messages=10, max_bytes=1000, overflow='drop-oldest'),
+        read_broker_url('amqp://h/?slices=4'),
+    )
+    assert (limits.max_messages, limits.max_bytes, limits.overflow) == (2, 250, 'drop-oldest')
+
+
+class TestTheConfiguration:
+    def test_a_scheme_that_is_not_known_is_an_error_at_its_line(self, tmp_path: Path) -> None:
+        [error] = errors(tmp_path, '[queue.a]\nexternal = yes\nurl = kafka://x\n')
+        assert error.startswith('5 [queue.a] url: names no broker')
+
+    @pytest.mark.parametrize(
+        ('line', 'reason'),
+        [
+            ('strict_order = yes', 'strict_order: queue a: not for a queue with `url`'),
+            ('min_free = 1G', 'min_free: queue a: not for a queue with `url`'),
+            ('max_bytes = 1G', 'max_bytes: queue a: Redis does not count'),
+            ('max_messages = 5\noverflow = drop-oldest', 'overflow: queue a: on Redis'),
+        ],
+    )
+    def test_an_option_that_would_not_hold_is_an_error_at_its_line(
+        self, tmp_path: Path, line: str, reason: str
+    ) -> None:
+        [error] = errors(tmp_path, f'[queue.a]\nurl = redis://h/0\n{line}\n')
+        assert reason in error
+
+    def test_the_bad_queue_stays_in_the_spool(self, tmp_path: Path) -> None:
+        [error] = errors(tmp_path, '[queue.bad]\nurl = redis://h/0\n')
+        assert 'operators can look into it' in error
+
+    def test_nobody_here_need_consume_it(self, tmp_path: Path) -> None:
+        assert warnings(load(tmp_path, '[queue.a]\nurl = redis://h/0\n')) == []
+
+    def test_check_reads_the_url_and_calls_nobody(self, tmp_path: Path) -> None:
+        load(tmp_path, '[queue.a]\nurl = redis://127.0.0.1:1/0?slices=x\n')
+        ran = switchboard('-C', tmp_path / 'switchboard.cfg', 'check')
+        assert ran.status == 78
+        assert "[queue.a] url: slices = 'x'" in ran.out
