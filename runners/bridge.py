@@ -1,0 +1,150 @@
+"""Bridges between queues of this spool and a broker (RabbitMQ, Redis): store and forward, in both directions.
+
+::
+
+    [runner.upstream]
+    class = runners.bridge:ToBroker
+    queue = out
+    batch_size = 100
+    url = amqp://user:secret@broker.example.com//
+    remote_exchange = orders
+
+    [runner.downstream]
+    class = runners.bridge:FromBroker
+    queue =
+    url = amqp://user:secret@broker.example.com//
+    remote_queue = invoices
+    routing_key = in
+
+What the keys of a section name with ``remote_`` is the broker's; the rest is this spool's.
+
+**Outwards** a batch is published at once and its entries are finished when the broker has confirmed them.  While the broker is away, or
+refuses, all stay in the queue as they are, unwritten, and the runner waits; no attempt is counted.  A message that no queue of the
+broker is bound for is tried again by the queue's retry policy.  Should this process die between the confirm and the end of the
+entry, the message is sent again: its id, the digest of the entry, is the same each time, so who reads can tell.
+
+**Inwards** up to ``prefetch`` messages are stored with the flushes of one, then acknowledged.  A message with an id is remembered
+for the local queue's ``dedupe_window``, together with a checksum of its body (ids of strangers may be counters that start again):
+what the broker gives out a second time is acknowledged and not stored again.  While the disk or a local queue is full, nothing
+more is fetched, and what was fetched stays unacknowledged.  What can never be stored (a kind that the queue does not take, a key without
+a route) goes to bad as it came.
+
+Rejected: ``dispose`` that waits for each confirm (a round trip a message); giving messages back to the broker while the disk is full
+(brokers count that, and throw a message away in the end); dropping whatever this installation has sent itself (it may be
+what it was meant to get).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from runners.bridge_in import FromBroker
+from runners.bridge_remote import KIND, PATH, PATH_HEADER, Bridge, path_of, told_elsewhere
+from runners.route import Template
+from switchboard.errors import (
+    BrokerDownError,
+    ConfigError,
+    DestinationDown,
+    MessageTooLargeError,
+    NoRouteError,
+    PermanentFailure,
+    SwitchboardError,
+    TemporaryFailure,
+    UnknownExchangeError,
+)
+from switchboard.options import RunnerOptions
+from switchboard.settings import Setting
+from switchboard.units import choice, count
+
+if TYPE_CHECKING:
+    from switchboard.extra.brokers.link import Letter
+
+__all__ = ['FromBroker', 'ToBroker']
+
+
+class ToBroker(Bridge):
+    """Publishes what is in its queue."""
+
+    settings: ClassVar[Mapping[str, Setting]] = {
+        **Bridge.settings,
+        'remote_routing_key': Setting(Template, default=Template('{routing_key|}')),
+        'unroutable': Setting(choice('wait', 'bad'), default='wait'),
+        'max_hops': Setting(count(1), default=8),
+    }
+
+    @classmethod
+    def check(
+        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+    ) -> None:
+        """See `Runner`."""
+        super().check(setting, options, others)
+        section = f'runner.{options.name}'
+        if not options.queue:
+            raise ConfigError('names the local queue that is to be sent on', section=section, key='queue')
+        if not setting['remote_exchange'] and not setting['remote_queue']:
+            raise ConfigError(
+                'give remote_exchange or remote_queue: where messages are to go',
+                section=section,
+                key='remote_exchange',
+            )
+
+    def setup(self) -> None:
+        """See `Runner`."""
+        super().setup()
+        self._outbox: list[tuple[str, tuple[Letter, str, str]]] = []
+
+    def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+        """Write the letter; it is sent by :meth:`confirm`.
+
+        :raises PermanentFailure: it goes in a circle, or its key cannot be made.
+        """
+        from switchboard.extra.brokers.wire import letter_of
+
+        assert self.board is not None
+        path = [*path_of(msgdata.pop(PATH, None)), self.site]
+        if len(path) > self.setting['max_hops']:
+            raise PermanentFailure(f'it has been through {len(path) - 1} bridges: {" -> ".join(path[:-1])}')
+        msgdata.pop('dedupe_key', None)
+        exchange = self.setting['remote_exchange']
+        key = (
+            self.setting['remote_routing_key'].fill(msg, msgdata)
+            if exchange
+            else self.setting['remote_queue']
+        )
+        history = told_elsewhere(self.board.history(self.filebase))
+        letter = letter_of(msg, msgdata, message_id=self.idempotency_key, history=history)
+        letter.headers[PATH_HEADER] = path
+        if KIND in letter.headers:
+            # A broker throws away what has expired.  The metadata say when that is, and who takes it makes a dead letter of it.
+            letter.properties.pop('expiration', None)
+        self._outbox.append((self.filebase, (letter, exchange, key)))
+
+    def confirm(self) -> Mapping[str, Exception]:
+        """Publish all, and wait for the broker's word on each."""
+        outbox, self._outbox = self._outbox, []
+        try:
+            self.connect()
+        except BrokerDownError:
+            raise
+        except SwitchboardError as error:
+            raise DestinationDown(str(error)) from error
+        outcomes = self.link.publish_many([posting for _, posting in outbox], mandatory=True)
+        return {
+            filebase: self._judged(outcome)
+            for (filebase, _), outcome in zip(outbox, outcomes, strict=True)
+            if outcome is not None
+        }
+
+    def _judged(self, error: Exception) -> Exception:
+        """:return: what the error means for the message."""
+        if isinstance(error, NoRouteError):
+            reason = f'no queue of the broker takes it: {error}'
+            return (
+                PermanentFailure(reason) if self.setting['unroutable'] == 'bad' else TemporaryFailure(reason)
+            )
+        if isinstance(error, MessageTooLargeError):
+            return PermanentFailure(str(error))
+        if isinstance(error, UnknownExchangeError):
+            return DestinationDown(str(error))
+        return error

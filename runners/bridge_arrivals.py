@@ -1,0 +1,173 @@
+"""What a bridge makes of the messages that a broker gives out: entries of local queues, or of bad, each only once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from runners.bridge_remote import KIND, OURS, PATH, PATH_HEADER, heard_from, path_of
+from switchboard.entry import HIGHEST_PRIORITY
+from switchboard.errors import (
+    DurabilityError,
+    EntryTakenError,
+    QueueFullError,
+    QueuePausedError,
+    SwitchboardError,
+)
+from switchboard.parcels import Outcome, Parcel
+
+if TYPE_CHECKING:
+    from switchboard.extra.brokers.link import Delivery
+
+# What is about the place and not about the message: it is tried again, and nothing is put aside for it.
+TROUBLE = (QueueFullError, DurabilityError, QueuePausedError)
+BAD = 'bad'
+# Of the headers of a message that is put aside, so much is kept: that must never fail for being too large.
+MAX_HEADERS, MAX_CHARACTERS = 50, 1000
+# What these headers mean to strangers is not what they mean here.
+MEANINGFUL = frozenset(('delay', 'not_before', 'ttl', 'priority'))
+NS = 1_000_000_000
+
+
+class Arrival(NamedTuple):
+    """A message, what was stored of it, and why it is in bad or nowhere."""
+
+    delivery: Delivery
+    outcome: Outcome
+    reason: str = ''
+
+
+class Arrivals:
+    """Stores what a bridge has fetched.
+
+    :param runner: whose spool, name and settings count.
+    :param origin: the broker, for histories.
+    """
+
+    def __init__(self, runner: Any, origin: str) -> None:
+        self._spool = runner.spool
+        self._clock = runner.clock
+        self._name = runner.name
+        self._setting = runner.setting
+        self._origin = origin
+
+    def store(self, deliveries: Sequence[Delivery]) -> list[Arrival]:
+        """Store messages, all with the flushes of one; those for which there is no way go to bad.
+
+        :return: what became of each, in the same order.
+        """
+        parcels = [self._parcel_or_bad(delivery) for delivery in deliveries]
+        outcomes: list[Outcome] = []
+        for _, alike in groupby(parcels, key=lambda parcel: parcel.marker is None):
+            outcomes += self._spool.store_all(list(alike))  # those without an id must not pass those with one
+        hopeless = [
+            number for number, outcome in enumerate(outcomes) if _is_hopeless(outcome, parcels[number])
+        ]
+        for number in hopeless:
+            parcels[number] = self._parcel_for_bad(deliveries[number], outcomes[number])
+        again = self._spool.store_all([parcels[number] for number in hopeless])
+        for number, outcome in zip(hopeless, again, strict=True):
+            outcomes[number] = outcome
+        return [self._settled(*each) for each in zip(deliveries, parcels, outcomes, strict=True)]
+
+    def _settled(self, delivery: Delivery, parcel: Parcel, outcome: Outcome) -> Arrival:
+        if isinstance(outcome, SwitchboardError):
+            return Arrival(delivery, outcome, str(outcome))
+        reason = str(parcel.metadata['reason']) if tuple(parcel.queues) == (BAD,) else ''
+        if reason:
+            try:
+                self._spool[BAD].finish(outcome[BAD], preserve=True, reason=reason)
+            except EntryTakenError:
+                pass  # it came a second time, and was preserved at the first
+        return Arrival(delivery, outcome, reason)
+
+    def _parcel_or_bad(self, delivery: Delivery) -> Parcel:
+        try:
+            return self._parcel(delivery)
+        except SwitchboardError as error:
+            return self._parcel_for_bad(delivery, error)
+
+    def _parcel(self, delivery: Delivery) -> Parcel:
+        """:raises SwitchboardError: it cannot be read, or there is no way for it."""
+        msg, msgdata, history = self._read(delivery)
+        exchange = self._setting['exchange']
+        msgdata |= {'exchange': delivery.exchange, 'routing_key': delivery.routing_key}
+        key = self._setting['routing_key'].fill(msg, msgdata)
+        queues = self._spool.exchanges.route(exchange, key, msgdata)
+        if exchange:
+            msgdata |= {'exchange': exchange, 'routing_key': key}
+        path = path_of(delivery.headers.get(PATH_HEADER))
+        if path:
+            msgdata[PATH] = path
+        records = heard_from(history, path[-1] if path else self._origin)
+        records.append(self._arrival(delivery))
+        return Parcel(msg, self._keyed(delivery, msgdata), tuple(queues), records)
+
+    def _read(self, delivery: Delivery) -> tuple[Any, dict[str, Any], Sequence[Any]]:
+        """:return: the message, its metadata, and its history on the other side."""
+        from switchboard.extra.brokers.arriving import read_delivery
+        from switchboard.extra.kombu.payload import pack
+
+        if self._setting['form'] == 'message':
+            msg, msgdata, history = read_delivery(delivery)
+            return msg, msgdata if KIND in delivery.headers else _foreign(delivery, msgdata), history
+        properties = dict(delivery.properties)
+        message = {
+            'body': delivery.body,
+            'content-type': properties.pop('content_type', 'application/data'),
+            'content-encoding': properties.pop('content_encoding', 'binary'),
+            'headers': {key: value for key, value in delivery.headers.items() if not key.startswith(OURS)},
+            'properties': properties,
+        }
+        return *pack(message, delivery.exchange, delivery.routing_key, delayed=False), ()
+
+    def _parcel_for_bad(self, delivery: Delivery, error: object) -> Parcel:
+        """:return: the message as it came, for a person to look at."""
+        headers = list(delivery.headers.items())[:MAX_HEADERS]
+        metadata = {
+            'reason': f'{type(error).__name__}: {error}'[:MAX_CHARACTERS],
+            'exchange': delivery.exchange,
+            'routing_key': delivery.routing_key,
+            'content_type': str(delivery.properties.get('content_type', '')),
+            'headers': {str(key)[:MAX_CHARACTERS]: str(value)[:MAX_CHARACTERS] for key, value in headers},
+        }
+        return Parcel(
+            bytes(delivery.body), self._keyed(delivery, metadata), (BAD,), [self._arrival(delivery)]
+        )
+
+    def _arrival(self, delivery: Delivery) -> dict[str, Any]:
+        return {
+            'event': 'bridged',
+            'time': self._clock.time_ns() / NS,
+            'by': self._name,
+            'from': f'{self._origin} {delivery.queue}',
+            **({'redelivered': True} if delivery.redelivered else {}),
+        }
+
+    def _keyed(self, delivery: Delivery, metadata: dict[str, Any]) -> dict[str, Any]:
+        """:return: the metadata, with the key by which the message is known when it comes again."""
+        metadata.pop('dedupe_key', None)
+        if delivery.message_id and self._setting['dedupe']:
+            body = hashlib.sha1(delivery.body, usedforsecurity=False).hexdigest()
+            metadata['dedupe_key'] = f'{delivery.message_id} {body}'
+        return metadata
+
+
+def _is_hopeless(outcome: Outcome, parcel: Parcel) -> bool:
+    is_refused = isinstance(outcome, SwitchboardError) and not isinstance(outcome, TROUBLE)
+    return is_refused and tuple(parcel.queues) != (BAD,)
+
+
+def _foreign(delivery: Delivery, msgdata: Mapping[str, Any]) -> dict[str, Any]:
+    """:return: the metadata of a message that no installation of ours has sent: nothing in it takes effect here by chance."""
+    metadata = {
+        f'remote_{key}' if key in MEANINGFUL else key: value
+        for key, value in msgdata.items()
+        if not key.startswith(OURS)
+    }
+    priority = delivery.properties.get('priority')
+    if type(priority) is int and priority > 0:
+        metadata['priority'] = min(priority, HIGHEST_PRIORITY)
+    return metadata

@@ -1,0 +1,234 @@
+"""The inward half of a bridge: from a queue of the broker to queues here.  See ``bridge``."""
+
+from __future__ import annotations
+
+import logging
+import select
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from runners.bridge_arrivals import Arrivals
+from runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
+from runners.route import Template
+from switchboard.errors import (
+    BrokerDownError,
+    ConfigError,
+    SwitchboardError,
+    UnknownExchangeError,
+    UnknownQueueError,
+)
+from switchboard.options import RunnerOptions
+from switchboard.settings import Setting
+from switchboard.units import choice, count, truth
+
+if TYPE_CHECKING:
+    from switchboard.extra.brokers.link import Delivery
+
+log = logging.getLogger('switchboard.runner')
+
+# How long a full disk is given before the next try: it doubles from the first to the last.
+TROUBLE_WAIT_S = (0.5, 30.0)
+NS = 1_000_000_000
+# When it is to be worked off and not to be waited for: how often it is looked for what the broker is just pushing, and for how long.
+LOOKS, PUSH_S = 3, 0.2
+
+
+class FromBroker(Bridge):
+    """Stores what comes into a queue of the broker."""
+
+    settings: ClassVar[Mapping[str, Setting]] = {
+        **Bridge.settings,
+        'prefetch': Setting(count(1, 10_000), default=100),
+        'exchange': Setting(str, default=''),
+        'routing_key': Setting(Template, default=Template('{routing_key|}')),
+        'form': Setting(choice('message', 'kombu'), default='message'),
+        'dedupe': Setting(truth, default=True),
+        'own': Setting(choice('take', 'skip'), default='take'),
+    }
+    # Does it end when nothing is left, and how often is it to look until it believes that?
+    _to_the_end = False
+    _looks_left = LOOKS
+
+    @classmethod
+    def check(
+        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+    ) -> None:
+        """See `Runner`."""
+        super().check(setting, options, others)
+        section = f'runner.{options.name}'
+        if options.queue:
+            raise ConfigError(
+                'leave it empty; the local queue is named by routing_key', section=section, key='queue'
+            )
+        if not setting['remote_queue']:
+            raise ConfigError(
+                "needs this key: the broker's queue to take from", section=section, key='remote_queue'
+            )
+        if not setting['exchange'] and 'routing_key' not in options.settings:
+            reason = 'give a local exchange, or a routing_key that is the name of a local queue'
+            raise ConfigError(reason, section=section, key='exchange')
+        if 'own' not in options.settings:
+            cls._look_for_circle(options, others)
+
+    @classmethod
+    def _look_for_circle(cls, options: RunnerOptions, others: Mapping[str, RunnerOptions]) -> None:
+        broker, exchange, queue = targets(options.settings)
+        for other in others.values():
+            if other.class_path != OUTWARDS or options.class_path != INWARDS:
+                continue
+            their_broker, their_exchange, their_queue = targets(other.settings)
+            same = their_exchange == exchange if their_exchange else their_queue == queue
+            if broker == their_broker and same:
+                raise ConfigError(
+                    f'runner {other.name} publishes to where this one takes from: say `own = skip` to leave what this '
+                    'installation has sent itself, or `own = take` if it is meant to come back',
+                    section=f'runner.{options.name}',
+                    key='own',
+                )
+
+    def setup(self) -> None:
+        """See `Runner`.
+
+        :raises ConfigError: there is no such exchange or queue here.
+        """
+        super().setup()
+        exchange, key = self.setting['exchange'], self.setting['routing_key']
+        try:
+            if exchange not in self.spool.exchanges:
+                raise UnknownExchangeError(exchange)
+            if not exchange and key.is_fixed:
+                self.spool[key.text]
+        except (UnknownExchangeError, UnknownQueueError) as error:
+            where = 'exchange' if exchange else 'routing_key'
+            raise ConfigError(str(error), section=f'runner.{self.name}', key=where) from error
+        # What was fetched and is not acknowledged, by the order in which it came.
+        self._unacked: list[Delivery] = []
+        self._arrivals = Arrivals(self, self.link.url)
+        self._wait_s = 0.0
+        self._is_down = False
+        self._next_restore_ns = 0
+
+    def run(self, *, once: bool = False, until_empty: bool = False) -> int:
+        """See `IRunner`: one pass is all that is in the broker's queue."""
+        self._to_the_end = once or until_empty
+        self._looks_left = LOOKS
+        return super().run(once=once, until_empty=until_empty)
+
+    def periodic(self) -> None:
+        """Store and acknowledge until nothing is there, or nothing can be stored."""
+        try:
+            while not self.is_stopping and self._turn():
+                self.slot.beat()
+        except BrokerDownError as error:
+            self._lose(error)
+        except SwitchboardError as error:
+            # What is to be declared is there already and is different, or the queue is not there.
+            self._complain(str(error))
+            self._rest()
+
+    def _lose(self, error: BrokerDownError) -> None:
+        """The broker is away; what was fetched is kept, for some brokers do not give it to others at once."""
+        if not self._is_down:
+            self._complain(str(error))
+        self._is_down = True
+        self.wake_on()
+        self.wake_in(max(error.retry_after_s, TROUBLE_WAIT_S[0]))
+
+    def _complain(self, reason: str) -> None:
+        self.slot.error(reason)
+        log.error('nothing to be had runner=%s error=%s', self.name, reason)
+
+    def _rest(self) -> None:
+        """Let some time pass: more each time, until something goes well."""
+        first_s, last_s = TROUBLE_WAIT_S
+        self._wait_s = min(last_s, max(first_s, self._wait_s * 2))
+        self.wake_on()
+        self.wake_in(self._wait_s)
+
+    def _turn(self) -> bool:
+        """:return: whether there may be more to do at once."""
+        if self.connect() or not self.link.descriptors():
+            self._next_restore_ns = 0
+            self.link.listen([self.setting['remote_queue']], prefetch=self.setting['prefetch'])
+        self._is_down = False
+        self._restore()
+        self._fetch()
+        if not self._unacked:
+            self._wait_s = 0.0
+            self.wake_on(*self.link.descriptors())
+            return self._to_the_end and self._more_comes()
+        self._looks_left = LOOKS
+        stored = self._store()
+        self._acknowledge(stored)
+        if stored:
+            self._wait_s = 0.0
+        if self._unacked:
+            self._rest()
+        return not self._unacked
+
+    def _more_comes(self) -> bool:
+        """Is something on its way?  For who does not wait for it to wake him."""
+        self._looks_left -= 1
+        is_ready = self.link.count(self.setting['remote_queue']) > 0
+        if self._looks_left <= 0 or not (is_ready or self.link.hears()):
+            return False
+        select.select(self.link.descriptors(), [], [], PUSH_S)
+        return True
+
+    def _restore(self) -> None:
+        """Now and then, have given out again what dead processes held; RabbitMQ sees to that itself."""
+        now_ns = self.clock.monotonic_ns()
+        if now_ns >= self._next_restore_ns:
+            self._next_restore_ns = now_ns + int(self.options.recovery_s * NS)
+            self.link.restore(self.setting['remote_queue'])
+
+    def _fetch(self) -> None:
+        limit = self.setting['prefetch']
+        self.link.hears()  # or what it has heard would wake us again and again
+        self._unacked = [one for one in self._unacked if self.link.holds(one)]
+        while len(self._unacked) < limit:
+            delivery = self.link.get(self.setting['remote_queue'])
+            if delivery is None:
+                break
+            self._unacked.append(delivery)
+
+    def _acknowledge(self, stored: list[Delivery]) -> None:
+        done = {id(delivery) for delivery in stored}
+        self._unacked = [one for one in self._unacked if id(one) not in done]
+        for error in self.link.ack_many(stored):
+            if isinstance(error, BrokerDownError):
+                raise error
+            if error is not None:  # it comes again, and is known then
+                log.info('not acknowledged runner=%s error=%s', self.name, error)
+
+    def _store(self) -> list[Delivery]:
+        """:return: those that may be acknowledged."""
+        done: list[Delivery] = []
+        wanted: list[Delivery] = []
+        for delivery in self._unacked:
+            (done if self._is_own(delivery) else wanted).append(delivery)
+        trouble = ''
+        for delivery, outcome, reason in self._arrivals.store(wanted):
+            if isinstance(outcome, SwitchboardError):
+                trouble = trouble or reason
+                continue
+            done.append(delivery)
+            for queue, filebase in outcome.items():
+                self.slot.begin(filebase)
+                log.info(
+                    '%s: stored queue=%s runner=%s id=%s', filebase, queue, self.name, delivery.message_id
+                )
+            if reason:
+                self.slot.error(reason)
+                log.error('put into bad runner=%s id=%s error=%s', self.name, delivery.message_id, reason)
+            self.slot.end('failed' if reason else 'done')
+        if trouble:
+            self._complain(f'{len(self._unacked) - len(done)} fetched cannot be stored for now: {trouble}')
+        return done
+
+    def _is_own(self, delivery: Delivery) -> bool:
+        """Is it to be left, because this installation has sent it itself?"""
+        if self.setting['own'] == 'take' or path_of(delivery.headers.get(PATH_HEADER))[-1:] != [self.site]:
+            return False
+        log.debug('left, for it was sent from here runner=%s id=%s', self.name, delivery.message_id)
+        return True

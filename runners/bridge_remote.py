@@ -1,0 +1,217 @@
+"""What the two directions of a bridge share: where the broker is, what is declared there, and the way that a message has come.
+
+A message that goes through bridges has a list of the installations that sent it on, in the header ``x-switchboard-path`` at the
+broker and in ``bridge_path`` in the metadata.  Its length ends circles over several installations; its last item tells an
+installation what it has sent itself.  The history of its entries goes along in the same way, and is the beginning of the
+history of the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import socket
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from switchboard import Runner
+from switchboard.errors import ConfigError
+from switchboard.options import RunnerOptions
+from switchboard.settings import Setting
+from switchboard.units import choice, duration_s, truth, words
+
+if TYPE_CHECKING:
+    from switchboard.extra.brokers.link import Link
+    from switchboard.extra.brokers.url import BrokerUrl
+
+Record = Mapping[str, Any]
+
+OURS = 'x-switchboard-'
+PATH_HEADER = f'{OURS}path'
+# What a message of an installation of ours has, and none of others.
+KIND = f'{OURS}kind'
+PATH = 'bridge_path'
+# How a record of another installation is told apart from those of this one, which count failures.
+ELSEWHERE = 'elsewhere'
+# AMQP has all headers of a message in one frame, of 128 KiB as a rule.
+MAX_HISTORY_RECORDS = 30
+MAX_TRACEBACK_CHARACTERS = 1000
+
+PORTS = {'amqp': 5672, 'pyamqp': 5672, 'amqps': 5671, 'redis': 6379, 'rediss': 6379}
+EXCHANGE_TYPES = ('direct', 'topic', 'fanout', 'headers')
+OUTWARDS, INWARDS = 'runners.bridge:ToBroker', 'runners.bridge:FromBroker'
+
+
+def arguments(text: str) -> dict[str, Any]:
+    """Read ``x-queue-type=quorum x-max-length=1000``.
+
+    :raises ValueError: it is not of that form.
+    """
+    found: dict[str, Any] = {}
+    for word in shlex.split(text):
+        name, sign, value = word.partition('=')
+        if not sign or not name:
+            raise ValueError(f'{word[:60]!r} is no argument: write name=value')
+        number = value.removeprefix('-').isdecimal()
+        found[name] = int(value) if number else {'true': True, 'false': False}.get(value, value)
+    return found
+
+
+class Bridge(Runner):
+    """A runner with a connection to a broker."""
+
+    settings: ClassVar[Mapping[str, Setting]] = {
+        'url': Setting(str, required=True),
+        'password_file': Setting(),
+        'heartbeat': Setting(duration_s),
+        'connect_timeout': Setting(duration_s, default=5.0),
+        'timeout': Setting(duration_s, default=30.0),
+        'remote_exchange': Setting(str, default=''),
+        'remote_exchange_type': Setting(choice(*EXCHANGE_TYPES), default='topic'),
+        'remote_queue': Setting(str, default=''),
+        'remote_bindings': Setting(words, default=()),
+        'remote_arguments': Setting(arguments, default={}),
+        'declare': Setting(truth, default=True),
+        'site': Setting(str, default=''),
+    }
+
+    @classmethod
+    def check(
+        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+    ) -> None:
+        """See `Runner`."""
+        section = f'runner.{options.name}'
+        try:
+            broker_of(setting)
+        except ConfigError as error:
+            error.section, error.key = section, error.key or 'url'
+            raise
+        if setting['remote_bindings'] and not (setting['remote_exchange'] and setting['remote_queue']):
+            raise ConfigError(
+                'needs remote_exchange and remote_queue: what is to be bound, and to what',
+                section=section,
+                key='remote_bindings',
+            )
+
+    def setup(self) -> None:
+        """Make the link; it connects when it is used first."""
+        self.link = self.make_link()
+        directory = getattr(self.spool, 'directory', '')
+        self.site = self.setting['site'] or f'{socket.gethostname()}:{directory}'
+        self._declared_at = -1
+
+    def make_link(self) -> Link:
+        """:return: the connection to the broker, not made yet."""
+        from switchboard.extra.brokers.link import open_link
+
+        setting = self.setting
+        broker = broker_of(setting)
+        if setting['password_file']:
+            broker = dataclasses.replace(broker, address=self._with_password(broker.address))
+        return open_link(
+            broker, connect_timeout_s=setting['connect_timeout'], confirm_timeout_s=setting['timeout']
+        )
+
+    def cleanup(self) -> None:
+        """Give back what is not acknowledged, and take leave."""
+        self.link.close()
+
+    def _with_password(self, url: str) -> str:
+        path = self.setting['password_file']
+        try:
+            with open(path, encoding='utf-8') as file:
+                password = file.readline().rstrip('\n')
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f'cannot be read: {error}', section=f'runner.{self.name}', key='password_file'
+            ) from error
+        parts = urlsplit(url)
+        place = parts.netloc.rpartition('@')[2]
+        user = quote(parts.username or '', safe='')
+        return urlunsplit(parts._replace(netloc=f'{user}:{quote(password, safe="")}@{place}'))
+
+    def connect(self) -> bool:
+        """Have a connection, with all declared that is to be.
+
+        :return: whether it is another one than before.
+        :raises BrokerDownError: the broker is away.
+        :raises SwitchboardError: what is to be declared is there already, and is different.
+        """
+        self.link.connect()
+        if self.link.generation == self._declared_at:
+            return False
+        generation = self.link.generation
+        if self.setting['declare']:
+            self._declare()
+        self._declared_at = generation
+        return True
+
+    def _declare(self) -> None:
+        setting, link = self.setting, self.link
+        exchange, queue = setting['remote_exchange'], setting['remote_queue']
+        if exchange:
+            link.declare_exchange(exchange, setting['remote_exchange_type'])
+        if queue:
+            link.declare_queue(queue, arguments=setting['remote_arguments'] or None)
+        if exchange and queue:
+            for key in setting['remote_bindings'] or ('',):
+                link.bind(queue, exchange, key)
+
+
+def broker_of(setting: Mapping[str, Any]) -> BrokerUrl:
+    """:return: where the broker is.
+
+    :raises ConfigError: the URL cannot be read, or a library is missing.
+    """
+    try:
+        from switchboard.extra.brokers.link import open_link
+        from switchboard.extra.brokers.url import read_broker_url
+    except ImportError as error:
+        reason = f'a bridge needs a library: pip install "switchboard[kombu]" ({error})'
+        raise ConfigError(reason, key='url') from error
+    broker = read_broker_url(setting['url'])
+    if setting['heartbeat'] is not None:
+        broker = dataclasses.replace(broker, heartbeat_s=setting['heartbeat'])
+    open_link(broker)
+    return broker
+
+
+def targets(settings: Mapping[str, str]) -> tuple[str, str, str]:
+    """:return: the broker, and the exchange and queue there that a section names."""
+    url = urlsplit(settings.get('url', '').partition('?')[0])
+    place = f'{url.hostname}:{url.port or PORTS.get(url.scheme)}{url.path}'
+    return place, settings.get('remote_exchange', ''), settings.get('remote_queue', '')
+
+
+def path_of(value: Any) -> list[str]:
+    """:return: the installations that have sent a message on, the last one last; empty if that cannot be read."""
+    return [str(one) for one in value] if isinstance(value, list | tuple) else []
+
+
+def told_elsewhere(records: Sequence[Record]) -> list[Record]:
+    """:return: a history to be sent along, cut to what fits into a header."""
+    told: list[Record] = []
+    for record in records[-MAX_HISTORY_RECORDS:]:
+        trace = record.get('traceback')
+        if isinstance(trace, str) and len(trace) > MAX_TRACEBACK_CHARACTERS:
+            record = {**record, 'traceback': trace[-MAX_TRACEBACK_CHARACTERS:]}
+        told.append(record)
+    return told
+
+
+def heard_from(records: Sequence[Any], site: str) -> list[Record]:
+    """:return: a history that came along, as one that counts for nothing here.
+
+    :param site: the installation that sent it.
+    """
+    heard: list[Record] = []
+    for record in records[-MAX_HISTORY_RECORDS:]:
+        if not isinstance(record, Mapping):
+            continue
+        if record.get('event') == ELSEWHERE:
+            heard.append(record)
+            continue
+        when = {'time': record['time']} if 'time' in record else {}
+        heard.append({'event': ELSEWHERE, **when, 'site': site, 'record': dict(record)})
+    return heard

@@ -1,0 +1,82 @@
+"""A spool with bridges to a broker in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from runners.bridge import FromBroker, ToBroker
+from switchboard import Runner
+from switchboard.extra.brokers.wire import Letter
+from tests.unit.brokering import MemoryBroker, MemoryLink
+from tests.unit.pipelines import Pipeline
+
+OUT = """
+[runner.up]
+class = runners.bridge:ToBroker
+queue = out
+batch_size = 10
+url = amqp://broker.example.com//
+remote_exchange = orders
+remote_queue = orders
+site = here
+[queue.out]
+external = yes
+max_attempts = 2
+retry = 10s
+"""
+IN = """
+[runner.down]
+class = runners.bridge:FromBroker
+queue =
+url = amqp://broker.example.com//
+remote_queue = invoices
+routing_key = in
+site = here
+[queue.in]
+external = yes
+"""
+
+
+class Bridged(Pipeline):
+    """A spool with bridges to a broker in memory."""
+
+    def __init__(self, directory: Path, text: str, exchanges: str | None = None) -> None:
+        directory.mkdir(exist_ok=True)
+        super().__init__(directory, text, exchanges)
+        self.broker = MemoryBroker()
+        self.links: list[MemoryLink] = []
+
+    def bridge(self, name: str) -> Any:
+        """:return: the runner of a section, set up."""
+        outer = self
+
+        class Out(ToBroker):
+            def make_link(self) -> Any:
+                return outer.link()
+
+        class In(FromBroker):
+            def make_link(self) -> Any:
+                return outer.link()
+
+        return self.runner(Out if name == 'up' else In, name)
+
+    def link(self) -> MemoryLink:
+        self.links.append(MemoryLink(self.broker))
+        return self.links[-1]
+
+    def turn(self, runner: Runner) -> None:
+        self.clock.advance(0.001)
+        runner.run(once=True)
+
+    def contents(self, queue: str) -> list[Any]:
+        board = self.spool[queue]
+        taken = list(iter(board.take, None))
+        for one in taken:
+            board.release(one.filebase)
+        return [one.msg for one in taken]
+
+
+def letter(text: str, message_id: str = '', **headers: Any) -> Letter:
+    properties = {'content_type': 'text/plain', 'content_encoding': 'utf-8'}
+    return Letter(text.encode(), headers, properties | ({'message_id': message_id} if message_id else {}))
