@@ -15,8 +15,9 @@ removes old ones.  The price is some four renames and a listing of the stage for
 
 from __future__ import annotations
 
-import hashlib
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from switchboard.disk import Folder
@@ -29,6 +30,17 @@ from switchboard.switchboard import Switchboard
 # Producers with keys of different buckets do not wait for each other.
 BUCKETS = 64
 MAX_MARKER_BYTES = 256
+
+
+def marker_of(key: str) -> str:
+    """:return: the name under which a key is remembered."""
+    import hashlib  # here, because it brings a megabyte of OpenSSL with it
+
+    return hashlib.sha1(key.encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()
+
+
+def _bucket(marker: str) -> str:
+    return f'.lock{int(marker[:8], 16) % BUCKETS:02}{UNFINISHED}'
 
 
 class Dedupe:
@@ -46,37 +58,53 @@ class Dedupe:
         :return: the filebase of this message, or of the one that was stored before.
         :raises QueueError: as `Switchboard.enqueue`; nothing was stored, and the key is still free.
         """
-        marker = hashlib.sha1(key.encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()
+        marker = marker_of(key)
         try:
-            return self._enqueue(msg, metadata, marker)
+            with self.locked((marker,)):
+                return self._enqueue(msg, metadata, marker)
         except OSError as error:
             refuse(error, 'look for the key', self._board.name)
 
     def _enqueue(self, msg: Any, metadata: dict[str, Any], marker: str) -> str:
-        self._folder.make()
-        lock = self._lock(marker)
+        self._stage.recover()
+        known = self.known(marker)
+        if known is not None:
+            return known
+        transaction = Transaction(self._stage)
         try:
-            self._stage.recover()
-            known = self._read(marker)
-            if known is not None:
-                return known
-            transaction = Transaction(self._stage)
-            try:
-                filebase = transaction.emit(self._board, msg, metadata)
-                content = f'{filebase} {self._board.clock.time_ns()}'.encode('ascii')
-                draft = write(self._board.workshop, self._board.disk, content, self._board.name)
-                transaction.add(self._board, Unpublished(draft, self._folder, self._name, marker))
-            except BaseException:
-                transaction.discard()
-                raise
-            transaction.commit()
-            return filebase
-        finally:
-            self._board.disk.unlock_and_close(lock)
+            filebase = transaction.emit(self._board, msg, metadata)
+            transaction.add(self._board, self.mark(marker, filebase))
+        except BaseException:
+            transaction.discard()
+            raise
+        transaction.commit()
+        return filebase
 
-    def _lock(self, marker: str) -> int:
+    @contextmanager
+    def locked(self, markers: Iterable[str]) -> Iterator[None]:
+        """Let no other producer work with these keys.
+
+        Who takes several locks takes them in the order of their names, and those of several queues in the order of the queues.
+
+        :raises OSError: a lock cannot be had.
+        """
+        self._folder.make()
+        with ExitStack() as stack:
+            for bucket in sorted({_bucket(marker) for marker in markers}):
+                stack.callback(self._board.disk.unlock_and_close, self._lock(bucket))
+            yield
+
+    def mark(self, marker: str, filebase: str) -> Unpublished:
+        """:return: a key's marker, to be published in one step with the message.
+
+        :raises QueueError: it cannot be written.
+        """
+        content = f'{filebase} {self._board.clock.time_ns()}'.encode('ascii')
+        draft = write(self._board.workshop, self._board.disk, content, self._board.name)
+        return Unpublished(draft, self._folder, self._name, marker)
+
+    def _lock(self, bucket: str) -> int:
         disk = self._board.disk
-        bucket = f'.lock{int(marker[:8], 16) % BUCKETS:02}{UNFINISHED}'
         fd: int = disk.open(
             bucket, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660, dir_fd=self._folder.fd
         )
@@ -87,7 +115,7 @@ class Dedupe:
             raise
         return fd
 
-    def _read(self, marker: str) -> str | None:
+    def known(self, marker: str) -> str | None:
         """:return: the filebase under a key that was seen within the window."""
         disk = self._board.disk
         try:
@@ -119,9 +147,9 @@ class Dedupe:
             marker = name.removesuffix(READY)
             if marker == name:
                 continue
-            lock = self._lock(marker)
+            lock = self._lock(_bucket(marker))
             try:
-                if self._read(marker) is None:
+                if self.known(marker) is None:
                     self._board.disk.unlink(name, dir_fd=self._folder.fd)
                     removed += 1
             except FileNotFoundError:

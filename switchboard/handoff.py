@@ -18,22 +18,24 @@ and throwing it away needs no rename.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zope.interface import implementer
 
 from switchboard.claims import HELD, Claim
+from switchboard.commit import commit_all
 from switchboard.disk import Folder
 from switchboard.entry import READY
-from switchboard.errors import QueueError
 from switchboard.interfaces import ITransaction
 from switchboard.journal import Record
 from switchboard.moving import move
-from switchboard.publishing import Unpublished, refuse
+from switchboard.publishing import HOLDERS, Unpublished
 from switchboard.spares import Draft
 from switchboard.stage import COMMIT, Stage
 from switchboard.switchboard import Switchboard
+
+__all__ = ['Transaction', 'commit_all']
 
 log = logging.getLogger('switchboard.queue')
 
@@ -51,6 +53,8 @@ class Transaction:
         self.filebase = filebase
         self.name = stage.namer.digest('00000000')
         self.items: list[Unpublished] = []
+        # Of those, the ones that are to be stored once, and their keys: it is looked for them at the commit (see `keyed`).
+        self.keyed: list[tuple[Unpublished, str]] = []
         self.full = False
         self.forwarded_to: Switchboard | None = None
         self._staged: list[str] = []
@@ -61,7 +65,29 @@ class Transaction:
         """See `ITransaction`."""
         if self.forwarded_to is not None:
             self.forward()  # no longer the only output: it becomes a copy
-        return self.add(queue, queue.prepare(msg, metadata))
+        key = metadata.get('dedupe_key')
+        filebase = self.add(queue, queue.prepare(msg, metadata))
+        if key is not None:
+            self.keyed.append((self.items[-1], str(key)))
+        return filebase
+
+    def emit_all(self, queues: Sequence[Switchboard], msg: Any, metadata: Mapping[str, Any]) -> list[str]:
+        """See `ITransaction`."""
+        if self.forwarded_to is not None:
+            self.forward()
+        once = queues[0].serializers.serialize(msg) if len(queues) > 1 else msg
+        kept = len(self.items)
+        try:
+            return [self.emit(queue, once, dict(metadata)) for queue in queues]
+        except BaseException:
+            self._undo(kept)
+            raise
+
+    def _undo(self, kept: int) -> None:
+        """Throw away the last outputs: `kept` stay."""
+        self.keyed = [each for each in self.keyed if each[0] in self.items[:kept]]
+        while len(self.items) > kept:
+            self.stage.workshop.discard(self.items.pop().draft)
 
     def forward(self, *queues: Switchboard, record: Record | None = None) -> None:
         """Hand the input on as it is: to one queue by one rename, to several, or beside other outputs, by copies.
@@ -76,12 +102,18 @@ class Transaction:
             queues[0].check_room(self.board.held(self.filebase).read())
             self.forwarded_to = queues[0]
             return
-        if self.forwarded_to is not None:
-            queues = (self.forwarded_to, *queues)
+        before, kept = self.forwarded_to, len(self.items)
+        if before is not None:
+            queues = (before, *queues)
             self.forwarded_to = None
         entry = self.board.held(self.filebase).read()
-        for queue in queues:
-            self.add(queue, queue.prepare_copy(entry, record))
+        try:
+            for queue in queues:
+                self.add(queue, queue.prepare_copy(entry, record))
+        except BaseException:
+            self._undo(kept)
+            self.forwarded_to = before
+            raise
 
     def keep(self, msg: Any, msgdata: dict[str, Any]) -> str:
         """See `ITransaction`."""
@@ -108,8 +140,16 @@ class Transaction:
     def add(self, queue: Switchboard, item: Unpublished) -> str:
         """Have a prepared message published at the commit."""
         self.full |= queue.options.durability == 'full'
+        HOLDERS.add(self)
         self.items.append(item)
         return item.filebase
+
+    def drop(self, item: Unpublished) -> None:
+        """Throw one of the outputs away."""
+        self.items.remove(item)
+        if not self.items:
+            HOLDERS.discard(self)
+        self.stage.workshop.discard(item.draft)
 
     def commit(self) -> None:
         """See `ITransaction`.
@@ -130,7 +170,9 @@ class Transaction:
                 item.draft = Draft(draft.fd, self.stage.folder, staged, draft.size)
         for item in self.items:
             self.stage.workshop.discard(item.draft, reusable=reusable)
+        HOLDERS.discard(self)
         self.items.clear()
+        self.keyed.clear()
         self._staged.clear()
         self.forwarded_to = None
 
@@ -219,6 +261,7 @@ class Transaction:
     def let_go(self) -> None:
         """Drop all locks: what is not yet where it belongs is recovery's work from here."""
         disk = self.stage.disk
+        HOLDERS.discard(self)
         for item in self.items:
             disk.unlock_and_close(item.draft.fd)
         self.items.clear()
@@ -226,123 +269,15 @@ class Transaction:
             disk.unlock_and_close(self._record[0])
             self._record = (-1, 0)
 
-
-def _flush(transactions: Sequence[Transaction], folders: Iterable[Folder]) -> None:
-    if any(transaction.full for transaction in transactions):
-        for folder in {id(folder): folder for folder in folders}.values():
-            folder.sync()
-
-
-def commit_all(transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
-    """Commit many transactions with the flushes of one.
-
-    :return: those that were not committed, and why: their outputs are thrown away and their inputs stay claimed.  After
-        step 3 nothing fails any more: what the disk refuses then is logged, and recovery does it.
-    """
-    failed: dict[Transaction, QueueError] = {}
-    handoffs = [transaction for transaction in transactions if transaction.items]
-    if handoffs:
-        _publish(_rename_inputs(_stage(handoffs, failed), failed))
-    for transaction in transactions:
-        if transaction not in handoffs:
-            try:
-                transaction.end_input()
-            except QueueError as error:
-                failed[transaction] = error
-    return failed
-
-
-def _fail(
-    transaction: Transaction, error: OSError | QueueError, failed: dict[Transaction, QueueError]
-) -> None:
-    queue = transaction.items[0].queue if transaction.items else ''
-    # What a failed sync left in the page cache is not to be trusted with the next message.
-    transaction.discard(reusable=isinstance(error, QueueError))
-    try:
-        if isinstance(error, OSError):
-            refuse(error, 'hand-off', queue)
-        raise error
-    except QueueError as refused:
-        failed[transaction] = refused
-
-
-def _stage(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:
-    """Steps 1 and 2, for those that can."""
-    try:
-        written = [item.draft.fd for each in handoffs if each.full for item in each.items]
-        if written:
-            handoffs[0].stage.disk.sync_files(written)
-    except OSError as error:
-        for transaction in handoffs:
-            _fail(transaction, error, failed)
-        return []
-    staged = []
-    for transaction in handoffs:
-        try:
-            transaction.stage_outputs()
-            staged.append(transaction)
-        except OSError as error:
-            _fail(transaction, error, failed)
-    try:
-        _flush(staged, [transaction.stage.folder for transaction in staged])
-    except OSError as error:
-        for transaction in staged:
-            _fail(transaction, error, failed)
-        return []
-    return staged
-
-
-def _rename_inputs(staged: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:
-    """Step 3, for those that can."""
-    committed = []
-    for transaction in staged:
-        try:
-            transaction.rename_input()
-            committed.append(transaction)
-        except (OSError, QueueError) as error:
-            _fail(transaction, error, failed)
-    try:
-        _flush(committed, [transaction.stage.folder for transaction in committed])
-    except OSError as error:
-        _take_back(committed, error, failed)
-        return []
-    return committed
-
-
-def _take_back(
-    committed: Sequence[Transaction], error: OSError, failed: dict[Transaction, QueueError]
-) -> None:
-    """Undo step 3, of which nobody knows how much is on the disk."""
-    taken_back = []
-    for transaction in committed:
-        if transaction.take_back_input():
-            taken_back.append(transaction)
-        else:
-            transaction.let_go()
-    try:
-        # Before an output goes: a power cut that left the record and no outputs would have lost the input.
-        _flush(taken_back, [transaction.input_folder for transaction in taken_back])
-    except OSError as another:
-        log.error('not committed, which the disk may not know yet error=%s', another)
-    for transaction in taken_back:
-        _fail(transaction, error, failed)
-
-
-def _publish(committed: Sequence[Transaction]) -> None:
-    """Step 4.  What fails here is left to recovery."""
-    published = []
-    for transaction in committed:
-        try:
-            transaction.publish_outputs()
-            published.append(transaction)
-        except OSError as error:
-            log.error('%s: committed, to be rolled forward error=%s', transaction.name, error)
-            transaction.let_go()
-    try:
-        _flush(published, [item.folder for transaction in published for item in transaction.items])
-        for transaction in published:
-            transaction.remove_record()
-    except OSError as error:
-        log.error('commit records stay, to be removed by recovery error=%s', error)
-    for transaction in published:
-        transaction.let_go()
+    def forget(self) -> None:
+        """In a child after a fork: it is the parent's.  Its locks are not unlocked, for they are the same as the parent's."""
+        disk = self.stage.disk
+        for item in self.items:
+            disk.let_go(item.draft.fd)
+        if self._record[0] >= 0:
+            disk.let_go(self._record[0])
+            self._record = (-1, 0)
+        self.items.clear()
+        self.keyed.clear()
+        self._staged.clear()
+        self.forwarded_to = None

@@ -161,10 +161,15 @@ class ISwitchboard(Interface):
         :return: the filebases that are ready again.
         """
 
-    files = Attribute('The filebases that are due, in FIFO order, of this slice only.')
+    files = Attribute(
+        'The filebases that are due, in FIFO order, of this slice only; `NotListableError` for a queue on a broker.'
+    )
 
     def get_files(extension: str = '.pck') -> list[str]:
-        """:return: all filebases with this extension, due or not, in FIFO order, of this slice only."""
+        """:return: all filebases with this extension, due or not, in FIFO order, of this slice only.
+
+        :raises NotListableError: the queue is on a broker, and it is not those that this process holds (``.bak``).
+        """
 
 
 class ITransaction(Interface):
@@ -173,7 +178,14 @@ class ITransaction(Interface):
     def emit(queue: Any, msg: Any, metadata: dict[str, Any]) -> str:
         """Write a message to be put into `queue` at the commit.
 
+        :param metadata: may be changed.  With a ``dedupe_key`` the message is dropped at the commit if its key is known then.
         :return: its filebase.
+        """
+
+    def emit_all(queues: Sequence[Any], msg: Any, metadata: Mapping[str, Any]) -> list[str]:
+        """:meth:`emit` to each of these queues or, if an error is raised, to none of them; the metadata are not changed.
+
+        :return: the filebases, in the same order.
         """
 
     def forward(*queues: Any) -> None:

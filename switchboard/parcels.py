@@ -2,26 +2,41 @@
 
 For doors with many connections: what arrives while the disk is busy with one flush shares the next.  Unlike a batch, it
 tells of each message what became of it, because each has a sender of its own who waits for the answer.
+
+Messages with a ``dedupe_key`` are looked at together, and go in by one hand-off, with the markers of their keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+from switchboard.dedupe import Dedupe, marker_of
 from switchboard.errors import QueueError, SwitchboardError
 from switchboard.handoff import Transaction, commit_all
-from switchboard.publishing import BATCH_LIMIT, Unpublished, publish
+from switchboard.journal import Record
+from switchboard.publishing import BATCH_LIMIT, Unpublished, publish, refuse
 from switchboard.stage import Stage
 from switchboard.switchboard import Switchboard
 
+# With a marker for each, and two flushes for all: as many descriptors as a batch holds.
+KEYED_LIMIT = BATCH_LIMIT // 2
+
 
 class Parcel(NamedTuple):
-    """A message, its metadata, and the queues that it is for."""
+    """A message, its metadata, the queues that it is for, and its history so far."""
 
     msg: Any
     metadata: Mapping[str, Any]
     queues: Sequence[str]
+    records: Sequence[Record] = ()
+
+    @property
+    def marker(self) -> str | None:
+        """Under which name it is remembered, if it is to be stored only once."""
+        key = self.metadata.get('dedupe_key')
+        return None if key is None else marker_of(str(key))
 
 
 # Where each message went, filebases by queue, or why it is nowhere.
@@ -39,12 +54,14 @@ def store_all(board: Callable[[str], Switchboard], stage: Stage, parcels: Sequen
     # One queue: a rename is all it takes.  Several: a transaction, so that no crash leaves it in some of them.
     single: dict[str, list[tuple[int, Unpublished]]] = {}
     several: dict[Transaction, int] = {}
+    keyed: list[int] = []
     for number, parcel in enumerate(parcels):
         try:
-            if len(parcel.queues) == 1:
+            if parcel.marker is not None:
+                keyed.append(number)
+            elif len(parcel.queues) == 1:
                 [name] = parcel.queues
-                item = board(name).prepare(parcel.msg, dict(parcel.metadata))
-                single.setdefault(name, []).append((number, item))
+                single.setdefault(name, []).append((number, _prepare(board(name), parcel)))
             elif parcel.queues:
                 transaction, filebases = _emit(board, stage, parcel)
                 several[transaction] = number
@@ -56,7 +73,16 @@ def store_all(board: Callable[[str], Switchboard], stage: Stage, parcels: Sequen
             _publish(board(name), items[start : start + BATCH_LIMIT], outcomes)
     for transaction, failure in commit_all(list(several)).items():
         outcomes[several[transaction]] = failure
+    for start in range(0, len(keyed), KEYED_LIMIT):
+        numbers = keyed[start : start + KEYED_LIMIT]
+        stored = _Once(board, stage, [parcels[number] for number in numbers]).store()
+        for number, outcome in zip(numbers, stored, strict=True):
+            outcomes[number] = outcome
     return outcomes
+
+
+def _prepare(board: Switchboard, parcel: Parcel) -> Unpublished:
+    return board.prepare(parcel.msg, dict(parcel.metadata), records=parcel.records)
 
 
 def _emit(
@@ -65,7 +91,7 @@ def _emit(
     transaction = Transaction(stage)
     try:
         filebases = {
-            name: transaction.emit(board(name), parcel.msg, dict(parcel.metadata)) for name in parcel.queues
+            name: transaction.add(board(name), _prepare(board(name), parcel)) for name in parcel.queues
         }
     except BaseException:
         transaction.discard()
@@ -83,3 +109,93 @@ def _publish(board: Switchboard, items: Sequence[tuple[int, Unpublished]], outco
     else:
         for number, item in items:
             outcomes[number] = {board.name: item.filebase}
+
+
+class _Once:
+    """Messages with keys: each is stored where its key is new, all by one transaction."""
+
+    def __init__(self, board: Callable[[str], Switchboard], stage: Stage, parcels: Sequence[Parcel]) -> None:
+        self._board = board
+        self._stage = stage
+        self._parcels = parcels
+        self._transaction = Transaction(stage)
+        self._outcomes: list[Outcome] = [{} for _ in parcels]
+        # By queue and marker, what this transaction stores: the same key may come twice.
+        self._new: dict[tuple[str, str], str] = {}
+        self._keys: dict[str, Dedupe] = {}
+
+    def store(self) -> list[Outcome]:
+        """:return: what became of each; where its key was known, the filebase of the first."""
+        try:
+            with ExitStack() as locks:
+                for name, markers in sorted(self._markers().items()):
+                    locks.enter_context(self._keys[name].locked(markers))
+                self._stage.recover()
+                self._store()
+        except OSError as error:
+            self._transaction.discard()
+            try:
+                refuse(error, 'look for the keys', '')
+            except QueueError as refused:
+                self._fail_all(refused)
+        except BaseException:
+            self._transaction.discard()
+            raise
+        return self._outcomes
+
+    def _markers(self) -> dict[str, set[str]]:
+        """:return: the keys to look for, by queue."""
+        found: dict[str, set[str]] = {}
+        for number, parcel in enumerate(self._parcels):
+            try:
+                for name in parcel.queues:
+                    self._keys.setdefault(name, Dedupe(self._stage, self._board(name)))
+            except SwitchboardError as error:
+                self._outcomes[number] = error
+                continue
+            for name in parcel.queues:
+                assert parcel.marker is not None
+                found.setdefault(name, set()).add(parcel.marker)
+        return found
+
+    def _store(self) -> None:
+        for number, parcel in enumerate(self._parcels):
+            if not isinstance(self._outcomes[number], SwitchboardError):
+                try:
+                    self._outcomes[number] = self._add(parcel)
+                except QueueError as error:
+                    self._outcomes[number] = error
+        if self._transaction.items:
+            for failure in commit_all((self._transaction,)).values():
+                self._fail_all(failure)
+
+    def _fail_all(self, error: QueueError) -> None:
+        self._outcomes = [one if isinstance(one, SwitchboardError) else error for one in self._outcomes]
+
+    def _add(self, parcel: Parcel) -> dict[str, str]:
+        """Put a message and its markers into the transaction: for all of its queues, or for none.
+
+        :return: where it went, or was before.
+        """
+        assert parcel.marker is not None
+        filebases: dict[str, str] = {}
+        items: list[tuple[Switchboard, Unpublished]] = []
+        fresh: dict[tuple[str, str], str] = {}
+        try:
+            for name in parcel.queues:
+                key, board = (name, parcel.marker), self._board(name)
+                known = self._new.get(key) or self._keys[name].known(parcel.marker)
+                if known is None:
+                    item = _prepare(board, parcel)
+                    items.append((board, item))
+                    known = fresh[key] = item.filebase
+                    items.append((board, self._keys[name].mark(parcel.marker, known)))
+                filebases[name] = known
+        except BaseException:
+            for board, item in items:
+                board.discard(item)
+            raise
+        for board, item in items:
+            self._transaction.add(board, item)
+        self._new |= fresh
+        return filebases

@@ -13,6 +13,7 @@ The lock is held to the end.  So if step 4 fails, the entry can be taken back be
 from __future__ import annotations
 
 import errno
+import os
 
 from switchboard.disk import Disk, Folder
 from switchboard.entry import READY
@@ -22,10 +23,20 @@ from switchboard.spares import Draft, Workshop
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
+    from typing import NoReturn, Protocol
+
+    class Holder(Protocol):
+        """What has written drafts that are not published yet."""
+
+        def forget(self) -> None: ...
+
 
 # Drafts that wait for one flush: each keeps a descriptor open.
 BATCH_LIMIT = 256
+
+# Who has drafts to publish.  A child after a fork lets go of them: it would keep their locks when its parent dies, and give files
+# away that its parent is about to publish.
+HOLDERS: set[Holder] = set()
 
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
@@ -64,37 +75,49 @@ def is_out_of_files(error: QueueError) -> bool:
 
 
 def write(
-    workshop: Workshop, disk: Disk, content: bytes, queue: str, *, modified_ns: int | None = None
+    workshop: Workshop,
+    disk: Disk,
+    content: bytes,
+    queue: str,
+    *,
+    modified_ns: int | None = None,
+    tail: bytes | memoryview = b'',
 ) -> Draft:
     """Write a whole file into a draft.
 
+    :param tail: what follows the content, where putting the two together would take the memory twice.
     :param modified_ns: the modification time to give it, if the machine's clock must not be believed.
     :raises QueueFullError: the disk is full.
     :raises DurabilityError: it could not be written.
     """
     try:
-        return _write(workshop, disk, content, modified_ns)
+        return _write(workshop, disk, content, modified_ns, tail)
     except OSError as error:
         # What finished messages still hold of a full disk is the first thing to go.
         if error.errno not in _NO_ROOM or not workshop.reclaim():
             refuse(error, 'write', queue)
     try:
-        return _write(workshop, disk, content, modified_ns)
+        return _write(workshop, disk, content, modified_ns, tail)
     except OSError as error:
         refuse(error, 'write', queue)
 
 
-def _write(workshop: Workshop, disk: Disk, content: bytes, modified_ns: int | None) -> Draft:
+def _write(
+    workshop: Workshop, disk: Disk, content: bytes, modified_ns: int | None, tail: bytes | memoryview
+) -> Draft:
     draft = workshop.take()
+    size = len(content) + len(tail)
     try:
         disk.write_all(draft.fd, content)
-        if draft.size > len(content):
-            disk.ftruncate(draft.fd, len(content))
-        draft.size = len(content)
+        if tail:
+            disk.write_all(draft.fd, tail, len(content))
+        if draft.size > size:
+            disk.ftruncate(draft.fd, size)
+        draft.size = size
         if modified_ns is not None:
             disk.utime(draft.fd, ns=(modified_ns, modified_ns))
     except BaseException as error:
-        draft.size = max(draft.size, len(content))
+        draft.size = max(draft.size, size)  # perhaps: so that its blocks are given back
         workshop.discard(draft, reusable=not isinstance(error, OSError))
         raise
     return draft
@@ -163,6 +186,15 @@ def take_back(item: Unpublished, disk: Disk) -> bool:
     return True
 
 
+def _forget_all() -> None:
+    for holder in HOLDERS:
+        holder.forget()
+    HOLDERS.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
 class Batch:
     """Written drafts that wait for one flush.
 
@@ -182,6 +214,7 @@ class Batch:
 
         :raises QueueError: the flush failed: none of those that waited was stored.
         """
+        HOLDERS.add(self)
         self._items.append(item)
         if len(self._items) >= BATCH_LIMIT:
             self.flush()
@@ -193,10 +226,18 @@ class Batch:
         """
         if self._items:
             items, self._items = self._items, []
+            HOLDERS.discard(self)
             publish(items, self._workshop, self._disk, sync=self._sync)
             self.stored.update(item.filebase for item in items)
 
     def discard(self) -> None:
         """Throw away what still waits."""
+        HOLDERS.discard(self)
         while self._items:
             self._workshop.discard(self._items.pop().draft)
+
+    def forget(self) -> None:
+        """In a child after a fork: let go of what waits.  The locks are the parent's as well, so they are not unlocked."""
+        for item in self._items:
+            self._disk.let_go(item.draft.fd)
+        self._items.clear()

@@ -57,6 +57,7 @@ class Runner(Worker):
     ) -> None:
         super().__init__(spool, options, slice=slice, numslices=numslices, slot=slot, clock=clock)
         self.setting = read_settings(self.settings, options, type(self).__name__)
+        self.check(self.setting, options, getattr(getattr(spool, 'config', None), 'runners', {}))
         # The entry at work: its name, and a key that stays the same each time it is tried.
         self.filebase = ''
         self.idempotency_key = ''
@@ -70,8 +71,28 @@ class Runner(Worker):
             f'{type(self).__name__} does not say what to do with a message: write dispose()'
         )
 
+    @classmethod
+    def check(
+        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+    ) -> None:
+        """Look for what is wrong between the keys of a section; also called by ``switchboard check --imports``.
+
+        :param setting: the values of the keys that belong to this class.
+        :param others: all runners of the configuration.
+        :raises ConfigError: it cannot work.
+        """
+
     def setup(self) -> None:
         """Called once, before the first message, in the runner's own process: open connections here."""
+
+    def confirm(self) -> Mapping[str, Exception]:
+        """Called when the messages of a batch were disposed of, before they are finished.
+
+        For what is best done for many at once: say what is wanted in `dispose`, and wait for all the answers here.
+
+        :return: what went wrong, by filebase: judged as if `dispose` had raised it.  What this raises is about all of them.
+        """
+        return {}
 
     def cleanup(self) -> None:
         """Called once, at the end."""
@@ -101,6 +122,7 @@ class Runner(Worker):
         """Send a message on.  It becomes visible if and only if the input is finished.
 
         :param routing_key: the name of a queue or, with `exchange`, the key by which that exchange routes.
+        :param metadata: for the message; a ``dedupe_key`` in it, which may be the input's, does not count: give it by keyword.
         :return: filebases by queue.
         :raises NoRouteError: the exchange has no queue for it.
         :raises QueueFullError: no room: the input stays where it is, and the runner waits.
@@ -111,7 +133,11 @@ class Runner(Worker):
             merged |= {'exchange': exchange, 'routing_key': routing_key}
         if self._transaction is None:  # not in dispose(): there is no input to wait for
             return self.spool.publish(msg, merged, exchange=exchange, routing_key=routing_key)
-        return {queue: self._transaction.emit(self.spool[queue], msg, dict(merged)) for queue in queues}
+        if 'dedupe_key' not in metadata_keys:
+            # The input's own key must not be handed down: of many messages made from one, only the first would be stored.
+            merged.pop('dedupe_key', None)
+        boards = [self.spool[queue] for queue in queues]
+        return dict(zip(queues, self._transaction.emit_all(boards, msg, merged), strict=True))
 
     def reply(
         self,
@@ -156,6 +182,7 @@ class Runner(Worker):
         """See `IRunner`."""
         self.setup()
         try:
+            self._enter()
             self._recover()
             self.slot.beat()
             while not self._stopping:
@@ -171,6 +198,7 @@ class Runner(Worker):
                 self._recover()
                 self.slot.beat()
         finally:
+            self._leave()
             self.cleanup()
         return 0
 
@@ -209,6 +237,7 @@ class Runner(Worker):
         finally:  # also when the process is told to end: what is done is done, and the others were not begun
             for taken in waiting:
                 self._give_back(taken.filebase)
+            left += self._confirm(done)
             left += self._commit(done)
         if left:
             self._troubled_s = 0.0
@@ -224,7 +253,7 @@ class Runner(Worker):
         self._transaction = transaction
         self.slot.begin(taken.filebase)
         try:
-            return self._keep(taken, transaction) if self.dispose(taken.msg, taken.msgdata) else None
+            return self._keep(taken, transaction) if self._call(taken) else None
         except Exception as error:
             transaction.discard()
             return self._judge(taken, error)
@@ -235,6 +264,37 @@ class Runner(Worker):
         finally:
             self._transaction = None
             self.filebase = self.idempotency_key = ''
+
+    def _call(self, taken: Taken) -> object:
+        try:
+            return self.dispose(taken.msg, taken.msgdata)
+        finally:
+            self._end_child()
+
+    def _confirm(self, done: dict[ITransaction, Taken]) -> int:
+        """Call the hook, and leave in `done` what may be committed.
+
+        :return: how many of the others left the queue.
+        """
+        if not done:
+            return 0
+        left = 0
+        try:
+            failed = self.confirm()
+        except Exception as error:
+            failed = dict.fromkeys((taken.filebase for taken in done.values()), error)
+        except BaseException:  # the process is told to end: what came of them, nobody knows
+            for transaction, taken in done.items():
+                transaction.discard()
+                self._give_back(taken.filebase)
+            done.clear()
+            raise
+        for transaction, taken in list(done.items()):
+            if taken.filebase in failed:
+                del done[transaction]
+                transaction.discard()
+                left += self._settle(taken, self._judge(taken, failed[taken.filebase]))
+        return left
 
     def _sleep(self, handled: int) -> None:
         """Wait for a message, a timer or a signal; on trouble with the disk, for the time it is given."""

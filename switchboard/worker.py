@@ -7,7 +7,11 @@ so it runs over a directory, over memory in a test, or over a broker.
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +34,18 @@ TROUBLE_WAIT_S = (0.5, 30.0)
 RECOVERY_SHARE = 50
 # How long a message that `dispose` kept queued is left alone.
 KEPT_WAIT_S = 1.0
+
+
+# How many forks lie between this process and the one that has loaded this module.
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 class Worker:
@@ -69,10 +85,67 @@ class Worker:
         self._alone: list[str] = []
         self._stuck: list[str] = []
         self._next_recovery_ns = 0
+        self._wake_ns: int | None = None
         self._wear = Wear(options, self.clock)
+        self._forks = _forks
+        self._ticket: Any = None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Was it asked to stop?"""
+        return self._stopping
+
+    def wake_on(self, *descriptors: int) -> None:
+        """Have the loop's sleep end when one of these descriptors is readable, and no longer for those given before."""
+        self._wakeup.watch_also(*descriptors)
+
+    def wake_in(self, seconds: float) -> None:
+        """Have the loop's next sleep end after so many seconds at the latest."""
+        self._wake_ns = self.clock.monotonic_ns() + int(seconds * NS)
 
     def on_error(self, msg: Any, msgdata: dict[str, Any], error: BaseException) -> None:
         """Called when ``dispose`` raised, before the message is released or preserved."""
+
+    def _enter(self) -> None:
+        """This process is the one that works here, and counts as a consumer of the queue."""
+        self._forks = _forks
+        consume = getattr(self.spool, 'consume', None)
+        if self.board is None or consume is None:
+            return
+        try:
+            self._ticket = consume(self.options.queue)
+        except (
+            QueueError,
+            OSError,
+        ) as error:  # a full disk, or a queue that is its owner's alone: it works all the same
+            log.warning('not counted as a consumer runner=%s error=%s', self.name, error)
+
+    def _leave(self) -> None:
+        ticket, self._ticket = self._ticket, None
+        try:
+            if ticket is not None:
+                ticket.leave()
+        except (QueueError, OSError) as error:  # the janitor does what is due
+            log.warning('left without a word runner=%s error=%s', self.name, error)
+        # A queue on a broker: what was looked at and not taken is given back.
+        if (close := getattr(self.board, 'close', None)) is not None:
+            close()
+
+    def _end_child(self) -> None:
+        """End this process, if it is one that `dispose` has forked: nothing here is its own, and it must not go on as a second runner."""
+        if self._forks == _forks:
+            return
+        error = sys.exception()
+        code: object = 0
+        if isinstance(error, SystemExit):
+            code = error.code
+        elif error is not None:
+            traceback.print_exc()
+            code = 1
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
 
     def _take(self) -> list[Taken]:
         """Claim the next entries: as many as a batch holds.
@@ -145,7 +218,7 @@ class Worker:
         self.board.hold(transaction.keep(taken.msg, taken.msgdata), KEPT_WAIT_S)
         return Verdict('kept')
 
-    def _verdict(self, filebase: str, error: Exception) -> Verdict:
+    def _verdict(self, filebase: str, error: BaseException) -> Verdict:
         assert self.board is not None
         try:
             history = self.board.history(filebase)
@@ -153,7 +226,7 @@ class Worker:
             history = []
         return judge(error, history, self.board.options, self.clock.time_ns() / NS)
 
-    def _judge(self, taken: Taken, error: Exception) -> Verdict:
+    def _judge(self, taken: Taken, error: BaseException) -> Verdict:
         """Say what is to become of a message whose ``dispose`` raised."""
         assert self.board is not None
         verdict = self._verdict(taken.filebase, error)
@@ -192,9 +265,16 @@ class Worker:
             log.warning('%s: again in %.1f s runner=%s error=%s', filebase, verdict.delay_s, self.name, text)
             board.release(filebase, delay_s=verdict.delay_s, record=verdict.record)
         elif verdict.outcome == 'trouble':
+            # Of a batch that meets one trouble, one line tells of it.
+            level = logging.DEBUG if self._is_troubled else logging.ERROR
             self._wait_longer()
-            log.error(
-                '%s: queued, waiting %.1f s runner=%s error=%s', filebase, self._troubled_s, self.name, text
+            log.log(
+                level,
+                '%s: queued, waiting %.1f s runner=%s error=%s',
+                filebase,
+                self._troubled_s,
+                self.name,
+                text,
             )
             board.release(filebase)
 
@@ -225,6 +305,9 @@ class Worker:
         now_ns = self.clock.monotonic_ns()
         # A sleeper that missed its heartbeat would be taken for one that hangs.
         waits = [self.options.rescan_s, self.options.hang_timeout_s / 3]
+        if self._wake_ns is not None:
+            waits.append((self._wake_ns - now_ns) / NS)
+            self._wake_ns = None
         if self.board is not None:
             waits.append((self._next_recovery_ns - now_ns) / NS)
             if (wait_s := self.board.wait_s()) is not None:

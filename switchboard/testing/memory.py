@@ -101,9 +101,17 @@ class MemorySwitchboard:
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """See `ISwitchboard`."""
-        stored = self.prepare(msg, {**(metadata or {}), **metadata_keys})
-        self.publish(stored)
-        return stored.filebase
+        merged = {**(metadata or {}), **metadata_keys}
+        key = merged.get('dedupe_key')
+        stored = self.prepare(msg, merged)
+        if key is None or (first := self.first_with(key, stored)) == stored.filebase:
+            self.publish(stored)
+            return stored.filebase
+        return first
+
+    def first_with(self, key: object, stored: Stored) -> str:
+        """See `Store`."""
+        return self.store.first_with(key, stored.filebase, self.clock.time_ns(), self.options.dedupe_window_s)
 
     def prepare(self, msg: Any, metadata: dict[str, Any], *, instead_of: Entry | None = None) -> Stored:
         """Pack a message without making it an entry yet.
@@ -117,19 +125,12 @@ class MemorySwitchboard:
         return _stored(packed)
 
     def prepare_copy(self, entry: Entry) -> Stored:
-        """Copy another queue's entry without making it an entry yet.
-
-        :raises QueueError: as :meth:`enqueue`.
-        """
+        """Copy another queue's entry without making it an entry yet."""
         self.check_room(entry)
         return _stored(self._packer.pack_copy(entry))
 
     def check_room(self, entry: Entry) -> None:
-        """Ask whether another queue's entry may come here.
-
-        :raises ContentDisallowedError: its kind is not accepted.
-        :raises QueueFullError: there is no room.
-        """
+        """Ask whether another queue's entry may come here."""
         if self.serializers.for_kind(entry.kind) is None:
             raise ContentDisallowedError(entry.kind, queue=self.name)
         self._ask_for_room(len(entry.body) + len(entry.metadata))

@@ -11,7 +11,7 @@ import os
 import select
 
 # Long enough for a busy machine, short enough for somebody who waits for the answer.
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 
 
 class Signal:

@@ -41,6 +41,8 @@ class MemoryTransaction:
         self.board = board
         self.filebase = filebase
         self._outputs: list[tuple[MemorySwitchboard, Stored]] = []
+        # By filebase, the keys of outputs that are to be stored once.
+        self._keys: dict[str, object] = {}
         self._forwarded_to: MemorySwitchboard | None = None
 
     def _input(self) -> Stored:
@@ -51,8 +53,25 @@ class MemoryTransaction:
         """See `ITransaction`."""
         if self._forwarded_to is not None:
             self.forward()
-        self._outputs.append((queue, queue.prepare(msg, metadata)))
-        return self._outputs[-1][1].filebase
+        key = metadata.get('dedupe_key')
+        stored = queue.prepare(msg, metadata)
+        self._outputs.append((queue, stored))
+        if key is not None:
+            self._keys[stored.filebase] = key
+        return stored.filebase
+
+    def emit_all(
+        self, queues: Sequence[MemorySwitchboard], msg: Any, metadata: Mapping[str, Any]
+    ) -> list[str]:
+        """See `ITransaction`."""
+        if self._forwarded_to is not None:
+            self.forward()
+        kept = len(self._outputs)
+        try:
+            return [self.emit(queue, msg, dict(metadata)) for queue in queues]
+        except BaseException:
+            del self._outputs[kept:]
+            raise
 
     def forward(self, *queues: MemorySwitchboard) -> None:
         """See `ITransaction`."""
@@ -62,8 +81,10 @@ class MemoryTransaction:
             self._forwarded_to = queues[0]
             return
         if self._forwarded_to is not None:
-            queues, self._forwarded_to = (self._forwarded_to, *queues), None
-        self._outputs += [(queue, queue.prepare_copy(entry)) for queue in queues]
+            queues = (self._forwarded_to, *queues)
+        copies = [(queue, queue.prepare_copy(entry)) for queue in queues]
+        self._outputs += copies
+        self._forwarded_to = None
 
     def keep(self, msg: Any, msgdata: dict[str, Any]) -> str:
         """See `ITransaction`."""
@@ -87,7 +108,9 @@ class MemoryTransaction:
             if self._forwarded_to is not None:
                 move(stored, self.board, self._forwarded_to)
         for queue, output in self._outputs:
-            queue.store.add(output)
+            key = self._keys.get(output.filebase)
+            if key is None or queue.first_with(key, output) == output.filebase:
+                queue.store.add(output)
 
     def discard(self) -> None:
         """See `ITransaction`."""

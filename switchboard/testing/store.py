@@ -51,6 +51,16 @@ class Store:
         self.lock = threading.RLock()
         self.entries: dict[str, Stored] = {}
         self.sleepers: WeakSet[MemoryWakeup] = WeakSet()
+        # By deduplication key, the entry that had it, and when it was accepted.
+        self._seen: dict[str, tuple[str, int]] = {}
+
+    def first_with(self, key: object, filebase: str, now_ns: int, window_s: float) -> str:
+        """:return: the first entry with this key within the window: this one, if there was none; then that is remembered."""
+        with self.lock:
+            known, accepted_ns = self._seen.get(str(key), ('', 0))
+            if not known or now_ns - accepted_ns >= window_s * NS:
+                known, _ = self._seen[str(key)] = filebase, now_ns
+            return known
 
     def add(self, stored: Stored, suffix: str = READY) -> None:
         """Put an entry in, under the name it has by now, and wake who waits for one."""

@@ -178,3 +178,23 @@ def test_errors_of_the_system_become_errors_of_the_tree() -> None:
     with pytest.raises(DurabilityError) as caught_too:
         refuse(OSError(errno.EMFILE, 'why'), 'open', 'in')
     assert is_out_of_files(caught_too.value)
+
+
+class Filling(Disk):
+    """Has no room for the tail of a file as long as there are spares."""
+
+    def __init__(self, spare: Path) -> None:
+        self.spare = spare
+
+    def pwrite(self, fd: int, content: Any, offset: int) -> int:  # type: ignore[override]
+        if offset and len(list(self.spare.iterdir())) > 1:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        return os.pwrite(fd, content, offset)
+
+
+def test_a_large_file_is_written_into_the_room_that_spares_have_held(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Filling(tmp_path / '.spare'))
+    scene.workshop.fill(3)
+    draft = write(scene.workshop, scene.disk, b'head', 'in', tail=memoryview(b'and body'))
+    assert (draft.size, scene.spares()) == (12, 1)
+    assert os.pread(draft.fd, 100, 0) == b'headand body'

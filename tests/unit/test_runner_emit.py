@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from switchboard.errors import NoRouteError, UnknownExchangeError, UnserializableError
+from switchboard.bindings import Binding, Exchange, Target
+from switchboard.errors import NoRouteError, QueueFullError, UnknownExchangeError, UnserializableError
+from switchboard.exchange import ExchangeTable
+from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock, run_until_empty
 from tests.unit.runs import Recorder, make_runner, make_spool, preserved
 
@@ -25,6 +28,20 @@ def spool(kind: str, tmp_path: Path) -> Any:
 
 def contents(spool: Any, queue: str) -> list[Any]:
     return [spool[queue].dequeue(filebase)[0] for filebase in spool[queue].files]
+
+
+class WithExchanges:
+    """A spool, but for its exchanges."""
+
+    def __init__(self, spool: Any, exchanges: ExchangeTable) -> None:
+        self._spool = spool
+        self.exchanges = exchanges
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._spool, name)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._spool[name]
 
 
 class TestEmitting:
@@ -53,6 +70,48 @@ class TestEmitting:
         spool['in'].enqueue_many([1, 2])
         make_runner(spool, dispose, batch_size=2).run(until_empty=True)
         assert (contents(spool, 'a'), contents(spool, 'b')) == (['a1', 'a1', 'a2', 'a2'], ['b1', 'b2'])
+
+    def test_to_several_queues_it_is_all_or_nothing(self, kind: str, tmp_path: Path) -> None:
+        spool = make_spool(kind, tmp_path, options=QueueOptions(max_messages=1))
+        spool['full'].enqueue('there already')
+        table = ExchangeTable([Exchange('both', 'fanout', (Binding('', (Target('out'), Target('full'))),))])
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            try:
+                runner.emit('', msg, exchange='both')
+            except QueueFullError:
+                runner.emit('instead', msg)
+
+        spool['in'].enqueue('x')
+        runner = make_runner(WithExchanges(spool, table), dispose)
+        run_until_empty(runner)
+        assert [contents(spool, queue) for queue in ('out', 'full', 'instead')] == [
+            [],
+            ['there already'],
+            ['x'],
+        ]
+
+    def test_an_input_that_was_handed_on_still_goes_when_a_later_copy_finds_no_room(
+        self, kind: str, tmp_path: Path
+    ) -> None:
+        spool = make_spool(kind, tmp_path, options=QueueOptions(max_messages=1))
+        spool['full'].enqueue('there already')
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            runner.forward('out')
+            with pytest.raises(QueueFullError):
+                runner.forward('more', 'full')
+            with pytest.raises(QueueFullError):
+                runner.emit('full', 'another')
+
+        spool['in'].enqueue('x')
+        run_until_empty(make_runner(spool, dispose))
+        assert [contents(spool, queue) for queue in ('out', 'more', 'full', 'in')] == [
+            ['x'],
+            [],
+            ['there already'],
+            [],
+        ]
 
     def test_it_may_be_delayed(self, kind: str, tmp_path: Path) -> None:
         spool = make_spool(kind, tmp_path, clock=FakeClock())

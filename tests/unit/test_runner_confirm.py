@@ -1,0 +1,135 @@
+"""What a runner may do for many messages at once, and what else may wake it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Runner
+from switchboard.errors import ConfigError, DestinationDown, PermanentFailure, TemporaryFailure
+from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
+from switchboard.testing import FakeClock
+from tests.unit.runs import RecordingSlot, make_spool, preserved
+
+
+@pytest.fixture(params=['directory', 'memory'])
+def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    options = QueueOptions(retry=RetryPolicy(10, 10, 1, 0))
+    return make_spool(request.param, tmp_path, clock=FakeClock(), options=options)
+
+
+class Batches(Runner):
+    """Gathers in `dispose`, and answers in `confirm` what the test says."""
+
+    def __init__(self, *args: Any, answers: Mapping[Any, Exception] | None = None, **keys: Any) -> None:
+        super().__init__(*args, **keys)
+        self.answers = answers or {}
+        self.gathered: dict[str, Any] = {}
+        self.batches: list[list[Any]] = []
+
+    def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+        if msg == 'bad':
+            raise PermanentFailure('bad from the start')
+        self.emit('out', msg)
+        self.gathered[self.filebase] = msg
+
+    def confirm(self) -> Mapping[str, Exception]:
+        gathered, self.gathered = self.gathered, {}
+        self.batches.append(list(gathered.values()))
+        if 'all' in self.answers:
+            raise self.answers['all']
+        return {filebase: self.answers[msg] for filebase, msg in gathered.items() if msg in self.answers}
+
+
+def work(spool: Any, messages: list[Any], answers: Mapping[Any, Exception] | None = None) -> Batches:
+    spool['in'].enqueue_many(messages)
+    options = RunnerOptions('r', '', 'in', batch_size=10)
+    runner = Batches(spool, options, answers=answers, slot=RecordingSlot())
+    runner.run(once=True)
+    return runner
+
+
+def contents(spool: Any, queue: str) -> list[Any]:
+    return [taken.msg for taken in iter(spool[queue].take, None)]
+
+
+def test_it_is_asked_once_for_a_batch_and_not_for_those_that_failed_before(spool: Any) -> None:
+    runner = work(spool, ['a', 'bad', 'b'])
+    assert runner.batches == [['a', 'b']]
+    assert list(preserved(spool).values()) == ['PermanentFailure: bad from the start']
+    assert contents(spool, 'out') == ['a', 'b']
+    assert contents(spool, 'in') == []
+
+
+def test_it_is_not_asked_about_nothing(spool: Any) -> None:
+    assert work(spool, ['bad']).batches == []
+    assert work(spool, []).batches == []
+
+
+def test_what_it_says_of_a_message_is_judged_as_if_dispose_had_raised_it(spool: Any) -> None:
+    answers = {'b': PermanentFailure('no'), 'c': TemporaryFailure('later')}
+    runner = work(spool, ['a', 'b', 'c', 'd'], answers)
+    assert contents(spool, 'out') == ['a', 'd']
+    assert list(preserved(spool).values()) == ['PermanentFailure: no']
+    assert contents(spool, 'in') == []
+    spool.clock.advance(11)
+    assert contents(spool, 'in') == ['c']
+    assert isinstance(runner.slot, RecordingSlot)
+    assert runner.slot.calls.count('done') == 2
+
+
+def test_what_it_raises_is_about_all_of_them_and_an_outage_changes_none(spool: Any) -> None:
+    work(spool, ['a', 'b'], {'all': DestinationDown('away')})
+    for taken in iter(spool['in'].take, None):
+        assert spool['in'].history(taken.filebase) == []
+        spool['in'].finish(taken.filebase)
+    assert contents(spool, 'out') == []
+    assert preserved(spool) == {}
+
+
+def test_a_process_that_is_told_to_end_gives_all_of_them_back(spool: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        work(spool, ['a', 'b'], {'all': KeyboardInterrupt()})  # type: ignore[dict-item]
+    assert contents(spool, 'in') == ['a', 'b']
+    assert contents(spool, 'out') == []
+
+
+class Idler(Runner):
+    """Counts how often it is woken; has no queue."""
+
+    def periodic(self) -> None:
+        self.times = getattr(self, 'times', 0) + 1
+        if self.times == 3:
+            self.stop()
+
+
+def test_a_descriptor_and_a_time_of_its_own_end_a_runners_sleep(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    runner = Idler(make_spool('memory', tmp_path), RunnerOptions('r', '', rescan_s=50))
+    try:
+        os.write(writing, b'x')
+        runner.wake_on(reading)
+        runner.run()
+        assert runner.times == 3
+        runner.wake_on()
+        os.close(reading)
+        runner = Idler(make_spool('memory', tmp_path), RunnerOptions('r', '', rescan_s=50))
+        runner.snooze = lambda filecnt: runner.wake_in(0.01)  # type: ignore[method-assign]
+        runner.run()
+        assert runner.is_stopping
+    finally:
+        os.close(writing)
+
+
+def test_what_is_wrong_between_keys_is_found_before_it_runs(tmp_path: Path) -> None:
+    class Choosy(Runner):
+        @classmethod
+        def check(cls, setting: Any, options: RunnerOptions, others: Any) -> None:
+            raise ConfigError(f'not beside {len(others)} others', section=f'runner.{options.name}')
+
+    with pytest.raises(ConfigError, match='not beside 0 others'):
+        Choosy(make_spool('memory', tmp_path), RunnerOptions('r', ''))
