@@ -2,7 +2,7 @@
 
 Parsing a mail costs 60 to 670 microseconds and flattening it 130 to 230: more than all the rest of a message's life in
 the queue.  Most runners look at the metadata, or at nothing.  So a mail out of a queue holds its bytes; the first use of
-a header or of the payload parses it, and as long as nothing that could change it was called, its bytes are
+a header parses the headers, that of the payload parses all of it, and as long as nothing that could change it was called, its bytes are
 still the ones to store.
 
 The two classes are the standard library's own, ``Message`` and ``EmailMessage``, with one difference: they start empty,
@@ -12,14 +12,13 @@ and ``__getattr__``, which Python asks for attributes that are missing, fills th
 from __future__ import annotations
 
 import email
-import email.policy
+import re
 from collections.abc import Callable
-from email._policybase import Compat32, compat32
+from email._policybase import compat32
 from email.message import EmailMessage, Message
 from typing import Any, cast
 
-# What RFC 5322 allows in a line, less the colon and the blank.
-MAX_LINE_CHARACTERS = 996
+from switchboard.flatten import flatten
 
 # Methods that change a mail, or hand out parts of it that their receiver can change.
 _CHANGING = (
@@ -37,8 +36,18 @@ _PARSED = frozenset(
     '_headers _unixfrom _payload _charset _default_type preamble epilogue defects policy'.split()
 )
 
+# Those of them that the headers alone decide.
+_OF_HEADERS = frozenset('_headers _unixfrom _charset _default_type policy'.split())
+# The end of a line and an empty line: the parser knows three ends.
+_BLANK_LINE = re.compile(rb'(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r|\n)')
+
 # RFC 5322's longest line, without its end.
 _MAX_LINE_BYTES = 998
+
+
+def _headers_of(raw: bytes) -> bytes:
+    found = None if raw[:1] in (b'\r', b'\n') else _BLANK_LINE.search(raw)
+    return raw[: found.end()] if found else raw
 
 
 class _Lazy:
@@ -49,17 +58,22 @@ class _Lazy:
 
     def __getattr__(self, name: str) -> Any:
         # Called only for attributes that are not there.  Before parsing, those are all that the parser sets.
-        if '_headers' in self.__dict__ or name.startswith('__') or '_raw' not in self.__dict__:
+        if '_payload' in self.__dict__ or name.startswith('__') or '_raw' not in self.__dict__:
             raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
         parse = cast(Callable[[bytes], Message], type(self)._parse)  # type: ignore[attr-defined]
-        self.__dict__.update(parse(self._raw).__dict__)
+        if name in _OF_HEADERS and '_headers' not in self.__dict__:
+            parsed = parse(_headers_of(self._raw)).__dict__
+            self.__dict__.update({key: parsed[key] for key in _OF_HEADERS})
+        else:
+            # What was said of the headers since they were parsed stays as it is.
+            self.__dict__.update(parse(self._raw).__dict__ | self.__dict__)
         return getattr(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _PARSED:
             self.__dict__['_touched'] = True
-            if '_headers' not in self.__dict__ and '_raw' in self.__dict__:
-                self.__getattr__('_headers')
+            if '_payload' not in self.__dict__ and '_raw' in self.__dict__:
+                self.__getattr__('_payload')
         self.__dict__[name] = value
 
     def __copy__(self) -> Any:
@@ -112,6 +126,8 @@ class LazyEmailMessage(_Lazy, EmailMessage):
 
     @staticmethod
     def _parse(raw: bytes) -> Message:
+        import email.policy  # here, because a modern mail takes a third of a megabyte of modules
+
         return email.message_from_bytes(raw, policy=email.policy.default)
 
 
@@ -133,31 +149,6 @@ def lazy_mail(raw: bytes, *, modern: bool = False) -> Message:
     return mail
 
 
-class _AsItStands(Compat32):
-    """Writes header fields as they stand.
-
-    The library's own folds each field anew, which takes five times as long as all the rest, and breaks lines elsewhere
-    than the sender did: a signature over the header (DKIM) need not survive that.
-    """
-
-    def fold_binary(self, name: str, value: Any) -> bytes:
-        """See `email.policy.Policy`.  Fields that no line of a mail can hold, and `Header` objects, are left to the library."""
-        if type(value) is str and value.isascii() and _is_well_folded(name, value):
-            return f'{name}: {value}{self.linesep}'.encode('ascii')
-        return super().fold_binary(name, value)
-
-
-def _is_well_folded(name: str, value: str) -> bool:
-    """Is no line too long, and none the start of another field, which somebody has smuggled in?"""
-    first, *others = value.splitlines() or ['']
-    if len(name) + len(first) > MAX_LINE_CHARACTERS:
-        return False
-    return all(line[:1] in (' ', '\t') and len(line) <= MAX_LINE_CHARACTERS for line in others)
-
-
-_AS_IT_STANDS = _AsItStands()
-
-
 def mail_bytes(mail: Message) -> bytes:
     """Flatten a mail as it is, its ``From `` line included if it has one.
 
@@ -168,8 +159,10 @@ def mail_bytes(mail: Message) -> bytes:
         return mail._raw
     unixfrom = bool(mail.get_unixfrom())
     if mail.policy is compat32:
-        return mail.as_bytes(unixfrom, policy=_AS_IT_STANDS)
+        return flatten(mail, unixfrom=unixfrom)
     if isinstance(mail, EmailMessage):
+        import email.policy
+
         return mail.as_bytes(
             unixfrom, policy=email.policy.default.clone(refold_source='none', linesep=mail.policy.linesep)
         )

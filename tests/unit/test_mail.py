@@ -333,3 +333,17 @@ class TestWriting:
 
     def test_an_empty_mail_is_an_empty_line(self) -> None:
         assert mail_bytes(Message()) == mail_bytes(EmailMessage()) == b'\n'
+
+
+@pytest.mark.parametrize(
+    'raw', [*SAMPLES, b'A: b\r\n\rbody', b'A: b\r\r\nbody', b'A: b\n\r\nC: d\n\n', b'\r\nA: b\n\n']
+)
+@pytest.mark.parametrize('modern', [False, True])
+def test_to_look_at_a_header_parses_no_more_than_the_headers(raw: bytes, modern: bool) -> None:
+    mail = lazy_mail(raw, modern=modern)
+    policy = email.policy.default if modern else email.policy.compat32
+    assert mail.items() == email.message_from_bytes(raw, policy=policy).items()
+    assert '_payload' not in mail.__dict__
+    mail['X-New'] = 'yes'
+    assert mail.get_payload() is not None or raw == b''
+    assert mail['X-New'] == 'yes'
