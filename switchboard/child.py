@@ -36,10 +36,11 @@ from switchboard.board import Board, Slot
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
 from switchboard.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
-from switchboard.signals import blocked, nothing
+from switchboard.signals import nothing
 
 if TYPE_CHECKING:
     from switchboard.config import Config
+    from switchboard.spool import Spool
 
 PREPARED, READY, GO = b'P', b'R', b'G'
 # `kill -QUIT` makes a runner write where each of its threads is, and changes nothing else.
@@ -53,6 +54,7 @@ class Child:
     :param channel: its end of the socket to the master.
     :param lifeline: its end of the pipe that ends it with the master.
     :param foreign: the master's descriptors, closed at once.
+    :param spool: what the master has made for its first children; a later one makes its own.
     """
 
     config: Config
@@ -65,6 +67,7 @@ class Child:
     channel: socket.socket
     lifeline: int
     foreign: Sequence[int] = ()
+    spool: Spool | None = None
 
     @property
     def title(self) -> str:
@@ -114,17 +117,19 @@ class StopSignal:
 Work = Callable[[Child, Slot, StopSignal], int]
 
 
-def fork(child: Child, work: Work) -> int:
+def fork(child: Child, work: Work, mask: set[Any]) -> int:
     """Start a process that does `work`.
 
+    Assumes that all signals are `blocked`.
+
+    :param mask: those that the process is to hold back.
     :return: its process id; the child itself never returns.
     :raises OSError: the machine has no room for another process.
     """
-    with blocked() as mask:
-        pid = os.fork()
-        if pid == 0:
-            _live(child, work, mask)
-        return pid
+    pid = os.fork()
+    if pid == 0:
+        _live(child, work, mask)
+    return pid
 
 
 def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:

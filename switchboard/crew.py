@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import random
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from switchboard import child, log
 from switchboard.board import Board
 from switchboard.config import Config
 from switchboard.errors import MasterError
 from switchboard.options import RunnerOptions
+from switchboard.signals import blocked
 from switchboard.supervision import RunnerSlice
+
+if TYPE_CHECKING:
+    from switchboard.spool import Spool
 
 logger = log.logger('master')
 
@@ -42,6 +47,11 @@ class Crew:
         self.config = config
         self.board = board
         self.slices: list[RunnerSlice] = []
+        # Made for the first processes, to be forgotten when they run.
+        self.spool: Spool | None = None
+        # Those that are just being forked, all at once.
+        self._unborn: dict[RunnerSlice, child.Child] = {}
+        self._mask: set[Any] = set()
         self._selector = selector
         self._work = work
         self._foreign = foreign
@@ -96,10 +106,24 @@ class Crew:
 
         :raises MasterError: the board has no room for them.
         """
+        hired = [
+            self.hire(options, options.instances, part)
+            for options in self.config.runners.values()
+            for part in range(options.instances)
+        ]
         now_s = time.monotonic()
-        for options in self.config.runners.values():
-            for part in range(options.instances):
-                self.hire(options, options.instances, part).start(now_s)
+        for each in hired:
+            each.open_ends(now_s)
+        # One right after the other: a page that this process writes to between two forks is one that the two do not share.
+        self._unborn = {each: self._child(self.config, each) for each in hired}
+        gc.freeze()  # what is young as well: the collector writes into each object that it looks at
+        with blocked() as mask:
+            self._mask = mask
+            for each in hired:
+                each.fork()
+        self._unborn.clear()
+        for each in hired:
+            each.watch(now_s)
 
     def dismiss(self, gone: RunnerSlice) -> None:
         """Forget a slice and free its place.  Assumes that it has no process."""
@@ -109,23 +133,34 @@ class Crew:
         # The lowest place first, so that readers find the board's used part in front.
         self._free = sorted([*self._free, gone.index])
 
-    def _fork(self, config: Config, born: RunnerSlice, channel: socket.socket, lifeline: int) -> int:
+    def _fork(self, config: Config, born: RunnerSlice) -> int:
+        unborn = self._unborn.get(born)
+        if unborn is not None:
+            return child.fork(unborn, self._work, self._mask)
+        unborn = self._child(config, born)
+        with blocked() as mask:
+            return child.fork(unborn, self._work, mask)
+
+    def _child(self, config: Config, born: RunnerSlice) -> child.Child:
+        assert born.its_ends is not None
+        channel, lifeline = born.its_ends
         own = [each.lifeline for each in self.slices if each.lifeline is not None]
         own += [each.channel.fileno() for each in self.slices if each.channel is not None]
-        return child.fork(
-            child.Child(
-                config=config,
-                options=born.options,
-                slice=born.part,
-                numslices=born.count,
-                board=self.board,
-                index=born.index,
-                master=self._master,
-                channel=channel,
-                lifeline=lifeline,
-                foreign=(*self._foreign(), *own),
-            ),
-            self._work,
+        for each in self.slices:
+            if each.its_ends is not None and each is not born:
+                own += [each.its_ends[0].fileno(), each.its_ends[1]]
+        return child.Child(
+            config=config,
+            options=born.options,
+            slice=born.part,
+            numslices=born.count,
+            board=self.board,
+            index=born.index,
+            master=self._master,
+            channel=channel,
+            lifeline=lifeline,
+            foreign=(*self._foreign(), *own),
+            spool=self.spool if self.spool is not None and self.spool.config is config else None,
         )
 
     def reap(self, now_s: float) -> None:

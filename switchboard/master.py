@@ -49,6 +49,7 @@ from switchboard.masterlock import BOARD, CONTROL, MasterLock, run_directory
 from switchboard.operations import Load, Operations
 from switchboard.runnerclass import extend_path, python_path, warm_up, work_as_runner
 from switchboard.signals import SignalPipe
+from switchboard.spool import Spool
 
 logger = log.logger('master')
 
@@ -128,7 +129,7 @@ class Master:
                 raise ConfigError(
                     reason, file=str(self.config.path), section='master', key='preload'
                 ) from error
-        warm_up(self.config)
+        self._spool: Spool | None = warm_up(self.config)
         # What is there now is there for good: the collector never touches it, so the children share its pages.
         gc.collect()
         gc.freeze()
@@ -180,6 +181,7 @@ class Master:
             'started %s', log.pairs(pid=os.getpid(), spool=self.config.spool, config=self.config.path)
         )
         try:
+            self._crew.spool, self._spool = self._spool, None
             self._crew.start_all()
             while self._crew.alive or not self._stopping:
                 self._turn()
@@ -210,6 +212,7 @@ class Master:
 
     def _look_whether_ready(self) -> None:
         if self._record.state is State.STARTING and all(each.settled for each in self._crew):
+            self._crew.spool = None
             self._post(state=State.RUNNING, ready_ns=time.time_ns())
             logger.info('ready %s', log.pairs(slices=len(self._crew.slices)))
             if self._on_ready is not None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from switchboard import log
@@ -30,34 +31,53 @@ def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
 
     :return: the exit status.
     """
-    runner = make_runner(child.config, child.options, child.slice, child.numslices, slot)
+    runner = make_runner(child.config, child.options, child.slice, child.numslices, slot, spool=child.spool)
     child.wait_for_go()
     stop.pass_on_to(runner)
     return runner.run()
 
 
-def make_runner(config: Config, options: RunnerOptions, part: int, count: int, slot: NullSlot) -> Runner:
+def make_runner(
+    config: Config,
+    options: RunnerOptions,
+    part: int,
+    count: int,
+    slot: NullSlot,
+    *,
+    spool: Spool | None = None,
+) -> Runner:
     """:return: the runner that works slice `part` of `count`.
 
+    :param spool: the configuration's, if it is made already.
     :raises ConfigError: its class cannot be imported, or its section is wrong.
     """
     runner_class = find_class(options)
-    spool = Spool.from_config(config)
+    spool = spool or Spool.from_config(config)
     return runner_class(spool, options, slice=part, numslices=count, slot=slot)
 
 
-def warm_up(config: Config) -> None:
-    """Make once in the master what each of its children will make, before they are forked.
+def warm_up(config: Config) -> Spool | None:
+    """Make in the master, before the forks, what its children need.
 
-    Code and caches that were used here are shared by all of them; what each uses for the first time is in its own memory.
+    Memory that a child does not write to is shared, and running code is writing: it counts references.  So what is made here takes
+    nothing of a child's own memory, and what a child has to make itself takes several pages for each function that is called.
+
+    :return: for the children that are forked soon: a later one is to see the disk as it is by then.  None if a runner's queue is at a
+        broker: processes do not share what may be connected.
     """
     spool = Spool.from_config(config)
+    queues = {each.queue for each in config.runners.values() if each.queue}
+    is_shared = not any(config.queue_options(queue).url for queue in queues)
     for options in config.runners.values():
         Runner(spool, replace(options, settings={}))
+        if options.queue and is_shared:
+            for part in range(options.instances):
+                spool.prepare_board(options.queue, part, options.instances)
         module_name = options.class_path.partition(':')[0]
         if module_name.startswith(SHIPPED):
             with contextlib.suppress(Exception):  # the child meets the same error, and tells of it
                 importlib.import_module(module_name)
+    return spool if is_shared else None
 
 
 def find_class(options: RunnerOptions) -> type[Runner]:
@@ -67,11 +87,8 @@ def find_class(options: RunnerOptions) -> type[Runner]:
     """
     module_name, _, class_name = options.class_path.partition(':')
     section = f'runner.{options.name}'
-    # The finders' memory of what lies in a directory was made in the master, perhaps before the module was written.
-    if module_name not in sys.modules:
-        importlib.invalidate_caches()
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        found = getattr(_import(module_name), class_name)
     except Exception as error:
         log.logger('runner').exception('cannot import %s', log.pairs(runner=options.name))
         reason = f'cannot import {options.class_path}: {type(error).__name__}: {error}'
@@ -79,6 +96,16 @@ def find_class(options: RunnerOptions) -> type[Runner]:
     if not (isinstance(found, type) and issubclass(found, Runner)):
         raise ConfigError(f'{options.class_path} is not a Runner', section=section, key='class')
     return found
+
+
+def _import(module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError:
+        # The finders' memory of what lies in a directory was made in the master, perhaps before the module was written.  To
+        # forget it each time would have each process read all directories anew, and hold what is in them.
+        importlib.invalidate_caches()
+        return importlib.import_module(module_name)
 
 
 def python_path(config_file: Path, asked_for: Sequence[str]) -> list[str]:

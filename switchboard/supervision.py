@@ -31,14 +31,14 @@ logger = log.logger('master')
 # A process that hangs does not get the whole of `stop_timeout`: it had its time.
 HANG_GRACE_S = 10.0
 
-Forker = Callable[['RunnerSlice', socket.socket, int], int]
+Forker = Callable[['RunnerSlice'], int]
 
 
 class RunnerSlice:
     """A slice of a runner and its process, if it has one.
 
     :param selector: where the channel is registered while there is one, with this object as its data.
-    :param fork: makes the process, given its end of the channel and of the lifeline; returns its process id.
+    :param fork: makes the process, which takes over `its_ends`; returns its process id.
     :param held: whether a prepared process waits for `release`, because another still works on the slice.
     """
 
@@ -69,12 +69,12 @@ class RunnerSlice:
         self._rng = rng
         self._start_timeout_s = start_timeout_s
         self._lifeline: int | None = None
+        self.its_ends: tuple[socket.socket, int] | None = None  # of a process about to be forked
+        self._born: tuple[int, int | OSError] = (0, 0)
         self._history = History()
         self._started_s = 0.0
         self._went_s: float | None = None
-        self._looped = False
-        self._asked = False
-        self._hung = ''
+        self._looped, self._asked, self._hung = False, False, ''
         self._start_at_s: float | None = None
         self._kill_at_s: float | None = None
         self._check_at_s: float | None = None
@@ -141,33 +141,46 @@ class RunnerSlice:
         self.post(carried=counters, restarts=self._post.restarts + before.restarts)
 
     def start(self, now_s: float) -> None:
-        """Start a process.  Assumes that there is none."""
+        """Start a process, in three steps; who starts many at once takes one step with all of them, then the next."""
+        self.open_ends(now_s)
+        self.fork()
+        self.watch(now_s)
+
+    def open_ends(self, now_s: float) -> None:
+        """Make the channel and the lifeline of a process to be.  Assumes that there is none."""
         assert not self.pid
         self.prepared, self._looped, self._asked, self._hung = False, False, False, ''
         self._start_at_s = self._kill_at_s = None
         self._started_s = self._went_s = now_s
-        # Taken before the fork: what the process says of itself is later, however fast it is.
-        started_ns = time.time_ns()
-        ours, theirs = socket.socketpair()
-        reading, writing = os.pipe2(os.O_CLOEXEC)
+        self.channel, theirs = socket.socketpair()
+        reading, self._lifeline = os.pipe2(os.O_CLOEXEC)
+        self.its_ends = theirs, reading
+
+    def fork(self) -> None:
+        """Make the process.  What came of it is kept for `watch`."""
+        forked_ns = time.time_ns()  # before: what the process says of itself is later
         try:
-            self.channel, self._lifeline = ours, writing
-            pid = self._fork(self, theirs, reading)
+            self._born = forked_ns, self._fork(self)
         except OSError as error:
+            self._born = forked_ns, error
+
+    def watch(self, now_s: float) -> None:
+        """Look after the new process from now on."""
+        assert self.its_ends is not None and self.channel is not None  # noqa: PT018  one thing: the first step was taken
+        self.its_ends[0].close()
+        os.close(self.its_ends[1])
+        self.its_ends = None
+        self.channel.setblocking(False)
+        self._selector.register(self.channel, selectors.EVENT_READ, self)
+        forked_ns, born = self._born
+        if isinstance(born, OSError):
             # No room for a process now: that is a failure like another, and the wait before the next try helps.
-            self.channel, self._lifeline = None, None
-            ours.close()
-            os.close(writing)
+            self._hang_up()
             self._apply(self._decide(End(os.EX_OSERR, now_s, now_s)), now_s)
-            self.post(reason=f'cannot start a process: {error.strerror}')
+            self.post(reason=f'cannot start a process: {born.strerror}')
             return
-        finally:
-            theirs.close()
-            os.close(reading)
-        ours.setblocking(False)
-        self._selector.register(ours, selectors.EVENT_READ, self)
         self._check_at_s = now_s + self._start_timeout_s
-        self.post(pid=pid, state=State.STARTING, started_ns=started_ns, next_restart_ns=0, reason='')
+        self.post(pid=born, state=State.STARTING, started_ns=forked_ns, next_restart_ns=0, reason='')
 
     def start_afresh(self, now_s: float) -> None:
         """Start because somebody asks: what was before is forgiven."""

@@ -18,6 +18,15 @@ try:
     from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 except ImportError:  # not Linux
     INotify = None
+else:
+    # As plain numbers: the library's flags are objects, and to combine two of them runs a page of Python.
+    # Never CREATE: what is being created is not finished.
+    ARRIVALS = int(flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR)
+    # But in a maildir: some mail servers link a finished file into it.
+    LINKS = int(flags.CREATE)
+    DEPARTURES = int(flags.MOVED_FROM | flags.DELETE)
+    LOSSES = int(flags.Q_OVERFLOW | flags.UNMOUNT)
+    IGNORED = int(flags.IGNORED)
 
 # Without events, how long a message may lie before it is seen.
 POLL_S = 1.0
@@ -45,6 +54,7 @@ class Wakeup:
         self._follows = self._tells = False
         self._names: list[tuple[str, bool]] = []
         self._are_lost = False
+        self._others: tuple[int, ...] = ()
         self._poll = select.poll()
         self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._read_end, select.POLLIN)
@@ -64,14 +74,10 @@ class Wakeup:
         """Watch the directory from now on.  Look at it once more afterwards, before sleeping."""
         if self._inotify is None or self._watch is not None:
             return
-        # Never CREATE: what is being created is not finished.
-        mask = flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR
         self._tells = self._follows
-        departures = flags.MOVED_FROM | flags.DELETE if self._tells else 0
-        self._watch = self._add_watch(self.directory, mask | departures)
+        self._watch = self._add_watch(self.directory, ARRIVALS | (DEPARTURES if self._tells else 0))
         if self.maildir_new is not None:
-            # But here: some mail servers link a finished file into the directory.
-            self._watch_of_new = self._add_watch(self.maildir_new, mask | flags.CREATE)
+            self._watch_of_new = self._add_watch(self.maildir_new, ARRIVALS | LINKS)
 
     def _add_watch(self, directory: str | None, mask: int) -> int | None:
         assert self._inotify is not None
@@ -134,12 +140,10 @@ class Wakeup:
     def _collect(self) -> None:
         assert self._inotify is not None
         for event in self._inotify.read(timeout=0):
-            if event.mask & (flags.Q_OVERFLOW | flags.UNMOUNT) or (
-                event.mask & flags.IGNORED and event.wd == self._watch
-            ):
+            if event.mask & LOSSES or (event.mask & IGNORED and event.wd == self._watch):
                 self._are_lost = True
             elif event.wd == self._watch:
-                self._names.append((event.name, not event.mask & (flags.MOVED_FROM | flags.DELETE)))
+                self._names.append((event.name, not event.mask & DEPARTURES))
         if len(self._names) > MAX_NAMES:
             self._are_lost = True
             self._names.clear()
@@ -158,9 +162,20 @@ class Wakeup:
                 self._collect()
         return bool(events)
 
+    def watch_also(self, *descriptors: int) -> None:
+        """End the sleep when one of these is readable, too; they take the place of those that were given before."""
+        if descriptors == self._others:
+            return
+        for descriptor in self._others:
+            self._poll.unregister(descriptor)
+        for descriptor in descriptors:
+            self._poll.register(descriptor, select.POLLIN)
+        self._others = descriptors
+
     def descriptors(self) -> list[int]:
         """:return: what an event loop has to watch in place of :meth:`wait`; call ``wait(0)`` when one is readable."""
-        return [self._read_end] + ([self._inotify.fileno()] if self._inotify is not None else [])
+        inotify = [self._inotify.fileno()] if self._inotify is not None else []
+        return [self._read_end, *inotify, *self._others]
 
     def wake(self) -> None:
         """End the sleep, or the next one.  Safe to call from a signal handler."""

@@ -31,10 +31,11 @@ class Bench:
         self.channels: list[socket.socket] = []
         self.error: OSError | None = None
 
-    def fork(self, _born: RunnerSlice, channel: socket.socket, _lifeline: int) -> int:
+    def fork(self, born: RunnerSlice) -> int:
         if self.error is not None:
             raise self.error
-        self.channels.append(channel.dup())
+        assert born.its_ends is not None
+        self.channels.append(born.its_ends[0].dup())
         return NOBODY
 
     def slice(self, part: int = 0, count: int = 1, *, held: bool = False, **options: object) -> RunnerSlice:
