@@ -12,6 +12,7 @@ from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.tables import is_terminal, write_json
 from switchboard.cli.wording import number, visible
 from switchboard.errors import ConfigError, ConfigErrors
+from switchboard.outposts import load
 
 if TYPE_CHECKING:
     from switchboard.config import Config
@@ -28,13 +29,27 @@ def import_errors(config: Config) -> Iterator[ConfigError]:
     for options in config.runners.values():
         try:
             found = find_class(options)
-            read_settings(found.settings, options, found.__name__)
+            setting = read_settings(found.settings, options, found.__name__)
+            found.check(setting, options, config.runners)
         except ConfigError as error:
             error.file = error.file or str(config.path)
             yield error
         except SystemExit as error:
             reason = f'importing {options.class_path} ends the program with {error}'
             yield ConfigError(reason, file=str(config.path), section=f'runner.{options.name}', key='class')
+
+
+def url_errors(config: Config) -> Iterator[ConfigError]:
+    """Read the URLs of queues that are on brokers, as who opens them would; nobody is called."""
+    urls = {name: options for name in config.queue_names() if (options := config.queue_options(name)).url}
+    for name, options in urls.items():
+        rule = config.queues.deciding(name, 'url')
+        try:
+            load().check(options)
+        except ConfigError as error:
+            error.file = error.file or str(config.path)
+            error.section = error.section or (rule.section.name if rule is not None else None)
+            yield error
 
 
 def problems(installation: Installation, *, imports: bool) -> tuple[Config | None, list[Problem]]:
@@ -44,6 +59,7 @@ def problems(installation: Installation, *, imports: bool) -> tuple[Config | Non
     except ConfigErrors as error:
         return None, [('error', each) for each in error.errors]
     found: list[Problem] = [('warning', each) for each in config.warnings]
+    found += [('error', each) for each in url_errors(config)]
     if imports:
         found += [('error', each) for each in import_errors(config)]
     return config, found

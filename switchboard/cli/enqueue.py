@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +154,23 @@ class Sender:
         return Exit.PARTIAL if self.stored or len(set(self.failed)) > 1 else self.failed[0]
 
 
+class _Teller(logging.Handler):
+    """Says what the queue has to warn of: that something older was dropped to make room, for one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f'switchboard: {visible(record.getMessage())}')
+
+
+@contextmanager
+def _telling_warnings() -> Iterator[None]:
+    logger, teller = logging.getLogger('switchboard.queue'), _Teller(logging.WARNING)
+    logger.addHandler(teller)
+    try:
+        yield
+    finally:
+        logger.removeHandler(teller)
+
+
 def _chunks(lines: Iterable[bytes], kind: str) -> Iterator[list[tuple[str, Any]]]:
     chunk: list[tuple[str, Any]] = []
     for line_number, line in enumerate(lines, 1):
@@ -200,8 +218,12 @@ def _messages(files: Iterable[str], kind: str | None) -> Iterator[tuple[str, Any
     help='KEY:=JSON for other than text.',
 )
 @click.option('--delay', type=DURATION, help='Ready only after this time: 15m, 2d.')
+@click.option('--ttl', type=DURATION, help='Too old this long after it is ready; then a dead letter.')
 @click.option('--priority', type=click.IntRange(0, HIGHEST_PRIORITY), metavar='N', help='9 goes first.')
 @click.option('--order-key', metavar='KEY', help='Messages of one key stay in order.')
+@click.option(
+    '--dedupe-key', metavar='KEY', help='Not stored if a message with this key was, within the window.'
+)
 @click.option('--exchange', metavar='EXCHANGE', help='Publish to this exchange instead of a queue.')
 @click.option('--routing-key', default='', metavar='KEY', help='The key by which the exchange routes.')
 @click.option('--json-lines', is_flag=True, help='Read {"msg": ..., "metadata": {...}}, one a line.')
@@ -214,8 +236,10 @@ def enqueue(
     kind: str | None,
     metadata: dict[str, Any],
     delay: float | None,
+    ttl: float | None,
     priority: int | None,
     order_key: str | None,
+    dedupe_key: str | None,
     exchange: str | None,
     routing_key: str,
     json_lines: bool,
@@ -240,8 +264,15 @@ def enqueue(
     if exchange is None and routing_key:
         raise click.UsageError('--routing-key goes with --exchange')
     queue, files = ('', names) if exchange is not None else (names[0], names[1:])
-    given = {'delay': delay, 'priority': priority, 'order_key': order_key}
+    given = {
+        'delay': delay,
+        'ttl': ttl,
+        'priority': priority,
+        'order_key': order_key,
+        'dedupe_key': dedupe_key,
+    }
     keys = {**metadata, **{key: value for key, value in given.items() if value is not None}}
+    context.with_resource(_telling_warnings())
     spool = installation.spool(make=True)
     sender = Sender(spool, queue, exchange or '', routing_key, keys, as_json=as_json)
     files = files or ('-',)

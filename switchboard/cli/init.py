@@ -14,6 +14,10 @@ from switchboard.cli.tables import say
 from switchboard.cli.wording import number
 from switchboard.inforce import put_in_force
 from switchboard.masterlock import master_alive
+from switchboard.spares import KEPT_OPEN
+
+# Files that wait for the first messages: as many as a process keeps open.  Of these no message has to make its own.
+FIRST_SPARES = KEPT_OPEN
 
 SAMPLES = ('switchboard.cfg', 'exchange.cfg')
 
@@ -63,7 +67,8 @@ def init(installation: Installation, directory: Path | None) -> None:
     """Make a configuration or a spool.
 
     With DIRECTORY, a commented sample configuration is put into DIRECTORY/etc, and its spool is made.  Without one, the
-    spool of the configuration in use, or of -s, and its queues.  What is there already is left as it is.
+    spool of the configuration in use, or of -s, and its queues, and files that wait for the first messages.  What is there
+    already is left as it is.
 
     \b
     switchboard init mail        mail/etc/switchboard.cfg and what it says
@@ -85,6 +90,8 @@ def init(installation: Installation, directory: Path | None) -> None:
     missing = [name for name in queues if not os.path.isdir(spool.path(name))]
     for name in missing:
         spool.board(name)
+    if not there:
+        spool.spares.fill(FIRST_SPARES)
     if not missing:
         click.echo(f'{spool.directory}: all is there already')
         return

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from switchboard.cli.tables import say
-from switchboard.errors import ConfigError, UnknownQueueError
+from switchboard.errors import ConfigError, NotListableError, UnknownQueueError
 
 if TYPE_CHECKING:
     from switchboard.config import Config
@@ -160,19 +160,39 @@ class Installation:
             }
         return [*sorted(names - {'bad'}), 'bad']
 
+    def is_remote(self, queue: str) -> bool:
+        """Is the queue on a broker?"""
+        config = self.config_or_none
+        return config is not None and config.queue_options(queue).url is not None
+
     def places(self, queues: Iterable[str] = ()) -> list[tuple[str, Folder]]:
-        """:return: queues and their directories, to look into; all of them, if none is named.
+        """:return: queues and their directories, to look into; all that have one, if none is named.
+
+        :raises UnknownQueueError: there is no such queue.
+        :raises NotListableError: it is on a broker.
+        """
+        wanted = self.known(queues)
+        for name in wanted if queues else ():
+            if self.is_remote(name):
+                raise NotListableError(
+                    'the queue is on a broker, where looking is taking: `switchboard queues` counts it',
+                    queue=name,
+                )
+        return [(name, self.folder(name)) for name in wanted if not self.is_remote(name)]
+
+    def known(self, queues: Iterable[str] = ()) -> tuple[str, ...]:
+        """:return: the names of queues; of all of them, if none is named.
 
         :raises UnknownQueueError: there is no such queue.
         """
         known = self.queue_names()
-        wanted = tuple(queues) or known
+        wanted = tuple(queues) or tuple(known)
         for name in wanted:
             if name not in known:
                 from switchboard.inifile import did_you_mean
 
                 raise UnknownQueueError(f'there is no such queue{did_you_mean(name, known)}', queue=name)
-        return [(name, self.folder(name)) for name in wanted]
+        return wanted
 
     def check_runner(self, name: str) -> None:
         """:raises FileNotFoundError: the configuration declares no such runner.  A broken one is not asked."""

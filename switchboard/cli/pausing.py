@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import click
 
-from switchboard.census import Census, count
+from switchboard.census import Census
+from switchboard.cli.counting import census_of
 from switchboard.cli.exits import Exit
 from switchboard.cli.installation import Installation, verb
 from switchboard.cli.progress import Progress
@@ -21,7 +22,7 @@ _reason = click.option('--reason', default='', metavar='TEXT', help='Why, for th
 
 
 def _check(installation: Installation, names: tuple[str, ...]) -> None:
-    installation.places(names)  # all of them or none: an unknown one is an error before anything is done
+    installation.known(names)  # all of them or none: an unknown one is an error before anything is done
 
 
 @verb()
@@ -93,7 +94,7 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
 
 
 def _counts(installation: Installation, names: Sequence[str]) -> list[Census]:
-    return [count(folder, name, sizes=False) for name, folder in installation.places(names)]
+    return [census_of(installation, name, sizes=False) for name in installation.known(names)]
 
 
 def _left(one: Census) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from switchboard.census import Census, count, walk
+from switchboard.census import Census, walk
+from switchboard.cli.counting import UNKNOWN, census_of
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.tables import say, write_json, write_table
@@ -51,10 +52,10 @@ def origins(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str, in
 def census(installation: Installation, names: Iterable[str], *, sizes: bool = True) -> list[Census]:
     """:return: the count of each queue; that of the bad queue has ``origins``."""
     counts = []
-    for name, folder in installation.places(names):
-        found = count(folder, name, sizes=sizes)
+    for name in installation.known(names):
+        found = census_of(installation, name, sizes=sizes)
         if found.preserved:
-            found.origins = origins(folder, name)
+            found.origins = origins(installation.folder(name), name)
         counts.append(found)
     return counts
 
@@ -81,7 +82,7 @@ def row(one: Census, dead: int, now_s: float, flagged: Iterable[str] = ()) -> li
     waits_s = now_s - one.oldest_ns / NS
     return [
         (one.queue, 'bold'),
-        str(one.waiting),
+        str(one.waiting) if one.waiting != UNKNOWN else '?',
         str(one.delayed) if one.delayed else '',
         str(one.held) if one.held else '',
         str(one.claimed) if one.claimed else '',
@@ -98,6 +99,7 @@ def fields_of(one: Census, dead: int, now_s: float, flagged: Iterable[str]) -> d
     fields = dataclasses.asdict(one)
     for name in ('oldest_ns', 'next_ns', 'origins'):
         del fields[name]
+    fields['waiting'] = None if one.waiting == UNKNOWN else one.waiting
     fields['oldest_age_s'] = round(now_s - one.oldest_ns / NS, 3) if one.oldest_ns else None
     fields['next_due_s'] = round(one.next_ns / NS - now_s, 3) if one.next_ns else None
     fields['in_bad'] = dead

@@ -37,17 +37,25 @@ _COLOURS = {'red': 'red', 'green': 'green', 'cyan': 'cyan', 'yellow': 'yellow'}
 
 
 @verb()
-@click.argument('entry', metavar='ENTRY')
+@click.argument('entry', metavar='ENTRY|QUEUE')
 @click.option('--raw', is_flag=True, help="Write the body's bytes as they are, and nothing else.")
 @click.option('--headers', is_flag=True, help='No body; of a mail, its header only.')
-@click.option('--full', is_flag=True, help=f'All of the body, not the first {size(SHOWN_BODY_BYTES)}.')
+@click.option(
+    '--full',
+    is_flag=True,
+    help=f'All of the body, not the first {size(SHOWN_BODY_BYTES)}; of a queue, all options.',
+)
 @json_option
 def show(installation: Installation, entry: str, raw: bool, headers: bool, full: bool, as_json: bool) -> None:
-    """Show one entry: what its header says, metadata, history with tracebacks, body.
+    """Show one entry: what its header says, metadata, history with tracebacks, body.  Or one queue: its options and who set them,
+    its consumers, how much is in it.
 
     ENTRY is the beginning of its name, or of the digest in it; QUEUE/ENTRY looks in one queue only.  Whatever could act on a
     terminal is written out, as \\x1b.  An entry that is torn is shown as far as it can be read.
     """
+    if entry in installation.queue_names():
+        _show_queue(installation, entry, everything=full, as_json=as_json)
+        return
     found = find(installation.places(), entry)
     seen = found.look()
     whole = peek(found.folder, found.filebase, seen.suffix) if seen is not None else None
@@ -62,6 +70,16 @@ def show(installation: Installation, entry: str, raw: bool, headers: bool, full:
         write_json({**_fields(seen, whole, headers=headers), 'queue_flags': said})
     else:
         click.echo('\n'.join(_lines(seen, whole, said, headers=headers, full=full)))
+
+
+def _show_queue(installation: Installation, name: str, *, everything: bool, as_json: bool) -> None:
+    from switchboard.cli.facts import show_fields, show_lines
+
+    if as_json:
+        write_json(show_fields(installation, name))
+        return
+    first, *lines = show_lines(installation, name, everything=everything)
+    click.echo('\n'.join([_title(first), *lines]))
 
 
 def _metadata(entry: Entry) -> dict[str, Any] | None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from switchboard.board import State
 from switchboard.cli.exits import Exit
+from switchboard.cli.facts import Facts, facts
 from switchboard.cli.installation import Installation, json_option, verb
-from switchboard.cli.queues import flags, said_of
+from switchboard.cli.layout import Cell, Column
+from switchboard.cli.queues import said_of
 from switchboard.cli.snapshot import COLUMNS, Snapshot, fields_of, row, take, troubles
 from switchboard.cli.tables import is_terminal, write_json, write_table
 from switchboard.cli.wording import age, moment, one_line
@@ -20,6 +23,12 @@ from switchboard.errors import MasterError
 
 # The master answers between two things that it does; when it does not, what it is doing is left out.
 ASK_TIMEOUT_S = 0.5
+
+QUEUE_COLUMNS = (
+    Column('QUEUE', shrink_to=12),
+    Column('CONSUMERS', right=True, drop=1),
+    Column('OPTIONS', shrink_to=20),
+)
 
 
 def under_way(snapshot: Snapshot) -> list[str]:
@@ -72,7 +81,7 @@ def _master_fields(snapshot: Snapshot, busy_with: list[str]) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def status(context: click.Context, installation: Installation, as_json: bool) -> None:
-    """Show the master and every runner.
+    """Show the master and every runner, and the queues that have options of their own.
 
     The counters are those of a slice for the life of the master, whatever processes it had.  Exit status: 0 all is well,
     1 a runner is FATAL, 69 no master is running.
@@ -83,20 +92,37 @@ def status(context: click.Context, installation: Installation, as_json: bool) ->
         write_json(_master_fields(snapshot, busy_with))
         for record in snapshot.records:
             write_json(fields_of(record))
-        for name, said in _flagged(installation).items():
-            write_json({'type': 'queue', 'queue': name, 'flags': said})
+        for name in installation.queue_names():
+            write_json(facts(installation, name).fields())
     else:
         _write(snapshot, busy_with)
-        for name, said in _flagged(installation).items():
-            for line in said_of(name, said):
-                click.echo(click.style(line, fg='yellow') if is_terminal() else line)
+        _write_queues([facts(installation, name) for name in installation.queue_names()])
     context.exit(status_of(snapshot))
 
 
-def _flagged(installation: Installation) -> dict[str, dict[str, dict[str, Any]]]:
-    """:return: the queues that are paused or draining, with since when and why."""
-    said = {name: flags(installation.directory, name) for name in installation.queue_names()}
-    return {name: fields for name, fields in said.items() if fields}
+def _write_queues(found: Sequence[Facts]) -> None:
+    """Write the queues of which there is something to say: an option is set, a program declared them, they are paused or draining."""
+    rows: list[list[Cell]] = [
+        [
+            (one.name, 'bold'),
+            '?' if one.consumers is None else str(one.consumers),
+            ', '.join([*_kind(one), *(f'{key} {text}' for key, text in one.own_options.items())]),
+        ]
+        for one in found
+        if one.own_options or one.declaration is not None
+    ]
+    if rows:
+        click.echo('')
+        write_table(QUEUE_COLUMNS, rows)
+    for one in found:
+        for line in said_of(one.name, one.said):
+            click.echo(click.style(line, fg='yellow') if is_terminal() else line)
+
+
+def _kind(one: Facts) -> list[str]:
+    return (
+        [] if one.declaration is None else [text for text in one.where() if text.startswith('by a program')]
+    )
 
 
 def _write(snapshot: Snapshot, busy_with: list[str]) -> None:

@@ -28,6 +28,8 @@ LOOK_EVERY_S = 0.1
 # Where no line can change, a new one is written this often.
 TELL_EVERY_S = 10.0
 ANSWER_TIMEOUT_S = 2.0
+# From the lock's release to the end of the process: a few milliseconds, unless the machine is very busy.
+GONE_TIMEOUT_S = 10.0
 
 
 def pid_of_master(directory: Path) -> int | None:
@@ -82,7 +84,7 @@ def describe(records: Sequence[Record]) -> str:
 
 
 def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) -> bool:
-    """Wait until no master holds the spool, and show for whom it waits.
+    """Wait until no master holds the spool and its process has ended, and show for whom it waits.
 
     :return: False if the time ran out.
     """
@@ -101,6 +103,12 @@ def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) 
             wait_s = LOOK_EVERY_S if timeout_s is None else min(LOOK_EVERY_S, timeout_s)
             if select.select(ends, [], [], wait_s)[0]:
                 ends.clear()  # it is gone; the lock follows at once
+        if ends:
+            # The lock goes first.  Who asked for the stop may look for processes next, or take the directory away.
+            spent_s = time.monotonic() - started_s
+            select.select(
+                ends, [], [], GONE_TIMEOUT_S if timeout_s is None else max(0.0, timeout_s - spent_s)
+            )
     return True
 
 

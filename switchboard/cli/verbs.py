@@ -32,7 +32,7 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
     'Look': (
         ('queues', 'queues', 'Show how much is in every queue.'),
         ('ls', 'ls', 'List the entries of a queue.'),
-        ('show', 'show', 'Show one entry: metadata, history, body.'),
+        ('show', 'show', 'Show one entry: metadata, history, body; or one queue.'),
         ('tail', 'tail', 'Follow what arrives in queues.'),
         ('shape', 'shape', 'Show how old the entries of each queue are.'),
     ),
@@ -47,6 +47,9 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ('pause', 'pausing', 'Let nothing be taken out of queues.'),
         ('drain', 'pausing', 'Let nothing into queues.'),
         ('resume', 'pausing', 'End pause and drain.'),
+        ('declare', 'declaring', 'Make a queue that is not in the configuration.'),
+        ('delete', 'declaring', 'Delete queues that are not in the configuration.'),
+        ('purge', 'declaring', 'Drop all that waits in queues.'),
         ('tidy', 'flow', 'Do what the janitor does, now.'),
         ('spares', 'spares', 'Show, fill or empty the pool of spare files.'),
     ),

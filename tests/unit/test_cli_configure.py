@@ -10,6 +10,7 @@ import pytest
 
 from switchboard.cli import switchboard as group
 from switchboard.cli.exits import Exit
+from switchboard.cli.init import FIRST_SPARES
 from switchboard.cli.verbs import FAMILIES, VERBS, Verbs
 from switchboard.config import Config
 from tests.unit.commands import succeed, switchboard
@@ -175,6 +176,15 @@ def test_init_makes_a_bare_spool(tmp_path: Path) -> None:
     succeed('-s', tmp_path / 'bare', 'init')
     assert (tmp_path / 'bare' / 'bad').is_dir()
     assert switchboard('-s', tmp_path / 'bare', 'init', tmp_path / 'x').status == Exit.USAGE
+
+
+def test_init_makes_files_for_the_first_messages(tmp_path: Path) -> None:
+    succeed('-s', tmp_path / 'bare', 'init')
+    spares = tmp_path / 'bare' / '.spare'
+    assert len(list(spares.iterdir())) == FIRST_SPARES
+    succeed('-s', tmp_path / 'bare', 'spares', 'empty')
+    succeed('-s', tmp_path / 'bare', 'init')
+    assert not list(spares.iterdir()), 'who has emptied them wants them empty'
 
 
 def test_a_configuration_is_named_found_or_asked_for(

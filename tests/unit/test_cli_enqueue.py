@@ -202,3 +202,21 @@ def test_where_to_must_be_said(config: Path) -> None:
 def test_a_spool_without_a_configuration_makes_queues_as_they_are_named(tmp_path: Path) -> None:
     succeed('-s', tmp_path / 'new', 'enqueue', 'in', input=b'x')
     assert len(Spool(tmp_path / 'new')['in'].files) == 1
+
+
+def test_a_message_may_be_given_a_time_to_live_and_a_key_that_is_stored_once(tmp_path: Path) -> None:
+    words = ('-s', tmp_path / 'spool', 'enqueue', 'in', '--ttl', '1h', '--dedupe-key', 'k')
+    first = succeed(*words, input=b'a').lines
+    assert succeed(*words, input=b'b').lines == first
+    [taken] = [Spool(tmp_path / 'spool')['in'].take()]
+    assert taken.msg == b'a'
+    assert 3590 < taken.msgdata['expires'] - float(taken.filebase.partition('+')[0]) <= 3600
+
+
+def test_what_is_dropped_to_make_room_is_told(tmp_path: Path) -> None:
+    succeed('-s', tmp_path / 'spool', 'init')
+    succeed('-s', tmp_path / 'spool', 'declare', 'in', '-o', 'max_messages=1', '-o', 'overflow=drop-oldest')
+    [first] = succeed('-s', tmp_path / 'spool', 'enqueue', 'in', input=b'a').lines
+    ran = succeed('-s', tmp_path / 'spool', 'enqueue', 'in', input=b'b')
+    assert ran.err == f'switchboard: {first}: dropped queue=in reason=overflow\n'
+    assert succeed('-s', tmp_path / 'spool', 'queues', 'in', '--json').objects[0]['waiting'] == 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from itertools import combinations, pairwise
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from switchboard.config import Config
 from switchboard.picture import to_svg
 from switchboard.topology import Edge, EdgeKind, Graph, Node, NodeKind
 
@@ -30,7 +32,10 @@ def boxes(svg: str) -> list[tuple[float, float, float, float]]:
 
 
 def texts(svg: str) -> list[str]:
-    return [text.text or '' for text in ElementTree.fromstring(svg).iter(f'{SVG}text')]
+    return [
+        (text.text or '') + ''.join(child.tail or '' for child in text)
+        for text in ElementTree.fromstring(svg).iter(f'{SVG}text')
+    ]
 
 
 def chain(*ends: tuple[NodeKind, str]) -> Graph:
@@ -98,7 +103,51 @@ def test_no_node_stands_on_another_and_all_are_inside(graph: Graph) -> None:
     )
 
 
-@pytest.mark.parametrize('queues', [2000])
+@settings(max_examples=60, deadline=None)
+@given(graphs())
+def test_ways_of_dead_letters_run_through_no_node(graph: Graph) -> None:
+    svg = to_svg(graph)
+    found = boxes(svg)
+    for path in ElementTree.fromstring(svg).iter(f'{SVG}path'):
+        line = path.get('d', '')
+        if 'dead-letter' not in path.get('class', '') or 'C' in line:
+            continue  # a curve leads to the next layer, with nothing in between
+        numbers = [float(number) for number in re.findall(r'-?[\d.]+', line)]
+        points = list(zip(numbers[::2], numbers[1::2], strict=True))
+        for (x1, y1), (x2, y2) in pairwise(points):
+            left, right, top, bottom = min(x1, x2), max(x1, x2), min(y1, y2), max(y1, y2)
+            for box in found:
+                assert right <= box[0] + 0.2 or box[2] - 0.2 <= left or bottom <= box[1] or box[3] <= top
+
+
+def test_labels_stand_beside_nodes_and_not_on_them() -> None:
+    """As in a usual topology: long conditions beside short ways, and many bindings of one exchange."""
+    nodes = [Node('exchange', 'x', 'topic'), Node('exchange', 'y', 'headers'), Node('queue', 'in')]
+    edges = [Edge(('queue', 'in'), ('runner', 'route'), 'consumes')]
+    nodes.append(Node('runner', 'route', 'runners.route:Route'))
+    for number in range(20):
+        nodes.append(Node('queue', f'queue{number}'))
+        edges.append(Edge(('exchange', 'x'), ('queue', f'queue{number}'), 'binding', f'some.*.key{number}.#'))
+    edges.append(Edge(('exchange', 'y'), ('queue', 'queue19'), 'binding', 'all: format=pdf, kind=report'))
+    edges.append(Edge(('runner', 'route'), ('exchange', 'x'), 'publishes'))
+    svg = to_svg(Graph(tuple(nodes), tuple(edges)))
+    labels = [text for text in ElementTree.fromstring(svg).iter(f'{SVG}text') if text.get('class') == 'label']
+    assert len(labels) == 21
+    for label in labels:
+        half = len(label.text or '') * 5.8 / 2
+        x, y = float(label.get('x', '')), float(label.get('y', ''))
+        for left, top, right, bottom in boxes(svg):
+            assert x + half <= left or right <= x - half or y <= top or bottom <= y - 9
+
+
+def test_a_label_that_is_cut_says_all_of_it_when_it_is_pointed_at() -> None:
+    edge = Edge(('exchange', 'x'), ('queue', 'q'), 'binding', 'word.' * 20)
+    svg = to_svg(Graph((Node('exchange', 'x'), Node('queue', 'q')), (edge,)))
+    titles = [title.text for title in ElementTree.fromstring(svg).iter(f'{SVG}title')]
+    assert 'word.' * 20 in titles
+
+
+@pytest.mark.parametrize('queues', [900, 2000])
 def test_a_large_installation_is_drawn_in_a_moment(queues: int) -> None:
     nodes = (Node('exchange', 'x'), *(Node('queue', f'q{number}') for number in range(queues)))
     edges = tuple(
@@ -107,3 +156,9 @@ def test_a_large_installation_is_drawn_in_a_moment(queues: int) -> None:
     began_s = time.process_time()
     to_svg(Graph(nodes, edges))
     assert time.process_time() - began_s < 20
+
+
+def test_the_picture_in_the_manual_is_that_of_the_sample_configuration() -> None:
+    root = Path(__file__).parents[2]
+    drawn = to_svg(Config.load(root / 'etc' / 'switchboard.cfg').graph())
+    assert (root / 'docs' / 'reference' / 'graph.svg').read_text() == drawn
