@@ -99,6 +99,8 @@ def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
     unknown = sorted(options.keys() - _FIELDS)
     if unknown:
         raise QueueMismatchError(f'there is no queue option {", ".join(unknown)}', queue=queue)
+    if options.get('url') is not None:
+        raise QueueMismatchError('only the configuration can say that a queue is on a broker', queue=queue)
     values = {
         key: dataclasses.asdict(one) if isinstance(one, RetryPolicy) else one for key, one in options.items()
     }
@@ -218,7 +220,7 @@ class Declarations:
         :return: its descriptor, which holds the lock on it.
         """
         disk, folder = self.disk, self.folder
-        draft = f'{DRAFT}{self._namer.digest("00000000")}'
+        draft = f'{DRAFT}{self.new_name()}'
         fd = disk.create_locked(draft, folder.fd)
         try:
             disk.write_all(fd, content)
@@ -233,6 +235,10 @@ class Declarations:
             disk.unlock_and_close(fd)
             raise
         return fd
+
+    def new_name(self) -> str:
+        """:return: a name that nothing else has."""
+        return self._namer.digest('00000000')
 
     def remove(self, name: str) -> None:
         """Take a record away.  Assumes that the lock is held."""

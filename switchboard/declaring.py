@@ -21,6 +21,7 @@ from switchboard.exchange import ExchangeTable
 from switchboard.exchangestore import DeclaredBinding, ExchangeStore
 from switchboard.options import QueueOptions
 from switchboard.presence import Presence, Ticket
+from switchboard.publishing import refuse
 from switchboard.spares import Workshop
 from switchboard.switchboard import Switchboard
 
@@ -222,7 +223,10 @@ class DeclaringSpool:
         :raises QueueMismatchError: the configuration declares it.
         """
         if self.declared.is_fixed(name):
-            raise QueueMismatchError('the configuration declares it', queue=name)
+            always = name == BAD
+            raise QueueMismatchError(
+                'it is always there' if always else 'the configuration declares it', queue=name
+            )
         dropped = self.declared.departures.delete(
             check_queue_name(name), if_unused=if_unused, if_empty=if_empty
         )
@@ -233,8 +237,12 @@ class DeclaringSpool:
         """Drop the messages that wait in a queue.
 
         :return: how many.
+        :raises QueueError: it cannot be looked into; what could not be dropped is in the log.
         """
-        return self.declared.departures.purge(self[name].name)
+        try:
+            return self.declared.departures.purge(self[name].name)
+        except OSError as error:
+            refuse(error, 'purge', name)
 
     def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
         """Say that this process consumes from a queue, for as long as it holds the ticket.

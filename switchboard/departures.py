@@ -40,6 +40,10 @@ log = logging.getLogger('switchboard.queue')
 
 OWNERS, CONSUMERS = 'owners', 'consumers'
 DELETED = 'its queue was deleted'
+# What stands in `.run` about a queue, one file each: what operators said, and how full it is.
+LEFTOVERS = ('paused', 'draining', 'room')
+# A directory with the keys that a deleted queue had seen: there may be many, so they are removed without a lock.
+GONE = '.gone@'
 # Producers that do not know yet may put messages into a queue that is being deleted, faster than we take them out.
 MAX_ROUNDS = 8
 
@@ -91,8 +95,9 @@ class Departures:
                 raise UnknownQueueError('no such queue', queue=name)
             if only_if_due and (declaration is None or not self.due(declaration)):
                 return 0
-            if if_unused and self.consumers(name):
-                raise QueueInUseError(f'it has {self.consumers(name)} consumers', queue=name)
+            if if_unused and (consumers := self.consumers(name)):
+                noun = 'consumer' if consumers == 1 else 'consumers'
+                raise QueueInUseError(f'it has {consumers} {noun}', queue=name)
             if if_empty:
                 if self._is_there(folder) and not self._remove(folder):
                     raise QueueInUseError('it holds messages', queue=name)
@@ -129,7 +134,34 @@ class Departures:
 
     def _forget(self, name: str) -> None:
         self._presence.close(f'{CONSUMERS}/{name}')
+        for kind in LEFTOVERS:  # or they would be found by the next queue of this name
+            self._remove_file(f'{self._root}/.run/{kind}/{name}')
+        try:
+            self._disk.rename(
+                f'{self._root}/.dedupe@{name}', f'{self._root}/{GONE}{self._declarations.new_name()}'
+            )
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning('keys of a deleted queue are still known queue=%s error=%s', name, error)
         self._declarations.remove(name)
+
+    def _remove_file(self, path: str) -> None:
+        try:
+            self._disk.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning('not removed path=%s error=%s', path, error)
+
+    def clear_gone(self) -> None:
+        """Remove the keys that deleted queues had seen."""
+        for name in Folder(self._root, self._disk).names():
+            if name.startswith(GONE):
+                folder = Folder(f'{self._root}/{name}', self._disk)
+                for each in folder.names():
+                    self._remove_file(f'{folder.path}/{each}')
+                self._remove(folder)
 
     def _is_there(self, folder: Folder) -> bool:
         try:
@@ -245,9 +277,11 @@ class Departures:
         :return: the queues that went.
         """
         names = self._declarations.names()
+        gone = [name for name in names if self.let_go(name)]
+        self._presence.clear(CONSUMERS)
+        self.clear_gone()
         if not names:
             return []
-        gone = [name for name in names if self.let_go(name)]
         self._presence.look(OWNERS)
         self._declarations.clear_drafts()
         return gone

@@ -165,7 +165,7 @@ class ExchangeStore:
     def _compiled(self, base: ExchangeTable) -> ExchangeTable:
         try:
             return self.load().over(base)
-        except (ValueError, RouteError) as error:
+        except RouteError as error:
             # A changed exchange file and what programs declared do not go together: the operator's word counts.
             log.error('what programs declared of exchanges is left out error=%s', error)
             return base
@@ -181,10 +181,13 @@ class ExchangeStore:
     def load(self) -> Wiring:
         """:return: what is declared.
 
-        :raises ValueError: the file cannot be read.
+        :raises RouteError: the file cannot be read.
         """
         content = self._declarations.load(FILE)
-        return Wiring.load(content) if content else Wiring()
+        try:
+            return Wiring.load(content) if content else Wiring()
+        except ValueError as error:
+            raise RouteError(f'{self._declarations.path(FILE)}: {error}') from error
 
     def _save(self, wiring: Wiring) -> None:
         wiring.over(self._base())  # raises, and nothing is written, if that is no table

@@ -46,6 +46,26 @@ def put_in_force(config: Config, disk: Disk | None = None) -> None:
         disk.unlock_and_close(fd)
 
 
+def is_in_force(config: Config, spool: str, disk: Disk | None = None) -> bool:
+    """:return: whether this is the configuration that was put into force for that spool, as it stands."""
+    disk = disk or Disk()
+    folder = Folder(os.path.join(config.spool, RUN), disk)
+    try:
+        return (
+            os.path.abspath(spool) == os.path.abspath(config.spool) and _digest(folder, disk) == config.digest
+        )
+    except OSError:
+        return False
+
+
+def _digest(run: Folder, disk: Disk) -> str:
+    fd = disk.open(STAMP, os.O_RDONLY | OPEN_FLAGS, FILE_MODE, dir_fd=run.fd)
+    try:
+        return disk.read_all(fd, 256).decode('ascii', 'replace')
+    finally:
+        disk.close(fd)
+
+
 class InForce:
     """The configuration that a publisher goes by: the one it has read, until another is put into force.
 
@@ -81,7 +101,7 @@ class InForce:
             return False
         self._stamp = stamp
         try:
-            if self._digest() == self.config.digest:
+            if _digest(self._run, self._disk) == self.config.digest:
                 return False
             config = Config.load(self.config.path)
         except (ConfigError, OSError) as error:
@@ -93,10 +113,3 @@ class InForce:
         self.config = config
         log.info('read again file=%s', config.path)
         return True
-
-    def _digest(self) -> str:
-        fd = self._disk.open(STAMP, os.O_RDONLY | OPEN_FLAGS, FILE_MODE, dir_fd=self._run.fd)
-        try:
-            return self._disk.read_all(fd, 256).decode('ascii', 'replace')
-        finally:
-            self._disk.close(fd)

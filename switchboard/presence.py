@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 from weakref import WeakSet
 
@@ -68,10 +69,10 @@ class Ticket:
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            self._on_leave = (
-                None  # the program may be coming to its end: whoever looks next finds the place empty
-            )
-            self.leave()
+            # The program may be coming to its end: whoever looks next finds the place empty.
+            self._on_leave = None
+            with suppress(BaseException):  # there is nobody to tell
+                self.leave()
 
 
 _TICKETS: WeakSet[Ticket] = WeakSet()
@@ -122,7 +123,10 @@ class Presence:
             except FileNotFoundError:
                 self._folders.pop(place)  # the place was closed in between
                 continue
-            self.disk.write_all(fd, content)
+            try:
+                self.disk.write_all(fd, content)
+            except OSError:
+                pass  # people read it, nobody else does; and a full disk must not keep out who would empty it
             return Ticket(folder, name, fd, on_leave)
 
     def look(self, place: str) -> Attendance | None:
@@ -142,6 +146,15 @@ class Presence:
             self._folders.pop(place, None)
             return None
         return Attendance(present, gone)
+
+    def clear(self, above: str) -> None:
+        """Clear away what the dead left in all places of one kind."""
+        try:
+            names = self.folder(above).names()
+        except FileNotFoundError:
+            return  # nobody ever entered
+        for name in names:
+            self.look(f'{above}/{name}')
 
     def is_held(self, place: str, name: str) -> bool:
         """Does whoever got this ticket live?"""

@@ -68,7 +68,7 @@ def test_deleting_if_empty_and_if_unused(spool):
         spool.delete('in', if_empty=True)
     spool['in'].finish(filebase)
     ticket = spool.consume('in')
-    with pytest.raises(QueueInUseError, match='1 consumers'):
+    with pytest.raises(QueueInUseError, match='1 consumer'):
         spool.delete('in', if_unused=True)
     ticket.leave()
     assert spool.delete('in', if_unused=True, if_empty=True) == 0
@@ -191,3 +191,24 @@ def test_dead_letters_get_the_key_that_was_declared(spool, clock):
     clock.advance(6)
     assert board.take() is None
     assert spool['late'].take().msg == 'stale'
+
+
+def test_what_was_said_of_a_deleted_queue_is_not_said_of_the_next_one_of_its_name(spool, tmp_path):
+    spool.declare('in').enqueue('x', dedupe_key='key')
+    spool.pause('in')
+    spool.drain('in')
+    assert spool.delete('in') == 1
+    board = spool.declare('in')
+    assert not spool.flags.is_set('paused', 'in', anew=True)
+    assert not spool.flags.is_set('draining', 'in', anew=True)
+    assert board.enqueue('y', dedupe_key='key') in board.files
+    spool.reap()
+    assert not [name for name in os.listdir(spool.directory) if name.startswith('.gone@')]
+
+
+def test_places_of_dead_consumers_are_cleared_away_for_queues_of_the_configuration_too(spool):
+    spool['in'].enqueue('x')
+    kill(in_child(lambda: spool.consume('in')))
+    assert len(os.listdir(spool.path('.run', 'consumers', 'in'))) == 1
+    spool.reap()
+    assert os.listdir(spool.path('.run', 'consumers', 'in')) == []

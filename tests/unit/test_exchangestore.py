@@ -157,5 +157,5 @@ def test_a_file_that_cannot_be_read_leaves_the_exchange_files_table(spool, other
     with pytest.raises(UnknownExchangeError):
         other.publish('x', exchange='a')
     assert 'left out' in caplog.text
-    with pytest.raises(ValueError, match='cannot be read'):
+    with pytest.raises(RouteError, match='cannot be read'):
         spool.declared.exchanges.declare(DeclaredExchange('b', 'fanout'))

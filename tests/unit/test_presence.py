@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -110,3 +111,16 @@ def test_a_ticket_says_whose_it_is_to_people(presence, tmp_path):
     ticket = presence.enter('x')
     content = (tmp_path / 'x' / ticket.name).read_text()
     assert f'"pid": {os.getpid()}' in content
+
+
+def test_a_full_disk_keeps_nobody_out(tmp_path, monkeypatch):
+    disk = Disk()
+
+    def full(fd, content, offset):
+        raise OSError(errno.ENOSPC, 'no room')
+
+    monkeypatch.setattr(disk, 'pwrite', full)
+    presence = Presence(str(tmp_path), disk, SYSTEM_NAMER)
+    ticket = presence.enter('x')
+    assert presence.look('x') == Attendance(1, 0)
+    ticket.leave()
