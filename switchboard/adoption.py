@@ -11,7 +11,6 @@ between has doubled the message if somebody has finished the first one by then).
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 
@@ -38,6 +37,8 @@ class Dropped:
     @property
     def unique(self) -> str:
         """Digits that stay the same each time this file is looked at, and that no other file has."""
+        import hashlib  # here, because it brings a megabyte of OpenSSL with it
+
         status = self.status
         identity = f'{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:'.encode() + os.fsencode(self.name)
         return hashlib.sha256(identity).hexdigest()[:UNIQUE_DIGITS]

@@ -95,7 +95,9 @@ def write_doors(config: Config, disk: Disk | None = None) -> bool:
     :return: False if they have it already.
     :raises OSError: it could not be written; the last copy stays.
     """
-    names = [name for name in config.queue_names() if name != 'bad']
+    # A queue on a broker has no door: what a mail server delivers is to be safe on this machine first.
+    local = [name for name in config.queue_names() if config.queue_options(name).url is None]
+    names = [name for name in local if name != 'bad']
     lines = [MAGIC, *(_line(name, config.queue_options(name)) for name in names), f'end {len(names)}', '']
     content = '\n'.join(lines).encode()
     disk = disk or Disk()

@@ -32,9 +32,15 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.letterhead import MAX_FROM_LINE_BYTES, Letterhead, dump, split_from_line
+from switchboard.letterhead import (
+    MAX_DROPPED_BYTES,
+    MAX_FROM_LINE_BYTES,
+    Letterhead,
+    dump,
+    split_from_line,
+)
 from switchboard.limits import Limits
-from switchboard.publishing import Unpublished, publish, refuse, write
+from switchboard.publishing import Unpublished, publish, write
 from switchboard.spares import Draft, Spares
 from switchboard.tally import ROOM, SharedTally
 
@@ -45,8 +51,6 @@ if TYPE_CHECKING:
 else:
     import _signal  # `signal` makes enums of the numbers, which takes longer than loading this module
 
-# Where a queue sets no `max_body`.  Postfix lets pass 10 MB by default, and Exim 50 MB.
-DEFAULT_MAX_BODY_BYTES = 50 * 1024 * 1024
 READ_BYTES = 256 * 1024
 # A message up to this size is written with one call; putting a larger one together would take its memory twice.
 JOINED_BYTES = 64 * 1024
@@ -132,6 +136,7 @@ class Drop:
         self.disk = disk
         self.folder = Folder(f'{spool}/{self.queue}', disk)
         self.door = Door(self.queue)
+        self.is_declared = False
         self.body = memoryview(b'')
         self.from_line = b''
         self.metadata: dict[str, object] = {}
@@ -146,7 +151,14 @@ class Drop:
         """
         if self.queue == 'bad':
             raise UnknownQueueError('nothing can be dropped into the bad queue', queue='bad')
-        door = find_door(self.spool, self.queue, self.disk)
+        try:
+            door = find_door(self.spool, self.queue, self.disk)
+        except UnknownQueueError:
+            if not self._is_declared():
+                raise
+            door = None
+        # What a program has said of it is in a file of JSON, which is not for this module to read.
+        self.is_declared = door is None and self._is_declared()
         if door is not None:
             self.door = door
             self.folder.make()
@@ -159,18 +171,27 @@ class Drop:
                 ) from error
         if 'mail' not in self.door.accept:
             raise ContentDisallowedError('mail', queue=self.queue)
+        if self._exists(f'{RUN}/draining/{self.queue}'):
+            raise QueuePausedError('it is being drained: nothing is let in', queue=self.queue)
+
+    def _is_declared(self) -> bool:
+        return self._exists(f'{RUN}/declared/{self.queue}')
+
+    def _exists(self, path: str) -> bool:
         try:
-            self.disk.stat(f'{self.spool}/{RUN}/draining/{self.queue}')
+            self.disk.stat(f'{self.spool}/{path}')
         except FileNotFoundError:
-            return
-        raise QueuePausedError('it is being drained: nothing is let in', queue=self.queue)
+            return False
+        return True
 
     def read(self, stdin: int) -> None:
         """Read the message to its end, or a little beyond what the queue takes.
 
         :raises MessageTooLargeError: it is longer.
         """
-        limit = DEFAULT_MAX_BODY_BYTES if self.door.max_body_bytes is None else self.door.max_body_bytes
+        limit = self.door.max_body_bytes
+        if limit is None:
+            limit = MAX_DROPPED_BYTES
         buffer = bytearray()
         while len(buffer) <= limit + MAX_FROM_LINE_BYTES and (part := _read_some(stdin)):
             buffer += part
@@ -220,7 +241,7 @@ class Drop:
         :param at_commit: called when all is ready; if it raises, nothing is stored.
         :raises SwitchboardError: it could not be stored.
         """
-        if 'dedupe_key' in self.metadata:
+        if self.is_declared or 'dedupe_key' in self.metadata:
             self._store_slowly(at_commit)
             return
         self._pack()
@@ -250,24 +271,17 @@ class Drop:
         publish((item,), workshop, disk, sync=door.durability == 'full')
 
     def _store_slowly(self, at_commit: Callable[[], object]) -> None:
-        from switchboard.droponce import store_once
+        from switchboard.droponce import declared, described, store_once
 
         metadata = self.metadata | self.request.times_s
-        self.filebase = store_once(self.spool, self.door, bytes(self.body), metadata, at_commit)
+        spool, config = self.spool, self.request.config
+        find = declared(spool, config) if self.is_declared else described(spool, config, self.door)
+        self.filebase = store_once(self.queue, find, bytes(self.body), metadata, at_commit)
 
     def _write(self, workshop: Spares) -> Draft:
         if len(self.body) <= JOINED_BYTES:
             return write(workshop, self.disk, self.head + bytes(self.body), self.queue)
-        draft = write(workshop, self.disk, self.head, self.queue)
-        try:
-            self.disk.write_all(draft.fd, self.body, len(self.head))
-        except BaseException as error:
-            draft.size = len(self.head) + len(self.body)  # perhaps: so that its blocks are given back
-            workshop.discard(draft)
-            if isinstance(error, OSError):
-                refuse(error, 'write', self.queue)
-            raise
-        return draft
+        return write(workshop, self.disk, self.head, self.queue, tail=self.body)
 
 
 def _read_some(stdin: int) -> bytes:

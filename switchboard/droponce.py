@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from switchboard.doors import Door
+    from switchboard.spool import Spool
+    from switchboard.switchboard import Switchboard
+
+    Find = Callable[[str], Switchboard]
 
 # A header that is longer has no Message-ID worth looking for.
 MAX_HEAD_BYTES = 1024 * 1024
@@ -47,21 +51,62 @@ def _message_id(head: bytes) -> str:
     return text if text.startswith('<') and text.endswith('>') else ''
 
 
+def described(spool: str, config: str, door: Door) -> Find:
+    """:return: what finds a queue of the configuration: as that says, or as its door does, which knows no exchanges."""
+
+    def find(name: str) -> Switchboard:
+        from switchboard.spool import Spool
+
+        known = _configured(spool, config)
+        if known is not None and name in known:
+            return known[name]
+        options = {key: getattr(door, key) for key in type(door).__slots__ if key != 'queue'}
+        return Spool(spool).board(name, **options)
+
+    return find
+
+
+def declared(spool: str, config: str) -> Find:
+    """:return: what finds a queue that a program has declared; sections for many queues may be for it too."""
+
+    def find(name: str) -> Switchboard:
+        from switchboard.spool import Spool
+
+        return (_configured(spool, config) or Spool(spool))[name]
+
+    return find
+
+
+def _configured(directory: str, config: str) -> Spool | None:
+    """:return: the spool as its configuration says, if that is the one in force: somebody may be editing the file."""
+    from switchboard.config import Config
+    from switchboard.errors import ConfigError
+    from switchboard.inforce import is_in_force
+    from switchboard.spool import Spool
+
+    if not config:
+        return None
+    try:
+        found = Config.load(config)
+    except (ConfigError, OSError):
+        return None
+    return Spool.from_config(found) if is_in_force(found, directory) else None
+
+
 def store_once(
-    spool: str, door: Door, body: bytes, metadata: dict[str, Any], at_commit: Callable[[], object]
+    queue: str, find: Find, body: bytes, metadata: dict[str, Any], at_commit: Callable[[], object]
 ) -> str:
     """Store a message, unless one with its ``dedupe_key`` was stored within the queue's window.
 
+    :param find: finds the queue.
     :param at_commit: called when all is ready; if it raises, nothing is stored.
     :return: the filebase of the one that is stored.
     :raises SwitchboardError: it could not be stored.
     """
     _add_site_packages()
     from switchboard.mail import lazy_mail
-    from switchboard.spool import Spool
 
-    options = {name: getattr(door, name) for name in type(door).__slots__ if name != 'queue'}
-    board = Spool(spool).board(door.queue, **options)
+    board = find(queue)
     at_commit()
     return board.enqueue(lazy_mail(body), metadata)
 

@@ -140,8 +140,8 @@ def find_spool(request: Request, environment: Mapping[bytes, bytes], root: str, 
     if not request.config and environment.get(SPOOL_VARIABLE):
         return os.fsdecode(environment[SPOOL_VARIABLE])
     named = environment.get(CONFIG_VARIABLE, b'')
-    path = request.config or os.fsdecode(named) or f'{root}/{DEFAULT_CONFIG}'
-    return _spool_of(path, disk)
+    request.config = request.config or os.fsdecode(named) or f'{root}/{DEFAULT_CONFIG}'
+    return _spool_of(request.config, disk)
 
 
 def _spool_of(path: str, disk: Disk) -> str:

@@ -25,6 +25,7 @@ from switchboard.entry import CLAIMED, NS, SLICE_DIGITS, Name
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, QueueError
 from switchboard.filestore import DIRECTORIES, FileStore
 from switchboard.handoff import commit_all
+from switchboard.letterhead import MAX_DROPPED_BYTES
 from switchboard.mail import lazy_mail
 from switchboard.postmark import postmark
 from switchboard.reading import UNKNOWN, Entry
@@ -181,7 +182,9 @@ class Intake:
         :raises QueueError: there is no room: it is where it was.
         """
         size, limit = dropped.status.st_size, self._board.options.max_body_bytes
-        if not size or (limit is not None and size > limit):
+        if limit is None:
+            limit = MAX_DROPPED_BYTES
+        if not size or size > limit:
             self._refuse(dropped, f'{size} bytes, and the queue takes {limit}' if size else 'empty')
             return None
         try:

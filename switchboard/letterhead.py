@@ -24,6 +24,9 @@ from __future__ import annotations
 
 import os
 
+# What the doors take of one mail where its queue sets no `max_body`.  Postfix lets pass 10 MB by default, and Exim 50 MB.
+MAX_DROPPED_BYTES = 50 * 1024 * 1024
+
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from switchboard import Spool
+from switchboard import Spool, Switchboard
 from switchboard.disk import Disk
 from switchboard.doors import write_doors
 from switchboard.drop import Drop
 from switchboard.droponce import dedupe_key
 from switchboard.droprequest import Request
-from switchboard.errors import ContentDisallowedError, MessageTooLargeError, SwitchboardError
+from switchboard.errors import (
+    ContentDisallowedError,
+    MessageTooLargeError,
+    QueueFullError,
+    SwitchboardError,
+    UnknownQueueError,
+)
+from switchboard.inforce import put_in_force
 from tests.unit.configurations import load
 
 MAIL = b'Subject: x\nMessage-ID: <1@example.org>\n\nbody'
@@ -59,8 +67,8 @@ def test_a_mail_without_one_message_id_goes_by_its_content(raw: bytes) -> None:
     assert key('message-id', raw, sender='a') == key('content', raw, sender='a')
 
 
-def drop(directory: Path, raw: bytes, *arguments: str) -> str:
-    door = Drop(Request(['in', *arguments]), str(directory / 's'), Disk())
+def drop(directory: Path, raw: bytes, *arguments: str, queue: str = 'in') -> str:
+    door = Drop(Request([queue, *arguments]), str(directory / 's'), Disk())
     door.check()
     path = directory / 'message'
     path.write_bytes(raw)
@@ -94,7 +102,9 @@ def test_a_key_may_be_given(tmp_path: Path) -> None:
 
 def test_the_queue_says_how_long_a_key_counts(tmp_path: Path) -> None:
     write_doors(load(tmp_path, '[queue.in]\ndedupe_window = 1ms\n'))
-    assert drop(tmp_path, b'a', '-d', 'content') != drop(tmp_path, b'a', '-d', 'content')
+    first = drop(tmp_path, b'a', '-d', 'content')
+    time.sleep(0.01)  # the kernel dates the files: no clock of ours can be turned
+    assert drop(tmp_path, b'a', '-d', 'content') != first
 
 
 @pytest.mark.parametrize(
@@ -119,3 +129,46 @@ def test_what_is_stopped_at_the_last_moment_leaves_the_key_free(tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         door.store(stop)
     assert drop(tmp_path, b'', '-d', 'content') in Spool(tmp_path / 's')['in'].files
+
+
+def test_a_queue_that_a_program_has_declared_takes_mails_by_its_own_options(tmp_path: Path) -> None:
+    config = load(tmp_path, '[queue.in]\n[queue.*]\norder_key = list\n')
+    put_in_force(config)
+    spool = Spool.from_config(config)
+    spool.declare('late', options={'max_messages': 1, 'ttl_s': 60.0})
+    filebase = drop(tmp_path, MAIL, '-C', str(config.path), queue='late')
+    assert spool['late'].files == [filebase]
+    assert 'queue_expires' in spool['late'].take().msgdata
+    with pytest.raises(QueueFullError):
+        drop(tmp_path, MAIL, queue='late')
+    spool.delete('late')
+    with pytest.raises(UnknownQueueError):
+        drop(tmp_path, MAIL, queue='late')
+
+
+def test_in_a_spool_without_a_configuration_the_options_of_a_declared_queue_hold_too(tmp_path: Path) -> None:
+    Spool(tmp_path / 's').declare('late', options={'max_messages': 1})
+    drop(tmp_path, MAIL, queue='late')
+    with pytest.raises(QueueFullError):
+        drop(tmp_path, MAIL, queue='late')
+
+
+def finished(board: Switchboard) -> Any:
+    filebase, msg, _ = board.take()
+    board.finish(filebase)
+    return msg
+
+
+def test_what_a_full_queue_pushes_out_goes_through_the_exchange_that_is_in_force(tmp_path: Path) -> None:
+    sections = '[queue.in]\nmax_messages = 1\noverflow = dead-letter\ndead_letter = exchange:dead\n[queue.a]\n[queue.b]\n'
+    (tmp_path / 'exchange.cfg').write_text('[exchange.dead]\ntype = fanout\nbindings = -> a, b\n')
+    config = load(tmp_path, sections)
+    put_in_force(config)
+    spool = Spool.from_config(config)
+    for subject in (b'one', b'two'):
+        drop(tmp_path, b'Subject: %s\n\n' % subject, '-C', str(config.path))
+    assert [finished(spool[queue])['subject'] for queue in ('in', 'a', 'b')] == ['two', 'one', 'one']
+    config.path.write_text(config.path.read_text() + '# edited\n')
+    drop(tmp_path, b'Subject: three\n\n', '-C', str(config.path))
+    drop(tmp_path, b'Subject: four\n\n', '-C', str(config.path))
+    assert (len(spool['a'].files), len(spool['bad'].get_files('.psv'))) == (0, 1)

@@ -12,6 +12,7 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.entry import PRESERVED, digest_of
 from switchboard.intake import SETTLED_NS
+from switchboard.letterhead import MAX_DROPPED_BYTES
 from switchboard.testing.clock import FakeClock
 from tests.unit.configurations import load
 
@@ -151,7 +152,9 @@ def test_an_empty_file_gets_time_to_grow_and_then_goes_to_bad(tmp_path: Path) ->
     clock = FakeClock()
     spool = Spool(tmp_path / 's', 'lazy', clock=clock)
     board = spool['in']
-    (tmp_path / 's' / 'in' / 'empty.eml').touch()
+    empty = tmp_path / 's' / 'in' / 'empty.eml'
+    empty.touch()
+    os.utime(empty, ns=(clock.time_ns(), clock.time_ns()))
     assert not board.ready()
     clock.advance(SETTLED_NS / 1e9 - 1)
     assert not board.ready()
@@ -175,6 +178,17 @@ def test_what_cannot_be_an_entry_goes_to_bad_with_the_reason(tmp_path: Path) -> 
     record = spool['bad'].history(bad)[-1]
     assert (record['file'], record['queue']) == ('large', 'in')
     assert (tmp_path / 's' / 'bad' / f'{bad}.psv').read_bytes().startswith(b'x' * 1025)
+
+
+def test_where_a_queue_sets_no_limit_the_doors_have_one(tmp_path: Path) -> None:
+    """A file may have any size without taking any room, and whoever reads it whole is killed for it."""
+    spool = spool_with(tmp_path)
+    board = spool['in']
+    with open(tmp_path / 's' / 'in' / 'new' / 'huge', 'wb') as stream:
+        stream.truncate(MAX_DROPPED_BYTES + 1)
+    deliver(board, 'fine', MAIL % b'fine')
+    assert subjects(board) == ['fine']
+    assert reasons(spool) == ['52428801 bytes, and the queue takes 52428800']
 
 
 def test_a_queue_that_takes_no_mails_puts_them_into_bad(tmp_path: Path) -> None:
@@ -266,7 +280,7 @@ def test_a_delivery_wakes_a_runner_that_sleeps(tmp_path: Path, how: str) -> None
         (queue / 'one.eml').write_bytes(MAIL % b'x')
     else:
         getattr(os, how)(source, queue / 'new' / 'one')
-    assert wakeup.wait(10)
+    assert wakeup.wait(60)
     wakeup.disarm()
     wakeup.close()
 
