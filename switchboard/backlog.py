@@ -52,6 +52,14 @@ class Backlog:
         """Do not give an entry out for a while, though it is due."""
         self._held_until_ns[filebase] = self._listing.clock.monotonic_ns() + int(seconds * NS)
 
+    def hold_behind(self, filebase: str, first: str) -> None:
+        """Do not give an entry out while another one is held.
+
+        Both may be had from the same instant on.  Were this one held on its own account, and so a little longer, what has come
+        meanwhile would pass it as soon as `first` is out of the way.
+        """
+        self._held_until_ns[filebase] = self._held_until_ns.get(first, 0)
+
     def next(self) -> str | None:
         """:return: the next filebase; None if a listing that was just read holds no more."""
         now_ns = self._listing.clock.monotonic_ns()
@@ -62,6 +70,11 @@ class Backlog:
             if filebase not in self._held_until_ns:
                 return filebase
         return None
+
+    @property
+    def is_used_up(self) -> bool:
+        """Would the next one have to be looked for in the directory?"""
+        return not self._due
 
     def ready(self) -> bool:
         """List anew: is there anything to give out?"""

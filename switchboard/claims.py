@@ -170,7 +170,7 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk) -> Claim:
     if claim is None:
         raise EntryTakenError('taken by another process, or gone', filebase=filebase)
     try:
-        disk.rename(claim.name, filebase + CLAIMED, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+        disk.rename(filebase + READY, filebase + CLAIMED, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
     except BaseException as error:
         claim.close()
         if isinstance(error, FileNotFoundError):

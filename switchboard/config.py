@@ -14,11 +14,11 @@ them, in the process that runs it.  The master imports no class to check a confi
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from switchboard.changes import Changes, changes
 from switchboard.configkeys import (
@@ -113,7 +113,8 @@ class _Loader:
         self.path = path
         self.base = path.parent
         self.problems = problems
-        self.digest = hashlib.sha256()
+        # Of all that was read: it tells a changed configuration from the same.
+        self.checksum, self.size_bytes = 0, 0
         self.sources: list[Path] = []
         self.sections: dict[str, list[Section]] = {'switchboard': [], 'master': [], 'runner': [], 'queue': []}
 
@@ -141,7 +142,7 @@ class _Loader:
             declared=declared,
             exchanges=self._exchanges(exchange_file, 'exchange_file' in values, declared),
             sources=tuple(self.sources),
-            digest=self.digest.hexdigest(),
+            digest=f'{self.checksum:08x}-{self.size_bytes}',
         )
         examine(config, {_name(section): section for section in self.sections['runner']}, self.problems)
         return config
@@ -153,7 +154,8 @@ class _Loader:
             self.problems.error(error)
             return None
         self.sources.append(path)
-        self.digest.update(b'%d:' % len(content) + content)
+        self.checksum = crc32(b'%d:' % len(content) + content, self.checksum)
+        self.size_bytes += len(content)
         return content
 
     def _sort(self, section: Section) -> None:

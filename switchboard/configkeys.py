@@ -36,6 +36,8 @@ MAX_INSTANCES = 256
 # A batch keeps one open file for each message until it is finished.
 MAX_BATCH = 10_000
 
+BROKER_SCHEMES = ('amqp', 'amqps', 'pyamqp', 'redis', 'rediss')
+
 _CLASS = re.compile(r'[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*')
 _MODULE = re.compile(r'[^\W\d]\w*(?:\.[^\W\d]\w*)*')
 
@@ -75,6 +77,14 @@ def _name(text: str) -> str:
 
 def _dead_letter(text: str) -> str:
     _name(text.removeprefix('exchange:'))
+    return text
+
+
+def _broker_url(text: str) -> str:
+    # What the URL says besides is read by who loads a library for it.
+    scheme, mark, place = text.partition('://')
+    if scheme.lower() not in BROKER_SCHEMES or not mark or not place:
+        raise ValueError(f'names no broker: write one of {", ".join(f"{one}://" for one in BROKER_SCHEMES)}')
     return text
 
 
@@ -170,6 +180,7 @@ QUEUE_KEYS: Mapping[str, Key] = {
     'paused': Key('paused', truth),
     'scrub': Key('scrub', truth),
     'external': Key('external', truth),
+    'url': Key('url', optional(_broker_url)),
     'maildir': Key('maildir', truth),
     'plain_files': Key('plain_files', truth),
 }

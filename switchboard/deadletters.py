@@ -22,6 +22,7 @@ from switchboard.handoff import Transaction
 from switchboard.journal import Record
 from switchboard.metadata import load_metadata
 from switchboard.moving import move
+from switchboard.outposts import is_remote
 from switchboard.recovery import timestamp
 from switchboard.stage import Stage
 from switchboard.switchboard import Switchboard
@@ -40,6 +41,8 @@ class Targets(Protocol):
 
     @property
     def exchanges(self) -> ExchangeTable: ...
+
+    def transaction(self, board: Switchboard | None, filebase: str | None) -> Transaction: ...
 
     def __getitem__(self, name: str) -> Switchboard: ...
 
@@ -99,11 +102,11 @@ class DeadLetters:
     def _send(self, claim: Claim, targets: list[Switchboard], cause: str, reason: str) -> None:
         board, filebase = self._board, claim.filebase
         fields = {'cause': cause, 'reason': reason}
-        if len(targets) == 1:
+        if len(targets) == 1 and not is_remote(targets[0]):
             move(claim, board, targets[0], event='dead-lettered', now=True, **fields)
         else:
             record: Record = {'event': 'dead-lettered', 'time': timestamp(board.clock), 'queue': board.name}
-            transaction = Transaction(self._spool.stage, board, filebase)
+            transaction = self._spool.transaction(board, filebase)
             try:
                 # The copies' histories say it, not the input's: should we die here, nothing has happened to that.
                 transaction.forward(*targets, record={**record, **fields, 'drop': [EXPIRES]})

@@ -19,6 +19,7 @@ TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
+    from typing import Any
 
 DIRECTORY_MODE = 0o770
 FILE_MODE = 0o660
@@ -33,6 +34,7 @@ CLOSED_BIT = 0o4000
 # O_NOFOLLOW: no symbolic link is ever followed.  O_NONBLOCK: opening a fifo or a device never waits.
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS
+_LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
 
 
 class Disk:
@@ -190,13 +192,15 @@ class Disk:
         except FileNotFoundError:
             return None
         try:
-            if self.lock(fd):
-                # The status from before the lock would be old: the last holder may have written.
-                status = self.fstat(fd)
-                if not stat_module.S_ISREG(status.st_mode):
-                    raise IsADirectoryError(errno.EISDIR, 'not a regular file', name)
-                if self.leads_to(name, dir_fd, status):
-                    return fd, status
+            self.flock(fd, _LOCK_NOW)
+            # The status from before the lock would be old: the last holder may have written.
+            status = self.fstat(fd)
+            if not stat_module.S_ISREG(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, 'not a regular file', name)
+            if self.leads_to(name, dir_fd, status):
+                return fd, status
+        except BlockingIOError:
+            pass
         except BaseException:
             self.let_go(fd)
             raise
@@ -248,7 +252,6 @@ class Folder:
         self.place = os.path.basename(self.path)  # what histories call it: a queue's name
         self.disk = disk
         self._fd = -1
-        self._key = (0, 0)
 
     def make(self, *, sync: bool = True) -> None:
         """Make the directory, and those above it, if they are not there; 0770 whatever the umask says.
@@ -291,18 +294,21 @@ class Folder:
     def _above(self) -> Folder:
         return Folder(os.path.dirname(os.path.abspath(self.path)), self.disk)
 
-    @property
-    def fd(self) -> int:
-        """The directory's descriptor."""
-        if self._fd < 0:
-            fd = self._open()
-            try:
-                status = self.disk.fstat(fd)
-            except BaseException:
-                self.disk.let_go(fd)
-                raise
-            self._fd, self._key = fd, (status.st_dev, status.st_ino)
-        return self._fd
+    # The directory's descriptor, opened when first asked for; and what tells it from all others, however its path is spelled.
+    fd: int
+    key: tuple[int, int]
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ('fd', 'key'):
+            raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
+        fd = self._open()
+        try:
+            status = self.disk.fstat(fd)
+        except BaseException:
+            self.disk.let_go(fd)
+            raise
+        self.fd, self.key, self._fd = fd, (status.st_dev, status.st_ino), fd
+        return getattr(self, name)
 
     def _open(self) -> int:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -312,12 +318,6 @@ class Folder:
             if not self.disk.makes_room(error):
                 raise
         return self.disk.open(self.path, flags)
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """What tells this directory from all others, however its path is spelled."""
-        self.fd  # noqa: B018  opening it reads the key
-        return self._key
 
     def scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         """Walk over what is in it, in no order, without holding it all in memory."""

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
-from switchboard.claims import HELD, Claim, claim_ready, drop
+from switchboard.claims import HELD, Claim, claim_ready, drop, held
 from switchboard.entry import PRESERVED, with_when
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, QueueError
 from switchboard.expiry import EXPIRES, is_expired
@@ -53,8 +53,10 @@ class Editing:
             if self.entry.kind == MAILMAN:
                 raise ContentDisallowedError(MAILMAN, queue=queue, filebase=filebase)
             self._target = spool[to] if to else spool[origin(board, filebase)] if queue == BAD else board
-        except BaseException:
+        except BaseException as error:
             self._give_back()
+            if isinstance(error, OSError):
+                refuse(error, 'read', queue)
             raise
 
     @property
@@ -111,6 +113,8 @@ class Editing:
         return self._claim.modified_ns <= self._board.clock.time_ns() + CLOCK_SLACK_NS
 
     def _give_back(self) -> None:
+        if held(self._board.folder, self.filebase) is not self._claim:
+            return  # committed, but for what recovery does
         if self._claim.suffix == PRESERVED:
             drop(self._claim, self._board.folder, self.filebase)
         else:

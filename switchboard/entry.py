@@ -81,12 +81,20 @@ class Name:
         return f'Name({self.when_ns}, {self.digest!r}, {self.priority})'
 
     def __str__(self) -> str:
-        return f'{format_when(self.when_ns)}+{self.digest}' + (f'+p{self.priority}' if self.priority else '')
+        return name_of(self.when_ns, self.digest, self.priority)
 
 
 def format_when(when_ns: int) -> str:
     """Write a time as names hold it: ten digits of seconds, a point, nine of nanoseconds."""
     return f'{when_ns // NS:010d}.{when_ns % NS:09d}'
+
+
+def name_of(when_ns: int, digest: str, priority: int = 0) -> str:
+    """:return: the filebase that says this."""
+    digits = f'{when_ns:019d}'
+    if priority:
+        return f'{digits[:10]}.{digits[10:]}+{digest}+p{priority}'
+    return f'{digits[:10]}.{digits[10:]}+{digest}'
 
 
 def parse(filebase: str) -> Name | None:
@@ -117,12 +125,17 @@ _matches: Callable[[str], object] | None = None
 
 def is_filebase(text: str) -> bool:
     """The same question as :func:`parse`, for those who do not want the parts; four times as fast."""
+    return (_matches or matcher())(text) is not None
+
+
+def matcher() -> Callable[[str], object]:
+    """:return: what tells a filebase by not returning None, for those who ask of very many."""
     global _matches
     if _matches is None:
         import re  # here, because the mail servers' door makes names and never reads them, and starts faster without
 
         _matches = re.compile(r'[0-9]{10}\.[0-9]{1,9}\+[0-9a-f]{40}(?:\+p[1-9])?').fullmatch
-    return _matches(text) is not None
+    return _matches
 
 
 def digest_of(filebase: str) -> str:

@@ -18,6 +18,11 @@ from zlib import crc32
 
 from switchboard.errors import CorruptEntryError
 
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Callable
+
 MAGIC = b'switchboard/1'
 
 # The longest header: magic, a kind of 32 characters, two lengths of 12 digits, digest, checksum, spaces and newline.
@@ -28,13 +33,23 @@ MAX_METADATA_BYTES = 16 * 1024 * 1024
 
 _KIND = frozenset('abcdefghijklmnopqrstuvwxyz0123456789.+-_')
 _FIELDS = 6
+_CHECKSUM_BYTES = len(' 01234567\n')
 
 
 class Header:
     """The header line, checked for its form; lengths are in bytes."""
 
     # No NamedTuple: loading `typing` would take the mail servers' door longer than all of its work.
-    __slots__ = ('body_length', 'checksum', 'digest', 'kind', 'length', 'metadata_length')
+    __slots__ = (
+        'body_length',
+        'body_start',
+        'checksum',
+        'digest',
+        'end',
+        'kind',
+        'length',
+        'metadata_length',
+    )
 
     def __init__(
         self, kind: str, metadata_length: int, body_length: int, digest: str, checksum: int, length: int
@@ -45,16 +60,9 @@ class Header:
         self.digest = digest
         self.checksum = checksum
         self.length = length
-
-    @property
-    def body_start(self) -> int:
-        """Where the body starts in the file."""
-        return self.length + self.metadata_length
-
-    @property
-    def end(self) -> int:
-        """Where the body ends in the file and the journal starts."""
-        return self.length + self.metadata_length + self.body_length
+        # Where the body starts in the file; where it ends, and the journal starts.
+        self.body_start = length + metadata_length
+        self.end = self.body_start + body_length
 
 
 def content_checksum(metadata: bytes, body: bytes) -> int:
@@ -67,10 +75,51 @@ def pack_header(kind: str, metadata_length: int, body_length: int, digest: str, 
 
     :raises ValueError: the kind is not one that a header can hold.
     """
-    if not 0 < len(kind) <= MAX_KIND_CHARACTERS or not _KIND.issuperset(kind):
-        raise ValueError(f'{kind!r} cannot be a kind: use lower-case letters, digits and . _ + -')
+    if kind not in _checked:
+        if not 0 < len(kind) <= MAX_KIND_CHARACTERS or not _KIND.issuperset(kind):
+            raise ValueError(f'{kind!r} cannot be a kind: use lower-case letters, digits and . _ + -')
+        _checked.add(kind)
     fields = f'switchboard/1 {kind} {metadata_length} {body_length} {digest}'.encode('ascii')
     return fields + b' %08x\n' % crc32(fields, checksum)
+
+
+# The kinds that were found to be ones.
+_checked: set[str] = set()
+
+
+def unpack(content: bytes, digest: str) -> tuple[str, int, int, int] | None:
+    """Take a whole file apart, if there is nothing wrong with it: several times as fast as reading and checking its header.
+
+    :param digest: the digest of the file's name.
+    :return: the kind, where metadata and body start, and where the body ends; None if :func:`parse_header` and :func:`check`
+        are to say what is wrong.
+    """
+    found = (_match or _matcher())(content)
+    if found is None:
+        return None
+    kind, metadata_length, body_length, named, checksum = found.groups()
+    start = found.end()
+    body = start + int(metadata_length)
+    end = body + int(body_length)
+    if named != digest.encode('ascii') or body - start > MAX_METADATA_BYTES or end > len(content):
+        return None
+    view = memoryview(content)
+    if crc32(view[: start - _CHECKSUM_BYTES], crc32(view[start:end])) != int(checksum, 16):
+        return None
+    return kind.decode('ascii'), start, body, end
+
+
+def _matcher() -> Callable[[bytes], re.Match[bytes] | None]:
+    global _match
+    import re  # here, because the mail servers' door writes headers and never reads them
+
+    _match = re.compile(
+        rb'switchboard/1 ([a-z0-9.+_-]{1,32}) ([0-9]{1,12}) ([0-9]{1,12}) ([0-9a-f]{40}) ([0-9a-f]{8})\n'
+    ).match
+    return _match
+
+
+_match: Callable[[bytes], re.Match[bytes] | None] | None = None
 
 
 def parse_header(start: bytes) -> Header:
@@ -116,10 +165,9 @@ def check(header: Header, content: bytes, digest: str) -> None:
     """
     if header.digest != digest:
         raise CorruptEntryError(f'stale or swapped: the header names {header.digest[:64]}', offset=0)
-    if len(content) < header.end:
-        raise CorruptEntryError(f'cut short: {len(content)} of {header.end} bytes', offset=len(content))
+    length, end = header.length, header.end
+    if len(content) < end:
+        raise CorruptEntryError(f'cut short: {len(content)} of {end} bytes', offset=len(content))
     view = memoryview(content)
-    checksum = crc32(view[header.length : header.end])
-    fields_end = header.length - len(' 01234567\n')
-    if crc32(view[:fields_end], checksum) != header.checksum:
-        raise CorruptEntryError('torn: the checksum does not match', offset=header.length)
+    if crc32(view[: length - _CHECKSUM_BYTES], crc32(view[length:end])) != header.checksum:
+        raise CorruptEntryError('torn: the checksum does not match', offset=length)

@@ -91,6 +91,10 @@ class AmbiguousEntryError(QueueError):
         super().__init__(f'{beginning!r} fits several entries: {", ".join(self.candidates)}')
 
 
+class NotListableError(QueueError):
+    """The queue is on a broker, where looking is taking: its messages can be counted, not listed."""
+
+
 class ForeignFileError(QueueError):
     """The name leads to something that is no entry: a directory, a fifo, a symbolic link, a name of another grammar."""
 
@@ -157,6 +161,16 @@ class DurabilityError(QueueError):
     ) -> None:
         self.step = step
         super().__init__(f'{step}: {reason}', queue=queue, filebase=filebase)
+
+
+class BrokerDownError(DurabilityError):
+    """The broker is away, refuses us, or did not answer in time: send it again, after ``retry_after_s`` seconds."""
+
+    def __init__(
+        self, reason: str, *, step: str, retry_after_s: float = 0.0, queue: str | None = None
+    ) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(reason, step=step, queue=queue)
 
 
 class RouteError(SwitchboardError):

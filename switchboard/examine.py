@@ -6,7 +6,6 @@ hardly meant (a queue that nobody consumes); it goes to ``switchboard check``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from switchboard.configkeys import QUEUE_KEYS, RUNNER_KEYS
 from switchboard.errors import ConfigError
 from switchboard.inifile import Problems, Section, did_you_mean
 from switchboard.options import QueueOptions, RunnerOptions
+from switchboard.outposts import impossible
 from switchboard.queuerules import BAD_QUEUE, QueueRule
 from switchboard.serializers import Serializers
 
@@ -33,6 +33,7 @@ def examine(config: Config, runner_sections: Mapping[str, Section], problems: Pr
     for name in declared:
         options = config.queue_options(name)
         _check_dead_letter(config, name, options, declared, problems)
+        _check_url(config, name, options, problems)
         # Many queues are alike; making serializers for each would be most of the time that loading takes.
         kinds = QueueOptions(
             accept=options.accept, pickle_classes=options.pickle_classes, serializer=options.serializer
@@ -72,6 +73,17 @@ def _check_dead_letter(
         _once(_at(config.queues.deciding(name, 'dead_letter'), 'dead_letter', reason), problems)
 
 
+def _check_url(config: Config, name: str, options: QueueOptions, problems: Problems) -> None:
+    if options.url is None:
+        return
+    if name == BAD_QUEUE:
+        reason = 'the bad queue is in the spool, where operators can look into it; a `dead_letter` may be on a broker'
+        _once(_at(config.queues.deciding(name, 'url'), 'url', reason), problems)
+    for key, reason in impossible(options, options.url):
+        field = QUEUE_KEYS[key].field
+        _once(_at(config.queues.deciding(name, field), field, f'queue {name}: {reason}'), problems)
+
+
 def _check_kinds(config: Config, name: str, options: QueueOptions, problems: Problems) -> None:
     try:
         Serializers(options.accept, options.pickle_classes, options.serializer)
@@ -89,6 +101,8 @@ def _once(error: ConfigError, problems: Problems) -> None:
 
 def _advise_on_runner(config: Config, runner: RunnerOptions, section: Section, problems: Problems) -> None:
     for key in runner.settings:
+        import difflib  # here, because few have to be told what they may have meant
+
         close = difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=LIKENESS)
         if close:
             reason = f"goes to the runner's own class; if that does not know it: did you mean {close[0]}?"
@@ -104,12 +118,38 @@ def _advise_on_runner(config: Config, runner: RunnerOptions, section: Section, p
             problems.warn(section.entries['queue'].error(reason))
 
 
+def _only_waits(options: QueueOptions) -> bool:
+    """Is the queue for what waits until its time is over, and then goes on as a dead letter?"""
+    return options.ttl_s is not None and options.dead_letter != BAD_QUEUE
+
+
+def _warn_once(error: ConfigError, problems: Problems) -> None:
+    if str(error) not in {str(known) for known in problems.warnings}:
+        problems.warn(error)
+
+
 def _advise_on_queues(config: Config, problems: Problems) -> None:
-    consumed = {runner.queue for runner in config.runners.values()}
+    consumers: dict[str, list[RunnerOptions]] = {}
+    for runner in config.runners.values():
+        consumers.setdefault(runner.queue, []).append(runner)
     for name, rule in config.queues.named.items():
-        if name not in consumed and name != BAD_QUEUE and not config.queue_options(name).external:
+        options = config.queue_options(name)
+        # Of a queue on a broker, the consumers may be on other machines.
+        elsewhere = options.external or options.url is not None
+        if name == BAD_QUEUE or elsewhere or _only_waits(options):
+            continue
+        if name not in consumers:
             reason = 'nobody consumes this queue; if a program or a person does, say `external = yes`'
             problems.warn(rule.section.error(reason))
+        elif not any(runner.instances for runner in consumers[name]):
+            reason = f'nobody consumes this queue: runner {consumers[name][0].name} has instances = 0'
+            problems.warn(rule.section.error(reason))
+    for name in config.queue_names():
+        options = config.queue_options(name)
+        if options.overflow != 'reject' and options.max_messages is None and options.max_bytes is None:
+            rule_of = config.queues.deciding(name, 'overflow')
+            reason = 'has no effect: neither max_messages nor max_bytes is set'
+            _warn_once(_at(rule_of, 'overflow', reason), problems)
     names = config.queue_names()
     for rule in config.queues.idle_globs(names):
         matching = any(rule.matches(name) for name in names)

@@ -22,7 +22,6 @@ from __future__ import annotations
 import builtins
 import errno
 import os
-import secrets
 import socket
 import stat
 import threading
@@ -46,7 +45,7 @@ class UniqueNames:
         self._clock = clock
         self._lock = threading.Lock()
         self._last_us = 0
-        self._random = secrets.token_hex(4)
+        self._random = os.urandom(4).hex()
         # Maildir's own way to write the two characters that a name there must not have.
         self._host = socket.gethostname().replace('/', r'\057').replace(':', r'\072') or 'localhost'
 

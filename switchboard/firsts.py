@@ -30,9 +30,13 @@ class Firsts:
 
     def add(self, name: str) -> None:
         """Take a name, unless it is beyond the horizon."""
-        if self.horizon is not None and (self._key(name) if self._key else name) > self.horizon:
-            return
-        self._names.append(name)
+        self.extend([name])
+
+    def extend(self, names: list[str]) -> None:
+        """Take those of the names that are not beyond the horizon."""
+        if self.horizon is not None:
+            names = [name for name in names if (self._key(name) if self._key else name) <= self.horizon]
+        self._names += names
         if self._limit is not None and len(self._names) >= 2 * max(1, self._limit):
             self._names.sort(key=self._key)
             del self._names[self._limit :]

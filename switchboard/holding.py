@@ -60,7 +60,12 @@ def let_go(board: Switchboard, filebase: str) -> str:
     if not is_held(filebase):
         raise QueueError('it is not held', queue=board.name, filebase=filebase)
     claim = _claim(board, filebase)
-    when = next((one['when'] for one in reversed(claim.read().records) if one.get('event') == 'held'), '')
+    try:
+        records = claim.read().records
+    except OSError as error:
+        claim.close()
+        refuse(error, 'read', board.name)
+    when = next((one['when'] for one in reversed(records) if one.get('event') == 'held'), '')
     renamed = f'{when}{filebase[filebase.index("+") :]}'
     if not is_filebase(renamed) or is_held(renamed):  # its history could not be written, or was not by us
         renamed = format_when(board.clock.time_ns()) + filebase[filebase.index('+') :]

@@ -12,7 +12,6 @@ for ``#`` is a pattern there.  Names and keys are taken as they are written; not
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -101,6 +100,8 @@ def in_order(problems: Iterable[ConfigError]) -> list[ConfigError]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """:return: the end of an error's sentence: the known word that looks like `word`, or nothing."""
+    import difflib  # here, because few have to be told what they may have meant
+
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f'; did you mean {close[0]}?' if close else ''
 

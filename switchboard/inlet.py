@@ -99,7 +99,7 @@ class Inlet:
 
         :param metadata: may be changed.
         :param instead_of: the entry whose place in the queue and whose history it takes over.
-        :param records: what its history says more than that.
+        :param records: its history, or what that says more than the other entry's.
         :param is_wished: that place may lie in the future, and is waited for.
         :param unique: the last 32 digits of its digest, if they are not to be chosen here.
         :raises QueueError: as :meth:`enqueue`.
@@ -111,6 +111,8 @@ class Inlet:
         if self.is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
         packed = self._packer.pack(msg, metadata, unique=unique)
+        if records:
+            packed = self._packer.with_history(packed, records)
         self._ask_for_room(len(packed.content))
         return self._write(packed)
 

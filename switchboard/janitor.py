@@ -20,6 +20,7 @@ from switchboard.errors import EntryExpiredError, QueueError
 from switchboard.expiry import is_expired
 from switchboard.firsts import Firsts
 from switchboard.metadata import load_metadata
+from switchboard.outposts import is_remote
 from switchboard.removing import remove
 from switchboard.spool import BAD, Spool
 from switchboard.switchboard import Switchboard
@@ -65,6 +66,11 @@ def tidy(spool: Spool) -> Tidied:
                 done.removed = remove_old(spool[BAD])
                 continue
             board = spool[name]
+            if is_remote(board):
+                # On Redis it is we who give out again what dead holders had; the rest is the broker's affair.
+                board.recover(own=False)
+                done.forgotten += spool.dedupe(board).forget()
+                continue
             done.recovered += len(board.recover(own=False))
             done.expired += expire(board)
             done.forgotten += spool.dedupe(board).forget()

@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Protocol
 from zlib import crc32
 
@@ -25,7 +26,7 @@ from switchboard.entry import (
     UNFINISHED,
     Slice,
     format_when,
-    is_filebase,
+    matcher,
     parse,
     with_when,
 )
@@ -53,6 +54,9 @@ NAMES_IN_ONE_CALL = 20
 
 # Many entries that are named in one instant have names a nanosecond apart, and so a little ahead of the clock.
 SAME_INSTANT_NS = NS // 1000
+
+# Names taken from the directory together, while it is walked over.
+NAMES_AT_A_TIME = 1000
 
 _KNOWN_SUFFIXES = (READY, CLAIMED, PRESERVED, UNFINISHED)
 
@@ -118,29 +122,38 @@ class Listing:
 
         :raises DurabilityError: the directory cannot be read.
         """
+        for some in self._some_filebases(suffix):
+            yield from some
+
+    def _some_filebases(self, suffix: str) -> Iterator[list[str]]:
+        """The same, many at a time: then each costs a third."""
+        self.dropped.clear()
+        self._seen = 0
         try:
-            yield from self._filebases(suffix)
+            with self.folder.scan() as entries:
+                while names := [entry.name for entry in islice(entries, NAMES_AT_A_TIME)]:
+                    self._seen += len(names)
+                    yield self._sift(names, suffix)
         except OSError as error:
             raise DurabilityError(str(error), step='list', queue=self.queue) from error
 
-    def _filebases(self, suffix: str) -> Iterator[str]:
-        cut = -len(suffix)
-        holds = self.slice.holds
-        self.dropped.clear()
-        self._seen = 0
-        with self.folder.scan() as entries:
-            for entry in entries:
-                name = entry.name
-                self._seen += 1
-                if not name.endswith(suffix):
-                    if not is_ours(name):
-                        self._notice(name)
-                    continue
-                filebase = name[:cut]
-                if not is_filebase(filebase):
-                    self.report(name, 'foreign name')
-                elif holds(filebase) and name not in self.reported:
-                    yield filebase
+    def _sift(self, names: list[str], suffix: str) -> list[str]:
+        cut, matches = -len(suffix), matcher()
+        found = [name[:cut] for name in names if name.endswith(suffix)]
+        if len(found) < len(names):
+            for name in names:
+                if not name.endswith(suffix) and not is_ours(name):
+                    self._notice(name)
+        filebases = [filebase for filebase in found if matches(filebase)]
+        if len(filebases) < len(found):
+            for filebase in found:
+                if not matches(filebase):
+                    self.report(filebase + suffix, 'foreign name')
+        if self.reported:
+            filebases = [filebase for filebase in filebases if filebase + suffix not in self.reported]
+        if self.slice.count > 1:
+            filebases = [filebase for filebase in filebases if self.slice.holds(filebase)]
+        return filebases
 
     def _notice(self, name: str) -> None:
         if self.letterbox is not None and self.letterbox.suffix and name.endswith(self.letterbox.suffix):
@@ -175,8 +188,11 @@ class Listing:
         """
         now = format_when(now_ns) + '~'
         due, future = Firsts(limit, self.order), Firsts(ahead)
-        for filebase in self.filebases(READY):
-            (due if filebase <= now else future).add(filebase)
+        for some in self._some_filebases(READY):
+            first = [filebase for filebase in some if filebase <= now]
+            due.extend(first)
+            if len(first) < len(some):
+                future.extend([filebase for filebase in some if filebase > now])
         return due, future
 
     def oldest(self, number: int) -> list[str]:
@@ -191,9 +207,8 @@ class Listing:
     def _pick(self, number: int, key: Callable[[str], str] | None) -> list[str]:
         now = format_when(self.now_ns()) + '~'
         picked = Firsts(number, key)
-        for filebase in self.filebases(READY):
-            if filebase <= now:
-                picked.add(filebase)
+        for some in self._some_filebases(READY):
+            picked.extend([filebase for filebase in some if filebase <= now])
         return picked.sorted()[:number]
 
     def settle(
@@ -206,7 +221,8 @@ class Listing:
         displaced, waiting = self.sort_out(future.sorted(), now_ns)
         first = parse(waiting[0]) if waiting else None
         settled = self._settled([*due, *displaced], now_ns, all_of_them=limit is None)
-        settled.sort(key=self.order)
+        # Mostly none has a priority, and then they sort as they are: several times as fast.
+        settled.sort(key=self.order if '+p' in ''.join(settled) else None)
         return settled[:limit], first.when_ns if first else None
 
     def _settled(self, due: list[str], now_ns: int, *, all_of_them: bool) -> list[str]:
@@ -225,7 +241,12 @@ class Listing:
             return settled
         displaced = self._displaced.intersection(due)
         now = format_when(now_ns) + '~'
-        return [one for one in self.filebases(READY) if one <= newest and (one <= now or one in displaced)]
+        return [
+            one
+            for some in self._some_filebases(READY)
+            for one in some
+            if one <= newest and (one <= now or one in displaced)
+        ]
 
     def _is_urgent(self, due: list[str], young: str, settled: list[str]) -> bool:
         # A young entry with a priority may come before all others: then it must not wait for them.

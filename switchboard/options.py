@@ -74,9 +74,24 @@ class QueueOptions:
     scrub: bool = False
     # Taken from by a program or a person outside the master: then `check` does not warn that nobody consumes it.
     external: bool = False
+    # The queue is not in the spool's directory, but on a broker.
+    url: str | None = None
     # Doors for programs that know nothing of entries: a maildir in the queue's directory, and `*.eml` files dropped there.
     maildir: bool = False
     plain_files: bool = True
+
+
+def shown_url(url: str | None) -> str | None:
+    """:return: a broker's address for people: without the password."""
+    if url is None:
+        return None
+    parts = []
+    for part in url.split(';'):
+        scheme, mark, rest = part.partition('://')
+        user, at, place = rest.rpartition('@')
+        name, colon, _ = user.partition(':')
+        parts.append(f'{scheme}{mark}{name}{colon and ":***"}{at}{place}')
+    return ';'.join(parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from switchboard.clock import SYSTEM_CLOCK
-from switchboard.entry import HELD_NS, HIGHEST_PRIORITY, NS, SLICE_DIGITS, Name, Namer, digest_of, parse
+from switchboard.entry import HELD_NS, HIGHEST_PRIORITY, NS, SLICE_DIGITS, Namer, digest_of, name_of, parse
 from switchboard.envelope import MAX_METADATA_BYTES, content_checksum, pack_header
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
 from switchboard.expiry import EXPIRES, QUEUE_EXPIRES
@@ -15,8 +14,9 @@ from switchboard.journal import Record, pack_record
 from switchboard.metadata import dump_metadata, load_metadata
 from switchboard.options import QueueOptions
 from switchboard.reading import MAILMAN, Entry
-from switchboard.serializers import Raw, Serialized, Serializers, family
+from switchboard.serializers import Raw, Serialized, Serializers
 
+_READY_MADE = (Serialized, Raw)
 # Three thousand years: more is no wish but a slip, and would not fit into a name.
 _FOREVER_S = 1e11
 
@@ -62,13 +62,14 @@ class Packer:
         :raises MessageTooLargeError: the body is longer than the queue takes.
         """
         kind, body = self._serialize(msg)
+        options = self.options
         wished_ns = when_ns if is_wished else None
         if 'delay' in metadata or 'not_before' in metadata:
             wished_ns = self._ready_at(metadata)
         priority = self._priority(metadata)
-        if 'ttl' in metadata or self.options.ttl_s is not None or QUEUE_EXPIRES in metadata:
+        if options.ttl_s is not None or 'ttl' in metadata or QUEUE_EXPIRES in metadata:
             self._set_expiry(metadata, when_ns if wished_ns is None else wished_ns)
-        limit = self.options.max_body_bytes
+        limit = options.max_body_bytes
         if limit is not None and len(body) > limit:
             raise MessageTooLargeError(f'{len(body)} bytes, and the queue takes {limit}', queue=self.queue)
         packed_metadata = dump_metadata(metadata)
@@ -77,23 +78,24 @@ class Packer:
                 f'metadata of {len(packed_metadata)} bytes: at most {MAX_METADATA_BYTES}', queue=self.queue
             )
         checksum = content_checksum(packed_metadata, body)
-        key = metadata.get(self.options.order_key or 'order_key')
+        key = metadata.get(options.order_key or 'order_key') if metadata else None
         prefix = (slice_ or f'{checksum:08x}') if key is None else slice_digits(key)
         digest = self.namer.digest(prefix) if unique is None else prefix + unique
         header = pack_header(kind, len(packed_metadata), len(body), digest, checksum)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)
-        name = Name(when_ns, digest, priority)
-        return Packed(str(name), b''.join((header, packed_metadata, body)), modified_ns)
+        name = name_of(when_ns, digest, priority)
+        return Packed(name, b''.join((header, packed_metadata, body)), modified_ns)
 
     def _serialize(self, msg: Any) -> tuple[str, bytes]:
-        if isinstance(msg, Serialized):
-            msg = self.serializers.serialize(msg)
-        if isinstance(msg, Serialized | Raw):
+        serializers = self.serializers
+        if type(msg) is Serialized:
+            msg = serializers.serialize(msg)
+        if type(msg) in _READY_MADE:
             kind, dumps = msg.kind, None
         else:
-            serializer = self.serializers.for_message(msg)
+            serializer = serializers.for_message(msg)
             kind, dumps = serializer.kind, serializer.dumps
-        if family(kind) not in self.serializers.accept:
+        if not serializers.accepts(kind):
             raise ContentDisallowedError(kind, queue=self.queue)
         return kind, msg.body if dumps is None else dumps(msg)
 
@@ -117,6 +119,12 @@ class Packer:
         packed = self.pack(msg, metadata, when_ns=name.when_ns, is_wished=is_wished, slice_=slice_)
         return packed._replace(content=packed.content + _journal(old, digest_of(packed.filebase), records))
 
+    def with_history(self, packed: Packed, records: Sequence[Record]) -> Packed:
+        """:return: the same with a history, of what happened to the message before it came here."""
+        digest = digest_of(packed.filebase)
+        history = b''.join(pack_record(record, digest) for record in records)
+        return packed._replace(content=packed.content + history)
+
     def pack_copy(self, entry: Entry, record: Record | None = None) -> Packed:
         """Name and pack the copy of an entry: it is ready now, and stays in its slice and at its priority.
 
@@ -138,7 +146,7 @@ class Packer:
                 _journal(entry, digest, () if record is None else (record,)),
             )
         )
-        return Packed(str(Name(when_ns, digest, old.priority)), content, modified_ns)
+        return Packed(name_of(when_ns, digest, old.priority), content, modified_ns)
 
     def _dated(self, place_ns: int | None, wished_ns: int | None) -> tuple[int, int | None]:
         """Date an entry.
@@ -225,6 +233,8 @@ def _journal(old: Entry, digest: str, more: Sequence[Record]) -> bytes:
 
 def slice_digits(key: Any) -> str:
     """:return: the digits that put all entries with this order key into one slice."""
+    import hashlib  # here, because it brings a megabyte of OpenSSL with it
+
     return hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()[
         :SLICE_DIGITS
     ]

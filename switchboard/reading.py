@@ -9,7 +9,7 @@ from typing import Any
 
 from switchboard.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.entry import digest_of
-from switchboard.envelope import MAX_HEADER_BYTES, Header, check, parse_header
+from switchboard.envelope import MAX_HEADER_BYTES, Header, check, parse_header, unpack
 from switchboard.errors import ContentDisallowedError, CorruptEntryError
 from switchboard.journal import MAX_JOURNAL_BYTES, Record, find_records, in_effect, parse_records
 from switchboard.metadata import ALWAYS, load_metadata
@@ -62,13 +62,14 @@ class Entry:
         :raises CorruptEntryError: they cannot be believed, or not be read.
         :raises ContentDisallowedError: the kind is not one that may be read.  Nothing of it was.
         """
-        serializer = serializers.for_kind(self.kind)
+        kind = self.kind
+        serializer = serializers.for_kind(kind)
         if self.damage is not None:
             raise self.damage
         if serializer is None:
-            raise ContentDisallowedError(self.kind)
+            raise ContentDisallowedError(kind)
         try:
-            if self.kind == MAILMAN:
+            if kind == MAILMAN:
                 msg, metadata = serializer.loads_both(self.body)  # type: ignore[attr-defined]
                 metadata.update(ALWAYS)
             else:
@@ -77,7 +78,7 @@ class Entry:
         except (CorruptEntryError, MemoryError):
             raise
         except Exception as error:  # a program's own serializer raises what it likes
-            raise CorruptEntryError(f'{self.kind}: {error!r}') from error
+            raise CorruptEntryError(f'{kind}: {error!r}') from error
         return msg, self.changed_metadata(metadata) if self.records else metadata
 
     def msgdata(self, serializers: Serializers) -> dict[str, Any]:
@@ -90,17 +91,19 @@ class Entry:
 def read_entry(filebase: str, content: bytes) -> Entry:
     """Take a file apart.  Never raises: what is wrong is the entry's ``damage``."""
     digest = digest_of(filebase)
-    header: Header | None = None
-    try:
-        header = parse_header(content)
-        check(header, content, digest)
-    except CorruptEntryError as error:
-        return _read_damaged(filebase, content, digest, header, error)
-    metadata = content[header.length : header.body_start]
-    body = content[header.body_start : header.end]
-    entry = Entry(filebase, header.kind, metadata, body, end=header.end)
-    if len(content) > header.end:
-        entry.records, length = parse_records(content[header.end :], digest)
+    unpacked = unpack(content, digest)
+    if unpacked is None:
+        header: Header | None = None
+        try:
+            header = parse_header(content)
+            check(header, content, digest)
+        except CorruptEntryError as error:
+            return _read_damaged(filebase, content, digest, header, error)
+        unpacked = header.kind, header.length, header.body_start, header.end
+    kind, metadata, body, end = unpacked
+    entry = Entry(filebase, kind, content[metadata:body], content[body:end], end=end)
+    if len(content) > end:
+        entry.records, length = parse_records(content[end:], digest)
         entry.end += length
     return entry
 

@@ -219,9 +219,13 @@ class Serializers:
         serializer = self.for_message(msg)
         return Serialized(msg, serializer.kind, serializer.dumps(msg))
 
+    def accepts(self, kind: str) -> bool:
+        """Is the kind, or the family that it is a variant of, one that the queue takes?"""
+        return kind in self.accept or family(kind) in self.accept
+
     def for_kind(self, kind: str) -> Serializer | None:
         """:return: the serializer of that kind; None if it is not accepted, or not known."""
-        return self._by_kind.get(kind) if family(kind) in self.accept else None
+        return self._by_kind.get(kind) if self.accepts(kind) else None
 
 
 def _optional(kind: str, pickle_classes: Sequence[str]) -> list[Serializer]:

@@ -6,7 +6,6 @@ which ends with EX_CONFIG when one is wrong, so that the master does not start i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +32,8 @@ def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class
     section = f'runner.{options.name}'
     for key in options.settings:
         if key not in declared:
+            import difflib  # here, because few have to be told what they may have meant
+
             close = difflib.get_close_matches(key, declared, 1)
             hint = f'; did you mean {close[0]!r}?' if close else ''
             raise ConfigError(f'{class_name} has no such key{hint}', section=section, key=key)

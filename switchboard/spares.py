@@ -9,7 +9,7 @@ A file is used again only if it is a regular file of ours with one link: another
 and a backup by hard links must not change.  A stale body cannot be taken for a message: the header names its digest,
 which must be that of the name.
 
-A `Switchboard` without a spool has a :class:`Scratch` instead: temporary files in its own directory, none kept.
+A `Switchboard` without a spool has a `Scratch` instead: temporary files in its own directory, none kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import stat as stat_module
 from _weakref import ref  # `weakref` itself takes the mail servers' door a twentieth of its time to load
 
 from switchboard.disk import FILE_MODE, Disk, Folder
-from switchboard.entry import SYSTEM_NAMER, UNFINISHED, Namer
+from switchboard.entry import SYSTEM_NAMER, Namer
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -29,10 +29,16 @@ else:
 
 # Descriptors of spares kept open and locked by this process: enough for a burst, few beside the soft limit of 1,024.
 KEPT_OPEN = 64
+# Names remembered of finished files that are not kept open: for a burst, and few enough to be found gone one by one.
+REMEMBERED = 1024
 # Between two looks at the directory for spares of other processes, when the last look found none.
 MISSES_BEFORE_LOOK = 64
 # A spare keeps its blocks up to this size; above, they go back to the file system.
 KEPT_BYTES = 64 * 1024
+# The few that are kept open may be larger: giving blocks back and asking for them anew costs more than writing them.
+POOLED_BYTES = 256 * 1024
+# Finished files after which those in the directory are counted again, at the least.
+COUNT_EVERY = 256
 # Files in `.spare` beyond which finished ones are deleted.
 MAX_SPARES = 4096
 
@@ -79,47 +85,6 @@ class Workshop(Protocol):
         """
 
 
-class Scratch:
-    """Temporary files in the queue's own directory; every finished file is deleted."""
-
-    def __init__(self, folder: Folder, disk: Disk, namer: Namer = SYSTEM_NAMER) -> None:
-        self.folder = folder
-        self.disk = disk
-        self.namer = namer
-
-    def take(self) -> Draft:
-        """See `Workshop`."""
-        return _create(self.folder, self.disk, self.namer, suffix=UNFINISHED)
-
-    def give(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
-        """See `Workshop`."""
-        self.disk.unlink(name, dir_fd=folder.fd)
-        self.disk.unlock_and_close(fd)
-
-    def discard(self, draft: Draft, *, reusable: bool = True) -> None:
-        """See `Workshop`."""
-        _remove(draft, self.disk)
-
-    def reclaim(self) -> int:
-        """See `Workshop`: nothing is kept here."""
-        return 0
-
-    def recover(self) -> int:
-        """See `Workshop`."""
-        removed = 0
-        try:
-            names = self.folder.names()
-        except OSError:
-            return 0  # whoever lists the queue next will be told
-        for name in names:
-            if name.endswith(UNFINISHED):
-                opened = _try_open(name, self.folder, self.disk)
-                if opened is not None:
-                    _remove(Draft(opened[0], self.folder, name, 0), self.disk)
-                    removed += 1
-        return removed
-
-
 class Spares:
     """The finished files of a spool, kept to be written again.  See `Workshop`.
 
@@ -154,7 +119,7 @@ class Spares:
         self._pool: list[Draft] = []
         self._seen: list[str] = []
         self._misses = MISSES_BEFORE_LOOK
-        self._given = 0
+        self._given = self._count_at = 0
         self._full = False
         _POOLS[:] = [pool for pool in _POOLS if pool() is not None]
         _POOLS.append(ref(self))
@@ -165,8 +130,8 @@ class Spares:
             draft = self._pool.pop()
             if self._is_usable(draft):
                 return draft
-            _remove(draft, self.disk)
-        return self._find() or _create(self.folder, self.disk, self.namer)
+            remove(draft, self.disk)
+        return self._find() or create(self.folder, self.disk, self.namer)
 
     def _is_usable(self, draft: Draft) -> bool:
         """May another message be written into the file?  It may have come from anywhere, as somebody's own entry."""
@@ -191,7 +156,7 @@ class Spares:
             self._seen = self._seen[cut:] + self._seen[:cut]
         while self._seen:
             name = self._seen.pop()
-            opened = _try_open(name, self.folder, self.disk)
+            opened = try_open(name, self.folder, self.disk)
             if opened is None:
                 continue
             fd, status = opened
@@ -201,7 +166,7 @@ class Spares:
             elif self._is_usable(draft):
                 return draft
             else:
-                _remove(draft, self.disk)
+                remove(draft, self.disk)
         self._misses += 1
         return None
 
@@ -224,28 +189,34 @@ class Spares:
         if reusable and draft.folder is self.folder:
             self._keep(draft)
         else:
-            _remove(draft, self.disk)
+            remove(draft, self.disk)
 
     def _keep(self, draft: Draft) -> None:
+        stays = len(self._pool) < KEPT_OPEN
         try:
-            if draft.size > self.kept_bytes or self.scrub:
+            if self.scrub or (draft.size > self.kept_bytes and not (stays and draft.size <= POOLED_BYTES)):
                 self.disk.ftruncate(draft.fd, 0)
                 draft.size = 0
         except OSError:
-            _remove(draft, self.disk)
+            remove(draft, self.disk)
             return
-        if len(self._pool) < KEPT_OPEN:
+        if stays:
             self._pool.append(draft)
         else:
             self.disk.unlock_and_close(draft.fd)
+            if len(self._seen) < REMEMBERED:  # who has finished a burst is about to write the next one
+                self._seen.append(draft.name)
 
     def _is_full(self) -> bool:
         self._given += 1
-        if self._given % 256 == 1:
+        if self._given >= self._count_at:
+            # Counting costs as much as there are, so far from the limit it is done seldom.
+            self._given = 0
             try:
-                self._full = self.count() >= self.limit
+                room = self.limit - self.count()
             except OSError:
-                self._full = True  # it cannot be told: no more of them
+                room = 0  # it cannot be told: no more of them
+            self._full, self._count_at = room <= 0, max(COUNT_EVERY, room // 4)
         return self._full
 
     def count(self) -> int:
@@ -260,7 +231,7 @@ class Spares:
         """
         made = max(0, min(number, self.limit) - self.count())
         for _ in range(made):
-            draft = _create(self.folder, self.disk, self.namer)
+            draft = create(self.folder, self.disk, self.namer)
             try:
                 self.disk.write_all(draft.fd, b'\0' * size)
             finally:
@@ -275,9 +246,9 @@ class Spares:
         self.close()
         deleted = 0
         for name in self.folder.names():
-            opened = _try_open(name, self.folder, self.disk)
+            opened = try_open(name, self.folder, self.disk)
             if opened is not None:
-                _remove(Draft(opened[0], self.folder, name, 0), self.disk)
+                remove(Draft(opened[0], self.folder, name, 0), self.disk)
                 deleted += 1
         return deleted
 
@@ -321,7 +292,8 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def _create(folder: Folder, disk: Disk, namer: Namer, suffix: str = '') -> Draft:
+def create(folder: Folder, disk: Disk, namer: Namer, suffix: str = '') -> Draft:
+    """:return: a new draft."""
     while True:
         name = namer.digest('00000000') + suffix
         try:
@@ -330,14 +302,16 @@ def _create(folder: Folder, disk: Disk, namer: Namer, suffix: str = '') -> Draft
             continue
 
 
-def _try_open(name: str, folder: Folder, disk: Disk) -> tuple[int, os.stat_result] | None:
+def try_open(name: str, folder: Folder, disk: Disk) -> tuple[int, os.stat_result] | None:
+    """:return: the file, locked, and its status; None if it is not to be had."""
     try:
         return disk.open_locked(name, folder.fd)
     except OSError:
-        return None
+        return None  # somebody has put something else there
 
 
-def _remove(draft: Draft, disk: Disk) -> None:
+def remove(draft: Draft, disk: Disk) -> None:
+    """Delete a draft."""
     try:
         disk.unlink(draft.name, dir_fd=draft.folder.fd)
     except OSError:

@@ -22,13 +22,15 @@ from switchboard.declaring import DeclaredQueues, DeclaringSpool
 from switchboard.dedupe import Dedupe
 from switchboard.disk import Disk, Folder
 from switchboard.entry import SYSTEM_NAMER, Namer, check_queue_name
-from switchboard.errors import QueueError, UnknownQueueError
+from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
 from switchboard.exchange import ExchangeTable
 from switchboard.flags import Flags
-from switchboard.handoff import Transaction, commit_all
+from switchboard.handoff import Transaction
 from switchboard.intake import Intake
 from switchboard.interfaces import ISpool
+from switchboard.keyed import commit_once
 from switchboard.options import Durability, QueueOptions
+from switchboard.outposts import Outposts
 from switchboard.parcels import Outcome, Parcel, store_all
 from switchboard.publishing import refuse
 from switchboard.spares import Spares
@@ -84,6 +86,8 @@ class Spool(DeclaringSpool):
             self._in_force = InForce(config, run, disk, clock)
         self.flags = Flags(run.path, disk, clock)
         self._boards: dict[str, Switchboard] = {}
+        self._outposts = Outposts(self)
+        self._prepared: dict[tuple[str, int | None, int], Switchboard] = {}
         self.declared = DeclaredQueues(
             self.directory,
             disk,
@@ -162,6 +166,8 @@ class Spool(DeclaringSpool):
         :param changed_options: fields of `QueueOptions` that this object sees otherwise than all others.
         :raises UnknownQueueError: nobody declared it, or the name cannot be one.
         """
+        if not changed_options and (prepared := self._prepared.pop((name, slice, numslices), None)):
+            return prepared
         check_queue_name(name)
         with self.declared.opening(name) as declaration:
             options = replace(self._options(name, declaration), **changed_options)
@@ -170,7 +176,14 @@ class Spool(DeclaringSpool):
             board.recovery.dead_letter = DeclaredLetters(self, board, declaration)
         return board
 
+    def prepare_board(self, name: str, slice: int | None, numslices: int) -> None:
+        """Make in advance what :meth:`board` is to return: in a process that is about to be forked, it is made for all."""
+        self._prepared[name, slice, numslices] = self.board(name, slice, numslices)
+
     def _board(self, name: str, slice: int | None, numslices: int, options: QueueOptions) -> Switchboard:
+        if options.url is not None:
+            found: Switchboard = self._outposts.board(name, slice, numslices, options)
+            return found
         board = Switchboard(
             name,
             self.path(name),
@@ -210,7 +223,8 @@ class Spool(DeclaringSpool):
             raise UnknownQueueError(f'no such queue: the configuration declares {known}', queue=name)
         else:
             options = self.config.queue_options(name)
-        return options if declaration is None else declaration.applied_to(options)
+        # What programs declare is a directory, whatever a section for many queues says.
+        return options if declaration is None else replace(declaration.applied_to(options), url=None)
 
     @property
     def exchanges(self) -> ExchangeTable:
@@ -235,9 +249,14 @@ class Spool(DeclaringSpool):
         queues = self.exchanges.route(exchange, routing_key, merged)
         if exchange:
             merged |= {'exchange': exchange, 'routing_key': routing_key}
-        if len(queues) == 1 or merged.get('dedupe_key') is not None:
+        if len(queues) == 1:
             return {queue: self._enqueue(queue, msg, merged) for queue in queues}
-        transaction = Transaction(self.stage)
+        if merged.get('dedupe_key') is not None:
+            [outcome] = self.store_all([Parcel(msg, merged, queues)])
+            if isinstance(outcome, SwitchboardError):
+                raise outcome
+            return outcome
+        transaction = self.transaction(None, None)
         try:
             once = self[queues[0]].serializers.serialize(msg)
             filebases = {queue: transaction.emit(self[queue], once, dict(merged)) for queue in queues}
@@ -259,6 +278,8 @@ class Spool(DeclaringSpool):
 
         :return: what became of each, in the same order: filebases by queue, or the error.
         """
+        if self._outposts:
+            return self._outposts.store_all(parcels)
         return store_all(self.__getitem__, self.stage, parcels)
 
     def pause(self, name: str, reason: str = '') -> None:
@@ -278,8 +299,11 @@ class Spool(DeclaringSpool):
         self[name].nudge()
         return any(flags)
 
-    def transaction(self, board: Switchboard, filebase: str) -> Transaction:
+    def transaction(self, board: Switchboard | None, filebase: str | None) -> Transaction:
         """See `ISpool`."""
+        if self._outposts:
+            transaction: Transaction = self._outposts.transaction(board, filebase)
+            return transaction
         return Transaction(self.stage, board, filebase)
 
     def commit_all(self, transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
@@ -287,7 +311,7 @@ class Spool(DeclaringSpool):
 
         :return: those that were not committed, and why; their inputs are still claimed.
         """
-        return commit_all(transactions)
+        return self._outposts.commit_all(transactions) if self._outposts else commit_once(self, transactions)
 
     def recover(self) -> int:
         """Finish or undo the hand-offs of dead processes.

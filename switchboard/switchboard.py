@@ -45,7 +45,8 @@ from switchboard.mirror import Mirror
 from switchboard.options import QueueOptions
 from switchboard.outlet import Outlet
 from switchboard.publishing import is_out_of_files, refuse
-from switchboard.spares import Scratch, Workshop
+from switchboard.scratch import Scratch
+from switchboard.spares import Workshop
 from switchboard.throttle import Throttle
 from switchboard.wakeup import Wakeup
 
@@ -159,9 +160,10 @@ class Switchboard(Outlet):
             return None
         refused = 0
         while (filebase := self._backlog.next()) is not None:
-            if self._comes_too_early(filebase) or (
-                self._key_order is not None and not self._key_order.is_first(filebase)
-            ):
+            if (first := self._first_before(filebase)) is not None:
+                self._backlog.hold_behind(filebase, first)
+                continue
+            if self._key_order is not None and not self._key_order.is_first(filebase):
                 self._leave_alone(filebase)
                 continue
             try:
@@ -171,8 +173,8 @@ class Switchboard(Outlet):
                 self._throttle.took()
                 return Taken(filebase, msg, msgdata)
             except EntryTakenError:
-                self._first_of_key[key_of(filebase)] = filebase
                 self._leave_alone(filebase)
+                self._first_of_key[key_of(filebase)] = filebase
             except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, ForeignFileError) as error:
                 log.debug('%s: skipped error=%s', filebase, error)
             except QueueError as error:
@@ -184,20 +186,20 @@ class Switchboard(Outlet):
                     raise
         return None
 
-    def _comes_too_early(self, filebase: str) -> bool:
-        """Is there an earlier entry of the same key that its producer had not let go of a moment ago?
+    def _first_before(self, filebase: str) -> str | None:
+        """:return: an earlier entry of the same key that its producer had not let go of a moment ago.
 
         Without this it would be passed, and its key be out of order.
         """
         if not self._first_of_key:
-            return False
+            return None
         first = self._first_of_key.get(key_of(filebase))
         if first is None or self._listing.order(filebase) < self._listing.order(first):
-            return False
+            return None
         if first != filebase and self.disk.exists(first + READY, self.folder.fd):
-            return True
+            return first
         del self._first_of_key[key_of(filebase)]
-        return False
+        return None
 
     def _leave_alone(self, filebase: str) -> None:
         """Do not try an entry again for a moment that doubles each time."""
@@ -234,6 +236,11 @@ class Switchboard(Outlet):
         """Look anew: is there anything to :meth:`take`?"""
         # A sleeper that was woken because a pause has ended must not miss it.
         return not self.is_paused(anew=True) and self._throttle.allows() and self._backlog.ready()
+
+    @property
+    def is_used_up(self) -> bool:
+        """Would the next :meth:`take` have to read the directory?"""
+        return self._backlog.is_used_up
 
     def nudge(self) -> None:
         """Wake the runners that sleep on this queue: something has changed that is no new entry."""
