@@ -10,5 +10,6 @@ Nothing here is a test: pytest collects none of it, and no figure is asserted.  
 
 ``contender`` says what a contender is and lists them; ``ours``, ``files``, ``databases`` and ``brokers`` hold them, ``floor.c``
 is the least that the same work can cost.  ``workloads`` is what they do, ``pairs`` the taking of turns, ``cases`` who meets
-whom.  ``syscalls``, ``wakeup``, ``footprint`` and ``scale`` measure us alone.  ``page`` and ``charts`` tell.
+whom.  ``transports`` and ``tasks`` measure kombu and Celery over us and over others; ``syscalls``, ``wakeup``, ``footprint`` and
+``scale`` us alone.  ``page`` and ``charts`` tell.
 """

@@ -16,7 +16,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import backlog, cases, flush, footprint, machine, parallel, profiles, routing, syscalls, wakeup
+from . import (
+    backlog,
+    cases,
+    flush,
+    footprint,
+    machine,
+    parallel,
+    profiles,
+    routing,
+    syscalls,
+    tasks,
+    transports,
+    wakeup,
+)
 from .cases import FULL, PEERS, QUICK, Effort
 from .pairs import ROOT, ContenderError, Figure
 
@@ -73,6 +86,12 @@ class Run:
         facts: dict[str, Any] = {}
         self.keep('depth', backlog.depths(self.place, self.effort, tell, facts), facts)
 
+    def kombu(self) -> None:
+        """Our transport beside others, and as Celery's broker."""
+        self.keep('kombu', transports.run(self.place, self.effort, tell))
+        facts: dict[str, Any] = {}
+        self.keep('celery', tasks.run(self.place, self.effort, tell, facts), facts)
+
     def syscalls(self) -> None:
         """System calls a message."""
         count = 100 if self.quick else 300
@@ -126,6 +145,7 @@ ALONE: dict[str, Callable[[Run], None]] = {
     'syscalls': Run.syscalls,
     'parallel': Run.parallel,
     'backlog': Run.backlog,
+    'kombu': Run.kombu,
     'profile': Run.profile,
     'before': Run.compare,
     'depth': Run.depth,

@@ -1,8 +1,8 @@
-"""Brokers, and kombu's own directory: all through kombu's ``SimpleQueue``, one connection a process.
+"""Brokers, and directories as brokers: all through kombu's ``SimpleQueue``, one connection a process.
 
-RabbitMQ sends its messages ahead, which is its fastest way.  Redis and the directory are asked for each: being sent them is no
+RabbitMQ sends its messages ahead, which is its fastest way.  Redis and the directories are asked for each: being sent them is no
 faster for a queue that is full, up to a third faster for one message at a time, and kombu mixes up the queues of
-one process then.
+one process then.  Where transports are compared (``transports``), there is one queue, and all are sent their messages, as Celery is.
 """
 
 from __future__ import annotations
@@ -21,28 +21,37 @@ from .contender import BytesContender
 PREFETCH = 100
 # Longer than any message takes to come.
 PATIENCE_S = 20.0
+# How long to look at an empty queue whose messages are on their way.
+SENT_WAIT_S = 0.02
 FAN = 'fan'
 
 
 class Kombu(BytesContender):
-    """What the three transports share."""
+    """What the transports share.
+
+    :param is_sent: be sent the messages, whatever is the transport's fastest way.
+    """
 
     # Ask for each message, instead of being sent them.
     asks = True
     # The largest number of seconds that an empty queue is waited at.
     wait_s = 0.0
 
-    def __init__(self, directory: Path, **options: Any) -> None:
+    def __init__(self, directory: Path, *, is_sent: bool = False, **options: Any) -> None:
         super().__init__(directory, **options)
-        self.connection = self.connect()
+        if is_sent:
+            self.asks, self.wait_s = False, SENT_WAIT_S
+        url, transport_options = self.address(directory, **options)
+        self.connection = Connection(url, transport_options=transport_options)
         self.channel = self.connection.channel()
         self._queues: dict[str, SimpleQueue] = {}
         self._fan = False
         self._taken: Any = None
 
-    def connect(self) -> Connection:
-        """:return: the connection of this process."""
-        raise NotImplementedError
+    @classmethod
+    def address(cls, directory: Path, **options: Any) -> tuple[str, dict[str, Any]]:
+        """:return: the broker's URL, and what else the transport is told."""
+        return os.environ['BENCH_URL'], {}
 
     def queue(self, name: str) -> SimpleQueue:
         """:return: the queue, declared."""
@@ -102,42 +111,41 @@ class Kombu(BytesContender):
 class Filesystem(Kombu):
     """kombu's filesystem transport."""
 
-    def connect(self) -> Connection:
-        folders = {name: str(self.directory / name) for name in ('messages', 'control')}
-        for folder in folders.values():
-            Path(folder).mkdir(exist_ok=True)
-        return Connection(
-            'filesystem://',
-            transport_options={
-                'data_folder_in': folders['messages'],
-                'data_folder_out': folders['messages'],
-                'control_folder': folders['control'],
-            },
-        )
+    @classmethod
+    def address(cls, directory: Path, **options: Any) -> tuple[str, dict[str, Any]]:
+        messages, control = directory / 'messages', directory / 'control'
+        for folder in (messages, control):
+            folder.mkdir(exist_ok=True)
+        folders = {'data_folder_in': str(messages), 'data_folder_out': str(messages)}
+        return 'filesystem://', {**folders, 'control_folder': str(control)}
 
     def close(self) -> None:
         self.connection.release()
 
 
-class Rabbitmq(Kombu):
-    """RabbitMQ: durable queues, persistent messages, 100 messages ahead.
+class Spooled(Kombu):
+    """Our transport."""
 
-    :param confirms: wait until the server says that a message is safe.
-    """
+    @classmethod
+    def address(
+        cls, directory: Path, *, durability: str = 'lazy', **options: Any
+    ) -> tuple[str, dict[str, Any]]:
+        return f'switchboard://{directory}/spool?create=yes&durability={durability}', {}
+
+
+class Rabbitmq(Kombu):
+    """RabbitMQ: durable queues, persistent messages, 100 messages ahead."""
 
     asks = False
-    wait_s = 0.02
+    wait_s = SENT_WAIT_S
 
-    def __init__(self, directory: Path, *, confirms: bool = False, **options: Any) -> None:
-        self.confirms = confirms
-        super().__init__(directory, **options)
-
-    def connect(self) -> Connection:
-        return Connection(os.environ['BENCH_URL'], transport_options={'confirm_publish': self.confirms})
+    @classmethod
+    def address(
+        cls, directory: Path, *, confirms: bool = False, **options: Any
+    ) -> tuple[str, dict[str, Any]]:
+        """:param confirms: wait until the server says that a message is safe."""
+        return os.environ['BENCH_URL'], {'confirm_publish': confirms}
 
 
 class Redis(Kombu):
     """Redis: lists, and a hash of what is not yet acknowledged."""
-
-    def connect(self) -> Connection:
-        return Connection(os.environ['BENCH_URL'])

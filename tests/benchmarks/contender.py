@@ -67,6 +67,13 @@ class Contender:
         for queue in queues:
             self.put(queue, msg)
 
+    def idle(self) -> float:
+        """Send one message to somebody who waits.
+
+        :return: the seconds that it took to reach him.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:
         """Let go of servers and files."""
 
@@ -130,6 +137,15 @@ _ENTRANTS = (
         'ours:Ours',
         'full',
         {'durability': 'full', 'batch': 100},
+    ),
+    Entrant('ours-kombu', 'switchboard through kombu', 'brokers:Spooled', needs='kombu'),
+    Entrant(
+        'ours-kombu-full',
+        'switchboard through kombu, full',
+        'brokers:Spooled',
+        'full',
+        {'durability': 'full'},
+        needs='kombu',
     ),
     Entrant('floor', 'C floor', 'floor', options={'flags': 'lazy'}, needs='cc'),
     Entrant('floor-full', 'C floor, full', 'floor', 'full', {'flags': 'full'}, needs='cc'),

@@ -22,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { NAME_BYTES = 80, POOL = 64, BATCH = 100, MAX_MESSAGE = 1 << 20 };
+enum { NAME_BYTES = 80, POOL = 64, BATCH = 100, SYNCFS_FROM = 16, MAX_MESSAGE = 1 << 20 };
 
 struct draft {
     int fd;
@@ -127,10 +127,9 @@ static void put(size_t size, int count)
         drafts[n] = take_draft();
         must(pwrite(drafts[n].fd, message, size, 0) == (ssize_t)size, "pwrite");
     }
-    if (full && count > 1) /* start the writing of all, so that the waits overlap */
-        for (int n = 0; n < count; n++)
-            sync_file_range(drafts[n].fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-    if (full)
+    if (full && count >= SYNCFS_FROM)
+        must(syncfs(drafts[0].fd) == 0, "syncfs");
+    else if (full)
         for (int n = 0; n < count; n++)
             must(fdatasync(drafts[n].fd) == 0, "fdatasync");
     for (int n = 0; n < count; n++) {

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-PACKAGES = 'mailman kombu amqp redis dirq persist-queue litequeue huey gocept.filestore zope.interface inotify-simple'.split()
+PACKAGES = 'mailman kombu celery amqp redis dirq persist-queue litequeue huey gocept.filestore zope.interface inotify-simple'.split()
 PROGRAMS = {
     'redis-server': ['redis-server', '--version'],
     'rabbitmq-server': ['dpkg-query', '-W', '-f', '${Version}', 'rabbitmq-server'],

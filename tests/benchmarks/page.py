@@ -151,6 +151,13 @@ def _sections(results: Results, drawn: set[str]) -> Iterable[str]:
         _chart('backlog', 'Cost of a message by depth', drawn),
     )
     yield _section(
+        'As a broker of kombu and Celery',
+        'Publish, consume and acknowledge 1 KB of JSON through kombu, sent to a consumer; the same program over each transport. Ours in '
+        '*lazy* meets those that write lazily, ours in *full* those that sync before they answer.\n',
+        tables.transports(results),
+        tables.celery(results),
+    )
+    yield _section(
         'System calls',
         'For one message of 1 KB, by `strace -c`: a longer run less a shorter one. *Put all, take all* of 300:\n',
         tables.syscalls(results, 'fill'),

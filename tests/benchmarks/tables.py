@@ -176,6 +176,33 @@ def depth(results: Results) -> str:
     return table(['waiting', *(f'{int(name):,}' for name in cases)], rows)
 
 
+def transports(results: Results) -> str:
+    """Transports of kombu."""
+    figures = _figures(results, 'kombu')
+    return _by_peer(figures, _cases(figures)) if figures else ''
+
+
+def celery(results: Results) -> str:
+    """Celery's tasks: how many in a second, and how long a single one takes."""
+    figures, facts = _figures(results, 'celery'), _facts(results, 'celery') or {}
+    rows = []
+    for each in figures:
+        waits = facts.get(each['b'], {})
+        rates = [f'{1e6 / each[side]:,.0f}' for side in ('b_us', 'a_us')]
+        times = [
+            f'{waits[name]["p50_us"] / 1000:.1f} / {waits[name]["p99_us"] / 1000:.1f} ms'
+            if name in waits
+            else ''
+            for name in (each['b'], each['a'])
+        ]
+        rows.append([ENTRANTS[each['b']].title, cell(each), *rates, *times])
+    if not rows:
+        return ''
+    head = ['', 'ratio', 'tasks a second', 'ours', 'to an idle worker, p50 / p99', 'ours']
+    text = 'Celery, two processes: 500 tasks that do nothing at once, and single ones to a worker that is idle, from `delay()` to the task:\n\n'
+    return text + table(head, rows)
+
+
 def syscalls(results: Results, workload: str) -> str:
     """One column for each that was counted, one line for each call."""
     counted = [each for each in _facts(results, 'syscalls') or () if each['workload'] == workload]
@@ -226,6 +253,9 @@ def footprint(results: Results) -> str:
                 f'**{number(facts["pss_ratio"])}**',
             ]
         )
+        if own_mb := facts.get('own_class_pss_mb'):
+            shown = f'**{number(own_mb / facts["bare_pss_mb"])}**'
+            rows.append(["the same, of a class of one's own", f'{own_mb:.0f} MB', '', shown])
         begun = facts['start']
         rows.append(
             [

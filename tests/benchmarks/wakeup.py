@@ -88,6 +88,16 @@ def _percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
+def percentiles(waits_us: list[float]) -> dict[str, float]:
+    """:return: what the page shows of many waits."""
+    return {
+        'p50_us': round(_percentile(waits_us, 0.5), 1),
+        'p90_us': round(_percentile(waits_us, 0.9), 1),
+        'p99_us': round(_percentile(waits_us, 0.99), 1),
+        'worst_us': round(max(waits_us), 1),
+    }
+
+
 def run(place: Path, times: int, source: str = '') -> dict[str, Any]:
     """Wake both sleepers in turns.
 
@@ -132,15 +142,7 @@ def run(place: Path, times: int, source: str = '') -> dict[str, Any]:
     finally:
         for sleeper in sleepers:
             sleeper.close()
-    summary = {
-        name: {
-            'p50_us': round(_percentile(waits, 0.5), 1),
-            'p90_us': round(_percentile(waits, 0.9), 1),
-            'p99_us': round(_percentile(waits, 0.99), 1),
-            'worst_us': round(max(waits), 1),
-        }
-        for name, waits in waits_us.items()
-    }
+    summary = {name: percentiles(waits) for name, waits in waits_us.items()}
     return {
         **summary,
         'times': times,

@@ -6,7 +6,8 @@ Started as ``python -m tests.benchmarks.worker NAME DIRECTORY [KEY=VALUE ...]``:
     produce bytes 500 -         ->  1234.1 1235.9       begin and end, on the machine's clock
     consume TALLY 1000 2        ->  1234.1 1236.2       until 1000 were taken by 2 consumers
 
-The key ``source`` names another checkout of this project, to be measured instead of this one.
+The key ``source`` names another checkout of this project, to be measured instead of this one; with ``tasks``, the contender is the broker of
+a Celery application (see ``tasks``).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ def _answer(contender: Contender, words: list[str]) -> tuple[float, float]:
     gc.collect()
     if workload == 'produce':
         return produce(contender, kind, int(count))
+    if workload == 'idle':
+        return contender.idle(), 1
     if workload == 'consume':
         return consume(contender, Tally(Path(kind), int(rest)), int(count), CONSUME_TIMEOUT_S)
     return timed(contender, workload, kind, int(count), float(rest))
@@ -43,15 +46,23 @@ def main(arguments: list[str]) -> int:
         sys.path.insert(0, source)
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
+    if options.pop('tasks', ''):
+        from .tasks import Tasks
+
+        return _serve(Tasks(Path(directory), ENTRANTS[name]))
     numbers = {key: int(options.pop(key)) for key in ('slice', 'numslices') if key in options}
     flags = {key: value == 'yes' for key, value in options.items()}
-    contender = ENTRANTS[name].make(Path(directory), **numbers, **flags)
+    return _serve(ENTRANTS[name].make(Path(directory), **numbers, **flags))
+
+
+def _serve(contender: Contender) -> int:
     print('ready', flush=True)
     for line in sys.stdin:
         try:
             print(*_answer(contender, line.split()), flush=True)
         except Exception as error:
             print(f'failed {type(error).__name__}: {error}'.replace('\n', ' '), flush=True)
+            contender.close()
             raise
     contender.close()
     return 0

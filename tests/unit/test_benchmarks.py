@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.benchmarks import cases, page, routing, syscalls, tables, targets
+from tests.benchmarks import cases, page, routing, syscalls, tables, targets, tasks, transports
 from tests.benchmarks.contender import ENTRANTS, Contender
 from tests.benchmarks.messages import message
 from tests.benchmarks.pairs import ContenderError, Round, figure, workers
@@ -36,14 +37,36 @@ def test_we_and_the_floor_take_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('workload', sorted(WORKLOADS))
-@pytest.mark.parametrize('name', ['ours', 'ours-batch'])
+@pytest.mark.parametrize('name', ['ours', 'ours-batch', 'ours-kombu'])
 def test_a_workload_gives_back_what_it_was_given(name: str, workload: str, tmp_path: Path) -> None:
+    if name == 'ours-kombu':
+        pytest.importorskip('kombu')
     contender = ENTRANTS[name].make(tmp_path)
     seconds, messages = timed(contender, workload, 'mail-read', 3, 0)
     assert seconds > 0
     assert messages == 3
     waiting = [path for path in tmp_path.glob('spool/[!.]*/*') if path.suffix in ('.pck', '.bak')]
     assert len(waiting) == (3 if workload == 'prefill' else 0)
+
+
+def test_transports_take_turns(tmp_path: Path) -> None:
+    pytest.importorskip('kombu')
+    effort = replace(cases.TINY, peers=('kombu-fs',))
+    found = list(transports.run(tmp_path, effort, lambda _text: None))
+    assert [each.case for each in found] == [transports.BURST, transports.SINGLE, transports.WAITING]
+    assert {(each.a, each.b) for each in found} == {('ours-kombu', 'kombu-fs')}
+
+
+@pytest.mark.slow
+def test_celerys_workers_take_turns(tmp_path: Path) -> None:
+    pytest.importorskip('celery')
+    facts: dict[str, Any] = {}
+    effort = replace(cases.TINY, peers=('kombu-fs',))
+    [found] = tasks.run(tmp_path, effort, lambda _text: None, facts)
+    assert (found.a, found.b) == ('ours-kombu', 'kombu-fs')
+    assert facts['kombu-fs']['ours-kombu']['p50_us'] > 0
+    results = {'celery': {'figures': [found.as_dict()], 'facts': facts}}
+    assert '| kombu filesystem |' in tables.celery(results)
 
 
 def test_a_contender_that_loses_messages_is_noticed(tmp_path: Path) -> None:
