@@ -4,13 +4,52 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, Self
 
+import psutil
+
 # An account without rights of its own, as on every Linux.
 NOBODY = 65534
+# Who has been told to go has gone by then.
+GOING_S = 5.0
+
+
+def remaining(variable: str, value: str, *, kill: bool = False) -> list[str]:
+    """Find the processes that were started with a value in their environment, and have not gone in a moment.
+
+    :param kill: end them.
+    :return: their command lines.
+    """
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == value:
+                found[process.pid] = ' '.join(process.cmdline())
+        except psutil.Error:
+            continue  # it has gone, or is somebody else's
+    give_up_s = time.monotonic() + GOING_S
+    left = [pid for pid in found if not ends(pid, max(0.0, give_up_s - time.monotonic()))]
+    for pid in left if kill else ():
+        os.kill(pid, signal.SIGKILL)
+        ends(pid, GOING_S)
+    return [found[pid] for pid in left]
+
+
+def ends(pid: int, timeout_s: float) -> bool:
+    """:return: whether the process ends within the time; it need not be our child."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], timeout_s)[0])
+    finally:
+        os.close(descriptor)
 
 
 class Child:

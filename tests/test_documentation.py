@@ -20,14 +20,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import pytest
+
+from tests.processes import remaining
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path for path in [ROOT / 'README.md', *(ROOT / 'docs').rglob('*.md')] if path.exists())
 
 # Longer than any command of a page should take, shorter than the time-out of a test.
-COMMAND_TIMEOUT_S = 30.0
+COMMAND_TIMEOUT_S = 120.0
 
 FENCE = re.compile(
     r'^(?:<!--[ ](?P<mark>run|file:[ ]\S+)[ ]-->\n\s*)?^(?P<indent>[ ]*)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$',
@@ -109,18 +110,7 @@ class Shell:
         self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait(COMMAND_TIMEOUT_S)
-        left = [process for process in psutil.process_iter() if self._is_ours(process)]
-        titles = [' '.join(process.cmdline()) for process in left if process.is_running()]
-        for process in left:
-            process.kill()
-        psutil.wait_procs(left, timeout=5)
-        return titles
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            return process.environ().get('DOCUMENTATION_SESSION') == self._mark
-        except psutil.Error:
-            return False
+        return remaining('DOCUMENTATION_SESSION', self._mark, kill=True)
 
 
 @dataclass
@@ -266,3 +256,12 @@ def test_an_example_that_does_not_hold_is_noticed(
 ) -> None:
     with pytest.raises((AssertionError, SyntaxError)):
         run_page(block, 'bad', tmp_path, monkeypatch)
+
+
+def test_every_page_stands_in_the_index_under_its_title() -> None:
+    index = (ROOT / 'docs' / 'README.md').read_text()
+    for page in PAGES:
+        place = page.relative_to(ROOT / 'docs').as_posix() if page.is_relative_to(ROOT / 'docs') else ''
+        if place and place != 'README.md' and not place.startswith('changes/'):
+            title = page.read_text().splitlines()[0].removeprefix('# ')
+            assert f'[{title}]({place})' in index

@@ -14,6 +14,7 @@ from switchboard.config import Config
 from switchboard.disk import Disk
 from switchboard.spool import Spool
 from switchboard.testing.signals import Signal
+from tests.acceptance.installation import PATIENCE_S
 
 EXCHANGES = """
 [exchange.mail]
@@ -57,11 +58,11 @@ def listening(config: Config, disk: Disk | None = None) -> Iterator[Listening]:
     thread = threading.Thread(target=runner.run)
     thread.start()
     try:
-        runner.listens.wait_or_timeout(10)
+        runner.listens.wait_or_timeout()
         yield runner
     finally:
         runner.stop()
-        thread.join(20)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
@@ -69,7 +70,7 @@ class Client(smtplib.LMTP):
     """A client that returns what is said for each recipient."""
 
     def __init__(self, place: str | Path) -> None:
-        super().__init__(str(place), timeout=10)
+        super().__init__(str(place), timeout=PATIENCE_S)
         code, answer = self.ehlo('client.example')
         assert code == 250, answer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +43,3 @@ class Outlet:
             _, metadata = entry.load(self.board.serializers)
             found.append((metadata['recipients'], entry.records[-1]['reason']))
         return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return int(probe.getsockname()[1])

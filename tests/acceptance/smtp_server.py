@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.acceptance.installation import PATIENCE_S
+
 Mail = tuple[str, list[str], bytes]
 
 
@@ -124,11 +126,11 @@ def serving(server: Server) -> Iterator[Server]:
             yield server
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            acceptor.join(5)
+            acceptor.join(PATIENCE_S)
             for client in clients:
                 try:
                     client.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
             for thread in threads:
-                thread.join(5)
+                thread.join(PATIENCE_S)

@@ -47,7 +47,7 @@ KILL_EVERY_S = 0.15
 # How long the disk stays full, and after which shares of the kills it gets so.
 FULL_S = 1.0
 FULL_AFTER = (0.2, 0.5, 0.8)
-QUIET_S = 60.0
+QUIET_S = 600.0
 
 
 @dataclass

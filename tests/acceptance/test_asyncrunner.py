@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from switchboard import Spool
-from tests.acceptance.installation import Installation, kill, wait_until
+from tests.acceptance.installation import PATIENCE_S, Installation, kill, wait_until
 
 JOBS = """
 import asyncio
@@ -59,8 +59,8 @@ def outputs(site: Installation) -> list[str]:
 def test_messages_of_one_process_are_at_work_together_and_handed_on(async_site: Installation) -> None:
     site = async_site
     configure(site, concurrency=3)
-    site.start()
     site.put('in', 'wait 1', 'wait 2', 'wait 3', 'later')
+    site.start()
     pids = {site.told.wait_for(f'begin (.*) wait {number}')[1] for number in (1, 2, 3)}
     assert len(pids) == 1
     assert not site.told.said('later')
@@ -74,8 +74,8 @@ def test_messages_of_one_process_are_at_work_together_and_handed_on(async_site: 
 def test_a_stop_waits_for_what_is_at_work_and_begins_nothing(async_site: Installation) -> None:
     site = async_site
     configure(site, concurrency=2)
-    master = site.start()
     site.put('in', 'wait 1', 'wait 2', 'wait 3')
+    master = site.start()
     for number in (1, 2):
         site.told.wait_for(f'begin .* wait {number}')
     master.terminate()
@@ -83,7 +83,7 @@ def test_a_stop_waits_for_what_is_at_work_and_begins_nothing(async_site: Install
     for _ in range(2):
         site.open_gate()
     site.told.wait_for('cleanup')
-    assert master.wait(20) == 0
+    assert master.wait(PATIENCE_S) == 0
     assert outputs(site) == ['wait 1', 'wait 2']
     assert site.count('in') == 1
     assert not site.told.said('begin .* wait 3')
@@ -92,8 +92,8 @@ def test_a_stop_waits_for_what_is_at_work_and_begins_nothing(async_site: Install
 def test_messages_of_a_killed_process_are_done_once_by_the_next(async_site: Installation) -> None:
     site = async_site
     configure(site, concurrency=4, restart='100ms')
-    site.start()
     site.put('in', 'wait 1', 'plain', 'wait 2')
+    site.start()
     pid = int(site.told.wait_for('begin (.*) wait 1')[1])
     site.told.wait_for('end .* plain')
     wait_until(lambda: outputs(site) == ['plain'], 'the plain one is handed on')
@@ -109,7 +109,7 @@ def test_messages_of_a_killed_process_are_done_once_by_the_next(async_site: Inst
 
 def test_a_coroutine_that_blocks_its_loop_is_a_hang(async_site: Installation) -> None:
     site = async_site
-    configure(site, hang_timeout='1s', stop_timeout='500ms', restart='100ms')
+    configure(site, hang_timeout='3s', stop_timeout='500ms', restart='100ms')
     site.start()
     site.put('in', 'block')
     first = int(site.told.wait_for('begin (.*) block')[1])

@@ -14,7 +14,7 @@ import pytest
 
 from switchboard.board import Board, State
 from switchboard.masterlock import master_alive
-from tests.acceptance.installation import Installation, ends, installation, kill
+from tests.acceptance.installation import PATIENCE_S, Installation, ends, installation, kill
 from tests.acceptance.terminal import program
 
 
@@ -28,7 +28,7 @@ def site(tmp_path: Path) -> Iterator[Installation]:
             if master_alive(made.spool_directory):
                 pid = Board.open(made.run / 'board').master().pid
                 os.kill(pid, signal.SIGKILL)
-                assert ends(pid, 5)
+                assert ends(pid)
 
 
 def cli(site: Installation, *words: str, input: bytes = b'') -> subprocess.CompletedProcess[str]:
@@ -38,8 +38,8 @@ def cli(site: Installation, *words: str, input: bytes = b'') -> subprocess.Compl
 def status(site: Installation) -> tuple[int, dict[str, Any], list[dict[str, Any]]]:
     """:return: the exit status, the master, and the runners."""
     ran = cli(site, 'status', '--json')
-    master, *runners = map(json.loads, ran.stdout.splitlines())
-    return ran.returncode, master, runners
+    master, *others = map(json.loads, ran.stdout.splitlines())
+    return ran.returncode, master, [each for each in others if each['type'] == 'runner']
 
 
 def test_start_returns_when_the_runners_are_ready_and_stop_when_they_are_gone(site: Installation) -> None:
@@ -108,6 +108,14 @@ def test_stop_waits_for_the_message_at_work_and_says_which_it_is(site: Installat
     assert site.count('in') == 0
 
 
+def test_a_stop_waits_for_the_end_of_the_process_and_not_only_of_its_work(site: Installation) -> None:
+    (site.home / 'lingers.py').write_text('import atexit, time\natexit.register(time.sleep, 0.5)\n')
+    site.configure({'in': {}}, preload='lingers')
+    master = site.start()
+    assert cli(site, 'stop').returncode == 0
+    assert master.poll() == 0
+
+
 def test_a_stop_where_nothing_runs_is_no_failure(site: Installation) -> None:
     site.configure({'in': {}})
     assert cli(site, 'init').returncode == 0
@@ -123,7 +131,7 @@ def test_status_of_a_killed_master_tells_what_it_left_and_a_new_start_needs_no_f
     _, master, (runner,) = status(site)
     kill(master['pid'])
     assert ends(master['pid'])
-    assert ends(runner['pid'], 2)
+    assert ends(runner['pid'])
     ran = cli(site, 'status')
     assert ran.returncode == 69
     assert f'master: NOT RUNNING; it died (pid {master["pid"]})' in ran.stdout
@@ -246,4 +254,4 @@ def test_a_start_in_the_foreground_ends_with_the_master(site: Installation) -> N
     site.start()
     assert {each.state for each in site.records()} == {State.RUNNING}
     assert cli(site, 'stop').returncode == 0
-    assert site.masters[-1].wait(10) == 0
+    assert site.masters[-1].wait(PATIENCE_S) == 0

@@ -171,7 +171,7 @@ def _end(site: Installation) -> None:
     if master_alive(site.spool_directory):
         pid = Board.open(site.run / 'board').master().pid
         os.kill(pid, signal.SIGKILL)
-        assert ends(pid, 5)
+        assert ends(pid)
 
 
 def test_top_in_a_pipe_is_one_look(spool: Spool) -> None:
@@ -222,7 +222,7 @@ def test_the_program_in_bin_finds_its_checkout_through_a_link(tmp_path: Path) ->
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE_S,
         check=True,
     )
     assert ran.stdout.startswith('switchboard ')

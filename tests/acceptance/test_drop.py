@@ -14,6 +14,7 @@ from switchboard import Spool
 from switchboard.doors import write_doors
 from switchboard.entry import parse
 from tests.acceptance.dropping import BODY, DROP, RAW, Door, refused
+from tests.acceptance.installation import PATIENCE_S
 from tests.unit.configurations import load
 
 
@@ -38,6 +39,8 @@ def test_an_empty_message_is_a_message(door: Door) -> None:
 
 @pytest.mark.parametrize('umask', ['000', '022', '077', '777'])
 def test_the_umask_changes_nothing(door: Door, umask: str) -> None:
+    if umask == '777' and os.geteuid() != 0:
+        pytest.skip('only root can open what it has closed to itself')
     assert door.drop(preexec_fn=lambda: os.umask(int(umask, 8)) and None).returncode == 0
     [path] = door.entries()
     assert path.stat().st_mode & 0o777 == 0o660
@@ -74,7 +77,7 @@ def test_an_input_that_does_not_wait_is_waited_for(door: Door) -> None:
         os.write(writing, b'first ')
         os.write(writing, b'second')
         os.close(writing)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert door.stored() == b'first second'
 
 
@@ -153,7 +156,7 @@ def test_a_gigabyte_is_refused_with_the_memory_of_the_limit(door: Door) -> None:
                 process.stdin.write(b'x' * 1024 * 1024)
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        assert process.wait(30) == 75
+        assert process.wait(PATIENCE_S) == 75
         assert process.stderr is not None
         assert b'longer than the' in process.stderr.read()
     assert door.entries() == []

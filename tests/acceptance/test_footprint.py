@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -10,10 +11,13 @@ import psutil
 from switchboard.board import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, wait_until
 
+# What Mailman's start takes in processor time alone.  Here it is a fifth of a second, which no busy machine makes that long.
+MAILMANS_START_S = 15.0
 
-def test_sixteen_runners_are_ready_within_a_second_of_the_start(site: Installation) -> None:
+
+def test_sixteen_runners_are_ready_soon_after_the_start(site: Installation) -> None:
     site.configure({f'r{number}': {'instances': 2} for number in range(8)})
-    site.start()
+    master = site.start()
     records = site.records()
     assert len(records) == 16
     assert {each.state for each in records} == {State.RUNNING}
@@ -23,12 +27,17 @@ def test_sixteen_runners_are_ready_within_a_second_of_the_start(site: Installati
     assert beats_ns > 0
     assert started_ns > 0
     first, last = with_board[0].split()[0], next(line for line in with_board if ' ready ' in line).split()[0]
-    assert milliseconds(last) - milliseconds(first) < 1000
+    taken = datetime.fromisoformat(last) - datetime.fromisoformat(first)
+    assert taken.total_seconds() < MAILMANS_START_S
+    assert processor_s(family(master.pid, site)) < 1.5
 
 
-def milliseconds(timestamp: str) -> float:
-    hours, minutes, seconds = timestamp[11:-1].split(':')
-    return (int(hours) * 3600 + int(minutes) * 60 + float(seconds)) * 1000
+def family(master: int, site: Installation) -> list[psutil.Process]:
+    return [psutil.Process(pid) for pid in (master, *site.pids().values())]
+
+
+def processor_s(processes: list[psutil.Process]) -> float:
+    return sum(sum(each.cpu_times()[:2]) for each in processes)
 
 
 def test_each_process_has_a_title_that_says_what_it_is(site: Installation) -> None:
@@ -65,9 +74,9 @@ def test_twelve_runners_are_small_and_cheap_to_start(site: Installation) -> None
     # Mailman's twelve take 900 MB and fifteen seconds of processor time.
     site.configure({f'r{number}': {} for number in range(12)})
     master = site.start()
-    family = [psutil.Process(pid) for pid in (master.pid, *site.pids().values())]
-    assert sum(each.memory_full_info().uss for each in family) < 150e6
-    assert sum(sum(each.cpu_times()[:2]) for each in family) < 3
+    processes = family(master.pid, site)
+    assert sum(each.memory_full_info().uss for each in processes) < 150e6
+    assert processor_s(processes) < MAILMANS_START_S / 5
 
 
 def test_idle_runners_and_their_master_do_not_wake_up(site: Installation) -> None:
@@ -75,14 +84,14 @@ def test_idle_runners_and_their_master_do_not_wake_up(site: Installation) -> Non
     site.configure({'in': {'rescan': '1h', 'recovery': '1h', 'hang_timeout': '3h'}})
     master = site.start()
     pids = [master.pid, site.pids()['in 1/1']]
-    wait_until(lambda: asleep(pids), 'asleep')
+    wait_until(lambda: sleeps_for(1.2, pids), 'asleep for more than a second')
+
+
+def sleeps_for(seconds: float, pids: list[int]) -> bool:
+    """:return: whether none of them wakes up in that time; one that has not come to rest yet does."""
     before = [psutil.Process(pid).num_ctx_switches().voluntary for pid in pids]
-    assert not ends(pids[1], 1.2)
-    assert [psutil.Process(pid).num_ctx_switches().voluntary for pid in pids] == before
-
-
-def asleep(pids: list[int]) -> bool:
-    return all(psutil.Process(pid).status() == psutil.STATUS_SLEEPING for pid in pids)
+    assert not ends(pids[-1], seconds)
+    return [psutil.Process(pid).num_ctx_switches().voluntary for pid in pids] == before
 
 
 def test_a_preloaded_module_is_imported_once_and_shared(site: Installation) -> None:

@@ -18,8 +18,8 @@ def test_a_loop_that_hangs_tells_where_and_is_replaced(site: Installation) -> No
     site.log.wait_for('jobs.py", line .* in wait_at_gate')
     site.log.wait_for(f'killing .*pid={pid}')
     site.log.wait_for('ended .*no heartbeat')
-    assert site.record('in').state in (State.BACKOFF, State.STARTING, State.RUNNING)
-    assert site.record('in').restarts == 1
+    assert int(site.told.wait_for(r'periodic (\d+)')[1]) != pid
+    assert site.record('in').restarts >= 1
 
 
 def test_a_message_that_takes_too_long_ends_its_runner(site: Installation) -> None:
@@ -34,11 +34,12 @@ def test_a_message_that_takes_too_long_ends_its_runner(site: Installation) -> No
 
 
 def test_a_long_job_without_a_limit_is_no_hang(site: Installation) -> None:
-    site.configure({'in': {'hang_timeout': '100ms'}})
+    # Idle, it is to beat in time however busy the machine is; at work it may take longer than that.
+    site.configure({'in': {'hang_timeout': '2s'}})
     site.start()
     site.put('in', 'wait')
     pid = int(site.told.wait_for(r'begin in (\d+)')[1])
-    assert not ends(pid, 0.5)
+    assert not ends(pid, 3)
     site.open_gate()
     site.told.wait_for('end in')
     assert not site.log.said('hangs')
@@ -48,11 +49,11 @@ def test_a_long_job_without_a_limit_is_no_hang(site: Installation) -> None:
 def test_a_start_that_takes_for_ever_is_a_hang_and_does_not_hold_up_the_others(site: Installation) -> None:
     site.configure(
         {'slow': {'class': 'jobs:SlowStart', 'stop_timeout': '50ms', 'restart': '1h..1h'}, 'in': {}},
-        start_timeout='200ms',
+        start_timeout='3s',
     )
     site.start(ready=False)
     site.log.wait_for('running runner="in 1/1"')
-    site.log.wait_for('hangs runner="slow 1/1" .*did not begin its work within 0.2 s')
+    site.log.wait_for('hangs runner="slow 1/1" .*did not begin its work within 3 s')
     site.log.wait_for('ready')
     assert site.record('slow').state in (State.STOPPING, State.BACKOFF)
 

@@ -17,7 +17,9 @@ from switchboard.disk import Disk
 from switchboard.errors import ConfigError
 from switchboard.spool import Spool
 from switchboard.testing.faults import FaultyDisk
+from tests.acceptance.installation import PATIENCE_S
 from tests.acceptance.lmtp import Client, configure, listening
+from tests.ports import free_port
 
 MAIL = b'Subject: hello\r\n\r\nworld\r\n'
 
@@ -117,7 +119,7 @@ def test_a_mail_that_is_too_large_is_refused_to_each_recipient(tmp_path: Path) -
 def test_a_client_that_is_silent_is_left(tmp_path: Path) -> None:
     config = configure(tmp_path, runner='timeout = 200ms')
     with listening(config), socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(PATIENCE_S)
         client.connect(str(tmp_path / 'lmtp'))
         assert client.recv(100).startswith(b'220 ')
         assert client.recv(100) == b''
@@ -127,7 +129,7 @@ def test_more_clients_than_allowed_are_told_to_come_later(tmp_path: Path) -> Non
     config = configure(tmp_path, runner='max_connections = 1')
     with listening(config), Client(tmp_path / 'lmtp') as client:
         with socket.socket(socket.AF_UNIX) as second:
-            second.settimeout(10)
+            second.settimeout(PATIENCE_S)
             second.connect(str(tmp_path / 'lmtp'))
             assert second.recv(100).startswith(b'421 ')
         assert client.deliver(MAIL, 'lists@a') == {'lists@a': 250}
@@ -145,7 +147,7 @@ class CountingDisk(Disk):
         """See `Disk`."""
         self.flushes += 1
         self.entered.set()
-        assert self.gate.wait(20)
+        assert self.gate.wait(PATIENCE_S)
 
 
 def test_mails_that_arrive_during_a_flush_share_the_next_one(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_mails_that_arrive_during_a_flush_share_the_next_one(tmp_path: Path) -> 
         clients = [Client(tmp_path / 'lmtp') for _ in range(10)]
         threads = [threading.Thread(target=client.deliver, args=(MAIL, 'lists@a')) for client in clients]
         threads[0].start()
-        assert disk.entered.wait(10)  # the first mail's flush is under way
+        assert disk.entered.wait(PATIENCE_S)  # the first mail's flush is under way
         for thread in threads[1:]:
             thread.start()
         give_up = threading.Event()
@@ -164,7 +166,7 @@ def test_mails_that_arrive_during_a_flush_share_the_next_one(tmp_path: Path) -> 
             assert not give_up.wait(0.01)
         disk.gate.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(PATIENCE_S)
         for client in clients:
             client.close()
     assert disk.flushes == 2
@@ -209,14 +211,12 @@ def test_a_successor_takes_the_socket_over_without_a_gap(tmp_path: Path) -> None
 
 
 def test_it_listens_on_tcp_too(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = configure(tmp_path, runner='')
     path = tmp_path / 'switchboard.cfg'
     path.write_text(path.read_text().replace(f'listen = {tmp_path}/lmtp', f'listen = 127.0.0.1:{port}'))
     config = type(config).load(path)
-    with listening(config), smtplib.LMTP('127.0.0.1', port, timeout=10) as client:
+    with listening(config), smtplib.LMTP('127.0.0.1', port, timeout=PATIENCE_S) as client:
         client.sendmail('ann@example.com', ['lists@a'], MAIL)
     assert len(bodies(tmp_path, 'lists')) == 1
 

@@ -59,7 +59,7 @@ def test_a_second_interrupt_does_not_wait(site: Installation) -> None:
     assert ends(program)
 
 
-def test_kill_9_of_the_master_ends_all_runners_within_two_seconds(site: Installation) -> None:
+def test_kill_9_of_the_master_ends_all_runners_at_once(site: Installation) -> None:
     # Mailman leaves them alive, and the next start then needs --force.
     site.configure({'idle': {'instances': 4}, 'one': {}, 'two': {}})
     master = site.start()
@@ -69,7 +69,8 @@ def test_kill_9_of_the_master_ends_all_runners_within_two_seconds(site: Installa
     site.told.wait_for('in c')
     pids = [*site.pids().values(), program]
     kill(master.pid)
-    give_up_s = time.monotonic() + 2
+    # The kernel kills them: none of our timers does, the shortest of which takes a minute.
+    give_up_s = time.monotonic() + 50
     for pid in pids:
         assert ends(pid, max(0, give_up_s - time.monotonic()))
     assert not master_alive(site.spool_directory)

@@ -12,6 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.entry import is_filebase
+from tests.acceptance.installation import PATIENCE_S
 from tests.servers.place import missing
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs' / 'howto' / 'shell.md'
@@ -48,7 +49,7 @@ def test_an_entry_of_another_language_is_read_as_it_was_meant(
     arguments = [*command, str(tmp_path / 'spool' / 'in'), 'bytes', json.dumps(METADATA)]
     names = []
     for _ in range(2):
-        made = subprocess.run(arguments, input=body, capture_output=True, check=True, timeout=20)
+        made = subprocess.run(arguments, input=body, capture_output=True, check=True, timeout=PATIENCE_S)
         assert made.stderr == b''
         names.append(made.stdout.decode().strip())
     assert all(is_filebase(name) for name in names)
@@ -70,7 +71,7 @@ def test_the_example_for_the_shell_says_when_it_could_not_store(tmp_path: Path) 
         ['sh', str(script), str(tmp_path / 'nowhere' / 'in'), 'bytes'],
         input=b'x',
         capture_output=True,
-        timeout=20,
+        timeout=PATIENCE_S,
     )
     assert failed.returncode != 0
     assert failed.stdout == b''

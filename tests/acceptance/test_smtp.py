@@ -12,8 +12,9 @@ import pytest
 
 from switchboard.entry import PRESERVED
 from switchboard.testing import FakeClock, run_until_empty
-from tests.acceptance.outlet import ANN, BOB, CID, RAW, Outlet, free_port
+from tests.acceptance.outlet import ANN, BOB, CID, RAW, Outlet
 from tests.acceptance.smtp_server import Server, serving
+from tests.ports import free_port
 
 
 def test_a_mail_is_delivered_with_its_envelope(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.errors import ConfigError
+from tests.acceptance.installation import PATIENCE_S
 from tests.acceptance.outlet import BOB, Outlet
 from tests.acceptance.smtp_server import Server, serving
 
@@ -37,7 +38,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         check=True,
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     path.write_bytes(path.read_bytes() + Path(f'{path}.crt').read_bytes())
     return path

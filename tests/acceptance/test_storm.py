@@ -13,7 +13,7 @@ KILLS = 60
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(900)
 def test_in_a_storm_every_accepted_message_arrives_once_or_is_in_bad_with_a_reason() -> None:
     result = storm(MESSAGES, KILLS, size='96m')
     print(result)

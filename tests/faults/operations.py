@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tests.faults.entering
 import tests.faults.handing
+import tests.faults.operating
 import tests.faults.parting
 import tests.faults.repairing
 import tests.faults.working  # noqa: F401  each adds its own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,6 +15,7 @@ from switchboard.errors import QueueError, UnknownQueueError
 
 ROUNDS = 60
 PRODUCERS = 3
+PUT, GOT = b'p', b'g'
 
 
 @pytest.fixture
@@ -23,20 +25,21 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def produce(config: Path, pipe: Connection) -> None:
-    """Put messages in until told to stop; say how many were accepted."""
+def produce(config: Path, pipe: Connection, progress: int) -> None:
+    """Put messages in until told to stop, and tell of each; say how many were accepted."""
     spool, accepted = Spool.from_config(config), 0
     while not pipe.poll():
         try:
             spool.publish({'n': accepted}, routing_key='q')
             accepted += 1
+            os.write(progress, PUT)
         except UnknownQueueError:
             time.sleep(0.0002)
     pipe.send(accepted)
 
 
-def consume(config: Path, pipe: Connection) -> None:
-    """Take messages out until told to stop, and give every third one back; say how many were finished."""
+def consume(config: Path, pipe: Connection, progress: int) -> None:
+    """Take messages out until told to stop, and tell of each; give every third one back; say how many were finished."""
     spool, finished, turn = Spool.from_config(config), 0, 0
     while not pipe.poll():
         try:
@@ -50,6 +53,7 @@ def consume(config: Path, pipe: Connection) -> None:
                 continue
             board.finish(taken.filebase)
             finished += 1
+            os.write(progress, GOT)
         except UnknownQueueError:
             time.sleep(0.0002)
         except (QueueError, FileNotFoundError):
@@ -57,20 +61,29 @@ def consume(config: Path, pipe: Connection) -> None:
     pipe.send(finished)
 
 
+def wait_for(told: int, wanted: bytes) -> None:
+    """Read until so much of what is wanted was told."""
+    missing = len(wanted)
+    while missing > 0:
+        missing -= os.read(told, 65536).count(wanted[:1])
+
+
 def test_every_message_that_was_accepted_was_finished_dropped_or_kept(config, tmp_path):
     spool = Spool.from_config(config)
     context = multiprocessing.get_context('fork')
     workers = []
+    told, progress = os.pipe()
     for work in (*[produce] * PRODUCERS, consume):
         ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(config, theirs), daemon=True)
+        process = context.Process(target=work, args=(config, theirs, progress), daemon=True)
         process.start()
         workers.append((process, ours))
     dropped = 0
     try:
         for turn in range(ROUNDS):
             spool.declare('q')
-            time.sleep(0.003 * (turn % 4))
+            # A life that ends at once, or after some messages, or when the consumer has got one of those of this life.
+            wait_for(told, (b'', PUT * 5, PUT * 30, GOT)[turn % 4])
             dropped += spool.delete('q')
     finally:
         counts = []
@@ -78,7 +91,9 @@ def test_every_message_that_was_accepted_was_finished_dropped_or_kept(config, tm
             ours.send('stop')
         for process, ours in workers:
             counts.append(ours.recv())
-            process.join(10)
+            process.join(60)
+        os.close(told)
+        os.close(progress)
     *accepted, finished = counts
     spool.reap()
     kept = [path for path in (tmp_path / 'spool').glob('*/*.*') if path.parent.name != '.spare']

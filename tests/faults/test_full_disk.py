@@ -117,7 +117,7 @@ def test_a_runner_that_cannot_emit_leaves_its_input_and_waits_without_spinning(d
     thread.start()
     try:
         for _ in range(2):
-            assert runner.waited.acquire(timeout=10)
+            assert runner.waited.acquire(timeout=60)
         # It has waited once, and waits again: longer.
         assert runner.tries <= 3
         assert runner._troubled_s > TROUBLE_WAIT_S[0]
@@ -128,10 +128,10 @@ def test_a_runner_that_cannot_emit_leaves_its_input_and_waits_without_spinning(d
         wakeup = spool['out'].wakeup()
         wakeup.arm()
         while len(spool['out'].get_files()) < 2:
-            assert wakeup.wait(20)
+            assert wakeup.wait(60)
     finally:
         runner.stop()
-        thread.join(20)
+        thread.join(60)
     assert drain(spool['out']) == ['x' * 20_000, 'y' * 20_000]
     assert spool['in'].get_files() == []
 

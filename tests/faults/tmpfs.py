@@ -19,7 +19,7 @@ def mounted(place: Path, size: str) -> Iterator[str]:
     """
     command = ['mount', '-t', 'tmpfs', '-o', f'size={size},mode=0700', 'switchboard-test', str(place)]
     try:
-        mount = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+        mount = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         reason = (mount.stderr.strip() or 'refused') if mount.returncode else ''
     except FileNotFoundError:
         reason = 'there is no mount program'
@@ -27,7 +27,7 @@ def mounted(place: Path, size: str) -> Iterator[str]:
         yield reason
     finally:
         if not reason:
-            subprocess.run(['umount', '--lazy', str(place)], check=True, timeout=10)
+            subprocess.run(['umount', '--lazy', str(place)], check=True, timeout=60)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from switchboard.spool import Spool
 NAME = '1732242000.5+0123456789abcdef0123456789abcdef01234567'
 OUTSIDE = b'not yours'
 
-pytestmark = pytest.mark.timeout(20)  # what blocks, blocks for ever
+pytestmark = pytest.mark.timeout(120)  # what blocks, blocks for ever
 
 
 def symbolic_link(path: Path) -> None:

@@ -307,7 +307,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize('examples', [20, pytest.param(300, marks=pytest.mark.slow)])
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_spool_behaves_as_the_model_says(examples: int) -> None:
 
     run_state_machine_as_test(

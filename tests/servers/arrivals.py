@@ -9,7 +9,7 @@ from switchboard.interfaces import Taken
 from switchboard.switchboard import Switchboard
 
 # Longer than any mail server here keeps a mail before it tries again.
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 def subjects(taken: Sequence[Taken]) -> list[str]:

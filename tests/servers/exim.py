@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from switchboard.wakeup import Wakeup
+from tests.ports import free_port
 from tests.servers.arrivals import PATIENCE_S
-from tests.servers.place import ROOT, Place, free_port, missing
+from tests.servers.place import ROOT, Place, missing
 
 PACKAGE = 'exim4-daemon-light'
 # What .ci/run has downloaded, so that the tests need no network.
@@ -76,7 +77,7 @@ class Exim:
         for name in ('queue', 'log'):
             (self.home / name).mkdir(parents=True)
             os.chown(self.home / name, UID, UID)
-        subprocess.run(['dpkg', '-x', str(package), str(self.home / 'root')], check=True, timeout=30)
+        subprocess.run(['dpkg', '-x', str(package), str(self.home / 'root')], check=True, timeout=PATIENCE_S)
         self.exim = self.home / 'root/usr/sbin/exim4'
         self.exim.chmod(0o4755)
         self._make_etc(place)
@@ -134,7 +135,9 @@ class Exim:
 
     def send(self, sender: str, *recipients: str, content: bytes) -> None:
         """Hand a mail in, as a client does."""
-        with smtplib.SMTP('127.0.0.1', self.port, local_hostname='client.example', timeout=20) as client:
+        with smtplib.SMTP(
+            '127.0.0.1', self.port, local_hostname='client.example', timeout=PATIENCE_S
+        ) as client:
             client.sendmail(sender, recipients, content)
 
 
@@ -146,7 +149,7 @@ def find_package(directory: Path) -> Path:
         ['apt-get', 'download', '-qq', '-o', 'APT::Sandbox::User=root', PACKAGE],
         cwd=directory,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     for found in directory.glob(f'{PACKAGE}_*.deb'):
@@ -159,7 +162,9 @@ def find_package(directory: Path) -> Path:
 def exim(place: Place) -> Iterator[Exim]:
     """Start an Exim, and stop it."""
     server = Exim(place, find_package(place.directory))
-    version = subprocess.run(server.command('-bV'), capture_output=True, text=True, timeout=30, check=False)
+    version = subprocess.run(
+        server.command('-bV'), capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     if version.returncode != 0:
         missing(f'an Exim that runs, and mount namespaces: {version.stderr}')
     with open(server.home / 'output', 'ab') as output:
@@ -169,4 +174,4 @@ def exim(place: Place) -> Iterator[Exim]:
         yield server
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)

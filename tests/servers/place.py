@@ -6,7 +6,6 @@ import contextlib
 import grp
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,13 +29,6 @@ def missing(what: str) -> None:
     if os.environ.get('SWITCHBOARD_REQUIRE_SERVERS') == '1':
         pytest.fail(f'needs {what}')
     pytest.skip(f'needs {what}')
-
-
-def free_port() -> int:
-    """:return: a port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return int(probe.getsockname()[1])
 
 
 def _can_be_read_by_all(path: Path) -> bool:
@@ -110,7 +102,7 @@ class Place:
             yield process
         finally:
             process.terminate()
-            assert process.wait(30) == 0, (self.directory / 'master.log').read_text()
+            assert process.wait(120) == 0, (self.directory / 'master.log').read_text()
 
 
 @contextlib.contextmanager

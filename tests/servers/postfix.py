@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from switchboard.wakeup import Wakeup
+from tests.ports import free_port
 from tests.servers.arrivals import PATIENCE_S
-from tests.servers.place import ROOT, USER, Place, free_port, missing
+from tests.servers.place import ROOT, USER, Place, missing
 
 POSTFIX = '/usr/sbin/postfix'
 
@@ -112,7 +113,7 @@ class Postfix:
             [f'/usr/sbin/{program}', '-c', str(self.home / 'conf'), *rest],
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert result.returncode == 0, f'{arguments}: {result.stdout}{result.stderr}{self.told()}'
@@ -144,7 +145,9 @@ class Postfix:
 
     def send(self, sender: str, *recipients: str, content: bytes) -> None:
         """Hand a mail in, as a client does."""
-        with smtplib.SMTP('127.0.0.1', self.port, local_hostname='client.example', timeout=20) as client:
+        with smtplib.SMTP(
+            '127.0.0.1', self.port, local_hostname='client.example', timeout=PATIENCE_S
+        ) as client:
             client.sendmail(sender, recipients, content)
 
     def waiting(self) -> int:

@@ -10,7 +10,7 @@ from tests.servers.arrivals import arrive, subjects
 from tests.servers.exim import exim
 from tests.servers.place import Place, place, small_disk
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(110)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 ANN = 'ann@example.com'
 PIPE, MAILDIR, LMTP = 'x@lists.example.com', 'mail@drop.example.com', 'y@archive.example.com'

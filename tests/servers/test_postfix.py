@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from switchboard.spool import Spool
+from tests.ports import free_port
 from tests.servers.arrivals import arrive, subjects
-from tests.servers.place import Place, free_port, place, small_disk
+from tests.servers.place import Place, place, small_disk
 from tests.servers.postfix import Postfix, postfix
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(110)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 ANN = 'ann@example.com'
 PIPE, ALIAS, MAILDIR, LMTP = (

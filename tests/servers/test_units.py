@@ -22,7 +22,7 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
         ['systemd-analyze', 'verify', '--man=no', str(unit)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     about_ours = [line for line in verified.stderr.splitlines() if 'switchboard' in line]
@@ -54,7 +54,7 @@ def test_logrotate_accepts_its_file(tmp_path: Path) -> None:
         [program, '--debug', '--state', str(tmp_path / 'state'), str(sample)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert 'error' not in result.stderr

@@ -90,6 +90,28 @@ def test_queues_that_nobody_consumes_are_told(tmp_path: Path) -> None:
     ]
 
 
+def test_a_queue_whose_only_runner_is_not_started_is_told(tmp_path: Path) -> None:
+    config = load(tmp_path, '[queue.a]\n[runner.r]\nclass = m:C\nqueue = a\ninstances = 0\n')
+    assert warnings(config) == ['3 [queue.a]: nobody consumes this queue: runner r has instances = 0']
+
+
+def test_a_queue_in_which_messages_wait_for_their_time_needs_no_consumer(tmp_path: Path) -> None:
+    config = load(
+        tmp_path,
+        '[queue.wait]\nttl = 10s\ndead_letter = out\n[queue.out]\nexternal = yes\n[runner.r]\nclass = m:C\n',
+    )
+    assert warnings(config) == []
+
+
+def test_what_is_to_happen_at_a_limit_that_is_not_set_is_told(tmp_path: Path) -> None:
+    config = load(
+        tmp_path, '[queue.*]\nexternal = yes\noverflow = drop-oldest\n[queue.a]\n[queue.b]\nmax_bytes = 1M\n'
+    )
+    assert warnings(config) == [
+        '5 [queue.*] overflow: has no effect: neither max_messages nor max_bytes is set'
+    ]
+
+
 def test_sections_without_effect_are_told(tmp_path: Path) -> None:
     config = load(
         tmp_path,

@@ -224,6 +224,32 @@ def test_one_that_its_producer_still_holds_is_not_passed_by_others_of_its_key(tm
     assert taken(board) == ['a1', 'a2', 'a3']
 
 
+class TickingClock(FakeClock):
+    """Goes on by ``tick_s`` whenever somebody looks how late it is."""
+
+    tick_s = 0.0005
+
+    def monotonic_ns(self) -> int:
+        """See `Clock`."""
+        self.advance(self.tick_s)
+        return super().monotonic_ns()
+
+
+def test_what_waited_for_one_that_its_producer_held_is_not_passed_by_what_comes_later(tmp_path):
+    clock = TickingClock()
+    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _, _ = fill(board, 'a1', 'a2', 'a3')
+    with (tmp_path / 'in' / f'{first}.pck').open('rb') as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert taken(board) == []
+    fill(board, 'a4')
+    clock.tick_s = 0.0001
+    found: list[str] = []
+    while len(found) < 4:
+        found += taken(board)
+    assert found == ['a1', 'a2', 'a3', 'a4']
+
+
 def test_one_that_somebody_else_has_taken_holds_nobody_back(tmp_path, clock):
     board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
     first, _ = fill(board, 'a1', 'a2')

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 
 import pytest
 
 from switchboard import lifeline
+from tests import processes
 
 
 def pause_for_ever() -> None:
@@ -44,14 +44,7 @@ def a_master_with_a_runner(*, dead_at_once: bool = False) -> tuple[int, int, int
 
 
 def ends(pid: int) -> bool:
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([descriptor], [], [], 5)[0])
-    finally:
-        os.close(descriptor)
+    return processes.ends(pid, 60)
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ class TestByWhatTheKernelTells:
         assert scene.mirror.due()[0] == []
         assert not scene.wakeup.wait(0)
         filebase = scene.add()
-        assert scene.wakeup.wait(10)
+        assert scene.wakeup.wait(60)
         assert not scene.wakeup.wait(0)
         scene.wakeup.disarm()
         assert scene.mirror.due()[0] == [filebase]

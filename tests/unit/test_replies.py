@@ -37,7 +37,7 @@ def test_an_answer_finds_the_one_who_asked(spool):
     with Replies(spool) as replies:
         question = replies.ask(7, routing_key='square')
         work(spool)
-        answer, msgdata = replies.wait(question, 10)
+        answer, msgdata = replies.wait(question, 60)
     assert answer == 49
     assert msgdata['unit'] == 'm2'
 
@@ -46,7 +46,7 @@ def test_answers_may_come_in_another_order_than_the_questions(spool):
     with Replies(spool) as replies:
         questions = [replies.ask(number, routing_key='square') for number in range(5)]
         work(spool)
-        answers = [replies.wait(question, 10)[0] for question in reversed(questions)]
+        answers = [replies.wait(question, 60)[0] for question in reversed(questions)]
     assert answers == [16, 9, 4, 1, 0]
 
 
@@ -55,7 +55,7 @@ def test_who_waits_is_woken_by_the_answer(spool):
         question = replies.ask(3, routing_key='square')
         runner = threading.Thread(target=work, args=(Spool(spool.directory, 'lazy'),))
         runner.start()
-        assert replies.wait(question, 20)[0] == 9
+        assert replies.wait(question, 60)[0] == 9
         runner.join()
 
 

@@ -16,7 +16,7 @@ def test_signals_come_out_in_the_order_of_their_first_coming_each_once() -> None
     try:
         for signum in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGUSR2):
             signal.raise_signal(signum)
-        assert select.select([pipe], [], [], 5)[0] == [pipe]
+        assert select.select([pipe], [], [], 60)[0] == [pipe]
         assert pipe.take() == [signal.SIGUSR2, signal.SIGUSR1]
         assert pipe.take() == []
     finally:

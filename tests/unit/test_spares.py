@@ -12,7 +12,8 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.disk import Disk, Folder
 from switchboard.entry import Namer
-from switchboard.spares import KEPT_BYTES, KEPT_OPEN, Draft, Scratch, Spares
+from switchboard.scratch import Scratch
+from switchboard.spares import KEPT_BYTES, KEPT_OPEN, POOLED_BYTES, Draft, Spares
 from switchboard.testing.faults import FaultyDisk
 from tests.processes import NOBODY, Child, in_child
 
@@ -62,9 +63,21 @@ class TestRecycling:
         assert path.read_bytes().endswith(b'{}short')
 
     def test_a_longer_body_gives_its_blocks_back(self, spool: Spool) -> None:
-        cycle(spool['in'], b'x' * (KEPT_BYTES + 1))
+        cycle(spool['in'], b'x' * (POOLED_BYTES + 1))
         (path,) = files(spool.spares)
         assert path.stat().st_size == 0
+
+    def test_only_the_files_that_are_kept_open_may_be_large(self, spool: Spool) -> None:
+        board = spool['in']
+        for number in range(KEPT_OPEN + 1):
+            board.enqueue(b'%d' % number + b'x' * KEPT_BYTES)
+        for filebase in board.files:
+            board.dequeue(filebase)
+            board.finish(filebase)
+        sizes = sorted(path.stat().st_size for path in files(spool.spares))
+        assert sizes[0] == 0
+        assert all(KEPT_BYTES < size <= POOLED_BYTES for size in sizes[1:])
+        assert len(sizes) == KEPT_OPEN + 1
 
     def test_with_scrub_nothing_of_a_finished_message_stays_on_the_disk(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
@@ -186,6 +199,13 @@ class TestPool:
         assert spares.count() == KEPT_OPEN + 10
         spares.close()
         assert len(os.listdir('/proc/self/fd')) == before - 10 - KEPT_OPEN
+
+    def test_after_a_burst_the_next_one_is_written_into_the_same_files(self, spool: Spool) -> None:
+        for _ in range(3):
+            spool['in'].enqueue_many(range(KEPT_OPEN + 50))
+            while (taken := spool['in'].take()) is not None:
+                spool['in'].finish(taken.filebase)
+        assert spool.spares.count() == KEPT_OPEN + 50
 
     def test_beyond_its_limit_finished_files_are_deleted(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
