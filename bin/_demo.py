@@ -8,6 +8,7 @@ is drawn from the board and the queue directories.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from _scenery import CHANGES, DROPS, PUBLISH, RUNNER
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -32,57 +34,15 @@ SAMPLES = ROOT / 'docs' / 'samples'
 
 # Enough to see them flow, for some two seconds.
 PUBLISHED = 200
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 FRAME_S = 0.1
 PLAIN_FRAME_S = 0.5
-
-RUNNER = '''\
-import time
-from pathlib import Path
-
-from switchboard import Runner
-
-MAILBOXES = Path(__file__).parent / 'mailboxes'
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Deliver(Runner):
-    """Puts each mail into the folder of its recipient."""
-
-    def dispose(self, msg, msgdata):
-        time.sleep(0.005)  # or there would be nothing to see
-        for recipient in msgdata['recipients']:
-            folder = MAILBOXES / Path(recipient).name.partition('@')[0]
-            (folder / f'{self.idempotency_key}.eml').write_bytes(msg.as_bytes())
-'''
-
-PUBLISH = """\
-from email.message import EmailMessage
-from switchboard import Spool
-
-spool = Spool.from_config('etc/switchboard.cfg')
-for number in range({number}):
-    mail = EmailMessage()
-    mail['Subject'] = f'Report {{number}}'
-    mail.set_content('All is well.')
-    spool.publish(
-        mail, exchange='mail', routing_key='lists.garden.post', recipients=['garden@lists.example.com']
-    )
-"""
-
-# What is changed in the sample configuration: (as it is, as it is for the demo).
-CHANGES = (
-    ('[runner.out]\nclass = runners.null:Null', '[runner.out]\nclass = delivery:Deliver\ninstances = 2'),
-    ('max_attempts = 30', 'max_attempts = 1'),
-)
-
-DROPS = (
-    ('plain', 'anna@example.org', 'garden@lists.example.com', 'lists.garden.post'),
-    ('multipart', 'bjorn@example.net', 'garden@lists.example.com', 'lists.garden.post'),
-    ('eight-bit', 'zoe@example.org', 'anna@example.org', 'personal.anna'),
-    ('huge-header', 'carla@example.org', 'bjorn@example.net', 'personal.bjorn'),
-    ('broken', '', 'garden@lists.example.com', 'lists.garden.bounce'),
-    ('plain', 'anna@example.org', 'carla@example.org', 'personal.carla'),
-)
+def hear() -> None:
+    """Let signals in that `Demo.spawn` keeps out."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 class Demo:
@@ -129,16 +89,25 @@ class Demo:
         is broken off in the middle would leave a master that nobody stops.
         """
         self.prompt(command)
-        process = subprocess.Popen(
-            ['/bin/sh', '-c', command], cwd=self.home, env=self.environment, start_new_session=True
-        )
+        process = self.spawn(['/bin/sh', '-c', command])
         try:
+            hear()
             status = process.wait()
         except KeyboardInterrupt:
             process.wait(PATIENCE_S)
             raise
         if status:
             raise subprocess.CalledProcessError(status, command)
+
+    def spawn(self, command: list[str | Path]) -> subprocess.Popen[bytes]:
+        """Start a process, deaf to what would end this one: with it, a process would be there that nobody knows of.
+
+        Call `hear` where its end is waited for.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        return subprocess.Popen(
+            command, cwd=self.home, env=self.environment, start_new_session=True, preexec_fn=hear
+        )
 
     def code(self, text: str, language: str) -> None:
         if self.live:
@@ -164,9 +133,10 @@ class Demo:
 
     def _make(self) -> None:
         self.step('Make an installation: a commented sample configuration and a spool')
-        self.prompt(f'export PATH={ROOT / "bin"}:$PATH SAMPLES={SAMPLES}')
-        self.run(f'switchboard init {self.home}')
-        self.prompt(f'cd {self.home}')
+        programs, samples = shlex.quote(str(ROOT / 'bin')), shlex.quote(str(SAMPLES))
+        self.prompt(f'export PATH={programs}:$PATH SAMPLES={samples}')
+        self.run(f'switchboard init {shlex.quote(str(self.home))}')
+        self.prompt(f'cd {shlex.quote(str(self.home))}')
         self.prompt('export SWITCHBOARD_CONFIG=$PWD/etc/switchboard.cfg')
         self.environment['SWITCHBOARD_CONFIG'] = str(self.config)
         self.step('Write a runner: delivery.py')
@@ -192,7 +162,7 @@ class Demo:
             'Drop mails, as Postfix, Exim or a script would: silence and exit status 0 mean it is on the disk'
         )
         for name, sender, recipient, key in DROPS:
-            self.run(f"drop in -f '{sender}' -r {recipient} -m routing_key={key} < $SAMPLES/{name}.eml")
+            self.run(f'drop in -f \'{sender}\' -r {recipient} -m routing_key={key} < "$SAMPLES"/{name}.eml')
 
     def _publish(self) -> None:
         self.step(f'Publish {PUBLISHED} more from Python, each to two queues in one step, and see them flow')
@@ -201,10 +171,9 @@ class Demo:
         script = self.home / 'publish.py'
         script.write_text(source)
         started_s = time.monotonic()
-        publisher = subprocess.Popen(
-            [sys.executable, script], cwd=self.home, env=self.environment, start_new_session=True
-        )
+        publisher = self.spawn([sys.executable, script])
         try:
+            hear()
             self._watch(publisher, started_s)
         finally:
             publisher.kill()

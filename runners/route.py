@@ -80,6 +80,11 @@ class Template:
                 raise ValueError(f'{{{whole}}} in {text[:_MAX_SHOWN]!r}: write {{name}} or {{header:Name}}')
             self._parts.append((literal, name, argument, default if bar else None))
 
+    @property
+    def is_fixed(self) -> bool:
+        """Is it the same key for all messages?"""
+        return not any(name for _, name, _, _ in self._parts)
+
     def fill(self, msg: Any, msgdata: Mapping[str, Any]) -> str:
         """:raises PermanentFailure: a value is not there, and the template does not say what counts then."""
         key = ''
