@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -53,8 +54,8 @@ class Place:
         self.spool_directory.chmod(0o2770)
 
     def _checkout(self) -> Path:
-        """:return: this checkout, or a copy of what bin/drop needs, if others may not read it."""
-        if _can_be_read_by_all(ROOT):
+        """:return: this checkout, or a copy of what bin/drop needs, if others may not read it, or a mail server's list of words not hold it."""
+        if _can_be_read_by_all(ROOT) and not re.search(r'\s', str(ROOT)):
             return ROOT
         copy = self.directory / 'checkout'
         for name in ('bin', 'switchboard'):
@@ -111,9 +112,11 @@ def place() -> Iterator[Place]:
     if os.geteuid() != 0:
         missing('to be root, because a mail server is started')
     directory = Path(tempfile.mkdtemp(prefix='switchboard-', dir='/var/tmp'))
+    umask = os.umask(0o022)  # what is made here is for others
     try:
         yield Place(directory)
     finally:
+        os.umask(umask)
         shutil.rmtree(directory)
 
 

@@ -17,7 +17,8 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
         missing('systemd-analyze (apt-get install systemd)')
     unit = tmp_path / 'switchboard.service'
     text = (ETC / 'systemd' / 'switchboard.service').read_text()
-    unit.write_text(text.replace('/opt/switchboard', str(ROOT)))
+    (tmp_path / 'root').symlink_to(ROOT)  # whose own name may be one that a unit would have to quote
+    unit.write_text(text.replace('/opt/switchboard', str(tmp_path / 'root')))
     verified = subprocess.run(
         ['systemd-analyze', 'verify', '--man=no', str(unit)],
         capture_output=True,
