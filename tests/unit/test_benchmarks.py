@@ -58,15 +58,21 @@ def test_transports_take_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_celerys_workers_take_turns(tmp_path: Path) -> None:
+def test_celerys_workers_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip('celery')
+    # Not kombu's own directory: a reader there may meet a half-written file, and then a task is lost.
+    peer = 'ours-kombu-full'
+    monkeypatch.setattr(tasks, 'PEERS', (peer,))
+    monkeypatch.setattr(tasks, 'side', lambda _peer: 'ours-kombu')
     facts: dict[str, Any] = {}
-    effort = replace(cases.TINY, peers=('kombu-fs',))
-    [found] = tasks.run(tmp_path, effort, lambda _text: None, facts)
-    assert (found.a, found.b) == ('ours-kombu', 'kombu-fs')
-    assert facts['kombu-fs']['ours-kombu']['p50_us'] > 0
+    told: list[str] = []
+    effort = replace(cases.TINY, peers=(peer,))
+    found = next(tasks.run(tmp_path, effort, told.append, facts), None)
+    assert found is not None, told
+    assert (found.a, found.b) == ('ours-kombu', peer)
+    assert facts[peer]['ours-kombu']['p50_us'] > 0
     results = {'celery': {'figures': [found.as_dict()], 'facts': facts}}
-    assert '| kombu filesystem |' in tables.celery(results)
+    assert f'| {ENTRANTS[peer].title} |' in tables.celery(results)
 
 
 def test_a_contender_that_loses_messages_is_noticed(tmp_path: Path) -> None:
