@@ -73,12 +73,12 @@ class Disk:
 
     def open_file(self, name: str, flags: int, dir_fd: int) -> int:
         """Open or create a file, with a raised limit of open files if need be."""
-        try:
-            return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
-        except OSError as error:
-            if not self.makes_room(error):
-                raise
-        return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
+        while True:
+            try:
+                return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
+            except OSError as error:
+                if not self.makes_room(error):
+                    raise
 
     def sync_files(self, fds: Sequence[int]) -> None:
         """Return when the content of files that were just written is on the disk: with one flush, if they are many.
@@ -312,21 +312,21 @@ class Folder:
 
     def _open(self) -> int:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        try:
-            return self.disk.open(self.path, flags)
-        except OSError as error:
-            if not self.disk.makes_room(error):
-                raise
-        return self.disk.open(self.path, flags)
+        while True:
+            try:
+                return self.disk.open(self.path, flags)
+            except OSError as error:
+                if not self.disk.makes_room(error):
+                    raise
 
     def scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         """Walk over what is in it, in no order, without holding it all in memory."""
-        try:
-            return self._scan()
-        except OSError as error:
-            if not self.disk.makes_room(error):
-                raise
-        return self._scan()
+        while True:
+            try:
+                return self._scan()
+            except OSError as error:
+                if not self.disk.makes_room(error):
+                    raise
 
     def _scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         entries: AbstractContextManager[Iterator[os.DirEntry[str]]] = self.disk.scandir(self.path)  # type: ignore[arg-type]

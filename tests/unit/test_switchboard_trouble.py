@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import resource
 import subprocess
@@ -122,13 +123,34 @@ class TestTroubleWithTheDisk:
             assert caught.value.step == 'list'
 
 
+def room_for(files: int) -> int:
+    """:return: a limit that leaves room for so many files besides those that are open."""
+    used = set(map(int, os.listdir('/proc/self/fd')))
+    free = (number for number in itertools.count() if number not in used)
+    return next(itertools.islice(free, files, None))
+
+
 class TestOpenFiles:
+    def test_a_soft_limit_below_what_is_open_already_is_raised_as_well(self, board: Switchboard) -> None:
+        board.enqueue('x')
+
+        def work() -> bool:
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            fds = [os.dup(0) for _ in range(100)]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (20, hard))
+            taken = board.take()
+            assert taken is not None
+            board.finish(taken.filebase)
+            return resource.getrlimit(resource.RLIMIT_NOFILE)[0] > len(fds)
+
+        assert in_child(work)
+
     def test_a_batch_of_claims_raises_the_soft_limit_as_far_as_it_needs(self, board: Switchboard) -> None:
         board.enqueue_many(range(300))
 
         def work() -> tuple[int, bool]:
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            resource.setrlimit(resource.RLIMIT_NOFILE, (100, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (room_for(60), hard))
             taken = list(iter(board.take, None))
             for one in taken:
                 assert one is not None
@@ -150,7 +172,7 @@ class TestOpenFiles:
             return taken, ''
 
         def work() -> list[str]:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (room_for(60),) * 2)
             errors = []
             while board.get_files():
                 taken, error = take_all()
