@@ -49,6 +49,7 @@ from switchboard.errors import (
     MessageTooLargeError,
     NoRouteError,
     PermanentFailure,
+    QueueMismatchError,
     SwitchboardError,
     TemporaryFailure,
     UnknownExchangeError,
@@ -145,6 +146,6 @@ class ToBroker(Bridge):
             )
         if isinstance(error, MessageTooLargeError):
             return PermanentFailure(str(error))
-        if isinstance(error, UnknownExchangeError):
+        if isinstance(error, UnknownExchangeError | QueueMismatchError):  # not there, or not for us
             return DestinationDown(str(error))
         return error

@@ -13,7 +13,7 @@ import shlex
 import socket
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from switchboard import Runner
 from switchboard.errors import ConfigError
@@ -126,10 +126,7 @@ class Bridge(Runner):
             raise ConfigError(
                 f'cannot be read: {error}', section=f'runner.{self.name}', key='password_file'
             ) from error
-        parts = urlsplit(url)
-        place = parts.netloc.rpartition('@')[2]
-        user = quote(parts.username or '', safe='')
-        return urlunsplit(parts._replace(netloc=f'{user}:{quote(password, safe="")}@{place}'))
+        return ';'.join(_with_password(address, password) for address in url.split(';'))
 
     def connect(self) -> bool:
         """Have a connection, with all declared that is to be.
@@ -159,6 +156,13 @@ class Bridge(Runner):
                 link.bind(queue, exchange, key)
 
 
+def _with_password(address: str, password: str) -> str:
+    parts = urlsplit(address)
+    place = parts.netloc.rpartition('@')[2]
+    user = quote(unquote(parts.username or ''), safe='')
+    return urlunsplit(parts._replace(netloc=f'{user}:{quote(password, safe="")}@{place}'))
+
+
 def broker_of(setting: Mapping[str, Any]) -> BrokerUrl:
     """:return: where the broker is.
 
@@ -179,7 +183,7 @@ def broker_of(setting: Mapping[str, Any]) -> BrokerUrl:
 
 def targets(settings: Mapping[str, str]) -> tuple[str, str, str]:
     """:return: the broker, and the exchange and queue there that a section names."""
-    url = urlsplit(settings.get('url', '').partition('?')[0])
+    url = urlsplit(settings.get('url', '').partition(';')[0].partition('?')[0])
     place = f'{url.hostname}:{url.port or PORTS.get(url.scheme)}{url.path}'
     return place, settings.get('remote_exchange', ''), settings.get('remote_queue', '')
 

@@ -16,6 +16,8 @@ from switchboard import Spool
 from tests.acceptance.dropping import RAW, Door, refused, wait_until_read
 from tests.acceptance.installation import PATIENCE_S
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:

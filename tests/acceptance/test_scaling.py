@@ -17,6 +17,8 @@ from switchboard import Spool
 from tests.acceptance.installation import Installation, wait_until
 from tests.unit.commands import succeed, switchboard
 
+pytestmark = pytest.mark.slow
+
 KEYS = 'abcdefgh'
 # Enough for each slice to have always something to do.
 BACKLOG = 100

@@ -19,6 +19,8 @@ from switchboard.spool import Spool
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 
+pytestmark = pytest.mark.slow
+
 MAIL = b'Subject: %d\n\nbody\n'
 # One operation makes fewer calls than that.
 MAX_CALLS = 1000

@@ -19,6 +19,8 @@ from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.pipeline import Line, messages, wrong
 from tests.faults.world import State, World, observe_after_cut
 
+pytestmark = pytest.mark.slow
+
 OPERATION_BEGUN, OPERATION_DONE = 'operation begun', 'operation done'
 
 

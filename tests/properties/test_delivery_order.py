@@ -23,6 +23,8 @@ from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock
 from switchboard.wakeup import Wakeup
 
+pytestmark = pytest.mark.slow
+
 STEP_S = 60
 # Longer than a listing is good for, and than an entry is left alone that must wait for others of its key.
 A_MOMENT_S = 1.1

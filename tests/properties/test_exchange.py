@@ -16,6 +16,8 @@ from switchboard.exchangefile import redundant
 from switchboard.headers import text_of
 from switchboard.topics import TopicTrie, canonical, mismatch, words_of
 
+pytestmark = pytest.mark.slow
+
 # Few letters, so that keys and patterns meet; an empty word now and then.
 WORDS = st.sampled_from(['a', 'a', 'b', 'c', ''])
 KEYS = st.lists(WORDS, max_size=7).map('.'.join)

@@ -60,6 +60,18 @@ def test_a_password_is_not_shown() -> None:
     assert shown_url(None) is None
 
 
+@pytest.mark.parametrize('text', ['amqp://shop:s3/cr3t@host/', 'amqp:/shop:cr3t@host', 'shop:cr3t@host'])
+def test_a_password_that_spoils_the_url_is_not_shown_either(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_broker_url(text)
+    assert 'cr3t' not in str(caught.value)
+    assert 's3' not in str(caught.value)
+
+
+def test_a_password_is_not_in_what_is_logged_of_an_address() -> None:
+    assert 'secret' not in repr(read_broker_url('amqp://me:secret@a/'))
+
+
 def test_limits_are_those_of_each_of_the_brokers_queues() -> None:
     limits = limits_of(
         QueueOptions(max_messages=10, max_bytes=1000, overflow='drop-oldest'),

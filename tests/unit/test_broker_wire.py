@@ -114,6 +114,9 @@ class TestWhatOthersSend:
     def test_one_message_id_is_one_identity_and_none_is_none(self) -> None:
         one = Delivery('q', b'x', {}, {'message_id': 'theirs'})
         assert digest_of(filebase_of(one)) == digest_of(filebase_of(one))
+        # The producer was started anew, and counts from the beginning.
+        other = Delivery('q', b'y', {}, {'message_id': 'theirs'})
+        assert digest_of(filebase_of(one)) != digest_of(filebase_of(other))
         nameless = Delivery('q', b'x', {}, {})
         assert filebase_of(nameless) != filebase_of(nameless)
         assert is_filebase(filebase_of(nameless))

@@ -10,8 +10,14 @@ import pytest
 pytest.importorskip('kombu')
 
 from runners.bridge import ToBroker
-from runners.bridge_remote import PATH, PATH_HEADER, arguments
-from switchboard.errors import ConfigError, MessageTooLargeError, QueueFullError
+from runners.bridge_remote import PATH, PATH_HEADER, arguments, targets
+from switchboard.errors import (
+    ConfigError,
+    DestinationDown,
+    MessageTooLargeError,
+    QueueFullError,
+    QueueMismatchError,
+)
 from switchboard.extra.brokers.wire import HISTORY
 from tests.unit.bridges import IN, OUT, Bridged
 
@@ -209,3 +215,21 @@ def test_the_password_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
     (tmp_path / 'secret').unlink()
     with pytest.raises(ConfigError, match=r'\[runner.up\] password_file: cannot be read'):
         runner.make_link()
+
+
+def test_the_password_is_that_of_each_address(tmp_path: Path) -> None:
+    (tmp_path / 'secret').write_text('pw\n')
+    url = 'amqp://me%40site@a.example.com:5672;amqp://you@b.example.com//'
+    text = OUT.replace('amqp://broker.example.com//', f'{url}\npassword_file = {tmp_path}/secret')
+    link = Bridged(tmp_path, text).runner(ToBroker, 'up').make_link()
+    assert link.broker.address == 'amqp://me%40site:pw@a.example.com:5672;amqp://you:pw@b.example.com//'
+
+
+def test_the_first_of_several_addresses_names_the_broker() -> None:
+    settings = {'url': 'amqp://me@a:5673;amqp://me@b:5672//', 'remote_queue': 'q'}
+    assert targets(settings) == ('a:5673', '', 'q')
+
+
+def test_what_the_broker_forbids_is_waited_for_and_no_fault_of_the_message(tmp_path: Path) -> None:
+    runner = Bridged(tmp_path, OUT).runner(ToBroker, 'up')
+    assert isinstance(runner._judged(QueueMismatchError('403')), DestinationDown)

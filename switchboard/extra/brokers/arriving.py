@@ -108,7 +108,9 @@ def filebase_of(delivery: Delivery) -> str:
     elif is_filebase(f'0000000000.0+{message_id}'):
         digest = message_id[:DIGEST_DIGITS]
     else:
-        digest = hashlib.sha1(message_id.encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()
+        # With the body, because a stranger's ids may be a counter that starts again.
+        identity = message_id.encode('utf-8', 'surrogatepass') + b'\0' + delivery.body
+        digest = hashlib.sha1(identity, usedforsecurity=False).hexdigest()
     priority = delivery.properties.get('priority')
     rank = f'+p{priority}' if type(priority) is int and 0 < priority <= HIGHEST_PRIORITY else ''
     if is_filebase(f'{when}+{digest}{rank}'):

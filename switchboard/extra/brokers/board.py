@@ -102,6 +102,10 @@ class BrokerSwitchboard(BrokerOutlet):
         """Is nothing to be taken for now?"""
         return self.options.paused or self.paused_by_operator(anew=anew)
 
+    def may_take(self) -> bool:
+        """Is anything to be taken at this moment, if it is there?"""
+        return not self.is_paused(anew=True) and self._throttle.allows()
+
     # At work.
 
     def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
@@ -166,7 +170,7 @@ class BrokerSwitchboard(BrokerOutlet):
 
     def ready(self) -> bool:
         """See `ISwitchboard`."""
-        if self.is_paused(anew=True) or not self._throttle.allows():
+        if not self.may_take():
             return False
         try:
             return self._source.look()

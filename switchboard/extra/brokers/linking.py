@@ -247,7 +247,7 @@ class Link(Remote):
                 try:
                     self.requeue(delivery)
                 except EntryTakenError:
-                    break
+                    continue  # it will be given out again; the others may still be given back
             self._stop_pulse()
             if self._is_open():
                 try:

@@ -19,6 +19,7 @@ from redis import exceptions
 
 from switchboard.entry import HIGHEST_PRIORITY
 from switchboard.errors import (
+    BrokerDownError,
     ConfigError,
     EntryTakenError,
     NoRouteError,
@@ -204,12 +205,18 @@ class RedisLink(Link):
     def _ack(self, delivery: Delivery) -> None:
         self._settle('END', delivery)
 
-    def _requeue(self, delivery: Delivery) -> None:
-        self._settle('REQUEUE', delivery)
+    def _requeue(self, delivery: Delivery, died: str = '') -> None:
+        try:
+            self._settle('REQUEUE', delivery, died)
+        except BrokerDownError as error:
+            # Whoever gives a message back forgets it, so its lease must not be renewed any more.
+            self._held.pop(delivery.tag, None)
+            reason = 'given out again when its lease is over'
+            raise EntryTakenError(reason, queue=delivery.queue) from error
 
     def give_up(self, delivery: Delivery) -> None:
         """See `Remote`."""
-        self._end(delivery, lambda given: self._settle('REQUEUE', given, '1'))
+        self._end(delivery, lambda given: self._requeue(given, '1'))
 
     def _settle(self, script: str, delivery: Delivery, died: str = '') -> None:
         if not self._run(script, delivery.queue, [delivery.tag, _key(delivery.queue, 'wake'), died]):

@@ -7,7 +7,7 @@ Several addresses of one cluster are separated by a semicolon, as kombu writes t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -40,7 +40,7 @@ class BrokerUrl:
     """
 
     kind: str
-    address: str
+    address: str = field(repr=False)
     shown: str
     heartbeat_s: float = 30.0
     lease_s: float = 60.0
@@ -106,28 +106,30 @@ def read_broker_url(text: str) -> BrokerUrl:
     first, *others = text.split(';')
     scheme = first.partition('://')[0].lower()
     if not is_broker_url(first):
-        raise ConfigError(
-            f'{scheme[:40]!r} is no broker that is known here: write amqp://, amqps://, redis:// or rediss://',
-            key='url',
-        )
+        # What has no scheme may be a password from its beginning to its end.
+        what = f'{scheme[:40]!r}' if '://' in first else 'this'
+        reason = f'{what} is no broker that is known here: write amqp://, amqps://, redis:// or rediss://'
+        raise ConfigError(reason, key='url')
     kind = KINDS[scheme]
     bare, _, query = first.partition('?')
     try:
         parts = urlsplit(bare)
         place = f'{parts.hostname or "localhost"}{f":{parts.port}" if parts.port else ""}{parts.path}'
-    except ValueError as error:
-        raise ConfigError(f'not a URL: {error}', key='url') from error
+    except ValueError:
+        # What is wrong may be the password, so it is not shown.
+        reason = 'not a URL: write / # ? @ : in a password as %2F %23 %3F %40 %3A'
+        raise ConfigError(reason, key='url') from None
     url = BrokerUrl(kind, '', f'{scheme}://{place}')
     rest = []
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in _OPTIONS:
             rest.append((name, value))
             continue
-        field, read, only = _OPTIONS[name]
+        attribute, read, only = _OPTIONS[name]
         if only and only != kind:
             raise ConfigError(f'{name!r} is an option for {only}, and this is {kind}', key='url')
         try:
-            url = replace(url, **{field: read(value)})
+            url = replace(url, **{attribute: read(value)})
         except ValueError as error:
             raise ConfigError(f'{name} = {value[:60]!r}: {error}', key='url') from error
     address = f'{bare}?{urlencode(rest)}' if rest else bare

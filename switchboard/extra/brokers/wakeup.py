@@ -40,6 +40,8 @@ class BrokerWakeup(Wakeup):
         """See `Wakeup`."""
         link = self._board.link
         self._quiet()
+        if not self._board.may_take():
+            return  # the broker would push what nobody takes, at once and again
         try:
             self._board.declare(self._board.broker_queues)
             link.listen(self._board.broker_queues)
