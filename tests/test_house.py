@@ -14,8 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # A file that needs more holds two things.
 LINES_MAX = 350
 
-# Mails of tests and charts of the benchmark.
+# Mails of tests, charts of the benchmark, and the page that it writes.
 NOT_WRITTEN_BY_HAND = ('.eml', '.png', '.svg')
+WRITTEN_BY_A_RUN = ROOT / 'docs' / 'reference' / 'benchmarks.md'
 
 # What stands at the top of the checkout, and nothing else.
 TOP_LEVEL = {
@@ -75,7 +76,9 @@ def tracked_files() -> list[Path]:
 
 def test_no_source_file_is_longer_than_the_limit() -> None:
     measured = [
-        path for path in tracked_files() if path.name != 'LICENSE' and path.suffix not in NOT_WRITTEN_BY_HAND
+        path
+        for path in tracked_files()
+        if path.name != 'LICENSE' and path.suffix not in NOT_WRITTEN_BY_HAND and path != WRITTEN_BY_A_RUN
     ]
     assert measured
     lengths = {path.relative_to(ROOT): len(path.read_bytes().splitlines()) for path in measured}
