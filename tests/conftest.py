@@ -32,8 +32,9 @@ settings.load_profile('steady')
 # What Python itself does not hear, and what nobody can choose not to hear.
 LEFT_ALONE = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGKILL, signal.SIGSTOP}
 
-# As many as earlier tests may have left open: on many machines a process may open 1024, and `select` knows no more.
-DESCRIPTORS_MAX = 200
+# As many as tests may leave open before it is looked what is free: on many machines a process may open 1024, and `select`
+# knows no more.  To look takes a tenth of a second.
+LEFT_OPEN_MAX = 150
 
 
 def pytest_configure() -> None:
@@ -48,8 +49,26 @@ def pytest_configure() -> None:
             signal.signal(signum, lambda *_: None)
 
 
+class _Descriptors:
+    """A directory is closed with its object, and some objects stand in circles."""
+
+    def __init__(self) -> None:
+        self._allowed = LEFT_OPEN_MAX
+
+    def let_go(self) -> None:
+        """Collect what stands in circles, whenever many more are open than were left the last time."""
+        if len(os.listdir('/proc/self/fd')) > self._allowed:
+            gc.collect()
+            self._allowed = LEFT_OPEN_MAX + len(os.listdir('/proc/self/fd'))
+
+
+@pytest.fixture(scope='session')
+def _descriptors() -> _Descriptors:
+    return _Descriptors()
+
+
 @pytest.fixture(autouse=True)
-def _claims_end_with_their_test() -> Iterator[None]:
+def _claims_end_with_their_test(_descriptors: _Descriptors) -> Iterator[None]:
     """A claim lasts as long as its process, and all tests are one process: let go of what a test did not finish."""
     before, holders = set(HELD), set(HOLDERS)
     yield
@@ -59,8 +78,7 @@ def _claims_end_with_their_test() -> Iterator[None]:
         except OSError:
             pass  # a disk that fails has closed it already
     HOLDERS.intersection_update(holders)
-    if len(os.listdir('/proc/self/fd')) > DESCRIPTORS_MAX:
-        gc.collect()  # a directory is closed with its object, and some objects stand in circles
+    _descriptors.let_go()
 
 
 def _started(server: AbstractContextManager[Broker]) -> Iterator[Broker]:

@@ -250,7 +250,13 @@ def test_blocks_of_a_page_share_directory_namespace_and_shell(
     run_page(GOOD_PAGE, 'good', tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize('block', BAD_BLOCKS.values(), ids=BAD_BLOCKS)
+@pytest.mark.parametrize(
+    'block',
+    [
+        pytest.param(each, id=name, marks=[pytest.mark.slow] if 'sleep' in each else [])
+        for name, each in BAD_BLOCKS.items()
+    ],
+)
 def test_an_example_that_does_not_hold_is_noticed(
     block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,6 +107,7 @@ def test_messages_of_a_killed_process_are_done_once_by_the_next(async_site: Inst
     assert site.count('bad') == 0
 
 
+@pytest.mark.slow
 def test_a_coroutine_that_blocks_its_loop_is_a_hang(async_site: Installation) -> None:
     site = async_site
     configure(site, hang_timeout='3s', stop_timeout='500ms', restart='100ms')

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
+import pytest
 
 from switchboard.board import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, wait_until
@@ -79,6 +80,7 @@ def test_twelve_runners_are_small_and_cheap_to_start(site: Installation) -> None
     assert processor_s(processes) < MAILMANS_START_S / 5
 
 
+@pytest.mark.slow
 def test_idle_runners_and_their_master_do_not_wake_up(site: Installation) -> None:
     # Mailman's poll every second.
     site.configure({'in': {'rescan': '1h', 'recovery': '1h', 'hang_timeout': '3h'}})

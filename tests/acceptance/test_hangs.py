@@ -33,6 +33,7 @@ def test_a_message_that_takes_too_long_ends_its_runner(site: Installation) -> No
     assert site.count('in') == 1
 
 
+@pytest.mark.slow
 def test_a_long_job_without_a_limit_is_no_hang(site: Installation) -> None:
     # Idle, it is to beat in time however busy the machine is; at work it may take longer than that.
     site.configure({'in': {'hang_timeout': '2s'}})
@@ -46,6 +47,7 @@ def test_a_long_job_without_a_limit_is_no_hang(site: Installation) -> None:
     assert site.pids()['in 1/1'] == pid
 
 
+@pytest.mark.slow
 def test_a_start_that_takes_for_ever_is_a_hang_and_does_not_hold_up_the_others(site: Installation) -> None:
     site.configure(
         {'slow': {'class': 'jobs:SlowStart', 'stop_timeout': '50ms', 'restart': '1h..1h'}, 'in': {}},

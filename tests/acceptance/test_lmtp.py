@@ -191,6 +191,7 @@ def test_a_stop_lets_the_mail_that_is_arriving_end_and_tells_the_others_to_go(tm
     assert not (tmp_path / 'lmtp').exists()
 
 
+@pytest.mark.slow
 def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
     config = configure(tmp_path, runner='stop_timeout = 1s')
     with listening(config) as runner:

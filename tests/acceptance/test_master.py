@@ -101,6 +101,7 @@ def test_a_second_master_is_refused_and_names_the_first(site: Installation) -> N
     assert first.poll() is None
 
 
+@pytest.mark.slow
 def test_asking_whether_a_master_lives_never_keeps_one_from_starting(site: Installation) -> None:
     site.configure({})
     site.run.mkdir(parents=True)

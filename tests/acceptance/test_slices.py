@@ -130,6 +130,7 @@ def stack() -> Iterator[ExitStack]:
         yield entered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('batch_size', [1, 16])
 def test_three_workers_on_one_slice_and_a_fourth_process_that_recovers_all_the_time(
     tmp_path: Path, stack: ExitStack, batch_size: int

@@ -124,6 +124,7 @@ def keys(spool: Spool, *queues: str) -> Counter[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_every_key_arrives_once_in_each_queue_that_it_is_for(tmp_path: Path) -> None:
     config = tmp_path / 'switchboard.cfg'

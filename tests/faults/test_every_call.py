@@ -24,7 +24,17 @@ MAX_CALLS = 2000
 # After so many cases their descriptors are closed.
 FEW = 20
 
-each_operation = pytest.mark.parametrize('operation', OPERATIONS, ids=str)
+# What works with several queues makes a hundred calls and more.
+LONG = ('three', '5 outputs', 'a pass of a runner')
+
+each_operation = pytest.mark.parametrize(
+    'operation',
+    [
+        pytest.param(each, marks=[pytest.mark.slow] if any(word in str(each) for word in LONG) else [])
+        for each in OPERATIONS
+    ],
+    ids=str,
+)
 
 
 class Case:

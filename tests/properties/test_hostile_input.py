@@ -259,6 +259,7 @@ def test_very_many_bindings_are_read_in_linear_time() -> None:
         assert table.route('x', 'list7.post', {}) == ('q7',)
 
 
+@pytest.mark.slow
 def test_a_million_bindings_are_refused_in_bounded_time() -> None:
     text = '[exchange.x]\ntype = topic\nbindings =\n' + '    a.b -> q\n' * 1_000_000
     problems = Problems()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -101,6 +102,7 @@ def test_producers_together_exceed_a_number_of_messages_by_what_they_had_in_hand
         assert stored >= min(limit, producers * each)
 
 
+@pytest.mark.slow
 @few
 @given(limit=st.integers(1000, 20_000), producers=st.integers(2, 4), size=st.integers(1, 900))
 def test_producers_together_exceed_a_number_of_bytes_by_what_they_had_in_hand_at_most(
@@ -129,6 +131,7 @@ def test_producers_that_push_the_oldest_out_never_fail_and_leave_a_full_queue(
     assert min(limit, producers * each) - producers < left <= limit + producers - 1
 
 
+@pytest.mark.slow
 @few
 @given(producers=st.integers(2, 4), keys=st.integers(1, 12), each=st.integers(1, 30))
 def test_producers_together_store_each_key_once(producers: int, keys: int, each: int) -> None:

@@ -49,6 +49,7 @@ def test_a_workload_gives_back_what_it_was_given(name: str, workload: str, tmp_p
     assert len(waiting) == (3 if workload == 'prefill' else 0)
 
 
+@pytest.mark.slow
 def test_transports_take_turns(tmp_path: Path) -> None:
     pytest.importorskip('kombu')
     effort = replace(cases.TINY, peers=('kombu-fs',))

@@ -83,6 +83,7 @@ def test_more_than_one_step_holds_are_all_stored(spool: Spool) -> None:
     assert len(spool['in'].files) == number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('error', [errno.ENOSPC, errno.EIO])
 def test_whichever_call_fails_all_that_are_not_stored_are_told_so(tmp_path: Path, error: int) -> None:
     fail_at, failed = 1, True

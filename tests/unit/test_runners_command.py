@@ -98,6 +98,7 @@ def test_a_program_that_is_killed_is_tried_again(bench: Bench) -> None:
     assert 'killed by SIGKILL' in case.history('in')[-1]['message']
 
 
+@pytest.mark.slow
 def test_a_program_that_takes_too_long_is_ended_with_all_it_started(bench: Bench) -> None:
     text = """
 import subprocess
@@ -110,6 +111,7 @@ time.sleep(600)
     assert ends(int((bench.directory / 'program.py.child').read_text())), 'the child of the program lives'
 
 
+@pytest.mark.slow
 def test_a_program_that_will_not_end_when_asked_is_killed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
