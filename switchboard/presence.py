@@ -15,10 +15,10 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
-from weakref import WeakSet
 
 from switchboard.disk import Disk, Folder
 from switchboard.entry import NS, Namer
+from switchboard.forks import after_fork
 
 
 class Attendance(NamedTuple):
@@ -75,15 +75,7 @@ class Ticket:
                 self.leave()
 
 
-_TICKETS: WeakSet[Ticket] = WeakSet()
-
-
-def _forget_all() -> None:
-    for ticket in list(_TICKETS):
-        ticket._forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
+_TICKETS = after_fork(Ticket._forget)
 
 
 class Presence:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import logging
 import os
-from weakref import WeakSet
 
 from switchboard.clock import Clock
 from switchboard.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.entry import DIGEST_DIGITS, NS, is_filebase
+from switchboard.forks import after_fork
 
 log = logging.getLogger('switchboard.queue')
 
@@ -194,12 +194,4 @@ class Ledger:
         self._forget()
 
 
-_LEDGERS: WeakSet[Ledger] = WeakSet()
-
-
-def _forget_all() -> None:
-    for ledger in list(_LEDGERS):
-        ledger._after_fork()
-
-
-os.register_at_fork(after_in_child=_forget_all)
+_LEDGERS = after_fork(Ledger._after_fork)

@@ -17,14 +17,12 @@ sent requests, because each call would pay for two switches of threads; kombu's 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.entry import NS
@@ -32,6 +30,7 @@ from switchboard.errors import BrokerDownError, EntryTakenError
 from switchboard.extra.brokers.remote import Remote
 from switchboard.extra.brokers.url import BrokerUrl
 from switchboard.extra.brokers.wire import Delivery, Letter
+from switchboard.forks import after_fork
 
 log = logging.getLogger('switchboard.queue')
 
@@ -318,15 +317,7 @@ def _keep_alive(link: weakref.ref[Link], enough: threading.Event, beat_s: float)
         del alive
 
 
-_LINKS: WeakSet[Link] = WeakSet()
-
-
-def _forget_all() -> None:
-    for link in list(_LINKS):
-        link._after_fork()
-
-
-os.register_at_fork(after_in_child=_forget_all)
+_LINKS = after_fork(Link._after_fork)
 
 
 def _text(error: BaseException) -> str:

@@ -9,12 +9,11 @@ Everything that touches the spool holds :attr:`Broker.lock`: kombu's users ackno
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from amqp.exceptions import InvalidPath
 
@@ -33,6 +32,7 @@ from switchboard.extra.kombu.address import Address
 from switchboard.extra.kombu.faults import SpoolMissing
 from switchboard.extra.kombu.naming import directory_name
 from switchboard.extra.kombu.payload import TRANSIENT, TYPED, encoded, pack, typed
+from switchboard.forks import after_fork
 from switchboard.handoff import Transaction
 from switchboard.presence import Ticket
 from switchboard.publishing import Unpublished, publish
@@ -54,26 +54,6 @@ PREDECLARED = {
 # The owners among this process's connections.  AMQP gives an exclusive queue to one connection; here it is one process's, because the
 # connections of a process cannot keep anything from each other, and a pool hands out any of them.
 _OWNERS: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
-
-
-_BROKERS: WeakSet[Broker] = WeakSet()
-
-
-def _unlock_all() -> None:
-    # Another thread of the parent's may have held it, and is not in the child.
-    for broker in _BROKERS:
-        broker.lock = threading.RLock()
-
-
-def _close_all() -> None:
-    # A program may end without closing, as Celery's commands do: what is its own alone goes with it all the same.
-    for broker in list(_BROKERS):
-        with suppress(SwitchboardError, OSError):
-            broker.close()
-
-
-os.register_at_fork(after_in_child=_unlock_all)
-atexit.register(_close_all)
 
 
 def _is_there(directory: str) -> bool:
@@ -101,7 +81,7 @@ class Broker:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self.lock = threading.RLock()
+        self._renew_lock()
         self.spool = self._open(address)
         self._boards: dict[tuple[str, Role], Switchboard] = {}
         self._owner: Ticket | None = None
@@ -109,6 +89,10 @@ class Broker:
         # What this connection has declared, by directory.
         self.declared_here: set[str] = set()
         _BROKERS.add(self)
+
+    def _renew_lock(self) -> None:
+        # Also in a forked child: another thread of the parent's may have held it, and is not in the child.
+        self.lock = threading.RLock()
 
     def _open(self, address: Address) -> Spool:
         if address.config:
@@ -306,3 +290,16 @@ class Broker:
             publish(items, self.spool.spares, self.spool.disk, sync=sync)
         for error in self.spool.commit_all(transactions).values():
             raise error
+
+
+_BROKERS = after_fork(Broker._renew_lock)
+
+
+def _close_all() -> None:
+    # A program may end without closing, as Celery's commands do: what is its own alone goes with it all the same.
+    for broker in list(_BROKERS):
+        with suppress(SwitchboardError, OSError):
+            broker.close()
+
+
+atexit.register(_close_all)
