@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from switchboard.disk import Folder
 from switchboard.errors import QueueError
-from switchboard.publishing import refuse
+from switchboard.publishing import refusal
 
 if TYPE_CHECKING:
     from switchboard.handoff import Transaction
@@ -50,12 +50,7 @@ def _fail(
     queue = transaction.items[0].queue if transaction.items else ''
     # What a failed sync left in the page cache is not to be trusted with the next message.
     transaction.discard(reusable=isinstance(error, QueueError))
-    try:
-        if isinstance(error, OSError):
-            refuse(error, 'hand-off', queue)
-        raise error
-    except QueueError as refused:
-        failed[transaction] = refused
+    failed[transaction] = refusal(error, 'hand-off', queue)
 
 
 def _stage(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:

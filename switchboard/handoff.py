@@ -80,14 +80,8 @@ class Transaction:
         try:
             return [self.emit(queue, once, dict(metadata)) for queue in queues]
         except BaseException:
-            self._undo(kept)
+            self.undo(kept)
             raise
-
-    def _undo(self, kept: int) -> None:
-        """Throw away the last outputs: `kept` stay."""
-        self.keyed = [each for each in self.keyed if each[0] in self.items[:kept]]
-        while len(self.items) > kept:
-            self.stage.workshop.discard(self.items.pop().draft)
 
     def forward(self, *queues: Switchboard, record: Record | None = None) -> None:
         """Hand the input on as it is: to one queue by one rename, to several, or beside other outputs, by copies.
@@ -111,7 +105,7 @@ class Transaction:
             for queue in queues:
                 self.add(queue, queue.prepare_copy(entry, record))
         except BaseException:
-            self._undo(kept)
+            self.undo(kept)
             self.forwarded_to = before
             raise
 
@@ -150,6 +144,13 @@ class Transaction:
         if not self.items:
             HOLDERS.discard(self)
         self.stage.workshop.discard(item.draft)
+
+    def undo(self, kept: int) -> None:
+        """Throw the last outputs away: `kept` stay."""
+        thrown = self.items[kept:]
+        self.keyed = [each for each in self.keyed if each[0] not in thrown]
+        for item in thrown:
+            self.drop(item)
 
     def commit(self) -> None:
         """See `ITransaction`.

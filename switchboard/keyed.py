@@ -14,7 +14,7 @@ from typing import Protocol
 from switchboard.dedupe import Dedupe, marker_of
 from switchboard.errors import QueueError
 from switchboard.handoff import Transaction, commit_all
-from switchboard.publishing import refuse
+from switchboard.publishing import refusal
 from switchboard.stage import Stage
 from switchboard.switchboard import Switchboard
 
@@ -113,9 +113,4 @@ class _Group:
     def _fail(self, transaction: Transaction, error: OSError | QueueError) -> None:
         queue = transaction.keyed[0][0].queue
         transaction.discard()
-        try:
-            if isinstance(error, OSError):
-                refuse(error, 'look for the key', queue)
-            raise error
-        except QueueError as refused:
-            self._failed[transaction] = refused
+        self._failed[transaction] = refusal(error, 'look for the key', queue)

@@ -16,7 +16,7 @@ from switchboard.dedupe import Dedupe, marker_of
 from switchboard.errors import QueueError, SwitchboardError
 from switchboard.handoff import Transaction, commit_all
 from switchboard.journal import Record
-from switchboard.publishing import BATCH_LIMIT, Unpublished, publish, refuse
+from switchboard.publishing import BATCH_LIMIT, Unpublished, publish, refusal
 from switchboard.stage import Stage
 from switchboard.switchboard import Switchboard
 
@@ -134,10 +134,7 @@ class _Once:
                 self._store()
         except OSError as error:
             self._transaction.discard()
-            try:
-                refuse(error, 'look for the keys', '')
-            except QueueError as refused:
-                self._fail_all(refused)
+            self._fail_all(refusal(error, 'look for the keys', ''))
         except BaseException:
             self._transaction.discard()
             raise

@@ -58,15 +58,26 @@ class Unpublished:
         return self.draft.size
 
 
+def refusal(error: OSError | QueueError, step: str, queue: str) -> QueueError:
+    """:return: the error that `refuse` raises; one that is of the tree already stays as it is."""
+    if isinstance(error, QueueError):
+        return error
+    told: QueueError
+    if error.errno in _NO_ROOM:
+        told = QueueFullError(f'{step}: {error.strerror}; nothing was stored', queue=queue)
+    else:
+        told = DurabilityError(str(error), step=step, queue=queue)
+    told.__cause__ = error
+    return told
+
+
 def refuse(error: OSError, step: str, queue: str) -> NoReturn:
     """Raise the error of the tree that tells the producer what happened.
 
     :raises QueueFullError: the disk is full, or the user's quota of it.
     :raises DurabilityError: anything else.
     """
-    if error.errno in _NO_ROOM:
-        raise QueueFullError(f'{step}: {error.strerror}; nothing was stored', queue=queue) from error
-    raise DurabilityError(str(error), step=step, queue=queue) from error
+    raise refusal(error, step, queue)
 
 
 def is_out_of_files(error: QueueError) -> bool:

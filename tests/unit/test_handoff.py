@@ -17,6 +17,7 @@ from switchboard.errors import ContentDisallowedError, DurabilityError, EntryTak
 from switchboard.handoff import Transaction, commit_all
 from switchboard.interfaces import ISpool, ITransaction
 from switchboard.options import QueueOptions
+from switchboard.publishing import HOLDERS
 from switchboard.switchboard import Switchboard
 from switchboard.testing import MemorySpool
 from switchboard.testing.faults import FaultyDisk
@@ -213,6 +214,22 @@ class TestOnDisk:
             with pytest.raises(ContentDisallowedError):
                 forward()
         assert claimed(disk_spool) == [transaction.filebase]
+
+    def test_outputs_of_which_one_is_refused_are_thrown_away_and_those_before_them_stay(
+        self, disk_spool: Spool
+    ) -> None:
+        picky = Switchboard('picky', disk_spool.path('picky'), options=QueueOptions(accept=('mail',)))
+        transaction = begin(disk_spool)
+        with pytest.raises(ContentDisallowedError):
+            transaction.emit_all([disk_spool['out'], picky], 'x', {'dedupe_key': 'k'})
+        assert (transaction.items, transaction.keyed, transaction in HOLDERS) == ([], [], False)
+        transaction.emit(disk_spool['out'], 'before', {'dedupe_key': 'k'})
+        with pytest.raises(ContentDisallowedError):
+            transaction.forward(disk_spool['audit'], picky)
+        assert (len(transaction.keyed), transaction in HOLDERS) == (1, True)
+        transaction.commit()
+        assert (contents(disk_spool, 'out'), contents(disk_spool, 'audit')) == (['before'], [])
+        assert transaction not in HOLDERS
 
     @pytest.mark.parametrize(
         ('call', 'number'),

@@ -11,7 +11,16 @@ import pytest
 
 from switchboard.disk import Disk, Folder
 from switchboard.errors import DurabilityError, QueueError, QueueFullError
-from switchboard.publishing import BATCH_LIMIT, Batch, Unpublished, is_out_of_files, publish, refuse, write
+from switchboard.publishing import (
+    BATCH_LIMIT,
+    Batch,
+    Unpublished,
+    is_out_of_files,
+    publish,
+    refusal,
+    refuse,
+    write,
+)
 from switchboard.spares import Spares
 from switchboard.testing.faults import FaultyDisk
 
@@ -178,6 +187,7 @@ def test_errors_of_the_system_become_errors_of_the_tree() -> None:
     with pytest.raises(DurabilityError) as caught_too:
         refuse(OSError(errno.EMFILE, 'why'), 'open', 'in')
     assert is_out_of_files(caught_too.value)
+    assert refusal(caught_too.value, 'step', 'out') is caught_too.value
 
 
 class Filling(Disk):

@@ -69,8 +69,7 @@ class BrokerTransaction:
 
     def emit_all(self, queues: Sequence[Any], msg: Any, metadata: Mapping[str, Any]) -> list[str]:
         """See `ITransaction`."""
-        remote = [queue for queue in queues if isinstance(queue, BrokerSwitchboard)]
-        near = [queue for queue in queues if not isinstance(queue, BrokerSwitchboard)]
+        remote, near = _parted(queues)
         once = queues[0].serializers.serialize(msg) if len(queues) > 1 else msg
         # First what can be undone in one call.
         posted = [queue.prepare(once, dict(metadata), unique=self._unique(queue.name)) for queue in remote]
@@ -95,8 +94,7 @@ class BrokerTransaction:
         :param record: what the history of copies says more than the input's.
         """
         assert self.filebase is not None
-        remote = [queue for queue in queues if isinstance(queue, BrokerSwitchboard)]
-        near = [queue for queue in queues if not isinstance(queue, BrokerSwitchboard)]
+        remote, near = _parted(queues)
         entry = self.board.held(self.filebase).read()
         posted = [
             queue.prepare_copy(entry, record or self._moved(queue), unique=self._unique(queue.name))
@@ -110,8 +108,7 @@ class BrokerTransaction:
                 for queue in near:
                     self.local.add(queue, queue.prepare_copy(entry, record or self._moved(queue)))
             except BaseException:
-                for item in self.local.items[kept:]:
-                    self.local.drop(item)
+                self.local.undo(kept)
                 raise
         self.posted += posted
 
@@ -150,6 +147,12 @@ class BrokerTransaction:
         """See `ITransaction`."""
         self.local.discard()
         self.posted.clear()
+
+
+def _parted(queues: Sequence[Any]) -> tuple[list[BrokerSwitchboard], list[Any]]:
+    """:return: those on brokers, and those in directories."""
+    remote = [queue for queue in queues if isinstance(queue, BrokerSwitchboard)]
+    return remote, [queue for queue in queues if not isinstance(queue, BrokerSwitchboard)]
 
 
 def commit_all(
