@@ -6,6 +6,7 @@ the bindings.  This module joins them for `Spool`, whose methods say what each i
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -191,14 +192,15 @@ class DeclaredQueues:
             yield declaration
 
 
-class DeclaringSpool:
+class DeclaringSpool(ABC):
     """What `Spool` can do with queues that come and go."""
 
     declared: DeclaredQueues
     _boards: dict[str, Switchboard]
 
+    @abstractmethod
     def __getitem__(self, name: str) -> Switchboard:
-        raise NotImplementedError
+        """See `ISpool`."""
 
     def declare(self, name: str, **keys: Any) -> Switchboard:
         """Make a queue, or make sure that it is there as asked for.  The configuration file is not touched.

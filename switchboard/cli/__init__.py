@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 import click
 
-from switchboard.cli.exits import Exit, exit_of, lines_of
+from switchboard.cli.exits import Exit, exit_of
 from switchboard.cli.installation import Installation, installation_options
-from switchboard.cli.tables import say
+from switchboard.cli.tables import complain, say
 from switchboard.cli.verbs import Verbs
 from switchboard.cli.wording import visible
 from switchboard.errors import SwitchboardError
@@ -72,8 +72,7 @@ def call(args: Sequence[str] | None = None) -> int:
     except (SwitchboardError, OSError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        for line in lines_of(error):
-            say(f'switchboard: {visible(line)}')
+        complain(error)
         return exit_of(error)
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from switchboard.census import count
-from switchboard.cli.deeds import ENTRIES
-from switchboard.cli.exits import Exit, exit_of, lines_of
+from switchboard.cli.deeds import ENTRIES, confirm, counted, yes_option
+from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.installation import Installation, verb
 from switchboard.cli.optionwords import read_options
 from switchboard.cli.selecting import DURATION
-from switchboard.cli.tables import say
+from switchboard.cli.tables import complain
 from switchboard.cli.wording import number, visible
 from switchboard.errors import SwitchboardError, UnknownQueueError
 from switchboard.spool import Spool
-
-_yes = click.option('-y', '--yes', is_flag=True, help='Do not ask; needed where there is no terminal.')
 
 
 def _read(_context: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -63,18 +60,12 @@ def declare(
     click.echo(f'{visible(name)}: declared')
 
 
-def _have_agreed(what: str, installation: Installation, names: Sequence[str], *, yes: bool) -> None:
-    """:raises click.UsageError: there is nobody to ask."""
+def _confirm(what: str, installation: Installation, names: Sequence[str], *, yes: bool) -> None:
+    """Ask if there is anything that would be dropped."""
     counts = [count(folder, name, sizes=False) for name, folder in installation.places(names)]
-    entries = sum(one.entries for one in counts)
-    if yes or not entries:
-        return
-    where = ', '.join(f'{visible(one.queue)} {one.entries}' for one in counts if one.entries)
-    question = f'{what}, with {number(entries, *ENTRIES)} ({where})'
-    if not sys.stdin.isatty():
-        raise click.UsageError(f'{question}: nobody is there to ask; say --yes')
-    if not click.confirm(f'{question}?', err=True):
-        raise click.Abort
+    by_queue = [(one.queue, one.entries) for one in counts if one.entries]
+    if by_queue:
+        confirm(f'{what}, with {counted(by_queue)}', yes=yes)
 
 
 def _each(names: Sequence[str], deed: Callable[[str], int], done: str) -> Exit:
@@ -84,22 +75,19 @@ def _each(names: Sequence[str], deed: Callable[[str], int], done: str) -> Exit:
             dropped = deed(name)
         except (SwitchboardError, OSError) as error:
             failed.append(exit_of(error))
-            for line in lines_of(error):
-                say(f'switchboard: {visible(line)}')
+            complain(error)
         else:
             click.echo(
                 f'{visible(name)}: {done}' + (f', {number(dropped, *ENTRIES)} dropped' if dropped else '')
             )
-    if not failed:
-        return Exit.OK
-    return Exit.PARTIAL if len(failed) < len(names) or len(set(failed)) > 1 else failed[0]
+    return exit_of_all(failed, len(names) - len(failed))
 
 
 @verb()
 @click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
 @click.option('--if-empty', is_flag=True, help='Only if there is nothing in it.')
 @click.option('--if-unused', is_flag=True, help='Only if nobody consumes it: no runner, and no program.')
-@_yes
+@yes_option
 @click.pass_context
 def delete(
     context: click.Context,
@@ -115,7 +103,7 @@ def delete(
     with them.  A queue of the configuration is deleted by taking it out there.
     """
     if not if_empty:
-        _have_agreed('delete ' + ', '.join(map(visible, names)), installation, names, yes=yes)
+        _confirm('delete ' + ', '.join(map(visible, names)), installation, names, yes=yes)
     spool = installation.spool()
     context.exit(
         _each(names, lambda name: spool.delete(name, if_empty=if_empty, if_unused=if_unused), 'deleted')
@@ -124,7 +112,7 @@ def delete(
 
 @verb()
 @click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
-@_yes
+@yes_option
 @click.pass_context
 def purge(context: click.Context, installation: Installation, names: tuple[str, ...], yes: bool) -> None:
     """Drop all that waits in queues, what is delayed and held too; there is no way back, so it asks.
@@ -133,7 +121,7 @@ def purge(context: click.Context, installation: Installation, names: tuple[str, 
     """
     if 'bad' in names:
         raise click.UsageError('bad is what others could not keep: `switchboard rm --queue bad --all`')
-    _have_agreed('purge ' + ', '.join(map(visible, names)), installation, names, yes=yes)
+    _confirm('purge ' + ', '.join(map(visible, names)), installation, names, yes=yes)
     spool = installation.spool()
 
     def drop(name: str) -> int:

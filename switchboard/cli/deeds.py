@@ -15,10 +15,10 @@ from typing import Any
 
 import click
 
-from switchboard.cli.exits import Exit, exit_of, lines_of
+from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.selecting import selection_options
-from switchboard.cli.tables import say, write_json
+from switchboard.cli.tables import complain, say, write_json
 from switchboard.cli.wording import number, visible
 from switchboard.errors import QueueError, SwitchboardError
 from switchboard.finding import Criteria, Found, find, select
@@ -28,6 +28,28 @@ from switchboard.listing import order
 Deed = Callable[[Found], tuple[str, str] | None]
 
 ENTRIES = ('entry', 'entries')
+
+yes_option = click.option('-y', '--yes', is_flag=True, help='Do not ask; needed where there is no terminal.')
+
+
+def counted(by_queue: Sequence[tuple[str, int]]) -> str:
+    """:return: how many entries there are, and in which queues."""
+    where = ', '.join(f'{visible(queue)} {many}' for queue, many in by_queue)
+    return f'{number(sum(many for _, many in by_queue), *ENTRIES)} ({where})'
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, unless the command line has answered.
+
+    :raises click.UsageError: there is nobody to ask.
+    :raises click.Abort: the answer is no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f'{question}: nobody is there to ask; say --yes')
+    if not click.confirm(f'{question}?', err=True):
+        raise click.Abort
 
 
 @dataclass
@@ -65,7 +87,7 @@ class Meant:
                 found.append(find(places, text))
             except QueueError as error:
                 self._missing.append(exit_of(error))
-                _complain(error)
+                complain(error)
         return found
 
     def do_each(
@@ -80,32 +102,20 @@ class Meant:
         if not found and not self._missing:
             say('no entry fits: nothing to do')
         if found and (ask_always or not self.entries):
-            self._have_agreed(found, ask)
+            queues = Counter(each.queue for each in found)
+            confirm(ask.format(counted(queues.most_common())), yes=self.yes)
         failed = list(self._missing)
         for each in found:
             try:
                 self._tell(each, deed(each))
             except (SwitchboardError, OSError) as error:
                 failed.append(exit_of(error))
-                _complain(error, f'{each.queue}/{each.filebase}')
+                complain(error, f'{each.queue}/{each.filebase}')
         asked = len(found) + len(self._missing)
         succeeded = asked - len(failed)
         if asked > 1:
             say(f'{done} {number(succeeded, *ENTRIES)}' + (f', {len(failed)} not' if failed else ''))
-        if not failed:
-            return Exit.OK
-        return Exit.PARTIAL if succeeded or len(set(failed)) > 1 else failed[0]
-
-    def _have_agreed(self, found: Sequence[Found], ask: str) -> None:
-        if self.yes:
-            return
-        queues = Counter(each.queue for each in found)
-        where = ', '.join(f'{queue} {many}' for queue, many in queues.most_common())
-        question = ask.format(f'{number(len(found), *ENTRIES)} ({where})')
-        if not sys.stdin.isatty():
-            raise click.UsageError(f'{question}: nobody is there to ask; say --yes')
-        if not click.confirm(f'{question}?', err=True):
-            raise click.Abort
+        return exit_of_all(failed, succeeded)
 
     def _tell(self, each: Found, now: tuple[str, str] | None) -> None:
         if self.as_json:
@@ -115,12 +125,6 @@ class Meant:
             click.echo(f'{each.queue}/{each.filebase} -> {now[0]}/{now[1]}')
         else:
             click.echo(f'{each.queue}/{each.filebase}')
-
-
-def _complain(error: Exception, subject: str = '') -> None:
-    for line in lines_of(error):
-        text = line if subject in line else f'{subject}: {line}'
-        say(f'switchboard: {visible(text)}')
 
 
 def entries_verb(
@@ -138,7 +142,7 @@ def entries_verb(
         click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help=queue_help),
         selection_options,
         *options,
-        click.option('-y', '--yes', is_flag=True, help='Do not ask; needed where there is no terminal.'),
+        yes_option,
         json_option,
     )
 

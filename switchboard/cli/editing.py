@@ -17,10 +17,9 @@ from typing import Any
 
 import click
 
-from switchboard.cli.exits import lines_of
 from switchboard.cli.installation import Installation, verb
 from switchboard.cli.selecting import pairs_callback
-from switchboard.cli.tables import say
+from switchboard.cli.tables import complain, say
 from switchboard.cli.wording import visible
 from switchboard.editing import Editing
 from switchboard.errors import SwitchboardError
@@ -144,6 +143,5 @@ def _keep(body: bytes, error: SwitchboardError) -> None:
     """What somebody has typed is not to be lost because there is no room for it."""
     with tempfile.NamedTemporaryFile(prefix='switchboard-edit-', delete=False) as stream:
         stream.write(body)
-    for line in lines_of(error):
-        say(f'switchboard: {visible(line)}')
+    complain(error)
     say(f'switchboard: the body that you wrote is kept in {stream.name}')

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from switchboard.cli.exits import Exit, exit_of, lines_of
+from switchboard.cli.exits import Exit, exit_of, exit_of_all, lines_of
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.selecting import DURATION, pairs_callback
 from switchboard.cli.tables import say, write_json
@@ -149,9 +149,7 @@ class Sender:
 
     def status(self) -> Exit:
         """:return: the exit status."""
-        if not self.failed:
-            return Exit.OK
-        return Exit.PARTIAL if self.stored or len(set(self.failed)) > 1 else self.failed[0]
+        return exit_of_all(self.failed, self.stored)
 
 
 class _Teller(logging.Handler):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import enum
 import errno
+from collections.abc import Sequence
 
 from switchboard import errors
 
@@ -114,6 +115,17 @@ def exit_of(error: BaseException) -> Exit:
         if isinstance(error, kind):
             return status
     return Exit.SOFTWARE
+
+
+def exit_of_all(failed: Sequence[Exit], succeeded: int) -> Exit:
+    """:return: the status of many deeds.
+
+    :param failed: what each that went wrong would have ended in by itself.
+    :param succeeded: how many did not.
+    """
+    if not failed:
+        return Exit.OK
+    return Exit.PARTIAL if succeeded or len(set(failed)) > 1 else failed[0]
 
 
 def advice(error: BaseException) -> str:

@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
+from switchboard.cli.exits import lines_of
 from switchboard.cli.layout import GAP, Cell, Column, text_of
-from switchboard.cli.wording import one_line
+from switchboard.cli.wording import one_line, visible
 
 # Rows that are laid out together, so that a list of any length can be written while it is read.
 CHUNK_ROWS = 1000
@@ -69,6 +70,16 @@ def write_json(value: Any) -> None:
 def say(text: str) -> None:
     """Write a line for people to standard error, where it does not get into what a program reads."""
     click.echo(text, err=True)
+
+
+def complain(error: Exception, subject: str = '') -> None:
+    """Say what is wrong, and what to do next.
+
+    :param subject: what it is about, for errors that do not name it.
+    """
+    for line in lines_of(error):
+        text = line if subject in line else f'{subject}: {line}'
+        say(f'switchboard: {visible(text)}')
 
 
 def styled(text: str, style: str) -> str:
