@@ -8,10 +8,13 @@ import select
 import signal
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import psutil
+
+from switchboard.testing import Signal
 
 # An account without rights of its own, as on every Linux.
 NOBODY = 65534
@@ -115,6 +118,25 @@ class Child:
         self.kill()
         if self._read_end >= 0:
             os.close(self._read_end)
+
+
+@contextmanager
+def held_elsewhere(board: Any, filebase: str) -> Iterator[Child]:
+    """Have another process work on an entry; it finishes it in the end, unless it is killed before."""
+    claimed, enough = Signal(), Signal()
+
+    def hold() -> None:
+        board.dequeue(filebase)
+        claimed.set()
+        enough.wait_or_timeout()
+        board.finish(filebase)
+
+    with Child(hold) as child:
+        claimed.wait_or_timeout()
+        yield child
+        if child.status is None:
+            enough.set()
+            child.join()
 
 
 def in_child(function: Callable[[], Any], uid: int | None = None) -> Any:

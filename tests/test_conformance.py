@@ -12,9 +12,8 @@ pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 't
 
 from switchboard import Spool, Switchboard  # noqa: E402  after the rewriting of assertions
 from switchboard.backlog import Backlog  # noqa: E402
-from switchboard.clock import SYSTEM_CLOCK, Clock  # noqa: E402
 from switchboard.mirror import Mirror  # noqa: E402
-from switchboard.options import Durability, QueueOptions  # noqa: E402
+from switchboard.options import Durability  # noqa: E402
 from switchboard.testing import MemorySwitchboard  # noqa: E402
 from switchboard.testing.store import Store  # noqa: E402
 from tests.conformance import *  # noqa: E402, F403
@@ -29,18 +28,8 @@ class Alone(Backend):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def board(
-        self,
-        name: str = 'in',
-        slice: int | None = None,
-        numslices: int = 1,
-        *,
-        options: QueueOptions | None = None,
-        clock: Clock | None = None,
-    ) -> Any:
-        return Switchboard(
-            name, self.path / name, slice, numslices, options=options, clock=clock or SYSTEM_CLOCK
-        )
+    def board(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
+        return Switchboard(name, self.path / name, *share, **keys)
 
     def preserved(self) -> Any:
         return self.board('bad')
@@ -65,26 +54,16 @@ class InSpool(Backend):
     def __init__(self, path: Path) -> None:
         self.spool = Spool(path, self.durability)
 
-    def board(
-        self,
-        name: str = 'in',
-        slice: int | None = None,
-        numslices: int = 1,
-        *,
-        options: QueueOptions | None = None,
-        clock: Clock | None = None,
-    ) -> Any:
-        if options is None and clock is None:
-            return self.spool.board(name, slice, numslices)
+    def board(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
+        if not keys.keys() & {'options', 'clock'}:
+            return self.spool.board(name, *share, **keys)
         return Switchboard(
             name,
             self.spool.path(name),
-            slice,
-            numslices,
-            options=options or self.spool.queue_options(name),
-            clock=clock or SYSTEM_CLOCK,
+            *share,
             workshop=self.spool.spares,
             bad=self.spool.path('bad'),
+            **{'options': self.spool.queue_options(name), **keys},
         )
 
     def preserved(self) -> Any:
@@ -99,23 +78,13 @@ class InMemory(Backend):
     def __init__(self, path: Path) -> None:
         self.stores: dict[str, Store] = {}
 
-    def board(
-        self,
-        name: str = 'in',
-        slice: int | None = None,
-        numslices: int = 1,
-        *,
-        options: QueueOptions | None = None,
-        clock: Clock | None = None,
-    ) -> Any:
+    def board(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
         return MemorySwitchboard(
             name,
-            slice,
-            numslices,
-            options=options,
-            clock=clock or SYSTEM_CLOCK,
+            *share,
             store=self.stores.setdefault(name, Store()),
             bad=self.stores.setdefault('bad', Store()),
+            **keys,
         )
 
     def preserved(self) -> Any:

@@ -21,6 +21,7 @@ from typing import Any
 from switchboard import Spool
 from switchboard.board import Board, Record
 from switchboard.control import ask
+from switchboard.masterlock import master_alive
 from tests import processes
 
 # Long enough for a slow machine under load; nothing waits this long unless it is broken.
@@ -231,6 +232,11 @@ class Installation:
             master.wait()
             assert master.stderr is not None
             master.stderr.close()
+        if master_alive(self.spool_directory):  # one in the background
+            with contextlib.closing(Board.open(self.run / 'board')) as board:
+                pid = board.master().pid
+            kill(pid)
+            assert ends(pid)
         for pid in pids:
             assert ends(pid), f'runner {pid} has outlived its master'
         for descriptor in self._fifos:

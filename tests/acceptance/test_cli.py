@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from switchboard.board import Board, State
+from switchboard.board import State
 from switchboard.masterlock import master_alive
-from tests.acceptance.installation import PATIENCE_S, Installation, ends, installation, kill
+from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
 from tests.acceptance.terminal import program
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Installation]:
-    """An installation whose master runs in the background, and is ended in the end."""
-    with installation(tmp_path) as made:
-        try:
-            yield made
-        finally:
-            if master_alive(made.spool_directory):
-                pid = Board.open(made.run / 'board').master().pid
-                os.kill(pid, signal.SIGKILL)
-                assert ends(pid)
 
 
 def cli(site: Installation, *words: str, input: bytes = b'') -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.board import Board
-from switchboard.masterlock import master_alive
-from tests.acceptance.installation import PATIENCE_S, Installation, Lines, ends, installation
+from tests.acceptance.installation import PATIENCE_S, Installation, Lines
 from tests.acceptance.terminal import PROGRAM, Terminal, environment, program
 from tests.unit.commands import fail
 
@@ -144,34 +141,23 @@ def test_ctrl_c_has_a_status_of_its_own(spool: Spool) -> None:
         assert process.wait(PATIENCE_S) == 130
 
 
-def test_a_start_and_a_stop_show_how_far_they_are(tmp_path: Path, terminal: Open) -> None:
-    with installation(tmp_path) as site:
-        try:
-            site.configure({'in': {}, 'slow': {'class': 'jobs:SlowStart'}})
-            starting = terminal('-C', site.config, 'start')
-            starting.read_until('1 of 2 runners ready, not yet slow 1/1')
-            site.open_gate()
-            assert starting.wait() == 0
-            assert '2 runners ready' in starting.shown
-            site.put('in', 'wait')
-            site.told.wait_for('begin in')
-            watching = terminal('-C', site.config, 'top', '--count', '2', '--interval', '100ms', columns=160)
-            assert watching.wait() == 0
-            assert 'master: RUNNING' in watching.shown
-            stopping = terminal('-C', site.config, 'stop')
-            stopping.read_until('1 runner left: in 1/1 at')
-            site.open_gate()
-            assert stopping.wait() == 0
-            assert 'stopped in' in stopping.shown
-        finally:
-            _end(site)
-
-
-def _end(site: Installation) -> None:
-    if master_alive(site.spool_directory):
-        pid = Board.open(site.run / 'board').master().pid
-        os.kill(pid, signal.SIGKILL)
-        assert ends(pid)
+def test_a_start_and_a_stop_show_how_far_they_are(site: Installation, terminal: Open) -> None:
+    site.configure({'in': {}, 'slow': {'class': 'jobs:SlowStart'}})
+    starting = terminal('-C', site.config, 'start')
+    starting.read_until('1 of 2 runners ready, not yet slow 1/1')
+    site.open_gate()
+    assert starting.wait() == 0
+    assert '2 runners ready' in starting.shown
+    site.put('in', 'wait')
+    site.told.wait_for('begin in')
+    watching = terminal('-C', site.config, 'top', '--count', '2', '--interval', '100ms', columns=160)
+    assert watching.wait() == 0
+    assert 'master: RUNNING' in watching.shown
+    stopping = terminal('-C', site.config, 'stop')
+    stopping.read_until('1 runner left: in 1/1 at')
+    site.open_gate()
+    assert stopping.wait() == 0
+    assert 'stopped in' in stopping.shown
 
 
 def test_top_in_a_pipe_is_one_look(spool: Spool) -> None:

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
-from switchboard.board import Board, State
+from switchboard.board import State
 from switchboard.masterlock import master_alive
-from tests.acceptance.installation import PATIENCE_S, Installation, ends, installation
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Installation]:
-    with installation(tmp_path) as made:
-        try:
-            yield made
-        finally:
-            if master_alive(made.spool_directory):
-                pid = Board.open(made.run / 'board').master().pid
-                os.kill(pid, signal.SIGKILL)
-                assert ends(pid)
-
+from tests.acceptance.installation import PATIENCE_S, Installation, ends
 
 BACKGROUND = """
     import sys

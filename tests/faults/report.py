@@ -34,15 +34,13 @@ from tests.faults.test_death_and_power import after_failed_syncs, after_recoveri
 from tests.faults.test_every_call import Case, cases, expected
 from tests.faults.test_kill import die_at
 from tests.faults.test_power_loss import (
-    OPERATION_BEGUN,
-    OPERATION_DONE,
     Tally,
     WithoutDataSync,
     WithoutDirectorySync,
     WithoutQueueSync,
     WithoutStageSync,
-    cut,
     cut_pipelines,
+    cuts,
     record,
 )
 from tests.faults.world import State, observe
@@ -179,19 +177,14 @@ def power_counts(operation: Operation, scratch: Path) -> Counter[str]:
     source = scratch / 'run'
     source.mkdir()
     record(operation, source, disk)
-    for moment in disk.moments():
-        if OPERATION_BEGUN not in moment.notes:
-            continue
-        allowed = operation.after_cut(promised=OPERATION_DONE in moment.notes)
-        for variant in range(CUTS_PER_MOMENT):
-            found, _ = cut(moment, source, scratch / 'after', variant)
-            what = name_of(operation, found)
-            what = 'after' if what == 'there' else what
-            if found not in allowed:
-                holes.append(f'{operation}, power lost at {moment.number}, variant {variant}: {found}')
-                what = 'holes'
-            counts[what] += 1
-            counts['cuts'] += 1
+    for outcome in cuts(operation, source, disk, CUTS_PER_MOMENT):
+        what = name_of(operation, outcome.found)
+        what = 'after' if what == 'there' else what
+        if outcome.found not in outcome.allowed:
+            holes.append(f'{operation}, power lost: {outcome}')
+            what = 'holes'
+        counts[what] += 1
+        counts['cuts'] += 1
     return counts
 
 

@@ -11,7 +11,6 @@ import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -20,21 +19,11 @@ from switchboard.spool import Spool
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.operations import OPERATIONS, Operation
-from tests.faults.test_power_loss import OPERATION_BEGUN, OPERATION_DONE, cut
-from tests.faults.world import State, World
+from tests.faults.test_power_loss import OPERATION_BEGUN, OPERATION_DONE, Outcome, cuts
+from tests.faults.world import World
 
 DIED = 'died'
 VARIANTS = 6
-
-
-class Outcome(NamedTuple):
-    """What one cut has left, and what it might have."""
-
-    struck: int
-    moment: int
-    variant: int
-    found: State
-    allowed: list[State]
 
 
 def after_failed_syncs(operation: Operation, scratch: Path) -> Iterator[Outcome]:
@@ -56,8 +45,9 @@ def after_failed_syncs(operation: Operation, scratch: Path) -> Iterator[Outcome]
         if not disk.struck:
             return
         power.note(OPERATION_DONE)
-        for outcome in cuts(operation, directory, power, OPERATION_BEGUN, returned=returned):
+        for outcome in cuts(operation, directory, power, VARIANTS, returned=returned):
             yield outcome._replace(struck=number)
+        shutil.rmtree(directory)
 
 
 def after_recoveries(operation: Operation, scratch: Path) -> Iterator[Outcome]:
@@ -76,8 +66,9 @@ def after_recoveries(operation: Operation, scratch: Path) -> Iterator[Outcome]:
             return
         power.note(DIED)
         recover(world.path, power)
-        for outcome in cuts(operation, directory, power, DIED, returned=False):
+        for outcome in cuts(operation, directory, power, VARIANTS, since=DIED, returned=False):
             yield outcome._replace(struck=number)
+        shutil.rmtree(directory)
 
 
 def prepared(operation: Operation, directory: Path, disk: FaultyDisk, power: PowerLossDisk) -> World:
@@ -94,17 +85,6 @@ def recover(path: Path, disk: PowerLossDisk) -> None:
     for queue in {file.parent.name for file in path.glob(f'[!.]*/*{CLAIMED}')}:
         spool[queue].recover_backup_files()
     spool.spares.close()
-
-
-def cuts(
-    operation: Operation, directory: Path, power: PowerLossDisk, since: str, *, returned: bool
-) -> Iterator[Outcome]:
-    for moment in power.moments():
-        allowed = operation.after_cut(promised=returned and OPERATION_DONE in moment.notes)
-        for variant in range(VARIANTS if since in moment.notes else 0):
-            found, _ = cut(moment, directory, directory.parent / 'after', variant)
-            yield Outcome(0, moment.number, variant, found, allowed)
-    shutil.rmtree(directory)
 
 
 @pytest.mark.slow

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -45,6 +46,40 @@ def cut(
     return found
 
 
+class Outcome(NamedTuple):
+    """What one cut has left, and what it might have."""
+
+    moment: int
+    variant: int
+    found: State
+    allowed: list[State]
+    # Which call failed or died before that.
+    struck: int = 0
+
+
+def cuts(
+    operation: Operation,
+    directory: Path,
+    disk: PowerLossDisk,
+    variants: int,
+    *,
+    since: str = OPERATION_BEGUN,
+    returned: bool = True,
+) -> Iterator[Outcome]:
+    """Take the power away at each moment of a recorded operation, several times.
+
+    :param since: what was noted before the first of these moments.
+    :param returned: the operation said that all was well.
+    """
+    for moment in disk.moments():
+        if since not in moment.notes:
+            continue
+        allowed = operation.after_cut(promised=returned and OPERATION_DONE in moment.notes)
+        for variant in range(variants):
+            found, _ = cut(moment, directory, directory.parent / 'after', variant)
+            yield Outcome(moment.number, variant, found, allowed)
+
+
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
 @pytest.mark.parametrize('variants', [1, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_power_cut_leaves_all_of_an_operation_or_nothing(
@@ -54,13 +89,8 @@ def test_a_power_cut_leaves_all_of_an_operation_or_nothing(
     directory = scratch / 'run'
     directory.mkdir()
     record(operation, directory, disk)
-    for moment in disk.moments():
-        if OPERATION_BEGUN not in moment.notes:
-            continue
-        allowed = operation.after_cut(promised=OPERATION_DONE in moment.notes)
-        for variant in range(variants):
-            found, _ = cut(moment, directory, scratch / 'after', variant)
-            assert found in allowed, (moment.number, variant)
+    for outcome in cuts(operation, directory, disk, variants):
+        assert outcome.found in outcome.allowed, outcome
 
 
 @dataclass

@@ -24,9 +24,9 @@ from switchboard.errors import (
 )
 from switchboard.moving import origin, send_back
 from switchboard.options import QueueOptions, RunnerOptions
-from switchboard.testing import FakeClock, Signal, run_until_empty
+from switchboard.testing import FakeClock, run_until_empty
 from switchboard.testing.faults import FaultyDisk
-from tests.processes import Child, in_child
+from tests.processes import Child, held_elsewhere, in_child
 
 LAZY = QueueOptions(durability='lazy')
 
@@ -51,24 +51,13 @@ class TestTwoRunnersOnOneSlice:
         self, board: Switchboard, tmp_path: Path
     ) -> None:
         filebase = board.enqueue('x')
-        claimed, done = Signal(), Signal()
-
-        def work() -> None:
-            board.dequeue(filebase)
-            claimed.set()
-            done.wait_or_timeout()
-            board.finish(filebase)
-
         listed = board.files
-        with Child(work) as child:
-            claimed.wait_or_timeout()
+        with held_elsewhere(board, filebase):
             for name in listed:  # it listed before the other one was faster
                 with pytest.raises(EntryTakenError):
                     board.dequeue(name)
                 with pytest.raises(EntryTakenError):
                     board.finish(name, preserve=True)
-            done.set()
-            child.join()
         assert (os.listdir(tmp_path / 'in'), bad(tmp_path)) == ([], [])
 
     def test_two_loops_share_a_queue_and_handle_each_message_once(self, tmp_path: Path) -> None:
@@ -91,21 +80,10 @@ class TestRecoveryBesideLiveWork:
         self, board: Switchboard, tmp_path: Path
     ) -> None:
         filebase = board.enqueue('x')
-        claimed, done = Signal(), Signal()
-
-        def work() -> None:
-            board.dequeue(filebase)
-            claimed.set()
-            done.wait_or_timeout()
-            board.finish(filebase)
-
-        with Child(work) as child:
-            claimed.wait_or_timeout()
+        with held_elsewhere(board, filebase):
             assert Switchboard('in', tmp_path / 'in', recover=True).files == []
             assert board.get_files('.bak') == [filebase]
             assert board.history(filebase) == []
-            done.set()
-            child.join()
         assert os.listdir(tmp_path / 'in') == []
 
 

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
-from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.clock import SYSTEM_CLOCK
 from switchboard.disk import Disk, Folder
 from switchboard.entry import CLAIMED
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownQueueError
-from switchboard.extra.brokers.amqpqueues import rounded_ms
+from switchboard.extra.brokers.amqpqueues import waiting_queue
 from switchboard.extra.brokers.arriving import filebase_of
 from switchboard.extra.brokers.board import BrokerSwitchboard
+from switchboard.extra.brokers.inlet import LONGEST_WAIT_S
 from switchboard.extra.brokers.ledger import Ledger
 from switchboard.journal import Record
 from switchboard.options import QueueOptions
@@ -34,8 +35,7 @@ class SeenBoard(BrokerSwitchboard):
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         if delay_s > 0:
-            wait_ms = rounded_ms(min(delay_s, 20 * 86400.0))
-            self.delayed.add(f'{self.queue_of(filebase)}.wait.{wait_ms}')
+            self.delayed.add(waiting_queue(self.queue_of(filebase), min(delay_s, LONGEST_WAIT_S)))
         return super().release(filebase, delay_s=delay_s, record=record)
 
     @property
@@ -103,25 +103,20 @@ class OnBroker(Backend):
     def board(
         self,
         name: str = 'in',
-        slice: int | None = None,
-        numslices: int = 1,
-        *,
-        options: QueueOptions | None = None,
-        clock: Clock | None = None,
+        *share: Any,
         cls: type[BrokerSwitchboard] = SeenBoard,
         url_options: str = '',
+        **keys: Any,
     ) -> Any:
         disk = Disk()
         more = url_options or self.options
         board = cls(
             name,
             f'{self.url}?queue={self.prefix}.{name}{more}',
-            slice,
-            numslices,
-            options=options,
-            clock=clock or SYSTEM_CLOCK,
+            *share,
             bad=self.spool['bad'],
             ledger=Ledger(Folder(self.spool.path(f'.held@{name}'), disk), disk, SYSTEM_CLOCK),
+            **keys,
         )
         if isinstance(board, SeenBoard):
             board.delayed = self.delayed

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
-import smtplib
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from switchboard.wakeup import Wakeup
 from tests.ports import free_port
 from tests.servers.arrivals import PATIENCE_S
+from tests.servers.mailserver import MailServer, wait_for_line
 from tests.servers.place import ROOT, Place, missing
 
 PACKAGE = 'exim4-daemon-light'
@@ -68,7 +67,7 @@ exec "$@"
 """
 
 
-class Exim:
+class Exim(MailServer):
     """A running Exim."""
 
     def __init__(self, place: Place, package: Path) -> None:
@@ -121,24 +120,7 @@ class Exim:
 
         :return: the line.
         """
-        give_up_s = time.monotonic() + PATIENCE_S
-        watch = Wakeup(str(self.home / 'log'))
-        try:
-            while True:
-                for line in self.told().splitlines():
-                    if text in line:
-                        return line
-                assert time.monotonic() < give_up_s, f'no line with {text!r} in:\n{self.told()}'
-                watch.wait(0.05)  # no event tells of a line in an open file
-        finally:
-            watch.close()
-
-    def send(self, sender: str, *recipients: str, content: bytes) -> None:
-        """Hand a mail in, as a client does."""
-        with smtplib.SMTP(
-            '127.0.0.1', self.port, local_hostname='client.example', timeout=PATIENCE_S
-        ) as client:
-            client.sendmail(sender, recipients, content)
+        return wait_for_line(self.home / 'log', self.told, re.escape(text))
 
 
 def find_package(directory: Path) -> Path:

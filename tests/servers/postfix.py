@@ -7,15 +7,13 @@ import os
 import pwd
 import re
 import shutil
-import smtplib
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from switchboard.wakeup import Wakeup
 from tests.ports import free_port
 from tests.servers.arrivals import PATIENCE_S
+from tests.servers.mailserver import MailServer, wait_for_line
 from tests.servers.place import ROOT, USER, Place, missing
 
 POSTFIX = '/usr/sbin/postfix'
@@ -74,7 +72,7 @@ postlog   unix-dgram n  -       n       -       1       postlogd
 """
 
 
-class Postfix:
+class Postfix(MailServer):
     """A running Postfix."""
 
     def __init__(self, place: Place, lmtp_port: int) -> None:
@@ -119,9 +117,10 @@ class Postfix:
         assert result.returncode == 0, f'{arguments}: {result.stdout}{result.stderr}{self.told()}'
         return result.stdout
 
-    def told(self) -> str:
-        """:return: the log."""
-        return self.log.read_text(errors='replace') if self.log.exists() else ''
+    def told(self, log: Path | None = None) -> str:
+        """:return: what a log says."""
+        path = log or self.log
+        return path.read_text(errors='replace') if path.exists() else ''
 
     def wait_for(self, pattern: str, log: Path | None = None) -> str:
         """Wait until a line of a log matches.
@@ -129,26 +128,7 @@ class Postfix:
         :return: the line.
         """
         path = log or self.log
-        give_up_s = time.monotonic() + PATIENCE_S
-        watch = Wakeup(str(path.parent))
-        try:
-            while True:
-                text = path.read_text(errors='replace') if path.exists() else ''
-                for line in text.splitlines():
-                    if re.search(pattern, line):
-                        return line
-                assert time.monotonic() < give_up_s, f'no line with {pattern!r} in:\n{text}'
-                # No event tells of a line in an open file.
-                watch.wait(0.05)
-        finally:
-            watch.close()
-
-    def send(self, sender: str, *recipients: str, content: bytes) -> None:
-        """Hand a mail in, as a client does."""
-        with smtplib.SMTP(
-            '127.0.0.1', self.port, local_hostname='client.example', timeout=PATIENCE_S
-        ) as client:
-            client.sendmail(sender, recipients, content)
+        return wait_for_line(path.parent, lambda: self.told(path), pattern)
 
     def waiting(self) -> int:
         """:return: how many mails its own queue holds."""

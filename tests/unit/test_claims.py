@@ -20,7 +20,7 @@ from switchboard.errors import CorruptEntryError, DurabilityError, EntryTakenErr
 from switchboard.options import QueueOptions
 from switchboard.testing import Signal
 from switchboard.testing.faults import FaultyDisk
-from tests.processes import NOBODY, Child, in_child
+from tests.processes import NOBODY, Child, held_elsewhere, in_child
 
 LAZY = QueueOptions(durability='lazy')
 
@@ -112,16 +112,7 @@ class TestOtherProcesses:
         self, board: Switchboard, tmp_path: Path
     ) -> None:
         filebase = board.enqueue('x')
-        claimed, done = Signal(), Signal()
-
-        def hold() -> None:
-            board.dequeue(filebase)
-            claimed.set()
-            done.wait_or_timeout()
-            board.finish(filebase)
-
-        with Child(hold) as child:
-            claimed.wait_or_timeout()
+        with held_elsewhere(board, filebase):
             for call in (
                 board.dequeue,
                 board.finish,
@@ -133,22 +124,12 @@ class TestOtherProcesses:
                     call(filebase)
             assert board.recover() == []
             assert board.get_files('.bak') == [filebase]
-            done.set()
-            child.join()
         assert os.listdir(tmp_path / 'in') == []
         assert not (tmp_path / 'bad').exists()
 
     def test_a_claim_ends_with_the_process_that_holds_it(self, board: Switchboard) -> None:
         filebase = board.enqueue('x')
-        claimed = Signal()
-
-        def hold() -> None:
-            board.dequeue(filebase)
-            claimed.set()
-            Signal().wait_or_timeout()
-
-        with Child(hold) as child:
-            claimed.wait_or_timeout()
+        with held_elsewhere(board, filebase) as child:
             child.kill()
         assert board.recover() == [filebase]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -12,39 +11,9 @@ from switchboard.errors import (
     QueueInUseError,
     UnknownQueueError,
 )
-from switchboard.testing.clock import FakeClock
+from tests.unit.declared import *  # noqa: F403  the fixtures
+from tests.unit.declared import left
 from tests.unit.test_presence import in_child, kill
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def spool(tmp_path: Path, clock: FakeClock) -> Spool:
-    return Spool(tmp_path / 'spool', durability='lazy', clock=clock)
-
-
-@pytest.fixture
-def other(spool: Spool, tmp_path: Path, clock: FakeClock) -> Spool:
-    """The same spool, as another process sees it."""
-    return Spool(tmp_path / 'spool', durability='lazy', clock=clock)
-
-
-@pytest.fixture
-def configured(tmp_path: Path) -> Spool:
-    (tmp_path / 'switchboard.cfg').write_text(
-        '[switchboard]\nspool = spool\n\n[queue.in]\nexternal = yes\n\n[queue.t-*]\nttl = 7s\n'
-    )
-    return Spool.from_config(tmp_path / 'switchboard.cfg')
-
-
-def left(spool: Spool, name: str) -> list[str]:
-    """What lies in a queue's directory."""
-    path = Path(spool.path(name))
-    return sorted(os.listdir(path)) if path.exists() else []
-
 
 # Deleting.
 

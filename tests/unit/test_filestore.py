@@ -9,21 +9,8 @@ from pathlib import Path
 import pytest
 
 from switchboard.filestore import FileStore
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> FileStore:
-    made = FileStore(str(tmp_path / 'store'))
-    made.prepare()
-    return made
-
-
-def put(store: FileStore, name: str, content: str = 'content', directory: str = 'new') -> str:
-    with store.create(name) as file:
-        file.write(content)
-    if directory != 'tmp':
-        store.move(name, 'tmp', directory)
-    return os.path.join(store.path, directory, name)
+from tests.unit.filestores import *  # noqa: F403  the fixture
+from tests.unit.filestores import put
 
 
 def test_making_the_object_touches_nothing(tmp_path: Path) -> None:

@@ -19,9 +19,8 @@ from switchboard.errors import (
 )
 from switchboard.moving import claim_any, move, origin, send_back
 from switchboard.options import QueueOptions
-from switchboard.testing import Signal
 from switchboard.testing.faults import FaultyDisk
-from tests.processes import Child
+from tests.processes import held_elsewhere
 
 
 @pytest.fixture
@@ -54,19 +53,11 @@ class TestClaiming:
 
     def test_what_a_process_works_on_cannot(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('x')
-        claimed, done = Signal(), Signal()
-
-        def hold() -> None:
-            spool['in'].dequeue(filebase)
-            claimed.set()
-            done.wait_or_timeout()
-
-        with Child(hold) as child:
-            claimed.wait_or_timeout()
-            with pytest.raises(EntryTakenError, match='is working on it'):
-                claim_any(spool['in'], filebase)
-            done.set()
-            child.join()
+        with (
+            held_elsewhere(spool['in'], filebase),
+            pytest.raises(EntryTakenError, match='is working on it'),
+        ):
+            claim_any(spool['in'], filebase)
 
     def test_nor_can_what_is_not_there(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('x')

@@ -17,9 +17,9 @@ from switchboard.entry import with_when
 from switchboard.errors import DurabilityError
 from switchboard.options import QueueOptions
 from switchboard.recovery import Recovery, timestamp
-from switchboard.testing import FakeClock, Signal
+from switchboard.testing import FakeClock
 from switchboard.testing.faults import FaultyDisk
-from tests.processes import Child, in_child
+from tests.processes import held_elsewhere, in_child
 
 LAZY = QueueOptions(durability='lazy')
 
@@ -104,22 +104,11 @@ class TestTheDead:
 class TestTheLiving:
     def test_what_they_hold_is_never_touched_however_often_it_is_tried(self, board: Switchboard) -> None:
         filebase = board.enqueue('x')
-        claimed, done = Signal(), Signal()
-
-        def hold() -> None:
-            board.dequeue(filebase)
-            claimed.set()
-            done.wait_or_timeout()
-            board.finish(filebase)
-
-        with Child(hold) as child:
-            claimed.wait_or_timeout()
+        with held_elsewhere(board, filebase):
             for _ in range(10):
                 assert board.recover() == []
                 assert Switchboard(board.name, board.queue_directory, recover=True).files == []
             assert events(board, filebase) == []
-            done.set()
-            child.join()
         assert os.listdir(board.queue_directory) == []
 
 
