@@ -78,7 +78,17 @@ def store_all(board: Callable[[str], Switchboard], stage: Stage, parcels: Sequen
         stored = _Once(board, stage, [parcels[number] for number in numbers]).store()
         for number, outcome in zip(numbers, stored, strict=True):
             outcomes[number] = outcome
+    _forget_ways(outcomes)
     return outcomes
+
+
+def _forget_ways(outcomes: Sequence[Outcome]) -> None:
+    """Let go of the ways by which errors came: they would keep what was written beside, and it would be counted as unpublished."""
+    for outcome in outcomes:
+        error: BaseException | None = outcome if isinstance(outcome, SwitchboardError) else None
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
 
 
 def _prepare(board: Switchboard, parcel: Parcel) -> Unpublished:

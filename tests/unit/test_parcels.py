@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,24 @@ def test_a_full_queue_refuses_some_and_takes_the_others(tmp_path: Path) -> None:
     outcomes = spool.store_all([keyed('a', 'a', 'small'), keyed('b', 'b', 'in', 'small'), keyed('c', 'c')])
     assert [type(outcome) for outcome in outcomes] == [dict, QueueFullError, dict]
     assert (messages(spool, 'small'), messages(spool)) == (['a'], ['c'])
+
+
+@pytest.mark.parametrize('key', [None, 'k'])
+def test_what_was_stored_beside_something_refused_is_not_counted_twice(
+    tmp_path: Path, key: str | None
+) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = spool\n[queue.in]\nmax_messages = 2\n')
+    spool = Spool.from_config(config, clock=FakeClock())
+    gc.disable()  # which may come late
+    try:
+        for turn in range(3):
+            parcels = [
+                Parcel('x', {'dedupe_key': f'{key}{turn}{n}'} if key else {}, ('in',)) for n in range(3)
+            ]
+            outcomes = spool.store_all(parcels)
+            assert [type(one) for one in outcomes] == [dict, dict, QueueFullError]
+            for taken in iter(spool['in'].take, None):
+                spool['in'].finish(taken.filebase)
+    finally:
+        gc.enable()
