@@ -26,8 +26,8 @@ entry, the message is sent again: its id, the digest of the entry, is the same e
 **Inwards** up to ``prefetch`` messages are stored with the flushes of one, then acknowledged.  A message with an id is remembered
 for the local queue's ``dedupe_window``, together with a checksum of its body (ids of strangers may be counters that start again):
 what the broker gives out a second time is acknowledged and not stored again.  While the disk or a local queue is full, nothing
-more is fetched, and what was fetched stays unacknowledged.  What can never be stored (a kind that the queue does not take, a key without
-a route) goes to bad as it came.
+more is fetched, and what was fetched stays unacknowledged; after its ``consumer_timeout`` RabbitMQ gives that out again, and it is
+fetched again.  What can never be stored (a kind that the queue does not take, a key without a route) goes to bad as it came.
 
 Rejected: ``dispose`` that waits for each confirm (a round trip a message); giving messages back to the broker while the disk is full
 (brokers count that, and throw a message away in the end); dropping whatever this installation has sent itself (it may be
@@ -53,6 +53,7 @@ from switchboard.errors import (
     SwitchboardError,
     TemporaryFailure,
     UnknownExchangeError,
+    UnserializableError,
 )
 from switchboard.options import RunnerOptions
 from switchboard.settings import Setting
@@ -144,7 +145,7 @@ class ToBroker(Bridge):
             return (
                 PermanentFailure(reason) if self.setting['unroutable'] == 'bad' else TemporaryFailure(reason)
             )
-        if isinstance(error, MessageTooLargeError):
+        if isinstance(error, MessageTooLargeError | UnserializableError):
             return PermanentFailure(str(error))
         if isinstance(error, UnknownExchangeError | QueueMismatchError):  # not there, or not for us
             return DestinationDown(str(error))

@@ -52,12 +52,21 @@ class Arrivals:
         self._name = runner.name
         self._setting = runner.setting
         self._origin = origin
+        # What is in bad and could not be marked as preserved yet.
+        self._begun: dict[Delivery, Arrival] = {}
 
     def store(self, deliveries: Sequence[Delivery]) -> list[Arrival]:
         """Store messages, all with the flushes of one; those for which there is no way go to bad.
 
         :return: what became of each, in the same order.
         """
+        begun, self._begun = self._begun, {}
+        stored = iter(self._store([delivery for delivery in deliveries if delivery not in begun]))
+        return [
+            self._preserved(begun[delivery] if delivery in begun else next(stored)) for delivery in deliveries
+        ]
+
+    def _store(self, deliveries: Sequence[Delivery]) -> list[Arrival]:
         parcels = [self._parcel_or_bad(delivery) for delivery in deliveries]
         outcomes: list[Outcome] = []
         for _, alike in groupby(parcels, key=lambda parcel: parcel.marker is None):
@@ -70,18 +79,19 @@ class Arrivals:
         again = self._spool.store_all([parcels[number] for number in hopeless])
         for number, outcome in zip(hopeless, again, strict=True):
             outcomes[number] = outcome
-        return [self._settled(*each) for each in zip(deliveries, parcels, outcomes, strict=True)]
+        return [_arrived(*each) for each in zip(deliveries, parcels, outcomes, strict=True)]
 
-    def _settled(self, delivery: Delivery, parcel: Parcel, outcome: Outcome) -> Arrival:
-        if isinstance(outcome, SwitchboardError):
-            return Arrival(delivery, outcome, str(outcome))
-        reason = str(parcel.metadata['reason']) if tuple(parcel.queues) == (BAD,) else ''
-        if reason:
+    def _preserved(self, arrival: Arrival) -> Arrival:
+        """Mark what is in bad as preserved; if that fails, this is all that is left to do when it is tried again."""
+        if arrival.reason and not isinstance(arrival.outcome, SwitchboardError):
             try:
-                self._spool[BAD].finish(outcome[BAD], preserve=True, reason=reason)
+                self._spool[BAD].finish(arrival.outcome[BAD], preserve=True, reason=arrival.reason)
             except EntryTakenError:
                 pass  # it came a second time, and was preserved at the first
-        return Arrival(delivery, outcome, reason)
+            except SwitchboardError as error:
+                self._begun[arrival.delivery] = arrival
+                return Arrival(arrival.delivery, error, str(error))
+        return arrival
 
     def _parcel_or_bad(self, delivery: Delivery) -> Parcel:
         try:
@@ -153,6 +163,13 @@ class Arrivals:
             body = hashlib.sha1(delivery.body, usedforsecurity=False).hexdigest()
             metadata['dedupe_key'] = f'{delivery.message_id} {body}'
         return metadata
+
+
+def _arrived(delivery: Delivery, parcel: Parcel, outcome: Outcome) -> Arrival:
+    if isinstance(outcome, SwitchboardError):
+        return Arrival(delivery, outcome, str(outcome))
+    reason = str(parcel.metadata['reason']) if tuple(parcel.queues) == (BAD,) else ''
+    return Arrival(delivery, outcome, reason)
 
 
 def _is_hopeless(outcome: Outcome, parcel: Parcel) -> bool:

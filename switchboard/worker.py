@@ -172,6 +172,7 @@ class Worker:
                     break
         except (QueueError, OSError) as error:
             self._wait_longer()
+            self.slot.error(str(error))
             log.error(
                 'nothing to be had, waiting %.1f s runner=%s error=%s', self._troubled_s, self.name, error
             )

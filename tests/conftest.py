@@ -6,15 +6,13 @@ import gc
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from switchboard.claims import HELD
 from switchboard.publishing import HOLDERS
-from tests.servers.brokers import Broker, NotInstalledError, rabbitmq, redis
-from tests.servers.place import missing
+from tests.servers.brokers import Broker, rabbitmq, redis, started
 
 # A machine that is slow or busy is no mistake, and what is found must be found again: the same examples each time.
 # To look for new ones: `pytest --hypothesis-profile searching`.
@@ -81,21 +79,13 @@ def _claims_end_with_their_test(_descriptors: _Descriptors) -> Iterator[None]:
     _descriptors.let_go()
 
 
-def _started(server: AbstractContextManager[Broker]) -> Iterator[Broker]:
-    try:
-        with server as broker:
-            yield broker
-    except NotInstalledError as error:
-        missing(str(error))
-
-
 @pytest.fixture(scope='session')
 def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One for all tests, for it takes its time to start; a test that stops it starts it again."""
-    yield from _started(rabbitmq(tmp_path_factory.mktemp('rabbitmq')))
+    yield from started(rabbitmq(tmp_path_factory.mktemp('rabbitmq')))
 
 
 @pytest.fixture(scope='session')
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One for all tests; a test that stops it starts it again."""
-    yield from _started(redis(tmp_path_factory.mktemp('redis')))
+    yield from started(redis(tmp_path_factory.mktemp('redis')))

@@ -12,15 +12,25 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from tests.ports import free_port
+from tests.servers.certificates import Authority
+from tests.servers.place import missing
 
 # RabbitMQ takes its time, and more so on a busy machine.
 START_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 60.0
 RABBITMQ = Path('/usr/lib/rabbitmq/bin/rabbitmq-server')
+RABBITMQ_TLS = """
+listeners.ssl.1 = 127.0.0.1:{port}
+ssl_options.cacertfile = {authority.certificate}
+ssl_options.certfile = {own.certificate}
+ssl_options.keyfile = {own.key}
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+"""
 
 
 class ServerError(Exception):
@@ -53,6 +63,8 @@ class Broker:
         self.port = port
         self.directory = directory
         self._arguments = list(arguments)
+        # What its tools need to find it.
+        self.environment = dict(environment)
         self._environment = {**os.environ, **environment}
         self._question, self._answer = question, answer
         self._process: subprocess.Popen[bytes] | None = None
@@ -137,11 +149,23 @@ def _running(broker: Broker) -> Iterator[Broker]:
         broker.stop()
 
 
+def started(server: AbstractContextManager[Broker]) -> Iterator[Broker]:
+    """What a fixture yields from: a server, or what is to be done where it is not installed."""
+    try:
+        with server as broker:
+            yield broker
+    except NotInstalledError as error:
+        missing(str(error))
+
+
 @contextmanager
-def redis(directory: Path, *, appendfsync: str = 'everysec') -> Iterator[Broker]:
+def redis(
+    directory: Path, *, appendfsync: str = 'everysec', authority: Authority | None = None
+) -> Iterator[Broker]:
     """Start a Redis that writes an append-only file.
 
     :param appendfsync: everysec or always.
+    :param authority: who signs its certificate, and must have signed those of its clients; without one, there is no TLS.
     """
     program = shutil.which('redis-server')
     if program is None:
@@ -156,16 +180,29 @@ def redis(directory: Path, *, appendfsync: str = 'everysec') -> Iterator[Broker]
         'save': '',
         'daemonize': 'no',
     }
-    arguments = [program, *(str(word) for key, value in options.items() for word in (f'--{key}', value))]
     url = f'redis://127.0.0.1:{port}/0'
+    if authority is not None:
+        tls_port, own = free_port(), authority.sign('server')
+        options |= {
+            'tls-port': tls_port,
+            'tls-cert-file': own.certificate,
+            'tls-key-file': own.key,
+            'tls-ca-cert-file': authority.own.certificate,
+            'tls-auth-clients': 'yes',
+        }
+        url = f'rediss://localhost:{tls_port}/0'
+    arguments = [program, *(str(word) for key, value in options.items() for word in (f'--{key}', value))]
     # While it reads its file it says that it is loading.
     with _running(Broker(url, arguments, port, directory, {}, b'PING\r\n', b'+PONG\r\n')) as broker:
         yield broker
 
 
 @contextmanager
-def rabbitmq(directory: Path) -> Iterator[Broker]:
-    """Start a RabbitMQ with Debian's defaults; its port mapper is its own as well."""
+def rabbitmq(directory: Path, *, authority: Authority | None = None) -> Iterator[Broker]:
+    """Start a RabbitMQ with Debian's defaults; its port mapper is its own as well.
+
+    :param authority: as with Redis.
+    """
     if not RABBITMQ.exists() or shutil.which('epmd') is None:
         raise NotInstalledError('rabbitmq-server (apt-get install rabbitmq-server)')
     port, distribution, mapper = free_port(), free_port(), free_port()
@@ -181,11 +218,20 @@ def rabbitmq(directory: Path) -> Iterator[Broker]:
         'RABBITMQ_MNESIA_BASE': str(directory / 'mnesia'),
         'RABBITMQ_LOG_BASE': str(directory / 'log'),
         'RABBITMQ_CONF_ENV_FILE': str(directory / 'none'),
-        'RABBITMQ_CONFIG_FILE': str(directory / 'none'),
+        'RABBITMQ_CONFIG_FILE': str(directory / 'rabbitmq.conf'),
         'RABBITMQ_ENABLED_PLUGINS_FILE': str(directory / 'plugins'),
         'RABBITMQ_PID_FILE': str(directory / 'pid'),
+        # What was delayed and then refused by a full queue is offered to it again each second, and not each three minutes.
+        'RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS': '-rabbit dead_letter_worker_publisher_confirm_timeout 1000',
     }
-    broker = Broker(f'amqp://guest:guest@127.0.0.1:{port}//', [str(RABBITMQ)], port, directory, environment)
+    url = f'amqp://guest:guest@127.0.0.1:{port}//'
+    settings = ''
+    if authority is not None:
+        port, own = free_port(), authority.sign('server')
+        url = f'amqps://guest:guest@localhost:{port}//'
+        settings = RABBITMQ_TLS.format(port=port, authority=authority.own, own=own)
+    (directory / 'rabbitmq.conf').write_text(settings)
+    broker = Broker(url, [str(RABBITMQ)], port, directory, environment)
     try:
         with _running(broker):
             yield broker

@@ -15,8 +15,10 @@ from switchboard.errors import (
     ConfigError,
     DestinationDown,
     MessageTooLargeError,
+    QueueError,
     QueueFullError,
     QueueMismatchError,
+    UnserializableError,
 )
 from switchboard.extra.brokers.wire import HISTORY
 from tests.unit.bridges import IN, OUT, Bridged
@@ -95,9 +97,10 @@ def test_or_goes_to_bad_at_once_where_that_is_wanted(tmp_path: Path) -> None:
     assert 'no queue of the broker takes it' in out.reason()
 
 
-def test_what_is_too_large_for_the_broker_goes_to_bad(out: Bridged) -> None:
+@pytest.mark.parametrize('error', [MessageTooLargeError, UnserializableError])
+def test_what_can_never_be_sent_goes_to_bad(out: Bridged, error: type[QueueError]) -> None:
     out.spool['out'].enqueue('large')
-    out.broker.refusals[b'large'] = MessageTooLargeError('too large')
+    out.broker.refusals[b'large'] = error('too large')
     out.turn(out.bridge('up'))
     assert 'too large' in out.reason()
 

@@ -3,7 +3,8 @@
 Two channels: by one, messages come and are acknowledged; the other publishes with confirms.  What may fail without harm (asking for a
 queue that is not there) has a channel of its own, because AMQP closes a channel at each error, and all that is unacknowledged on it goes back.
 
-Confirms are counted here and not by py-amqp, which waits for each before it sends the next: of a batch, all are sent, and then waited for.
+RabbitMQ closes the channel, too, when a message was not acknowledged for as long as its ``consumer_timeout``: that counts as the end of the
+connection, and what was held is void.
 """
 
 from __future__ import annotations
@@ -15,24 +16,14 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-import amqp
 from amqp import exceptions
 from kombu import Connection
 
-from switchboard.errors import (
-    MessageTooLargeError,
-    QueueMismatchError,
-    SwitchboardError,
-    UnknownExchangeError,
-    UnknownQueueError,
-)
-from switchboard.extra.brokers.amqpqueues import AmqpQueues
-from switchboard.extra.brokers.confirms import Confirms
-from switchboard.extra.brokers.remote import Posting
-from switchboard.extra.brokers.wire import Delivery, Letter
+from switchboard.errors import UnknownQueueError
+from switchboard.extra.brokers.amqppublishing import AmqpPublishing
+from switchboard.extra.brokers.bell import Bell
+from switchboard.extra.brokers.wire import Delivery
 
-# Messages that are sent before the confirms of the first are waited for.
-WINDOW = 200
 # How long the rest of a frame may take of which the beginning is here.
 FRAME_TIMEOUT_S = 1.0
 
@@ -42,7 +33,7 @@ _PROPERTIES = (
 ).split()
 
 
-class AmqpLink(AmqpQueues):
+class AmqpLink(AmqpPublishing):
     """A connection to RabbitMQ.  See `Link`."""
 
     kind = 'rabbitmq'
@@ -51,10 +42,11 @@ class AmqpLink(AmqpQueues):
         super()._begin()
         self._client: Any = None  # kombu's, which knows the address and its alternates
         self._taking: Any = None
-        self._confirms: Confirms | None = None
         self._pushed: deque[Delivery] = deque()
         self._consumers: dict[str, str] = {}
         self._prefetch = 1
+        # For who sleeps on the connection: what another thread has read of it, or that it is gone.
+        self._bell: Bell | None = None
 
     # The connection.
 
@@ -66,13 +58,21 @@ class AmqpLink(AmqpQueues):
                 heartbeat=self.broker.heartbeat_s,
                 transport_options={'client_properties': {'connection_name': f'switchboard {os.getpid()}'}},
             )
+            self._secure()
         try:
+            if self.broker.tls is not None:
+                self.broker.tls.check_files()
             self._connection = self._client.transport.establish_connection()
         except Exception:
             self._client.maybe_switch_next()  # the next of a list of addresses
+            self._secure()
             raise
         # A broker that stands still must not hold a runner for ever.
         self._connection.sock.settimeout(self.confirm_timeout_s)
+
+    def _secure(self) -> None:
+        if self.broker.tls is not None:
+            self._client.ssl = self.broker.tls.for_rabbitmq(self._client.hostname or 'localhost')
 
     def _is_open(self) -> bool:
         return self._connection is not None
@@ -83,9 +83,10 @@ class AmqpLink(AmqpQueues):
     def _drop(self) -> None:
         super()._drop()
         connection, self._connection = self._connection, None
-        self._taking = self._confirms = None
+        self._taking = None
         self._pushed.clear()
         self._consumers.clear()
+        self._ring()
         if connection is not None:
             try:
                 connection.collect()
@@ -113,9 +114,14 @@ class AmqpLink(AmqpQueues):
         return max(0.2, self.broker.heartbeat_s / 4)
 
     def _beat(self) -> None:
-        while self._is_readable():
-            self._read()
+        self._read_all()
+        if self._pushed:
+            self._ring()
         self._connection.heartbeat_tick(rate=2)
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            self._bell.ring()
 
     def _is_readable(self) -> bool:
         sock = self._connection.sock
@@ -132,39 +138,9 @@ class AmqpLink(AmqpQueues):
         except TimeoutError:
             pass  # half a frame: py-amqp keeps it, and the rest comes
 
-    # Out.
-
-    def publish_many(self, postings: Sequence[Posting], *, mandatory: bool = True) -> list[Exception | None]:
-        """See `Remote`."""
-        outcomes: list[Exception | None] = []
-        with self._lock:
-            for start in range(0, len(postings), WINDOW):
-                outcomes += self._publish_window(postings[start : start + WINDOW], mandatory)
-        return outcomes
-
-    def _publish_window(self, postings: Sequence[Posting], mandatory: bool) -> list[Exception | None]:
-        try:
-            return list(self._again('publish', lambda: self._send_all(postings, mandatory)))
-        except exceptions.ChannelError as error:
-            self._confirms = None
-            if len(postings) == 1:
-                _, exchange, routing_key = postings[0]
-                return [_refused(error, exchange, routing_key)]
-            # The channel is closed, and with it all are in doubt: one by one, it will show which it was.
-            return [outcome for one in postings for outcome in self._publish_window([one], mandatory)]
-        except SwitchboardError as error:
-            return [error] * len(postings)
-
-    def _send_all(self, postings: Sequence[Posting], mandatory: bool) -> list[Exception | None]:
-        if self._confirms is None:
-            self._confirms = Confirms(self._channel())
-        confirms = self._confirms
-        numbers = [
-            confirms.send(_message(letter), exchange, routing_key, mandatory=mandatory)
-            for letter, exchange, routing_key in postings
-        ]
-        confirms.wait(self._connection, self.confirm_timeout_s, self._beat_s())
-        return [confirms.outcome(number) for number in numbers]
+    def _read_all(self) -> None:
+        while self._is_readable():
+            self._read()
 
     # In.
 
@@ -179,8 +155,7 @@ class AmqpLink(AmqpQueues):
     def _get(self, queue: str) -> Delivery | None:
         if queue in self._consumers and self._prefetch > 1:
             # Nothing is asked for beside it: RabbitMQ may answer with a later message than those that it is just pushing.
-            while self._is_readable():
-                self._read()
+            self._read_all()
             return self._take_pushed(queue)
         if (pushed := self._take_pushed(queue)) is not None:
             return pushed
@@ -192,7 +167,14 @@ class AmqpLink(AmqpQueues):
             if isinstance(error, exceptions.NotFound):
                 raise UnknownQueueError('the broker has no such queue', queue=queue) from error
             raise self._down(str(error), 'get') from error
-        return None if message is None else self._delivery(queue, message)
+        if message is not None:
+            return self._delivery(queue, message)
+        # What was pushed before that answer, and what TLS has read behind it, is no longer on the socket and would wake nobody.
+        self._read_all()
+        taken = self._take_pushed(queue)
+        if self._pushed:
+            self._ring()
+        return taken
 
     def _take_pushed(self, queue: str) -> Delivery | None:
         for pushed in self._pushed:
@@ -233,6 +215,8 @@ class AmqpLink(AmqpQueues):
         )
 
     def _ack(self, delivery: Delivery) -> None:
+        # If the broker has taken it back meanwhile, it has said so, and says nothing more.
+        self._read_all()
         self._taking.basic_ack(delivery.tag)
 
     def _requeue(self, delivery: Delivery) -> None:
@@ -250,6 +234,7 @@ class AmqpLink(AmqpQueues):
                 raise UnknownQueueError('the broker has no such queue', queue=queues[0]) from error
 
     def _listen(self, queues: Sequence[str], prefetch: int) -> None:
+        self._bell = self._bell or Bell()
         channel = self._take_channel()
         channel.basic_qos(0, prefetch, False)
         self._prefetch = prefetch
@@ -279,11 +264,15 @@ class AmqpLink(AmqpQueues):
 
     def descriptors(self) -> list[int]:
         """See `Remote`."""
-        return [self._connection.sock.fileno()] if self._connection is not None else []
+        if self._connection is None:
+            return []
+        return [self._connection.sock.fileno(), *([self._bell.fileno()] if self._bell is not None else [])]
 
     def hears(self) -> bool:
         """See `Remote`."""
         with self._lock:
+            if self._bell is not None:
+                self._bell.hush()
             if not self._is_open():
                 return True
             with self._working('listen'):
@@ -294,15 +283,3 @@ class AmqpLink(AmqpQueues):
     def restore(self, queue: str) -> list[tuple[str, int]]:
         """See `Remote`: RabbitMQ does so by itself, when a connection ends."""
         return []
-
-
-def _message(letter: Letter) -> Any:
-    return amqp.Message(letter.body, application_headers=letter.headers, **letter.properties)
-
-
-def _refused(error: exceptions.ChannelError, exchange: str, routing_key: str) -> Exception:
-    if isinstance(error, exceptions.NotFound):
-        return UnknownExchangeError(exchange)
-    if isinstance(error, exceptions.ContentTooLarge | exceptions.PreconditionFailed):
-        return MessageTooLargeError(f'the broker refuses it: {error}', queue=routing_key)
-    return QueueMismatchError(f'the broker refuses it: {error}', queue=routing_key)

@@ -1,7 +1,17 @@
 """What there is on a RabbitMQ: queues, exchanges, and queues for delays.
 
 A delay is a queue in which nobody reads, whose messages expire into the one they are for.  RabbitMQ lets only the first of a queue
-expire, so there is one for each length of time: lengths are rounded up by an eighth at most, and an unused one deletes itself.
+expire, so there is one for each length of time, and lengths are rounded up.  It is a quorum queue with dead letters *at least once*:
+the broker lets go of a message when the queue that it is for has confirmed it.  While that one is full, or deleted, or its node is away,
+the message stays, and is offered again every three minutes.
+
+A queue for delays stays for good, for nobody but the broker could delete it at the right time: AMQP does not tell how much of it is
+expired and still refused, RabbitMQ deletes no quorum queue on condition that it is empty, and ``x-expires`` asks for nothing but time.  So
+there must be few: eight in each doubling, and none below a tenth of a second apart.
+
+Rejected: classic queues, whose dead letters are thrown away when they are refused, and may be when the broker dies.  ``x-expires``: after the broker was
+away for longer, it deletes the queue with what has expired meanwhile.  One ladder of powers of two for all queues of a broker, for then one that
+is full holds up the others.
 
 What may fail without harm (asking for a queue that is not there) has a channel of its own, because AMQP closes a channel at each error.
 """
@@ -14,13 +24,19 @@ from typing import Any
 
 from amqp import exceptions
 
-from switchboard.errors import ExchangeMismatchError, QueueMismatchError, UnknownExchangeError
+from switchboard.errors import (
+    ExchangeMismatchError,
+    NoRouteError,
+    QueueMismatchError,
+    UnknownExchangeError,
+)
+from switchboard.extra.brokers.amqpchannels import open_channel
 from switchboard.extra.brokers.linking import Link
 from switchboard.extra.brokers.remote import QueueLimits
 from switchboard.extra.brokers.wire import Letter
 
-# A queue for delays is deleted when nobody has used it for as long as its messages wait and this much more.
-UNUSED_MS = 60_000
+# How far two lengths of a delay are apart at least, and in how many each doubling is divided.
+SHORTEST_STEP_MS, STEPS = 100, 8
 # RabbitMQ counts milliseconds in 32 bits.
 LONGEST_HOP_MS = 40 * 86_400_000
 PRIORITIES = 9
@@ -34,25 +50,37 @@ class AmqpQueues(Link):
     def _begin(self) -> None:
         super()._begin()
         self._connection: Any = None
+        # The queues for delays that were declared, and by which connection.
+        self._known: tuple[int, set[str]] = (0, set())
 
     def _channel(self) -> Any:
-        channel = self._connection.channel()
-        channel.auto_decode = False
-        return channel
+        return open_channel(self._connection)
 
     def delay(self, queue: str, letter: Letter, delay_s: float) -> None:
         """See `Remote`."""
-        wait_ms = min(LONGEST_HOP_MS, rounded_ms(delay_s))
-        waiting = f'{queue}.wait.{wait_ms}'
+        waiting = waiting_queue(queue, delay_s)
+        self._have_waiting(waiting, queue, delay_s)
+        try:
+            self.publish(letter, routing_key=waiting)
+        except NoRouteError:  # somebody has deleted it since
+            self._have_waiting(waiting, queue, delay_s, anew=True)
+            self.publish(letter, routing_key=waiting)
+
+    def _have_waiting(self, waiting: str, queue: str, delay_s: float, *, anew: bool = False) -> None:
+        """Make a queue for delays, if it is not there; once a connection."""
+        generation, known = self._known
+        if not anew and generation == self.generation and waiting in known:
+            return
         arguments = {
-            'x-message-ttl': wait_ms,
-            'x-expires': wait_ms + UNUSED_MS,
+            'x-queue-type': 'quorum',
+            'x-message-ttl': rounded_ms(delay_s),
             'x-dead-letter-exchange': '',
             'x-dead-letter-routing-key': queue,
+            'x-dead-letter-strategy': 'at-least-once',
+            'x-overflow': 'reject-publish',  # without a limit; RabbitMQ wants it for `at-least-once`
         }
-        # Each time, for this also tells the broker that it is used.
         self.declare_queue(waiting, arguments=arguments)
-        self.publish(letter, routing_key=waiting)
+        self._known = (self.generation, {waiting, *(known if generation == self.generation else ())})
 
     def declare_queue(
         self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
@@ -103,7 +131,13 @@ class AmqpQueues(Link):
 
         def on_a_channel() -> Any:
             channel = self._channel()
-            found = work(channel)
+            try:
+                found = work(channel)
+            except self._troubles():
+                raise  # it goes with its connection
+            except Exception:
+                channel.close()  # if the broker has not
+                raise
             channel.close()
             return found
 
@@ -130,7 +164,14 @@ def _arguments(limits: QueueLimits | None, queue_type: str) -> dict[str, Any]:
 
 
 def rounded_ms(delay_s: float) -> int:
-    """:return: the milliseconds of a delay, rounded up to one of eight lengths in each octave."""
-    wait_ms = max(1.0, min(delay_s, 1e9) * 1000)
-    step = 2.0 ** max(0, math.floor(math.log2(wait_ms)) - 3)
-    return int(math.ceil(wait_ms / step) * step)
+    """:return: the milliseconds of a delay, rounded up to one of few lengths."""
+    wait_ms = max(1.0, min(delay_s * 1000, LONGEST_HOP_MS))
+    step_ms = SHORTEST_STEP_MS
+    while wait_ms > 2 * STEPS * step_ms:
+        step_ms *= 2
+    return math.ceil(wait_ms / step_ms) * step_ms
+
+
+def waiting_queue(queue: str, delay_s: float) -> str:
+    """:return: the queue in which a message waits that is delayed on its way to another one."""
+    return f'{queue}.delay.{rounded_ms(delay_s)}'

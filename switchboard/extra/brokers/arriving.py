@@ -1,7 +1,7 @@
 """Messages that a broker has given out, as entries.
 
-What others have sent (Celery, kombu, any program that speaks AMQP) is read by content type, decompressed by kombu's registry, with its headers as
-metadata.  Nothing is unpickled unless the queue accepts that.
+What others have sent (Celery, kombu, any program that speaks AMQP) is read by content type, decompressed up to a limit, with its headers as metadata.
+Nothing is unpickled unless the queue accepts that.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from kombu.compression import decompress
-
 from switchboard.entry import DIGEST_DIGITS, HIGHEST_PRIORITY, NS, SYSTEM_NAMER, Name, is_filebase
 from switchboard.envelope import pack_header
 from switchboard.errors import CorruptEntryError
+from switchboard.extra.brokers.inflating import inflate
 from switchboard.extra.brokers.wire import HISTORY, KIND, METADATA, TYPES, WHEN, Delivery
 from switchboard.journal import Record
 from switchboard.metadata import dump_metadata, load_metadata
@@ -34,25 +33,29 @@ _DEFAULT = Serializers()
 
 
 def read_delivery(
-    delivery: Delivery, *, serializers: Serializers | None = None
+    delivery: Delivery, *, serializers: Serializers | None = None, max_bytes: int | None = None
 ) -> tuple[Any, dict[str, Any], list[Record]]:
     """Read a message that a broker has given out.
 
+    :param max_bytes: see :func:`entry_of`.
     :return: the message, its metadata, and its history.
     :raises CorruptEntryError: it is not what it says it is.
     :raises ContentDisallowedError: its kind is not accepted; nothing of it was read.
     """
-    entry = entry_of(delivery)
+    entry = entry_of(delivery, max_bytes)
     msg, msgdata = entry.load(serializers or _DEFAULT)
     return msg, msgdata, list(entry.records)
 
 
-def entry_of(delivery: Delivery) -> Entry:
-    """Make the entry that a directory would have of a delivery.  Never raises: what is wrong is the entry's ``damage``."""
+def entry_of(delivery: Delivery, max_bytes: int | None = None) -> Entry:
+    """Make the entry that a directory would have of a delivery.  Never raises: what is wrong is the entry's ``damage``.
+
+    :param max_bytes: how long a compressed body may be when it is decompressed; None for `inflating.MAX_INFLATED_BYTES`.
+    """
     headers, filebase = delivery.headers, filebase_of(delivery)
     kind = headers.get(KIND)
     try:
-        body = _body(delivery)
+        body = _body(delivery, max_bytes)
         if isinstance(kind, str):
             pack_header(kind, 0, 0, '', 0)  # can it be one?
             metadata = {key: value for key, value in headers.items() if not key.startswith('x-')}
@@ -62,15 +65,19 @@ def entry_of(delivery: Delivery) -> Entry:
             kind = _KINDS.get(delivery.properties.get('content_type') or '', 'bytes')
             metadata, records = _foreign_metadata(delivery), []
         return Entry(filebase, kind, dump_metadata(_plain(metadata)), body, list(records))
-    except Exception as error:  # anybody may have sent it, and a decompressor raises what it likes
-        damage = CorruptEntryError(f'not what it says it is: {error!r}')
+    except Exception as error:  # anybody may have sent it
+        damage = (
+            error
+            if isinstance(error, CorruptEntryError)
+            else CorruptEntryError(f'not what it says it is: {error!r}')
+        )
         return Entry(filebase, 'bytes', b'{}', delivery.body, [], damage=damage)
 
 
-def _body(delivery: Delivery) -> bytes:
+def _body(delivery: Delivery, max_bytes: int | None) -> bytes:
     body = delivery.body
     if compression := delivery.headers.get('compression'):
-        body = decompress(body, compression)
+        body = inflate(body, compression, max_bytes)
     encoding = str(delivery.properties.get('content_encoding') or '').lower()
     if encoding not in _AS_THEY_ARE and KIND not in delivery.headers:
         body = body.decode(encoding).encode()

@@ -53,10 +53,12 @@ class BrokerClaim:
         self.is_changed = True
 
 
-def claim_of(link: Link, delivery: Delivery) -> BrokerClaim:
-    """Make a claim of what a broker has given out."""
-    entry = entry_of(delivery)
-    return BrokerClaim(link, delivery, entry)
+def claim_of(link: Link, delivery: Delivery, max_bytes: int | None = None) -> BrokerClaim:
+    """Make a claim of what a broker has given out.
+
+    :param max_bytes: how long a body may be; see `entry_of`.
+    """
+    return BrokerClaim(link, delivery, entry_of(delivery, max_bytes))
 
 
 # By broker, queue and filebase.

@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from typing import Any
 
-from switchboard.errors import NoRouteError, QueueFullError
+import amqp
+
+from switchboard.errors import MessageTooLargeError, NoRouteError, QueueFullError, UnserializableError
+from switchboard.extra.brokers.wire import Letter
 
 # Without an outcome yet.
-_PENDING = object()
+UNSETTLED: Any = object()
+# Names and keys are strings of this length at most.
+MAX_SHORT_BYTES = 255
+# What a frame has beside what it carries, and what a header frame has before the properties.
+FRAME_BYTES = 8 + 12
+
+
+class Packed(amqp.Message):
+    """A message in AMQP's form, which it has before anything of it is sent: what has no such form is found in time.
+
+    :param frame_max_bytes: how long a frame may be; all properties are in one.
+    :raises MessageTooLargeError: a number, a text or all properties together are larger than AMQP has room for.
+    :raises UnserializableError: AMQP has no form for a property or a header.
+    """
+
+    def __init__(self, letter: Letter, exchange: str, routing_key: str, frame_max_bytes: int) -> None:
+        super().__init__(letter.body, application_headers=letter.headers, **letter.properties)
+        for text in (exchange, routing_key):
+            if len(text.encode('utf-8', 'surrogatepass')) > MAX_SHORT_BYTES:
+                raise MessageTooLargeError(f'no exchange and no key is so long: {text[:80]}...')
+        try:
+            self._packed: bytes = super()._serialize_properties()
+        except struct.error as error:
+            raise MessageTooLargeError(f'more than a property or a header of AMQP holds: {error}') from error
+        except Exception as error:  # whatever py-amqp stumbles over
+            raise UnserializableError(f'AMQP has no form for a property or a header: {error}') from error
+        if len(self._packed) > frame_max_bytes - FRAME_BYTES:
+            raise MessageTooLargeError(
+                f'headers of {len(self._packed)} bytes are more than a frame of {frame_max_bytes} carries'
+            )
+
+    def _serialize_properties(self) -> bytes:
+        return self._packed
 
 
 class Confirms:
@@ -29,14 +65,16 @@ class Confirms:
         channel.events['basic_nack'].add(self._on_nack)
         channel.events['basic_return'].add(self._on_return)
 
-    def send(self, message: Any, exchange: str, routing_key: str, *, mandatory: bool) -> int:
+    def send(self, letter: Letter, exchange: str, routing_key: str, *, mandatory: bool) -> int:
         """Publish without waiting.
 
         :return: its number.
+        :raises QueueError: AMQP cannot carry it; nothing was sent, and nothing counted.
         """
+        message = Packed(letter, exchange, routing_key, self._channel.connection.frame_max)
         self._last += 1
-        self._outcomes[self._last] = _PENDING
-        self._sent[self._last] = (exchange, routing_key, message.properties.get('message_id'))
+        self._outcomes[self._last] = UNSETTLED
+        self._sent[self._last] = (exchange, routing_key, letter.properties.get('message_id'))
         self._channel.basic_publish(message, exchange, routing_key, mandatory=mandatory)
         return self._last
 
@@ -56,10 +94,10 @@ class Confirms:
             except TimeoutError:
                 connection.heartbeat_tick(rate=2)
 
-    def outcome(self, number: int) -> Exception | None:
-        """:return: why a message was not stored; None if it was.  Forgotten when told."""
-        found: Exception | None = self._outcomes.pop(number)
-        return found
+    def outcome(self, number: int) -> Any:
+        """:return: None for a message that was stored, why not, or ``UNSETTLED``.  Forgotten when told."""
+        self._sent.pop(number, None)
+        return self._outcomes.pop(number)
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         self._settle(tag, multiple, None)
@@ -69,12 +107,12 @@ class Confirms:
 
     def _settle(self, tag: int, multiple: bool, error: Exception | None) -> None:
         for number in [n for n in self._sent if n <= tag] if multiple else [tag]:
-            if self._sent.pop(number, None) is not None and self._outcomes[number] is _PENDING:
+            if self._sent.pop(number, None) is not None and self._outcomes[number] is UNSETTLED:
                 self._outcomes[number] = error
 
     def _on_return(self, _error: Exception, exchange: str, routing_key: str, message: Any) -> None:
         sought = (exchange, routing_key, message.properties.get('message_id'))
         for number, sent in self._sent.items():
-            if sent == sought and self._outcomes[number] is _PENDING:
+            if sent == sought and self._outcomes[number] is UNSETTLED:
                 self._outcomes[number] = NoRouteError(exchange, routing_key)
                 return

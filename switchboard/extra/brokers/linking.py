@@ -127,7 +127,8 @@ class Link(Remote):
                 first_s, last_s = BACKOFF_S
                 self._backoff_s = min(last_s, max(first_s, self._backoff_s * 2))
                 self._next_try_ns = self.clock.monotonic_ns() + int(self._backoff_s * NS)
-                raise self._down(_text(error), 'connect', self._backoff_s) from error
+                reason = _text(error) if self.broker.tls is None else self.broker.tls.explain(_text(error))
+                raise self._down(reason, 'connect', self._backoff_s) from error
             if self._backoff_s:
                 log.warning('%s: the broker is back', self.url)
             self._backoff_s, self._next_try_ns = 0.0, 0
@@ -175,6 +176,7 @@ class Link(Remote):
         :raises NoRouteError: it is mandatory, and there is no queue for it.
         :raises UnknownExchangeError: there is no such exchange.
         :raises QueueFullError: the queue takes no more.
+        :raises MessageTooLargeError: it is more than the broker takes, or its protocol has room for.
         :raises BrokerDownError: it was not confirmed; it may have been stored all the same.
         """
         for error in self.publish_many([(letter, exchange, routing_key)], mandatory=mandatory):

@@ -9,9 +9,8 @@ A reply says that a message is in Redis's memory, and on its disk as far as its 
 
 from __future__ import annotations
 
-import select
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kombu import Connection
@@ -28,7 +27,9 @@ from switchboard.errors import (
 )
 from switchboard.extra.brokers import redisscripts
 from switchboard.extra.brokers.linking import Link
+from switchboard.extra.brokers.redisears import Ears
 from switchboard.extra.brokers.redismessages import pack, unpack
+from switchboard.extra.brokers.redisscripts import PARTS, key_of
 from switchboard.extra.brokers.remote import Posting, QueueLimits
 from switchboard.extra.brokers.wire import Delivery, Letter
 
@@ -45,19 +46,25 @@ class RedisLink(Link):
         super()._begin()
         self._limits: dict[str, QueueLimits] = {}
         self._client: Any = None
+        self._ears: Ears | None = None
+        # By queue: the number of a taking that was not answered.  Asked again by the same, Redis gives the same message.
+        self._asked: dict[str, str] = {}
         self._forget()
 
     def _forget(self) -> None:
         self._channel: Any = None
         self._scripts: dict[str, Any] = {}
-        self._ears: Any = None
 
     # The connection.
 
     def _open(self) -> None:
+        tls = self.broker.tls
+        if tls is not None:
+            tls.check_files()
         if self._client is None:
             self._client = Connection(
                 self.broker.address,
+                ssl=False if tls is None else tls.for_redis(),
                 transport_options={
                     'socket_timeout': self.confirm_timeout_s,
                     'socket_connect_timeout': self.connect_timeout_s,
@@ -74,11 +81,15 @@ class RedisLink(Link):
         return self._channel is not None
 
     def _shut(self) -> None:
-        self._unlisten()
         self._channel.close()
 
+    def close(self) -> None:
+        """See `Link`."""
+        self.unlisten()
+        super().close()
+
     def _drop(self) -> None:
-        # What is held stays held, and the pulse goes on: it is the lease that counts.
+        # What is held stays held, and the pulse goes on: it is the lease that counts.  Who sleeps goes on listening.
         channel = self._channel
         self._forget()
         if channel is not None:
@@ -125,9 +136,7 @@ class RedisLink(Link):
         """Run a script that is about what is taken out of a queue; a second time if the connection was broken."""
 
         def run() -> Any:
-            keys = self._lists(queue) + [
-                _key(queue, part) for part in ('held', 'leases', 'deaths', 'delayed')
-            ]
+            keys = self._lists(queue) + [key_of(queue, part) for part in PARTS]
             return self._scripts[script](keys=keys, args=arguments)
 
         return self._again(script.lower(), run)
@@ -163,13 +172,10 @@ class RedisLink(Link):
 
         def put() -> Any:
             message = pack(self._channel, letter, exchange, routing_key)
-            try:
-                arguments = [self._list_number(letter), message, most, _key(queue, 'wake')]
-                return self._scripts['PUT'](keys=self._lists(queue), args=arguments)
-            except exceptions.OutOfMemoryError as error:
-                raise QueueFullError('Redis has no more memory', queue=queue) from error
+            arguments = [self._list_number(letter), message, most, key_of(queue, 'wake')]
+            return self._scripts['PUT'](keys=self._lists(queue), args=arguments)
 
-        if not self._again('publish', put):
+        if not self._again('publish', lambda: _with_room(queue, put)):
             raise QueueFullError(f'max_messages is {most}', queue=queue)
 
     def delay(self, queue: str, letter: Letter, delay_s: float) -> None:
@@ -178,16 +184,18 @@ class RedisLink(Link):
         def put() -> Any:
             message = pack(self._channel, letter, '', queue)
             arguments = [self._list_number(letter), message, int(min(delay_s, 1e10) * 1000)]
-            return self._scripts['DELAY'](keys=[_key(queue, 'delayed')], args=arguments)
+            return self._scripts['DELAY'](keys=[key_of(queue, 'delayed')], args=arguments)
 
-        self._again('delay', put)
+        self._again('delay', lambda: _with_room(queue, put))
 
     # In.
 
     def get(self, queue: str) -> Delivery | None:
         """See `Remote`."""
         with self._lock:
-            taken = self._run('TAKE', queue, [uuid.uuid4().hex, self._lease_ms])
+            asked = self._asked.setdefault(queue, uuid.uuid4().hex)
+            taken = self._run('TAKE', queue, [asked, self._lease_ms])
+            del self._asked[queue]
             if not taken:
                 return None
             tag, message, deaths = taken
@@ -219,7 +227,7 @@ class RedisLink(Link):
         self._end(delivery, lambda given: self._requeue(given, '1'))
 
     def _settle(self, script: str, delivery: Delivery, died: str = '') -> None:
-        if not self._run(script, delivery.queue, [delivery.tag, _key(delivery.queue, 'wake'), died]):
+        if not self._run(script, delivery.queue, [delivery.tag, key_of(delivery.queue, 'wake'), died]):
             del self._held[delivery.tag]
             raise EntryTakenError('the lease ran out, and another one has it', queue=delivery.queue)
 
@@ -236,7 +244,7 @@ class RedisLink(Link):
 
     def restore(self, queue: str) -> list[tuple[str, int]]:
         """See `Remote`."""
-        found = self._run('RESTORE', queue, [_key(queue, 'wake')])
+        found = self._run('RESTORE', queue, [key_of(queue, 'wake')])
         return [(unpack(queue, message).message_id or '', int(deaths)) for message, deaths in found]
 
     # While idle.
@@ -244,10 +252,15 @@ class RedisLink(Link):
     def listen(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
         """See `Remote`."""
 
+        channels = [key_of(queue, 'wake') for queue in queues]
+
         def subscribe() -> None:
-            if self._ears is None:
-                self._ears = self._channel.client.pubsub(ignore_subscribe_messages=True)
-                self._ears.subscribe(*(_key(queue, 'wake') for queue in queues))
+            if self._ears is None or self._ears.generation != self.generation:
+                self.unlisten()
+                pool = self._channel.client.connection_pool
+                self._ears = Ears(
+                    pool, channels, generation=self.generation, timeout_s=self.confirm_timeout_s
+                )
 
         with self._lock:
             self._again('listen', subscribe)
@@ -255,41 +268,28 @@ class RedisLink(Link):
     def unlisten(self) -> None:
         """See `Remote`."""
         with self._lock:
-            self._unlisten()
-
-    def _unlisten(self) -> None:
-        ears, self._ears = self._ears, None
-        if ears is not None:
-            try:
+            ears, self._ears = self._ears, None
+            if ears is not None:
                 ears.close()
-            except exceptions.RedisError:
-                pass
 
     def descriptors(self) -> list[int]:
         """See `Remote`."""
-        sock = getattr(getattr(self._ears, 'connection', None), '_sock', None)
-        return [sock.fileno()] if sock is not None else []
+        return [] if self._ears is None else self._ears.descriptors()
 
     def hears(self) -> bool:
         """See `Remote`."""
         with self._lock:
-            ready = self.descriptors()
-            if not ready:
+            if self._ears is None:
                 return True
-            poll = select.poll()
-            poll.register(ready[0], select.POLLIN)
             try:
-                heard = False
-                while poll.poll(0):
-                    heard = self._ears.get_message(timeout=0) is not None or heard
-            except (OSError, exceptions.RedisError):
-                self._unlisten()
-                heard = True
-            return heard
+                return self._ears.hears()
+            except self._troubles():
+                self.unlisten()
+                return True
 
     def next_due_s(self, queue: str) -> float | None:
         """See `Remote`."""
-        due_ms = int(self._again('look', lambda: self._scripts['NEXT_DUE'](keys=[_key(queue, 'delayed')])))
+        due_ms = int(self._again('look', lambda: self._scripts['NEXT_DUE'](keys=[key_of(queue, 'delayed')])))
         return None if due_ms < 0 else due_ms / 1000
 
     # What there is.
@@ -313,7 +313,7 @@ class RedisLink(Link):
 
     def delete_queue(self, queue: str) -> None:
         """See `Remote`."""
-        parts = [_key(queue, part) for part in ('held', 'leases', 'deaths', 'delayed')]
+        parts = [key_of(queue, part) for part in PARTS]
         self._again('delete', lambda: self._channel.client.delete(*self._lists(queue), *parts))
 
     def count(self, queue: str) -> int:
@@ -321,8 +321,14 @@ class RedisLink(Link):
         return int(self._again('count', lambda: self._channel._size(queue)))
 
 
-def _key(queue: str, part: str) -> str:
-    return f'switchboard:{queue}:{part}'
+def _with_room(queue: str, put: Callable[[], Any]) -> Any:
+    """:raises QueueFullError: Redis has used up its ``maxmemory``."""
+    try:
+        return put()
+    except exceptions.ResponseError as error:
+        if 'OOM command not allowed' not in str(error) and not isinstance(error, exceptions.OutOfMemoryError):
+            raise
+        raise QueueFullError('Redis has no more memory', queue=queue) from error
 
 
 def _text(value: Any) -> str:

@@ -33,7 +33,7 @@ class Remote:
     counts_deaths = False
 
     def publish_many(self, postings: Sequence[Posting], *, mandatory: bool = True) -> list[Exception | None]:
-        """Publish many messages, and wait once.
+        """Publish many messages, and wait once.  What cannot go does not hold up the others.
 
         :return: for each, None if the broker has confirmed it, or why not.
         """

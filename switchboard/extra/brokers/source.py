@@ -107,7 +107,7 @@ class Source:
                 return None
             if delivery is None:
                 return None
-            claim = claim_of(board.link, delivery)
+            claim = claim_of(board.link, delivery, board.options.max_body_bytes)
             claim.entry.queue = board.name
             if not self._is_over(claim):
                 return claim

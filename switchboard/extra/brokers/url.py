@@ -1,6 +1,6 @@
 """Where a broker is, and how a queue on it is used: ``amqp://user:secret@host/vhost?option=value``.
 
-The options here are ours and are taken out; those that are left go to kombu, which has some of its own (``ssl_cert_reqs``).
+The options here are ours and are taken out, those of TLS (``tls``) with them; what is left goes to kombu, which has some of its own.
 Several addresses of one cluster are separated by a semicolon, as kombu writes them; the options of the first count.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from switchboard.errors import ConfigError
+from switchboard.extra.brokers.tls import PREFIX, Tls, read_tls
 from switchboard.units import duration_s
 
 RABBITMQ, REDIS = 'rabbitmq', 'redis'
@@ -37,6 +38,7 @@ class BrokerUrl:
     :ivar slices: over how many of the broker's queues the messages are spread, by order key.
     :ivar queue_type: RabbitMQ's: ``classic`` or ``quorum``.
     :ivar declare: make the queue if it is not there, and insist on its arguments.
+    :ivar tls: how the connection is encrypted; None if it is not.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class BrokerUrl:
     slices: int = 1
     queue_type: str = 'classic'
     declare: bool = True
+    tls: Tls | None = None
 
     def without_options(self) -> BrokerUrl:
         """:return: the same broker, for another queue."""
@@ -119,9 +122,15 @@ def read_broker_url(text: str) -> BrokerUrl:
         # What is wrong may be the password, so it is not shown.
         reason = 'not a URL: write / # ? @ : in a password as %2F %23 %3F %40 %3A'
         raise ConfigError(reason, key='url') from None
-    url = BrokerUrl(kind, '', f'{scheme}://{place}')
+    told = parse_qsl(query, keep_blank_values=True)
+    tls = read_tls(scheme, {name: value for name, value in told if name.startswith(PREFIX)})
+    if any('://' in other and other.partition('://')[0].lower() != scheme for other in others):
+        raise ConfigError(f'all addresses of a cluster are {scheme}://, as the first', key='url')
+    url = BrokerUrl(kind, '', f'{scheme}://{place}', tls=tls)
     rest = []
-    for name, value in parse_qsl(query, keep_blank_values=True):
+    for name, value in told:
+        if name.startswith(PREFIX):
+            continue
         if name not in _OPTIONS:
             rest.append((name, value))
             continue

@@ -21,11 +21,12 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kombu.compression import compress, decompress
+from kombu.compression import compress
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import TRUSTED_CONTENT, dumps, loads, prepare_accept_content
 
 from switchboard.errors import CorruptEntryError
+from switchboard.extra.brokers.inflating import inflate
 from switchboard.extra.kombu.payload import pack
 
 # Text needs no serializer.
@@ -70,13 +71,17 @@ def write(
     return packed
 
 
-def read(msg: Mapping[str, Any], accept: Sequence[str] = DEFAULT_ACCEPT) -> Any:
+def read(
+    msg: Mapping[str, Any], accept: Sequence[str] = DEFAULT_ACCEPT, *, max_bytes: int | None = None
+) -> Any:
     """:return: the value in a message that kombu's producers, or :func:`write`, have written.
 
     :param accept: serializers by name, or content types; what is written by another one is not read.
+    :param max_bytes: how long a compressed body may be when it is decompressed; by default 128 MiB.
     :raises kombu.exceptions.ContentDisallowed: it is.
     :raises kombu.exceptions.SerializerNotInstalled: one of those named is not there.
-    :raises CorruptEntryError: it is no message of kombu, or its body is not what it says, or by something that is not installed.
+    :raises CorruptEntryError: it is no message of kombu, or its body is not what it says, or by something that is not installed, or
+        longer than `max_bytes`.
     """
     accepted = prepare_accept_content(accept)
     try:
@@ -87,9 +92,9 @@ def read(msg: Mapping[str, Any], accept: Sequence[str] = DEFAULT_ACCEPT) -> Any:
             if properties.get('body_encoding') == 'base64':
                 body = base64.b64decode(body, validate=True)
             if compression:
-                body = decompress(body, compression)
+                body = inflate(body, compression, max_bytes)
         return loads(body, content_type, encoding, accept=accepted)
-    except ContentDisallowed:
+    except (ContentDisallowed, CorruptEntryError):
         raise
     except Exception as error:  # each library has errors of its own
         raise CorruptEntryError(f'no message of kombu: {error!r}') from error

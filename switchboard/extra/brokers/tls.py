@@ -1,0 +1,151 @@
+"""Whom to believe that he is the broker, and how to show who we are: the TLS options of a broker's URL.
+
+They have kombu's names for Redis, and mean the same for RabbitMQ, where kombu itself hands them on under names that py-amqp does not know.
+Without an option, the broker's certificate must be signed by an authority that this machine trusts, and name the host of the URL.  That is
+stricter than the libraries are when they are not told: kombu takes any certificate for ``rediss://``, and py-amqp one of any host.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from switchboard.errors import ConfigError
+
+SCHEMES = ('amqps', 'rediss')
+PREFIX = 'ssl'
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How a connection is encrypted.
+
+    :ivar ca_certs: a file of certificates: of those who may sign the broker's.
+    :ivar certfile: our own certificate, for brokers that ask for one.
+    :ivar keyfile: its key, if that is not in the same file.
+    :ivar must_verify: is a certificate that nobody known has signed refused?
+    :ivar check_hostname: is one of another host refused?
+    """
+
+    ca_certs: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    must_verify: bool = True
+    check_hostname: bool = True
+
+    def check_files(self) -> None:
+        """Read the files.
+
+        :raises ConfigError: one of them is not there, or not what it should be.  The libraries would not say which.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        if self.ca_certs is not None:
+            with _reading('ssl_ca_certs', self.ca_certs):
+                context.load_verify_locations(self.ca_certs)
+        if self.certfile is not None:
+            for option, path in (('ssl_certfile', self.certfile), ('ssl_keyfile', self.keyfile)):
+                if path is not None:
+                    with _reading(option, path), open(path, 'rb'):
+                        pass
+            with _reading('ssl_certfile', self.certfile):
+                # A key that is encrypted is an error: nobody is there to be asked for the password.
+                context.load_cert_chain(self.certfile, self.keyfile, password='')
+
+    def explain(self, reason: str) -> str:
+        """:return: why there is no connection, for people.  A broker that misses a certificate may hang up without a word."""
+        is_hung_up = any(word in reason for word in ('EOF', 'reset', 'closed'))
+        return (
+            f'{reason}; it may want a certificate: ssl_certfile'
+            if is_hung_up and not self.certfile
+            else reason
+        )
+
+    def for_redis(self) -> dict[str, Any]:
+        """:return: what kombu hands on to redis-py."""
+        return {
+            'ssl_ca_certs': self.ca_certs,
+            'ssl_certfile': self.certfile,
+            'ssl_keyfile': self.keyfile,
+            'ssl_cert_reqs': self._verify_mode,
+            'ssl_check_hostname': self._checks_hostname,
+        }
+
+    def for_rabbitmq(self, host: str) -> dict[str, Any]:
+        """:return: what kombu hands on to py-amqp, which checks the name that it is given."""
+        return {
+            'ca_certs': self.ca_certs,
+            'certfile': self.certfile,
+            'keyfile': self.keyfile,
+            'cert_reqs': self._verify_mode,
+            **({'server_hostname': host} if self._checks_hostname else {}),
+        }
+
+    @property
+    def _verify_mode(self) -> ssl.VerifyMode:
+        return ssl.CERT_REQUIRED if self.must_verify else ssl.CERT_NONE
+
+    @property
+    def _checks_hostname(self) -> bool:
+        return self.must_verify and self.check_hostname
+
+
+def _verify(text: str) -> bool:
+    # A client that says "optional" is shown a certificate all the same, and then it counts.
+    word = text.lower().removeprefix('cert_')
+    if word not in ('required', 'optional', 'none'):
+        raise ValueError('must be required or none')
+    return word != 'none'
+
+
+def _yes(text: str) -> bool:
+    if text.lower() not in ('yes', 'no', 'true', 'false'):
+        raise ValueError('must be yes or no')
+    return text.lower() in ('yes', 'true')
+
+
+def _path(text: str) -> str:
+    if not text.startswith('/'):
+        raise ValueError('must be a path from the root, because processes have directories of their own')
+    return text
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    'ssl_ca_certs': ('ca_certs', _path),
+    'ssl_certfile': ('certfile', _path),
+    'ssl_keyfile': ('keyfile', _path),
+    'ssl_cert_reqs': ('must_verify', _verify),
+    'ssl_check_hostname': ('check_hostname', _yes),
+}
+
+
+def read_tls(scheme: str, options: Mapping[str, str]) -> Tls | None:
+    """Read a URL's options of TLS.
+
+    :return: None for a connection that is not encrypted.
+    :raises ConfigError: one is not known, or cannot be read, or the connection is not encrypted.
+    """
+    found = {}
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            raise ConfigError(f'{name!r} is not known: there are {", ".join(_OPTIONS)}', key='url')
+        if scheme not in SCHEMES:
+            raise ConfigError(f'{name!r} is for TLS: write amqps:// or rediss://', key='url')
+        field, read = _OPTIONS[name]
+        try:
+            found[field] = read(value)
+        except ValueError as error:
+            raise ConfigError(f'{name} = {value[:60]!r}: {error}', key='url') from error
+    if 'keyfile' in found and 'certfile' not in found:
+        raise ConfigError("'ssl_keyfile' is the key of an 'ssl_certfile', and there is none", key='url')
+    return Tls(**found) if scheme in SCHEMES else None
+
+
+@contextmanager
+def _reading(option: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # of which ssl.SSLError is one
+        raise ConfigError(f'{option} = {path}: {error.strerror or error}', key='url') from error

@@ -1,0 +1,126 @@
+"""A bridge from a real RabbitMQ, in trouble: what was fetched is stored once, and then acknowledged."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip('kombu')
+
+from runners.bridge import FromBroker
+from switchboard import Spool
+from switchboard.disk import Disk
+from switchboard.entry import PRESERVED
+from switchboard.extra.brokers.link import Letter, open_link
+from tests.servers.arrivals import arrive
+from tests.servers.broker_boards import wait
+from tests.servers.brokers import Broker
+from tests.servers.rabbits import setting
+from tests.unit.configurations import load
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+SECTIONS = """
+[runner.down]
+class = runners.bridge:FromBroker
+queue =
+url = {url}
+remote_queue = {name}
+routing_key = in
+prefetch = 3
+[queue.in]
+external = yes
+max_messages = 2
+"""
+
+
+class NothingIsPreserved(Disk):
+    """A disk that fails as long as something is to be preserved."""
+
+    fails = True
+
+    def rename_exclusive(self, source: str, target: str, **keys: Any) -> None:
+        if self.fails and target.endswith(PRESERVED):
+            raise OSError(5, 'no such luck')
+        super().rename_exclusive(source, target, **keys)
+
+
+class Inwards:
+    """A bridge, and a link of who sends to it."""
+
+    def __init__(self, url: str, directory: Path) -> None:
+        self.disk = NothingIsPreserved()
+        self.name = uuid.uuid4().hex[:8]
+        text = SECTIONS.format(url=url, name=self.name)
+        self.config = load(directory, text, head='[switchboard]\nspool = spool\ndurability = lazy\n')
+        self.spool = Spool.from_config(self.config, disk=self.disk)
+        self.runner = FromBroker(self.spool, self.config.runners['down'])
+        self.link = open_link(url)
+        self.link.declare_queue(self.name)
+
+    def send(self, *bodies: bytes, **properties: str) -> None:
+        for body in bodies:
+            self.link.publish(Letter(body, {}, properties), routing_key=self.name)
+
+    def unacked(self) -> int:
+        return self.runner.link.unacked()
+
+    def close(self) -> None:
+        self.runner.cleanup()
+        self.link.delete_queue(self.name)
+        self.link.close()
+
+
+@pytest.fixture
+def inwards(rabbitmq_server: Broker, tmp_path: Path) -> Iterator[Inwards]:
+    made = Inwards(rabbitmq_server.url, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize('properties', [{}, {'message_id': '1'}], ids=['without an id', 'with an id'])
+def test_what_cannot_be_preserved_for_now_holds_up_no_other_and_is_in_bad_once(
+    inwards: Inwards, properties: dict[str, str]
+) -> None:
+    runner, bad = inwards.runner, inwards.spool['bad']
+    runner.setup()
+    runner.periodic()
+    inwards.send(b'{', content_type='application/json', **properties)
+    inwards.send(b'good')
+    for _ in range(3):
+        wait(0.3)
+        runner.periodic()
+    assert [one.msg for one in arrive(inwards.spool['in'], 1)] == [b'good']
+    assert inwards.unacked() == 1
+    assert bad.get_files('.psv') == []
+    inwards.disk.fails = False
+    runner.periodic()
+    assert inwards.unacked() == 0
+    [filebase] = bad.get_files('.psv')
+    assert bad.get_files() == bad.get_files('.bak') == []
+    assert 'CorruptEntryError' in bad.history(filebase)[-1]['reason']
+    assert inwards.link.count(inwards.name) == 0
+
+
+def test_while_the_queue_is_full_for_longer_than_the_broker_waits_nothing_is_lost(
+    inwards: Inwards, rabbitmq_server: Broker
+) -> None:
+    inwards.send(*(str(number).encode() for number in range(6)), content_type='text/plain')
+    with setting(rabbitmq_server, consumer_timeout=1000, channel_tick_interval=500):
+        thread = threading.Thread(target=inwards.runner.run)
+        thread.start()
+        try:
+            wait(
+                4
+            )  # it has stored two, and holds more; the broker has closed its channel, and gives them out again
+            found = arrive(Spool.from_config(inwards.config)['in'], 6)
+        finally:
+            inwards.runner.stop()
+            thread.join(60)
+    assert sorted(str(one.msg) for one in found) == ['0', '1', '2', '3', '4', '5']
+    assert inwards.link.count(inwards.name) == 0

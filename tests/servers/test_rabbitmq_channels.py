@@ -1,0 +1,202 @@
+"""Channels of a real RabbitMQ: who closes them, what that ends, and that none are left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Runner
+from switchboard.errors import (
+    BrokerDownError,
+    EntryTakenError,
+    QueueMismatchError,
+    UnknownExchangeError,
+    UnknownQueueError,
+)
+from switchboard.extra.brokers.amqplink import AmqpLink
+from switchboard.extra.brokers.link import open_link
+from switchboard.extra.brokers.wire import letter_of
+from switchboard.options import RunnerOptions
+from switchboard.testing import Signal
+from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for
+from tests.servers.brokers import Broker
+from tests.servers.far import Far
+from tests.servers.rabbits import channels, setting
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+# Longer than the timeout and the broker's look at it.
+TOO_LONG_S = 3.0
+
+
+@pytest.fixture
+def impatient(rabbitmq_server: Broker) -> Iterator[None]:
+    """A message that is not acknowledged within a second ends its channel; each half second it is looked."""
+    with setting(rabbitmq_server, consumer_timeout=1000, channel_tick_interval=500):
+        yield
+
+
+@pytest.mark.usefixtures('impatient')
+class TestAJobThatIsLongerThanConsumerTimeout:
+    @pytest.mark.parametrize('heartbeat', ['1s', '300s'])
+    def test_it_loses_its_message_which_comes_again_and_the_queue_goes_on(
+        self, rabbitmq: OnBroker, heartbeat: str
+    ) -> None:
+        # With the long heartbeat nobody reads what the broker said before the job is done.
+        board = board_of(rabbitmq, f'&heartbeat={heartbeat}')
+        filebase = board.enqueue('long')
+        assert board.take() is not None
+        wait(TOO_LONG_S)
+        with pytest.raises(EntryTakenError, match='again'):
+            board.finish(filebase)
+        assert board.link.unacked() == 0
+        again = wait_for(board)
+        assert again.filebase == filebase
+        board.finish(again.filebase)
+        assert board.count() == 0
+        board.enqueue('next')
+        assert wait_for(board).msg == 'next'
+
+    def test_nothing_is_left_of_what_the_connection_had(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq)
+        link: Any = board.link
+        board.enqueue('a')
+        generation = link.generation
+        held = link.get(board.all_queues[0])
+        link.listen(board.all_queues, prefetch=1)
+        wait(TOO_LONG_S)
+        with pytest.raises(BrokerDownError, match='acknowledgement'):
+            link.hears()
+        assert not link.holds(held)
+        assert link.unacked() == 0
+        assert link.descriptors() == []
+        link.listen(board.all_queues, prefetch=1)
+        assert link.generation > generation
+        assert wait_for(board).msg == 'a'
+
+    def test_a_runner_goes_on(self, rabbitmq_server: Broker, tmp_path: Path) -> None:
+        far = Far(rabbitmq_server.url, tmp_path)
+        seen: list[str] = []
+
+        class Slow(Runner):
+            def setup(self) -> None:
+                self.third = Signal()
+
+            def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+                seen.append(msg)
+                if seen == ['slow']:
+                    wait(TOO_LONG_S)
+                if msg == 'next':
+                    self.third.set()
+
+        runner = Slow(far.another(), RunnerOptions('slow', '', 'far', rescan_s=60.0))
+        thread = threading.Thread(target=runner.run)
+        far.board.enqueue('slow')
+        thread.start()
+        try:
+            wait(TOO_LONG_S + 1)
+            far.board.enqueue('next')
+            runner.third.wait_or_timeout(30)
+        finally:
+            runner.stop()
+            thread.join(30)
+        # It was done when the broker gave it out again, and that was known.
+        assert seen == ['slow', 'next']
+        assert far.board.count() == 0
+        far.close()
+
+    def test_what_a_broker_refuses_of_a_call_is_still_told_as_that(self, rabbitmq: OnBroker) -> None:
+        link = board_of(rabbitmq).link
+        with pytest.raises(UnknownQueueError):
+            link.get('no such queue')
+        with pytest.raises(UnknownQueueError):
+            link.listen(['no such queue'])
+
+
+class TestChannels:
+    def test_a_tag_that_the_broker_does_not_know_ends_the_connection_and_not_the_program(
+        self, rabbitmq: OnBroker
+    ) -> None:
+        board = board_of(rabbitmq)
+        board.enqueue('a')
+        link: Any = board.link
+        [queue] = board.all_queues
+        held, generation = link.get(queue), link.generation
+        link._taking.basic_ack(4711)
+        assert link.count('no such queue') == 0  # hears of it meanwhile, and connects again
+        assert link.generation > generation
+        assert not link.holds(held)
+        assert wait_for(board).msg == 'a'
+
+    def test_none_is_left_of_what_was_refused(self, rabbitmq_server: Broker, rabbitmq: OnBroker) -> None:
+        link = open_link(rabbitmq_server.url)
+        assert isinstance(link, AmqpLink)
+        letter = letter_of('x', {}, message_id='1')
+        name = f'{rabbitmq.prefix}.there'
+        link.declare_queue(name)
+        link.publish(letter, routing_key=name)
+        before = channels(rabbitmq_server)
+        generation = link.generation
+        for _ in range(100):
+            assert link.count('no such queue') == 0
+            with pytest.raises(UnknownExchangeError):
+                link.bind(name, 'no such exchange', 'x')
+            with pytest.raises(QueueMismatchError):
+                link.declare_queue(name, arguments={'x-max-length': 1})
+            with pytest.raises(UnknownExchangeError):
+                link.publish(letter, exchange='no such exchange', routing_key='x')
+            with pytest.raises(UnknownQueueError):
+                link.get('no such queue')
+            with pytest.raises(UnknownQueueError):
+                link.listen(['no such queue'])
+        link.publish(letter, routing_key=name)
+        assert link.get(name) is not None
+        assert channels(rabbitmq_server) <= before + 1  # the one by which messages come
+        assert len(link._connection.channels) <= 3
+        assert link._connection.channel_max >= 2047
+        assert link.count(name) == 1
+        link.delete_queue(name)
+        assert generation == 1
+        link.close()
+
+
+class TestASleeper:
+    """What the thread that keeps the connection alive reads must wake who sleeps on it."""
+
+    def test_a_message_that_another_thread_has_read_wakes_at_once(self, rabbitmq: OnBroker) -> None:
+        board, other = board_of(rabbitmq), board_of(rabbitmq)
+        link: Any = board.link
+        wakeup = board.wakeup()
+        wakeup.arm()
+        other.enqueue('a')
+        give_up_s = time.monotonic() + 30
+        while not link._pushed:
+            assert time.monotonic() < give_up_s
+            link._give_sign(link._enough)
+        began_s = time.monotonic()
+        assert wakeup.wait(30)
+        assert time.monotonic() - began_s < 10
+        wakeup.disarm()
+        assert wait_for(board).msg == 'a'
+        wakeup.arm()
+        assert not wakeup.wait(0.3)  # it wakes once
+        wakeup.close()
+
+    def test_a_connection_that_another_thread_has_given_up_wakes_as_well(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq)
+        link: Any = board.link
+        wakeup = board.wakeup()
+        wakeup.arm()
+        link._drop()
+        began_s = time.monotonic()
+        assert wakeup.wait(30)
+        assert time.monotonic() - began_s < 10
+        wakeup.disarm()
+        wakeup.arm()
+        assert not wakeup.wait(0.3)
+        wakeup.close()

@@ -1,0 +1,129 @@
+"""Delays on a real RabbitMQ: whatever happens while a message waits, it comes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from switchboard.entry import digest_of
+from switchboard.errors import QueueFullError
+from switchboard.extra.brokers.amqpqueues import rounded_ms, waiting_queue
+from switchboard.extra.brokers.inlet import LONGEST_WAIT_S
+from tests.servers.broker_boards import OnBroker, board_of, drain, wait, wait_for, wait_for_broker
+from tests.servers.brokers import Broker
+from tests.servers.rabbits import queues
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+
+def waiting_for(board: Any, delay_s: float) -> str:
+    return waiting_queue(board.all_queues[0], delay_s)
+
+
+def fill(board: Any) -> list[str]:
+    """:return: what a queue has taken until it was full."""
+    sent: list[str] = []
+    try:
+        while len(sent) < 1000:
+            board.enqueue(f'{len(sent)}')
+            sent.append(f'{len(sent)}')
+    except QueueFullError:
+        return sent
+    raise AssertionError('it is never full')
+
+
+def arrive(board: Any, number: int) -> list[Any]:
+    """:return: so many messages, in their order, once they have come."""
+    found = drain(board)
+    while len(found) < number:
+        taken = wait_for(board)
+        board.finish(taken.filebase)
+        found.append(taken.msg)
+    return found
+
+
+class TestAQueueThatIsFullWhenADelayEnds:
+    @pytest.mark.parametrize('kind', ['classic', 'quorum'])
+    def test_what_was_delayed_comes_when_there_is_room(self, rabbitmq: OnBroker, kind: str) -> None:
+        board = board_of(rabbitmq, f'&type={kind}', max_messages=2)
+        board.enqueue_many([('late', {'delay': 0.3}), ('later', {'delay': 0.3})])
+        sent = fill(board)
+        wait(1.5)
+        assert sorted(arrive(board, len(sent) + 2)) == sorted([*sent, 'late', 'later'])
+
+    def test_a_retry_is_kept_too_with_its_history(self, rabbitmq: OnBroker) -> None:
+        board, other = board_of(rabbitmq, max_messages=1), board_of(rabbitmq, max_messages=1)
+        filebase = board.enqueue('x')
+        board.take()
+        board.release(filebase, delay_s=0.3, record={'event': 'failed', 'error': 'Oops'})
+        other.enqueue('in its place')
+        wait(1.5)
+        assert drain(other) == ['in its place']
+        again = wait_for(board)
+        assert digest_of(again.filebase) == digest_of(filebase)
+        assert [one['error'] for one in board.history(again.filebase)] == ['Oops']
+
+    def test_it_is_kept_while_the_broker_is_killed_and_started(
+        self, rabbitmq: OnBroker, rabbitmq_server: Broker
+    ) -> None:
+        board = board_of(rabbitmq, max_messages=1)
+        board.enqueue_many([('late', {'delay': 0.3}), 'a'])
+        wait(1)
+        rabbitmq_server.kill()
+        rabbitmq_server.start()
+        wait_for_broker(board)
+        assert arrive(board, 2) == ['a', 'late']
+
+
+class TestQueuesForDelays:
+    def test_there_are_only_so_many_however_long_is_waited(self) -> None:
+        lengths = {rounded_ms(0.05 * 1.01**power) for power in range(1800)}
+        assert max(lengths) > LONGEST_WAIT_S * 1000
+        assert len({length for length in lengths if length <= rounded_ms(LONGEST_WAIT_S)}) <= 180
+
+    @pytest.mark.parametrize('delay_s', [0.001, 0.1, 0.25, 0.81, 5, 59.9, 3600, 86_400, LONGEST_WAIT_S])
+    def test_a_delay_is_never_shorter_than_asked_for_and_not_much_longer(self, delay_s: float) -> None:
+        waited_s = rounded_ms(delay_s) / 1000
+        assert delay_s <= waited_s <= max(delay_s + 0.1, delay_s * 1.125)
+
+    def test_delays_of_one_length_share_one_which_stays(
+        self, rabbitmq: OnBroker, rabbitmq_server: Broker
+    ) -> None:
+        board = board_of(rabbitmq)
+        for delay_s in (0.41, 0.45, 0.49):
+            board.enqueue(delay_s, delay=delay_s)
+        name = board.all_queues[0]
+        assert queues(rabbitmq_server, f'{name}.') == [waiting_for(board, 0.45)]
+
+    def test_one_that_somebody_has_deleted_is_made_again(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq)
+        board.enqueue('lost with it', delay=0.4)
+        board.link.delete_queue(waiting_for(board, 0.4))
+        board.enqueue('late', delay=0.4)
+        assert wait_for(board).msg == 'late'
+        assert board.take() is None
+
+    def test_what_waits_in_one_of_an_older_version_comes_as_well(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq)
+        name = board.all_queues[0]
+        arguments = {
+            'x-message-ttl': 600,
+            'x-expires': 60_600,
+            'x-dead-letter-exchange': '',
+            'x-dead-letter-routing-key': name,
+        }
+        old = f'{name}.wait.600'
+        board.declare([name])
+        board.link.declare_queue(old, arguments=arguments)
+        board.link.publish(board.prepare('old', {}).letter, routing_key=old)
+        board.enqueue('new', delay=0.6)
+        assert sorted([wait_for(board).msg, wait_for(board).msg]) == ['new', 'old']
+        board.link.delete_queue(old)
+
+    def test_what_is_delayed_keeps_its_priority(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq)
+        board.enqueue('low', delay=0.3)
+        board.enqueue('high', priority=9, delay=0.3)
+        wait(1)
+        assert drain(board) == ['high', 'low']

@@ -1,0 +1,185 @@
+"""Redis, and a connection that breaks when Redis has done what it was asked for, or tells of a message at the worst moment."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from switchboard.errors import BrokerDownError, EntryTakenError
+from switchboard.extra.brokers import redisscripts
+from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for_broker
+from tests.servers.brokers import Broker
+from tests.servers.middleman import Middleman
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+
+def _called(script: str) -> bytes:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
+
+
+TAKE, END = _called(redisscripts.TAKE), _called(redisscripts.END)
+
+
+@pytest.fixture
+def place(redis_server: Broker, tmp_path: Path) -> Iterator[OnBroker]:
+    place = OnBroker(redis_server.url, tmp_path / 'spool')
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def middleman(redis_server: Broker) -> Iterator[Middleman]:
+    middleman = Middleman(redis_server.port)
+    yield middleman
+    middleman.close()
+
+
+@pytest.fixture
+def board(place: OnBroker, middleman: Middleman) -> Iterator[Any]:
+    """A queue by way of the middleman, with Redis's scripts loaded."""
+    board_of(place)  # by which the queue is deleted at the end
+    url, place.url = place.url, f'redis://127.0.0.1:{middleman.port}/0'
+    board = board_of(place, '&lease=1s')
+    place.url = url
+    place.boards.remove(board)
+    assert board.take() is None
+    yield board
+    board.close()
+
+
+class TestALostAnswer:
+    def test_what_was_taken_is_taken_and_no_other(
+        self, board: Any, place: OnBroker, middleman: Middleman
+    ) -> None:
+        first = board.enqueue_many(['first', 'second'])[0]
+        middleman.lose_answer_to(TAKE)
+        taken = board.take()
+        assert middleman.has_lost.is_set()
+        assert (taken.msg, taken.filebase) == ('first', first)
+        assert board.history(first) == []
+        wait(1.5)  # longer than the lease, which is renewed
+        other = board_of(place, '&lease=1s')
+        assert other.recover(own=False) == []
+        assert other.take().msg == 'second'
+        assert other.take() is None
+        board.finish(first)
+        assert Redis.from_url(place.url).hlen(f'switchboard:{board.all_queues[0]}:held') == 1
+
+    def test_it_is_taken_when_the_broker_is_back(
+        self, board: Any, place: OnBroker, middleman: Middleman
+    ) -> None:
+        board.enqueue_many(['first', 'second'])
+        middleman.lose_answer_to(TAKE)
+        with middleman.away(), pytest.raises(BrokerDownError):
+            board.take()
+        assert middleman.has_lost.is_set()
+        wait_for_broker(board)
+        taken = board.take()
+        assert taken.msg == 'first'
+        assert board.history(taken.filebase) == []
+        assert board.link.unacked() == 1
+        assert board.count() == 1
+
+    def test_after_the_lease_it_is_given_to_another_and_the_next_one_to_us(
+        self, board: Any, place: OnBroker, middleman: Middleman
+    ) -> None:
+        board.enqueue_many(['first', 'second'])
+        middleman.lose_answer_to(TAKE)
+        with middleman.away(), pytest.raises(BrokerDownError):
+            board.take()
+        wait(1.2)
+        other = board_of(place, '&lease=1s')
+        other.recover(own=False)
+        assert other.take().msg == 'first'
+        wait_for_broker(board)
+        assert board.take().msg == 'second'
+
+    def test_what_was_finished_is_finished(self, board: Any, place: OnBroker, middleman: Middleman) -> None:
+        board.enqueue('x')
+        board.finish(board.take().filebase)  # the script is loaded by now
+        filebase = board.enqueue('y')
+        board.take()
+        middleman.lose_answer_to(END)
+        with pytest.raises(EntryTakenError):  # which is all that can be told
+            board.finish(filebase)
+        assert middleman.has_lost.is_set()
+        wait(1.2)
+        other = board_of(place, '&lease=1s')
+        assert other.recover(own=False) == []
+        assert other.take() is None
+
+
+class Sleeper(threading.Thread):
+    """Sleeps once as a runner does."""
+
+    def __init__(self, board: Any) -> None:
+        super().__init__()
+        self.board = board
+        self.wakeup = board.wakeup()
+        self.falls_asleep = threading.Event()
+        self.is_woken = False
+        self.slept_s = 0.0
+
+    def run(self) -> None:
+        self.wakeup.arm()
+        began_s = time.monotonic()
+        if self.board.ready():
+            self.is_woken = True
+        else:
+            self.falls_asleep.set()
+            self.is_woken = self.wakeup.wait(30)
+        self.slept_s = time.monotonic() - began_s
+
+    def woken(self) -> bool:
+        self.join()
+        self.wakeup.disarm()
+        self.wakeup.close()
+        return self.is_woken and self.slept_s < 20
+
+
+class TestASleeper:
+    def test_is_woken_by_what_comes_with_the_word_that_he_is_listened_for(
+        self, board: Any, place: OnBroker, middleman: Middleman
+    ) -> None:
+        middleman.hold_answer_to(b'SUBSCRIBE')
+        sleeper = Sleeper(board)
+        sleeper.start()
+        assert middleman.holds.wait(30)
+        sleeper.falls_asleep.wait(1)  # which he must not: he has not been told yet
+        board_of(place).enqueue('x')
+        middleman.let_go.set()
+        assert sleeper.woken()
+        assert board.take().msg == 'x'
+
+    def test_is_woken_when_the_connection_that_renews_his_leases_broke_meanwhile(
+        self, board: Any, place: OnBroker, middleman: Middleman
+    ) -> None:
+        board.enqueue('held')
+        assert board.take() is not None
+        sleeper = Sleeper(board)
+        sleeper.start()
+        assert sleeper.falls_asleep.wait(30)
+        with middleman.away():
+            Redis.from_url(place.url).client_kill_filter(_type='normal', skipme=True)
+            while board.link._is_open():
+                wait(0.05)
+        board_of(place).enqueue('x')
+        assert sleeper.woken()
+        wait_for_broker(board)
+        assert board.take().msg == 'x'
+        assert board.link.unacked() == 2
+
+    def test_is_not_woken_by_nothing(self, board: Any) -> None:
+        wakeup = board.wakeup()
+        wakeup.arm()
+        assert not wakeup.wait(0.3)
+        wakeup.disarm()
+        wakeup.close()

@@ -1,0 +1,174 @@
+"""A Redis that has used up its ``maxmemory``: nothing is let in, and what is at work goes on, ends, and is given back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from switchboard import Runner
+from switchboard.entry import digest_of
+from switchboard.errors import QueueFullError
+from switchboard.extra.brokers.claims import HELD
+from switchboard.options import RunnerOptions
+from tests.servers.broker_boards import OnBroker, board_of, drain, wait
+from tests.servers.brokers import Broker, redis, started
+from tests.servers.far import Far
+
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+ROOM_BYTES = 2 * 1024 * 1024
+
+
+@pytest.fixture(scope='module')
+def small_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    yield from started(redis(tmp_path_factory.mktemp('redis')))
+
+
+class Full:
+    """A queue on a Redis, and what fills that."""
+
+    def __init__(self, place: OnBroker) -> None:
+        self.client: Any = Redis.from_url(place.url)
+        self.client.config_set('maxmemory-policy', 'noeviction')
+        self.place = place
+
+    def board(self) -> Any:
+        return board_of(self.place, '&lease=1s')
+
+    def fill(self, board: Any) -> None:
+        """Enqueue until there is no more memory, and leave none for anything small either."""
+        self._limit(ROOM_BYTES)
+        with pytest.raises(QueueFullError, match='no more memory'):
+            _enqueue_for_ever(board, 'x' * (ROOM_BYTES // 50))
+        # What connections take and give back counts as well, so that for a moment there might be room again.
+        self._limit(-ROOM_BYTES // 10)
+        with pytest.raises(QueueFullError, match='no more memory'):
+            board.enqueue('')
+
+    def _limit(self, room_bytes: int) -> None:
+        self.client.config_set('maxmemory', self.client.info('memory')['used_memory'] + room_bytes)
+
+
+def _enqueue_for_ever(board: Any, text: str) -> None:
+    while True:
+        board.enqueue(text)
+
+
+@pytest.fixture
+def full(small_redis: Broker, tmp_path: Path) -> Iterator[Full]:
+    place = OnBroker(small_redis.url, tmp_path / 'spool')
+    full = Full(place)
+    yield full
+    full.client.config_set('maxmemory', 0)
+    place.close()
+
+
+def test_who_works_keeps_his_message_and_ends_it(full: Full) -> None:
+    board, other = full.board(), full.board()
+    filebase = board.enqueue('work')
+    assert board.take().msg == 'work'
+    full.fill(board)
+    wait(2)  # two leases long
+    assert other.recover(own=False) == []
+    assert full.client.hlen(f'switchboard:{board.all_queues[0]}:deaths') == 0
+    board.finish(filebase)
+    assert board.link.unacked() == 0
+
+
+def test_what_is_given_back_is_the_next_again(full: Full) -> None:
+    board, other = full.board(), full.board()
+    filebase = board.enqueue('first')
+    board.take()
+    full.fill(board)
+    board.release(filebase)
+    assert other.take().msg == 'first'
+
+
+def test_what_a_dead_holder_had_is_given_to_another_and_counted(full: Full) -> None:
+    dead, other = full.board(), full.board()
+    filebase = dead.enqueue('first')
+    dead.take()
+    full.fill(dead)
+    dead.link._stop_pulse()  # as if its process had died
+    wait(1.2)
+    other.recover(own=False)
+    HELD.clear()  # it was another process's
+    assert other.take().filebase == filebase
+    assert [one['count'] for one in other.history(filebase)] == [1]
+    other.recover(own=True)  # its holder gives up, and that is counted, too
+    assert [one['count'] for one in other.history(other.take().filebase)] == [1, 2]
+
+
+def test_what_was_put_off_comes_and_it_can_be_emptied(full: Full) -> None:
+    board = full.board()
+    board.enqueue('late', delay=0.5)
+    full.fill(board)
+    with pytest.raises(QueueFullError, match='no more memory'):
+        board.enqueue('later', delay=5)
+    wait(0.6)
+    assert 'late' in drain(board)
+    board.enqueue('there is room')
+    assert drain(board) == ['there is room']
+
+
+def test_what_fails_is_in_the_bad_queue_on_this_machines_disk(full: Full) -> None:
+    board = full.board()
+    filebase = board.enqueue('work')
+    board.take()
+    full.fill(board)
+    board.finish(filebase, preserve=True, reason='why')
+    assert full.place.preserved().history(filebase)[-1]['reason'] == 'why'
+    assert board.link.unacked() == 0
+
+
+def test_what_is_to_be_tried_again_later_stays_with_its_holder_until_it_can_be_written(full: Full) -> None:
+    board = full.board()
+    filebase = board.enqueue('work')
+    board.take()
+    full.fill(board)
+    with pytest.raises(QueueFullError):
+        board.release(filebase, delay_s=5.0, record={'event': 'failed'})
+    assert board.get_files('.bak') == [filebase]
+    full.client.config_set('maxmemory', 0)
+    board.release(filebase, delay_s=0.1, record={'event': 'failed'})
+    assert board.get_files('.bak') == []
+
+
+class Fail(Runner):
+    """Fails, and counts."""
+
+    tries = 0
+
+    def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+        self.tries += 1
+        raise ValueError('no good')
+
+
+def test_a_runner_that_fails_tries_again_and_its_tries_count_when_there_is_memory(
+    full: Full, small_redis: Broker, tmp_path: Path
+) -> None:
+    far = Far(small_redis.url, tmp_path, 'max_attempts = 3')
+    runner = Fail(far.another(), RunnerOptions('fail', '', 'far', recovery_s=0.2))
+    filebase = far.board.enqueue('x')
+    full.fill(full.board())
+    thread = threading.Thread(target=runner.run)
+    thread.start()
+    try:
+        while runner.tries < 5:
+            wait(0.05)
+        full.client.config_set('maxmemory', 0)
+        while not far.spool['bad'].get_files('.psv'):
+            wait(0.05)
+    finally:
+        runner.stop()
+        thread.join(60)
+    [preserved] = far.spool['bad'].get_files('.psv')
+    assert digest_of(preserved) == digest_of(filebase)
+    failures = [one for one in far.spool['bad'].history(preserved) if one['event'] == 'failed']
+    assert len(failures) == 3
+    far.close()
