@@ -40,7 +40,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runners.bridge_in import FromBroker
-from runners.bridge_remote import KIND, PATH, PATH_HEADER, Bridge, path_of, told_elsewhere
+from runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of, told_elsewhere
 from runners.route import Template
 from switchboard.errors import (
     BrokerDownError,
@@ -55,6 +55,7 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnserializableError,
 )
+from switchboard.extra.brokers.headers import KIND
 from switchboard.options import RunnerOptions
 from switchboard.settings import Setting
 from switchboard.units import choice, count

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runners.bridge_remote import KIND, OURS, PATH, PATH_HEADER, heard_from, path_of
-from switchboard.entry import HIGHEST_PRIORITY
+from runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
+from switchboard.entry import HIGHEST_PRIORITY, NS
 from switchboard.errors import (
     DurabilityError,
     EntryTakenError,
@@ -16,6 +16,7 @@ from switchboard.errors import (
     QueuePausedError,
     SwitchboardError,
 )
+from switchboard.extra.brokers.headers import KIND, OURS
 from switchboard.parcels import Outcome, Parcel
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ BAD = 'bad'
 MAX_HEADERS, MAX_CHARACTERS = 50, 1000
 # What these headers mean to strangers is not what they mean here.
 MEANINGFUL = frozenset(('delay', 'not_before', 'ttl', 'priority'))
-NS = 1_000_000_000
 
 
 class Arrival(NamedTuple):

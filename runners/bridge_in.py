@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from runners.bridge_arrivals import Arrivals
 from runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
 from runners.route import Template
+from switchboard.entry import NS
 from switchboard.errors import (
     BrokerDownError,
     ConfigError,
@@ -28,7 +29,6 @@ log = logging.getLogger('switchboard.runner')
 
 # How long a full disk is given before the next try: it doubles from the first to the last.
 TROUBLE_WAIT_S = (0.5, 30.0)
-NS = 1_000_000_000
 # When it is to be worked off and not to be waited for: how often it is looked for what the broker is just pushing, and for how long.
 LOOKS, PUSH_S = 3, 0.2
 

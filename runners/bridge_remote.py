@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from switchboard import Runner
 from switchboard.errors import ConfigError
+from switchboard.extra.brokers.headers import OURS
 from switchboard.options import RunnerOptions
 from switchboard.settings import Setting
 from switchboard.units import choice, duration_s, truth, words
@@ -27,10 +28,7 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 
-OURS = 'x-switchboard-'
 PATH_HEADER = f'{OURS}path'
-# What a message of an installation of ours has, and none of others.
-KIND = f'{OURS}kind'
 PATH = 'bridge_path'
 # How a record of another installation is told apart from those of this one, which count failures.
 ELSEWHERE = 'elsewhere'

@@ -26,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from switchboard import Runner
+from switchboard.entry import NS
 from switchboard.errors import ConfigError, PermanentFailure, TemporaryFailure, UnknownQueueError
 from switchboard.settings import Setting
 from switchboard.units import count, retry_policy, words
@@ -34,7 +35,6 @@ Record = Mapping[str, Any]
 
 # How an entry came here.
 ARRIVALS = ('dead-lettered', 'moved', 'preserved')
-NS = 1_000_000_000
 
 
 class Retry(Runner):

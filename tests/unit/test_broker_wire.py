@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from switchboard.entry import digest_of, is_filebase
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, MessageTooLargeError
 from switchboard.extra.brokers.arriving import entry_of, filebase_of, read_delivery
-from switchboard.extra.brokers.wire import HISTORY, METADATA, Delivery, Letter, letter_of, letter_of_entry
+from switchboard.extra.brokers.headers import HISTORY, METADATA
+from switchboard.extra.brokers.wire import Delivery, Letter, letter_of, letter_of_entry
 from switchboard.extra.kombu import content
 from switchboard.serializers import Serializers
 

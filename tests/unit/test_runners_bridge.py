@@ -20,7 +20,7 @@ from switchboard.errors import (
     QueueMismatchError,
     UnserializableError,
 )
-from switchboard.extra.brokers.wire import HISTORY
+from switchboard.extra.brokers.headers import HISTORY
 from tests.unit.bridges import IN, OUT, Bridged
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from switchboard.entry import DIGEST_DIGITS, HIGHEST_PRIORITY, NS, SYSTEM_NAMER, Name, is_filebase
 from switchboard.envelope import pack_header
 from switchboard.errors import CorruptEntryError
+from switchboard.extra.brokers.headers import HISTORY, KIND, METADATA, WHEN
 from switchboard.extra.brokers.inflating import inflate
-from switchboard.extra.brokers.wire import HISTORY, KIND, METADATA, TYPES, WHEN, Delivery
+from switchboard.extra.brokers.wire import TYPES, Delivery
 from switchboard.journal import Record
 from switchboard.metadata import dump_metadata, load_metadata
 from switchboard.reading import Entry

@@ -7,7 +7,7 @@ finish it.  So claims stand in one table, by broker, queue and filebase.  A fork
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from switchboard.entry import digest_of
@@ -27,7 +27,7 @@ class BrokerClaim:
     link: Link
     delivery: Delivery
     entry: Entry
-    is_changed: bool = field(default=False)
+    is_changed: bool = False
 
     @property
     def filebase(self) -> str:

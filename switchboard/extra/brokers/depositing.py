@@ -10,7 +10,7 @@ from typing import Any
 
 from switchboard.entry import READY, digest_of
 from switchboard.envelope import content_checksum, pack_header
-from switchboard.extra.brokers.inlet import BrokerInlet, publish_all
+from switchboard.extra.brokers.inlet import BrokerInlet, post
 from switchboard.journal import Record, pack_record
 from switchboard.publishing import refuse, write
 from switchboard.reading import Entry
@@ -27,9 +27,7 @@ def deposit(target: Keeper, entry: Entry, more: Sequence[Record], *, suffix: str
     :raises QueueError: it could not be stored.
     """
     if isinstance(target, BrokerInlet):
-        for error in publish_all([target.posted(entry, more)]):
-            if error is not None:
-                raise error
+        post([target.posted(entry, more)])
         return
     disk = target.disk
     draft = write(target.workshop, disk, file_of(entry, more), target.name)

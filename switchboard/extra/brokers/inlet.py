@@ -32,10 +32,11 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.expiry import expiry_elsewhere
+from switchboard.extra.brokers.headers import DUE
 from switchboard.extra.brokers.link import Link, open_link
 from switchboard.extra.brokers.options import limits_of
 from switchboard.extra.brokers.url import BrokerUrl, read_broker_url
-from switchboard.extra.brokers.wire import DUE, Letter, letter_of_entry
+from switchboard.extra.brokers.wire import Letter, letter_of_entry
 from switchboard.journal import Record
 from switchboard.metadata import load_metadata
 from switchboard.options import QueueOptions
@@ -136,9 +137,7 @@ class BrokerInlet:
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """See `ISwitchboard`."""
         posted = self.prepare(msg, {**(metadata or {}), **metadata_keys})
-        for error in publish_all([posted]):
-            if error is not None:
-                raise error
+        post([posted])
         return posted.filebase
 
     def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
@@ -219,9 +218,7 @@ class BrokerInlet:
                 metadata, self.options.ttl_s, now_ns, forgiven=record['event'] != 'moved'
             )
             entry = replace(entry, filebase=with_when(entry.filebase, now_ns))
-        for error in publish_all([self.posted(entry, [moved])]):
-            if error is not None:
-                raise error
+        post([self.posted(entry, [moved])])
         return entry.filebase
 
     def prepare_anew(self, msg: Any, metadata: dict[str, Any], old: Entry) -> Posted:
@@ -267,6 +264,16 @@ class BrokerInlet:
         :raises BrokerDownError: the broker is away.
         """
         return sum(self.link.count(queue) for queue in self.broker_queues)
+
+
+def post(posted: Sequence[Posted]) -> None:
+    """Publish packed messages that belong together.
+
+    :raises SwitchboardError: the first that was not published was refused for this; others may have been published.
+    """
+    for error in publish_all(posted):
+        if error is not None:
+            raise error
 
 
 def publish_all(posted: Sequence[Posted]) -> list[SwitchboardError | None]:

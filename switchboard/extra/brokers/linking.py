@@ -20,6 +20,7 @@ import logging
 import sys
 import threading
 import weakref
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -77,31 +78,33 @@ class Link(Remote):
 
     # What the kinds do.
 
+    @abstractmethod
     def _open(self) -> None:
         """Connect.  Raises what the library raises."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _is_open(self) -> bool:
-        raise NotImplementedError
+        """Is there a connection, as far as is known?"""
 
+    @abstractmethod
     def _shut(self) -> None:
         """Close the connection politely, if that is possible."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _abandon(self) -> None:
         """Forget a connection that a fork has copied; the parent must not notice."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _beat(self) -> None:
         """Show the broker that we live."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _beat_s(self) -> float:
-        raise NotImplementedError
+        """:return: how often that is to be done."""
 
+    @abstractmethod
     def _troubles(self) -> tuple[type[BaseException], ...]:
         """:return: what the library raises when a connection is of no more use."""
-        raise NotImplementedError
 
     # What is the same for both.
 

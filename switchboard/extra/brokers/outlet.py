@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from switchboard.entry import NS, PRESERVED, is_filebase, with_when
 from switchboard.errors import BrokerDownError, EntryTakenError
 from switchboard.extra.brokers.claims import BrokerClaim
 from switchboard.extra.brokers.depositing import Keeper, deposit
-from switchboard.extra.brokers.inlet import BrokerInlet, Posted, publish_all
+from switchboard.extra.brokers.inlet import BrokerInlet, Posted, post
 from switchboard.extra.brokers.ledger import Ledger
 from switchboard.extra.brokers.source import LostClaimError, Source
 from switchboard.journal import Record
@@ -29,7 +30,7 @@ log = logging.getLogger('switchboard.queue')
 LONGEST_DELAY_S = 100 * 365 * 86400.0
 
 
-class BrokerOutlet(BrokerInlet):
+class BrokerOutlet(BrokerInlet, ABC):
     """What the holder of a message uses of a queue on a broker.  See `ISwitchboard`.
 
     :param ledger: where the deaths of holders are counted; by default in this object alone.
@@ -45,9 +46,9 @@ class BrokerOutlet(BrokerInlet):
         self.dead_letter: Callable[[BrokerClaim, str, str], bool] | None = None
 
     @property
+    @abstractmethod
     def bad(self) -> Keeper:
         """Where entries go that cannot be processed."""
-        raise NotImplementedError
 
     def held(self, filebase: str) -> BrokerClaim:
         """:return: this process's claim on an entry.
@@ -169,7 +170,5 @@ class BrokerOutlet(BrokerInlet):
 
         :raises QueueError: it was not published; the message stays claimed.
         """
-        for error in publish_all(posted):
-            if error is not None:
-                raise error
+        post(posted)
         self.end_done(claim)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from switchboard.entry import NS, digest_of
 from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
 from switchboard.extra.brokers.claims import HELD, BrokerClaim, claim_of
-from switchboard.extra.brokers.inlet import publish_all
-from switchboard.extra.brokers.wire import DUE
+from switchboard.extra.brokers.headers import DUE
+from switchboard.extra.brokers.inlet import post
 
 if TYPE_CHECKING:
     from switchboard.extra.brokers.outlet import BrokerOutlet
@@ -75,12 +75,12 @@ class Source:
         self._unwait()
         passed: list[BrokerClaim] = []
         found = None
-        for queue in [self._board.queue_of(filebase)]:
-            while len(passed) < LOOK_AHEAD and (claim := self._get_from(queue)) is not None:
-                if claim.filebase == filebase:
-                    found = claim
-                    break
-                passed.append(claim)
+        queue = self._board.queue_of(filebase)
+        while len(passed) < LOOK_AHEAD and (claim := self._get_from(queue)) is not None:
+            if claim.filebase == filebase:
+                found = claim
+                break
+            passed.append(claim)
         for claim in reversed(passed):
             self._give_back(claim)
         return found
@@ -129,9 +129,7 @@ class Source:
         due_s = claim.delivery.headers.get(DUE)
         if isinstance(due_s, int | float) and due_s > board.clock.time_ns() / NS + 1:
             delay_s = due_s - board.clock.time_ns() / NS
-            for error in publish_all([board.posted_again(claim, claim.filebase, (), delay_s)]):
-                if error is not None:
-                    raise error
+            post([board.posted_again(claim, claim.filebase, (), delay_s)])
             board.link.ack(claim.delivery)
             return True
         return False

@@ -30,13 +30,12 @@ from kombu.transport.virtual import Base64
 from switchboard.entry import HIGHEST_PRIORITY, NS, SYSTEM_NAMER, parse
 from switchboard.errors import MessageTooLargeError
 from switchboard.expiry import EXPIRES
+from switchboard.extra.brokers.headers import HISTORY, KIND, METADATA, WHEN
 from switchboard.journal import Record
 from switchboard.metadata import dump_metadata, load_metadata
 from switchboard.reading import Entry
 from switchboard.serializers import Serializers
 
-OURS = 'x-switchboard-'
-KIND, WHEN, METADATA, HISTORY, DUE = (OURS + name for name in ('kind', 'when', 'metadata', 'history', 'due'))
 PERSISTENT = 2
 # AMQP sends all headers in one frame, of 128 KiB unless somebody has set another limit.
 MAX_HEADER_BYTES = 100_000
