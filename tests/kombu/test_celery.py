@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import psutil
 import pytest
 
 pytest.importorskip('celery')
@@ -129,6 +130,7 @@ def test_a_retry_in_hours_outlives_its_worker(own_shop):
     tasks.later.delay(7200)
     inspect = tasks.app.control.inspect(timeout=5, limit=1)
     wait_for(lambda: (inspect.scheduled() or {}).get(first.name), 90, first)
+    wait_for(lambda: len(own_shop.files('celery')) == 1, 90, first)  # the first try is acknowledged
     first.kill()
     second = own_shop.worker(name='second')
     asked: dict[str, list[dict[str, str]]] = {}
@@ -179,8 +181,33 @@ def test_a_worker_that_is_told_to_shut_down_leaves_nothing_behind(own_shop):
     board = Spool(own_shop.spool)['celery']
     waiting = {str(content.read(board.dequeue(filebase)[0])[0][0]) for filebase in board.files}
     assert done | waiting == {str(name) for name in range(30)}
-    # Now and then Celery's main process stops listening before the pool's last word, and waits half a minute for the pool: what was done then is
-    # not acknowledged.  That is one task for each process of the pool at most.
+    # A task that Celery has handed to a process of its pool, and that has not been begun when it stops, it forgets: the process runs the task, waits half a
+    # minute for its word to be taken, and nobody acknowledges.  With every broker; that is one task for each process of the pool at most.
     assert len(done & waiting) <= 2
     assert [name for name in own_shop.files('.run/declared') if 'pidbox' in name] == []
     assert own_shop.files('.run/consumers/celery') == own_shop.files('bad') == []
+
+
+def test_a_task_that_a_worker_forgets_when_it_stops_is_run_by_the_next_one(own_shop):
+    tasks = own_shop.tasks()
+    worker = own_shop.worker()
+    tasks.work.delay('before')
+    wait_for(lambda: ['end', 'before'] in [line[1:] for line in own_shop.lines()], 90, worker)
+    pool = worker.pool()
+    for process in pool:
+        process.suspend()  # as a busy machine does
+    tasks.work.delay('forgotten')
+    wait_for(lambda: worker.output.count(' received') == 2, 90, worker)
+    assert tasks.app.control.inspect(timeout=30, limit=1).ping()  # by now it is handed over
+    threads = psutil.Process(worker.process.pid).num_threads()
+    worker.process.terminate()
+    wait_for(
+        lambda: psutil.Process(worker.process.pid).num_threads() > threads, 90, worker
+    )  # it waits for its pool
+    for process in pool:
+        process.resume()
+    assert worker.process.wait(120) == 0
+    second = own_shop.worker(name='second')
+    wait_for(lambda: not own_shop.files('celery'), 90, second)
+    assert [line[1:] for line in own_shop.lines()][2:] == 2 * [['start', 'forgotten'], ['end', 'forgotten']]
+    assert own_shop.files('bad') == []

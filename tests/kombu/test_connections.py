@@ -16,6 +16,7 @@ from kombu.exceptions import OperationalError
 from switchboard.extra.kombu import Transport
 from switchboard.extra.kombu.address import Address, read_address
 from switchboard.extra.kombu.faults import DiskFault, SpoolMissing
+from tests.faults.tmpfs import fill, small_disk
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,21 @@ def test_errors_of_the_disk_are_errors_of_the_connection(spool_path):
         kombu.Connection(f'switchboard://{spool_path}/nowhere').ensure_connection(
             max_retries=1, interval_start=0
         )
+
+
+def test_there_is_no_new_connection_to_a_disk_that_still_refuses(tmp_path):
+    with small_disk(tmp_path / 'small') as spool:
+        url = f'switchboard://{spool}?durability=lazy'
+        connection = kombu.Connection(url)
+        kombu.Queue('known')(connection.default_channel).declare()
+        ballast = fill(spool)
+        kombu.Connection(url).connect()  # who has to write nothing may work
+        with pytest.raises(DiskFault):
+            kombu.Exchange('new')(connection.default_channel).declare()
+        with pytest.raises(DiskFault):
+            kombu.Connection(url).connect()
+        ballast.unlink()
+        kombu.Exchange('new')(kombu.Connection(url).default_channel).declare()
 
 
 # Batches.

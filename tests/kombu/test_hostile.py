@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
+from functools import partial
 
 import kombu
 import pytest
 
 from switchboard import Spool
 from switchboard.extra.kombu import deliveries
+from switchboard.extra.kombu.broker import KEPT_BOARDS
 from switchboard.extra.kombu.faults import DiskFault, QueueFull
 from tests.kombu.test_consuming import Inbox, consume_and_keep, put
 from tests.unit.test_presence import in_child, kill
@@ -181,9 +184,94 @@ def test_a_full_disk_refuses_what_comes_and_lets_be_done_what_is_there(connect, 
     assert inbox.bodies == ['x']
 
 
-def inotify_descriptors() -> int:
+@pytest.fixture
+def refusing(monkeypatch):
+    """Let a connection's disk refuse to end a claim: to give the file another name, or to delete it."""
+
+    @contextmanager
+    def refusing(connection):
+        disk = connection.default_channel.broker.spool.disk
+
+        def refuse(call, name, *names, **keys):
+            if name.endswith('.bak'):
+                raise OSError(errno.EIO, 'input/output error')
+            return call(name, *names, **keys)
+
+        with monkeypatch.context() as patched:
+            for name in ('rename', 'rename_exclusive', 'unlink'):
+                patched.setattr(disk, name, partial(refuse, getattr(disk, name)))
+            yield
+
+    return refusing
+
+
+def test_what_the_disk_refused_to_acknowledge_is_done_when_it_obeys(connect, queue, files, refusing):
+    put(connect, 'first', 'second')
+    connection = connect(recovery=0.01)
+    inbox = Inbox(acks=False)
+    consumer = kombu.Consumer(
+        connection.default_channel, kombu.Queue('work'), callbacks=[inbox], prefetch_count=1
+    )
+    with consumer:
+        connection.drain_events(timeout=1)
+        with refusing(connection), pytest.raises(DiskFault):
+            inbox.messages[0].ack()
+        connection.drain_events(timeout=5)
+    assert inbox.bodies == ['first', 'second']
+    assert len(files('work')) == 1
+
+
+def test_what_the_disk_refused_to_give_back_comes_when_it_obeys(connect, queue, files, refusing):
+    put(connect, 'done', 'not done')
+    connection = connect()
+    inbox = Inbox(acks=False)
+    with kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[inbox]):
+        connection.drain_events(timeout=1)
+    with refusing(connection):
+        with pytest.raises(DiskFault):
+            inbox.messages[0].ack()
+        connection.close()
+    assert [name[-4:] for name in files('work')] == ['.bak', '.bak']
+    other = connect(recovery=0.01)
+    with kombu.Consumer(other.default_channel, kombu.Queue('work'), callbacks=[inbox]):
+        other.drain_events(timeout=5)
+    assert inbox.bodies == ['done', 'not done', 'not done']
+    assert len(files('work')) == 1
+
+
+def test_what_could_not_be_taken_away_before_anybody_saw_it_is_delivered(connect, queue, files, refusing):
+    put(connect, 'x')
+    connection = connect(recovery=0.01)
+    inbox = Inbox()
+    with refusing(connection), pytest.raises(DiskFault):
+        kombu.Queue('work')(connection.default_channel).get(no_ack=True)
+    with kombu.Consumer(connection.default_channel, kombu.Queue('work'), callbacks=[inbox], no_ack=True):
+        connection.drain_events(timeout=5)
+    assert inbox.bodies == ['x']
+    assert files('work') == []
+
+
+def test_who_answers_many_askers_keeps_no_directory_open_for_those_that_are_gone(connect, spool_path):
+    answering, asking = connect(), connect()
+
+    def directories() -> int:
+        return sum(str(spool_path / 'reply') in os.readlink(link) for link in descriptors())
+
+    for number in range(3 * KEPT_BOARDS):
+        reply = kombu.Queue(f'reply{number}', durable=False)(asking.default_channel)
+        reply.declare()
+        put(lambda: answering, 'pong', queue=reply.name, delivery_mode=1)
+        reply.delete()
+    assert directories() <= 2 * (KEPT_BOARDS + 1)  # who asks has them open, too
+
+
+def descriptors() -> list[str]:
     links = [f'/proc/self/fd/{fd}' for fd in os.listdir('/proc/self/fd')]
-    return sum(os.path.exists(link) and os.readlink(link) == 'anon_inode:inotify' for link in links)
+    return [link for link in links if os.path.lexists(link)]
+
+
+def inotify_descriptors() -> int:
+    return sum(os.readlink(link) == 'anon_inode:inotify' for link in descriptors())
 
 
 def test_who_only_publishes_takes_none_of_the_few_inotify_descriptors(connect, queue):

@@ -59,6 +59,11 @@ def test_what_is_published_is_delivered(channel, queue, body, serializer, compre
     message.ack()
 
 
+def test_bare_text_is_a_message_as_the_command_celery_amqp_has_it(channel, queue):
+    channel.basic_publish('hello', exchange='', routing_key='work', mandatory=False, immediate=False)
+    assert queue.get(accept=['text/plain'], no_ack=True).payload == 'hello'
+
+
 def test_headers_that_json_does_not_hold_survive(channel, queue):
     when = datetime.datetime(2026, 11, 22, 10, 30, tzinfo=datetime.UTC)
     put(channel, 'x', headers={'when': when, 'key': b'\xff', 'plain': 1})

@@ -9,6 +9,7 @@ Everything that touches the spool holds :attr:`Broker.lock`: kombu's users ackno
 from __future__ import annotations
 
 import atexit
+import gc
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -51,6 +52,10 @@ PREDECLARED = {
     'amq.match': 'headers',
 }
 
+# Boards that a connection keeps before it looks which of them are of queues that are gone: a worker answers each one who asks it in a
+# queue of his own, and each board has a directory open.
+KEPT_BOARDS = 64
+
 # The owners among this process's connections.  AMQP gives an exclusive queue to one connection; here it is one process's, because the
 # connections of a process cannot keep anything from each other, and a pool hands out any of them.
 _OWNERS: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
@@ -84,6 +89,7 @@ class Broker:
         self._renew_lock()
         self.spool = self._open(address)
         self._boards: dict[tuple[str, Role], Switchboard] = {}
+        self._kept_boards = KEPT_BOARDS
         self._owner: Ticket | None = None
         self._owned: dict[str, Ticket] = {}
         # What this connection has declared, by directory.
@@ -106,6 +112,20 @@ class Broker:
             )
         return Spool(address.directory, durability=address.durability)
 
+    def try_disk(self) -> None:
+        """Write something.
+
+        :raises OSError: the disk takes nothing.
+        """
+        disk, folder = self.spool.disk, self.spool.spares.folder
+        name = self.spool.declared.records.new_name()
+        fd = disk.create_locked(name, folder.fd)
+        try:
+            disk.write_all(fd, b'?')
+        finally:  # and if we die before, it is one spare more
+            disk.unlink(name, dir_fd=folder.fd)
+            disk.unlock_and_close(fd)
+
     # Boards.
 
     def board(self, queue: str, role: Role) -> Switchboard:
@@ -119,8 +139,19 @@ class Broker:
         is_listed = role == 'consume' and board is not None and not board.is_used_up
         if board is None or (not is_listed and board.folder.is_closed()):
             self._boards.pop((queue, role), None)
+            self._let_go_of_deleted()
             board = self._boards[queue, role] = self._made(queue, role)
         return board
+
+    def _let_go_of_deleted(self) -> None:
+        if len(self._boards) < self._kept_boards:
+            return
+        gone = [key for key, board in self._boards.items() if board.folder.is_closed()]
+        for key in gone:
+            del self._boards[key]
+        if gone:
+            gc.collect()  # a board is in circles, and Python may let a thousand of them come together before it looks
+        self._kept_boards = max(KEPT_BOARDS, 2 * len(self._boards))
 
     def is_used_up(self, queue: str) -> bool:
         """Must the queue's directory be read to find the next message?"""

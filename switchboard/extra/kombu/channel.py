@@ -15,11 +15,11 @@ from kombu.transport import virtual
 from kombu.utils.uuid import uuid
 
 from switchboard.claims import held
-from switchboard.errors import UnknownQueueError
+from switchboard.errors import SwitchboardError, UnknownQueueError
 from switchboard.extra.kombu.arguments import DELIVERY_LIMIT
 from switchboard.extra.kombu.batch import PublishBatch
 from switchboard.extra.kombu.broker import Broker, Routed
-from switchboard.extra.kombu.deliveries import Deliveries, Delivery
+from switchboard.extra.kombu.deliveries import Deliveries, Delivery, leave
 from switchboard.extra.kombu.entities import Entities
 from switchboard.extra.kombu.faults import amqp_errors
 from switchboard.extra.kombu.naming import directory_name
@@ -77,20 +77,33 @@ class Channel(Entities, virtual.Channel):
     # Publishing.
 
     def basic_publish(
-        self, message: dict[str, Any], exchange: str, routing_key: str, mandatory: bool = False, **kwargs: Any
+        self,
+        message: dict[str, Any] | str,
+        exchange: str,
+        routing_key: str,
+        mandatory: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Store a message in each queue that it is for.
 
         With ``delivery_mode`` 2, in a durable queue, it is on the disk when this returns.
 
+        :param message: as `prepare_message` makes it, or bare text, as ``celery amqp`` has it.
+
         :raises NotFound: there is no such exchange.
         :raises ChannelError: no queue wants it, it is `mandatory`, and nobody listens to ``basic_return``.
         """
+        if isinstance(message, str):
+            prepared: dict[str, Any] = self.prepare_message(
+                message, content_type='text/plain', content_encoding='utf-8'
+            )
+        else:
+            prepared = message
         with self.broker.lock, amqp_errors('Basic.publish'):
-            routed = self.broker.route(message, exchange or '', routing_key or '')
+            routed = self.broker.route(prepared, exchange or '', routing_key or '')
             stored = self.broker.publish(routed)
         if not stored:
-            self.unroutable(routed, message, mandatory)
+            self.unroutable(routed, prepared, mandatory)
 
     def unroutable(self, routed: Routed, message: Mapping[str, Any], mandatory: bool) -> None:
         """Deal with a message that no queue wants: return it if it is mandatory, else drop it."""
@@ -212,13 +225,18 @@ class Channel(Entities, virtual.Channel):
         board = self.broker.board(name, 'consume')
         while (taken := board.take()) is not None:
             tag = next(self._tags)
-            message = self._made(board, taken, tag, queue)
+            delivery = Delivery(board, taken.filebase, limit)
+            try:
+                message = self._made(board, taken, tag, queue)
+                if message is not None and no_ack:
+                    delivery.finish()
+            except (SwitchboardError, OSError):
+                leave(delivery, Delivery.give_back)  # nobody has seen it
+                raise
             if message is None:
                 continue
-            if no_ack:
-                board.finish(taken.filebase)
-            else:
-                self.qos.hold(tag, message, Delivery(board, taken.filebase, limit))
+            if not no_ack:
+                self.qos.hold(tag, message, delivery)
             return message
         return None
 

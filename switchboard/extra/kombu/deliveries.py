@@ -3,6 +3,9 @@
 A claim ends when it is acknowledged (the entry is done), rejected (it goes to the dead letters, by default the bad queue), given back (it is
 ready again, under its old name), or when the process dies: then the kernel drops its lock, and it is ready again as soon as another
 consumer looks.  A consumer that lives and is slow keeps it; there is no time-out.
+
+So what the disk refuses to end would stay claimed for as long as this process lives, and take room that its consumer needs.  Whoever acknowledges is
+told, and often cannot help it (Celery writes it to its log): the transport tries again, now and then, until the disk obeys.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 import logging
 import resource
 import sys
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -80,12 +85,47 @@ class Delivery:
         self.board.release(self.filebase, record=None if known else {'event': RETURNED})
 
 
+Ending = Callable[[Delivery], None]
+
+# What the disk refused to end when its channel ended, in this process.
+_LEFT: deque[tuple[Delivery, Ending]] = deque()
+
+
+def leave(delivery: Delivery, how: Ending) -> None:
+    """Have it ended later, by whichever connection of this process looks next."""
+    log.error('%s: the disk refused; it is tried again queue=%s', delivery.filebase, delivery.board.name)
+    _LEFT.append((delivery, how))
+
+
+def end_what_was_left() -> None:
+    """Try again to end what :meth:`leave` was told of."""
+    for _ in range(len(_LEFT)):
+        try:
+            delivery, how = _LEFT.popleft()
+        except IndexError:  # another thread does the same
+            return
+        if not _is_ended(delivery, how):
+            _LEFT.append((delivery, how))
+
+
+def _is_ended(delivery: Delivery, how: Ending) -> bool:
+    try:
+        if delivery.is_held:
+            how(delivery)
+            log.info('%s: the disk obeys again queue=%s', delivery.filebase, delivery.board.name)
+    except (QueueError, OSError):
+        return False
+    return True
+
+
 class Deliveries(QoS):
     """The unacknowledged messages of one channel, and how many it may have.  See `kombu.transport.virtual.QoS`."""
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
         self._claims: dict[Any, Delivery] = {}
+        # How those were to end that the disk refused.
+        self._refused: dict[Any, Ending] = {}
 
     def can_consume(self) -> bool:
         """Is there room for one more message?"""
@@ -124,7 +164,7 @@ class Deliveries(QoS):
         tags = list(self._claims)
         return tags[: tags.index(last) + 1] if last in self._claims else []
 
-    def _end(self, tag: Any, how: Any, method: str) -> None:
+    def _end(self, tag: Any, how: Ending, method: str) -> None:
         channel = self.channel
         with channel.broker.lock, amqp_errors(method):
             delivery = self._claims.get(tag)
@@ -132,26 +172,40 @@ class Deliveries(QoS):
                 # Ended already, or gone with its queue.
                 self._forget(tag)
                 return
-            how(delivery)
+            try:
+                how(delivery)
+            except (QueueError, OSError):
+                self._refused[tag] = how
+                raise
             self._forget(tag)
         channel.connection.room_was_made()
+
+    def end_refused(self) -> None:
+        """Try again to end what the disk refused to end."""
+        for tag, how in list(self._refused.items()):
+            delivery = self._claims.get(tag)
+            if delivery is None or _is_ended(delivery, how):
+                self._forget(tag)
+                self.channel.connection.room_was_made()
 
     def _forget(self, tag: Any) -> None:
         self._claims.pop(tag, None)
         self._delivered.pop(tag, None)
+        if self._refused:
+            self._refused.pop(tag, None)
 
     def restore_unacked(self) -> list[tuple[BaseException, Any]]:
-        """Give all back."""
+        """Give all back, but what was to end otherwise."""
         errors: list[tuple[BaseException, Any]] = []
         with self.channel.broker.lock:
             for tag, delivery in list(self._claims.items()):
                 message = self._delivered.get(tag)
+                how = self._refused.get(tag, Delivery.give_back)
                 try:
                     if delivery.is_held:
-                        delivery.give_back()
+                        how(delivery)
                 except (QueueError, OSError) as error:
-                    # It is ready again when this process ends.
-                    log.error('%s: not given back error=%s', delivery.filebase, error)
+                    leave(delivery, how)
                     errors.append((error, message))
                 self._forget(tag)
         return errors

@@ -67,6 +67,10 @@ class amqp_errors:  # noqa: N801  to be read as what it does
 
     __slots__ = ('_method',)
 
+    # Has the disk refused something since it was last seen to take something?  To open a spool that is there needs no writing, and
+    # kombu, which waits between attempts to connect, does not wait between a new connection and the next refusal.
+    doubts_disk = False
+
     def __init__(self, method: str) -> None:
         self._method = method
 
@@ -82,4 +86,6 @@ class amqp_errors:  # noqa: N801  to be read as what it does
         if not isinstance(error, errors.SwitchboardError | OSError) or isinstance(error, TimeoutError):
             return
         found = next(theirs for ours, theirs in _TABLE if isinstance(error, ours))
+        if found is DiskFault:
+            amqp_errors.doubts_disk = True
         raise found(f'{found.__name__}: {error}', method_name=self._method, reply_code=found.code) from error

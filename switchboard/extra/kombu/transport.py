@@ -17,6 +17,7 @@ from switchboard.errors import QueueError, SwitchboardError
 from switchboard.extra.kombu.address import SCHEME, Address, protect_alternates, read_address
 from switchboard.extra.kombu.broker import Broker
 from switchboard.extra.kombu.channel import BURST, Channel
+from switchboard.extra.kombu.deliveries import end_what_was_left
 from switchboard.extra.kombu.faults import DiskFault, amqp_errors
 from switchboard.extra.kombu.watch import POLL_S, Watch
 
@@ -69,10 +70,14 @@ class Transport(virtual.Transport):
 
         :raises SpoolMissing: there is none.
         :raises InvalidPath: the URL cannot be used.
+        :raises DiskFault: the disk has refused something, and still takes nothing.
         """
         self._address = address = read_address(self.client)
         with amqp_errors('Connection.open'):
             self.broker = Broker(address)
+            if amqp_errors.doubts_disk:
+                self.broker.try_disk()
+                amqp_errors.doubts_disk = False
             self.broker.spool.reap()
         self._watch = Watch()
         self._pid = os.getpid()
@@ -137,9 +142,9 @@ class Transport(virtual.Transport):
             self._look_after_queues()
             wait_s = self._wait_s(is_told)
             watch.wait(wait_s if left_s is None else min(wait_s, left_s))
+            self._read_watch(watch)
             if self._watch is not watch:
                 raise DiskFault('the connection was closed meanwhile')
-            self._read_watch()
 
     def _deliver_all(self) -> int:
         if time.monotonic() >= self._next_look_s:
@@ -170,14 +175,13 @@ class Transport(virtual.Transport):
                         waits.append(wait_s)
         return min(waits)
 
-    def _read_watch(self) -> None:
-        assert self._watch is not None
+    def _read_watch(self, watch: Watch) -> None:
         now_s = time.monotonic()
-        for suspect in self._watch.read():
+        for suspect in watch.read():
             self._suspects.setdefault(suspect, (now_s + DEATH_WAITS_S[0], 0))
 
     def _look_after_queues(self) -> None:
-        """Make ready again what the dead held, and take away queues whose time has come."""
+        """Make ready again what the dead held, end what the disk refused to, and take away queues whose time has come."""
         now_s = time.monotonic()
         with self.broker.lock, amqp_errors('Basic.recover'):
             self._look_at_suspects(now_s)
@@ -185,6 +189,9 @@ class Transport(virtual.Transport):
                 return
             assert self._address is not None
             self._next_look_s = now_s + self._address.recovery_s
+            end_what_was_left()
+            for channel in list(self.channels):
+                channel.qos.end_refused()
             for name in {name for channel in self.channels for name in channel.consumed()}:
                 try:
                     self.broker.recover(self.broker.board(name, 'consume'))
@@ -266,7 +273,7 @@ class Transport(virtual.Transport):
         watch = self._watch
         if watch is None:
             return
-        self._read_watch()
+        self._read_watch(watch)
         try:
             if self._deliver_all():
                 watch.wake()

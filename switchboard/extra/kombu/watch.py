@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 from collections.abc import Iterable
 
 from switchboard.entry import CLAIMED
@@ -24,6 +25,9 @@ except ImportError:  # not Linux
 # Without events, how long a message may lie before it is seen.
 POLL_S = 1.0
 
+# How long who closes waits for another thread to have done reading: no longer, since after a fork that thread may not be there.
+CLOSE_WAITS_S = 1.0
+
 
 class Watch:
     """Watches directories while nothing is to be done."""
@@ -34,6 +38,8 @@ class Watch:
         self._directories: dict[int, str] = {}
         self._inotify: INotify | None = None
         self._wake_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        # Another thread may close it, and a descriptor's number is somebody else's then.
+        self._lock = threading.RLock()
         self._poll = select.poll()
         self._poll.register(self._wake_end, select.POLLIN)
 
@@ -55,10 +61,13 @@ class Watch:
 
         :return: False if one of them cannot be watched: then only the timer tells.
         """
-        wanted = set(directories)
+        with self._lock:
+            return self._follow(set(directories))
+
+    def _follow(self, wanted: set[str]) -> bool:
         if not wanted and not self._watched:
             return True
-        if not self._open():
+        if self._wake_end < 0 or not self._open():
             return False
         assert self._inotify is not None
         for directory in self._watched.keys() - wanted:
@@ -82,8 +91,9 @@ class Watch:
 
     def rest(self) -> None:
         """Stop watching."""
-        for directory in list(self._watched):
-            self._unwatch(directory)
+        with self._lock:
+            for directory in list(self._watched):
+                self._unwatch(directory)
 
     def read(self) -> set[tuple[str, str]]:
         """Read what has come, so that it wakes nobody any more.
@@ -91,6 +101,10 @@ class Watch:
         :return: the claims that somebody has closed, by directory and filebase: because he died, or because he looked
             whether another one had.
         """
+        with self._lock:
+            return self._read() if self._wake_end >= 0 else set()
+
+    def _read(self) -> set[tuple[str, str]]:
         try:
             while os.read(self._wake_end, 4096):
                 pass
@@ -124,14 +138,19 @@ class Watch:
 
     def close(self) -> None:
         """Give the descriptors back.  In a forked child that ends nothing for its parent."""
-        if self._inotify is not None:
-            self._inotify.close()
-            self._inotify = None
-        for end in (self._wake_end, self._write_end):
-            if end >= 0:
-                os.close(end)
-        self._wake_end = self._write_end = -1
-        self._watched.clear()
+        is_mine = self._lock.acquire(timeout=CLOSE_WAITS_S)
+        try:
+            if self._inotify is not None:
+                self._inotify.close()
+                self._inotify = None
+            for end in (self._wake_end, self._write_end):
+                if end >= 0:
+                    os.close(end)
+            self._wake_end = self._write_end = -1
+            self._watched.clear()
+        finally:
+            if is_mine:
+                self._lock.release()
 
     def __del__(self) -> None:
         self.close()
