@@ -18,9 +18,11 @@ What may fail without harm (asking for a queue that is not there) has a channel 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 from amqp import exceptions
 
@@ -34,6 +36,8 @@ from switchboard.extra.brokers.amqpchannels import open_channel
 from switchboard.extra.brokers.linking import Link
 from switchboard.extra.brokers.remote import QueueLimits
 from switchboard.extra.brokers.wire import Letter
+
+log = logging.getLogger('switchboard.queue')
 
 # How far two lengths of a delay are apart at least, and in how many each doubling is divided.
 SHORTEST_STEP_MS, STEPS = 100, 8
@@ -88,6 +92,7 @@ class AmqpQueues(Link):
         """See `Remote`."""
         wanted = {**(arguments or {}), **_arguments(limits, self.broker.queue_type)}
         try:
+            is_new = self._declared(queue) is None
             self._apart(
                 'declare',
                 lambda channel: channel.queue_declare(
@@ -96,6 +101,25 @@ class AmqpQueues(Link):
             )
         except exceptions.ChannelError as error:
             raise QueueMismatchError(f'the broker refuses it: {error.reply_text}', queue=queue) from error
+        if is_new:
+            self._have_written(queue)
+
+    def _have_written(self, queue: str) -> None:
+        """Have a new queue on the broker's disk before anything is put into it.
+
+        RabbitMQ 3 says that a queue is declared before that is on its disk.  Killed in the next tenth of a second, it forgets the
+        queue, and with it what was confirmed.  Of a new exchange it speaks only when all that was declared before is on the disk.
+        """
+        exchange = f'{queue[:50]}.written.{uuid4().hex}'
+
+        def write(channel: Any) -> None:
+            channel.exchange_declare(exchange, 'direct', durable=True, auto_delete=False)
+            channel.exchange_delete(exchange)
+
+        try:
+            self._apart('declare', write)
+        except exceptions.ChannelError as error:
+            log.debug('%s: forgotten by the broker, if it is killed now error=%s', queue, error)
 
     def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
         """See `Remote`."""
@@ -120,11 +144,15 @@ class AmqpQueues(Link):
 
     def count(self, queue: str) -> int:
         """See `Remote`."""
+        declared = self._declared(queue)
+        return 0 if declared is None else int(declared.message_count)
+
+    def _declared(self, queue: str) -> Any:
+        """:return: what the broker tells of a queue; None if it is not there."""
         try:
-            declared = self._apart('count', lambda channel: channel.queue_declare(queue, passive=True))
+            return self._apart('count', lambda channel: channel.queue_declare(queue, passive=True))
         except exceptions.NotFound:
-            return 0
-        return int(declared.message_count)
+            return None
 
     def _apart(self, step: str, work: Any) -> Any:
         """Do what may be refused, on a channel that nothing else depends on."""
