@@ -6,6 +6,8 @@ import json
 import subprocess
 from typing import Any
 
+import pytest
+
 from switchboard.board import State
 from switchboard.masterlock import master_alive
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
@@ -104,6 +106,7 @@ def test_a_stop_where_nothing_runs_is_no_failure(site: Installation) -> None:
     assert (ran.returncode, ran.stderr) == (0, 'no master is running: nothing to stop\n')
 
 
+@pytest.mark.slow
 def test_status_of_a_killed_master_tells_what_it_left_and_a_new_start_needs_no_force(
     site: Installation,
 ) -> None:
@@ -174,6 +177,7 @@ def test_a_reload_with_mistakes_shows_all_of_them_and_changes_nothing(site: Inst
     )
 
 
+@pytest.mark.slow
 def test_restart_replaces_runners_and_not_the_master(site: Installation) -> None:
     site.configure({'in': {'instances': 2}, 'out': {}})
     cli(site, 'start')
@@ -188,6 +192,7 @@ def test_restart_replaces_runners_and_not_the_master(site: Installation) -> None
     assert (unknown.returncode, 'did you mean in?' in unknown.stderr) == (66, True)
 
 
+@pytest.mark.slow
 def test_the_master_can_be_restarted_too(site: Installation) -> None:
     site.configure({'in': {}})
     cli(site, 'start')

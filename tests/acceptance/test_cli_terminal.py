@@ -37,6 +37,7 @@ def terminal() -> Iterator[Open]:
         each.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('columns', [50, 80, 200])
 def test_no_list_is_wider_than_the_terminal(spool: Spool, terminal: Open, columns: int) -> None:
     filebase = fail(spool, 'in', 'x', 'TimeoutError', 'a text that is longer than the terminal is wide ' * 5)
@@ -141,6 +142,7 @@ def test_ctrl_c_has_a_status_of_its_own(spool: Spool) -> None:
         assert process.wait(PATIENCE_S) == 130
 
 
+@pytest.mark.slow
 def test_a_start_and_a_stop_show_how_far_they_are(site: Installation, terminal: Open) -> None:
     site.configure({'in': {}, 'slow': {'class': 'jobs:SlowStart'}})
     starting = terminal('-C', site.config, 'start')

@@ -10,6 +10,7 @@ from switchboard.masterlock import master_alive
 from tests.acceptance.installation import Installation, ends, kill, wait_until
 
 
+@pytest.mark.slow
 def test_a_loop_that_hangs_tells_where_and_is_replaced(site: Installation) -> None:
     site.configure({'in': {'class': 'jobs:Sleepy', 'hang_timeout': '300ms', 'stop_timeout': '100ms'}})
     site.start()

@@ -68,6 +68,7 @@ def wait_for(told: int, wanted: bytes) -> None:
         missing -= os.read(told, 65536).count(wanted[:1])
 
 
+@pytest.mark.slow
 def test_every_message_that_was_accepted_was_finished_dropped_or_kept(config, tmp_path):
     spool = Spool.from_config(config)
     context = multiprocessing.get_context('fork')

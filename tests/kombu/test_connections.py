@@ -149,6 +149,7 @@ def test_errors_of_the_disk_are_errors_of_the_connection(spool_path):
         )
 
 
+@pytest.mark.slow
 def test_there_is_no_new_connection_to_a_disk_that_still_refuses(tmp_path):
     with small_disk(tmp_path / 'small') as spool:
         url = f'switchboard://{spool}?durability=lazy'

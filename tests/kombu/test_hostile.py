@@ -205,6 +205,7 @@ def refusing(monkeypatch):
     return refusing
 
 
+@pytest.mark.slow
 def test_what_the_disk_refused_to_acknowledge_is_done_when_it_obeys(connect, queue, files, refusing):
     put(connect, 'first', 'second')
     connection = connect(recovery=0.01)
@@ -251,6 +252,7 @@ def test_what_could_not_be_taken_away_before_anybody_saw_it_is_delivered(connect
     assert files('work') == []
 
 
+@pytest.mark.slow
 def test_who_answers_many_askers_keeps_no_directory_open_for_those_that_are_gone(connect, spool_path):
     answering, asking = connect(), connect()
 

@@ -46,6 +46,7 @@ class TestEachCompression:
             with pytest.raises(CorruptEntryError, match=f'more than {size - 1} when they are decompressed'):
                 inflate(packed, compression, size - 1)
 
+    @pytest.mark.slow
     def test_of_a_bomb_no_more_is_in_memory_than_the_limit(self, compression: str) -> None:
         bomb, _ = compress(bytes(BOMB_BYTES), compression)
         tracemalloc.start()
