@@ -32,6 +32,7 @@ MAX_KIND_CHARACTERS = 32
 MAX_METADATA_BYTES = 16 * 1024 * 1024
 
 _KIND = frozenset('abcdefghijklmnopqrstuvwxyz0123456789.+-_')
+_HEX = frozenset(b'0123456789abcdef')
 _FIELDS = 6
 _CHECKSUM_BYTES = len(' 01234567\n')
 
@@ -138,7 +139,7 @@ def parse_header(start: bytes) -> Header:
             _length(metadata_length),
             _length(body_length),
             digest.decode('ascii'),
-            int.from_bytes(bytes.fromhex(checksum.decode('ascii')), 'big'),
+            _checksum(checksum),
             end + 1,
         )
     except ValueError as error:
@@ -154,6 +155,12 @@ def _length(field: bytes) -> int:
     if not field.isdigit() or len(field) > 12:
         raise ValueError(f'length {field[:20]!r}')
     return int(field)
+
+
+def _checksum(field: bytes) -> int:
+    if len(field) != len('01234567') or not _HEX.issuperset(field):
+        raise ValueError(f'checksum {field[:20]!r}')
+    return int(field, 16)
 
 
 def check(header: Header, content: bytes, digest: str) -> None:

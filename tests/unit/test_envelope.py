@@ -87,6 +87,8 @@ def test_a_whole_file_under_the_name_of_another_is_found() -> None:
         b'switchboard/1 ma/il 15 22 %b 0d6d52a1\n',
         b'switchboard/1 m\xe4il 15 22 %b 0d6d52a1\n',
         b'switchboard/1 mail 15 22 %b 0d6d52xx\n',
+        b'switchboard/1 mail 15 22 %b 0D6d52a1\n',
+        b'switchboard/1 mail 15 22 %b d6d52a1\n',
         b'switchboard/1 mail 15 22 %b 0d6d52a1 more\n',
         b'switchboard/1 mail 15 22 %b 0d6d52a1' + b' ' * 200 + b'\n',
         b'switchboard/1 mail 15 22 %b 0d6d52a1',
