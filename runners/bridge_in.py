@@ -91,6 +91,10 @@ class FromBroker(Bridge):
 
         :raises ConfigError: there is no such exchange or queue here.
         """
+        # What was fetched and is not acknowledged, by the order in which it came.
+        self._unacked: list[Delivery] = []
+        # What is stored, and not acknowledged because the broker was away.
+        self._owed: list[Delivery] = []
         super().setup()
         exchange, key = self.setting['exchange'], self.setting['routing_key']
         try:
@@ -101,12 +105,20 @@ class FromBroker(Bridge):
         except (UnknownExchangeError, UnknownQueueError) as error:
             where = 'exchange' if exchange else 'routing_key'
             raise ConfigError(str(error), section=f'runner.{self.name}', key=where) from error
-        # What was fetched and is not acknowledged, by the order in which it came.
-        self._unacked: list[Delivery] = []
         self._arrivals = Arrivals(self, self.link.url)
         self._wait_s = 0.0
         self._is_down = False
         self._next_restore_ns = 0
+
+    def cleanup(self) -> None:
+        """See `Runner`.  What was fetched goes back to the broker."""
+        try:
+            self._pay()
+        except BrokerDownError as error:
+            log.warning(
+                '%d stored, and not acknowledged runner=%s error=%s', len(self._owed), self.name, error
+            )
+        super().cleanup()
 
     def run(self, *, once: bool = False, until_empty: bool = False) -> int:
         """See `IRunner`: one pass is all that is in the broker's queue."""
@@ -151,6 +163,7 @@ class FromBroker(Bridge):
             self._next_restore_ns = 0
             self.link.listen([self.setting['remote_queue']], prefetch=self.setting['prefetch'])
         self._is_down = False
+        self._pay()
         self._restore()
         self._fetch()
         if not self._unacked:
@@ -195,11 +208,26 @@ class FromBroker(Bridge):
     def _acknowledge(self, stored: list[Delivery]) -> None:
         done = {id(delivery) for delivery in stored}
         self._unacked = [one for one in self._unacked if id(one) not in done]
-        for error in self.link.ack_many(stored):
+        self._owed += stored
+        self._pay()
+
+    def _pay(self) -> None:
+        """Acknowledge what is stored.
+
+        :raises BrokerDownError: the broker is away; what it leaves to us meanwhile is acknowledged when it is back.
+        """
+        if not self._owed:
+            return
+        stored, self._owed = self._owed, []
+        down: BrokerDownError | None = None
+        for delivery, error in zip(stored, self.link.ack_many(stored), strict=True):
             if isinstance(error, BrokerDownError):
-                raise error
-            if error is not None:  # it comes again, and is known then
+                self._owed.append(delivery)
+                down = error
+            elif error is not None:  # it comes again, and is known then
                 log.info('not acknowledged runner=%s error=%s', self.name, error)
+        if down is not None:
+            raise down
 
     def _store(self) -> list[Delivery]:
         """:return: those that may be acknowledged."""

@@ -7,6 +7,7 @@ import errno
 import pickle
 import subprocess
 import sys
+import threading
 
 import kombu
 import pytest
@@ -139,6 +140,24 @@ def test_publishing_tries_again_where_the_disk_refused_once(connect):
     )
     assert isinstance(errors[0], DiskFault)
     assert kombu.Queue('q')(connection.default_channel).get(no_ack=True).payload == 'x'
+
+
+def test_who_waits_is_told_when_another_thread_has_closed_before_he_sleeps(connect, monkeypatch):
+    connection = connect()
+    kombu.Consumer(connection.default_channel, [kombu.Queue('q')], callbacks=[print]).consume()
+    deliver_all = Transport._deliver_all
+
+    def deliver_and_close(transport):
+        count = deliver_all(transport)
+        closer = threading.Thread(target=connection.close)
+        closer.start()
+        closer.join()
+        return count
+
+    transport = connection.transport
+    monkeypatch.setattr(Transport, '_deliver_all', deliver_and_close)
+    with pytest.raises(DiskFault, match='closed'):
+        transport.drain_events(transport, timeout=5)
 
 
 def test_errors_of_the_disk_are_errors_of_the_connection(spool_path):

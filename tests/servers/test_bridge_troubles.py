@@ -1,4 +1,4 @@
-"""A bridge from a real RabbitMQ, in trouble: what was fetched is stored once, and then acknowledged."""
+"""A bridge from a real broker, in trouble: what was fetched is stored once, and then acknowledged."""
 
 from __future__ import annotations
 
@@ -124,3 +124,34 @@ def test_while_the_queue_is_full_for_longer_than_the_broker_waits_nothing_is_los
             thread.join(60)
     assert sorted(str(one.msg) for one in found) == ['0', '1', '2', '3', '4', '5']
     assert inwards.link.count(inwards.name) == 0
+
+
+def test_what_was_stored_when_redis_went_away_is_acknowledged_when_it_is_back(
+    redis_server: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inwards = Inwards(redis_server.url, tmp_path)
+    runner = inwards.runner
+    runner.setup()
+    inwards.send(b'one', b'two', content_type='text/plain')
+    store = runner._store
+
+    def store_and_be_alone() -> Any:
+        monkeypatch.undo()
+        stored = store()
+        redis_server.stop()
+        return stored
+
+    monkeypatch.setattr(runner, '_store', store_and_be_alone)
+    try:
+        runner.periodic()
+        assert inwards.unacked() == 2
+    finally:
+        redis_server.start()
+    for _ in range(100):
+        runner.periodic()
+        if not inwards.unacked():
+            break
+        wait(0.1)
+    assert inwards.unacked() == inwards.link.count(inwards.name) == 0
+    assert sorted(one.msg for one in arrive(inwards.spool['in'], 2)) == ['one', 'two']
+    inwards.close()

@@ -60,6 +60,15 @@ class TestALostConnection:
         board.finish(filebase)
         assert board.count() == 0
 
+    def test_who_was_about_to_sleep_is_woken_if_it_was_made_anew_meanwhile(self, rabbitmq: OnBroker) -> None:
+        board = board_of(rabbitmq)
+        wakeup = board.wakeup()
+        wakeup.arm()
+        board.link._drop()
+        assert not board.ready()  # by a new connection, to which nothing is pushed
+        assert wakeup.wait(5)
+        wakeup.close()
+
     def test_on_redis_the_message_stays_with_its_holder(self, redis_server: Broker, tmp_path: Path) -> None:
         place = OnBroker(redis_server.url, tmp_path / 'spool')
         board = board_of(place)
@@ -165,3 +174,28 @@ class TestTheBrokerAway:
         messages = [wait_for(board).msg, wait_for(board).msg]
         assert sorted(messages) == ['at work', 'waiting']
         assert second in board.get_files('.bak')
+
+    def test_what_is_known_already_is_acknowledged_when_it_is_back(
+        self, redis_server: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place = OnBroker(redis_server.url, tmp_path / 'spool')
+        board = board_of(place)
+        board.is_done = lambda _filebase: True
+        board.enqueue('x')
+        ack = board.link.ack
+
+        def ack_when_it_is_away(delivery: Any) -> None:
+            monkeypatch.undo()
+            redis_server.stop()
+            ack(delivery)
+
+        monkeypatch.setattr(board.link, 'ack', ack_when_it_is_away)
+        try:
+            with pytest.raises(BrokerDownError):
+                board.take()
+        finally:
+            redis_server.start()
+        wait_for_broker(board)
+        assert board.take() is None
+        assert board.link.unacked() == 0
+        place.close()

@@ -264,17 +264,20 @@ class AmqpLink(AmqpPublishing):
 
     def descriptors(self) -> list[int]:
         """See `Remote`."""
-        if self._connection is None:
-            return []
-        return [self._connection.sock.fileno(), *([self._bell.fileno()] if self._bell is not None else [])]
+        with self._lock:
+            # Not by its own `sock`, which connects anew when another thread has just found it broken.
+            transport = getattr(self._connection, '_transport', None)
+            if transport is None or transport.sock is None:
+                return []
+            return [transport.sock.fileno(), *([self._bell.fileno()] if self._bell is not None else [])]
 
     def hears(self) -> bool:
         """See `Remote`."""
         with self._lock:
             if self._bell is not None:
                 self._bell.hush()
-            if not self._is_open():
-                return True
+            if not self._is_open() or not self._consumers:
+                return True  # or it was made anew meanwhile, and nothing is pushed to it
             with self._working('listen'):
                 while not self._pushed and self._is_readable():
                     self._read()

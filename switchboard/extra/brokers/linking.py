@@ -190,21 +190,22 @@ class Link(Remote):
         """Say that a message is done.
 
         :raises EntryTakenError: the connection it came by is gone: the broker gives it out again.
+        :raises BrokerDownError: the broker is away, and leaves it to us: try again.
         """
         self._end(delivery, self._ack)
 
-    def ack_many(self, deliveries: Sequence[Delivery]) -> list[EntryTakenError | None]:
+    def ack_many(self, deliveries: Sequence[Delivery]) -> list[EntryTakenError | BrokerDownError | None]:
         """Say of many that they are done.
 
-        :return: for each, None or why not, as :meth:`ack` raises it.
+        :return: for each, None or why not, as :meth:`ack` raises it; with `BrokerDownError` the message is still held.
         """
-        outcomes: list[EntryTakenError | None] = []
+        outcomes: list[EntryTakenError | BrokerDownError | None] = []
         with self._lock:
             for delivery in deliveries:
                 try:
                     self.ack(delivery)
                     outcomes.append(None)
-                except EntryTakenError as error:
+                except (EntryTakenError, BrokerDownError) as error:
                     outcomes.append(error)
         return outcomes
 

@@ -124,13 +124,15 @@ class Source:
         if ours is not None or board.is_done(claim.filebase):
             # Published twice, or done before its producer, or the broker, heard of that.
             log.info('%s: known already queue=%s', claim.filebase, board.name)
-            board.link.ack(claim.delivery)
+            self._owed.append(claim)
+            self._pay()
             return True
         due_s = claim.delivery.headers.get(DUE)
         if isinstance(due_s, int | float) and due_s > board.clock.time_ns() / NS + 1:
             delay_s = due_s - board.clock.time_ns() / NS
             post([board.posted_again(claim, claim.filebase, (), delay_s)])
-            board.link.ack(claim.delivery)
+            self._owed.append(claim)
+            self._pay()
             return True
         return False
 

@@ -123,8 +123,10 @@ class Broker:
         try:
             disk.write_all(fd, b'?')
         finally:  # and if we die before, it is one spare more
-            disk.unlink(name, dir_fd=folder.fd)
-            disk.unlock_and_close(fd)
+            try:
+                disk.unlink(name, dir_fd=folder.fd)
+            finally:
+                disk.unlock_and_close(fd)
 
     # Boards.
 

@@ -74,11 +74,15 @@ class Transport(virtual.Transport):
         """
         self._address = address = read_address(self.client)
         with amqp_errors('Connection.open'):
-            self.broker = Broker(address)
-            if amqp_errors.doubts_disk:
-                self.broker.try_disk()
-                amqp_errors.doubts_disk = False
-            self.broker.spool.reap()
+            self.broker = broker = Broker(address)
+            try:
+                if amqp_errors.doubts_disk:
+                    broker.try_disk()
+                    amqp_errors.doubts_disk = False
+                broker.spool.reap()
+            except BaseException:
+                broker.close()
+                raise
         self._watch = Watch()
         self._pid = os.getpid()
         self._avail_channels.append(self.create_channel(self))
@@ -125,13 +129,13 @@ class Transport(virtual.Transport):
 
         :raises TimeoutError: nothing came in time.
         """
-        if self._watch is None:
+        watch = self._watch
+        if watch is None:
             raise DiskFault('the connection is closed')
         ends_s = None if timeout is None else time.monotonic() + timeout
         self._thread = threading.get_ident()
         if self._deliver_all():
             return
-        watch = self._watch
         while True:
             is_told = watch.follow(self._directories())
             if self._deliver_all():

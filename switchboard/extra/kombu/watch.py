@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from switchboard.entry import CLAIMED
 
@@ -25,8 +26,8 @@ except ImportError:  # not Linux
 # Without events, how long a message may lie before it is seen.
 POLL_S = 1.0
 
-# How long who closes waits for another thread to have done reading: no longer, since after a fork that thread may not be there.
-CLOSE_WAITS_S = 1.0
+# How long is waited for another thread to have done reading: no longer, since after a fork that thread may not be there.
+LOCK_WAITS_S = 1.0
 
 
 class Watch:
@@ -131,15 +132,15 @@ class Watch:
 
     def wake(self) -> None:
         """End the sleep, or the next one, from any thread."""
-        try:
-            os.write(self._write_end, b'!')
-        except (BlockingIOError, OSError):
-            pass  # it was told often enough, or is closed
+        with self._locked_if_possible():
+            try:
+                os.write(self._write_end, b'!')
+            except OSError:
+                pass  # it was told often enough, or is closed
 
     def close(self) -> None:
         """Give the descriptors back.  In a forked child that ends nothing for its parent."""
-        is_mine = self._lock.acquire(timeout=CLOSE_WAITS_S)
-        try:
+        with self._locked_if_possible():
             if self._inotify is not None:
                 self._inotify.close()
                 self._inotify = None
@@ -148,6 +149,12 @@ class Watch:
                     os.close(end)
             self._wake_end = self._write_end = -1
             self._watched.clear()
+
+    @contextmanager
+    def _locked_if_possible(self) -> Iterator[None]:
+        is_mine = self._lock.acquire(timeout=LOCK_WAITS_S)
+        try:
+            yield
         finally:
             if is_mine:
                 self._lock.release()
