@@ -135,6 +135,11 @@ class TestWhatTheBrokerRefuses:
         assert outcomes == [STORED] * 5 + [MessageTooLargeError] + [STORED] * 4
         assert set(out.ids()) == set('0123456789') - {'5'}
 
+    def test_a_property_that_it_does_not_understand_is_not_called_too_large(self, out: Out) -> None:
+        odd = out.posting(9, properties={'expiration': 'soon'})
+        assert out.publish(odd, out.posting(1)) == [UnserializableError, STORED]
+        assert out.ids() == ['1']
+
 
 class TestALostConnection:
     def test_what_was_confirmed_before_is_not_published_again(

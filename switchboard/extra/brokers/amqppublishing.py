@@ -22,6 +22,7 @@ from switchboard.errors import (
     QueueMismatchError,
     SwitchboardError,
     UnknownExchangeError,
+    UnserializableError,
 )
 from switchboard.extra.brokers.amqpqueues import AmqpQueues
 from switchboard.extra.brokers.confirms import UNSETTLED, Confirms
@@ -116,6 +117,8 @@ def _refused(error: exceptions.ChannelError, posting: Posting) -> SwitchboardErr
     _, exchange, routing_key = posting
     if isinstance(error, exceptions.NotFound):
         return UnknownExchangeError(exchange)
-    if isinstance(error, exceptions.ContentTooLarge | exceptions.PreconditionFailed):
+    if isinstance(error, exceptions.ContentTooLarge) or 'larger than' in str(error):
         return MessageTooLargeError(f'the broker refuses it: {error}', queue=routing_key)
+    if isinstance(error, exceptions.PreconditionFailed):
+        return UnserializableError(f'the broker refuses a property: {error}', queue=routing_key)
     return QueueMismatchError(f'the broker refuses it: {error}', queue=routing_key)
