@@ -87,7 +87,7 @@ def _from_brotli(new_reader: Callable[[], Any]) -> Callable[[bytes, int], bytes]
 
 
 def _too_old(_body: bytes, _max_bytes: int) -> bytes:
-    raise NotImplementedError('it needs brotli 1.2, because older ones do not stop at a limit')
+    raise ValueError('it needs brotli 1.2, because older ones do not stop at a limit')
 
 
 def _whole(inflated: bytes, is_at_end: bool, max_bytes: int) -> bytes:
