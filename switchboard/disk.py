@@ -17,9 +17,11 @@ from switchboard.kernel import allow_more_files, is_being_written, renameat2, sy
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from typing import Any
+    from typing import Any, TypeVar
+
+    T = TypeVar('T')
 
 DIRECTORY_MODE = 0o770
 FILE_MODE = 0o660
@@ -73,9 +75,13 @@ class Disk:
 
     def open_file(self, name: str, flags: int, dir_fd: int) -> int:
         """Open or create a file, with a raised limit of open files if need be."""
+        return self.with_room(lambda: self.open(name, flags, FILE_MODE, dir_fd=dir_fd))
+
+    def with_room(self, open_it: Callable[[], T]) -> T:
+        """Open something, as often as that may help."""
         while True:
             try:
-                return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
+                return open_it()
             except OSError as error:
                 if not self.makes_room(error):
                     raise
@@ -312,21 +318,11 @@ class Folder:
 
     def _open(self) -> int:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        while True:
-            try:
-                return self.disk.open(self.path, flags)
-            except OSError as error:
-                if not self.disk.makes_room(error):
-                    raise
+        return self.disk.with_room(lambda: self.disk.open(self.path, flags))
 
     def scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         """Walk over what is in it, in no order, without holding it all in memory."""
-        while True:
-            try:
-                return self._scan()
-            except OSError as error:
-                if not self.disk.makes_room(error):
-                    raise
+        return self.disk.with_room(self._scan)
 
     def _scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         entries: AbstractContextManager[Iterator[os.DirEntry[str]]] = self.disk.scandir(self.path)  # type: ignore[arg-type]
