@@ -224,6 +224,21 @@ class TestDeadLettersAndOperators:
         assert far.out() == ['x']
         far.close()
 
+    def test_enqueue_stores_there_what_it_prints(self, server: Broker, far: Far) -> None:
+        told = succeed('-C', far.path, 'enqueue', 'far', '--kind', 'text', input=b'hello').out.split()
+        taken = wait_for(far.board)
+        assert told == [taken.filebase]
+        assert taken.msg == 'hello'
+        server.stop()
+        try:
+            ran = switchboard('-C', far.path, 'enqueue', 'far', '--kind', 'text', input=b'lost?')
+        finally:
+            server.start()
+            wait_for_broker(far.board)
+        assert ran.status != 0
+        assert ran.out == ''
+        assert 'mistake in this program' not in ran.err
+
     def test_it_says_so_when_the_broker_is_away(self, server: Broker, far: Far) -> None:
         server.stop()
         try:
