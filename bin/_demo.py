@@ -26,8 +26,8 @@ from rich.table import Table
 from rich.text import Text
 
 from switchboard import Spool
-from switchboard.board import Board
-from switchboard.masterlock import master_alive
+from switchboard.master.lock import master_alive
+from switchboard.status.scoreboard import Board
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / 'docs' / 'samples'

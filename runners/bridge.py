@@ -42,6 +42,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from runners.bridge_in import FromBroker
 from runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of, told_elsewhere
 from runners.route import Template
+from switchboard.brokers.headers import KIND
+from switchboard.config.units import choice, count
 from switchboard.errors import (
     BrokerDownError,
     ConfigError,
@@ -55,13 +57,11 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnserializableError,
 )
-from switchboard.extra.brokers.headers import KIND
 from switchboard.options import RunnerOptions
-from switchboard.settings import Setting
-from switchboard.units import choice, count
+from switchboard.runner.settings import Setting
 
 if TYPE_CHECKING:
-    from switchboard.extra.brokers.link import Letter
+    from switchboard.brokers.link import Letter
 
 __all__ = ['FromBroker', 'ToBroker']
 
@@ -102,7 +102,7 @@ class ToBroker(Bridge):
 
         :raises PermanentFailure: it goes in a circle, or its key cannot be made.
         """
-        from switchboard.extra.brokers.wire import letter_of
+        from switchboard.brokers.wire import letter_of
 
         assert self.board is not None
         path = [*path_of(msgdata.pop(PATH, None)), self.site]

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
-from switchboard.entry import HIGHEST_PRIORITY, NS
+from switchboard.brokers.headers import KIND, OURS
 from switchboard.errors import (
     DurabilityError,
     EntryTakenError,
@@ -16,11 +16,11 @@ from switchboard.errors import (
     QueuePausedError,
     SwitchboardError,
 )
-from switchboard.extra.brokers.headers import KIND, OURS
-from switchboard.parcels import Outcome, Parcel
+from switchboard.handoff.publish_many import Outcome, Parcel
+from switchboard.message.naming import HIGHEST_PRIORITY, NS
 
 if TYPE_CHECKING:
-    from switchboard.extra.brokers.link import Delivery
+    from switchboard.brokers.link import Delivery
 
 # What is about the place and not about the message: it is tried again, and nothing is put aside for it.
 TROUBLE = (QueueFullError, DurabilityError, QueuePausedError)
@@ -117,8 +117,8 @@ class Arrivals:
 
     def _read(self, delivery: Delivery) -> tuple[Any, dict[str, Any], Sequence[Any]]:
         """:return: the message, its metadata, and its history on the other side."""
-        from switchboard.extra.brokers.arriving import read_delivery
-        from switchboard.extra.kombu.payload import pack
+        from switchboard.brokers.arriving import read_delivery
+        from switchboard.kombu_transport.payload import pack
 
         if self._setting['form'] == 'message':
             msg, msgdata, history = read_delivery(delivery)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from runners.bridge_arrivals import Arrivals
 from runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
 from runners.route import Template
-from switchboard.entry import NS
+from switchboard.config.units import choice, count, truth
 from switchboard.errors import (
     BrokerDownError,
     ConfigError,
@@ -18,12 +18,12 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
+from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
-from switchboard.settings import Setting
-from switchboard.units import choice, count, truth
+from switchboard.runner.settings import Setting
 
 if TYPE_CHECKING:
-    from switchboard.extra.brokers.link import Delivery
+    from switchboard.brokers.link import Delivery
 
 log = logging.getLogger('switchboard.runner')
 

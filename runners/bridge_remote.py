@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from switchboard import Runner
+from switchboard.brokers.headers import OURS
+from switchboard.config.units import choice, duration_s, truth, words
 from switchboard.errors import ConfigError
-from switchboard.extra.brokers.headers import OURS
 from switchboard.options import RunnerOptions
-from switchboard.settings import Setting
-from switchboard.units import choice, duration_s, truth, words
+from switchboard.runner.settings import Setting
 
 if TYPE_CHECKING:
-    from switchboard.extra.brokers.link import Link
-    from switchboard.extra.brokers.url import BrokerUrl
+    from switchboard.brokers.link import Link
+    from switchboard.brokers.url import BrokerUrl
 
 Record = Mapping[str, Any]
 
@@ -101,7 +101,7 @@ class Bridge(Runner):
 
     def make_link(self) -> Link:
         """:return: the connection to the broker, not made yet."""
-        from switchboard.extra.brokers.link import open_link
+        from switchboard.brokers.link import open_link
 
         setting = self.setting
         broker = broker_of(setting)
@@ -167,8 +167,8 @@ def broker_of(setting: Mapping[str, Any]) -> BrokerUrl:
     :raises ConfigError: the URL cannot be read, or a library is missing.
     """
     try:
-        from switchboard.extra.brokers.link import open_link
-        from switchboard.extra.brokers.url import read_broker_url
+        from switchboard.brokers.link import open_link
+        from switchboard.brokers.url import read_broker_url
     except ImportError as error:
         reason = f'a bridge needs a library: pip install "switchboard[kombu]" ({error})'
         raise ConfigError(reason, key='url') from error

@@ -43,10 +43,10 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from switchboard import Runner
+from switchboard.config.units import duration_s, optional
 from switchboard.errors import ConfigError, PermanentFailure, RunnerError, TemporaryFailure, UnknownQueueError
-from switchboard.serializers import Serializers
-from switchboard.settings import Setting
-from switchboard.units import duration_s, optional
+from switchboard.message.serializers import Serializers
+from switchboard.runner.settings import Setting
 
 TEMPORARY = range(71, 76)
 PERMANENT = (*range(64, 71), *range(76, 79))

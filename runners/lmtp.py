@@ -32,11 +32,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, cast
 
 from runners.lmtp_protocol import Connection
-from switchboard.asyncrunner import AsyncRunner
+from switchboard.config.units import count, duration_s, octal, size_bytes, words
 from switchboard.errors import ConfigError, SwitchboardError
-from switchboard.parcels import Outcome, Parcel
-from switchboard.settings import Setting
-from switchboard.units import count, duration_s, octal, size_bytes, words
+from switchboard.handoff.publish_many import Outcome, Parcel
+from switchboard.runner.asyncrunner import AsyncRunner
+from switchboard.runner.settings import Setting
 
 log = logging.getLogger('switchboard.runner')
 

@@ -25,8 +25,8 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.mail import lazy_mail
-from switchboard.parcels import Outcome, Parcel
+from switchboard.handoff.publish_many import Outcome, Parcel
+from switchboard.message.mail import lazy_mail
 
 log = logging.getLogger('switchboard.runner')
 

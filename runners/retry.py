@@ -26,10 +26,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from switchboard import Runner
-from switchboard.entry import NS
+from switchboard.config.units import count, retry_policy, words
 from switchboard.errors import ConfigError, PermanentFailure, TemporaryFailure, UnknownQueueError
-from switchboard.settings import Setting
-from switchboard.units import count, retry_policy, words
+from switchboard.message.naming import NS
+from switchboard.runner.settings import Setting
 
 Record = Mapping[str, Any]
 

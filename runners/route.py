@@ -26,7 +26,7 @@ from typing import Any
 
 from switchboard import Runner
 from switchboard.errors import ConfigError, PermanentFailure, RouteError, UnknownQueueError
-from switchboard.settings import Setting
+from switchboard.runner.settings import Setting
 
 _MAX_SHOWN = 60
 

@@ -46,10 +46,10 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from switchboard import Runner
+from switchboard.config.units import choice, count, duration_s, optional
 from switchboard.errors import ConfigError, DestinationDown, PermanentFailure, TemporaryFailure
-from switchboard.mail import mail_bytes
-from switchboard.settings import Setting
-from switchboard.units import choice, count, duration_s, optional
+from switchboard.message.mail import mail_bytes
+from switchboard.runner.settings import Setting
 
 log = logging.getLogger('switchboard.runner')
 

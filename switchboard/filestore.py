@@ -28,9 +28,9 @@ import threading
 from typing import IO, Any
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.disk import CREATE_FLAGS, FILE_MODE, OPEN_FLAGS, Disk, Folder
 from switchboard.errors import DurabilityError
 from switchboard.options import Durability
+from switchboard.store.disk import CREATE_FLAGS, FILE_MODE, OPEN_FLAGS, Disk, Folder
 
 DIRECTORIES = ('tmp', 'new', 'cur')
 

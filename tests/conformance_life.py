@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from switchboard.entry import digest_of
 from switchboard.errors import EntryTakenError, ForeignFileError
+from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock
 from tests.conformance import NOBODYS, Backend, drain

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from switchboard.entry import digest_of
 from switchboard.errors import UnserializableError
+from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
 from switchboard.testing import Signal
 from tests.conformance import Backend, mail

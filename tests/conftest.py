@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from switchboard.claims import HELD
-from switchboard.publishing import HOLDERS
+from switchboard.store.claims import HELD
+from switchboard.store.publishing import HOLDERS
 from tests.servers.brokers import Broker, rabbitmq, redis, started
 
 # A machine that is slow or busy is no mistake, and what is found must be found again: the same examples each time.

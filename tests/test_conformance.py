@@ -11,9 +11,9 @@ import pytest
 pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 'tests.conformance_runner')
 
 from switchboard import Spool, Switchboard  # noqa: E402  after the rewriting of assertions
-from switchboard.backlog import Backlog  # noqa: E402
-from switchboard.mirror import Mirror  # noqa: E402
 from switchboard.options import Durability  # noqa: E402
+from switchboard.queue.backlog import Backlog  # noqa: E402
+from switchboard.queue.listing_cache import Mirror  # noqa: E402
 from switchboard.testing import MemorySwitchboard  # noqa: E402
 from switchboard.testing.store import Store  # noqa: E402
 from tests.conformance import *  # noqa: E402, F403

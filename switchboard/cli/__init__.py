@@ -39,7 +39,7 @@ def switchboard(context: click.Context, verbose: bool) -> None:
     # The core logs what it finds strange.  In a command that is noise, unless somebody asks.
     logger = logging.getLogger('switchboard')
     if verbose:
-        from switchboard import log
+        from switchboard.status import log
 
         log.configure(level='DEBUG')
         log.speak_as('switchboard')

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from switchboard.board import State
 from switchboard.cli.progress import Progress
 from switchboard.cli.snapshot import take_or_none
 from switchboard.cli.wording import duration
-from switchboard.control import ask
+from switchboard.master.control import ask
+from switchboard.status.scoreboard import State
 
 SHOW_EVERY_S = 0.1
 

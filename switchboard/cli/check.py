@@ -11,19 +11,19 @@ from switchboard.cli.exits import Exit
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.tables import is_terminal, write_json
 from switchboard.cli.wording import number, visible
+from switchboard.config.remote_queues import load
 from switchboard.errors import ConfigError, ConfigErrors
-from switchboard.outposts import load
 
 if TYPE_CHECKING:
-    from switchboard.config import Config
+    from switchboard.config.config import Config
 
 Problem = tuple[str, ConfigError]
 
 
 def import_errors(config: Config) -> Iterator[ConfigError]:
     """Import every runner's class and read its section's own keys, as the runner would."""
-    from switchboard.runnerclass import extend_path, find_class, python_path
-    from switchboard.settings import read_settings
+    from switchboard.master.loading import extend_path, find_class, python_path
+    from switchboard.runner.settings import read_settings
 
     extend_path(python_path(config.path, config.master.python_path))
     for options in config.runners.values():
@@ -98,7 +98,7 @@ def check(
     errors = sum(level == 'error' for level, _ in found)
     warnings = len(found) - errors
     if write and config is not None and not errors:
-        from switchboard.doors import write_doors
+        from switchboard.spool.current import write_doors
 
         write_doors(config)
     if not as_json:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from switchboard.census import Census, count
 from switchboard.cli.installation import Installation
 from switchboard.cli.tables import say
 from switchboard.errors import BrokerDownError
+from switchboard.operating.census import Census, count
 
 # What cannot be told.
 UNKNOWN = -1

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from switchboard.census import count
 from switchboard.cli.deeds import ENTRIES, confirm, counted, yes_option
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.installation import Installation, verb
@@ -16,7 +15,8 @@ from switchboard.cli.selecting import DURATION
 from switchboard.cli.tables import complain
 from switchboard.cli.wording import number, visible
 from switchboard.errors import SwitchboardError, UnknownQueueError
-from switchboard.spool import Spool
+from switchboard.operating.census import count
+from switchboard.spool.spool import Spool
 
 
 def _read(_context: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from switchboard.cli.installation import Installation, verb
 from switchboard.cli.selecting import pairs_callback
 from switchboard.cli.tables import complain, say
 from switchboard.cli.wording import visible
-from switchboard.editing import Editing
 from switchboard.errors import SwitchboardError
-from switchboard.finding import find
+from switchboard.operating.editing import Editing
+from switchboard.operating.finding import find
 
 # Between metadata and body; what stands behind it on the line is for people.
 RULE = '======== body'

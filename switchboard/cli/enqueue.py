@@ -21,7 +21,6 @@ from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.selecting import DURATION, pairs_callback
 from switchboard.cli.tables import say, write_json
 from switchboard.cli.wording import number, visible
-from switchboard.entry import HIGHEST_PRIORITY
 from switchboard.errors import (
     DurabilityError,
     QueueError,
@@ -30,10 +29,11 @@ from switchboard.errors import (
     SwitchboardError,
     UnserializableError,
 )
-from switchboard.publishing import BATCH_LIMIT
+from switchboard.message.naming import HIGHEST_PRIORITY
+from switchboard.store.publishing import BATCH_LIMIT
 
 if TYPE_CHECKING:
-    from switchboard.spool import Spool
+    from switchboard.spool.spool import Spool
 
 KINDS = ('mail', 'bytes', 'text', 'json')
 _KIND_OF_ENDING = {'.eml': 'mail', '.txt': 'text', '.json': 'json'}
@@ -45,7 +45,7 @@ def make_message(content: bytes, kind: str) -> Any:
     :raises UnserializableError: the content is not of that kind.
     """
     if kind == 'mail':
-        from switchboard.mail import lazy_mail
+        from switchboard.message.mail import lazy_mail
 
         return lazy_mail(content)
     try:

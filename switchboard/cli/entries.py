@@ -7,8 +7,8 @@ from typing import Any
 
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.wording import age, size
-from switchboard.entry import NS
-from switchboard.glance import Glance
+from switchboard.message.naming import NS
+from switchboard.operating.summary import Glance
 
 # Wide enough for whole names and some words beside them.
 WHOLE_NAMES_COLUMNS = 150

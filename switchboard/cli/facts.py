@@ -8,23 +8,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from switchboard.census import Census
 from switchboard.cli.counting import UNKNOWN, census_of
 from switchboard.cli.installation import Installation
 from switchboard.cli.optionwords import option_words, word
 from switchboard.cli.queues import flags, said_of
 from switchboard.cli.wording import age, duration, number, one_line, size, visible
 from switchboard.clock import SYSTEM_CLOCK
-from switchboard.configkeys import QUEUE_KEYS
-from switchboard.declarations import Declaration, Declarations
-from switchboard.departures import CONSUMERS
-from switchboard.disk import Disk
-from switchboard.entry import NS, SYSTEM_NAMER
+from switchboard.config.keys import QUEUE_KEYS
+from switchboard.declared.declarations import Declaration, Declarations
+from switchboard.declared.presence import Presence
+from switchboard.declared.removal import CONSUMERS
+from switchboard.message.naming import NS, SYSTEM_NAMER
+from switchboard.operating.census import Census
 from switchboard.options import QueueOptions, shown_url
-from switchboard.presence import Presence
+from switchboard.store.disk import Disk
 
 if TYPE_CHECKING:
-    from switchboard.config import Config
+    from switchboard.config.config import Config
 
 
 @dataclass(frozen=True)

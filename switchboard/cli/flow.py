@@ -65,7 +65,7 @@ def tidy(installation: Installation, as_json: bool) -> None:
     Claims and hand-offs of dead processes are recovered, entries whose time is over go to the dead letters, queues whose owner is
     gone are deleted, and keys that deduplication need not know any more are forgotten.
     """
-    from switchboard.janitor import tidy as tidy_spool
+    from switchboard.operating.janitor import tidy as tidy_spool
 
     done = dataclasses.asdict(tidy_spool(installation.spool()))
     if as_json:

@@ -6,10 +6,10 @@ import click
 
 from switchboard.cli.deeds import Meant, entries_verb
 from switchboard.cli.exits import Exit
-from switchboard.entry import READY, is_held
-from switchboard.finding import Found
-from switchboard.holding import hold as hold_entry
-from switchboard.holding import let_go
+from switchboard.message.naming import READY, is_held
+from switchboard.operating.finding import Found
+from switchboard.operating.holding import hold as hold_entry
+from switchboard.operating.holding import let_go
 
 
 def _find(meant: Meant, *, held: bool) -> list[Found]:

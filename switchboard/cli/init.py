@@ -12,9 +12,9 @@ import switchboard
 from switchboard.cli.installation import Installation, verb
 from switchboard.cli.tables import say
 from switchboard.cli.wording import number
-from switchboard.inforce import put_in_force
-from switchboard.masterlock import master_alive
-from switchboard.spares import KEPT_OPEN
+from switchboard.master.lock import master_alive
+from switchboard.spool.current import put_in_force
+from switchboard.store.pool import KEPT_OPEN
 
 # Files that wait for the first messages: as many as a process keeps open.  Of these no message has to make its own.
 FIRST_SPARES = KEPT_OPEN

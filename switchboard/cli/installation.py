@@ -19,11 +19,11 @@ from switchboard.cli.tables import say
 from switchboard.errors import ConfigError, NotListableError, UnknownQueueError
 
 if TYPE_CHECKING:
-    from switchboard.config import Config
-    from switchboard.disk import Folder
-    from switchboard.exchange import ExchangeTable
-    from switchboard.spool import Spool
-    from switchboard.switchboard import Switchboard
+    from switchboard.config.config import Config
+    from switchboard.queue.switchboard import Switchboard
+    from switchboard.routing.exchange import ExchangeTable
+    from switchboard.spool.spool import Spool
+    from switchboard.store.disk import Folder
 
 CONFIG_VARIABLE = 'SWITCHBOARD_CONFIG'
 SEARCHED = ('etc/switchboard.cfg', '/etc/switchboard/switchboard.cfg')
@@ -73,7 +73,7 @@ class Installation:
                     f'no configuration was found ({" or ".join(SEARCHED)}): name one with -C FILE or '
                     f'{CONFIG_VARIABLE}, or make one with `switchboard init DIRECTORY`'
                 )
-            from switchboard.config import Config
+            from switchboard.config.config import Config
 
             self._config = Config.load(path)
         return self._config
@@ -106,7 +106,7 @@ class Installation:
         return config.spool if config is not None else self._spool_of_a_broken_config()
 
     def _spool_of_a_broken_config(self) -> Path:
-        from switchboard.inifile import Problems, parse, read_file
+        from switchboard.config.inifile import Problems, parse, read_file
 
         path = self.config_path
         assert path is not None
@@ -133,7 +133,7 @@ class Installation:
         :param make: also if its directory is not there yet.
         """
         if self._spool is None:
-            from switchboard.spool import Spool
+            from switchboard.spool.spool import Spool
 
             if not make:
                 self.existing_directory()
@@ -145,8 +145,8 @@ class Installation:
 
     def folder(self, queue: str) -> Folder:
         """:return: a queue's directory, to look into; it is not made."""
-        from switchboard.disk import Disk, Folder
-        from switchboard.entry import check_queue_name
+        from switchboard.message.naming import check_queue_name
+        from switchboard.store.disk import Disk, Folder
 
         return Folder(self.directory / check_queue_name(queue), Disk())
 
@@ -189,7 +189,7 @@ class Installation:
         wanted = tuple(queues) or tuple(known)
         for name in wanted:
             if name not in known:
-                from switchboard.inifile import did_you_mean
+                from switchboard.config.inifile import did_you_mean
 
                 raise UnknownQueueError(f'there is no such queue{did_you_mean(name, known)}', queue=name)
         return wanted
@@ -198,7 +198,7 @@ class Installation:
         """:raises FileNotFoundError: the configuration declares no such runner.  A broken one is not asked."""
         config = self.config_or_none
         if config is not None and name not in config.runners:
-            from switchboard.inifile import did_you_mean
+            from switchboard.config.inifile import did_you_mean
 
             raise FileNotFoundError(2, f'there is no such runner{did_you_mean(name, config.runners)}', name)
 
@@ -208,7 +208,7 @@ class Installation:
             return self.spool()[queue]
         except UnknownQueueError:
             self.places((queue,))
-        from switchboard.spool import Spool
+        from switchboard.spool.spool import Spool
 
         return Spool(self.directory).board(queue)
 

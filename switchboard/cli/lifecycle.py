@@ -17,7 +17,7 @@ from switchboard.cli.tables import say
 from switchboard.cli.wording import duration, number, visible
 
 if TYPE_CHECKING:
-    from switchboard.config import Config
+    from switchboard.config.config import Config
 
 timeout_option = click.option(
     '--timeout',
@@ -39,7 +39,7 @@ def start(context: click.Context, installation: Installation, foreground: bool) 
     config = installation.config
     installation.spool(make=True)
     if foreground:
-        from switchboard.launch import foreground as run_in_foreground
+        from switchboard.master.launch import foreground as run_in_foreground
 
         context.exit(run_in_foreground(config))
     context.exit(start_in_background(config))
@@ -50,8 +50,8 @@ def start_in_background(config: Config) -> Exit:
 
     :raises SwitchboardError: it could not be started.
     """
-    from switchboard.launch import DAEMON_LOG, background
-    from switchboard.masterlock import run_directory
+    from switchboard.master.launch import DAEMON_LOG, background
+    from switchboard.master.lock import run_directory
 
     wanted = sum(options.instances for options in config.runners.values())
     started_s = time.monotonic()
@@ -72,8 +72,8 @@ def start_in_background(config: Config) -> Exit:
 
 
 def _starting(directory: Path, wanted: int, started_s: float) -> str:
-    from switchboard.board import State
     from switchboard.cli.snapshot import take_or_none
+    from switchboard.status.scoreboard import State
 
     text = f'starting, {duration(time.monotonic() - started_s)}'
     snapshot = take_or_none(directory)
@@ -144,7 +144,7 @@ def restart(
 
 def _restart_master(installation: Installation, timeout_s: float | None) -> Exit:
     from switchboard.cli.stopping import stop_master
-    from switchboard.masterlock import master_alive
+    from switchboard.master.lock import master_alive
 
     config = (
         installation.config
@@ -194,6 +194,6 @@ def reopen(context: click.Context, installation: Installation) -> None:
             switchboard -C /etc/switchboard/switchboard.cfg reopen
         endscript
     """
-    from switchboard.control import ask
+    from switchboard.master.control import ask
 
     context.exit(tell_failure(ask(installation.existing_directory(), {'do': 'reopen'}, 10.0), Exit.IO))

@@ -18,9 +18,9 @@ from switchboard.cli.owners import holders
 from switchboard.cli.selecting import selection_options
 from switchboard.cli.tables import is_terminal, say, write_json, write_table
 from switchboard.cli.wording import number
-from switchboard.finding import Criteria, Found, select
-from switchboard.glance import Glance
-from switchboard.listing import order
+from switchboard.operating.finding import Criteria, Found, select
+from switchboard.operating.summary import Glance
+from switchboard.queue.listing import order
 
 LIMIT = 50
 

@@ -12,11 +12,11 @@ import click
 
 from switchboard.cli.deeds import Meant, entries_verb
 from switchboard.cli.exits import Exit
-from switchboard.entry import PRESERVED, READY, format_when, is_held
-from switchboard.finding import Found
-from switchboard.moving import claim_any, move, origin, send_back
-from switchboard.removing import remove
-from switchboard.switchboard import Switchboard
+from switchboard.handoff.moving import claim_any, move, origin, send_back
+from switchboard.message.naming import PRESERVED, READY, format_when, is_held
+from switchboard.operating.finding import Found
+from switchboard.operating.removing import remove
+from switchboard.queue.switchboard import Switchboard
 
 
 def _came_to_be_sent_back(each: Found, now: str) -> bool:

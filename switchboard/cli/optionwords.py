@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from switchboard.configkeys import QUEUE_KEYS
+from switchboard.config.keys import QUEUE_KEYS
 from switchboard.options import QueueOptions, RetryPolicy, shown_url
 
 _TIMES = ((86400, 'd'), (3600, 'h'), (60, 'm'), (1, 's'))
@@ -33,7 +33,7 @@ def read_options(words: Mapping[str, str]) -> dict[str, Any]:
     for name, text in words.items():
         key = QUEUE_KEYS.get(name)
         if key is None:
-            from switchboard.inifile import did_you_mean
+            from switchboard.config.inifile import did_you_mean
 
             raise ValueError(f'{name}: there is no such option{did_you_mean(name, QUEUE_KEYS)}')
         try:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import click
 
-from switchboard.census import Census
 from switchboard.cli.counting import census_of
 from switchboard.cli.exits import Exit
 from switchboard.cli.installation import Installation, verb
@@ -16,7 +15,8 @@ from switchboard.cli.selecting import DURATION
 from switchboard.cli.stopping import LOOK_EVERY_S, TELL_EVERY_S
 from switchboard.cli.tables import say
 from switchboard.cli.wording import age, duration, visible
-from switchboard.entry import NS
+from switchboard.message.naming import NS
+from switchboard.operating.census import Census
 
 _reason = click.option('--reason', default='', metavar='TEXT', help='Why, for the next one who looks.')
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import click
 
-from switchboard.census import Census, walk
 from switchboard.cli.counting import UNKNOWN, census_of
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.tables import say, write_json, write_table
 from switchboard.cli.wording import age, moment, number, one_line, size, visible
-from switchboard.disk import Folder
-from switchboard.entry import NS, PRESERVED
-from switchboard.glance import glance
+from switchboard.message.naming import NS, PRESERVED
+from switchboard.operating.census import Census, walk
+from switchboard.operating.summary import glance
+from switchboard.store.disk import Folder
 
 # To tell where dead messages came from, each must be opened.  So many take about a second.
 MAX_OPENED = 20_000

@@ -12,7 +12,7 @@ from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.selecting import pairs_callback
 from switchboard.cli.tables import is_terminal, write_json
 from switchboard.cli.wording import visible
-from switchboard.exchange import Step
+from switchboard.routing.exchange import Step
 
 
 def _fields(step: Step) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def graph(installation: Installation, svg: bool, dot: bool, as_json: bool) -> No
         for edge in picture.edges:
             write_json({'edge': edge.kind, 'from': edge.source, 'to': edge.target, 'label': edge.label})
     elif svg:
-        from switchboard.picture import to_svg
+        from switchboard.routing.picture import to_svg
 
         click.echo(to_svg(picture), nl=False)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from switchboard.cli.installation import Installation, verb
-from switchboard.programs import slice_of
+from switchboard.master.programs import slice_of
 
 
 @verb()
@@ -29,7 +29,7 @@ def run(
     switchboard run archive --until-empty
     switchboard run lists:2/4
     """
-    from switchboard.launch import one_runner
+    from switchboard.master.launch import one_runner
 
     name, part, count = runner
     config = installation.config

@@ -9,9 +9,9 @@ from typing import Any, ParamSpec, TypeVar, get_args
 
 import click
 
-from switchboard.finding import Criteria
-from switchboard.glance import State
-from switchboard.units import duration_s
+from switchboard.config.units import duration_s
+from switchboard.operating.finding import Criteria
+from switchboard.operating.summary import State
 
 P = ParamSpec('P')
 R = TypeVar('R')

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 
 import click
 
-from switchboard.census import AGE_MINUTES, Shape, age_s, shapes, walk
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.tables import say, write_json, write_table
-from switchboard.disk import Folder
-from switchboard.entry import CLAIMED, READY
-from switchboard.glance import SUFFIXES, Glance, glance
+from switchboard.message.naming import CLAIMED, READY
+from switchboard.operating.census import AGE_MINUTES, Shape, age_s, shapes, walk
+from switchboard.operating.summary import SUFFIXES, Glance, glance
+from switchboard.store.disk import Folder
 
 
 def _ages_by_name(places: Iterable[tuple[str, Folder]], now_ns: int) -> Iterator[tuple[str, float]]:

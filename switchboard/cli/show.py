@@ -21,13 +21,14 @@ from switchboard.cli.owners import holders
 from switchboard.cli.queues import flags, said_of
 from switchboard.cli.tables import is_terminal, write_json
 from switchboard.cli.wording import age, body_text, moment, one_line, size, visible
-from switchboard.entry import NS
 from switchboard.errors import CorruptEntryError, UnknownEntryError
-from switchboard.finding import find
-from switchboard.glance import Glance
-from switchboard.journal import Record
-from switchboard.metadata import load_metadata
-from switchboard.reading import Entry, peek
+from switchboard.message.entry import Entry
+from switchboard.message.journal import Record
+from switchboard.message.metadata import load_metadata
+from switchboard.message.naming import NS
+from switchboard.operating.finding import find
+from switchboard.operating.summary import Glance
+from switchboard.store.reading import peek
 
 # Of a long body, the beginning says what it is.
 SHOWN_BODY_BYTES = 16 * 1024

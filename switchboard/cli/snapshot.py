@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from switchboard.board import Board, MasterRecord, Record, State
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.wording import age, duration, one_line
 from switchboard.errors import BoardError
-from switchboard.masterlock import BOARD, master_alive, run_directory
+from switchboard.master.lock import BOARD, master_alive, run_directory
+from switchboard.status.scoreboard import Board, MasterRecord, Record, State
 
 STYLES = {
     State.STARTING: 'cyan',

@@ -7,7 +7,7 @@ import click
 from switchboard.cli.installation import Installation, installation_options, json_option
 from switchboard.cli.tables import write_json
 from switchboard.cli.wording import number, size
-from switchboard.spares import MAX_SPARES
+from switchboard.store.pool import MAX_SPARES
 
 
 @click.group(invoke_without_command=True)

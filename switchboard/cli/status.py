@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from switchboard.board import State
 from switchboard.cli.exits import Exit
 from switchboard.cli.facts import Facts, facts
 from switchboard.cli.installation import Installation, json_option, verb
@@ -18,8 +17,9 @@ from switchboard.cli.queues import said_of
 from switchboard.cli.snapshot import COLUMNS, Snapshot, fields_of, row, take, troubles
 from switchboard.cli.tables import is_terminal, write_json, write_table
 from switchboard.cli.wording import age, moment, one_line
-from switchboard.control import ask
 from switchboard.errors import MasterError
+from switchboard.master.control import ask
+from switchboard.status.scoreboard import State
 
 # The master answers between two things that it does; when it does not, what it is doing is left out.
 ASK_TIMEOUT_S = 0.5

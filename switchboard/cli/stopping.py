@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 
-from switchboard.board import Record
 from switchboard.cli.exits import Exit
 from switchboard.cli.installation import Installation, verb
 from switchboard.cli.progress import Progress
@@ -20,9 +19,10 @@ from switchboard.cli.selecting import DURATION
 from switchboard.cli.snapshot import busy_s, take, take_or_none
 from switchboard.cli.tables import say
 from switchboard.cli.wording import duration, number
-from switchboard.control import ask
 from switchboard.errors import BoardError, MasterError
-from switchboard.masterlock import PID, master_alive, read_pid, run_directory
+from switchboard.master.control import ask
+from switchboard.master.lock import PID, master_alive, read_pid, run_directory
+from switchboard.status.scoreboard import Record
 
 LOOK_EVERY_S = 0.1
 # Where no line can change, a new one is written this often.

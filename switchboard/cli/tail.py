@@ -14,17 +14,17 @@ from collections.abc import Iterator
 
 import click
 
-from switchboard.census import walk
 from switchboard.cli.entries import error_text, fields_of
 from switchboard.cli.installation import Installation, json_option, verb
 from switchboard.cli.ls import choose
 from switchboard.cli.tables import write_json
 from switchboard.cli.wording import moment, one_line, size
-from switchboard.disk import Folder
-from switchboard.entry import NS, PRESERVED, READY, is_filebase
-from switchboard.finding import Criteria, Found, exists
-from switchboard.finding import select as select_entries
-from switchboard.glance import Glance
+from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
+from switchboard.operating.census import walk
+from switchboard.operating.finding import Criteria, Found, exists
+from switchboard.operating.finding import select as select_entries
+from switchboard.operating.summary import Glance
+from switchboard.store.disk import Folder
 
 ARRIVED = (READY, PRESERVED)
 LOOK_EVERY_S = 1.0

@@ -26,7 +26,7 @@ from switchboard.cli.tables import write_table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from switchboard.board import Record
+    from switchboard.status.scoreboard import Record
 
 INTERVAL_S = 1.0
 COUNT_SHARE = 20

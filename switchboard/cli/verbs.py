@@ -85,7 +85,7 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Look the verb up; a misspelled one gets a hint."""
         if args and not args[0].startswith('-') and args[0] not in VERBS:
-            from switchboard.inifile import did_you_mean
+            from switchboard.config.inifile import did_you_mean
 
             raise click.UsageError(f'there is no verb {args[0]!r}{did_you_mean(args[0], VERBS)}', ctx)
         return super().resolve_command(ctx, args)

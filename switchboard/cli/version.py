@@ -8,7 +8,7 @@ import click
 
 from switchboard import __version__
 from switchboard.cli.tables import write_json
-from switchboard.envelope import MAGIC
+from switchboard.message.envelope import MAGIC
 
 
 @click.command()

@@ -1,1 +1,1 @@
-"""What needs a library that the core does not: nothing in the core imports it."""
+"""Pinned names of what lies elsewhere: ``kombu`` (`switchboard.kombu_transport`) and ``kombu_alias`` (its ``alias``)."""

@@ -6,6 +6,9 @@ a `Runner` is tested without a file.  `FakeClock` is turned by hand, `Signal` is
 
 `FaultyDisk` fails the n-th system call and `PowerLossDisk` forgets what was not synced: a queue takes its disk as an
 argument, so nothing is ever patched.
+
+In reading order: clock, signals, running, faults, power with its ledger (a model of what a disk may forget), memory, spool and store (queues in memory).
+It may import everything, and nothing imports it.
 """
 
 from __future__ import annotations

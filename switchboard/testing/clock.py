@@ -9,7 +9,7 @@ import threading
 import time
 
 from switchboard.clock import Clock
-from switchboard.entry import NS
+from switchboard.message.naming import NS
 
 
 class FakeClock(Clock):

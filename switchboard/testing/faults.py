@@ -25,8 +25,8 @@ import stat as stat_module
 from collections.abc import Callable, Container
 from typing import Any, Literal
 
-from switchboard.claims import HELD
-from switchboard.disk import Disk
+from switchboard.store.claims import HELD
+from switchboard.store.disk import Disk
 
 # The primitives that are system calls and can fail.
 CALLS = (

@@ -12,9 +12,21 @@ from typing import Any
 
 from zope.interface import implementer
 
-from switchboard.backlog import Backlog
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.entry import (
+from switchboard.errors import (
+    ContentDisallowedError,
+    CorruptEntryError,
+    EntryExpiredError,
+    EntryTakenError,
+    ForeignFileError,
+    QueueFullError,
+)
+from switchboard.interfaces import ISwitchboard, Taken
+from switchboard.message.entry import Entry
+from switchboard.message.expiry import is_expired
+from switchboard.message.journal import Record, count_since_retry
+from switchboard.message.metadata_changes import changes, is_body_changed
+from switchboard.message.naming import (
     CLAIMED,
     NS,
     PRESERVED,
@@ -27,26 +39,14 @@ from switchboard.entry import (
     parse,
     with_when,
 )
-from switchboard.errors import (
-    ContentDisallowedError,
-    CorruptEntryError,
-    EntryExpiredError,
-    EntryTakenError,
-    ForeignFileError,
-    QueueFullError,
-)
-from switchboard.expiry import is_expired
-from switchboard.interfaces import ISwitchboard, Taken
-from switchboard.journal import Record, count_since_retry
-from switchboard.keeping import changes, is_body_changed
+from switchboard.message.packing import Packed, Packer
+from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.outlet import LONGEST_DELAY_S
-from switchboard.packing import Packed, Packer
-from switchboard.reading import Entry
-from switchboard.serializers import Serializers
-from switchboard.switchboard import CAUSES
+from switchboard.queue.backlog import Backlog
+from switchboard.queue.consumer import LONGEST_DELAY_S
+from switchboard.queue.switchboard import CAUSES
+from switchboard.queue.throttle import Throttle
 from switchboard.testing.store import MemoryListing, MemoryWakeup, Store, Stored
-from switchboard.throttle import Throttle
 
 
 @implementer(ISwitchboard)

@@ -21,7 +21,7 @@ import stat as stat_module
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from switchboard.disk import Disk
+from switchboard.store.disk import Disk
 from switchboard.testing.ledger import Ledger, Slot
 
 Event = tuple[str, tuple[Any, ...]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from switchboard.runner import Runner
+from switchboard.runner.runner import Runner
 from switchboard.testing.clock import FakeClock
 
 # A message that is kept or retried more often than this will not leave its queue in this test.

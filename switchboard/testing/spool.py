@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.entry import PRESERVED, READY, SYSTEM_NAMER, Namer, check_queue_name, with_when
 from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
-from switchboard.exchange import ExchangeTable
 from switchboard.interfaces import ISpool, ITransaction
-from switchboard.metadata import load_metadata
+from switchboard.message.metadata import load_metadata
+from switchboard.message.naming import PRESERVED, READY, SYSTEM_NAMER, Namer, check_queue_name, with_when
 from switchboard.options import QueueOptions
+from switchboard.routing.exchange import ExchangeTable
 from switchboard.testing.memory import MemorySwitchboard
 from switchboard.testing.store import Store, Stored
 
 if TYPE_CHECKING:
-    from switchboard.config import Config
+    from switchboard.config.config import Config
 
 BAD = 'bad'
 EXCHANGE = 'exchange:'
@@ -156,7 +156,7 @@ class MemorySpool:
         :raises ConfigError: the file cannot be used; the text says where and why.
         """
         if isinstance(config, str | os.PathLike):
-            from switchboard.config import Config
+            from switchboard.config.config import Config
 
             config = Config.load(os.fspath(config))
         return cls(config, **keys)

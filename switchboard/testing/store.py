@@ -12,12 +12,12 @@ from functools import partial
 from weakref import WeakSet
 
 from switchboard.clock import Clock
-from switchboard.entry import NS, READY, Slice, digest_of, format_when, parse
-from switchboard.journal import Record, pack_record
-from switchboard.listing import Letterbox, order
-from switchboard.reading import Entry, read_entry
-from switchboard.recovery import timestamp
-from switchboard.wakeup import Wakeup
+from switchboard.message.entry import Entry, read_entry
+from switchboard.message.journal import Record, pack_record
+from switchboard.message.naming import NS, READY, Slice, digest_of, format_when, parse
+from switchboard.queue.listing import Letterbox, order
+from switchboard.queue.recovery import timestamp
+from switchboard.queue.wakeup import Wakeup
 
 
 class Stored:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from switchboard import Spool
-from switchboard.board import Board, Record
-from switchboard.control import ask
-from switchboard.masterlock import master_alive
+from switchboard.master.control import ask
+from switchboard.master.lock import master_alive
+from switchboard.status.scoreboard import Board, Record
 from tests import processes
 
 # Long enough for a slow machine under load; nothing waits this long unless it is broken.
@@ -170,7 +170,7 @@ class Installation:
 
     def start(self, *, ready: bool = True) -> subprocess.Popen[bytes]:
         """Start a master, and wait until its runners are ready."""
-        code = 'from switchboard.programs import master; master()'
+        code = 'from switchboard.master.programs import master; master()'
         arguments = [sys.executable, '-c', code, '-C', str(self.config)]
         master = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.masters.append(master)

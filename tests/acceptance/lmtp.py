@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from runners.lmtp import Lmtp
-from switchboard.config import Config
-from switchboard.disk import Disk
-from switchboard.spool import Spool
+from switchboard.config.config import Config
+from switchboard.spool.spool import Spool
+from switchboard.store.disk import Disk
 from switchboard.testing.signals import Signal
 from tests.acceptance.installation import PATIENCE_S
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from runners.smtp import Smtp
-from switchboard.entry import PRESERVED
+from switchboard.message.naming import PRESERVED
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
-from switchboard.spool import Spool
+from switchboard.spool.spool import Spool
 from switchboard.testing import FakeClock
 from tests.acceptance.smtp_server import Server
 

@@ -29,12 +29,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from switchboard.entry import PRESERVED, READY
 from switchboard.errors import QueueError, QueueFullError
+from switchboard.message.entry import read_entry
+from switchboard.message.naming import PRESERVED, READY
 from switchboard.options import RunnerOptions
-from switchboard.reading import read_entry
-from switchboard.runner import Runner
-from switchboard.spool import Spool
+from switchboard.runner.runner import Runner
+from switchboard.spool.spool import Spool
 from tests.faults.tmpfs import fill, mounted
 
 STAGES = {'in': 'middle', 'middle': 'last', 'last': 'end'}

@@ -12,7 +12,7 @@ import asyncio
 import os
 
 from jobs import HERE, tell
-from switchboard.asyncrunner import AsyncRunner
+from switchboard.runner.asyncrunner import AsyncRunner
 
 
 def wait_at_gate():

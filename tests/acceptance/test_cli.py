@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from switchboard.board import State
-from switchboard.masterlock import master_alive
+from switchboard.master.lock import master_alive
+from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
 from tests.acceptance.terminal import program
 

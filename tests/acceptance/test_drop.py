@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.doors import write_doors
-from switchboard.entry import parse
+from switchboard.message.naming import parse
+from switchboard.spool.current import write_doors
 from tests.acceptance.dropping import BODY, DROP, RAW, Door, refused
 from tests.acceptance.installation import PATIENCE_S
 from tests.unit.configurations import load

@@ -70,7 +70,17 @@ def test_an_environment_that_is_broken_gives_way_to_another_python(
 
 
 @pytest.mark.parametrize(
-    'module', ['drop', 'doors', 'disk', 'entry', 'envelope', 'errors', 'publishing', 'spares']
+    'module',
+    [
+        'drop/program',
+        'store/published_options',
+        'store/disk',
+        'message/naming',
+        'message/envelope',
+        'errors',
+        'store/publishing',
+        'store/pool',
+    ],
 )
 @pytest.mark.parametrize('damage', ['missing', 'syntax', 'raises', 'unreadable'])
 def test_a_module_that_is_broken_defers(tmp_path: Path, copy: Path, module: str, damage: str) -> None:

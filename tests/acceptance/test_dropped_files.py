@@ -14,7 +14,7 @@ import pytest
 
 from switchboard import Spool
 
-RUNNER = 'from switchboard.programs import runner; runner()'
+RUNNER = 'from switchboard.master.programs import runner; runner()'
 MAILS = 1000
 KILLS = 25
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from switchboard.board import State
+from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, wait_until
 
 # What Mailman's start takes in processor time alone.  Here it is a fifth of a second, which no busy machine makes that long.

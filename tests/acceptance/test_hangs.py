@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from switchboard.board import State
 from switchboard.errors import NotRunningError
-from switchboard.masterlock import master_alive
+from switchboard.master.lock import master_alive
+from switchboard.status.scoreboard import State
 from tests.acceptance.installation import Installation, ends, kill, wait_until
 
 

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from switchboard import Spool
-from switchboard.housekeeping import REST_SHARE, Housekeeping
-from switchboard.janitor import LOOKED_AT, tidy
+from switchboard.master.housekeeping import REST_SHARE, Housekeeping
+from switchboard.operating.janitor import LOOKED_AT, tidy
 from switchboard.testing.clock import FakeClock
 from tests.acceptance.installation import Installation, wait_until
 

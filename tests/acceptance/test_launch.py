@@ -10,14 +10,14 @@ import textwrap
 import psutil
 import pytest
 
-from switchboard.board import State
-from switchboard.masterlock import master_alive
+from switchboard.master.lock import master_alive
+from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends
 
 BACKGROUND = """
     import sys
-    from switchboard import launch
-    from switchboard.config import Config
+    from switchboard.master import launch
+    from switchboard.config.config import Config
     try:
         outcome = launch.background(Config.load(sys.argv[1]))
         print(outcome.ready, outcome.pid, outcome.told['slices'] if outcome.ready else outcome.error)
@@ -84,7 +84,7 @@ def test_trouble_with_the_disk_is_told_to_who_waits(site: Installation) -> None:
 
 
 def runner(site: Installation, *arguments: str) -> subprocess.Popen[str]:
-    code = 'from switchboard.programs import runner; runner()'
+    code = 'from switchboard.master.programs import runner; runner()'
     return subprocess.Popen(
         [sys.executable, '-c', code, '-C', str(site.config), *arguments], stderr=subprocess.PIPE, text=True
     )

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from runners.lmtp import Lmtp
-from switchboard.disk import Disk
 from switchboard.errors import ConfigError
-from switchboard.spool import Spool
+from switchboard.spool.spool import Spool
+from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk
 from tests.acceptance.installation import PATIENCE_S
 from tests.acceptance.lmtp import Client, configure, listening

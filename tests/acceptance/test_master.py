@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from switchboard.board import State
-from switchboard.masterlock import master_alive
+from switchboard.master.lock import master_alive
+from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
 
 
@@ -107,7 +107,7 @@ def test_asking_whether_a_master_lives_never_keeps_one_from_starting(site: Insta
     site.run.mkdir(parents=True)
     (site.run / 'master.lock').touch()
     code = (
-        'import sys; from switchboard.masterlock import master_alive\nwhile True: master_alive(sys.argv[1])'
+        'import sys; from switchboard.master.lock import master_alive\nwhile True: master_alive(sys.argv[1])'
     )
     asker = subprocess.Popen([sys.executable, '-c', code, str(site.spool_directory)])
     try:

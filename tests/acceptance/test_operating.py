@@ -7,7 +7,7 @@ import re
 import signal
 from pathlib import Path
 
-from switchboard.board import Board, State
+from switchboard.status.scoreboard import Board, State
 from tests.acceptance.installation import Installation, ends, kill, wait_until
 
 

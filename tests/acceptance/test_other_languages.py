@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.entry import is_filebase
+from switchboard.message.naming import is_filebase
 from tests.acceptance.installation import PATIENCE_S
 from tests.servers.place import missing
 

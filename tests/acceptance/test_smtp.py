@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from switchboard.entry import PRESERVED
+from switchboard.message.naming import PRESERVED
 from switchboard.testing import FakeClock, run_until_empty
 from tests.acceptance.outlet import ANN, BOB, CID, RAW, Outlet
 from tests.acceptance.smtp_server import Server, serving

@@ -26,7 +26,7 @@ from .pairs import ROOT, ContenderError, Figure, alternate, figure
 
 RUNNERS = 16
 READY_TIMEOUT_S = 60.0
-MASTER = 'from switchboard.programs import master; master()'
+MASTER = 'from switchboard.master.programs import master; master()'
 BARE = 'print("ready", flush=True); input()'
 IDLE = """
 from switchboard import Runner

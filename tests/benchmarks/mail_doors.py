@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from switchboard.spool import Spool
-from switchboard.switchboard import Switchboard
+from switchboard.queue.switchboard import Switchboard
+from switchboard.spool.spool import Spool
 from tests.servers.place import Place, free_port, place
 from tests.servers.postfix import Postfix, postfix
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from switchboard.exchange import Binding, Exchange, ExchangeTable, Target
+from switchboard.routing.exchange import Binding, Exchange, ExchangeTable, Target
 
 from .cases import FULL, TINY, Effort
 from .pairs import Figure, alternate, figure

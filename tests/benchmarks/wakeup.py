@@ -104,7 +104,7 @@ def run(place: Path, times: int, source: str = '') -> dict[str, Any]:
     :return: percentiles in microseconds, all waits, and the ratio of the medians.
     """
     from switchboard import Spool
-    from switchboard.disk import Disk
+    from switchboard.store.disk import Disk
 
     stamps: list[int] = []
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from switchboard.drop import Drop
-from switchboard.droprequest import Request
+from switchboard.drop.program import Drop
+from switchboard.drop.request import Request
 from switchboard.errors import SwitchboardError
-from switchboard.switchboard import Switchboard
+from switchboard.queue.switchboard import Switchboard
 from tests.faults.operation import operation, subsets
 from tests.faults.world import World
 

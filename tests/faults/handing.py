@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from switchboard.options import RunnerOptions
-from switchboard.runner import Runner
+from switchboard.runner.runner import Runner
 from tests.faults.operation import operation
 from tests.faults.working import claim_a
 from tests.faults.world import World, hand_on, state

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from switchboard.editing import Editing
-from switchboard.holding import hold, let_go
+from switchboard.operating.editing import Editing
+from switchboard.operating.holding import hold, let_go
 from tests.faults.operation import operation, subsets
 from tests.faults.working import claim_a
 from tests.faults.world import World, state

@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from switchboard.disk import Disk
 from switchboard.options import Durability, RunnerOptions
-from switchboard.runner import Runner
-from switchboard.spool import Spool
+from switchboard.runner.runner import Runner
+from switchboard.spool.spool import Spool
+from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.world import DAMAGED

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from switchboard.claims import HELD
 from switchboard.errors import SwitchboardError
-from switchboard.moving import claim_any, move, send_back
+from switchboard.handoff.moving import claim_any, move, send_back
+from switchboard.store.claims import HELD
 from switchboard.testing.faults import FaultyDisk, Killed
 from tests.faults.operation import operation
 from tests.faults.working import claim_a, dequeue, enqueue_a, preserve

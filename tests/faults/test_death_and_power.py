@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.entry import CLAIMED
-from switchboard.spool import Spool
+from switchboard.message.naming import CLAIMED
+from switchboard.spool.spool import Spool
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.operations import OPERATIONS, Operation

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.disk import Disk, Folder
+from switchboard.store.disk import Disk, Folder
 
 
 class Overtaken(Disk):

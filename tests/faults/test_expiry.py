@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.spool import Spool
+from switchboard.spool.spool import Spool
 from switchboard.testing.clock import FakeClock
 from switchboard.testing.faults import FaultyDisk, Killed
 from tests.faults.world import EXCHANGES

@@ -11,11 +11,11 @@ import pytest
 
 from switchboard.errors import QueueFullError
 from switchboard.options import QueueOptions, RunnerOptions
-from switchboard.runner import Runner
-from switchboard.spool import Spool
-from switchboard.switchboard import Switchboard
+from switchboard.queue.switchboard import Switchboard
+from switchboard.runner.runner import Runner
+from switchboard.runner.worker import TROUBLE_WAIT_S
+from switchboard.spool.spool import Spool
 from switchboard.testing.clock import FakeClock
-from switchboard.worker import TROUBLE_WAIT_S
 from tests.faults.tmpfs import fill, small_disk
 
 

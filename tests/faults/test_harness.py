@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.disk import CREATE_FLAGS, Disk, Folder
+from switchboard.store.disk import CREATE_FLAGS, Disk, Folder
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from switchboard.config import Config
-from switchboard.disk import Disk
-from switchboard.entry import CLAIMED, PRESERVED, READY
-from switchboard.spool import Spool
+from switchboard.config.config import Config
+from switchboard.message.naming import CLAIMED, PRESERVED, READY
+from switchboard.spool.spool import Spool
+from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from switchboard.claims import HELD
-from switchboard.config import Config
-from switchboard.disk import Disk
-from switchboard.entry import CLAIMED, PRESERVED, READY, UNFINISHED, is_filebase
-from switchboard.envelope import parse_header
+from switchboard.config.config import Config
 from switchboard.errors import CorruptEntryError
-from switchboard.handoff import Transaction
-from switchboard.reading import read_entry
-from switchboard.spares import _POOLS
-from switchboard.spool import Spool
-from switchboard.switchboard import Switchboard
+from switchboard.handoff.transaction import Transaction
+from switchboard.message.entry import read_entry
+from switchboard.message.envelope import parse_header
+from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, is_filebase
+from switchboard.queue.switchboard import Switchboard
+from switchboard.spool.spool import Spool
+from switchboard.store.claims import HELD
+from switchboard.store.disk import Disk
+from switchboard.store.pool import _POOLS
 from switchboard.testing.faults import FaultyDisk
 
 # By queue: what the messages say, sorted; a file that cannot be believed says `DAMAGED`.

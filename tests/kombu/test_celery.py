@@ -16,8 +16,8 @@ from celery import chord, group
 from celery.events import EventReceiver
 
 from switchboard import Spool
-from switchboard.entry import parse
 from switchboard.extra.kombu import content
+from switchboard.message.naming import parse
 from tests.kombu.workers import Shop, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings('default')]

@@ -15,8 +15,8 @@ from amqp.exceptions import InvalidPath
 from kombu.exceptions import OperationalError
 
 from switchboard.extra.kombu import Transport
-from switchboard.extra.kombu.address import Address, read_address
-from switchboard.extra.kombu.faults import DiskFault, SpoolMissing
+from switchboard.kombu_transport.address import Address, read_address
+from switchboard.kombu_transport.faults import DiskFault, SpoolMissing
 from tests.faults.tmpfs import fill, small_disk
 
 

@@ -13,7 +13,7 @@ from amqp.exceptions import ConsumerCancelled
 from kombu.asynchronous import Hub
 
 from switchboard import Spool
-from tests.unit.test_presence import in_child, kill
+from tests.unit.declared.test_presence import in_child, kill
 
 # Nobody who looks only now and then would look within a test.
 HOUR_S = 3600

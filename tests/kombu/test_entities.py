@@ -9,8 +9,8 @@ import pytest
 from amqp.exceptions import AccessRefused, ChannelError, NotFound, PreconditionFailed, ResourceLocked
 
 from switchboard import Spool
-from switchboard.extra.kombu.naming import directory_name
-from tests.unit.test_presence import in_child, kill
+from switchboard.kombu_transport.naming import directory_name
+from tests.unit.declared.test_presence import in_child, kill
 
 
 def declared(channel, name, **keys):

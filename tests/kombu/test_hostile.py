@@ -15,11 +15,11 @@ import kombu
 import pytest
 
 from switchboard import Spool
-from switchboard.extra.kombu import deliveries
-from switchboard.extra.kombu.broker import KEPT_BOARDS
-from switchboard.extra.kombu.faults import DiskFault, QueueFull
+from switchboard.kombu_transport import deliveries
+from switchboard.kombu_transport.broker import KEPT_BOARDS
+from switchboard.kombu_transport.faults import DiskFault, QueueFull
 from tests.kombu.test_consuming import Inbox, consume_and_keep, put
-from tests.unit.test_presence import in_child, kill
+from tests.unit.declared.test_presence import in_child, kill
 
 
 @pytest.fixture

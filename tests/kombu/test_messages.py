@@ -12,7 +12,7 @@ import pytest
 from amqp.exceptions import ContentTooLarge, PreconditionFailed
 
 from switchboard import Spool
-from switchboard.extra.kombu.faults import QueueFull
+from switchboard.kombu_transport.faults import QueueFull
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from pathlib import Path
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from switchboard.config import Config
-from switchboard.configkeys import MASTER_KEYS, QUEUE_KEYS, RUNNER_KEYS, SWITCHBOARD_KEYS
+from switchboard.config.config import Config
+from switchboard.config.exchangefile import read_exchanges
+from switchboard.config.inifile import Problems
+from switchboard.config.keys import MASTER_KEYS, QUEUE_KEYS, RUNNER_KEYS, SWITCHBOARD_KEYS
+from switchboard.config.queue_sections import QueueRules
+from switchboard.config.units import duration_s, retry_policy, size_bytes
 from switchboard.errors import ConfigErrors
-from switchboard.exchangefile import read_exchanges
-from switchboard.inifile import Problems
 from switchboard.options import QueueOptions
-from switchboard.queuerules import QueueRules
-from switchboard.units import duration_s, retry_policy, size_bytes
 from tests.unit.configurations import load
 
 WORDS = r"""

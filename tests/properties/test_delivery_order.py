@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from switchboard import Switchboard
-from switchboard.backlog import Backlog
-from switchboard.entry import NS, Slice
-from switchboard.mirror import Mirror
+from switchboard.message.naming import NS, Slice
 from switchboard.options import QueueOptions
+from switchboard.queue.backlog import Backlog
+from switchboard.queue.listing_cache import Mirror
+from switchboard.queue.wakeup import Wakeup
 from switchboard.testing import FakeClock
-from switchboard.wakeup import Wakeup
 
 pytestmark = pytest.mark.slow
 

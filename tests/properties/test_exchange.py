@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from switchboard.config.exchangefile import redundant
 from switchboard.errors import NoRouteError
-from switchboard.exchange import Binding, Exchange, ExchangeTable, ExchangeType, HeaderMatch, Target
-from switchboard.exchangefile import redundant
-from switchboard.headers import text_of
-from switchboard.topics import TopicTrie, canonical, mismatch, words_of
+from switchboard.routing.exchange import Binding, Exchange, ExchangeTable, ExchangeType, HeaderMatch, Target
+from switchboard.routing.headers import text_of
+from switchboard.routing.topics import TopicTrie, canonical, mismatch, words_of
 
 pytestmark = pytest.mark.slow
 

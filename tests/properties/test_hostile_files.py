@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.disk import FILE_MODE
-from switchboard.entry import CLAIMED, PRESERVED, READY
 from switchboard.errors import CorruptEntryError, ForeignFileError
-from switchboard.spool import Spool
+from switchboard.message.naming import CLAIMED, PRESERVED, READY
+from switchboard.spool.spool import Spool
+from switchboard.store.disk import FILE_MODE
 
 NAME = '1732242000.5+0123456789abcdef0123456789abcdef01234567'
 OUTSIDE = b'not yours'

@@ -12,23 +12,23 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from switchboard.entry import SYSTEM_NAMER, Slice, check_queue_name, digest_of, is_filebase, parse
-from switchboard.envelope import MAGIC
+from switchboard.config.exchangefile import read_exchanges
+from switchboard.config.inifile import Problems
 from switchboard.errors import (
     ContentDisallowedError,
     CorruptEntryError,
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.exchange import ExchangeTable
-from switchboard.exchangefile import read_exchanges
-from switchboard.inifile import Problems
-from switchboard.journal import find_records, pack_record, parse_records
-from switchboard.metadata import load_metadata
+from switchboard.message.entry import read_entry
+from switchboard.message.envelope import MAGIC
+from switchboard.message.journal import find_records, pack_record, parse_records
+from switchboard.message.metadata import load_metadata
+from switchboard.message.naming import SYSTEM_NAMER, Slice, check_queue_name, digest_of, is_filebase, parse
+from switchboard.message.packing import Packer
+from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.packing import Packer
-from switchboard.reading import read_entry
-from switchboard.serializers import Serializers
+from switchboard.routing.exchange import ExchangeTable
 
 DIGEST = '0123456789abcdef0123456789abcdef01234567'
 FILEBASE = f'1732242000.5+{DIGEST}'

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from switchboard import Spool
-from switchboard.config import Config
+from switchboard.config.config import Config
 from switchboard.errors import QueueFullError
 
 # Each example starts processes.

@@ -26,11 +26,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from switchboard.entry import CLAIMED, NS, READY, parse
+from switchboard.message.entry import read_entry
+from switchboard.message.naming import CLAIMED, NS, READY, parse
 from switchboard.options import MAX_RECOVERIES
-from switchboard.reading import read_entry
-from switchboard.spool import Spool
-from switchboard.switchboard import Switchboard
+from switchboard.queue.switchboard import Switchboard
+from switchboard.spool.spool import Spool
 from switchboard.testing.clock import FakeClock
 from switchboard.testing.faults import FaultyDisk, Killed
 

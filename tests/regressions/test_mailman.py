@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 
 from switchboard import Runner, Spool, Switchboard
-from switchboard.disk import Disk
-from switchboard.entry import digest_of
 from switchboard.errors import (
     DurabilityError,
     EntryTakenError,
@@ -22,8 +20,10 @@ from switchboard.errors import (
     QueueFullError,
     TemporaryFailure,
 )
-from switchboard.moving import origin, send_back
+from switchboard.handoff.moving import origin, send_back
+from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions, RunnerOptions
+from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock, run_until_empty
 from switchboard.testing.faults import FaultyDisk
 from tests.processes import Child, held_elsewhere, in_child

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from switchboard.interfaces import Taken
-from switchboard.switchboard import Switchboard
+from switchboard.queue.switchboard import Switchboard
 
 # Longer than any mail server here keeps a mail before it tries again.
 PATIENCE_S = 120.0

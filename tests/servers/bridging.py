@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from switchboard import Spool
-from switchboard.board import Board, Record, State
 from switchboard.errors import BoardError, QueueError
+from switchboard.status.scoreboard import Board, Record, State
 from tests.acceptance.installation import ends, wait_until
 from tests.faults.tmpfs import mounted
 
@@ -52,7 +52,7 @@ class Site:
 
     def start(self) -> None:
         """Start the master, and wait until its runners run."""
-        code = 'from switchboard.programs import master; master()'
+        code = 'from switchboard.master.programs import master; master()'
         arguments = [sys.executable, '-c', code, '-C', str(self.config)]
         with open(self.home / 'log', 'ab') as log:
             self._master = subprocess.Popen(arguments, stdout=log, stderr=log)

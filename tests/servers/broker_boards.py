@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
+from switchboard.brokers.amqpqueues import waiting_queue
+from switchboard.brokers.arriving import filebase_of
+from switchboard.brokers.board import BrokerSwitchboard
+from switchboard.brokers.inlet import LONGEST_WAIT_S
+from switchboard.brokers.ledger import Ledger
 from switchboard.clock import SYSTEM_CLOCK
-from switchboard.disk import Disk, Folder
-from switchboard.entry import CLAIMED
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownQueueError
-from switchboard.extra.brokers.amqpqueues import waiting_queue
-from switchboard.extra.brokers.arriving import filebase_of
-from switchboard.extra.brokers.board import BrokerSwitchboard
-from switchboard.extra.brokers.inlet import LONGEST_WAIT_S
-from switchboard.extra.brokers.ledger import Ledger
-from switchboard.journal import Record
+from switchboard.message.journal import Record
+from switchboard.message.naming import CLAIMED
 from switchboard.options import QueueOptions
+from switchboard.store.disk import Disk, Folder
 
 pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 'tests.conformance_runner')
 

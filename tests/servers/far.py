@@ -84,7 +84,7 @@ class Far:
 
     def run(self) -> int:
         """Run the runner in a process of its own until there is nothing left to do."""
-        code = 'from switchboard.programs import runner; runner(prog_name="runner")'
+        code = 'from switchboard.master.programs import runner; runner(prog_name="runner")'
         return subprocess.run(
             [sys.executable, '-c', code, '-C', str(self.path), 'work', '--until-empty'],
             cwd=ROOT,

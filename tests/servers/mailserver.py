@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from switchboard.wakeup import Wakeup
+from switchboard.queue.wakeup import Wakeup
 from tests.servers.arrivals import PATIENCE_S
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.spool import Spool
+from switchboard.spool.spool import Spool
 
 ROOT = Path(__file__).resolve().parents[2]
 # Who delivers: mail servers refuse to do it as root.
@@ -90,13 +90,13 @@ class Place:
 
     def runner(self, name: str) -> list[str]:
         """:return: the command of one runner process without a master."""
-        code = 'from switchboard.programs import runner; runner()'
+        code = 'from switchboard.master.programs import runner; runner()'
         return [sys.executable, '-c', code, '-C', str(self.config), name]
 
     @contextlib.contextmanager
     def master(self) -> Iterator[subprocess.Popen[bytes]]:
         """Run a master until the end of the block."""
-        code = 'from switchboard.programs import master; master()'
+        code = 'from switchboard.master.programs import master; master()'
         with open(self.directory / 'master.log', 'ab') as log:
             process = subprocess.Popen([sys.executable, '-c', code, '-C', str(self.config)], stderr=log)
         try:

@@ -170,7 +170,7 @@ def work_off(home: Path, sections: str, runner: str) -> Site:
     home.mkdir(exist_ok=True)
     (home / 'disk').mkdir(exist_ok=True)
     site = Site(home, sections)
-    code = 'from switchboard.programs import runner; runner()'
+    code = 'from switchboard.master.programs import runner; runner()'
     command = [sys.executable, '-c', code, '-C', str(site.config), '--until-empty', runner]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

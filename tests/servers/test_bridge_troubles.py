@@ -14,9 +14,9 @@ pytest.importorskip('kombu')
 
 from runners.bridge import FromBroker
 from switchboard import Spool
-from switchboard.disk import Disk
-from switchboard.entry import PRESERVED
-from switchboard.extra.brokers.link import Letter, open_link
+from switchboard.brokers.link import Letter, open_link
+from switchboard.message.naming import PRESERVED
+from switchboard.store.disk import Disk
 from tests.servers.arrivals import arrive
 from tests.servers.broker_boards import wait
 from tests.servers.brokers import Broker

@@ -8,7 +8,7 @@ import pytest
 from kombu import Connection
 from kombu.compression import encoders
 
-from switchboard.entry import is_filebase
+from switchboard.message.naming import is_filebase
 from tests.servers.broker_boards import OnBroker, board_of, drain
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from switchboard import Runner
-from switchboard.asyncrunner import AsyncRunner
+from switchboard.brokers.claims import HELD
 from switchboard.errors import BrokerDownError, EntryTakenError
-from switchboard.extra.brokers.claims import HELD
 from switchboard.options import RunnerOptions
+from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.testing import Signal
 from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for, wait_for_broker
 from tests.servers.brokers import Broker

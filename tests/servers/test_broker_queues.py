@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from switchboard.entry import digest_of
+from switchboard.brokers.board import BrokerSwitchboard
+from switchboard.brokers.link import open_link
+from switchboard.brokers.wire import letter_of
 from switchboard.errors import (
     ConfigError,
     NoRouteError,
@@ -17,9 +19,7 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
-from switchboard.extra.brokers.board import BrokerSwitchboard
-from switchboard.extra.brokers.link import open_link
-from switchboard.extra.brokers.wire import letter_of
+from switchboard.message.naming import digest_of
 from tests.servers.broker_boards import OnBroker, board_of, drain, wait, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]

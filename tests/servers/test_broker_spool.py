@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from switchboard import Runner, Spool
-from switchboard.entry import digest_of
+from switchboard.brokers.claims import HELD
+from switchboard.brokers.handoff import BrokerTransaction, _commit_once, _publish
 from switchboard.errors import EntryTakenError, QueueFullError
-from switchboard.extra.brokers.claims import HELD
-from switchboard.extra.brokers.handoff import BrokerTransaction, _commit_once, _publish
-from switchboard.janitor import tidy
-from switchboard.moving import send_back
+from switchboard.handoff.moving import send_back
+from switchboard.handoff.publish_many import Parcel
+from switchboard.message.naming import digest_of
+from switchboard.operating.janitor import tidy
 from switchboard.options import RunnerOptions
-from switchboard.parcels import Parcel
 from tests.servers.broker_boards import drain, wait, wait_for, wait_for_broker
 from tests.servers.brokers import Broker
 from tests.servers.far import Far

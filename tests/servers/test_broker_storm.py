@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 
 MESSAGES = 400
 STORM_S = 10.0
-CODE = 'from switchboard.programs import runner; runner(prog_name="runner")'
+CODE = 'from switchboard.master.programs import runner; runner(prog_name="runner")'
 
 
 def start(far: Far, name: str) -> subprocess.Popen[bytes]:

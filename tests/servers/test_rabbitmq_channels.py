@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from switchboard import Runner
+from switchboard.brokers.amqplink import AmqpLink
+from switchboard.brokers.link import open_link
+from switchboard.brokers.wire import letter_of
 from switchboard.errors import (
     BrokerDownError,
     EntryTakenError,
@@ -18,9 +21,6 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
-from switchboard.extra.brokers.amqplink import AmqpLink
-from switchboard.extra.brokers.link import open_link
-from switchboard.extra.brokers.wire import letter_of
 from switchboard.options import RunnerOptions
 from switchboard.testing import Signal
 from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from switchboard.entry import digest_of
+from switchboard.brokers.amqpqueues import rounded_ms, waiting_queue
+from switchboard.brokers.inlet import LONGEST_WAIT_S
 from switchboard.errors import QueueFullError
-from switchboard.extra.brokers.amqpqueues import rounded_ms, waiting_queue
-from switchboard.extra.brokers.inlet import LONGEST_WAIT_S
+from switchboard.message.naming import digest_of
 from tests.servers.broker_boards import OnBroker, board_of, drain, wait, wait_for, wait_for_broker
 from tests.servers.brokers import Broker
 from tests.servers.rabbits import queues

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from switchboard.brokers.amqplink import AmqpLink
+from switchboard.brokers.link import open_link
+from switchboard.brokers.wire import Letter, letter_of
 from switchboard.errors import (
     MessageTooLargeError,
     NoRouteError,
@@ -16,9 +19,6 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnserializableError,
 )
-from switchboard.extra.brokers.amqplink import AmqpLink
-from switchboard.extra.brokers.link import open_link
-from switchboard.extra.brokers.wire import Letter, letter_of
 from tests.servers.brokers import Broker
 from tests.servers.rabbits import setting
 
@@ -145,7 +145,7 @@ class TestALostConnection:
     def test_what_was_confirmed_before_is_not_published_again(
         self, out: Out, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from switchboard.extra.brokers.confirms import Confirms
+        from switchboard.brokers.confirms import Confirms
 
         send, sent = Confirms.send, []
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from switchboard.brokers import redisscripts
 from switchboard.errors import BrokerDownError, EntryTakenError
-from switchboard.extra.brokers import redisscripts
 from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for_broker
 from tests.servers.brokers import Broker
 from tests.servers.middleman import Middleman

@@ -11,9 +11,9 @@ import pytest
 from redis import Redis
 
 from switchboard import Runner
-from switchboard.entry import digest_of
+from switchboard.brokers.claims import HELD
 from switchboard.errors import QueueFullError
-from switchboard.extra.brokers.claims import HELD
+from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 from tests.servers.broker_boards import OnBroker, board_of, drain, wait
 from tests.servers.brokers import Broker, redis, started

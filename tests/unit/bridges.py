@@ -7,7 +7,7 @@ from typing import Any
 
 from runners.bridge import FromBroker, ToBroker
 from switchboard import Runner
-from switchboard.extra.brokers.wire import Letter
+from switchboard.brokers.wire import Letter
 from tests.unit.brokering import MemoryBroker, MemoryLink
 from tests.unit.pipelines import Pipeline
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from switchboard.brokers.wire import Delivery, Letter
 from switchboard.errors import BrokerDownError, EntryTakenError, NoRouteError, UnknownExchangeError
-from switchboard.extra.brokers.wire import Delivery, Letter
 
 
 class MemoryBroker:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.config import Config
+from switchboard.config.config import Config
 from switchboard.errors import ConfigErrors
 
 

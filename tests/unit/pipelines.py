@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from switchboard import Runner, Spool
-from switchboard.mail import lazy_mail
+from switchboard.message.mail import lazy_mail
 from switchboard.testing.clock import FakeClock
 from tests.unit.configurations import load
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from switchboard import Runner, Spool
-from switchboard.board import NullSlot
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.options import QueueOptions, RunnerOptions
+from switchboard.status.scoreboard import NullSlot
 from switchboard.testing import MemorySpool
 
 Dispose = Callable[[Any, Any, Any], object]

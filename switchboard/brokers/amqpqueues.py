@@ -1,0 +1,205 @@
+"""What there is on a RabbitMQ: queues, exchanges, and queues for delays.
+
+A delay is a queue in which nobody reads, whose messages expire into the one they are for.  RabbitMQ lets only the first of a queue
+expire, so there is one for each length of time, and lengths are rounded up.  It is a quorum queue with dead letters *at least once*:
+the broker lets go of a message when the queue that it is for has confirmed it.  While that one is full, or deleted, or its node is away,
+the message stays, and is offered again every three minutes.
+
+A queue for delays stays for good, for nobody but the broker could delete it at the right time: AMQP does not tell how much of it is
+expired and still refused, RabbitMQ deletes no quorum queue on condition that it is empty, and ``x-expires`` asks for nothing but time.  So
+there must be few: eight in each doubling, and none below a tenth of a second apart.
+
+Rejected: classic queues, whose dead letters are thrown away when they are refused, and may be when the broker dies.  ``x-expires``: after the broker was
+away for longer, it deletes the queue with what has expired meanwhile.  One ladder of powers of two for all queues of a broker, for then one that
+is full holds up the others.
+
+What may fail without harm (asking for a queue that is not there) has a channel of its own, because AMQP closes a channel at each error.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from amqp import exceptions
+
+from switchboard.brokers.amqpchannels import open_channel
+from switchboard.brokers.linking import Link
+from switchboard.brokers.remote import QueueLimits
+from switchboard.brokers.wire import Letter
+from switchboard.errors import (
+    ExchangeMismatchError,
+    NoRouteError,
+    QueueMismatchError,
+    UnknownExchangeError,
+)
+
+log = logging.getLogger('switchboard.queue')
+
+# How far two lengths of a delay are apart at least, and in how many each doubling is divided.
+SHORTEST_STEP_MS, STEPS = 100, 8
+# RabbitMQ counts milliseconds in 32 bits.
+LONGEST_HOP_MS = 40 * 86_400_000
+PRIORITIES = 9
+# As a limit of deliveries; brokers know no word for none.
+FOR_EVER = 1_000_000_000
+
+
+class AmqpQueues(Link):
+    """The part of a connection to RabbitMQ that declares.  See `Remote`."""
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._connection: Any = None
+        # The queues for delays that were declared, and by which connection.
+        self._known: tuple[int, set[str]] = (0, set())
+
+    def _channel(self) -> Any:
+        return open_channel(self._connection)
+
+    def delay(self, queue: str, letter: Letter, delay_s: float) -> None:
+        """See `Remote`."""
+        waiting = waiting_queue(queue, delay_s)
+        self._have_waiting(waiting, queue, delay_s)
+        try:
+            self.publish(letter, routing_key=waiting)
+        except NoRouteError:  # somebody has deleted it since
+            self._have_waiting(waiting, queue, delay_s, anew=True)
+            self.publish(letter, routing_key=waiting)
+
+    def _have_waiting(self, waiting: str, queue: str, delay_s: float, *, anew: bool = False) -> None:
+        """Make a queue for delays, if it is not there; once a connection."""
+        generation, known = self._known
+        if not anew and generation == self.generation and waiting in known:
+            return
+        arguments = {
+            'x-queue-type': 'quorum',
+            'x-message-ttl': rounded_ms(delay_s),
+            'x-dead-letter-exchange': '',
+            'x-dead-letter-routing-key': queue,
+            'x-dead-letter-strategy': 'at-least-once',
+            'x-overflow': 'reject-publish',  # without a limit; RabbitMQ wants it for `at-least-once`
+        }
+        self.declare_queue(waiting, arguments=arguments)
+        self._known = (self.generation, {waiting, *(known if generation == self.generation else ())})
+
+    def declare_queue(
+        self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """See `Remote`."""
+        wanted = {**(arguments or {}), **_arguments(limits, self.broker.queue_type)}
+        try:
+            is_new = self._declared(queue) is None
+            self._apart(
+                'declare',
+                lambda channel: channel.queue_declare(
+                    queue, durable=True, auto_delete=False, arguments=wanted
+                ),
+            )
+        except exceptions.ChannelError as error:
+            raise QueueMismatchError(f'the broker refuses it: {error.reply_text}', queue=queue) from error
+        if is_new:
+            self._have_written(queue)
+
+    def _have_written(self, queue: str) -> None:
+        """Have a new queue on the broker's disk before anything is put into it.
+
+        RabbitMQ 3 says that a queue is declared before that is on its disk.  Killed in the next tenth of a second, it forgets the
+        queue, and with it what was confirmed.  Of a new exchange it speaks only when all that was declared before is on the disk.
+        """
+        exchange = f'{queue[:50]}.written.{uuid4().hex}'
+
+        def write(channel: Any) -> None:
+            channel.exchange_declare(exchange, 'direct', durable=True, auto_delete=False)
+            channel.exchange_delete(exchange)
+
+        try:
+            self._apart('declare', write)
+        except exceptions.ChannelError as error:
+            log.debug('%s: forgotten by the broker, if it is killed now error=%s', queue, error)
+
+    def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
+        """See `Remote`."""
+        try:
+            self._apart(
+                'declare',
+                lambda channel: channel.exchange_declare(exchange, type, durable=True, auto_delete=False),
+            )
+        except exceptions.ChannelError as error:
+            raise ExchangeMismatchError(f'{exchange}: the broker refuses it: {error.reply_text}') from error
+
+    def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
+        """See `Remote`."""
+        try:
+            self._apart('bind', lambda channel: channel.queue_bind(queue, exchange, routing_key))
+        except exceptions.ChannelError as error:
+            raise UnknownExchangeError(exchange) from error
+
+    def delete_queue(self, queue: str) -> None:
+        """See `Remote`."""
+        self._apart('delete', lambda channel: channel.queue_delete(queue))
+
+    def count(self, queue: str) -> int:
+        """See `Remote`."""
+        declared = self._declared(queue)
+        return 0 if declared is None else int(declared.message_count)
+
+    def _declared(self, queue: str) -> Any:
+        """:return: what the broker tells of a queue; None if it is not there."""
+        try:
+            return self._apart('count', lambda channel: channel.queue_declare(queue, passive=True))
+        except exceptions.NotFound:
+            return None
+
+    def _apart(self, step: str, work: Any) -> Any:
+        """Do what may be refused, on a channel that nothing else depends on."""
+
+        def on_a_channel() -> Any:
+            channel = self._channel()
+            try:
+                found = work(channel)
+            except self._troubles():
+                raise  # it goes with its connection
+            except Exception:
+                channel.close()  # if the broker has not
+                raise
+            channel.close()
+            return found
+
+        return self._again(step, on_a_channel)
+
+
+def _arguments(limits: QueueLimits | None, queue_type: str) -> dict[str, Any]:
+    if limits is None:
+        return {}
+    arguments: dict[str, Any] = {}
+    if queue_type == 'quorum':
+        arguments['x-queue-type'] = 'quorum'
+        # We give back what waits for better times, and count deaths ourselves; from 4.0 on the broker would drop it after 20 times.
+        arguments['x-delivery-limit'] = FOR_EVER
+    elif limits.priorities:
+        arguments['x-max-priority'] = PRIORITIES
+    if limits.max_messages is not None:
+        arguments['x-max-length'] = limits.max_messages
+    if limits.max_bytes is not None:
+        arguments['x-max-length-bytes'] = limits.max_bytes
+    if limits.max_messages is not None or limits.max_bytes is not None:
+        arguments['x-overflow'] = 'reject-publish' if limits.overflow == 'reject' else 'drop-head'
+    return arguments
+
+
+def rounded_ms(delay_s: float) -> int:
+    """:return: the milliseconds of a delay, rounded up to one of few lengths."""
+    wait_ms = max(1.0, min(delay_s * 1000, LONGEST_HOP_MS))
+    step_ms = SHORTEST_STEP_MS
+    while wait_ms > 2 * STEPS * step_ms:
+        step_ms *= 2
+    return math.ceil(wait_ms / step_ms) * step_ms
+
+
+def waiting_queue(queue: str, delay_s: float) -> str:
+    """:return: the queue in which a message waits that is delayed on its way to another one."""
+    return f'{queue}.delay.{rounded_ms(delay_s)}'

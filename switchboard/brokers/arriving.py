@@ -1,0 +1,135 @@
+"""Messages that a broker has given out, as entries.
+
+What others have sent (Celery, kombu, any program that speaks AMQP) is read by content type, decompressed up to a limit, with its headers as metadata.
+Nothing is unpickled unless the queue accepts that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from switchboard.brokers.headers import HISTORY, KIND, METADATA, WHEN
+from switchboard.brokers.inflating import inflate
+from switchboard.brokers.wire import TYPES, Delivery
+from switchboard.errors import CorruptEntryError
+from switchboard.message.entry import Entry
+from switchboard.message.envelope import pack_header
+from switchboard.message.journal import Record
+from switchboard.message.metadata import dump_metadata, load_metadata
+from switchboard.message.naming import DIGEST_DIGITS, HIGHEST_PRIORITY, NS, SYSTEM_NAMER, Name, is_filebase
+from switchboard.message.serializers import Serializers
+
+_KINDS = {
+    **{content_type: kind for kind, (content_type, _) in reversed(TYPES.items())},
+    'application/text': 'text',
+    'text/html': 'text',
+    'application/octet-stream': 'bytes',
+}
+_AS_THEY_ARE = ('', 'binary', 'utf-8', 'utf8', 'us-ascii', 'ascii-8bit')
+_DEFAULT = Serializers()
+
+
+def read_delivery(
+    delivery: Delivery, *, serializers: Serializers | None = None, max_bytes: int | None = None
+) -> tuple[Any, dict[str, Any], list[Record]]:
+    """Read a message that a broker has given out.
+
+    :param max_bytes: see :func:`entry_of`.
+    :return: the message, its metadata, and its history.
+    :raises CorruptEntryError: it is not what it says it is.
+    :raises ContentDisallowedError: its kind is not accepted; nothing of it was read.
+    """
+    entry = entry_of(delivery, max_bytes)
+    msg, msgdata = entry.load(serializers or _DEFAULT)
+    return msg, msgdata, list(entry.records)
+
+
+def entry_of(delivery: Delivery, max_bytes: int | None = None) -> Entry:
+    """Make the entry that a directory would have of a delivery.  Never raises: what is wrong is the entry's ``damage``.
+
+    :param max_bytes: how long a compressed body may be when it is decompressed; None for `inflating.MAX_INFLATED_BYTES`.
+    """
+    headers, filebase = delivery.headers, filebase_of(delivery)
+    kind = headers.get(KIND)
+    try:
+        body = _body(delivery, max_bytes)
+        if isinstance(kind, str):
+            pack_header(kind, 0, 0, '', 0)  # can it be one?
+            metadata = {key: value for key, value in headers.items() if not key.startswith('x-')}
+            metadata |= load_metadata(str(headers.get(METADATA, '{}')).encode('utf-8', 'surrogatepass'))
+            records = json.loads(headers.get(HISTORY) or '[]')
+        else:
+            kind = _KINDS.get(delivery.properties.get('content_type') or '', 'bytes')
+            metadata, records = _foreign_metadata(delivery), []
+        return Entry(filebase, kind, dump_metadata(_plain(metadata)), body, list(records))
+    except Exception as error:  # anybody may have sent it
+        damage = (
+            error
+            if isinstance(error, CorruptEntryError)
+            else CorruptEntryError(f'not what it says it is: {error!r}')
+        )
+        return Entry(filebase, 'bytes', b'{}', delivery.body, [], damage=damage)
+
+
+def _body(delivery: Delivery, max_bytes: int | None) -> bytes:
+    body = delivery.body
+    if compression := delivery.headers.get('compression'):
+        body = inflate(body, compression, max_bytes)
+    encoding = str(delivery.properties.get('content_encoding') or '').lower()
+    if encoding not in _AS_THEY_ARE and KIND not in delivery.headers:
+        body = body.decode(encoding).encode()
+    return body
+
+
+def _foreign_metadata(delivery: Delivery) -> dict[str, Any]:
+    metadata = {str(key): value for key, value in delivery.headers.items() if key != 'compression'}
+    for key in ('reply_to', 'correlation_id', 'type', 'app_id'):
+        if delivery.properties.get(key):
+            metadata[key] = delivery.properties[key]
+    if delivery.exchange:
+        metadata |= {'exchange': delivery.exchange, 'routing_key': delivery.routing_key}
+    return metadata
+
+
+def _plain(value: Any) -> Any:
+    """What JSON holds of a header's value."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.timestamp()
+    if isinstance(value, bytes | bytearray):
+        return bytes(value).decode('utf-8', 'replace')
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def filebase_of(delivery: Delivery) -> str:
+    """:return: the entry's name: the one it had with us, or one that is made of its message id; without one, a new one."""
+    message_id, when = delivery.message_id, delivery.headers.get(WHEN)
+    if message_id is None:
+        digest = SYSTEM_NAMER.digest(hashlib.sha1(delivery.body, usedforsecurity=False).hexdigest()[:8])
+    elif is_filebase(f'0000000000.0+{message_id}'):
+        digest = message_id[:DIGEST_DIGITS]
+    else:
+        # With the body, because a stranger's ids may be a counter that starts again.
+        identity = message_id.encode('utf-8', 'surrogatepass') + b'\0' + delivery.body
+        digest = hashlib.sha1(identity, usedforsecurity=False).hexdigest()
+    priority = delivery.properties.get('priority')
+    rank = f'+p{priority}' if type(priority) is int and 0 < priority <= HIGHEST_PRIORITY else ''
+    if is_filebase(f'{when}+{digest}{rank}'):
+        return f'{when}+{digest}{rank}'
+    return str(Name(_sent_ns(delivery), digest)) + rank
+
+
+def _sent_ns(delivery: Delivery) -> int:
+    sent = delivery.properties.get('timestamp')
+    if isinstance(sent, datetime):
+        sent = sent.timestamp()
+    if isinstance(sent, int | float) and 0 < sent < 9_000_000_000:
+        return int(sent) * NS
+    return SYSTEM_NAMER.now_ns()

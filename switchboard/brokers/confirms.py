@@ -1,0 +1,118 @@
+"""A channel of RabbitMQ's that publishes, and knows which messages the broker has confirmed, refused or returned."""
+
+from __future__ import annotations
+
+import struct
+import time
+from typing import Any
+
+import amqp
+
+from switchboard.brokers.wire import Letter
+from switchboard.errors import MessageTooLargeError, NoRouteError, QueueFullError, UnserializableError
+
+# Without an outcome yet.
+UNSETTLED: Any = object()
+# Names and keys are strings of this length at most.
+MAX_SHORT_BYTES = 255
+# What a frame has beside what it carries, and what a header frame has before the properties.
+FRAME_BYTES = 8 + 12
+
+
+class Packed(amqp.Message):
+    """A message in AMQP's form, which it has before anything of it is sent: what has no such form is found in time.
+
+    :param frame_max_bytes: how long a frame may be; all properties are in one.
+    :raises MessageTooLargeError: a number, a text or all properties together are larger than AMQP has room for.
+    :raises UnserializableError: AMQP has no form for a property or a header.
+    """
+
+    def __init__(self, letter: Letter, exchange: str, routing_key: str, frame_max_bytes: int) -> None:
+        super().__init__(letter.body, application_headers=letter.headers, **letter.properties)
+        for text in (exchange, routing_key):
+            if len(text.encode('utf-8', 'surrogatepass')) > MAX_SHORT_BYTES:
+                raise MessageTooLargeError(f'no exchange and no key is so long: {text[:80]}...')
+        try:
+            self._packed: bytes = super()._serialize_properties()
+        except struct.error as error:
+            raise MessageTooLargeError(f'more than a property or a header of AMQP holds: {error}') from error
+        except Exception as error:  # whatever py-amqp stumbles over
+            raise UnserializableError(f'AMQP has no form for a property or a header: {error}') from error
+        if len(self._packed) > frame_max_bytes - FRAME_BYTES:
+            raise MessageTooLargeError(
+                f'headers of {len(self._packed)} bytes are more than a frame of {frame_max_bytes} carries'
+            )
+
+    def _serialize_properties(self) -> bytes:
+        return self._packed
+
+
+class Confirms:
+    """Publishes, and counts.
+
+    RabbitMQ numbers what is published on a channel from 1, and confirms by number, often many at once.  A message that no queue is
+    for is returned first, and confirmed then.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._last = 0
+        self._outcomes: dict[int, Any] = {}
+        # Where each went and what it is called: what a return tells of it.
+        self._sent: dict[int, tuple[str, str, Any]] = {}
+        channel.confirm_select()
+        channel.events['basic_ack'].add(self._on_ack)
+        channel.events['basic_nack'].add(self._on_nack)
+        channel.events['basic_return'].add(self._on_return)
+
+    def send(self, letter: Letter, exchange: str, routing_key: str, *, mandatory: bool) -> int:
+        """Publish without waiting.
+
+        :return: its number.
+        :raises QueueError: AMQP cannot carry it; nothing was sent, and nothing counted.
+        """
+        message = Packed(letter, exchange, routing_key, self._channel.connection.frame_max)
+        self._last += 1
+        self._outcomes[self._last] = UNSETTLED
+        self._sent[self._last] = (exchange, routing_key, letter.properties.get('message_id'))
+        self._channel.basic_publish(message, exchange, routing_key, mandatory=mandatory)
+        return self._last
+
+    def wait(self, connection: Any, timeout_s: float, beat_s: float) -> None:
+        """Wait until there is an outcome for all that was sent.
+
+        :param beat_s: how often the broker is to be shown that we live.
+        :raises TimeoutError: the broker did not confirm in time.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        while self._sent:
+            left_s = give_up_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f'no confirm within {timeout_s:.0f} s')
+            try:
+                connection.drain_events(timeout=min(left_s, beat_s))
+            except TimeoutError:
+                connection.heartbeat_tick(rate=2)
+
+    def outcome(self, number: int) -> Any:
+        """:return: None for a message that was stored, why not, or ``UNSETTLED``.  Forgotten when told."""
+        self._sent.pop(number, None)
+        return self._outcomes.pop(number)
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple, None)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple, QueueFullError('the broker refuses it: its queue takes no more'))
+
+    def _settle(self, tag: int, multiple: bool, error: Exception | None) -> None:
+        for number in [n for n in self._sent if n <= tag] if multiple else [tag]:
+            if self._sent.pop(number, None) is not None and self._outcomes[number] is UNSETTLED:
+                self._outcomes[number] = error
+
+    def _on_return(self, _error: Exception, exchange: str, routing_key: str, message: Any) -> None:
+        sought = (exchange, routing_key, message.properties.get('message_id'))
+        for number, sent in self._sent.items():
+            if sent == sought and self._outcomes[number] is UNSETTLED:
+                self._outcomes[number] = NoRouteError(exchange, routing_key)
+                return

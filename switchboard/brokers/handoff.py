@@ -1,0 +1,229 @@
+"""Hand-off where a queue is on a broker: the broker cannot be part of our one rename, so the order of the steps says what a crash leaves.
+
+=========================  =========================================================  =====================================================
+from                       steps                                                      a crash in between
+=========================  =========================================================  =====================================================
+directory to broker        publish, wait for the confirms, finish the input           the input is tried again, and its outputs are published
+                                                                                      again, with the same message ids
+broker to directory        outputs and the marker of the input's digest are           the broker gives the input out again; its marker is
+                           committed in one step, then it is acknowledged             known, so it is acknowledged and not worked on
+broker to broker           publish, wait for the confirms, acknowledge                as directory to broker
+=========================  =========================================================  =====================================================
+
+So nothing is lost, and what comes twice can be told: an output's message id is made of its input's digest, its queue and its number.  A queue on
+a broker that one of our runners reads is deduplicated by the markers, for as long as its ``dedupe_window`` is, if what the runner emits goes to
+directories.
+
+Rejected: AMQP's transactions, which are not atomic across a crash either, and exclude confirms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from zope.interface import implementer
+
+from switchboard.brokers.board import BrokerSwitchboard
+from switchboard.brokers.inlet import Posted, publish_all
+from switchboard.errors import EntryTakenError, QueueError, SwitchboardError
+from switchboard.handoff.deduplicated_outputs import commit_once
+from switchboard.handoff.deduplication import marker_of
+from switchboard.handoff.transaction import Transaction
+from switchboard.interfaces import ITransaction
+from switchboard.message.journal import Record
+from switchboard.message.naming import digest_of
+from switchboard.queue.recovery import timestamp
+from switchboard.spool.spool import Spool
+from switchboard.store.publishing import refuse
+
+log = logging.getLogger('switchboard.queue')
+
+_UNIQUE_DIGITS = 32
+
+
+@implementer(ITransaction)
+class BrokerTransaction:
+    """One input, and its outputs, some of which are on brokers.  See `ITransaction`.
+
+    :param board: the input's queue; None for a message that is published.
+    """
+
+    def __init__(self, spool: Spool, board: Any, filebase: str | None) -> None:
+        self.spool = spool
+        self.board = board
+        self.filebase = filebase
+        self.is_remote = isinstance(board, BrokerSwitchboard)
+        # What is in directories: the input, if it is there, and outputs.
+        self.local = Transaction(spool.stage, *((None, None) if self.is_remote else (board, filebase)))
+        self.posted: list[Posted] = []
+        self._numbers: dict[str, int] = {}
+
+    def emit(self, queue: Any, msg: Any, metadata: dict[str, Any]) -> str:
+        """See `ITransaction`."""
+        [filebase] = self.emit_all([queue], msg, metadata)
+        return filebase
+
+    def emit_all(self, queues: Sequence[Any], msg: Any, metadata: Mapping[str, Any]) -> list[str]:
+        """See `ITransaction`."""
+        remote, near = _parted(queues)
+        once = queues[0].serializers.serialize(msg) if len(queues) > 1 else msg
+        # First what can be undone in one call.
+        posted = [queue.prepare(once, dict(metadata), unique=self._unique(queue.name)) for queue in remote]
+        filebases = dict(
+            zip(map(id, near), self.local.emit_all(near, once, metadata) if near else (), strict=True)
+        )
+        self.posted += posted
+        filebases |= {id(queue): one.filebase for queue, one in zip(remote, posted, strict=True)}
+        return [filebases[id(queue)] for queue in queues]
+
+    def _unique(self, queue: str) -> str | None:
+        """:return: the digits that an output has again if its input is tried again; None if it has no input."""
+        if self.filebase is None:
+            return None
+        number = self._numbers[queue] = self._numbers.get(queue, 0) + 1
+        text = f'{digest_of(self.filebase)} {queue} {number}'
+        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:_UNIQUE_DIGITS]
+
+    def forward(self, *queues: Any, record: Record | None = None) -> None:
+        """See `ITransaction`.
+
+        :param record: what the history of copies says more than the input's.
+        """
+        assert self.filebase is not None
+        remote, near = _parted(queues)
+        entry = self.board.held(self.filebase).read()
+        posted = [
+            queue.prepare_copy(entry, record or self._moved(queue), unique=self._unique(queue.name))
+            for queue in remote
+        ]
+        if near and not self.is_remote:
+            self.local.forward(*near, record=record)
+        elif near:
+            kept = len(self.local.items)
+            try:
+                for queue in near:
+                    self.local.add(queue, queue.prepare_copy(entry, record or self._moved(queue)))
+            except BaseException:
+                self.local.undo(kept)
+                raise
+        self.posted += posted
+
+    def _moved(self, queue: Any) -> Record:
+        return {
+            'event': 'moved',
+            'time': timestamp(self.board.clock),
+            'queue': self.board.name,
+            'to': queue.name,
+        }
+
+    def keep(self, msg: Any, msgdata: dict[str, Any]) -> str:
+        """See `ITransaction`."""
+        assert self.filebase is not None
+        self.discard()
+        if not self.is_remote:
+            return self.local.keep(msg, msgdata)
+        board: BrokerSwitchboard = self.board
+        if board.is_changed(self.filebase, msg):
+            claim = board.held(self.filebase)
+            posted = board.prepare_anew(msg, dict(msgdata), claim.entry)
+            board.replace(claim, [posted])
+            return posted.filebase
+        changed = board.changes(self.filebase, msgdata)
+        return board.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
+
+    def commit(self) -> None:
+        """See `ITransaction`.
+
+        :raises QueueError: it could not be; what was published by then stays so, the input stays claimed.
+        """
+        for error in commit_all(self.spool, (self,)).values():
+            raise error
+
+    def discard(self) -> None:
+        """See `ITransaction`."""
+        self.local.discard()
+        self.posted.clear()
+
+
+def _parted(queues: Sequence[Any]) -> tuple[list[BrokerSwitchboard], list[Any]]:
+    """:return: those on brokers, and those in directories."""
+    remote = [queue for queue in queues if isinstance(queue, BrokerSwitchboard)]
+    return remote, [queue for queue in queues if not isinstance(queue, BrokerSwitchboard)]
+
+
+def commit_all(
+    spool: Spool, transactions: Sequence[BrokerTransaction]
+) -> dict[BrokerTransaction, SwitchboardError]:
+    """Commit many transactions: what goes to brokers is confirmed first, of all of them.
+
+    :return: those that were not committed, and why; their inputs are still claimed.
+    """
+    failed = _publish(transactions)
+    for transaction in failed:
+        transaction.local.discard()
+    near = {one.local: one for one in transactions if not one.is_remote and one not in failed}
+    failed |= {near[local]: error for local, error in commit_once(spool, list(near)).items()}
+    for transaction in transactions:
+        if transaction.is_remote and transaction not in failed:
+            try:
+                _commit_remote(spool, transaction)
+            except QueueError as error:
+                failed[transaction] = error
+    return failed
+
+
+def _publish(transactions: Sequence[BrokerTransaction]) -> dict[BrokerTransaction, SwitchboardError]:
+    posted = [(transaction, one) for transaction in transactions for one in transaction.posted]
+    failed: dict[BrokerTransaction, SwitchboardError] = {}
+    for (transaction, _), error in zip(posted, publish_all([one for _, one in posted]), strict=True):
+        if error is not None:
+            failed.setdefault(transaction, error)
+    return failed
+
+
+def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
+    """Commit a transaction whose input is on a broker.
+
+    :raises QueueError: its outputs could not be stored; they are thrown away.
+    """
+    board, filebase = transaction.board, transaction.filebase
+    assert filebase is not None
+    has_outputs = bool(transaction.local.items)
+    if has_outputs:
+        _commit_once(spool, transaction)
+    try:
+        is_ended = board.end_done(board.held(filebase))
+    except EntryTakenError as error:
+        log.warning('%s: done, and not ours any more queue=%s error=%s', filebase, board.name, error)
+        is_ended = False
+    if not is_ended and not has_outputs:
+        # The broker gives it out again.  The work is done all the same, and on this machine that is to be known.
+        _commit_once(spool, transaction)
+
+
+def _commit_once(spool: Spool, transaction: BrokerTransaction) -> None:
+    """Store the outputs with the marker of their input, unless that is known: then they were stored before."""
+    board, filebase, local = transaction.board, transaction.filebase, transaction.local
+    assert filebase is not None
+    keys, marker = spool.dedupe(board), marker_of(digest_of(filebase))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(keys.locked((marker,)))
+            spool.stage.recover()
+            if keys.known(marker) is not None:
+                log.info('%s: done before queue=%s', filebase, board.name)
+                local.discard()
+                return
+            local.add(board, keys.mark(marker, filebase))
+        except OSError as error:
+            local.discard()
+            refuse(error, 'hand-off', board.name)
+        except BaseException:
+            local.discard()
+            raise
+        for failure in commit_once(spool, [local]).values():
+            raise failure

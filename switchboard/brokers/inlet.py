@@ -1,0 +1,337 @@
+"""The way into a queue on a broker: pack as a directory does, name, and publish confirmed.
+
+`BrokerSwitchboard` adds the rest of an entry's life.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from switchboard.brokers.headers import DUE
+from switchboard.brokers.link import Link, open_link
+from switchboard.brokers.options import limits_of
+from switchboard.brokers.url import BrokerUrl, read_broker_url
+from switchboard.brokers.wire import Letter, letter_of_entry
+from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.errors import (
+    ContentDisallowedError,
+    NoRouteError,
+    QueueError,
+    QueuePausedError,
+    SwitchboardError,
+    UnknownQueueError,
+)
+from switchboard.message.entry import Entry, read_entry
+from switchboard.message.expiry import expiry_elsewhere
+from switchboard.message.journal import Record
+from switchboard.message.metadata import load_metadata
+from switchboard.message.naming import (
+    DIGEST_DIGITS,
+    NS,
+    SLICE_BITS,
+    SYSTEM_NAMER,
+    Namer,
+    check_queue_name,
+    key_of,
+    make_slice,
+    parse,
+    with_when,
+)
+from switchboard.message.packing import Packed, Packer
+from switchboard.message.serializers import Serializers
+from switchboard.options import QueueOptions
+
+log = logging.getLogger('switchboard.queue')
+
+# Messages of `enqueue_many` that are packed before the first is sent.
+BATCH_LIMIT = 256
+# RabbitMQ's timers are of 32 bits; what is to wait for longer is looked at in between.
+LONGEST_WAIT_S = 20 * 86400.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Posted:
+    """A message that is packed for a broker's queue, and not yet published."""
+
+    board: BrokerInlet
+    filebase: str
+    letter: Letter
+    queue: str
+    delay_s: float = 0.0
+
+
+class BrokerInlet:
+    """What producers use of a queue on a broker.  See `ISwitchboard`.
+
+    :param url: see `BrokerUrl`.
+    :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str | BrokerUrl,
+        slice: int | None = None,
+        numslices: int = 1,
+        *,
+        options: QueueOptions | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        namer: Namer | None = None,
+        link: Link | None = None,
+    ) -> None:
+        self.name = check_queue_name(name)
+        self.slice = make_slice(slice, numslices)
+        self.options = options or QueueOptions()
+        self.clock = clock
+        self.url = read_broker_url(url) if isinstance(url, str) else url
+        self.serializers = Serializers(
+            self.options.accept, self.options.pickle_classes, self.options.serializer
+        )
+        if namer is None:
+            namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
+        self._packer = Packer(name, self.options, self.serializers, namer)
+        self._limits = limits_of(self.options, self.url)
+        self.link = link or open_link(self.url)
+        base = self.url.queue or name
+        count = self.url.slices
+        # Of one, it has the plain name, so that other programs find it.
+        self.all_queues = [base] if count == 1 else [f'{base}.{i + 1}of{count}' for i in range(count)]
+        self.broker_queues = self._share()
+        self._declared: tuple[int, set[str]] = (-1, set())
+        # Set by a spool, which knows what operators say.
+        self.is_draining: Callable[[], bool] = lambda: False
+
+    def _share(self) -> list[str]:
+        """:return: the broker's queues that this slice works on: each has one slice; where there are more slices, some share."""
+        index, runners, queues = self.slice.index, self.slice.count, len(self.all_queues)
+        if runners > queues:
+            return [self.all_queues[index * queues // runners]]
+        return [name for number, name in enumerate(self.all_queues) if number * runners // queues == index]
+
+    def queue_of(self, filebase: str) -> str:
+        """:return: the broker's queue that an entry belongs into, by its order key or its content."""
+        return self.all_queues[(int(key_of(filebase), 16) * len(self.all_queues)) >> SLICE_BITS]
+
+    def declare(self, queues: Sequence[str], *, anew: bool = False) -> None:
+        """Make what is not there of the broker's queues; once a connection.
+
+        :raises BrokerDownError: the broker is away.
+        :raises QueueMismatchError: one is there with other arguments.
+        """
+        if not self.url.declare:
+            return
+        generation, known = self._declared
+        if anew or generation != self.link.generation:
+            known = set()
+        for queue in queues:
+            if queue not in known:
+                self.link.declare_queue(queue, limits=self._limits)
+                known.add(queue)
+        self._declared = (self.link.generation, known)
+
+    # In.
+
+    def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
+        """See `ISwitchboard`."""
+        posted = self.prepare(msg, {**(metadata or {}), **metadata_keys})
+        post([posted])
+        return posted.filebase
+
+    def batch(self) -> AbstractContextManager[None]:
+        """As a directory's queue has it, for one flush; here each message is confirmed by itself."""
+        return nullcontext()
+
+    def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
+        """See `ISwitchboard`."""
+        filebases: list[str] = []
+        stored: list[str] = []
+        waiting: list[Posted] = []
+
+        def flush() -> None:
+            outcomes = publish_all(waiting)
+            stored.extend(one.filebase for one, error in zip(waiting, outcomes, strict=True) if error is None)
+            waiting.clear()
+            for error in outcomes:
+                if error is not None:
+                    raise error
+
+        try:
+            for message in messages:
+                msg, metadata = message if isinstance(message, tuple) else (message, {})
+                waiting.append(self.prepare(msg, dict(metadata)))
+                filebases.append(waiting[-1].filebase)
+                if len(waiting) == BATCH_LIMIT:
+                    flush()
+            flush()
+        except Exception as error:
+            if stored:
+                error.add_note('stored before: ' + ' '.join(sorted(stored)))
+            raise
+        return filebases
+
+    def prepare(self, msg: Any, metadata: dict[str, Any], *, unique: str | None = None) -> Posted:
+        """Pack a message without publishing it yet.
+
+        :param unique: the last 32 digits of its digest, if they are not to be chosen here.
+        :raises QueueError: as :meth:`enqueue`.
+        """
+        if metadata.get('dedupe_key') is not None:
+            raise QueueError(
+                'dedupe_key: only a queue in a directory knows what it has seen', queue=self.name
+            )
+        if self.is_draining():
+            raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
+        is_wish = 'delay' in metadata or 'not_before' in metadata
+        packed = self._packer.pack(msg, metadata, unique=unique)
+        return self.posted(self._entry(packed), is_wish=is_wish)
+
+    def prepare_copy(
+        self, entry: Entry, record: Record | None = None, *, unique: str | None = None
+    ) -> Posted:
+        """Pack a copy of another queue's entry without publishing it yet: same content, another name, its history.
+
+        :param record: what the copy's history says more than that.
+        :param unique: see :meth:`prepare`.
+        :raises QueueError: as :meth:`enqueue`.
+        """
+        self.check_room(entry)
+        copy = self._entry(self._packer.pack_copy(entry, record))
+        if unique is not None:
+            when, plus, rest = copy.filebase.partition('+')
+            name = f'{when}{plus}{key_of(copy.filebase)}{unique}{rest[DIGEST_DIGITS:]}'
+            copy = replace(copy, filebase=name)
+        return self.posted(copy)
+
+    def take_over(self, entry: Entry, record: Record, *, now: bool) -> str:
+        """Publish an entry that an operator sends here, confirmed.
+
+        :param record: of its move, for its history.
+        :param now: it is ready at once, behind what waits.
+        :return: its filebase here.
+        :raises QueueError: it was not published.
+        """
+        self.check_room(entry)
+        now_ns = self.clock.time_ns()
+        moved = {**record, 'to': self.name, 'time': now_ns / NS}
+        if now:
+            metadata = entry.changed_metadata(load_metadata(entry.metadata))
+            moved |= expiry_elsewhere(
+                metadata, self.options.ttl_s, now_ns, forgiven=record['event'] != 'moved'
+            )
+            entry = replace(entry, filebase=with_when(entry.filebase, now_ns))
+        post([self.posted(entry, [moved])])
+        return entry.filebase
+
+    def prepare_anew(self, msg: Any, metadata: dict[str, Any], old: Entry) -> Posted:
+        """Pack a message that takes another's place, with its history."""
+        return self.posted(self._entry(self._packer.pack_anew(msg, metadata, old)))
+
+    def check_room(self, entry: Entry) -> None:
+        """Ask whether another queue's entry may come here; how full the broker's queue is, it says itself.
+
+        :raises ContentDisallowedError: its kind is not accepted.
+        """
+        if self.is_draining():
+            raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
+        if self.serializers.for_kind(entry.kind) is None:
+            raise ContentDisallowedError(entry.kind, queue=self.name)
+
+    def _entry(self, packed: Packed) -> Entry:
+        entry = read_entry(packed.filebase, packed.content)
+        entry.queue = self.name
+        return entry
+
+    def posted(
+        self, entry: Entry, more: Sequence[Record] = (), *, is_wish: bool = False, delay_s: float = 0.0
+    ) -> Posted:
+        """Pack an entry under its own name.
+
+        :param more: what its history says more.
+        :param is_wish: the time in its name is waited for.
+        """
+        if is_wish:
+            name = parse(entry.filebase)
+            assert name is not None
+            delay_s = (name.when_ns - self.clock.time_ns()) / NS
+        letter = letter_of_entry(entry, more)
+        if delay_s > LONGEST_WAIT_S:
+            letter.headers[DUE] = self.clock.time_ns() / NS + delay_s
+            delay_s = LONGEST_WAIT_S
+        return Posted(self, entry.filebase, letter, self.queue_of(entry.filebase), max(0.0, delay_s))
+
+    def count(self) -> int:
+        """:return: how many messages are ready in the broker's queues of this slice.
+
+        :raises BrokerDownError: the broker is away.
+        """
+        return sum(self.link.count(queue) for queue in self.broker_queues)
+
+
+def post(posted: Sequence[Posted]) -> None:
+    """Publish packed messages that belong together.
+
+    :raises SwitchboardError: the first that was not published was refused for this; others may have been published.
+    """
+    for error in publish_all(posted):
+        if error is not None:
+            raise error
+
+
+def publish_all(posted: Sequence[Posted]) -> list[SwitchboardError | None]:
+    """Publish packed messages: of each queue, all are sent before their confirms are waited for.
+
+    :return: for each, None if the broker has confirmed it, or why not.
+    """
+    outcomes: dict[int, SwitchboardError | None] = {}
+    boards = {id(one.board): one.board for one in posted}
+    for key, board in boards.items():
+        mine = [number for number, one in enumerate(posted) if id(one.board) == key]
+        try:
+            board.declare(sorted({posted[number].queue for number in mine}))
+        except SwitchboardError as error:
+            outcomes.update(dict.fromkeys(mine, error))
+            continue
+        late = [number for number in mine if posted[number].delay_s > 0]
+        now = [number for number in mine if posted[number].delay_s <= 0]
+        outcomes.update(zip(now, _publish(board, [posted[number] for number in now]), strict=True))
+        for number in late:
+            outcomes[number] = _delay(board, posted[number])
+    return [outcomes[number] for number in range(len(posted))]
+
+
+def _publish(board: BrokerInlet, posted: Sequence[Posted]) -> list[SwitchboardError | None]:
+    outcomes: list[Any] = board.link.publish_many([(one.letter, '', one.queue) for one in posted])
+    for number, error in enumerate(outcomes):
+        if isinstance(error, NoRouteError):
+            outcomes[number] = _once_more(board, posted[number], error)
+        elif isinstance(error, QueueError):
+            error.queue = board.name
+    return outcomes
+
+
+def _once_more(board: BrokerInlet, posted: Posted, error: NoRouteError) -> SwitchboardError | None:
+    """Somebody has deleted the queue since it was declared."""
+    missing = UnknownQueueError(f'the broker has no queue {posted.queue!r}', queue=board.name)
+    missing.__cause__ = error
+    if not board.url.declare:
+        return missing
+    try:
+        board.declare([posted.queue], anew=True)
+        board.link.publish(posted.letter, routing_key=posted.queue)
+    except NoRouteError:
+        return missing
+    except SwitchboardError as another:
+        return another
+    return None
+
+
+def _delay(board: BrokerInlet, posted: Posted) -> SwitchboardError | None:
+    try:
+        board.link.delay(posted.queue, posted.letter, posted.delay_s)
+    except SwitchboardError as error:
+        return error
+    return None

@@ -1,0 +1,197 @@
+"""What this machine's processes hold of a broker's queue, so that their deaths can be counted.
+
+A message that kills its runner must not do so for ever.  A directory counts in the message's own file; RabbitMQ says no more than
+that a message was given out before, which is also so when a runner gave it back in good order.  So each process writes the digests of what it
+holds into a file of its own, ``<spool>/.held@<queue>/<random>.held``, which it keeps locked for life: one short write as it takes a
+message, one as it ends.  A file without a lock has a dead owner; each digest in it is one more death of that message, kept in
+``<digest>.deaths``.
+
+Each machine counts the deaths of its own processes.  A power cut may lose a count.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from switchboard.clock import Clock
+from switchboard.message.naming import DIGEST_DIGITS, NS, is_filebase
+from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+from switchboard.store.forks import after_fork
+
+log = logging.getLogger('switchboard.queue')
+
+HELD, DEATHS = '.held', '.deaths'
+_BLANK = b' ' * DIGEST_DIGITS + b'\n'
+_SLOT = len(_BLANK)
+_MAX_SLOTS = 100_000
+# A message that died here and was finished elsewhere leaves its count; then it is forgotten.
+FORGET_S = 30 * 86400
+
+
+class Ledger:
+    """What processes of this machine hold of one queue.
+
+    :param folder: where the files are; made when first needed.  None: deaths are counted in this object alone.
+    """
+
+    def __init__(self, folder: Folder | None, disk: Disk, clock: Clock) -> None:
+        self._folder = folder
+        self._disk = disk
+        self._clock = clock
+        self._deaths: dict[str, int] = {}
+        self._forget()
+        _LEDGERS.add(self)
+
+    def _forget(self) -> None:
+        self._fd, self._name = -1, ''
+        self._slots: dict[str, int] = {}
+        self._free: list[int] = []
+
+    def begin(self, digest: str) -> None:
+        """Note that this process holds a message.  A disk that refuses does not keep it from working."""
+        if self._folder is None or digest in self._slots:
+            return
+        try:
+            if self._fd < 0:
+                self._folder.make()
+                self._name = f'{os.urandom(8).hex()}{HELD}'
+                self._fd = self._disk.create_locked(self._name, self._folder.fd)
+            slot = self._free.pop() if self._free else len(self._slots)
+            self._disk.write_all(self._fd, digest.encode('ascii') + b'\n', slot * _SLOT)
+            self._slots[digest] = slot
+        except OSError as error:
+            log.warning('%s: not noted as held error=%s', digest, error)
+
+    def end(self, digest: str) -> None:
+        """Note that this process holds it no longer."""
+        slot = self._slots.pop(digest, None)
+        if slot is None:
+            return
+        self._free.append(slot)
+        try:
+            self._disk.write_all(self._fd, _BLANK, slot * _SLOT)
+        except OSError as error:
+            log.warning('%s: still noted as held error=%s', digest, error)
+
+    def deaths(self, digest: str) -> int:
+        """:return: how often a holder of the message died here."""
+        return max(self._deaths.get(digest, 0), self._read(digest))
+
+    def add(self, digest: str) -> int:
+        """Count one more.
+
+        :return: how many there are now.
+        """
+        count = self._deaths[digest] = self.deaths(digest) + 1
+        if self._folder is not None:
+            try:
+                self._write(digest, count)
+            except OSError as error:
+                log.warning('%s: death not counted error=%s', digest, error)
+        return count
+
+    def clear(self, digest: str) -> None:
+        """Forget the deaths of a message that has come to its end."""
+        if self._deaths.pop(digest, 0) and self._folder is not None:
+            try:
+                self._disk.unlink(digest + DEATHS, dir_fd=self._folder.fd)
+            except OSError:
+                pass
+
+    def collect(self) -> list[str]:
+        """Count what dead processes held.
+
+        :return: the digests.
+        """
+        if self._folder is None:
+            return []
+        found: list[str] = []
+        try:
+            names = self._folder.names()
+        except FileNotFoundError:
+            return []
+        for name in names:
+            try:
+                if name.endswith(HELD):
+                    found += self._bury(name)
+                elif name.endswith(DEATHS):
+                    self._forget_old(name)
+            except OSError as error:
+                log.warning('%s: left as it is error=%s', name, error)
+        return found
+
+    def _bury(self, name: str) -> list[str]:
+        assert self._folder is not None
+        opened = self._disk.open_locked(name, self._folder.fd)
+        if opened is None:
+            return []  # its owner lives
+        fd, status = opened
+        try:
+            content = self._disk.read_all(fd, min(status.st_size, _SLOT * _MAX_SLOTS))
+            digests = [
+                line
+                for line in content.decode('ascii', 'replace').split()
+                if is_filebase(f'0000000000.0+{line}')
+            ]
+            for digest in digests:
+                self.add(digest)
+            self._disk.unlink(name, dir_fd=self._folder.fd)
+            return digests
+        finally:
+            self._disk.unlock_and_close(fd)
+
+    def _read(self, digest: str) -> int:
+        if self._folder is None:
+            return 0
+        try:
+            fd = self._disk.open_file(digest + DEATHS, os.O_RDONLY | OPEN_FLAGS, self._folder.fd)
+        except OSError:
+            return 0
+        try:
+            count, _, _ = self._disk.read_all(fd, 40).partition(b' ')
+            self._deaths[digest] = number = int(count) if count.isdigit() else 1
+            return number
+        except OSError:
+            return 0
+        finally:
+            self._disk.let_go(fd)
+
+    def _write(self, digest: str, count: int) -> None:
+        assert self._folder is not None
+        self._folder.make()
+        flags = os.O_WRONLY | os.O_CREAT | OPEN_FLAGS
+        fd = self._disk.open_file(digest + DEATHS, flags, self._folder.fd)
+        try:
+            self._disk.write_all(fd, b'%d %011d\n' % (count, self._clock.time_ns() // NS))
+        finally:
+            self._disk.let_go(fd)
+
+    def _forget_old(self, name: str) -> None:
+        assert self._folder is not None
+        fd = self._disk.open_file(name, os.O_RDONLY | OPEN_FLAGS, self._folder.fd)
+        try:
+            _, _, when = self._disk.read_all(fd, 40).partition(b' ')
+        finally:
+            self._disk.let_go(fd)
+        if not when.strip().isdigit() or self._clock.time_ns() // NS - int(when) > FORGET_S:
+            self._disk.unlink(name, dir_fd=self._folder.fd)
+
+    def close(self) -> None:
+        """Let go of the file: nothing is held any more, or what is left is to count as a death."""
+        if self._fd >= 0:
+            if not self._slots and self._folder is not None:
+                try:
+                    self._disk.unlink(self._name, dir_fd=self._folder.fd)
+                except OSError as error:
+                    log.debug('%s: left behind error=%s', self._name, error)
+            self._disk.unlock_and_close(self._fd)
+        self._forget()
+
+    def _after_fork(self) -> None:
+        if self._fd >= 0:
+            self._disk.let_go(self._fd)  # not unlocked: the lock is the parent's too
+        self._forget()
+
+
+_LEDGERS = after_fork(Ledger._after_fork)

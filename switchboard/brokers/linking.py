@@ -1,0 +1,336 @@
+"""A connection to a broker, for queues that live there and for bridges.
+
+What a program that holds messages for long needs of a connection, and kombu leaves to its users:
+
+- it is made when it is first needed, so in the process that uses it.  After a fork the child lets go of what it inherited without a
+  word to the broker: the parent goes on using it;
+- one thread works on it at a time (a lock), and a thread of its own keeps it alive while a long job runs;
+- when it breaks, the next call makes another one.  What was held by the old one is the broker's again, who gives it out anew: the old
+  tags are void, and say so (`EntryTakenError`).  Acknowledging by an old tag would end another's delivery;
+- while the broker is away, calls fail at once until the next try is due: 0.5 s, doubling to 30 s;
+- what is published counts when the broker has confirmed it, and nothing is fetched ahead.
+
+RabbitMQ and Redis differ in all the rest; see ``amqplink`` and ``redislink``.  Rejected: a thread that owns the connection and is
+sent requests, because each call would pay for two switches of threads; kombu's own ``ensure``, which sleeps where a runner must go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import weakref
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from switchboard.brokers.remote import Remote
+from switchboard.brokers.url import BrokerUrl
+from switchboard.brokers.wire import Delivery, Letter
+from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.errors import BrokerDownError, EntryTakenError
+from switchboard.message.naming import NS
+from switchboard.store.forks import after_fork
+
+log = logging.getLogger('switchboard.queue')
+
+# How long after a failed try to connect the next one is due: the first, and the longest.
+BACKOFF_S = (0.5, 30.0)
+CONNECT_TIMEOUT_S = 5.0
+# A broker that is short of memory or of disk holds confirms back; one that is well needs milliseconds.
+CONFIRM_TIMEOUT_S = 30.0
+
+
+class Link(Remote):
+    """A connection to one broker; what both kinds share.
+
+    :ivar generation: another number after each time the connection was made anew.
+    """
+
+    def __init__(
+        self,
+        url: BrokerUrl,
+        *,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
+        confirm_timeout_s: float = CONFIRM_TIMEOUT_S,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.broker = url
+        self.url = url.shown
+        self.connect_timeout_s = connect_timeout_s
+        self.confirm_timeout_s = confirm_timeout_s
+        self.clock = clock
+        self.generation = 0
+        self._backoff_s = 0.0
+        self._next_try_ns = 0
+        self._begin()
+        _LINKS.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.RLock()
+        self._pulse: threading.Thread | None = None
+        self._enough = threading.Event()
+        self._held: dict[Any, Delivery] = {}
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.url!r})'
+
+    # What the kinds do.
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Connect.  Raises what the library raises."""
+
+    @abstractmethod
+    def _is_open(self) -> bool:
+        """Is there a connection, as far as is known?"""
+
+    @abstractmethod
+    def _shut(self) -> None:
+        """Close the connection politely, if that is possible."""
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Forget a connection that a fork has copied; the parent must not notice."""
+
+    @abstractmethod
+    def _beat(self) -> None:
+        """Show the broker that we live."""
+
+    @abstractmethod
+    def _beat_s(self) -> float:
+        """:return: how often that is to be done."""
+
+    @abstractmethod
+    def _troubles(self) -> tuple[type[BaseException], ...]:
+        """:return: what the library raises when a connection is of no more use."""
+
+    # What is the same for both.
+
+    def connect(self) -> None:
+        """Connect now, if there is no connection.
+
+        :raises BrokerDownError: that failed, or the time for the next try has not come.
+        """
+        with self._lock:
+            if self._is_open():
+                return
+            now_ns = self.clock.monotonic_ns()
+            if now_ns < self._next_try_ns:
+                wait_s = (self._next_try_ns - now_ns) / NS
+                raise self._down(f'away; tried again in {wait_s:.1f} s', 'connect', wait_s)
+            self.generation += 1
+            self._forget_held()
+            try:
+                self._open()
+            except Exception as error:
+                # The libraries raise whatever a broken greeting makes them raise, and all of it means: not now.
+                self._drop()
+                first_s, last_s = BACKOFF_S
+                self._backoff_s = min(last_s, max(first_s, self._backoff_s * 2))
+                self._next_try_ns = self.clock.monotonic_ns() + int(self._backoff_s * NS)
+                reason = _text(error) if self.broker.tls is None else self.broker.tls.explain(_text(error))
+                raise self._down(reason, 'connect', self._backoff_s) from error
+            if self._backoff_s:
+                log.warning('%s: the broker is back', self.url)
+            self._backoff_s, self._next_try_ns = 0.0, 0
+            self._start_pulse()
+
+    def _down(self, reason: str, step: str, retry_after_s: float = 0.0) -> BrokerDownError:
+        return BrokerDownError(f'{self.url}: {reason}', step=step, retry_after_s=retry_after_s)
+
+    @contextmanager
+    def _working(self, step: str) -> Iterator[None]:
+        """Have a connection, alone; a broken one is dropped, and the caller told.
+
+        :raises BrokerDownError: there is none, or it broke.
+        """
+        with self._lock:
+            self.connect()
+            try:
+                yield
+            except self._troubles() as error:
+                self._drop()
+                raise self._down(_text(error), step) from error
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    self._drop()  # stopped in the middle of a frame: nobody knows what comes next on this connection
+                raise
+
+    def _again(self, step: str, work: Callable[[], Any]) -> Any:
+        """Do what may be done twice: over a new connection, if the old one turns out to be broken."""
+        with self._lock:
+            was_open = self._is_open()
+            try:
+                with self._working(step):
+                    return work()
+            except BrokerDownError:
+                if not was_open:
+                    raise
+            with self._working(step):
+                return work()
+
+    def publish(
+        self, letter: Letter, *, exchange: str = '', routing_key: str = '', mandatory: bool = True
+    ) -> None:
+        """Publish one message, and return when the broker has confirmed it.
+
+        :raises NoRouteError: it is mandatory, and there is no queue for it.
+        :raises UnknownExchangeError: there is no such exchange.
+        :raises QueueFullError: the queue takes no more.
+        :raises MessageTooLargeError: it is more than the broker takes, or its protocol has room for.
+        :raises BrokerDownError: it was not confirmed; it may have been stored all the same.
+        """
+        for error in self.publish_many([(letter, exchange, routing_key)], mandatory=mandatory):
+            if error is not None:
+                raise error
+
+    def ack(self, delivery: Delivery) -> None:
+        """Say that a message is done.
+
+        :raises EntryTakenError: the connection it came by is gone: the broker gives it out again.
+        :raises BrokerDownError: the broker is away, and leaves it to us: try again.
+        """
+        self._end(delivery, self._ack)
+
+    def ack_many(self, deliveries: Sequence[Delivery]) -> list[EntryTakenError | BrokerDownError | None]:
+        """Say of many that they are done.
+
+        :return: for each, None or why not, as :meth:`ack` raises it; with `BrokerDownError` the message is still held.
+        """
+        outcomes: list[EntryTakenError | BrokerDownError | None] = []
+        with self._lock:
+            for delivery in deliveries:
+                try:
+                    self.ack(delivery)
+                    outcomes.append(None)
+                except (EntryTakenError, BrokerDownError) as error:
+                    outcomes.append(error)
+        return outcomes
+
+    def requeue(self, delivery: Delivery) -> None:
+        """Give a message back, to where it was.
+
+        :raises EntryTakenError: the connection it came by is gone: it is back already.
+        """
+        self._end(delivery, self._requeue)
+
+    def give_up(self, delivery: Delivery) -> None:
+        """Give a message back, and have it counted as a death, where the broker counts.
+
+        :raises EntryTakenError: as :meth:`requeue`.
+        """
+        self.requeue(delivery)
+
+    def _end(self, delivery: Delivery, end: Callable[[Delivery], None]) -> None:
+        with self._lock:
+            if self._held.get(delivery.tag) is not delivery or not self._is_open():
+                raise _lost(delivery)
+            try:
+                with self._working('acknowledge'):
+                    end(delivery)
+            except BrokerDownError as error:
+                raise _lost(delivery) from error
+            finally:
+                self._held.pop(delivery.tag, None)
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Is a message still ours?"""
+        with self._lock:
+            return self._held.get(delivery.tag) is delivery and self._is_open()
+
+    def unacked(self) -> int:
+        """:return: how many messages this link holds."""
+        return len(self._held)
+
+    def close(self) -> None:
+        """Give back what is held, and disconnect.  The link can be used again."""
+        pulse = self._pulse
+        with self._lock:
+            for delivery in reversed(list(self._held.values())):
+                try:
+                    self.requeue(delivery)
+                except EntryTakenError:
+                    continue  # it will be given out again; the others may still be given back
+            self._stop_pulse()
+            if self._is_open():
+                try:
+                    self._shut()
+                except Exception as error:
+                    log.debug('%s: closed with an error=%s', self.url, error)
+            self._drop()
+        if pulse is not None and pulse is not threading.current_thread():
+            pulse.join(CONNECT_TIMEOUT_S)
+
+    def _forget_held(self) -> None:
+        """What the old connection held is the broker's again."""
+        self._held.clear()
+
+    def _drop(self) -> None:
+        """Throw a connection away, and what it held."""
+        self._forget_held()
+        self._stop_pulse()
+
+    # The thread that keeps the connection alive.
+
+    def _start_pulse(self) -> None:
+        if self._pulse is None:
+            self._enough = threading.Event()
+            self._pulse = threading.Thread(
+                target=_keep_alive,
+                args=(weakref.ref(self), self._enough, self._beat_s()),
+                name='broker-pulse',
+                daemon=True,
+            )
+            self._pulse.start()
+
+    def _stop_pulse(self) -> None:
+        self._enough.set()
+        self._pulse = None
+
+    def _give_sign(self, enough: threading.Event) -> None:
+        with self._lock:
+            if enough.is_set():
+                return
+            try:
+                self._beat()
+            except Exception as error:
+                log.warning('%s: no sign of life could be given error=%s', self.url, _text(error))
+                self._drop()
+
+    def __del__(self) -> None:
+        # A process that ends has stopped the thread wherever it was: perhaps with the event's lock in its hands.
+        if sys.is_finalizing():
+            return
+        self._enough.set()
+        if self._is_open():
+            self._drop()
+
+    def _after_fork(self) -> None:
+        self._abandon()
+        self.generation += 1
+        self._begin()
+
+
+def _keep_alive(link: weakref.ref[Link], enough: threading.Event, beat_s: float) -> None:
+    # Not by the link itself, which would then never be let go of.
+    while not enough.wait(beat_s):
+        alive = link()
+        if alive is None:
+            return
+        alive._give_sign(enough)
+        del alive
+
+
+_LINKS = after_fork(Link._after_fork)
+
+
+def _text(error: BaseException) -> str:
+    return f'{type(error).__name__}: {error}'[:300]
+
+
+def _lost(delivery: Delivery) -> EntryTakenError:
+    return EntryTakenError(
+        'the connection that it came by is gone, and the broker gives it out again', queue=delivery.queue
+    )

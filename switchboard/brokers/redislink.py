@@ -1,0 +1,335 @@
+"""A connection to Redis.
+
+Redis has no acknowledgement, so a holder has a lease, which its connection renews for as long as the process lives: a slow job keeps its message, and
+a dead one's comes back when the lease is over.  What Redis has stored outlives a connection, so a delivery is ours still
+after it was made anew.
+
+A reply says that a message is in Redis's memory, and on its disk as far as its ``appendfsync`` goes.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kombu import Connection
+from redis import exceptions
+
+from switchboard.brokers import redisscripts
+from switchboard.brokers.linking import Link
+from switchboard.brokers.redisears import Ears
+from switchboard.brokers.redismessages import pack, unpack
+from switchboard.brokers.redisscripts import PARTS, key_of
+from switchboard.brokers.remote import Posting, QueueLimits
+from switchboard.brokers.wire import Delivery, Letter
+from switchboard.errors import (
+    BrokerDownError,
+    ConfigError,
+    EntryTakenError,
+    NoRouteError,
+    QueueFullError,
+    SwitchboardError,
+)
+from switchboard.message.naming import HIGHEST_PRIORITY
+
+_SCRIPTS = ('TAKE', 'END', 'REQUEUE', 'RESTORE', 'RENEW', 'PUT', 'DELAY', 'NEXT_DUE')
+
+
+class RedisLink(Link):
+    """A connection to Redis.  See `Link`."""
+
+    kind = 'redis'
+    counts_deaths = True
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._limits: dict[str, QueueLimits] = {}
+        self._client: Any = None
+        self._ears: Ears | None = None
+        # By queue: the number of a taking that was not answered.  Asked again by the same, Redis gives the same message.
+        self._asked: dict[str, str] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._channel: Any = None
+        self._scripts: dict[str, Any] = {}
+
+    # The connection.
+
+    def _open(self) -> None:
+        tls = self.broker.tls
+        if tls is not None:
+            tls.check_files()
+        if self._client is None:
+            self._client = Connection(
+                self.broker.address,
+                ssl=False if tls is None else tls.for_redis(),
+                transport_options={
+                    'socket_timeout': self.confirm_timeout_s,
+                    'socket_connect_timeout': self.connect_timeout_s,
+                },
+            )
+        transport = self._client.transport
+        channel = transport.create_channel(transport.establish_connection())
+        self._scripts = {
+            name: channel.client.register_script(getattr(redisscripts, name)) for name in _SCRIPTS
+        }
+        self._channel = channel
+
+    def _is_open(self) -> bool:
+        return self._channel is not None
+
+    def _shut(self) -> None:
+        self._channel.close()
+
+    def close(self) -> None:
+        """See `Link`."""
+        self.unlisten()
+        super().close()
+
+    def _drop(self) -> None:
+        # What is held stays held, and the pulse goes on: it is the lease that counts.  Who sleeps goes on listening.
+        channel = self._channel
+        self._forget()
+        if channel is not None:
+            try:
+                channel._disconnect_pools()
+            except Exception:  # noqa: S110  it is thrown away, whatever its state is
+                pass
+
+    def _forget_held(self) -> None:
+        pass
+
+    def _abandon(self) -> None:
+        pass  # redis-py lets go of what a fork has copied
+
+    def _troubles(self) -> tuple[type[BaseException], ...]:
+        return (OSError, exceptions.RedisError)
+
+    def _beat_s(self) -> float:
+        return self.broker.lease_s / 4
+
+    def _beat(self) -> None:
+        by_queue: dict[str, list[str]] = {}
+        for delivery in self._held.values():
+            by_queue.setdefault(delivery.queue, []).append(delivery.tag)
+        for queue, tags in by_queue.items():
+            self._run('RENEW', queue, [self._lease_ms, *tags])
+
+    @property
+    def _lease_ms(self) -> int:
+        return int(self.broker.lease_s * 1000)
+
+    # Keys.
+
+    def _lists(self, queue: str) -> list[str]:
+        return [self._channel._q_for_pri(queue, step) for step in self._channel.priority_steps]
+
+    def _list_number(self, letter: Letter) -> int:
+        """:return: which list a message goes into, from 1: a higher priority into a later one, which is emptied first."""
+        priority = max(0, min(int(letter.properties.get('priority') or 0), HIGHEST_PRIORITY))
+        steps: list[int] = self._channel.priority_steps[1:]
+        return 1 + sum(step <= priority for step in steps)
+
+    def _run(self, script: str, queue: str, arguments: Sequence[Any]) -> Any:
+        """Run a script that is about what is taken out of a queue; a second time if the connection was broken."""
+
+        def run() -> Any:
+            keys = self._lists(queue) + [key_of(queue, part) for part in PARTS]
+            return self._scripts[script](keys=keys, args=arguments)
+
+        return self._again(script.lower(), run)
+
+    # Out.
+
+    def publish_many(self, postings: Sequence[Posting], *, mandatory: bool = True) -> list[Exception | None]:
+        """See `Remote`."""
+        outcomes: list[Exception | None] = []
+        for letter, exchange, routing_key in postings:
+            try:
+                self._publish(letter, exchange, routing_key, mandatory)
+                outcomes.append(None)
+            except SwitchboardError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _publish(self, letter: Letter, exchange: str, routing_key: str, mandatory: bool) -> None:
+        with self._lock:
+            queues = (
+                [routing_key]
+                if not exchange
+                else self._again('route', lambda: self._channel._lookup(exchange, routing_key))
+            )
+            if mandatory and not queues:
+                raise NoRouteError(exchange, routing_key)
+            for queue in queues:
+                self._put(letter, exchange, routing_key, queue)
+
+    def _put(self, letter: Letter, exchange: str, routing_key: str, queue: str) -> None:
+        limits = self._limits.get(queue)
+        most = '' if limits is None or limits.max_messages is None else limits.max_messages
+
+        def put() -> Any:
+            message = pack(self._channel, letter, exchange, routing_key)
+            arguments = [self._list_number(letter), message, most, key_of(queue, 'wake')]
+            return self._scripts['PUT'](keys=self._lists(queue), args=arguments)
+
+        if not self._again('publish', lambda: _with_room(queue, put)):
+            raise QueueFullError(f'max_messages is {most}', queue=queue)
+
+    def delay(self, queue: str, letter: Letter, delay_s: float) -> None:
+        """See `Remote`."""
+
+        def put() -> Any:
+            message = pack(self._channel, letter, '', queue)
+            arguments = [self._list_number(letter), message, int(min(delay_s, 1e10) * 1000)]
+            return self._scripts['DELAY'](keys=[key_of(queue, 'delayed')], args=arguments)
+
+        self._again('delay', lambda: _with_room(queue, put))
+
+    # In.
+
+    def get(self, queue: str) -> Delivery | None:
+        """See `Remote`."""
+        with self._lock:
+            asked = self._asked.setdefault(queue, uuid.uuid4().hex)
+            taken = self._run('TAKE', queue, [asked, self._lease_ms])
+            del self._asked[queue]
+            if not taken:
+                return None
+            tag, message, deaths = taken
+            delivery = unpack(queue, message, deaths=int(deaths), tag=_text(tag), generation=self.generation)
+            self._held[delivery.tag] = delivery
+            return delivery
+
+    def _end(self, delivery: Delivery, end: Any) -> None:
+        with self._lock:
+            if self._held.get(delivery.tag) is not delivery:
+                raise EntryTakenError('not held by this process', queue=delivery.queue)
+            end(delivery)
+            del self._held[delivery.tag]
+
+    def _ack(self, delivery: Delivery) -> None:
+        self._settle('END', delivery)
+
+    def _requeue(self, delivery: Delivery, died: str = '') -> None:
+        try:
+            self._settle('REQUEUE', delivery, died)
+        except BrokerDownError as error:
+            # Whoever gives a message back forgets it, so its lease must not be renewed any more.
+            self._held.pop(delivery.tag, None)
+            reason = 'given out again when its lease is over'
+            raise EntryTakenError(reason, queue=delivery.queue) from error
+
+    def give_up(self, delivery: Delivery) -> None:
+        """See `Remote`."""
+        self._end(delivery, lambda given: self._requeue(given, '1'))
+
+    def _settle(self, script: str, delivery: Delivery, died: str = '') -> None:
+        if not self._run(script, delivery.queue, [delivery.tag, key_of(delivery.queue, 'wake'), died]):
+            del self._held[delivery.tag]
+            raise EntryTakenError('the lease ran out, and another one has it', queue=delivery.queue)
+
+    def holds(self, delivery: Delivery) -> bool:
+        """See `Remote`."""
+        return self._held.get(delivery.tag) is delivery
+
+    def is_same(self, one: Delivery, other: Delivery) -> bool:
+        """See `Remote`."""
+        if one.tag.rpartition(':')[0] != other.tag.rpartition(':')[0]:
+            return False
+        self._held.pop(one.tag, None)
+        return True
+
+    def restore(self, queue: str) -> list[tuple[str, int]]:
+        """See `Remote`."""
+        found = self._run('RESTORE', queue, [key_of(queue, 'wake')])
+        return [(unpack(queue, message).message_id or '', int(deaths)) for message, deaths in found]
+
+    # While idle.
+
+    def listen(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
+        """See `Remote`."""
+
+        channels = [key_of(queue, 'wake') for queue in queues]
+
+        def subscribe() -> None:
+            if self._ears is None or self._ears.generation != self.generation:
+                self.unlisten()
+                pool = self._channel.client.connection_pool
+                self._ears = Ears(
+                    pool, channels, generation=self.generation, timeout_s=self.confirm_timeout_s
+                )
+
+        with self._lock:
+            self._again('listen', subscribe)
+
+    def unlisten(self) -> None:
+        """See `Remote`."""
+        with self._lock:
+            ears, self._ears = self._ears, None
+            if ears is not None:
+                ears.close()
+
+    def descriptors(self) -> list[int]:
+        """See `Remote`."""
+        return [] if self._ears is None else self._ears.descriptors()
+
+    def hears(self) -> bool:
+        """See `Remote`."""
+        with self._lock:
+            if self._ears is None:
+                return True
+            try:
+                return self._ears.hears()
+            except self._troubles():
+                self.unlisten()
+                return True
+
+    def next_due_s(self, queue: str) -> float | None:
+        """See `Remote`."""
+        due_ms = int(self._again('look', lambda: self._scripts['NEXT_DUE'](keys=[key_of(queue, 'delayed')])))
+        return None if due_ms < 0 else due_ms / 1000
+
+    # What there is.
+
+    def declare_queue(
+        self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """See `Remote`: a list of Redis is there when something is in it; the limit is kept by its producers."""
+        if limits is not None:
+            self._limits[queue] = limits
+
+    def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
+        """See `Remote`."""
+        if type == 'fanout':
+            raise ConfigError(f'{exchange}: a fanout of kombu on Redis stores nothing; take a topic and "#"')
+        self._again('declare', lambda: self._channel.exchange_declare(exchange, type=type, durable=True))
+
+    def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
+        """See `Remote`."""
+        self._again('bind', lambda: self._channel.queue_bind(queue, exchange, routing_key))
+
+    def delete_queue(self, queue: str) -> None:
+        """See `Remote`."""
+        parts = [key_of(queue, part) for part in PARTS]
+        self._again('delete', lambda: self._channel.client.delete(*self._lists(queue), *parts))
+
+    def count(self, queue: str) -> int:
+        """See `Remote`."""
+        return int(self._again('count', lambda: self._channel._size(queue)))
+
+
+def _with_room(queue: str, put: Callable[[], Any]) -> Any:
+    """:raises QueueFullError: Redis has used up its ``maxmemory``."""
+    try:
+        return put()
+    except exceptions.ResponseError as error:
+        if 'OOM command not allowed' not in str(error) and not isinstance(error, exceptions.OutOfMemoryError):
+            raise
+        raise QueueFullError('Redis has no more memory', queue=queue) from error
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

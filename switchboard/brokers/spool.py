@@ -1,0 +1,170 @@
+"""Queues on brokers as part of a spool: what `Outposts` loads.
+
+The spool gives such a queue what only this machine has: the bad queue, what operators say, the keys that it has seen, and the ledger of deaths.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from switchboard.brokers.board import BrokerSwitchboard
+from switchboard.brokers.claims import BrokerClaim
+from switchboard.brokers.depositing import deposit
+from switchboard.brokers.handoff import BrokerTransaction, commit_all
+from switchboard.brokers.ledger import Ledger
+from switchboard.brokers.link import need_library
+from switchboard.brokers.options import limits_of
+from switchboard.brokers.url import read_broker_url
+from switchboard.errors import ConfigError, SwitchboardError
+from switchboard.handoff.deduplication import marker_of
+from switchboard.handoff.publish_many import Parcel
+from switchboard.handoff.publish_many import store_all as store_in_directories
+from switchboard.message.expiry import EXPIRES
+from switchboard.message.metadata import dump_metadata, load_metadata
+from switchboard.message.naming import PRESERVED, READY, digest_of
+from switchboard.options import QueueOptions
+from switchboard.queue.recovery import timestamp
+from switchboard.spool.deadletters import EXCHANGE, MAX_ROUNDS
+from switchboard.spool.spool import BAD, Spool
+from switchboard.store.disk import Folder
+
+__all__ = ['BrokerTransaction', 'check', 'commit_all', 'make_board', 'store_all']
+
+log = logging.getLogger('switchboard.queue')
+
+
+def check(options: QueueOptions) -> None:
+    """Look whether a queue can be opened as its section says, without calling the broker.
+
+    :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
+    """
+    assert options.url is not None
+    url = read_broker_url(options.url)
+    need_library(url)
+    limits_of(options, url)
+
+
+def make_board(
+    spool: Spool, name: str, slice: int | None, numslices: int, options: QueueOptions
+) -> BrokerSwitchboard:
+    """:return: a new object for a queue of the spool that is on a broker.
+
+    :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
+    """
+    assert options.url is not None
+    ledger = Ledger(Folder(spool.path(f'.held@{name}'), spool.disk), spool.disk, spool.clock)
+    try:
+        board = BrokerSwitchboard(
+            name,
+            options.url,
+            slice,
+            numslices,
+            options=options,
+            clock=spool.clock,
+            bad=spool[BAD] if name != BAD else None,
+            ledger=ledger,
+        )
+    except ConfigError as error:
+        error.section = error.section or f'queue.{name}'
+        error.file = error.file or (str(spool.config.path) if spool.config else None)
+        raise
+    # For the markers of what was done, which stand in the spool.
+    board.disk, board.workshop = spool.disk, spool.spares
+    keys = spool.dedupe(board)  # type: ignore[arg-type]  # it has all that is asked for
+    board.is_done = lambda filebase: keys.known(marker_of(digest_of(filebase))) is not None
+    board.is_draining = partial(spool.flags.is_set, 'draining', name)
+    board.paused_by_operator = partial(spool.flags.is_set, 'paused', name)
+    if options.dead_letter != BAD:
+        board.dead_letter = BrokerDeadLetters(spool, board)
+    return board
+
+
+class BrokerDeadLetters:
+    """The dead letters of a queue on a broker.  See `DeadLetters`.
+
+    They are stored where they go, and then acknowledged: a crash in between has them stored once more.
+    """
+
+    def __init__(self, spool: Spool, board: BrokerSwitchboard) -> None:
+        self._spool = spool
+        self._board = board
+
+    def __call__(self, claim: BrokerClaim, cause: str, reason: str) -> bool:
+        """Store a copy where the queue's dead letters go.
+
+        :return: False if it is to go to the bad queue instead.
+        """
+        name, entry = self._board.name, claim.entry
+        rounds = [one for one in entry.records if one.get('event') == 'dead-lettered']
+        if sum(one.get('queue') == name and one.get('cause') == cause for one in rounds) >= MAX_ROUNDS:
+            log.error('%s: dead letters go round in circles queue=%s', claim.filebase, name)
+            return False
+        metadata = entry.changed_metadata(load_metadata(entry.metadata))
+        try:
+            targets = self._targets(metadata)
+            for target in targets:
+                target.check_room(entry)
+            metadata.pop(EXPIRES, None)  # a dead letter must not die again on arrival
+            letter = dataclasses.replace(entry, metadata=dump_metadata(metadata))
+            for target in targets:
+                record = {
+                    'event': 'dead-lettered',
+                    'time': timestamp(self._board.clock),
+                    'queue': name,
+                    'to': target.name,
+                    'cause': cause,
+                    'reason': reason,
+                }
+                deposit(target, letter, [record], suffix=PRESERVED if target.name == BAD else READY)
+        except SwitchboardError as error:
+            log.error('%s: dead letter not delivered queue=%s error=%s', claim.filebase, name, error)
+            return False
+        names = ','.join(target.name for target in targets)
+        log.warning(
+            '%s: dead letter queue=%s to=%s cause=%s reason=%s', claim.filebase, name, names, cause, reason
+        )
+        return True
+
+    def _targets(self, metadata: Mapping[str, Any]) -> list[Any]:
+        target = self._board.options.dead_letter
+        if not target.startswith(EXCHANGE):
+            return [self._spool[target]]
+        key = metadata.get('routing_key')
+        key = key if isinstance(key, str) else self._board.name
+        queues = self._spool.exchanges.route(target.removeprefix(EXCHANGE), key, metadata)
+        return [self._spool[queue] for queue in queues]
+
+
+def store_all(spool: Spool, parcels: Sequence[Parcel]) -> list[Any]:
+    """See `Spool.store_all`: what is for directories alone shares its flushes; the others are published one by one."""
+    outcomes: list[Any] = [None] * len(parcels)
+    local: list[int] = []
+    for number, parcel in enumerate(parcels):
+        try:
+            if any(isinstance(spool[name], BrokerSwitchboard) for name in parcel.queues):
+                outcomes[number] = _store(spool, parcel)
+            else:
+                local.append(number)
+        except SwitchboardError as error:
+            outcomes[number] = error
+    stored = store_in_directories(spool.__getitem__, spool.stage, [parcels[number] for number in local])
+    for number, outcome in zip(local, stored, strict=True):
+        outcomes[number] = outcome
+    return outcomes
+
+
+def _store(spool: Spool, parcel: Parcel) -> dict[str, str]:
+    transaction = BrokerTransaction(spool, None, None)
+    try:
+        filebases = transaction.emit_all(
+            [spool[name] for name in parcel.queues], parcel.msg, dict(parcel.metadata)
+        )
+    except BaseException:
+        transaction.discard()
+        raise
+    transaction.commit()
+    return dict(zip(parcel.queues, filebases, strict=True))

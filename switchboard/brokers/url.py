@@ -1,0 +1,145 @@
+"""Where a broker is, and how a queue on it is used: ``amqp://user:secret@host/vhost?option=value``.
+
+The options here are ours and are taken out, those of TLS (``tls``) with them; what is left goes to kombu, which has some of its own.
+Several addresses of one cluster are separated by a semicolon, as kombu writes them; the options of the first count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from switchboard.brokers.tls import PREFIX, Tls, read_tls
+from switchboard.config.units import duration_s
+from switchboard.errors import ConfigError
+
+RABBITMQ, REDIS = 'rabbitmq', 'redis'
+KINDS = {
+    'amqp': RABBITMQ,
+    'amqps': RABBITMQ,
+    'pyamqp': RABBITMQ,
+    'redis': REDIS,
+    'rediss': REDIS,
+}
+MAX_SLICES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerUrl:
+    """A broker's address, and our options.
+
+    :ivar address: for kombu.
+    :ivar shown: for people: without the password.
+    :ivar heartbeat_s: RabbitMQ takes a connection for dead that is silent for twice this long.
+    :ivar lease_s: on Redis, how long a message stays with a holder of whom nothing is heard.
+    :ivar queue: the broker's name of the queue, if it is another than ours.
+    :ivar slices: over how many of the broker's queues the messages are spread, by order key.
+    :ivar queue_type: RabbitMQ's: ``classic`` or ``quorum``.
+    :ivar declare: make the queue if it is not there, and insist on its arguments.
+    :ivar tls: how the connection is encrypted; None if it is not.
+    """
+
+    kind: str
+    address: str = field(repr=False)
+    shown: str
+    heartbeat_s: float = 30.0
+    lease_s: float = 60.0
+    queue: str = ''
+    slices: int = 1
+    queue_type: str = 'classic'
+    declare: bool = True
+    tls: Tls | None = None
+
+    def without_options(self) -> BrokerUrl:
+        """:return: the same broker, for another queue."""
+        return replace(self, queue='', slices=1)
+
+
+def _seconds(text: str) -> float:
+    seconds = duration_s(text)
+    if seconds < 1:
+        raise ValueError('must be a second at least')
+    return seconds
+
+
+def _slices(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_SLICES:
+        raise ValueError(f'must be a number from 1 to {MAX_SLICES}')
+    return int(text)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f'must be one of {", ".join(words)}')
+        return text
+
+    return read
+
+
+def _name(text: str) -> str:
+    if not text or len(text.encode()) > 200 or text.startswith('amq.'):
+        raise ValueError('must be 1 to 200 bytes, not starting with amq.')
+    return text
+
+
+# By the name in the URL: the field, how it is read, and the kind of broker that it is for.
+_OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    'heartbeat': ('heartbeat_s', _seconds, RABBITMQ),
+    'lease': ('lease_s', _seconds, REDIS),
+    'queue': ('queue', _name, ''),
+    'slices': ('slices', _slices, ''),
+    'type': ('queue_type', _one_of('classic', 'quorum'), RABBITMQ),
+    'declare': ('declare', lambda text: _one_of('yes', 'no')(text) == 'yes', RABBITMQ),
+}
+
+
+def is_broker_url(text: str) -> bool:
+    """:return: whether it names a broker of a kind that is known here."""
+    return text.partition('://')[0].lower() in KINDS and '://' in text
+
+
+def read_broker_url(text: str) -> BrokerUrl:
+    """Take a URL apart.
+
+    :raises ConfigError: it is of no known kind, or an option is not known or cannot be read.
+    """
+    first, *others = text.split(';')
+    scheme = first.partition('://')[0].lower()
+    if not is_broker_url(first):
+        # What has no scheme may be a password from its beginning to its end.
+        what = f'{scheme[:40]!r}' if '://' in first else 'this'
+        reason = f'{what} is no broker that is known here: write amqp://, amqps://, redis:// or rediss://'
+        raise ConfigError(reason, key='url')
+    kind = KINDS[scheme]
+    bare, _, query = first.partition('?')
+    try:
+        parts = urlsplit(bare)
+        place = f'{parts.hostname or "localhost"}{f":{parts.port}" if parts.port else ""}{parts.path}'
+    except ValueError:
+        # What is wrong may be the password, so it is not shown.
+        reason = 'not a URL: write / # ? @ : in a password as %2F %23 %3F %40 %3A'
+        raise ConfigError(reason, key='url') from None
+    told = parse_qsl(query, keep_blank_values=True)
+    tls = read_tls(scheme, {name: value for name, value in told if name.startswith(PREFIX)})
+    if any('://' in other and other.partition('://')[0].lower() != scheme for other in others):
+        raise ConfigError(f'all addresses of a cluster are {scheme}://, as the first', key='url')
+    url = BrokerUrl(kind, '', f'{scheme}://{place}', tls=tls)
+    rest = []
+    for name, value in told:
+        if name.startswith(PREFIX):
+            continue
+        if name not in _OPTIONS:
+            rest.append((name, value))
+            continue
+        attribute, read, only = _OPTIONS[name]
+        if only and only != kind:
+            raise ConfigError(f'{name!r} is an option for {only}, and this is {kind}', key='url')
+        try:
+            url = replace(url, **{attribute: read(value)})
+        except ValueError as error:
+            raise ConfigError(f'{name} = {value[:60]!r}: {error}', key='url') from error
+    address = f'{bare}?{urlencode(rest)}' if rest else bare
+    return replace(url, address=';'.join([address, *others]))

@@ -1,0 +1,240 @@
+"""A message as it goes to a broker and comes back: what both ends must agree on, for queues on a broker and for bridges.
+
+The body goes as the bytes that a queue's directory would hold, under the content type of its kind, so that others can read it: a mail as RFC
+5322, text as UTF-8, values as JSON.  Metadata become headers of their own names, by which a headers exchange can route.  What a header
+cannot carry exactly (a number beyond 64 bits, a lone surrogate, a name that brokers use themselves) goes into one header, as JSON.
+
+``message_id``
+    the entry's digest: its identity for life.  Whoever gets a message twice knows it by that.
+``x-switchboard-kind``
+    the kind, by which the reader finds its serializer; without it, the content type says.
+``x-switchboard-when``
+    the first half of the entry's name.
+``x-switchboard-metadata``, ``x-switchboard-history``
+    JSON.
+``x-switchboard-due``
+    when a message is due that waits for longer than the broker's timers run.
+
+Reading is in ``arriving``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kombu.transport.virtual import Base64
+
+from switchboard.brokers.headers import HISTORY, KIND, METADATA, WHEN
+from switchboard.errors import MessageTooLargeError
+from switchboard.message.entry import Entry
+from switchboard.message.expiry import EXPIRES
+from switchboard.message.journal import Record
+from switchboard.message.metadata import dump_metadata, load_metadata
+from switchboard.message.naming import HIGHEST_PRIORITY, NS, SYSTEM_NAMER, parse
+from switchboard.message.serializers import Serializers
+
+PERSISTENT = 2
+# AMQP sends all headers in one frame, of 128 KiB unless somebody has set another limit.
+MAX_HEADER_BYTES = 100_000
+MAX_HISTORY_BYTES = 50_000
+_MAX_SHORT_BYTES = 255
+
+TYPES = {
+    'mail': ('message/rfc822', 'binary'),
+    'mail+default': ('message/rfc822', 'binary'),
+    'bytes': ('application/data', 'binary'),
+    'text': ('text/plain', 'utf-8'),
+    'json': ('application/json', 'utf-8'),
+    'msgpack': ('application/x-msgpack', 'binary'),
+    'yaml': ('application/x-yaml', 'utf-8'),
+    'pickle': ('application/x-python-serialize', 'binary'),
+}
+_DEFAULT = Serializers()
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message for a broker.
+
+    :ivar properties: by kombu's names: ``message_id content_type content_encoding priority expiration delivery_mode ...``.
+    """
+
+    body: bytes
+    headers: dict[str, Any] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """A message that a broker has given out, and that is ours until we end it.
+
+    :ivar deaths: how often a holder of it died, where the broker counts that.
+    :ivar tag: what the broker calls this delivery; good for one connection.
+    """
+
+    queue: str
+    body: bytes
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    exchange: str = ''
+    routing_key: str = ''
+    redelivered: bool = False
+    deaths: int | None = None
+    tag: Any = None
+    generation: int = 0
+
+    @property
+    def message_id(self) -> str | None:
+        """What the message's producer calls it; the same each time it is given out."""
+        found = self.properties.get('message_id')
+        return str(found) if found else None
+
+
+def letter_of(
+    msg: Any,
+    msgdata: Mapping[str, Any],
+    *,
+    message_id: str,
+    serializers: Serializers | None = None,
+    history: Sequence[Record] = (),
+) -> Letter:
+    """Write a message for a broker.
+
+    What kombu or `content.write` has put into a queue goes out as the message that kombu's consumers expect.
+
+    :raises UnserializableError: nothing holds the message or its metadata.
+    :raises MessageTooLargeError: the metadata are more than headers carry.
+    """
+    if is_kombu(msg):
+        return _kombu_letter(msg, message_id)
+    serialized = (serializers or _DEFAULT).serialize(msg)
+    letter = _letter(serialized.kind, serialized.body, msgdata, message_id, history)
+    expires_s = msgdata.get(EXPIRES)
+    if isinstance(expires_s, int | float):
+        left_ms = int((expires_s - SYSTEM_NAMER.clock.time_ns() / NS) * 1000)
+        letter.properties['expiration'] = str(max(0, left_ms))
+    return letter
+
+
+def letter_of_entry(entry: Entry, more: Sequence[Record] = ()) -> Letter:
+    """Write an entry, with its name and its history, for a queue on a broker.
+
+    :param more: what its history says more.
+    """
+    name = parse(entry.filebase)
+    assert name is not None
+    records = [*entry.records, *more]
+    metadata = load_metadata(entry.metadata)
+    if more:
+        metadata = Entry(entry.filebase, entry.kind, entry.metadata, b'', records).changed_metadata(metadata)
+        records = [
+            {key: value for key, value in one.items() if key not in ('set', 'drop')} for one in records
+        ]
+    letter = _letter(entry.kind, entry.body, metadata, name.digest, records)
+    letter.headers[WHEN] = entry.filebase.partition('+')[0]
+    if name.priority:
+        letter.properties['priority'] = name.priority
+    else:
+        letter.properties.pop('priority', None)
+    return letter
+
+
+def _letter(
+    kind: str, body: bytes, metadata: Mapping[str, Any], message_id: str, history: Sequence[Record]
+) -> Letter:
+    kept = json.loads(dump_metadata(metadata))
+    headers: dict[str, Any] = {KIND: kind}
+    rest: dict[str, Any] = {}
+    for key, value in kept.items():
+        (headers if _is_carried_key(key) and _is_carried(value) else rest)[key] = value
+    if rest:
+        headers[METADATA] = json.dumps(rest)
+    if (size := len(json.dumps(headers))) > MAX_HEADER_BYTES - MAX_HISTORY_BYTES:
+        raise MessageTooLargeError(f'metadata of {size} bytes are more than the headers of a broker carry')
+    if history:
+        headers[HISTORY] = _dump_history(history)
+    content_type, encoding = TYPES.get(kind, (f'application/x-switchboard.{kind}', 'binary'))
+    properties: dict[str, Any] = {
+        'message_id': message_id,
+        'content_type': content_type,
+        'content_encoding': encoding,
+        'delivery_mode': PERSISTENT,
+        'timestamp': SYSTEM_NAMER.clock.time_ns() // NS,
+    }
+    for key in ('reply_to', 'correlation_id'):
+        if isinstance(value := kept.get(key), str) and _is_short(value):
+            properties[key] = value
+    priority = kept.get('priority')
+    if type(priority) is int and 0 < priority <= HIGHEST_PRIORITY:
+        properties['priority'] = priority
+    return Letter(body, headers, properties)
+
+
+def _is_carried_key(key: str) -> bool:
+    return not key.lower().startswith('x-') and bool(key) and _is_short(key)
+
+
+def _is_short(text: str) -> bool:
+    return _is_carried(text) and len(text.encode()) <= _MAX_SHORT_BYTES
+
+
+def _is_carried(value: Any) -> bool:
+    """Does a header bring the value back as it is?"""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+        return True
+    if isinstance(value, bool) or value is None or isinstance(value, float):
+        return True
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    if isinstance(value, list):
+        return all(map(_is_carried, value))
+    return all(_is_short(key) and _is_carried(item) for key, item in value.items())
+
+
+def _dump_history(history: Sequence[Record]) -> str:
+    """Of a long history, old tracebacks go first, then the oldest records: the last ones say why the message is where it is."""
+    records = [dict(record) for record in history]
+    text = json.dumps(records, default=str)
+    for record in records[:-1]:
+        if len(text) > MAX_HISTORY_BYTES and record.pop('traceback', None):
+            text = json.dumps(records, default=str)
+    while len(text) > MAX_HISTORY_BYTES and len(records) > 1:
+        del records[: max(1, len(records) // 8)]
+        text = json.dumps(records, default=str)
+    return text if len(text) <= MAX_HISTORY_BYTES else '[]'
+
+
+def is_kombu(msg: Any) -> bool:
+    """Is it what kombu's virtual transports store?"""
+    return (
+        isinstance(msg, dict)
+        and {'body', 'content-type', 'properties'} <= msg.keys()
+        and isinstance(msg['properties'], dict)
+    )
+
+
+def _kombu_letter(msg: Mapping[str, Any], message_id: str) -> Letter:
+    own = msg['properties']
+    body = msg['body']
+    if own.get('body_encoding') == 'base64':
+        body = Base64().decode(body)
+    properties = {
+        key: own[key]
+        for key in ('correlation_id', 'reply_to', 'priority', 'expiration', 'type', 'app_id')
+        if own.get(key) not in (None, '')
+    }
+    properties |= {
+        'message_id': own.get('message_id') or message_id,
+        'content_type': msg['content-type'],
+        'content_encoding': msg.get('content-encoding') or 'utf-8',
+        'delivery_mode': PERSISTENT,
+    }
+    headers = dict(msg.get('headers') or {})
+    return Letter(body.encode() if isinstance(body, str) else bytes(body), headers, properties)

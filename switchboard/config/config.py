@@ -1,0 +1,240 @@
+"""The configuration of one installation: read once, checked whole, never changed.
+
+``Config.load`` reads ``switchboard.cfg`` and the exchange file that it names.  It raises nothing before it has seen all of
+both, so that an operator meets all mistakes in one go, each with its file, line, section and key.  A reload loads a second
+`Config` and compares (``changes.py``): the first one stays in force until the second has passed.
+
+There is no global configuration object.  What a class needs is handed to it: a runner gets its `RunnerOptions`,
+a queue its `QueueOptions`, a publisher the `ExchangeTable`.
+
+The keys of a runner's own class are kept as they are written (``RunnerOptions.settings``): the class declares and checks
+them, in the process that runs it.  The master imports no class to check a configuration.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from switchboard.config.changes import Changes, changes
+from switchboard.config.examine import examine
+from switchboard.config.exchangefile import read_exchanges
+from switchboard.config.inifile import Problems, Section, did_you_mean, in_order, parse, read_file
+from switchboard.config.keys import (
+    MASTER_KEYS,
+    QUEUE_KEYS,
+    RUNNER_KEYS,
+    SWITCHBOARD_KEYS,
+    read_values,
+    refuse_unknown,
+    restart_options,
+)
+from switchboard.config.queue_sections import BAD_QUEUE, QueueRule, QueueRules, is_pattern
+from switchboard.errors import ConfigError, UnknownQueueError
+from switchboard.message.naming import check_queue_name
+from switchboard.options import MasterOptions, QueueOptions, RestartOptions, RunnerOptions
+from switchboard.routing.exchange import ExchangeTable
+from switchboard.routing.topology import Edge, Graph, Node, NodeKind
+
+DEFAULT_EXCHANGE_FILE = 'exchange.cfg'
+SECTIONS = ('switchboard', 'master', 'runner.NAME', 'queue.NAME')
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that the configuration files say.
+
+    ``sources`` are the files that were read and ``digest`` is a checksum of their bytes; ``warnings`` are for
+    ``switchboard check``, and stop nothing.
+    """
+
+    path: Path
+    spool: Path
+    exchange_file: Path
+    master: MasterOptions = field(default_factory=MasterOptions)
+    runners: Mapping[str, RunnerOptions] = field(default_factory=dict)
+    queues: QueueRules = field(default_factory=QueueRules)
+    declared: tuple[str, ...] = (BAD_QUEUE,)
+    exchanges: ExchangeTable = field(default_factory=ExchangeTable)
+    warnings: tuple[ConfigError, ...] = ()
+    sources: tuple[Path, ...] = ()
+    digest: str = ''
+
+    @classmethod
+    def load(cls, path: Path | str) -> Config:
+        """Read the file at `path`, and the exchange file that it names.
+
+        :raises ConfigErrors: something is wrong with them; all of it, each with its place.
+        """
+        problems = Problems()
+        config = _Loader(Path(path).absolute(), problems).load()
+        problems.raise_errors()
+        return dataclasses.replace(config, warnings=tuple(in_order(problems.warnings)))
+
+    def queue_names(self) -> tuple[str, ...]:
+        """:return: the queues that are declared, in the order of the file, and the bad queue as the last."""
+        return self.declared
+
+    def queue_options(self, name: str) -> QueueOptions:
+        """:return: the options of a queue; one that is not declared has what the globs that match it say."""
+        return self.queues.options(name)
+
+    def graph(self) -> Graph:
+        """:return: exchanges, queues and runners, and the ways of messages between them, to be drawn."""
+        nodes, edges = [Node('queue', name) for name in self.declared], []
+        for name, runner in self.runners.items():
+            nodes.append(Node('runner', name, runner.class_path))
+            if runner.queue:
+                edges.append(Edge(('queue', runner.queue), ('runner', name), 'consumes'))
+            # Not all classes mean an exchange by this key; but one that names an exchange is hardly anything else.
+            if runner.settings.get('exchange') in self.exchanges.exchanges:
+                edges.append(Edge(('runner', name), ('exchange', runner.settings['exchange']), 'publishes'))
+        for name in self.declared:
+            dead_letter = self.queue_options(name).dead_letter
+            exchange = dead_letter.removeprefix('exchange:')
+            if dead_letter != BAD_QUEUE:
+                kind: NodeKind = 'queue' if exchange == dead_letter else 'exchange'
+                edges.append(Edge(('queue', name), (kind, exchange), 'dead-letter'))
+        return self.exchanges.graph().with_more(nodes, edges)
+
+    def changes(self, new: Config) -> Changes:
+        """:return: what is different in `new`: the runners to stop, start and restart, the queues, the exchanges."""
+        return changes(self, new)
+
+
+class _Loader:
+    """One reading: takes the files apart, section by section, and puts the records together."""
+
+    def __init__(self, path: Path, problems: Problems) -> None:
+        self.path = path
+        self.base = path.parent
+        self.problems = problems
+        # Of all that was read: it tells a changed configuration from the same.
+        self.checksum, self.size_bytes = 0, 0
+        self.sources: list[Path] = []
+        self.sections: dict[str, list[Section]] = {'switchboard': [], 'master': [], 'runner': [], 'queue': []}
+
+    def load(self) -> Config:
+        content = self._read(self.path)
+        for section in parse(content, str(self.path), self.problems) if content is not None else ():
+            self._sort(section)
+        if content is None:
+            return Config(self.path, self.base, self.base)
+        values = self._core_values()
+        master = self._master()
+        runners = {
+            _name(section): self._runner(section, master.restart) for section in self.sections['runner']
+        }
+        queues = self._queues(QueueOptions(**{key: values[key] for key in values if key == 'durability'}))
+        declared = self._declared(runners.values(), queues)
+        exchange_file = values.get('exchange_file', self.base / DEFAULT_EXCHANGE_FILE)
+        config = Config(
+            path=self.path,
+            spool=values.get('spool', self.base),
+            exchange_file=exchange_file,
+            master=master,
+            runners=runners,
+            queues=queues,
+            declared=declared,
+            exchanges=self._exchanges(exchange_file, 'exchange_file' in values, declared),
+            sources=tuple(self.sources),
+            digest=f'{self.checksum:08x}-{self.size_bytes}',
+        )
+        examine(config, {_name(section): section for section in self.sections['runner']}, self.problems)
+        return config
+
+    def _read(self, path: Path) -> bytes | None:
+        try:
+            content = read_file(path)
+        except ConfigError as error:
+            self.problems.error(error)
+            return None
+        self.sources.append(path)
+        self.checksum = crc32(b'%d:' % len(content) + content, self.checksum)
+        self.size_bytes += len(content)
+        return content
+
+    def _sort(self, section: Section) -> None:
+        kind, point, name = section.name.partition('.')
+        if kind not in self.sections or bool(point) != (kind in ('runner', 'queue')):
+            hint = did_you_mean(section.name, SECTIONS)
+            if kind == 'exchange':
+                hint = '; exchanges are declared in the exchange file'
+            self.problems.error(section.error(f'is no section of this file{hint}'))
+            return
+        try:
+            if not (kind == 'queue' and is_pattern(name)) and point:
+                check_queue_name(name)
+        except UnknownQueueError as error:
+            self.problems.error(section.error(str(error).replace('queue name', f'{kind} name')))
+            return
+        self.sections[kind].append(section)
+
+    def _core_values(self) -> dict[str, Any]:
+        if not self.sections['switchboard']:
+            self.problems.error(ConfigError('has no [switchboard] section', file=str(self.path)))
+            return {}
+        section = self.sections['switchboard'][0]
+        refuse_unknown(section, SWITCHBOARD_KEYS, self.problems)
+        if 'spool' not in section.entries:
+            self.problems.error(section.error('has no `spool =`: the directory that holds the queues'))
+        return read_values(section, SWITCHBOARD_KEYS, self.base, self.problems)
+
+    def _master(self) -> MasterOptions:
+        if not self.sections['master']:
+            return MasterOptions()
+        section = self.sections['master'][0]
+        refuse_unknown(section, MASTER_KEYS, self.problems)
+        values = read_values(section, MASTER_KEYS, self.base, self.problems)
+        scale = values.get('scale')
+        names = [_name(one) for one in self.sections['runner']]
+        if scale and scale not in names:
+            hint = did_you_mean(scale, names)
+            self.problems.error(section.entries['scale'].error(f'there is no runner {scale[:60]!r}{hint}'))
+        restart = restart_options(RestartOptions(), values)
+        return MasterOptions(restart=restart, **values)
+
+    def _runner(self, section: Section, restart: RestartOptions) -> RunnerOptions:
+        values = read_values(section, RUNNER_KEYS, self.base, self.problems)
+        if 'class' not in section.entries:
+            self.problems.error(
+                section.error('has no `class =`: what the runner is, as package.module:Class')
+            )
+        settings = {key: entry.value for key, entry in section.entries.items() if key not in RUNNER_KEYS}
+        return RunnerOptions(
+            name=_name(section),
+            class_path=values.pop('class_path', ''),
+            restart=restart_options(restart, values),
+            settings=settings,
+            **values,
+        )
+
+    def _queues(self, default: QueueOptions) -> QueueRules:
+        rules = []
+        for section in self.sections['queue']:
+            refuse_unknown(section, QUEUE_KEYS, self.problems)
+            values = read_values(section, QUEUE_KEYS, self.base, self.problems)
+            rules.append(QueueRule(_name(section), values, section))
+        return QueueRules.of(default, rules)
+
+    def _declared(self, runners: Iterable[RunnerOptions], queues: QueueRules) -> tuple[str, ...]:
+        names = dict.fromkeys(runner.queue for runner in runners if runner.queue)
+        names |= dict.fromkeys(queues.named)
+        names.pop(BAD_QUEUE, None)
+        return (*names, BAD_QUEUE)
+
+    def _exchanges(self, path: Path, is_asked_for: bool, declared: tuple[str, ...]) -> ExchangeTable:
+        if not is_asked_for and not path.exists():
+            return ExchangeTable()
+        content = self._read(path)
+        if content is None:
+            return ExchangeTable()
+        return read_exchanges(content, str(path), self.problems, declared)
+
+
+def _name(section: Section) -> str:
+    return section.name.partition('.')[2]

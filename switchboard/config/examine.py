@@ -1,0 +1,157 @@
+"""What can only be seen when the whole configuration is there: names that lead nowhere, and advice to the operator.
+
+Errors are what would fail at run time (a dead letter for a queue that does not exist).  Advice is what runs but is
+hardly meant (a queue that nobody consumes); it goes to ``switchboard check``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from switchboard.config.inifile import Problems, Section, did_you_mean
+from switchboard.config.keys import QUEUE_KEYS, RUNNER_KEYS
+from switchboard.config.queue_sections import BAD_QUEUE, QueueRule
+from switchboard.config.remote_queues import impossible
+from switchboard.errors import ConfigError
+from switchboard.message.serializers import Serializers
+from switchboard.options import QueueOptions, RunnerOptions
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+
+# How alike an unknown key of a runner must be to one of ours, to be taken for a misspelling and not for its own class's.
+LIKENESS = 0.8
+
+_KEY_OF_FIELD = {key.field: name for name, key in QUEUE_KEYS.items()}
+
+
+def examine(config: Config, runner_sections: Mapping[str, Section], problems: Problems) -> None:
+    """Note in `problems` what is wrong between the parts of `config`, and what is strange."""
+    declared = dict.fromkeys(config.queue_names())
+    seen: set[QueueOptions] = set()
+    for name in declared:
+        options = config.queue_options(name)
+        _check_dead_letter(config, name, options, declared, problems)
+        _check_url(config, name, options, problems)
+        # Many queues are alike; making serializers for each would be most of the time that loading takes.
+        kinds = QueueOptions(
+            accept=options.accept, pickle_classes=options.pickle_classes, serializer=options.serializer
+        )
+        if kinds not in seen:
+            seen.add(kinds)
+            _check_kinds(config, name, options, problems)
+    for name, runner in config.runners.items():
+        _advise_on_runner(config, runner, runner_sections[name], problems)
+    _advise_on_queues(config, problems)
+
+
+def _at(rule: QueueRule | None, field: str, reason: str) -> ConfigError:
+    if rule is None:
+        return ConfigError(reason)
+    entry = rule.section.entries.get(_KEY_OF_FIELD[field])
+    return entry.error(reason) if entry is not None else rule.section.error(reason)
+
+
+def _check_dead_letter(
+    config: Config, name: str, options: QueueOptions, declared: Mapping[str, None], problems: Problems
+) -> None:
+    if name == BAD_QUEUE:
+        return
+    target = options.dead_letter
+    exchange = target.removeprefix('exchange:')
+    reason = ''
+    if target == name:
+        reason = f'queue {name} would be its own dead letter queue; give it another, e.g. in [queue.{name}]'
+    elif exchange != target:
+        # After an error in the exchange file nobody knows what it would have declared.
+        if exchange not in config.exchanges.exchanges and not problems.errors:
+            reason = f'there is no exchange {exchange!r}{did_you_mean(exchange, config.exchanges.exchanges)}'
+    elif target not in declared:
+        reason = f'there is no queue {target!r}{did_you_mean(target, declared)}'
+    if reason:
+        _once(_at(config.queues.deciding(name, 'dead_letter'), 'dead_letter', reason), problems)
+
+
+def _check_url(config: Config, name: str, options: QueueOptions, problems: Problems) -> None:
+    if options.url is None:
+        return
+    if name == BAD_QUEUE:
+        reason = 'the bad queue is in the spool, where operators can look into it; a `dead_letter` may be on a broker'
+        _once(_at(config.queues.deciding(name, 'url'), 'url', reason), problems)
+    for key, reason in impossible(options, options.url):
+        field = QUEUE_KEYS[key].field
+        _once(_at(config.queues.deciding(name, field), field, f'queue {name}: {reason}'), problems)
+
+
+def _check_kinds(config: Config, name: str, options: QueueOptions, problems: Problems) -> None:
+    try:
+        Serializers(options.accept, options.pickle_classes, options.serializer)
+    except ConfigError as error:
+        field = error.key or 'accept'
+        rule = config.queues.deciding(name, field) or config.queues.deciding(name, 'accept')
+        _once(_at(rule, field, error.reason), problems)
+
+
+def _once(error: ConfigError, problems: Problems) -> None:
+    # One section may be for many queues, and is wrong once.
+    if str(error) not in {str(known) for known in problems.errors}:
+        problems.error(error)
+
+
+def _advise_on_runner(config: Config, runner: RunnerOptions, section: Section, problems: Problems) -> None:
+    for key in runner.settings:
+        import difflib  # here, because few have to be told what they may have meant
+
+        close = difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=LIKENESS)
+        if close:
+            reason = f"goes to the runner's own class; if that does not know it: did you mean {close[0]}?"
+            problems.warn(section.entries[key].error(reason))
+    exchange = runner.settings.get('exchange')
+    if exchange and exchange not in config.exchanges:
+        hint = did_you_mean(exchange, config.exchanges.exchanges)
+        problems.warn(section.entries['exchange'].error(f'there is no exchange {exchange[:60]!r}{hint}'))
+    if runner.queue:
+        others = [one.name for one in config.runners.values() if one.queue == runner.queue]
+        if others[0] != runner.name:
+            reason = f'is also the queue of runner {others[0]}: each message goes to one of them only'
+            problems.warn(section.entries['queue'].error(reason))
+
+
+def _only_waits(options: QueueOptions) -> bool:
+    """Is the queue for what waits until its time is over, and then goes on as a dead letter?"""
+    return options.ttl_s is not None and options.dead_letter != BAD_QUEUE
+
+
+def _warn_once(error: ConfigError, problems: Problems) -> None:
+    if str(error) not in {str(known) for known in problems.warnings}:
+        problems.warn(error)
+
+
+def _advise_on_queues(config: Config, problems: Problems) -> None:
+    consumers: dict[str, list[RunnerOptions]] = {}
+    for runner in config.runners.values():
+        consumers.setdefault(runner.queue, []).append(runner)
+    for name, rule in config.queues.named.items():
+        options = config.queue_options(name)
+        # Of a queue on a broker, the consumers may be on other machines.
+        elsewhere = options.external or options.url is not None
+        if name == BAD_QUEUE or elsewhere or _only_waits(options):
+            continue
+        if name not in consumers:
+            reason = 'nobody consumes this queue; if a program or a person does, say `external = yes`'
+            problems.warn(rule.section.error(reason))
+        elif not any(runner.instances for runner in consumers[name]):
+            reason = f'nobody consumes this queue: runner {consumers[name][0].name} has instances = 0'
+            problems.warn(rule.section.error(reason))
+    for name in config.queue_names():
+        options = config.queue_options(name)
+        if options.overflow != 'reject' and options.max_messages is None and options.max_bytes is None:
+            rule_of = config.queues.deciding(name, 'overflow')
+            reason = 'has no effect: neither max_messages nor max_bytes is set'
+            _warn_once(_at(rule_of, 'overflow', reason), problems)
+    names = config.queue_names()
+    for rule in config.queues.idle_globs(names):
+        matching = any(rule.matches(name) for name in names)
+        reason = 'more specific sections say all of it' if matching else 'no declared queue is called so'
+        problems.warn(rule.section.error(f'has no effect: {reason}'))

@@ -1,0 +1,280 @@
+"""Reading ``etc/exchange.cfg`` into an exchange table, with every mistake told by file, line, section and key.
+
+The table's own checks stop at the first mistake and know no lines; so what a person can get wrong is looked for here,
+all of it in one reading, and the table is made only from what passed.  Advice (a binding that adds nothing) is kept apart
+from errors: a reload with a warning goes through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import cast
+
+from switchboard.config.inifile import Entry, Problems, Section, did_you_mean, parse
+from switchboard.errors import RouteError, RouteLoopError, UnknownQueueError
+from switchboard.message.naming import check_queue_name
+from switchboard.routing.bindings import Binding, Exchange, ExchangeType, Target, check_ways
+from switchboard.routing.exchange import ExchangeTable
+from switchboard.routing.headers import Condition, HeaderMatch
+from switchboard.routing.topics import MANY, ONE, TopicTrie, canonical, words_of
+
+TYPES = ('direct', 'fanout', 'topic', 'headers')
+KEYS = ('type', 'alternate', 'bindings')
+
+# What AMQP allows for a binding key, so that a table can move to a broker.
+MAX_PATTERN_BYTES = 255
+
+# Ten times what the design is measured with.  A list without bounds would take memory without bounds.
+MAX_BINDINGS = 100_000
+
+# No two neighbours in it take the same characters: a line that does not fit is refused in one pass.
+_CONDITION = re.compile(r'\s*([^\s=,"]+)\s*(?:=(?:\s*"([^"]*)"\s*|([^",]*)))?(?:,|\Z)')
+
+
+def read_exchanges(
+    content: bytes, file: str, problems: Problems, queues: Collection[str] | None = None
+) -> ExchangeTable:
+    """Make the table that a file describes.
+
+    :param queues: the names of all queues that are declared, or None where any name will do.
+    :return: the table; an empty one if there are errors, which are then in `problems`.
+    """
+    return _FileReader(file, problems, queues).read(parse(content, file, problems))
+
+
+class _FileReader:
+    def __init__(self, file: str, problems: Problems, queues: Collection[str] | None) -> None:
+        self.file = file
+        self.problems = problems
+        self.queues = queues
+        self.names: list[str] = []
+
+    def read(self, sections: list[Section]) -> ExchangeTable:
+        ours = [section for section in sections if self._is_exchange(section)]
+        self.names = [_name(section) for section in ours]
+        exchanges = [self._exchange(section) for section in ours]
+        self._check_ways(ours, exchanges)
+        if self.problems.errors:
+            return ExchangeTable()
+        for section, exchange in zip(ours, exchanges, strict=True):
+            self._advise(section, exchange)
+        return ExchangeTable(exchanges)
+
+    def _check_ways(self, sections: list[Section], exchanges: list[Exchange]) -> None:
+        by_name = {exchange.name: exchange for exchange in exchanges}
+        try:
+            check_ways(by_name)
+        except RouteLoopError as error:
+            # Told at the first of them that the file names, at the line that closes the way.
+            section = next(one for one in sections if _name(one) in error.cycle)
+            onward = error.cycle[error.cycle.index(_name(section)) + 1 :][:1] or error.cycle[1:2]
+            bindings = by_name[_name(section)].bindings
+            lines = [
+                one.line for one in bindings if any(Target(name, True) in one.targets for name in onward)
+            ]
+            key = 'bindings' if lines else 'alternate'
+            self.problems.error(section.entries[key].error(str(error), lines[0] if lines else None))
+        except RouteError as error:
+            self.problems.error(sections[0].error(str(error)))
+
+    def _is_exchange(self, section: Section) -> bool:
+        prefix, point, name = section.name.partition('.')
+        if prefix != 'exchange' or not point:
+            self.problems.error(
+                section.error('is not known here; sections of this file are called [exchange.NAME]')
+            )
+            return False
+        try:
+            check_queue_name(name)
+        except UnknownQueueError as error:
+            self.problems.error(section.error(str(error).replace('a queue name', 'an exchange name')))
+            return False
+        return True
+
+    def _exchange(self, section: Section) -> Exchange:
+        entries = section.entries
+        for key, entry in entries.items():
+            if key not in KEYS:
+                self.problems.error(entry.error(f'is no key of an exchange{did_you_mean(key, KEYS)}'))
+        kind = 'direct'
+        if 'type' not in entries:
+            self.problems.error(section.error(f'has no type; write `type =` and one of {", ".join(TYPES)}'))
+        else:
+            kind = entries['type'].value.lower()
+            if kind not in TYPES:
+                reason = f'{kind[:60]!r} is none of {", ".join(TYPES)}{did_you_mean(kind, TYPES)}'
+                self.problems.error(entries['type'].error(reason))
+        alternate = self._alternate(entries['alternate']) if 'alternate' in entries else None
+        bindings = (
+            tuple(self._bindings(entries['bindings'], kind))
+            if 'bindings' in entries and kind in TYPES
+            else ()
+        )
+        return Exchange(
+            _name(section), cast(ExchangeType, kind), bindings, alternate, file=self.file, line=section.line
+        )
+
+    def _alternate(self, entry: Entry) -> Target | None:
+        if entry.value == 'none':
+            return None
+        targets = self._targets(entry, entry.line, entry.value)
+        if len(targets) > 1:
+            self.problems.error(
+                entry.error('takes one queue or one exchange; bind a fanout exchange for more')
+            )
+        return targets[0] if targets else None
+
+    def _bindings(self, entry: Entry, kind: str) -> Iterator[Binding]:
+        if len(entry.lines) > MAX_BINDINGS:
+            self.problems.error(entry.error(f'has {len(entry.lines)} bindings; {MAX_BINDINGS} are allowed'))
+            return
+        for line, text in entry.lines:
+            if self.problems.is_full:
+                return
+            left, arrow, right = text.rpartition('->')
+            left = left.strip()
+            if not arrow and kind != 'fanout':
+                self.problems.error(
+                    entry.error(f'{text[:60]!r} is no binding; write `pattern -> queue`', line)
+                )
+                continue
+            targets = self._targets(entry, line, right)
+            try:
+                yield Binding(_match(kind, left), targets, line)
+            except ValueError as error:
+                self.problems.error(entry.error(str(error), line))
+
+    def _targets(self, entry: Entry, line: int, text: str) -> tuple[Target, ...]:
+        targets: list[Target] = []
+        for name in (part.strip() for part in text.split(',')):
+            is_exchange = name.startswith('exchange:')
+            target = Target(name.removeprefix('exchange:').strip(), is_exchange)
+            reason = self._unknown(target)
+            if reason:
+                self.problems.error(entry.error(reason, line))
+            elif target in targets:
+                self.problems.warn(entry.error(f'names {target} twice; it gets one copy', line))
+            else:
+                targets.append(target)
+        return tuple(targets)
+
+    def _unknown(self, target: Target) -> str:
+        if not target.name:
+            return 'a target is missing; write a queue or exchange:NAME'
+        if target.is_exchange:
+            if target.name in self.names:
+                return ''
+            return f'there is no exchange {target.name[:60]!r}{did_you_mean(target.name, self.names)}'
+        try:
+            check_queue_name(target.name)
+        except UnknownQueueError as error:
+            return str(error)
+        if self.queues is None or target.name in self.queues:
+            return ''
+        return f'there is no queue {target.name!r}{did_you_mean(target.name, self.queues)}'
+
+    def _advise(self, section: Section, exchange: Exchange) -> None:
+        if not exchange.bindings:
+            reason = 'has no bindings: ' + (
+                'all goes to its alternate' if exchange.alternate else 'it takes nothing'
+            )
+            self.problems.warn(section.error(reason))
+            return
+        entry = section.entries['bindings']
+        for number, target, other in redundant(exchange):
+            binding, line = exchange.bindings[number], exchange.bindings[other].line
+            if self.problems.is_full:
+                return
+            self.problems.warn(
+                entry.error(
+                    f'{binding.match} adds nothing for {target}: line {line} sends it all of that',
+                    binding.line,
+                )
+            )
+        for binding in exchange.bindings:
+            if isinstance(binding.match, HeaderMatch) and (reason := binding.match.contradiction()):
+                self.problems.warn(entry.error(f'{binding.match} can never match: {reason}', binding.line))
+        for binding in exchange.bindings if exchange.type == 'direct' else ():
+            if {ONE, MANY} & set(words_of(str(binding.match))):
+                reason = f'{binding.match} is compared letter by letter: wildcards are for type = topic'
+                self.problems.warn(entry.error(reason, binding.line))
+
+
+def redundant(exchange: Exchange) -> Iterator[tuple[int, Target, int]]:
+    """Find bindings that could go without a change in what is delivered.
+
+    :return: the number of such a binding, the target that it does nothing for, and the number of the binding that does all.
+    """
+    by_target: dict[Target, dict[object, int]] = {}
+    for number, binding in enumerate(exchange.bindings):
+        for target in binding.targets:
+            first = by_target.setdefault(target, {}).setdefault(_meaning(exchange.type, binding), number)
+            if first != number:
+                yield number, target, first
+    for target, meanings in by_target.items() if exchange.type == 'topic' else ():
+        numbers = list(meanings.values())
+        patterns = [str(exchange.bindings[number].match) for number in numbers]
+        # Only bindings to one target are compared, so that a wide fan-out does not compare all with all.
+        trie = TopicTrie(patterns if len(patterns) > 1 else ())
+        for place, pattern in enumerate(patterns):
+            wider = next((other for other in trie.covering(pattern) if other != place), None)
+            if wider is not None:
+                yield numbers[place], target, numbers[wider]
+
+
+def _meaning(kind: ExchangeType, binding: Binding) -> object:
+    """:return: equal values for bindings that match the same messages."""
+    if isinstance(binding.match, HeaderMatch):
+        return binding.match.mode, frozenset(binding.match.conditions)
+    return canonical(binding.match) if kind == 'topic' else binding.match
+
+
+def _name(section: Section) -> str:
+    return section.name.partition('.')[2]
+
+
+def _match(kind: str, left: str) -> str | HeaderMatch:
+    """:raises ValueError: what is left of the arrow does not fit the type of the exchange."""
+    if kind == 'headers':
+        return _header_match(left)
+    if kind == 'fanout':
+        if left:
+            raise ValueError(f'{left[:60]!r}: a fanout exchange has no patterns; write `-> queue`')
+        return left
+    if len(left.encode()) > MAX_PATTERN_BYTES:
+        raise ValueError(f'a pattern of {len(left.encode())} bytes; {MAX_PATTERN_BYTES} are allowed')
+    if left.startswith(('all:', 'any:')):
+        raise ValueError(f'{left[:60]!r} are conditions on headers; they are for type = headers')
+    if '->' in left:
+        raise ValueError(f'{left[:60]!r}: one arrow a line; put several targets behind it, with commas')
+    if len(left.split()) > 1:
+        raise ValueError(f'{left[:60]!r} holds a blank; a pattern is words with points between and no blanks')
+    for word in words_of(left) if kind == 'topic' else ():
+        if word not in (ONE, MANY) and (ONE in word or MANY in word):
+            raise ValueError(
+                f'{left[:60]!r}: * and # stand for whole words; to put a line aside, start it with ;'
+            )
+    return left
+
+
+def _header_match(left: str) -> HeaderMatch:
+    mode, colon, rest = left.partition(':')
+    if not colon or mode not in ('all', 'any'):
+        raise ValueError(f'{left[:60]!r} are no conditions; write `all: key=value, key=value` or `any: ...`')
+    conditions: list[Condition] = []
+    end = 0
+    rest = rest.strip()
+    while end < len(rest):
+        found = _CONDITION.match(rest, end)
+        if found is None:
+            raise ValueError(
+                f'{rest[end : end + 60].strip()!r} is no condition; write key, key=value or key="value"'
+            )
+        key, quoted, plain = found.groups()
+        value = quoted if quoted is not None else plain.strip() if plain is not None else None
+        conditions.append((key, value))
+        end = found.end()
+    if mode == 'any' and not conditions:
+        raise ValueError('any: without a condition matches nothing')
+    return HeaderMatch('all' if mode == 'all' else 'any', tuple(conditions))

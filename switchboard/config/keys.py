@@ -1,0 +1,234 @@
+"""Every key of ``etc/switchboard.cfg``: how its value is read, and which field it becomes.
+
+One line a key: a new key is a line here, a field in ``options.py``, a commented line in ``etc/switchboard.cfg``, a row in the
+reference and a test.  Keys name no unit, because values do (``ttl = 15m``); fields do, because code has only numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from switchboard.config.inifile import Entry, Problems, Section, did_you_mean
+from switchboard.config.units import (
+    choice,
+    count,
+    duration_s,
+    octal,
+    optional,
+    rate,
+    retry_policy,
+    size_bytes,
+    truth,
+    words,
+)
+from switchboard.errors import UnknownQueueError
+from switchboard.message.naming import HIGHEST_PRIORITY, check_queue_name
+from switchboard.options import RestartOptions
+
+# Each one is a process.  A thousand of them is a typing error that would take the machine down.
+MAX_INSTANCES = 256
+# A batch keeps one open file for each message until it is finished.
+MAX_BATCH = 10_000
+
+BROKER_SCHEMES = ('amqp', 'amqps', 'pyamqp', 'redis', 'rediss')
+
+_CLASS = re.compile(r'[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*')
+_MODULE = re.compile(r'[^\W\d]\w*(?:\.[^\W\d]\w*)*')
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """How one key is read.
+
+    ``is_path`` values are joined to the directory of the configuration file; ``is_list`` values may go over many lines.
+    """
+
+    field: str
+    read: Callable[[str], object]
+    is_path: bool = False
+    is_list: bool = False
+
+
+def _wait_s(text: str) -> float:
+    wait_s = duration_s(text)
+    if wait_s <= 0:
+        raise ValueError('must be longer than nothing')
+    return wait_s
+
+
+def _queue(text: str) -> str:
+    if text:
+        _name(text)
+    return text
+
+
+def _name(text: str) -> str:
+    try:
+        return check_queue_name(text)
+    except UnknownQueueError as error:
+        raise ValueError(str(error)) from error
+
+
+def _dead_letter(text: str) -> str:
+    _name(text.removeprefix('exchange:'))
+    return text
+
+
+def _broker_url(text: str) -> str:
+    # What the URL says besides is read by who loads a library for it.
+    scheme, mark, place = text.partition('://')
+    if scheme.lower() not in BROKER_SCHEMES or not mark or not place:
+        raise ValueError(f'names no broker: write one of {", ".join(f"{one}://" for one in BROKER_SCHEMES)}')
+    return text
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError('has no value')
+    return text
+
+
+def _class_path(text: str) -> str:
+    if not _CLASS.fullmatch(text):
+        raise ValueError(f'{text[:60]!r} names no class; write package.module:Class')
+    return text
+
+
+def _classes(text: str) -> tuple[str, ...]:
+    return tuple(_class_path(one) for one in words(text))
+
+
+def _modules(text: str) -> tuple[str, ...]:
+    for one in words(text):
+        if not _MODULE.fullmatch(one):
+            raise ValueError(f'{one[:60]!r} names no module')
+    return words(text)
+
+
+SWITCHBOARD_KEYS: Mapping[str, Key] = {
+    'spool': Key('spool', _text, is_path=True),
+    'exchange_file': Key('exchange_file', _text, is_path=True),
+    'durability': Key('durability', choice('full', 'lazy')),
+}
+
+RESTART_KEYS: Mapping[str, Key] = {
+    'restart': Key('restart', retry_policy),
+    'max_restarts': Key('max_restarts', count(0)),
+    'restart_window': Key('window_s', _wait_s),
+    'healthy_after': Key('healthy_s', _wait_s),
+}
+
+MASTER_KEYS: Mapping[str, Key] = {
+    'log_file': Key('log_file', optional(_text), is_path=True),
+    'log_level': Key('log_level', choice('debug', 'info', 'warning', 'error')),
+    'log_format': Key('log_format', choice('text', 'json')),
+    'pid_file': Key('pid_file', optional(_text), is_path=True),
+    'umask': Key('umask', octal),
+    'preload': Key('preload', _modules, is_list=True),
+    'python_path': Key('python_path', words, is_path=True, is_list=True),
+    'ready_timeout': Key('ready_timeout_s', _wait_s),
+    'start_timeout': Key('start_timeout_s', _wait_s),
+    'tidy': Key('tidy_s', _wait_s),
+    'scale': Key('scale', lambda text: '' if text == 'none' else text),
+    **RESTART_KEYS,
+}
+
+RUNNER_KEYS: Mapping[str, Key] = {
+    'class': Key('class_path', _class_path),
+    'queue': Key('queue', _queue),
+    'instances': Key('instances', count(0, MAX_INSTANCES)),
+    'batch_size': Key('batch_size', count(1, MAX_BATCH)),
+    'rescan': Key('rescan_s', _wait_s),
+    'recovery': Key('recovery_s', _wait_s),
+    'max_seconds': Key('max_seconds', optional(_wait_s)),
+    'hang_timeout': Key('hang_timeout_s', _wait_s),
+    'stop_timeout': Key('stop_timeout_s', _wait_s),
+    'max_messages': Key('max_messages', optional(count(1))),
+    'max_age': Key('max_age_s', optional(_wait_s)),
+    'max_memory': Key('max_memory_bytes', optional(size_bytes)),
+    **RESTART_KEYS,
+}
+
+QUEUE_KEYS: Mapping[str, Key] = {
+    'durability': Key('durability', choice('full', 'lazy')),
+    'accept': Key('accept', words, is_list=True),
+    'pickle_classes': Key('pickle_classes', _classes, is_list=True),
+    'serializer': Key('serializer', choice('json', 'msgpack', 'yaml')),
+    'max_recoveries': Key('max_recoveries', count(1)),
+    'max_attempts': Key('max_attempts', count(1)),
+    'give_up': Key('give_up_s', optional(_wait_s)),
+    'retry': Key('retry', retry_policy),
+    'dead_letter': Key('dead_letter', _dead_letter),
+    'max_messages': Key('max_messages', optional(count(1))),
+    'max_bytes': Key('max_bytes', optional(size_bytes)),
+    'max_body': Key('max_body_bytes', optional(size_bytes)),
+    'min_free': Key('min_free_bytes', size_bytes),
+    'overflow': Key('overflow', choice('reject', 'dead-letter', 'drop-oldest')),
+    'ttl': Key('ttl_s', optional(_wait_s)),
+    'rate': Key('rate', optional(rate)),
+    'dedupe_window': Key('dedupe_window_s', _wait_s),
+    'priority_step': Key('priority_step_s', _wait_s),
+    'priority': Key('priority', count(0, HIGHEST_PRIORITY)),
+    'order_key': Key('order_key', optional(_text)),
+    'strict_order': Key('strict_order', truth),
+    'paused': Key('paused', truth),
+    'scrub': Key('scrub', truth),
+    'external': Key('external', truth),
+    'url': Key('url', optional(_broker_url)),
+    'maildir': Key('maildir', truth),
+    'plain_files': Key('plain_files', truth),
+}
+
+
+def read_values(section: Section, keys: Mapping[str, Key], base: Path, problems: Problems) -> dict[str, Any]:
+    """Read the entries of `section` that `keys` knows; others are left to the caller.
+
+    :param base: where relative paths start.
+    :return: values by field; what could not be read is noted in `problems`.
+    """
+    values: dict[str, Any] = {}
+    for name, entry in section.entries.items():
+        if name not in keys:
+            continue
+        try:
+            values[keys[name].field] = _value(entry, keys[name], base)
+        except ValueError as error:
+            problems.error(entry.error(str(error)))
+    return values
+
+
+def refuse_unknown(section: Section, keys: Mapping[str, Key], problems: Problems) -> None:
+    """Note each entry of `section` that `keys` does not know."""
+    for name, entry in section.entries.items():
+        if name not in keys:
+            problems.error(entry.error(f'is not known in this section{did_you_mean(name, keys)}'))
+
+
+def restart_options(base: RestartOptions, values: dict[str, Any]) -> RestartOptions:
+    """Take what belongs to the restart policy out of `values`, and put it over `base`."""
+    changes: dict[str, Any] = {
+        key.field: values.pop(key.field) for key in RESTART_KEYS.values() if key.field in values
+    }
+    policy = changes.pop('restart', None)
+    if policy is not None:
+        changes |= dataclasses.asdict(policy)
+    return dataclasses.replace(base, **changes)
+
+
+def _value(entry: Entry, key: Key, base: Path) -> object:
+    """:raises ValueError: the value cannot be read."""
+    if len(entry.lines) > 1 and not key.is_list:
+        line, text = entry.lines[1]
+        raise ValueError(f'goes on in line {line} with {text[:60]!r}; is that line indented by mistake?')
+    value = key.read(' '.join(entry.value.split('\n')))
+    if not key.is_path or value is None:
+        return value
+    if isinstance(value, tuple):
+        return tuple(str(base / one) for one in value)
+    return Path(os.path.normpath(base / str(value)))

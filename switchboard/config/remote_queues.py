@@ -1,0 +1,109 @@
+"""Queues that are not in the spool's directory: those whose section says ``url``.
+
+What knows brokers is an extra, above all that is here, and loads kombu.  So it is found by name, as a runner's class is, and only where a
+queue has a ``url``: a spool without one neither loads it nor asks twice.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from switchboard.errors import ConfigError
+from switchboard.options import QueueOptions
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+
+IMPLEMENTATION = 'switchboard.brokers.spool'
+
+
+class Outposts:
+    """The queues of a spool that are on brokers.  It is false where there is none.
+
+    :param spool: a `Spool`.
+    """
+
+    def __init__(self, spool: Any) -> None:
+        self._spool = spool
+        self._seen: Config | None = None
+        self._any = False
+
+    def __bool__(self) -> bool:
+        config: Config | None = self._spool.config
+        if config is not self._seen:
+            self._seen = config
+            self._any = config is not None and any(
+                config.queue_options(name).url is not None for name in config.queue_names()
+            )
+        return self._any
+
+    def board(self, name: str, slice: int | None, numslices: int, options: QueueOptions) -> Any:
+        """:return: a new `ISwitchboard` for one slice of a queue.
+
+        :raises ConfigError: a library is missing, the URL cannot be read, or the broker cannot keep an option.
+        """
+        return load().make_board(self._spool, name, slice, numslices, options)
+
+    def transaction(self, board: Any, filebase: str | None) -> Any:
+        """:return: an `ITransaction` whose input and outputs may be on brokers."""
+        return load().BrokerTransaction(self._spool, board, filebase)
+
+    def commit_all(self, transactions: Sequence[Any]) -> dict[Any, Any]:
+        """See `ISpool`."""
+        found: dict[Any, Any] = load().commit_all(self._spool, transactions)
+        return found
+
+    def store_all(self, parcels: Sequence[Any]) -> list[Any]:
+        """See `Spool.store_all`."""
+        found: list[Any] = load().store_all(self._spool, parcels)
+        return found
+
+
+def load() -> ModuleType:
+    """:raises ConfigError: kombu is not installed."""
+    try:
+        return importlib.import_module(IMPLEMENTATION)
+    except ImportError as error:
+        if (error.name or '').partition('.')[0] == 'switchboard':
+            raise
+        raise ConfigError(
+            'a queue on a broker needs a library: pip install "switchboard[kombu]"', key='url'
+        ) from error
+
+
+# Of these, a queue on a broker can have the default only: the field, which is the key as well, and why.
+_LOCAL_ONLY = (
+    ('strict_order', 'a broker gives out the next message, whatever became of the one before'),
+    ('maildir', 'a maildir is a directory, and this queue has none'),
+    ('scrub', 'what a broker leaves on its disk is out of our hands'),
+)
+
+
+def impossible(options: QueueOptions, url: str) -> Iterator[tuple[str, str]]:
+    """Find the options that would silently not hold: a queue that is believed to be bounded, or in strict order, and is not, is found out
+    about when it hurts.
+
+    :param url: where the queue is.
+    :return: their keys, and why they cannot be had.
+    """
+    for field, reason in _LOCAL_ONLY:
+        if getattr(options, field):
+            yield field, f'not for a queue with `url`: {reason}'
+    if options.min_free_bytes:
+        yield 'min_free', "not for a queue with `url`: it is the broker's disk that matters"
+    if options.overflow == 'dead-letter':
+        yield 'overflow', 'a broker refuses or drops what is too much: say reject or drop-oldest'
+    if not url.startswith('redis'):
+        return
+    if options.max_bytes is not None:
+        yield 'max_bytes', 'Redis does not count the bytes of a queue: say max_messages'
+    if options.max_messages is not None and options.overflow == 'drop-oldest':
+        yield 'overflow', 'on Redis, a full queue can only refuse: say reject'
+
+
+def is_remote(board: object) -> bool:
+    """Is a queue on a broker?  Then it has no directory."""
+    return getattr(board, 'folder', None) is None

@@ -1,0 +1,7 @@
+"""Queues, exchanges and bindings that programs declare while they run, on the disk and the same for all processes.
+
+In reading order: declarations (one file a queue), presence (which processes use it), removal (how a queue
+goes away), exchangestore, declaring (the parts together).
+
+It imports handoff, config and below.
+"""

@@ -1,0 +1,286 @@
+"""Queues that programs declare while they run: one small file a queue, ``.run/declared/<queue>``.
+
+The configuration file is the operator's and is never written.  What a program declares stands beside it: options, and
+when the queue goes away again.
+
+*exclusive*
+    it has one owner, and goes when the owner does: ``owner`` names a ticket (see ``presence``) that the owner keeps locked;
+*auto-delete*
+    it goes when its last consumer leaves, after it had one;
+*expiring*
+    it goes when nobody has consumed from it or declared it for that long.
+
+Records, and the file with the exchanges (see ``exchangestore``), change under one lock, ``.run/declared/.lock``, by writing a new file and
+renaming it; readers need no lock.  The time of last use is the record's modification time.  How a queue is deleted while
+others use it is told in ``departures``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from switchboard.clock import Clock
+from switchboard.errors import QueueError, QueueMismatchError
+from switchboard.message.naming import Namer
+from switchboard.options import QueueOptions, RetryPolicy
+from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+
+log = logging.getLogger('switchboard.queue')
+
+LOCK, DRAFT = '.lock', '.new-'
+# A record holds options and a program's arguments, not messages.
+MAX_RECORD_BYTES = 1 << 20
+# The lock is held while a file is written, or a directory listed.
+LOCK_TIMEOUT_S = 10.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.0005, 0.05
+
+_FIELDS = {one.name for one in dataclasses.fields(QueueOptions)}
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a program said of a queue.
+
+    :param owner: the ticket of the one who has the queue for himself.
+    :param options: the `QueueOptions` that differ from the defaults, by field; JSON values.
+    :param arguments: the program's own words, to compare with a later declaration's.
+    :param discard: causes for which a message is dropped where it would go to the bad queue: ``expired``, ``overflow``.
+    :param dead_letter_key: the routing key that dead letters get, if not their own.
+    :param deleted: it is being deleted; what is still in its directory is dealt with in ``departures``.
+    """
+
+    name: str
+    owner: str | None = None
+    auto_delete: bool = False
+    expires_s: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    discard: tuple[str, ...] = ()
+    dead_letter_key: str | None = None
+    deleted: bool = False
+
+    @property
+    def is_lasting(self) -> bool:
+        """Is it to be there after a power cut?"""
+        return self.owner is None and not self.auto_delete and self.expires_s is None
+
+    def check_same(self, other: Declaration) -> None:
+        """:raises QueueMismatchError: `other` asks for something else."""
+        for one in dataclasses.fields(self):
+            mine, theirs = getattr(self, one.name), getattr(other, one.name)
+            if mine != theirs:
+                raise QueueMismatchError(
+                    f'it is declared with {one.name} = {mine!r}, not {theirs!r}', queue=self.name
+                )
+
+    def applied_to(self, options: QueueOptions) -> QueueOptions:
+        """:return: `options` with what was declared put over them."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()
+        }
+        if isinstance(values.get('retry'), dict):
+            values['retry'] = RetryPolicy(**values['retry'])
+        return dataclasses.replace(options, **values)
+
+
+def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
+    """Make options comparable with those read from a record.
+
+    :raises QueueMismatchError: a key is no field of `QueueOptions`.
+    """
+    unknown = sorted(options.keys() - _FIELDS)
+    if unknown:
+        raise QueueMismatchError(f'there is no queue option {", ".join(unknown)}', queue=queue)
+    if options.get('url') is not None:
+        raise QueueMismatchError('only the configuration can say that a queue is on a broker', queue=queue)
+    values = {
+        key: dataclasses.asdict(one) if isinstance(one, RetryPolicy) else one for key, one in options.items()
+    }
+    read: dict[str, Any] = json.loads(json.dumps(values))
+    return read
+
+
+class Declarations:
+    """The records of a spool's declared queues.
+
+    :param run: the directory ``.run``.
+    """
+
+    def __init__(self, run: str, disk: Disk, clock: Clock, namer: Namer) -> None:
+        self.disk = disk
+        self.clock = clock
+        self._namer = namer
+        self._path = os.path.join(run, 'declared')
+        self._made: Folder | None = None
+
+    @property
+    def folder(self) -> Folder:
+        """The directory of the records."""
+        if self._made is None:
+            folder = Folder(self._path, self.disk)
+            folder.make()
+            self._made = folder
+        return self._made
+
+    def path(self, name: str) -> str:
+        """:return: the path of a file beside the records."""
+        return f'{self._path}/{name}'
+
+    def is_made(self) -> bool:
+        """Was anything ever declared?"""
+        if self._made is None:
+            try:
+                self.disk.stat(self._path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    @contextmanager
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
+        """Keep everybody else from changing declarations.
+
+        :param shared: only that: others may look at the same time.
+        :raises QueueError: somebody else holds it for longer than any holder should.
+        """
+        fd = self.disk.open_file(LOCK, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, self.folder.fd)
+        ends_at_s = time.monotonic() + LOCK_TIMEOUT_S
+        wait_s = _FIRST_WAIT_S
+        try:
+            while not self.disk.lock(fd, shared=shared):
+                if time.monotonic() >= ends_at_s:
+                    raise QueueError(
+                        f'the declarations have been locked by another process for {LOCK_TIMEOUT_S:.0f} s'
+                    )
+                time.sleep(wait_s)
+                wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+            yield
+        finally:
+            self.disk.unlock_and_close(fd)
+
+    def names(self) -> list[str]:
+        """:return: the declared queues, those that are being deleted included, in no order."""
+        return [name for name in self.folder.names() if not name.startswith('.')] if self.is_made() else []
+
+    def get(self, name: str) -> Declaration | None:
+        """:return: the declaration of a queue; None if there is none, or it is being deleted."""
+        declaration = self.read(name)
+        return None if declaration is None or declaration.deleted else declaration
+
+    def read(self, name: str) -> Declaration | None:
+        """:return: the record as it stands."""
+        content = self.load(name)
+        if content is None:
+            return None
+        try:
+            fields = json.loads(content)
+            fields['discard'] = tuple(fields.get('discard', ()))
+            declaration = Declaration(name, **fields)
+            declaration.applied_to(QueueOptions())
+        except (ValueError, TypeError, AttributeError) as error:
+            # A power cut may leave an empty file of a queue that was not to last.
+            log.warning('declaration cannot be read queue=%s error=%s', name, error)
+            return None
+        return declaration
+
+    def load(self, name: str) -> bytes | None:
+        """:return: the content of a file beside the records; None if there is none."""
+        if not self.is_made():
+            return None  # nothing was ever declared here, and looking must not change that
+        try:
+            fd = self.disk.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=self.folder.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            return self.disk.read_all(fd, MAX_RECORD_BYTES)
+        finally:
+            self.disk.let_go(fd)
+
+    def write(self, declaration: Declaration) -> int:
+        """Put a record in place.  Assumes that the lock is held.
+
+        :return: its descriptor, which holds the lock on it: close it when nobody need know any more that this process
+            works on it.
+        """
+        fields = dataclasses.asdict(declaration)
+        del fields['name']
+        content = json.dumps(fields, separators=(',', ':')).encode()
+        return self.store(declaration.name, content, sync=declaration.is_lasting)
+
+    def store(self, name: str, content: bytes, *, sync: bool) -> int:
+        """Put a file in place by write and rename.  Assumes that the lock is held.
+
+        :return: its descriptor, which holds the lock on it.
+        """
+        disk, folder = self.disk, self.folder
+        draft = f'{DRAFT}{self.new_name()}'
+        fd = disk.create_locked(draft, folder.fd)
+        try:
+            disk.write_all(fd, content)
+            now_ns = self.clock.time_ns()
+            disk.utime(fd, ns=(now_ns, now_ns))
+            if sync:
+                disk.fdatasync(fd)
+            disk.rename(draft, name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+            if sync:
+                folder.sync()
+        except BaseException:
+            disk.unlock_and_close(fd)
+            raise
+        return fd
+
+    def new_name(self) -> str:
+        """:return: a name that nothing else has."""
+        return self._namer.digest('00000000')
+
+    def remove(self, name: str) -> None:
+        """Take a record away.  Assumes that the lock is held."""
+        try:
+            self.disk.unlink(name, dir_fd=self.folder.fd)
+        except FileNotFoundError:
+            pass
+
+    def is_at_work(self, name: str) -> bool:
+        """Does a living process hold the lock on this record?"""
+        opened = self.disk.open_locked(name, self.folder.fd)
+        if opened is None:
+            return self.disk.exists(name, self.folder.fd)
+        self.disk.unlock_and_close(opened[0])
+        return False
+
+    def note_use(self, name: str) -> None:
+        """Note that the queue is used now."""
+        now_ns = self.clock.time_ns()
+        try:
+            fd = self.disk.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=self.folder.fd)
+        except OSError:
+            return
+        try:
+            self.disk.utime(fd, ns=(now_ns, now_ns))
+        except PermissionError:
+            pass  # another user's: it expires by that user's own use of it
+        finally:
+            self.disk.let_go(fd)
+
+    def unused_s(self, name: str) -> float:
+        """:return: seconds since the queue was last used."""
+        try:
+            status = self.disk.stat(name, dir_fd=self.folder.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return 0.0
+        return (self.clock.time_ns() - status.st_mtime_ns) / 1e9
+
+    def clear_drafts(self) -> None:
+        """Remove what processes left that died while they wrote."""
+        if any(name.startswith(DRAFT) for name in self.folder.names()):
+            with self.lock():  # or a new draft could look like a left one before its maker has locked it
+                for name in self.folder.names():
+                    if name.startswith(DRAFT) and not self.is_at_work(name):
+                        self.remove(name)

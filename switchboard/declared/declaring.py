@@ -1,0 +1,266 @@
+"""What a spool can do with queues and exchanges that programs declare: the parts, put together.
+
+``declarations`` keeps the records, ``presence`` knows who is there, ``departures`` takes queues away, ``exchangestore`` keeps
+the bindings.  This module joins them for `Spool`, whose methods say what each is for.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from switchboard.clock import Clock
+from switchboard.declared.declarations import Declaration, Declarations, checked_options
+from switchboard.declared.exchangestore import DeclaredBinding, ExchangeStore
+from switchboard.declared.presence import Presence, Ticket
+from switchboard.declared.removal import CONSUMERS, OWNERS, Departures
+from switchboard.errors import QueueLockedError, QueueMismatchError, UnknownQueueError
+from switchboard.message.naming import Namer, check_queue_name
+from switchboard.options import QueueOptions
+from switchboard.queue.switchboard import Switchboard
+from switchboard.routing.exchange import ExchangeTable
+from switchboard.store.disk import Disk
+from switchboard.store.pool import Workshop
+from switchboard.store.publishing import refuse
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+
+BAD = 'bad'
+
+
+class DeclaredQueues:
+    """The queues and exchanges of a spool that no configuration names.
+
+    :param root: the spool's directory.
+    :param config: gives the configuration as it is now, if there is one.
+    :param base: gives the exchanges of the configuration.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        disk: Disk,
+        clock: Clock,
+        namer: Namer,
+        workshop: Workshop,
+        *,
+        config: Callable[[], Config | None],
+        base: Callable[[], ExchangeTable],
+    ) -> None:
+        run = f'{root}/.run'
+        self.records = Declarations(run, disk, clock, namer)
+        self.presence = Presence(run, disk, namer)
+        self.exchanges = ExchangeStore(self.records, base)
+        self.departures = Departures(root, self.records, self.presence, self.exchanges, workshop)
+        self._config = config
+        self._owner: Ticket | None = None
+
+    def is_fixed(self, name: str) -> bool:
+        """Does the configuration name this queue?"""
+        config = self._config()
+        return name == BAD or (config is not None and name in config.queue_names())
+
+    def is_known(self, name: str) -> bool:
+        """Is there such a queue: in the configuration, declared, or, without a configuration, as a directory?"""
+        if self.is_fixed(name):
+            return True
+        declaration = self.records.read(name)
+        if declaration is not None:
+            return not declaration.deleted
+        return self._config() is None and self._has_directory(name)
+
+    def _has_directory(self, name: str) -> bool:
+        folder = self.departures.folder(name)
+        try:
+            folder.disk.stat(folder.path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    @property
+    def owner(self) -> Ticket:
+        """What says that this process lives, for queues that belong to it alone."""
+        if self._owner is None or not self._owner.is_held:  # the second in a forked child
+            self._owner = self.enter()
+        return self._owner
+
+    def enter(self) -> Ticket:
+        """:return: a new owner's ticket; his queues go when he leaves."""
+        return self.presence.enter(OWNERS)
+
+    def declare(
+        self,
+        name: str,
+        *,
+        owner: Ticket | None = None,
+        options: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> Declaration | None:
+        """See `Spool.declare`.
+
+        :return: None if the configuration names the queue.
+        """
+        check_queue_name(name)
+        checked = checked_options(options or {}, name)
+        wanted = Declaration(name, owner=owner.name if owner else None, options=checked, **keys)
+        wanted.applied_to(QueueOptions())
+        if self.is_fixed(name):
+            self._check_fixed(wanted)
+            return None
+        self.departures.let_go(name)  # its owner may have died, or its time be over
+        known = self.records.get(name)
+        if known is None:
+            with self.records.lock():
+                known = self.records.read(name)
+                if known is None or known.deleted:
+                    self._make(wanted, anew=known is not None)
+                    return wanted
+        self._check_owner(known, owner)
+        known.check_same(wanted)
+        self.records.note_use(name)
+        return known
+
+    def _make(self, wanted: Declaration, *, anew: bool) -> None:
+        name = wanted.name
+        folder = self.departures.folder(name)
+        if not anew and not wanted.is_lasting and self._has_directory(name) and folder.names(1):
+            raise QueueMismatchError(
+                'it is there already, holds messages, and was not to go away', queue=name
+            )
+        if anew:
+            self.presence.close(f'{CONSUMERS}/{name}')
+        self.records.disk.unlock_and_close(self.records.write(wanted))
+        folder.make(sync=wanted.is_lasting)
+        if folder.is_closed():  # it waits for what is being worked on in the old queue of this name
+            folder.close_to_new(False)
+
+    def _check_fixed(self, wanted: Declaration) -> None:
+        config = self._config()
+        options = config.queue_options(wanted.name) if config else QueueOptions()
+        if wanted.name == BAD or not wanted.is_lasting or wanted.applied_to(options) != options:
+            raise QueueMismatchError('the configuration declares it otherwise', queue=wanted.name)
+
+    def _check_owner(self, known: Declaration, owner: Ticket | None) -> None:
+        if known.owner is not None and (owner is None or known.owner != owner.name):
+            raise QueueLockedError('it belongs to another connection or process alone', queue=known.name)
+
+    def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
+        """See `Spool.consume`."""
+        place = f'{CONSUMERS}/{name}'
+        if self.is_fixed(name):
+            return self.presence.enter(place)
+        with self.records.lock():
+            if not self.is_known(name):
+                raise UnknownQueueError('no such queue', queue=name)
+            declaration = self.records.get(name)
+            if declaration is None:
+                return self.presence.enter(place)
+            self._check_owner(declaration, owner)
+            return self.presence.enter(place, partial(self._left, name))
+
+    def _left(self, name: str) -> None:
+        self.records.note_use(name)
+        self.departures.let_go(name)
+
+    def bind(self, binding: DeclaredBinding) -> None:
+        """Bind a queue or an exchange to an exchange.
+
+        :raises UnknownQueueError: there is no such queue.
+        :raises RouteError: see `ExchangeStore.bind`.
+        """
+        target = binding.target
+        self.exchanges.bind(binding, lambda: target.is_exchange or self.is_known(target.name))
+
+    @contextmanager
+    def opening(self, name: str) -> Iterator[Declaration | None]:
+        """Keep a queue from being deleted while it is opened, which makes its directory.
+
+        :return: how it is declared; None if it is not.
+        :raises UnknownQueueError: it is being deleted.
+        """
+        if self.is_fixed(name) or not self.records.is_made():
+            yield None
+            return
+        with self.records.lock(shared=True):
+            declaration = self.records.read(name)
+            if declaration is not None and declaration.deleted:
+                raise UnknownQueueError('it is being deleted', queue=name)
+            yield declaration
+
+
+class DeclaringSpool(ABC):
+    """What `Spool` can do with queues that come and go."""
+
+    declared: DeclaredQueues
+    _boards: dict[str, Switchboard]
+
+    @abstractmethod
+    def __getitem__(self, name: str) -> Switchboard:
+        """See `ISpool`."""
+
+    def declare(self, name: str, **keys: Any) -> Switchboard:
+        """Make a queue, or make sure that it is there as asked for.  The configuration file is not touched.
+
+        :param owner: a ticket (see :attr:`DeclaredQueues.owner`): the queue is his alone, and goes when he does.
+        :param auto_delete: it goes when its last consumer leaves (of an owner's queue: when the owner does).
+        :param expires_s: it goes when nobody has declared it or consumed from it for that long.
+        :param options: fields of `QueueOptions`, which go before those of the configuration.
+        :param arguments: the program's own words; like all else they are compared when the queue is there.
+        :raises QueueMismatchError: it is there, and otherwise.
+        :raises QueueLockedError: it is there, and another owner's.
+        """
+        self.declared.declare(name, **keys)
+        return self[name]
+
+    def delete(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue, and the messages that wait in it: what is being worked on may be finished.
+
+        :return: how many messages were dropped.
+        :raises UnknownQueueError: there is no such queue.
+        :raises QueueInUseError: it has consumers, and `if_unused`; or messages, and `if_empty`.
+        :raises QueueMismatchError: the configuration declares it.
+        """
+        if self.declared.is_fixed(name):
+            always = name == BAD
+            raise QueueMismatchError(
+                'it is always there' if always else 'the configuration declares it', queue=name
+            )
+        dropped = self.declared.departures.delete(
+            check_queue_name(name), if_unused=if_unused, if_empty=if_empty
+        )
+        self._boards.pop(name, None)
+        return dropped
+
+    def purge(self, name: str) -> int:
+        """Drop the messages that wait in a queue.
+
+        :return: how many.
+        :raises QueueError: it cannot be looked into; what could not be dropped is in the log.
+        """
+        try:
+            return self.declared.departures.purge(self[name].name)
+        except OSError as error:
+            refuse(error, 'purge', name)
+
+    def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
+        """Say that this process consumes from a queue, for as long as it holds the ticket.
+
+        :raises UnknownQueueError: there is no such queue.
+        :raises QueueLockedError: it is another owner's.
+        """
+        return self.declared.consume(name, owner)
+
+    def consumers(self, name: str) -> int:
+        """:return: how many living consumers said so of a queue."""
+        return self.declared.departures.consumers(name)
+
+    def reap(self) -> list[str]:
+        """Delete declared queues whose owner or last consumer is gone, or whose time is over.
+
+        :return: which.
+        """
+        return self.declared.departures.reap()

@@ -1,0 +1,186 @@
+"""Who is there: a process says so with a locked file, and the kernel takes the word back when the process dies.
+
+A *ticket* is a file in a directory, locked by whoever it speaks for.  A locked ticket is a process that lives; one whose lock can
+be had belongs to a dead one, and whoever finds it clears it away.  So a count of consumers is a count of living
+consumers, and "the owner is gone" is a fact and not a guess.
+
+Rejected: process numbers in files (they are used again, and say nothing across containers), heartbeats (a stopped or
+swapped-out process looks dead, and a dead one looks alive for a while).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+
+from switchboard.message.naming import NS, Namer
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.forks import after_fork
+
+
+class Attendance(NamedTuple):
+    """How many tickets of a place are held, and how many were left by the dead and are cleared away now."""
+
+    present: int
+    gone: int
+
+
+class Ticket:
+    """A file that this process holds the lock on.  Closed with the object, at :meth:`leave`, or by the kernel.
+
+    A child after a fork does not hold it: the place is the parent's.
+    """
+
+    def __init__(
+        self, folder: Folder, name: str, fd: int, on_leave: Callable[[], object] | None = None
+    ) -> None:
+        self.folder = folder
+        self.name = name
+        self._fd = fd
+        self._on_leave = on_leave
+        _TICKETS.add(self)
+
+    @property
+    def is_held(self) -> bool:
+        """Is this process still there?"""
+        return self._fd >= 0
+
+    def leave(self) -> None:
+        """Go away.  The second time, and in a forked child, nothing happens."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            self.folder.disk.unlink(self.name, dir_fd=self.folder.fd)
+        except OSError:
+            pass  # without its lock it means nothing
+        self.folder.disk.unlock_and_close(fd)
+        if self._on_leave is not None:
+            self._on_leave()
+
+    def _forget(self) -> None:
+        # In a forked child.  The lock belongs to the parent as well, so it is not unlocked.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self.folder.disk.let_go(fd)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            # The program may be coming to its end: whoever looks next finds the place empty.
+            self._on_leave = None
+            with suppress(BaseException):  # there is nobody to tell
+                self.leave()
+
+
+_TICKETS = after_fork(Ticket._forget)
+
+
+class Presence:
+    """The tickets below one directory, by place.
+
+    :param path: the directory; made when the first ticket is.
+    """
+
+    def __init__(self, path: str, disk: Disk, namer: Namer) -> None:
+        self.path = path
+        self.disk = disk
+        self.namer = namer
+        self._folders: dict[str, Folder] = {}
+
+    def folder(self, place: str) -> Folder:
+        """:return: the directory of a place, which may not be there."""
+        folder = self._folders.get(place)
+        if folder is None or folder.is_closed():
+            folder = self._folders[place] = Folder(os.path.join(self.path, place), self.disk)
+        return folder
+
+    def enter(self, place: str, on_leave: Callable[[], object] | None = None) -> Ticket:
+        """Say that this process is there.
+
+        :param on_leave: called when it has left on purpose.
+        :raises OSError: the file cannot be made.
+        """
+        content = json.dumps({'pid': os.getpid(), 'since': self.namer.clock.time_ns() / NS}).encode()
+        while True:
+            folder = self.folder(place)
+            folder.make(sync=False)
+            name = self.namer.digest('00000000')
+            try:
+                fd = self.disk.create_locked(name, folder.fd)
+            except FileExistsError:
+                continue  # somebody looked in between, and took it for a dead one's
+            except FileNotFoundError:
+                self._folders.pop(place)  # the place was closed in between
+                continue
+            try:
+                self.disk.write_all(fd, content)
+            except OSError:
+                pass  # people read it, nobody else does; and a full disk must not keep out who would empty it
+            return Ticket(folder, name, fd, on_leave)
+
+    def look(self, place: str) -> Attendance | None:
+        """Count the living, and clear away what the dead left.
+
+        :return: None if nobody ever entered.
+        """
+        folder = self.folder(place)
+        present = gone = 0
+        try:
+            for name in folder.names():
+                if self._is_free(name, folder):
+                    gone += 1
+                elif self.disk.exists(name, folder.fd):
+                    present += 1
+        except FileNotFoundError:
+            self._folders.pop(place, None)
+            return None
+        return Attendance(present, gone)
+
+    def clear(self, above: str) -> None:
+        """Clear away what the dead left in all places of one kind."""
+        try:
+            names = self.folder(above).names()
+        except FileNotFoundError:
+            return  # nobody ever entered
+        for name in names:
+            self.look(f'{above}/{name}')
+
+    def is_held(self, place: str, name: str) -> bool:
+        """Does whoever got this ticket live?"""
+        folder = self.folder(place)
+        try:
+            return not self._is_free(name, folder) and self.disk.exists(name, folder.fd)
+        except FileNotFoundError:
+            self._folders.pop(place, None)
+            return False
+
+    def _is_free(self, name: str, folder: Folder) -> bool:
+        try:
+            opened = self.disk.open_locked(name, folder.fd)
+        except PermissionError:
+            return False  # another user's: not for us to say that nobody is there
+        if opened is None:
+            return False
+        try:
+            self.disk.unlink(name, dir_fd=folder.fd)
+        finally:
+            self.disk.unlock_and_close(opened[0])
+        return True
+
+    def close(self, place: str) -> bool:
+        """Take a place away.
+
+        :return: False if somebody is there.
+        """
+        folder = self.folder(place)
+        try:
+            self.disk.rmdir(folder.path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        self._folders.pop(place, None)
+        return True

@@ -1,0 +1,313 @@
+"""How a declared queue goes away while others use it, and when it does.
+
+The kernel decides who was first.  A directory that holds anything cannot be removed, and nothing can be renamed into one that
+was.  So a producer's message is in the queue before the directory goes, and then it is dealt with here; or its
+rename fails, and the producer is told that there is no such queue, or puts the message into a new one of that name.  There is
+no instant in between, and no producer takes a lock.
+
+1. under the lock of the declarations: look whether it may go, list what it holds, mark its record *deleted*, take its bindings
+   away.  From here on nobody opens it any more; a bit in the directory's mode tells those who have it open, who look at each
+   message, or producers could fill it faster than it is emptied;
+2. drop what was listed: each entry under its own lock, so that what a process is working on stays;
+3. under the lock again: drop what came meanwhile, remove the directory, then the record.
+
+What is being worked on keeps the directory, and the record, which is marked.  Whoever works on it finishes as always.  What he gives back
+instead, and what a crash in 2 leaves, goes to the bad queue with the reason ``its queue was deleted``: it was not in the queue when
+somebody decided to drop what was.  The states are told in ``docs/explanation/states.md``.
+
+Rejected: renaming the directory away first (producers that have it open would go on putting messages into it, and hear that
+they are stored), a lock that producers share (each message would pay for what happens once in a queue's life).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+
+from switchboard.declared.declarations import Declaration, Declarations
+from switchboard.declared.exchangestore import ExchangeStore
+from switchboard.declared.presence import Presence
+from switchboard.errors import QueueError, QueueInUseError, UnknownQueueError
+from switchboard.message.naming import CLAIMED, READY, is_filebase
+from switchboard.options import QueueOptions
+from switchboard.queue.recovery import Recovery
+from switchboard.store.claims import open_claim
+from switchboard.store.disk import Folder
+from switchboard.store.pool import Workshop
+
+log = logging.getLogger('switchboard.queue')
+
+OWNERS, CONSUMERS = 'owners', 'consumers'
+DELETED = 'its queue was deleted'
+# What stands in `.run` about a queue, one file each: what operators said, and how full it is.
+LEFTOVERS = ('paused', 'draining', 'room')
+# A directory with the keys that a deleted queue had seen: there may be many, so they are removed without a lock.
+GONE = '.gone@'
+# Producers that do not know yet may put messages into a queue that is being deleted, faster than we take them out.
+MAX_ROUNDS = 8
+
+
+class Departures:
+    """Deletes queues.
+
+    :param root: the spool's directory.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        declarations: Declarations,
+        presence: Presence,
+        exchanges: ExchangeStore,
+        workshop: Workshop,
+    ) -> None:
+        self._root = root
+        self._declarations = declarations
+        self._presence = presence
+        self._exchanges = exchanges
+        self._workshop = workshop
+        self._disk = declarations.disk
+
+    def folder(self, name: str) -> Folder:
+        """:return: the directory of a queue."""
+        return Folder(f'{self._root}/{name}', self._disk)
+
+    def consumers(self, name: str) -> int:
+        """:return: how many living consumers a queue has."""
+        attendance = self._presence.look(f'{CONSUMERS}/{name}')
+        return attendance.present if attendance else 0
+
+    def delete(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue, declared or not, and the messages that it holds.
+
+        :return: how many messages were dropped.
+        :raises UnknownQueueError: there is no such queue.
+        :raises QueueInUseError: it has consumers, and `if_unused`; or messages, and `if_empty`.
+        """
+        return self._delete(name, if_unused=if_unused, if_empty=if_empty, only_if_due=False)
+
+    def _delete(self, name: str, *, if_unused: bool, if_empty: bool, only_if_due: bool) -> int:
+        with self._declarations.lock():
+            declaration = self._declarations.get(name)
+            folder = self.folder(name)
+            if declaration is None and not self._is_there(folder):
+                raise UnknownQueueError('no such queue', queue=name)
+            if only_if_due and (declaration is None or not self.due(declaration)):
+                return 0
+            if if_unused and (consumers := self.consumers(name)):
+                noun = 'consumer' if consumers == 1 else 'consumers'
+                raise QueueInUseError(f'it has {consumers} {noun}', queue=name)
+            if if_empty:
+                if self._is_there(folder) and not self._remove(folder):
+                    raise QueueInUseError('it holds messages', queue=name)
+                self._exchanges.forget_queue(name)
+                self._forget(name)
+                return 0
+            self._exchanges.forget_queue(name)
+            mark = dataclasses.replace(declaration or Declaration(name), deleted=True)
+            fd = self._declarations.write(mark)
+            self._close(folder)
+            listed = self._entries(folder)
+        try:
+            dropped = self._drop_all(folder, listed)
+            return dropped + self._finish(name, folder)
+        finally:
+            self._disk.unlock_and_close(fd)
+
+    def _finish(self, name: str, folder: Folder) -> int:
+        dropped = 0
+        with self._declarations.lock():
+            for _ in range(MAX_ROUNDS):
+                declaration = self._declarations.read(name)
+                if declaration is None or not declaration.deleted:
+                    break  # declared anew meanwhile: what is in it is not ours
+                if not self._is_there(folder) or self._remove(folder):
+                    self._forget(name)
+                    break
+                late = self._drop_all(folder, self._entries(folder))
+                if not late:
+                    log.info('deleted queue waits for what is being worked on queue=%s', name)
+                    break
+                dropped += late
+        return dropped
+
+    def _forget(self, name: str) -> None:
+        self._presence.close(f'{CONSUMERS}/{name}')
+        for kind in LEFTOVERS:  # or they would be found by the next queue of this name
+            self._remove_file(f'{self._root}/.run/{kind}/{name}')
+        try:
+            self._disk.rename(
+                f'{self._root}/.dedupe@{name}', f'{self._root}/{GONE}{self._declarations.new_name()}'
+            )
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning('keys of a deleted queue are still known queue=%s error=%s', name, error)
+        self._declarations.remove(name)
+
+    def _remove_file(self, path: str) -> None:
+        try:
+            self._disk.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning('not removed path=%s error=%s', path, error)
+
+    def clear_gone(self) -> None:
+        """Remove the keys that deleted queues had seen."""
+        for name in Folder(self._root, self._disk).names():
+            if name.startswith(GONE):
+                folder = Folder(f'{self._root}/{name}', self._disk)
+                for each in folder.names():
+                    self._remove_file(f'{folder.path}/{each}')
+                self._remove(folder)
+
+    def _is_there(self, folder: Folder) -> bool:
+        try:
+            self._disk.stat(folder.path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _close(self, folder: Folder) -> None:
+        try:
+            folder.close_to_new()
+        except OSError as error:  # another user's, or gone: producers will notice later
+            log.debug('directory not closed path=%s error=%s', folder.path, error)
+
+    def _remove(self, folder: Folder) -> bool:
+        try:
+            self._disk.rmdir(folder.path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    # What is in it.
+
+    def _entries(self, folder: Folder) -> list[str]:
+        """:return: the names of the entries that nobody is working on, as far as one can see without taking them."""
+        try:
+            names = folder.names()
+        except FileNotFoundError:
+            return []
+        return sorted(
+            name for name in names if name.endswith((READY, CLAIMED)) and is_filebase(name[: -len(READY)])
+        )
+
+    def _drop_all(self, folder: Folder, names: Iterable[str]) -> int:
+        return sum(self._drop(folder, name) for name in names)
+
+    def _drop(self, folder: Folder, name: str) -> bool:
+        claim = None
+        try:
+            claim = open_claim(folder, name[: -len(READY)], name[-len(READY) :], self._disk)
+            if claim is None:
+                return False
+            self._workshop.give(claim.fd, folder, claim.name, claim.size, reusable=claim.writable)
+        except (QueueError, OSError) as error:
+            log.warning('%s: not dropped with its queue error=%s', name, error)
+            if claim is not None:
+                claim.close()
+            return False
+        return True
+
+    def purge(self, name: str) -> int:
+        """Drop the ready messages of a queue: not those that are being worked on.
+
+        :return: how many.
+        """
+        folder = self.folder(name)
+        return self._drop_all(folder, [one for one in self._entries(folder) if one.endswith(READY)])
+
+    # When.
+
+    def due(self, declaration: Declaration) -> str:
+        """Say why a queue is to go now; nothing, if it is not.
+
+        On the way the tickets of the dead are cleared away, and the time of last use is noted.
+        """
+        name = declaration.name
+        attendance = self._presence.look(f'{CONSUMERS}/{name}')
+        if declaration.owner is not None and not self._presence.is_held(OWNERS, declaration.owner):
+            return 'its owner is gone'
+        if attendance is not None and (attendance.present or attendance.gone):
+            self._declarations.note_use(name)
+        if attendance is not None and attendance.present:
+            return ''
+        # kombu, for one, asks for both with every exclusive queue; then it is the owner who counts.
+        if declaration.auto_delete and declaration.owner is None and attendance is not None:
+            return 'its last consumer left'
+        unused_s = self._declarations.unused_s(name)
+        if declaration.expires_s is not None and unused_s >= declaration.expires_s:
+            return f'nobody used it for {unused_s:.0f} s'
+        return ''
+
+    def let_go(self, name: str) -> bool:
+        """Delete a queue if it is due.
+
+        :return: whether it was.
+        """
+        declaration = self._declarations.read(name)
+        if declaration is None:
+            return False
+        if declaration.deleted:
+            return self._clear(name)
+        reason = self.due(declaration)
+        if not reason:
+            return False
+        try:
+            dropped = self._delete(name, if_unused=False, if_empty=False, only_if_due=True)
+        except UnknownQueueError:
+            return False  # somebody else was faster
+        log.log(
+            logging.WARNING if dropped else logging.INFO,
+            'deleted queue=%s reason=%s dropped=%d',
+            name,
+            reason,
+            dropped,
+        )
+        return True
+
+    def reap(self) -> list[str]:
+        """Delete all queues that are due, and finish what dead processes began.
+
+        :return: the queues that went.
+        """
+        names = self._declarations.names()
+        gone = [name for name in names if self.let_go(name)]
+        self._presence.clear(CONSUMERS)
+        self.clear_gone()
+        if not names:
+            return []
+        self._presence.look(OWNERS)
+        self._declarations.clear_drafts()
+        return gone
+
+    def _clear(self, name: str) -> bool:
+        """Go on with a deletion whose process died, or which waited for what was being worked on."""
+        with self._declarations.lock():
+            declaration = self._declarations.read(name)
+            if declaration is None or not declaration.deleted or self._declarations.is_at_work(name):
+                return False
+            folder = self.folder(name)
+            self._exchanges.forget_queue(name)
+            for entry in self._entries(folder):
+                self._preserve(name, folder, entry)
+            if self._is_there(folder) and not self._remove(folder):
+                return False
+            self._forget(name)
+            return True
+
+    def _preserve(self, name: str, folder: Folder, entry: str) -> None:
+        bad = Folder(f'{self._root}/bad', self._disk)
+        options = QueueOptions(durability='lazy')
+        recovery = Recovery(name, folder, bad, options, self._disk, self._declarations.clock)
+        try:
+            claim = open_claim(folder, entry[: -len(READY)], entry[-len(READY) :], self._disk)
+            if claim is not None:
+                recovery.preserve(claim, DELETED, cause='rejected')
+        except (QueueError, OSError) as error:
+            log.warning('%s: not preserved error=%s', entry, error)

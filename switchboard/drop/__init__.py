@@ -1,0 +1,7 @@
+"""The mail servers' door: standard input becomes an entry, or the mail server is told to try again later.
+
+In reading order: request (the arguments), program (the way of a message), once (where the same mail may come
+twice).
+
+It imports store, message and the ground: it is started for each mail.
+"""

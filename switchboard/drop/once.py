@@ -1,0 +1,121 @@
+"""The slow way through the mail servers' door: for messages that may be dropped twice, and must be stored once.
+
+A mail server that has been told 75, or nothing because the machine went down, sends the message again, and it may have been
+stored the first time.  With ``--dedupe``, or with ``-m dedupe_key=KEY``, the second one is not stored; ``dedupe`` tells how that is
+exact.  It needs the whole of a spool, so this takes ten times as long as the plain way, and the installed environment.
+
+What the same message is: ``content`` says, the same bytes from the same sender to the same recipients, as a retry has them.
+``message-id`` says, the same Message-ID to the same recipients, which also finds a mail that came two ways.  It believes
+the author, who may choose the Message-ID of somebody else's mail and so hide it; a mail that has none, or several, goes
+by its content.
+"""
+
+from __future__ import annotations
+
+import email
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from switchboard.queue.switchboard import Switchboard
+    from switchboard.spool.spool import Spool
+    from switchboard.store.published_options import Door
+
+    Find = Callable[[str], Switchboard]
+
+# A header that is longer has no Message-ID worth looking for.
+MAX_HEAD_BYTES = 1024 * 1024
+
+
+def dedupe_key(kind: str, body: bytes | memoryview, metadata: Mapping[str, object]) -> str:
+    """Say what tells this message from all others.
+
+    :param kind: ``content`` or ``message-id``.
+    :param metadata: ``sender`` and ``recipients`` are of interest.
+    """
+    recipients = metadata.get('recipients')
+    parts = [str(one) for one in recipients] if isinstance(recipients, list) else []
+    message_id = _message_id(bytes(body[:MAX_HEAD_BYTES])) if kind == 'message-id' else ''
+    if message_id:
+        name = f'message-id {message_id}'
+    else:
+        name = f'content {hashlib.sha256(body).hexdigest()}'
+        parts.append(f'from {metadata.get("sender")}')
+    return '\n'.join([name, *sorted(parts)])
+
+
+def _message_id(head: bytes) -> str:
+    found = email.message_from_bytes(head).get_all('Message-ID', [])
+    text = ''.join(str(found[0]).split()) if len(found) == 1 else ''
+    return text if text.startswith('<') and text.endswith('>') else ''
+
+
+def described(spool: str, config: str, door: Door) -> Find:
+    """:return: what finds a queue of the configuration: as that says, or as its door does, which knows no exchanges."""
+
+    def find(name: str) -> Switchboard:
+        from switchboard.spool.spool import Spool
+
+        known = _configured(spool, config)
+        if known is not None and name in known:
+            return known[name]
+        options = {key: getattr(door, key) for key in type(door).__slots__ if key != 'queue'}
+        return Spool(spool).board(name, **options)
+
+    return find
+
+
+def declared(spool: str, config: str) -> Find:
+    """:return: what finds a queue that a program has declared; sections for many queues may be for it too."""
+
+    def find(name: str) -> Switchboard:
+        from switchboard.spool.spool import Spool
+
+        return (_configured(spool, config) or Spool(spool))[name]
+
+    return find
+
+
+def _configured(directory: str, config: str) -> Spool | None:
+    """:return: the spool as its configuration says, if that is the one in force: somebody may be editing the file."""
+    from switchboard.config.config import Config
+    from switchboard.errors import ConfigError
+    from switchboard.spool.current import is_in_force
+    from switchboard.spool.spool import Spool
+
+    if not config:
+        return None
+    try:
+        found = Config.load(config)
+    except (ConfigError, OSError):
+        return None
+    return Spool.from_config(found) if is_in_force(found, directory) else None
+
+
+def store_once(
+    queue: str, find: Find, body: bytes, metadata: dict[str, Any], at_commit: Callable[[], object]
+) -> str:
+    """Store a message, unless one with its ``dedupe_key`` was stored within the queue's window.
+
+    :param find: finds the queue.
+    :param at_commit: called when all is ready; if it raises, nothing is stored.
+    :return: the filebase of the one that is stored.
+    :raises SwitchboardError: it could not be stored.
+    """
+    _add_site_packages()
+    from switchboard.message.mail import lazy_mail
+
+    board = find(queue)
+    at_commit()
+    return board.enqueue(lazy_mail(body), metadata)
+
+
+def _add_site_packages() -> None:
+    """The door starts without them; what stands behind this way needs one of them."""
+    try:
+        import zope.interface  # noqa: F401  asked for, not used
+    except ImportError:
+        import site
+
+        site.main()

@@ -1,0 +1,301 @@
+"""The mail servers' door: standard input becomes an entry, or the mail server is told to try again later.
+
+A mail server starts one process for each mail, so this module loads almost nothing: no ``re``, ``json``, ``typing``, ``email``
+or ``logging``, no configuration and no site-packages.  It is started by ``bin/drop``, which also covers what cannot be
+handled here: an interpreter that is missing, broken, or killed.
+
+The contract: either the message is on the disk, once and whole, and the answer is success; or it is not stored, and the
+answer is one line for the mail server's log and exit status 75.  That is the only status that Postfix, Exim, qmail and
+sendmail all take for "try again later"; on others, a Python traceback's among them, one or another of them sends the mail
+back to its author.
+
+A signal that asks the process to end is obeyed until the commit begins, and comes too late after that.  If the shell that
+waits for the answer is gone, nothing is stored, for its mail server takes the message for not delivered.
+"""
+
+from __future__ import annotations
+
+import os
+from zlib import crc32
+
+from switchboard.clock import SYSTEM_CLOCK
+from switchboard.drop.request import Request, find_spool
+from switchboard.errors import (
+    ContentDisallowedError,
+    MessageTooLargeError,
+    QueueFullError,
+    QueuePausedError,
+    SwitchboardError,
+    UnknownQueueError,
+)
+from switchboard.message.envelope import MAX_METADATA_BYTES, pack_header
+from switchboard.message.mail_envelope import (
+    MAX_DROPPED_BYTES,
+    MAX_FROM_LINE_BYTES,
+    Letterhead,
+    dump,
+    split_from_line,
+)
+from switchboard.message.naming import HELD_NS, NS, SLICE_DIGITS, SYSTEM_NAMER, Name
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.limits import Limits
+from switchboard.store.pool import Draft, Spares
+from switchboard.store.published_options import RUN, Door, find_door
+from switchboard.store.publishing import Unpublished, publish, write
+from switchboard.store.shared_count import ROOM, SharedTally
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable, Mapping, Sequence
+else:
+    import _signal  # `signal` makes enums of the numbers, which takes longer than loading this module
+
+READ_BYTES = 256 * 1024
+# A message up to this size is written with one call; putting a larger one together would take its memory twice.
+JOINED_BYTES = 64 * 1024
+# Spares that are tried before a new file is made: more would take longer than they save.
+LOOKS = 8
+# Of a reason; mail servers log and send back what they are told.
+MAX_LINE_CHARACTERS = 300
+
+STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
+
+
+class Stopped(BaseException):
+    """A signal asked the process to end."""
+
+
+def main(
+    arguments: Sequence[str],
+    *,
+    root: str = '.',
+    shell: int = 0,
+    stdin: int = 0,
+    environment: Mapping[bytes, bytes] | None = None,
+    disk: Disk | None = None,
+) -> str:
+    """Store the message that comes in on `stdin`.  Never raises.
+
+    :param root: the checkout, whose configuration is used if no other is named.
+    :param shell: the process that waits for the answer; 0 if nobody knows.
+    :return: the empty string if the message is stored; else why it is not.
+    """
+    try:
+        _stop_on_signals()
+        environment = os.environb if environment is None else environment
+        disk = disk or Disk()
+        request = Request(arguments)
+        drop = Drop(request, find_spool(request, environment, root, disk), disk)
+        drop.check()
+        drop.read(stdin)
+        drop.seal(environment)
+        drop.store(lambda: _hold_signals(shell))
+    except Stopped:
+        reason = 'stopped before the message was stored'
+    except MemoryError:
+        reason = 'out of memory; nothing was stored'
+    except SwitchboardError as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f'{error.filename}: {error.strerror}' if error.filename else str(error.strerror or error)
+    except BaseException as error:
+        reason = f'{type(error).__name__}: {error}'
+    else:
+        return ''
+    return ''.join(char if char.isprintable() else ' ' for char in reason)[:MAX_LINE_CHARACTERS]
+
+
+def _stop_on_signals() -> None:
+    def stop(signum: int, _frame: object) -> None:
+        # Once is enough, and a second one must not meet the clearing away.
+        for each in STOP_SIGNALS:
+            _signal.signal(each, _signal.SIG_IGN)
+        raise Stopped(signum)
+
+    for signum in STOP_SIGNALS:
+        # Who starts a program with `nohup` means it.
+        if signum == _signal.SIGTERM or _signal.getsignal(signum) != _signal.SIG_IGN:
+            _signal.signal(signum, stop)
+
+
+def _hold_signals(shell: int) -> None:
+    """From here on the process is not to be stopped any more; it ends soon."""
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, STOP_SIGNALS)
+    if shell and os.getppid() != shell:
+        raise Stopped
+
+
+class Drop:
+    """One message on its way into one queue."""
+
+    def __init__(self, request: Request, spool: str, disk: Disk) -> None:
+        self.request = request
+        self.spool = spool
+        self.queue = request.queue
+        self.disk = disk
+        self.folder = Folder(f'{spool}/{self.queue}', disk)
+        self.door = Door(self.queue)
+        self.is_declared = False
+        self.body = memoryview(b'')
+        self.from_line = b''
+        self.metadata: dict[str, object] = {}
+        self.filebase = ''
+        self.head = b''
+
+    def check(self) -> None:
+        """Find out what may go in, before the message is read.
+
+        :raises SwitchboardError: this message may not.
+        :raises OSError: the spool cannot be used.
+        """
+        if self.queue == 'bad':
+            raise UnknownQueueError('nothing can be dropped into the bad queue', queue='bad')
+        try:
+            door = find_door(self.spool, self.queue, self.disk)
+        except UnknownQueueError:
+            if not self._is_declared():
+                raise
+            door = None
+        # What a program has said of it is in a file of JSON, which is not for this module to read.
+        self.is_declared = door is None and self._is_declared()
+        if door is not None:
+            self.door = door
+            self.folder.make()
+        else:
+            try:
+                self.folder.fd  # noqa: B018  opening it is the question
+            except FileNotFoundError as error:
+                raise UnknownQueueError(
+                    f'there is no such queue in {self.spool}', queue=self.queue
+                ) from error
+        if 'mail' not in self.door.accept:
+            raise ContentDisallowedError('mail', queue=self.queue)
+        if self._exists(f'{RUN}/draining/{self.queue}'):
+            raise QueuePausedError('it is being drained: nothing is let in', queue=self.queue)
+
+    def _is_declared(self) -> bool:
+        return self._exists(f'{RUN}/declared/{self.queue}')
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self.disk.stat(f'{self.spool}/{path}')
+        except FileNotFoundError:
+            return False
+        return True
+
+    def read(self, stdin: int) -> None:
+        """Read the message to its end, or a little beyond what the queue takes.
+
+        :raises MessageTooLargeError: it is longer.
+        """
+        limit = self.door.max_body_bytes
+        if limit is None:
+            limit = MAX_DROPPED_BYTES
+        buffer = bytearray()
+        while len(buffer) <= limit + MAX_FROM_LINE_BYTES and (part := _read_some(stdin)):
+            buffer += part
+        self.from_line, start = split_from_line(bytes(buffer[:MAX_FROM_LINE_BYTES]))
+        self.body = memoryview(buffer)[start:]
+        if len(self.body) > limit:
+            raise MessageTooLargeError(
+                f'the message is longer than the {limit} bytes that the queue takes', queue=self.queue
+            )
+
+    def seal(self, environment: Mapping[bytes, bytes]) -> None:
+        """Write the metadata: what the arguments, the environment and the ``From `` line tell."""
+        request = self.request
+        letterhead = Letterhead(request.sender, request.recipients, request.fields)
+        self.metadata = letterhead.metadata(environment, self.from_line)
+        if request.dedupe and 'dedupe_key' not in self.metadata:
+            from switchboard.drop.once import dedupe_key
+
+            self.metadata['dedupe_key'] = dedupe_key(request.dedupe, self.body, self.metadata)
+
+    def _pack(self) -> None:
+        """Give the message its name and its header."""
+        request, door, metadata = self.request, self.door, self.metadata
+        when_ns = self._ready_at()
+        if (ttl_s := request.times_s.get('ttl')) is not None:
+            metadata['expires'] = when_ns / NS + ttl_s
+        if door.ttl_s is not None:
+            metadata['queue_expires'] = when_ns / NS + door.ttl_s
+        packed = dump(metadata).encode('ascii')
+        if len(packed) > MAX_METADATA_BYTES:
+            raise MessageTooLargeError(f'metadata of {len(packed)} bytes', queue=self.queue)
+        checksum = crc32(self.body, crc32(packed))
+        key = metadata.get(door.order_key or 'order_key')
+        digest = SYSTEM_NAMER.digest(f'{checksum:08x}' if key is None else _slice_digits(key))
+        priority = door.priority if request.priority is None else request.priority
+        self.filebase = str(Name(when_ns, digest, priority))
+        self.head = pack_header('mail', len(packed), len(self.body), digest, checksum) + packed
+
+    def _ready_at(self) -> int:
+        times_s = self.request.times_s
+        delayed_ns = SYSTEM_NAMER.now_ns() + int(times_s.get('delay', 0) * NS)
+        return min(max(delayed_ns, int(times_s.get('not_before', 0) * NS)), HELD_NS - 1)
+
+    def store(self, at_commit: Callable[[], object]) -> None:
+        """Make it an entry.
+
+        :param at_commit: called when all is ready; if it raises, nothing is stored.
+        :raises SwitchboardError: it could not be stored.
+        """
+        if self.is_declared or 'dedupe_key' in self.metadata:
+            self._store_slowly(at_commit)
+            return
+        self._pack()
+        door, disk = self.door, self.disk
+        room = Folder(f'{self.spool}/{RUN}/{ROOM}', disk)
+        limits = Limits(
+            self.queue, self.folder, door, disk, SYSTEM_CLOCK, SharedTally(room, self.queue, disk)
+        )
+        try:
+            if limits.any:
+                limits.check(1, len(self.head) + len(self.body))
+        except QueueFullError:
+            if door.overflow == 'reject' or not limits.counted:
+                raise
+            self._store_slowly(at_commit)  # there it is known how to make room
+            return
+        spare = Folder(f'{self.spool}/.spare', disk)
+        spare.make()
+        workshop = Spares(spare, disk, looks=LOOKS)
+        draft = self._write(workshop)
+        try:
+            at_commit()
+        except BaseException:
+            workshop.discard(draft)
+            raise
+        item = Unpublished(draft, self.folder, self.queue, self.filebase)
+        publish((item,), workshop, disk, sync=door.durability == 'full')
+
+    def _store_slowly(self, at_commit: Callable[[], object]) -> None:
+        from switchboard.drop.once import declared, described, store_once
+
+        metadata = self.metadata | self.request.times_s
+        spool, config = self.spool, self.request.config
+        find = declared(spool, config) if self.is_declared else described(spool, config, self.door)
+        self.filebase = store_once(self.queue, find, bytes(self.body), metadata, at_commit)
+
+    def _write(self, workshop: Spares) -> Draft:
+        if len(self.body) <= JOINED_BYTES:
+            return write(workshop, self.disk, self.head + bytes(self.body), self.queue)
+        return write(workshop, self.disk, self.head, self.queue, tail=self.body)
+
+
+def _read_some(stdin: int) -> bytes:
+    while True:
+        try:
+            return os.read(stdin, READ_BYTES)
+        except BlockingIOError:  # somebody made the pipe one that does not wait
+            import select
+
+            select.select([stdin], [], [])
+
+
+def _slice_digits(key: object) -> str:
+    import hashlib  # here, because few queues have order keys
+
+    sha1 = hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False)
+    return sha1.hexdigest()[:SLICE_DIGITS]

@@ -1,0 +1,164 @@
+"""What `bin/drop` is asked to do: its arguments, and the spool that is meant.
+
+``argparse`` and ``getopt`` are not used: loading them takes longer than delivering the mail.
+"""
+
+from __future__ import annotations
+
+import os
+
+from switchboard.errors import ConfigError, SwitchboardError
+from switchboard.message.mail_envelope import argument
+from switchboard.message.naming import HIGHEST_PRIORITY, check_queue_name
+from switchboard.store.disk import OPEN_FLAGS, Disk
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+USAGE = (
+    'usage: drop QUEUE [-s SPOOL | -C CONFIG] [-f SENDER] [-r RECIPIENT]... [-m KEY=VALUE]... '
+    '[-d content|message-id] [RECIPIENT]...'
+)
+
+SPOOL_VARIABLE, CONFIG_VARIABLE = b'SWITCHBOARD_SPOOL', b'SWITCHBOARD_CONFIG'
+DEFAULT_CONFIG = 'etc/switchboard.cfg'
+MAX_CONFIG_BYTES = 16 * 1024 * 1024
+
+_LONG = {
+    '--spool': '-s',
+    '--config': '-C',
+    '--sender': '-f',
+    '--recipient': '-r',
+    '--metadata': '-m',
+    '--dedupe': '-d',
+}
+DEDUPE_KINDS = ('content', 'message-id')
+# Keys that say when, in seconds: they are used up, and become names and other keys.
+_TIMES = ('delay', 'not_before', 'ttl')
+
+
+class UsageError(SwitchboardError):
+    """The arguments make no sense."""
+
+
+class Request:
+    """What the arguments ask for."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self.queue = ''
+        self.spool = ''
+        self.config = ''
+        self.dedupe = ''
+        self.sender: str | None = None
+        self.recipients: list[str] = []
+        self.fields: dict[str, object] = {}
+        self.times_s: dict[str, float] = {}
+        self.priority: int | None = None
+        self._read(list(arguments))
+        if not self.queue:
+            raise UsageError(USAGE)
+        check_queue_name(self.queue)
+
+    def _read(self, ahead: list[str]) -> None:
+        ahead.reverse()
+        plain = False
+        while ahead:
+            word = ahead.pop()
+            if plain or word[:1] != '-':
+                self._take_plain(word)
+            elif word == '--':
+                plain = True
+            else:
+                option, value = self._split(word)
+                if value is None and not ahead:
+                    raise UsageError(f'{option} needs a value; {USAGE}')
+                self._take(option, ahead.pop() if value is None else value)
+
+    def _take_plain(self, word: str) -> None:
+        if self.queue:
+            self.recipients.append(argument(word))
+        else:
+            self.queue = argument(word)
+
+    def _split(self, word: str) -> tuple[str, str | None]:
+        if word[:2] == '--':
+            name, equals, value = word.partition('=')
+            option = _LONG.get(name)
+        else:
+            option, value, equals = word[:2], word[2:], word[2:]
+        if option is None or option not in _LONG.values():
+            raise UsageError(f'there is no option {argument(word)[:40]}; {USAGE}')
+        return option, value if equals else None
+
+    def _take(self, option: str, value: str) -> None:
+        if option == '-s':
+            self.spool = value
+        elif option == '-C':
+            self.config = value
+        elif option == '-f':
+            self.sender = argument(value)
+        elif option == '-d':
+            if value not in DEDUPE_KINDS:
+                raise UsageError(f'-d {argument(value)[:40]}: write content or message-id')
+            self.dedupe = value
+        elif option == '-r':
+            self.recipients.append(argument(value))
+        else:
+            self._take_field(argument(value))
+
+    def _take_field(self, field: str) -> None:
+        """The keys that have a meaning to the queue are numbers; all others are text."""
+        key, equals, text = field.partition('=')
+        if not equals or not key or key[0] == '_' or key in ('version', 'expires', 'queue_expires'):
+            raise UsageError(f'-m {field[:40]}: write KEY=VALUE; keys that start with _ are not stored')
+        if key in _TIMES:
+            self.times_s[key] = _number(key, text, 10**10)
+        elif key == 'priority':
+            self.fields[key] = self.priority = int(_number(key, text, HIGHEST_PRIORITY))
+        else:
+            self.fields[key] = text
+
+
+def _number(key: str, text: str, highest: int) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= highest:
+        raise UsageError(f'-m {key}={text[:40]}: not a number from 0 to {highest}')
+    return number
+
+
+def find_spool(request: Request, environment: Mapping[bytes, bytes], root: str, disk: Disk) -> str:
+    """Say which spool is meant: the one that is named, or that of the configuration that is.
+
+    :raises ConfigError: the configuration does not say.
+    """
+    if request.spool:
+        return request.spool
+    if not request.config and environment.get(SPOOL_VARIABLE):
+        return os.fsdecode(environment[SPOOL_VARIABLE])
+    named = environment.get(CONFIG_VARIABLE, b'')
+    request.config = request.config or os.fsdecode(named) or f'{root}/{DEFAULT_CONFIG}'
+    return _spool_of(request.config, disk)
+
+
+def _spool_of(path: str, disk: Disk) -> str:
+    """Read one key of one section, by the rules of ``inifile``; all others are left to those who check them."""
+    fd = disk.open(path, OPEN_FLAGS & ~os.O_NOFOLLOW)
+    try:
+        content = disk.read_all(fd, MAX_CONFIG_BYTES)
+    finally:
+        disk.close(fd)
+    section = ''
+    for line in content.removeprefix(b'\xef\xbb\xbf').decode('utf-8', 'surrogateescape').split('\n'):
+        text = line.strip()
+        if text[:1] == '[' and ']' in text:
+            section = text[1 : text.index(']')].strip()
+        key, equals, value = text.partition('=')
+        if section == 'switchboard' and equals and key.rstrip() == 'spool':
+            value = f'{value} '.partition(' ; ')[0].strip().replace('\\;', ';')
+            if value:
+                return os.path.normpath(os.path.join(os.path.dirname(path), value))
+    raise ConfigError('does not say where the spool is', file=path, section='switchboard', key='spool')

@@ -1,0 +1,159 @@
+"""The same message only once: deduplication by a key that the producer gives, within a window of time.
+
+A message that is enqueued with ``dedupe_key`` is not stored if one with the same key was accepted into the same queue less
+than ``dedupe_window`` ago; its producer is given the filebase of the first.  This is exact, across processes and crashes:
+
+1. take the lock of the key's bucket;
+2. finish what a dead producer has committed and not published: the marker looked for may be among it;
+3. look for the key's marker: it is there, and young enough, so this message is a duplicate;
+4. otherwise publish message and marker by one hand-off: both appear, or neither;
+5. drop the lock.
+
+Markers stand beside the queues, in ``.dedupe@<queue>/<sha1 of the key>.pck``, and hold the filebase and the time.  The janitor
+removes old ones.  The price is some four renames and a listing of the stage for each message with a key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from switchboard.handoff.stage import Stage
+from switchboard.handoff.transaction import Transaction
+from switchboard.message.naming import NS, READY, UNFINISHED
+from switchboard.queue.switchboard import Switchboard
+from switchboard.store.disk import Folder
+from switchboard.store.publishing import Unpublished, refuse, write
+
+# Producers with keys of different buckets do not wait for each other.
+BUCKETS = 64
+MAX_MARKER_BYTES = 256
+
+
+def marker_of(key: str) -> str:
+    """:return: the name under which a key is remembered."""
+    import hashlib  # here, because it brings a megabyte of OpenSSL with it
+
+    return hashlib.sha1(key.encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()
+
+
+def _bucket(marker: str) -> str:
+    return f'.lock{int(marker[:8], 16) % BUCKETS:02}{UNFINISHED}'
+
+
+class Dedupe:
+    """The keys that one queue has seen."""
+
+    def __init__(self, stage: Stage, board: Switchboard) -> None:
+        self._stage = stage
+        self._board = board
+        self._name = f'.dedupe@{board.name}'
+        self._folder = Folder(os.path.join(stage.spool_path, self._name), board.disk)
+
+    def enqueue(self, msg: Any, metadata: dict[str, Any], key: str) -> str:
+        """Store a message unless its key was seen within the window.
+
+        :return: the filebase of this message, or of the one that was stored before.
+        :raises QueueError: as `Switchboard.enqueue`; nothing was stored, and the key is still free.
+        """
+        marker = marker_of(key)
+        try:
+            with self.locked((marker,)):
+                return self._enqueue(msg, metadata, marker)
+        except OSError as error:
+            refuse(error, 'look for the key', self._board.name)
+
+    def _enqueue(self, msg: Any, metadata: dict[str, Any], marker: str) -> str:
+        self._stage.recover()
+        known = self.known(marker)
+        if known is not None:
+            return known
+        transaction = Transaction(self._stage)
+        try:
+            filebase = transaction.emit(self._board, msg, metadata)
+            transaction.add(self._board, self.mark(marker, filebase))
+        except BaseException:
+            transaction.discard()
+            raise
+        transaction.commit()
+        return filebase
+
+    @contextmanager
+    def locked(self, markers: Iterable[str]) -> Iterator[None]:
+        """Let no other producer work with these keys.
+
+        Who takes several locks takes them in the order of their names, and those of several queues in the order of the queues.
+
+        :raises OSError: a lock cannot be had.
+        """
+        self._folder.make()
+        with ExitStack() as stack:
+            for bucket in sorted({_bucket(marker) for marker in markers}):
+                stack.callback(self._board.disk.unlock_and_close, self._lock(bucket))
+            yield
+
+    def mark(self, marker: str, filebase: str) -> Unpublished:
+        """:return: a key's marker, to be published in one step with the message.
+
+        :raises QueueError: it cannot be written.
+        """
+        content = f'{filebase} {self._board.clock.time_ns()}'.encode('ascii')
+        draft = write(self._board.workshop, self._board.disk, content, self._board.name)
+        return Unpublished(draft, self._folder, self._name, marker)
+
+    def _lock(self, bucket: str) -> int:
+        disk = self._board.disk
+        fd: int = disk.open(
+            bucket, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660, dir_fd=self._folder.fd
+        )
+        try:
+            disk.lock_when_free(fd)
+        except BaseException:
+            disk.close(fd)
+            raise
+        return fd
+
+    def known(self, marker: str) -> str | None:
+        """:return: the filebase under a key that was seen within the window."""
+        disk = self._board.disk
+        try:
+            fd = disk.open(marker + READY, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._folder.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            filebase, _, accepted_ns = (
+                disk.read_all(fd, MAX_MARKER_BYTES).decode('ascii', 'replace').partition(' ')
+            )
+        finally:
+            disk.close(fd)
+        if not accepted_ns.isdecimal():
+            return None  # damaged: better a message twice than not at all
+        age_ns = self._board.clock.time_ns() - int(accepted_ns)
+        return filebase if age_ns < self._board.options.dedupe_window_s * NS else None
+
+    def forget(self) -> int:
+        """Remove the markers of keys that are free again.
+
+        :return: how many.
+        """
+        try:
+            names = self._folder.names()
+        except FileNotFoundError:
+            return 0
+        removed = 0
+        for name in names:
+            marker = name.removesuffix(READY)
+            if marker == name:
+                continue
+            lock = self._lock(_bucket(marker))
+            try:
+                if self.known(marker) is None:
+                    self._board.disk.unlink(name, dir_fd=self._folder.fd)
+                    removed += 1
+            except FileNotFoundError:
+                pass  # another janitor was faster
+            finally:
+                self._board.disk.unlock_and_close(lock)
+        return removed

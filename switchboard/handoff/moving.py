@@ -1,0 +1,145 @@
+"""Moving an entry as it is from one queue to another: one rename, with the move in its history.
+
+A crash leaves it where it was, with or without the record, or where it was to go: never in both, never in neither.  So
+nothing needs to be synced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from switchboard.config.remote_queues import is_remote
+from switchboard.errors import CorruptEntryError, EntryTakenError, QueueError
+from switchboard.message.expiry import expiry_elsewhere
+from switchboard.message.journal import origin_of
+from switchboard.message.metadata import load_metadata
+from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
+from switchboard.queue.switchboard import Switchboard
+from switchboard.store.claims import HELD, Claim, drop, held, open_claim
+from switchboard.store.publishing import refuse
+
+
+def claim_any(board: Switchboard, filebase: str) -> Claim:
+    """Lock an entry of a queue, ready or preserved, for an operator who wants to move it.
+
+    :raises EntryTakenError: a process is working on it, or it is gone.
+    :raises QueueError: it cannot be opened.
+    """
+    claim = held(board.folder, filebase)
+    if claim is not None:
+        return claim
+    try:
+        for suffix in (READY, PRESERVED):
+            claim = open_claim(board.folder, filebase, suffix, board.disk)
+            if claim is not None:
+                return claim
+        working = board.disk.exists(filebase + CLAIMED, board.folder.fd)
+    except OSError as error:
+        refuse(error, 'claim', board.name)
+    reason = 'a process is working on it' if working else 'no such entry'
+    raise EntryTakenError(reason, queue=board.name, filebase=filebase)
+
+
+def move(
+    claim: Claim,
+    source: Switchboard,
+    target: Switchboard,
+    *,
+    event: str = 'moved',
+    now: bool = False,
+    **fields: Any,
+) -> str:
+    """Move a locked entry into another queue, or back into its own, ready.
+
+    :param event: what the history calls it.
+    :param now: make it ready at once, behind what waits; else it keeps its time.
+    :return: its filebase there.
+    :raises QueueError: it could not be moved; it is where it was, and no longer locked, unless it was at work: then it
+        still is.
+    """
+    if is_remote(target):
+        return _send(claim, source, target, event, now, fields)
+    old = claim.filebase
+    filebase = with_when(old, target.clock.time_ns()) if now else old
+    try:
+        _move(claim, source, target, filebase, event, fields)
+    except BaseException as error:
+        if held(source.folder, old) is not claim:
+            claim.close()
+        if isinstance(error, OSError):
+            refuse(error, 'move', source.name)
+        raise
+    drop(claim, source.folder, old)
+    return filebase
+
+
+def _send(
+    claim: Claim, source: Switchboard, target: Switchboard, event: str, now: bool, fields: dict[str, Any]
+) -> str:
+    """Move a locked entry into a queue on a broker: it is stored there before it ends here, so that a crash in between leaves two."""
+    told: Any = target
+    try:
+        filebase: str = told.take_over(
+            claim.read(), {'event': event, 'queue': source.name, **fields}, now=now
+        )
+        source.workshop.give(claim.fd, claim.folder, claim.name, claim.size, reusable=claim.writable)
+    except BaseException as error:
+        if held(source.folder, claim.filebase) is not claim:
+            claim.close()
+        if isinstance(error, OSError):
+            refuse(error, 'move', source.name)
+        raise
+    HELD.pop((source.folder.key, claim.filebase), None)
+    return filebase
+
+
+def _move(
+    claim: Claim, source: Switchboard, target: Switchboard, filebase: str, event: str, fields: dict[str, Any]
+) -> None:
+    suffix = PRESERVED if target.name == 'bad' else READY
+    entry = claim.read()
+    if target.options.ttl_s is not None or b'expires"' in entry.metadata or entry.records:
+        metadata = entry.changed_metadata(load_metadata(entry.metadata))
+        fields |= expiry_elsewhere(
+            metadata, target.options.ttl_s, target.clock.time_ns(), forgiven=event != 'moved'
+        )
+    source.recovery.append(claim, event, queue=source.name, to=target.name, **fields)
+    claim.rename(target.folder, filebase, suffix)
+
+
+def origin(board: Switchboard, filebase: str) -> str:
+    """Where an entry came from, which its history knows.
+
+    :raises QueueError: it does not say.
+    """
+    queue = origin_of(board.history(filebase), board.name)
+    if queue is None:
+        raise QueueError(
+            'its history does not say where it came from: name a queue', queue=board.name, filebase=filebase
+        )
+    return queue
+
+
+def send_back(board: Switchboard, filebase: str, target: Switchboard, **fields: Any) -> str:
+    """Retry an entry: move it to `target`, ready at once, with its counts of failures and recoveries forgiven.
+
+    :return: its filebase there.
+    :raises CorruptEntryError: it cannot be read, so that it would only come back; it is where it was.
+    :raises ContentDisallowedError: the queue does not accept its kind.
+    :raises QueueError: it could not be moved.
+    """
+    claim = claim_any(board, filebase)
+    try:
+        entry = claim.read()
+        if entry.damage is not None:
+            raise CorruptEntryError(
+                f'{entry.damage.reason}; it would come back at once', queue=board.name, filebase=filebase
+            )
+        target.check_room(entry)
+        times = sum(record.get('event') == 'retried' for record in entry.records)
+    except BaseException as error:
+        drop(claim, board.folder, filebase)
+        if isinstance(error, OSError):
+            refuse(error, 'read', board.name)
+        raise
+    return move(claim, board, target, event='retried', now=True, before=times, **fields)

@@ -1,0 +1,284 @@
+"""Hand-off: an input is finished and the outputs made from it are published, as one step.
+
+1. every output is written into a draft (locked, meaningless);
+2. the drafts are renamed to ``.stage/<transaction>:<n>:<queue>:<filebase>``;
+3. **commit**: the input's ``.bak`` is renamed to ``.stage/<transaction>:commit``, in one step;
+4. the outputs are renamed into their queues, and the commit record becomes a spare.
+
+With ``full``, the bytes are on the disk before 2 ends, the stage's names before 3 and again after it, the queues' names
+before the record goes.  A crash before 3 leaves the input claimed and outputs without a record: recovery makes the
+input ready again and the outputs spares.  A crash after 3 leaves a record: recovery does step 4.  Until the
+end everything is locked by its owner, and recovery leaves alone what is locked.
+
+A transaction has a name of its own, not its input's: an input that is tried a second time must not find the outputs of the
+first.  Outputs are staged at the commit, not when they are emitted: until then a plain draft says all there is to say,
+and throwing it away needs no rename.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zope.interface import implementer
+
+from switchboard.handoff.commit import commit_all
+from switchboard.handoff.moving import move
+from switchboard.handoff.stage import COMMIT, Stage
+from switchboard.interfaces import ITransaction
+from switchboard.message.journal import Record
+from switchboard.message.naming import READY
+from switchboard.queue.switchboard import Switchboard
+from switchboard.store.claims import HELD, Claim
+from switchboard.store.disk import Folder
+from switchboard.store.pool import Draft
+from switchboard.store.publishing import HOLDERS, Unpublished
+
+__all__ = ['Transaction', 'commit_all']
+
+log = logging.getLogger('switchboard.queue')
+
+
+@implementer(ITransaction)
+class Transaction:
+    """One input, and its outputs.  See `ITransaction`.
+
+    :param board: the input's queue; None for a message that is published to several queues at once.
+    """
+
+    def __init__(self, stage: Stage, board: Switchboard | None = None, filebase: str | None = None) -> None:
+        self.stage = stage
+        self.board = board
+        self.filebase = filebase
+        self.name = stage.namer.digest('00000000')
+        self.items: list[Unpublished] = []
+        # Of those, the ones that are to be stored once, and their keys: it is looked for them at the commit (see `keyed`).
+        self.keyed: list[tuple[Unpublished, str]] = []
+        self.full = False
+        self.forwarded_to: Switchboard | None = None
+        self._staged: list[str] = []
+        self._record: tuple[int, int] = (-1, 0)
+        self._claim: Claim | None = None
+
+    def emit(self, queue: Switchboard, msg: Any, metadata: dict[str, Any]) -> str:
+        """See `ITransaction`."""
+        if self.forwarded_to is not None:
+            self.forward()  # no longer the only output: it becomes a copy
+        key = metadata.get('dedupe_key')
+        filebase = self.add(queue, queue.prepare(msg, metadata))
+        if key is not None:
+            self.keyed.append((self.items[-1], str(key)))
+        return filebase
+
+    def emit_all(self, queues: Sequence[Switchboard], msg: Any, metadata: Mapping[str, Any]) -> list[str]:
+        """See `ITransaction`."""
+        if self.forwarded_to is not None:
+            self.forward()
+        once = queues[0].serializers.serialize(msg) if len(queues) > 1 else msg
+        kept = len(self.items)
+        try:
+            return [self.emit(queue, once, dict(metadata)) for queue in queues]
+        except BaseException:
+            self.undo(kept)
+            raise
+
+    def forward(self, *queues: Switchboard, record: Record | None = None) -> None:
+        """Hand the input on as it is: to one queue by one rename, to several, or beside other outputs, by copies.
+
+        :param record: what the history of copies says more than the input's.
+        :raises ContentDisallowedError: a queue does not accept its kind.
+        :raises QueueError: a copy could not be stored.
+        """
+        assert self.board is not None
+        assert self.filebase is not None
+        if len(queues) == 1 and not self.items and self.forwarded_to is None:
+            queues[0].check_room(self.board.held(self.filebase).read())
+            self.forwarded_to = queues[0]
+            return
+        before, kept = self.forwarded_to, len(self.items)
+        if before is not None:
+            queues = (before, *queues)
+            self.forwarded_to = None
+        entry = self.board.held(self.filebase).read()
+        try:
+            for queue in queues:
+                self.add(queue, queue.prepare_copy(entry, record))
+        except BaseException:
+            self.undo(kept)
+            self.forwarded_to = before
+            raise
+
+    def keep(self, msg: Any, msgdata: dict[str, Any]) -> str:
+        """See `ITransaction`."""
+        assert self.board is not None
+        assert self.filebase is not None
+        self.discard()
+        if self.board.is_changed(self.filebase, msg):
+            filebase = self.replace_input(msg, msgdata)
+            self.commit()
+            return filebase
+        changed = self.board.changes(self.filebase, msgdata)
+        return self.board.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
+
+    def replace_input(self, msg: Any, metadata: dict[str, Any]) -> str:
+        """Put a changed message into the input's place: same queue, same time, same history.
+
+        :return: its filebase.
+        """
+        assert self.board is not None
+        assert self.filebase is not None
+        entry = self.board.held(self.filebase).read()
+        return self.add(self.board, self.board.prepare(msg, dict(metadata), instead_of=entry))
+
+    def add(self, queue: Switchboard, item: Unpublished) -> str:
+        """Have a prepared message published at the commit."""
+        self.full |= queue.options.durability == 'full'
+        HOLDERS.add(self)
+        self.items.append(item)
+        return item.filebase
+
+    def drop(self, item: Unpublished) -> None:
+        """Throw one of the outputs away."""
+        self.items.remove(item)
+        if not self.items:
+            HOLDERS.discard(self)
+        self.stage.workshop.discard(item.draft)
+
+    def undo(self, kept: int) -> None:
+        """Throw the last outputs away: `kept` stay."""
+        thrown = self.items[kept:]
+        self.keyed = [each for each in self.keyed if each[0] not in thrown]
+        for item in thrown:
+            self.drop(item)
+
+    def commit(self) -> None:
+        """See `ITransaction`.
+
+        :raises QueueError: it could not be; the outputs are thrown away, the input stays claimed.
+        """
+        for error in commit_all((self,)).values():
+            raise error
+
+    def discard(self, *, reusable: bool = True) -> None:
+        """See `ITransaction`."""
+        disk = self.stage.disk
+        for item, staged in zip(self.items, self._staged, strict=False):
+            draft = item.draft
+            try:
+                disk.rename(staged, draft.name, src_dir_fd=self.stage.folder.fd, dst_dir_fd=draft.folder.fd)
+            except OSError:
+                item.draft = Draft(draft.fd, self.stage.folder, staged, draft.size)
+        for item in self.items:
+            self.stage.workshop.discard(item.draft, reusable=reusable)
+        HOLDERS.discard(self)
+        self.items.clear()
+        self.keyed.clear()
+        self._staged.clear()
+        self.forwarded_to = None
+
+    # The steps of the commit; ``commit_all`` puts the flushes of many between them.
+
+    def stage_outputs(self) -> None:
+        """Step 2."""
+        stage = self.stage
+        for number, item in enumerate(self.items):
+            name = f'{self.name}:{number}:{item.queue}:{item.filebase}'
+            draft = item.draft
+            stage.disk.rename(draft.name, name, src_dir_fd=draft.folder.fd, dst_dir_fd=stage.folder.fd)
+            self._staged.append(name)
+
+    def rename_input(self) -> None:
+        """Step 3."""
+        stage = self.stage
+        record = f'{self.name}:{COMMIT}'
+        if self.board is None or self.filebase is None:
+            draft = stage.workshop.take()
+            try:
+                stage.disk.rename(draft.name, record, src_dir_fd=draft.folder.fd, dst_dir_fd=stage.folder.fd)
+            except BaseException:
+                stage.workshop.discard(draft)
+                raise
+            self._record = (draft.fd, draft.size)
+            return
+        self._claim = claim = self.board.held(self.filebase)
+        stage.disk.rename(claim.name, record, src_dir_fd=claim.folder.fd, dst_dir_fd=stage.folder.fd)
+        HELD.pop((claim.folder.key, claim.filebase), None)
+        self._record = (claim.fd, claim.size)
+
+    @property
+    def input_folder(self) -> Folder:
+        """Where the input is when it was taken back."""
+        return self.stage.folder if self._claim is None else self._claim.folder
+
+    def take_back_input(self) -> bool:
+        """Undo step 3.
+
+        :return: False if the disk refuses that as well: then it stays committed.
+        """
+        stage, claim = self.stage, self._claim
+        record = f'{self.name}:{COMMIT}'
+        try:
+            if claim is None:
+                self.remove_record()
+                return True
+            stage.disk.rename(record, claim.name, src_dir_fd=stage.folder.fd, dst_dir_fd=claim.folder.fd)
+        except OSError as error:
+            log.error('%s: committed, though a sync failed error=%s', self.name, error)
+            return False
+        HELD[claim.folder.key, claim.filebase] = claim
+        self._record = (-1, 0)
+        return True
+
+    def end_input(self) -> None:
+        """Finish the input when there are no outputs.
+
+        :raises QueueError: it could not be.
+        """
+        if self.board is None or self.filebase is None:
+            return
+        if self.forwarded_to is not None:
+            move(self.board.held(self.filebase), self.board, self.forwarded_to)
+        else:
+            self.board.finish(self.filebase)
+
+    def publish_outputs(self) -> None:
+        """Step 4, first half."""
+        stage = self.stage
+        for item, staged in zip(self.items, self._staged, strict=True):
+            stage.disk.rename(
+                staged, item.filebase + READY, src_dir_fd=stage.folder.fd, dst_dir_fd=item.folder.fd
+            )
+
+    def remove_record(self) -> None:
+        """Step 4, second half."""
+        fd, size = self._record
+        # The input's file goes where its queue's finished files go, which may empty them first.
+        workshop = self.stage.workshop if self.board is None else self.board.workshop
+        reusable = self._claim is None or self._claim.writable
+        workshop.give(fd, self.stage.folder, f'{self.name}:{COMMIT}', size, reusable=reusable)
+        self._record = (-1, 0)
+
+    def let_go(self) -> None:
+        """Drop all locks: what is not yet where it belongs is recovery's work from here."""
+        disk = self.stage.disk
+        HOLDERS.discard(self)
+        for item in self.items:
+            disk.unlock_and_close(item.draft.fd)
+        self.items.clear()
+        if self._record[0] >= 0:
+            disk.unlock_and_close(self._record[0])
+            self._record = (-1, 0)
+
+    def forget(self) -> None:
+        """In a child after a fork: it is the parent's.  Its locks are not unlocked, for they are the same as the parent's."""
+        disk = self.stage.disk
+        for item in self.items:
+            disk.let_go(item.draft.fd)
+        if self._record[0] >= 0:
+            disk.let_go(self._record[0])
+            self._record = (-1, 0)
+        self.items.clear()
+        self.keyed.clear()
+        self._staged.clear()
+        self.forwarded_to = None

@@ -1,0 +1,16 @@
+"""The spool as a kombu broker: what speaks kombu, Celery first, can use a directory instead of a server.
+
+::
+
+    app = Celery('shop', broker='switchboard:///var/spool/shop')
+
+A message is an entry like all others: a claim is a lock, so what a dead worker held is ready again at once, and what a living one
+holds is its own for as long as it lives; there is no visibility time-out.  Queues, exchanges and bindings are on the disk and
+the same for all processes (see `switchboard.declared.declarations`).
+
+In reading order: address (the URL), naming (directory names of queue names), arguments (AMQP's), faults (the errors that kombu's
+users catch), payload and content (messages packed, and read by others), broker (publishes), entities (declares), deliveries (what is
+not acknowledged), batch, channel, watch (sleeps), transport; alias makes the name known to kombu.
+
+It imports what is below the master.  Everybody names it by ``switchboard.extra.kombu``.
+"""

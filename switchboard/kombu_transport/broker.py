@@ -1,0 +1,338 @@
+"""One connection's view of a spool: its boards, and publishing.
+
+A queue has up to three boards here, because a board has one set of options: one that is as the queue was declared, one that does not wait for
+the disk (for messages of ``delivery_mode`` 1), and one to consume with, whose history need not wait for it either.
+
+Everything that touches the spool holds :attr:`Broker.lock`: kombu's users acknowledge from other threads than the one that consumes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
+from weakref import WeakValueDictionary
+
+from amqp.exceptions import InvalidPath
+
+from switchboard.declared.presence import Ticket
+from switchboard.errors import (
+    ConfigError,
+    NoRouteError,
+    SwitchboardError,
+    UnknownExchangeError,
+    UnknownQueueError,
+    UnserializableError,
+)
+from switchboard.handoff.transaction import Transaction
+from switchboard.kombu_transport.address import Address
+from switchboard.kombu_transport.faults import SpoolMissing
+from switchboard.kombu_transport.naming import directory_name
+from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, pack, typed
+from switchboard.message.naming import CLAIMED
+from switchboard.message.serializers import Raw
+from switchboard.queue.switchboard import Switchboard
+from switchboard.spool.spool import Spool
+from switchboard.store.claims import held
+from switchboard.store.disk import Disk
+from switchboard.store.forks import after_fork
+from switchboard.store.publishing import Unpublished, publish
+
+Role = Literal['publish', 'publish lazily', 'consume']
+
+# These are always there, AMQP says; a spool makes them when they are first bound to.
+PREDECLARED = {
+    'amq.direct': 'direct',
+    'amq.fanout': 'fanout',
+    'amq.topic': 'topic',
+    'amq.headers': 'headers',
+    'amq.match': 'headers',
+}
+
+# Boards that a connection keeps before it looks which of them are of queues that are gone: a worker answers each one who asks it in a
+# queue of his own, and each board has a directory open.
+KEPT_BOARDS = 64
+
+# The owners among this process's connections.  AMQP gives an exclusive queue to one connection; here it is one process's, because the
+# connections of a process cannot keep anything from each other, and a pool hands out any of them.
+_OWNERS: WeakValueDictionary[str, Ticket] = WeakValueDictionary()
+
+
+def _is_there(directory: str) -> bool:
+    try:
+        Disk.stat(directory)
+    except OSError:
+        return False
+    return True
+
+
+class Routed(NamedTuple):
+    """A message, packed, and the boards of the queues that it is for."""
+
+    payload: dict[str, Any]
+    metadata: dict[str, Any]
+    boards: list[Switchboard]
+
+
+class Broker:
+    """A spool as kombu sees it.
+
+    :raises SpoolMissing: there is no such spool.
+    :raises InvalidPath: its configuration cannot be read.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self._renew_lock()
+        self.spool = self._open(address)
+        self._boards: dict[tuple[str, Role], Switchboard] = {}
+        self._kept_boards = KEPT_BOARDS
+        self._owner: Ticket | None = None
+        self._owned: dict[str, Ticket] = {}
+        # What this connection has declared, by directory.
+        self.declared_here: set[str] = set()
+        _BROKERS.add(self)
+
+    def _renew_lock(self) -> None:
+        # Also in a forked child: another thread of the parent's may have held it, and is not in the child.
+        self.lock = threading.RLock()
+
+    def _open(self, address: Address) -> Spool:
+        if address.config:
+            try:
+                return Spool.from_config(address.config)
+            except ConfigError as error:
+                raise InvalidPath(str(error)) from error
+        if not address.create and not _is_there(address.directory):
+            raise SpoolMissing(
+                f'{address.directory}: no such directory; make it, or add ?create=yes to have it made'
+            )
+        return Spool(address.directory, durability=address.durability)
+
+    def try_disk(self) -> None:
+        """Write something.
+
+        :raises OSError: the disk takes nothing.
+        """
+        disk, folder = self.spool.disk, self.spool.spares.folder
+        name = self.spool.declared.records.new_name()
+        fd = disk.create_locked(name, folder.fd)
+        try:
+            disk.write_all(fd, b'?')
+        finally:  # and if we die before, it is one spare more
+            try:
+                disk.unlink(name, dir_fd=folder.fd)
+            finally:
+                disk.unlock_and_close(fd)
+
+    # Boards.
+
+    def board(self, queue: str, role: Role) -> Switchboard:
+        """:return: a board of a queue that is there.
+
+        :param queue: the name of its directory.
+        :raises UnknownQueueError: it is not.
+        """
+        board = self._boards.get((queue, role))
+        # Who takes what was listed before needs not ask each time whether the queue is still there: he hears of it at the next listing.
+        is_listed = role == 'consume' and board is not None and not board.is_used_up
+        if board is None or (not is_listed and board.folder.is_closed()):
+            self._boards.pop((queue, role), None)
+            self._let_go_of_deleted()
+            board = self._boards[queue, role] = self._made(queue, role)
+        return board
+
+    def _let_go_of_deleted(self) -> None:
+        if len(self._boards) < self._kept_boards:
+            return
+        gone = [key for key, board in self._boards.items() if board.folder.is_closed()]
+        for key in gone:
+            del self._boards[key]
+        if gone:
+            gc.collect()  # a board is in circles, and Python may let a thousand of them come together before it looks
+        self._kept_boards = max(KEPT_BOARDS, 2 * len(self._boards))
+
+    def is_used_up(self, queue: str) -> bool:
+        """Must the queue's directory be read to find the next message?"""
+        board = self._boards.get((queue, 'consume'))
+        return board is None or board.is_used_up
+
+    def _made(self, queue: str, role: Role) -> Switchboard:
+        declared = self.spool.declared
+        with declared.opening(queue):
+            if not declared.is_known(queue):
+                raise UnknownQueueError('no such queue', queue=queue)
+            changed: dict[str, Any] = {}
+            if role != 'publish' or self.address.durability == 'lazy':
+                changed['durability'] = 'lazy'
+            if role == 'consume' and not declared.is_fixed(queue):
+                declaration = declared.records.get(queue)
+                if declaration is None or 'max_recoveries' not in declaration.options:
+                    changed['max_recoveries'] = self.address.delivery_limit or 10**9
+            return self.spool.board(queue, **changed)
+
+    def recover(self, board: Switchboard, filebases: Iterable[str] | None = None) -> int:
+        """Make ready again what dead consumers held.
+
+        Whether they are dead is asked by a descriptor that cannot write: to close one that can would look, to those who
+        watch the directory, like another death.
+
+        :param filebases: which to look at; all, if it is None.
+        :return: how many were recovered.
+        """
+        recovered = 0
+        for filebase in board.get_files(CLAIMED) if filebases is None else filebases:
+            if held(board.folder, filebase) is None and self._is_orphan(board, filebase):
+                recovered += board.recovery.recover(filebase, own=False)
+        return recovered
+
+    def _is_orphan(self, board: Switchboard, filebase: str) -> bool:
+        disk = self.spool.disk
+        try:
+            opened = disk.open_locked(filebase + CLAIMED, board.folder.fd, writable=False)
+        except OSError:
+            return True  # let recovery say what is wrong with it
+        if opened is None:
+            return False
+        disk.unlock_and_close(opened[0])
+        return True
+
+    def own(self, queue: str) -> Ticket:
+        """Say whose an exclusive queue is to be: this connection's, or that of another one of this process which has it."""
+        declaration = self.spool.declared.records.get(queue)
+        owner = _OWNERS.get(declaration.owner or '') if declaration is not None else None
+        if owner is None or not owner.is_held:
+            owner = self._own_ticket()
+        self._owned[queue] = owner
+        return owner
+
+    def _own_ticket(self) -> Ticket:
+        if self._owner is None or not self._owner.is_held:
+            self._owner = self.spool.declared.enter()
+            _OWNERS[self._owner.name] = self._owner
+        return self._owner
+
+    def owner_of(self, queue: str) -> Ticket | None:
+        """:return: the ticket by which this connection may consume from an exclusive queue."""
+        return self._owned.get(queue)
+
+    def close(self) -> None:
+        """Take the exclusive queues away, and let go of everything."""
+        with self.lock:
+            mine = [queue for queue, owner in self._owned.items() if owner is self._owner]
+            if self._owner is not None and self._owner.is_held:  # not in a forked child
+                self._owner.leave()
+                for queue in mine:
+                    self.spool.declared.departures.let_go(queue)
+            self._owner = None
+            self._owned.clear()
+            self._boards.clear()
+            self.spool.spares.close()
+
+    # Routing.
+
+    def queues(self, exchange: str, routing_key: str, headers: Mapping[str, Any]) -> Sequence[str]:
+        """:return: the directories of the queues that a message is for.
+
+        :raises UnknownExchangeError: there is no such exchange.
+        """
+        if not exchange:
+            return (directory_name(routing_key),) if routing_key else ()
+        try:
+            return self.spool.exchanges.route(exchange, routing_key, headers)
+        except NoRouteError:
+            return ()
+        except UnknownExchangeError:
+            if exchange in PREDECLARED:
+                return ()
+            raise
+
+    def route(self, message: Mapping[str, Any], exchange: str, routing_key: str) -> Routed:
+        """Find out where a message goes, and pack it for the way."""
+        payload, metadata = pack(message, exchange, routing_key, delayed=self.address.eta == 'broker')
+        mode = message['properties'].get('delivery_mode')
+        role: Role = 'publish lazily' if mode == TRANSIENT else 'publish'
+        boards = []
+        for queue in self.queues(exchange, routing_key, message.get('headers') or {}):
+            try:
+                boards.append(self.board(queue, role))
+            except UnknownQueueError:
+                continue  # deleted, and its bindings with it, since we looked
+        return Routed(payload, metadata, boards)
+
+    # Publishing.
+
+    def publish(self, routed: Routed) -> bool:
+        """Store a message in each of its queues: in all or in none, if it is to last.
+
+        :return: False if there is no queue for it.
+        """
+        boards = routed.boards
+        if not boards:
+            return False
+        raw, metadata = self._encoded(routed)
+        if len(boards) > 1 and any(board.options.durability == 'full' for board in boards):
+            self._transaction(boards, raw, metadata).commit()
+            return True
+        stored = 0
+        for board in boards:
+            try:
+                board.enqueue(raw, metadata)
+                stored += 1
+            except UnknownQueueError:
+                continue  # deleted in this moment: as if it had been before
+        return stored > 0
+
+    def _encoded(self, routed: Routed) -> tuple[Raw, dict[str, Any]]:
+        """:raises UnserializableError: kombu's own JSON does not hold the headers or properties either."""
+        try:
+            return encoded(routed.payload), routed.metadata
+        except UnserializableError:
+            return encoded(typed(routed.payload)), {**routed.metadata, TYPED: True}
+
+    def _transaction(
+        self, boards: Sequence[Switchboard], raw: Raw, metadata: Mapping[str, Any]
+    ) -> Transaction:
+        transaction = Transaction(self.spool.stage)
+        try:
+            for board in boards:
+                transaction.emit(board, raw, dict(metadata))
+        except BaseException:
+            transaction.discard()
+            raise
+        return transaction
+
+    def prepare(self, routed: Routed) -> Unpublished | Transaction | None:
+        """Write a message for a batch, without making it visible.
+
+        :return: None if there is no queue for it.
+        """
+        if not routed.boards:
+            return None
+        raw, metadata = self._encoded(routed)
+        if len(routed.boards) > 1:
+            return self._transaction(routed.boards, raw, metadata)
+        return routed.boards[0].prepare(raw, dict(metadata))
+
+    def flush(self, items: Sequence[Unpublished], transactions: Sequence[Transaction], *, sync: bool) -> None:
+        """Make the messages of a batch visible, with one flush."""
+        if items:
+            publish(items, self.spool.spares, self.spool.disk, sync=sync)
+        for error in self.spool.commit_all(transactions).values():
+            raise error
+
+
+_BROKERS = after_fork(Broker._renew_lock)
+
+
+def _close_all() -> None:
+    # A program may end without closing, as Celery's commands do: what is its own alone goes with it all the same.
+    for broker in list(_BROKERS):
+        with suppress(SwitchboardError, OSError):
+            broker.close()
+
+
+atexit.register(_close_all)

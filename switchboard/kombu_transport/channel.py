@@ -1,0 +1,313 @@
+"""A channel: publishing, consuming, acknowledging."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from queue import Empty
+from typing import Any
+
+from amqp.exceptions import ChannelError, ConsumerCancelled
+from kombu.transport import virtual
+from kombu.utils.uuid import uuid
+
+from switchboard.declared.presence import Ticket
+from switchboard.errors import SwitchboardError, UnknownQueueError
+from switchboard.interfaces import Taken
+from switchboard.kombu_transport.arguments import DELIVERY_LIMIT
+from switchboard.kombu_transport.batch import PublishBatch
+from switchboard.kombu_transport.broker import Broker, Routed
+from switchboard.kombu_transport.deliveries import Deliveries, Delivery, leave
+from switchboard.kombu_transport.entities import Entities
+from switchboard.kombu_transport.faults import amqp_errors
+from switchboard.kombu_transport.naming import directory_name
+from switchboard.kombu_transport.payload import unpack
+from switchboard.queue.switchboard import Switchboard
+from switchboard.store.claims import held
+
+log = logging.getLogger('switchboard.queue')
+
+# Messages that one consumer gets before the next one of the same connection has its turn.
+BURST = 16
+# Characters of an error that a history keeps: some errors show all that they choked on.
+MAX_REASON = 500
+NO_ROUTE = 312
+
+
+@dataclass(slots=True, eq=False)
+class Consumer:
+    """Who wants the messages of a queue.
+
+    :param name: of the queue's directory.
+    """
+
+    tag: str
+    queue: str
+    name: str
+    no_ack: bool
+    callback: Callable[[Any], object]
+    on_cancel: Callable[[str], object] | None
+    ticket: Ticket
+    limit: int
+
+
+class Channel(Entities, virtual.Channel):
+    """See `kombu.transport.virtual.Channel`.
+
+    :param connection: the transport.
+    """
+
+    QoS = Deliveries
+    supports_fanout = True
+    do_restore = True
+    # What is bytes is kept in this; text as it is.
+    body_encoding = 'base64'
+    from_transport_options = ()
+
+    def __init__(self, connection: Any, **kwargs: Any) -> None:
+        self.broker: Broker = connection.broker
+        self.events: dict[str, set[Any]] = defaultdict(set)
+        self._tags = itertools.count(1)
+        self._by_tag: dict[str, Consumer] = {}
+        super().__init__(connection, **kwargs)
+
+    # Publishing.
+
+    def basic_publish(
+        self,
+        message: dict[str, Any] | str,
+        exchange: str,
+        routing_key: str,
+        mandatory: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Store a message in each queue that it is for.
+
+        With ``delivery_mode`` 2, in a durable queue, it is on the disk when this returns.
+
+        :param message: as `prepare_message` makes it, or bare text, as ``celery amqp`` has it.
+
+        :raises NotFound: there is no such exchange.
+        :raises ChannelError: no queue wants it, it is `mandatory`, and nobody listens to ``basic_return``.
+        """
+        if isinstance(message, str):
+            prepared: dict[str, Any] = self.prepare_message(
+                message, content_type='text/plain', content_encoding='utf-8'
+            )
+        else:
+            prepared = message
+        with self.broker.lock, amqp_errors('Basic.publish'):
+            routed = self.broker.route(prepared, exchange or '', routing_key or '')
+            stored = self.broker.publish(routed)
+        if not stored:
+            self.unroutable(routed, prepared, mandatory)
+
+    def unroutable(self, routed: Routed, message: Mapping[str, Any], mandatory: bool) -> None:
+        """Deal with a message that no queue wants: return it if it is mandatory, else drop it."""
+        info = routed.payload['properties']['delivery_info']
+        exchange, routing_key = info['exchange'], info['routing_key']
+        if not mandatory:
+            log.debug('no queue wants a message exchange=%s routing_key=%s', exchange, routing_key)
+            return
+        error = ChannelError(
+            f'NO_ROUTE - exchange {exchange!r}, routing key {routing_key!r}', (50, 60), reply_code=NO_ROUTE
+        )
+        handlers = list(self.events['basic_return'])
+        if not handlers:
+            raise error
+        for handler in handlers:
+            handler(error, exchange, routing_key, message)
+
+    def create_publish_batch(self, max_size: int) -> PublishBatch:
+        """:return: what `kombu.Producer.batch` collects in: many messages, one flush."""
+        return PublishBatch(self, max_size)
+
+    # Consuming.
+
+    def basic_consume(
+        self,
+        queue: str,
+        no_ack: bool,
+        callback: Callable[[Any], object],
+        consumer_tag: str,
+        on_cancel: Callable[[str], object] | None = None,
+        **kwargs: Any,
+    ) -> str:
+        """Have the messages of a queue delivered.
+
+        :return: the consumer's tag.
+        :raises NotFound: there is no such queue.
+        :raises ResourceLocked: it is another connection's alone.
+        """
+        tag = consumer_tag or uuid()
+        name = directory_name(queue)
+        with self.broker.lock, amqp_errors('Basic.consume'):
+            board = self.broker.board(name, 'consume')
+            ticket = self.broker.spool.consume(name, self.broker.owner_of(name))
+            limit = self._delivery_limit(name)
+            self._by_tag[tag] = Consumer(tag, queue, name, no_ack, callback, on_cancel, ticket, limit)
+            self._consumers.add(tag)
+            self.broker.recover(board)
+        self.connection.consumers_changed()
+        return tag
+
+    def _delivery_limit(self, name: str) -> int:
+        declaration = self.broker.spool.declared.records.get(name)
+        limit = declaration.arguments.get(DELIVERY_LIMIT) if declaration is not None else None
+        return self.broker.address.delivery_limit if limit is None else int(limit)
+
+    def basic_cancel(self, consumer_tag: str) -> None:
+        """Have no more messages delivered.  What was delivered stays unacknowledged."""
+        with self.broker.lock, amqp_errors('Basic.cancel'):
+            consumer = self._by_tag.pop(consumer_tag, None)
+            self._consumers.discard(consumer_tag)
+            if consumer is not None:
+                consumer.ticket.leave()
+        if self.connection is not None:
+            self.connection.consumers_changed()
+
+    def consumed(self) -> list[str]:
+        """:return: the directories of the queues that have a consumer here."""
+        return [one.name for one in self._by_tag.values()]
+
+    def wanted(self) -> list[str]:
+        """:return: the directories of the queues from which a message could be delivered now."""
+        has_room = self.qos.can_consume()
+        return list(dict.fromkeys(one.name for one in self._by_tag.values() if one.no_ack or has_room))
+
+    def deliver(self) -> int:
+        """Hand messages to consumers, as far as there is room for them.
+
+        :return: how many.
+        """
+        count = 0
+        for consumer in list(self._by_tag.values()):
+            for _ in range(BURST):
+                if self._by_tag.get(consumer.tag) is not consumer:
+                    break  # a callback has cancelled it
+                message = self._next(consumer)
+                if message is None:
+                    break
+                count += 1
+                consumer.callback(message)
+                if self.broker.is_used_up(consumer.name):
+                    break  # whoever waits looks anyway
+        # The next time, another one is the first.
+        if len(self._by_tag) > 1:
+            tag, first = next(iter(self._by_tag.items()))
+            self._by_tag[tag] = self._by_tag.pop(tag, first)
+        return count
+
+    def _next(self, consumer: Consumer) -> Any:
+        if not consumer.no_ack and not self.qos.can_consume():
+            return None
+        with self.broker.lock:
+            try:
+                with amqp_errors('Basic.deliver'):
+                    return self._take(consumer.queue, consumer.name, consumer.no_ack, consumer.limit)
+            except ChannelError as error:
+                if not isinstance(error.__cause__, UnknownQueueError):
+                    raise
+        self._lost(consumer)
+        return None
+
+    def _lost(self, consumer: Consumer) -> None:
+        """The queue was deleted."""
+        self.basic_cancel(consumer.tag)
+        if consumer.on_cancel is None:
+            raise ConsumerCancelled(f'queue {consumer.queue!r} was deleted', (60, 30))
+        consumer.on_cancel(consumer.tag)
+
+    def _take(self, queue: str, name: str, no_ack: bool, limit: int) -> Any:
+        board = self.broker.board(name, 'consume')
+        while (taken := board.take()) is not None:
+            tag = next(self._tags)
+            delivery = Delivery(board, taken.filebase, limit)
+            try:
+                message = self._made(board, taken, tag, queue)
+                if message is not None and no_ack:
+                    delivery.finish()
+            except (SwitchboardError, OSError):
+                leave(delivery, Delivery.give_back)  # nobody has seen it
+                raise
+            if message is None:
+                continue
+            if not no_ack:
+                self.qos.hold(tag, message, delivery)
+            return message
+        return None
+
+    def _made(self, board: Switchboard, taken: Taken, tag: int, queue: str) -> Any:
+        """:return: the message; None if it is none of kombu's, which must not kill its consumer, time and again."""
+        claim = held(board.folder, taken.filebase)
+        assert claim is not None
+        try:
+            message = self.Message(unpack(taken.msg, taken.msgdata, claim.read(), tag, queue), channel=self)
+            if message.errors:  # it keeps what is wrong with its body for whoever reads it
+                raise message.errors[0][1]
+        except Exception as error:
+            reason = f'no message of kombu: {error!r}'[:MAX_REASON]
+            board.finish(taken.filebase, preserve=True, cause='corrupt', reason=reason)
+            log.error('%s: %s queue=%s', taken.filebase, reason, queue)
+            return None
+        return message
+
+    def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
+        """:return: the next message of a queue; None if there is none.
+
+        :raises NotFound: there is no such queue.
+        """
+        name = directory_name(queue)
+        with self.broker.lock, amqp_errors('Basic.get'):
+            self.broker.spool.declared.records.note_use(name)
+            return self._take(queue, name, no_ack, self._delivery_limit(name))
+
+    def basic_ack(self, delivery_tag: Any, multiple: bool = False) -> None:
+        """The message is done; with `multiple`, and all that were delivered before it."""
+        self.qos.ack(delivery_tag, multiple)
+
+    def basic_recover(self, requeue: bool = True) -> None:
+        """Give all unacknowledged messages back."""
+        self.qos.restore_unacked()
+        self.connection.room_was_made()
+
+    def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False) -> None:
+        """Set how many unacknowledged messages this channel may have; 0 is what ``max_unacked`` says."""
+        self.qos.prefetch_count = prefetch_count
+        self.connection.room_was_made()
+
+    def drain_events(self, timeout: float | None = None, callback: Any = None) -> None:
+        """See `kombu.transport.virtual.Channel`."""
+        self._get_many((), timeout)
+
+    def _get_many(self, queues: Iterable[str], timeout: float | None = None) -> None:
+        """Deliver what is there, of all queues that have a consumer.
+
+        :raises queue.Empty: nothing is.
+        """
+        if not self.deliver():
+            raise Empty
+
+    def after_reply_message_received(self, queue: str) -> None:
+        """The queue goes with its owner, or when its time is over: there may be more replies."""
+
+    # Messages.
+
+    def encode_body(self, body: Any, encoding: str | None = None) -> tuple[Any, str | None]:
+        """See `kombu.transport.virtual.Channel`; text needs no encoding."""
+        if isinstance(body, str):
+            return body, 'utf-8'
+        encoded: tuple[Any, str | None] = super().encode_body(body, encoding)
+        return encoded
+
+    def close(self) -> None:
+        """Give all unacknowledged messages back, then cancel all consumers.
+
+        In this order: a queue that goes with its last consumer takes with it what waits in it.
+        """
+        if not self.closed and self._qos is not None:
+            self._qos.restore_unacked_once()
+        super().close()

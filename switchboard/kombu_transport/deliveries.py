@@ -1,0 +1,217 @@
+"""What was delivered and is not acknowledged: each message is a claim that this process holds.
+
+A claim ends when it is acknowledged (the entry is done), rejected (it goes to the dead letters, by default the bad queue), given back (it is
+ready again, under its old name), or when the process dies: then the kernel drops its lock, and it is ready again as soon as another
+consumer looks.  A consumer that lives and is slow keeps it; there is no time-out.
+
+So what the disk refuses to end would stay claimed for as long as this process lives, and take room that its consumer needs.  Whoever acknowledges is
+told, and often cannot help it (Celery writes it to its log): the transport tries again, now and then, until the disk obeys.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from kombu.transport.virtual import QoS
+
+from switchboard.errors import QueueError
+from switchboard.kombu_transport.faults import amqp_errors
+from switchboard.kombu_transport.payload import REQUEUED, RETURNED, attempts, was_delivered
+from switchboard.queue.switchboard import Switchboard
+from switchboard.store.claims import HELD, held
+
+log = logging.getLogger('switchboard.queue')
+
+# For who may never give up: the limit of a queue that has none.
+NO_LIMIT = 0
+
+# Descriptors that a process needs for other things than messages in its hands.
+SPARE_FILES = 256
+
+
+@cache
+def _files() -> int:
+    """:return: how many messages this process may hold, in all its channels, each of which is an open file.
+
+    Their number is that of the hard limit: the soft one is raised when it is met.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - SPARE_FILES)
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """A message in a consumer's hands.
+
+    :param limit: how often it may fail; 0 is for ever.
+    """
+
+    board: Switchboard
+    filebase: str
+    limit: int
+
+    @property
+    def is_held(self) -> bool:
+        """Does this process hold it?  A child after a fork does not."""
+        return held(self.board.folder, self.filebase) is not None
+
+    def finish(self) -> None:
+        """Acknowledge it."""
+        self.board.finish(self.filebase)
+
+    def reject(self) -> None:
+        """Put it where dead letters go."""
+        self.board.finish(self.filebase, preserve=True, cause='rejected', reason='rejected by its consumer')
+
+    def requeue(self) -> None:
+        """Give it back to be delivered again, unless that was done too often."""
+        count = attempts(self.board.history(self.filebase)) + 1
+        if self.limit != NO_LIMIT and count >= self.limit:
+            reason = f'given back {count} times by its consumers'
+            self.board.finish(self.filebase, preserve=True, cause='attempts', reason=reason)
+        else:
+            self.board.release(self.filebase, record={'event': REQUEUED})
+
+    def give_back(self) -> None:
+        """Give it back because the consumer closes: not held against it, but it may have been begun."""
+        known = was_delivered(self.board.history(self.filebase))
+        self.board.release(self.filebase, record=None if known else {'event': RETURNED})
+
+
+Ending = Callable[[Delivery], None]
+
+# What the disk refused to end when its channel ended, in this process.
+_LEFT: deque[tuple[Delivery, Ending]] = deque()
+
+
+def leave(delivery: Delivery, how: Ending) -> None:
+    """Have it ended later, by whichever connection of this process looks next."""
+    log.error('%s: the disk refused; it is tried again queue=%s', delivery.filebase, delivery.board.name)
+    _LEFT.append((delivery, how))
+
+
+def end_what_was_left() -> None:
+    """Try again to end what :meth:`leave` was told of."""
+    for _ in range(len(_LEFT)):
+        try:
+            delivery, how = _LEFT.popleft()
+        except IndexError:  # another thread does the same
+            return
+        if not _is_ended(delivery, how):
+            _LEFT.append((delivery, how))
+
+
+def _is_ended(delivery: Delivery, how: Ending) -> bool:
+    try:
+        if delivery.is_held:
+            how(delivery)
+            log.info('%s: the disk obeys again queue=%s', delivery.filebase, delivery.board.name)
+    except (QueueError, OSError):
+        return False
+    return True
+
+
+class Deliveries(QoS):
+    """The unacknowledged messages of one channel, and how many it may have.  See `kombu.transport.virtual.QoS`."""
+
+    def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        self._claims: dict[Any, Delivery] = {}
+        # How those were to end that the disk refused.
+        self._refused: dict[Any, Ending] = {}
+
+    def can_consume(self) -> bool:
+        """Is there room for one more message?"""
+        return self.can_consume_max_estimate() > 0
+
+    def can_consume_max_estimate(self) -> int:
+        """:return: for how many messages there is room."""
+        limit: int = self.prefetch_count or self.channel.broker.address.max_unacked
+        return max(0, min(limit - len(self._claims), _files() - len(HELD)))
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def hold(self, tag: Any, message: Any, delivery: Delivery) -> None:
+        """Note a delivery."""
+        self._claims[tag] = delivery
+        self._delivered[tag] = message
+
+    def append(self, message: Any, delivery_tag: Any) -> None:
+        """See `QoS`; the claims are noted by :meth:`hold`."""
+        self._delivered[delivery_tag] = message
+
+    def ack(self, delivery_tag: Any, multiple: bool = False) -> None:
+        """See `QoS`."""
+        for tag in self._up_to(delivery_tag) if multiple else (delivery_tag,):
+            self._end(tag, Delivery.finish, 'Basic.ack')
+
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
+        """See `QoS`."""
+        self._end(delivery_tag, Delivery.requeue if requeue else Delivery.reject, 'Basic.reject')
+
+    def _up_to(self, last: Any) -> list[Any]:
+        tags = list(self._claims)
+        return tags[: tags.index(last) + 1] if last in self._claims else []
+
+    def _end(self, tag: Any, how: Ending, method: str) -> None:
+        channel = self.channel
+        with channel.broker.lock, amqp_errors(method):
+            delivery = self._claims.get(tag)
+            if delivery is None or not delivery.is_held:
+                # Ended already, or gone with its queue.
+                self._forget(tag)
+                return
+            try:
+                how(delivery)
+            except (QueueError, OSError):
+                self._refused[tag] = how
+                raise
+            self._forget(tag)
+        channel.connection.room_was_made()
+
+    def end_refused(self) -> None:
+        """Try again to end what the disk refused to end."""
+        for tag, how in list(self._refused.items()):
+            delivery = self._claims.get(tag)
+            if delivery is None or _is_ended(delivery, how):
+                self._forget(tag)
+                self.channel.connection.room_was_made()
+
+    def _forget(self, tag: Any) -> None:
+        self._claims.pop(tag, None)
+        self._delivered.pop(tag, None)
+        if self._refused:
+            self._refused.pop(tag, None)
+
+    def restore_unacked(self) -> list[tuple[BaseException, Any]]:
+        """Give all back, but what was to end otherwise."""
+        errors: list[tuple[BaseException, Any]] = []
+        with self.channel.broker.lock:
+            for tag, delivery in list(self._claims.items()):
+                message = self._delivered.get(tag)
+                how = self._refused.get(tag, Delivery.give_back)
+                try:
+                    if delivery.is_held:
+                        how(delivery)
+                except (QueueError, OSError) as error:
+                    leave(delivery, how)
+                    errors.append((error, message))
+                self._forget(tag)
+        return errors
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Give all back, at the end of the channel or of the process."""
+        self._on_collect.cancel()
+        if self.channel.do_restore:
+            self.restore_unacked()

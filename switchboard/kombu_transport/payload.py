@@ -1,0 +1,245 @@
+"""From a kombu message to an entry, and back.
+
+kombu's own fields are the message, as JSON: ``body``, ``content-type``, ``content-encoding``, ``headers``, ``properties``.  What the spool must
+know stands in the metadata: priority, time to live, when it is ready, whom to answer.  A text body is kept as it is, so `less` shows a task's
+arguments; bytes are kept in base64.
+
+An entry that something else has put into the queue (a mail from ``bin/drop``, a value from `Spool.publish`) becomes a kombu message: its bytes, and the
+content type of its kind, so a consumer reads it as it reads all others, by kombu's serializers.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.message import Message as Mail
+from typing import Any
+
+from kombu.utils import json as kombu_json
+
+from switchboard.brokers.wire import TYPES
+from switchboard.errors import UnserializableError
+from switchboard.message.entry import Entry
+from switchboard.message.journal import Record
+from switchboard.message.metadata import ALWAYS
+from switchboard.message.naming import HIGHEST_PRIORITY
+from switchboard.message.serializers import Raw
+
+TRANSIENT = 1
+# Tuples, for a union is made anew each time that it is asked about.
+_BYTES, _HEADERS = (bytes, bytearray, memoryview), (dict, type(None))
+# Headers that JSON alone does not hold (dates, bytes, decimals) are written in kombu's own form, and this says so.
+TYPED = 'kombu_typed'
+# What the journal of an entry that was delivered before has.
+RETURNED, REQUEUED, RECOVERED = 'returned', 'requeued', 'recovered'
+_DELIVERED = frozenset((RETURNED, REQUEUED, RECOVERED))
+_DEAD = 'dead-lettered'
+
+
+def pack(
+    message: Mapping[str, Any], exchange: str, routing_key: str, *, delayed: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Say what is to be stored.
+
+    :param delayed: a task's ``eta`` is when the entry is ready; otherwise its consumer waits for it.
+    :return: the message and its metadata.
+    """
+    body, encoding = _text(message)
+    properties = dict(message['properties'])
+    properties['body_encoding'] = encoding
+    properties['delivery_info'] = {
+        **(properties.get('delivery_info') or {}),
+        'exchange': exchange,
+        'routing_key': routing_key,
+    }
+    payload = {**message, 'body': body, 'properties': properties}
+    return payload, _metadata(
+        properties, message.get('headers') or {}, exchange, routing_key, delayed=delayed
+    )
+
+
+def _text(message: Mapping[str, Any]) -> tuple[str, str]:
+    """:return: the body as text, and how it was made of it."""
+    body = message['body']
+    if isinstance(body, _BYTES):
+        # What is compressed says of itself that it is UTF-8, too.
+        is_text = message.get('content-encoding') == 'utf-8' and 'compression' not in (
+            message.get('headers') or ()
+        )
+        try:
+            if is_text:
+                return bytes(body).decode(), 'utf-8'
+        except UnicodeDecodeError:
+            pass
+        return base64.b64encode(body).decode('ascii'), 'base64'
+    return body, 'utf-8'
+
+
+def _metadata(
+    properties: Mapping[str, Any],
+    headers: Mapping[str, Any],
+    exchange: str,
+    routing_key: str,
+    *,
+    delayed: bool,
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
+    if exchange:
+        metadata |= {'exchange': exchange, 'routing_key': routing_key}
+    if priority := _priority(properties.get('priority')):
+        metadata['priority'] = priority
+    if (expiration := properties.get('expiration')) not in (None, ''):
+        metadata['ttl'] = float(expiration) / 1000
+    for key in ('reply_to', 'correlation_id'):
+        if isinstance(value := properties.get(key), str):
+            metadata[key] = value
+    if delayed and (ready_s := _eta_s(headers.get('eta'))) is not None:
+        metadata['not_before'] = ready_s
+    return metadata
+
+
+def _priority(value: Any) -> int:
+    try:
+        return max(0, min(int(value), HIGHEST_PRIORITY))
+    except (TypeError, ValueError):
+        return 0
+
+
+def _eta_s(value: Any) -> float | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        eta = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return (eta if eta.tzinfo else eta.replace(tzinfo=UTC)).timestamp()
+
+
+# Tuples and numbers as keys become what JSON makes of them, as with all of kombu's transports that write JSON.
+_dumps = json.JSONEncoder(separators=(',', ':'), allow_nan=False).encode
+
+
+def encoded(payload: Mapping[str, Any]) -> Raw:
+    """:return: the payload as it is stored; once for all queues that it goes to.
+
+    :raises UnserializableError: JSON alone does not hold it.
+    """
+    try:
+        return Raw('json', _dumps(payload).encode('ascii'))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnserializableError(f'headers and properties: {error}') from error
+
+
+def typed(payload: Mapping[str, Any]) -> Any:
+    """:return: the payload with what JSON does not hold written as kombu writes it."""
+    return json.loads(kombu_json.dumps(payload))
+
+
+def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: str) -> dict[str, Any]:
+    """Make what `kombu.transport.virtual.Message` is made from.
+
+    :param entry: what the message was read from.
+    :param tag: of this delivery; another one each time.
+    """
+    if not _is_kombu(msg):
+        payload = _wrapped(msg, msgdata, entry)
+    elif msgdata.get(TYPED):
+        payload = kombu_json.loads(json.dumps(msg))
+    else:
+        payload = {**msg}
+    records = entry.records
+    properties = payload['properties'] = {**_told(msgdata), **payload['properties']}
+    properties['delivery_tag'] = tag
+    properties['delivery_info'] = {
+        'exchange': str(msgdata.get('exchange', '')),
+        'routing_key': str(msgdata.get('routing_key', queue)),
+        **(properties.get('delivery_info') or {}),
+        'redelivered': was_delivered(records),
+        'attempts': 1 + attempts(records),
+        'queue': queue,
+    }
+    deaths = [one for one in records if one.get('event') == _DEAD]
+    if deaths:
+        payload['headers'] = {**(payload.get('headers') or {}), 'x-death': _deaths(deaths)}
+    return payload
+
+
+def _is_kombu(msg: Any) -> bool:
+    """Is it kombu's?  What only looks like it is a value of another program's."""
+    return (
+        isinstance(msg, dict)
+        and isinstance(msg.get('body'), str)
+        and isinstance(msg.get('properties'), dict)
+        and isinstance(msg.get('headers'), _HEADERS)
+    )
+
+
+def _told(msgdata: Mapping[str, Any]) -> dict[str, Any]:
+    """:return: what the metadata say that is a property of a message in kombu's words."""
+    properties = {key: msgdata[key] for key in ('reply_to', 'correlation_id') if key in msgdata}
+    properties['priority'] = msgdata.get('priority', 0)
+    return properties
+
+
+def _wrapped(msg: Any, msgdata: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
+    """What another program has put in: its bytes as they are stored, under the content type of its kind.
+
+    kombu's consumers read it by their own registry, and only if they accept the type.
+    """
+    body = entry.body
+    content_type, content_encoding = TYPES.get(entry.kind, ('application/data', 'binary'))
+    if isinstance(msg, Mail):  # of Mailman's two pickles, too
+        body, content_type, content_encoding = msg.as_bytes(), *TYPES['mail']
+    text = _decoded(body) if content_encoding == 'utf-8' else None
+    if text is None:
+        content_encoding = 'binary'
+    return {
+        'body': base64.b64encode(body).decode('ascii') if text is None else text,
+        'content-type': content_type,
+        'content-encoding': content_encoding,
+        'headers': {key: value for key, value in msgdata.items() if key not in ALWAYS},
+        'properties': {'body_encoding': 'base64' if text is None else 'utf-8'},
+    }
+
+
+def _decoded(body: bytes) -> str | None:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:  # JSON may be UTF-16, text hold lone surrogates
+        return None
+
+
+def was_delivered(records: Sequence[Record]) -> bool:
+    """Was the message handed to a consumer before this delivery?"""
+    return any(one.get('event') in _DELIVERED for one in records)
+
+
+def attempts(records: Sequence[Record]) -> int:
+    """:return: how often a consumer has failed with the message: by giving it back, or by dying.
+
+    What a consumer gave back when it closed is not counted, and what was before an operator's retry is forgiven.
+    """
+    count = 0
+    for one in records:
+        if one.get('event') == 'retried':
+            count = 0
+        count += one.get('event') in (REQUEUED, RECOVERED)
+    return count
+
+
+def _deaths(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """AMQP's ``x-death``: one entry for each queue and reason, the last first."""
+    found: dict[tuple[Any, Any], dict[str, Any]] = {}
+    for one in records:
+        key = one.get('queue'), one.get('cause')
+        before = found.pop(key, {'count': 0})
+        found[key] = {
+            **before,
+            'queue': key[0],
+            'reason': key[1],
+            'time': one.get('time'),
+            'count': before['count'] + 1,
+        }
+    return list(reversed(found.values()))

@@ -1,0 +1,302 @@
+"""The transport: connections, and waiting for messages, blocking or in an event loop."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+from amqp.exceptions import ConnectionError as AMQPConnectionError
+from amqp.exceptions import RecoverableConnectionError
+from kombu.exceptions import ChannelError
+from kombu.transport import virtual
+
+import switchboard
+from switchboard.errors import QueueError, SwitchboardError
+from switchboard.kombu_transport.address import SCHEME, Address, protect_alternates, read_address
+from switchboard.kombu_transport.broker import Broker
+from switchboard.kombu_transport.channel import BURST, Channel
+from switchboard.kombu_transport.deliveries import end_what_was_left
+from switchboard.kombu_transport.faults import DiskFault, amqp_errors
+from switchboard.kombu_transport.watch import POLL_S, Watch
+
+# The kernel tells of a closed file just before it drops the lock: how long to wait before looking, and looking again.
+DEATH_WAITS_S = (0.001, 0.01, 0.1)
+
+
+class Transport(virtual.Transport):
+    """See `kombu.transport.virtual.Transport`.
+
+    :param client: the `kombu.Connection`.
+    """
+
+    Channel = Channel
+    can_parse_url = True
+    default_port = None
+    driver_type = SCHEME
+    driver_name = SCHEME
+    connection_errors = (AMQPConnectionError, OSError)
+    channel_errors = (ChannelError, SwitchboardError)
+    # What another try may mend.  kombu tries again at once, so nothing of a channel is among it.
+    recoverable_connection_errors = (RecoverableConnectionError, OSError)
+    recoverable_channel_errors = ()
+    implements = virtual.Transport.implements.extend(
+        asynchronous=True,
+        batch_publish=True,
+        exchange_type=frozenset(['direct', 'topic', 'fanout', 'headers']),
+        heartbeats=False,
+    )
+
+    def __init__(self, client: Any, **kwargs: Any) -> None:
+        super().__init__(client, **kwargs)
+        protect_alternates(client)
+        self.broker: Broker
+        self._address: Address | None = None
+        self._watch: Watch | None = None
+        self._pid = os.getpid()
+        self._loop: Any = None
+        self._timers: list[Any] = []
+        self._readers: list[int] = []
+        self._thread: int | None = None
+        self._next_look_s = 0.0
+        # Claims that somebody closed, by directory and filebase: when to look whether he is dead, and how often we did.
+        self._suspects: dict[tuple[str, str], tuple[float, int]] = {}
+
+    # Connections.
+
+    def establish_connection(self) -> Transport:
+        """Open the spool.
+
+        :raises SpoolMissing: there is none.
+        :raises InvalidPath: the URL cannot be used.
+        :raises DiskFault: the disk has refused something, and still takes nothing.
+        """
+        self._address = address = read_address(self.client)
+        with amqp_errors('Connection.open'):
+            self.broker = broker = Broker(address)
+            try:
+                if amqp_errors.doubts_disk:
+                    broker.try_disk()
+                    amqp_errors.doubts_disk = False
+                broker.spool.reap()
+            except BaseException:
+                broker.close()
+                raise
+        self._watch = Watch()
+        self._pid = os.getpid()
+        self._avail_channels.append(self.create_channel(self))
+        return self
+
+    def close_connection(self, connection: Any) -> None:
+        """Close all channels, and take the exclusive queues away."""
+        self._leave_loop()
+        watch, self._watch = self._watch, None
+        try:
+            super().close_connection(connection)
+            with amqp_errors('Connection.close'):
+                self.broker.close()
+        finally:
+            if watch is not None:
+                watch.wake()  # another thread may be waiting
+                watch.close()
+
+    def verify_connection(self, connection: Any) -> bool:
+        """Is it open?"""
+        return self._watch is not None
+
+    @property
+    def default_connection_params(self) -> dict[str, Any]:
+        """None: the URL says all."""
+        return {}
+
+    def as_uri(self, uri: str | None, include_password: bool = False, mask: str = '**') -> str:
+        """:return: the URL; there is nothing secret in it."""
+        if uri and '://' in uri:
+            return uri
+        options = self.client.transport_options or {}
+        directory = (self.client.virtual_host or '').strip('/') or str(options.get('directory', ''))
+        return f'{SCHEME}:///{directory.lstrip("/")}'
+
+    def driver_version(self) -> str:
+        """:return: the version of this package."""
+        return switchboard.__version__
+
+    # Waiting.
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        """Deliver what is there; if there is nothing, wait for it.
+
+        :raises TimeoutError: nothing came in time.
+        """
+        watch = self._watch
+        if watch is None:
+            raise DiskFault('the connection is closed')
+        ends_s = None if timeout is None else time.monotonic() + timeout
+        self._thread = threading.get_ident()
+        if self._deliver_all():
+            return
+        while True:
+            is_told = watch.follow(self._directories())
+            if self._deliver_all():
+                return
+            left_s = None if ends_s is None else ends_s - time.monotonic()
+            if left_s is not None and left_s <= 0:
+                raise TimeoutError('no message came in time')
+            self._look_after_queues()
+            wait_s = self._wait_s(is_told)
+            watch.wait(wait_s if left_s is None else min(wait_s, left_s))
+            self._read_watch(watch)
+            if self._watch is not watch:
+                raise DiskFault('the connection was closed meanwhile')
+
+    def _deliver_all(self) -> int:
+        if time.monotonic() >= self._next_look_s:
+            self._look_after_queues()  # who always has something to do must not leave to the dead what they held
+        count: int = sum(channel.deliver() for channel in list(self.channels) if not channel.closed)
+        if count >= BURST and self._watch is not None:
+            self._watch.rest()  # who is busy needs not be told that there is something to do
+        return count
+
+    def _directories(self) -> list[str]:
+        path = self.broker.spool.path
+        return [path(name) for channel in self.channels for name in channel.wanted()]
+
+    def _wait_s(self, is_told: bool) -> float:
+        """:return: how long nothing can happen that nobody tells us of."""
+        assert self._address is not None
+        waits = [self._address.rescan_s if is_told else min(POLL_S, self._address.rescan_s)]
+        now_s = time.monotonic()
+        waits += [max(0.0, when_s - now_s) for when_s, _ in self._suspects.values()]
+        with self.broker.lock:
+            for channel in self.channels:
+                for name in channel.wanted():
+                    try:
+                        wait_s = self.broker.board(name, 'consume').wait_s()
+                    except QueueError:
+                        wait_s = 0.0  # deleted: the next delivery says so
+                    if wait_s is not None:
+                        waits.append(wait_s)
+        return min(waits)
+
+    def _read_watch(self, watch: Watch) -> None:
+        now_s = time.monotonic()
+        for suspect in watch.read():
+            self._suspects.setdefault(suspect, (now_s + DEATH_WAITS_S[0], 0))
+
+    def _look_after_queues(self) -> None:
+        """Make ready again what the dead held, end what the disk refused to, and take away queues whose time has come."""
+        now_s = time.monotonic()
+        with self.broker.lock, amqp_errors('Basic.recover'):
+            self._look_at_suspects(now_s)
+            if now_s < self._next_look_s:
+                return
+            assert self._address is not None
+            self._next_look_s = now_s + self._address.recovery_s
+            end_what_was_left()
+            for channel in list(self.channels):
+                channel.qos.end_refused()
+            for name in {name for channel in self.channels for name in channel.consumed()}:
+                try:
+                    self.broker.recover(self.broker.board(name, 'consume'))
+                except QueueError:
+                    continue  # deleted: the next delivery says so
+            self.broker.spool.recover()
+            self.broker.spool.reap()
+
+    def _look_at_suspects(self, now_s: float) -> None:
+        for suspect, (when_s, count) in list(self._suspects.items()):
+            if when_s > now_s:
+                continue
+            directory, filebase = suspect
+            del self._suspects[suspect]
+            try:
+                board = self.broker.board(os.path.basename(directory), 'consume')
+            except QueueError:
+                continue  # deleted meanwhile
+            if not self.broker.recover(board, [filebase]) and count + 1 < len(DEATH_WAITS_S):
+                self._suspects[suspect] = (now_s + DEATH_WAITS_S[count + 1], count + 1)
+
+    def room_was_made(self) -> None:
+        """A message was acknowledged, or the limit changed: there may be room for another one."""
+        if self._watch is not None and (self._loop is not None or self._thread != threading.get_ident()):
+            self._watch.wake()
+
+    def consumers_changed(self) -> None:
+        """There are other queues to watch than before."""
+        if self._watch is not None:
+            self._watch.wake()
+
+    # The event loop.
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Have messages delivered by kombu's event loop, as they come."""
+        assert self._watch is not None
+        assert self._address is not None
+        self._leave_loop()
+        self._loop = loop
+        self._add_readers()
+        self._timers = [loop.call_repeatedly(self._address.rescan_s, self._on_time)]
+        self._watch.wake()
+
+    def _add_readers(self) -> None:
+        assert self._watch is not None
+        for fd in self._watch.filenos():
+            if fd not in self._readers:
+                self._loop.add_reader(fd, self._on_news)
+                self._readers.append(fd)
+
+    def unregister_from_event_loop(self, connection: Any, loop: Any) -> None:
+        """Undo `register_with_event_loop`."""
+        self._leave_loop()
+
+    def _leave_loop(self) -> None:
+        loop, self._loop = self._loop, None
+        for timer in self._timers:
+            timer.cancel()
+        self._timers = []
+        if (
+            loop is not None
+            and self._watch is not None
+            and self._pid == os.getpid()
+            and loop.poller is not None
+        ):
+            for fd in self._readers:
+                loop.remove_reader(fd)
+        self._readers = []
+
+    def _on_time(self) -> None:
+        if self._watch is not None:
+            self._watch.wake()
+
+    def _on_news(self) -> None:
+        """Deliver what is there, one burst at a time, and go back to sleep when there is nothing.
+
+        While there is something, the descriptor stays readable: the loop comes back here after it has looked at all others.
+        """
+        watch = self._watch
+        if watch is None:
+            return
+        self._read_watch(watch)
+        try:
+            if self._deliver_all():
+                watch.wake()
+                return
+            is_told = watch.follow(self._directories())
+            self._add_readers()
+            if self._deliver_all():
+                watch.wake()
+                return
+        except BaseException:
+            watch.wake()  # a callback of the program's failed: the next message is another one
+            raise
+        self._look_after_queues()
+        self._sleep_for(self._wait_s(is_told))
+
+    def _sleep_for(self, wait_s: float) -> None:
+        assert self._address is not None
+        for timer in self._timers[1:]:
+            timer.cancel()
+        del self._timers[1:]
+        if wait_s < self._address.rescan_s:
+            self._timers.append(self._loop.call_later(wait_s, self._on_time))

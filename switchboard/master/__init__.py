@@ -1,0 +1,8 @@
+"""One process that forks the runners and keeps them running.
+
+In reading order: master (the loop), slices and supervision (one process of a runner), policy (restart or
+not), rollout (new for old), operations and control (what is asked of it), child (from the fork to the exit)
+with lifeline and loading, signals, lock, daemon, housekeeping, launch, programs (`bin/master`, `bin/runner`).
+
+It imports everything but the faces and the extras.
+"""

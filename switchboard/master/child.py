@@ -1,0 +1,198 @@
+"""What a runner's process does from its fork to its exit.
+
+It is forked and not executed anew: the modules are loaded already, so sixteen runners share their memory and are ready in
+milliseconds.  The price is that everything the master holds must be let go here, first of all its lock and its end of
+the other runners' lifelines.
+
+The process leads a session of its own: a Ctrl-C on the master's terminal reaches the master alone, which then stops its
+runners in order, and the programs that a runner starts are in its group and can be ended with it.
+
+It talks with the master in single bytes over a socket: *prepared* (class imported, object made), then it waits for *go*, then
+*ready* (the loop turns).  Because of the middle step a new process is known to work before the old one is asked to
+leave, and still only one of them takes messages from a slice, which keeps the order of messages with one key.
+
+Its exit status: 0 it was stopped or has recycled itself; 70 an error; 78 its configuration cannot work, do not start it again.
+It leaves by ``os._exit``, because the exit handlers it inherited are the master's; a runner cleans up in its ``cleanup`` hook.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+import setproctitle
+
+from switchboard.errors import ConfigError
+from switchboard.master import lifeline
+from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
+from switchboard.master.signals import nothing
+from switchboard.options import RunnerOptions
+from switchboard.status import log
+from switchboard.status.scoreboard import Board, Slot
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+    from switchboard.spool.spool import Spool
+
+PREPARED, READY, GO = b'P', b'R', b'G'
+# `kill -QUIT` makes a runner write where each of its threads is, and changes nothing else.
+DUMP_SIGNAL = signal.SIGQUIT
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """All that a runner's process is given.
+
+    :param channel: its end of the socket to the master.
+    :param lifeline: its end of the pipe that ends it with the master.
+    :param foreign: the master's descriptors, closed at once.
+    :param spool: what the master has made for its first children; a later one makes its own.
+    """
+
+    config: Config
+    options: RunnerOptions
+    slice: int
+    numslices: int
+    board: Board
+    index: int
+    master: int
+    channel: socket.socket
+    lifeline: int
+    foreign: Sequence[int] = ()
+    spool: Spool | None = None
+
+    @property
+    def title(self) -> str:
+        """``in 1/2``"""
+        return f'{self.options.name} {self.slice + 1}/{self.numslices}'
+
+    def slot(self) -> Slot:
+        """:return: this process's place on the board; its first heartbeat tells the master."""
+        return Slot(
+            self.board,
+            self.index,
+            max_seconds=self.options.max_seconds,
+            on_ready=lambda: self.channel.send(READY),
+        )
+
+    def wait_for_go(self) -> None:
+        """Say that all is prepared, and wait until the slice is free."""
+        self.channel.send(PREPARED)
+        if self.channel.recv(1) != GO:
+            raise SystemExit(EXIT_OK)
+
+
+class Stoppable(Protocol):
+    """What can be told to stop from within a signal handler."""
+
+    def stop(self) -> None:
+        """Finish the message at work, then return from the loop."""
+
+
+class StopSignal:
+    """The handler of TERM and INT: a runner that loops is told to stop, one that does not loop yet just goes."""
+
+    def __init__(self) -> None:
+        self._runner: Stoppable | None = None
+
+    def __call__(self, _signum: int, _frame: FrameType | None) -> None:
+        if self._runner is None:
+            raise SystemExit(EXIT_OK)
+        self._runner.stop()
+
+    def pass_on_to(self, runner: Stoppable) -> None:
+        """From now on `runner` is asked to stop."""
+        self._runner = runner
+
+
+# What the process is to do; it returns the exit status.
+Work = Callable[[Child, Slot, StopSignal], int]
+
+
+def fork(child: Child, work: Work, mask: set[Any]) -> int:
+    """Start a process that does `work`.
+
+    Assumes that all signals are `blocked`.
+
+    :param mask: those that the process is to hold back.
+    :return: its process id; the child itself never returns.
+    :raises OSError: the machine has no room for another process.
+    """
+    pid = os.fork()
+    if pid == 0:
+        _live(child, work, mask)
+    return pid
+
+
+def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
+    code = EXIT_SOFTWARE
+    try:
+        stop = StopSignal()
+        _settle(child, stop)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        code = _exit_code(child, work, stop)
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else EXIT_OK
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(Exception):
+                stream.flush()
+        os._exit(code)
+
+
+def _settle(child: Child, stop: StopSignal) -> None:
+    """Let go of what is the master's, and become a process of one's own."""
+    signal.set_wakeup_fd(-1)
+    for descriptor in child.foreign:
+        os.close(descriptor)
+    os.setsid()
+    lifeline.die_with(child.master, child.lifeline)
+    for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(signum, nothing)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGUSR2, _reopen_log)
+    _give_no_stdin()
+    faulthandler.enable(file=2)
+    faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
+    setproctitle.setproctitle(f'switchboard: {child.title}')
+    log.speak_as(child.title)
+
+
+def _give_no_stdin() -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def _reopen_log(_signum: int, _frame: FrameType | None) -> None:
+    # Runs between two instructions of the interpreter, so it may open files, but it must not log.
+    log.reopen()
+
+
+def _exit_code(child: Child, work: Work, stop: StopSignal) -> int:
+    """:return: the exit status; whatever went wrong is on the board and in the log by then."""
+    logger = log.logger('runner')
+    slot = child.slot()
+    try:
+        return work(child, slot, stop)
+    except ConfigError as error:
+        slot.fatal(str(error))
+        logger.error('cannot run %s', log.pairs(runner=child.title, error=error))
+        return EXIT_CONFIG
+    except Exception as error:
+        slot.error(f'{type(error).__name__}: {error}')
+        logger.exception('ended by an error %s', log.pairs(runner=child.title))
+        return EXIT_SOFTWARE

@@ -1,0 +1,125 @@
+"""From the words of a configuration to a runner that is ready to run, for the master's children and for ``bin/runner``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from switchboard.config.config import Config
+from switchboard.errors import ConfigError
+from switchboard.options import RunnerOptions
+from switchboard.runner.runner import Runner
+from switchboard.spool.spool import Spool
+from switchboard.status import log
+
+if TYPE_CHECKING:
+    from switchboard.master.child import Child, StopSignal
+    from switchboard.status.scoreboard import NullSlot, Slot
+
+# Runners that come with this package are no user's code: the master may load them for all its children.
+SHIPPED = 'runners.'
+
+
+def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
+    """Make the runner, wait until its slice is free, and run it to its end.
+
+    :return: the exit status.
+    """
+    runner = make_runner(child.config, child.options, child.slice, child.numslices, slot, spool=child.spool)
+    child.wait_for_go()
+    stop.pass_on_to(runner)
+    return runner.run()
+
+
+def make_runner(
+    config: Config,
+    options: RunnerOptions,
+    part: int,
+    count: int,
+    slot: NullSlot,
+    *,
+    spool: Spool | None = None,
+) -> Runner:
+    """:return: the runner that works slice `part` of `count`.
+
+    :param spool: the configuration's, if it is made already.
+    :raises ConfigError: its class cannot be imported, or its section is wrong.
+    """
+    runner_class = find_class(options)
+    spool = spool or Spool.from_config(config)
+    return runner_class(spool, options, slice=part, numslices=count, slot=slot)
+
+
+def warm_up(config: Config) -> Spool | None:
+    """Make in the master, before the forks, what its children need.
+
+    Memory that a child does not write to is shared, and running code is writing: it counts references.  So what is made here takes
+    nothing of a child's own memory, and what a child has to make itself takes several pages for each function that is called.
+
+    :return: for the children that are forked soon: a later one is to see the disk as it is by then.  None if a runner's queue is at a
+        broker: processes do not share what may be connected.
+    """
+    spool = Spool.from_config(config)
+    queues = {each.queue for each in config.runners.values() if each.queue}
+    is_shared = not any(config.queue_options(queue).url for queue in queues)
+    for options in config.runners.values():
+        Runner(spool, replace(options, settings={}))
+        if options.queue and is_shared:
+            for part in range(options.instances):
+                spool.prepare_board(options.queue, part, options.instances)
+        module_name = options.class_path.partition(':')[0]
+        if module_name.startswith(SHIPPED):
+            with contextlib.suppress(Exception):  # the child meets the same error, and tells of it
+                importlib.import_module(module_name)
+    return spool if is_shared else None
+
+
+def find_class(options: RunnerOptions) -> type[Runner]:
+    """:return: the class that ``class = package.module:Class`` names.
+
+    :raises ConfigError: it cannot be imported, or is no runner.
+    """
+    module_name, _, class_name = options.class_path.partition(':')
+    section = f'runner.{options.name}'
+    try:
+        found = getattr(_import(module_name), class_name)
+    except Exception as error:
+        log.logger('runner').exception('cannot import %s', log.pairs(runner=options.name))
+        reason = f'cannot import {options.class_path}: {type(error).__name__}: {error}'
+        raise ConfigError(reason, section=section, key='class') from error
+    if not (isinstance(found, type) and issubclass(found, Runner)):
+        raise ConfigError(f'{options.class_path} is not a Runner', section=section, key='class')
+    return found
+
+
+def _import(module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError:
+        # The finders' memory of what lies in a directory was made in the master, perhaps before the module was written.  To
+        # forget it each time would have each process read all directories anew, and hold what is in them.
+        importlib.invalidate_caches()
+        return importlib.import_module(module_name)
+
+
+def python_path(config_file: Path, asked_for: Sequence[str]) -> list[str]:
+    """:return: where to look for runner classes besides what Python knows: see ``[master] python_path``."""
+    home = config_file.absolute().parent
+    if asked_for:
+        return [str(home / each) for each in asked_for]
+    return (
+        [str(home), str(home.parent)]
+        if home.name == 'etc' and home.parent != home.parent.parent
+        else [str(home)]
+    )
+
+
+def extend_path(directories: Sequence[str]) -> None:
+    """Let modules be found in `directories`, after all other places: a ``queue.py`` there must not hide Python's own."""
+    sys.path.extend(each for each in directories if each not in sys.path)

@@ -1,0 +1,270 @@
+"""The master: one process, one thread, one loop, that forks the runners and keeps them running.
+
+It imports no class of a runner (unless ``preload`` asks for it), so nothing that a user wrote can end it, and a restarted runner
+gets the newest code.  It holds its lock for life.  Everything else is waited for in one place: signals (as bytes in a pipe), the
+runners' first words, requests over the control socket, and the next thing that is due.  What follows from an end is decided in
+`policy`, carried out in `supervision`; what operators ask for is in `operations`.
+
+==========  ==========================================================================================================
+TERM, INT   stop: runners finish their message and go, are killed after ``stop_timeout``; a second INT kills at once
+HUP         read the configuration again and restart what changed
+USR1        restart the runners one by one
+USR2        reopen the logs, here and in the runners
+TTIN, TTOU  one slice more, one slice less, of ``[master] scale`` or of the first runner that has a queue
+QUIT        write to the log where the master is
+==========  ==========================================================================================================
+
+Exit status: 0 all went well; 69 (EX_UNAVAILABLE) a runner was FATAL when the master stopped.  Errors before that
+are raised: `AlreadyRunningError`, `ConfigError`, `OSError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import importlib
+import math
+import os
+import random
+import resource
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Protocol
+
+import setproctitle
+
+from switchboard.config.config import Config
+from switchboard.errors import ConfigError
+from switchboard.master import child
+from switchboard.master.control import ControlSocket
+from switchboard.master.housekeeping import Housekeeping
+from switchboard.master.loading import extend_path, python_path, warm_up, work_as_runner
+from switchboard.master.lock import BOARD, CONTROL, MasterLock, run_directory
+from switchboard.master.operations import Load, Operations
+from switchboard.master.signals import SignalPipe
+from switchboard.master.slices import Crew
+from switchboard.spool.current import put_in_force
+from switchboard.spool.spool import Spool
+from switchboard.status import log
+from switchboard.status.scoreboard import ROOM, Board, MasterRecord, Record, State
+
+logger = log.logger('master')
+
+EXIT_RUNNER_FATAL = os.EX_UNAVAILABLE
+HANDLED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+)
+
+
+class Hearer(Protocol):
+    """What a descriptor in the selector belongs to."""
+
+    def hear(self, now_s: float) -> None:
+        """Take what has come in; never waits."""
+
+
+class Master:
+    """Supervises the runners of one installation, from `run` to its end.
+
+    :param load: reads and checks the configuration, for a reload.
+    :param work: what a runner's process does.
+    :param on_ready: called once, with all records, when every slice has begun its loop or failed to.
+    :param own_descriptors: gives further descriptors that a runner has to close.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        load: Load = Config.load,
+        work: child.Work = work_as_runner,
+        on_ready: Callable[[list[Record]], object] | None = None,
+        own_descriptors: Callable[[], Iterable[int]] = tuple,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.config = config
+        self._load = load
+        self._work = work
+        self._on_ready = on_ready
+        self._own_descriptors = own_descriptors
+        self._rng = rng or random.Random()
+        self._run_directory = run_directory(config.spool)
+        self._stopping = False
+        self._record = MasterRecord()
+
+    def run(self) -> int:
+        """Be the master until told to stop.
+
+        :return: the exit status.
+        :raises AlreadyRunningError: another master holds the spool.
+        :raises ConfigError: a module of ``preload`` cannot be imported.
+        """
+        os.umask(self.config.master.umask)
+        with contextlib.ExitStack() as stack:
+            self._lock = MasterLock(self._run_directory, self.config.master.pid_file).acquire()
+            stack.callback(self._lock.close)
+            self._preload()
+            self._lock.note_pid()
+            stack.callback(self._lock.forget_pid)
+            self._open(stack)
+            return self._loop()
+
+    def _preload(self) -> None:
+        extend_path(python_path(self.config.path, self.config.master.python_path))
+        for name in self.config.master.preload:
+            try:
+                importlib.import_module(name)
+            except Exception as error:
+                reason = f'cannot import {name}: {type(error).__name__}: {error}'
+                raise ConfigError(
+                    reason, file=str(self.config.path), section='master', key='preload'
+                ) from error
+        self._spool: Spool | None = warm_up(self.config)
+        # What is there now is there for good: the collector never touches it, so the children share its pages.
+        gc.collect()
+        gc.freeze()
+
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        setproctitle.setproctitle(f'switchboard: master {self.config.spool}')
+        faulthandler.register(signal.SIGQUIT, file=2, all_threads=True)
+        wanted = sum(each.instances for each in self.config.runners.values())
+        self._board = Board.create(self._run_directory / BOARD, max(ROOM, 4 * wanted))
+        _allow_descriptors(self._board.slots)
+        stack.callback(self._board.close)
+        self._selector = stack.enter_context(selectors.DefaultSelector())
+        self._signals = SignalPipe(HANDLED)
+        stack.callback(self._signals.close)
+        self._selector.register(self._signals.fileno(), selectors.EVENT_READ, self)
+        self._crew = Crew(
+            self.config,
+            self._board,
+            self._selector,
+            work=self._work,
+            foreign=self._descriptors,
+            rng=self._rng,
+        )
+        self._operations = Operations(
+            self._crew, load=self._load, on_reload=self._note_reload, shut_down=self.stop, reopen=self._reopen
+        )
+        self._housekeeping = Housekeeping(
+            lambda: self._crew.config, self.config.master.tidy_s, time.monotonic()
+        )
+        self._control = ControlSocket(self._run_directory / CONTROL, self._selector, self._operations.handle)
+        stack.callback(self._control.close)
+        self._post(pid=os.getpid(), started_ns=time.time_ns())
+        put_in_force(self.config)
+
+    def _descriptors(self) -> list[int]:
+        own = [self._lock.fileno(), *self._signals.descriptors(), *self._control.descriptors()]
+        fileno = getattr(self._selector, 'fileno', None)  # epoll and kqueue have one, select has not
+        return [*own, *([fileno()] if fileno else []), *self._own_descriptors()]
+
+    def _post(self, **fields: object) -> None:
+        self._record = replace(self._record, **fields)  # type: ignore[arg-type]
+        self._board.post_master(self._record)
+
+    def _note_reload(self, error: str) -> None:
+        self._post(reloaded_ns=time.time_ns(), reload_error=error)
+
+    def _loop(self) -> int:
+        logger.info(
+            'started %s', log.pairs(pid=os.getpid(), spool=self.config.spool, config=self.config.path)
+        )
+        try:
+            self._crew.spool, self._spool = self._spool, None
+            self._crew.start_all()
+            while self._crew.alive or not self._stopping:
+                self._turn()
+        except BaseException:
+            # Nobody may be left behind, whatever it was.
+            self._crew.kill()
+            raise
+        failed = [each.title for each in self._crew if each.state is State.FATAL]
+        self._post(state=State.EXITED)
+        logger.info('stopped %s', log.pairs(fatal=', '.join(failed) or None))
+        return EXIT_RUNNER_FATAL if failed else os.EX_OK
+
+    def _turn(self) -> None:
+        now_s = time.monotonic()
+        self._crew.tick(now_s)
+        self._operations.advance(now_s)
+        if not self._stopping:
+            self._housekeeping.tick(now_s)
+        self._look_whether_ready()
+        if self._stopping and not self._crew.alive:
+            return
+        due_s = self._crew.due_s()
+        if not self._stopping:
+            due_s = min(self._housekeeping.due_s(), due_s or math.inf)
+        for key, _ in self._selector.select(None if due_s is None else max(0.0, due_s - time.monotonic())):
+            hearer: Hearer = key.data
+            hearer.hear(time.monotonic())
+
+    def _look_whether_ready(self) -> None:
+        if self._record.state is State.STARTING and all(each.settled for each in self._crew):
+            self._crew.spool = None
+            self._post(state=State.RUNNING, ready_ns=time.time_ns())
+            logger.info('ready %s', log.pairs(slices=len(self._crew.slices)))
+            if self._on_ready is not None:
+                self._on_ready(self._board.records())
+
+    def hear(self, now_s: float) -> None:
+        """Take the signals that have come."""
+        for signum in self._signals.take():
+            if signum is signal.SIGCHLD:
+                self._crew.reap(now_s)
+            elif signum is signal.SIGINT and self._stopping:
+                self._crew.kill()
+            elif signum in (signal.SIGTERM, signal.SIGINT):
+                logger.info('told to stop %s', log.pairs(signal=signum.name))
+                self.stop()
+            elif not self._stopping:
+                self._obey(signum)
+
+    def _obey(self, signum: signal.Signals) -> None:
+        logger.info('signal %s', signum.name)
+        if signum is signal.SIGHUP:
+            self._operations.reload()
+        elif signum is signal.SIGUSR1:
+            self._operations.restart_all()
+        elif signum is signal.SIGUSR2:
+            self._reopen()
+        elif signum is signal.SIGTTIN:
+            self._operations.scale_by(1)
+        elif signum is signal.SIGTTOU:
+            self._operations.scale_by(-1)
+
+    def _reopen(self) -> list[str]:
+        errors = log.reopen()
+        for error in errors:
+            logger.error('%s', error)
+        self._crew.signal(signal.SIGUSR2)
+        return errors
+
+    def stop(self) -> None:
+        """Let every runner finish its message and go; then `run` returns."""
+        if not self._stopping:
+            self._stopping = True
+            self._post(state=State.STOPPING)
+            self._operations.cancel()
+            self._crew.stop()
+
+
+def _allow_descriptors(slots: int) -> None:
+    """Raise the soft limit of open files, if need be: two for each runner, and some for everything else."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * slots + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -1,0 +1,236 @@
+"""What an operator can ask of a running master, by a signal or over the control socket: reload, restart, scale, stop.
+
+Each becomes a `Rollout`: one handover after another, one slice at a time.  They are done in the order in which they were asked
+for, so two requests never pull at one slice.
+
+A reload reads and checks everything first.  If anything is wrong the old configuration stays in force, the error is logged
+and stands in ``status`` until a reload succeeds.  Then only what changed is restarted: the runners whose section or queue
+changed, those that had given up, and all of them if exchanges or the options of queues that stay have changed, for any of
+them may send there.
+A slice count that was changed while running stays until the configuration names another one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from switchboard.config.config import Config
+from switchboard.errors import ConfigError
+from switchboard.master.control import Reply
+from switchboard.master.rollout import Handover, Rollout, Step, Stopping
+from switchboard.master.slices import Crew
+from switchboard.options import RunnerOptions
+from switchboard.spool.current import put_in_force
+from switchboard.status import log
+from switchboard.status.record import State
+
+logger = log.logger('master')
+
+# More slices than this of one runner is a slip of the finger.
+MAX_INSTANCES = 256
+
+Load = Callable[[Path], Config]
+
+
+def no_reply(_answer: Mapping[str, object]) -> None:
+    """Signals get none."""
+
+
+class Operations:
+    """Takes requests and works them off.
+
+    :param load: reads and checks a configuration.
+    :param on_reload: called after each try, with the error or the empty string.
+    :param shut_down: stops the master.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        *,
+        load: Load,
+        on_reload: Callable[[str], object],
+        shut_down: Callable[[], object],
+        reopen: Callable[[], list[str]],
+    ) -> None:
+        self.crew = crew
+        self._load = load
+        self._on_reload = on_reload
+        self._shut_down = shut_down
+        self._reopen = reopen
+        self._rollouts: deque[Rollout] = deque()
+        # How many slices each runner is to have when all that is asked for is done.
+        self._counts: dict[str, int] = {}
+        self._closed = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is under way."""
+        return bool(self._rollouts)
+
+    def advance(self, now_s: float) -> None:
+        """Go on as far as possible; called whenever something has happened."""
+        while self._rollouts and self._rollouts[0].advance(now_s):
+            self._rollouts.popleft()
+
+    def cancel(self) -> None:
+        """Begin nothing new: the master stops."""
+        self._closed = True
+        while self._rollouts:
+            self._rollouts.popleft().cancel('the master is stopping')
+
+    def handle(self, request: Mapping[str, Any], reply: Reply) -> None:
+        """Do what a request over the control socket asks for."""
+        do = request['do']
+        runner: Any = request.get('runner')
+        if self._closed:
+            self._refuse(reply, 'the master is stopping')
+        elif do == 'status':
+            reply({'ok': True, 'errors': [], 'under_way': [each.title for each in self._rollouts]})
+        elif do == 'reload':
+            self.reload(reply)
+        elif do == 'reopen':
+            errors = self._reopen()
+            reply({'ok': not errors, 'errors': errors})
+        elif do == 'shutdown':
+            reply({'ok': True, 'errors': []})
+            self._shut_down()
+        elif do == 'restart' and runner is None:
+            self.restart_all(reply)
+        elif do not in ('scale', 'restart', 'start', 'stop'):
+            self._refuse(reply, f'unknown request {do!r}')
+        elif runner not in self.crew.config.runners:
+            known = ', '.join(self.crew.config.runners) or 'none'
+            self._refuse(reply, f'no such runner {runner!r}; there are: {known}')
+        elif do == 'scale':
+            self.scale(runner, request.get('instances'), reply)
+        elif do == 'stop':
+            self.stop(runner, reply)
+        elif do == 'start' and any(each.pid for each in self.crew.of(runner)):
+            self._plan(f'start {runner}', [], reply, runner=runner)
+        else:
+            self.restart(runner, reply)
+
+    def _refuse(self, reply: Reply, reason: str) -> None:
+        reply({'ok': False, 'errors': [reason]})
+
+    def _plan(self, title: str, steps: Iterable[Step], reply: Reply, **answer: object) -> None:
+        def on_end(errors: list[str]) -> None:
+            for error in errors:
+                logger.error('trouble %s', log.pairs(request=title, error=error))
+            logger.info('finished %s', log.pairs(request=title))
+            if errors:  # what was planned on top of it starts from what really is
+                self._counts.clear()
+            reply({'ok': not errors, 'errors': errors, **answer})
+
+        logger.info('begins %s', log.pairs(request=title))
+        self._rollouts.append(Rollout(title, steps, on_end))
+
+    def _count(self, name: str) -> int:
+        planned = self._counts.get(name)
+        return len({each.part for each in self.crew.of(name)}) if planned is None else planned
+
+    def _options(self, name: str) -> RunnerOptions:
+        return self.crew.config.runners[name]
+
+    def restart_all(self, reply: Reply = no_reply) -> None:
+        """Restart every slice, one by one; those that somebody has stopped stay stopped."""
+        steps = [step for name in self.crew.names for step in self._one_by_one(name)]
+        self._plan('restart', steps, reply)
+
+    def restart(self, name: str, reply: Reply = no_reply) -> None:
+        """Restart the slices of one runner, one by one, or start them if they do not run."""
+        if not self.crew.of(name):
+            count = self._options(name).instances
+            self._plan(f'start {name}', [Handover(self.crew, self._options(name), count)], reply, runner=name)
+            return
+        self._plan(f'restart {name}', self._one_by_one(name, wake=True), reply, runner=name)
+
+    def _one_by_one(self, name: str, *, wake: bool = False) -> list[Handover]:
+        options, count = self._options(name), self._count(name)
+        return [Handover(self.crew, options, count, part=part, wake=wake) for part in range(count)]
+
+    def stop(self, name: str, reply: Reply = no_reply) -> None:
+        """Stop the slices of one runner; they stay EXITED until somebody starts them."""
+        self._plan(f'stop {name}', [Stopping(self.crew, name)], reply, runner=name)
+
+    def scale(self, name: str, count: object, reply: Reply = no_reply) -> None:
+        """Give a runner another number of slices."""
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_INSTANCES:
+            self._refuse(reply, f'instances must be a number from 0 to {MAX_INSTANCES}, not {count!r}')
+            return
+        # Even when nothing is to be done the answer takes its turn: what was asked before may be what makes it true.
+        steps = []
+        if count != self._count(name):
+            self._counts[name] = count
+            steps.append(Handover(self.crew, self._options(name), count, wake=True))
+        self._plan(f'scale {name}={count}', steps, reply, runner=name, instances=count)
+
+    def scale_by(self, difference: int) -> None:
+        """One slice more or less of the runner that the configuration names for it, or of the first with a queue."""
+        config = self.crew.config
+        with_queue = (name for name, options in config.runners.items() if options.queue)
+        name = config.master.scale or next(with_queue, None)
+        if name is None or name not in config.runners:
+            logger.warning('no runner to scale')
+            return
+        # A signal that came once too often must not stop the queue altogether.
+        self.scale(name, max(1, min(MAX_INSTANCES, self._count(name) + difference)))
+
+    def reload(self, reply: Reply = no_reply) -> None:
+        """Read the configuration again, and do what has to be done."""
+        old = self.crew.config
+        try:
+            new = self._load(old.path)
+            if new.spool != old.spool:
+                raise ConfigError(
+                    'a running master cannot move to another spool', section='switchboard', key='spool'
+                )
+        except (ConfigError, OSError) as error:
+            logger.error('reload failed, the old configuration stays in force %s', log.pairs(error=error))
+            self._on_reload(str(error))
+            self._refuse(reply, str(error))
+            return
+        changes = old.changes(new)
+        logger.info('reloaded %s', log.pairs(changes=changes))
+        self._on_reload('')
+        self.crew.config = new
+        self._put_in_force(new)
+        self._plan('reload', self._steps(old, new), self._telling_status(reply), changes=str(changes))
+
+    def _put_in_force(self, config: Config) -> None:
+        try:
+            put_in_force(config)
+        except OSError as error:
+            logger.error('publishers not told of the new configuration %s', log.pairs(error=error))
+
+    def _telling_status(self, reply: Reply) -> Reply:
+        def tell(answer: Mapping[str, Any]) -> None:
+            if answer['errors']:
+                self._on_reload('; '.join(answer['errors']))
+            reply(answer)
+
+        return tell
+
+    def _steps(self, old: Config, new: Config) -> list[Handover]:
+        changes = old.changes(new)
+        steps: list[Handover] = [Handover(self.crew, old.runners[name], 0) for name in changes.removed]
+        steps += [
+            Handover(self.crew, new.runners[name], new.runners[name].instances) for name in changes.added
+        ]
+        stayed = set(old.queue_names()) & set(new.queue_names())
+        all_of_them = bool(changes.exchanges) or not stayed.isdisjoint(changes.queues)
+        for name in (each for each in new.runners if each in old.runners):
+            options = new.runners[name]
+            if options.instances != old.runners[name].instances:
+                self._counts[name] = options.instances
+                steps.append(Handover(self.crew, options, options.instances))
+            elif all_of_them or name in changes.changed or self._gave_up(name):
+                steps += self._one_by_one(name)
+        return steps
+
+    def _gave_up(self, name: str) -> bool:
+        return any(each.state is State.FATAL for each in self.crew.of(name))

@@ -1,0 +1,132 @@
+"""Restart decisions, and nothing else: what is to become of a runner slice whose process has ended.
+
+Pure functions over plain values.  The clock, the dice and the processes belong to the caller, so every rule here is
+tested without any of them, and the loop in `master` holds no policy.
+
+The rules, in this order:
+
+1. Somebody asked it to go: EXITED.
+2. It exited 78 (EX_CONFIG): FATAL at once, for it says itself that another start would end the same way.
+3. It exited 0 after it had begun its loop: it has recycled itself (messages, age, memory, a ``kill`` by hand) and is
+   started again at once, at no cost.  Only when it does so several times within a second of its start is it held to one
+   start a second, so that a limit below what a fresh process needs does not burn a processor.
+4. Anything else counts: it waits in BACKOFF, 1, 2, 4 ... 60 seconds with jitter.  More than ``max_restarts`` such ends
+   within ``window_s`` make it FATAL.  A run of ``healthy_s`` forgives everything before it.
+
+A count for the life of the master, as Mailman has it, was rejected: ten crashes in a year are no reason to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from dataclasses import dataclass, replace
+
+from switchboard.options import RestartOptions
+from switchboard.status.record import State
+
+EXIT_OK = os.EX_OK
+EXIT_SOFTWARE = os.EX_SOFTWARE
+EXIT_CONFIG = os.EX_CONFIG
+
+# A process that recycles itself this soon after its start, this often in a row, is held to one start a second.
+QUICK_RECYCLE_S = 1.0
+QUICK_RECYCLES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one process ended.  ``code`` is its exit status, or minus the number of the signal that killed it.
+
+    ``looped`` says that it had begun its loop, ``asked`` that it was told to go, ``hung`` why it had to be killed.
+    """
+
+    code: int
+    started_s: float
+    ended_s: float
+    looped: bool = True
+    asked: bool = False
+    hung: str = ''
+
+    @property
+    def ran_s(self) -> float:
+        """How long it ran."""
+        return self.ended_s - self.started_s
+
+    def describe(self) -> str:
+        """:return: the end in words, as `status` shows it."""
+        if self.hung:
+            return self.hung
+        if self.code < 0:
+            try:
+                return f'killed by {signal.Signals(-self.code).name}'
+            except ValueError:
+                return f'killed by signal {-self.code}'
+        if self.code == EXIT_OK and not self.looped:
+            return 'exited before it began to work'
+        return f'exited with status {self.code}'
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a slice has not been forgiven yet."""
+
+    failures_s: tuple[float, ...] = ()
+    streak: int = 0
+    recycles: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of the slice: its state, the wait before the next start (if any), and why."""
+
+    state: State
+    history: History
+    wait_s: float = 0.0
+    reason: str = ''
+
+    @property
+    def starts_again(self) -> bool:
+        """Whether a new process follows, now or after ``wait_s``."""
+        return self.state in (State.STARTING, State.BACKOFF)
+
+
+def decide(end: End, history: History, options: RestartOptions, rng: random.Random) -> Decision:
+    """:return: what becomes of a slice with this `history` after this `end`."""
+    if end.asked:
+        return Decision(State.EXITED, History())
+    if end.code == EXIT_CONFIG:
+        return Decision(State.FATAL, history, reason='its configuration cannot work (exit status 78)')
+    if end.ran_s >= options.healthy_s:
+        history = History()
+    if end.code == EXIT_OK and end.looped and not end.hung:
+        return _recycled(end, history)
+    return _failed(end, history, options, rng)
+
+
+def _recycled(end: End, history: History) -> Decision:
+    quick = end.ran_s < QUICK_RECYCLE_S
+    history = replace(history, recycles=history.recycles + 1 if quick else 0)
+    if history.recycles < QUICK_RECYCLES:
+        return Decision(State.STARTING, history)
+    wait_s = QUICK_RECYCLE_S - end.ran_s
+    return Decision(State.BACKOFF, history, wait_s, 'recycles itself within a second of its start')
+
+
+def _failed(end: End, history: History, options: RestartOptions, rng: random.Random) -> Decision:
+    since_s = end.ended_s - options.window_s
+    failures_s = (*(at_s for at_s in history.failures_s if at_s > since_s), end.ended_s)
+    reason = end.describe()
+    if len(failures_s) > options.max_restarts:
+        many = f'ended {len(failures_s)} times within {options.window_s:g} s, gave up: {reason}'
+        return Decision(State.FATAL, History(failures_s), reason=many)
+    wait_s = backoff_s(history.streak, options, rng)
+    return Decision(State.BACKOFF, History(failures_s, history.streak + 1), wait_s, reason)
+
+
+def backoff_s(streak: int, options: RestartOptions, rng: random.Random) -> float:
+    """:return: how long to wait after `streak` earlier failures in a row."""
+    # The exponent is bounded because a float is not: 2.0 ** 1100 raises.
+    wait_s = min(options.cap_s, options.first_s * options.factor ** min(streak, 64))
+    return wait_s * (1 + rng.uniform(-options.jitter, options.jitter))

@@ -1,0 +1,207 @@
+"""Handing the work of a runner from old slices to new ones, and doing several such things one after another.
+
+The new processes are prepared first (class imported, object made).  Only when all of them are, the old ones are asked to
+finish their message and go; a new one begins as soon as no living old slice shares a part of its range.  So what cannot start
+never takes the place of what works, and messages with one key keep their order.  A runner that holds something only one process can
+hold, such as a port, takes it in ``setup`` and lets it go in ``cleanup``, which follow each other here.
+
+Starting the new process fully before the old one goes was rejected for both reasons; stopping the old one first was
+rejected because a typing error in a module would then stop the mail.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from switchboard.errors import MasterError
+from switchboard.master.slices import Crew
+from switchboard.master.supervision import RunnerSlice
+from switchboard.options import RunnerOptions
+from switchboard.status import log
+from switchboard.status.record import State
+
+logger = log.logger('master')
+BROKEN = (State.BACKOFF, State.FATAL, State.EXITED)
+
+
+class Step(Protocol):
+    """One thing that takes a while, and is about one runner.  ``error`` is empty if all went well."""
+
+    over: bool
+    error: str
+
+    @property
+    def name(self) -> str:
+        """The runner's name."""
+
+    def begin(self, now_s: float) -> None:
+        """Do what can be done at once."""
+
+    def advance(self, now_s: float) -> None:
+        """Go on as far as possible; called whenever something has happened."""
+
+
+class Stopping:
+    """Slices finish their message and go.  They stay on the board, EXITED."""
+
+    def __init__(self, crew: Crew, name: str) -> None:
+        self.crew = crew
+        self.name = name
+        self.over = False
+        self.error = ''
+
+    def begin(self, now_s: float) -> None:
+        """See `Step`."""
+        for each in self.crew.of(self.name):
+            each.stop(now_s)
+        self.advance(now_s)
+
+    def advance(self, _now_s: float) -> None:
+        """See `Step`."""
+        self.over = not any(each.pid for each in self.crew.of(self.name))
+
+
+class Handover:
+    """One change of slices.
+
+    :param count: how many slices the runner has afterwards; 0 ends it.
+    :param part: replace this slice only; nothing happens if the runner has another count by then.
+    :param wake: start slices that somebody has stopped, too.
+    """
+
+    def __init__(
+        self, crew: Crew, options: RunnerOptions, count: int, *, part: int | None = None, wake: bool = False
+    ) -> None:
+        self.crew = crew
+        self.options = options
+        self.count = count
+        self.part = part
+        self.wake = wake
+        self.error = ''
+        self.over = False
+        self._old: list[RunnerSlice] = []
+        self._new: list[RunnerSlice] = []
+        self._preparing = False
+
+    @property
+    def name(self) -> str:
+        """The runner's name."""
+        return self.options.name
+
+    def begin(self, now_s: float) -> None:
+        """Hire and start the new slices."""
+        self._old = [each for each in self.crew.of(self.name) if self.part in (None, each.part)]
+        if self.part is not None and [each.count for each in self._old] != [self.count]:
+            self.over = True
+            return
+        asleep = bool(self._old) and all(each.state is State.EXITED for each in self._old) and not self.wake
+        self._preparing = any(each.pid for each in self._old) and self.count > 0
+        parts = range(self.count) if self.part is None else (self.part,)
+        try:
+            for part in parts:
+                self._new.append(self.crew.hire(self.options, self.count, part, held=True))
+        except MasterError as error:
+            self._give_up(str(error), now_s)
+            return
+        for hired in self._new:
+            if asleep:
+                hired.stop(now_s)
+            else:
+                hired.start(now_s)
+        if not self._preparing:
+            self._ask_old_to_go(now_s)
+        self.advance(now_s)
+
+    def advance(self, now_s: float) -> None:
+        """See `Step`."""
+        if self.over:
+            return
+        if self._preparing:
+            broken = next((each for each in self._new if each.state in BROKEN), None)
+            if broken is not None:
+                self._give_up(f'{broken.title} cannot start, the old one goes on: {broken.reason}', now_s)
+            elif all(each.prepared for each in self._new):
+                self._ask_old_to_go(now_s)
+        if not self._preparing:
+            self._hand_over(now_s)
+
+    def _ask_old_to_go(self, now_s: float) -> None:
+        self._preparing = False
+        for each in self._old:
+            each.stop(now_s)
+
+    def _hand_over(self, now_s: float) -> None:
+        for gone in [each for each in self._old if not each.pid]:
+            self._old.remove(gone)
+            self._pass_counters(gone)
+            self.crew.dismiss(gone)
+        if self.error:  # what is going are the failed new ones
+            self.over = not self._old
+            return
+        for each in self._new:
+            if each.held and not any(each.overlaps(other) for other in self._old):
+                each.release(now_s)
+        if not self._old and all(each.settled for each in self._new):
+            self.over = True
+            failed = [each for each in self._new if each.state in (State.BACKOFF, State.FATAL)]
+            self.error = '; '.join(f'{each.title}: {each.reason}' for each in failed)
+
+    def _pass_counters(self, gone: RunnerSlice) -> None:
+        if not self._new:
+            return
+        # Among several, whose range is another anyway, the first takes the counters: their sum stays right.
+        heir = next(
+            (each for each in self._new if (each.part, each.count) == (gone.part, gone.count)), self._new[0]
+        )
+        heir.inherit(gone)
+
+    def _give_up(self, error: str, now_s: float) -> None:
+        """Leave the old slices as they are, and take back the new ones."""
+        logger.error('keeping the old %s', log.pairs(runner=self.name, error=error))
+        self.error = error
+        self._old, self._new = self._new, []
+        self._ask_old_to_go(now_s)
+        self._hand_over(now_s)
+
+
+class Rollout:
+    """Several steps, one after the other; after one fails, the others of its runner are left out.
+
+    :param on_end: called with the errors, when the last one is over.
+    """
+
+    def __init__(self, title: str, steps: Iterable[Step], on_end: Callable[[list[str]], object]) -> None:
+        self.title = title
+        self.errors: list[str] = []
+        self._steps = deque(steps)
+        self._on_end = on_end
+        self._current: Step | None = None
+
+    def advance(self, now_s: float) -> bool:
+        """Go on as far as possible.
+
+        :return: whether all is over.
+        """
+        while True:
+            if self._current is not None:
+                self._current.advance(now_s)
+                if not self._current.over:
+                    return False
+                self._finish(self._current)
+                self._current = None
+            if not self._steps:
+                self._on_end(self.errors)
+                return True
+            self._current = self._steps.popleft()
+            self._current.begin(now_s)
+
+    def _finish(self, step: Step) -> None:
+        if step.error:
+            self.errors.append(step.error)
+            self._steps = deque(each for each in self._steps if each.name != step.name)
+
+    def cancel(self, reason: str) -> None:
+        """Do no more; what has begun is left as it is."""
+        self._on_end([*self.errors, reason])

@@ -1,0 +1,350 @@
+"""One runner slice under supervision: its process, its state, and what is due next.
+
+The mechanism to `policy`'s decisions.  Nothing here waits: the master's loop calls in when a process ended, sent a byte, or
+when the time that `due_s` named has come.
+
+A slice has two clocks.  While it works on a message, only the deadline of that message counts (``max_seconds``, none
+if unset), because a job of thirty minutes is no hang.  Otherwise its loop must beat within ``hang_timeout``.  A slice that hangs is told to
+write where it is into its log, then to stop, then killed with its group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import random
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from switchboard.master import child
+from switchboard.master.policy import Decision, End, History, decide
+from switchboard.options import RunnerOptions
+from switchboard.status import log
+from switchboard.status.scoreboard import Board, Post, Record, State
+
+logger = log.logger('master')
+
+# A process that hangs does not get the whole of `stop_timeout`: it had its time.
+HANG_GRACE_S = 10.0
+
+Forker = Callable[['RunnerSlice'], int]
+
+
+class RunnerSlice:
+    """A slice of a runner and its process, if it has one.
+
+    :param selector: where the channel is registered while there is one, with this object as its data.
+    :param fork: makes the process, which takes over `its_ends`; returns its process id.
+    :param held: whether a prepared process waits for `release`, because another still works on the slice.
+    """
+
+    def __init__(
+        self,
+        options: RunnerOptions,
+        part: int,
+        count: int,
+        *,
+        board: Board,
+        index: int,
+        selector: selectors.BaseSelector,
+        fork: Forker,
+        rng: random.Random,
+        start_timeout_s: float,
+        held: bool = False,
+    ) -> None:
+        self.options = options
+        self.part = part
+        self.count = count
+        self.board = board
+        self.index = index
+        self.held = held
+        self.channel: socket.socket | None = None
+        self.prepared = False
+        self._selector = selector
+        self._fork = fork
+        self._rng = rng
+        self._start_timeout_s = start_timeout_s
+        self._lifeline: int | None = None
+        self.its_ends: tuple[socket.socket, int] | None = None  # of a process about to be forked
+        self._born: tuple[int, int | OSError] = (0, 0)
+        self._history = History()
+        self._started_s = 0.0
+        self._went_s: float | None = None
+        self._looped, self._asked, self._hung = False, False, ''
+        self._start_at_s: float | None = None
+        self._kill_at_s: float | None = None
+        self._check_at_s: float | None = None
+        self._post = Post(options.name, part, count)
+        self.post()
+
+    @property
+    def name(self) -> str:
+        """The runner's name."""
+        return self.options.name
+
+    @property
+    def title(self) -> str:
+        """``in 1/2``"""
+        return f'{self.name} {self.part + 1}/{self.count}'
+
+    @property
+    def state(self) -> State:
+        """What the board says."""
+        return self._post.state
+
+    @property
+    def reason(self) -> str:
+        """Why it is in this state, if there is something to say."""
+        return self._post.reason
+
+    @property
+    def pid(self) -> int:
+        """Its process, 0 for none."""
+        return self._post.pid
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last start has come to something, good or bad."""
+        return self.state is not State.STARTING
+
+    @property
+    def lifeline(self) -> int | None:
+        """The master's end of the pipe."""
+        return self._lifeline
+
+    def overlaps(self, other: RunnerSlice) -> bool:
+        """:return: whether the two ranges have an entry in common, in integer arithmetic as everywhere."""
+        return (
+            self.part * other.count < (other.part + 1) * self.count
+            and other.part * self.count < (self.part + 1) * other.count
+        )
+
+    def record(self) -> Record:
+        """:return: this slice as the board shows it."""
+        record = self.board.record(self.index)
+        assert record is not None
+        return record
+
+    def post(self, **fields: object) -> None:
+        """Change what the board says."""
+        self._post = replace(self._post, **fields)  # type: ignore[arg-type]
+        self.board.post(self.index, self._post)
+
+    def inherit(self, gone: RunnerSlice) -> None:
+        """Go on counting from where the slice in whose place this one stands has stopped."""
+        before = gone.record()
+        counters = tuple(map(sum, zip(self._post.carried, before.counters, strict=True)))
+        self.post(carried=counters, restarts=self._post.restarts + before.restarts)
+
+    def start(self, now_s: float) -> None:
+        """Start a process, in three steps; who starts many at once takes one step with all of them, then the next."""
+        self.open_ends(now_s)
+        self.fork()
+        self.watch(now_s)
+
+    def open_ends(self, now_s: float) -> None:
+        """Make the channel and the lifeline of a process to be.  Assumes that there is none."""
+        assert not self.pid
+        self.prepared, self._looped, self._asked, self._hung = False, False, False, ''
+        self._start_at_s = self._kill_at_s = None
+        self._started_s = self._went_s = now_s
+        self.channel, theirs = socket.socketpair()
+        reading, self._lifeline = os.pipe2(os.O_CLOEXEC)
+        self.its_ends = theirs, reading
+
+    def fork(self) -> None:
+        """Make the process.  What came of it is kept for `watch`."""
+        forked_ns = time.time_ns()  # before: what the process says of itself is later
+        try:
+            self._born = forked_ns, self._fork(self)
+        except OSError as error:
+            self._born = forked_ns, error
+
+    def watch(self, now_s: float) -> None:
+        """Look after the new process from now on."""
+        assert self.its_ends is not None and self.channel is not None  # noqa: PT018  one thing: the first step was taken
+        self.its_ends[0].close()
+        os.close(self.its_ends[1])
+        self.its_ends = None
+        self.channel.setblocking(False)
+        self._selector.register(self.channel, selectors.EVENT_READ, self)
+        forked_ns, born = self._born
+        if isinstance(born, OSError):
+            # No room for a process now: that is a failure like another, and the wait before the next try helps.
+            self._hang_up()
+            self._apply(self._decide(End(os.EX_OSERR, now_s, now_s)), now_s)
+            self.post(reason=f'cannot start a process: {born.strerror}')
+            return
+        self._check_at_s = now_s + self._start_timeout_s
+        self.post(pid=born, state=State.STARTING, started_ns=forked_ns, next_restart_ns=0, reason='')
+
+    def start_afresh(self, now_s: float) -> None:
+        """Start because somebody asks: what was before is forgiven."""
+        self._history = History()
+        self.start(now_s)
+
+    def hear(self, now_s: float) -> None:
+        """Take what the process has sent."""
+        if self.channel is None:  # its end was noticed a moment ago
+            return
+        try:
+            heard = self.channel.recv(16)
+        except (BlockingIOError, ConnectionError):
+            return
+        if not heard:
+            self._close_channel()  # it is about to end; the exit status follows
+        if child.PREPARED in heard:
+            self.prepared = True
+            self._went_s = None  # a process that waits for its turn does not hang
+            if not self.held:
+                self.release(now_s)
+        if child.READY in heard:
+            self._looped = True
+            self._check_at_s = now_s + self._look_every_s
+            if self.state is State.STARTING:
+                self.post(state=State.RUNNING)
+                logger.info('running %s', log.pairs(runner=self.title, pid=self.pid))
+
+    def release(self, now_s: float) -> None:
+        """Let the process begin its loop, now if it is prepared, else as soon as it is."""
+        self.held = False
+        if self.prepared and self._went_s is None and self.channel is not None:
+            self._went_s = now_s
+            self._check_at_s = now_s + self._start_timeout_s
+            with contextlib.suppress(OSError):
+                self.channel.send(child.GO)
+
+    def stop(self, now_s: float) -> None:
+        """Ask it to finish its message and go; it will be EXITED, soon or at once."""
+        self._start_at_s = None
+        if not self.pid:
+            if self.state is not State.FATAL:
+                self.post(state=State.EXITED, next_restart_ns=0)
+            return
+        if self._asked:
+            return
+        self._asked = True
+        self._check_at_s = None
+        if not self._hung:
+            self._kill_at_s = now_s + self.options.stop_timeout_s
+        self.post(state=State.STOPPING)
+        self.signal(signal.SIGTERM)
+        logger.info('stopping %s', log.pairs(runner=self.title, pid=self.pid))
+
+    def kill(self) -> None:
+        """End its process and all that the process has started, now."""
+        if self.pid:
+            self._kill_at_s = None
+            logger.warning('killing %s', log.pairs(runner=self.title, pid=self.pid))
+            # In its first instants the process has no group of its own yet.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.signal(signal.SIGKILL)
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send a signal to its process, if it has one."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signum)
+
+    def ended(self, code: int, now_s: float) -> None:
+        """Decide what follows, now that the process is gone; `code` as in `End`."""
+        self.hear(now_s)  # its last word may still be there: that it had begun its loop
+        end = End(code, self._started_s, now_s, looped=self._looped, asked=self._asked, hung=self._hung)
+        line = log.pairs(runner=self.title, pid=self.pid, how=end.describe())
+        self._hang_up()
+        self._kill_at_s = self._check_at_s = None
+        self.prepared = False
+        decision = self._decide(end)
+        self.post(pid=0)
+        self._apply(decision, now_s)
+        # Said last, so that who acts on the line finds the board as it says.
+        (logger.info if end.asked or (code == 0 and end.looped) else logger.warning)('ended %s', line)
+        if decision.state is State.FATAL:
+            logger.error('gave up %s', log.pairs(runner=self.title, reason=decision.reason))
+
+    def _decide(self, end: End) -> Decision:
+        decision = decide(end, self._history, self.options.restart, self._rng)
+        record = self.record()
+        if decision.state is State.FATAL and record.fatal and record.last_error_ns >= self._post.started_ns:
+            decision = replace(decision, reason=record.last_error)
+        return decision
+
+    def _apply(self, decision: Decision, now_s: float) -> None:
+        self._history = decision.history
+        wait_ns = int(decision.wait_s * 1e9)
+        again_ns = time.time_ns() + wait_ns if decision.starts_again else 0
+        self._start_at_s = now_s + decision.wait_s if decision.starts_again else None
+        restarts = self._post.restarts + decision.starts_again
+        self.post(state=decision.state, restarts=restarts, next_restart_ns=again_ns, reason=decision.reason)
+
+    def due_s(self) -> float | None:
+        """:return: when `tick` wants to be called next, on the monotonic clock."""
+        times = (self._start_at_s, self._kill_at_s, self._check_at_s)
+        return min((each for each in times if each is not None), default=None)
+
+    def tick(self, now_s: float) -> None:
+        """Do what is due."""
+        if self._start_at_s is not None and now_s >= self._start_at_s:
+            self.start(now_s)
+        if self._kill_at_s is not None and now_s >= self._kill_at_s:
+            self.kill()
+        if self._check_at_s is not None and now_s >= self._check_at_s:
+            self._check(now_s)
+
+    @property
+    def _look_every_s(self) -> float:
+        # Often enough to see each message before its time is up, and not more often.
+        return min(self.options.hang_timeout_s, self.options.max_seconds or math.inf)
+
+    def _check(self, now_s: float) -> None:
+        """Look whether it hangs, and when to look next."""
+        self._check_at_s = None
+        if self._asked or self._hung:
+            return
+        if not self._looped:
+            if self._went_s is not None:
+                self._hangs(f'did not begin its work within {self._start_timeout_s:g} s', now_s)
+            return
+        record = self.record()
+        self._check_at_s = now_s + self._look_every_s
+        if record.current:
+            if record.deadline_ns:
+                deadline_s = record.deadline_ns / 1e9
+                if now_s >= deadline_s:
+                    allowed_s = (record.deadline_ns - record.current_since_ns) / 1e9
+                    self._hangs(f'{record.current} took longer than {allowed_s:g} s', now_s)
+                    return
+                self._check_at_s = min(self._check_at_s, deadline_s)
+            return
+        silent_s = now_s - record.heartbeat_ns / 1e9
+        if silent_s >= self.options.hang_timeout_s:
+            self._hangs(f'no heartbeat for {silent_s:.1f} s', now_s)
+        else:
+            self._check_at_s = min(self._check_at_s, now_s + self.options.hang_timeout_s - silent_s)
+
+    def _hangs(self, reason: str, now_s: float) -> None:
+        logger.error('hangs %s', log.pairs(runner=self.title, pid=self.pid, reason=reason))
+        self._hung = reason
+        self._check_at_s = None
+        self._kill_at_s = now_s + min(self.options.stop_timeout_s, HANG_GRACE_S)
+        self.post(state=State.STOPPING, reason=reason)
+        self.signal(child.DUMP_SIGNAL)
+        self.signal(signal.SIGTERM)
+
+    def _close_channel(self) -> None:
+        if self.channel is not None:
+            self._selector.unregister(self.channel)
+            self.channel.close()
+            self.channel = None
+
+    def _hang_up(self) -> None:
+        self._close_channel()
+        if self._lifeline is not None:
+            os.close(self._lifeline)
+            self._lifeline = None

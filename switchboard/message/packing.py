@@ -1,0 +1,249 @@
+"""From a message and its metadata to a name and the bytes of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from switchboard.clock import SYSTEM_CLOCK
+from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
+from switchboard.message.entry import MAILMAN, Entry
+from switchboard.message.envelope import MAX_METADATA_BYTES, content_checksum, pack_header
+from switchboard.message.expiry import EXPIRES, QUEUE_EXPIRES
+from switchboard.message.journal import Record, pack_record
+from switchboard.message.metadata import dump_metadata, load_metadata
+from switchboard.message.naming import (
+    HELD_NS,
+    HIGHEST_PRIORITY,
+    NS,
+    SLICE_DIGITS,
+    Namer,
+    digest_of,
+    name_of,
+    parse,
+)
+from switchboard.message.serializers import Raw, Serialized, Serializers
+from switchboard.options import QueueOptions
+
+_READY_MADE = (Serialized, Raw)
+# Three thousand years: more is no wish but a slip, and would not fit into a name.
+_FOREVER_S = 1e11
+
+
+class Packed(NamedTuple):
+    """A file's name and content, and the modification time to give it where the clock must not be believed."""
+
+    filebase: str
+    content: bytes
+    modified_ns: int | None
+
+
+class Packer:
+    """Packs the messages of one queue."""
+
+    def __init__(self, queue: str, options: QueueOptions, serializers: Serializers, namer: Namer) -> None:
+        self.queue = queue
+        self.options = options
+        self.serializers = serializers
+        self.namer = namer
+        # The last time that was wished for, and how often in a row.
+        self._wish = (0, 0)
+
+    def pack(
+        self,
+        msg: Any,
+        metadata: dict[str, Any],
+        *,
+        when_ns: int | None = None,
+        is_wished: bool = False,
+        slice_: str | None = None,
+        unique: str | None = None,
+    ) -> Packed:
+        """Name and pack one message.
+
+        :param metadata: is changed: ``delay`` and ``not_before`` are taken out.
+        :param when_ns: the place in the queue of the entry that this one stands for.
+        :param is_wished: that place may lie in the future, and is waited for.
+        :param slice_: the digits that choose the slice of a message without an order key, if not its content is to.
+        :param unique: the digits of the digest behind those of the slice, if something else than chance is to choose them.
+        :raises UnserializableError: nothing holds the message or its metadata.
+        :raises ContentDisallowedError: the queue does not accept the kind.
+        :raises MessageTooLargeError: the body is longer than the queue takes.
+        """
+        kind, body = self._serialize(msg)
+        options = self.options
+        wished_ns = when_ns if is_wished else None
+        if 'delay' in metadata or 'not_before' in metadata:
+            wished_ns = self._ready_at(metadata)
+        priority = self._priority(metadata)
+        if options.ttl_s is not None or 'ttl' in metadata or QUEUE_EXPIRES in metadata:
+            self._set_expiry(metadata, when_ns if wished_ns is None else wished_ns)
+        limit = options.max_body_bytes
+        if limit is not None and len(body) > limit:
+            raise MessageTooLargeError(f'{len(body)} bytes, and the queue takes {limit}', queue=self.queue)
+        packed_metadata = dump_metadata(metadata)
+        if len(packed_metadata) > MAX_METADATA_BYTES:
+            raise MessageTooLargeError(
+                f'metadata of {len(packed_metadata)} bytes: at most {MAX_METADATA_BYTES}', queue=self.queue
+            )
+        checksum = content_checksum(packed_metadata, body)
+        key = metadata.get(options.order_key or 'order_key') if metadata else None
+        prefix = (slice_ or f'{checksum:08x}') if key is None else slice_digits(key)
+        digest = self.namer.digest(prefix) if unique is None else prefix + unique
+        header = pack_header(kind, len(packed_metadata), len(body), digest, checksum)
+        when_ns, modified_ns = self._dated(when_ns, wished_ns)
+        name = name_of(when_ns, digest, priority)
+        return Packed(name, b''.join((header, packed_metadata, body)), modified_ns)
+
+    def _serialize(self, msg: Any) -> tuple[str, bytes]:
+        serializers = self.serializers
+        if type(msg) is Serialized:
+            msg = serializers.serialize(msg)
+        if type(msg) in _READY_MADE:
+            kind, dumps = msg.kind, None
+        else:
+            serializer = serializers.for_message(msg)
+            kind, dumps = serializer.kind, serializer.dumps
+        if not serializers.accepts(kind):
+            raise ContentDisallowedError(kind, queue=self.queue)
+        return kind, msg.body if dumps is None else dumps(msg)
+
+    def pack_anew(
+        self,
+        msg: Any,
+        metadata: dict[str, Any],
+        old: Entry,
+        records: Sequence[Record] = (),
+        *,
+        is_wished: bool = False,
+    ) -> Packed:
+        """Pack a message that takes another's place in the queue, with its history.
+
+        :param records: what the new one's history says more.
+        :param is_wished: see :meth:`pack`.
+        """
+        name = parse(old.filebase)
+        assert name is not None
+        slice_ = name.digest[:SLICE_DIGITS]
+        packed = self.pack(msg, metadata, when_ns=name.when_ns, is_wished=is_wished, slice_=slice_)
+        return packed._replace(content=packed.content + _journal(old, digest_of(packed.filebase), records))
+
+    def with_history(self, packed: Packed, records: Sequence[Record]) -> Packed:
+        """:return: the same with a history, of what happened to the message before it came here."""
+        digest = digest_of(packed.filebase)
+        history = b''.join(pack_record(record, digest) for record in records)
+        return packed._replace(content=packed.content + history)
+
+    def pack_copy(self, entry: Entry, record: Record | None = None) -> Packed:
+        """Name and pack the copy of an entry: it is ready now, and stays in its slice and at its priority.
+
+        :param record: what the copy's history says more; its ``drop`` is done in the copy's metadata.
+        """
+        old = parse(entry.filebase)
+        assert old is not None
+        digest = self.namer.digest(old.digest[:SLICE_DIGITS])
+        when_ns, modified_ns = self._dated(None, None)
+        packed_metadata = self._metadata_of_copy(entry, when_ns, record)
+        checksum = content_checksum(packed_metadata, entry.body)
+        header = pack_header(entry.kind, len(packed_metadata), len(entry.body), digest, checksum)
+        # The history goes along: how often it failed counts in the next queue too.
+        content = b''.join(
+            (
+                header,
+                packed_metadata,
+                entry.body,
+                _journal(entry, digest, () if record is None else (record,)),
+            )
+        )
+        return Packed(name_of(when_ns, digest, old.priority), content, modified_ns)
+
+    def _dated(self, place_ns: int | None, wished_ns: int | None) -> tuple[int, int | None]:
+        """Date an entry.
+
+        :return: the time for its name, and the modification time for its file, where the machine's own would mislead: beside a
+            name in the future, one in the past tells of a wish for a delay, and one in the future of a turned clock.
+        """
+        namer = self.namer
+        if wished_ns is not None:
+            return wished_ns, None if namer.clock is SYSTEM_CLOCK else namer.clock.time_ns()
+        when_ns = namer.now_ns() if place_ns is None else place_ns
+        return when_ns, when_ns if namer.is_ahead(when_ns) else None
+
+    def _metadata_of_copy(self, entry: Entry, when_ns: int, record: Record | None) -> bytes:
+        has_expiry = self.options.ttl_s is not None or QUEUE_EXPIRES.encode() in entry.metadata
+        if not entry.records and record is None and not has_expiry:
+            return entry.metadata
+        metadata = entry.changed_metadata(load_metadata(entry.metadata))
+        for key in record.get('drop', ()) if record else ():
+            metadata.pop(key, None)
+        self._set_expiry(metadata, when_ns)
+        return dump_metadata(metadata)
+
+    def _ready_at(self, metadata: dict[str, Any]) -> int | None:
+        delay = metadata.pop('delay', None)
+        not_before = metadata.pop('not_before', None)
+        # Not the namer's time: after the clock was set back, that stands still where it was.
+        when_ns = now_ns = self.namer.clock.time_ns()
+        for key, value, base_ns in (('delay', delay, when_ns), ('not_before', not_before, 0)):
+            if value is None:
+                continue
+            seconds = self._seconds(key, value)
+            when_ns = max(when_ns, base_ns + int(seconds * NS))
+        if when_ns >= HELD_NS:
+            raise UnserializableError('a delay beyond the year 2286 has no name', queue=self.queue)
+        if when_ns == now_ns:
+            return None
+        # Those that are all wished for the same time stay in order.
+        last_ns, times = self._wish
+        self._wish = (when_ns, times + 1 if when_ns == last_ns else 0)
+        return when_ns + self._wish[1]
+
+    def _set_expiry(self, metadata: dict[str, Any], when_ns: int | None) -> None:
+        ready_s = (self.namer.clock.time_ns() if when_ns is None else when_ns) / NS
+        metadata.pop(QUEUE_EXPIRES, None)
+        if (ttl := metadata.pop('ttl', None)) is not None:
+            metadata[EXPIRES] = ready_s + self._seconds('ttl', ttl)
+        if self.options.ttl_s is not None:
+            metadata[QUEUE_EXPIRES] = ready_s + self.options.ttl_s
+
+    def _seconds(self, key: str, value: Any) -> float:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not -_FOREVER_S < value < _FOREVER_S
+        ):
+            raise UnserializableError(
+                f'metadata[{key!r}]: this {type(value).__name__} is no number of seconds', queue=self.queue
+            )
+        return value
+
+    def _priority(self, metadata: dict[str, Any]) -> int:
+        priority = metadata.get('priority')
+        if type(priority) is not int:
+            # A word, which a headers exchange may route by, ranks nothing.
+            return self.options.priority
+        if not 0 <= priority <= HIGHEST_PRIORITY:
+            raise UnserializableError(
+                f"metadata['priority']: {priority} is not a whole number from 0 to {HIGHEST_PRIORITY}",
+                queue=self.queue,
+            )
+        return priority
+
+
+def _journal(old: Entry, digest: str, more: Sequence[Record]) -> bytes:
+    """:return: an entry's history for another one that has taken over its metadata as they are by now."""
+    # The metadata of Mailman's files stand in their bodies, so what the history says of them still has to be said.
+    settled = () if old.kind == MAILMAN else ('set', 'drop')
+    return b''.join(
+        pack_record({key: value for key, value in record.items() if key not in settled}, digest)
+        for record in (*old.records, *more)
+    )
+
+
+def slice_digits(key: Any) -> str:
+    """:return: the digits that put all entries with this order key into one slice."""
+    import hashlib  # here, because it brings a megabyte of OpenSSL with it
+
+    return hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()[
+        :SLICE_DIGITS
+    ]

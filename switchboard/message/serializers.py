@@ -1,0 +1,249 @@
+"""Kinds of messages: how each becomes bytes, and back.
+
+A message's kind is found by adapting it to `ISerializer`, so that a program can add a type of its own without touching
+this file::
+
+    serializers = Serializers()
+    serializers.register(Invoice, InvoiceSerializer())
+
+Reading goes by the kind that the header names.  The four that are always there run nothing that a file says; the two
+that unpickle are made only for queues whose configuration names them (see ``pickles.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from email.message import EmailMessage, Message
+from typing import Any, Protocol
+
+from zope.interface import implementedBy, implementer, providedBy
+from zope.interface.adapter import AdapterRegistry
+
+from switchboard.errors import ConfigError, CorruptEntryError, UnserializableError
+from switchboard.interfaces import ISerializer
+from switchboard.message.mail import lazy_mail, mail_bytes
+from switchboard.message.metadata import dump_json, load_json
+
+
+class Serializer(Protocol):
+    """`ISerializer`, for the type checker."""
+
+    kind: str
+
+    def dumps(self, msg: Any) -> bytes: ...
+
+    def loads(self, body: bytes) -> Any: ...
+
+
+@implementer(ISerializer)
+class BytesSerializer:
+    """Bytes, as they are."""
+
+    kind = 'bytes'
+
+    def dumps(self, msg: bytes | bytearray | memoryview) -> bytes:
+        return bytes(msg)
+
+    def loads(self, body: bytes) -> bytes:
+        return body
+
+
+@implementer(ISerializer)
+class TextSerializer:
+    """Text, as UTF-8; lone surrogates, which e.g. file names can hold, survive."""
+
+    kind = 'text'
+
+    def dumps(self, msg: str) -> bytes:
+        return msg.encode('utf-8', 'surrogatepass')
+
+    def loads(self, body: bytes) -> str:
+        try:
+            return body.decode('utf-8', 'surrogatepass')
+        except UnicodeDecodeError as error:
+            raise CorruptEntryError(f'text: {error}') from error
+
+
+@implementer(ISerializer)
+class JsonSerializer:
+    """Anything that JSON holds."""
+
+    kind = 'json'
+
+    def dumps(self, msg: Any) -> bytes:
+        return dump_json(msg)
+
+    def loads(self, body: bytes) -> Any:
+        return load_json(body, 'body')
+
+
+@implementer(ISerializer)
+class MailSerializer:
+    """A mail as its RFC 5322 bytes.
+
+    ``mail`` reads as a ``Message`` and ``mail+default`` as an ``EmailMessage``: the bytes are of the same form.
+    """
+
+    def __init__(self, *, modern: bool = False) -> None:
+        self.modern = modern
+        self.kind = 'mail+default' if modern else 'mail'
+
+    def dumps(self, msg: Message) -> bytes:
+        try:
+            return mail_bytes(msg)
+        except Exception as error:  # the generator raises whatever the odd header or payload makes it raise
+            raise UnserializableError(f'mail: it cannot be flattened: {error!r}') from error
+
+    def loads(self, body: bytes) -> Message:
+        return lazy_mail(body, modern=self.modern)
+
+
+class Serialized:
+    """A message that goes to several queues, with its bytes: they are made once.
+
+    A queue that would write it as another kind makes its own.
+    """
+
+    __slots__ = ('body', 'kind', 'msg')
+
+    def __init__(self, msg: Any, kind: str, body: bytes) -> None:
+        self.msg = msg
+        self.kind = kind
+        self.body = body
+
+
+class Raw:
+    """A message that is bytes of a known kind already, and is to be stored as they are."""
+
+    __slots__ = ('body', 'kind')
+
+    def __init__(self, kind: str, body: bytes) -> None:
+        self.kind = kind
+        self.body = body
+
+
+def family(kind: str) -> str:
+    """:return: the kind without its variant: what ``accept`` names."""
+    return kind.partition('+')[0]
+
+
+class Serializers:
+    """The kinds that one queue knows.
+
+    :param accept: the kinds it accepts; ``pickle`` and ``mailman`` must be named to be read at all.
+    :param pickle_classes: ``module:Class`` names that an unpickler may make.
+    :param prefer: the kind in which values of JSON's types are written: json, msgpack or yaml.
+    """
+
+    def __init__(
+        self,
+        accept: Sequence[str] = ('mail', 'bytes', 'text', 'json'),
+        pickle_classes: Sequence[str] = (),
+        prefer: str = 'json',
+    ) -> None:
+        # Made when a message's type is not among those that were registered, but may be derived from one: a registry is
+        # large, and most processes never need it.
+        self._registry: Any = None
+        self._registered: dict[type, Serializer] = {}
+        self._by_type: dict[type, Serializer] = {}
+        self._by_kind: dict[str, Serializer] = {}
+        self.accept = frozenset(accept)
+        json, text, data = JsonSerializer(), TextSerializer(), BytesSerializer()
+        mail, modern = MailSerializer(), MailSerializer(modern=True)
+        self.add(json)
+        self.add(text)
+        self.add(data)
+        self.add(mail)
+        self.add(modern)
+        for byte_type in (bytes, bytearray, memoryview):
+            self.register(byte_type, data)
+        self.register(str, text)
+        self.register(Message, mail)
+        self.register(EmailMessage, modern)
+        for kind in sorted(self.accept - self._by_kind.keys()):
+            for serializer in _optional(kind, pickle_classes):
+                self.add(serializer)
+        if prefer not in self._by_kind:
+            raise ConfigError(
+                f'values are to be written as {prefer!r}, which `accept` does not name', key='serializer'
+            )
+        for json_type in (dict, list, int, float, bool, type(None)):
+            self.register(json_type, self._by_kind[prefer])
+
+    def add(self, serializer: Serializer) -> None:
+        """Make a kind known, for reading."""
+        self._by_kind[serializer.kind] = serializer
+
+    def register(self, message_type: type, serializer: Serializer) -> None:
+        """Make `serializer` the one for messages of a type and of those derived from it."""
+        self.add(serializer)
+        self._registered[message_type] = serializer
+        self._registry = None
+        self._by_type = dict(self._registered)
+
+    def _adapt(self, msg: Any) -> Serializer | None:
+        """Find the serializer of the nearest type that `msg` is derived from, or whose interface it provides."""
+        if self._registry is None:
+            self._registry = AdapterRegistry()
+            for message_type, serializer in self._registered.items():
+                provided: Any = implementedBy(message_type)  # type: ignore[no-untyped-call]  # no stubs for it
+                self._registry.register([provided], ISerializer, '', serializer)
+        provided = providedBy(msg)
+        found: Serializer | None = self._registry.lookup((provided,), ISerializer)
+        return found
+
+    def for_message(self, msg: Any) -> Serializer:
+        """:raises UnserializableError: nothing holds messages of this type."""
+        serializer = self._by_type.get(type(msg))
+        if serializer is None:
+            serializer = self._adapt(msg)
+            if serializer is None and 'pickle' in self.accept:
+                serializer = self._by_kind['pickle']
+            if serializer is None:
+                raise UnserializableError(
+                    f'a message of type {type(msg).__name__} cannot be stored: give a mail, bytes, text or what JSON '
+                    'holds, or register a serializer for it'
+                )
+            self._by_type[type(msg)] = serializer
+        return serializer
+
+    def serialize(self, msg: Any) -> Serialized:
+        """:raises UnserializableError: nothing holds the message."""
+        if isinstance(msg, Serialized):
+            serializer = self.for_message(msg.msg)
+            return (
+                msg
+                if serializer.kind == msg.kind
+                else Serialized(msg.msg, serializer.kind, serializer.dumps(msg.msg))
+            )
+        serializer = self.for_message(msg)
+        return Serialized(msg, serializer.kind, serializer.dumps(msg))
+
+    def accepts(self, kind: str) -> bool:
+        """Is the kind, or the family that it is a variant of, one that the queue takes?"""
+        return kind in self.accept or family(kind) in self.accept
+
+    def for_kind(self, kind: str) -> Serializer | None:
+        """:return: the serializer of that kind; None if it is not accepted, or not known."""
+        return self._by_kind.get(kind) if self.accepts(kind) else None
+
+
+def _optional(kind: str, pickle_classes: Sequence[str]) -> list[Serializer]:
+    """Make the serializers that need a library, or a decision, of the user's."""
+    if kind in ('pickle', 'mailman'):
+        from switchboard.message.pickles import MailmanSerializer, PickleSerializer
+
+        return [PickleSerializer(pickle_classes) if kind == 'pickle' else MailmanSerializer(pickle_classes)]
+    if kind in ('msgpack', 'yaml'):
+        from switchboard.message.formats import MsgpackSerializer, YamlSerializer
+
+        try:
+            return [MsgpackSerializer() if kind == 'msgpack' else YamlSerializer()]
+        except ImportError as error:
+            raise ConfigError(
+                f'kind {kind!r} needs a library: pip install "switchboard[{kind}]"', key='accept'
+            ) from error
+    raise ConfigError(
+        f'no such kind: {kind!r}; there are mail, bytes, text, json, msgpack, yaml, pickle and mailman',
+        key='accept',
+    )

@@ -1,0 +1,147 @@
+"""How much is in a queue, counted while its directory is walked over: a million entries cost no memory.
+
+Nothing is opened.  What is waiting and what is delayed is in the names; sizes need one ``stat`` an entry, and can be left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, UNFINISHED, format_when, is_held, parse
+from switchboard.store.disk import Folder
+
+# Upper ends of the columns of an age table, in minutes: those of Postfix's qshape, which operators can read.
+AGE_MINUTES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
+
+
+@dataclass(slots=True)
+class Census:
+    """What is in one queue.
+
+    ``oldest_ns`` is since when the oldest entry could be claimed: delayed and claimed ones do not count.
+    ``next_ns`` is when the next delayed one is due.  Those that an operator holds are not delayed.  Both are 0 for none.
+    """
+
+    queue: str
+    waiting: int = 0
+    delayed: int = 0
+    held: int = 0
+    claimed: int = 0
+    preserved: int = 0
+    foreign: int = 0
+    size_bytes: int = 0
+    oldest_ns: int = 0
+    next_ns: int = 0
+    # Of a bad queue: how many entries came from which queue.  Filled by who wants it, for it opens every file.
+    origins: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> int:
+        """All of them."""
+        return self.waiting + self.delayed + self.held + self.claimed + self.preserved
+
+
+def walk(folder: Folder, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Walk over the entries that have one of these suffixes, in no order.
+
+    :return: filebase and suffix; nothing, if there is no such directory.
+    """
+    try:
+        with folder.scan() as entries:
+            for entry in entries:
+                filebase, suffix = entry.name[:-4], entry.name[-4:]
+                if suffix in suffixes and parse(filebase) is not None:
+                    yield filebase, suffix
+    except FileNotFoundError:
+        return
+
+
+def count(folder: Folder, queue: str, *, sizes: bool = True, now_ns: int | None = None) -> Census:
+    """Count what is in a queue's directory; all zeros if there is none.
+
+    :raises PermissionError: this process may not look.
+    """
+    census = Census(queue)
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    now = format_when(now_ns) + '~'
+    oldest, next_ = '~', '~'
+    try:
+        with folder.scan() as entries:
+            for entry in entries:
+                filebase, suffix = entry.name[:-4], entry.name[-4:]
+                if suffix not in (READY, CLAIMED, PRESERVED) or parse(filebase) is None:
+                    census.foreign += not entry.name.startswith('.') and suffix != UNFINISHED
+                    continue
+                if suffix == CLAIMED:
+                    census.claimed += 1
+                elif suffix == PRESERVED:
+                    census.preserved += 1
+                elif filebase <= now:
+                    census.waiting += 1
+                    oldest = min(oldest, filebase)
+                elif is_held(filebase):
+                    census.held += 1
+                else:
+                    census.delayed += 1
+                    next_ = min(next_, filebase)
+                if sizes:
+                    try:
+                        census.size_bytes += entry.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:
+                        pass  # it went on while it was counted
+    except FileNotFoundError:
+        return census
+    census.oldest_ns, census.next_ns = _when_ns(oldest), _when_ns(next_)
+    return census
+
+
+def _when_ns(filebase: str) -> int:
+    name = parse(filebase)
+    return name.when_ns if name else 0
+
+
+@dataclass(slots=True)
+class Shape:
+    """One row of an age table: how many entries of each age there are, and how many are not due yet."""
+
+    name: str
+    counts: list[int] = field(default_factory=lambda: [0] * (len(AGE_MINUTES) + 1))
+    later: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.counts) + self.later
+
+    def add(self, age_s: float) -> None:
+        """Count one entry of this age; below zero is not due yet."""
+        if age_s < 0:
+            self.later += 1
+            return
+        for column, minutes in enumerate(AGE_MINUTES):
+            if age_s < minutes * 60:
+                self.counts[column] += 1
+                return
+        self.counts[-1] += 1
+
+
+def shapes(ages: Iterable[tuple[str, float]]) -> list[Shape]:
+    """Make an age table.
+
+    :param ages: the name of a row and an age in seconds, for each entry.
+    :return: the rows, the fullest first.
+    """
+    rows: dict[str, Shape] = {}
+    for name, age_s in ages:
+        row = rows.get(name)
+        if row is None:
+            row = rows[name] = Shape(name)
+        row.add(age_s)
+    return sorted(rows.values(), key=lambda row: (-row.total, row.name))
+
+
+def age_s(filebase: str, now_ns: int) -> float:
+    """:return: seconds since an entry is ready, by its name; below zero if it is not."""
+    return (now_ns - _when_ns(filebase)) / NS

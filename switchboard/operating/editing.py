@@ -1,0 +1,154 @@
+"""Changing a message on an operator's word: the changed one takes its place, and its history says so.
+
+An entry's header, metadata and body never change.  So the changed message is a new entry with the old one's place, slice and history,
+and it appears in one step with the end of the old one, as any hand-off: a crash leaves the one or the other.
+
+While somebody edits, the entry is claimed, so that no runner works on what is about to be something else.  If the editing process
+dies, recovery gives it back.  One of the bad queue, edited, goes back to where it came from, as after a retry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+from switchboard.errors import ContentDisallowedError, CorruptEntryError, QueueError
+from switchboard.handoff.moving import claim_any, origin
+from switchboard.handoff.transaction import Transaction
+from switchboard.message.entry import MAILMAN, Entry
+from switchboard.message.expiry import EXPIRES, is_expired
+from switchboard.message.journal import Record
+from switchboard.message.metadata import ALWAYS, load_metadata
+from switchboard.message.naming import PRESERVED, with_when
+from switchboard.message.serializers import Raw, family
+from switchboard.queue.listing import CLOCK_SLACK_NS
+from switchboard.queue.recovery import timestamp
+from switchboard.queue.switchboard import Switchboard
+from switchboard.spool.spool import BAD, Spool
+from switchboard.store.claims import HELD, Claim, claim_ready, drop, held
+from switchboard.store.publishing import refuse
+
+# What cannot be read without running something is not read to check it.
+_UNCHECKED = ('pickle',)
+
+
+class Editing:
+    """One entry, claimed for as long as somebody changes it.  Use it in a ``with`` block.
+
+    :param to: where the changed message is to go; by default where it is or, from the bad queue, where it came from.
+    :raises QueueError: it is at work, gone, damaged, or of a kind that is never written.
+    """
+
+    def __init__(self, spool: Spool, queue: str, filebase: str, to: str | None = None) -> None:
+        self._spool = spool
+        self._board = board = spool[queue]
+        self.filebase = filebase
+        self._claim = _claim(board, filebase)
+        self._is_stored = False
+        try:
+            self.entry: Entry = self._claim.read()
+            if self.entry.damage is not None:
+                raise CorruptEntryError(self.entry.damage.reason, queue=queue, filebase=filebase)
+            if self.entry.kind == MAILMAN:
+                raise ContentDisallowedError(MAILMAN, queue=queue, filebase=filebase)
+            self._target = spool[to] if to else spool[origin(board, filebase)] if queue == BAD else board
+        except BaseException as error:
+            self._give_back()
+            if isinstance(error, OSError):
+                refuse(error, 'read', queue)
+            raise
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a runner would get, without what every message has."""
+        metadata = self.entry.changed_metadata(load_metadata(self.entry.metadata))
+        return {key: value for key, value in metadata.items() if key not in ALWAYS}
+
+    def store(self, metadata: Mapping[str, Any], body: bytes | None = None) -> tuple[str, str]:
+        """Put the changed message into the old one's place.
+
+        :param body: None leaves it as it is.
+        :return: the queue and the filebase of the changed message.
+        :raises QueueError: it cannot be stored; the old one is as it was, and still claimed.
+        """
+        entry, board, target = self.entry, self._board, self._target
+        new_body = entry.body if body is None else body
+        _check(entry.kind, new_body, target)
+        before, after = self.metadata, dict(metadata)
+        changed = sorted(key for key in before | after if before.get(key) != after.get(key))
+        records: list[Record] = [
+            {
+                'event': 'edited',
+                'time': timestamp(board.clock),
+                'metadata': changed,
+                'body': new_body != entry.body,
+            }
+        ]
+        is_wished = self._is_wished()
+        if target is not board:
+            target.check_room(entry)
+            records.append(self._move(after))
+            place = with_when(self.filebase, target.clock.time_ns())
+            entry, is_wished = dataclasses.replace(entry, filebase=place), False
+        raw = Raw(entry.kind, new_body)
+        item = target.prepare(raw, after, instead_of=entry, records=records, is_wished=is_wished)
+        transaction = Transaction(self._spool.stage, board, self.filebase)
+        transaction.add(target, item)
+        transaction.commit()
+        self._is_stored = True
+        return target.name, item.filebase
+
+    def _move(self, metadata: dict[str, Any]) -> Record:
+        """:return: what the history says of the way to another queue: out of the bad one, as of a retry."""
+        board = self._board
+        is_retry = board.name == BAD
+        if is_retry and is_expired({EXPIRES: metadata.get(EXPIRES)}, board.clock):
+            del metadata[EXPIRES]  # or it would come back at once
+        event = 'retried' if is_retry else 'moved'
+        return {'event': event, 'time': timestamp(board.clock), 'queue': board.name, 'to': self._target.name}
+
+    def _is_wished(self) -> bool:
+        # Beside a name in the future, a file's date in the future tells of a turned clock, and not of a delay.
+        return self._claim.modified_ns <= self._board.clock.time_ns() + CLOCK_SLACK_NS
+
+    def _give_back(self) -> None:
+        if held(self._board.folder, self.filebase) is not self._claim:
+            return  # committed, but for what recovery does
+        if self._claim.suffix == PRESERVED:
+            drop(self._claim, self._board.folder, self.filebase)
+        else:
+            self._board.release(self.filebase)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self._is_stored:
+            self._give_back()
+
+
+def _claim(board: Switchboard, filebase: str) -> Claim:
+    try:
+        if board.disk.exists(filebase + PRESERVED, board.folder.fd):
+            claim = claim_any(board, filebase)
+            HELD[board.folder.key, filebase] = claim
+            return claim
+        return claim_ready(board.folder, filebase, board.disk)
+    except QueueError as error:
+        error.queue = board.name
+        raise
+    except OSError as error:
+        refuse(error, 'claim', board.name)
+
+
+def _check(kind: str, body: bytes, target: Switchboard) -> None:
+    """:raises QueueError: a runner of the queue could not read it."""
+    serializer = target.serializers.for_kind(kind)
+    if serializer is None:
+        raise ContentDisallowedError(kind, queue=target.name)
+    if family(kind) not in _UNCHECKED:
+        try:
+            serializer.loads(body)
+        except Exception as error:  # a program's own serializer raises what it likes
+            raise CorruptEntryError(f'no {kind}: {error}', queue=target.name) from error

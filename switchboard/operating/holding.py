@@ -1,0 +1,90 @@
+"""Entries that an operator holds: nobody takes them until he lets them go.
+
+A held entry stays in its queue, ready, under a time in the year 2286.  So there is no further place or state that a crash could
+leave it in, every program that looks sees it, and no runner needs to know.  Its history says who it was: since when, why, and
+the time that it had, which it gets back with its place.
+
+While it is held it neither expires nor is dropped from a full queue, though it counts there; when it is let go and its time
+is over by then, it is a dead letter.
+
+Rejected: a queue for held entries, as Postfix has one (the way back would have to be remembered, and limits and order be asked
+anew); a suffix of its own (each program that knows the other three would take it for a foreign file).
+"""
+
+from __future__ import annotations
+
+from switchboard.errors import EntryTakenError, QueueError
+from switchboard.message.naming import (
+    CLAIMED,
+    HELD_NS,
+    PRESERVED,
+    READY,
+    format_when,
+    held_name,
+    is_filebase,
+    is_held,
+)
+from switchboard.queue.switchboard import Switchboard
+from switchboard.store.claims import Claim, open_claim
+from switchboard.store.publishing import refuse
+
+
+def _claim(board: Switchboard, filebase: str) -> Claim:
+    try:
+        claim = open_claim(board.folder, filebase, READY, board.disk)
+        if claim is not None:
+            return claim
+        working = board.disk.exists(filebase + CLAIMED, board.folder.fd)
+        preserved = board.disk.exists(filebase + PRESERVED, board.folder.fd)
+    except OSError as error:
+        refuse(error, 'claim', board.name)
+    reason = (
+        'a process is working on it' if working else 'it waits for nobody' if preserved else 'no such entry'
+    )
+    raise EntryTakenError(reason, queue=board.name, filebase=filebase)
+
+
+def hold(board: Switchboard, filebase: str, reason: str = '') -> str:
+    """Keep an entry from being taken.
+
+    :param reason: for the next one who looks.
+    :return: its filebase from now on.
+    :raises EntryTakenError: a process is working on it, or it is gone.
+    :raises QueueError: it is held already, or the disk refused; it is as it was.
+    """
+    if is_held(filebase):
+        raise QueueError('it is held already', queue=board.name, filebase=filebase)
+    claim = _claim(board, filebase)
+    record = {'event': 'held', 'when': filebase.partition('+')[0], 'reason': reason}
+    return _rename(board, claim, held_name(filebase), HELD_NS, record)
+
+
+def let_go(board: Switchboard, filebase: str) -> str:
+    """Let an entry be taken again: it has its old time and place.
+
+    :return: its filebase from now on.
+    :raises EntryTakenError: it is gone.
+    :raises QueueError: it is not held, or the disk refused; it is as it was.
+    """
+    if not is_held(filebase):
+        raise QueueError('it is not held', queue=board.name, filebase=filebase)
+    claim = _claim(board, filebase)
+    try:
+        records = claim.read().records
+    except OSError as error:
+        claim.close()
+        refuse(error, 'read', board.name)
+    when = next((one['when'] for one in reversed(records) if one.get('event') == 'held'), '')
+    renamed = f'{when}{filebase[filebase.index("+") :]}'
+    if not is_filebase(renamed) or is_held(renamed):  # its history could not be written, or was not by us
+        renamed = format_when(board.clock.time_ns()) + filebase[filebase.index('+') :]
+    return _rename(board, claim, renamed, board.clock.time_ns(), {'event': 'let go'})
+
+
+def _rename(board: Switchboard, claim: Claim, renamed: str, when_ns: int, record: dict[str, str]) -> str:
+    try:
+        board.recovery.release(claim, renamed, when_ns, record)
+    except OSError as error:
+        claim.close()
+        refuse(error, 'rename', board.name)
+    return renamed

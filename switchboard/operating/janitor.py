@@ -1,0 +1,148 @@
+"""What has to be done to a spool now and then, by somebody: also in queues that nobody works on.
+
+The master sends a process of its own to do it (``housekeeping``); ``switchboard tidy`` does it by hand.  All of it may run at any time
+and in many processes at once, because it touches nothing that a living process holds.
+
+In one round not more is looked at than a few seconds take: the first entries of a queue, where those stand whose time is over if the
+queue gives all of them the same, and some of the others by chance.  So in a queue of a million an entry with a time of its own
+may be found some hours after it is over, if nobody takes it before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from switchboard.config.remote_queues import is_remote
+from switchboard.errors import EntryExpiredError, QueueError
+from switchboard.message.expiry import is_expired
+from switchboard.message.metadata import load_metadata
+from switchboard.message.naming import NS, PRESERVED, READY, format_when, parse
+from switchboard.operating.census import walk
+from switchboard.operating.removing import remove
+from switchboard.queue.smallest import Firsts
+from switchboard.queue.switchboard import Switchboard
+from switchboard.spool.spool import BAD, Spool
+
+log = logging.getLogger('switchboard.queue')
+
+# Entries of one queue that are looked at in one round: the first, which have waited longest, and some of the others.
+LOOKED_AT = 1000
+SAMPLED = 10_000
+# While all of the first ones have expired, the next ones are looked at, for so long.
+ROUND_NS = 10 * NS
+
+
+@dataclass(slots=True)
+class Tidied:
+    """What a round has found to do."""
+
+    handoffs: int = 0
+    recovered: int = 0
+    expired: int = 0
+    reaped: int = 0
+    forgotten: int = 0
+    removed: int = 0
+
+
+def tidy(spool: Spool) -> Tidied:
+    """Do one round.
+
+    :return: what there was to do.  What could not be done is in the log, and is tried again in the next round.
+    """
+    done = Tidied()
+    try:
+        done.handoffs = spool.recover()
+    except OSError as error:
+        log.error('hand-offs not recovered error=%s', error)
+    try:
+        done.reaped = len(spool.reap())
+    except (QueueError, OSError) as error:
+        log.error('declared queues not looked at error=%s', error)
+    for name in spool.queue_names():
+        try:
+            if name == BAD:
+                done.removed = remove_old(spool[BAD])
+                continue
+            board = spool[name]
+            if is_remote(board):
+                # On Redis it is we who give out again what dead holders had; the rest is the broker's affair.
+                board.recover(own=False)
+                done.forgotten += spool.dedupe(board).forget()
+                continue
+            done.recovered += len(board.recover(own=False))
+            done.expired += expire(board)
+            done.forgotten += spool.dedupe(board).forget()
+        except (QueueError, OSError) as error:
+            log.error('not tidied queue=%s error=%s', name, error)
+    return done
+
+
+def expire(board: Switchboard) -> int:
+    """Send entries whose time is over to the dead letters.
+
+    :return: how many.
+    """
+    until_ns = board.clock.monotonic_ns() + ROUND_NS
+    expired = 0
+    while True:
+        first = board.first_files(LOOKED_AT)
+        found = sum(_expire(board, filebase) for filebase in first)
+        expired += found
+        if len(first) < LOOKED_AT:
+            return expired
+        if found < LOOKED_AT or board.clock.monotonic_ns() > until_ns:
+            return expired + sum(_expire(board, filebase) for filebase in board.some_files(SAMPLED))
+
+
+def _expire(board: Switchboard, filebase: str) -> bool:
+    try:
+        entry = board.peek(filebase, READY)
+        metadata = load_metadata(entry.metadata) if entry.damage is None else {}
+        if not is_expired(entry.changed_metadata(metadata), board.clock):
+            return False
+        board.dequeue(filebase)
+        board.release(filebase)  # somebody has changed it between the two looks
+    except EntryExpiredError:
+        return True
+    except QueueError as error:
+        log.debug('%s: not looked at error=%s', filebase, error)
+    return False
+
+
+def remove_old(bad: Switchboard) -> int:
+    """Remove preserved entries that have been there for longer than the bad queue's own ``ttl``, if it has one.
+
+    :return: how many.
+    """
+    if bad.options.ttl_s is None:
+        return 0
+    before_ns = bad.clock.time_ns() - int(bad.options.ttl_s * NS)
+    old = Firsts(LOOKED_AT)
+    for filebase, _ in walk(bad.folder, (PRESERVED,)):
+        # No entry was preserved before it was there.
+        if filebase < format_when(before_ns):
+            old.add(filebase)
+    return sum(_remove_if(bad, filebase, lambda since_ns: since_ns < before_ns) for filebase in old)
+
+
+def _remove_if(bad: Switchboard, filebase: str, is_old: Callable[[int], bool]) -> bool:
+    try:
+        if not is_old(_preserved_ns(bad, filebase)):
+            return False
+        remove(bad, filebase)
+    except QueueError as error:
+        log.debug('%s: not removed error=%s', filebase, error)
+        return False
+    log.warning('%s: removed queue=%s reason=expired', filebase, bad.name)
+    return True
+
+
+def _preserved_ns(bad: Switchboard, filebase: str) -> int:
+    for record in reversed(bad.peek(filebase, PRESERVED).records):
+        since = record.get('time')
+        if record.get('event') in ('preserved', 'moved') and isinstance(since, int | float):
+            return int(since * NS)
+    name = parse(filebase)  # it could not be read, or not be written to
+    return name.when_ns if name else 0

@@ -1,0 +1,26 @@
+"""Removing an entry on an operator's word: it is claimed first, so that nobody loses what he is working on."""
+
+from __future__ import annotations
+
+from switchboard.errors import EntryTakenError
+from switchboard.handoff.moving import claim_any
+from switchboard.queue.switchboard import Switchboard
+from switchboard.store.claims import HELD, drop
+from switchboard.store.publishing import refuse
+
+
+def remove(board: Switchboard, filebase: str) -> None:
+    """Finish an entry, ready or preserved, unread.
+
+    :raises EntryTakenError: a process is working on it, or it is gone.
+    :raises QueueError: the disk refused; it is where it was.
+    """
+    claim = claim_any(board, filebase)
+    try:
+        board.workshop.give(claim.fd, claim.folder, claim.name, claim.size, reusable=claim.writable)
+    except OSError as error:
+        drop(claim, board.folder, filebase)
+        if isinstance(error, FileNotFoundError):
+            raise EntryTakenError('its file is gone', queue=board.name, filebase=filebase) from error
+        refuse(error, 'remove', board.name)
+    HELD.pop((board.folder.key, filebase), None)

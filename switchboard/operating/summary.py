@@ -1,0 +1,244 @@
+"""What can be told of an entry at a glance: its kind, size and history, and not its body.
+
+Lists look at many entries, and a body may be large: so the header, the metadata and the journal are read, and what stands
+between them is not.  The price is that the checksum, which covers the body, is not tested; ``peek`` in ``reading`` does that.
+
+Nothing is claimed, so an entry may have gone on a moment later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from switchboard.errors import CorruptEntryError
+from switchboard.message.entry import UNKNOWN, Entry, read_entry
+from switchboard.message.envelope import MAX_HEADER_BYTES, MAX_METADATA_BYTES, Header, parse_header
+from switchboard.message.journal import MAX_JOURNAL_BYTES, count_since_retry, origin_of, parse_records
+from switchboard.message.metadata import load_metadata
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, digest_of, is_held, parse
+from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+
+State = Literal['waiting', 'delayed', 'held', 'claimed', 'preserved']
+SUFFIXES = (READY, CLAIMED, PRESERVED)
+
+# One read gets all of most entries: header, metadata, a mail of some lines, and its history.
+FIRST_READ_BYTES = 8192
+# Of a file without a readable header, the history is looked for in its last part.
+TAIL_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """One entry as a list shows it.  ``damage`` says what can be seen to be wrong with it.
+
+    ``inode`` is the device and number of its file, by which the kernel's list of locks knows it.
+    """
+
+    queue: str
+    filebase: str
+    suffix: str
+    size_bytes: int
+    modified_ns: int
+    inode: tuple[int, int]
+    entry: Entry
+    body_bytes: int
+    damage: str = ''
+
+    @property
+    def kind(self) -> str:
+        """The kind that its header names."""
+        return self.entry.kind
+
+    @property
+    def when_ns(self) -> int:
+        """From when on it is ready, or was."""
+        name = parse(self.filebase)
+        return name.when_ns if name else 0
+
+    @property
+    def priority(self) -> int:
+        """0 to 9; 9 goes first."""
+        name = parse(self.filebase)
+        return name.priority if name else 0
+
+    def state(self, now_ns: int) -> State:
+        """:return: what may be concluded from its name at this moment."""
+        if self.suffix == READY:
+            if is_held(self.filebase):
+                return 'held'
+            return 'delayed' if self.when_ns > now_ns else 'waiting'
+        return 'claimed' if self.suffix == CLAIMED else 'preserved'
+
+    @property
+    def since_ns(self) -> int:
+        """Since when it is as it is: preserved, or ready (in the future, if it is delayed)."""
+        if self.suffix == PRESERVED:
+            for record in reversed(self.entry.records):
+                when = record.get('time')
+                if record.get('event') in ('preserved', 'moved', 'dead-lettered') and isinstance(
+                    when, int | float
+                ):
+                    return int(when * NS)
+        return self.when_ns
+
+    def age_s(self, now_ns: int) -> float:
+        """:return: seconds since it is as it is; below zero for what is not due yet."""
+        return (now_ns - self.since_ns) / NS
+
+    @property
+    def attempts(self) -> int:
+        """How often it has failed since it was last sent back."""
+        records = self.entry.records
+        return count_since_retry(records, 'failed') + count_since_retry(records, 'deferred')
+
+    @property
+    def recoveries(self) -> int:
+        """How many processes have died with it since it was last sent back."""
+        return count_since_retry(self.entry.records, 'recovered')
+
+    @property
+    def retried(self) -> int:
+        """How often an operator has sent it back."""
+        return sum(record.get('event') == 'retried' for record in self.entry.records)
+
+    @property
+    def origin(self) -> str | None:
+        """The queue it came from to this one, if its history knows one."""
+        return origin_of(self.entry.records, self.queue)
+
+    @property
+    def dead_letter_of(self) -> str | None:
+        """The queue whose dead letter it is where it is now; None for an entry that came here in another way."""
+        for record in reversed(self.entry.records):
+            if record.get('event') in ('moved', 'retried'):
+                return None
+            if record.get('event') in ('preserved', 'dead-lettered') and isinstance(record.get('queue'), str):
+                return str(record['queue'])
+        return None
+
+    @property
+    def cause(self) -> str:
+        """Why it was put aside last, in one word: ``rejected``, ``attempts``, ``recoveries``, ``expired`` and so on."""
+        for record in reversed(self.entry.records):
+            if isinstance(record.get('cause'), str):
+                return str(record['cause'])
+        return ''
+
+    @property
+    def last_error(self) -> tuple[str, str]:
+        """The class and the text of what went wrong last; two empty strings for an entry that nothing ever happened to.
+
+        Where there was no error (its processes died, its time was over), the cause takes the place of the class.
+        """
+        for record in reversed(self.entry.records):
+            cause, event = record.get('cause'), record.get('event')
+            if isinstance(record.get('error'), str):
+                return str(record['error']), str(record.get('message', record.get('reason', '')))
+            if isinstance(cause, str) and cause not in ('rejected', 'attempts'):
+                return cause, str(record.get('reason', ''))
+            if event == 'recovered':
+                return 'recoveries', f'a process died with it in its hands, {record.get("count", "?")} in all'
+        for record in reversed(self.entry.records):
+            if record.get('reason'):
+                return str(record.get('cause', 'rejected')), str(record['reason'])
+        return '', ''
+
+    def metadata(self) -> dict[str, Any]:
+        """:return: its metadata as a runner would get them; empty if they cannot be read."""
+        try:
+            return self.entry.changed_metadata(load_metadata(self.entry.metadata))
+        except CorruptEntryError:
+            return {}
+
+    def matches(self, wanted: Mapping[str, Any]) -> bool:
+        """:return: whether all of these metadata keys have these values; numbers may be given as text."""
+        metadata = self.metadata()
+        return all(key in metadata and _same(metadata[key], value) for key, value in wanted.items())
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    if isinstance(found, list):
+        return found == wanted or any(_same(one, wanted) for one in found)
+    return bool(found == wanted) or (isinstance(found, int | float) and str(found) == wanted)
+
+
+def glance(folder: Folder, queue: str, filebase: str, suffix: str | None = None) -> Glance | None:
+    """Look at one entry without claiming it.
+
+    :param suffix: the state it was in a moment ago; the others are tried as well.
+    :return: None if there is no such entry (any more).  What cannot be read is no error, but has ``damage``.
+    """
+    for extension in (suffix, *SUFFIXES) if suffix else SUFFIXES:
+        found = _glance(folder, queue, filebase, extension)
+        if found is not None:
+            return found
+    return None
+
+
+def _glance(folder: Folder, queue: str, filebase: str, suffix: str) -> Glance | None:
+    disk = folder.disk
+    name = filebase + suffix
+    try:
+        fd = disk.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return _unreadable(folder, queue, filebase, suffix, f'cannot be opened: {error.strerror}')
+    try:
+        status = disk.fstat(fd)
+        entry, body_bytes, damage = _read(disk, fd, status.st_size, filebase)
+    except OSError as error:
+        return _unreadable(folder, queue, filebase, suffix, f'cannot be read: {error.strerror}')
+    finally:
+        disk.close(fd)
+    inode = (status.st_dev, status.st_ino)
+    return Glance(
+        queue, filebase, suffix, status.st_size, status.st_mtime_ns, inode, entry, body_bytes, damage
+    )
+
+
+def _unreadable(folder: Folder, queue: str, filebase: str, suffix: str, why: str) -> Glance | None:
+    try:
+        status = folder.disk.stat(filebase + suffix, dir_fd=folder.fd, follow_symlinks=False)
+    except OSError:
+        return None
+    inode = (status.st_dev, status.st_ino)
+    entry = Entry(filebase, UNKNOWN, b'{}', b'')
+    return Glance(queue, filebase, suffix, status.st_size, status.st_mtime_ns, inode, entry, 0, why)
+
+
+def _read(disk: Disk, fd: int, size: int, filebase: str) -> tuple[Entry, int, str]:
+    """:return: what could be read, without the body; the length of the body; what is wrong."""
+    first = disk.read_all(fd, min(size, FIRST_READ_BYTES))
+    digest = digest_of(filebase)
+    try:
+        header = parse_header(first[:MAX_HEADER_BYTES])
+        if header.digest != digest or size < header.end:
+            raise CorruptEntryError(
+                'stale or swapped: the header names another entry'
+                if header.digest != digest
+                else f'cut short: {size} of {header.end} bytes'
+            )
+    except CorruptEntryError as error:
+        tail = disk.read_all(fd, min(size, TAIL_BYTES), max(0, size - TAIL_BYTES))
+        # Without a header only the journal can be told, and that is looked for from the end of the file.
+        entry = read_entry(filebase, first[:MAX_HEADER_BYTES] + tail if size > TAIL_BYTES else tail)
+        entry.body = b''
+        return entry, size, '' if entry.damage is None else error.reason
+    metadata = _part(disk, fd, first, header.length, min(header.metadata_length, MAX_METADATA_BYTES))
+    records, _ = parse_records(_journal(disk, fd, first, header, size), digest)
+    return Entry(filebase, header.kind, metadata, b'', records, header.end), header.body_length, ''
+
+
+def _journal(disk: Disk, fd: int, first: bytes, header: Header, size: int) -> bytes:
+    return _part(disk, fd, first, header.end, min(size - header.end, MAX_JOURNAL_BYTES))
+
+
+def _part(disk: Disk, fd: int, first: bytes, start: int, length: int) -> bytes:
+    """:return: a part of the file: out of the first read, if it is there."""
+    if start + length <= len(first):
+        return first[start : start + length]
+    return disk.read_all(fd, length, start)

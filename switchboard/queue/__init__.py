@@ -1,0 +1,20 @@
+"""One queue: the life of its entries from enqueue to finish.
+
+In reading order: switchboard (the facade), producer (pack, ask for room, write, publish), consumer (claim,
+settle), backlog, listing, listing_cache, smallest and keyorder (which entry is next), recovery (what dead
+owners left), wakeup (what an idle runner sleeps on), throttle.
+
+It imports store and below.
+"""
+
+from __future__ import annotations
+
+from switchboard.lazy import lazy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from switchboard.queue.switchboard import Switchboard
+
+__all__ = ['Switchboard']
+
+__getattr__ = lazy(__name__, {'Switchboard': 'switchboard.queue.switchboard'})

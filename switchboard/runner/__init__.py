@@ -1,0 +1,23 @@
+"""The loop that works one slice of one queue, and the hooks that a program fills in.
+
+In reading order: runner (the hooks, and what they may call), asyncrunner (many at once in one process),
+worker (taking and settling), verdict (what becomes of a message that failed), settings (keys of a runner's
+own), retirement.
+
+It imports operating, spool and below.
+"""
+
+from __future__ import annotations
+
+from switchboard.lazy import lazy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from switchboard.runner.asyncrunner import AsyncRunner
+    from switchboard.runner.runner import Runner
+
+__all__ = ['AsyncRunner', 'Runner']
+
+__getattr__ = lazy(
+    __name__, {'Runner': 'switchboard.runner.runner', 'AsyncRunner': 'switchboard.runner.asyncrunner'}
+)

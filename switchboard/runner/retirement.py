@@ -1,0 +1,50 @@
+"""When a runner's process has handled enough, or has grown old or large enough, to be replaced by a new one.
+
+Libraries leak.  The limits differ by up to a tenth between processes, so that sisters that were started
+together do not end together.
+"""
+
+from __future__ import annotations
+
+import random
+
+from switchboard.clock import Clock
+from switchboard.message.naming import NS
+from switchboard.options import RunnerOptions
+
+# Between two looks at the process's own memory.
+MEMORY_LOOK_NS = 5 * NS
+
+
+class Wear:
+    """What one process has done so far, beside what it may do."""
+
+    def __init__(self, options: RunnerOptions, clock: Clock) -> None:
+        spread = random.uniform(0.9, 1.1)
+        self.messages = 0
+        self._clock = clock
+        self._max_messages = options.max_messages and max(1, round(options.max_messages * spread))
+        self._max_memory_bytes = options.max_memory_bytes
+        self._ends_ns = options.max_age_s and clock.monotonic_ns() + int(options.max_age_s * spread * NS)
+        self._next_look_ns = 0
+
+    def is_out(self) -> bool:
+        """Is it time for a new process?"""
+        if self._max_messages and self.messages >= self._max_messages:
+            return True
+        if not self._ends_ns and not self._max_memory_bytes:
+            return False
+        now_ns = self._clock.monotonic_ns()
+        if self._ends_ns and now_ns >= self._ends_ns:
+            return True
+        if self._max_memory_bytes and now_ns >= self._next_look_ns:
+            self._next_look_ns = now_ns + MEMORY_LOOK_NS
+            return resident_bytes() >= self._max_memory_bytes
+        return False
+
+
+def resident_bytes() -> int:
+    """:return: how much memory this process holds."""
+    import psutil  # here, because few runners have a limit
+
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,117 @@
+"""What becomes of a message whose ``dispose`` raised: a pure function of the error, the history and the queue's options.
+
+============================  ==========================================================================================
+raised                        verdict
+============================  ==========================================================================================
+`TemporaryFailure`            tried again later, until ``give_up`` seconds after its first failure
+`PermanentFailure`            preserved
+`DestinationDown`             left where it is, unwritten; the runner waits
+a full or failing disk        left where it is, unwritten; the runner waits
+anything else                 tried again later until it has failed ``max_attempts`` times, then preserved
+============================  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from switchboard.errors import (
+    DestinationDown,
+    DurabilityError,
+    PermanentFailure,
+    QueueFullError,
+    QueuePausedError,
+    TemporaryFailure,
+)
+from switchboard.message.journal import Record, count_since_retry
+from switchboard.options import QueueOptions
+
+# Of a traceback, the end is kept: it names the error.
+MAX_TRACEBACK_CHARACTERS = 8192
+MAX_TEXT_CHARACTERS = 1000
+
+Outcome = Literal['kept', 'retried', 'failed', 'trouble']
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to become of a message.
+
+    ``trouble`` is about the disk or the destination, not about the message: it stays where it is, as if it never was claimed.
+    """
+
+    outcome: Outcome
+    text: str = ''
+    delay_s: float = 0.0
+    record: Mapping[str, Any] = field(default_factory=dict)
+    cause: str = 'rejected'
+
+
+def judge(
+    error: BaseException, history: Sequence[Record], options: QueueOptions, now_s: float | None = None
+) -> Verdict:
+    """Say what is to become of a message.
+
+    :param error: what ``dispose``, or the commit, raised.
+    :param history: the entry's records so far.
+    :param now_s: seconds since the epoch.
+    """
+    message = _message(error)
+    text = f'{type(error).__name__}: {message}'[:MAX_TEXT_CHARACTERS]
+    if isinstance(error, QueueFullError | DurabilityError | QueuePausedError | DestinationDown):
+        return Verdict('trouble', text)
+    attempt = count_since_retry(history, 'failed') + count_since_retry(history, 'deferred') + 1
+    record = {'attempt': attempt, 'error': type(error).__name__, 'message': message}
+    if isinstance(error, TemporaryFailure):
+        record['event'] = 'deferred'
+        first_s = _first_failure_s(history)
+        now_s = time.time() if now_s is None else now_s
+        if options.give_up_s is not None and first_s is not None and now_s - first_s > options.give_up_s:
+            return Verdict(
+                'failed', f'given up after {attempt} attempts: {text}', record=record, cause='attempts'
+            )
+        asked_s = _asked_s(error)
+        delay_s = options.retry.delay_s(attempt) if asked_s is None else asked_s
+        return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
+    record['event'] = 'failed'
+    record['traceback'] = ''.join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:]
+    failures = count_since_retry(history, 'failed') + 1
+    if isinstance(error, PermanentFailure):
+        return Verdict('failed', text, record=record)
+    if failures >= options.max_attempts:
+        return Verdict('failed', text, record=record, cause='attempts')
+    delay_s = options.retry.delay_s(failures)
+    return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
+
+
+def _asked_s(error: TemporaryFailure) -> float | None:
+    """:return: the wait that was asked for; None if there was none, or nothing that can be waited for."""
+    try:
+        asked_s = math.nan if error.retry_after_s is None else float(error.retry_after_s)
+    except (TypeError, ValueError):  # out of a remote server's answer, perhaps
+        return None
+    return max(0.0, asked_s) if math.isfinite(asked_s) else None
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)[:MAX_TEXT_CHARACTERS]
+    except Exception:  # an error class may have a mistake of its own
+        return '(this error cannot be written as text)'
+
+
+def _first_failure_s(history: Sequence[Record]) -> float | None:
+    """When did the entry first fail since an operator last sent it back?"""
+    first: float | None = None
+    for record in history:
+        if record.get('event') == 'retried':
+            first = None
+        elif first is None and record.get('event') in ('deferred', 'failed'):
+            when = record.get('time')
+            first = float(when) if isinstance(when, int | float) else None
+    return first

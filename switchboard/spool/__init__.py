@@ -1,0 +1,20 @@
+"""All queues of one installation, in one directory on one file system.
+
+In reading order: spool (the facade), deadletters and declaredletters (where an entry goes that cannot stay),
+pickup and adoption (maildirs and plain files), replies (request and reply), current (which configuration is
+in force).
+
+It imports declared and below.
+"""
+
+from __future__ import annotations
+
+from switchboard.lazy import lazy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from switchboard.spool.spool import Spool
+
+__all__ = ['Spool']
+
+__getattr__ = lazy(__name__, {'Spool': 'switchboard.spool.spool'})

@@ -1,0 +1,128 @@
+"""Which configuration is in force, told to processes that the master does not know.
+
+A program that publishes reads the configuration once.  When a changed one is put into force (the master starts, or a reload
+has passed its checks), ``.run/inforce`` is written anew, with the checksum of the configuration in it.  A publisher asks with
+one ``stat`` whether that has happened, and reads the configuration again if so.  A file that is merely being edited changes
+nothing, and one that turns out broken leaves what was in force before.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from switchboard.clock import Clock
+from switchboard.config.config import Config
+from switchboard.errors import ConfigError
+from switchboard.message.naming import NS, SYSTEM_NAMER
+from switchboard.store.disk import FILE_MODE, OPEN_FLAGS, Disk, Folder
+from switchboard.store.published_options import RUN, publish_options
+
+log = logging.getLogger('switchboard.config')
+
+STAMP = 'inforce'
+BAD = 'bad'
+# A publisher that sends without pause need not ask each time.
+LOOK_EVERY_NS = NS // 10
+
+
+def put_in_force(config: Config, disk: Disk | None = None) -> None:
+    """Tell publishers and doors that this configuration holds from now on.
+
+    :raises OSError: it could not be written; they go on with what they have.
+    """
+    disk = disk or Disk()
+    write_doors(config, disk)
+    folder = Folder(os.path.join(config.spool, RUN), disk)
+    folder.make()
+    draft = SYSTEM_NAMER.digest('00000000') + '.new'
+    fd = disk.create_locked(draft, folder.fd)
+    try:
+        disk.write_all(fd, config.digest.encode('ascii'))
+        disk.rename(draft, STAMP, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+    except BaseException:
+        disk.unlink(draft, dir_fd=folder.fd)
+        raise
+    finally:
+        disk.unlock_and_close(fd)
+
+
+def write_doors(config: Config, disk: Disk | None = None) -> bool:
+    """Give the mail servers' door its copy of what the queues' sections say.
+
+    :return: False if it has it already.
+    :raises OSError: it could not be written; the last copy stays.
+    """
+    options = {name: config.queue_options(name) for name in config.queue_names() if name != BAD}
+    # A queue on a broker has no door: what a mail server delivers is to be safe on this machine first.
+    local = {name: each for name, each in options.items() if each.url is None}
+    return publish_options(str(config.spool), local, disk)
+
+
+def is_in_force(config: Config, spool: str, disk: Disk | None = None) -> bool:
+    """:return: whether this is the configuration that was put into force for that spool, as it stands."""
+    disk = disk or Disk()
+    folder = Folder(os.path.join(config.spool, RUN), disk)
+    try:
+        return (
+            os.path.abspath(spool) == os.path.abspath(config.spool) and _digest(folder, disk) == config.digest
+        )
+    except OSError:
+        return False
+
+
+def _digest(run: Folder, disk: Disk) -> str:
+    fd = disk.open(STAMP, os.O_RDONLY | OPEN_FLAGS, FILE_MODE, dir_fd=run.fd)
+    try:
+        return disk.read_all(fd, 256).decode('ascii', 'replace')
+    finally:
+        disk.close(fd)
+
+
+class InForce:
+    """The configuration that a publisher goes by: the one it has read, until another is put into force.
+
+    :param run: the spool's directory ``.run``.
+    """
+
+    def __init__(self, config: Config, run: Folder, disk: Disk, clock: Clock) -> None:
+        self.config = config
+        self._run = run
+        self._disk = disk
+        self._clock = clock
+        self._looked_at_ns = clock.monotonic_ns()
+        self._stamp = self._read_stamp()
+
+    def _read_stamp(self) -> tuple[int, int] | None:
+        try:
+            status = self._disk.stat(STAMP, dir_fd=self._run.fd, follow_symlinks=False)
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def look(self) -> bool:
+        """Look whether another configuration is in force, and read it.
+
+        :return: True if ``config`` is another one now.
+        """
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._looked_at_ns < LOOK_EVERY_NS:
+            return False
+        self._looked_at_ns = now_ns
+        stamp = self._read_stamp()
+        if stamp == self._stamp or stamp is None:
+            return False
+        self._stamp = stamp
+        try:
+            if _digest(self._run, self._disk) == self.config.digest:
+                return False
+            config = Config.load(self.config.path)
+        except (ConfigError, OSError) as error:
+            log.error('not read again, the old configuration stays in force error=%s', error)
+            return False
+        if config.spool != self.config.spool:
+            log.error('not read again: it names another spool now file=%s', config.path)
+            return False
+        self.config = config
+        log.info('read again file=%s', config.path)
+        return True

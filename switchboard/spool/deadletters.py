@@ -1,0 +1,120 @@
+"""Where an entry goes that its queue cannot or may not keep: to the queue or exchange that ``dead_letter`` names.
+
+The default is the bad queue, where entries stay until an operator looks at them.  An entry that goes to another queue is
+ready there, and its history says where it came from, when, and why: ``rejected`` (its runner said so), ``attempts`` (it failed
+too often), ``recoveries`` (its owners died), ``expired``, ``overflow``.  A file that cannot be read, or
+may not be, goes to the bad queue in any case: another queue could do nothing with it.
+
+Dead letters that go round in circles end in the bad queue, and so do those that their target does not take.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from switchboard.config.remote_queues import is_remote
+from switchboard.errors import SwitchboardError
+from switchboard.handoff.moving import move
+from switchboard.handoff.stage import Stage
+from switchboard.handoff.transaction import Transaction
+from switchboard.message.expiry import EXPIRES
+from switchboard.message.journal import Record
+from switchboard.message.metadata import load_metadata
+from switchboard.queue.recovery import timestamp
+from switchboard.queue.switchboard import Switchboard
+from switchboard.routing.exchange import ExchangeTable
+from switchboard.store.claims import Claim
+
+log = logging.getLogger('switchboard.queue')
+
+EXCHANGE = 'exchange:'
+# Coming back to the same queue for the same cause this often, an entry goes round in circles.
+MAX_ROUNDS = 8
+
+
+class Targets(Protocol):
+    """What dead letters need of a spool."""
+
+    stage: Stage
+
+    @property
+    def exchanges(self) -> ExchangeTable: ...
+
+    def transaction(self, board: Switchboard | None, filebase: str | None) -> Transaction: ...
+
+    def __getitem__(self, name: str) -> Switchboard: ...
+
+
+class DeadLetters:
+    """The dead letters of one queue."""
+
+    def __init__(self, spool: Targets, board: Switchboard) -> None:
+        self._spool = spool
+        self._board = board
+
+    def __call__(self, claim: Claim, cause: str, reason: str) -> bool:
+        """Send a claimed entry where the queue's dead letters go.
+
+        :return: False if it is to go to the bad queue instead; it is still claimed then.
+        """
+        records = claim.read().records
+        rounds = sum(
+            record.get('event') == 'dead-lettered'
+            and record.get('queue') == self._board.name
+            and record.get('cause') == cause
+            for record in records
+        )
+        if rounds >= MAX_ROUNDS:
+            log.error('%s: dead letters go round in circles queue=%s', claim.filebase, self._board.name)
+            return False
+        try:
+            targets = [self._spool[name] for name in self._queues(claim)]
+            for target in targets:
+                target.check_room(claim.read())
+            self._send(claim, targets, cause, reason)
+        except (SwitchboardError, OSError) as error:
+            log.error(
+                '%s: dead letter not delivered queue=%s target=%s error=%s',
+                claim.filebase,
+                self._board.name,
+                self._board.options.dead_letter,
+                error,
+            )
+            return False
+        return True
+
+    def _queues(self, claim: Claim) -> tuple[str, ...]:
+        target = self._board.options.dead_letter
+        if not target.startswith(EXCHANGE):
+            return (target,)
+        entry = claim.read()
+        metadata = entry.changed_metadata(load_metadata(entry.metadata))
+        key = self.routing_key(metadata)
+        return self._spool.exchanges.route(target.removeprefix(EXCHANGE), key, metadata)
+
+    def routing_key(self, metadata: Mapping[str, Any]) -> str:
+        """:return: the key by which an exchange routes a dead letter: the message's own, or the queue's name."""
+        key = metadata.get('routing_key')
+        return key if isinstance(key, str) else self._board.name
+
+    def _send(self, claim: Claim, targets: list[Switchboard], cause: str, reason: str) -> None:
+        board, filebase = self._board, claim.filebase
+        fields = {'cause': cause, 'reason': reason}
+        if len(targets) == 1 and not is_remote(targets[0]):
+            move(claim, board, targets[0], event='dead-lettered', now=True, **fields)
+        else:
+            record: Record = {'event': 'dead-lettered', 'time': timestamp(board.clock), 'queue': board.name}
+            transaction = self._spool.transaction(board, filebase)
+            try:
+                # The copies' histories say it, not the input's: should we die here, nothing has happened to that.
+                transaction.forward(*targets, record={**record, **fields, 'drop': [EXPIRES]})
+            except BaseException:
+                transaction.discard()
+                raise
+            transaction.commit()
+        names = ','.join(target.name for target in targets)
+        log.warning(
+            '%s: dead letter queue=%s to=%s cause=%s reason=%s', filebase, board.name, names, cause, reason
+        )

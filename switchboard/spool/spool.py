@@ -1,0 +1,321 @@
+"""A spool: all queues of one installation, in one directory, on one file system.
+
+Here the parts are put together: the configuration's queues and exchanges, the spares that they share, and the stage over
+which one message becomes several in one step.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import implementer
+
+from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.config.remote_queues import Outposts
+from switchboard.declared.declarations import Declaration
+from switchboard.declared.declaring import DeclaredQueues, DeclaringSpool
+from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
+from switchboard.handoff.deduplicated_outputs import commit_once
+from switchboard.handoff.deduplication import Dedupe
+from switchboard.handoff.publish_many import Outcome, Parcel, store_all
+from switchboard.handoff.stage import Stage
+from switchboard.handoff.transaction import Transaction
+from switchboard.interfaces import ISpool
+from switchboard.message.naming import SYSTEM_NAMER, Namer, check_queue_name
+from switchboard.options import Durability, QueueOptions
+from switchboard.queue.switchboard import Switchboard
+from switchboard.routing.exchange import ExchangeTable
+from switchboard.spool.deadletters import DeadLetters
+from switchboard.spool.declaredletters import DeclaredLetters
+from switchboard.spool.pickup import Intake
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.flags import Flags
+from switchboard.store.pool import Spares
+from switchboard.store.publishing import refuse
+from switchboard.store.shared_count import ROOM, SharedTally
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+    from switchboard.spool.current import InForce
+
+BAD = 'bad'
+_DEFAULT_EXCHANGE_ONLY = ExchangeTable(())
+
+SPARE, STAGE, RUN = '.spare', '.stage', '.run'
+
+
+@implementer(ISpool)
+class Spool(DeclaringSpool):
+    """All queues of one installation.  See `ISpool`.
+
+    :param directory: the root of the spool; made, with mode 0770, if it is not there.
+    :param durability: of the queues that no configuration describes: ``full`` (on the disk when enqueue returns) or ``lazy``
+        (handed to the kernel: it survives the death of any process, and not a power cut).
+    :param config: names the queues and exchanges; without one, queues are made as they are named.
+    :raises OSError: a directory cannot be made or opened.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        durability: Durability = 'full',
+        *,
+        config: Config | None = None,
+        disk: Disk | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.directory = os.path.abspath(directory)
+        self.disk = disk = disk or Disk()
+        self.clock = clock
+        self._defaults = QueueOptions(durability=durability)
+        self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
+        self.spares = Spares(self._folder(SPARE), disk, self._namer)
+        self._scrubbed = Spares(self._folder(SPARE), disk, self._namer, scrub=True)
+        self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer)
+        run = self._folder(RUN)
+        self._in_force: InForce | None = None
+        if config is not None:
+            from switchboard.spool.current import (
+                InForce,
+            )  # here, because a spool without a configuration needs neither
+
+            self._in_force = InForce(config, run, disk, clock)
+        self.flags = Flags(run.path, disk, clock)
+        self._boards: dict[str, Switchboard] = {}
+        self._outposts = Outposts(self)
+        self._prepared: dict[tuple[str, int | None, int], Switchboard] = {}
+        self.declared = DeclaredQueues(
+            self.directory,
+            disk,
+            clock,
+            self._namer,
+            self.spares,
+            config=lambda: self.config,
+            base=lambda: self.config.exchanges if self.config else _DEFAULT_EXCHANGE_ONLY,
+        )
+
+    @classmethod
+    def from_config(cls, config: str | os.PathLike[str] | Config, **keys: Any) -> Spool:
+        """Make the spool that a configuration describes.
+
+        :param config: the path of the file, or what was read from it.
+        :raises ConfigError: the file cannot be used; the text says where and why.
+        """
+        if isinstance(config, str | os.PathLike):
+            from switchboard.config.config import Config
+
+            config = Config.load(os.fspath(config))
+        return cls(config.spool, config=config, **keys)
+
+    @property
+    def config(self) -> Config | None:
+        """The configuration that this spool goes by; another one when that was put into force."""
+        return self._in_force.config if self._in_force else None
+
+    def _look_what_is_in_force(self) -> None:
+        if self._in_force is not None and self._in_force.look():
+            # Their options may have changed; entries that somebody holds are held by the process, not by the object.
+            self._boards.clear()
+
+    def __repr__(self) -> str:
+        return f'Spool({self.directory!r})'
+
+    def _folder(self, name: str) -> Folder:
+        folder = Folder(os.path.join(self.directory, name), self.disk)
+        folder.make()
+        folder.fd  # noqa: B018  see `Inlet`
+        return folder
+
+    def path(self, *parts: str) -> str:
+        """:return: a path in the spool."""
+        return os.path.join(self.directory, *parts)
+
+    def queue_names(self) -> list[str]:
+        """:return: the queues that are declared or have a directory, sorted; ``bad`` among them."""
+        names = {*self.config.queue_names()} if self.config else set()
+        names.update(self.declared.records.names())
+        with Folder(self.directory, self.disk).scan() as entries:
+            names.update(
+                e.name for e in entries if not e.name.startswith('.') and e.is_dir(follow_symlinks=False)
+            )
+        return sorted(names | {BAD})
+
+    def __getitem__(self, name: str) -> Switchboard:
+        """See `ISpool`."""
+        board = self._boards.get(name)
+        try:
+            # Another process may have deleted what a program declared.
+            if board is None or (not self.declared.is_fixed(name) and board.folder.is_closed()):
+                board = self._boards[name] = self.board(name)
+        except OSError as error:
+            refuse(error, 'open', name)
+        return board
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self.queue_names()
+
+    def board(
+        self, name: str, slice: int | None = None, numslices: int = 1, **changed_options: Any
+    ) -> Switchboard:
+        """:return: a new object for one slice of a queue; ``spool[name]`` is the shared one for the whole queue.
+
+        :param changed_options: fields of `QueueOptions` that this object sees otherwise than all others.
+        :raises UnknownQueueError: nobody declared it, or the name cannot be one.
+        """
+        if not changed_options and (prepared := self._prepared.pop((name, slice, numslices), None)):
+            return prepared
+        check_queue_name(name)
+        with self.declared.opening(name) as declaration:
+            options = replace(self._options(name, declaration), **changed_options)
+            board = self._board(name, slice, numslices, options)
+        if declaration is not None:
+            board.recovery.dead_letter = DeclaredLetters(self, board, declaration)
+        return board
+
+    def prepare_board(self, name: str, slice: int | None, numslices: int) -> None:
+        """Make in advance what :meth:`board` is to return: in a process that is about to be forked, it is made for all."""
+        self._prepared[name, slice, numslices] = self.board(name, slice, numslices)
+
+    def _board(self, name: str, slice: int | None, numslices: int, options: QueueOptions) -> Switchboard:
+        if options.url is not None:
+            found: Switchboard = self._outposts.board(name, slice, numslices, options)
+            return found
+        board = Switchboard(
+            name,
+            self.path(name),
+            slice,
+            numslices,
+            options=options,
+            disk=self.disk,
+            clock=self.clock,
+            namer=self._namer,
+            workshop=self._scrubbed if options.scrub else self.spares,
+            bad=self.path(BAD),
+        )
+        board.is_draining = partial(self.flags.is_set, 'draining', name)
+        board.paused_by_operator = partial(self.flags.is_set, 'paused', name)
+        board.enqueue_once = self.dedupe(board).enqueue
+        board.share_limits(SharedTally(Folder(self.path(RUN, ROOM), self.disk), name, self.disk))
+        if options.dead_letter != BAD:
+            board.recovery.dead_letter = DeadLetters(self, board)
+        if (options.maildir or options.plain_files) and name != BAD:
+            board.open_letterbox(Intake(self.stage, board))
+        return board
+
+    def dedupe(self, board: Switchboard) -> Dedupe:
+        """:return: the keys that a queue has seen."""
+        return Dedupe(self.stage, board)
+
+    def queue_options(self, name: str) -> QueueOptions:
+        """:raises UnknownQueueError: nobody declared such a queue."""
+        fixed = self.declared.is_fixed(name)
+        return self._options(name, None if fixed else self.declared.records.get(name))
+
+    def _options(self, name: str, declaration: Declaration | None) -> QueueOptions:
+        if self.config is None:
+            options = replace(self._defaults, durability='full') if name == BAD else self._defaults
+        elif declaration is None and name not in self.config.queue_names():
+            known = ', '.join(sorted(self.config.queue_names()))
+            raise UnknownQueueError(f'no such queue: the configuration declares {known}', queue=name)
+        else:
+            options = self.config.queue_options(name)
+        # What programs declare is a directory, whatever a section for many queues says.
+        return options if declaration is None else replace(declaration.applied_to(options), url=None)
+
+    @property
+    def exchanges(self) -> ExchangeTable:
+        """The exchange table: the exchange file's, and what programs have declared up to now."""
+        try:
+            return self.declared.exchanges.table
+        except OSError as error:
+            refuse(error, 'read what is declared', '')
+
+    def publish(
+        self,
+        msg: Any,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        exchange: str = '',
+        routing_key: str = '',
+        **metadata_keys: Any,
+    ) -> dict[str, str]:
+        """See `ISpool`."""
+        self._look_what_is_in_force()
+        merged = {**(metadata or {}), **metadata_keys}
+        queues = self.exchanges.route(exchange, routing_key, merged)
+        if exchange:
+            merged |= {'exchange': exchange, 'routing_key': routing_key}
+        if len(queues) == 1:
+            return {queue: self._enqueue(queue, msg, merged) for queue in queues}
+        if merged.get('dedupe_key') is not None:
+            [outcome] = self.store_all([Parcel(msg, merged, queues)])
+            if isinstance(outcome, SwitchboardError):
+                raise outcome
+            return outcome
+        transaction = self.transaction(None, None)
+        try:
+            once = self[queues[0]].serializers.serialize(msg)
+            filebases = {queue: transaction.emit(self[queue], once, dict(merged)) for queue in queues}
+        except BaseException:
+            transaction.discard()
+            raise
+        transaction.commit()
+        return filebases
+
+    def _enqueue(self, name: str, msg: Any, metadata: Mapping[str, Any]) -> str:
+        try:
+            return self[name].enqueue(msg, metadata)
+        except UnknownQueueError:
+            # Deleted since it was looked at: perhaps there is a new one of that name; if not, this says so.
+            return self[name].enqueue(msg, metadata)
+
+    def store_all(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+        """Store many messages with the flushes of one, each in all of its queues or in none.
+
+        :return: what became of each, in the same order: filebases by queue, or the error.
+        """
+        if self._outposts:
+            return self._outposts.store_all(parcels)
+        return store_all(self.__getitem__, self.stage, parcels)
+
+    def pause(self, name: str, reason: str = '') -> None:
+        """Have nothing taken out of a queue until :meth:`resume`, in any process, also after a restart."""
+        self.flags.set('paused', self[name].name, reason)
+
+    def drain(self, name: str, reason: str = '') -> None:
+        """Let nothing into a queue until :meth:`resume`: producers get `QueuePausedError`, mail servers try again later."""
+        self.flags.set('draining', self[name].name, reason)
+
+    def resume(self, name: str) -> bool:
+        """End a pause and a drain.
+
+        :return: False if there was neither.
+        """
+        flags = [self.flags.clear('paused', name), self.flags.clear('draining', name)]
+        self[name].nudge()
+        return any(flags)
+
+    def transaction(self, board: Switchboard | None, filebase: str | None) -> Transaction:
+        """See `ISpool`."""
+        if self._outposts:
+            transaction: Transaction = self._outposts.transaction(board, filebase)
+            return transaction
+        return Transaction(self.stage, board, filebase)
+
+    def commit_all(self, transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
+        """Commit many transactions with the flushes of one.
+
+        :return: those that were not committed, and why; their inputs are still claimed.
+        """
+        return self._outposts.commit_all(transactions) if self._outposts else commit_once(self, transactions)
+
+    def recover(self) -> int:
+        """Finish or undo the hand-offs of dead processes.
+
+        :return: how many were dealt with.
+        """
+        return self.stage.recover()

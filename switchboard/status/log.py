@@ -1,0 +1,220 @@
+"""Logs: one logger for each purpose, one line for each event, the entry's filebase first and ``key=value`` after.
+
+A line is written so that `grep FILEBASE` tells the story of a message, and so that a program can take it apart again
+(`take_apart`), which is what the JSON form does.  Modules below this one use the standard library's loggers by
+name and write messages in the same form; no logger of our own class is needed for that::
+
+    logger.info('%s finished queue=%s seconds=%.3f', filebase, queue, seconds)
+
+A record is one ``write`` to a descriptor in append mode, so the lines of many processes in one file do not mix.
+Rotation is `logrotate`'s work: it renames the file and asks for `reopen` (``switchboard reopen``, USR2).  Rotating by
+ourselves was rejected, because sixteen processes would have to agree when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from switchboard.message.naming import is_filebase
+
+PURPOSES = ('queue', 'exchange', 'runner', 'master', 'drop', 'web', 'config')
+ROOT = 'switchboard'
+# What may stand in a line without quotes.
+PLAIN = re.compile(r'[^\s"=\\]+')
+PAIR = re.compile(r'(?:^|\s)(?P<key>[a-z_][a-z0-9_]*)=(?P<value>"(?:[^"\\]|\\.)*"|[^\s"]*)(?=\s|$)')
+# Control characters of a message would forge lines and play tricks on terminals.
+CONTROL = re.compile('[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]')
+
+
+def logger(purpose: str) -> logging.Logger:
+    """:return: the logger of one of `PURPOSES`."""
+    assert purpose in PURPOSES, purpose
+    return logging.getLogger(f'{ROOT}.{purpose}')
+
+
+def pairs(**fields: object) -> str:
+    """:return: the fields as ``key=value``, quoted where a value has spaces; those that are `None` are left out."""
+    return ' '.join(f'{key}={_quote(value)}' for key, value in fields.items() if value is not None)
+
+
+def _quote(value: object) -> str:
+    text = f'{value:.3f}' if isinstance(value, float) else str(value)
+    return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def take_apart(line: str) -> dict[str, str]:
+    """:return: the ``filebase``, the ``event`` and the pairs of a message written as this module says."""
+    first, _, rest = line.partition(' ')
+    fields: dict[str, str] = {}
+    if is_filebase(first):
+        fields['filebase'] = first
+        line = rest
+    found = list(PAIR.finditer(line))
+    fields['event'] = line[: found[0].start()].strip() if found else line.strip()
+    for match in found:
+        value = match['value']
+        with contextlib.suppress(ValueError):
+            value = json.loads(value) if value.startswith('"') else value
+        fields.setdefault(match['key'], value)
+    return fields
+
+
+def escape(text: str) -> str:
+    """:return: the text with its control characters written out, fit for one line on a terminal."""
+    return CONTROL.sub(lambda match: match[0].encode('unicode_escape').decode('ascii'), text)
+
+
+def timestamp(created: float) -> str:
+    """:return: the time as RFC 3339 in UTC, to the millisecond."""
+    return time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(created)) + f'.{int(created * 1000) % 1000:03d}Z'
+
+
+class LineFormatter(logging.Formatter):
+    """For people: time, level, purpose, process, message; a traceback follows, indented.
+
+    ``speaker`` is the name of the process, such as ``in 1/2``.
+    """
+
+    speaker = 'master'
+
+    def format(self, record: logging.LogRecord) -> str:
+        purpose = record.name.removeprefix(f'{ROOT}.')
+        who = purpose if purpose == self.speaker else f'{purpose} {self.speaker}'
+        head = f'{timestamp(record.created)} {record.levelname.lower()} {who}[{record.process}]'
+        return '\n    '.join(
+            [f'{head} {escape(record.getMessage())}', *map(escape, self.traceback_lines(record))]
+        )
+
+    def traceback_lines(self, record: logging.LogRecord) -> list[str]:
+        """:return: the lines of the record's traceback, if it has one."""
+        return self.formatException(record.exc_info).splitlines() if record.exc_info else []
+
+
+class JsonFormatter(LineFormatter):
+    """For programs: one JSON object a line.  Readers ignore members that they do not know."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            'time': timestamp(record.created),
+            'level': record.levelname.lower(),
+            'logger': record.name,
+            'process': self.speaker,
+            'pid': record.process,
+        }
+        for key, value in take_apart(record.getMessage()).items():
+            fields.setdefault(key, value)
+        if record.exc_info:
+            fields['traceback'] = self.traceback_lines(record)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+class LogFile(logging.Handler):
+    """Appends to a file that may be renamed away under it; or to standard error, when there is no file.
+
+    :param path: the file; without one, descriptor 2.
+    :param takes_stderr: whether descriptors 1 and 2 lead to the file as well, so that what an interpreter or a
+        library prints is not lost when nobody looks at the terminal.
+    """
+
+    def __init__(self, path: Path | None = None, *, takes_stderr: bool = False) -> None:
+        super().__init__()
+        self.path = path.absolute() if path else None
+        self.takes_stderr = takes_stderr
+        self._descriptor = 2
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open the file of that name, which is a new one after a rotation.  The old one stays in use if that fails."""
+        if self.path is None:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        fresh = os.open(self.path, flags, 0o640)
+        if self._descriptor == 2:
+            self._descriptor = fresh
+        else:
+            # The number stays the same, for the line that a signal interrupts may be just about to be written to it.
+            os.dup2(fresh, self._descriptor, inheritable=False)
+            os.close(fresh)
+        if self.takes_stderr:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os.dup2(self._descriptor, 1)
+            os.dup2(self._descriptor, 2)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # A full disk must not end a runner, and there is nowhere left to say it.
+        with contextlib.suppress(OSError):
+            try:
+                line = self.format(record) + '\n'
+            except Exception:  # arguments that do not fit the message are the caller's slip
+                self.handleError(record)
+                return
+            os.write(self._descriptor, line.encode('utf-8', 'backslashreplace'))
+
+    def close(self) -> None:
+        if self._descriptor != 2:
+            os.close(self._descriptor)
+            self._descriptor = 2
+        super().close()
+
+
+def configure(
+    path: Path | None = None,
+    *,
+    level: str = 'INFO',
+    as_json: bool = False,
+    takes_stderr: bool = False,
+    levels: Mapping[str, str] | None = None,
+) -> LogFile:
+    """Send all our loggers to one place, in one form, instead of where they went before.
+
+    :param path: the file, made if need be; without one, standard error.
+    :param levels: a level for single purposes, over `level`.
+    """
+    root = logging.getLogger(ROOT)
+    for before in _log_files():
+        root.removeHandler(before)
+        before.close()
+    log_file = LogFile(path, takes_stderr=takes_stderr)
+    log_file.setFormatter(JsonFormatter() if as_json else LineFormatter())
+    root.addHandler(log_file)
+    root.setLevel(level.upper())
+    root.propagate = False
+    for purpose in PURPOSES:
+        logger(purpose).setLevel((levels or {}).get(purpose, 'NOTSET').upper())
+    return log_file
+
+
+def _log_files() -> list[LogFile]:
+    return [each for each in logging.getLogger(ROOT).handlers if isinstance(each, LogFile)]
+
+
+def speak_as(speaker: str) -> None:
+    """Let the lines of this process say who it is: ``in 1/2``."""
+    for log_file in _log_files():
+        if isinstance(log_file.formatter, LineFormatter):
+            log_file.formatter.speaker = speaker
+
+
+def reopen() -> list[str]:
+    """Reopen the file that `configure` opened.  Fit for a signal handler: it does not log.
+
+    :return: what went wrong, in words; the old file is in use then.
+    """
+    errors = []
+    for log_file in _log_files():
+        try:
+            log_file.reopen()
+        except OSError as error:
+            errors.append(f'cannot reopen the log {pairs(path=log_file.path, error=error.strerror)}')
+    return errors

@@ -1,0 +1,296 @@
+"""The board: one small file, mapped into memory, in which the master and its runners say what they are doing.
+
+``status``, ``top``, the web page and the metrics read it, whether or not the master lives.  The master writes what it
+knows of a slice (`Post`), the runner writes what it is at (`Slot`), and neither makes a system call for it: a runner
+reports each message twice, and a runner that is idle must stay idle.
+
+Layout: one page of header, then one page a slot.  The file is made with room for many slots, because slices may be added
+while readers hold the map, and its space is taken from the disk at once: a write to mapped memory that finds the disk
+full is not an error that one could catch, it kills.
+
+===========  ==========================================================================================
+offset       content
+===========  ==========================================================================================
+0            magic (8), format version, page size, number of slots (4 each)
+1024, 2048   the master: process, state, start, last reload and its error
+page + 0     the post, two copies of 1024 bytes: written by the master
+page + 2048  the work, two copies of 256 bytes: written by the runner at each message and heartbeat
+page + 2560  the last error, two copies of 768 bytes: written by the runner when something fails
+===========  ==========================================================================================
+
+Each group has one writer and two copies (see `twin`), so a reader always finds a whole one.  A file written anew and
+renamed at each change was rejected because of its system calls.
+
+This module opens and maps its file itself instead of going through `disk`: it holds no message, is made anew at each
+start, and the fault tests of the store have nothing to find here.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from switchboard.errors import BoardError
+from switchboard.status.double_buffer import Twin
+from switchboard.status.record import MasterRecord, Post, Record, State
+
+__all__ = ['Board', 'MasterRecord', 'NullSlot', 'Outcome', 'Post', 'Record', 'Slot', 'State']
+
+MAGIC = b'SWBOARD\n'
+VERSION = 1
+PAGE_BYTES = 4096
+# Room for slices that are added while running: one MiB.
+ROOM = 256
+
+HEADER = struct.Struct('<8sIII')
+Outcome = Literal['done', 'failed', 'retried', 'kept']
+
+
+_STATES = tuple(State)
+_CODES = {state: code for code, state in enumerate(_STATES)}
+_COUNTERS = ('done', 'failed', 'retried', 'kept')
+
+# pid, state, started, reloaded, ready; the last reload's error
+_MASTER = Twin('IBQQQ900s', 1024, 1024)
+# name, slice, numslices, pid, state, started, restarts, next restart, carried (4), reason
+_POST = Twin('64sIIIBQIQ4Q512s', 0, 1024)
+# pid, heartbeat, done, failed, retried, kept, current, since, deadline
+_WORK = Twin('IQQQQQ96sQQ', 2048, 256)
+# when, whether it is fatal, text
+_ERROR = Twin('QB720s', 2560, 768)
+
+
+def _cut(text: str, limit: int) -> bytes:
+    return text.encode('utf-8', 'backslashreplace')[:limit]
+
+
+def _text(raw: bytes) -> str:
+    # A cut may have gone through the middle of a character.
+    return raw.rstrip(b'\0').decode('utf-8', 'ignore')
+
+
+class NullSlot:
+    """The place of a runner that has no master: all it reports goes nowhere."""
+
+    def beat(self) -> None:
+        """Say that the loop turns.  The first beat says that this runner is ready."""
+
+    def begin(self, filebase: str) -> None:
+        """Say which entry is at work from now on."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Say what became of it."""
+
+    def error(self, text: str) -> None:
+        """Keep the text of the last thing that went wrong."""
+
+    def fatal(self, text: str) -> None:
+        """Say why this runner gives up for good."""
+
+
+class Slot(NullSlot):
+    """The runner's side of one slot; one process at a time may hold it, and one thread of it may write.
+
+    :param max_seconds: how long one message may take; the board shows the deadline that follows from it.
+    :param on_ready: called once, at the first heartbeat.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        index: int,
+        *,
+        max_seconds: float | None = None,
+        on_ready: Callable[[], object] | None = None,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._memory = board.memory
+        self._base = board.base(index)
+        self._allowed_ns = int(max_seconds * 1e9) if max_seconds else 0
+        self._on_ready = on_ready
+        self._clock_ns = clock_ns
+        self._pid = os.getpid()
+        before = _WORK.read(self._memory, self._base)
+        self._number = before[0] if before else 0
+        # Counters go on where the process before this one left them: they count the slice, not the process.
+        self.done, self.failed, self.retried, self.kept = before[3:7] if before else (0, 0, 0, 0)
+        self._write(0)
+
+    def beat(self) -> None:
+        now_ns = self._clock_ns()
+        self._write(now_ns)
+        if self._on_ready is not None:
+            told, self._on_ready = self._on_ready, None
+            told()
+
+    def begin(self, filebase: str) -> None:
+        now_ns = self._clock_ns()
+        self._write(now_ns, _cut(filebase, 96), now_ns, now_ns + self._allowed_ns if self._allowed_ns else 0)
+
+    def end(self, outcome: Outcome) -> None:
+        setattr(self, outcome, getattr(self, outcome) + 1)
+        self._write(self._clock_ns())
+
+    def error(self, text: str) -> None:
+        self._write_error(text, fatal=False)
+
+    def fatal(self, text: str) -> None:
+        self._write_error(text, fatal=True)
+
+    def _write(self, now_ns: int, current: bytes = b'', since_ns: int = 0, deadline_ns: int = 0) -> None:
+        self._number += 1
+        counts = (self.done, self.failed, self.retried, self.kept)
+        values = (self._pid, now_ns, *counts, current, since_ns, deadline_ns)
+        _WORK.write(self._memory, self._base, self._number, *values)
+
+    def _write_error(self, text: str, *, fatal: bool) -> None:
+        number = _ERROR.number(self._memory, self._base) + 1
+        _ERROR.write(self._memory, self._base, number, time.time_ns(), fatal, _cut(text, 720))
+
+
+class Board:
+    """The mapped file.  Use `create` or `open`."""
+
+    def __init__(self, path: Path, memory: mmap.mmap, slots: int) -> None:
+        self.path = path
+        self.memory = memory
+        self.slots = slots
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str], slots: int = ROOM) -> Self:
+        """Make a new, empty board in place of whatever was there; who reads the old one keeps the old one."""
+        path = Path(path)
+        fresh = path.with_name(path.name + '.new')
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
+        try:
+            size = PAGE_BYTES * (slots + 1)
+            os.posix_fallocate(descriptor, 0, size)
+            os.pwrite(descriptor, HEADER.pack(MAGIC, VERSION, PAGE_BYTES, slots), 0)
+            memory = mmap.mmap(descriptor, size)
+        finally:
+            os.close(descriptor)
+        # The name appears when the header is whole, so no reader meets half a board.
+        fresh.rename(path)
+        return cls(path, memory, slots)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a board to read it.
+
+        :raises BoardError: there is none, or it is not whole, or of another version.
+        """
+        path = Path(path)
+        try:
+            with path.open('rb') as stream:
+                size = os.fstat(stream.fileno()).st_size
+                header = stream.read(HEADER.size)
+                slots = _check_header(header, size, path)
+                memory = mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise BoardError(f'cannot read {path}: {error.strerror}; has the master been started?') from error
+        return cls(path, memory, slots)
+
+    def close(self) -> None:
+        """Let the map go."""
+        self.memory.close()
+
+    def base(self, index: int) -> int:
+        """:return: where slot `index` begins."""
+        if not 0 <= index < self.slots:
+            raise BoardError(f'the board has {self.slots} slots, there is no slot {index}')
+        return PAGE_BYTES * (index + 1)
+
+    def records(self) -> list[Record]:
+        """:return: all slots in use, by runner and slice.  Each group is a snapshot of one moment."""
+        found = (self.record(index) for index in range(self.slots))
+        return sorted(
+            (r for r in found if r is not None), key=lambda r: (r.runner, r.numslices, r.slice, r.index)
+        )
+
+    def record(self, index: int) -> Record | None:
+        """:return: one slot, or nothing when it is free."""
+        base = self.base(index)
+        post = _POST.read(self.memory, base)
+        if post is None or not post[1][0]:
+            return None
+        _, runner, part, count, pid, code, started_ns, restarts, next_ns, *carried, reason = post
+        state = _STATES[code]
+        fields: dict[str, Any] = dict(zip(_COUNTERS, carried, strict=True))
+        work = _WORK.read(self.memory, base)
+        if work is not None:
+            _, writer, beat_ns, *counts, current, since_ns, deadline_ns = work
+            for counter, count_here in zip(_COUNTERS, counts, strict=True):
+                fields[counter] += count_here
+            if writer == pid:  # what a process before this one was at is over
+                fields.update(heartbeat_ns=beat_ns, current_since_ns=since_ns, deadline_ns=deadline_ns)
+                fields['current'] = _text(current)
+                if state is State.STARTING and beat_ns:
+                    state = State.RUNNING
+        error = _ERROR.read(self.memory, base)
+        if error is not None:
+            fields.update(last_error_ns=error[1], fatal=bool(error[2]), last_error=_text(error[3]))
+        return Record(
+            index,
+            _text(runner),
+            part,
+            count,
+            pid,
+            state,
+            started_ns,
+            restarts,
+            next_ns,
+            _text(reason),
+            **fields,
+        )
+
+    def post(self, index: int, post: Post) -> None:
+        """Write the master's side of a slot."""
+        values = (_cut(post.runner, 64), post.slice, post.numslices, post.pid, _CODES[post.state])
+        times = (post.started_ns, post.restarts, post.next_restart_ns)
+        base = self.base(index)
+        number = _POST.number(self.memory, base) + 1
+        _POST.write(self.memory, base, number, *values, *times, *post.carried, _cut(post.reason, 512))
+
+    def clear(self, index: int) -> None:
+        """Free a slot.  Assumes that no runner holds it."""
+        base = self.base(index)
+        # The post goes first, so that a reader finds a free slot and not a runner without counters.
+        self.memory[base : base + PAGE_BYTES] = bytes(PAGE_BYTES)
+
+    def post_master(self, record: MasterRecord) -> None:
+        """Write what the master says of itself."""
+        times = (record.started_ns, record.reloaded_ns, record.ready_ns)
+        number = _MASTER.number(self.memory, 0) + 1
+        _MASTER.write(
+            self.memory, 0, number, record.pid, _CODES[record.state], *times, _cut(record.reload_error, 900)
+        )
+
+    def master(self) -> MasterRecord:
+        """:return: what the master says, or said, of itself.  Whether it lives, only its lock tells."""
+        values = _MASTER.read(self.memory, 0)
+        if values is None:
+            return MasterRecord()
+        _, pid, code, started_ns, reloaded_ns, ready_ns, error = values
+        return MasterRecord(pid, _STATES[code], started_ns, reloaded_ns, ready_ns, _text(error))
+
+
+def _check_header(header: bytes, size: int, path: Path) -> int:
+    """:return: the number of slots."""
+    if len(header) < HEADER.size:
+        raise BoardError(f'{path} is torn: it has {len(header)} bytes')
+    magic, version, page_bytes, slots = HEADER.unpack(header)
+    if magic != MAGIC:
+        raise BoardError(f'{path} is not a board')
+    if (version, page_bytes) != (VERSION, PAGE_BYTES):
+        raise BoardError(
+            f'{path} is of format {version}, this program reads format {VERSION}: restart the master'
+        )
+    if size != PAGE_BYTES * (slots + 1):
+        raise BoardError(f'{path} is torn: {size} bytes do not hold {slots} slots')
+    return int(slots)

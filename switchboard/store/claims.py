@@ -1,0 +1,195 @@
+"""Claims: what this process is working on, and how it came to be allowed to.
+
+Lock first, name after.  A claim opens the ``.pck``, takes its lock without waiting, makes sure that the name still leads
+to the locked file, and only then renames it to ``.bak``.  So a ``.bak`` is locked from its first instant, and one
+without a lock has a dead owner.  The kernel drops the lock when its owner dies, at whichever instruction.
+
+Rejected: naming first and locking after (a recovery between the two steals live work), lease times (they break slow
+jobs), process numbers in names (they are used again).
+
+A lock belongs to an open file description, so a second ``open`` in the same process is refused like any other.  The
+table :data:`HELD` is how the process knows its own.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_module
+from dataclasses import dataclass
+
+from switchboard.errors import DurabilityError, EntryTakenError, ForeignFileError
+from switchboard.message.entry import Entry
+from switchboard.message.journal import Record, pack_record
+from switchboard.message.naming import CLAIMED, READY, digest_of
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.reading import read_file
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A locked file, and the name under which it stands.
+
+    Assumes: whoever has a `Claim` has its lock; nobody else renames the file or writes to it.
+    """
+
+    fd: int
+    folder: Folder
+    filebase: str
+    suffix: str
+    size: int
+    uid: int
+    writable: bool
+    modified_ns: int
+    entry: Entry | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name in its folder."""
+        return self.filebase + self.suffix
+
+    def read(self) -> Entry:
+        """Read the whole file, once."""
+        if self.entry is None:
+            self.entry = read_file(self.filebase, self.fd, self.size, self.folder.disk)
+            self.entry.queue = self.folder.place
+        return self.entry
+
+    def append(self, record: Record, *, sync: bool) -> None:
+        """Add a record to the history.
+
+        A crash in it leaves a torn record, which readers ignore and the next append overwrites.
+
+        The file keeps its modification time: beside a name in the future it tells a wish for a delay from a turned clock.
+
+        :param sync: return when it is on the disk.
+        :raises OSError: it could not be written; the history is what it was.
+        """
+        entry = self.read()
+        disk = self.folder.disk
+        packed = pack_record(record, digest_of(self.filebase))
+        if self.size > entry.end:
+            disk.ftruncate(self.fd, entry.end)  # the rest of a torn append must not follow this one
+            self.size = entry.end
+        self.size = entry.end + len(
+            packed
+        )  # before it is written: what fails half-way is cut off by the next append
+        disk.write_all(self.fd, packed, entry.end)
+        self.date(self.modified_ns)
+        if sync:
+            disk.fdatasync(self.fd)
+        entry.records.append(record)
+        entry.end = self.size
+
+    def date(self, modified_ns: int) -> None:
+        """Set the file's modification time, if that is allowed: of another user's file it is not."""
+        try:
+            self.folder.disk.utime(self.fd, ns=(modified_ns, modified_ns))
+        except PermissionError:
+            return
+        self.modified_ns = modified_ns
+
+    def rename(self, folder: Folder, filebase: str, suffix: str) -> None:
+        """Give the file another name, in one step.
+
+        :raises FileExistsError: there is one of that name: a copy made by hand, since names are unique.
+        """
+        name = filebase + suffix
+        self.folder.disk.rename_exclusive(self.name, name, src_dir_fd=self.folder.fd, dst_dir_fd=folder.fd)
+        self.folder, self.filebase, self.suffix = folder, filebase, suffix
+
+    def close(self) -> None:
+        """Drop the lock."""
+        self.folder.disk.unlock_and_close(self.fd)
+
+
+# What opening a symbolic link, a directory, a socket or a device without a driver is refused with.
+_FOREIGN = frozenset((errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ENOTDIR))
+_FORBIDDEN = frozenset((errno.EACCES, errno.EPERM))
+
+# By directory and filebase: one process may look at one directory through many objects.
+HELD: dict[tuple[tuple[int, int], str], Claim] = {}
+
+
+def _close_inherited() -> None:
+    # A child that kept the descriptors would keep the locks when its parent dies.
+    for claim in HELD.values():
+        claim.folder.disk.let_go(claim.fd)
+    HELD.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+def open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim | None:
+    """Lock an entry under the name it has.
+
+    :return: None if the lock is refused or the name is gone: not now, look again.
+    :raises ForeignFileError: the name leads to no regular file.
+    :raises PermissionError: this process may not open it.
+    """
+    name = filebase + suffix
+    writable = True
+    try:
+        try:
+            opened = disk.open_locked(name, folder.fd)
+        except PermissionError:
+            # Dropped by another user and readable only: good enough to work on, not to write a history into.
+            writable = False
+            opened = disk.open_locked(name, folder.fd, writable=False)
+    except OSError as error:
+        if error.errno in _FOREIGN or (error.errno in _FORBIDDEN and not _is_regular(folder, name, disk)):
+            raise ForeignFileError(f'{name} is not a regular file', filebase=filebase) from error
+        raise
+    if opened is None:
+        return None
+    fd, status = opened
+    return Claim(
+        fd, folder, filebase, suffix, status.st_size, status.st_uid, writable, modified_ns=status.st_mtime_ns
+    )
+
+
+def _is_regular(folder: Folder, name: str, disk: Disk) -> bool:
+    try:
+        status = disk.stat(name, dir_fd=folder.fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return True  # gone meanwhile: not foreign
+    return stat_module.S_ISREG(status.st_mode)
+
+
+def claim_ready(folder: Folder, filebase: str, disk: Disk) -> Claim:
+    """Claim a ready entry: lock, check, rename to ``.bak``.
+
+    A crash before the rename leaves the entry ready, one after it leaves a ``.bak`` without a lock.
+
+    :raises EntryTakenError: somebody else was faster.
+    :raises ForeignFileError: the name leads to no regular file.
+    :raises PermissionError: this process may not open it.
+    :raises DurabilityError: this process may not rename it.
+    """
+    claim = open_claim(folder, filebase, READY, disk)
+    if claim is None:
+        raise EntryTakenError('taken by another process, or gone', filebase=filebase)
+    try:
+        disk.rename(filebase + READY, filebase + CLAIMED, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+    except BaseException as error:
+        claim.close()
+        if isinstance(error, FileNotFoundError):
+            raise EntryTakenError('gone', filebase=filebase) from error
+        if isinstance(error, PermissionError):  # the directory's fault: the entry itself could be opened
+            raise DurabilityError(str(error), step='claim', filebase=filebase) from error
+        raise
+    claim.suffix = CLAIMED
+    HELD[folder.key, filebase] = claim
+    return claim
+
+
+def held(folder: Folder, filebase: str) -> Claim | None:
+    """:return: this process's own claim on an entry, if it has one."""
+    return HELD.get((folder.key, filebase))
+
+
+def drop(claim: Claim, folder: Folder, filebase: str) -> None:
+    """End a claim whose file has its new name, or is gone for this process."""
+    HELD.pop((folder.key, filebase), None)
+    claim.close()

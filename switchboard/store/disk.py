@@ -1,0 +1,345 @@
+"""The one door to the file system: no other module calls ``os`` on a spool.
+
+:class:`Disk` is a table of primitives.  Each is the system call itself, bound as a static method, so that the
+indirection costs an attribute look-up and nothing else.  A test passes another table that fails the n-th call, or that
+remembers what was synced (see ``switchboard.testing``); nothing is ever patched.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat as stat_module
+from itertools import islice
+
+from switchboard.store.kernel import allow_more_files, is_being_written, renameat2, syncfs
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+    from typing import Any, TypeVar
+
+    T = TypeVar('T')
+
+DIRECTORY_MODE = 0o770
+FILE_MODE = 0o660
+
+# Files from which one flush of the file system costs less than one of each (see docs/decisions).
+SYNCFS_FROM = 16
+# Of a directory whose name may not be on the disk yet.  Nobody has a use for the sticky bit here.
+UNFINISHED_MODE = 0o1700
+# Of a directory whose queue is being deleted.  The set-user-id bit has no meaning on a directory.
+CLOSED_BIT = 0o4000
+
+# O_NOFOLLOW: no symbolic link is ever followed.  O_NONBLOCK: opening a fifo or a device never waits.
+OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS
+_LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
+
+
+class Disk:
+    """The system calls that the queue is made of."""
+
+    open = staticmethod(os.open)
+    close = staticmethod(os.close)
+    flock = staticmethod(fcntl.flock)
+    fstat = staticmethod(os.fstat)
+    stat = staticmethod(os.stat)
+    pread = staticmethod(os.pread)
+    pwrite = staticmethod(os.pwrite)
+    ftruncate = staticmethod(os.ftruncate)
+    fchmod = staticmethod(os.fchmod)
+    fdatasync = staticmethod(getattr(os, 'fdatasync', os.fsync))
+    fsync = staticmethod(os.fsync)
+    syncfs = staticmethod(syncfs)
+    rename = staticmethod(os.rename)
+    unlink = staticmethod(os.unlink)
+    mkdir = staticmethod(os.mkdir)
+    rmdir = staticmethod(os.rmdir)
+    scandir = staticmethod(os.scandir)
+    utime = staticmethod(os.utime)
+    statvfs = staticmethod(os.statvfs)
+    geteuid = staticmethod(os.geteuid)
+    renameat2 = staticmethod(renameat2)
+    is_being_written = staticmethod(is_being_written)
+
+    def makes_room(self, error: OSError) -> bool:
+        """After a call that failed: is it worth another try, because this process may now open more files?
+
+        A batch keeps a descriptor for each entry until it is finished.  The limit is raised when it is met, and not before: it
+        belongs to the program, which may have reasons (``select`` takes no descriptor above 1,023).
+        """
+        return error.errno == errno.EMFILE and allow_more_files()
+
+    def open_file(self, name: str, flags: int, dir_fd: int) -> int:
+        """Open or create a file, with a raised limit of open files if need be."""
+        return self.with_room(lambda: self.open(name, flags, FILE_MODE, dir_fd=dir_fd))
+
+    def with_room(self, open_it: Callable[[], T]) -> T:
+        """Open something, as often as that may help."""
+        while True:
+            try:
+                return open_it()
+            except OSError as error:
+                if not self.makes_room(error):
+                    raise
+
+    def sync_files(self, fds: Sequence[int]) -> None:
+        """Return when the content of files that were just written is on the disk: with one flush, if they are many.
+
+        :raises OSError: something could not be written: none of them is to be believed.
+        """
+        if len(fds) < SYNCFS_FROM or not self.syncfs(fds[0]):
+            for fd in fds:
+                self.fdatasync(fd)
+
+    def write_all(self, fd: int, content: bytes | memoryview, offset: int = 0) -> None:
+        """Write everything: a call may write less than it was given when the disk runs full."""
+        written = self.pwrite(fd, content, offset)
+        while written < len(content):
+            written += self.pwrite(fd, memoryview(content)[written:], offset + written)
+
+    def read_all(self, fd: int, size: int, offset: int = 0) -> bytes:
+        """Read `size` bytes, or what there is of them."""
+        content = self.pread(fd, size, offset)
+        if len(content) == size or not content:
+            return content
+        parts = [content]
+        got = len(content)
+        while got < size and (part := self.pread(fd, size - got, offset + got)):
+            parts.append(part)
+            got += len(part)
+        return b''.join(parts)
+
+    def lock(self, fd: int, *, shared: bool = False) -> bool:
+        """Take the lock on an open file, alone or with others, without waiting.
+
+        :return: False if another open file description holds it.
+        """
+        try:
+            self.flock(fd, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+        except BlockingIOError:
+            return False
+        return True
+
+    def lock_when_free(self, fd: int) -> None:
+        """Take the lock on an open file; wait for it.  For locks that nobody holds longer than a few system calls."""
+        self.flock(fd, fcntl.LOCK_EX)
+
+    def unlock_and_close(self, fd: int) -> None:
+        """Unlock first: whoever waits for the close (inotify tells of it before the kernel drops the lock) finds the
+        lock free.
+        """
+        try:
+            self.flock(fd, fcntl.LOCK_UN)
+        except OSError:
+            pass  # the close drops it as well
+        self.let_go(fd)
+
+    def let_go(self, fd: int) -> None:
+        """Close a descriptor, whatever the kernel says to that.
+
+        It is gone after an error too, so a second try could close a file of somebody else's; and what had to be on
+        the disk was synced before.
+        """
+        try:
+            self.close(fd)
+        except OSError:
+            pass
+
+    def rename_exclusive(self, source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        """Rename without replacing.
+
+        :raises FileExistsError: the target is there.  Where the kernel cannot do it in one call, the target is looked
+            for first, which another process may run between; names are unique, so only copies made by hand can meet.
+        """
+        call = self.renameat2()
+        if call is not None:
+            code = call(src_dir_fd, os.fsencode(source), dst_dir_fd, os.fsencode(target))
+            if code == 0:
+                return
+            if code not in (errno.EINVAL, errno.ENOSYS):
+                raise OSError(code, os.strerror(code), source, None, target)
+        if self.exists(target, dst_dir_fd):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, target)
+        self.rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    def exists(self, name: str, dir_fd: int) -> bool:
+        """Is there anything of this name?"""
+        try:
+            self.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def leads_to(self, name: str, dir_fd: int, opened: os.stat_result) -> bool:
+        """Does the name still lead to the file that was opened?  Ask with its lock held, or the answer is worth nothing."""
+        try:
+            named = self.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return named.st_ino == opened.st_ino and named.st_dev == opened.st_dev
+
+    def open_locked(
+        self, name: str, dir_fd: int, *, writable: bool = True
+    ) -> tuple[int, os.stat_result] | None:
+        """Open a regular file, lock it, and make sure that the name still leads to it.
+
+        :return: the descriptor and the file's status; None if the lock is refused or the name is gone or leads
+            elsewhere by now: not now, look again.
+        :raises OSError: it cannot be opened.
+        :raises IsADirectoryError: it is no regular file.
+        """
+        flags = os.O_RDWR if writable else os.O_RDONLY
+        try:
+            fd = self.open_file(name, flags | OPEN_FLAGS, dir_fd)
+        except FileNotFoundError:
+            return None
+        try:
+            self.flock(fd, _LOCK_NOW)
+            # The status from before the lock would be old: the last holder may have written.
+            status = self.fstat(fd)
+            if not stat_module.S_ISREG(status.st_mode):
+                raise IsADirectoryError(errno.EISDIR, 'not a regular file', name)
+            if self.leads_to(name, dir_fd, status):
+                return fd, status
+        except BlockingIOError:
+            pass
+        except BaseException:
+            self.let_go(fd)
+            raise
+        self.let_go(fd)
+        return None
+
+    def create_locked(self, name: str, dir_fd: int) -> int:
+        """Create a file and lock it.
+
+        Between the two calls another process may take it for a leftover: it then has the lock, or has used the file.
+
+        :raises FileExistsError: the name is taken, or a recovery was faster; try another name.
+        """
+        fd = self.open_file(name, CREATE_FLAGS, dir_fd)
+        locked = False
+        try:
+            locked = self.lock(fd)
+            if locked:
+                status = self.fstat(fd)
+                # It may have had the file, used it and let it go again: then the name leads nowhere, and the file is a message.
+                if self.leads_to(name, dir_fd, status):
+                    if stat_module.S_IMODE(status.st_mode) != FILE_MODE:  # the umask took some of it
+                        self.fchmod(fd, FILE_MODE)
+                    return fd
+        except BaseException:
+            if locked:
+                self._remove_new(name, dir_fd)
+            self.let_go(fd)
+            raise
+        self.let_go(fd)
+        raise FileExistsError(errno.EEXIST, 'taken by a recovery', name)
+
+    def _remove_new(self, name: str, dir_fd: int) -> None:
+        try:
+            self.unlink(name, dir_fd=dir_fd)
+        except OSError:
+            pass  # an empty file with a name that means nothing
+
+
+class Folder:
+    """A directory, by descriptor: names in it are resolved in one step, and it can be synced.
+
+    The descriptor is opened when first needed and closed with the object.  Listings open the directory anew, because
+    a position in it is shared by all who inherited a descriptor.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], disk: Disk) -> None:
+        self.path = os.fspath(path)
+        self.place = os.path.basename(self.path)  # what histories call it: a queue's name
+        self.disk = disk
+        self._fd = -1
+
+    def make(self, *, sync: bool = True) -> None:
+        """Make the directory, and those above it, if they are not there; 0770 whatever the umask says.
+
+        A new one is on the disk when this returns: a message on the disk in a directory that is not would be lost with it.
+        Its mode says until then that it is not, so that whoever finds it after its maker's death does the rest.
+
+        :param sync: False for what means nothing after a power cut.
+        """
+        try:
+            self.disk.mkdir(self.path, UNFINISHED_MODE)
+        except FileExistsError:
+            if stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode) & 0o1777 != UNFINISHED_MODE:
+                return
+        except FileNotFoundError:
+            self._above().make(sync=sync)
+            self.make(sync=sync)
+            return
+        if sync:
+            try:
+                self._above().sync()
+            except PermissionError:
+                pass  # we may write there and not read, so it cannot be opened to be synced
+        # The set-group-id bit, inherited from the directory above, stays.
+        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
+        self.disk.fchmod(self.fd, mode & 0o6000 | DIRECTORY_MODE)
+
+    def is_closed(self) -> bool:
+        """Has the directory that this object has open been taken away, or is it about to be?"""
+        if self._fd < 0:
+            return False
+        status = self.disk.fstat(self._fd)
+        return status.st_nlink == 0 or bool(status.st_mode & CLOSED_BIT)
+
+    def close_to_new(self, closed: bool = True) -> None:
+        """Tell those who have the directory open to let go of it."""
+        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
+        self.disk.fchmod(self.fd, mode & ~CLOSED_BIT | CLOSED_BIT * closed)
+
+    def _above(self) -> Folder:
+        return Folder(os.path.dirname(os.path.abspath(self.path)), self.disk)
+
+    # The directory's descriptor, opened when first asked for; and what tells it from all others, however its path is spelled.
+    fd: int
+    key: tuple[int, int]
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ('fd', 'key'):
+            raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
+        fd = self._open()
+        try:
+            status = self.disk.fstat(fd)
+        except BaseException:
+            self.disk.let_go(fd)
+            raise
+        self.fd, self.key, self._fd = fd, (status.st_dev, status.st_ino), fd
+        return getattr(self, name)
+
+    def _open(self) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        return self.disk.with_room(lambda: self.disk.open(self.path, flags))
+
+    def scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        """Walk over what is in it, in no order, without holding it all in memory."""
+        return self.disk.with_room(self._scan)
+
+    def _scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        entries: AbstractContextManager[Iterator[os.DirEntry[str]]] = self.disk.scandir(self.path)  # type: ignore[arg-type]
+        return entries
+
+    def names(self, limit: int | None = None) -> list[str]:
+        """All names in it, or `limit` of them, in no order."""
+        with self.scan() as entries:
+            return [entry.name for entry in islice(entries, limit)]
+
+    def sync(self) -> None:
+        """Return when all names that were added, changed and removed so far are on the disk."""
+        self.disk.fsync(self.fd)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def __repr__(self) -> str:
+        return f'Folder({self.path!r})'

@@ -1,0 +1,108 @@
+"""What operators say to a queue while it works: *pause* (nothing is taken out) and *drain* (nothing is let in).
+
+A flag is a file, ``.run/paused/<queue>`` or ``.run/draining/<queue>``: it is there or it is not, survives a restart, and a shell
+script can ask for it.  Its content says since when and why, for people.  Each process looks at most ten times a second.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from switchboard.clock import Clock
+from switchboard.message.naming import NS
+from switchboard.store.disk import Disk, Folder
+
+log = logging.getLogger('switchboard.queue')
+
+Flag = Literal['paused', 'draining']
+
+LOOK_EVERY_NS = NS // 10
+# A reason is a line for a person.
+MAX_CONTENT_BYTES = 4096
+
+
+class Flags:
+    """The flags of a spool's queues.
+
+    :param run: the directory ``.run``.
+    """
+
+    def __init__(self, run: str, disk: Disk, clock: Clock) -> None:
+        self._run = run
+        self._disk = disk
+        self._clock = clock
+        self._folders: dict[str, Folder] = {}
+        self._known: dict[tuple[str, str], tuple[int, bool]] = {}
+
+    def _folder(self, flag: Flag) -> Folder:
+        folder = self._folders.get(flag)
+        if folder is None:
+            folder = self._folders[flag] = Folder(os.path.join(self._run, flag), self._disk)
+            folder.make()
+        return folder
+
+    def is_set(self, flag: Flag, queue: str, *, anew: bool = False) -> bool:
+        """Is the flag up?
+
+        :param anew: look; else the answer may be a tenth of a second old.
+        """
+        now_ns = self._clock.monotonic_ns()
+        looked_at_ns, answer = self._known.get((flag, queue), (-LOOK_EVERY_NS, False))
+        if anew or now_ns - looked_at_ns >= LOOK_EVERY_NS:
+            try:
+                answer = self._disk.exists(queue, self._folder(flag).fd)
+            except OSError as error:
+                log.warning('%s flag not read, so it counts as it was queue=%s error=%s', flag, queue, error)
+            self._known[flag, queue] = now_ns, answer
+        return answer
+
+    def set(self, flag: Flag, queue: str, reason: str = '') -> None:
+        """Put the flag up; if it is, its time and reason stay.  It is on the disk when this returns.
+
+        :raises OSError: it could not be written.
+        """
+        content = json.dumps({'since': self._clock.time_ns() / NS, 'reason': reason[:1000]}).encode()
+        folder = self._folder(flag)
+        try:
+            fd = self._disk.create_locked(queue, folder.fd)
+        except FileExistsError:
+            return
+        try:
+            self._disk.write_all(fd, content)
+            self._disk.fdatasync(fd)
+        finally:
+            self._disk.unlock_and_close(fd)
+        folder.sync()
+        self._known.pop((flag, queue), None)
+
+    def clear(self, flag: Flag, queue: str) -> bool:
+        """Take the flag down.
+
+        :return: False if it was not up.
+        """
+        self._known.pop((flag, queue), None)
+        folder = self._folder(flag)
+        try:
+            self._disk.unlink(queue, dir_fd=folder.fd)
+        except FileNotFoundError:
+            return False
+        folder.sync()
+        return True
+
+    def read(self, flag: Flag, queue: str) -> Mapping[str, Any] | None:
+        """:return: since when (seconds since the epoch) and why the flag is up; None if it is not."""
+        try:
+            fd = self._disk.open(queue, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder(flag).fd)
+        except FileNotFoundError:
+            return None
+        try:
+            content = json.loads(self._disk.read_all(fd, MAX_CONTENT_BYTES) or b'{}')
+        except ValueError:
+            content = {}  # put up by hand, perhaps with `touch`
+        finally:
+            self._disk.close(fd)
+        return content if isinstance(content, dict) else {}

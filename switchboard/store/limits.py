@@ -1,0 +1,174 @@
+"""What a queue may hold, asked before a message is accepted: a limit that is found out later has lost something.
+
+Counting a directory costs as much as listing it, so it is counted now and then, and what was let in since is added (see ``tally``).
+The producers of a spool share that number.  So a limit is exceeded by no more than
+
+- what others have asked room for and not yet published when somebody counts: one message each, more for those that publish
+  many with one flush or one commit;
+- what changes its name while it is counted, because it is claimed or given back.
+
+A queue without a spool has a number for each process: there, N producers can exceed a limit by what the others let in between
+two counts, at most a second apart.
+"""
+
+from __future__ import annotations
+
+from switchboard.clock import Clock
+from switchboard.errors import DurabilityError, QueueFullError
+from switchboard.message.naming import CLAIMED, NS, READY
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.shared_count import Tally
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import Protocol
+
+    class Bounds(Protocol):
+        """The options that set limits: those of `QueueOptions`, or what the mail servers' door knows of them."""
+
+        @property
+        def max_messages(self) -> int | None: ...
+
+        @property
+        def max_bytes(self) -> int | None: ...
+
+        @property
+        def min_free_bytes(self) -> int: ...
+
+    class Accepted(Protocol):
+        """A message that was written and is no entry yet."""
+
+        @property
+        def size(self) -> int: ...
+
+
+COUNT_EVERY_NS = NS
+# A full queue is counted again for each message that it would refuse, unless counting takes long: then not all the time.
+CHEAP_COUNT_NS = 2 * NS // 1000
+COUNT_SHARE = 20
+
+
+class Limits:
+    """The limits of one queue.
+
+    :param tally: what is in the queue, as far as it is known; a process's own by default.
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        folder: Folder,
+        options: Bounds,
+        disk: Disk,
+        clock: Clock,
+        tally: Tally | None = None,
+    ) -> None:
+        self.queue = queue
+        self.folder = folder
+        self.options = options
+        self.disk = disk
+        self.clock = clock
+        self.counted = options.max_messages is not None or options.max_bytes is not None
+        self.any = self.counted or options.min_free_bytes > 0
+        self.tally = tally or Tally()
+        # What was accepted and is not yet to be seen: a batch, or the outputs of a hand-off.
+        self.pending: Collection[Accepted] = ()
+        # Deletes spares, whose room is as good as free.
+        self.reclaim: Callable[[], int] = int
+
+    def check(self, messages: int, size: int) -> None:
+        """Ask for room.
+
+        :param size: in bytes.
+        :raises QueueFullError: there is none.
+        :raises DurabilityError: the disk does not say.
+        """
+        try:
+            self._check(messages, size)
+        except OSError as error:
+            raise DurabilityError(str(error), step='count', queue=self.queue) from error
+
+    def _check(self, messages: int, size: int) -> None:
+        options = self.options
+        if options.min_free_bytes:
+            free = self._free()
+            if free - size < options.min_free_bytes and self.reclaim():
+                free = self._free()
+            if free - size < options.min_free_bytes:
+                raise QueueFullError(
+                    f'{free} bytes are free on the disk, and min_free keeps {options.min_free_bytes}',
+                    queue=self.queue,
+                )
+        if self.counted:
+            self._check_counts(messages, size)
+
+    def _free(self) -> int:
+        status = self.disk.statvfs(self.folder.path)
+        return status.f_bavail * status.f_frsize
+
+    def left(self, messages: int, size: int | None = None) -> None:
+        """Say that messages have left the queue, or have not come though there was room for them.
+
+        :param size: how many bytes they had; None has it counted again.
+        """
+        if not self.counted:
+            return
+        try:
+            with self.tally as tally:
+                if size is None:
+                    tally.forget()
+                else:
+                    tally.messages -= messages
+                    tally.size_bytes -= size
+        except OSError:
+            pass  # it is counted again in a second
+
+    def _check_counts(self, messages: int, size: int) -> None:
+        try:
+            with self.tally as tally:
+                self._let_in(tally, messages, size)
+        except PermissionError:  # the record is another user's, and not for us: we count for ourselves
+            self.tally = Tally()
+            self._let_in(self.tally, messages, size)
+
+    def _let_in(self, tally: Tally, messages: int, size: int) -> None:
+        age_ns = self.clock.monotonic_ns() - tally.counted_at_ns
+        is_old = tally.counted_at_ns < 0 or not 0 <= age_ns <= COUNT_EVERY_NS
+        if is_old:
+            self._count(tally)
+        reason = self._exceeded(tally, messages, size)
+        is_cheap = tally.took_ns < CHEAP_COUNT_NS or age_ns > tally.took_ns * COUNT_SHARE
+        if reason and is_cheap and not is_old:
+            self._count(tally)
+            reason = self._exceeded(tally, messages, size)
+        if reason:
+            raise QueueFullError(reason, queue=self.queue)
+        tally.messages += messages
+        tally.size_bytes += size
+
+    def _exceeded(self, tally: Tally, messages: int, size: int) -> str:
+        options = self.options
+        if options.max_messages is not None and tally.messages + messages > options.max_messages:
+            return f'{tally.messages} messages wait, and max_messages is {options.max_messages}'
+        if options.max_bytes is not None and tally.size_bytes + size > options.max_bytes:
+            return f'{tally.size_bytes} bytes wait, and max_bytes is {options.max_bytes}'
+        return ''
+
+    def _count(self, tally: Tally) -> None:
+        # Noted when all is counted: half a count must not be believed when the other half could not be read.
+        started_ns = self.clock.monotonic_ns()
+        number, size_bytes = len(self.pending), sum(item.size for item in self.pending)
+        with self.folder.scan() as entries:
+            for entry in entries:
+                if not entry.name.endswith((READY, CLAIMED)):
+                    continue
+                number += 1
+                if self.options.max_bytes is not None:
+                    try:
+                        size_bytes += entry.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:
+                        number -= 1
+        tally.messages, tally.size_bytes = number, size_bytes
+        tally.counted_at_ns = self.clock.monotonic_ns()
+        tally.took_ns = tally.counted_at_ns - started_ns

@@ -1,0 +1,186 @@
+"""The doors' copy: what `bin/drop` must know of the configuration, in a file that is read in a fraction of a millisecond.
+
+Reading and checking the configuration takes longer than delivering a mail does, and a mail must not bounce because
+somebody is editing it.  So whoever has read a configuration without errors writes ``.run/queues`` into the spool, and the
+doors read that.  A configuration with errors changes nothing: the last good copy stays.
+
+::
+
+    switchboard-doors/1
+    in max_body_bytes=10485760 durability=lazy
+    out
+    end 2
+
+One line a queue; an option that has its default is left out; ``%20;`` stands for the character with that number, in hex,
+where it would end a value.  The last line counts the others, so that a file that was cut short is told from a whole one.
+
+This module imports nothing that is slow to load.
+"""
+
+from __future__ import annotations
+
+from switchboard.errors import ConfigError, UnknownQueueError
+from switchboard.message.naming import SYSTEM_NAMER
+from switchboard.store.disk import CREATE_FLAGS, FILE_MODE, OPEN_FLAGS, Disk, Folder
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from switchboard.options import QueueOptions
+
+MAGIC = 'switchboard-doors/1'
+RUN, COPY = '.run', 'queues'
+# Some hundred thousand queues.
+MAX_COPY_BYTES = 16 * 1024 * 1024
+
+
+class Door:
+    """What a door knows of one queue: fields of `QueueOptions`, with the same defaults."""
+
+    __slots__ = (
+        'accept',
+        'dead_letter',
+        'dedupe_window_s',
+        'durability',
+        'max_body_bytes',
+        'max_bytes',
+        'max_messages',
+        'min_free_bytes',
+        'order_key',
+        'overflow',
+        'priority',
+        'queue',
+        'ttl_s',
+    )
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self.accept: tuple[str, ...] = ('mail', 'bytes', 'text', 'json')
+        self.dead_letter = 'bad'
+        self.dedupe_window_s = 86400.0
+        self.durability = 'full'
+        self.max_body_bytes: int | None = None
+        self.max_bytes: int | None = None
+        self.max_messages: int | None = None
+        self.min_free_bytes = 0
+        self.order_key: str | None = None
+        self.overflow = 'reject'
+        self.priority = 0
+        self.ttl_s: float | None = None
+
+
+_READERS: dict[str, Callable[[str], object]] = {
+    'accept': lambda text: tuple(text.split(',')),
+    'dead_letter': str,
+    'dedupe_window_s': float,
+    'durability': str,
+    'max_body_bytes': int,
+    'max_bytes': int,
+    'max_messages': int,
+    'min_free_bytes': int,
+    'order_key': lambda text: _unquoted(text),
+    'overflow': str,
+    'priority': int,
+    'ttl_s': float,
+}
+
+
+def publish_options(spool: str, queues: Mapping[str, QueueOptions], disk: Disk | None = None) -> bool:
+    """Write the copy that `find_door` reads, of the options of these queues.
+
+    :return: False if it says the same already.
+    :raises OSError: it could not be written; the last copy stays.
+    """
+    lines = [MAGIC, *(_line(name, options) for name, options in queues.items()), f'end {len(queues)}', '']
+    content = '\n'.join(lines).encode()
+    disk = disk or Disk()
+    folder = Folder(f'{spool}/{RUN}', disk)
+    folder.make()
+    if _read(folder) == content:
+        return False
+    draft = SYSTEM_NAMER.digest('00000000') + '.new'
+    fd = disk.open(draft, CREATE_FLAGS, FILE_MODE, dir_fd=folder.fd)
+    try:
+        disk.fchmod(fd, FILE_MODE)
+        disk.write_all(fd, content)
+        disk.fdatasync(fd)
+        disk.rename(draft, COPY, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+    except BaseException:
+        disk.unlink(draft, dir_fd=folder.fd)
+        raise
+    finally:
+        disk.close(fd)
+    folder.sync()
+    return True
+
+
+def find_door(spool: str, queue: str, disk: Disk) -> Door | None:
+    """Look a queue up.
+
+    :return: None if the spool has no doors' copy: nobody ever put a configuration into force.
+    :raises UnknownQueueError: the configuration does not declare the queue.
+    :raises ConfigError: the copy is damaged.
+    :raises OSError: it cannot be read.
+    """
+    try:
+        content = _read(Folder(f'{spool}/{RUN}', disk))
+    except FileNotFoundError:
+        return None
+    if content is None:
+        return None
+    path = f'{spool}/{RUN}/{COPY}'
+    lines = content.decode('utf-8', 'replace').split('\n')
+    if lines[0] != MAGIC or lines[-2:] != [f'end {len(lines) - 3}', '']:
+        raise ConfigError('is damaged; `switchboard check --write` writes it anew', file=path)
+    for number, line in enumerate(lines[1:-2], 2):
+        name, *fields = line.split(' ')
+        if name == queue:
+            try:
+                return _door(queue, fields)
+            except ValueError as error:
+                raise ConfigError(f'is damaged: {error}', file=path, line=number) from error
+    raise UnknownQueueError('no such queue is declared', queue=queue)
+
+
+def _read(folder: Folder) -> bytes | None:
+    disk = folder.disk
+    try:
+        fd = disk.open(COPY, OPEN_FLAGS, dir_fd=folder.fd)  # O_RDONLY is 0
+    except FileNotFoundError:
+        return None
+    try:
+        return disk.read_all(fd, MAX_COPY_BYTES)
+    finally:
+        disk.close(fd)
+
+
+def _line(name: str, options: QueueOptions) -> str:
+    fields = [name]
+    default = Door(name)
+    for key in _READERS:
+        value = getattr(options, key)
+        if value is None or value == getattr(default, key):
+            continue
+        text = ','.join(value) if key == 'accept' else str(value)
+        fields.append(f'{key}={_quoted(text) if key == "order_key" else text}')
+    return ' '.join(fields)
+
+
+def _door(queue: str, fields: list[str]) -> Door:
+    door = Door(queue)
+    for field in fields:
+        key, _, text = field.partition('=')
+        if key in _READERS:
+            setattr(door, key, _READERS[key](text))
+    return door
+
+
+def _quoted(text: str) -> str:
+    return ''.join(char if char.isalnum() or char in '-_.' else f'%{ord(char):x};' for char in text)
+
+
+def _unquoted(text: str) -> str:
+    first, *rest = text.split('%')
+    parts = [piece.partition(';') for piece in rest]
+    return first + ''.join(chr(int(code, 16)) + plain for code, _, plain in parts)

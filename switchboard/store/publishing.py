@@ -1,0 +1,254 @@
+"""From a message's bytes to an entry that others can see, in steps that a crash may stop anywhere.
+
+1. take a draft (locked, meaningless) and write the whole file into it;
+2. ``full``: wait until the bytes are on the disk;
+3. rename it into the queue: from here on it is an entry;
+4. ``full``: wait until the directory is on the disk;
+5. drop the lock.
+
+The lock is held to the end.  So if step 4 fails, the entry can be taken back before anybody has claimed it, and
+"not stored" is true.  A sync that failed is never tried again: the kernel may have thrown the pages away.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from switchboard.errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
+from switchboard.message.naming import READY
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.pool import Draft, Workshop
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn, Protocol
+
+    class Holder(Protocol):
+        """What has written drafts that are not published yet."""
+
+        def forget(self) -> None: ...
+
+
+# Drafts that wait for one flush: each keeps a descriptor open.
+BATCH_LIMIT = 256
+
+# Who has drafts to publish.  A child after a fork lets go of them: it would keep their locks when its parent dies, and give files
+# away that its parent is about to publish.
+HOLDERS: set[Holder] = set()
+
+_NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+class Unpublished:
+    """A written draft, and the queue and name it is meant for."""
+
+    __slots__ = ('__weakref__', 'draft', 'filebase', 'folder', 'queue')
+
+    def __init__(self, draft: Draft, folder: Folder, queue: str, filebase: str) -> None:
+        self.draft = draft
+        self.folder = folder
+        self.queue = queue
+        self.filebase = filebase
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes."""
+        return self.draft.size
+
+
+def refusal(error: OSError | QueueError, step: str, queue: str) -> QueueError:
+    """:return: the error that `refuse` raises; one that is of the tree already stays as it is."""
+    if isinstance(error, QueueError):
+        return error
+    told: QueueError
+    if error.errno in _NO_ROOM:
+        told = QueueFullError(f'{step}: {error.strerror}; nothing was stored', queue=queue)
+    else:
+        told = DurabilityError(str(error), step=step, queue=queue)
+    told.__cause__ = error
+    return told
+
+
+def refuse(error: OSError, step: str, queue: str) -> NoReturn:
+    """Raise the error of the tree that tells the producer what happened.
+
+    :raises QueueFullError: the disk is full, or the user's quota of it.
+    :raises DurabilityError: anything else.
+    """
+    raise refusal(error, step, queue)
+
+
+def is_out_of_files(error: QueueError) -> bool:
+    """Was it refused because this process, or the machine, has as many files open as it may?  Then no file is at fault."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EMFILE, errno.ENFILE)
+
+
+def write(
+    workshop: Workshop,
+    disk: Disk,
+    content: bytes,
+    queue: str,
+    *,
+    modified_ns: int | None = None,
+    tail: bytes | memoryview = b'',
+) -> Draft:
+    """Write a whole file into a draft.
+
+    :param tail: what follows the content, where putting the two together would take the memory twice.
+    :param modified_ns: the modification time to give it, if the machine's clock must not be believed.
+    :raises QueueFullError: the disk is full.
+    :raises DurabilityError: it could not be written.
+    """
+    try:
+        return _write(workshop, disk, content, modified_ns, tail)
+    except OSError as error:
+        # What finished messages still hold of a full disk is the first thing to go.
+        if error.errno not in _NO_ROOM or not workshop.reclaim():
+            refuse(error, 'write', queue)
+    try:
+        return _write(workshop, disk, content, modified_ns, tail)
+    except OSError as error:
+        refuse(error, 'write', queue)
+
+
+def _write(
+    workshop: Workshop, disk: Disk, content: bytes, modified_ns: int | None, tail: bytes | memoryview
+) -> Draft:
+    draft = workshop.take()
+    size = len(content) + len(tail)
+    try:
+        disk.write_all(draft.fd, content)
+        if tail:
+            disk.write_all(draft.fd, tail, len(content))
+        if draft.size > size:
+            disk.ftruncate(draft.fd, size)
+        draft.size = size
+        if modified_ns is not None:
+            disk.utime(draft.fd, ns=(modified_ns, modified_ns))
+    except BaseException as error:
+        draft.size = max(draft.size, size)  # perhaps: so that its blocks are given back
+        workshop.discard(draft, reusable=not isinstance(error, OSError))
+        raise
+    return draft
+
+
+def publish(items: Sequence[Unpublished], workshop: Workshop, disk: Disk, *, sync: bool) -> None:
+    """Make written drafts visible: all of them, or, if an error is raised, none.
+
+    A crash in the middle of many leaves some visible and the others spares.
+
+    :param sync: return when they are on the disk.
+    :raises QueueFullError: the disk is full.
+    :raises UnknownQueueError: a queue was deleted meanwhile.
+    :raises DurabilityError: a sync or a rename failed.
+    """
+    published = 0
+    step = 'fdatasync'
+    try:
+        if sync:
+            disk.sync_files([item.draft.fd for item in items])
+        step = 'rename'
+        for item in items:
+            draft = item.draft
+            disk.rename(
+                draft.name, item.filebase + READY, src_dir_fd=draft.folder.fd, dst_dir_fd=item.folder.fd
+            )
+            published += 1
+        if sync:
+            step = 'fsync of the directory'
+            for folder in {id(item.folder): item.folder for item in items}.values():
+                folder.sync()
+    except BaseException as error:
+        for number, item in enumerate(items):
+            # Pages that a failed sync left behind are not to be trusted with the next message.
+            reusable = step == 'rename'
+            if number < published:
+                reusable &= take_back(item, disk)
+            workshop.discard(item.draft, reusable=reusable)
+        if isinstance(error, FileNotFoundError):
+            _look_for_folder(items[published], error)
+        if isinstance(error, OSError):
+            refuse(error, step, items[0].queue)
+        raise
+    for item in items:
+        disk.unlock_and_close(item.draft.fd)
+
+
+def _look_for_folder(item: Unpublished, error: FileNotFoundError) -> None:
+    # Nothing can be renamed into a directory that was removed: that is how a producer hears of it (see `departures`).
+    if item.folder.is_closed():
+        raise UnknownQueueError('it was deleted; nothing was stored', queue=item.queue) from error
+
+
+def take_back(item: Unpublished, disk: Disk) -> bool:
+    """Rename an entry that was published and is still locked back to a draft.
+
+    :return: False if that failed as well: then it is to be deleted where it is.  If even that is refused, it stays, though its
+        producer is told that it is not stored, and it may arrive twice.
+    """
+    draft = item.draft
+    try:
+        disk.rename(item.filebase + READY, draft.name, src_dir_fd=item.folder.fd, dst_dir_fd=draft.folder.fd)
+    except OSError:
+        item.draft = Draft(draft.fd, item.folder, item.filebase + READY, draft.size)
+        return False
+    return True
+
+
+def _forget_all() -> None:
+    for holder in HOLDERS:
+        holder.forget()
+    HOLDERS.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+class Batch:
+    """Written drafts that wait for one flush.
+
+    :param sync: as for `publish`.
+    """
+
+    def __init__(self, workshop: Workshop, disk: Disk, *, sync: bool) -> None:
+        self._workshop = workshop
+        self._disk = disk
+        self._sync = sync
+        self._items: list[Unpublished] = []
+        # The filebases of what was flushed already: that stays stored if something fails later.
+        self.stored: set[str] = set()
+
+    def add(self, item: Unpublished) -> None:
+        """Take a draft in; flush if many wait.
+
+        :raises QueueError: the flush failed: none of those that waited was stored.
+        """
+        HOLDERS.add(self)
+        self._items.append(item)
+        if len(self._items) >= BATCH_LIMIT:
+            self.flush()
+
+    def flush(self) -> None:
+        """Publish all that wait.
+
+        :raises QueueError: none of them was stored.
+        """
+        if self._items:
+            items, self._items = self._items, []
+            HOLDERS.discard(self)
+            publish(items, self._workshop, self._disk, sync=self._sync)
+            self.stored.update(item.filebase for item in items)
+
+    def discard(self) -> None:
+        """Throw away what still waits."""
+        HOLDERS.discard(self)
+        while self._items:
+            self._workshop.discard(self._items.pop().draft)
+
+    def forget(self) -> None:
+        """In a child after a fork: let go of what waits.  The locks are the parent's as well, so they are not unlocked."""
+        for item in self._items:
+            self._disk.let_go(item.draft.fd)
+        self._items.clear()

@@ -1,0 +1,123 @@
+"""How much is in a queue with limits, as its producers know it: a count, and what was let in since.
+
+Counting walks over the directory, so it is done now and then.  In between, each message that is let in is added.  The producers of
+a spool share one such record for each queue, ``.run/room/<queue>``, and read and change it under its lock: otherwise each of them
+would give away the same room.  It is a memo and no truth: one that is missing, damaged, or from before a restart of the
+machine is made anew by counting.
+
+Rejected: a counter that consumers change too (each crash would make it wrong for ever, and each message would pay for a lock
+twice), counting for each message (as dear as the queue is long).
+"""
+
+from __future__ import annotations
+
+import os
+
+from switchboard.store.disk import FILE_MODE, OPEN_FLAGS, Disk, Folder
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# The directory of the records, in `.run`.
+ROOM = 'room'
+
+# Four numbers of this width.
+_WIDTH = 20
+_LENGTH = 4 * _WIDTH
+
+
+class Tally:
+    """A count of messages and bytes, when it was taken (on the monotonic clock), and how long counting took.
+
+    Used in a ``with`` block.  This one is a process's own.
+    """
+
+    __slots__ = ('counted_at_ns', 'messages', 'size_bytes', 'took_ns')
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Have it counted the next time that somebody asks."""
+        self.messages = self.size_bytes = self.took_ns = 0
+        self.counted_at_ns = -1
+
+    def __enter__(self) -> Tally:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class SharedTally(Tally):
+    """A count that all producers of a queue share.
+
+    :param folder: the directory of these records; made when the first is.
+    """
+
+    __slots__ = ('_disk', '_fd', '_folder', '_queue')
+
+    def __init__(self, folder: Folder, queue: str, disk: Disk) -> None:
+        super().__init__()
+        self._folder = folder
+        self._queue = queue
+        self._disk = disk
+        self._fd = -1
+
+    def __enter__(self) -> Tally:
+        """Take the lock and read.
+
+        :raises OSError: the record cannot be opened.
+        """
+        # Opened each time: a lock on a descriptor that was inherited by a fork would keep nobody out.
+        fd = self._open()
+        try:
+            self._disk.lock_when_free(fd)
+            self._read(fd)
+        except BaseException:
+            self._disk.let_go(fd)
+            raise
+        self._fd = fd
+        return self
+
+    def _open(self) -> int:
+        disk, flags = self._disk, os.O_RDWR | OPEN_FLAGS
+        try:
+            return disk.open_file(self._queue, flags, self._folder.fd)
+        except FileNotFoundError:
+            self._folder.make(sync=False)
+        fd = disk.open_file(self._queue, flags | os.O_CREAT, self._folder.fd)
+        try:
+            disk.fchmod(fd, FILE_MODE)  # the umask took some of it
+        except PermissionError:
+            pass  # another producer was faster, and it is his
+        except BaseException:
+            disk.let_go(fd)
+            raise
+        return fd
+
+    def _read(self, fd: int) -> None:
+        content = self._disk.read_all(fd, _LENGTH)
+        try:
+            self.messages, self.size_bytes, self.counted_at_ns, self.took_ns = [
+                int(content[start : start + _WIDTH]) for start in range(0, _LENGTH, _WIDTH)
+            ]
+        except ValueError:  # it is new, or damaged
+            self.forget()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write, and drop the lock."""
+        fd, self._fd = self._fd, -1
+        numbers = (self.messages, self.size_bytes, self.counted_at_ns, self.took_ns)
+        content = b''.join(b'%*d' % (_WIDTH, number) for number in numbers)
+        try:
+            self._disk.write_all(fd, content)
+        except OSError:
+            pass  # a full disk: what is not added now is counted in a second
+        finally:
+            self._disk.unlock_and_close(fd)

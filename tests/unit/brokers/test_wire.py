@@ -1,0 +1,155 @@
+"""What goes to a broker, and that it comes back as it was."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from switchboard.brokers.arriving import entry_of, filebase_of, read_delivery
+from switchboard.brokers.headers import HISTORY, METADATA
+from switchboard.brokers.wire import Delivery, Letter, letter_of, letter_of_entry
+from switchboard.errors import ContentDisallowedError, CorruptEntryError, MessageTooLargeError
+from switchboard.extra.kombu import content
+from switchboard.message.naming import digest_of, is_filebase
+from switchboard.message.serializers import Serializers
+
+DIGEST = '0123456789' * 4
+
+
+def delivered(letter: Letter) -> Delivery:
+    # As AMQP and Redis do: what is not text or a number by JSON's rules would not arrive.
+    return Delivery('q', letter.body, json.loads(json.dumps(letter.headers)), dict(letter.properties))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.text(max_size=8).filter(
+    lambda key: key[:1] != '_' and key not in ('version', 'delay', 'not_before')
+)
+
+
+@given(msg=JSON | st.binary(), metadata=st.dictionaries(KEYS, JSON, max_size=4))
+def test_message_and_metadata_come_back_equal(msg: Any, metadata: dict[str, Any]) -> None:
+    letter = letter_of(msg, metadata, message_id=DIGEST, history=[{'event': 'x'}])
+    back, msgdata, history = read_delivery(delivered(letter))
+    assert (back, type(back)) == (msg, type(msg))
+    assert msgdata == {**metadata, 'version': 3, '_parsemsg': False}
+    assert history == [{'event': 'x'}]
+
+
+def test_a_header_holds_what_a_header_can_and_json_the_rest() -> None:
+    metadata = {'n': 2**63 - 1, 'big': 2**63, 'x-death': 'ours', 'bad\udc80': 1, 'list': [None, {'a': 1.5}]}
+    headers = letter_of('x', metadata, message_id=DIGEST).headers
+    assert (headers['n'], headers['list']) == (2**63 - 1, [None, {'a': 1.5}])
+    assert json.loads(headers[METADATA]) == {'big': 2**63, 'x-death': 'ours', 'bad\udc80': 1}
+
+
+def test_others_can_read_it() -> None:
+    mail = EmailMessage()
+    mail['Subject'] = 'hello'
+    for msg, content_type in (
+        (mail, 'message/rfc822'),
+        ({'a': 1}, 'application/json'),
+        ('text', 'text/plain'),
+        (b'\0', 'application/data'),
+    ):
+        properties = letter_of(msg, {'priority': 4, 'reply_to': 'me'}, message_id=DIGEST).properties
+        assert properties['content_type'] == content_type
+        assert (properties['message_id'], properties['delivery_mode']) == (DIGEST, 2)
+        assert (properties['priority'], properties['reply_to']) == (4, 'me')
+
+
+def test_a_time_to_live_is_told_as_what_is_left_of_it() -> None:
+    letter = letter_of('x', {'expires': datetime.now(UTC).timestamp() + 60}, message_id=DIGEST)
+    assert 50_000 < int(letter.properties['expiration']) <= 60_000
+
+
+def test_metadata_beyond_a_frame_are_refused_and_a_long_history_keeps_its_end() -> None:
+    with pytest.raises(MessageTooLargeError):
+        letter_of('x', {'a': 'x' * 100_000}, message_id=DIGEST)
+    history = [{'event': 'failed', 'n': number, 'traceback': 'x' * 8000} for number in range(50)]
+    letter = letter_of('x', {}, message_id=DIGEST, history=history)
+    kept = json.loads(letter.headers[HISTORY])
+    assert kept[-1]['n'] == 49
+    assert 'traceback' in kept[-1]
+    assert len(json.dumps(letter.headers)) < 100_000
+
+
+def test_an_entry_keeps_its_name() -> None:
+    filebase = f'1732242000.000000001+{DIGEST}+p3'
+    delivery = delivered(letter_of_entry(entry_of(delivered(letter_of('x', {'n': 1}, message_id=DIGEST)))))
+    delivery.headers['x-switchboard-when'] = '1732242000.000000001'
+    delivery.properties['priority'] = 3
+    assert filebase_of(delivery) == filebase
+
+
+class TestWhatOthersSend:
+    def test_by_content_type_with_headers_as_metadata(self) -> None:
+        delivery = Delivery(
+            'q',
+            b'{"a": 1}',
+            {'task': 'add', 'when': datetime(2026, 1, 1, tzinfo=UTC), 'raw': b'\xff'},
+            {'content_type': 'application/json', 'correlation_id': '7', 'message_id': 'theirs'},
+            'ex',
+            'key',
+        )
+        msg, msgdata, history = read_delivery(delivery)
+        assert (msg, history) == ({'a': 1}, [])
+        assert msgdata['task'] == 'add'
+        assert msgdata['when'] == datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+        assert (msgdata['exchange'], msgdata['routing_key'], msgdata['correlation_id']) == ('ex', 'key', '7')
+
+    def test_one_message_id_is_one_identity_and_none_is_none(self) -> None:
+        one = Delivery('q', b'x', {}, {'message_id': 'theirs'})
+        assert digest_of(filebase_of(one)) == digest_of(filebase_of(one))
+        # The producer was started anew, and counts from the beginning.
+        other = Delivery('q', b'y', {}, {'message_id': 'theirs'})
+        assert digest_of(filebase_of(one)) != digest_of(filebase_of(other))
+        nameless = Delivery('q', b'x', {}, {})
+        assert filebase_of(nameless) != filebase_of(nameless)
+        assert is_filebase(filebase_of(nameless))
+
+    def test_text_in_another_encoding_and_an_unknown_type(self) -> None:
+        latin = Delivery('q', b'\xe4', {}, {'content_type': 'text/plain', 'content_encoding': 'latin-1'})
+        assert read_delivery(latin)[0] == '\xe4'
+        assert read_delivery(Delivery('q', b'\xe4', {}, {'content_type': 'image/png'}))[0] == b'\xe4'
+
+    def test_a_pickle_is_not_read(self) -> None:
+        pickled = {'content_type': 'application/x-python-serialize', 'content_encoding': 'binary'}
+        with pytest.raises(ContentDisallowedError):
+            read_delivery(Delivery('q', b'cos\nsystem\n.', {}, pickled))
+
+    @pytest.mark.parametrize(
+        'headers',
+        [
+            {'x-switchboard-kind': 'json'},
+            {'x-switchboard-kind': 'NO KIND'},
+            {'x-switchboard-kind': 'text', 'x-switchboard-history': '{'},
+            {'x-switchboard-kind': 'text', 'x-switchboard-metadata': '[]'},
+            {'compression': 'application/x-gzip'},
+            {'compression': 'no such thing'},
+        ],
+    )
+    def test_what_is_not_what_it_says_is_corrupt(self, headers: dict[str, Any]) -> None:
+        with pytest.raises(CorruptEntryError):
+            read_delivery(Delivery('q', b'\xff{', headers, {}))
+
+    def test_what_kombu_has_stored_goes_out_as_kombus_consumers_expect_it(self) -> None:
+        stored = content.write({'a': 1}, serializer='json', compression='zlib', correlation_id='7')
+        letter = letter_of(stored, {}, message_id=DIGEST)
+        assert letter.properties['content_type'] == 'application/json'
+        assert (letter.properties['correlation_id'], letter.properties['message_id']) == ('7', DIGEST)
+        assert read_delivery(delivered(letter), serializers=Serializers())[0] == {'a': 1}

@@ -1,0 +1,266 @@
+"""``init``, ``check``, ``route``, ``graph``, ``version``, and how a configuration is found."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import click
+import pytest
+
+from switchboard.cli import switchboard as group
+from switchboard.cli.exits import Exit
+from switchboard.cli.init import FIRST_SPARES
+from switchboard.cli.verbs import FAMILIES, VERBS, Verbs
+from switchboard.config.config import Config
+from tests.unit.commands import succeed, switchboard
+
+CONFIG = """\
+[switchboard]
+spool = spool
+[runner.in]
+class = jobs_of_check:Job
+queue = in
+colour = red
+[queue.out]
+external = yes
+"""
+EXCHANGES = """\
+[exchange.mail]
+type = topic
+bindings =
+    lists.*.post -> in, out
+[exchange.reports]
+type = headers
+bindings =
+    all: format=pdf, urgent=true -> out
+"""
+JOBS = """
+from switchboard import Runner
+from switchboard.runner.settings import Setting
+class Job(Runner):
+    settings = {'colour': Setting()}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / 'exchange.cfg').write_text(EXCHANGES)
+    path = tmp_path / 'switchboard.cfg'
+    path.write_text(CONFIG)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv('SWITCHBOARD_CONFIG', raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_check_of_a_good_configuration_counts_what_is_there(config: Path) -> None:
+    out = succeed('-C', config, 'check').out
+    assert out == f'{config}: no mistakes (3 queues, 1 runner in 1 slice, 2 exchanges)\n'
+
+
+def test_check_shows_all_mistakes_each_with_its_place(config: Path) -> None:
+    config.write_text(CONFIG + 'ttl = 5\n[queue.x]\ncolor = red\n[runner.y]\n')
+    ran = switchboard('-C', config, 'check')
+    assert ran.status == Exit.CONFIG
+    assert [line.partition(' ')[2].partition(':')[2][:2] for line in ran.lines[:-1]] == ['9 ', '11', '12']
+    assert all(line.startswith(f'error: {config}:') for line in ran.lines[:-1])
+    assert ran.lines[-1] == '3 errors'
+    objects = switchboard('-C', config, 'check', '--json').objects
+    assert [(each['level'], each['line'], each['section'], each['key']) for each in objects] == [
+        ('error', 9, 'queue.out', 'ttl'),
+        ('error', 11, 'queue.x', 'color'),
+        ('error', 12, 'runner.y', None),
+    ]
+
+
+def test_warnings_end_well_unless_they_are_to_count(config: Path) -> None:
+    config.write_text(CONFIG + '[queue.lonely]\n')
+    ran = succeed('-C', config, 'check')
+    assert ran.lines[0].startswith(f'warning: {config}:9 [queue.lonely]: nobody consumes')
+    assert '1 warning (' in ran.lines[1]
+    assert switchboard('-C', config, 'check', '--strict').status == Exit.CONFIG
+
+
+def test_check_can_import_the_runners(config: Path, tmp_path: Path) -> None:
+    ran = switchboard('-C', config, 'check', '--imports')
+    assert ran.status == Exit.CONFIG
+    assert '[runner.in] class: cannot import jobs_of_check:Job: ModuleNotFoundError' in ran.out
+    (tmp_path / 'jobs_of_check.py').write_text(JOBS)
+    succeed('-C', config, 'check', '--imports')
+    config.write_text(CONFIG.replace('colour', 'color'))
+    ran = switchboard('-C', config, 'check', '--imports')
+    assert ran.status == Exit.CONFIG
+    assert "[runner.in] color: Job has no such key; did you mean 'colour'?" in ran.out
+
+
+def test_a_class_that_ends_the_program_is_a_mistake_too(config: Path, tmp_path: Path) -> None:
+    (tmp_path / 'ends_the_program.py').write_text('raise SystemExit(3)')
+    config.write_text(CONFIG.replace('jobs_of_check', 'ends_the_program'))
+    ran = switchboard('-C', config, 'check', '--imports')
+    assert ran.status == Exit.CONFIG
+    assert 'ends the program with 3' in ran.out
+
+
+def test_check_writes_the_doors_copy_of_a_good_configuration_only(config: Path, tmp_path: Path) -> None:
+    copy = tmp_path / 'spool' / '.run' / 'queues'
+    succeed('-C', config, 'init')
+    copy.unlink()
+    config.write_text(CONFIG + 'nonsense\n')
+    assert switchboard('-C', config, 'check', '--write').status == Exit.CONFIG
+    assert not copy.exists()
+    config.write_text(CONFIG)
+    succeed('-C', config, 'check', '--write')
+    assert 'out' in copy.read_text()
+
+
+def test_route_explains_each_step_and_names_the_queues(config: Path) -> None:
+    lines = succeed('-C', config, 'route', 'mail', 'lists.dogs.post').lines
+    assert lines[0].startswith('+ mail, line 4: lists.*.post -> in, out: matches')
+    assert lines[-1] == 'in, out'
+    ran = switchboard('-C', config, 'route', 'mail', 'lists.dogs.bounce')
+    assert (ran.status, ran.lines[-1]) == (Exit.NO_ROUTE, 'nobody takes it')
+
+
+def test_route_by_headers_takes_text_and_json(config: Path) -> None:
+    words = ['-C', config, 'route', 'reports', '', '-H', 'format=pdf', '-H']
+    assert succeed(*words, 'urgent:=true', '--json').objects[0]['delivered'] == ['out']
+    assert switchboard(*words, 'urgent:=false').status == Exit.NO_ROUTE
+
+
+def test_route_of_the_default_exchange_knows_whether_the_queue_exists(config: Path) -> None:
+    assert succeed('-C', config, 'route', '', 'in').lines[-1] == 'in'
+    ran = switchboard('-C', config, 'route', '', 'inn')
+    assert ran.status == Exit.NO_ROUTE
+    assert "there is no queue 'inn'" in ran.out
+    assert switchboard('-C', config, 'route', 'nowhere', 'k').status == Exit.NO_INPUT
+
+
+def test_graph_is_text_dot_or_json(config: Path) -> None:
+    assert 'exchange mail (topic)\n    lists.*.post -> in\n' in succeed('-C', config, 'graph').out
+    assert succeed('-C', config, 'graph', '--dot').out.startswith('digraph switchboard {')
+    nodes = [each['name'] for each in succeed('-C', config, 'graph', '--json').objects if 'node' in each]
+    assert {'mail', 'in', 'out'} <= set(nodes)
+
+
+def test_version_names_program_python_and_format() -> None:
+    (versions,) = succeed('version', '--json').objects
+    assert versions.keys() == {'switchboard', 'python', 'entry_format'}
+    assert versions['entry_format'] == 'switchboard/1'
+    assert succeed('version').lines[0] == f'switchboard {versions["switchboard"]}'
+
+
+def test_init_makes_a_configuration_that_is_good_and_its_spool(tmp_path: Path) -> None:
+    ran = succeed('init', tmp_path / 'mail')
+    config = Config.load(tmp_path / 'mail' / 'etc' / 'switchboard.cfg')
+    made = {path.name for path in config.spool.iterdir() if not path.name.startswith('.')}
+    assert made == set(config.queue_names())
+    assert {stat.S_IMODE(path.stat().st_mode) for path in config.spool.iterdir()} == {0o770}
+    assert 'switchboard start' in ran.err
+
+
+def test_init_leaves_what_is_there_and_may_be_run_again(tmp_path: Path) -> None:
+    config = tmp_path / 'mail' / 'etc' / 'switchboard.cfg'
+    config.parent.mkdir(parents=True)
+    config.write_text('[switchboard]\nspool = s\n[queue.mine]\n')
+    assert succeed('init', tmp_path / 'mail').lines[0].startswith(f'made {config.parent / "s"} (')
+    assert config.read_text().startswith('[switchboard]\nspool = s\n')
+    assert (config.parent / 's' / 'mine').is_dir()
+    assert succeed('-C', config, 'init').out == f'{config.parent / "s"}: all is there already\n'
+
+
+def test_init_makes_a_bare_spool(tmp_path: Path) -> None:
+    succeed('-s', tmp_path / 'bare', 'init')
+    assert (tmp_path / 'bare' / 'bad').is_dir()
+    assert switchboard('-s', tmp_path / 'bare', 'init', tmp_path / 'x').status == Exit.USAGE
+
+
+def test_init_makes_files_for_the_first_messages(tmp_path: Path) -> None:
+    succeed('-s', tmp_path / 'bare', 'init')
+    spares = tmp_path / 'bare' / '.spare'
+    assert len(list(spares.iterdir())) == FIRST_SPARES
+    succeed('-s', tmp_path / 'bare', 'spares', 'empty')
+    succeed('-s', tmp_path / 'bare', 'init')
+    assert not list(spares.iterdir()), 'who has emptied them wants them empty'
+
+
+def test_a_configuration_is_named_found_or_asked_for(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = switchboard('check')
+    assert ran.status == Exit.CONFIG
+    assert 'switchboard init' in ran.err
+    (tmp_path / 'etc').mkdir()
+    (tmp_path / 'etc' / 'switchboard.cfg').write_text('[switchboard]\nspool = found\n')
+    assert succeed('check').out.startswith(f'{tmp_path}/etc/switchboard.cfg: ')
+    monkeypatch.setenv('SWITCHBOARD_CONFIG', str(config))
+    assert succeed('check').out.startswith(f'{config}: ')
+    monkeypatch.setenv('SWITCHBOARD_CONFIG', str(tmp_path / 'missing.cfg'))
+    assert succeed('check', '-C', config).out.startswith(f'{config}: ')
+    assert switchboard('check').status == Exit.CONFIG
+
+
+def test_configuration_or_spool_are_named_and_not_both(config: Path, tmp_path: Path) -> None:
+    assert switchboard('-C', config, 'queues', '-s', tmp_path).status == Exit.USAGE
+    assert switchboard('-s', tmp_path, 'check').status == Exit.USAGE
+
+
+def test_one_can_still_look_when_the_configuration_is_broken(config: Path) -> None:
+    succeed('-C', config, 'init')
+    config.write_text(CONFIG + 'nonsense\n')
+    ran = succeed('-C', config, 'queues')
+    assert f'warning: {config} has mistakes (1)' in ran.err
+    assert [line.split()[0] for line in ran.lines[1:]] == ['in', 'out']
+    assert switchboard('-C', config, 'status').status == Exit.UNAVAILABLE
+    assert switchboard('-C', config, 'enqueue', 'in', input=b'x').status == Exit.CONFIG
+    config.write_text('[switchboard]\n')
+    assert switchboard('-C', config, 'queues').status == Exit.CONFIG
+
+
+@pytest.mark.parametrize('name', VERBS)
+def test_a_verb_does_what_the_overview_says(name: str) -> None:
+    assert isinstance(group, Verbs)
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    assert command.name == name
+    assert command.help
+    ran = succeed(name, '--help')
+    assert 'Usage: switchboard' in ran.out
+    assert {'-C', '-s'} <= set(ran.out.replace(',', ' ').split()) or name == 'version'
+
+
+def test_the_overview_names_every_verb_of_every_family() -> None:
+    out = succeed('--help').out
+    for family, verbs in FAMILIES.items():
+        assert f'{family}:' in out
+        for name, _, summary in verbs:
+            assert f'{name} ' in out
+            assert summary in out
+
+
+def options_of(command: click.Command) -> set[str]:
+    """:return: the options of a verb that are not everybody's."""
+    commands = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+    found = {
+        word
+        for one in commands
+        for param in one.params
+        if isinstance(param, click.Option)
+        for word in param.opts
+    }
+    return found - {'-C', '--config', '-s', '--spool'}
+
+
+@pytest.mark.parametrize('name', VERBS)
+def test_the_manual_names_every_verb_with_every_option(name: str) -> None:
+    page = (Path(__file__).parents[3] / 'docs' / 'reference' / 'cli.md').read_text()
+    sections = [section for section in page.split('\n### ') if f'`{name}' in section.splitlines()[0]]
+    assert len(sections) == 1
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    shared = page.split('\n## Run')[0]
+    text = sections[0] + (shared if 'selections' in sections[0] else '')
+    assert {option for option in options_of(command) if f'`{option}' not in text} == set()

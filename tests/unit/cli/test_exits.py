@@ -1,0 +1,130 @@
+"""The table of exit statuses: it is whole, it is what the manual says, and every error is one line."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from switchboard import errors
+from switchboard.cli.exits import Exit, advice, exit_of, lines_of
+from tests.unit.commands import switchboard
+
+PAGE = Path(__file__).parents[3] / 'docs' / 'reference' / 'exit-codes.md'
+
+TREE = [
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, errors.SwitchboardError) and kind is not errors.SwitchboardError
+]
+
+
+def made(kind: type[errors.SwitchboardError]) -> errors.SwitchboardError:
+    """:return: an error of a class, with whatever its constructor wants."""
+    values = {
+        'errors': [errors.ConfigError('wrong')],
+        'cycle': ['a', 'b'],
+        'candidates': ['a', 'b'],
+        'pid': 7,
+    }
+    if '__init__' not in vars(kind) and not issubclass(kind, errors.ConfigError | errors.QueueError):
+        return kind('word')
+    named = inspect.signature(kind).parameters.values()
+    words = {
+        each.name: values.get(each.name, 'word')
+        for each in named
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    }
+    return kind(**words)
+
+
+@pytest.mark.parametrize('kind', TREE, ids=lambda kind: kind.__name__)
+def test_every_error_of_the_tree_has_a_status_of_its_own_meaning_and_one_line(
+    kind: type[errors.SwitchboardError],
+) -> None:
+    error = made(kind)
+    assert exit_of(error) not in (Exit.OK, Exit.PARTIAL, Exit.USAGE, Exit.SOFTWARE)
+    assert all('\n' not in line for line in lines_of(error))
+
+
+def test_the_page_of_the_manual_is_this_table() -> None:
+    rows = re.findall(r'^\| (\d+) \| (\w*) ?\| (.*?) \|$', PAGE.read_text(), re.MULTILINE)
+    sysexits = {getattr(os, name): name for name in dir(os) if name.startswith('EX_')}
+    assert [(int(status), meaning) for status, _, meaning in rows] == [
+        (each.value, each.meaning) for each in Exit
+    ]
+    assert [name for _, name, _ in rows] == [
+        sysexits.get(each, '') if each >= 64 or each == 0 else '' for each in Exit
+    ]
+
+
+@pytest.mark.parametrize(
+    ('number', 'status'),
+    [
+        (errno.ENOSPC, Exit.TEMPORARY),
+        (errno.EDQUOT, Exit.TEMPORARY),
+        (errno.EACCES, Exit.NO_PERMISSION),
+        (errno.ENOENT, Exit.NO_INPUT),
+        (errno.EROFS, Exit.CANNOT_CREATE),
+        (errno.EIO, Exit.IO),
+    ],
+)
+def test_an_error_of_the_system_goes_by_its_number(number: int, status: Exit) -> None:
+    error = OSError(number, os.strerror(number), '/spool/in')
+    assert exit_of(error) is status
+    assert lines_of(error)[0].startswith(f'/spool/in: {os.strerror(number)}')
+
+
+def test_every_mistake_of_a_configuration_is_a_line() -> None:
+    mistakes = [
+        errors.ConfigError('wrong', file='a.cfg', line=3),
+        errors.ConfigError('bad', file='a.cfg', line=5),
+    ]
+    assert lines_of(errors.ConfigErrors(mistakes)) == ['a.cfg:3: wrong', 'a.cfg:5: bad']
+
+
+def test_an_error_says_what_to_do_next() -> None:
+    assert 'switchboard start' in advice(errors.NotRunningError('no master'))
+    assert 'no master; `switchboard start`' in lines_of(errors.NotRunningError('no master'))[0]
+
+
+def test_a_note_on_an_error_is_shown_in_its_line() -> None:
+    error = errors.QueueFullError('full', queue='in')
+    error.add_note('3 messages are stored')
+    assert lines_of(error)[0].startswith('in: full; 3 messages are stored; ')
+
+
+def test_a_mistake_of_the_program_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> str:
+        raise ZeroDivisionError('oh\x1b[31m')
+
+    monkeypatch.setattr('platform.python_version', broken)
+    ran = switchboard('version')
+    assert ran.status == Exit.SOFTWARE
+    assert 'a mistake in this program: ZeroDivisionError: oh\\x1b[31m' in ran.err
+    monkeypatch.setenv('SWITCHBOARD_TRACEBACK', '1')
+    with pytest.raises(ZeroDivisionError):
+        switchboard('version')
+
+
+def test_wrong_use_is_one_line_that_names_the_help() -> None:
+    ran = switchboard('ls', '--sorted')
+    assert ran.status == Exit.USAGE
+    assert len(ran.err.splitlines()) == 1
+    assert 'switchboard ls --help' in ran.err
+
+
+def test_a_misspelled_verb_gets_a_hint() -> None:
+    ran = switchboard('queus')
+    assert ran.status == Exit.USAGE
+    assert 'did you mean queues?' in ran.err
+
+
+def test_without_a_verb_the_help_is_shown() -> None:
+    ran = switchboard()
+    assert ran.status == Exit.USAGE
+    assert 'Look:' in ran.err

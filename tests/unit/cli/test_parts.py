@@ -1,0 +1,100 @@
+"""Small parts of the command line: who holds what, what has arrived, examples in docstrings."""
+
+from __future__ import annotations
+
+import doctest
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.cli import tail, wording
+from switchboard.cli.owners import LOCKS, holders
+from switchboard.cli.snapshot import take, troubles
+from switchboard.cli.status import headline, status_of
+from switchboard.cli.stopping import describe
+from switchboard.cli.tail import Arrivals
+from switchboard.status.scoreboard import Board, Post, Slot, State
+from switchboard.store.disk import Disk, Folder
+
+
+def test_the_examples_in_the_wording_hold() -> None:
+    results = doctest.testmod(wording)
+    assert results.attempted
+    assert not results.failed
+
+
+def test_the_holder_of_a_lock_is_read_from_the_kernels_list(tmp_path: Path) -> None:
+    if not LOCKS.exists():
+        pytest.skip('the kernel has no list of locks')
+    with (tmp_path / 'file').open('w') as stream:
+        status = os.fstat(stream.fileno())
+        assert (status.st_dev, status.st_ino) not in holders()
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert holders()[status.st_dev, status.st_ino] == os.getpid()
+
+
+def test_other_lines_and_a_missing_list_name_nobody(tmp_path: Path) -> None:
+    assert holders(tmp_path / 'none') == {}
+    (tmp_path / 'locks').write_text(
+        '1: POSIX  ADVISORY  WRITE 7 fe:00:1 0 EOF\n'
+        '2: FLOCK  ADVISORY  READ 8 fe:00:2 0 EOF\n'
+        '2: -> FLOCK  ADVISORY  WRITE 9 fe:00:2 0 EOF\n'
+        '3: FLOCK  ADVISORY  WRITE -1 fe:00:3 0 EOF\n'
+        '4: FLOCK  ADVISORY  WRITE 10 fe:01:4 0 EOF\n'
+    )
+    assert holders(tmp_path / 'locks') == {(os.makedev(0xFE, 0), 3): 0, (os.makedev(0xFE, 1), 4): 10}
+
+
+def test_without_events_arrivals_are_found_by_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'inotify_simple', None)
+    monkeypatch.setattr(tail, 'LOOK_EVERY_S', 0.0)
+    spool = Spool(tmp_path / 'spool', durability='lazy')
+    spool['in'].enqueue('before')
+    arrivals = Arrivals(
+        [('in', Folder(spool.path('in'), Disk())), ('bad', Folder(spool.path('bad'), Disk()))]
+    )
+    assert arrivals.wait() == []
+    filebases = spool['in'].enqueue_many(['x', 'y'])
+    assert [(each.queue, each.filebase) for each in arrivals.wait()] == [('in', name) for name in filebases]
+    spool['in'].finish(filebases[0], preserve=True)
+    assert [(each.queue, each.suffix) for each in arrivals.wait()] == [('bad', '.psv')]
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    (tmp_path / '.run').mkdir()
+    return Board.create(tmp_path / '.run' / 'board', 4)
+
+
+def test_a_slice_in_trouble_is_told_of_with_its_reason(board: Board, tmp_path: Path) -> None:
+    board.post(0, Post('in', state=State.FATAL, reason='no such class'))
+    board.post(
+        1, Post('out', state=State.BACKOFF, reason='exited with status 1', next_restart_ns=105_000_000_000)
+    )
+    board.post(2, Post('well', state=State.RUNNING, pid=os.getpid()))
+    Slot(board, 2).error('ValueError: \x1b[2J')
+    told = dict(troubles(take(tmp_path).records, 100.0))
+    assert told['in 1/1'] == 'FATAL: no such class'
+    assert told['out 1/1'] == 'starts again in 5.0s: exited with status 1'
+    assert told['well 1/1'].endswith('ago: ValueError: \\x1b[2J')
+
+
+def test_a_board_without_a_master_is_what_a_dead_one_left(board: Board, tmp_path: Path) -> None:
+    snapshot = take(tmp_path)
+    assert not snapshot.alive
+    assert headline(snapshot, 0.0)[0].startswith('master: NOT RUNNING; it died')
+    assert status_of(snapshot) == 69
+
+
+def test_who_is_left_is_told_with_what_keeps_the_busy_ones(board: Board, tmp_path: Path) -> None:
+    for index, name in enumerate(('in', 'out')):
+        board.post(index, Post(name, pid=os.getpid(), state=State.STOPPING))
+    Slot(board, 0).begin('1795317402.674871037+' + 'a' * 40)
+    assert describe(take(tmp_path).records) == '2 runners left: in 1/1 at 1795317402.674871037 for 0.0s'
+    assert describe([]) == '0 runners left'

@@ -1,0 +1,236 @@
+"""Queues that programs declare: they are there for all processes, and go when it is time, with nothing lost on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.errors import (
+    QueueLockedError,
+    QueueMismatchError,
+    UnknownQueueError,
+)
+from tests.unit.declared.leftovers import *  # noqa: F403  the fixtures
+from tests.unit.declared.leftovers import left
+from tests.unit.declared.test_presence import in_child, kill
+
+# Declaring.
+
+
+def test_options_hold_for_every_process(spool, other):
+    spool.declare('in', options={'ttl_s': 5.0, 'max_messages': 3, 'accept': ['json']})
+    options = other['in'].options
+    assert (options.ttl_s, options.max_messages, options.accept) == (5.0, 3, ('json',))
+    assert options.durability == 'lazy'
+
+
+def test_a_second_declaration_must_ask_for_the_same(spool, other):
+    spool.declare('in', options={'ttl_s': 5.0}, arguments={'x': [1]})
+    other.declare('in', options={'ttl_s': 5.0}, arguments={'x': [1]})
+    for keys in ({}, {'options': {'ttl_s': 6.0}, 'arguments': {'x': [1]}}, {'auto_delete': True}):
+        with pytest.raises(QueueMismatchError):
+            other.declare('in', **keys)
+    assert other['in'].options.ttl_s == 5.0
+
+
+def test_an_unknown_option_is_refused(spool):
+    with pytest.raises(QueueMismatchError, match='colour'):
+        spool.declare('in', options={'colour': 'red'})
+    assert 'in' not in spool.queue_names()
+
+
+def test_a_declared_queue_counts_as_known_beside_the_configurations(configured):
+    with pytest.raises(UnknownQueueError):
+        configured['reply']
+    configured.declare('reply', expires_s=60.0)
+    assert configured['reply'].enqueue('x')
+    assert {'in', 'reply'} <= set(configured.queue_names())
+
+
+def test_patterns_of_the_configuration_hold_for_declared_queues_and_they_have_the_last_word(configured):
+    assert configured.declare('t-1').options.ttl_s == 7.0
+    assert configured.declare('t-2', options={'ttl_s': 1.0}).options.ttl_s == 1.0
+
+
+def test_what_the_configuration_declares_is_neither_changed_nor_deleted(configured, tmp_path):
+    configured.declare('in')
+    for keys in ({'options': {'ttl_s': 5.0}}, {'auto_delete': True}):
+        with pytest.raises(QueueMismatchError):
+            configured.declare('in', **keys)
+    with pytest.raises(QueueMismatchError):
+        configured.delete('in')
+    with pytest.raises(QueueMismatchError):
+        configured.delete('bad')
+    assert not (tmp_path / 'spool' / '.run' / 'declared' / 'in').exists()
+
+
+def test_a_queue_with_messages_is_not_made_one_that_goes_away(spool):
+    spool['in'].enqueue('precious')
+    with pytest.raises(QueueMismatchError):
+        spool.declare('in', auto_delete=True)
+    spool.declare('in', options={'ttl_s': 9.0})
+    assert len(spool['in'].files) == 1
+
+
+def test_a_torn_record_is_as_none(spool, other):
+    spool.declare('in')
+    Path(spool.path('.run', 'declared', 'in')).write_bytes(b'')
+    other.declare('in', options={'ttl_s': 1.0})
+    assert other['in'].options.ttl_s == 1.0
+
+
+def test_a_record_is_a_file_that_people_can_read(spool):
+    spool.declare('in', auto_delete=True, expires_s=3.0)
+    record = json.loads(Path(spool.path('.run', 'declared', 'in')).read_text())
+    assert record['auto_delete'] is True
+    assert record['expires_s'] == 3.0
+
+
+# Owners.
+
+
+def test_an_exclusive_queue_is_its_owners_alone(spool, other):
+    mine, theirs = spool.declared.owner, other.declared.owner
+    spool.declare('reply', owner=mine)
+    spool.declare('reply', owner=mine)
+    for keys in ({'owner': theirs}, {}):
+        with pytest.raises(QueueLockedError):
+            other.declare('reply', **keys)
+    with pytest.raises(QueueLockedError):
+        other.consume('reply', theirs)
+    assert spool.consume('reply', mine).is_held
+    other.publish('anybody may answer', routing_key='reply')
+    assert spool['reply'].take().msg == 'anybody may answer'
+
+
+def test_an_exclusive_queue_goes_with_its_owner(spool, other):
+    spool.declare('reply', owner=spool.declared.owner)
+    assert other.reap() == []
+    spool.declared.owner.leave()
+    assert other.reap() == ['reply']
+    assert 'reply' not in other.queue_names()
+    assert left(spool, '.run/owners') == []
+
+
+def test_an_exclusive_queue_goes_when_its_owner_is_killed(spool, tmp_path):
+    def own() -> Spool:
+        child = Spool(tmp_path / 'spool')
+        child.declare('reply', owner=child.declared.owner)
+        child['reply'].enqueue('lost with its owner')
+        return child
+
+    pid = in_child(own)
+    assert spool.reap() == []
+    kill(pid)
+    assert spool.reap() == ['reply']
+
+
+def test_a_new_owner_gets_a_new_queue_at_once(spool, other):
+    spool.declare('reply', owner=spool.declared.owner)
+    spool['reply'].enqueue('old')
+    spool.declared.owner.leave()
+    other.declare('reply', owner=other.declared.owner)
+    assert other['reply'].take() is None
+
+
+def test_a_forked_child_is_another_owner(spool):
+    spool.declare('reply', owner=spool.declared.owner)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            try:
+                spool.declare('reply', owner=spool.declared.owner)
+                os.write(writer, b'n')
+            except QueueLockedError:
+                os.write(writer, b'y')
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(reader, 1) == b'y'
+    assert spool.reap() == []
+
+
+# Consumers.
+
+
+def test_consumers_are_counted_as_long_as_they_live(spool, other, tmp_path):
+    spool.declare('in')
+    ticket = spool.consume('in')
+    pid = in_child(lambda: Spool(tmp_path / 'spool').consume('in'))
+    assert other.consumers('in') == 2
+    kill(pid)
+    assert other.consumers('in') == 1
+    ticket.leave()
+    assert other.consumers('in') == 0
+    with pytest.raises(UnknownQueueError):
+        other.consume('nowhere')
+
+
+def test_an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_it_had_one(spool, other):
+    spool.declare('in', auto_delete=True)
+    assert other.reap() == []
+    one, two = spool.consume('in'), other.consume('in')
+    one.leave()
+    assert 'in' in spool.queue_names()
+    two.leave()
+    assert 'in' not in spool.queue_names()
+    assert left(spool, '.run/consumers') == []
+
+
+def test_an_auto_delete_queue_that_is_declared_again_waits_for_a_consumer_again(spool):
+    for _ in range(2):
+        spool.declare('in', auto_delete=True)
+        assert spool.reap() == []
+        spool.consume('in').leave()
+        assert 'in' not in spool.queue_names()
+
+
+def test_an_auto_delete_queue_goes_when_its_last_consumer_is_killed(spool, tmp_path):
+    spool.declare('in', auto_delete=True)
+    pid = in_child(lambda: Spool(tmp_path / 'spool').consume('in'))
+    assert spool.reap() == []
+    kill(pid)
+    assert spool.reap() == ['in']
+
+
+# Time.
+
+
+def test_an_expiring_queue_goes_when_nobody_used_it_for_its_time(spool, clock):
+    spool.declare('in', expires_s=60.0)
+    clock.advance(59)
+    assert spool.reap() == []
+    clock.advance(2)
+    assert spool.reap() == ['in']
+
+
+@pytest.mark.parametrize('use', ['declare', 'consume', 'leave'])
+def test_use_puts_the_end_off(spool, clock, use):
+    spool.declare('in', expires_s=60.0)
+    ticket = spool.consume('in') if use == 'leave' else None
+    clock.advance(50)
+    if use == 'declare':
+        spool.declare('in', expires_s=60.0)
+    elif use == 'leave':
+        ticket.leave()
+    else:
+        ticket = spool.consume('in')
+        spool.reap()
+        ticket.leave()
+    clock.advance(50)
+    assert spool.reap() == []
+    clock.advance(11)
+    assert spool.reap() == ['in']
+
+
+def test_a_consumer_keeps_an_expiring_queue(spool, clock):
+    spool.declare('in', expires_s=60.0)
+    ticket = spool.consume('in')
+    clock.advance(1000)
+    assert spool.reap() == []
+    assert ticket.is_held

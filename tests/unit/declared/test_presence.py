@@ -1,0 +1,126 @@
+"""Tickets: a count of them is a count of living processes, whatever they died of."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from switchboard.declared.presence import Attendance, Presence
+from switchboard.message.naming import SYSTEM_NAMER
+from switchboard.store.disk import Disk
+
+
+@pytest.fixture
+def presence(tmp_path: Path) -> Presence:
+    return Presence(str(tmp_path), Disk(), SYSTEM_NAMER)
+
+
+def in_child(do: Callable[[], object]) -> int:
+    """Run `do` in a forked child, which then waits to be killed.
+
+    :return: its pid, once it has done it.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            keep = do()
+            os.write(writer, b'1')
+            signal.pause()
+            del keep
+        finally:
+            os._exit(1)
+    os.close(writer)
+    assert os.read(reader, 1) == b'1'
+    os.close(reader)
+    return pid
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_a_place_that_nobody_entered_has_no_attendance(presence):
+    assert presence.look('x') is None
+
+
+def test_those_of_this_process_and_of_others_are_counted(presence, tmp_path):
+    ticket = presence.enter('x')
+    pid = in_child(lambda: Presence(str(tmp_path), Disk(), SYSTEM_NAMER).enter('x'))
+    try:
+        assert presence.look('x') == Attendance(2, 0)
+        assert presence.look('y') is None
+    finally:
+        kill(pid)
+    ticket.leave()
+    assert presence.look('x') == Attendance(0, 1)
+
+
+def test_who_is_killed_is_no_longer_there_and_is_cleared_away(presence, tmp_path):
+    pid = in_child(lambda: presence.enter('x'))
+    assert presence.look('x') == Attendance(1, 0)
+    kill(pid)
+    assert presence.look('x') == Attendance(0, 1)
+    assert list((tmp_path / 'x').iterdir()) == []
+
+
+def test_a_forked_child_does_not_keep_its_parents_place(presence):
+    ticket = presence.enter('x')
+    pid = in_child(lambda: None)
+    try:
+        ticket.leave()
+        assert presence.look('x') == Attendance(0, 0)
+    finally:
+        kill(pid)
+
+
+def test_leaving_twice_is_leaving_once(presence):
+    left = []
+    ticket = presence.enter('x', lambda: left.append(1))
+    ticket.leave()
+    ticket.leave()
+    assert left == [1]
+    assert not ticket.is_held
+
+
+def test_a_ticket_that_is_forgotten_is_no_presence(presence):
+    ticket = presence.enter('x')
+    name = ticket.name
+    assert presence.is_held('x', name)
+    del ticket
+    assert not presence.is_held('x', name)
+
+
+def test_a_place_is_closed_only_when_nobody_is_there(presence):
+    ticket = presence.enter('x')
+    assert not presence.close('x')
+    ticket.leave()
+    assert presence.close('x')
+    assert presence.close('x')
+    assert presence.look('x') is None
+    assert presence.enter('x').is_held
+
+
+def test_a_ticket_says_whose_it_is_to_people(presence, tmp_path):
+    ticket = presence.enter('x')
+    content = (tmp_path / 'x' / ticket.name).read_text()
+    assert f'"pid": {os.getpid()}' in content
+
+
+def test_a_full_disk_keeps_nobody_out(tmp_path, monkeypatch):
+    disk = Disk()
+
+    def full(fd, content, offset):
+        raise OSError(errno.ENOSPC, 'no room')
+
+    monkeypatch.setattr(disk, 'pwrite', full)
+    presence = Presence(str(tmp_path), disk, SYSTEM_NAMER)
+    ticket = presence.enter('x')
+    assert presence.look('x') == Attendance(1, 0)
+    ticket.leave()

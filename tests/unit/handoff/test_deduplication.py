@@ -1,0 +1,260 @@
+"""The same message only once: exact across processes and crashes."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool, Switchboard
+from switchboard.errors import QueueError, QueueFullError
+from switchboard.options import QueueOptions
+from switchboard.store.disk import Disk
+from switchboard.testing import FakeClock, MemorySpool
+from tests.processes import Child
+from tests.unit.runs import make_runner, make_spool
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def spool(tmp_path: Path, clock: FakeClock) -> Spool:
+    return Spool(tmp_path, 'lazy', clock=clock)
+
+
+def test_a_second_message_with_the_same_key_is_not_stored(spool):
+    first = spool['in'].enqueue('one', dedupe_key='key')
+    assert spool['in'].enqueue('two', dedupe_key='key') == first
+    assert [spool['in'].dequeue(one)[0] for one in spool['in'].files] == ['one']
+
+
+def test_a_key_stays_taken_after_its_message_is_finished(spool):
+    first = spool['in'].enqueue('one', dedupe_key='key')
+    spool['in'].dequeue(first)
+    spool['in'].finish(first)
+    assert spool['in'].enqueue('two', dedupe_key='key') == first
+    assert spool['in'].get_files() == []
+
+
+def test_other_keys_and_other_queues_are_other_messages(spool):
+    spool['in'].enqueue('one', dedupe_key='key')
+    spool['in'].enqueue('two', dedupe_key='another')
+    spool['out'].enqueue('three', dedupe_key='key')
+    assert len(spool['in'].files) == 2
+    assert len(spool['out'].files) == 1
+
+
+def test_a_key_is_free_again_when_the_window_is_over(spool, clock):
+    first = spool['in'].enqueue('one', dedupe_key='key')
+    clock.advance(86_399)
+    assert spool['in'].enqueue('two', dedupe_key='key') == first
+    clock.advance(2)
+    assert spool['in'].enqueue('three', dedupe_key='key') != first
+
+
+def test_many_producers_at_once_store_each_key_once(tmp_path):
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            queue = Spool(tmp_path, 'lazy')['in']
+            for number in range(50):
+                queue.enqueue(os.getpid(), dedupe_key=f'key {number}')
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        assert os.waitpid(child, 0)[1] == 0
+    assert len(Spool(tmp_path)['in'].files) == 50
+
+
+class DiesAtRename(Disk):
+    """Ends its process before the n-th rename."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def rename(self, *args, **keys):
+        self.left -= 1
+        if self.left == 0:
+            os._exit(9)
+        os.rename(*args, **keys)
+
+
+def test_a_producer_that_dies_at_any_rename_has_stored_the_message_with_its_key_or_neither(tmp_path):
+    died = 0
+    for number in range(1, 20):
+        home = tmp_path / str(number)
+        child = os.fork()
+        if child == 0:
+            Spool(home, 'lazy', disk=DiesAtRename(number))['in'].enqueue('first', dedupe_key='key')
+            os._exit(0)
+        died += os.waitpid(child, 0)[1] != 0
+        spool = Spool(home, 'lazy')
+        spool['in'].enqueue('second', dedupe_key='key')
+        spool['in'].enqueue('third', dedupe_key='key')
+        assert len(spool['in'].files) == 1, f'died at rename {number}'
+    assert died >= 4
+
+
+class Full(Disk):
+    """Has no room for what is longer than a header."""
+
+    def pwrite(self, fd, content, offset):
+        raise OSError(28, 'No space left on device')
+
+
+def test_a_message_that_could_not_be_stored_leaves_its_key_free(tmp_path):
+    with pytest.raises(QueueFullError):
+        Spool(tmp_path, 'lazy', disk=Full())['in'].enqueue('one', dedupe_key='key')
+    spool = Spool(tmp_path, 'lazy')
+    spool['in'].enqueue('two', dedupe_key='key')
+    assert [spool['in'].dequeue(one)[0] for one in spool['in'].files] == ['two']
+
+
+def test_a_damaged_marker_lets_the_message_in(spool, tmp_path):
+    spool['in'].enqueue('one', dedupe_key='key')
+    [marker] = (tmp_path / '.dedupe@in').glob('*.pck')
+    marker.write_bytes(b'\xff\x00')
+    spool['in'].enqueue('two', dedupe_key='key')
+    assert len(spool['in'].files) == 2
+
+
+def test_through_exchanges_each_queue_is_asked_for_itself(spool):
+    assert spool.publish('one', routing_key='in', dedupe_key='key') == spool.publish(
+        'two', routing_key='in', dedupe_key='key'
+    )
+
+
+def test_a_queue_without_a_spool_does_not_pretend(tmp_path):
+    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'))
+    with pytest.raises(QueueError, match='Spool'):
+        board.enqueue('one', dedupe_key='key')
+    assert board.get_files() == []
+
+
+def test_the_directories_of_markers_are_no_queues(spool):
+    spool['in'].enqueue('one', dedupe_key='key')
+    assert spool.queue_names() == ['bad', 'in']
+
+
+def emitting(spool, *keys, queue='out', **options):
+    """Run a runner that sends each of its messages on, with these keys one after the other."""
+
+    def dispose(runner, msg, msgdata):
+        for key in keys:
+            runner.emit(queue, f'{msg} {key}', msgdata, dedupe_key=key)
+
+    make_runner(spool, dispose, **options).run(until_empty=True)
+
+
+def contents(spool, queue):
+    return [spool[queue].take().msg for _ in spool[queue].files]
+
+
+@pytest.mark.parametrize('kind', ['directory', 'memory'])
+@pytest.mark.parametrize('batch_size', [1, 8])
+def test_what_runners_emit_with_a_key_is_stored_once(tmp_path, kind, batch_size):
+    spool = make_spool(kind, tmp_path)
+    spool['out'].enqueue('before', dedupe_key='b')
+    spool['in'].enqueue_many(['one', 'two'])
+    emitting(spool, 'a', 'b', 'c', 'a', batch_size=batch_size)
+    assert contents(spool, 'out') == ['before', 'one a', 'one c']
+    assert spool['in'].get_files() == []
+    spool['out'].enqueue('later', dedupe_key='c')
+    assert spool['out'].get_files() == []
+
+
+def test_the_key_of_an_input_is_not_handed_down_to_what_is_made_from_it(spool):
+    """Or of many messages made from one, only the first would be stored."""
+    spool['in'].enqueue('x', dedupe_key='key')
+
+    def dispose(runner, msg, msgdata):
+        for number in range(3):
+            runner.emit('out', number, msgdata)
+
+    make_runner(spool, dispose).run(until_empty=True)
+    assert contents(spool, 'out') == [0, 1, 2]
+
+
+def test_runners_that_emit_the_same_keys_in_other_orders_do_not_wait_for_each_other(tmp_path):
+    board = Spool(tmp_path, 'lazy')['in']
+    board.enqueue_many(range(100))
+
+    def work(keys):
+        emitting(Spool(tmp_path, 'lazy'), *keys, batch_size=5)
+
+    keys = [str(number) for number in range(30)]
+    with Child(lambda: work(keys)) as one, Child(lambda: work(keys[::-1])) as other:
+        one.join()
+        other.join()
+    assert len(Spool(tmp_path)['out'].files) == 30
+
+
+def test_a_runner_that_dies_at_any_rename_has_finished_its_input_and_stored_message_and_key_or_neither(
+    tmp_path,
+):
+    died = 0
+    for number in range(1, 24):
+        home = tmp_path / str(number)
+        Spool(home, 'lazy')['in'].enqueue('x')
+        with Child(partial(emit_and_die, home, number)) as child:
+            child.wait()
+            died += child.status != 0
+        spool = Spool(home, 'lazy')
+        spool.recover()
+        spool['in'].recover()
+        emitting(spool, 'a', 'b')
+        spool['out'].enqueue('x a', dedupe_key='a')
+        assert sorted(contents(spool, 'out')) == ['x a', 'x b'], f'died at rename {number}'
+    assert died >= 6
+
+
+def emit_and_die(home, number):
+    emitting(Spool(home, 'lazy', disk=DiesAtRename(number)), 'a', 'b')
+
+
+def test_a_message_with_a_key_goes_to_all_queues_of_an_exchange_or_to_none(tmp_path, clock):
+    (tmp_path / 'switchboard.cfg').write_text(
+        '[switchboard]\nspool = spool\n[queue.a]\n[queue.b]\nmax_messages = 1\n'
+    )
+    (tmp_path / 'exchange.cfg').write_text('[exchange.x]\ntype = fanout\nbindings = -> a, b\n')
+    spool = Spool.from_config(tmp_path / 'switchboard.cfg', clock=clock)
+    spool['b'].enqueue('there already')
+    with pytest.raises(QueueFullError):
+        spool.publish('one', exchange='x', dedupe_key='key')
+    assert spool['a'].files == []
+    assert spool['b'].take().msg == 'there already'
+    spool['b'].recover(own=True)
+    spool['b'].finish(spool['b'].files[0])
+    first = spool.publish('one', exchange='x', dedupe_key='key')
+    assert sorted(first) == ['a', 'b']
+    assert spool.publish('two', exchange='x', dedupe_key='key') == first
+    assert [contents(spool, queue) for queue in 'ab'] == [['one'], ['one']]
+
+
+def test_a_key_that_cannot_be_looked_for_keeps_the_input(tmp_path):
+    class Deaf(Disk):
+        def lock_when_free(self, fd):
+            raise OSError(5, 'Input/output error')
+
+    spool = Spool(tmp_path, 'lazy', disk=Deaf())
+    spool['in'].enqueue('x')
+    runner = make_runner(spool, lambda runner, msg, _: runner.emit('out', msg, dedupe_key='k') and None)
+    runner.run(once=True)
+    assert spool['out'].get_files() == []
+    assert len(spool['in'].get_files()) == 1
+
+
+def test_in_memory_a_key_is_free_again_when_the_window_is_over(clock):
+    board = MemorySpool(clock=clock)['in']
+    first = board.enqueue('one', dedupe_key='key')
+    clock.advance(86_399)
+    assert board.enqueue('two', dedupe_key='key') == first
+    clock.advance(2)
+    assert board.enqueue('three', dedupe_key='key') != first
+    assert len(board.get_files()) == 2

@@ -1,0 +1,146 @@
+"""Moving an entry: one rename, its history with it, and where it came from known."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool, Switchboard
+from switchboard.errors import (
+    ContentDisallowedError,
+    CorruptEntryError,
+    DurabilityError,
+    EntryTakenError,
+    QueueError,
+)
+from switchboard.handoff.moving import claim_any, move, origin, send_back
+from switchboard.message.naming import digest_of
+from switchboard.options import QueueOptions
+from switchboard.store.claims import HELD
+from switchboard.testing.faults import FaultyDisk
+from tests.processes import held_elsewhere
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / 'spool', 'lazy')
+
+
+def fail(spool: Spool, msg: object = 'x') -> str:
+    """Have an entry fail, and go to bad."""
+    filebase = spool['in'].enqueue(msg)
+    spool['in'].dequeue(filebase)
+    spool['in'].annotate(filebase, {'event': 'failed'})
+    spool['in'].finish(filebase, preserve=True, reason='no')
+    return filebase
+
+
+class TestClaiming:
+    def test_ready_preserved_and_own_entries_can_be_had(self, spool: Spool) -> None:
+        ready, preserved, own = spool['in'].enqueue('a'), fail(spool), spool['in'].enqueue('c')
+        spool['in'].dequeue(own)
+        for board, filebase, suffix in (
+            (spool['in'], ready, '.pck'),
+            (spool['bad'], preserved, '.psv'),
+            (spool['in'], own, '.bak'),
+        ):
+            claim = claim_any(board, filebase)
+            assert (claim.filebase, claim.suffix) == (filebase, suffix)
+            if suffix != '.bak':
+                claim.close()
+
+    def test_what_a_process_works_on_cannot(self, spool: Spool) -> None:
+        filebase = spool['in'].enqueue('x')
+        with (
+            held_elsewhere(spool['in'], filebase),
+            pytest.raises(EntryTakenError, match='is working on it'),
+        ):
+            claim_any(spool['in'], filebase)
+
+    def test_nor_can_what_is_not_there(self, spool: Spool) -> None:
+        filebase = spool['in'].enqueue('x')
+        with pytest.raises(EntryTakenError, match='no such entry'):
+            claim_any(spool['out'], filebase)
+
+
+class TestMoving:
+    def test_it_keeps_its_name_and_says_where_it_was(self, spool: Spool) -> None:
+        filebase = spool['in'].enqueue('x', n=1)
+        assert move(claim_any(spool['in'], filebase), spool['in'], spool['out']) == filebase
+        assert (spool['in'].get_files(), spool['out'].files) == ([], [filebase])
+        (record,) = spool['out'].history(filebase)
+        assert (record['event'], record['queue'], record['to']) == ('moved', 'in', 'out')
+        assert spool['out'].dequeue(filebase)[1]['n'] == 1
+        assert origin(spool['out'], filebase) == 'in'
+
+    def test_now_puts_it_behind_what_waits(self, spool: Spool) -> None:
+        old, waiting = spool['in'].enqueue('old'), spool['out'].enqueue('waiting')
+        moved = move(claim_any(spool['in'], old), spool['in'], spool['out'], now=True)
+        assert digest_of(moved) == digest_of(old)
+        assert spool['out'].files == [waiting, moved]
+
+    def test_into_bad_it_is_preserved(self, spool: Spool) -> None:
+        filebase = spool['in'].enqueue('x')
+        move(claim_any(spool['in'], filebase), spool['in'], spool['bad'])
+        assert spool['bad'].get_files('.psv') == [filebase]
+
+    def test_where_there_is_one_of_that_name_it_stays_where_it_was(self, spool: Spool) -> None:
+        filebase = spool['in'].enqueue('x')
+        Path(spool['out'].queue_directory, f'{filebase}.pck').write_text('a copy')
+        with pytest.raises(DurabilityError, match='exists'):
+            move(claim_any(spool['in'], filebase), spool['in'], spool['out'])
+        assert spool['in'].dequeue(filebase)[0] == 'x'
+
+    def test_a_move_that_fails_ends_a_claim_of_its_own_but_not_that_of_a_runner(self, tmp_path: Path) -> None:
+        disk = FaultyDisk(0, errno.EIO, calls=('renameat2',))
+        spool = Spool(tmp_path, 'lazy', disk=disk)
+        ready, at_work = spool['in'].enqueue('ready'), spool['in'].enqueue('at work')
+        spool['in'].dequeue(at_work)
+        for filebase in (ready, at_work):
+            claim = claim_any(spool['in'], filebase)
+            disk.arm(1)
+            with pytest.raises(DurabilityError):
+                move(claim, spool['in'], spool['out'])
+        assert spool['in'].dequeue(ready)[0] == 'ready'
+        spool['in'].finish(at_work)
+        assert disk.misuse == []
+
+
+class TestSendingBack:
+    def test_its_failures_are_forgiven_and_it_is_ready_at_once(self, spool: Spool) -> None:
+        filebase = fail(spool)
+        other = spool['in'].enqueue('waiting')
+        back = send_back(spool['bad'], filebase, spool[origin(spool['bad'], filebase)])
+        assert spool['in'].files == [other, back]
+        record = spool['in'].history(back)[-1]
+        assert (record['event'], record['before'], record['to']) == ('retried', 0, 'in')
+
+    def test_how_often_it_was_sent_back_is_known(self, spool: Spool) -> None:
+        filebase = fail(spool)
+        for times in range(3):
+            filebase = send_back(spool['bad'], filebase, spool['in'])
+            assert spool['in'].history(filebase)[-1]['before'] == times
+            spool['in'].finish(filebase, preserve=True)
+
+    def test_what_cannot_be_read_would_only_come_back(self, spool: Spool) -> None:
+        filebase = spool['in'].enqueue('x')
+        Path(spool['in'].queue_directory, f'{filebase}.pck').write_text('torn')
+        assert spool['in'].take() is None
+        with pytest.raises(CorruptEntryError, match='come back'):
+            send_back(spool['bad'], filebase, spool['in'])
+        assert spool['bad'].get_files('.psv') == [filebase]
+        assert filebase not in {name for _, name in HELD}
+
+    def test_nor_goes_what_the_queue_does_not_accept(self, spool: Spool) -> None:
+        filebase = fail(spool, {'a': 1})
+        picky = Switchboard('in', spool.path('in'), options=QueueOptions(accept=('mail',)))
+        with pytest.raises(ContentDisallowedError):
+            send_back(spool['bad'], filebase, picky)
+        assert spool['bad'].get_files('.psv') == [filebase]
+
+    def test_where_it_came_from_may_not_be_known(self, spool: Spool) -> None:
+        filebase = spool['in'].enqueue('x')
+        with pytest.raises(QueueError, match='name a queue'):
+            origin(spool['in'], filebase)

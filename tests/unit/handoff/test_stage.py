@@ -1,0 +1,98 @@
+"""The stage: what the dead left in it is published or thrown away, and nothing in it stops the others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.handoff.stage import COMMIT
+from switchboard.handoff.transaction import Transaction
+from tests.processes import Child, in_child
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / 'spool', 'lazy')
+
+
+def staged(spool: Spool) -> list[str]:
+    return sorted(os.listdir(spool.path('.stage')))
+
+
+def leave(spool: Spool, *messages: str, committed: bool) -> None:
+    """Stage outputs in a process that dies then."""
+
+    def die() -> None:
+        filebase = spool['in'].enqueue('input')
+        spool['in'].dequeue(filebase)
+        transaction = Transaction(spool.stage, spool['in'], filebase)
+        for msg in messages:
+            transaction.emit(spool['out'], msg, {})
+        transaction.stage_outputs()
+        if committed:
+            transaction.rename_input()
+
+    in_child(die)
+
+
+def test_outputs_without_a_record_become_spares(spool: Spool) -> None:
+    leave(spool, 'a', 'b', committed=False)
+    assert len(staged(spool)) == 2
+    assert spool.recover() == 2
+    assert (staged(spool), spool['out'].get_files()) == ([], [])
+    assert spool.spares.count() == 2
+
+
+def test_outputs_with_a_record_are_published(spool: Spool) -> None:
+    leave(spool, 'a', 'b', committed=True)
+    spool.recover()
+    assert [spool['out'].dequeue(filebase)[0] for filebase in spool['out'].files] == ['a', 'b']
+    assert staged(spool) == []
+
+
+def test_a_record_whose_outputs_are_all_published_goes(spool: Spool) -> None:
+    leave(spool, 'a', committed=True)
+    (output,) = (name for name in staged(spool) if not name.endswith(COMMIT))
+    spool['out']
+    os.rename(spool.path('.stage', output), spool.path('out', output.rpartition(':')[2] + '.pck'))
+    assert spool.recover() == 1
+    assert staged(spool) == []
+    assert [spool['out'].dequeue(filebase)[0] for filebase in spool['out'].files] == ['a']
+
+
+def test_many_may_recover_at_the_same_time(spool: Spool) -> None:
+    for number in range(20):
+        leave(spool, str(number), committed=number % 2 == 0)
+    recoverers = [Child(spool.recover) for _ in range(4)]
+    assert sum(child.join() for child in recoverers) == 20
+    assert staged(spool) == []
+    messages = sorted(int(spool['out'].dequeue(filebase)[0]) for filebase in spool['out'].files)
+    assert messages == list(range(0, 20, 2))
+
+
+def test_a_queue_that_is_not_there_yet_is_made(spool: Spool) -> None:
+    leave(spool, 'a', committed=True)
+    spool['out']
+    os.rmdir(spool.path('out'))
+    assert spool.recover() == 1
+    assert len(os.listdir(spool.path('out'))) == 1
+
+
+@pytest.mark.parametrize('name', ['x', f'x:{COMMIT}', ':', 'a:b:c:d:e', f'{"0" * 40}:0:..:name'])
+def test_what_is_no_regular_file_is_left_and_stops_nothing(spool: Spool, name: str) -> None:
+    os.mkfifo(spool.path('.stage', name))
+    leave(spool, 'a', committed=True)
+    assert spool.recover() == 1
+    assert staged(spool) == [name]
+    assert len(spool['out'].files) == 1
+
+
+def test_an_output_that_names_a_place_outside_is_not_put_there(spool: Spool) -> None:
+    transaction = '0' * 40
+    for name in (f'{transaction}:{COMMIT}', f'{transaction}:0:..:escaped'):
+        Path(spool.path('.stage', name)).touch()
+    spool.recover()
+    assert not (Path(spool.directory).parent / 'escaped.pck').exists()

@@ -1,0 +1,193 @@
+"""One slice under supervision, without processes where none are needed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import selectors
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from switchboard.master.child import GO, PREPARED, READY
+from switchboard.master.supervision import RunnerSlice
+from switchboard.options import RestartOptions, RunnerOptions
+from switchboard.status.scoreboard import Board, Slot, State
+
+# No system gives out pids this high: signals to it go nowhere.
+NOBODY = 1 << 30
+
+
+class Bench:
+    """A board, and forks that make no process."""
+
+    def __init__(self, path: Path) -> None:
+        self.board = Board.create(path, 4)
+        self.selector = selectors.DefaultSelector()
+        self.channels: list[socket.socket] = []
+        self.error: OSError | None = None
+
+    def fork(self, born: RunnerSlice) -> int:
+        if self.error is not None:
+            raise self.error
+        assert born.its_ends is not None
+        self.channels.append(born.its_ends[0].dup())
+        return NOBODY
+
+    def slice(self, part: int = 0, count: int = 1, *, held: bool = False, **options: object) -> RunnerSlice:
+        restart = RestartOptions(jitter=0)
+        made = RunnerOptions('in', 'jobs:Job', restart=restart, **options)  # type: ignore[arg-type]
+        return RunnerSlice(
+            made,
+            part,
+            count,
+            board=self.board,
+            index=0,
+            selector=self.selector,
+            fork=self.fork,
+            rng=random.Random(1),
+            start_timeout_s=100,
+            held=held,
+        )
+
+    def close(self) -> None:
+        self.selector.close()
+        self.board.close()
+        for channel in self.channels:
+            channel.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path / 'board')
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def start(bench: Bench) -> Iterator[Callable[..., RunnerSlice]]:
+    started: list[RunnerSlice] = []
+
+    def start(*said: bytes, **options: object) -> RunnerSlice:
+        made = bench.slice(**options)  # type: ignore[arg-type]
+        made.start(0)
+        started.append(made)
+        for word in said:
+            bench.channels[-1].send(word)
+            made.hear(1)
+        return made
+
+    yield start
+    for each in started:
+        if each.pid:
+            each.stop(0)
+            each.ended(0, 0)
+
+
+Start = Callable[..., RunnerSlice]
+
+
+def test_when_no_process_can_be_made_it_waits_and_tries_again(bench: Bench) -> None:
+    bench.error = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    made = bench.slice()
+    made.start(0)
+    assert (made.state, made.pid, made.due_s()) == (State.BACKOFF, 0, 1)
+    assert made.reason == 'cannot start a process: Resource temporarily unavailable'
+    bench.error = None
+    made.tick(1)
+    assert (made.state, made.pid) == (State.STARTING, NOBODY)
+    made.ended(0, 2)
+
+
+def test_a_prepared_process_is_let_go_at_once_unless_it_is_held(bench: Bench, start: Start) -> None:
+    start(PREPARED)
+    assert bench.channels[-1].recv(1) == GO
+    held = start(PREPARED, held=True)
+    bench.channels[-1].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        bench.channels[-1].recv(1)
+    held.release(2)
+    assert bench.channels[-1].recv(1) == GO
+
+
+def test_a_process_that_waits_for_its_turn_does_not_hang(start: Start) -> None:
+    made = start(PREPARED, held=True)
+    made.tick(10_000)
+    assert made.state is State.STARTING
+
+
+def test_the_last_word_of_a_process_that_has_ended_is_heard(bench: Bench, start: Start) -> None:
+    made = start(PREPARED)
+    bench.channels[-1].send(READY)
+    made.ended(0, 2)
+    # It had begun its loop, so it has recycled itself and is no failure.
+    assert (made.state, made.due_s()) == (State.STARTING, 2)
+
+
+def test_a_loop_that_beats_is_looked_at_when_its_next_beat_is_overdue(bench: Bench, start: Start) -> None:
+    made = start(PREPARED, READY, hang_timeout_s=10.0)
+    assert made.due_s() == 11
+    heart = Slot(bench.board, 0, clock_ns=lambda: 7_000_000_000)
+    heart._pid = NOBODY
+    heart.beat()
+    made.tick(11)
+    assert (made.state, made.due_s()) == (State.RUNNING, 17)
+    made.tick(17)
+    assert (made.state, made.reason) == (State.STOPPING, 'no heartbeat for 10.0 s')
+    assert made.due_s() == 27
+    made.ended(-signal.SIGKILL, 28)
+    assert (made.state, made.reason) == (State.BACKOFF, 'no heartbeat for 10.0 s')
+
+
+def test_a_message_is_looked_at_before_its_time_is_up_whenever_it_began(bench: Bench, start: Start) -> None:
+    made = start(PREPARED, READY, hang_timeout_s=60.0, max_seconds=5.0)
+    assert made.due_s() == 6
+    heart = Slot(bench.board, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000)
+    heart._pid = NOBODY
+    heart.begin('x')
+    made.tick(6)
+    assert made.due_s() == 9
+    made.tick(9)
+    assert made.reason == 'x took longer than 5 s'
+
+
+def test_a_stop_is_asked_for_once_and_has_its_time(start: Start) -> None:
+    made = start(PREPARED, READY, stop_timeout_s=5.0)
+    made.stop(10)
+    made.stop(12)
+    assert (made.state, made.due_s()) == (State.STOPPING, 15)
+    made.tick(15)
+    assert made.due_s() is None
+    made.ended(-signal.SIGKILL, 16)
+    assert (made.state, made.due_s()) == (State.EXITED, None)
+
+
+def test_what_gave_up_stays_fatal_when_the_master_stops(start: Start) -> None:
+    made = start()
+    made.ended(78, 1)
+    made.stop(2)
+    assert made.state is State.FATAL
+
+
+@pytest.mark.parametrize(
+    ('one', 'other', 'overlap'),
+    [
+        ((0, 1), (2, 3), True),
+        ((0, 2), (1, 2), False),
+        ((0, 2), (1, 3), True),
+        ((0, 2), (2, 3), False),
+        ((1, 3), (1, 3), True),
+        ((1, 7), (1, 3), False),
+        ((2, 7), (1, 3), True),
+    ],
+)
+def test_ranges_overlap_as_their_entries_do(
+    bench: Bench, one: tuple[int, int], other: tuple[int, int], *, overlap: bool
+) -> None:
+    first, second = bench.slice(*one), bench.slice(*other)
+    assert first.overlaps(second) is overlap
+    assert second.overlaps(first) is overlap

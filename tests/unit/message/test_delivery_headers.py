@@ -1,0 +1,38 @@
+"""What a mail server has written on top of a mail."""
+
+from __future__ import annotations
+
+import pytest
+
+from switchboard.message.delivery_headers import postmark
+
+
+@pytest.mark.parametrize(
+    ('head', 'found'),
+    [
+        (b'', {}),
+        (b'Subject: x\n\nReturn-Path: <no@example.com>\n', {}),
+        (b'Return-Path: <a@example.com>\n\n', {'sender': 'a@example.com'}),
+        (
+            b'Return-Path: <>\r\nEnvelope-to: b@example.com,\r\n c@example.com\r\n\r\n',
+            {'sender': '', 'recipients': ['b@example.com', 'c@example.com']},
+        ),
+        (b'X-Original-To: x@example.com\nDelivered-To: y@example.com\n\n', {'recipients': ['x@example.com']}),
+        (b'From a@example.com Sun\nReturn-path: <a@example.com>\n\n', {'sender': 'a@example.com'}),
+        (b'Received: from a\nReturn-Path: <forged@example.com>\n\n', {}),
+        (
+            b'Delivered-To: first@example.com\nDelivered-To: second@example.com\n\n',
+            {'recipients': ['first@example.com']},
+        ),
+        (b'Delivered-To: \xff@example.com\n\n', {'recipients': ['\ufffd@example.com']}),
+        (b'no header at all', {}),
+    ],
+)
+def test_the_envelope_is_read_above_the_first_received_field_only(
+    head: bytes, found: dict[str, object]
+) -> None:
+    assert postmark(head) == found
+
+
+def test_a_head_without_end_is_looked_at_in_its_beginning_only() -> None:
+    assert postmark(b'X-A: b\n' * 100_000 + b'Return-Path: <late@example.com>\n\n') == {}

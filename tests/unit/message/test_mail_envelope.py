@@ -1,0 +1,132 @@
+"""What is kept of an envelope, from each mail server's way of telling it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from switchboard.message.mail_envelope import (
+    MAX_FROM_LINE_BYTES,
+    Letterhead,
+    dump,
+    quote,
+    quote_slowly,
+    split_from_line,
+)
+
+
+def told(from_line: bytes = b'', **environment: bytes) -> dict[str, object]:
+    return Letterhead().metadata({key.encode(): value for key, value in environment.items()}, from_line)
+
+
+def test_a_postfix_alias_tells_by_environment() -> None:
+    metadata = told(
+        SENDER=b'anna@example.org',
+        RECIPIENT=b'list+urgent@example.com',
+        ORIGINAL_RECIPIENT=b'list-alias@example.com',
+        EXTENSION=b'urgent',
+        CLIENT_ADDRESS=b'192.0.2.1',
+        SASL_USERNAME=b'',
+        LOCAL=b'list+urgent',
+        DOMAIN=b'example.com',
+        USER=b'nobody',
+    )
+    assert metadata == {
+        'sender': 'anna@example.org',
+        'recipients': ['list+urgent@example.com'],
+        'original_recipient': 'list-alias@example.com',
+        'extension': 'urgent',
+        'client_address': '192.0.2.1',
+    }
+
+
+def test_exim_tells_the_two_halves_of_an_address() -> None:
+    metadata = told(SENDER=b'anna@example.org', LOCAL_PART=b'list', DOMAIN=b'example.com')
+    assert metadata == {'sender': 'anna@example.org', 'recipients': ['list@example.com']}
+
+
+def test_qmail_tells_by_names_of_its_own() -> None:
+    metadata = told(
+        SENDER=b'', RECIPIENT=b'list-x@example.com', LOCAL=b'list-x', HOST=b'example.com', EXT=b'x'
+    )
+    assert metadata == {'sender': '', 'recipients': ['list-x@example.com'], 'extension': 'x'}
+
+
+def test_qmail_without_a_recipient_is_joined_from_local_and_host() -> None:
+    assert told(LOCAL=b'a', HOST=b'b.example') == {'recipients': ['a@b.example']}
+
+
+def test_the_name_of_the_machine_alone_is_no_recipient() -> None:
+    assert told(HOST=b'mx1', DOMAIN=b'example.com', LOCAL=b'') == {}
+
+
+def test_the_null_sender_of_a_bounce_is_not_the_same_as_no_sender() -> None:
+    assert told(SENDER=b'') == {'sender': ''}
+    assert told() == {}
+
+
+def test_arguments_win_over_the_environment() -> None:
+    letterhead = Letterhead('<a@x>', ['<b@x>', 'c@x'], {'list': 'l'})
+    assert letterhead.metadata({b'SENDER': b'no', b'RECIPIENT': b'no'}) == {
+        'sender': 'a@x',
+        'recipients': ['b@x', 'c@x'],
+        'list': 'l',
+    }
+
+
+def test_the_from_line_is_kept_and_names_the_sender_if_nobody_else_does() -> None:
+    line = b'From anna@example.org  Sun Nov 22 03:00:00 2026'
+    assert told(line) == {'from_line': line.decode(), 'sender': 'anna@example.org'}
+    assert told(line, SENDER=b'b@x')['sender'] == 'b@x'
+
+
+@pytest.mark.parametrize(
+    ('start', 'line', 'begins'),
+    [
+        (b'From a@b Sun\nSubject: x\n', b'From a@b Sun', 13),
+        (b'From a@b Sun\r\nSubject: x\r\n', b'From a@b Sun', 14),
+        (b'From \nx', b'From ', 6),
+        (b'From: a@b\n', b'', 0),
+        (b'from a@b\n', b'', 0),
+        (b'From here on there is no line end', b'', 0),
+        (b'From ' + b'x' * MAX_FROM_LINE_BYTES + b'\n', b'', 0),
+        (b'', b'', 0),
+    ],
+)
+def test_only_a_whole_from_line_is_taken_off(start: bytes, line: bytes, begins: int) -> None:
+    assert split_from_line(start) == (line, begins)
+
+
+@given(
+    st.dictionaries(st.sampled_from(['SENDER', 'RECIPIENT', 'EXT', 'LOCAL', 'HOST']), st.binary()),
+    st.binary(),
+)
+def test_whatever_a_stranger_writes_becomes_json_that_can_be_read_and_encoded(
+    environment: dict[str, bytes], from_line: bytes
+) -> None:
+    metadata = told(from_line, **environment)
+    text = dump(metadata)
+    assert text.isascii()
+    assert json.loads(text) == metadata
+    assert json.dumps(metadata, ensure_ascii=False).encode('utf-8')  # no lone surrogates
+
+
+def test_bytes_that_are_no_utf8_stay_readable() -> None:
+    assert told(SENDER=b'andr\xe9@x') == {'sender': 'andr\\xe9@x'}
+    assert told(SENDER='andré@x'.encode()) == {'sender': 'andré@x'}
+
+
+@given(st.text())
+def test_text_is_quoted_as_json_does_it_with_and_without_the_fast_function(text: str) -> None:
+    assert quote(text) == json.dumps(text)
+    assert quote_slowly(text) == json.dumps(text)
+
+
+@pytest.mark.parametrize(
+    'value', [0, 9, 1.5, 1e16, ['a', 'b'], [], {}, {'a': ['ü'], 'b': 1}, 'x"\\\n\0\x7f😀']
+)
+def test_values_are_written_as_json_does_it(value: object) -> None:
+    assert dump(value) == json.dumps(value, separators=(',', ':'))

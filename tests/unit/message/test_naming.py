@@ -1,0 +1,179 @@
+"""Names: what is one, how they sort, how they are given out, and which slice holds them."""
+
+from __future__ import annotations
+
+import os
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from switchboard.errors import UnknownQueueError
+from switchboard.message.naming import (
+    NS,
+    Name,
+    Namer,
+    Slice,
+    check_queue_name,
+    digest_of,
+    format_when,
+    is_filebase,
+    make_slice,
+    parse,
+    with_when,
+)
+from switchboard.testing import FakeClock
+
+DIGEST = '5f0c1e2b9a3d7c41f0e2b6a85d93c41700000007'
+PLAIN = f'1732242000.123456789+{DIGEST}'
+
+whens = st.integers(0, 10**10 * NS - 1)
+digests = st.text('0123456789abcdef', min_size=40, max_size=40)
+
+
+class TestGrammar:
+    @given(whens, digests, st.integers(0, 9))
+    def test_a_name_reads_back_as_it_was_written(self, when_ns: int, digest: str, priority: int) -> None:
+        name = Name(when_ns, digest, priority)
+        assert parse(str(name)) == name
+        assert is_filebase(str(name))
+        assert digest_of(str(name)) == digest
+
+    @given(st.lists(whens, min_size=2, max_size=10))
+    def test_names_sort_as_their_times(self, times: list[int]) -> None:
+        assert sorted(map(format_when, times)) == [format_when(time) for time in sorted(times)]
+
+    @pytest.mark.parametrize('fraction', ['5', '50', '500000000'])
+    def test_a_fraction_may_have_one_to_nine_digits(self, fraction: str) -> None:
+        name = parse(f'1732242000.{fraction}+{DIGEST}')
+        assert name is not None
+        assert name.when_ns == 1_732_242_000_500_000_000
+
+    @pytest.mark.parametrize(
+        'foreign',
+        [
+            '',
+            'foo',
+            DIGEST,
+            f'1732242000+{DIGEST}',
+            f'1732242000.+{DIGEST}',
+            f'1732242000.1234567890+{DIGEST}',
+            f'173224200.5+{DIGEST}',
+            f'17322420000.5+{DIGEST}',
+            f'-732242000.5+{DIGEST}',
+            f'173224200\u0663.5+{DIGEST}',
+            f'1732242000.5-{DIGEST}',
+            f'1732242000.5+{DIGEST[:-1]}',
+            f'1732242000.5+{DIGEST}0',
+            f'1732242000.5+{DIGEST.upper()}',
+            f'{PLAIN}+p0',
+            f'{PLAIN}+p10',
+            f'{PLAIN}+p',
+            f'{PLAIN}+q1',
+            f'{PLAIN}\n',
+            f' {PLAIN}',
+            f'{PLAIN}.pck',
+            f'../{PLAIN}',
+        ],
+    )
+    def test_what_is_of_another_form_is_foreign(self, foreign: str) -> None:
+        assert parse(foreign) is None
+        assert not is_filebase(foreign)
+
+    @given(st.text(max_size=80) | st.from_regex(r'[0-9]{9,11}\.[0-9]{0,10}\+[0-9a-f]{39,41}(\+p.)?\Z'))
+    def test_both_ways_to_ask_agree(self, text: str) -> None:
+        assert is_filebase(text) == (parse(text) is not None)
+
+    def test_another_time_leaves_digest_and_priority(self) -> None:
+        assert with_when(f'{PLAIN}+p7', 5 * NS + 1) == f'0000000005.000000001+{DIGEST}+p7'
+
+
+class TestQueueNames:
+    @pytest.mark.parametrize('name', ['in', 'a', 'A-b.c_d@e+f,g~h%i', '9', 'x' * 100])
+    def test_a_queue_may_be_called_so(self, name: str) -> None:
+        assert check_queue_name(name) == name
+
+    @pytest.mark.parametrize(
+        'name', ['', '.', '..', '.run', '-x', 'a/b', 'a:b', 'a b', 'h\u00e4', 'a\n', 'a\0', 'x' * 101]
+    )
+    def test_and_not_so(self, name: str) -> None:
+        with pytest.raises(UnknownQueueError, match='cannot be a queue name'):
+            check_queue_name(name)
+
+
+class TestSlices:
+    @given(st.integers(1, 300), digests)
+    def test_each_digest_is_in_exactly_one_slice_of_any_count(self, count: int, digest: str) -> None:
+        filebase = f'1732242000.5+{digest}'
+        assert sum(Slice(index, count).holds(filebase) for index in range(count)) == 1
+
+    @pytest.mark.parametrize('count', [2, 3, 5, 7, 12])
+    def test_slices_are_ranges_of_equal_size(self, count: int) -> None:
+        rng = random.Random(count)
+        filebases = [f'1732242000.5+{rng.randbytes(20).hex()}' for _ in range(6000)]
+        shares = [sum(map(Slice(index, count).holds, filebases)) for index in range(count)]
+        assert sum(shares) == 6000
+        assert min(shares) > 6000 / count * 0.8
+
+    @pytest.mark.parametrize('count', [3, 5, 7])
+    def test_the_first_and_the_last_digest_are_in_the_first_and_the_last_slice(self, count: int) -> None:
+        assert Slice(0, count).holds(f'1732242000.5+{"0" * 40}')
+        assert Slice(count - 1, count).holds(f'1732242000.5+{"f" * 40}')
+
+    def test_the_time_does_not_choose_the_slice(self) -> None:
+        assert len({Slice(1, 3).holds(f'{second:010d}.5+{DIGEST}') for second in range(100)}) == 1
+
+    def test_without_an_index_it_is_all_of_it(self) -> None:
+        assert make_slice(None, 1) == make_slice(None, 4) == Slice(0, 1)
+        assert make_slice(2, 3) == Slice(2, 3)
+        assert hash(Slice(2, 3)) == hash(make_slice(2, 3))
+        assert Slice(2, 3) != Slice(1, 3)
+
+    @pytest.mark.parametrize(('index', 'count'), [(None, 0), (0, -1), (3, 3), (-1, 3)])
+    def test_a_slice_outside_its_count_is_an_error(self, index: int | None, count: int) -> None:
+        with pytest.raises(ValueError, match='slice'):
+            make_slice(index, count)
+
+
+class TestNamer:
+    def test_times_go_on_while_the_clock_stands_still(self) -> None:
+        namer = Namer(FakeClock())
+        times = [namer.now_ns() for _ in range(5)]
+        assert [later - earlier for earlier, later in pairwise(times)] == [1] * 4
+
+    def test_times_go_on_when_the_clock_is_set_back_and_then_follow_it_again(self) -> None:
+        clock = FakeClock()
+        namer = Namer(clock)
+        first = namer.now_ns()
+        clock.set_back(3600)
+        assert namer.now_ns() == first + 1
+        clock.advance(3601)
+        assert namer.now_ns() == clock.time_ns() > first + 1
+
+    def test_digests_are_never_the_same_and_begin_as_asked(self) -> None:
+        namer = Namer()
+        digests = {namer.digest('deadbeef') for _ in range(1000)}
+        assert len(digests) == 1000
+        assert all(digest.startswith('deadbeef') and len(digest) == 40 for digest in digests)
+
+    def test_two_processes_never_give_the_same_digest(self) -> None:
+        assert Namer().digest('00000000')[8:24] != Namer().digest('00000000')[8:24]
+
+    def test_a_child_after_a_fork_takes_a_number_of_its_own(self) -> None:
+        namer = Namer()
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.write(write_end, namer.digest('00000000').encode())
+            finally:
+                os._exit(0)
+        os.close(write_end)
+        of_child = os.read(read_end, 100).decode()
+        os.close(read_end)
+        os.waitpid(pid, 0)
+        of_parent = namer.digest('00000000')
+        assert of_child[8:24] != of_parent[8:24]
+        assert of_child[24:] == of_parent[24:]

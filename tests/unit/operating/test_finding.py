@@ -1,0 +1,149 @@
+"""Counting, finding, selecting and removing entries, while others work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Spool
+from switchboard.errors import AmbiguousEntryError, EntryTakenError, UnknownEntryError
+from switchboard.message.naming import NS
+from switchboard.operating.census import AGE_MINUTES, Shape, count, shapes, walk
+from switchboard.operating.finding import Criteria, find, select
+from switchboard.operating.removing import remove
+from switchboard.store.disk import Disk, Folder
+from tests.unit.commands import at_work, fail
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / 'spool', durability='lazy')
+
+
+def places(spool: Spool, *names: str) -> list[tuple[str, Folder]]:
+    return [(name, Folder(spool.path(name), Disk())) for name in names]
+
+
+def test_a_directory_that_is_not_there_is_an_empty_queue(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / 'none', Disk())
+    assert count(folder, 'none').entries == 0
+    assert list(walk(folder, ('.pck',))) == []
+    with pytest.raises(UnknownEntryError):
+        find([('none', folder)], '1234567890')
+    assert not (tmp_path / 'none').exists()
+
+
+def test_the_oldest_waiting_and_the_next_delayed_are_told(spool: Spool) -> None:
+    board = spool['in']
+    for when in (1_000_000_100, 1_000_000_050, 1_000_000_300, 1_000_000_200):
+        board.enqueue('x', not_before=when)
+    names = {1_000_000_050: 'a', 1_000_000_100: 'b', 1_000_000_200: 'c', 1_000_000_300: 'd'}
+    for filebase, (when, letter) in zip(board.get_files(), names.items(), strict=True):
+        Path(spool.path('in', filebase + '.pck')).rename(
+            spool.path('in', f'{when}.000000000+{letter * 40}.pck')
+        )
+    census = count(board.folder, 'in', now_ns=1_000_000_150 * NS)
+    assert (census.waiting, census.delayed) == (2, 2)
+    assert (census.oldest_ns, census.next_ns) == (1_000_000_050 * NS, 1_000_000_200 * NS)
+
+
+def test_an_entry_that_goes_while_it_is_counted_is_no_error(spool: Spool) -> None:
+    board = spool['in']
+    filebases = board.enqueue_many(['x', 'y'])
+
+    class Emptying(Disk):
+        @contextmanager
+        def scandir(self, path: Any) -> Iterator[Any]:  # type: ignore[override]
+            with Disk.scandir(path) as entries:
+
+                def names() -> Iterator[Any]:
+                    for entry in list(entries):
+                        for filebase in filebases:
+                            Path(path, filebase + '.pck').unlink(missing_ok=True)
+                        yield entry
+
+                yield names()
+
+    census = count(Folder(board.queue_directory, Emptying()), 'in')
+    assert (census.waiting, census.size_bytes) == (2, 0)
+
+
+def test_sizes_can_be_left_out(spool: Spool) -> None:
+    spool['in'].enqueue('x')
+    assert count(spool['in'].folder, 'in', sizes=False).size_bytes == 0
+
+
+def test_a_shape_has_a_column_for_every_age() -> None:
+    shape = Shape('in')
+    for minutes in AGE_MINUTES:
+        shape.add(minutes * 60 - 1)
+    shape.add(AGE_MINUTES[-1] * 60)
+    shape.add(-1)
+    assert (shape.counts, shape.later, shape.total) == ([1] * 10, 1, 11)
+
+
+def test_the_fullest_row_comes_first() -> None:
+    rows = shapes([('few', 1.0), ('many', 1.0), ('many', 2.0), ('also few', 1.0)])
+    assert [row.name for row in rows] == ['many', 'also few', 'few']
+
+
+def test_one_entry_is_found_in_its_queue_only(spool: Spool) -> None:
+    filebase = spool['in'].enqueue('x')
+    spool['out'].enqueue('y')
+    where = places(spool, 'in', 'out')
+    assert find(where, filebase).queue == 'in'
+    assert find(where, f'in/{filebase}').filebase == filebase
+    with pytest.raises(UnknownEntryError):
+        find(where, f'out/{filebase}')
+
+
+def test_several_entries_are_named_and_a_few_of_many_will_do(spool: Spool) -> None:
+    filebases = spool['in'].enqueue_many('x' for _ in range(20))
+    with pytest.raises(AmbiguousEntryError) as caught:
+        find(places(spool, 'in'), filebases[0][:8])
+    assert 2 <= len(caught.value.candidates) <= 6
+
+
+def selected(spool: Spool, criteria: Criteria, *names: str) -> list[str]:
+    return sorted(each.filebase for each in select(places(spool, *names), criteria, spool.clock.time_ns()))
+
+
+def test_without_criteria_everything_is_selected(spool: Spool) -> None:
+    filebases = [spool['in'].enqueue('x'), spool['in'].enqueue('y', delay=60), fail(spool, 'in', 'z')]
+    assert selected(spool, Criteria(), 'in', 'bad') == sorted(filebases)
+
+
+def test_a_cause_is_as_good_as_a_class_of_error(spool: Spool) -> None:
+    filebase = fail(spool, 'in', 'x', 'TimeoutError')
+    for error in ('TimeoutError', 'timeouterror', 'Time*', 'rejected'):
+        assert selected(spool, Criteria(error=error), 'bad') == [filebase]
+    assert selected(spool, Criteria(error='Timeout'), 'bad') == []
+
+
+def test_the_age_of_a_preserved_entry_is_in_its_history(spool: Spool) -> None:
+    board = spool['in']
+    filebase = board.enqueue('x', not_before=1_000_000_000)
+    board.finish(filebase, preserve=True)
+    assert selected(spool, Criteria(older_s=3600), 'bad') == []
+    assert selected(spool, Criteria(older_s=0), 'bad') == [filebase]
+
+
+def test_an_entry_at_work_is_not_removed(spool: Spool) -> None:
+    with at_work(spool, 'in', 'x') as filebase:
+        with pytest.raises(EntryTakenError, match='a process is working on it'):
+            remove(spool['in'], filebase)
+        assert spool['in'].get_files('.bak') == [filebase]
+
+
+def test_what_is_removed_becomes_a_spare(spool: Spool) -> None:
+    filebase = fail(spool, 'in', 'x')
+    before = spool.spares.count()
+    remove(spool['bad'], filebase)
+    assert spool['bad'].get_files('.psv') == []
+    assert spool.spares.count() == before + 1
+    with pytest.raises(EntryTakenError, match='no such entry'):
+        remove(spool['bad'], filebase)

@@ -1,0 +1,160 @@
+"""What is told of an entry without reading its body, and that it is the same as reading all of it tells."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.operating.summary import FIRST_READ_BYTES, Glance, glance
+from switchboard.queue.switchboard import Switchboard
+from switchboard.store.disk import Disk
+from switchboard.store.reading import peek
+from tests.unit.commands import fail
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / 'spool', durability='lazy')
+
+
+def look(board: Switchboard, filebase: str, suffix: str | None = None) -> Glance:
+    seen = glance(board.folder, board.name, filebase, suffix)
+    assert seen is not None
+    return seen
+
+
+@pytest.mark.parametrize('body_bytes', [0, 10, FIRST_READ_BYTES - 150, FIRST_READ_BYTES, 1_000_000])
+@pytest.mark.parametrize('metadata_bytes', [0, 20_000])
+def test_a_glance_tells_the_same_as_the_whole_file(
+    spool: Spool, body_bytes: int, metadata_bytes: int
+) -> None:
+    board = spool['in']
+    filebase = board.enqueue(b'x' * body_bytes, note='y' * metadata_bytes)
+    board.dequeue(filebase)
+    board.annotate(filebase, {'event': 'failed', 'error': 'ValueError', 'message': 'z' * 5000})
+    seen, whole = look(board, filebase), peek(board.folder, filebase, '.bak')
+    assert whole is not None
+    assert (seen.kind, seen.body_bytes, seen.damage) == (whole.kind, body_bytes, '')
+    assert (seen.entry.metadata, seen.entry.records) == (whole.metadata, whole.records)
+    assert seen.entry.body == b''
+    assert seen.last_error == ('ValueError', 'z' * 5000)
+
+
+def test_a_body_is_not_read(spool: Spool) -> None:
+    class Counting(Disk):
+        read = 0
+
+        def read_all(self, fd: int, size: int, offset: int = 0) -> bytes:
+            Counting.read += size
+            return super().read_all(fd, size, offset)
+
+    board = spool['in']
+    filebase = board.enqueue(b'x' * 5_000_000)
+    board.folder.disk = Counting()
+    assert look(board, filebase).body_bytes == 5_000_000
+    assert Counting.read <= FIRST_READ_BYTES
+
+
+def test_an_entry_is_found_under_the_name_it_has_by_now(spool: Spool) -> None:
+    board = spool['in']
+    filebase = board.enqueue('x')
+    board.dequeue(filebase)
+    assert look(board, filebase, '.pck').suffix == '.bak'
+    board.finish(filebase)
+    assert glance(board.folder, 'in', filebase, '.pck') is None
+
+
+@pytest.mark.parametrize(
+    ('content', 'damage'),
+    [
+        (b'', 'no header'),
+        (b'nonsense', 'no header'),
+        (b'\n' * 100, 'no header'),
+        (b'switchboard/1 text 2 5 ' + b'a' * 40 + b' 00000000\n{}', 'stale or swapped'),
+        (b'x' * 3_000_000, 'no header'),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(spool: Spool, content: bytes, damage: str) -> None:
+    board = spool['in']
+    filebase = board.enqueue('x')
+    Path(spool.path('in', filebase + '.pck')).write_bytes(content)
+    seen = look(board, filebase)
+    assert seen.damage.startswith(damage)
+    assert seen.size_bytes == len(content)
+    assert seen.metadata() == {'version': 3, '_parsemsg': False}
+
+
+def test_the_history_of_a_file_without_a_header_is_found(spool: Spool) -> None:
+    board = spool['in']
+    filebase = board.enqueue('x')
+    Path(spool.path('in', filebase + '.pck')).write_bytes(b'From somebody\n' * 200_000)
+    board.finish(filebase, preserve=True, reason='no entry')
+    seen = look(spool['bad'], filebase)
+    assert [record['event'] for record in seen.entry.records] == ['preserved']
+    assert seen.origin == 'in'
+
+
+def test_what_may_not_be_opened_is_damage_and_no_error(spool: Spool) -> None:
+    board = spool['in']
+    filebase = board.enqueue('x')
+    path = Path(spool.path('in', filebase + '.pck'))
+    path.unlink()
+    path.symlink_to('/etc/passwd')
+    assert 'cannot be opened' in look(board, filebase).damage
+    path.unlink()
+    os.mkfifo(path)
+    assert look(board, filebase).damage
+
+
+def test_counts_begin_anew_when_an_entry_is_sent_back(spool: Spool) -> None:
+    board = spool['in']
+    filebase = board.enqueue('x')
+    board.dequeue(filebase)
+    for event in ('failed', 'deferred', 'recovered'):
+        board.annotate(filebase, {'event': event, 'error': 'OldError', 'message': 'old'})
+    seen = look(board, filebase)
+    assert (seen.attempts, seen.recoveries, seen.retried) == (2, 1, 0)
+    board.annotate(filebase, {'event': 'retried'})
+    board.annotate(filebase, {'event': 'failed', 'error': 'NewError', 'message': 'new'})
+    seen = look(board, filebase)
+    assert (seen.attempts, seen.recoveries, seen.retried, seen.last_error) == (1, 0, 1, ('NewError', 'new'))
+
+
+def test_where_no_error_was_raised_the_cause_says_what_went_wrong(spool: Spool) -> None:
+    board = spool['in']
+    filebase = board.enqueue('x')
+    for _ in range(3):
+        board.dequeue(filebase)
+        board.recover_backup_files()
+    seen = look(spool['bad'], filebase)
+    assert seen.last_error[0] == seen.cause == 'recoveries'
+    other = fail(spool, 'in', 'y', 'TimeoutError', 'no answer')
+    seen = look(spool['bad'], other)
+    assert (seen.last_error, seen.cause) == (('TimeoutError', 'no answer'), 'rejected')
+
+
+def test_the_age_of_a_preserved_entry_counts_from_when_it_was_preserved(spool: Spool) -> None:
+    board = spool['in']
+    filebase = board.enqueue('x', not_before=1_000_000_000)
+    board.finish(filebase, preserve=True)
+    seen = look(spool['bad'], filebase)
+    assert 0 <= seen.age_s(spool.clock.time_ns()) < 60
+
+
+def test_metadata_match_by_value_text_and_member(spool: Spool) -> None:
+    board = spool['in']
+    seen = look(board, board.enqueue('x', n=3, to=['a', 'b'], flag=True))
+    for wanted in (
+        {'n': 3},
+        {'n': '3'},
+        {'to': 'a'},
+        {'to': ['a', 'b']},
+        {'flag': True},
+        {'n': 3, 'to': 'b'},
+    ):
+        assert seen.matches(wanted), wanted
+    for wanted in ({'n': 4}, {'missing': None}, {'to': 'c'}, {'n': 3, 'to': 'c'}):
+        assert not seen.matches(wanted), wanted

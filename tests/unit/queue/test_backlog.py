@@ -1,0 +1,257 @@
+"""What waits in a queue: in which order, since when it is due, and how often the directory is read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Switchboard
+from switchboard.message.naming import NS, Slice, format_when
+from switchboard.options import QueueOptions
+from switchboard.queue.backlog import Backlog
+from switchboard.queue.listing import Listing, order
+from switchboard.store.disk import Disk, Folder
+from switchboard.testing import FakeClock
+
+DIGEST = '0123456789012345678901234567890123456789'
+
+
+class CountingDisk(Disk):
+    def __init__(self) -> None:
+        self.listed = 0
+
+    def scandir(self, path: Any) -> Any:  # type: ignore[override]
+        self.listed += 1
+        return Disk.scandir(path)
+
+
+class Scene:
+    """A directory with entries that are nothing but names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = FakeClock()
+        self.disk = CountingDisk()
+        self.count = 0
+        self.listing = self.listing_of(Slice())
+        self.backlog = Backlog(self.listing)
+
+    def listing_of(self, slice_: Slice) -> Listing:
+        return Listing(Folder(self.path, self.disk), self.disk, self.clock, 'in', slice_)
+
+    def name(self, in_s: float = -60, priority: int = 0) -> str:
+        self.count += 1
+        when = format_when(self.clock.time_ns() + int(in_s * NS) + self.count)
+        return f'{when}+{DIGEST[:30]}{self.count:010d}' + (f'+p{priority}' if priority else '')
+
+    def add(self, in_s: float = -60, priority: int = 0, modified_in_s: float | None = None) -> str:
+        filebase = self.name(in_s, priority)
+        path = self.path / f'{filebase}.pck'
+        path.touch()
+        if modified_in_s is not None:
+            modified_ns = self.clock.time_ns() + int(modified_in_s * NS)
+            os.utime(path, ns=(modified_ns, modified_ns))
+        return filebase
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+class TestOrder:
+    def test_entries_without_priority_are_first_in_first_out(self, scene: Scene) -> None:
+        late, early, middle = scene.add(-10), scene.add(-1000), scene.add(-100)
+        assert scene.listing.due() == ([early, middle, late], None)
+
+    def test_a_level_of_priority_is_worth_a_minute(self, scene: Scene) -> None:
+        old = scene.add(-200)
+        high, low = scene.add(-10, priority=3), scene.add(-30, priority=2)
+        urgent = scene.add(-10, priority=4)
+        assert scene.listing.due()[0] == [urgent, old, high, low]
+
+    def test_nothing_is_put_off_for_ever(self, scene: Scene) -> None:
+        old = scene.add(-9 * 60 - 20)
+        scene.add(-10, priority=9)
+        assert scene.listing.due()[0][0] == old
+
+    def test_names_of_any_length_can_be_put_in_order(self) -> None:
+        short = f'1732242000.5+{DIGEST}+p1'
+        assert order(short, 60 * NS) < order(f'1732242000.4+{DIGEST}', 60 * NS)
+
+    def test_only_the_first_ones_are_kept_of_a_long_queue(self, scene: Scene) -> None:
+        filebases = [scene.add(-1000 + number) for number in range(50)]
+        assert scene.listing.due(7)[0] == filebases[:7]
+
+
+class TestDue:
+    def test_what_lies_in_the_future_waits_for_it(self, scene: Scene) -> None:
+        scene.add(60)
+        soon = scene.add(30)
+        due, next_ns = scene.listing.due()
+        assert due == []
+        assert next_ns is not None
+        assert format_when(next_ns) == soon.partition('+')[0]
+        scene.clock.advance(31)
+        assert scene.listing.due()[0] == [soon]
+
+    def test_what_only_a_turned_clock_has_put_there_does_not(self, scene: Scene) -> None:
+        displaced = scene.add(3600, modified_in_s=3600)
+        delayed = scene.add(3600, modified_in_s=0)
+        long_delayed = scene.add(7200, modified_in_s=3600)
+        due, next_ns = scene.listing.due()
+        assert due == [displaced]
+        assert next_ns is not None
+        assert format_when(next_ns) == delayed.partition('+')[0] < long_delayed
+
+    def test_a_clock_that_was_set_back_a_little_is_waited_for(self, scene: Scene) -> None:
+        scene.add(0.5, modified_in_s=0.5)
+        assert scene.listing.due()[0] == []
+        scene.clock.advance(0.6)
+        assert len(scene.listing.due()[0]) == 1
+
+    def test_an_entry_that_has_become_due_this_moment_is_due(self, scene: Scene) -> None:
+        filebase = scene.add(60)
+        assert scene.listing.due()[0] == []
+        _, next_ns = scene.listing.due()
+        assert next_ns is not None
+        scene.clock.advance((next_ns - scene.clock.time_ns()) / NS)
+        assert scene.listing.due() == ([filebase], None)
+
+    def test_another_processs_entries_from_before_the_clock_was_set_back_are_due(
+        self, tmp_path: Path
+    ) -> None:
+        clock = FakeClock()
+        before = Switchboard('in', tmp_path / 'in', clock=clock).enqueue('before')
+        clock.set_back(3600)
+        # Another process has another namer: it knows nothing of the time that was.
+        other = Switchboard('in', tmp_path / 'in', clock=clock)
+        after = other.enqueue('after')
+        assert sorted(other.files) == sorted([before, after])
+        taken = [other.take(), other.take()]
+        assert {one.msg for one in taken if one} == {'before', 'after'}
+
+
+class TestForeignNames:
+    @pytest.fixture
+    def foreign(self, scene: Scene) -> list[str]:
+        names = ['README', 'foo.pck', 'directory', f'{DIGEST}.pck', 'x.bak.orig']
+        for name in names:
+            (scene.path / name).touch()
+        (scene.path / 'directory').unlink()
+        (scene.path / 'directory').mkdir()
+        return names
+
+    def test_each_is_reported_once_and_stops_nothing(
+        self, scene: Scene, foreign: list[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        filebase = scene.add()
+        with caplog.at_level(logging.WARNING, 'switchboard.queue'):
+            for _ in range(3):
+                assert scene.listing.due()[0] == [filebase]
+        reported = [record.getMessage().partition(':')[0] for record in caplog.records]
+        assert sorted(reported) == sorted(foreign)
+        assert all('queue=in' in record.getMessage() for record in caplog.records)
+
+    def test_our_own_other_files_are_not_foreign(
+        self, scene: Scene, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for name in (f'{scene.name()}.bak', f'{scene.name()}.psv', f'{DIGEST}.tmp', '.hidden'):
+            (scene.path / name).touch()
+        assert scene.listing.due() == ([], None)
+        assert caplog.records == []
+
+    @pytest.mark.parametrize('kind', ['directory', 'fifo', 'symlink', 'dangling symlink', 'socket'])
+    def test_what_has_an_entrys_name_and_is_none_is_reported_once_and_passed_over(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+    ) -> None:
+        board = Switchboard('in', tmp_path / 'in')
+        path = tmp_path / 'in' / f'1732242000.5+{DIGEST}.pck'
+        match kind:
+            case 'directory':
+                path.mkdir()
+            case 'fifo':
+                os.mkfifo(path)
+            case 'symlink':
+                (tmp_path / 'target').write_text('x')
+                path.symlink_to(tmp_path / 'target')
+            case 'dangling symlink':
+                path.symlink_to('nowhere')
+            case 'socket':
+                os.mknod(path, stat.S_IFSOCK | 0o600)
+        filebase = board.enqueue('good')
+        taken = board.take()
+        assert taken is not None
+        assert taken.filebase == filebase
+        assert board.take() is None
+        assert not board.ready()
+        assert board.files == []
+        assert [path.name in record.getMessage() for record in caplog.records] == [True]
+        assert path.is_symlink() or path.exists()
+
+
+class TestBacklog:
+    def drain(self, backlog: Backlog) -> list[str]:
+        return list(iter(backlog.next, None))
+
+    def test_one_listing_serves_all_that_it_found(self, scene: Scene) -> None:
+        filebases = [scene.add() for _ in range(10)]
+        listed = scene.disk.listed
+        assert [scene.backlog.next() for _ in range(10)] == filebases
+        assert scene.disk.listed == listed + 1
+
+    def test_the_directory_is_read_again_when_the_names_are_old(self, scene: Scene) -> None:
+        scene.add(-10)
+        later = scene.add(-9)
+        assert scene.backlog.next() != later
+        urgent = scene.add(-9, priority=9)
+        scene.clock.advance(1.1)
+        assert scene.backlog.next() == urgent
+
+    def test_a_held_entry_is_given_out_when_its_time_is_over(self, scene: Scene) -> None:
+        filebase = scene.add()
+        scene.backlog.hold(filebase, 10)
+        assert (scene.backlog.next(), scene.backlog.ready()) == (None, False)
+        assert scene.backlog.wait_s() == pytest.approx(10)
+        scene.clock.advance(10.1)
+        assert scene.backlog.ready()
+        assert scene.backlog.next() == filebase
+
+    def test_young_entries_do_not_wait_for_older_ones_that_are_held(self, scene: Scene) -> None:
+        held = scene.add(-60)
+        scene.backlog.hold(held, 30)
+        young = scene.add(-0.5)
+        assert scene.backlog.ready()
+        assert scene.backlog.next() == young
+        assert scene.backlog.wait_s() == pytest.approx(30)
+
+    def test_a_hold_on_what_is_gone_is_forgotten(self, scene: Scene) -> None:
+        filebase = scene.add()
+        scene.backlog.hold(filebase, 10)
+        (scene.path / f'{filebase}.pck').unlink()
+        assert not scene.backlog.ready()
+        assert scene.backlog.wait_s() is None
+
+    def test_it_waits_for_whatever_comes_first(self, scene: Scene) -> None:
+        assert scene.backlog.wait_s() is None
+        scene.add(20)
+        assert not scene.backlog.ready()
+        assert scene.backlog.wait_s() == pytest.approx(20, abs=0.01)
+        held = scene.add()
+        scene.backlog.hold(held, 5)
+        assert not scene.backlog.ready()
+        assert scene.backlog.wait_s() == pytest.approx(5)
+
+
+def test_a_slice_sees_its_own_and_reports_what_is_foreign(tmp_path: Path) -> None:
+    everything = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'))
+    for number in range(30):
+        everything.enqueue(number)
+    shares = [Switchboard('in', tmp_path / 'in', index, 3).files for index in range(3)]
+    assert sorted(filebase for share in shares for filebase in share) == everything.files
+    assert all(shares)

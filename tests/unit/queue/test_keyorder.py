@@ -1,0 +1,258 @@
+"""Order by key: one key, one slice, in order; and strict order, across failures, processes and messages at work."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from switchboard import Runner, Spool, Switchboard
+from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
+from switchboard.queue.keyorder import KeyOrder, wait_s
+from switchboard.store.disk import Disk
+from switchboard.testing import FakeClock
+
+STRICT = QueueOptions(
+    durability='lazy', strict_order=True, max_attempts=3, retry=RetryPolicy(10.0, 10.0, jitter=0)
+)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def board(tmp_path: Path, clock: FakeClock) -> Switchboard:
+    return Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
+
+
+def fill(board: Switchboard, *messages: str) -> list[str]:
+    """Messages like ``a1``: key and number."""
+    return [board.enqueue(msg, order_key=msg[0]) for msg in messages]
+
+
+def taken(board: Switchboard) -> list[str]:
+    found = []
+    while (one := board.take()) is not None:
+        found.append(one.msg)
+    return found
+
+
+def test_one_key_stays_in_one_slice(tmp_path, clock):
+    everything = Switchboard('in', tmp_path / 'in', clock=clock)
+    fill(everything, *(f'{key}{number}' for number in range(5) for key in 'abcdefgh'))
+    for count in (2, 3, 5):
+        seen = {}
+        for index in range(count):
+            part = Switchboard('in', tmp_path / 'in', index, count, clock=clock)
+            for filebase in part.files:
+                key = part.peek(filebase).body[:1]
+                assert seen.setdefault(key, index) == index
+        assert len(seen) == 8
+
+
+def test_while_one_is_at_work_the_others_of_its_key_wait_and_other_keys_do_not(board):
+    fill(board, 'a1', 'a2', 'b1', 'b2')
+    assert taken(board) == ['a1', 'b1']
+
+
+def test_the_next_may_be_taken_when_the_first_is_finished(board, clock):
+    first, _ = fill(board, 'a1', 'a2')
+    assert taken(board) == ['a1']
+    board.finish(first)
+    clock.advance(1)
+    assert taken(board) == ['a2']
+
+
+def test_one_that_waits_for_its_retry_holds_its_key_back_and_keeps_its_place(board, clock):
+    first, _, _ = fill(board, 'a1', 'a2', 'b1')
+    assert board.take().msg == 'a1'
+    assert board.release(first, delay_s=60, record={'event': 'failed'}) == first
+    clock.advance(30)
+    assert taken(board) == ['b1']
+    clock.advance(31)
+    assert taken(board) == ['a1']
+
+
+def test_another_process_is_held_back_as_well(board, clock, tmp_path):
+    first, _ = fill(board, 'a1', 'a2')
+    board.take()
+    other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
+    assert taken(other) == []
+    board.release(first, delay_s=60)
+    clock.advance(1)
+    assert taken(other) == []
+    clock.advance(60)
+    assert taken(other) == ['a1']
+
+
+def test_one_that_was_preserved_lets_the_next_pass(board, clock):
+    first, _ = fill(board, 'a1', 'a2')
+    board.take()
+    board.finish(first, preserve=True)
+    clock.advance(1)
+    assert taken(board) == ['a2']
+
+
+def test_a_delayed_entry_holds_back_only_what_came_after_it(board, clock):
+    fill(board, 'a1')
+    board.enqueue('a9', order_key='a', delay=100)
+    assert taken(board) == ['a1']
+
+
+def test_a_high_priority_passes_other_keys_and_not_its_own(board):
+    fill(board, 'a1')
+    board.enqueue('a2', order_key='a', priority=9)
+    board.enqueue('b1', order_key='b', priority=5)
+    assert taken(board) == ['b1', 'a1']
+
+
+def test_while_one_is_at_work_not_even_the_highest_priority_of_its_key_is_taken(board, clock):
+    (first,) = fill(board, 'a1')
+    assert taken(board) == ['a1']
+    board.enqueue('a2', order_key='a', priority=9)
+    clock.advance(1)
+    assert taken(board) == []
+    board.finish(first)
+    clock.advance(1)
+    assert taken(board) == ['a2']
+
+
+def test_one_that_is_claimed_while_its_queue_is_read_is_not_overlooked(tmp_path, clock):
+    class Claims(Disk):
+        """Lets another process claim an entry after the first of the directory's readings."""
+
+        def scandir(self, path):
+            found = list(os.scandir(path))
+            if armed:
+                other.dequeue(armed.pop())
+            return contextlib.nullcontext(iter(found))
+
+    armed = []
+    other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
+    first, second = fill(other, 'a1', 'a2')
+    order = KeyOrder(Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock, disk=Claims())._listing)
+    armed.append(first)
+    assert not order.is_first(second)
+
+
+def test_one_that_has_expired_lets_the_next_pass(board, clock):
+    board.enqueue('a1', order_key='a', ttl=5)
+    fill(board, 'a2')
+    clock.advance(6)
+    assert taken(board) == ['a2']
+
+
+def test_one_that_expires_while_it_waits_for_its_retry_lets_the_next_pass(board, clock):
+    first = board.enqueue('a1', order_key='a', ttl=5)
+    fill(board, 'a2')
+    board.take()
+    board.release(first, delay_s=60, record={'event': 'failed'})
+    clock.advance(6)
+    assert taken(board) == []  # it is looked at when its wait is over
+    clock.advance(60)
+    assert taken(board) == ['a2']
+
+
+def test_a_delayed_one_waits_for_what_came_while_it_was_delayed(board, clock, tmp_path):
+    other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
+    fill(board, 'a1')
+    board.enqueue('a9', order_key='a', delay=20)
+    [first] = [one.filebase for one in iter(board.take, None)]
+    board.finish(first)
+    clock.advance(10)
+    fill(board, 'a2')
+    clock.advance(11)
+    assert other.take().msg == 'a2'
+    assert taken(board) == []
+
+
+class Fails(Runner):
+    """Notes what it gets; fails at what it is told to, the first time."""
+
+    def __init__(self, *args, **keys) -> None:
+        super().__init__(*args, **keys)
+        self.got = []
+
+    def dispose(self, msg, msgdata):
+        self.got.append(msg)
+        if msg == 'a1' and self.got.count('a1') == 1:
+            raise ValueError('not yet')
+
+
+def test_a_runner_works_each_key_in_order_across_a_failure(tmp_path, clock):
+    spool = Spool(tmp_path, 'lazy', clock=clock)
+    spool._defaults = STRICT
+    runner = Fails(spool, RunnerOptions('r', '', queue='in', batch_size=4), clock=clock)
+    fill(spool['in'], 'a1', 'b1', 'a2', 'b2', 'a3')
+    for _ in range(8):
+        runner.run(until_empty=True)
+        clock.advance(11)
+    assert [msg for msg in runner.got if msg[0] == 'b'] == ['b1', 'b2']
+    assert [msg for msg in runner.got if msg[0] == 'a'] == ['a1', 'a1', 'a2', 'a3']
+
+
+def test_without_strict_order_one_that_waits_lets_the_others_pass(tmp_path, clock):
+    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _ = fill(board, 'a1', 'a2')
+    board.take()
+    board.release(first, delay_s=60)
+    assert taken(board) == ['a2']
+
+
+def test_a_history_says_until_when_an_entry_waits():
+    assert wait_s([{'event': 'failed', 'not_before': 12.0}], 10 * 10**9) == 2.0
+    assert wait_s([{'event': 'failed', 'not_before': 12.0}], 13 * 10**9) == 0.0
+    assert wait_s([{'event': 'failed', 'not_before': 12.0}, {'event': 'retried'}], 0) == 0.0
+    assert wait_s([], 0) == 0.0
+
+
+def test_one_that_its_producer_still_holds_is_not_passed_by_others_of_its_key(tmp_path, clock):
+    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _, _ = fill(board, 'a1', 'a2', 'b1')
+    with (tmp_path / 'in' / f'{first}.pck').open('rb') as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert taken(board) == ['b1']
+        clock.advance(1)
+        assert taken(board) == []
+    fill(board, 'a3')
+    clock.advance(1)
+    assert taken(board) == ['a1', 'a2', 'a3']
+
+
+class TickingClock(FakeClock):
+    """Goes on by ``tick_s`` whenever somebody looks how late it is."""
+
+    tick_s = 0.0005
+
+    def monotonic_ns(self) -> int:
+        """See `Clock`."""
+        self.advance(self.tick_s)
+        return super().monotonic_ns()
+
+
+def test_what_waited_for_one_that_its_producer_held_is_not_passed_by_what_comes_later(tmp_path):
+    clock = TickingClock()
+    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _, _ = fill(board, 'a1', 'a2', 'a3')
+    with (tmp_path / 'in' / f'{first}.pck').open('rb') as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert taken(board) == []
+    fill(board, 'a4')
+    clock.tick_s = 0.0001
+    found: list[str] = []
+    while len(found) < 4:
+        found += taken(board)
+    assert found == ['a1', 'a2', 'a3', 'a4']
+
+
+def test_one_that_somebody_else_has_taken_holds_nobody_back(tmp_path, clock):
+    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _ = fill(board, 'a1', 'a2')
+    board.ready()
+    Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy')).dequeue(first)
+    assert taken(board) == ['a2']

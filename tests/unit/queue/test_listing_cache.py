@@ -1,0 +1,255 @@
+"""A large directory is read seldom, and what is listed from memory is what a reading would find."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard.message.naming import NS, Slice, format_when
+from switchboard.queue.listing import Listing
+from switchboard.queue.listing_cache import SHARE, STAMP_STEP_NS, Mirror
+from switchboard.queue.wakeup import MAX_NAMES, Wakeup
+from switchboard.store.disk import Disk, Folder
+from switchboard.testing import FakeClock
+
+MS = NS // 1000
+
+
+class TickingClock(FakeClock):
+    """A reading takes a millisecond by it, so that every directory is dear."""
+
+    def monotonic_ns(self) -> int:
+        self._monotonic_ns += MS
+        return self._monotonic_ns
+
+
+class CountingDisk(Disk):
+    def __init__(self) -> None:
+        self.listed = 0
+
+    def scandir(self, path: Any) -> Any:  # type: ignore[override]
+        self.listed += 1
+        return Disk.scandir(path)
+
+
+class Scene:
+    """A directory with entries that are nothing but names, and a mirror of it."""
+
+    def __init__(self, path: Path, slice_: Slice | None = None, kept: int = 20) -> None:
+        self.path = path
+        self.clock = TickingClock()
+        self.disk = CountingDisk()
+        self.count = 0
+        listing = Listing(Folder(path, self.disk), self.disk, self.clock, 'in', slice_ or Slice())
+        self.plain = Listing(Folder(path, Disk()), Disk(), self.clock, 'in', slice_ or Slice())
+        self.mirror = Mirror(listing, dear_ns=MS, kept=kept)
+        self.wakeup = Wakeup(os.fspath(path))
+
+    def watched(self) -> None:
+        """Bring the mirror to where it goes by what the kernel tells."""
+        self.mirror.news = self.wakeup
+        for _ in range(2):
+            self.mirror.due()
+        self.disk.listed = 0
+
+    def add(self, in_s: float = -60, priority: int = 0, first: int = 0) -> str:
+        self.count += 1
+        when = format_when(self.clock.time_ns() + int(in_s * NS) + self.count)
+        filebase = f'{when}+{first:08x}{self.count:032d}' + (f'+p{priority}' if priority else '')
+        # As entries come: finished, by a rename.
+        (self.path / '.draft').touch()
+        (self.path / '.draft').rename(self.path / f'{filebase}.pck')
+        return filebase
+
+    def rename(self, old: str, new: str) -> None:
+        (self.path / old).rename(self.path / new)
+
+    def settle(self) -> None:
+        """Make the directory look as if it had been left alone for a while."""
+        long_ago_ns = self.path.stat().st_mtime_ns - 2 * STAMP_STEP_NS
+        os.utime(self.path, ns=(long_ago_ns, long_ago_ns))
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+class TestByWhatTheKernelTells:
+    def test_the_directory_is_not_read_while_names_come_and_go(self, scene: Scene) -> None:
+        scene.watched()
+        late, early = scene.add(-10), scene.add(-20)
+        assert scene.mirror.due()[0] == [early, late]
+        scene.rename(f'{early}.pck', f'{early}.bak')
+        assert scene.mirror.due()[0] == [late]
+        (scene.path / f'{late}.pck').unlink()
+        assert scene.mirror.due() == ([], None)
+        scene.rename(f'{early}.bak', f'{early}.pck')
+        assert scene.mirror.due()[0] == [early]
+        assert scene.disk.listed == 0
+
+    def test_a_delayed_entry_is_due_when_its_time_has_come(self, scene: Scene) -> None:
+        soon, later = scene.add(0.02), scene.add(60)
+        scene.watched()
+        due, next_ns = scene.mirror.due()
+        assert due == []
+        assert next_ns is not None
+        assert format_when(next_ns) == soon.partition('+')[0]
+        scene.clock.advance(0.03)
+        due, next_ns = scene.mirror.due()
+        assert due == [soon]
+        assert next_ns is not None
+        assert format_when(next_ns) == later.partition('+')[0]
+        assert scene.disk.listed == 0
+
+    def test_an_entry_that_only_a_turned_clock_has_put_into_the_future_is_due(self, scene: Scene) -> None:
+        scene.watched()
+        filebase = scene.add(3600)
+        an_hour_ahead_ns = scene.clock.time_ns() + 3601 * NS
+        os.utime(scene.path / f'{filebase}.pck', ns=(an_hour_ahead_ns, an_hour_ahead_ns))
+        assert scene.mirror.due()[0] == [filebase]
+
+    def test_priorities_count(self, scene: Scene) -> None:
+        scene.watched()
+        low, high = scene.add(-20), scene.add(-10, priority=5)
+        assert scene.mirror.due()[0] == [high, low]
+
+    def test_other_slices_are_left_alone(self, tmp_path: Path) -> None:
+        scene = Scene(tmp_path, Slice(0, 2))
+        scene.watched()
+        ours = scene.add(first=1)
+        scene.add(first=0xFFFFFFFF)
+        assert scene.mirror.due()[0] == [ours]
+
+    def test_what_is_no_entry_is_looked_at(self, scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+        scene.watched()
+        (scene.path / 'README').write_text('hello')
+        assert scene.mirror.due() == ([], None)
+        assert 'README' in caplog.text
+        assert scene.disk.listed > 0
+
+    def test_what_has_an_entrys_name_and_is_none_is_passed_over_once_it_was_reported(
+        self, scene: Scene
+    ) -> None:
+        scene.watched()
+        filebase = scene.add()
+        scene.mirror._listing.report(f'{filebase}.pck', 'not a regular file')
+        assert scene.mirror.due()[0] == []
+
+    def test_when_too_much_was_told_the_directory_is_read(self, scene: Scene) -> None:
+        scene.watched()
+        scene.wakeup._names = [('x', True)] * (MAX_NAMES + 1)
+        filebase = scene.add()
+        assert scene.mirror.due()[0] == [filebase]
+        assert scene.disk.listed == 1
+
+    def test_it_goes_on_while_nobody_sleeps(self, scene: Scene) -> None:
+        scene.watched()
+        scene.wakeup.arm()
+        scene.wakeup.disarm()
+        filebase = scene.add()
+        assert scene.mirror.due()[0] == [filebase]
+        assert scene.disk.listed == 0
+
+    def test_a_sleeper_is_woken_all_the_same(self, scene: Scene) -> None:
+        scene.watched()
+        scene.wakeup.arm()
+        assert scene.mirror.due()[0] == []
+        assert not scene.wakeup.wait(0)
+        filebase = scene.add()
+        assert scene.wakeup.wait(60)
+        assert not scene.wakeup.wait(0)
+        scene.wakeup.disarm()
+        assert scene.mirror.due()[0] == [filebase]
+        assert scene.disk.listed == 0
+
+    def test_it_is_not_believed_for_ever(self, scene: Scene) -> None:
+        scene.watched()
+        scene.clock.advance(SHARE * 2 * MS / NS)
+        scene.mirror.due()
+        assert scene.disk.listed == 1
+
+    def test_when_the_watch_is_gone_the_directory_is_read(self, scene: Scene) -> None:
+        scene.watched()
+        scene.wakeup.close()
+        filebase = scene.add()
+        assert scene.mirror.due()[0] == [filebase]
+        assert scene.disk.listed > 0
+
+
+class TestWithoutEvents:
+    def test_a_directory_that_nobody_has_changed_is_not_read_again(self, scene: Scene) -> None:
+        filebase = scene.add()
+        later = scene.add(0.05)
+        scene.mirror.due()
+        scene.settle()
+        scene.mirror.due()
+        scene.disk.listed = 0
+        assert scene.mirror.due()[0] == [filebase]
+        scene.clock.advance(0.06)
+        assert scene.mirror.due() == ([filebase, later], None)
+        assert scene.disk.listed == 0
+
+    def test_one_that_was_changed_is(self, scene: Scene) -> None:
+        scene.mirror.due()
+        scene.settle()
+        scene.mirror.due()
+        filebase = scene.add()
+        assert scene.mirror.due()[0] == [filebase]
+
+    def test_one_that_was_changed_a_moment_before_is_not_believed(self, scene: Scene) -> None:
+        scene.mirror.due()
+        scene.add()
+        scene.mirror.due()
+        scene.disk.listed = 0
+        scene.mirror.due()
+        assert scene.disk.listed > 0
+
+
+def test_a_directory_that_is_quickly_read_is_read_each_time(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    mirror = Mirror(scene.mirror._listing)
+    mirror.news = scene.wakeup
+    for _ in range(5):
+        mirror.due()
+    assert scene.disk.listed == 5
+
+
+@pytest.mark.parametrize('seed', range(20))
+@pytest.mark.parametrize('kept', [3, 1000])
+def test_whatever_happens_it_lists_what_a_reading_would(tmp_path: Path, seed: int, kept: int) -> None:
+    scene, rng = Scene(tmp_path, kept=kept), random.Random(seed)
+    scene.watched()
+    ready: list[str] = []
+    claimed: list[str] = []
+    for _ in range(150):
+        what = rng.random()
+        if what < 0.5 or not ready:
+            ready.append(scene.add(rng.choice((-60, -10, 0.01, 0.05, 60)), rng.choice((0, 0, 0, 3, 9))))
+        elif what < 0.7:
+            one = ready.pop(rng.randrange(len(ready)))
+            scene.rename(f'{one}.pck', f'{one}.bak')
+            claimed.append(one)
+        elif what < 0.8 and claimed:
+            one = claimed.pop()
+            scene.rename(f'{one}.bak', f'{one}.pck')
+            ready.append(one)
+        elif what < 0.85 and claimed:
+            (scene.path / f'{claimed.pop()}.bak').unlink()
+        elif what < 0.9:
+            (scene.path / f'{ready.pop(0)}.pck').unlink()
+        else:
+            scene.clock.advance(rng.choice((0.001, 0.02)))
+        if rng.random() < 0.4:
+            due, next_ns = scene.mirror.due()
+            everything, expected_ns = scene.plain.due(None)
+            # Of more than it keeps, it lists the first ones.
+            assert due == everything[: len(due)]
+            assert due or not everything
+            assert next_ns == expected_ns
+            if rng.random() < 0.2:
+                assert scene.mirror.due(None)[0] == everything

@@ -1,0 +1,229 @@
+"""Recovery: what the dead left is ready again, what the living hold is not touched, and what kills goes to bad."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Spool, Switchboard
+from switchboard.clock import SYSTEM_CLOCK
+from switchboard.errors import DurabilityError
+from switchboard.message.naming import with_when
+from switchboard.options import QueueOptions
+from switchboard.queue.recovery import Recovery, timestamp
+from switchboard.store.claims import HELD
+from switchboard.store.disk import Disk, Folder
+from switchboard.testing import FakeClock
+from switchboard.testing.faults import FaultyDisk
+from tests.processes import held_elsewhere, in_child
+
+LAZY = QueueOptions(durability='lazy')
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Switchboard:
+    return Switchboard('in', tmp_path / 'in', options=LAZY)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Switchboard:
+    return Switchboard('bad', tmp_path / 'bad', options=LAZY)
+
+
+def die_with(board: Switchboard, *filebases: str) -> None:
+    """Claim entries in a process that dies with them in its hands."""
+
+    def claim() -> None:
+        for filebase in filebases:
+            board.dequeue(filebase)
+
+    in_child(claim)
+
+
+def events(board: Switchboard, filebase: str) -> list[str]:
+    return [record['event'] for record in board.history(filebase)]
+
+
+class TestTheDead:
+    def test_their_claims_are_ready_again_in_their_old_places(self, board: Switchboard) -> None:
+        filebases = board.enqueue_many(range(5))
+        die_with(board, *filebases[1:4])
+        assert board.files == [filebases[0], filebases[4]]
+        assert board.recover() == filebases[1:4]
+        assert board.files == filebases
+
+    def test_a_new_object_can_do_it_when_it_is_made(self, board: Switchboard, tmp_path: Path) -> None:
+        filebase = board.enqueue('x')
+        die_with(board, filebase)
+        assert Switchboard('in', tmp_path / 'in').files == []
+        assert Switchboard('in', tmp_path / 'in', recover=True).files == [filebase]
+
+    def test_each_slice_recovers_its_own(self, board: Switchboard, tmp_path: Path) -> None:
+        filebases = board.enqueue_many(range(20))
+        die_with(board, *filebases)
+        slices = [Switchboard('in', tmp_path / 'in', index, 3, options=LAZY) for index in range(3)]
+        recovered = [part.recover() for part in slices]
+        assert all(recovered)
+        assert sorted(filebase for part in recovered for filebase in part) == filebases
+
+    def test_the_third_death_sends_the_entry_to_bad_with_its_story(
+        self, board: Switchboard, bad: Switchboard
+    ) -> None:
+        filebase = board.enqueue('it kills')
+        for death in range(1, 4):
+            die_with(board, filebase)
+            assert board.recover() == ([filebase] if death < 3 else [])
+        assert bad.get_files('.psv') == [filebase]
+        history = bad.history(filebase)
+        assert [record.get('count') for record in history] == [1, 2, 3, None]
+        assert 'recovered 3 times' in history[-1]['reason']
+        assert (history[-1]['cause'], history[-1]['queue']) == ('recoveries', 'in')
+
+    def test_a_failure_in_between_does_not_forgive(self, board: Switchboard, bad: Switchboard) -> None:
+        filebase = board.enqueue('x')
+        for _ in range(3):
+            die_with(board, filebase)
+            board.recover_backup_files()
+            if board.files:
+                board.dequeue(filebase)
+                board.release(filebase, record={'event': 'failed'})
+        assert bad.get_files('.psv') == [filebase]
+
+    def test_a_recovery_that_does_not_keep_its_lock_leaves_the_entry_free(self, board: Switchboard) -> None:
+        filebase = board.enqueue('x')
+        die_with(board, filebase)
+        board.recover_backup_files()
+        assert in_child(lambda: board.dequeue(filebase)[0]) == 'x'
+        assert filebase not in {name for _, name in HELD}
+
+
+class TestTheLiving:
+    def test_what_they_hold_is_never_touched_however_often_it_is_tried(self, board: Switchboard) -> None:
+        filebase = board.enqueue('x')
+        with held_elsewhere(board, filebase):
+            for _ in range(10):
+                assert board.recover() == []
+                assert Switchboard(board.name, board.queue_directory, recover=True).files == []
+            assert events(board, filebase) == []
+        assert os.listdir(board.queue_directory) == []
+
+
+class TestWhatCannotBeRecovered:
+    def test_a_torn_entry_is_recovered_and_found_at_dequeue(self, board: Switchboard, tmp_path: Path) -> None:
+        filebase = board.enqueue('x' * 100)
+        die_with(board, filebase)
+        path = tmp_path / 'in' / f'{filebase}.bak'
+        path.write_bytes(path.read_bytes()[:50])
+        assert board.recover() == [filebase]
+        assert board.take() is None
+        assert os.listdir(tmp_path / 'bad') == [f'{filebase}.psv']
+
+    def test_foreign_things_with_the_suffix_stop_nothing(self, board: Switchboard, tmp_path: Path) -> None:
+        filebase = board.enqueue('x')
+        die_with(board, filebase)
+        (tmp_path / 'in' / 'foo.bak').touch()
+        os.mkfifo(tmp_path / 'in' / f'{with_when(filebase, 1)}.bak')
+        assert board.recover() == [filebase]
+        assert len(os.listdir(tmp_path / 'in')) == 3
+
+    @pytest.mark.parametrize('call', ['flock', 'fstat', 'pread', 'renameat2', 'open'])
+    def test_a_call_that_fails_leaves_it_to_the_next_time(self, tmp_path: Path, call: str) -> None:
+        disk = FaultyDisk(0, errno.EIO, calls=(call,))
+        board = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
+        filebase = board.enqueue('x')
+        die_with(board, filebase)
+        disk.arm(1)
+        first = board.recover()
+        assert disk.struck == call
+        assert (first or board.recover()) == [filebase]
+        assert board.dequeue(filebase)[0] == 'x'
+
+    def test_a_history_that_cannot_be_written_does_not_keep_the_message(self, tmp_path: Path) -> None:
+        disk = FaultyDisk(0, errno.ENOSPC, calls=('pwrite',))
+        board = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
+        filebase = board.enqueue('x')
+        die_with(board, filebase)
+        disk.arm(1)
+        assert board.recover() == [filebase]
+        assert disk.struck
+        assert events(board, filebase) == []
+
+
+class TestPreserving:
+    def test_where_bad_has_one_of_that_name_it_goes_there_under_another_time(
+        self, board: Switchboard, bad: Switchboard, tmp_path: Path
+    ) -> None:
+        filebase = board.enqueue('x')
+        (tmp_path / 'bad' / f'{filebase}.psv').write_text('a copy made by hand')
+        board.dequeue(filebase)
+        board.finish(filebase, preserve=True, reason='again')
+        names = bad.get_files('.psv')
+        assert names[0] == filebase
+        assert names[1].partition('+')[2] == filebase.partition('+')[2]
+        assert bad.history(names[1])[-1]['reason'] == 'again'
+        assert (tmp_path / 'bad' / f'{filebase}.psv').read_text() == 'a copy made by hand'
+
+    def test_the_bad_queue_is_made_when_it_is_needed(self, board: Switchboard, tmp_path: Path) -> None:
+        board.finish(board.enqueue('x'))
+        assert not (tmp_path / 'bad').exists()
+        board.finish(board.enqueue('x'), preserve=True)
+        assert len(os.listdir(tmp_path / 'bad')) == 1
+
+    def test_if_the_disk_refuses_it_stays_claimed_and_can_be_finished_again(self, tmp_path: Path) -> None:
+        disk = FaultyDisk(0, errno.EIO, calls=('renameat2',))
+        board = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
+        filebase = board.enqueue('x')
+        board.dequeue(filebase)
+        disk.arm(1)
+        with pytest.raises(DurabilityError, match='preserve'):
+            board.finish(filebase, preserve=True)
+        assert board.get_files('.bak') == [filebase]
+        board.finish(filebase, preserve=True)
+        assert os.listdir(tmp_path / 'bad') == [f'{filebase}.psv']
+
+    def test_a_queue_of_a_spool_uses_the_spools_bad_queue(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path / 'spool', 'lazy')
+        filebase = spool['in'].enqueue('x')
+        spool['in'].finish(filebase, preserve=True)
+        assert spool['bad'].get_files('.psv') == [filebase]
+
+
+class TestDeadLetters:
+    def make(self, path: Path, answer: bool) -> tuple[Switchboard, list[Any]]:
+        board = Switchboard('in', path / 'in', options=QueueOptions(max_recoveries=1))
+        seen: list[Any] = []
+
+        def dead_letter(claim: Any, cause: str, reason: str) -> bool:
+            # Whoever moves it on finds it held, as if a runner had claimed it.
+            seen.append((board.held(claim.filebase) is claim, cause))
+            if answer:
+                board.recovery.release(claim, claim.filebase, None, None)
+            return answer
+
+        board.recovery.dead_letter = dead_letter
+        return board, seen
+
+    @pytest.mark.parametrize('answer', [True, False])
+    def test_who_takes_dead_letters_is_asked_before_they_go_to_bad(
+        self, tmp_path: Path, answer: bool
+    ) -> None:
+        board, seen = self.make(tmp_path, answer)
+        filebase = board.enqueue('x')
+        die_with(board, filebase)
+        assert board.recover() == []
+        assert seen == [(True, 'recoveries')]
+        assert os.listdir(tmp_path / ('in' if answer else 'bad')) == [
+            f'{filebase}{".pck" if answer else ".psv"}'
+        ]
+        assert filebase not in {name for _, name in HELD}
+
+
+def test_records_have_the_time_of_the_queues_clock(tmp_path: Path) -> None:
+    clock = FakeClock(1_732_242_000.123456789)
+    assert timestamp(clock) == 1_732_242_000.123456
+    recovery = Recovery('in', Folder(tmp_path, Disk()), Folder(tmp_path, Disk()), LAZY, Disk(), SYSTEM_CLOCK)
+    assert not recovery.sync

@@ -1,0 +1,237 @@
+"""A queue on a disk in trouble: one that cannot be read, one that is full, and a process that may open no more files."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Switchboard
+from switchboard.errors import DurabilityError, QueueFullError
+from switchboard.interfaces import Taken
+from switchboard.options import QueueOptions
+from switchboard.queue.switchboard import MAX_REFUSED, REFUSED_S
+from switchboard.store.disk import Disk
+from switchboard.testing import FakeClock
+from tests.processes import in_child
+
+LAZY = QueueOptions(durability='lazy')
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Switchboard:
+    return Switchboard('in', tmp_path / 'in', options=LAZY)
+
+
+class TroubledDisk(Disk):
+    """Fails what a test says, for the files it says."""
+
+    def __init__(self) -> None:
+        self.unreadable: set[int] = set()
+        self.rename_error = 0
+        self.open_error = 0
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:  # type: ignore[override]
+        if os.fstat(fd).st_ino in self.unreadable:
+            raise OSError(errno.EIO, 'bad sector')
+        return os.pread(fd, size, offset)
+
+    def rename(self, source: Any, target: Any, **keys: Any) -> None:  # type: ignore[override]
+        if self.rename_error and str(target).endswith('.bak'):
+            raise OSError(self.rename_error, os.strerror(self.rename_error))
+        os.rename(source, target, **keys)
+
+    def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # type: ignore[override]
+        if self.open_error and str(path).endswith('.pck'):
+            raise OSError(self.open_error, os.strerror(self.open_error))
+        return os.open(path, flags, mode, dir_fd=dir_fd)
+
+
+class TestTroubleWithTheDisk:
+    @pytest.fixture
+    def disk(self) -> TroubledDisk:
+        return TroubledDisk()
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    @pytest.fixture
+    def troubled(self, tmp_path: Path, disk: TroubledDisk, clock: FakeClock) -> Switchboard:
+        return Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk, clock=clock)
+
+    def test_one_entry_that_cannot_be_read_stops_nothing_and_is_tried_again(
+        self, troubled: Switchboard, disk: TroubledDisk, clock: FakeClock
+    ) -> None:
+        filebases = [troubled.enqueue(number) for number in range(3)]
+        disk.unreadable.add((Path(troubled.queue_directory) / f'{filebases[0]}.pck').stat().st_ino)
+        taken = [troubled.take() for _ in range(3)]
+        assert [one and one.msg for one in taken] == [1, 2, None]
+        assert troubled.files == filebases[:1]
+        assert not troubled.ready()
+        disk.unreadable.clear()
+        clock.advance(REFUSED_S + 1)
+        one = troubled.take()
+        assert one is not None
+        assert one.msg == 0
+
+    def test_it_says_so_to_who_asks_for_that_entry(self, troubled: Switchboard, disk: TroubledDisk) -> None:
+        filebase = troubled.enqueue('x')
+        disk.unreadable.add((Path(troubled.queue_directory) / f'{filebase}.pck').stat().st_ino)
+        with pytest.raises(DurabilityError, match='bad sector') as caught:
+            troubled.dequeue(filebase)
+        assert caught.value.step == 'read'
+        with pytest.raises(DurabilityError):
+            troubled.history(filebase)
+        assert troubled.files == [filebase]
+
+    def test_when_many_in_a_row_are_refused_it_is_the_disk(
+        self, troubled: Switchboard, disk: TroubledDisk
+    ) -> None:
+        troubled.enqueue_many(range(MAX_REFUSED + 5))
+        disk.rename_error = errno.EROFS
+        with pytest.raises(DurabilityError, match='Read-only'):
+            troubled.take()
+        assert len(troubled.files) == MAX_REFUSED + 5
+        disk.rename_error = 0
+        assert troubled.take() is not None
+
+    def test_a_process_with_too_many_open_files_hears_of_it_at_once(
+        self, troubled: Switchboard, disk: TroubledDisk
+    ) -> None:
+        troubled.enqueue_many(range(3))
+        disk.open_error = errno.ENFILE
+        with pytest.raises(DurabilityError, match='open files'):
+            troubled.take()
+        disk.open_error = 0
+        taken = troubled.take()
+        assert taken is not None
+        assert taken.msg == 1  # the first is left alone for a while
+
+    def test_a_directory_that_is_gone_is_an_error_of_the_tree(self, troubled: Switchboard) -> None:
+        Path(troubled.queue_directory).rmdir()
+        for call in (troubled.take, troubled.ready, troubled.get_files, lambda: troubled.files):
+            with pytest.raises(DurabilityError) as caught:
+                call()
+            assert caught.value.step == 'list'
+
+
+def room_for(files: int) -> int:
+    """:return: a limit that leaves room for so many files besides those that are open."""
+    used = set(map(int, os.listdir('/proc/self/fd')))
+    free = (number for number in itertools.count() if number not in used)
+    return next(itertools.islice(free, files, None))
+
+
+class TestOpenFiles:
+    def test_a_soft_limit_below_what_is_open_already_is_raised_as_well(self, board: Switchboard) -> None:
+        board.enqueue('x')
+
+        def work() -> bool:
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            fds = [os.dup(0) for _ in range(100)]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (20, hard))
+            taken = board.take()
+            assert taken is not None
+            board.finish(taken.filebase)
+            return resource.getrlimit(resource.RLIMIT_NOFILE)[0] > len(fds)
+
+        assert in_child(work)
+
+    def test_a_batch_of_claims_raises_the_soft_limit_as_far_as_it_needs(self, board: Switchboard) -> None:
+        board.enqueue_many(range(300))
+
+        def work() -> tuple[int, bool]:
+            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (room_for(60), hard))
+            taken = list(iter(board.take, None))
+            for one in taken:
+                assert one is not None
+                board.finish(one.filebase)
+            return len(taken), resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 300
+
+        assert in_child(work) == (300, True)
+
+    def test_at_the_hard_limit_it_says_so_and_works_on_what_it_has(self, board: Switchboard) -> None:
+        board.enqueue_many(range(300))
+
+        def take_all() -> tuple[list[Taken], str]:
+            taken: list[Taken] = []
+            try:
+                while (one := board.take()) is not None:
+                    taken.append(one)
+            except DurabilityError as error:
+                return taken, str(error)
+            return taken, ''
+
+        def work() -> list[str]:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (room_for(60),) * 2)
+            errors = []
+            while board.get_files():
+                taken, error = take_all()
+                assert taken
+                for one in taken:
+                    board.finish(one.filebase)
+                errors.append(error)
+                board._backlog._held_until_ns.clear()  # no test waits for half a minute
+            return errors
+
+        *errors, last = in_child(work)
+        assert len(errors) > 2
+        assert all('Too many open files' in error for error in errors)
+        # On a slow machine the directory is listed anew with all descriptors in use.
+        assert not last or 'Too many open files' in last
+
+
+class TestFullDisk:
+    @pytest.fixture
+    def small_disk(self, tmp_path: Path) -> Iterator[Path]:
+        """A file system of its own, of 256 KiB."""
+        path = tmp_path / 'small'
+        path.mkdir()
+        command = ['mount', '-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', str(path)]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip('needs the right to mount')
+        yield path
+        subprocess.run(['umount', '-l', str(path)], check=True)
+
+    def test_a_full_disk_refuses_and_loses_nothing(self, small_disk: Path) -> None:
+        board = Switchboard('in', small_disk / 'in')
+        stored: list[str] = []
+
+        def fill() -> None:
+            for number in range(100):
+                stored.append(board.enqueue(bytes([number]) * 20_000))
+
+        with pytest.raises(QueueFullError, match='No space'):
+            fill()
+        assert 5 < len(stored) < 14
+        assert board.get_files() == stored
+        assert [name for name in os.listdir(small_disk / 'in') if name.endswith('.tmp')] == []
+        for number, filebase in enumerate(stored):
+            assert board.dequeue(filebase)[0] == bytes([number]) * 20_000
+            board.annotate(filebase, {'event': 'no room for this', 'text': 'x' * 9000})
+            board.finish(filebase)
+        board.enqueue(b'x' * 20_000)
+
+    def test_an_entry_can_leave_a_full_disk_for_the_bad_queue(self, small_disk: Path) -> None:
+        board = Switchboard('in', small_disk / 'in')
+        filebase = board.enqueue('x')
+        Switchboard('bad', small_disk / 'bad')
+
+        def fill() -> None:
+            with (small_disk / 'ballast').open('wb', buffering=0) as file:
+                while True:
+                    file.write(b'x' * 4096)
+
+        with pytest.raises(OSError, match='No space'):
+            fill()
+        board.finish(filebase, preserve=True, reason='y' * 8000)
+        assert os.listdir(small_disk / 'bad') == [f'{filebase}.psv']

@@ -1,0 +1,161 @@
+"""What an idle runner sleeps on: it wakes for what it should, and hears nothing while it works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from switchboard.queue.wakeup import Wakeup
+from switchboard.testing.store import MemoryWakeup, Store
+
+LONG_S, NOT_AT_ALL_S = 30.0, 0.0
+
+
+@pytest.fixture
+def wakeup(tmp_path: Path) -> Iterator[Wakeup]:
+    made = Wakeup(str(tmp_path))
+    yield made
+    made.close()
+
+
+def rename_into(path: Path) -> None:
+    (path.parent / 'elsewhere').touch()
+    (path.parent / 'elsewhere').rename(path / 'name')
+
+
+class TestEvents:
+    def test_a_new_name_wakes(self, wakeup: Wakeup, tmp_path: Path) -> None:
+        wakeup.arm()
+        assert wakeup.watches
+        rename_into(tmp_path)
+        assert wakeup.wait(LONG_S)
+
+    def test_a_file_that_was_written_wakes_when_it_is_closed_and_not_before(
+        self, wakeup: Wakeup, tmp_path: Path
+    ) -> None:
+        wakeup.arm()
+        with (tmp_path / 'mail.eml').open('w') as file:
+            file.write('x')
+            file.flush()
+            assert not wakeup.wait(NOT_AT_ALL_S)
+        assert wakeup.wait(LONG_S)
+
+    def test_what_goes_does_not_wake(self, wakeup: Wakeup, tmp_path: Path) -> None:
+        (tmp_path / 'name').touch()
+        wakeup.arm()
+        (tmp_path / 'name').unlink()
+        assert not wakeup.wait(NOT_AT_ALL_S)
+
+    def test_while_it_is_not_armed_nothing_is_heard(self, wakeup: Wakeup, tmp_path: Path) -> None:
+        rename_into(tmp_path)
+        assert not wakeup.watches
+        assert not wakeup.wait(NOT_AT_ALL_S)
+        wakeup.arm()
+        rename_into(tmp_path)
+        wakeup.disarm()
+        assert not wakeup.wait(NOT_AT_ALL_S)
+
+    def test_it_can_be_armed_again_and_again(self, wakeup: Wakeup, tmp_path: Path) -> None:
+        for _ in range(3):
+            wakeup.arm()
+            wakeup.arm()
+            rename_into(tmp_path)
+            assert wakeup.wait(LONG_S)
+            wakeup.disarm()
+            wakeup.disarm()
+
+    def test_a_directory_that_is_gone_leaves_the_timer(self, tmp_path: Path) -> None:
+        (tmp_path / 'in').mkdir()
+        wakeup = Wakeup(str(tmp_path / 'in'))
+        (tmp_path / 'in').rmdir()
+        wakeup.arm()
+        assert not wakeup.watches
+        assert not wakeup.wait(NOT_AT_ALL_S)
+        wakeup.disarm()
+
+    def test_a_link_made_in_a_maildir_wakes(self, tmp_path: Path) -> None:
+        for name in ('in', 'new'):
+            (tmp_path / name).mkdir()
+        (tmp_path / 'file').touch()
+        wakeup = Wakeup(str(tmp_path / 'in'), str(tmp_path / 'new'))
+        wakeup.arm()
+        assert wakeup.watches
+        os.link(tmp_path / 'file', tmp_path / 'new' / 'mail')
+        assert wakeup.wait(LONG_S)
+
+
+class TestWords:
+    def test_a_word_wakes_once(self, wakeup: Wakeup) -> None:
+        wakeup.wake()
+        wakeup.wake()
+        assert wakeup.wait(LONG_S)
+        assert not wakeup.wait(NOT_AT_ALL_S)
+
+    def test_a_word_that_came_before_the_sleep_ends_it(self, wakeup: Wakeup) -> None:
+        wakeup.wake()
+        wakeup.arm()
+        assert wakeup.wait(LONG_S)
+
+    def test_more_words_than_the_pipe_holds_do_not_block(self, wakeup: Wakeup) -> None:
+        for _ in range(70_000):
+            wakeup.wake()
+        assert wakeup.wait(NOT_AT_ALL_S)
+
+    def test_a_signal_handler_may_say_it(self, wakeup: Wakeup) -> None:
+        before = signal.signal(signal.SIGUSR1, lambda *_: wakeup.wake())
+        try:
+            threading.Timer(0, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            assert wakeup.wait(LONG_S)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+
+    def test_without_a_directory_there_are_words_only(self) -> None:
+        wakeup = Wakeup()
+        wakeup.arm()
+        assert not wakeup.watches
+        wakeup.wake()
+        assert wakeup.wait(None)
+
+
+class TestDescriptors:
+    def test_an_event_loop_may_watch_them_in_its_place(self, wakeup: Wakeup, tmp_path: Path) -> None:
+        import select
+
+        poll = select.poll()
+        for descriptor in wakeup.descriptors():
+            poll.register(descriptor, select.POLLIN)
+        assert poll.poll(0) == []
+        wakeup.arm()
+        rename_into(tmp_path)
+        assert len(poll.poll(LONG_S * 1000)) == 1
+        wakeup.wake()
+        assert len(poll.poll(LONG_S * 1000)) == 2
+        wakeup.wait(0)
+        wakeup.disarm()
+        assert poll.poll(0) == []
+
+    def test_they_are_given_back(self, tmp_path: Path) -> None:
+        before = len(os.listdir('/proc/self/fd'))
+        wakeup = Wakeup(str(tmp_path))
+        assert len(os.listdir('/proc/self/fd')) > before
+        wakeup.close()
+        wakeup.close()
+        assert len(os.listdir('/proc/self/fd')) == before
+        del wakeup
+
+
+def test_a_queue_in_memory_wakes_who_is_armed_and_nobody_else() -> None:
+    store = Store()
+    armed, other = MemoryWakeup(store), MemoryWakeup(store)
+    armed.arm()
+    assert (armed.watches, other.watches) == (True, False)
+    for sleeper in list(store.sleepers):
+        sleeper.wake()
+    assert (armed.wait(NOT_AT_ALL_S), other.wait(NOT_AT_ALL_S)) == (True, False)
+    armed.disarm()
+    assert len(store.sleepers) == 0

@@ -1,0 +1,284 @@
+"""Runners whose ``dispose`` is a coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+from switchboard import Spool
+from switchboard.errors import ConfigError, TemporaryFailure
+from switchboard.options import RunnerOptions
+from switchboard.runner.asyncrunner import AsyncRunner
+from switchboard.store.disk import Disk
+from tests.processes import Child
+
+
+@pytest.fixture
+def spool(tmp_path) -> Spool:
+    return Spool(tmp_path, 'lazy')
+
+
+def make(cls: type[AsyncRunner], spool: Spool, **options) -> AsyncRunner:
+    return cls(spool, RunnerOptions('r', '', queue='in', **options))
+
+
+class Together(AsyncRunner):
+    """Ends no message before ``wanted`` of them are at work."""
+
+    wanted = 10
+
+    async def setup(self) -> None:
+        self.at_work = 0
+        self.all_here = asyncio.Event()
+
+    async def dispose(self, msg, msgdata):
+        self.at_work += 1
+        if self.at_work >= self.wanted:
+            self.all_here.set()
+        before = self.filebase
+        await self.all_here.wait()
+        assert self.filebase == before
+        assert self.idempotency_key in before
+        self.emit('out', msg, msgdata)
+
+
+def test_as_many_messages_as_allowed_are_at_work_at_once(spool):
+    for number in range(10):
+        spool['in'].enqueue(number)
+    assert make(Together, spool).run(until_empty=True) == 0
+    assert sorted(spool['out'].dequeue(one)[0] for one in spool['out'].files) == list(range(10))
+    assert spool['in'].get_files() == spool['in'].get_files('.bak') == []
+
+
+class Count(AsyncRunner):
+    """Notes how many messages were at work at once."""
+
+    most = at_work = 0
+
+    async def dispose(self, msg, msgdata):
+        self.at_work += 1
+        self.most = max(self.most, self.at_work)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self.at_work -= 1
+
+
+def test_no_more_messages_than_allowed_are_at_work_at_once(spool):
+    for number in range(20):
+        spool['in'].enqueue(number)
+    runner = make(Count, spool, settings={'concurrency': '3'})
+    runner.run(until_empty=True)
+    assert runner.most == 3
+    assert spool['in'].files == []
+
+
+class Judge(AsyncRunner):
+    """Does with each message what it says."""
+
+    async def dispose(self, msg, msgdata):
+        self.emit('out', msg)
+        await asyncio.sleep(0)
+        if msg == 'fail':
+            raise ValueError('poison')
+        if msg == 'later':
+            raise TemporaryFailure(retry_after_s=60)
+        if msg == 'hang':
+            await asyncio.Event().wait()
+        return msg == 'keep'
+
+
+def test_what_a_coroutine_raises_is_about_its_own_message(spool):
+    for msg in ('good', 'fail', 'later', 'keep', 'good'):
+        spool['in'].enqueue(msg)
+    make(Judge, spool).run(until_empty=True)
+    assert [spool['out'].peek(one).body for one in spool['out'].files] == [b'good', b'good']
+    [bad] = spool['bad'].get_files('.psv')
+    assert spool['bad'].history(bad)[0]['error'] == 'ValueError'
+    assert sorted(spool['in'].peek(one).body for one in spool['in'].get_files()) == [b'keep', b'later']
+
+
+def test_a_message_that_takes_too_long_fails_and_the_others_do_not(spool):
+    spool['in'].enqueue('hang')
+    spool['in'].enqueue('good')
+    make(Judge, spool, max_seconds=0.05).run(until_empty=True)
+    [bad] = spool['bad'].get_files('.psv')
+    assert spool['bad'].history(bad)[0]['error'] == 'TimeoutError'
+    assert len(spool['out'].files) == 1
+
+
+class Slow(AsyncRunner):
+    """Tells that it has begun, and goes on when it is let."""
+
+    async def setup(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.go = asyncio.Event()
+
+    async def dispose(self, msg, msgdata):
+        begun.set()
+        await self.go.wait()
+        self.emit('out', msg)
+
+
+begun = threading.Event()
+
+
+def test_a_stop_waits_for_the_messages_that_are_at_work_and_begins_no_others(spool):
+    begun.clear()
+    for number in range(6):
+        spool['in'].enqueue(number)
+    runner = make(Slow, spool, settings={'concurrency': '2'})
+    thread = threading.Thread(target=runner.run)
+    thread.start()
+    assert begun.wait(60)
+    runner.stop()
+    runner.loop.call_soon_threadsafe(runner.go.set)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert len(spool['out'].files) == 2
+    assert len(spool['in'].files) == 4
+    assert spool['in'].get_files('.bak') == []
+
+
+def test_an_idle_runner_is_woken_by_a_message(spool):
+    begun.clear()
+    runner = make(Slow, spool, rescan_s=3600)
+    thread = threading.Thread(target=runner.run)
+    thread.start()
+    spool['in'].enqueue('wake up')
+    assert begun.wait(60)
+    runner.loop.call_soon_threadsafe(runner.go.set)
+    runner.stop()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert len(spool['out'].files) == 1
+
+
+def test_a_concurrency_of_nothing_is_refused(spool):
+    with pytest.raises(ConfigError, match='at least 1'):
+        make(Count, spool, settings={'concurrency': '0'})
+
+
+class Cancelled(AsyncRunner):
+    """Meets what cancels coroutines: a future that others have cancelled, and itself."""
+
+    async def dispose(self, msg, msgdata):
+        self.emit('out', msg)
+        if msg == 'future':
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+        elif msg == 'itself':
+            asyncio.current_task().cancel()
+            await asyncio.sleep(3600)
+
+
+def test_a_coroutine_that_is_cancelled_by_what_it_does_has_failed_and_the_others_go_on(spool):
+    spool['in'].enqueue_many(['future', 'good', 'itself', 'good'])
+    assert make(Cancelled, spool).run(until_empty=True) == 0
+    assert [spool['out'].take().msg for _ in spool['out'].files] == ['good', 'good']
+    errors = [spool['bad'].history(one)[0]['error'] for one in spool['bad'].get_files('.psv')]
+    assert errors == ['CancelledError', 'CancelledError']
+
+
+class Leaves(AsyncRunner):
+    """Ends the process in the middle of other messages."""
+
+    cleaned_up_with = None
+
+    async def dispose(self, msg, msgdata):
+        self.emit('out', msg)
+        if msg == 'leave':
+            await asyncio.sleep(0)
+            raise SystemExit(3)
+        await asyncio.sleep(3600)
+
+    async def cleanup(self):
+        self.cleaned_up_with = len(self._tasks)
+
+
+def test_a_process_that_is_told_to_end_at_once_gives_back_what_was_at_work(spool):
+    spool['in'].enqueue_many(['other', 'leave', 'other'])
+    runner = make(Leaves, spool)
+    with pytest.raises(SystemExit):
+        runner.run()
+    assert (len(spool['in'].files), spool['in'].get_files('.bak'), spool['out'].files) == (3, [], [])
+    assert all(spool['in'].history(one) == [] for one in spool['in'].files)
+    assert runner.cleaned_up_with == 0
+
+
+class Deadly(Count):
+    """Ends its process as the kernel would, with one of the messages."""
+
+    async def dispose(self, msg, msgdata):
+        await super().dispose(msg, msgdata)
+        if msg == 'deadly':
+            os._exit(9)
+        await asyncio.sleep(0.01)
+
+
+def test_a_message_that_kills_takes_no_others_with_it_into_the_bad_queue(spool, tmp_path):
+    spool['in'].enqueue_many(['a', 'b', 'deadly', 'c', 'd'])
+    for _ in range(4):
+        with Child(lambda: make(Deadly, Spool(tmp_path, 'lazy')).run(until_empty=True)) as child:
+            child.wait()
+        spool['in'].recover(own=False)
+    assert spool['in'].get_files() == []
+    [bad] = spool['bad'].get_files('.psv')
+    assert spool['bad'].peek(bad).body == b'deadly'
+    assert spool['bad'].history(bad)[-1]['cause'] == 'recoveries'
+
+
+class Broken(Disk):
+    """Opens nothing in queues for a while."""
+
+    left = 0
+
+    def open(self, path, flags, mode=0o777, *, dir_fd=None):
+        if self.left and str(path).endswith('.pck'):
+            self.left -= 1
+            raise OSError(5, 'Input/output error')
+        return os.open(path, flags, mode, dir_fd=dir_fd)
+
+
+def test_trouble_with_the_disk_makes_it_wait_and_not_end(tmp_path, caplog):
+    disk = Broken()
+    spool = Spool(tmp_path, 'lazy', disk=disk)
+    for number in range(8):
+        spool['in'].enqueue(number)
+    disk.left = 8
+    runner = make(Slow, spool)
+    begun.clear()
+    thread = threading.Thread(target=runner.run)
+    thread.start()
+    spool['in'].enqueue('one that can be had')
+    assert begun.wait(60)
+    runner.loop.call_soon_threadsafe(runner.go.set)
+    runner.stop()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert 'nothing to be had, waiting 0.5 s' in caplog.text
+
+
+def test_a_process_that_has_done_enough_does_not_turn_while_the_last_messages_are_at_work(spool):
+    class Looks(Slow):
+        looks = 0
+
+        def _begin(self):
+            self.looks += 1
+            return super()._begin()
+
+    begun.clear()
+    for number in range(6):
+        spool['in'].enqueue(number)
+    runner = make(Looks, spool, max_messages=2)
+    thread = threading.Thread(target=runner.run)
+    thread.start()
+    assert begun.wait(60)
+    runner.loop.call_soon_threadsafe(runner.loop.call_later, 0.3, runner.go.set)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert (len(spool['out'].files), len(spool['in'].files)) == (2, 4)
+    assert runner.looks < 10

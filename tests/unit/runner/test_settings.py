@@ -1,0 +1,48 @@
+"""The keys of a section that a runner's own class declares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from switchboard.config.units import duration_s
+from switchboard.errors import ConfigError
+from switchboard.options import RunnerOptions
+from switchboard.runner.settings import Setting, read_settings
+
+DECLARED = {
+    'timeout': Setting(duration_s, default=30.0),
+    'command': Setting(required=True),
+    'tries': Setting(int, default=3),
+}
+
+
+def read(**settings: str) -> dict[str, Any]:
+    options = RunnerOptions(name='pipe', class_path='x:Pipe', settings=settings)
+    return read_settings(DECLARED, options, 'Pipe')
+
+
+def test_declared_keys_are_read_and_the_others_have_their_defaults() -> None:
+    assert read(command='cat', timeout='2m') == {'command': 'cat', 'timeout': 120.0, 'tries': 3}
+
+
+def test_a_key_that_is_missing_is_named_with_its_section() -> None:
+    with pytest.raises(ConfigError, match='Pipe needs this key') as caught:
+        read(timeout='1s')
+    assert (caught.value.section, caught.value.key) == ('runner.pipe', 'command')
+
+
+def test_a_key_that_nobody_declared_is_an_error_with_a_guess() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'timeout'") as caught:
+        read(command='cat', timeuot='1s')
+    assert caught.value.key == 'timeuot'
+    with pytest.raises(ConfigError, match=r'no such key$'):
+        read(command='cat', zzzzzz='1')
+
+
+@pytest.mark.parametrize(('key', 'value'), [('tries', 'many'), ('timeout', 'soon')])
+def test_a_value_that_cannot_be_read_is_named_with_its_key(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=value) as caught:
+        read(command='cat', **{key: value})
+    assert (caught.value.section, caught.value.key) == ('runner.pipe', key)

@@ -1,0 +1,143 @@
+"""Log lines: written for grep, taken apart for programs, never torn by a rotation or forged by a message."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from switchboard.status import log
+
+ENTRY = '1700000000.000000001+' + 'ab' * 20
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / 'switchboard.log'
+    log.configure(None, level='WARNING')
+    root = logging.getLogger(log.ROOT)
+    root.handlers.clear()
+    root.propagate = True
+
+
+def test_a_line_has_its_time_level_purpose_and_process_before_the_message(path: Path) -> None:
+    log.configure(path)
+    log.speak_as('in 1/2')
+    log.logger('queue').info('%s finished %s', ENTRY, log.pairs(queue='in', seconds=0.25))
+    line = path.read_text()
+    assert line.endswith(f'] {ENTRY} finished queue=in seconds=0.250\n')
+    assert ' info queue in 1/2[' in line
+    assert line[10] == 'T'
+
+
+def test_a_purpose_may_have_a_level_of_its_own(path: Path) -> None:
+    log.configure(path, level='warning', levels={'queue': 'debug'})
+    log.logger('queue').debug('seen')
+    log.logger('runner').info('unseen')
+    assert 'seen' in path.read_text()
+    assert 'unseen' not in path.read_text()
+
+
+def test_a_traceback_follows_its_line_indented(path: Path) -> None:
+    log.configure(path)
+    try:
+        raise ValueError('no\x1b[31m such thing')
+    except ValueError:
+        log.logger('runner').exception('%s failed', ENTRY)
+    first, *rest = path.read_text().splitlines()
+    assert first.endswith('failed')
+    assert all(line.startswith('    ') for line in rest)
+    assert rest[-1] == '    ValueError: no\\x1b[31m such thing'
+
+
+def test_a_message_cannot_forge_a_line(path: Path) -> None:
+    log.configure(path)
+    log.logger('drop').info('sender=%s', 'a\n2026-01-01T00:00:00.000Z error master forged\u2028\x9b31m')
+    [line] = path.read_text().splitlines()
+    assert 'a\\n2026' in line
+    assert '\\u2028\\x9b31m' in line
+
+
+def test_json_lines_take_the_message_apart(path: Path) -> None:
+    log.configure(path, as_json=True)
+    log.logger('queue').warning('%s set aside %s', ENTRY, log.pairs(queue='in', reason='not "ours" \\'))
+    record = json.loads(path.read_text())
+    assert record['filebase'] == ENTRY
+    assert record['event'] == 'set aside'
+    assert (record['queue'], record['reason']) == ('in', 'not "ours" \\')
+    assert (record['level'], record['logger']) == ('warning', 'switchboard.queue')
+
+
+def test_json_lines_keep_a_traceback_as_a_list_and_their_own_members(path: Path) -> None:
+    log.configure(path, as_json=True)
+    try:
+        raise KeyError('x')
+    except KeyError:
+        log.logger('runner').exception('failed pid=77 level=low')
+    record = json.loads(path.read_text())
+    assert record['traceback'][-1] == "KeyError: 'x'"
+    assert (record['pid'] != '77', record['level']) == (True, 'error')
+
+
+@pytest.mark.parametrize(
+    ('line', 'fields'),
+    [
+        ('started', {'event': 'started'}),
+        ('a=1 b="x y"', {'event': '', 'a': '1', 'b': 'x y'}),
+        ('url is http://x/?a=1 done', {'event': 'url is http://x/?a=1 done'}),
+        ('broken="x', {'event': 'broken="x'}),
+    ],
+)
+def test_taking_apart(line: str, fields: dict[str, str]) -> None:
+    assert log.take_apart(line) == fields
+
+
+def test_after_a_rotation_reopen_writes_to_the_new_file(path: Path) -> None:
+    log.configure(path)
+    log.logger('master').info('one')
+    path.rename(path.with_suffix('.1'))
+    log.logger('master').info('two')
+    assert log.reopen() == []
+    log.logger('master').info('three')
+    assert 'two' in path.with_suffix('.1').read_text()
+    assert path.read_text().endswith('three\n')
+
+
+def test_when_reopening_fails_the_old_file_stays_in_use_and_says_so(path: Path) -> None:
+    log.configure(path)
+    path.rename(path.with_suffix('.1'))
+    path.mkdir()
+    [error] = log.reopen()
+    assert error.startswith('cannot reopen the log path=')
+    log.logger('master').info('still here')
+    assert path.with_suffix('.1').read_text().endswith('still here\n')
+
+
+def test_without_a_file_lines_go_to_standard_error(path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log.configure(None)
+    log.logger('master').info('hello')
+    assert capfd.readouterr().err.endswith('hello\n')
+
+
+def test_configuring_again_replaces_what_was_there(path: Path) -> None:
+    log.configure(path)
+    log.configure(path.with_suffix('.2'))
+    log.logger('master').info('once')
+    assert path.read_text() == ''
+    assert path.with_suffix('.2').read_text().count('once') == 1
+
+
+def test_a_full_disk_ends_nobody(path: Path) -> None:
+    log.configure(Path('/dev/full'))
+    log.logger('master').info('nobody hears this')
+
+
+def test_arguments_that_do_not_fit_are_no_reason_to_die(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, 'raiseExceptions', False)
+    log.configure(path)
+    log.logger('master').info('%d', 'three')
+    log.logger('master').info('still here')
+    assert path.read_text().endswith('still here\n')

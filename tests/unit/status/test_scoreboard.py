@@ -1,0 +1,223 @@
+"""The board: what one process writes, another reads whole, whoever dies in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from switchboard.errors import BoardError
+from switchboard.status.scoreboard import PAGE_BYTES, Board, MasterRecord, NullSlot, Post, Slot, State
+
+ENTRY = '1700000000.000001+' + 'ab' * 20
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Board]:
+    board = Board.create(tmp_path / 'board', 4)
+    yield board
+    board.close()
+
+
+def posted(board: Board, **fields: object) -> Post:
+    post = Post('in', slice=0, numslices=2, pid=os.getpid(), started_ns=5, **fields)  # type: ignore[arg-type]
+    board.post(0, post)
+    return post
+
+
+def test_a_new_board_has_no_records_and_a_blank_master(board: Board) -> None:
+    assert board.records() == []
+    assert board.master() == MasterRecord()
+
+
+def test_what_the_master_posts_is_read_through_another_map(board: Board) -> None:
+    posted(board, restarts=3, state=State.BACKOFF, reason='exit 1', next_restart_ns=9)
+    record = Board.open(board.path).records()[0]
+    assert (record.runner, record.slice, record.numslices, record.pid) == ('in', 0, 2, os.getpid())
+    assert (record.state, record.restarts, record.reason) == (State.BACKOFF, 3, 'exit 1')
+    assert (record.started_ns, record.next_restart_ns) == (5, 9)
+    assert record.title == 'in 1/2'
+
+
+def test_a_slice_is_running_from_its_first_heartbeat_on_and_says_so_once(board: Board) -> None:
+    posted(board)
+    told: list[str] = []
+    slot = Slot(board, 0, on_ready=lambda: told.append('ready'))
+    assert board.records()[0].state is State.STARTING
+    slot.beat()
+    slot.beat()
+    assert board.records()[0].state is State.RUNNING
+    assert told == ['ready']
+
+
+def test_the_entry_at_work_shows_since_when_and_until_when(board: Board) -> None:
+    posted(board)
+    slot = Slot(board, 0, max_seconds=2, clock_ns=lambda: 1_000)
+    slot.begin(ENTRY)
+    record = board.records()[0]
+    assert (record.current, record.current_since_ns, record.deadline_ns) == (ENTRY, 1_000, 2_000_001_000)
+    slot.end('done')
+    record = board.records()[0]
+    assert (record.current, record.current_since_ns, record.deadline_ns, record.done) == ('', 0, 0, 1)
+
+
+def test_each_outcome_has_its_counter(board: Board) -> None:
+    posted(board)
+    slot = Slot(board, 0)
+    for outcome, times in (('done', 1), ('failed', 2), ('retried', 3), ('kept', 4)):
+        for _ in range(times):
+            slot.begin(ENTRY)
+            slot.end(outcome)  # type: ignore[arg-type]
+    record = board.records()[0]
+    assert (record.done, record.failed, record.retried, record.kept) == (1, 2, 3, 4)
+
+
+def test_the_next_process_counts_on_but_does_not_inherit_the_heartbeat(board: Board) -> None:
+    posted(board)
+    slot = Slot(board, 0)
+    slot.begin(ENTRY)
+    slot.end('done')
+    board.post(0, Post('in', pid=os.getpid() + 1))
+    record = board.records()[0]
+    assert (record.done, record.heartbeat_ns, record.state) == (1, 0, State.STARTING)
+    again = Slot(board, 0)
+    again.begin(ENTRY)
+    again.end('done')
+    assert board.records()[0].done == 2
+
+
+def test_a_slice_that_stands_in_the_place_of_others_carries_their_counters_on(board: Board) -> None:
+    board.post(0, Post('in', carried=(10, 20, 30, 40)))
+    assert board.records()[0].counters == (10, 20, 30, 40)
+    slot = Slot(board, 0)
+    slot.begin(ENTRY)
+    slot.end('failed')
+    assert board.records()[0].counters == (10, 21, 30, 40)
+
+
+def test_a_long_error_is_cut_between_characters(board: Board) -> None:
+    posted(board)
+    Slot(board, 0).error('ü' * 1000)
+    text = board.records()[0].last_error
+    assert text == 'ü' * 360
+    Slot(board, 0).fatal('x' + 'ü' * 1000)
+    record = board.records()[0]
+    assert record.last_error == 'x' + 'ü' * 359
+    assert record.fatal
+
+
+def test_a_writer_killed_in_the_middle_of_a_copy_leaves_the_one_before_it(board: Board) -> None:
+    posted(board, reason='first')
+    posted(board, reason='second')
+    for copy in range(2):
+        whole = bytes(board.memory)
+        start = PAGE_BYTES + copy * 1024
+        board.memory[start + 8 : start + 200] = os.urandom(192)
+        assert board.records()[0].reason in ('first', 'second')
+        board.memory[:] = whole
+
+
+def test_a_board_damaged_beyond_that_is_an_error_and_not_a_wrong_answer(board: Board) -> None:
+    posted(board)
+    posted(board)
+    board.memory[PAGE_BYTES + 8] ^= 1
+    board.memory[PAGE_BYTES + 1024 + 8] ^= 1
+    with pytest.raises(BoardError, match='damaged'):
+        board.records()
+
+
+def test_readers_never_see_a_torn_record_while_another_process_writes(board: Board) -> None:
+    posted(board)
+    child = os.fork()
+    if child == 0:
+        try:
+            slot = Slot(board, 0)
+            slot._pid = os.getppid()
+            while True:
+                slot.begin('a' * 96)
+                slot.end('done')
+                slot.error('b' * 700)
+        finally:
+            os._exit(1)
+    try:
+        seen: set[int] = set()
+        while len(seen) < 50:
+            record = board.records()[0]
+            assert record.current in ('', 'a' * 96)
+            assert record.last_error in ('', 'b' * 700)
+            seen.add(record.done)
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_a_freed_slot_is_gone_and_can_be_used_again(board: Board) -> None:
+    posted(board)
+    Slot(board, 0).end('failed')
+    board.clear(0)
+    assert board.records() == []
+    board.post(0, Post('out'))
+    assert [(record.runner, record.failed) for record in board.records()] == [('out', 0)]
+
+
+def test_records_come_by_runner_and_slice_wherever_they_lie(board: Board) -> None:
+    for index, (runner, part) in enumerate([('out', 0), ('in', 1), ('in', 0)]):
+        board.post(index, Post(runner, part, 2))
+    assert [record.title for record in board.records()] == ['in 1/2', 'in 2/2', 'out 1/2']
+
+
+def test_the_master_tells_its_state_and_its_last_reload_error(board: Board) -> None:
+    record = MasterRecord(12, State.RUNNING, 1, 2, 3, 'switchboard.cfg:3 [queue.in] ttl: not a duration')
+    board.post_master(record)
+    assert Board.open(board.path).master() == record
+
+
+def test_a_slot_that_is_not_there_is_an_error(board: Board) -> None:
+    with pytest.raises(BoardError, match='4 slots'):
+        board.post(4, Post('in'))
+
+
+def test_creating_a_board_does_not_disturb_readers_of_the_old_one(board: Board) -> None:
+    posted(board)
+    reader = Board.open(board.path)
+    Board.create(board.path, 4)
+    assert len(reader.records()) == 1
+    assert Board.open(board.path).records() == []
+
+
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    [
+        (b'', 'torn'),
+        (b'SWBOARD\n', 'torn'),
+        (b'#!/bin/sh\n' + bytes(100), 'is not a board'),
+        (b'SWBOARD\n' + (9).to_bytes(4, 'little') + bytes(100), 'format 9'),
+    ],
+)
+def test_a_file_that_is_no_board_of_ours_says_so(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / 'board'
+    path.write_bytes(content)
+    with pytest.raises(BoardError, match=reason):
+        Board.open(path)
+
+
+def test_a_board_cut_short_says_so(board: Board) -> None:
+    os.truncate(board.path, PAGE_BYTES * 2)
+    with pytest.raises(BoardError, match='do not hold 4 slots'):
+        Board.open(board.path)
+
+
+def test_a_missing_board_asks_whether_a_master_was_started(tmp_path: Path) -> None:
+    with pytest.raises(BoardError, match='has the master been started'):
+        Board.open(tmp_path / 'board')
+
+
+def test_a_runner_without_a_master_reports_to_nobody() -> None:
+    slot = NullSlot()
+    slot.beat()
+    slot.begin(ENTRY)
+    slot.end('done')
+    slot.error('x')
+    slot.fatal('y')

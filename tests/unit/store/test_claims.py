@@ -1,0 +1,295 @@
+"""Claims: lock first, name after; what others hold, what this process holds, what a child inherits."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import gc
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Switchboard
+from switchboard.errors import CorruptEntryError, DurabilityError, EntryTakenError, ForeignFileError
+from switchboard.options import QueueOptions
+from switchboard.store.claims import HELD, claim_ready, held, open_claim
+from switchboard.store.disk import Disk, Folder
+from switchboard.testing import Signal
+from switchboard.testing.faults import FaultyDisk
+from tests.processes import NOBODY, Child, held_elsewhere, in_child
+
+LAZY = QueueOptions(durability='lazy')
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Switchboard:
+    return Switchboard('in', tmp_path / 'in', options=LAZY)
+
+
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that any user may reach; those of pytest are closed to others."""
+    with tempfile.TemporaryDirectory(prefix='open-') as name:
+        path = Path(name)
+        path.chmod(0o777)
+        yield path
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+class TestTaking:
+    def test_a_claimed_file_is_locked_from_its_first_instant(self, tmp_path: Path) -> None:
+        seen: list[bool] = []
+
+        class AskingDisk(Disk):
+            def rename(self, source: Any, target: Any, **keys: Any) -> None:  # type: ignore[override]
+                os.rename(source, target, **keys)
+                if str(target).endswith('.bak'):
+                    seen.append(is_locked(tmp_path / 'in' / target))
+
+        board = Switchboard('in', tmp_path / 'in', disk=AskingDisk())
+        filebase = board.enqueue('x')
+        board.dequeue(filebase)
+        assert seen == [True]
+        assert is_locked(tmp_path / 'in' / f'{filebase}.bak')
+        board.finish(filebase)
+
+    def test_a_locked_entry_is_not_now(self, board: Switchboard, tmp_path: Path) -> None:
+        filebase = board.enqueue('x')
+        with (tmp_path / 'in' / f'{filebase}.pck').open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with pytest.raises(EntryTakenError):
+                board.dequeue(filebase)
+            assert board.take() is None
+            assert board.files == [filebase]
+        assert board.dequeue(filebase)[0] == 'x'
+
+    @pytest.mark.parametrize('error', [errno.EIO, errno.ENOSPC, errno.EROFS])
+    def test_a_rename_that_fails_leaves_it_ready_and_unlocked(self, tmp_path: Path, error: int) -> None:
+        filebase = Switchboard('in', tmp_path / 'in').enqueue('x')
+        folder = Folder(tmp_path / 'in', Disk())
+        with pytest.raises(OSError, match=os.strerror(error)):
+            claim_ready(folder, filebase, FaultyDisk(1, error, calls=('rename',)))
+        assert held(folder, filebase) is None
+        assert not is_locked(tmp_path / 'in' / f'{filebase}.pck')
+
+    def test_one_entry_has_one_claim_however_its_queue_is_spelled(self, tmp_path: Path) -> None:
+        (tmp_path / 'link').symlink_to(tmp_path)
+        board = Switchboard('in', tmp_path / 'in')
+        filebase = board.enqueue('x')
+        board.dequeue(filebase)
+        Switchboard('in', tmp_path / 'link' / 'in').finish(filebase)
+        assert os.listdir(tmp_path / 'in') == []
+
+    def test_a_hundred_claims_have_a_hundred_descriptors_and_give_them_back(self, board: Switchboard) -> None:
+        board.enqueue('warms up')
+        while (one := board.take()) is not None:
+            board.finish(one.filebase)
+        gc.collect()  # what earlier tests left in circles must not go just now
+        before = len(os.listdir('/proc/self/fd'))
+        board.enqueue_many(range(100))
+        taken = [board.take() for _ in range(100)]
+        assert len(os.listdir('/proc/self/fd')) == before + 100
+        for one in taken:
+            assert one is not None
+            board.finish(one.filebase)
+        assert len(os.listdir('/proc/self/fd')) == before
+
+
+class TestOtherProcesses:
+    def test_what_another_process_holds_cannot_be_dequeued_finished_released_or_recovered(
+        self, board: Switchboard, tmp_path: Path
+    ) -> None:
+        filebase = board.enqueue('x')
+        with held_elsewhere(board, filebase):
+            for call in (
+                board.dequeue,
+                board.finish,
+                lambda name: board.finish(name, preserve=True),
+                board.release,
+                lambda name: board.annotate(name, {}),
+            ):
+                with pytest.raises(EntryTakenError):
+                    call(filebase)
+            assert board.recover() == []
+            assert board.get_files('.bak') == [filebase]
+        assert os.listdir(tmp_path / 'in') == []
+        assert not (tmp_path / 'bad').exists()
+
+    def test_a_claim_ends_with_the_process_that_holds_it(self, board: Switchboard) -> None:
+        filebase = board.enqueue('x')
+        with held_elsewhere(board, filebase) as child:
+            child.kill()
+        assert board.recover() == [filebase]
+
+    def test_a_child_does_not_keep_what_it_inherited_when_its_parent_dies(self, board: Switchboard) -> None:
+        filebase = board.enqueue('x')
+        forked, end = Signal(), Signal()
+
+        def live() -> None:
+            board.dequeue(filebase)
+            if os.fork() == 0:
+                try:
+                    assert HELD == {}
+                    forked.set()
+                    end.wait_or_timeout()
+                finally:
+                    os._exit(0)
+            Signal().wait_or_timeout()
+
+        with Child(live) as child:
+            forked.wait_or_timeout()
+            assert board.recover() == []
+            child.kill()
+            assert board.recover() == [filebase]  # though the grandchild lives
+        end.set()
+
+    def test_a_child_cannot_finish_what_its_parent_holds(self, board: Switchboard) -> None:
+        filebase = board.enqueue('x')
+        board.dequeue(filebase)
+
+        def try_to_finish() -> bool:
+            with pytest.raises(EntryTakenError):
+                board.finish(filebase)
+            return board.recover() == []
+
+        assert in_child(try_to_finish)
+        board.finish(filebase)
+
+
+class TestOtherUsers:
+    @pytest.fixture
+    def dropped(self, open_path: Path) -> Path:
+        """An entry of another user, in a queue that both may write to."""
+        if os.geteuid() != 0:
+            pytest.skip('needs root, to be two users')
+        filebase = Switchboard('in', open_path / 'in', options=LAZY).enqueue('x')
+        (open_path / 'bad').mkdir()
+        for name in ('in', 'bad'):
+            (open_path / name).chmod(0o777)
+        return open_path / 'in' / f'{filebase}.pck'
+
+    def test_what_may_only_be_read_is_worked_on_without_a_history(self, dropped: Path) -> None:
+        dropped.chmod(0o644)
+
+        def work() -> Any:
+            board = Switchboard('in', dropped.parent, options=LAZY)
+            msg, _ = board.dequeue(dropped.stem)
+            board.annotate(dropped.stem, {'event': 'seen'})
+            board.release(dropped.stem, delay_s=0.001)
+            (filebase,) = board.get_files()
+            board.dequeue(filebase)
+            board.finish(filebase)
+            return msg, board.get_files(), board.get_files('.bak')
+
+        assert in_child(work, NOBODY) == ('x', [], [])
+
+    def test_what_may_not_be_read_goes_to_bad_unread(self, dropped: Path) -> None:
+        dropped.chmod(0o000)
+
+        def work() -> Any:
+            board = Switchboard('in', dropped.parent, options=LAZY)
+            good = board.enqueue('good')
+            with pytest.raises(CorruptEntryError, match='unreadable'):
+                board.dequeue(dropped.stem)
+            taken = board.take()
+            assert taken is not None
+            return taken.filebase == good
+
+        assert in_child(work, NOBODY)
+        assert os.listdir(dropped.parent.parent / 'bad') == [f'{dropped.stem}.psv']
+
+    def test_preserving_it_on_purpose_is_the_same(self, dropped: Path) -> None:
+        dropped.chmod(0o000)
+        in_child(lambda: Switchboard('in', dropped.parent).finish(dropped.stem, preserve=True), NOBODY)
+        assert os.listdir(dropped.parent.parent / 'bad') == [f'{dropped.stem}.psv']
+
+    def test_a_claim_that_may_not_be_read_is_not_recovered_for_ever(self, dropped: Path) -> None:
+        dropped.chmod(0o000)
+        dropped.rename(dropped.with_suffix('.bak'))
+        recovered = in_child(lambda: Switchboard('in', dropped.parent).recover(), NOBODY)
+        assert recovered == []
+        assert os.listdir(dropped.parent.parent / 'bad') == [f'{dropped.stem}.psv']
+
+    def test_a_fifo_that_may_not_be_opened_is_foreign_and_stays(self, dropped: Path) -> None:
+        dropped.unlink()
+        os.mkfifo(dropped, 0o000)
+
+        def work() -> None:
+            with pytest.raises(ForeignFileError):
+                Switchboard('in', dropped.parent).dequeue(dropped.stem)
+
+        in_child(work, NOBODY)
+        assert dropped.is_fifo()
+
+    def test_a_directory_that_may_not_be_written_to_is_trouble_with_the_disk(self, dropped: Path) -> None:
+        dropped.chmod(0o666)
+        dropped.parent.chmod(0o755)
+
+        def work() -> None:
+            board = Switchboard('in', dropped.parent, options=LAZY)
+            with pytest.raises(DurabilityError):
+                board.dequeue(dropped.stem)
+
+        in_child(work, NOBODY)
+        assert dropped.exists()
+        assert os.listdir(dropped.parent.parent / 'bad') == []
+
+
+class TestHistory:
+    def test_a_half_written_record_is_cut_off_before_the_next(self, tmp_path: Path) -> None:
+        class HalfDisk(Disk):
+            writes_left = 10**6
+
+            def pwrite(self, fd: int, content: bytes, offset: int) -> int:  # type: ignore[override]
+                if self.writes_left == 0:
+                    raise OSError(errno.ENOSPC, 'no space')
+                self.writes_left -= 1
+                return os.pwrite(fd, content[:100], offset)
+
+        disk = HalfDisk()
+        board = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
+        filebase = board.enqueue('x')
+        board.dequeue(filebase)
+        disk.writes_left = 3
+        board.annotate(filebase, {'event': 'a long one', 'text': 'x' * 500})
+        assert board.history(filebase) == []
+        disk.writes_left = 10
+        board.annotate(filebase, {'event': 'short'})
+        board.release(filebase)
+        entry = Switchboard('in', tmp_path / 'in').peek(filebase)
+        assert [record['event'] for record in entry.records] == ['short']
+        assert entry.end == (tmp_path / 'in' / f'{filebase}.pck').stat().st_size
+
+    def test_a_record_leaves_the_modification_time_alone(self, board: Switchboard, tmp_path: Path) -> None:
+        filebase = board.enqueue('x')
+        path = tmp_path / 'in' / f'{filebase}.pck'
+        os.utime(path, ns=(10**18, 10**18))
+        board.dequeue(filebase)
+        board.release(filebase, record={'event': 'kept'})
+        assert path.stat().st_mtime_ns == 10**18
+
+    def test_a_name_cannot_be_taken_from_a_copy_made_by_hand(
+        self, board: Switchboard, tmp_path: Path
+    ) -> None:
+        filebase = board.enqueue('x')
+        board.dequeue(filebase)
+        (tmp_path / 'in' / f'{filebase}.pck').write_text('a copy')
+        with pytest.raises(DurabilityError):
+            board.release(filebase)
+        assert (tmp_path / 'in' / f'{filebase}.pck').read_text() == 'a copy'
+        claim = open_claim(board.folder, filebase, '.bak', board.disk)
+        assert claim is None  # still held
+        (tmp_path / 'in' / f'{filebase}.pck').unlink()
+        assert board.release(filebase) == filebase

@@ -1,0 +1,111 @@
+"""Pause and drain: what operators say to a queue while it works."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from switchboard import Spool
+from switchboard.errors import QueuePausedError
+from switchboard.store.flags import LOOK_EVERY_NS
+from switchboard.testing.clock import FakeClock
+
+A_LOOK_S = LOOK_EVERY_NS / 1e9 + 0.001
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def spool(tmp_path, clock) -> Spool:
+    return Spool(tmp_path, 'lazy', clock=clock)
+
+
+def test_nothing_is_taken_from_a_paused_queue_and_messages_still_come_in(spool, clock):
+    board = spool['in']
+    spool.pause('in', 'the disk is being replaced')
+    clock.advance(A_LOOK_S)
+    board.enqueue('waits')
+    assert board.take() is None
+    assert not board.ready()
+    assert board.wait_s() is None
+    spool.resume('in')
+    clock.advance(A_LOOK_S)
+    assert board.take().msg == 'waits'
+
+
+def test_a_pause_is_seen_by_other_processes_and_survives_a_restart(spool, tmp_path, clock):
+    spool.pause('in')
+    spool['in'].enqueue('waits')
+    assert Spool(tmp_path, 'lazy', clock=clock)['in'].take() is None
+
+
+def test_nothing_comes_into_a_queue_that_is_drained_and_what_is_there_is_worked_off(spool, clock):
+    board = spool['in']
+    board.enqueue('old')
+    spool.drain('in')
+    clock.advance(A_LOOK_S)
+    with pytest.raises(QueuePausedError):
+        board.enqueue('new')
+    assert board.take().msg == 'old'
+
+
+def test_a_message_is_not_moved_into_a_queue_that_is_drained(spool, clock):
+    filebase = spool['in'].enqueue('x')
+    spool.drain('out')
+    clock.advance(A_LOOK_S)
+    spool['in'].dequeue(filebase)
+    transaction = spool.transaction(spool['in'], filebase)
+    with pytest.raises(QueuePausedError):
+        transaction.forward(spool['out'])
+
+
+def test_the_flag_says_since_when_and_why(spool, clock):
+    spool.pause('in', 'because')
+    said = spool.flags.read('paused', 'in')
+    assert said['reason'] == 'because'
+    assert said['since'] == pytest.approx(clock.time_ns() / 1e9)
+    assert spool.flags.read('draining', 'in') is None
+
+
+def test_the_first_reason_stays(spool):
+    spool.pause('in', 'first')
+    spool.pause('in', 'second')
+    assert spool.flags.read('paused', 'in')['reason'] == 'first'
+
+
+def test_a_flag_put_up_by_hand_counts(spool, clock, tmp_path):
+    (tmp_path / '.run' / 'paused').mkdir(exist_ok=True)
+    (tmp_path / '.run' / 'paused' / 'in').touch()
+    spool['in'].enqueue('waits')
+    assert spool['in'].take() is None
+    assert spool.flags.read('paused', 'in') == {}
+
+
+def test_a_flag_with_damaged_content_counts(spool, tmp_path):
+    spool.pause('in', 'because')
+    (tmp_path / '.run' / 'paused' / 'in').write_bytes(b'\xff{')
+    assert spool.flags.is_set('paused', 'in')
+    assert spool.flags.read('paused', 'in') == {}
+
+
+def test_resuming_what_was_not_paused_says_so(spool):
+    assert spool.resume('in') is False
+    spool.drain('in')
+    assert spool.resume('in') is True
+
+
+def test_resuming_leaves_nothing_in_the_queue(spool, tmp_path):
+    spool.pause('in')
+    spool.resume('in')
+    assert list((tmp_path / 'in').iterdir()) == []
+
+
+def test_the_flag_is_json(spool, tmp_path):
+    spool.pause('in', 'a reason with "quotes"')
+    assert (
+        json.loads((tmp_path / '.run' / 'paused' / 'in').read_bytes())['reason'] == 'a reason with "quotes"'
+    )

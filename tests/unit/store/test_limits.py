@@ -1,0 +1,226 @@
+"""What a queue may hold is asked before a message is accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Spool, Switchboard
+from switchboard.errors import QueueFullError
+from switchboard.options import QueueOptions
+from switchboard.store.disk import Disk
+from switchboard.testing import FakeClock
+
+
+class CountingDisk(Disk):
+    """Counts how often a directory is listed, and is as full as a test says."""
+
+    def __init__(self, free_bytes: int = 10**9) -> None:
+        self.listed = 0
+        self.free_bytes = free_bytes
+
+    def scandir(self, path: Any) -> Any:  # type: ignore[override]
+        self.listed += 1
+        return Disk.scandir(path)
+
+    def statvfs(self, path: Any) -> Any:  # type: ignore[override]
+        class Status:
+            f_bavail = self.free_bytes // 4096
+            f_frsize = 4096
+
+        return Status
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def make(path: Path, clock: FakeClock, disk: Disk | None = None, **options: Any) -> Switchboard:
+    return Switchboard('in', path / 'in', options=QueueOptions(**options), disk=disk, clock=clock)
+
+
+def test_a_number_of_messages_and_not_one_more(tmp_path: Path, clock: FakeClock) -> None:
+    board = make(tmp_path, clock, max_messages=3)
+    for number in range(3):
+        board.enqueue(number)
+    with pytest.raises(QueueFullError, match='3 messages wait, and max_messages is 3'):
+        board.enqueue(3)
+    assert len(board.files) == 3
+
+
+def test_claimed_entries_count_and_foreign_files_do_not(tmp_path: Path, clock: FakeClock) -> None:
+    board = make(tmp_path, clock, max_messages=2)
+    (tmp_path / 'in' / 'README').touch()
+    board.enqueue(1)
+    board.take()
+    board.enqueue(2)
+    with pytest.raises(QueueFullError):
+        board.enqueue(3)
+
+
+def test_bytes_are_those_of_the_files(tmp_path: Path, clock: FakeClock) -> None:
+    board = make(tmp_path, clock, max_bytes=2000)
+    board.enqueue(b'x' * 1000)
+    with pytest.raises(QueueFullError, match='max_bytes is 2000'):
+        board.enqueue(b'x' * 1000)
+    board.enqueue(b'x' * 500)
+
+
+def test_what_others_have_put_in_is_seen_after_a_second(tmp_path: Path, clock: FakeClock) -> None:
+    board, other = make(tmp_path, clock, max_messages=3), make(tmp_path, clock)
+    board.enqueue(1)
+    for number in range(5):
+        other.enqueue(number)
+    board.enqueue(2)
+    clock.advance(1.1)
+    with pytest.raises(QueueFullError, match='7 messages wait'):
+        board.enqueue(3)
+
+
+def test_the_directory_is_not_listed_for_each_message(tmp_path: Path, clock: FakeClock) -> None:
+    disk = CountingDisk()
+    board = make(tmp_path, clock, disk, max_messages=1000)
+    for number in range(100):
+        board.enqueue(number)
+    assert disk.listed == 1
+
+
+def test_without_a_limit_nothing_is_asked(tmp_path: Path, clock: FakeClock) -> None:
+    disk = CountingDisk(free_bytes=0)
+    make(tmp_path, clock, disk).enqueue('x')
+    assert disk.listed == 0
+
+
+def test_the_disks_reserve_is_kept(tmp_path: Path, clock: FakeClock) -> None:
+    disk = CountingDisk(free_bytes=1_000_000)
+    board = make(tmp_path, clock, disk, min_free_bytes=900_000)
+    board.enqueue(b'x')
+    with pytest.raises(QueueFullError, match='min_free keeps 900000'):
+        board.enqueue(b'x' * 200_000)
+    disk.free_bytes = 800_000
+    with pytest.raises(QueueFullError, match='are free on the disk'):
+        board.enqueue(b'x')
+    assert len(board.files) == 1
+
+
+def test_a_message_that_was_not_stored_does_not_count(tmp_path: Path, clock: FakeClock) -> None:
+    board = make(tmp_path, clock, max_messages=1)
+
+    def give_up() -> None:
+        with board.batch():
+            board.enqueue('given up')
+            raise RuntimeError('stop')
+
+    with pytest.raises(RuntimeError, match='stop'):
+        give_up()
+    clock.advance(1.1)
+    board.enqueue('x')
+    assert len(board.files) == 1
+
+
+class TestShared:
+    """What the producers of a spool know together."""
+
+    def make(self, path: Path, clock: FakeClock, disk: Disk | None = None, **options: Any) -> Switchboard:
+        return Spool(path, disk=disk, clock=clock).board('in', **options)
+
+    def test_what_others_have_put_in_is_known_at_once(self, tmp_path: Path, clock: FakeClock) -> None:
+        boards = [self.make(tmp_path, clock, max_messages=3) for _ in range(4)]
+        for board in boards[:3]:
+            board.enqueue('x')
+        with pytest.raises(QueueFullError):
+            boards[3].enqueue('x')
+
+    def test_one_counts_for_all(self, tmp_path: Path, clock: FakeClock) -> None:
+        disk = CountingDisk()
+        boards = [self.make(tmp_path, clock, disk, max_messages=100) for _ in range(4)]
+        for board in boards:  # each spool looks for its spares, once
+            board.enqueue('x')
+        disk.listed = 0
+        for _ in range(10):
+            for board in boards:
+                board.enqueue('x')
+        assert disk.listed == 0
+
+    def test_a_record_from_before_a_restart_of_the_machine_is_not_believed(
+        self, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        clock.advance(10**6)
+        self.make(tmp_path, clock, max_messages=1).enqueue('x')
+        board = self.make(tmp_path, FakeClock(), max_messages=2)
+        board.enqueue('x')
+        with pytest.raises(QueueFullError, match='2 messages wait'):
+            board.enqueue('x')
+
+    @pytest.mark.parametrize('content', [b'', b'x' * 80, b'1 2 3', b'\xff' * 200])
+    def test_a_damaged_record_is_made_anew(self, tmp_path: Path, clock: FakeClock, content: bytes) -> None:
+        board = self.make(tmp_path, clock, max_messages=2)
+        board.enqueue('x')
+        (tmp_path / '.run' / 'room' / 'in').write_bytes(content)
+        board.enqueue('x')
+        with pytest.raises(QueueFullError, match='2 messages wait'):
+            board.enqueue('x')
+
+    def test_who_may_not_use_the_record_counts_for_himself(self, tmp_path: Path, clock: FakeClock) -> None:
+        class Forbidden(Disk):
+            def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # type: ignore[override]
+                if path == 'in':
+                    raise PermissionError(13, 'Permission denied')
+                return Disk.open(path, flags, mode, dir_fd=dir_fd)
+
+        board = self.make(tmp_path, clock, Forbidden(), max_messages=2)
+        board.enqueue('x')
+        board.enqueue('x')
+        with pytest.raises(QueueFullError, match='2 messages wait'):
+            board.enqueue('x')
+
+    def test_a_record_that_cannot_be_written_stops_nobody(self, tmp_path: Path, clock: FakeClock) -> None:
+        class Full(Disk):
+            def pwrite(self, fd: int, content: Any, offset: int) -> int:  # type: ignore[override]
+                if len(content) == 80:
+                    raise OSError(28, 'No space left on device')
+                return Disk.pwrite(fd, content, offset)
+
+        board = self.make(tmp_path, clock, Full(), max_messages=2)
+        board.enqueue('x')
+        board.enqueue('x')
+        with pytest.raises(QueueFullError):
+            board.enqueue('x')
+
+    def test_a_queue_without_limits_has_no_record(self, tmp_path: Path, clock: FakeClock) -> None:
+        self.make(tmp_path, clock).enqueue('x')
+        assert not (tmp_path / '.run' / 'room').exists()
+
+
+class TestMakingRoom:
+    def test_the_oldest_goes_whatever_its_priority(self, tmp_path: Path, clock: FakeClock) -> None:
+        board = make(tmp_path, clock, max_messages=2, overflow='drop-oldest')
+        for number, priority in enumerate((9, 0, 0)):
+            board.enqueue(number, priority=priority)
+            clock.advance(1)
+        assert [board.peek(one).body for one in board.files] == [b'1', b'2']
+
+    def test_what_is_at_work_or_not_yet_due_is_not_dropped(self, tmp_path: Path, clock: FakeClock) -> None:
+        board = make(tmp_path, clock, max_messages=2, overflow='drop-oldest')
+        board.enqueue('at work')
+        assert board.take() is not None
+        board.enqueue('later', delay=60)
+        with pytest.raises(QueueFullError):
+            board.enqueue('no room')
+        assert len(board.get_files()) == len(board.get_files('.bak')) == 1
+
+    def test_the_directory_is_not_read_for_each_message(self, tmp_path: Path, clock: FakeClock) -> None:
+        disk = CountingDisk()
+        board = make(tmp_path, clock, disk, max_messages=300, overflow='drop-oldest', durability='lazy')
+        for number in range(300):
+            board.enqueue(number)
+        clock.advance(0.5)
+        disk.listed = 0
+        for number in range(90):
+            board.enqueue(number)
+        assert len(board.files) == 300
+        # Once for a hundred of the oldest, and a count before each drop, as long as counting is cheap.
+        assert disk.listed <= 95

@@ -1,0 +1,273 @@
+"""Spares: which file is written again, which never is, and that a finished message cannot come back as a new one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool, Switchboard
+from switchboard.message.naming import Namer
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.pool import KEPT_BYTES, KEPT_OPEN, POOLED_BYTES, Draft, Spares
+from switchboard.store.scratch import Scratch
+from switchboard.testing.faults import FaultyDisk
+from tests.processes import NOBODY, Child, in_child
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / 'spool', 'lazy')
+
+
+@pytest.fixture
+def spares(tmp_path: Path) -> Spares:
+    folder = Folder(tmp_path / '.spare', Disk())
+    folder.make()
+    return Spares(folder, folder.disk)
+
+
+def inode(draft: Draft) -> int:
+    return os.fstat(draft.fd).st_ino
+
+
+def files(spares: Spares) -> list[Path]:
+    return sorted(Path(spares.folder.path).iterdir())
+
+
+def cycle(board: Switchboard, msg: object = 'x') -> int:
+    """Put a message through its whole life.
+
+    :return: the inode of its file.
+    """
+    filebase = board.enqueue(msg)
+    number = (Path(board.queue_directory) / f'{filebase}.pck').stat().st_ino
+    board.dequeue(filebase)
+    board.finish(filebase)
+    return number
+
+
+class TestRecycling:
+    def test_the_file_of_a_finished_message_is_that_of_the_next(self, spool: Spool) -> None:
+        assert len({cycle(spool['in'], number) for number in range(20)}) == 1
+        assert spool.spares.count() == 1
+
+    def test_the_next_message_may_be_in_another_queue_and_of_another_size(self, spool: Spool) -> None:
+        first = cycle(spool['in'], b'x' * 5000)
+        filebase = spool['out'].enqueue(b'short')
+        path = Path(spool.path('out', f'{filebase}.pck'))
+        assert path.stat().st_ino == first
+        assert path.read_bytes().endswith(b'{}short')
+
+    def test_a_longer_body_gives_its_blocks_back(self, spool: Spool) -> None:
+        cycle(spool['in'], b'x' * (POOLED_BYTES + 1))
+        (path,) = files(spool.spares)
+        assert path.stat().st_size == 0
+
+    def test_only_the_files_that_are_kept_open_may_be_large(self, spool: Spool) -> None:
+        board = spool['in']
+        for number in range(KEPT_OPEN + 1):
+            board.enqueue(b'%d' % number + b'x' * KEPT_BYTES)
+        for filebase in board.files:
+            board.dequeue(filebase)
+            board.finish(filebase)
+        sizes = sorted(path.stat().st_size for path in files(spool.spares))
+        assert sizes[0] == 0
+        assert all(KEPT_BYTES < size <= POOLED_BYTES for size in sizes[1:])
+        assert len(sizes) == KEPT_OPEN + 1
+
+    def test_with_scrub_nothing_of_a_finished_message_stays_on_the_disk(self, tmp_path: Path) -> None:
+        folder = Folder(tmp_path / '.spare', Disk())
+        folder.make()
+        scrubbing = Spares(folder, folder.disk, scrub=True)
+        board = Switchboard('in', tmp_path / 'in', workshop=scrubbing)
+        cycle(board, 'secret')
+        (path,) = files(scrubbing)
+        assert path.read_bytes() == b''
+
+    def test_what_an_older_message_left_in_a_file_is_never_taken_for_history(self, spool: Spool) -> None:
+        board = spool['in']
+        first = board.enqueue('x' * 50)
+        board.dequeue(first)
+        for _ in range(5):
+            board.annotate(first, {'event': 'old', 'text': 'y' * 100})
+        board.finish(first)
+        second = board.enqueue('x' * 50)
+        assert board.history(second) == []
+        assert board.dequeue(second)[0] == 'x' * 50
+        board.annotate(second, {'event': 'new'})
+        assert [record['event'] for record in board.history(second)] == ['new']
+
+    def test_a_spare_that_another_process_left_is_found(self, spool: Spool) -> None:
+        number = in_child(lambda: cycle(Spool(spool.directory, 'lazy')['in']))
+        assert cycle(spool['in']) == number
+
+    def test_what_another_process_keeps_open_is_left_alone(self, spares: Spares) -> None:
+        others = Spares(spares.folder, spares.disk)
+        draft = others.take()
+        others.discard(draft)
+        assert inode(spares.take()) != inode(draft)
+        others.close()
+        found = Spares(spares.folder, spares.disk).take()
+        assert inode(found) == inode(draft)
+
+
+class TestWhatIsNotUsedAgain:
+    def test_a_file_with_another_link_to_it(self, spool: Spool, tmp_path: Path) -> None:
+        first = cycle(spool['in'], 'to be kept')
+        (path,) = files(spool.spares)
+        os.link(path, tmp_path / 'backup')
+        assert cycle(spool['in'], 'another message') != first
+        assert (tmp_path / 'backup').read_bytes().endswith(b'to be kept')
+        assert (tmp_path / 'backup').stat().st_nlink == 1
+
+    def test_a_message_that_was_linked_while_it_waited(self, spool: Spool, tmp_path: Path) -> None:
+        board = spool['in']
+        filebase = board.enqueue('to be kept')
+        os.link(Path(board.queue_directory) / f'{filebase}.pck', tmp_path / 'backup')
+        board.finish(filebase)
+        for number in range(3):
+            cycle(board, f'message {number}')
+        assert (tmp_path / 'backup').read_bytes().endswith(b'to be kept')
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason='needs root, to be two users')
+    def test_another_users_file(self, spool: Spool) -> None:
+        board = spool['in']
+        filebase = board.enqueue('theirs')
+        path = Path(board.queue_directory) / f'{filebase}.pck'
+        os.chown(path, NOBODY, NOBODY)
+        theirs = path.stat().st_ino
+        with path.open('rb') as reader:
+            board.dequeue(filebase)
+            board.finish(filebase)
+            assert cycle(board, 'ours') != theirs
+            assert reader.read().endswith(b'theirs')
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason='needs root, to be two users')
+    def test_another_users_spare_is_left_to_him(self, spares: Spares) -> None:
+        draft = spares.take()
+        os.chown(draft.fd, NOBODY, NOBODY)
+        spares.discard(draft)
+        spares.close()
+        (path,) = files(spares)
+        again = Spares(spares.folder, spares.disk)
+        assert inode(again.take()) != path.stat().st_ino
+        assert path.exists()
+
+    def test_what_is_no_regular_file(self, spares: Spares) -> None:
+        place = Path(spares.folder.path)
+        os.mkfifo(place / 'fifo')
+        (place / 'directory').mkdir()
+        (place / 'link').symlink_to('/etc/passwd')
+        draft = spares.take()
+        assert stat.S_ISREG(os.fstat(draft.fd).st_mode)
+        assert draft.name not in ('fifo', 'directory', 'link')
+
+    def test_a_file_that_somebody_has_deleted(self, spool: Spool) -> None:
+        cycle(spool['in'])
+        for path in files(spool.spares):
+            path.unlink()
+        filebase = spool['in'].enqueue('x')
+        assert spool['in'].dequeue(filebase)[0] == 'x'
+
+    def test_pages_that_a_failed_sync_left_behind(self, spares: Spares) -> None:
+        draft = spares.take()
+        spares.discard(draft, reusable=False)
+        assert files(spares) == []
+
+
+class TestModes:
+    def test_a_spare_whose_maker_died_before_it_had_its_mode_gets_it(self, spares: Spares) -> None:
+        path = Path(spares.folder.path) / Namer().digest('00000000')
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        draft = spares.take()
+        assert inode(draft) == path.stat().st_ino
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
+class TestPool:
+    def test_it_keeps_a_bounded_number_of_files_open(self, spares: Spares) -> None:
+        drafts = [spares.take() for _ in range(KEPT_OPEN + 10)]
+        before = len(os.listdir('/proc/self/fd'))
+        for draft in drafts:
+            spares.discard(draft)
+        assert len(os.listdir('/proc/self/fd')) == before - 10
+        assert spares.count() == KEPT_OPEN + 10
+        spares.close()
+        assert len(os.listdir('/proc/self/fd')) == before - 10 - KEPT_OPEN
+
+    def test_after_a_burst_the_next_one_is_written_into_the_same_files(self, spool: Spool) -> None:
+        for _ in range(3):
+            spool['in'].enqueue_many(range(KEPT_OPEN + 50))
+            while (taken := spool['in'].take()) is not None:
+                spool['in'].finish(taken.filebase)
+        assert spool.spares.count() == KEPT_OPEN + 50
+
+    def test_beyond_its_limit_finished_files_are_deleted(self, tmp_path: Path) -> None:
+        folder = Folder(tmp_path / '.spare', Disk())
+        folder.make()
+        spares = Spares(folder, folder.disk, limit=5)
+        assert spares.fill(100) == 5
+        board = Switchboard('in', tmp_path / 'in', workshop=spares)
+        board.enqueue_many(range(20))
+        while (taken := board.take()) is not None:
+            board.finish(taken.filebase)
+        assert spares.count() <= 5 + 20
+        assert os.listdir(tmp_path / 'in') == []
+
+    def test_filling_makes_what_is_missing_and_emptying_deletes_what_nobody_writes(
+        self, spares: Spares
+    ) -> None:
+        assert (spares.fill(3, size=100), spares.fill(3), spares.fill(2)) == (3, 0, 0)
+        assert [path.stat().st_size for path in files(spares)] == [100] * 3
+        draft = spares.take()
+        assert spares.empty() == 2
+        assert [path.name for path in files(spares)] == [draft.name]
+
+    def test_a_child_does_not_keep_the_spares_of_its_parent_locked(self, spool: Spool) -> None:
+        number = cycle(spool['in'])
+        with Child(lambda: spool.spares.close() or cycle(spool['in'])) as child:
+            assert child.join() != number  # the parent still keeps it
+        assert cycle(spool['in']) == number
+
+    def test_a_file_that_cannot_be_moved_there_is_deleted(self, tmp_path: Path) -> None:
+        disk = FaultyDisk(0, errno.ENOSPC, calls=('rename',))
+        spool = Spool(tmp_path / 'spool', 'lazy', disk=disk)
+        filebase = spool['in'].enqueue('x')
+        spool['in'].dequeue(filebase)
+        disk.arm(1)
+        spool['in'].finish(filebase)
+        assert disk.struck == 'rename'
+        assert os.listdir(spool.path('in')) == []
+
+
+class TestWithoutASpool:
+    def test_the_directory_is_empty_when_the_queue_is(self, tmp_path: Path) -> None:
+        board = Switchboard('in', tmp_path / 'in')
+        for number in range(3):
+            cycle(board, number)
+        board.enqueue('x')
+        assert len(os.listdir(tmp_path / 'in')) == 1
+        board.finish(board.files[0])
+        assert os.listdir(tmp_path / 'in') == []
+        assert os.listdir(tmp_path) == ['in']
+
+    def test_drafts_of_the_dead_are_removed_and_those_of_the_living_are_not(self, tmp_path: Path) -> None:
+        folder = Folder(tmp_path, Disk())
+        scratch = Scratch(folder, folder.disk)
+        draft = scratch.take()
+        (tmp_path / 'left.tmp').touch()
+        assert Scratch(folder, folder.disk).recover() == 1
+        assert os.listdir(tmp_path) == [draft.name]
+        scratch.discard(draft)
+        assert os.listdir(tmp_path) == []
+
+    def test_recovery_of_the_queue_does_that_too(self, tmp_path: Path) -> None:
+        board = Switchboard('in', tmp_path / 'in')
+        (tmp_path / 'in' / 'left.tmp').touch()
+        assert board.recover() == []
+        assert os.listdir(tmp_path / 'in') == []

@@ -1,0 +1,210 @@
+"""From bytes to an entry that others can see: in which order, and what is left when a step fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard.errors import DurabilityError, QueueError, QueueFullError
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.pool import Spares
+from switchboard.store.publishing import (
+    BATCH_LIMIT,
+    Batch,
+    Unpublished,
+    is_out_of_files,
+    publish,
+    refusal,
+    refuse,
+    write,
+)
+from switchboard.testing.faults import FaultyDisk
+
+
+class Scene:
+    """A directory for entries and one for spares, with a disk of their own."""
+
+    def __init__(self, path: Path, disk: Disk) -> None:
+        self.disk = disk
+        self.queue = Folder(path / 'in', Disk())
+        self.queue.make()
+        self.queue.disk = disk
+        spare = Folder(path / '.spare', Disk())
+        spare.make()
+        self.workshop = Spares(spare, disk)
+
+    def prepare(self, name: str, content: bytes = b'content') -> Unpublished:
+        return Unpublished(write(self.workshop, self.disk, content, 'in'), self.queue, 'in', name)
+
+    def entries(self) -> list[str]:
+        return sorted(self.queue.names())
+
+    def spares(self) -> int:
+        return len(self.workshop.folder.names())
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path, Disk())
+
+
+class RecordingDisk(Disk):
+    """Remembers the calls that make a message last."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def fdatasync(self, fd: int) -> None:  # type: ignore[override]
+        self.calls.append('fdatasync')
+
+    def fsync(self, fd: int) -> None:  # type: ignore[override]
+        self.calls.append('fsync')
+
+    def rename(self, source: Any, target: Any, **keys: Any) -> None:  # type: ignore[override]
+        self.calls.append('rename')
+        os.rename(source, target, **keys)
+
+
+class TestWriting:
+    def test_a_file_that_was_longer_is_cut(self, scene: Scene) -> None:
+        publish([scene.prepare('long', b'x' * 1000)], scene.workshop, scene.disk, sync=False)
+        opened = scene.disk.open_locked('long.pck', scene.queue.fd)
+        assert opened is not None
+        fd, status = opened
+        scene.workshop.give(fd, scene.queue, 'long.pck', 1000)
+        publish([scene.prepare('short', b'y')], scene.workshop, scene.disk, sync=False)
+        path = Path(scene.queue.path) / 'short.pck'
+        assert path.read_bytes() == b'y'
+        assert path.stat().st_ino == status.st_ino
+        assert scene.spares() == 0
+
+    def test_a_modification_time_can_be_given(self, scene: Scene) -> None:
+        draft = write(scene.workshop, scene.disk, b'x', 'in', modified_ns=123_456_789_000)
+        assert os.fstat(draft.fd).st_mtime_ns == 123_456_789_000
+        scene.workshop.discard(draft)
+
+    @pytest.mark.parametrize(
+        ('error', 'raised'),
+        [(errno.ENOSPC, QueueFullError), (errno.EDQUOT, QueueFullError), (errno.EIO, DurabilityError)],
+    )
+    def test_a_failed_write_leaves_no_entry_and_says_what_failed(
+        self, tmp_path: Path, error: int, raised: type[QueueError]
+    ) -> None:
+        scene = Scene(tmp_path, FaultyDisk(1, error, calls=('pwrite',)))
+        with pytest.raises(raised, match='write') as caught:
+            scene.prepare('x')
+        assert caught.value.queue == 'in'
+        assert scene.entries() == []
+        assert scene.prepare('y').filebase == 'y'  # and the next one is not hindered
+
+
+class TestOrder:
+    def test_full_is_bytes_then_names_then_the_directory_once(self, tmp_path: Path) -> None:
+        disk = RecordingDisk()
+        scene = Scene(tmp_path, disk)
+        items = [scene.prepare(name) for name in 'abc']
+        publish(items, scene.workshop, disk, sync=True)
+        assert disk.calls == ['fdatasync'] * 3 + ['rename'] * 3 + ['fsync']
+        assert scene.entries() == ['a.pck', 'b.pck', 'c.pck']
+
+    def test_lazy_waits_for_nothing(self, tmp_path: Path) -> None:
+        disk = RecordingDisk()
+        scene = Scene(tmp_path, disk)
+        publish([scene.prepare('a')], scene.workshop, disk, sync=False)
+        assert disk.calls == ['rename']
+
+    def test_the_lock_is_held_until_all_is_done(self, tmp_path: Path) -> None:
+        locked = []
+
+        class AskingDisk(RecordingDisk):
+            def fsync(self, fd: int) -> None:  # type: ignore[override]
+                locked.append(Disk().open_locked('a.pck', scene.queue.fd) is None)
+
+        scene = Scene(tmp_path, AskingDisk())
+        publish([scene.prepare('a')], scene.workshop, scene.disk, sync=True)
+        assert locked == [True]
+        opened = Disk().open_locked('a.pck', scene.queue.fd)
+        assert opened is not None
+        os.close(opened[0])
+
+
+class TestFailure:
+    @pytest.mark.parametrize('call', ['fdatasync', 'rename', 'fsync'])
+    @pytest.mark.parametrize('which', [1, 2])
+    def test_a_step_that_fails_takes_all_back(self, tmp_path: Path, call: str, which: int) -> None:
+        disk = FaultyDisk(which if call != 'fsync' else 1, errno.EIO, calls=(call,))
+        scene = Scene(tmp_path, disk)
+        items = [scene.prepare(name) for name in 'ab']
+        with pytest.raises(DurabilityError) as caught:
+            publish(items, scene.workshop, disk, sync=True)
+        assert caught.value.step.startswith(call)
+        assert scene.entries() == []
+
+    def test_pages_that_a_failed_sync_left_are_not_used_again(self, tmp_path: Path) -> None:
+        disk = FaultyDisk(1, errno.EIO, calls=('fdatasync',))
+        scene = Scene(tmp_path, disk)
+        with pytest.raises(DurabilityError):
+            publish([scene.prepare('a')], scene.workshop, disk, sync=True)
+        assert scene.spares() == 0
+
+    def test_a_sync_that_failed_is_not_tried_again(self, tmp_path: Path) -> None:
+        disk = FaultyDisk(1, errno.EIO, calls=('fdatasync', 'fsync'))
+        scene = Scene(tmp_path, disk)
+        with pytest.raises(DurabilityError):
+            publish([scene.prepare('a')], scene.workshop, disk, sync=True)
+        assert disk.count == 1
+
+
+class TestBatches:
+    def test_nothing_is_seen_before_the_flush(self, scene: Scene) -> None:
+        batch = Batch(scene.workshop, scene.disk, sync=False)
+        batch.add(scene.prepare('a'))
+        batch.add(scene.prepare('b'))
+        assert (scene.entries(), batch.stored) == ([], set())
+        batch.flush()
+        assert (scene.entries(), batch.stored) == (['a.pck', 'b.pck'], {'a', 'b'})
+
+    def test_a_long_one_is_flushed_on_the_way(self, scene: Scene) -> None:
+        batch = Batch(scene.workshop, scene.disk, sync=False)
+        for number in range(BATCH_LIMIT + 1):
+            batch.add(scene.prepare(str(number)))
+        assert len(scene.entries()) == len(batch.stored) == BATCH_LIMIT
+        batch.discard()
+        batch.flush()
+        assert len(scene.entries()) == BATCH_LIMIT
+
+
+def test_errors_of_the_system_become_errors_of_the_tree() -> None:
+    for number, expected in ((errno.EFBIG, QueueFullError), (errno.EROFS, DurabilityError)):
+        with pytest.raises(expected) as caught:
+            refuse(OSError(number, 'why'), 'step', 'in')
+        assert isinstance(caught.value.__cause__, OSError)
+        assert not is_out_of_files(caught.value)
+    with pytest.raises(DurabilityError) as caught_too:
+        refuse(OSError(errno.EMFILE, 'why'), 'open', 'in')
+    assert is_out_of_files(caught_too.value)
+    assert refusal(caught_too.value, 'step', 'out') is caught_too.value
+
+
+class Filling(Disk):
+    """Has no room for the tail of a file as long as there are spares."""
+
+    def __init__(self, spare: Path) -> None:
+        self.spare = spare
+
+    def pwrite(self, fd: int, content: Any, offset: int) -> int:  # type: ignore[override]
+        if offset and len(list(self.spare.iterdir())) > 1:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        return os.pwrite(fd, content, offset)
+
+
+def test_a_large_file_is_written_into_the_room_that_spares_have_held(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Filling(tmp_path / '.spare'))
+    scene.workshop.fill(3)
+    draft = write(scene.workshop, scene.disk, b'head', 'in', tail=memoryview(b'and body'))
+    assert (draft.size, scene.spares()) == (12, 1)
+    assert os.pread(draft.fd, 100, 0) == b'headand body'
