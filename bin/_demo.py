@@ -27,7 +27,7 @@ from rich.text import Text
 
 from switchboard import Spool
 from switchboard.master.lock import master_alive
-from switchboard.status.scoreboard import Board
+from switchboard.status.scoreboard import Scoreboard
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / 'docs' / 'samples'
@@ -210,7 +210,7 @@ class Demo:
     def _counts(self) -> list[tuple[str, int, int]]:
         """:return: queue, entries that wait or are at work, and those that its runner has done."""
         done: dict[str, int] = {}
-        board = Board.open(self.spool_directory / '.run' / 'board')
+        board = Scoreboard.open(self.spool_directory / '.run' / 'board')
         try:
             for record in board.records():
                 done[record.runner] = done.get(record.runner, 0) + record.done

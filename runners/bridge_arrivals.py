@@ -16,7 +16,7 @@ from switchboard.errors import (
     QueuePausedError,
     SwitchboardError,
 )
-from switchboard.handoff.publish_many import Outcome, Parcel
+from switchboard.handoff.publish_many import Outcome, Publication
 from switchboard.message.naming import HIGHEST_PRIORITY, NS
 
 if TYPE_CHECKING:
@@ -70,13 +70,15 @@ class Arrivals:
         parcels = [self._parcel_or_bad(delivery) for delivery in deliveries]
         outcomes: list[Outcome] = []
         for _, alike in groupby(parcels, key=lambda parcel: parcel.marker is None):
-            outcomes += self._spool.store_all(list(alike))  # those without an id must not pass those with one
+            outcomes += self._spool.publish_many(
+                list(alike)
+            )  # those without an id must not pass those with one
         hopeless = [
             number for number, outcome in enumerate(outcomes) if _is_hopeless(outcome, parcels[number])
         ]
         for number in hopeless:
             parcels[number] = self._parcel_for_bad(deliveries[number], outcomes[number])
-        again = self._spool.store_all([parcels[number] for number in hopeless])
+        again = self._spool.publish_many([parcels[number] for number in hopeless])
         for number, outcome in zip(hopeless, again, strict=True):
             outcomes[number] = outcome
         return [_arrived(*each) for each in zip(deliveries, parcels, outcomes, strict=True)]
@@ -93,13 +95,13 @@ class Arrivals:
                 return Arrival(arrival.delivery, error, str(error))
         return arrival
 
-    def _parcel_or_bad(self, delivery: Delivery) -> Parcel:
+    def _parcel_or_bad(self, delivery: Delivery) -> Publication:
         try:
             return self._parcel(delivery)
         except SwitchboardError as error:
             return self._parcel_for_bad(delivery, error)
 
-    def _parcel(self, delivery: Delivery) -> Parcel:
+    def _parcel(self, delivery: Delivery) -> Publication:
         """:raises SwitchboardError: it cannot be read, or there is no way for it."""
         msg, msgdata, history = self._read(delivery)
         exchange = self._setting['exchange']
@@ -113,7 +115,7 @@ class Arrivals:
             msgdata[PATH] = path
         records = heard_from(history, path[-1] if path else self._origin)
         records.append(self._arrival(delivery))
-        return Parcel(msg, self._keyed(delivery, msgdata), tuple(queues), records)
+        return Publication(msg, self._keyed(delivery, msgdata), tuple(queues), records)
 
     def _read(self, delivery: Delivery) -> tuple[Any, dict[str, Any], Sequence[Any]]:
         """:return: the message, its metadata, and its history on the other side."""
@@ -133,7 +135,7 @@ class Arrivals:
         }
         return *pack(message, delivery.exchange, delivery.routing_key, delayed=False), ()
 
-    def _parcel_for_bad(self, delivery: Delivery, error: object) -> Parcel:
+    def _parcel_for_bad(self, delivery: Delivery, error: object) -> Publication:
         """:return: the message as it came, for a person to look at."""
         headers = list(delivery.headers.items())[:MAX_HEADERS]
         metadata = {
@@ -143,7 +145,7 @@ class Arrivals:
             'content_type': str(delivery.properties.get('content_type', '')),
             'headers': {str(key)[:MAX_CHARACTERS]: str(value)[:MAX_CHARACTERS] for key, value in headers},
         }
-        return Parcel(
+        return Publication(
             bytes(delivery.body), self._keyed(delivery, metadata), (BAD,), [self._arrival(delivery)]
         )
 
@@ -165,14 +167,14 @@ class Arrivals:
         return metadata
 
 
-def _arrived(delivery: Delivery, parcel: Parcel, outcome: Outcome) -> Arrival:
+def _arrived(delivery: Delivery, parcel: Publication, outcome: Outcome) -> Arrival:
     if isinstance(outcome, SwitchboardError):
         return Arrival(delivery, outcome, str(outcome))
     reason = str(parcel.metadata['reason']) if tuple(parcel.queues) == (BAD,) else ''
     return Arrival(delivery, outcome, reason)
 
 
-def _is_hopeless(outcome: Outcome, parcel: Parcel) -> bool:
+def _is_hopeless(outcome: Outcome, parcel: Publication) -> bool:
     is_refused = isinstance(outcome, SwitchboardError) and not isinstance(outcome, TROUBLE)
     return is_refused and tuple(parcel.queues) != (BAD,)
 

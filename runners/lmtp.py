@@ -34,7 +34,7 @@ from typing import Any, ClassVar, cast
 from runners.lmtp_protocol import Connection
 from switchboard.config.units import count, duration_s, octal, size_bytes, words
 from switchboard.errors import ConfigError, SwitchboardError
-from switchboard.handoff.publish_many import Outcome, Parcel
+from switchboard.handoff.publish_many import Outcome, Publication
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.runner.settings import Setting
 
@@ -86,10 +86,10 @@ class Store:
         self._spool = spool
         # One thread, because a spool is not made for two.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix='lmtp-store')
-        self._waiting: list[tuple[Sequence[Parcel], asyncio.Future[list[Outcome]]]] = []
+        self._waiting: list[tuple[Sequence[Publication], asyncio.Future[list[Outcome]]]] = []
         self._work: asyncio.Task[None] | None = None
 
-    async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    async def put(self, parcels: Sequence[Publication]) -> list[Outcome]:
         """Return when they are on the disk, or are not going to be."""
         future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         self._waiting.append((parcels, future))
@@ -105,7 +105,7 @@ class Store:
             self._waiting.clear()
             parcels = [parcel for wanted, _ in jobs for parcel in wanted]
             try:
-                outcomes = await loop.run_in_executor(self._thread, self._spool.store_all, parcels)
+                outcomes = await loop.run_in_executor(self._thread, self._spool.publish_many, parcels)
             except Exception as error:
                 log.exception('mails not stored number=%d', len(parcels))
                 outcomes = [SwitchboardError(str(error))] * len(parcels)
@@ -225,7 +225,7 @@ class Lmtp(AsyncRunner):
         """See `Server`."""
         return self._addresses.metadata(sender, recipients, smtputf8)
 
-    async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    async def put(self, parcels: Sequence[Publication]) -> list[Outcome]:
         """See `Server`."""
         return await self._store.put(parcels)
 

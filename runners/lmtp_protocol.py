@@ -25,7 +25,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.handoff.publish_many import Outcome, Parcel
+from switchboard.handoff.publish_many import Outcome, Publication
 from switchboard.message.mail import lazy_mail
 
 log = logging.getLogger('switchboard.runner')
@@ -53,7 +53,7 @@ class Server(Protocol):
         """:return: what goes with the copy for some recipients."""
         ...
 
-    async def put(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    async def put(self, parcels: Sequence[Publication]) -> list[Outcome]:
         """Return when they are on the disk, or are not going to be."""
         ...
 
@@ -185,7 +185,7 @@ class Connection(LMTP):
         for address, route in zip(recipients, envelope.routes, strict=True):
             by_route.setdefault(route, []).append(address)
         parcels = [
-            Parcel(mail, self._server.metadata(envelope.sender, some, envelope.smtp_utf8), route)
+            Publication(mail, self._server.metadata(envelope.sender, some, envelope.smtp_utf8), route)
             for route, some in by_route.items()
         ]
         outcomes = dict(zip(by_route, await self._server.put(parcels), strict=True))

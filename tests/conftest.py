@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from switchboard.store.claims import HELD
+from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.publishing import HOLDERS
 from tests.servers.brokers import Broker, rabbitmq, redis, started
 
@@ -68,11 +68,11 @@ def _descriptors() -> _Descriptors:
 @pytest.fixture(autouse=True)
 def _claims_end_with_their_test(_descriptors: _Descriptors) -> Iterator[None]:
     """A claim lasts as long as its process, and all tests are one process: let go of what a test did not finish."""
-    before, holders = set(HELD), set(HOLDERS)
+    before, holders = set(OWN_CLAIMS), set(HOLDERS)
     yield
-    for key in HELD.keys() - before:
+    for key in OWN_CLAIMS.keys() - before:
         try:
-            os.close(HELD.pop(key).fd)
+            os.close(OWN_CLAIMS.pop(key).fd)
         except OSError:
             pass  # a disk that fails has closed it already
     HOLDERS.intersection_update(holders)

@@ -19,7 +19,7 @@ MAX_SHORT_BYTES = 255
 FRAME_BYTES = 8 + 12
 
 
-class Packed(amqp.Message):
+class EncodedEntry(amqp.Message):
     """A message in AMQP's form, which it has before anything of it is sent: what has no such form is found in time.
 
     :param frame_max_bytes: how long a frame may be; all properties are in one.
@@ -71,7 +71,7 @@ class Confirms:
         :return: its number.
         :raises QueueError: AMQP cannot carry it; nothing was sent, and nothing counted.
         """
-        message = Packed(letter, exchange, routing_key, self._channel.connection.frame_max)
+        message = EncodedEntry(letter, exchange, routing_key, self._channel.connection.frame_max)
         self._last += 1
         self._outcomes[self._last] = UNSETTLED
         self._sent[self._last] = (exchange, routing_key, letter.properties.get('message_id'))

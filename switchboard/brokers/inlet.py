@@ -41,7 +41,7 @@ from switchboard.message.naming import (
     parse,
     with_when,
 )
-from switchboard.message.packing import Packed, Packer
+from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 
@@ -240,7 +240,7 @@ class BrokerInlet:
         if self.serializers.for_kind(entry.kind) is None:
             raise ContentDisallowedError(entry.kind, queue=self.name)
 
-    def _entry(self, packed: Packed) -> Entry:
+    def _entry(self, packed: EncodedEntry) -> Entry:
         entry = read_entry(packed.filebase, packed.content)
         entry.queue = self.name
         return entry

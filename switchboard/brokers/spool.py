@@ -1,4 +1,4 @@
-"""Queues on brokers as part of a spool: what `Outposts` loads.
+"""Queues on brokers as part of a spool: what `RemoteQueues` loads.
 
 The spool gives such a queue what only this machine has: the bad queue, what operators say, the keys that it has seen, and the ledger of deaths.
 """
@@ -21,8 +21,8 @@ from switchboard.brokers.options import limits_of
 from switchboard.brokers.url import read_broker_url
 from switchboard.errors import ConfigError, SwitchboardError
 from switchboard.handoff.deduplication import marker_of
-from switchboard.handoff.publish_many import Parcel
-from switchboard.handoff.publish_many import store_all as store_in_directories
+from switchboard.handoff.publish_many import Publication
+from switchboard.handoff.publish_many import publish_many as store_in_directories
 from switchboard.message.expiry import EXPIRES
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import PRESERVED, READY, digest_of
@@ -32,7 +32,7 @@ from switchboard.spool.deadletters import EXCHANGE, MAX_ROUNDS
 from switchboard.spool.spool import BAD, Spool
 from switchboard.store.disk import Folder
 
-__all__ = ['BrokerTransaction', 'check', 'commit_all', 'make_board', 'store_all']
+__all__ = ['BrokerTransaction', 'check', 'commit_all', 'make_board', 'publish_many']
 
 log = logging.getLogger('switchboard.queue')
 
@@ -139,8 +139,8 @@ class BrokerDeadLetters:
         return [self._spool[queue] for queue in queues]
 
 
-def store_all(spool: Spool, parcels: Sequence[Parcel]) -> list[Any]:
-    """See `Spool.store_all`: what is for directories alone shares its flushes; the others are published one by one."""
+def publish_many(spool: Spool, parcels: Sequence[Publication]) -> list[Any]:
+    """See `Spool.publish_many`: what is for directories alone shares its flushes; the others are published one by one."""
     outcomes: list[Any] = [None] * len(parcels)
     local: list[int] = []
     for number, parcel in enumerate(parcels):
@@ -157,7 +157,7 @@ def store_all(spool: Spool, parcels: Sequence[Parcel]) -> list[Any]:
     return outcomes
 
 
-def _store(spool: Spool, parcel: Parcel) -> dict[str, str]:
+def _store(spool: Spool, parcel: Publication) -> dict[str, str]:
     transaction = BrokerTransaction(spool, None, None)
     try:
         filebases = transaction.emit_all(

@@ -98,9 +98,9 @@ def check(
     errors = sum(level == 'error' for level, _ in found)
     warnings = len(found) - errors
     if write and config is not None and not errors:
-        from switchboard.spool.current import write_doors
+        from switchboard.spool.current import publish_queue_options
 
-        write_doors(config)
+        publish_queue_options(config)
     if not as_json:
         _sum_up(config, errors, warnings)
     context.exit(Exit.CONFIG if errors or (strict and warnings) else Exit.OK)

@@ -8,7 +8,7 @@ from typing import Any
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.wording import age, size
 from switchboard.message.naming import NS
-from switchboard.operating.summary import Glance
+from switchboard.operating.summary import EntrySummary
 
 # Wide enough for whole names and some words beside them.
 WHOLE_NAMES_COLUMNS = 150
@@ -35,14 +35,14 @@ def short_name(filebase: str) -> str:
     return filebase.partition('+')[0]
 
 
-def state_text(seen: Glance, now_ns: int, owners: Mapping[tuple[int, int], int]) -> str:
+def state_text(seen: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> str:
     """:return: the state, and for a claimed entry the process that holds it, if it can be told."""
     state = seen.state(now_ns)
     owner = owners.get(seen.inode) if state == 'claimed' else None
     return f'{state} by {owner}' if owner else state
 
 
-def error_text(seen: Glance) -> str:
+def error_text(seen: EntrySummary) -> str:
     """:return: what went wrong last, or what is wrong with the file."""
     kind, text = seen.last_error
     parts = [f'damaged: {seen.damage}'] if seen.damage else []
@@ -52,7 +52,7 @@ def error_text(seen: Glance) -> str:
 
 
 def row(
-    seen: Glance, queue: str, now_ns: int, owners: Mapping[tuple[int, int], int], *, whole_names: bool
+    seen: EntrySummary, queue: str, now_ns: int, owners: Mapping[tuple[int, int], int], *, whole_names: bool
 ) -> list[Cell]:
     """:return: the cells for `columns_of(queue)`."""
     state = (state_text(seen, now_ns, owners), STYLES[seen.state(now_ns)])
@@ -68,7 +68,7 @@ def row(
     ]
 
 
-def fields_of(seen: Glance, now_ns: int, owners: Mapping[tuple[int, int], int]) -> dict[str, Any]:
+def fields_of(seen: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> dict[str, Any]:
     """:return: the entry for programs."""
     error, text = seen.last_error
     return {

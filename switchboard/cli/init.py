@@ -13,7 +13,7 @@ from switchboard.cli.installation import Installation, verb
 from switchboard.cli.tables import say
 from switchboard.cli.wording import number
 from switchboard.master.lock import master_alive
-from switchboard.spool.current import put_in_force
+from switchboard.spool.current import activate
 from switchboard.store.pool import KEPT_OPEN
 
 # Files that wait for the first messages: as many as a process keeps open.  Of these no message has to make its own.
@@ -86,7 +86,7 @@ def init(installation: Installation, directory: Path | None) -> None:
     queues = config.queue_names() if config is not None else ('bad',)
     # A running master has a configuration in force already, and takes another at a reload.
     if config is not None and not master_alive(spool.directory):
-        put_in_force(config)
+        activate(config)
     missing = [name for name in queues if not os.path.isdir(spool.path(name))]
     for name in missing:
         spool.board(name)

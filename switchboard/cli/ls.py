@@ -19,13 +19,13 @@ from switchboard.cli.selecting import selection_options
 from switchboard.cli.tables import is_terminal, say, write_json, write_table
 from switchboard.cli.wording import number
 from switchboard.operating.finding import Criteria, Found, select
-from switchboard.operating.summary import Glance
+from switchboard.operating.summary import EntrySummary
 from switchboard.queue.listing import order
 
 LIMIT = 50
 
 # What is compared, for orders that need a look into the file.
-_BY_CONTENT: dict[str, Callable[[Glance], Any]] = {
+_BY_CONTENT: dict[str, Callable[[EntrySummary], Any]] = {
     'age': lambda seen: seen.since_ns,
     'size': lambda seen: -seen.body_bytes,
     'attempts': lambda seen: -(seen.attempts + seen.recoveries),
@@ -121,7 +121,7 @@ def ls(
 
 
 def _write(
-    seen: Iterable[Glance | None], queues: list[str], now_ns: int, owners: dict[tuple[int, int], int]
+    seen: Iterable[EntrySummary | None], queues: list[str], now_ns: int, owners: dict[tuple[int, int], int]
 ) -> bool:
     """:return: whether there was anything to write."""
     whole = not is_terminal() or shutil.get_terminal_size().columns >= WHOLE_NAMES_COLUMNS

@@ -19,7 +19,7 @@ from switchboard.cli.tables import say, write_json, write_table
 from switchboard.cli.wording import age, moment, number, one_line, size, visible
 from switchboard.message.naming import NS, PRESERVED
 from switchboard.operating.census import Census, walk
-from switchboard.operating.summary import glance
+from switchboard.operating.summary import summarize
 from switchboard.store.disk import Folder
 
 # To tell where dead messages came from, each must be opened.  So many take about a second.
@@ -44,7 +44,7 @@ def origins(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str, in
     """:return: how many preserved entries came from which queue; what cannot be told, or is beyond `limit`, is under ``?``."""
     found: Counter[str] = Counter()
     for opened, (filebase, suffix) in enumerate(walk(folder, (PRESERVED,))):
-        seen = glance(folder, queue, filebase, suffix) if opened < limit else None
+        seen = summarize(folder, queue, filebase, suffix) if opened < limit else None
         found[seen.origin or '?' if seen else '?'] += 1
     return dict(found)
 

@@ -15,7 +15,7 @@ from switchboard.cli.layout import Cell, Column
 from switchboard.cli.tables import say, write_json, write_table
 from switchboard.message.naming import CLAIMED, READY
 from switchboard.operating.census import AGE_MINUTES, Shape, age_s, shapes, walk
-from switchboard.operating.summary import SUFFIXES, Glance, glance
+from switchboard.operating.summary import SUFFIXES, EntrySummary, summarize
 from switchboard.store.disk import Folder
 
 
@@ -25,10 +25,10 @@ def _ages_by_name(places: Iterable[tuple[str, Folder]], now_ns: int) -> Iterator
             yield queue, age_s(filebase, now_ns)
 
 
-def _values(key: str, *, domain: bool) -> Callable[[Glance], list[str]]:
+def _values(key: str, *, domain: bool) -> Callable[[EntrySummary], list[str]]:
     """:return: a function that says to which rows an entry belongs."""
 
-    def read(seen: Glance) -> list[str]:
+    def read(seen: EntrySummary) -> list[str]:
         if key in ('queue', 'kind', 'origin'):
             found: object = getattr(seen, key)
         elif key == 'error':
@@ -44,11 +44,11 @@ def _values(key: str, *, domain: bool) -> Callable[[Glance], list[str]]:
 
 
 def _ages_by_content(
-    places: Iterable[tuple[str, Folder]], now_ns: int, values: Callable[[Glance], list[str]]
+    places: Iterable[tuple[str, Folder]], now_ns: int, values: Callable[[EntrySummary], list[str]]
 ) -> Iterator[tuple[str, float]]:
     for queue, folder in places:
         for filebase, suffix in walk(folder, SUFFIXES):
-            seen = glance(folder, queue, filebase, suffix)
+            seen = summarize(folder, queue, filebase, suffix)
             if seen is not None:
                 for value in values(seen):
                     yield value, seen.age_s(now_ns)

@@ -27,7 +27,7 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS
 from switchboard.operating.finding import find
-from switchboard.operating.summary import Glance
+from switchboard.operating.summary import EntrySummary
 from switchboard.store.reading import peek
 
 # Of a long body, the beginning says what it is.
@@ -91,7 +91,7 @@ def _metadata(entry: Entry) -> dict[str, Any] | None:
         return None
 
 
-def _fields(seen: Glance, entry: Entry, *, headers: bool) -> dict[str, Any]:
+def _fields(seen: EntrySummary, entry: Entry, *, headers: bool) -> dict[str, Any]:
     fields = fields_of(seen, time.time_ns(), holders())
     fields['damage'] = entry.damage.reason if entry.damage else None
     fields['metadata'] = _metadata(entry)
@@ -118,7 +118,7 @@ def _title(text: str) -> str:
 
 
 def _lines(
-    seen: Glance, entry: Entry, said: dict[str, dict[str, Any]], *, headers: bool, full: bool
+    seen: EntrySummary, entry: Entry, said: dict[str, dict[str, Any]], *, headers: bool, full: bool
 ) -> Iterator[str]:
     now_ns = time.time_ns()
     state = state_text(seen, now_ns, holders())

@@ -15,7 +15,7 @@ from switchboard.cli.layout import Cell, Column
 from switchboard.cli.wording import age, duration, one_line
 from switchboard.errors import BoardError
 from switchboard.master.lock import BOARD, master_alive, run_directory
-from switchboard.status.scoreboard import Board, MasterRecord, Record, State
+from switchboard.status.scoreboard import MasterRecord, Record, Scoreboard, State
 
 STYLES = {
     State.STARTING: 'cyan',
@@ -65,7 +65,7 @@ def take(directory: Path) -> Snapshot:
     alive = master_alive(directory)
     if not path.exists():
         return Snapshot(directory, alive, MasterRecord(), (), has_board=False)
-    board = Board.open(path)
+    board = Scoreboard.open(path)
     try:
         return Snapshot(directory, alive, board.master(), board.records())
     finally:

@@ -23,7 +23,7 @@ from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
 from switchboard.operating.census import walk
 from switchboard.operating.finding import Criteria, Found, exists
 from switchboard.operating.finding import select as select_entries
-from switchboard.operating.summary import Glance
+from switchboard.operating.summary import EntrySummary
 from switchboard.store.disk import Folder
 
 ARRIVED = (READY, PRESERVED)
@@ -116,7 +116,7 @@ def tail(
                 return
 
 
-def _tell(found: Found, seen: Glance | None, *, as_json: bool, many: bool) -> None:
+def _tell(found: Found, seen: EntrySummary | None, *, as_json: bool, many: bool) -> None:
     now_ns = time.time_ns()
     if as_json:
         fields = {'filebase': found.filebase, 'queue': found.queue, 'state': 'gone'}

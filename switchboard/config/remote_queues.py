@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 IMPLEMENTATION = 'switchboard.brokers.spool'
 
 
-class Outposts:
+class RemoteQueues:
     """The queues of a spool that are on brokers.  It is false where there is none.
 
     :param spool: a `Spool`.
@@ -56,9 +56,9 @@ class Outposts:
         found: dict[Any, Any] = load().commit_all(self._spool, transactions)
         return found
 
-    def store_all(self, parcels: Sequence[Any]) -> list[Any]:
-        """See `Spool.store_all`."""
-        found: list[Any] = load().store_all(self._spool, parcels)
+    def publish_many(self, parcels: Sequence[Any]) -> list[Any]:
+        """See `Spool.publish_many`."""
+        found: list[Any] = load().publish_many(self._spool, parcels)
         return found
 
 

@@ -16,7 +16,7 @@ from switchboard.clock import Clock
 from switchboard.declared.declarations import Declaration, Declarations, checked_options
 from switchboard.declared.exchangestore import DeclaredBinding, ExchangeStore
 from switchboard.declared.presence import Presence, Ticket
-from switchboard.declared.removal import CONSUMERS, OWNERS, Departures
+from switchboard.declared.removal import CONSUMERS, OWNERS, QueueRemoval
 from switchboard.errors import QueueLockedError, QueueMismatchError, UnknownQueueError
 from switchboard.message.naming import Namer, check_queue_name
 from switchboard.options import QueueOptions
@@ -55,7 +55,7 @@ class DeclaredQueues:
         self.records = Declarations(run, disk, clock, namer)
         self.presence = Presence(run, disk, namer)
         self.exchanges = ExchangeStore(self.records, base)
-        self.departures = Departures(root, self.records, self.presence, self.exchanges, workshop)
+        self.departures = QueueRemoval(root, self.records, self.presence, self.exchanges, workshop)
         self._config = config
         self._owner: Ticket | None = None
 

@@ -48,7 +48,7 @@ GONE = '.gone@'
 MAX_ROUNDS = 8
 
 
-class Departures:
+class QueueRemoval:
     """Deletes queues.
 
     :param root: the spool's directory.

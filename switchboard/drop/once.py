@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from switchboard.queue.switchboard import Switchboard
     from switchboard.spool.spool import Spool
-    from switchboard.store.published_options import Door
+    from switchboard.store.published_options import PublishedOptions
 
     Find = Callable[[str], Switchboard]
 
@@ -51,7 +51,7 @@ def _message_id(head: bytes) -> str:
     return text if text.startswith('<') and text.endswith('>') else ''
 
 
-def described(spool: str, config: str, door: Door) -> Find:
+def described(spool: str, config: str, door: PublishedOptions) -> Find:
     """:return: what finds a queue of the configuration: as that says, or as its door does, which knows no exchanges."""
 
     def find(name: str) -> Switchboard:
@@ -81,7 +81,7 @@ def _configured(directory: str, config: str) -> Spool | None:
     """:return: the spool as its configuration says, if that is the one in force: somebody may be editing the file."""
     from switchboard.config.config import Config
     from switchboard.errors import ConfigError
-    from switchboard.spool.current import is_in_force
+    from switchboard.spool.current import is_active
     from switchboard.spool.spool import Spool
 
     if not config:
@@ -90,7 +90,7 @@ def _configured(directory: str, config: str) -> Spool | None:
         found = Config.load(config)
     except (ConfigError, OSError):
         return None
-    return Spool.from_config(found) if is_in_force(found, directory) else None
+    return Spool.from_config(found) if is_active(found, directory) else None
 
 
 def store_once(

@@ -39,9 +39,9 @@ from switchboard.message.mail_envelope import (
 from switchboard.message.naming import HELD_NS, NS, SLICE_DIGITS, SYSTEM_NAMER, Name
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.limits import Limits
-from switchboard.store.pool import Draft, Spares
-from switchboard.store.published_options import RUN, Door, find_door
-from switchboard.store.publishing import Unpublished, publish, write
+from switchboard.store.pool import PoolFile, Spares
+from switchboard.store.published_options import RUN, PublishedOptions, find_published_options
+from switchboard.store.publishing import PreparedEntry, publish, write
 from switchboard.store.shared_count import ROOM, SharedTally
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -135,7 +135,7 @@ class Drop:
         self.queue = request.queue
         self.disk = disk
         self.folder = Folder(f'{spool}/{self.queue}', disk)
-        self.door = Door(self.queue)
+        self.door = PublishedOptions(self.queue)
         self.is_declared = False
         self.body = memoryview(b'')
         self.from_line = b''
@@ -152,7 +152,7 @@ class Drop:
         if self.queue == 'bad':
             raise UnknownQueueError('nothing can be dropped into the bad queue', queue='bad')
         try:
-            door = find_door(self.spool, self.queue, self.disk)
+            door = find_published_options(self.spool, self.queue, self.disk)
         except UnknownQueueError:
             if not self._is_declared():
                 raise
@@ -267,7 +267,7 @@ class Drop:
         except BaseException:
             workshop.discard(draft)
             raise
-        item = Unpublished(draft, self.folder, self.queue, self.filebase)
+        item = PreparedEntry(draft, self.folder, self.queue, self.filebase)
         publish((item,), workshop, disk, sync=door.durability == 'full')
 
     def _store_slowly(self, at_commit: Callable[[], object]) -> None:
@@ -278,7 +278,7 @@ class Drop:
         find = declared(spool, config) if self.is_declared else described(spool, config, self.door)
         self.filebase = store_once(self.queue, find, bytes(self.body), metadata, at_commit)
 
-    def _write(self, workshop: Spares) -> Draft:
+    def _write(self, workshop: Spares) -> PoolFile:
         if len(self.body) <= JOINED_BYTES:
             return write(workshop, self.disk, self.head + bytes(self.body), self.queue)
         return write(workshop, self.disk, self.head, self.queue, tail=self.body)

@@ -25,7 +25,7 @@ from switchboard.handoff.transaction import Transaction
 from switchboard.message.naming import NS, READY, UNFINISHED
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Folder
-from switchboard.store.publishing import Unpublished, refuse, write
+from switchboard.store.publishing import PreparedEntry, refuse, write
 
 # Producers with keys of different buckets do not wait for each other.
 BUCKETS = 64
@@ -94,14 +94,14 @@ class Dedupe:
                 stack.callback(self._board.disk.unlock_and_close, self._lock(bucket))
             yield
 
-    def mark(self, marker: str, filebase: str) -> Unpublished:
+    def mark(self, marker: str, filebase: str) -> PreparedEntry:
         """:return: a key's marker, to be published in one step with the message.
 
         :raises QueueError: it cannot be written.
         """
         content = f'{filebase} {self._board.clock.time_ns()}'.encode('ascii')
         draft = write(self._board.workshop, self._board.disk, content, self._board.name)
-        return Unpublished(draft, self._folder, self._name, marker)
+        return PreparedEntry(draft, self._folder, self._name, marker)
 
     def _lock(self, bucket: str) -> int:
         disk = self._board.disk

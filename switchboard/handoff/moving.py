@@ -15,7 +15,7 @@ from switchboard.message.journal import origin_of
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.claims import HELD, Claim, drop, held, open_claim
+from switchboard.store.claims import OWN_CLAIMS, Claim, drop, held, open_claim
 from switchboard.store.publishing import refuse
 
 
@@ -89,7 +89,7 @@ def _send(
         if isinstance(error, OSError):
             refuse(error, 'move', source.name)
         raise
-    HELD.pop((source.folder.key, claim.filebase), None)
+    OWN_CLAIMS.pop((source.folder.key, claim.filebase), None)
     return filebase
 
 

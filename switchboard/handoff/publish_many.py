@@ -18,13 +18,13 @@ from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction, commit_all
 from switchboard.message.journal import Record
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.publishing import BATCH_LIMIT, Unpublished, publish, refusal
+from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry, publish, refusal
 
 # With a marker for each, and two flushes for all: as many descriptors as a batch holds.
 KEYED_LIMIT = BATCH_LIMIT // 2
 
 
-class Parcel(NamedTuple):
+class Publication(NamedTuple):
     """A message, its metadata, the queues that it is for, and its history so far."""
 
     msg: Any
@@ -43,7 +43,9 @@ class Parcel(NamedTuple):
 Outcome = dict[str, str] | SwitchboardError
 
 
-def store_all(board: Callable[[str], Switchboard], stage: Stage, parcels: Sequence[Parcel]) -> list[Outcome]:
+def publish_many(
+    board: Callable[[str], Switchboard], stage: Stage, parcels: Sequence[Publication]
+) -> list[Outcome]:
     """Store messages.
 
     :param board: finds a queue by its name.
@@ -52,7 +54,7 @@ def store_all(board: Callable[[str], Switchboard], stage: Stage, parcels: Sequen
     """
     outcomes: list[Outcome] = [{} for _ in parcels]
     # One queue: a rename is all it takes.  Several: a transaction, so that no crash leaves it in some of them.
-    single: dict[str, list[tuple[int, Unpublished]]] = {}
+    single: dict[str, list[tuple[int, PreparedEntry]]] = {}
     several: dict[Transaction, int] = {}
     keyed: list[int] = []
     for number, parcel in enumerate(parcels):
@@ -91,12 +93,12 @@ def _forget_ways(outcomes: Sequence[Outcome]) -> None:
             error = error.__cause__ or error.__context__
 
 
-def _prepare(board: Switchboard, parcel: Parcel) -> Unpublished:
+def _prepare(board: Switchboard, parcel: Publication) -> PreparedEntry:
     return board.prepare(parcel.msg, dict(parcel.metadata), records=parcel.records)
 
 
 def _emit(
-    board: Callable[[str], Switchboard], stage: Stage, parcel: Parcel
+    board: Callable[[str], Switchboard], stage: Stage, parcel: Publication
 ) -> tuple[Transaction, dict[str, str]]:
     transaction = Transaction(stage)
     try:
@@ -109,7 +111,7 @@ def _emit(
     return transaction, filebases
 
 
-def _publish(board: Switchboard, items: Sequence[tuple[int, Unpublished]], outcomes: list[Outcome]) -> None:
+def _publish(board: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[Outcome]) -> None:
     try:
         sync = board.options.durability == 'full'
         publish([item for _, item in items], board.workshop, board.disk, sync=sync)
@@ -124,7 +126,9 @@ def _publish(board: Switchboard, items: Sequence[tuple[int, Unpublished]], outco
 class _Once:
     """Messages with keys: each is stored where its key is new, all by one transaction."""
 
-    def __init__(self, board: Callable[[str], Switchboard], stage: Stage, parcels: Sequence[Parcel]) -> None:
+    def __init__(
+        self, board: Callable[[str], Switchboard], stage: Stage, parcels: Sequence[Publication]
+    ) -> None:
         self._board = board
         self._stage = stage
         self._parcels = parcels
@@ -179,14 +183,14 @@ class _Once:
     def _fail_all(self, error: QueueError) -> None:
         self._outcomes = [one if isinstance(one, SwitchboardError) else error for one in self._outcomes]
 
-    def _add(self, parcel: Parcel) -> dict[str, str]:
+    def _add(self, parcel: Publication) -> dict[str, str]:
         """Put a message and its markers into the transaction: for all of its queues, or for none.
 
         :return: where it went, or was before.
         """
         assert parcel.marker is not None
         filebases: dict[str, str] = {}
-        items: list[tuple[Switchboard, Unpublished]] = []
+        items: list[tuple[Switchboard, PreparedEntry]] = []
         fresh: dict[tuple[str, str], str] = {}
         try:
             for name in parcel.queues:

@@ -30,10 +30,10 @@ from switchboard.interfaces import ITransaction
 from switchboard.message.journal import Record
 from switchboard.message.naming import READY
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.claims import HELD, Claim
+from switchboard.store.claims import OWN_CLAIMS, Claim
 from switchboard.store.disk import Folder
-from switchboard.store.pool import Draft
-from switchboard.store.publishing import HOLDERS, Unpublished
+from switchboard.store.pool import PoolFile
+from switchboard.store.publishing import HOLDERS, PreparedEntry
 
 __all__ = ['Transaction', 'commit_all']
 
@@ -52,9 +52,9 @@ class Transaction:
         self.board = board
         self.filebase = filebase
         self.name = stage.namer.digest('00000000')
-        self.items: list[Unpublished] = []
+        self.items: list[PreparedEntry] = []
         # Of those, the ones that are to be stored once, and their keys: it is looked for them at the commit (see `keyed`).
-        self.keyed: list[tuple[Unpublished, str]] = []
+        self.keyed: list[tuple[PreparedEntry, str]] = []
         self.full = False
         self.forwarded_to: Switchboard | None = None
         self._staged: list[str] = []
@@ -129,16 +129,16 @@ class Transaction:
         assert self.board is not None
         assert self.filebase is not None
         entry = self.board.held(self.filebase).read()
-        return self.add(self.board, self.board.prepare(msg, dict(metadata), instead_of=entry))
+        return self.add(self.board, self.board.prepare(msg, dict(metadata), replaces=entry))
 
-    def add(self, queue: Switchboard, item: Unpublished) -> str:
+    def add(self, queue: Switchboard, item: PreparedEntry) -> str:
         """Have a prepared message published at the commit."""
         self.full |= queue.options.durability == 'full'
         HOLDERS.add(self)
         self.items.append(item)
         return item.filebase
 
-    def drop(self, item: Unpublished) -> None:
+    def drop(self, item: PreparedEntry) -> None:
         """Throw one of the outputs away."""
         self.items.remove(item)
         if not self.items:
@@ -168,7 +168,7 @@ class Transaction:
             try:
                 disk.rename(staged, draft.name, src_dir_fd=self.stage.folder.fd, dst_dir_fd=draft.folder.fd)
             except OSError:
-                item.draft = Draft(draft.fd, self.stage.folder, staged, draft.size)
+                item.draft = PoolFile(draft.fd, self.stage.folder, staged, draft.size)
         for item in self.items:
             self.stage.workshop.discard(item.draft, reusable=reusable)
         HOLDERS.discard(self)
@@ -203,7 +203,7 @@ class Transaction:
             return
         self._claim = claim = self.board.held(self.filebase)
         stage.disk.rename(claim.name, record, src_dir_fd=claim.folder.fd, dst_dir_fd=stage.folder.fd)
-        HELD.pop((claim.folder.key, claim.filebase), None)
+        OWN_CLAIMS.pop((claim.folder.key, claim.filebase), None)
         self._record = (claim.fd, claim.size)
 
     @property
@@ -226,7 +226,7 @@ class Transaction:
         except OSError as error:
             log.error('%s: committed, though a sync failed error=%s', self.name, error)
             return False
-        HELD[claim.folder.key, claim.filebase] = claim
+        OWN_CLAIMS[claim.folder.key, claim.filebase] = claim
         self._record = (-1, 0)
         return True
 

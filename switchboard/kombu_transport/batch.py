@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.broker import Routed
 from switchboard.kombu_transport.faults import amqp_errors
-from switchboard.store.publishing import BATCH_LIMIT, Unpublished
+from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry
 
 if TYPE_CHECKING:
     from switchboard.kombu_transport.channel import Channel
@@ -23,7 +23,7 @@ class PublishBatch:
     def __init__(self, channel: Channel, max_size: int) -> None:
         self.channel = channel
         self._max_size = min(max_size, BATCH_LIMIT)
-        self._items: list[Unpublished] = []
+        self._items: list[PreparedEntry] = []
         self._transactions: list[Transaction] = []
         self._sync = False
 
@@ -48,7 +48,7 @@ class PublishBatch:
 
     def _add(
         self,
-        prepared: Unpublished | Transaction | None,
+        prepared: PreparedEntry | Transaction | None,
         routed: Routed,
         message: Mapping[str, Any],
         mandatory: bool,

@@ -39,7 +39,7 @@ from switchboard.spool.spool import Spool
 from switchboard.store.claims import held
 from switchboard.store.disk import Disk
 from switchboard.store.forks import after_fork
-from switchboard.store.publishing import Unpublished, publish
+from switchboard.store.publishing import PreparedEntry, publish
 
 Role = Literal['publish', 'publish lazily', 'consume']
 
@@ -305,7 +305,7 @@ class Broker:
             raise
         return transaction
 
-    def prepare(self, routed: Routed) -> Unpublished | Transaction | None:
+    def prepare(self, routed: Routed) -> PreparedEntry | Transaction | None:
         """Write a message for a batch, without making it visible.
 
         :return: None if there is no queue for it.
@@ -317,7 +317,9 @@ class Broker:
             return self._transaction(routed.boards, raw, metadata)
         return routed.boards[0].prepare(raw, dict(metadata))
 
-    def flush(self, items: Sequence[Unpublished], transactions: Sequence[Transaction], *, sync: bool) -> None:
+    def flush(
+        self, items: Sequence[PreparedEntry], transactions: Sequence[Transaction], *, sync: bool
+    ) -> None:
         """Make the messages of a batch visible, with one flush."""
         if items:
             publish(items, self.spool.spares, self.spool.disk, sync=sync)

@@ -25,7 +25,7 @@ from switchboard.errors import QueueError
 from switchboard.kombu_transport.faults import amqp_errors
 from switchboard.kombu_transport.payload import REQUEUED, RETURNED, attempts, was_delivered
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.claims import HELD, held
+from switchboard.store.claims import OWN_CLAIMS, held
 
 log = logging.getLogger('switchboard.queue')
 
@@ -134,7 +134,7 @@ class Deliveries(QoS):
     def can_consume_max_estimate(self) -> int:
         """:return: for how many messages there is room."""
         limit: int = self.prefetch_count or self.channel.broker.address.max_unacked
-        return max(0, min(limit - len(self._claims), _files() - len(HELD)))
+        return max(0, min(limit - len(self._claims), _files() - len(OWN_CLAIMS)))
 
     def __len__(self) -> int:
         return len(self._claims)

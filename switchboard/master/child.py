@@ -37,7 +37,7 @@ from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
 from switchboard.master.signals import nothing
 from switchboard.options import RunnerOptions
 from switchboard.status import log
-from switchboard.status.scoreboard import Board, Slot
+from switchboard.status.scoreboard import Scoreboard, Slot
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -62,7 +62,7 @@ class Child:
     options: RunnerOptions
     slice: int
     numslices: int
-    board: Board
+    board: Scoreboard
     index: int
     master: int
     channel: socket.socket

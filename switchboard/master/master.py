@@ -46,11 +46,11 @@ from switchboard.master.loading import extend_path, python_path, warm_up, work_a
 from switchboard.master.lock import BOARD, CONTROL, MasterLock, run_directory
 from switchboard.master.operations import Load, Operations
 from switchboard.master.signals import SignalPipe
-from switchboard.master.slices import Crew
-from switchboard.spool.current import put_in_force
+from switchboard.master.slices import Slices
+from switchboard.spool.current import activate
 from switchboard.spool.spool import Spool
 from switchboard.status import log
-from switchboard.status.scoreboard import ROOM, Board, MasterRecord, Record, State
+from switchboard.status.scoreboard import ROOM, MasterRecord, Record, Scoreboard, State
 
 logger = log.logger('master')
 
@@ -67,7 +67,7 @@ HANDLED = (
 )
 
 
-class Hearer(Protocol):
+class Readable(Protocol):
     """What a descriptor in the selector belongs to."""
 
     def hear(self, now_s: float) -> None:
@@ -139,14 +139,14 @@ class Master:
         setproctitle.setproctitle(f'switchboard: master {self.config.spool}')
         faulthandler.register(signal.SIGQUIT, file=2, all_threads=True)
         wanted = sum(each.instances for each in self.config.runners.values())
-        self._board = Board.create(self._run_directory / BOARD, max(ROOM, 4 * wanted))
+        self._board = Scoreboard.create(self._run_directory / BOARD, max(ROOM, 4 * wanted))
         _allow_descriptors(self._board.slots)
         stack.callback(self._board.close)
         self._selector = stack.enter_context(selectors.DefaultSelector())
         self._signals = SignalPipe(HANDLED)
         stack.callback(self._signals.close)
         self._selector.register(self._signals.fileno(), selectors.EVENT_READ, self)
-        self._crew = Crew(
+        self._crew = Slices(
             self.config,
             self._board,
             self._selector,
@@ -163,7 +163,7 @@ class Master:
         self._control = ControlSocket(self._run_directory / CONTROL, self._selector, self._operations.handle)
         stack.callback(self._control.close)
         self._post(pid=os.getpid(), started_ns=time.time_ns())
-        put_in_force(self.config)
+        activate(self.config)
 
     def _descriptors(self) -> list[int]:
         own = [self._lock.fileno(), *self._signals.descriptors(), *self._control.descriptors()]
@@ -208,7 +208,7 @@ class Master:
         if not self._stopping:
             due_s = min(self._housekeeping.due_s(), due_s or math.inf)
         for key, _ in self._selector.select(None if due_s is None else max(0.0, due_s - time.monotonic())):
-            hearer: Hearer = key.data
+            hearer: Readable = key.data
             hearer.hear(time.monotonic())
 
     def _look_whether_ready(self) -> None:

@@ -20,10 +20,10 @@ from typing import Any
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
 from switchboard.master.control import Reply
-from switchboard.master.rollout import Handover, Rollout, Step, Stopping
-from switchboard.master.slices import Crew
+from switchboard.master.rollout import Replacement, Rollout, Step, Stopping
+from switchboard.master.slices import Slices
 from switchboard.options import RunnerOptions
-from switchboard.spool.current import put_in_force
+from switchboard.spool.current import activate
 from switchboard.status import log
 from switchboard.status.record import State
 
@@ -49,7 +49,7 @@ class Operations:
 
     def __init__(
         self,
-        crew: Crew,
+        crew: Slices,
         *,
         load: Load,
         on_reload: Callable[[str], object],
@@ -145,13 +145,15 @@ class Operations:
         """Restart the slices of one runner, one by one, or start them if they do not run."""
         if not self.crew.of(name):
             count = self._options(name).instances
-            self._plan(f'start {name}', [Handover(self.crew, self._options(name), count)], reply, runner=name)
+            self._plan(
+                f'start {name}', [Replacement(self.crew, self._options(name), count)], reply, runner=name
+            )
             return
         self._plan(f'restart {name}', self._one_by_one(name, wake=True), reply, runner=name)
 
-    def _one_by_one(self, name: str, *, wake: bool = False) -> list[Handover]:
+    def _one_by_one(self, name: str, *, wake: bool = False) -> list[Replacement]:
         options, count = self._options(name), self._count(name)
-        return [Handover(self.crew, options, count, part=part, wake=wake) for part in range(count)]
+        return [Replacement(self.crew, options, count, part=part, wake=wake) for part in range(count)]
 
     def stop(self, name: str, reply: Reply = no_reply) -> None:
         """Stop the slices of one runner; they stay EXITED until somebody starts them."""
@@ -166,7 +168,7 @@ class Operations:
         steps = []
         if count != self._count(name):
             self._counts[name] = count
-            steps.append(Handover(self.crew, self._options(name), count, wake=True))
+            steps.append(Replacement(self.crew, self._options(name), count, wake=True))
         self._plan(f'scale {name}={count}', steps, reply, runner=name, instances=count)
 
     def scale_by(self, difference: int) -> None:
@@ -203,7 +205,7 @@ class Operations:
 
     def _put_in_force(self, config: Config) -> None:
         try:
-            put_in_force(config)
+            activate(config)
         except OSError as error:
             logger.error('publishers not told of the new configuration %s', log.pairs(error=error))
 
@@ -215,11 +217,11 @@ class Operations:
 
         return tell
 
-    def _steps(self, old: Config, new: Config) -> list[Handover]:
+    def _steps(self, old: Config, new: Config) -> list[Replacement]:
         changes = old.changes(new)
-        steps: list[Handover] = [Handover(self.crew, old.runners[name], 0) for name in changes.removed]
+        steps: list[Replacement] = [Replacement(self.crew, old.runners[name], 0) for name in changes.removed]
         steps += [
-            Handover(self.crew, new.runners[name], new.runners[name].instances) for name in changes.added
+            Replacement(self.crew, new.runners[name], new.runners[name].instances) for name in changes.added
         ]
         stayed = set(old.queue_names()) & set(new.queue_names())
         all_of_them = bool(changes.exchanges) or not stayed.isdisjoint(changes.queues)
@@ -227,7 +229,7 @@ class Operations:
             options = new.runners[name]
             if options.instances != old.runners[name].instances:
                 self._counts[name] = options.instances
-                steps.append(Handover(self.crew, options, options.instances))
+                steps.append(Replacement(self.crew, options, options.instances))
             elif all_of_them or name in changes.changed or self._gave_up(name):
                 steps += self._one_by_one(name)
         return steps

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from switchboard.errors import MasterError
-from switchboard.master.slices import Crew
+from switchboard.master.slices import Slices
 from switchboard.master.supervision import RunnerSlice
 from switchboard.options import RunnerOptions
 from switchboard.status import log
@@ -46,7 +46,7 @@ class Step(Protocol):
 class Stopping:
     """Slices finish their message and go.  They stay on the board, EXITED."""
 
-    def __init__(self, crew: Crew, name: str) -> None:
+    def __init__(self, crew: Slices, name: str) -> None:
         self.crew = crew
         self.name = name
         self.over = False
@@ -63,7 +63,7 @@ class Stopping:
         self.over = not any(each.pid for each in self.crew.of(self.name))
 
 
-class Handover:
+class Replacement:
     """One change of slices.
 
     :param count: how many slices the runner has afterwards; 0 ends it.
@@ -72,7 +72,7 @@ class Handover:
     """
 
     def __init__(
-        self, crew: Crew, options: RunnerOptions, count: int, *, part: int | None = None, wake: bool = False
+        self, crew: Slices, options: RunnerOptions, count: int, *, part: int | None = None, wake: bool = False
     ) -> None:
         self.crew = crew
         self.options = options

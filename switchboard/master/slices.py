@@ -20,7 +20,7 @@ from switchboard.master.signals import blocked
 from switchboard.master.supervision import RunnerSlice
 from switchboard.options import RunnerOptions
 from switchboard.status import log
-from switchboard.status.scoreboard import Board
+from switchboard.status.scoreboard import Scoreboard
 
 if TYPE_CHECKING:
     from switchboard.spool.spool import Spool
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 logger = log.logger('master')
 
 
-class Crew:
+class Slices:
     """The slices, in the order in which they were hired.
 
     :param work: what each process does.
@@ -38,7 +38,7 @@ class Crew:
     def __init__(
         self,
         config: Config,
-        board: Board,
+        board: Scoreboard,
         selector: selectors.BaseSelector,
         *,
         work: child.Work,

@@ -25,7 +25,7 @@ from switchboard.master import child
 from switchboard.master.policy import Decision, End, History, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
-from switchboard.status.scoreboard import Board, Post, Record, State
+from switchboard.status.scoreboard import Record, Scoreboard, State, SupervisorRecord
 
 logger = log.logger('master')
 
@@ -49,7 +49,7 @@ class RunnerSlice:
         part: int,
         count: int,
         *,
-        board: Board,
+        board: Scoreboard,
         index: int,
         selector: selectors.BaseSelector,
         fork: Forker,
@@ -79,7 +79,7 @@ class RunnerSlice:
         self._start_at_s: float | None = None
         self._kill_at_s: float | None = None
         self._check_at_s: float | None = None
-        self._post = Post(options.name, part, count)
+        self._post = SupervisorRecord(options.name, part, count)
         self.post()
 
     @property

@@ -35,7 +35,7 @@ SLICE_BITS = SLICE_DIGITS * 4
 HIGHEST_PRIORITY = 9
 
 # Names from this time on, in the year 2286, are those of entries that an operator holds: they are due when he says so.
-HELD = '9999'
+ON_HOLD_PREFIX = '9999'
 HELD_NS = 9_999_000_000 * NS
 
 # 100 characters keep a staged name (transaction, queue and filebase in one) below the 255 bytes of a directory entry.
@@ -157,12 +157,12 @@ def with_when(filebase: str, when_ns: int) -> str:
 
 def held_name(filebase: str) -> str:
     """:return: the name that an entry has while an operator holds it; the end of its time stays, to tell it from others."""
-    return HELD + filebase[len(HELD) :]
+    return ON_HOLD_PREFIX + filebase[len(ON_HOLD_PREFIX) :]
 
 
 def is_held(filebase: str) -> bool:
     """Does an operator hold the entry of this name?"""
-    return filebase.startswith(HELD)
+    return filebase.startswith(ON_HOLD_PREFIX)
 
 
 class Slice:

@@ -30,7 +30,7 @@ _READY_MADE = (Serialized, Raw)
 _FOREVER_S = 1e11
 
 
-class Packed(NamedTuple):
+class EncodedEntry(NamedTuple):
     """A file's name and content, and the modification time to give it where the clock must not be believed."""
 
     filebase: str
@@ -55,15 +55,15 @@ class Packer:
         metadata: dict[str, Any],
         *,
         when_ns: int | None = None,
-        is_wished: bool = False,
+        is_delayed: bool = False,
         slice_: str | None = None,
         unique: str | None = None,
-    ) -> Packed:
+    ) -> EncodedEntry:
         """Name and pack one message.
 
         :param metadata: is changed: ``delay`` and ``not_before`` are taken out.
         :param when_ns: the place in the queue of the entry that this one stands for.
-        :param is_wished: that place may lie in the future, and is waited for.
+        :param is_delayed: that place may lie in the future, and is waited for.
         :param slice_: the digits that choose the slice of a message without an order key, if not its content is to.
         :param unique: the digits of the digest behind those of the slice, if something else than chance is to choose them.
         :raises UnserializableError: nothing holds the message or its metadata.
@@ -72,7 +72,7 @@ class Packer:
         """
         kind, body = self._serialize(msg)
         options = self.options
-        wished_ns = when_ns if is_wished else None
+        wished_ns = when_ns if is_delayed else None
         if 'delay' in metadata or 'not_before' in metadata:
             wished_ns = self._ready_at(metadata)
         priority = self._priority(metadata)
@@ -93,7 +93,7 @@ class Packer:
         header = pack_header(kind, len(packed_metadata), len(body), digest, checksum)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)
         name = name_of(when_ns, digest, priority)
-        return Packed(name, b''.join((header, packed_metadata, body)), modified_ns)
+        return EncodedEntry(name, b''.join((header, packed_metadata, body)), modified_ns)
 
     def _serialize(self, msg: Any) -> tuple[str, bytes]:
         serializers = self.serializers
@@ -115,26 +115,26 @@ class Packer:
         old: Entry,
         records: Sequence[Record] = (),
         *,
-        is_wished: bool = False,
-    ) -> Packed:
+        is_delayed: bool = False,
+    ) -> EncodedEntry:
         """Pack a message that takes another's place in the queue, with its history.
 
         :param records: what the new one's history says more.
-        :param is_wished: see :meth:`pack`.
+        :param is_delayed: see :meth:`pack`.
         """
         name = parse(old.filebase)
         assert name is not None
         slice_ = name.digest[:SLICE_DIGITS]
-        packed = self.pack(msg, metadata, when_ns=name.when_ns, is_wished=is_wished, slice_=slice_)
+        packed = self.pack(msg, metadata, when_ns=name.when_ns, is_delayed=is_delayed, slice_=slice_)
         return packed._replace(content=packed.content + _journal(old, digest_of(packed.filebase), records))
 
-    def with_history(self, packed: Packed, records: Sequence[Record]) -> Packed:
+    def with_history(self, packed: EncodedEntry, records: Sequence[Record]) -> EncodedEntry:
         """:return: the same with a history, of what happened to the message before it came here."""
         digest = digest_of(packed.filebase)
         history = b''.join(pack_record(record, digest) for record in records)
         return packed._replace(content=packed.content + history)
 
-    def pack_copy(self, entry: Entry, record: Record | None = None) -> Packed:
+    def pack_copy(self, entry: Entry, record: Record | None = None) -> EncodedEntry:
         """Name and pack the copy of an entry: it is ready now, and stays in its slice and at its priority.
 
         :param record: what the copy's history says more; its ``drop`` is done in the copy's metadata.
@@ -155,7 +155,7 @@ class Packer:
                 _journal(entry, digest, () if record is None else (record,)),
             )
         )
-        return Packed(name_of(when_ns, digest, old.priority), content, modified_ns)
+        return EncodedEntry(name_of(when_ns, digest, old.priority), content, modified_ns)
 
     def _dated(self, place_ns: int | None, wished_ns: int | None) -> tuple[int, int | None]:
         """Date an entry.

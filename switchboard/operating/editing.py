@@ -26,7 +26,7 @@ from switchboard.queue.listing import CLOCK_SLACK_NS
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import BAD, Spool
-from switchboard.store.claims import HELD, Claim, claim_ready, drop, held
+from switchboard.store.claims import OWN_CLAIMS, Claim, claim_ready, drop, held
 from switchboard.store.publishing import refuse
 
 # What cannot be read without running something is not read to check it.
@@ -85,14 +85,14 @@ class Editing:
                 'body': new_body != entry.body,
             }
         ]
-        is_wished = self._is_wished()
+        is_delayed = self._is_wished()
         if target is not board:
             target.check_room(entry)
             records.append(self._move(after))
             place = with_when(self.filebase, target.clock.time_ns())
-            entry, is_wished = dataclasses.replace(entry, filebase=place), False
+            entry, is_delayed = dataclasses.replace(entry, filebase=place), False
         raw = Raw(entry.kind, new_body)
-        item = target.prepare(raw, after, instead_of=entry, records=records, is_wished=is_wished)
+        item = target.prepare(raw, after, replaces=entry, records=records, is_delayed=is_delayed)
         transaction = Transaction(self._spool.stage, board, self.filebase)
         transaction.add(target, item)
         transaction.commit()
@@ -132,7 +132,7 @@ def _claim(board: Switchboard, filebase: str) -> Claim:
     try:
         if board.disk.exists(filebase + PRESERVED, board.folder.fd):
             claim = claim_any(board, filebase)
-            HELD[board.folder.key, filebase] = claim
+            OWN_CLAIMS[board.folder.key, filebase] = claim
             return claim
         return claim_ready(board.folder, filebase, board.disk)
     except QueueError as error:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from switchboard.errors import AmbiguousEntryError, UnknownEntryError
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, format_when, is_filebase, is_held
 from switchboard.operating.census import age_s, walk
-from switchboard.operating.summary import SUFFIXES, Glance, State, glance
+from switchboard.operating.summary import SUFFIXES, EntrySummary, State, summarize
 from switchboard.store.disk import Folder
 
 # So many candidates help to say more; a longer list does not.
@@ -29,9 +29,9 @@ class Found(NamedTuple):
     filebase: str
     suffix: str
 
-    def look(self) -> Glance | None:
+    def look(self) -> EntrySummary | None:
         """:return: what can be told of it; None if it is gone."""
-        return glance(self.folder, self.queue, self.filebase, self.suffix)
+        return summarize(self.folder, self.queue, self.filebase, self.suffix)
 
 
 def find(places: Sequence[tuple[str, Folder]], text: str) -> Found:
@@ -63,7 +63,7 @@ def find(places: Sequence[tuple[str, Folder]], text: str) -> Found:
 def _by_name(places: Iterable[tuple[str, Folder]], filebase: str) -> list[Found]:
     found = []
     for queue, folder in places:
-        seen = glance(folder, queue, filebase) if exists(folder) else None
+        seen = summarize(folder, queue, filebase) if exists(folder) else None
         if seen is not None:
             found.append(Found(queue, folder, filebase, seen.suffix))
     return found
@@ -125,7 +125,7 @@ class Criteria:
         # How old a preserved entry is, its history says.
         return self.older_s is None or suffix == PRESERVED or age_s(filebase, now_ns) >= self.older_s
 
-    def fits(self, seen: Glance, now_ns: int) -> bool:
+    def fits(self, seen: EntrySummary, now_ns: int) -> bool:
         """:return: whether it is one of them."""
         if self.older_s is not None and seen.age_s(now_ns) < self.older_s:
             return False
@@ -137,7 +137,7 @@ class Criteria:
             return False
         return not self.metadata or seen.matches(self.metadata)
 
-    def _fits_error(self, seen: Glance) -> bool:
+    def _fits_error(self, seen: EntrySummary) -> bool:
         pattern = self.error.lower()
         return any(fnmatch.fnmatchcase(word.lower(), pattern) for word in (seen.last_error[0], seen.cause))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from switchboard.errors import EntryTakenError
 from switchboard.handoff.moving import claim_any
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.claims import HELD, drop
+from switchboard.store.claims import OWN_CLAIMS, drop
 from switchboard.store.publishing import refuse
 
 
@@ -23,4 +23,4 @@ def remove(board: Switchboard, filebase: str) -> None:
         if isinstance(error, FileNotFoundError):
             raise EntryTakenError('its file is gone', queue=board.name, filebase=filebase) from error
         refuse(error, 'remove', board.name)
-    HELD.pop((board.folder.key, filebase), None)
+    OWN_CLAIMS.pop((board.folder.key, filebase), None)

@@ -1,4 +1,4 @@
-"""What can be told of an entry at a glance: its kind, size and history, and not its body.
+"""What can be told of an entry at a summarize: its kind, size and history, and not its body.
 
 Lists look at many entries, and a body may be large: so the header, the metadata and the journal are read, and what stands
 between them is not.  The price is that the checksum, which covers the body, is not tested; ``peek`` in ``reading`` does that.
@@ -31,7 +31,7 @@ TAIL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Glance:
+class EntrySummary:
     """One entry as a list shows it.  ``damage`` says what can be seen to be wrong with it.
 
     ``inode`` is the device and number of its file, by which the kernel's list of locks knows it.
@@ -165,7 +165,7 @@ def _same(found: Any, wanted: Any) -> bool:
     return bool(found == wanted) or (isinstance(found, int | float) and str(found) == wanted)
 
 
-def glance(folder: Folder, queue: str, filebase: str, suffix: str | None = None) -> Glance | None:
+def summarize(folder: Folder, queue: str, filebase: str, suffix: str | None = None) -> EntrySummary | None:
     """Look at one entry without claiming it.
 
     :param suffix: the state it was in a moment ago; the others are tried as well.
@@ -178,7 +178,7 @@ def glance(folder: Folder, queue: str, filebase: str, suffix: str | None = None)
     return None
 
 
-def _glance(folder: Folder, queue: str, filebase: str, suffix: str) -> Glance | None:
+def _glance(folder: Folder, queue: str, filebase: str, suffix: str) -> EntrySummary | None:
     disk = folder.disk
     name = filebase + suffix
     try:
@@ -195,19 +195,19 @@ def _glance(folder: Folder, queue: str, filebase: str, suffix: str) -> Glance | 
     finally:
         disk.close(fd)
     inode = (status.st_dev, status.st_ino)
-    return Glance(
+    return EntrySummary(
         queue, filebase, suffix, status.st_size, status.st_mtime_ns, inode, entry, body_bytes, damage
     )
 
 
-def _unreadable(folder: Folder, queue: str, filebase: str, suffix: str, why: str) -> Glance | None:
+def _unreadable(folder: Folder, queue: str, filebase: str, suffix: str, why: str) -> EntrySummary | None:
     try:
         status = folder.disk.stat(filebase + suffix, dir_fd=folder.fd, follow_symlinks=False)
     except OSError:
         return None
     inode = (status.st_dev, status.st_ino)
     entry = Entry(filebase, UNKNOWN, b'{}', b'')
-    return Glance(queue, filebase, suffix, status.st_size, status.st_mtime_ns, inode, entry, 0, why)
+    return EntrySummary(queue, filebase, suffix, status.st_size, status.st_mtime_ns, inode, entry, 0, why)
 
 
 def _read(disk: Disk, fd: int, size: int, filebase: str) -> tuple[Entry, int, str]:

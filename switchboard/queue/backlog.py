@@ -87,7 +87,7 @@ class Backlog:
     def _list(self, now_ns: int) -> None:
         due, self._next_due_ns = self._listing.due()
         letterbox = self._listing.letterbox
-        if letterbox is not None and letterbox.take_in(list(self._listing.dropped)):
+        if letterbox is not None and letterbox.collect(list(self._listing.dropped)):
             due, self._next_due_ns = self._listing.due()
         if self._held_until_ns:
             there = set(due)

@@ -19,7 +19,7 @@ from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, Namer, is_
 from switchboard.options import QueueOptions
 from switchboard.queue.producer import Inlet
 from switchboard.queue.recovery import Recovery
-from switchboard.store.claims import HELD, Claim, claim_ready, drop, held
+from switchboard.store.claims import OWN_CLAIMS, Claim, claim_ready, drop, held
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.pool import Workshop
 from switchboard.store.publishing import refuse
@@ -171,7 +171,7 @@ class Outlet(Inlet):
             raise EntryTakenError('its file is gone', queue=self.name, filebase=filebase) from error
         except OSError as error:
             refuse(error, 'finish', self.name)
-        HELD.pop((self.folder.key, filebase), None)
+        OWN_CLAIMS.pop((self.folder.key, filebase), None)
 
     def _set_aside(self, claim: Claim, cause: str, reason: str, **fields: Any) -> None:
         try:

@@ -70,7 +70,7 @@ class Letterbox(Protocol):
     # The directory of a maildir into which others move what they have finished.
     maildir_new: str | None
 
-    def take_in(self, names: list[str]) -> int:
+    def collect(self, names: list[str]) -> int:
         """Make entries of what was dropped.
 
         :param names: those in the queue's directory.

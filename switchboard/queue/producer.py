@@ -15,13 +15,13 @@ from switchboard.errors import ContentDisallowedError, QueueError, QueueFullErro
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.naming import Namer, check_queue_name
-from switchboard.message.packing import Packed, Packer
+from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.limits import Limits
 from switchboard.store.pool import Workshop
-from switchboard.store.publishing import Batch, Unpublished, publish, write
+from switchboard.store.publishing import Batch, PreparedEntry, publish, write
 from switchboard.store.shared_count import Tally
 
 # How often a full queue whose oldest is to make room is looked at, when nothing can be taken out of it.
@@ -53,7 +53,7 @@ class Inlet:
         self.serializers = Serializers(options.accept, options.pickle_classes, options.serializer)
         self._packer = Packer(name, options, self.serializers, namer)
         self._limits = Limits(name, folder, options, disk, clock)
-        self._limits.pending = self._pending = WeakSet[Unpublished]()
+        self._limits.pending = self._pending = WeakSet[PreparedEntry]()
         self._limits.reclaim = workshop.reclaim
         self._batch: Batch | None = None
         # Set by a spool, which has a stage to publish a message and the marker of its key in one step.
@@ -90,23 +90,23 @@ class Inlet:
         msg: Any,
         metadata: dict[str, Any],
         *,
-        instead_of: Entry | None = None,
+        replaces: Entry | None = None,
         records: Sequence[Record] = (),
-        is_wished: bool = False,
+        is_delayed: bool = False,
         unique: str | None = None,
-    ) -> Unpublished:
+    ) -> PreparedEntry:
         """Write a message without making it an entry yet.
 
         :param metadata: may be changed.
-        :param instead_of: the entry whose place in the queue and whose history it takes over.
+        :param replaces: the entry whose place in the queue and whose history it takes over.
         :param records: its history, or what that says more than the other entry's.
-        :param is_wished: that place may lie in the future, and is waited for.
+        :param is_delayed: that place may lie in the future, and is waited for.
         :param unique: the last 32 digits of its digest, if they are not to be chosen here.
         :raises QueueError: as :meth:`enqueue`.
         """
-        if instead_of is not None:  # there is room for it, and it is in already
+        if replaces is not None:  # there is room for it, and it is in already
             return self._write(
-                self._packer.pack_anew(msg, metadata, instead_of, records, is_wished=is_wished)
+                self._packer.pack_anew(msg, metadata, replaces, records, is_delayed=is_delayed)
             )
         if self.is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
@@ -116,18 +116,18 @@ class Inlet:
         self._ask_for_room(len(packed.content))
         return self._write(packed)
 
-    def _write(self, packed: Packed) -> Unpublished:
+    def _write(self, packed: EncodedEntry) -> PreparedEntry:
         try:
             draft = write(self.workshop, self.disk, packed.content, self.name, modified_ns=packed.modified_ns)
         except BaseException:
             self._limits.left(1)
             raise
-        item = Unpublished(draft, self.folder, self.name, packed.filebase)
+        item = PreparedEntry(draft, self.folder, self.name, packed.filebase)
         if self._limits.counted:
             self._pending.add(item)
         return item
 
-    def prepare_copy(self, entry: Entry, record: Record | None = None) -> Unpublished:
+    def prepare_copy(self, entry: Entry, record: Record | None = None) -> PreparedEntry:
         """Write a copy of another queue's entry without making it an entry yet: same content, another name, its history.
 
         :param record: what the copy's history says more than that.
@@ -167,7 +167,7 @@ class Inlet:
                     raise
                 limits.left(0)
 
-    def publish(self, item: Unpublished) -> None:
+    def publish(self, item: PreparedEntry) -> None:
         """Make a prepared message an entry: now, or at the end of the batch.
 
         :raises QueueError: as :meth:`enqueue`.
@@ -181,7 +181,7 @@ class Inlet:
             self._limits.left(1)
             raise
 
-    def discard(self, item: Unpublished) -> None:
+    def discard(self, item: PreparedEntry) -> None:
         """Throw a prepared message away."""
         self.workshop.discard(item.draft)
 

@@ -17,7 +17,7 @@ from switchboard.errors import QueueError
 from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
 from switchboard.options import QueueOptions
-from switchboard.store.claims import HELD, Claim, drop, held, open_claim
+from switchboard.store.claims import OWN_CLAIMS, Claim, drop, held, open_claim
 from switchboard.store.disk import Disk, Folder
 
 log = logging.getLogger('switchboard.queue')
@@ -128,7 +128,7 @@ class Recovery:
                 return False
             if claim is None:
                 return False
-            HELD[self.folder.key, filebase] = claim
+            OWN_CLAIMS[self.folder.key, filebase] = claim
         try:
             return self._recover(claim)
         except OSError as error:

@@ -26,13 +26,13 @@ BAD = 'bad'
 LOOK_EVERY_NS = NS // 10
 
 
-def put_in_force(config: Config, disk: Disk | None = None) -> None:
+def activate(config: Config, disk: Disk | None = None) -> None:
     """Tell publishers and doors that this configuration holds from now on.
 
     :raises OSError: it could not be written; they go on with what they have.
     """
     disk = disk or Disk()
-    write_doors(config, disk)
+    publish_queue_options(config, disk)
     folder = Folder(os.path.join(config.spool, RUN), disk)
     folder.make()
     draft = SYSTEM_NAMER.digest('00000000') + '.new'
@@ -47,7 +47,7 @@ def put_in_force(config: Config, disk: Disk | None = None) -> None:
         disk.unlock_and_close(fd)
 
 
-def write_doors(config: Config, disk: Disk | None = None) -> bool:
+def publish_queue_options(config: Config, disk: Disk | None = None) -> bool:
     """Give the mail servers' door its copy of what the queues' sections say.
 
     :return: False if it has it already.
@@ -59,7 +59,7 @@ def write_doors(config: Config, disk: Disk | None = None) -> bool:
     return publish_options(str(config.spool), local, disk)
 
 
-def is_in_force(config: Config, spool: str, disk: Disk | None = None) -> bool:
+def is_active(config: Config, spool: str, disk: Disk | None = None) -> bool:
     """:return: whether this is the configuration that was put into force for that spool, as it stands."""
     disk = disk or Disk()
     folder = Folder(os.path.join(config.spool, RUN), disk)
@@ -79,7 +79,7 @@ def _digest(run: Folder, disk: Disk) -> str:
         disk.close(fd)
 
 
-class InForce:
+class ActiveConfig:
     """The configuration that a publisher goes by: the one it has read, until another is put into force.
 
     :param run: the spool's directory ``.run``.

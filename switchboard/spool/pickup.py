@@ -50,7 +50,7 @@ SWEEP_EVERY_NS = 3600 * NS
 COMPLAIN_EVERY_NS = 60 * NS
 
 
-class Intake:
+class Pickup:
     """Takes in what is dropped into one queue.  See `Letterbox`.
 
     :param stage: over which a file becomes an entry.
@@ -75,7 +75,7 @@ class Intake:
         self._sweep_at_ns = 0
         self._complaint = ('', 0)
 
-    def take_in(self, names: list[str]) -> int:
+    def collect(self, names: list[str]) -> int:
         """See `Letterbox`."""
         now_ns = self._clock.monotonic_ns()
         if not self._waiting:

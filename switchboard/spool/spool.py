@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.config.remote_queues import Outposts
+from switchboard.config.remote_queues import RemoteQueues
 from switchboard.declared.declarations import Declaration
 from switchboard.declared.declaring import DeclaredQueues, DeclaringSpool
 from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
 from switchboard.handoff.deduplicated_outputs import commit_once
 from switchboard.handoff.deduplication import Dedupe
-from switchboard.handoff.publish_many import Outcome, Parcel, store_all
+from switchboard.handoff.publish_many import Outcome, Publication, publish_many
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ISpool
@@ -31,7 +31,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.spool.deadletters import DeadLetters
 from switchboard.spool.declaredletters import DeclaredLetters
-from switchboard.spool.pickup import Intake
+from switchboard.spool.pickup import Pickup
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.flags import Flags
 from switchboard.store.pool import Spares
@@ -40,7 +40,7 @@ from switchboard.store.shared_count import ROOM, SharedTally
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
-    from switchboard.spool.current import InForce
+    from switchboard.spool.current import ActiveConfig
 
 BAD = 'bad'
 _DEFAULT_EXCHANGE_ONLY = ExchangeTable(())
@@ -77,16 +77,16 @@ class Spool(DeclaringSpool):
         self._scrubbed = Spares(self._folder(SPARE), disk, self._namer, scrub=True)
         self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer)
         run = self._folder(RUN)
-        self._in_force: InForce | None = None
+        self._in_force: ActiveConfig | None = None
         if config is not None:
             from switchboard.spool.current import (
-                InForce,
+                ActiveConfig,
             )  # here, because a spool without a configuration needs neither
 
-            self._in_force = InForce(config, run, disk, clock)
+            self._in_force = ActiveConfig(config, run, disk, clock)
         self.flags = Flags(run.path, disk, clock)
         self._boards: dict[str, Switchboard] = {}
-        self._outposts = Outposts(self)
+        self._outposts = RemoteQueues(self)
         self._prepared: dict[tuple[str, int | None, int], Switchboard] = {}
         self.declared = DeclaredQueues(
             self.directory,
@@ -203,7 +203,7 @@ class Spool(DeclaringSpool):
         if options.dead_letter != BAD:
             board.recovery.dead_letter = DeadLetters(self, board)
         if (options.maildir or options.plain_files) and name != BAD:
-            board.open_letterbox(Intake(self.stage, board))
+            board.open_letterbox(Pickup(self.stage, board))
         return board
 
     def dedupe(self, board: Switchboard) -> Dedupe:
@@ -252,7 +252,7 @@ class Spool(DeclaringSpool):
         if len(queues) == 1:
             return {queue: self._enqueue(queue, msg, merged) for queue in queues}
         if merged.get('dedupe_key') is not None:
-            [outcome] = self.store_all([Parcel(msg, merged, queues)])
+            [outcome] = self.publish_many([Publication(msg, merged, queues)])
             if isinstance(outcome, SwitchboardError):
                 raise outcome
             return outcome
@@ -273,14 +273,14 @@ class Spool(DeclaringSpool):
             # Deleted since it was looked at: perhaps there is a new one of that name; if not, this says so.
             return self[name].enqueue(msg, metadata)
 
-    def store_all(self, parcels: Sequence[Parcel]) -> list[Outcome]:
+    def publish_many(self, parcels: Sequence[Publication]) -> list[Outcome]:
         """Store many messages with the flushes of one, each in all of its queues or in none.
 
         :return: what became of each, in the same order: filebases by queue, or the error.
         """
         if self._outposts:
-            return self._outposts.store_all(parcels)
-        return store_all(self.__getitem__, self.stage, parcels)
+            return self._outposts.publish_many(parcels)
+        return publish_many(self.__getitem__, self.stage, parcels)
 
     def pause(self, name: str, reason: str = '') -> None:
         """Have nothing taken out of a queue until :meth:`resume`, in any process, also after a restart."""

@@ -19,7 +19,7 @@ from switchboard.errors import BoardError
 READ_TRIES = 100
 
 
-class Twin:
+class DoubleBuffer:
     """One writer's fields, kept in two copies of `size` bytes at `offset`."""
 
     def __init__(self, fields: str, offset: int, size: int) -> None:

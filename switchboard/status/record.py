@@ -30,7 +30,7 @@ class MasterRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class SupervisorRecord:
     """What the master knows of one slice.  Times are wall clock nanoseconds, 0 for never.
 
     ``carried`` are the counters (done, failed, retried, kept) of the slices in whose place this one stands.

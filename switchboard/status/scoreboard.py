@@ -1,7 +1,7 @@
 """The board: one small file, mapped into memory, in which the master and its runners say what they are doing.
 
 ``status``, ``top``, the web page and the metrics read it, whether or not the master lives.  The master writes what it
-knows of a slice (`Post`), the runner writes what it is at (`Slot`), and neither makes a system call for it: a runner
+knows of a slice (`SupervisorRecord`), the runner writes what it is at (`Slot`), and neither makes a system call for it: a runner
 reports each message twice, and a runner that is idle must stay idle.
 
 Layout: one page of header, then one page a slot.  The file is made with room for many slots, because slices may be added
@@ -36,10 +36,10 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from switchboard.errors import BoardError
-from switchboard.status.double_buffer import Twin
-from switchboard.status.record import MasterRecord, Post, Record, State
+from switchboard.status.double_buffer import DoubleBuffer
+from switchboard.status.record import MasterRecord, Record, State, SupervisorRecord
 
-__all__ = ['Board', 'MasterRecord', 'NullSlot', 'Outcome', 'Post', 'Record', 'Slot', 'State']
+__all__ = ['MasterRecord', 'NullSlot', 'Outcome', 'Record', 'Scoreboard', 'Slot', 'State', 'SupervisorRecord']
 
 MAGIC = b'SWBOARD\n'
 VERSION = 1
@@ -56,13 +56,13 @@ _CODES = {state: code for code, state in enumerate(_STATES)}
 _COUNTERS = ('done', 'failed', 'retried', 'kept')
 
 # pid, state, started, reloaded, ready; the last reload's error
-_MASTER = Twin('IBQQQ900s', 1024, 1024)
+_MASTER = DoubleBuffer('IBQQQ900s', 1024, 1024)
 # name, slice, numslices, pid, state, started, restarts, next restart, carried (4), reason
-_POST = Twin('64sIIIBQIQ4Q512s', 0, 1024)
+_POST = DoubleBuffer('64sIIIBQIQ4Q512s', 0, 1024)
 # pid, heartbeat, done, failed, retried, kept, current, since, deadline
-_WORK = Twin('IQQQQQ96sQQ', 2048, 256)
+_WORK = DoubleBuffer('IQQQQQ96sQQ', 2048, 256)
 # when, whether it is fatal, text
-_ERROR = Twin('QB720s', 2560, 768)
+_ERROR = DoubleBuffer('QB720s', 2560, 768)
 
 
 def _cut(text: str, limit: int) -> bytes:
@@ -102,7 +102,7 @@ class Slot(NullSlot):
 
     def __init__(
         self,
-        board: Board,
+        board: Scoreboard,
         index: int,
         *,
         max_seconds: float | None = None,
@@ -153,7 +153,7 @@ class Slot(NullSlot):
         _ERROR.write(self._memory, self._base, number, time.time_ns(), fatal, _cut(text, 720))
 
 
-class Board:
+class Scoreboard:
     """The mapped file.  Use `create` or `open`."""
 
     def __init__(self, path: Path, memory: mmap.mmap, slots: int) -> None:
@@ -249,7 +249,7 @@ class Board:
             **fields,
         )
 
-    def post(self, index: int, post: Post) -> None:
+    def post(self, index: int, post: SupervisorRecord) -> None:
         """Write the master's side of a slot."""
         values = (_cut(post.runner, 64), post.slice, post.numslices, post.pid, _CODES[post.state])
         times = (post.started_ns, post.restarts, post.next_restart_ns)

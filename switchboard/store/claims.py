@@ -8,7 +8,7 @@ Rejected: naming first and locking after (a recovery between the two steals live
 jobs), process numbers in names (they are used again).
 
 A lock belongs to an open file description, so a second ``open`` in the same process is refused like any other.  The
-table :data:`HELD` is how the process knows its own.
+table :data:`OWN_CLAIMS` is how the process knows its own.
 """
 
 from __future__ import annotations
@@ -108,14 +108,14 @@ _FOREIGN = frozenset((errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errn
 _FORBIDDEN = frozenset((errno.EACCES, errno.EPERM))
 
 # By directory and filebase: one process may look at one directory through many objects.
-HELD: dict[tuple[tuple[int, int], str], Claim] = {}
+OWN_CLAIMS: dict[tuple[tuple[int, int], str], Claim] = {}
 
 
 def _close_inherited() -> None:
     # A child that kept the descriptors would keep the locks when its parent dies.
-    for claim in HELD.values():
+    for claim in OWN_CLAIMS.values():
         claim.folder.disk.let_go(claim.fd)
-    HELD.clear()
+    OWN_CLAIMS.clear()
 
 
 os.register_at_fork(after_in_child=_close_inherited)
@@ -180,16 +180,16 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk) -> Claim:
             raise DurabilityError(str(error), step='claim', filebase=filebase) from error
         raise
     claim.suffix = CLAIMED
-    HELD[folder.key, filebase] = claim
+    OWN_CLAIMS[folder.key, filebase] = claim
     return claim
 
 
 def held(folder: Folder, filebase: str) -> Claim | None:
     """:return: this process's own claim on an entry, if it has one."""
-    return HELD.get((folder.key, filebase))
+    return OWN_CLAIMS.get((folder.key, filebase))
 
 
 def drop(claim: Claim, folder: Folder, filebase: str) -> None:
     """End a claim whose file has its new name, or is gone for this process."""
-    HELD.pop((folder.key, filebase), None)
+    OWN_CLAIMS.pop((folder.key, filebase), None)
     claim.close()

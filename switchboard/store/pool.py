@@ -43,7 +43,7 @@ COUNT_EVERY = 256
 MAX_SPARES = 4096
 
 
-class Draft:
+class PoolFile:
     """A file that is written under its lock and not yet published."""
 
     __slots__ = ('fd', 'folder', 'name', 'size')
@@ -59,7 +59,7 @@ class Draft:
 class Workshop(Protocol):
     """The place where drafts are made, and finished files are left."""
 
-    def take(self) -> Draft:
+    def take(self) -> PoolFile:
         """:return: a file to write: locked, and with no meaning whatever is in it."""
 
     def give(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
@@ -69,7 +69,7 @@ class Workshop(Protocol):
         :raises OSError: that was refused.  The file is where it was, and still open and locked.
         """
 
-    def discard(self, draft: Draft, *, reusable: bool = True) -> None:
+    def discard(self, draft: PoolFile, *, reusable: bool = True) -> None:
         """Throw a draft away.  Never raises: what remains is a file that means nothing."""
 
     def reclaim(self) -> int:
@@ -116,7 +116,7 @@ class Spares:
         self.limit = limit
         self.looks = looks
         self.kept_bytes = kept_bytes
-        self._pool: list[Draft] = []
+        self._pool: list[PoolFile] = []
         self._seen: list[str] = []
         self._misses = MISSES_BEFORE_LOOK
         self._given = self._count_at = 0
@@ -124,7 +124,7 @@ class Spares:
         _POOLS[:] = [pool for pool in _POOLS if pool() is not None]
         _POOLS.append(ref(self))
 
-    def take(self) -> Draft:
+    def take(self) -> PoolFile:
         """See `Workshop`."""
         while self._pool:
             draft = self._pool.pop()
@@ -133,7 +133,7 @@ class Spares:
             remove(draft, self.disk)
         return self._find() or create(self.folder, self.disk, self.namer)
 
-    def _is_usable(self, draft: Draft) -> bool:
+    def _is_usable(self, draft: PoolFile) -> bool:
         """May another message be written into the file?  It may have come from anywhere, as somebody's own entry."""
         try:
             status = self.disk.fstat(draft.fd)
@@ -146,7 +146,7 @@ class Spares:
             return False
         return True
 
-    def _find(self) -> Draft | None:
+    def _find(self) -> PoolFile | None:
         """Take a spare that another process left, if there is one."""
         if not self._seen and self._misses >= MISSES_BEFORE_LOOK:
             self._misses = 0
@@ -160,7 +160,7 @@ class Spares:
             if opened is None:
                 continue
             fd, status = opened
-            draft = Draft(fd, self.folder, name, status.st_size)
+            draft = PoolFile(fd, self.folder, name, status.st_size)
             if status.st_uid != self.disk.geteuid():
                 self.disk.unlock_and_close(fd)  # of use to its owner
             elif self._is_usable(draft):
@@ -175,7 +175,7 @@ class Spares:
         if reusable and not self._is_full():
             try:
                 self.disk.rename(name, name, src_dir_fd=folder.fd, dst_dir_fd=self.folder.fd)
-                self._keep(Draft(fd, self.folder, name, size))
+                self._keep(PoolFile(fd, self.folder, name, size))
                 return
             except FileNotFoundError:
                 raise
@@ -184,14 +184,14 @@ class Spares:
         self.disk.unlink(name, dir_fd=folder.fd)
         self.disk.unlock_and_close(fd)
 
-    def discard(self, draft: Draft, *, reusable: bool = True) -> None:
+    def discard(self, draft: PoolFile, *, reusable: bool = True) -> None:
         """See `Workshop`."""
         if reusable and draft.folder is self.folder:
             self._keep(draft)
         else:
             remove(draft, self.disk)
 
-    def _keep(self, draft: Draft) -> None:
+    def _keep(self, draft: PoolFile) -> None:
         stays = len(self._pool) < KEPT_OPEN
         try:
             if self.scrub or (draft.size > self.kept_bytes and not (stays and draft.size <= POOLED_BYTES)):
@@ -248,7 +248,7 @@ class Spares:
         for name in self.folder.names():
             opened = try_open(name, self.folder, self.disk)
             if opened is not None:
-                remove(Draft(opened[0], self.folder, name, 0), self.disk)
+                remove(PoolFile(opened[0], self.folder, name, 0), self.disk)
                 deleted += 1
         return deleted
 
@@ -292,12 +292,12 @@ def _forget_all() -> None:
 os.register_at_fork(after_in_child=_forget_all)
 
 
-def create(folder: Folder, disk: Disk, namer: Namer, suffix: str = '') -> Draft:
+def create(folder: Folder, disk: Disk, namer: Namer, suffix: str = '') -> PoolFile:
     """:return: a new draft."""
     while True:
         name = namer.digest('00000000') + suffix
         try:
-            return Draft(disk.create_locked(name, folder.fd), folder, name, 0)
+            return PoolFile(disk.create_locked(name, folder.fd), folder, name, 0)
         except FileExistsError:
             continue
 
@@ -310,7 +310,7 @@ def try_open(name: str, folder: Folder, disk: Disk) -> tuple[int, os.stat_result
         return None  # somebody has put something else there
 
 
-def remove(draft: Draft, disk: Disk) -> None:
+def remove(draft: PoolFile, disk: Disk) -> None:
     """Delete a draft."""
     try:
         disk.unlink(draft.name, dir_fd=draft.folder.fd)

@@ -35,7 +35,7 @@ RUN, COPY = '.run', 'queues'
 MAX_COPY_BYTES = 16 * 1024 * 1024
 
 
-class Door:
+class PublishedOptions:
     """What a door knows of one queue: fields of `QueueOptions`, with the same defaults."""
 
     __slots__ = (
@@ -87,7 +87,7 @@ _READERS: dict[str, Callable[[str], object]] = {
 
 
 def publish_options(spool: str, queues: Mapping[str, QueueOptions], disk: Disk | None = None) -> bool:
-    """Write the copy that `find_door` reads, of the options of these queues.
+    """Write the copy that `find_published_options` reads, of the options of these queues.
 
     :return: False if it says the same already.
     :raises OSError: it could not be written; the last copy stays.
@@ -115,7 +115,7 @@ def publish_options(spool: str, queues: Mapping[str, QueueOptions], disk: Disk |
     return True
 
 
-def find_door(spool: str, queue: str, disk: Disk) -> Door | None:
+def find_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptions | None:
     """Look a queue up.
 
     :return: None if the spool has no doors' copy: nobody ever put a configuration into force.
@@ -157,7 +157,7 @@ def _read(folder: Folder) -> bytes | None:
 
 def _line(name: str, options: QueueOptions) -> str:
     fields = [name]
-    default = Door(name)
+    default = PublishedOptions(name)
     for key in _READERS:
         value = getattr(options, key)
         if value is None or value == getattr(default, key):
@@ -167,8 +167,8 @@ def _line(name: str, options: QueueOptions) -> str:
     return ' '.join(fields)
 
 
-def _door(queue: str, fields: list[str]) -> Door:
-    door = Door(queue)
+def _door(queue: str, fields: list[str]) -> PublishedOptions:
+    door = PublishedOptions(queue)
     for field in fields:
         key, _, text = field.partition('=')
         if key in _READERS:

@@ -18,7 +18,7 @@ import os
 from switchboard.errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.pool import Draft, Workshop
+from switchboard.store.pool import PoolFile, Workshop
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ HOLDERS: set[Holder] = set()
 _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
-class Unpublished:
+class PreparedEntry:
     """A written draft, and the queue and name it is meant for."""
 
     __slots__ = ('__weakref__', 'draft', 'filebase', 'folder', 'queue')
 
-    def __init__(self, draft: Draft, folder: Folder, queue: str, filebase: str) -> None:
+    def __init__(self, draft: PoolFile, folder: Folder, queue: str, filebase: str) -> None:
         self.draft = draft
         self.folder = folder
         self.queue = queue
@@ -93,7 +93,7 @@ def write(
     *,
     modified_ns: int | None = None,
     tail: bytes | memoryview = b'',
-) -> Draft:
+) -> PoolFile:
     """Write a whole file into a draft.
 
     :param tail: what follows the content, where putting the two together would take the memory twice.
@@ -115,7 +115,7 @@ def write(
 
 def _write(
     workshop: Workshop, disk: Disk, content: bytes, modified_ns: int | None, tail: bytes | memoryview
-) -> Draft:
+) -> PoolFile:
     draft = workshop.take()
     size = len(content) + len(tail)
     try:
@@ -134,7 +134,7 @@ def _write(
     return draft
 
 
-def publish(items: Sequence[Unpublished], workshop: Workshop, disk: Disk, *, sync: bool) -> None:
+def publish(items: Sequence[PreparedEntry], workshop: Workshop, disk: Disk, *, sync: bool) -> None:
     """Make written drafts visible: all of them, or, if an error is raised, none.
 
     A crash in the middle of many leaves some visible and the others spares.
@@ -176,13 +176,13 @@ def publish(items: Sequence[Unpublished], workshop: Workshop, disk: Disk, *, syn
         disk.unlock_and_close(item.draft.fd)
 
 
-def _look_for_folder(item: Unpublished, error: FileNotFoundError) -> None:
+def _look_for_folder(item: PreparedEntry, error: FileNotFoundError) -> None:
     # Nothing can be renamed into a directory that was removed: that is how a producer hears of it (see `departures`).
     if item.folder.is_closed():
         raise UnknownQueueError('it was deleted; nothing was stored', queue=item.queue) from error
 
 
-def take_back(item: Unpublished, disk: Disk) -> bool:
+def take_back(item: PreparedEntry, disk: Disk) -> bool:
     """Rename an entry that was published and is still locked back to a draft.
 
     :return: False if that failed as well: then it is to be deleted where it is.  If even that is refused, it stays, though its
@@ -192,7 +192,7 @@ def take_back(item: Unpublished, disk: Disk) -> bool:
     try:
         disk.rename(item.filebase + READY, draft.name, src_dir_fd=item.folder.fd, dst_dir_fd=draft.folder.fd)
     except OSError:
-        item.draft = Draft(draft.fd, item.folder, item.filebase + READY, draft.size)
+        item.draft = PoolFile(draft.fd, item.folder, item.filebase + READY, draft.size)
         return False
     return True
 
@@ -216,11 +216,11 @@ class Batch:
         self._workshop = workshop
         self._disk = disk
         self._sync = sync
-        self._items: list[Unpublished] = []
+        self._items: list[PreparedEntry] = []
         # The filebases of what was flushed already: that stays stored if something fails later.
         self.stored: set[str] = set()
 
-    def add(self, item: Unpublished) -> None:
+    def add(self, item: PreparedEntry) -> None:
         """Take a draft in; flush if many wait.
 
         :raises QueueError: the flush failed: none of those that waited was stored.

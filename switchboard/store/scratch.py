@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from switchboard.message.naming import SYSTEM_NAMER, UNFINISHED, Namer
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.pool import Draft, create, remove, try_open
+from switchboard.store.pool import PoolFile, create, remove, try_open
 
 
 class Scratch:
@@ -15,7 +15,7 @@ class Scratch:
         self.disk = disk
         self.namer = namer
 
-    def take(self) -> Draft:
+    def take(self) -> PoolFile:
         """See `Workshop`."""
         return create(self.folder, self.disk, self.namer, suffix=UNFINISHED)
 
@@ -24,7 +24,7 @@ class Scratch:
         self.disk.unlink(name, dir_fd=folder.fd)
         self.disk.unlock_and_close(fd)
 
-    def discard(self, draft: Draft, *, reusable: bool = True) -> None:
+    def discard(self, draft: PoolFile, *, reusable: bool = True) -> None:
         """See `Workshop`."""
         remove(draft, self.disk)
 
@@ -43,6 +43,6 @@ class Scratch:
             if name.endswith(UNFINISHED):
                 opened = try_open(name, self.folder, self.disk)
                 if opened is not None:
-                    remove(Draft(opened[0], self.folder, name, 0), self.disk)
+                    remove(PoolFile(opened[0], self.folder, name, 0), self.disk)
                     removed += 1
         return removed

@@ -25,7 +25,7 @@ import stat as stat_module
 from collections.abc import Callable, Container
 from typing import Any, Literal
 
-from switchboard.store.claims import HELD
+from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
 
 # The primitives that are system calls and can fail.
@@ -135,9 +135,9 @@ class FaultyDisk(Disk):
     def bury(self) -> None:
         """Do what the kernel does when a process has died: close its files, and so drop its locks."""
         self.dead = True
-        for key, claim in list(HELD.items()):
+        for key, claim in list(OWN_CLAIMS.items()):
             if claim.folder.disk is self:
-                del HELD[key]
+                del OWN_CLAIMS[key]
         while self._open:
             fd, _ = self._open.popitem()
             self.disk.close(fd)

@@ -39,7 +39,7 @@ from switchboard.message.naming import (
     parse,
     with_when,
 )
-from switchboard.message.packing import Packed, Packer
+from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.backlog import Backlog
@@ -113,13 +113,13 @@ class MemorySwitchboard:
         """See `Store`."""
         return self.store.first_with(key, stored.filebase, self.clock.time_ns(), self.options.dedupe_window_s)
 
-    def prepare(self, msg: Any, metadata: dict[str, Any], *, instead_of: Entry | None = None) -> Stored:
+    def prepare(self, msg: Any, metadata: dict[str, Any], *, replaces: Entry | None = None) -> Stored:
         """Pack a message without making it an entry yet.
 
         :raises QueueError: as :meth:`enqueue`.
         """
-        if instead_of is not None:
-            return _stored(self._packer.pack_anew(msg, metadata, instead_of))
+        if replaces is not None:
+            return _stored(self._packer.pack_anew(msg, metadata, replaces))
         packed = self._packer.pack(msg, metadata)
         self._ask_for_room(len(packed.content))
         return _stored(packed)
@@ -342,7 +342,7 @@ class MemorySwitchboard:
         return self._listing.filebases(extension)
 
 
-def _stored(packed: Packed) -> Stored:
-    # Names that a clock has run away from are dated as the name says; see `Packed`.
+def _stored(packed: EncodedEntry) -> Stored:
+    # Names that a clock has run away from are dated as the name says; see `EncodedEntry`.
     name = parse(packed.filebase)
     return Stored(packed.filebase, packed.content, wished=name is None or packed.modified_ns != name.when_ns)

@@ -92,7 +92,7 @@ class MemoryTransaction:
         self.discard()
         if self.board.is_changed(self.filebase, msg):
             entry = self._input().read()
-            self._outputs.append((self.board, self.board.prepare(msg, dict(msgdata), instead_of=entry)))
+            self._outputs.append((self.board, self.board.prepare(msg, dict(msgdata), replaces=entry)))
             self.commit()
             return self._outputs[0][1].filebase
         changed = self.board.changes(self.filebase, msgdata)

@@ -21,7 +21,7 @@ from typing import Any
 from switchboard import Spool
 from switchboard.master.control import ask
 from switchboard.master.lock import master_alive
-from switchboard.status.scoreboard import Board, Record
+from switchboard.status.scoreboard import Record, Scoreboard
 from tests import processes
 
 # Long enough for a slow machine under load; nothing waits this long unless it is broken.
@@ -205,7 +205,7 @@ class Installation:
 
     def records(self, runner: str | None = None) -> list[Record]:
         """:return: what the board says."""
-        with contextlib.closing(Board.open(self.run / 'board')) as board:
+        with contextlib.closing(Scoreboard.open(self.run / 'board')) as board:
             return [each for each in board.records() if runner in (None, each.runner)]
 
     def record(self, runner: str) -> Record:
@@ -233,7 +233,7 @@ class Installation:
             assert master.stderr is not None
             master.stderr.close()
         if master_alive(self.spool_directory):  # one in the background
-            with contextlib.closing(Board.open(self.run / 'board')) as board:
+            with contextlib.closing(Scoreboard.open(self.run / 'board')) as board:
                 pid = board.master().pid
             kill(pid)
             assert ends(pid)

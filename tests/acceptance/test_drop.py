@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.message.naming import parse
-from switchboard.spool.current import write_doors
+from switchboard.spool.current import publish_queue_options
 from tests.acceptance.dropping import BODY, DROP, RAW, Door, refused
 from tests.acceptance.installation import PATIENCE_S
 from tests.unit.configurations import load
@@ -100,13 +100,13 @@ def test_a_mistake_in_the_arguments_defers(door: Door, arguments: list[str], bec
 
 
 def test_an_unknown_queue_defers(tmp_path: Path, door: Door) -> None:
-    write_doors(load(tmp_path, '[queue.other]\n', head=f'[switchboard]\nspool = {door.spool}\n'))
+    publish_queue_options(load(tmp_path, '[queue.other]\n', head=f'[switchboard]\nspool = {door.spool}\n'))
     assert refused(door.drop(), 'no such queue is declared')
 
 
 def test_a_configuration_under_repair_does_not_matter(tmp_path: Path, door: Door) -> None:
     config = load(tmp_path, '[queue.in]\n', head=f'[switchboard]\nspool = {door.spool}\n')
-    write_doors(config)
+    publish_queue_options(config)
     config.path.write_text(config.path.read_text() + '[queue.in\nhalf a li')
     assert door.drop(RAW, '-C', str(config.path)).returncode == 0
     assert door.stored() == BODY
@@ -137,7 +137,7 @@ def test_what_python_is_told_by_the_environment_is_not_heard(door: Door, tmp_pat
 
 def test_a_message_without_end_is_refused_with_bounded_memory(tmp_path: Path, door: Door) -> None:
     config = load(tmp_path, '[queue.in]\nmax_body = 2M\n', head=f'[switchboard]\nspool = {door.spool}\n')
-    write_doors(config)
+    publish_queue_options(config)
     with Path('/dev/zero').open('rb') as endless:
         started = door.start(stdin=endless)
         _, err = started.communicate()

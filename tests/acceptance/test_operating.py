@@ -7,7 +7,7 @@ import re
 import signal
 from pathlib import Path
 
-from switchboard.status.scoreboard import Board, State
+from switchboard.status.scoreboard import Scoreboard, State
 from tests.acceptance.installation import Installation, ends, kill, wait_until
 
 
@@ -16,7 +16,7 @@ def send(site: Installation, signum: signal.Signals) -> None:
 
 
 def reload_error(site: Installation) -> str:
-    return Board.open(site.run / 'board').master().reload_error
+    return Scoreboard.open(site.run / 'board').master().reload_error
 
 
 def test_a_reload_restarts_only_what_changed(site: Installation) -> None:

@@ -18,7 +18,7 @@ PEERS = ('mailman-nosync', 'dirq', 'litequeue', 'rabbitmq')
 COUNT = 2000
 
 
-class Crew:
+class Slices:
     """The processes of one contender, on one directory: producers, and consumers with a slice each."""
 
     def __init__(
@@ -64,12 +64,12 @@ class Crew:
             worker.close()
 
 
-def _crew(stack: ExitStack, place: Path, name: str, producers: int, consumers: int) -> Crew:
+def _crew(stack: ExitStack, place: Path, name: str, producers: int, consumers: int) -> Slices:
     directory = Path(tempfile.mkdtemp(prefix=f'{name}.', dir=place))
     stack.callback(shutil.rmtree, directory, ignore_errors=True)
     (directory / 'queues').mkdir()
     environment = stack.enter_context(server(ENTRANTS[name].needs, directory / 'server'))
-    crew = Crew(name, producers, consumers, directory, environment)
+    crew = Slices(name, producers, consumers, directory, environment)
     stack.callback(crew.close)
     return crew
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from switchboard.errors import SwitchboardError
 from switchboard.handoff.moving import claim_any, move, send_back
-from switchboard.store.claims import HELD
+from switchboard.store.claims import OWN_CLAIMS
 from switchboard.testing.faults import FaultyDisk, Killed
 from tests.faults.operation import operation
 from tests.faults.working import claim_a, dequeue, enqueue_a, preserve
@@ -35,8 +35,8 @@ def die_with_claim(world: World, times: int = 1) -> None:
         board = World(world.directory).board('in')
         board.recover_backup_files()
         board.dequeue(board.get_files()[0])
-        for key in list(HELD):
-            HELD.pop(key).close()
+        for key in list(OWN_CLAIMS):
+            OWN_CLAIMS.pop(key).close()
 
 
 # A file that can only be read cannot count how often its owners died, and is preserved at the first time.

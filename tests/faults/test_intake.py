@@ -76,7 +76,7 @@ def worlds(tmp_path: Path, **fault: Any) -> Iterator[tuple[Path, FaultyDisk]]:
         names = ['0.eml', '1.eml', 'large.eml']
         try:
             for _ in range(2):  # the second round meets what the first one left
-                letterbox.take_in(names)
+                letterbox.collect(names)
         except Killed:
             pass
         struck = bool(disk.struck)
@@ -129,7 +129,7 @@ def test_a_power_cut_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) ->
     spool = make_spool(home, disk)
     letterbox = spool['in']._listing.letterbox
     assert letterbox is not None
-    letterbox.take_in(['0.eml', 'large.eml'])
+    letterbox.collect(['0.eml', 'large.eml'])
     cuts = 0
     for moment in disk.moments():
         if moment.number < settled:

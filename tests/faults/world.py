@@ -15,7 +15,7 @@ from switchboard.message.envelope import parse_header
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, is_filebase
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
-from switchboard.store.claims import HELD
+from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
 from switchboard.store.pool import _POOLS
 from switchboard.testing.faults import FaultyDisk
@@ -102,7 +102,7 @@ class World:
     def leaks(self) -> list[str]:
         """Files that are open, and so perhaps locked, and that nobody knows of any more."""
         assert isinstance(self.disk, FaultyDisk)
-        known = {claim.fd for claim in HELD.values()}
+        known = {claim.fd for claim in OWN_CLAIMS.values()}
         for pool in (known_pool() for known_pool in _POOLS):
             if pool is not None and pool.disk is self.disk:
                 known |= {draft.fd for draft in pool._pool}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from switchboard import Spool
 from switchboard.errors import BoardError, QueueError
-from switchboard.status.scoreboard import Board, Record, State
+from switchboard.status.scoreboard import Record, Scoreboard, State
 from tests.acceptance.installation import ends, wait_until
 from tests.faults.tmpfs import mounted
 
@@ -67,7 +67,7 @@ class Site:
     def records(self) -> list[Record]:
         """:return: what the board says."""
         try:
-            with contextlib.closing(Board.open(self.spool_directory / '.run' / 'board')) as board:
+            with contextlib.closing(Scoreboard.open(self.spool_directory / '.run' / 'board')) as board:
                 return board.records()
         except BoardError:
             return []

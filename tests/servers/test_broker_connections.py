@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from switchboard import Runner
-from switchboard.brokers.claims import HELD
+from switchboard.brokers.claims import OWN_CLAIMS
 from switchboard.errors import BrokerDownError, EntryTakenError
 from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
@@ -89,7 +89,7 @@ class TestALostConnection:
         dead.link._stop_pulse()  # as if its process had died
         wait(1.2)
         other.recover(own=False)
-        HELD.clear()  # it was another process's
+        OWN_CLAIMS.clear()  # it was another process's
         taken = wait_for(other)
         assert taken.filebase == filebase
         assert [one['count'] for one in other.history(filebase)] == [1]

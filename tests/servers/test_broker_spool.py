@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from switchboard import Runner, Spool
-from switchboard.brokers.claims import HELD
+from switchboard.brokers.claims import OWN_CLAIMS
 from switchboard.brokers.handoff import BrokerTransaction, _commit_once, _publish
 from switchboard.errors import EntryTakenError, QueueFullError
 from switchboard.handoff.moving import send_back
-from switchboard.handoff.publish_many import Parcel
+from switchboard.handoff.publish_many import Publication
 from switchboard.message.naming import digest_of
 from switchboard.operating.janitor import tidy
 from switchboard.options import RunnerOptions
@@ -77,7 +77,7 @@ class TestHandOff:
         transaction = BrokerTransaction(far.spool, far.board, taken.filebase)
         transaction.emit(far.spool['out'], 'x', {})
         _commit_once(far.spool, transaction)  # and here the process dies
-        far.board._source.let_go(HELD[far.board._source._key(taken.filebase)])
+        far.board._source.let_go(OWN_CLAIMS[far.board._source._key(taken.filebase)])
         far.board.link._pulse = None
         far.board.close()
         other = far.another()
@@ -150,8 +150,12 @@ class TestHandOff:
         far.board.finish(taken.filebase)
 
     def test_programs_and_doors_publish_to_both(self, far: Far) -> None:
-        outcomes = far.spool.store_all(
-            [Parcel('a', {}, ['far', 'out']), Parcel('b', {}, ['out']), Parcel('c', {}, ['far'])]
+        outcomes = far.spool.publish_many(
+            [
+                Publication('a', {}, ['far', 'out']),
+                Publication('b', {}, ['out']),
+                Publication('c', {}, ['far']),
+            ]
         )
         assert [sorted(one) for one in outcomes if isinstance(one, dict)] == [
             ['far', 'out'],
@@ -253,10 +257,10 @@ class TestDeadLettersAndOperators:
 def test_what_another_process_has_cannot_be_ended(far: Far) -> None:
     filebase = far.board.enqueue('x')
     far.board.take()
-    held = dict(HELD)
-    HELD.clear()  # as it is in another process
+    held = dict(OWN_CLAIMS)
+    OWN_CLAIMS.clear()  # as it is in another process
     other: Any = far.another()['far']
     with pytest.raises(EntryTakenError):
         other.finish(filebase)
-    HELD.update(held)
+    OWN_CLAIMS.update(held)
     far.board.finish(filebase)

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from switchboard import Runner
-from switchboard.brokers.claims import HELD
+from switchboard.brokers.claims import OWN_CLAIMS
 from switchboard.errors import QueueFullError
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
@@ -97,7 +97,7 @@ def test_what_a_dead_holder_had_is_given_to_another_and_counted(full: Full) -> N
     dead.link._stop_pulse()  # as if its process had died
     wait(1.2)
     other.recover(own=False)
-    HELD.clear()  # it was another process's
+    OWN_CLAIMS.clear()  # it was another process's
     assert other.take().filebase == filebase
     assert [one['count'] for one in other.history(filebase)] == [1]
     other.recover(own=True)  # its holder gives up, and that is counted, too

@@ -12,7 +12,7 @@ import pytest
 from switchboard import Spool
 from switchboard.cli.editing import RULE, from_text, to_text
 from switchboard.cli.exits import Exit
-from switchboard.message.naming import HELD
+from switchboard.message.naming import ON_HOLD_PREFIX
 from tests.unit.commands import at_work, fail, succeed, switchboard
 
 
@@ -28,7 +28,7 @@ class TestHold:
         first, second = spool['in'].enqueue('first'), spool['in'].enqueue('second')
         ran = succeed('-s', spool.directory, 'hold', first, '--reason', 'ask Ann')
         held = ran.out.rpartition('/')[2].strip()
-        assert held.startswith(HELD)
+        assert held.startswith(ON_HOLD_PREFIX)
         board = Spool(spool.directory, durability='lazy')['in']
         taken = board.take()
         assert taken is not None
@@ -49,7 +49,7 @@ class TestHold:
         assert counted['next_due_s'] < 61
         shown = succeed('-s', spool.directory, 'ls', 'in', '--state', 'held', '--json').objects
         assert [one['state'] for one in shown] == ['held']
-        assert 'held' in succeed('-s', spool.directory, 'show', HELD).out
+        assert 'held' in succeed('-s', spool.directory, 'show', ON_HOLD_PREFIX).out
 
     def test_a_delayed_entry_is_delayed_again_afterwards(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('later', delay=60)
@@ -138,10 +138,13 @@ class TestEdit:
         succeed('-s', spool.directory, 'edit', filebase, '--set', 'a=b')
         assert spool['in'].take() is None
         succeed('-s', spool.directory, 'hold', '--all', '-y')
-        succeed('-s', spool.directory, 'edit', HELD, '--set', 'a=c')
+        succeed('-s', spool.directory, 'edit', ON_HOLD_PREFIX, '--set', 'a=c')
         assert succeed('-s', spool.directory, 'ls', 'in', '--json').objects[0]['state'] == 'held'
         assert spool['in'].take() is None
-        [back] = [line.rpartition('/')[2] for line in succeed('-s', spool.directory, 'release', HELD).lines]
+        [back] = [
+            line.rpartition('/')[2]
+            for line in succeed('-s', spool.directory, 'release', ON_HOLD_PREFIX).lines
+        ]
         assert back.partition('+')[0] == filebase.partition('+')[0]
 
     def test_a_priority_moves_it(self, spool: Spool) -> None:

@@ -17,7 +17,7 @@ from switchboard.cli.snapshot import take, troubles
 from switchboard.cli.status import headline, status_of
 from switchboard.cli.stopping import describe
 from switchboard.cli.tail import Arrivals
-from switchboard.status.scoreboard import Board, Post, Slot, State
+from switchboard.status.scoreboard import Scoreboard, Slot, State, SupervisorRecord
 from switchboard.store.disk import Disk, Folder
 
 
@@ -67,17 +67,20 @@ def test_without_events_arrivals_are_found_by_looking(
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Board:
+def board(tmp_path: Path) -> Scoreboard:
     (tmp_path / '.run').mkdir()
-    return Board.create(tmp_path / '.run' / 'board', 4)
+    return Scoreboard.create(tmp_path / '.run' / 'board', 4)
 
 
-def test_a_slice_in_trouble_is_told_of_with_its_reason(board: Board, tmp_path: Path) -> None:
-    board.post(0, Post('in', state=State.FATAL, reason='no such class'))
+def test_a_slice_in_trouble_is_told_of_with_its_reason(board: Scoreboard, tmp_path: Path) -> None:
+    board.post(0, SupervisorRecord('in', state=State.FATAL, reason='no such class'))
     board.post(
-        1, Post('out', state=State.BACKOFF, reason='exited with status 1', next_restart_ns=105_000_000_000)
+        1,
+        SupervisorRecord(
+            'out', state=State.BACKOFF, reason='exited with status 1', next_restart_ns=105_000_000_000
+        ),
     )
-    board.post(2, Post('well', state=State.RUNNING, pid=os.getpid()))
+    board.post(2, SupervisorRecord('well', state=State.RUNNING, pid=os.getpid()))
     Slot(board, 2).error('ValueError: \x1b[2J')
     told = dict(troubles(take(tmp_path).records, 100.0))
     assert told['in 1/1'] == 'FATAL: no such class'
@@ -85,16 +88,16 @@ def test_a_slice_in_trouble_is_told_of_with_its_reason(board: Board, tmp_path: P
     assert told['well 1/1'].endswith('ago: ValueError: \\x1b[2J')
 
 
-def test_a_board_without_a_master_is_what_a_dead_one_left(board: Board, tmp_path: Path) -> None:
+def test_a_board_without_a_master_is_what_a_dead_one_left(board: Scoreboard, tmp_path: Path) -> None:
     snapshot = take(tmp_path)
     assert not snapshot.alive
     assert headline(snapshot, 0.0)[0].startswith('master: NOT RUNNING; it died')
     assert status_of(snapshot) == 69
 
 
-def test_who_is_left_is_told_with_what_keeps_the_busy_ones(board: Board, tmp_path: Path) -> None:
+def test_who_is_left_is_told_with_what_keeps_the_busy_ones(board: Scoreboard, tmp_path: Path) -> None:
     for index, name in enumerate(('in', 'out')):
-        board.post(index, Post(name, pid=os.getpid(), state=State.STOPPING))
+        board.post(index, SupervisorRecord(name, pid=os.getpid(), state=State.STOPPING))
     Slot(board, 0).begin('1795317402.674871037+' + 'a' * 40)
     assert describe(take(tmp_path).records) == '2 runners left: in 1/1 at 1795317402.674871037 for 0.0s'
     assert describe([]) == '0 runners left'

@@ -19,7 +19,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.spool.current import put_in_force, write_doors
+from switchboard.spool.current import activate, publish_queue_options
 from switchboard.store.disk import Disk
 from tests.unit.configurations import load
 
@@ -79,7 +79,7 @@ def drop(directory: Path, raw: bytes, *arguments: str, queue: str = 'in') -> str
 
 
 def test_the_second_one_is_not_stored_and_the_first_is_as_ever(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, '[queue.in]\n'))
+    publish_queue_options(load(tmp_path, '[queue.in]\n'))
     raw = b'From a@x Sun\n' + MAIL + b'\0\xff\r no end'
     first = drop(tmp_path, raw, '-d', 'content', '-m', 'priority=3')
     assert drop(tmp_path, raw, '-d', 'content', '-m', 'priority=3') == first
@@ -92,7 +92,7 @@ def test_the_second_one_is_not_stored_and_the_first_is_as_ever(tmp_path: Path) -
 
 
 def test_a_key_may_be_given(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, '[queue.in]\n'))
+    publish_queue_options(load(tmp_path, '[queue.in]\n'))
     assert drop(tmp_path, b'a', '-m', 'dedupe_key=k') == drop(
         tmp_path, b'b', '-m', 'dedupe_key=k', '-d', 'content'
     )
@@ -100,7 +100,7 @@ def test_a_key_may_be_given(tmp_path: Path) -> None:
 
 
 def test_the_queue_says_how_long_a_key_counts(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, '[queue.in]\ndedupe_window = 1ms\n'))
+    publish_queue_options(load(tmp_path, '[queue.in]\ndedupe_window = 1ms\n'))
     first = drop(tmp_path, b'a', '-d', 'content')
     time.sleep(0.01)  # the kernel dates the files: no clock of ours can be turned
     assert drop(tmp_path, b'a', '-d', 'content') != first
@@ -112,7 +112,7 @@ def test_the_queue_says_how_long_a_key_counts(tmp_path: Path) -> None:
 def test_the_options_of_the_queue_hold_on_this_way_too(
     tmp_path: Path, options: str, error: type[SwitchboardError]
 ) -> None:
-    write_doors(load(tmp_path, f'[queue.in]\n{options}\n'))
+    publish_queue_options(load(tmp_path, f'[queue.in]\n{options}\n'))
     with pytest.raises(error):
         drop(tmp_path, MAIL, '-d', 'content')
 
@@ -121,7 +121,7 @@ def test_what_is_stopped_at_the_last_moment_leaves_the_key_free(tmp_path: Path) 
     def stop() -> None:
         raise KeyboardInterrupt
 
-    write_doors(load(tmp_path, '[queue.in]\n'))
+    publish_queue_options(load(tmp_path, '[queue.in]\n'))
     door = Drop(Request(['in', '-d', 'content']), str(tmp_path / 's'), Disk())
     door.check()
     door.seal({})
@@ -132,7 +132,7 @@ def test_what_is_stopped_at_the_last_moment_leaves_the_key_free(tmp_path: Path) 
 
 def test_a_queue_that_a_program_has_declared_takes_mails_by_its_own_options(tmp_path: Path) -> None:
     config = load(tmp_path, '[queue.in]\n[queue.*]\norder_key = list\n')
-    put_in_force(config)
+    activate(config)
     spool = Spool.from_config(config)
     spool.declare('late', options={'max_messages': 1, 'ttl_s': 60.0})
     filebase = drop(tmp_path, MAIL, '-C', str(config.path), queue='late')
@@ -162,7 +162,7 @@ def test_what_a_full_queue_pushes_out_goes_through_the_exchange_that_is_in_force
     sections = '[queue.in]\nmax_messages = 1\noverflow = dead-letter\ndead_letter = exchange:dead\n[queue.a]\n[queue.b]\n'
     (tmp_path / 'exchange.cfg').write_text('[exchange.dead]\ntype = fanout\nbindings = -> a, b\n')
     config = load(tmp_path, sections)
-    put_in_force(config)
+    activate(config)
     spool = Spool.from_config(config)
     for subject in (b'one', b'two'):
         drop(tmp_path, b'Subject: %s\n\n' % subject, '-C', str(config.path))

@@ -30,7 +30,7 @@ from switchboard.errors import (
 )
 from switchboard.message.naming import SLICE_DIGITS, digest_of, parse
 from switchboard.message.packing import slice_digits
-from switchboard.spool.current import write_doors
+from switchboard.spool.current import publish_queue_options
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk
 from tests.unit.configurations import load
@@ -228,10 +228,10 @@ def test_a_configuration_that_names_no_spool_is_an_error(tmp_path: Path, text: s
 
 
 def test_a_queue_that_is_declared_is_made_and_others_are_refused(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, '[queue.in]\n'))
+    publish_queue_options(load(tmp_path, '[queue.in]\n'))
     drop(tmp_path, RAW)
     assert len(list((tmp_path / 's' / 'in').iterdir())) == 1
-    write_doors(load(tmp_path, '[queue.other]\n'))
+    publish_queue_options(load(tmp_path, '[queue.other]\n'))
     with pytest.raises(UnknownQueueError):
         drop(tmp_path, RAW)
 
@@ -250,7 +250,7 @@ def test_nothing_can_be_dropped_into_bad(spool: Spool) -> None:
 
 
 def test_a_queue_that_accepts_no_mail_gets_none(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, '[queue.in]\naccept = json\n'))
+    publish_queue_options(load(tmp_path, '[queue.in]\naccept = json\n'))
     with pytest.raises(ContentDisallowedError):
         drop(tmp_path, RAW)
 
@@ -268,7 +268,7 @@ def test_a_queue_that_is_drained_lets_nothing_in_and_one_that_is_paused_does(
 
 
 def test_a_message_that_is_too_long_is_refused_before_it_is_read_to_its_end(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, '[queue.in]\nmax_body = 100000\n'))
+    publish_queue_options(load(tmp_path, '[queue.in]\nmax_body = 100000\n'))
     door = Drop(Request(['in']), str(tmp_path / 's'), Disk())
     door.check()
     with source(b'x' * 10_000_000, tmp_path) as stdin:
@@ -278,7 +278,7 @@ def test_a_message_that_is_too_long_is_refused_before_it_is_read_to_its_end(tmp_
 
 
 def test_a_message_may_be_as_long_as_the_limit_and_the_from_line_does_not_count(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, '[queue.in]\nmax_body = 100\n'))
+    publish_queue_options(load(tmp_path, '[queue.in]\nmax_body = 100\n'))
     drop(tmp_path, b'From a@x Sun\n' + b'x' * 100)
     with pytest.raises(MessageTooLargeError):
         drop(tmp_path, b'From a@x Sun\n' + b'x' * 101)
@@ -287,7 +287,7 @@ def test_a_message_may_be_as_long_as_the_limit_and_the_from_line_does_not_count(
 @pytest.mark.parametrize('limit', ['max_messages = 1', 'max_bytes = 100', 'min_free = 1000T'])
 def test_a_queue_that_is_full_refuses(tmp_path: Path, limit: str) -> None:
     config = load(tmp_path, f'[queue.in]\n{limit}\n')
-    write_doors(config)
+    publish_queue_options(config)
 
     def fill() -> None:
         for _ in range(2):

@@ -18,7 +18,7 @@ from switchboard.errors import (
 from switchboard.handoff.moving import claim_any, move, origin, send_back
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
-from switchboard.store.claims import HELD
+from switchboard.store.claims import OWN_CLAIMS
 from switchboard.testing.faults import FaultyDisk
 from tests.processes import held_elsewhere
 
@@ -131,7 +131,7 @@ class TestSendingBack:
         with pytest.raises(CorruptEntryError, match='come back'):
             send_back(spool['bad'], filebase, spool['in'])
         assert spool['bad'].get_files('.psv') == [filebase]
-        assert filebase not in {name for _, name in HELD}
+        assert filebase not in {name for _, name in OWN_CLAIMS}
 
     def test_nor_goes_what_the_queue_does_not_accept(self, spool: Spool) -> None:
         filebase = fail(spool, {'a': 1})

@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.errors import QueueFullError, UnknownQueueError
-from switchboard.handoff.publish_many import KEYED_LIMIT, Parcel
+from switchboard.handoff.publish_many import KEYED_LIMIT, Publication
 from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock, FaultyDisk
 
@@ -24,8 +24,8 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path, 'lazy', clock=FakeClock())
 
 
-def keyed(text: str, key: str, *queues: str) -> Parcel:
-    return Parcel(text, {'dedupe_key': key}, queues or ('in',))
+def keyed(text: str, key: str, *queues: str) -> Publication:
+    return Publication(text, {'dedupe_key': key}, queues or ('in',))
 
 
 def messages(spool: Spool, queue: str = 'in') -> list[Any]:
@@ -33,10 +33,10 @@ def messages(spool: Spool, queue: str = 'in') -> list[Any]:
 
 
 def test_a_parcel_brings_its_history_along(spool: Spool) -> None:
-    spool.store_all(
+    spool.publish_many(
         [
-            Parcel('plain', {}, ('in',), (RECORD,)),
-            Parcel('copies', {}, ('a', 'b'), (RECORD,)),
+            Publication('plain', {}, ('in',), (RECORD,)),
+            Publication('copies', {}, ('a', 'b'), (RECORD,)),
             keyed('keyed', 'k', 'c')._replace(records=(RECORD, RECORD)),
         ]
     )
@@ -47,40 +47,40 @@ def test_a_parcel_brings_its_history_along(spool: Spool) -> None:
 
 
 def test_of_equal_keys_the_first_is_stored_and_all_are_told_where_it_is(spool: Spool) -> None:
-    [before] = spool.store_all([keyed('before', 'a')])
-    outcomes = spool.store_all([keyed('again', 'a'), keyed('new', 'b'), keyed('new too', 'b')])
+    [before] = spool.publish_many([keyed('before', 'a')])
+    outcomes = spool.publish_many([keyed('again', 'a'), keyed('new', 'b'), keyed('new too', 'b')])
     assert outcomes[0] == before
     assert outcomes[1] == outcomes[2]
     assert messages(spool) == ['before', 'new']
 
 
 def test_a_key_that_one_queue_has_seen_is_new_to_another(spool: Spool) -> None:
-    spool.store_all([keyed('one', 'k', 'a')])
-    spool.store_all([keyed('one', 'k', 'a', 'b')])
+    spool.publish_many([keyed('one', 'k', 'a')])
+    spool.publish_many([keyed('one', 'k', 'a', 'b')])
     assert messages(spool, 'a') == messages(spool, 'b') == ['one']
 
 
 def test_keys_are_the_same_whether_one_message_is_enqueued_or_many(spool: Spool) -> None:
     first = spool['in'].enqueue('one', dedupe_key='k')
-    assert spool.store_all([keyed('one', 'k')]) == [{'in': first}]
-    [stored] = spool.store_all([keyed('two', 'l')])
+    assert spool.publish_many([keyed('one', 'k')]) == [{'in': first}]
+    [stored] = spool.publish_many([keyed('two', 'l')])
     assert {'in': spool['in'].enqueue('two', dedupe_key='l')} == stored
 
 
 def test_what_is_refused_is_told_and_its_key_stays_free(spool: Spool) -> None:
-    outcomes = spool.store_all(
+    outcomes = spool.publish_many(
         [keyed('no queue', 'a', 'in', 'no/queue'), keyed(object(), 'b'), keyed('good', 'c')]  # type: ignore[arg-type]
     )
     assert isinstance(outcomes[0], UnknownQueueError)
     assert isinstance(outcomes[1], TypeError)
     assert messages(spool) == ['good']
-    spool.store_all([keyed('now', 'a'), keyed('now too', 'b')])
+    spool.publish_many([keyed('now', 'a'), keyed('now too', 'b')])
     assert messages(spool) == ['now', 'now too']
 
 
 def test_more_than_one_step_holds_are_all_stored(spool: Spool) -> None:
     number = KEYED_LIMIT * 2 + 3
-    assert len(spool.store_all([keyed(str(n), str(n)) for n in range(number)])) == number
+    assert len(spool.publish_many([keyed(str(n), str(n)) for n in range(number)])) == number
     assert len(spool['in'].files) == number
 
 
@@ -95,7 +95,7 @@ def test_whichever_call_fails_all_that_are_not_stored_are_told_so(tmp_path: Path
         disk = FaultyDisk(fail_at=fail_at, error=error)
         try:
             spool = Spool(directory, disk=disk)
-            outcomes = spool.store_all([keyed('one', '1'), keyed('two', '2', 'in', 'b')])
+            outcomes = spool.publish_many([keyed('one', '1'), keyed('two', '2', 'in', 'b')])
         except OSError:
             outcomes = []  # the spool could not be opened
         failed = bool(disk.struck)
@@ -105,7 +105,7 @@ def test_whichever_call_fails_all_that_are_not_stored_are_told_so(tmp_path: Path
         for outcome, texts in zip(outcomes, (['one'], ['two', 'two']), strict=False):
             if isinstance(outcome, dict):
                 assert stored.count(texts[0]) == len(texts), f'call {fail_at}'
-        again = after.store_all([keyed('one', '1'), keyed('two', '2', 'in', 'b')])
+        again = after.publish_many([keyed('one', '1'), keyed('two', '2', 'in', 'b')])
         assert all(isinstance(outcome, dict) for outcome in again), f'call {fail_at}'
         assert len(after['in'].get_files('.bak')) + len(after['in'].get_files()) == 2, f'call {fail_at}'
         fail_at += 1
@@ -131,11 +131,11 @@ def test_a_crash_at_any_rename_leaves_each_key_with_its_message_or_free(tmp_path
         directory = tmp_path / str(number)
         child = os.fork()
         if child == 0:
-            Spool(directory, disk=DiesAtRename(number)).store_all(parcels)
+            Spool(directory, disk=DiesAtRename(number)).publish_many(parcels)
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         spool = Spool(directory)
-        spool.store_all(parcels)
+        spool.publish_many(parcels)
         assert sorted(messages(spool)) == ['one', 'two']
         assert messages(spool, 'b') == ['two']
         if status == 0:
@@ -153,7 +153,7 @@ def test_producers_with_the_same_keys_in_another_order_do_not_wait_for_each_othe
             spool = Spool(tmp_path, 'lazy')
             for start in range(10):
                 parcels = [keyed(f'{start} {n}', f'{start} {n}', 'b', 'a') for n in range(20)]
-                spool.store_all(parcels[::-1] if turn % 2 else parcels)
+                spool.publish_many(parcels[::-1] if turn % 2 else parcels)
             os._exit(0)
         children.append(child)
     for child in children:
@@ -165,7 +165,7 @@ def test_a_full_queue_refuses_some_and_takes_the_others(tmp_path: Path) -> None:
     config = tmp_path / 'switchboard.cfg'
     config.write_text('[switchboard]\nspool = spool\n[queue.small]\nmax_messages = 1\n[queue.in]\n')
     spool = Spool.from_config(config)
-    outcomes = spool.store_all([keyed('a', 'a', 'small'), keyed('b', 'b', 'in', 'small'), keyed('c', 'c')])
+    outcomes = spool.publish_many([keyed('a', 'a', 'small'), keyed('b', 'b', 'in', 'small'), keyed('c', 'c')])
     assert [type(outcome) for outcome in outcomes] == [dict, QueueFullError, dict]
     assert (messages(spool, 'small'), messages(spool)) == (['a'], ['c'])
 
@@ -181,9 +181,9 @@ def test_what_was_stored_beside_something_refused_is_not_counted_twice(
     try:
         for turn in range(3):
             parcels = [
-                Parcel('x', {'dedupe_key': f'{key}{turn}{n}'} if key else {}, ('in',)) for n in range(3)
+                Publication('x', {'dedupe_key': f'{key}{turn}{n}'} if key else {}, ('in',)) for n in range(3)
             ]
-            outcomes = spool.store_all(parcels)
+            outcomes = spool.publish_many(parcels)
             assert [type(one) for one in outcomes] == [dict, dict, QueueFullError]
             for taken in iter(spool['in'].take, None):
                 spool['in'].finish(taken.filebase)

@@ -16,7 +16,7 @@ import pytest
 from switchboard.master.child import GO, PREPARED, READY
 from switchboard.master.supervision import RunnerSlice
 from switchboard.options import RestartOptions, RunnerOptions
-from switchboard.status.scoreboard import Board, Slot, State
+from switchboard.status.scoreboard import Scoreboard, Slot, State
 
 # No system gives out pids this high: signals to it go nowhere.
 NOBODY = 1 << 30
@@ -26,7 +26,7 @@ class Bench:
     """A board, and forks that make no process."""
 
     def __init__(self, path: Path) -> None:
-        self.board = Board.create(path, 4)
+        self.board = Scoreboard.create(path, 4)
         self.selector = selectors.DefaultSelector()
         self.channels: list[socket.socket] = []
         self.error: OSError | None = None

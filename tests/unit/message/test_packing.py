@@ -13,7 +13,7 @@ from switchboard.message.entry import Entry, read_entry
 from switchboard.message.envelope import MAX_METADATA_BYTES, parse_header
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS, Name, Namer, digest_of, parse
-from switchboard.message.packing import Packed, Packer, slice_digits
+from switchboard.message.packing import EncodedEntry, Packer, slice_digits
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock
@@ -25,11 +25,11 @@ def packer(clock: Clock = SYSTEM_CLOCK, **options: Any) -> Packer:
     return Packer('in', queue_options, serializers, Namer(clock))
 
 
-def read(packed: Packed) -> Entry:
+def read(packed: EncodedEntry) -> Entry:
     return read_entry(packed.filebase, packed.content)
 
 
-def name_of(packed: Packed) -> Name:
+def name_of(packed: EncodedEntry) -> Name:
     name = parse(packed.filebase)
     assert name is not None
     return name

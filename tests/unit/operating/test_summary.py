@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.operating.summary import FIRST_READ_BYTES, Glance, glance
+from switchboard.operating.summary import FIRST_READ_BYTES, EntrySummary, summarize
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Disk
 from switchboard.store.reading import peek
@@ -20,8 +20,8 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / 'spool', durability='lazy')
 
 
-def look(board: Switchboard, filebase: str, suffix: str | None = None) -> Glance:
-    seen = glance(board.folder, board.name, filebase, suffix)
+def look(board: Switchboard, filebase: str, suffix: str | None = None) -> EntrySummary:
+    seen = summarize(board.folder, board.name, filebase, suffix)
     assert seen is not None
     return seen
 
@@ -64,7 +64,7 @@ def test_an_entry_is_found_under_the_name_it_has_by_now(spool: Spool) -> None:
     board.dequeue(filebase)
     assert look(board, filebase, '.pck').suffix == '.bak'
     board.finish(filebase)
-    assert glance(board.folder, 'in', filebase, '.pck') is None
+    assert summarize(board.folder, 'in', filebase, '.pck') is None
 
 
 @pytest.mark.parametrize(

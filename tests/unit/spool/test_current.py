@@ -9,7 +9,7 @@ import pytest
 from switchboard import Spool
 from switchboard.config.config import Config
 from switchboard.errors import NoRouteError, UnknownQueueError
-from switchboard.spool.current import LOOK_EVERY_NS, put_in_force
+from switchboard.spool.current import LOOK_EVERY_NS, activate
 from switchboard.testing import FakeClock
 
 A_LOOK_S = LOOK_EVERY_NS / 1e9 + 0.001
@@ -27,7 +27,7 @@ def path(tmp_path: Path) -> Path:
     (tmp_path / 'exchange.cfg').write_text(EXCHANGES)
     path = tmp_path / 'switchboard.cfg'
     path.write_text(CONFIGURATION)
-    put_in_force(Config.load(path))
+    activate(Config.load(path))
     return path
 
 
@@ -45,7 +45,7 @@ def test_a_publisher_sees_a_new_exchange_table_at_its_next_publish(spool, path, 
     with pytest.raises(NoRouteError):
         spool.publish('x', exchange='mail', routing_key='other')
     add_queue(path)
-    put_in_force(Config.load(path))
+    activate(Config.load(path))
     clock.advance(A_LOOK_S)
     assert list(spool.publish('x', exchange='mail', routing_key='other')) == ['new']
 
@@ -59,7 +59,7 @@ def test_a_file_that_is_being_edited_changes_nothing(spool, path, clock):
 
 def test_a_file_that_broke_after_it_was_put_in_force_leaves_the_old_one(spool, path, clock, caplog):
     add_queue(path)
-    put_in_force(Config.load(path))
+    activate(Config.load(path))
     path.write_text('[switchboard]\nnonsense = 1\n')
     clock.advance(A_LOOK_S)
     assert list(spool.publish('x', exchange='mail', routing_key='key')) == ['in']
@@ -70,7 +70,7 @@ def test_options_of_queues_are_the_new_ones_too(spool, path, clock):
     add_queue(path)
     with pytest.raises(UnknownQueueError):
         spool.board('new')
-    put_in_force(Config.load(path))
+    activate(Config.load(path))
     clock.advance(A_LOOK_S)
     spool.publish('x', exchange='mail', routing_key='key')
     assert spool['new'].options.max_messages == 1
@@ -78,12 +78,12 @@ def test_options_of_queues_are_the_new_ones_too(spool, path, clock):
 
 def test_the_same_configuration_put_in_force_again_is_not_read_again(spool, path, clock):
     before = spool.config
-    put_in_force(Config.load(path))
+    activate(Config.load(path))
     clock.advance(A_LOOK_S)
     spool.publish('x', exchange='mail', routing_key='key')
     assert spool.config is before
 
 
 def test_putting_in_force_leaves_nothing_else_behind(path, tmp_path):
-    put_in_force(Config.load(path))
+    activate(Config.load(path))
     assert not [one.name for one in (tmp_path / 'spool' / '.run').iterdir() if one.name.endswith('.new')]

@@ -9,39 +9,47 @@ from pathlib import Path
 import pytest
 
 from switchboard.errors import BoardError
-from switchboard.status.scoreboard import PAGE_BYTES, Board, MasterRecord, NullSlot, Post, Slot, State
+from switchboard.status.scoreboard import (
+    PAGE_BYTES,
+    MasterRecord,
+    NullSlot,
+    Scoreboard,
+    Slot,
+    State,
+    SupervisorRecord,
+)
 
 ENTRY = '1700000000.000001+' + 'ab' * 20
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[Board]:
-    board = Board.create(tmp_path / 'board', 4)
+def board(tmp_path: Path) -> Iterator[Scoreboard]:
+    board = Scoreboard.create(tmp_path / 'board', 4)
     yield board
     board.close()
 
 
-def posted(board: Board, **fields: object) -> Post:
-    post = Post('in', slice=0, numslices=2, pid=os.getpid(), started_ns=5, **fields)  # type: ignore[arg-type]
+def posted(board: Scoreboard, **fields: object) -> SupervisorRecord:
+    post = SupervisorRecord('in', slice=0, numslices=2, pid=os.getpid(), started_ns=5, **fields)  # type: ignore[arg-type]
     board.post(0, post)
     return post
 
 
-def test_a_new_board_has_no_records_and_a_blank_master(board: Board) -> None:
+def test_a_new_board_has_no_records_and_a_blank_master(board: Scoreboard) -> None:
     assert board.records() == []
     assert board.master() == MasterRecord()
 
 
-def test_what_the_master_posts_is_read_through_another_map(board: Board) -> None:
+def test_what_the_master_posts_is_read_through_another_map(board: Scoreboard) -> None:
     posted(board, restarts=3, state=State.BACKOFF, reason='exit 1', next_restart_ns=9)
-    record = Board.open(board.path).records()[0]
+    record = Scoreboard.open(board.path).records()[0]
     assert (record.runner, record.slice, record.numslices, record.pid) == ('in', 0, 2, os.getpid())
     assert (record.state, record.restarts, record.reason) == (State.BACKOFF, 3, 'exit 1')
     assert (record.started_ns, record.next_restart_ns) == (5, 9)
     assert record.title == 'in 1/2'
 
 
-def test_a_slice_is_running_from_its_first_heartbeat_on_and_says_so_once(board: Board) -> None:
+def test_a_slice_is_running_from_its_first_heartbeat_on_and_says_so_once(board: Scoreboard) -> None:
     posted(board)
     told: list[str] = []
     slot = Slot(board, 0, on_ready=lambda: told.append('ready'))
@@ -52,7 +60,7 @@ def test_a_slice_is_running_from_its_first_heartbeat_on_and_says_so_once(board: 
     assert told == ['ready']
 
 
-def test_the_entry_at_work_shows_since_when_and_until_when(board: Board) -> None:
+def test_the_entry_at_work_shows_since_when_and_until_when(board: Scoreboard) -> None:
     posted(board)
     slot = Slot(board, 0, max_seconds=2, clock_ns=lambda: 1_000)
     slot.begin(ENTRY)
@@ -63,7 +71,7 @@ def test_the_entry_at_work_shows_since_when_and_until_when(board: Board) -> None
     assert (record.current, record.current_since_ns, record.deadline_ns, record.done) == ('', 0, 0, 1)
 
 
-def test_each_outcome_has_its_counter(board: Board) -> None:
+def test_each_outcome_has_its_counter(board: Scoreboard) -> None:
     posted(board)
     slot = Slot(board, 0)
     for outcome, times in (('done', 1), ('failed', 2), ('retried', 3), ('kept', 4)):
@@ -74,12 +82,12 @@ def test_each_outcome_has_its_counter(board: Board) -> None:
     assert (record.done, record.failed, record.retried, record.kept) == (1, 2, 3, 4)
 
 
-def test_the_next_process_counts_on_but_does_not_inherit_the_heartbeat(board: Board) -> None:
+def test_the_next_process_counts_on_but_does_not_inherit_the_heartbeat(board: Scoreboard) -> None:
     posted(board)
     slot = Slot(board, 0)
     slot.begin(ENTRY)
     slot.end('done')
-    board.post(0, Post('in', pid=os.getpid() + 1))
+    board.post(0, SupervisorRecord('in', pid=os.getpid() + 1))
     record = board.records()[0]
     assert (record.done, record.heartbeat_ns, record.state) == (1, 0, State.STARTING)
     again = Slot(board, 0)
@@ -88,8 +96,8 @@ def test_the_next_process_counts_on_but_does_not_inherit_the_heartbeat(board: Bo
     assert board.records()[0].done == 2
 
 
-def test_a_slice_that_stands_in_the_place_of_others_carries_their_counters_on(board: Board) -> None:
-    board.post(0, Post('in', carried=(10, 20, 30, 40)))
+def test_a_slice_that_stands_in_the_place_of_others_carries_their_counters_on(board: Scoreboard) -> None:
+    board.post(0, SupervisorRecord('in', carried=(10, 20, 30, 40)))
     assert board.records()[0].counters == (10, 20, 30, 40)
     slot = Slot(board, 0)
     slot.begin(ENTRY)
@@ -97,7 +105,7 @@ def test_a_slice_that_stands_in_the_place_of_others_carries_their_counters_on(bo
     assert board.records()[0].counters == (10, 21, 30, 40)
 
 
-def test_a_long_error_is_cut_between_characters(board: Board) -> None:
+def test_a_long_error_is_cut_between_characters(board: Scoreboard) -> None:
     posted(board)
     Slot(board, 0).error('ü' * 1000)
     text = board.records()[0].last_error
@@ -108,7 +116,7 @@ def test_a_long_error_is_cut_between_characters(board: Board) -> None:
     assert record.fatal
 
 
-def test_a_writer_killed_in_the_middle_of_a_copy_leaves_the_one_before_it(board: Board) -> None:
+def test_a_writer_killed_in_the_middle_of_a_copy_leaves_the_one_before_it(board: Scoreboard) -> None:
     posted(board, reason='first')
     posted(board, reason='second')
     for copy in range(2):
@@ -119,7 +127,7 @@ def test_a_writer_killed_in_the_middle_of_a_copy_leaves_the_one_before_it(board:
         board.memory[:] = whole
 
 
-def test_a_board_damaged_beyond_that_is_an_error_and_not_a_wrong_answer(board: Board) -> None:
+def test_a_board_damaged_beyond_that_is_an_error_and_not_a_wrong_answer(board: Scoreboard) -> None:
     posted(board)
     posted(board)
     board.memory[PAGE_BYTES + 8] ^= 1
@@ -128,7 +136,7 @@ def test_a_board_damaged_beyond_that_is_an_error_and_not_a_wrong_answer(board: B
         board.records()
 
 
-def test_readers_never_see_a_torn_record_while_another_process_writes(board: Board) -> None:
+def test_readers_never_see_a_torn_record_while_another_process_writes(board: Scoreboard) -> None:
     posted(board)
     child = os.fork()
     if child == 0:
@@ -153,38 +161,38 @@ def test_readers_never_see_a_torn_record_while_another_process_writes(board: Boa
         os.waitpid(child, 0)
 
 
-def test_a_freed_slot_is_gone_and_can_be_used_again(board: Board) -> None:
+def test_a_freed_slot_is_gone_and_can_be_used_again(board: Scoreboard) -> None:
     posted(board)
     Slot(board, 0).end('failed')
     board.clear(0)
     assert board.records() == []
-    board.post(0, Post('out'))
+    board.post(0, SupervisorRecord('out'))
     assert [(record.runner, record.failed) for record in board.records()] == [('out', 0)]
 
 
-def test_records_come_by_runner_and_slice_wherever_they_lie(board: Board) -> None:
+def test_records_come_by_runner_and_slice_wherever_they_lie(board: Scoreboard) -> None:
     for index, (runner, part) in enumerate([('out', 0), ('in', 1), ('in', 0)]):
-        board.post(index, Post(runner, part, 2))
+        board.post(index, SupervisorRecord(runner, part, 2))
     assert [record.title for record in board.records()] == ['in 1/2', 'in 2/2', 'out 1/2']
 
 
-def test_the_master_tells_its_state_and_its_last_reload_error(board: Board) -> None:
+def test_the_master_tells_its_state_and_its_last_reload_error(board: Scoreboard) -> None:
     record = MasterRecord(12, State.RUNNING, 1, 2, 3, 'switchboard.cfg:3 [queue.in] ttl: not a duration')
     board.post_master(record)
-    assert Board.open(board.path).master() == record
+    assert Scoreboard.open(board.path).master() == record
 
 
-def test_a_slot_that_is_not_there_is_an_error(board: Board) -> None:
+def test_a_slot_that_is_not_there_is_an_error(board: Scoreboard) -> None:
     with pytest.raises(BoardError, match='4 slots'):
-        board.post(4, Post('in'))
+        board.post(4, SupervisorRecord('in'))
 
 
-def test_creating_a_board_does_not_disturb_readers_of_the_old_one(board: Board) -> None:
+def test_creating_a_board_does_not_disturb_readers_of_the_old_one(board: Scoreboard) -> None:
     posted(board)
-    reader = Board.open(board.path)
-    Board.create(board.path, 4)
+    reader = Scoreboard.open(board.path)
+    Scoreboard.create(board.path, 4)
     assert len(reader.records()) == 1
-    assert Board.open(board.path).records() == []
+    assert Scoreboard.open(board.path).records() == []
 
 
 @pytest.mark.parametrize(
@@ -200,18 +208,18 @@ def test_a_file_that_is_no_board_of_ours_says_so(tmp_path: Path, content: bytes,
     path = tmp_path / 'board'
     path.write_bytes(content)
     with pytest.raises(BoardError, match=reason):
-        Board.open(path)
+        Scoreboard.open(path)
 
 
-def test_a_board_cut_short_says_so(board: Board) -> None:
+def test_a_board_cut_short_says_so(board: Scoreboard) -> None:
     os.truncate(board.path, PAGE_BYTES * 2)
     with pytest.raises(BoardError, match='do not hold 4 slots'):
-        Board.open(board.path)
+        Scoreboard.open(board.path)
 
 
 def test_a_missing_board_asks_whether_a_master_was_started(tmp_path: Path) -> None:
     with pytest.raises(BoardError, match='has the master been started'):
-        Board.open(tmp_path / 'board')
+        Scoreboard.open(tmp_path / 'board')
 
 
 def test_a_runner_without_a_master_reports_to_nobody() -> None:

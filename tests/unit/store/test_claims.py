@@ -16,7 +16,7 @@ import pytest
 from switchboard import Switchboard
 from switchboard.errors import CorruptEntryError, DurabilityError, EntryTakenError, ForeignFileError
 from switchboard.options import QueueOptions
-from switchboard.store.claims import HELD, claim_ready, held, open_claim
+from switchboard.store.claims import OWN_CLAIMS, claim_ready, held, open_claim
 from switchboard.store.disk import Disk, Folder
 from switchboard.testing import Signal
 from switchboard.testing.faults import FaultyDisk
@@ -141,7 +141,7 @@ class TestOtherProcesses:
             board.dequeue(filebase)
             if os.fork() == 0:
                 try:
-                    assert HELD == {}
+                    assert OWN_CLAIMS == {}
                     forked.set()
                     end.wait_or_timeout()
                 finally:

@@ -12,7 +12,7 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.message.naming import Namer
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.pool import KEPT_BYTES, KEPT_OPEN, POOLED_BYTES, Draft, Spares
+from switchboard.store.pool import KEPT_BYTES, KEPT_OPEN, POOLED_BYTES, PoolFile, Spares
 from switchboard.store.scratch import Scratch
 from switchboard.testing.faults import FaultyDisk
 from tests.processes import NOBODY, Child, in_child
@@ -30,7 +30,7 @@ def spares(tmp_path: Path) -> Spares:
     return Spares(folder, folder.disk)
 
 
-def inode(draft: Draft) -> int:
+def inode(draft: PoolFile) -> int:
     return os.fstat(draft.fd).st_ino
 
 

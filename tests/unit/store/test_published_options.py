@@ -12,9 +12,9 @@ import pytest
 
 from switchboard.errors import ConfigError, UnknownQueueError
 from switchboard.options import QueueOptions
-from switchboard.spool.current import write_doors
+from switchboard.spool.current import publish_queue_options
 from switchboard.store.disk import Disk
-from switchboard.store.published_options import Door, find_door
+from switchboard.store.published_options import PublishedOptions, find_published_options
 from switchboard.testing.faults import FaultyDisk
 from tests.unit.configurations import load
 
@@ -33,37 +33,37 @@ order_key = the list; 100% = "all" ü
 """
 
 
-def find(directory: Path, queue: str) -> Door | None:
-    return find_door(str(directory / 's'), queue, Disk())
+def find(directory: Path, queue: str) -> PublishedOptions | None:
+    return find_published_options(str(directory / 's'), queue, Disk())
 
 
 def test_a_door_knows_what_the_configuration_says(tmp_path: Path) -> None:
     config = load(tmp_path, QUEUES)
-    assert write_doors(config)
+    assert publish_queue_options(config)
     options = config.queue_options('in')
     door = find(tmp_path, 'in')
     assert door is not None
-    for name in Door.__slots__:
+    for name in PublishedOptions.__slots__:
         if name != 'queue':
             assert getattr(door, name) == getattr(options, name), name
     assert door.order_key == 'the list; 100% = "all" ü'
 
 
 def test_defaults_are_those_of_the_configuration(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, QUEUES))
+    publish_queue_options(load(tmp_path, QUEUES))
     door = find(tmp_path, 'out')
     assert door is not None
-    for name in Door.__slots__:
+    for name in PublishedOptions.__slots__:
         if name != 'queue':
             assert getattr(door, name) == getattr(QueueOptions(), name), name
 
 
 def test_every_field_of_a_door_is_one_of_the_options() -> None:
-    assert set(Door.__slots__) - {'queue'} <= {field.name for field in fields(QueueOptions)}
+    assert set(PublishedOptions.__slots__) - {'queue'} <= {field.name for field in fields(QueueOptions)}
 
 
 def test_a_queue_that_is_not_declared_is_unknown(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, QUEUES))
+    publish_queue_options(load(tmp_path, QUEUES))
     for name in ('i', 'inn', 'bad', 'end', 'switchboard-doors/1'):
         with pytest.raises(UnknownQueueError):
             find(tmp_path, name)
@@ -77,18 +77,18 @@ def test_without_a_copy_there_is_nothing_to_know(tmp_path: Path) -> None:
 
 def test_a_copy_that_is_there_already_is_not_written_again(tmp_path: Path) -> None:
     config = load(tmp_path, QUEUES)
-    assert write_doors(config)
+    assert publish_queue_options(config)
     before = (tmp_path / 's/.run/queues').stat()
-    assert not write_doors(config)
+    assert not publish_queue_options(config)
     assert (tmp_path / 's/.run/queues').stat() == before
-    assert write_doors(load(tmp_path, '[queue.other]\n'))
+    assert publish_queue_options(load(tmp_path, '[queue.other]\n'))
     assert find(tmp_path, 'other') is not None
 
 
 def test_the_copy_may_be_read_by_the_group_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
-        write_doors(load(tmp_path, QUEUES))
+        publish_queue_options(load(tmp_path, QUEUES))
     finally:
         os.umask(before)
     assert (tmp_path / 's/.run/queues').stat().st_mode & 0o777 == 0o660
@@ -97,7 +97,7 @@ def test_the_copy_may_be_read_by_the_group_whatever_the_umask(tmp_path: Path) ->
 
 @pytest.mark.parametrize('cut', [0, 1, 30, -2])
 def test_a_copy_that_is_cut_short_is_damaged_and_not_believed(tmp_path: Path, cut: int) -> None:
-    write_doors(load(tmp_path, QUEUES))
+    publish_queue_options(load(tmp_path, QUEUES))
     copy = tmp_path / 's/.run/queues'
     copy.write_bytes(copy.read_bytes()[:cut])
     with pytest.raises(ConfigError, match='damaged'):
@@ -105,7 +105,7 @@ def test_a_copy_that_is_cut_short_is_damaged_and_not_believed(tmp_path: Path, cu
 
 
 def test_a_value_that_cannot_be_read_is_damage_with_its_line(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, QUEUES))
+    publish_queue_options(load(tmp_path, QUEUES))
     copy = tmp_path / 's/.run/queues'
     copy.write_text(copy.read_text().replace('max_messages=7', 'max_messages=seven'))
     with pytest.raises(ConfigError, match='damaged') as caught:
@@ -114,7 +114,7 @@ def test_a_value_that_cannot_be_read_is_damage_with_its_line(tmp_path: Path) -> 
 
 
 def test_an_option_of_a_later_version_is_left_out(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, QUEUES))
+    publish_queue_options(load(tmp_path, QUEUES))
     copy = tmp_path / 's/.run/queues'
     copy.write_text(copy.read_text().replace('max_messages=7', 'colour=blue'))
     door = find(tmp_path, 'in')
@@ -123,14 +123,14 @@ def test_an_option_of_a_later_version_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_failure_at_any_call_leaves_the_last_good_copy(tmp_path: Path) -> None:
-    write_doors(load(tmp_path, QUEUES))
+    publish_queue_options(load(tmp_path, QUEUES))
     new = load(tmp_path, '[queue.new]\n')
     copy = tmp_path / 's/.run/queues'
     good = copy.read_bytes()
     for number in itertools.count(1):
         disk = FaultyDisk(fail_at=number, error=errno.ENOSPC)
         try:
-            write_doors(new, disk)
+            publish_queue_options(new, disk)
         except OSError:
             pass
         if not disk.struck:

@@ -15,7 +15,7 @@ from switchboard.store.pool import Spares
 from switchboard.store.publishing import (
     BATCH_LIMIT,
     Batch,
-    Unpublished,
+    PreparedEntry,
     is_out_of_files,
     publish,
     refusal,
@@ -37,8 +37,8 @@ class Scene:
         spare.make()
         self.workshop = Spares(spare, disk)
 
-    def prepare(self, name: str, content: bytes = b'content') -> Unpublished:
-        return Unpublished(write(self.workshop, self.disk, content, 'in'), self.queue, 'in', name)
+    def prepare(self, name: str, content: bytes = b'content') -> PreparedEntry:
+        return PreparedEntry(write(self.workshop, self.disk, content, 'in'), self.queue, 'in', name)
 
     def entries(self) -> list[str]:
         return sorted(self.queue.names())
