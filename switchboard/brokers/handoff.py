@@ -58,7 +58,10 @@ class BrokerTransaction:
         self.filebase = filebase
         self.is_remote = isinstance(board, BrokerSwitchboard)
         # What is in directories: the input, if it is there, and outputs.
-        self.local = Transaction(spool.stage, *((None, None) if self.is_remote else (board, filebase)))
+        is_near = filebase is not None and not self.is_remote
+        self.local = (
+            Transaction(spool.stage, board, board.held(filebase)) if is_near else Transaction(spool.stage)
+        )
         self.posted: list[Posted] = []
         self._numbers: dict[str, int] = {}
 

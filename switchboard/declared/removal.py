@@ -206,7 +206,7 @@ class QueueRemoval:
             claim = open_claim(folder, name[: -len(READY)], name[-len(READY) :], self._disk)
             if claim is None:
                 return False
-            self._workshop.give(claim.fd, folder, claim.name, claim.size, reusable=claim.writable)
+            claim.finish(self._workshop)
         except (QueueError, OSError) as error:
             log.warning('%s: not dropped with its queue error=%s', name, error)
             if claim is not None:

@@ -15,7 +15,7 @@ from switchboard.message.journal import origin_of
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.claims import OWN_CLAIMS, Claim, drop, held, open_claim
+from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.publishing import refuse
 
 
@@ -25,7 +25,7 @@ def claim_any(board: Switchboard, filebase: str) -> Claim:
     :raises EntryTakenError: a process is working on it, or it is gone.
     :raises QueueError: it cannot be opened.
     """
-    claim = held(board.folder, filebase)
+    claim = claim_of(board.folder, filebase)
     if claim is not None:
         return claim
     try:
@@ -64,12 +64,12 @@ def move(
     try:
         _move(claim, source, target, filebase, event, fields)
     except BaseException as error:
-        if held(source.folder, old) is not claim:
+        if not claim.is_at_work:
             claim.close()
         if isinstance(error, OSError):
             refuse(error, 'move', source.name)
         raise
-    drop(claim, source.folder, old)
+    claim.close()
     return filebase
 
 
@@ -82,14 +82,13 @@ def _send(
         filebase: str = told.take_over(
             claim.read(), {'event': event, 'queue': source.name, **fields}, now=now
         )
-        source.workshop.give(claim.fd, claim.folder, claim.name, claim.size, reusable=claim.writable)
+        claim.finish(source.workshop)
     except BaseException as error:
-        if held(source.folder, claim.filebase) is not claim:
+        if not claim.is_at_work:
             claim.close()
         if isinstance(error, OSError):
             refuse(error, 'move', source.name)
         raise
-    OWN_CLAIMS.pop((source.folder.key, claim.filebase), None)
     return filebase
 
 
@@ -138,7 +137,7 @@ def send_back(board: Switchboard, filebase: str, target: Switchboard, **fields: 
         target.check_room(entry)
         times = sum(record.get('event') == 'retried' for record in entry.records)
     except BaseException as error:
-        drop(claim, board.folder, filebase)
+        claim.close()
         if isinstance(error, OSError):
             refuse(error, 'read', board.name)
         raise

@@ -23,6 +23,7 @@ from typing import Any
 
 from zope.interface import implementer
 
+from switchboard.errors import EntryTakenError
 from switchboard.handoff.commit import commit_all
 from switchboard.handoff.moving import move
 from switchboard.handoff.stage import COMMIT, Stage
@@ -30,7 +31,7 @@ from switchboard.interfaces import ITransaction
 from switchboard.message.journal import Record
 from switchboard.message.naming import READY
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.claims import OWN_CLAIMS, Claim
+from switchboard.store.claims import Claim
 from switchboard.store.disk import Folder
 from switchboard.store.pool import PoolFile
 from switchboard.store.publishing import HOLDERS, PreparedEntry
@@ -44,13 +45,18 @@ log = logging.getLogger('switchboard.queue')
 class Transaction:
     """One input, and its outputs.  See `ITransaction`.
 
-    :param board: the input's queue; None for a message that is published to several queues at once.
+    :param queue: the input's queue; None for what was no entry, and for a message that is published to several queues at once.
+    :param claim: the input; None for a message that is published.
     """
 
-    def __init__(self, stage: Stage, board: Switchboard | None = None, filebase: str | None = None) -> None:
+    def __init__(self, stage: Stage, queue: Switchboard | None = None, claim: Claim | None = None) -> None:
         self.stage = stage
-        self.board = board
-        self.filebase = filebase
+        self._queue = queue
+        self._claim = claim
+        # Where the input stands; it is there again if the commit is taken back.
+        self._place = None if claim is None else (claim.folder, claim.filebase, claim.suffix)
+        # The input, or a new file, from the commit until all outputs are where they belong.
+        self._record: Claim | None = None
         self.name = stage.namer.digest('00000000')
         self.items: list[PreparedEntry] = []
         # Of those, the ones that are to be stored once, and their keys: it is looked for them at the commit (see `keyed`).
@@ -58,8 +64,32 @@ class Transaction:
         self.full = False
         self.forwarded_to: Switchboard | None = None
         self._staged: list[str] = []
-        self._record: tuple[int, int] = (-1, 0)
-        self._claim: Claim | None = None
+
+    @property
+    def claim(self) -> Claim:
+        """The input.
+
+        :raises EntryTakenError: there is none, or this process has given it up.
+        """
+        if self._claim is None or not self._claim.is_own():
+            queue = self._queue.name if self._queue else ''
+            raise EntryTakenError('not held by this process', queue=queue, filebase=self.filebase or '')
+        return self._claim
+
+    @property
+    def filebase(self) -> str | None:
+        """The input's name; None if there is no input."""
+        return self._place[1] if self._place else None
+
+    @property
+    def queue(self) -> Switchboard:
+        """The input's queue.
+
+        :raises EntryTakenError: the input is of none.
+        """
+        if self._queue is None:
+            raise EntryTakenError('no entry of a queue')
+        return self._queue
 
     def emit(self, queue: Switchboard, msg: Any, metadata: dict[str, Any]) -> str:
         """See `ITransaction`."""
@@ -90,17 +120,15 @@ class Transaction:
         :raises ContentDisallowedError: a queue does not accept its kind.
         :raises QueueError: a copy could not be stored.
         """
-        assert self.board is not None
-        assert self.filebase is not None
+        entry = self.claim.read()
         if len(queues) == 1 and not self.items and self.forwarded_to is None:
-            queues[0].check_room(self.board.held(self.filebase).read())
+            queues[0].check_room(entry)
             self.forwarded_to = queues[0]
             return
         before, kept = self.forwarded_to, len(self.items)
         if before is not None:
             queues = (before, *queues)
             self.forwarded_to = None
-        entry = self.board.held(self.filebase).read()
         try:
             for queue in queues:
                 self.add(queue, queue.prepare_copy(entry, record))
@@ -111,25 +139,22 @@ class Transaction:
 
     def keep(self, msg: Any, msgdata: dict[str, Any]) -> str:
         """See `ITransaction`."""
-        assert self.board is not None
-        assert self.filebase is not None
         self.discard()
-        if self.board.is_changed(self.filebase, msg):
+        queue, filebase = self.queue, self.claim.filebase
+        if queue.is_changed(filebase, msg):
             filebase = self.replace_input(msg, msgdata)
             self.commit()
             return filebase
-        changed = self.board.changes(self.filebase, msgdata)
-        return self.board.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
+        changed = queue.changes(filebase, msgdata)
+        return queue.release(filebase, record={'event': 'kept', **changed} if changed else None)
 
     def replace_input(self, msg: Any, metadata: dict[str, Any]) -> str:
         """Put a changed message into the input's place: same queue, same time, same history.
 
         :return: its filebase.
         """
-        assert self.board is not None
-        assert self.filebase is not None
-        entry = self.board.held(self.filebase).read()
-        return self.add(self.board, self.board.prepare(msg, dict(metadata), replaces=entry))
+        queue = self.queue
+        return self.add(queue, queue.prepare(msg, dict(metadata), replaces=self.claim.read()))
 
     def add(self, queue: Switchboard, item: PreparedEntry) -> str:
         """Have a prepared message published at the commit."""
@@ -189,45 +214,42 @@ class Transaction:
             self._staged.append(name)
 
     def rename_input(self) -> None:
-        """Step 3."""
+        """Step 3.
+
+        :raises EntryTakenError: this process does not hold the input any more.
+        """
         stage = self.stage
-        record = f'{self.name}:{COMMIT}'
-        if self.board is None or self.filebase is None:
-            draft = stage.workshop.take()
-            try:
-                stage.disk.rename(draft.name, record, src_dir_fd=draft.folder.fd, dst_dir_fd=stage.folder.fd)
-            except BaseException:
-                stage.workshop.discard(draft)
-                raise
-            self._record = (draft.fd, draft.size)
-            return
-        self._claim = claim = self.board.held(self.filebase)
-        stage.disk.rename(claim.name, record, src_dir_fd=claim.folder.fd, dst_dir_fd=stage.folder.fd)
-        OWN_CLAIMS.pop((claim.folder.key, claim.filebase), None)
-        self._record = (claim.fd, claim.size)
+        record = self._new_record() if self._place is None else self.claim
+        try:
+            record.replace(stage.folder, self.name, f':{COMMIT}')
+        except BaseException:
+            if self._place is None:
+                stage.workshop.discard(PoolFile(record.fd, record.folder, record.name, record.size))
+            raise
+        self._record = record
+
+    def _new_record(self) -> Claim:
+        return Claim.of_new(self.stage.workshop.take(), self.stage.disk)
 
     @property
     def input_folder(self) -> Folder:
         """Where the input is when it was taken back."""
-        return self.stage.folder if self._claim is None else self._claim.folder
+        return self.stage.folder if self._place is None else self._place[0]
 
     def take_back_input(self) -> bool:
         """Undo step 3.
 
         :return: False if the disk refuses that as well: then it stays committed.
         """
-        stage, claim = self.stage, self._claim
-        record = f'{self.name}:{COMMIT}'
         try:
-            if claim is None:
+            if self._place is None:
                 self.remove_record()
-                return True
-            stage.disk.rename(record, claim.name, src_dir_fd=stage.folder.fd, dst_dir_fd=claim.folder.fd)
+            elif self._record is not None:
+                self._record.rename(*self._place)
+                self._record = None
         except OSError as error:
             log.error('%s: committed, though a sync failed error=%s', self.name, error)
             return False
-        OWN_CLAIMS[claim.folder.key, claim.filebase] = claim
-        self._record = (-1, 0)
         return True
 
     def end_input(self) -> None:
@@ -235,12 +257,13 @@ class Transaction:
 
         :raises QueueError: it could not be.
         """
-        if self.board is None or self.filebase is None:
+        if self._place is None:
             return
+        claim = self.claim
         if self.forwarded_to is not None:
-            move(self.board.held(self.filebase), self.board, self.forwarded_to)
+            move(claim, self.queue, self.forwarded_to)
         else:
-            self.board.finish(self.filebase)
+            self.queue.finish(claim.filebase)
 
     def publish_outputs(self) -> None:
         """Step 4, first half."""
@@ -252,33 +275,30 @@ class Transaction:
 
     def remove_record(self) -> None:
         """Step 4, second half."""
-        fd, size = self._record
-        # The input's file goes where its queue's finished files go, which may empty them first.
-        workshop = self.stage.workshop if self.board is None else self.board.workshop
-        reusable = self._claim is None or self._claim.writable
-        workshop.give(fd, self.stage.folder, f'{self.name}:{COMMIT}', size, reusable=reusable)
-        self._record = (-1, 0)
+        if self._record is not None:
+            # The input's file goes where its queue's finished files go, which may empty them first.
+            self._record.finish(self.stage.workshop if self._queue is None else self._queue.workshop)
+            self._record = None
 
     def let_go(self) -> None:
         """Drop all locks: what is not yet where it belongs is recovery's work from here."""
-        disk = self.stage.disk
         HOLDERS.discard(self)
         for item in self.items:
-            disk.unlock_and_close(item.draft.fd)
+            self.stage.disk.unlock_and_close(item.draft.fd)
         self.items.clear()
-        if self._record[0] >= 0:
-            disk.unlock_and_close(self._record[0])
-            self._record = (-1, 0)
+        if self._record is not None:
+            self._record.close()
+            self._record = None
 
     def forget(self) -> None:
-        """In a child after a fork: it is the parent's.  Its locks are not unlocked, for they are the same as the parent's."""
-        disk = self.stage.disk
+        """In a child after a fork: it is the parent's.
+
+        Its locks are not unlocked, for they are the same as the parent's.  The record is let go of with all claims.
+        """
         for item in self.items:
-            disk.let_go(item.draft.fd)
-        if self._record[0] >= 0:
-            disk.let_go(self._record[0])
-            self._record = (-1, 0)
+            self.stage.disk.let_go(item.draft.fd)
         self.items.clear()
         self.keyed.clear()
         self._staged.clear()
+        self._record = None
         self.forwarded_to = None

@@ -36,7 +36,7 @@ from switchboard.message.naming import CLAIMED
 from switchboard.message.serializers import Raw
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
-from switchboard.store.claims import held
+from switchboard.store.claims import claim_of
 from switchboard.store.disk import Disk
 from switchboard.store.forks import after_fork
 from switchboard.store.publishing import PreparedEntry, publish
@@ -185,7 +185,7 @@ class Broker:
         """
         recovered = 0
         for filebase in board.get_files(CLAIMED) if filebases is None else filebases:
-            if held(board.folder, filebase) is None and self._is_orphan(board, filebase):
+            if claim_of(board.folder, filebase) is None and self._is_orphan(board, filebase):
                 recovered += board.recovery.recover(filebase, own=False)
         return recovered
 

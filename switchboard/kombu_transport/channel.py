@@ -26,7 +26,7 @@ from switchboard.kombu_transport.faults import amqp_errors
 from switchboard.kombu_transport.naming import directory_name
 from switchboard.kombu_transport.payload import unpack
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.claims import held
+from switchboard.store.claims import claim_of
 
 log = logging.getLogger('switchboard.queue')
 
@@ -242,7 +242,7 @@ class Channel(Entities, virtual.Channel):
 
     def _made(self, board: Switchboard, taken: Taken, tag: int, queue: str) -> Any:
         """:return: the message; None if it is none of kombu's, which must not kill its consumer, time and again."""
-        claim = held(board.folder, taken.filebase)
+        claim = claim_of(board.folder, taken.filebase)
         assert claim is not None
         try:
             message = self.Message(unpack(taken.msg, taken.msgdata, claim.read(), tag, queue), channel=self)

@@ -25,7 +25,7 @@ from switchboard.errors import QueueError
 from switchboard.kombu_transport.faults import amqp_errors
 from switchboard.kombu_transport.payload import REQUEUED, RETURNED, attempts, was_delivered
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.claims import OWN_CLAIMS, held
+from switchboard.store.claims import OWN_CLAIMS, claim_of
 
 log = logging.getLogger('switchboard.queue')
 
@@ -60,7 +60,7 @@ class Delivery:
     @property
     def is_held(self) -> bool:
         """Does this process hold it?  A child after a fork does not."""
-        return held(self.board.folder, self.filebase) is not None
+        return claim_of(self.board.folder, self.filebase) is not None
 
     def finish(self) -> None:
         """Acknowledge it."""

@@ -26,7 +26,7 @@ from switchboard.queue.listing import CLOCK_SLACK_NS
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import BAD, Spool
-from switchboard.store.claims import OWN_CLAIMS, Claim, claim_ready, drop, held
+from switchboard.store.claims import Claim, claim_ready
 from switchboard.store.publishing import refuse
 
 # What cannot be read without running something is not read to check it.
@@ -93,7 +93,7 @@ class Editing:
             entry, is_delayed = dataclasses.replace(entry, filebase=place), False
         raw = Raw(entry.kind, new_body)
         item = target.prepare(raw, after, replaces=entry, records=records, is_delayed=is_delayed)
-        transaction = Transaction(self._spool.stage, board, self.filebase)
+        transaction = Transaction(self._spool.stage, board, self._claim)
         transaction.add(target, item)
         transaction.commit()
         self._is_stored = True
@@ -113,10 +113,10 @@ class Editing:
         return self._claim.modified_ns <= self._board.clock.time_ns() + CLOCK_SLACK_NS
 
     def _give_back(self) -> None:
-        if held(self._board.folder, self.filebase) is not self._claim:
+        if not self._claim.is_own() or self._claim.folder is not self._board.folder:
             return  # committed, but for what recovery does
         if self._claim.suffix == PRESERVED:
-            drop(self._claim, self._board.folder, self.filebase)
+            self._claim.close()
         else:
             self._board.release(self.filebase)
 
@@ -131,9 +131,7 @@ class Editing:
 def _claim(board: Switchboard, filebase: str) -> Claim:
     try:
         if board.disk.exists(filebase + PRESERVED, board.folder.fd):
-            claim = claim_any(board, filebase)
-            OWN_CLAIMS[board.folder.key, filebase] = claim
-            return claim
+            return claim_any(board, filebase)
         return claim_ready(board.folder, filebase, board.disk)
     except QueueError as error:
         error.queue = board.name

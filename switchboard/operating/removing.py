@@ -5,7 +5,6 @@ from __future__ import annotations
 from switchboard.errors import EntryTakenError
 from switchboard.handoff.moving import claim_any
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.claims import OWN_CLAIMS, drop
 from switchboard.store.publishing import refuse
 
 
@@ -17,10 +16,9 @@ def remove(board: Switchboard, filebase: str) -> None:
     """
     claim = claim_any(board, filebase)
     try:
-        board.workshop.give(claim.fd, claim.folder, claim.name, claim.size, reusable=claim.writable)
+        claim.finish(board.workshop)
     except OSError as error:
-        drop(claim, board.folder, filebase)
+        claim.close()
         if isinstance(error, FileNotFoundError):
             raise EntryTakenError('its file is gone', queue=board.name, filebase=filebase) from error
         refuse(error, 'remove', board.name)
-    OWN_CLAIMS.pop((board.folder.key, filebase), None)

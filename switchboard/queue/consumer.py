@@ -19,7 +19,7 @@ from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, Namer, is_
 from switchboard.options import QueueOptions
 from switchboard.queue.producer import Inlet
 from switchboard.queue.recovery import Recovery
-from switchboard.store.claims import OWN_CLAIMS, Claim, claim_ready, drop, held
+from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.pool import Workshop
 from switchboard.store.publishing import refuse
@@ -86,7 +86,7 @@ class Outlet(Inlet):
             self.recovery.release(claim, filebase, None, None)
         except OSError as error:
             log.error('%s: left to recovery queue=%s error=%s', filebase, self.name, error)
-            drop(claim, self.folder, filebase)
+            claim.close()
 
     # Of an entry that is held.
 
@@ -95,7 +95,7 @@ class Outlet(Inlet):
 
         :raises EntryTakenError: it has none.
         """
-        claim = held(self.folder, filebase)
+        claim = claim_of(self.folder, filebase)
         if claim is None:
             raise EntryTakenError('not held by this process', queue=self.name, filebase=filebase)
         return claim
@@ -116,7 +116,7 @@ class Outlet(Inlet):
 
     def history(self, filebase: str) -> list[Record]:
         """See `ISwitchboard`."""
-        claim = held(self.folder, filebase)
+        claim = claim_of(self.folder, filebase)
         return list(claim.read().records if claim else self.peek(filebase).records)
 
     def peek(self, filebase: str, suffix: str | None = None) -> Entry:
@@ -151,7 +151,7 @@ class Outlet(Inlet):
         self, filebase: str, preserve: bool = False, *, reason: str = '', cause: str = 'rejected'
     ) -> None:
         """See `ISwitchboard`."""
-        claim = held(self.folder, filebase)
+        claim = claim_of(self.folder, filebase)
         if claim is None:
             try:
                 claim = self._claim(filebase)
@@ -165,13 +165,12 @@ class Outlet(Inlet):
             self._set_aside(claim, cause, reason or 'preserved by its runner')
             return
         try:
-            self.workshop.give(claim.fd, self.folder, claim.name, claim.size, reusable=claim.writable)
+            claim.finish(self.workshop)
         except FileNotFoundError as error:
-            drop(claim, self.folder, filebase)
+            claim.close()
             raise EntryTakenError('its file is gone', queue=self.name, filebase=filebase) from error
         except OSError as error:
             refuse(error, 'finish', self.name)
-        OWN_CLAIMS.pop((self.folder.key, filebase), None)
 
     def _set_aside(self, claim: Claim, cause: str, reason: str, **fields: Any) -> None:
         try:

@@ -17,7 +17,7 @@ from switchboard.errors import QueueError
 from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
 from switchboard.options import QueueOptions
-from switchboard.store.claims import OWN_CLAIMS, Claim, drop, held, open_claim
+from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.disk import Disk, Folder
 
 log = logging.getLogger('switchboard.queue')
@@ -88,7 +88,7 @@ class Recovery:
             claim.rename(self.bad, filebase, PRESERVED)
         except FileExistsError:
             claim.rename(self.bad, with_when(filebase, self.clock.time_ns()), PRESERVED)
-        drop(claim, self.folder, filebase)
+        claim.close()
         log.warning('%s: preserved queue=%s reason=%s', filebase, self.queue, reason)
 
     def is_preserved(self, filebase: str) -> bool:
@@ -115,7 +115,7 @@ class Recovery:
         :param own: also if it is this process that holds it.
         :return: True if it is ready again; False if its owner lives, or it went to the bad queue.
         """
-        claim = held(self.folder, filebase)
+        claim = claim_of(self.folder, filebase)
         if claim is not None and not own:
             return False
         if claim is None:
@@ -128,12 +128,11 @@ class Recovery:
                 return False
             if claim is None:
                 return False
-            OWN_CLAIMS[self.folder.key, filebase] = claim
         try:
             return self._recover(claim)
         except OSError as error:
             log.error('%s: not recovered queue=%s error=%s', filebase, self.queue, error)
-            drop(claim, self.folder, filebase)
+            claim.close()
             return False
 
     def _recover_unread(self, filebase: str) -> bool:
@@ -153,7 +152,7 @@ class Recovery:
             return False
         self.append(claim, 'recovered', count=recoveries)
         claim.rename(self.folder, filebase, READY)
-        drop(claim, self.folder, filebase)
+        claim.close()
         log.info('%s: recovered queue=%s count=%d', filebase, self.queue, recoveries)
         return True
 
@@ -163,11 +162,10 @@ class Recovery:
         :param when_ns: the time it is meant to be ready; its file is dated now, to show that the delay is wanted.
         :raises OSError: it could not be renamed; it stays claimed.
         """
-        old = claim.filebase
         if record is not None:
             fields = dict(record)
             self.append(claim, fields.pop('event', 'released'), **fields)
         if when_ns is not None:
             claim.date(self.clock.time_ns())
         claim.rename(self.folder, filebase, READY)
-        drop(claim, self.folder, old)
+        claim.close()

@@ -44,7 +44,6 @@ from switchboard.queue.listing import Letterbox, Listing
 from switchboard.queue.listing_cache import Mirror
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
-from switchboard.store.claims import held
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.store.pool import Workshop
 from switchboard.store.publishing import is_out_of_files, refuse
@@ -302,7 +301,7 @@ class Switchboard(Outlet):
                 self.finish(filebase)
                 log.warning('%s: dropped queue=%s reason=overflow', filebase, self.name)
         except QueueError:
-            if held(self.folder, filebase) is claim:
+            if claim.is_own():
                 self._give_back(claim)  # or nobody could take it until this process ends
             raise
         return claim.size

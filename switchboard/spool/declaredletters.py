@@ -14,7 +14,7 @@ from typing import Any
 from switchboard.declared.declarations import Declaration
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.deadletters import DeadLetters, Targets
-from switchboard.store.claims import OWN_CLAIMS, Claim
+from switchboard.store.claims import Claim
 
 log = logging.getLogger('switchboard.queue')
 
@@ -35,8 +35,7 @@ class DeclaredLetters(DeadLetters):
         if cause not in self._declaration.discard:
             return False
         board, filebase = self._board, claim.filebase
-        board.workshop.give(claim.fd, claim.folder, claim.name, claim.size, reusable=claim.writable)
-        OWN_CLAIMS.pop((board.folder.key, filebase), None)
+        claim.finish(board.workshop)
         log.info('%s: dropped queue=%s cause=%s', filebase, board.name, cause)
         return True
 

@@ -6,8 +6,14 @@ too, as soon as no process has it open for writing.  A producer that renames its
 safest, because a writer that dies looks like one that has finished.
 
 Each process that takes from the queue also takes in, before it lists what is ready.  A file is locked, read, and becomes an
-entry in one step (``adoption``).  What cannot become one goes to the bad queue with the reason; what is no
+entry in one step: the hand-off does it, with the file in the input's place and the entry made from it as the output.  So
+the entry appears if and only if the file is gone from where it was dropped, whatever dies when (see
+``docs/explanation/states.md``).  What cannot become one goes to the bad queue with the reason; what is no
 regular file, or may not be read, is reported once and left alone.
+
+Rejected: renaming the file itself to an entry's name (it has no header, so nothing would tell a whole mail from half of
+one, and it may be linked, readable only or another user's), and publishing first and removing after (whoever dies in
+between has doubled the message if somebody has finished the first one by then).
 """
 
 from __future__ import annotations
@@ -17,20 +23,20 @@ import logging
 import os
 import stat as stat_module
 from collections import deque
+from dataclasses import dataclass
 
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, QueueError
 from switchboard.filestore import DIRECTORIES, FileStore
 from switchboard.handoff.stage import Stage
-from switchboard.handoff.transaction import commit_all
+from switchboard.handoff.transaction import Transaction, commit_all
 from switchboard.message.delivery_headers import postmark
 from switchboard.message.entry import UNKNOWN, Entry
 from switchboard.message.mail import lazy_mail
 from switchboard.message.mail_envelope import MAX_DROPPED_BYTES
 from switchboard.message.naming import CLAIMED, NS, SLICE_DIGITS, Name
 from switchboard.queue.switchboard import Switchboard
-from switchboard.spool.adoption import Adoption, Dropped
 from switchboard.store.claims import Claim
-from switchboard.store.disk import OPEN_FLAGS, Folder
+from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 
 log = logging.getLogger('switchboard.queue')
 
@@ -48,6 +54,36 @@ ABANDONED_NS = 36 * 3600 * NS
 SWEEP_EVERY_NS = 3600 * NS
 # The same trouble is told again after this.
 COMPLAIN_EVERY_NS = 60 * NS
+
+
+# Of the digest, what stands behind the digits of the slice.
+UNIQUE_DIGITS = 32
+
+
+@dataclass(slots=True, eq=False)
+class Dropped:
+    """A file that another program has dropped: open for reading, and locked.
+
+    The lock keeps the other processes of this queue away.  Whoever drops files need not know of it.
+    """
+
+    claim: Claim
+    name: str
+    status: os.stat_result
+
+    @property
+    def unique(self) -> str:
+        """Digits that stay the same each time this file is looked at, and that no other file has."""
+        import hashlib  # here, because it brings a megabyte of OpenSSL with it
+
+        status = self.status
+        identity = f'{status.st_dev}:{status.st_ino}:{status.st_mtime_ns}:'.encode() + os.fsencode(self.name)
+        return hashlib.sha256(identity).hexdigest()[:UNIQUE_DIGITS]
+
+    def has_changed(self, disk: Disk) -> bool:
+        """Was it written to since it was opened?"""
+        now, then = disk.fstat(self.claim.fd), self.status
+        return (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns)
 
 
 class Pickup:
@@ -124,25 +160,25 @@ class Pickup:
         found.sort(key=lambda each: each[:2])
         return [(folder, name) for _, name, folder in found]
 
-    def _prepare_group(self) -> list[Adoption]:
+    def _prepare_group(self) -> list[tuple[Dropped, Transaction]]:
         """Open and read up to `GROUP` files, and write their entries; at the first trouble, end the round."""
-        adoptions: list[Adoption] = []
+        group: list[tuple[Dropped, Transaction]] = []
         try:
             for _ in range(min(GROUP, len(self._waiting))):
                 dropped = self._open(*self._waiting.popleft())
                 if dropped is None:
                     continue
                 try:
-                    adoption = self._prepare(dropped)
+                    transaction = self._prepare(dropped)
                 except BaseException:
-                    dropped.close(self._disk)
+                    dropped.claim.close()
                     raise
-                if adoption is not None:
-                    adoptions.append(adoption)
+                if transaction is not None:
+                    group.append((dropped, transaction))
         except (QueueError, OSError) as error:
             self._waiting.clear()
             self._complain(f'nothing is taken in: {error}')
-        return adoptions
+        return group
 
     def _open(self, folder: Folder, name: str) -> Dropped | None:
         """Lock a file, if it is finished."""
@@ -155,16 +191,23 @@ class Pickup:
             return None
         if opened is None:
             return None
-        dropped = Dropped(opened[0], folder, name, opened[1])
+        fd, status = opened
+        claim = Claim(fd, folder, name, '', status.st_size, status.st_uid, False, status.st_mtime_ns)
+        claim.enter()
+        dropped = Dropped(claim, name, status)
         if self._is_finished(dropped):
             return dropped
-        dropped.close(self._disk)
+        claim.close()
         return None
 
     def _is_finished(self, dropped: Dropped) -> bool:
         status = dropped.status
         # What stands in `new` is finished: that is what a maildir is.
-        written = self._disk.is_being_written(dropped.fd) if dropped.folder is self._board.folder else False
+        written = (
+            self._disk.is_being_written(dropped.claim.fd)
+            if dropped.claim.folder is self._board.folder
+            else False
+        )
         if written is False and status.st_size:
             return True
         looks = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -175,7 +218,7 @@ class Pickup:
         self._unsettled[dropped.name] = (looks, since_ns)
         return now_ns - since_ns >= SETTLED_NS
 
-    def _prepare(self, dropped: Dropped) -> Adoption | None:
+    def _prepare(self, dropped: Dropped) -> Transaction | None:
         """Write a file's entry.
 
         :return: None if it went to the bad queue, or was written to meanwhile.
@@ -188,41 +231,40 @@ class Pickup:
             self._refuse(dropped, f'{size} bytes, and the queue takes {limit}' if size else 'empty')
             return None
         try:
-            content = self._disk.read_all(dropped.fd, size)
+            content = self._disk.read_all(dropped.claim.fd, size)
         except MemoryError:
             self._refuse(dropped, f'{size} bytes: more than there is memory for')
             return None
-        in_maildir = dropped.folder is not self._board.folder
+        in_maildir = dropped.claim.folder is not self._board.folder
         metadata = {
             'door': 'maildir' if in_maildir else 'file',
             'file': dropped.name,
             **(postmark(content) if in_maildir else {}),
         }
         if len(content) != size or dropped.has_changed(self._disk):
-            dropped.close(self._disk)
+            dropped.claim.close()
             return None
-        adoption = Adoption(self._stage, dropped)
+        transaction = Transaction(self._stage, claim=dropped.claim)
         try:
-            adoption.add(
+            transaction.add(
                 self._board, self._board.prepare(lazy_mail(content), metadata, unique=dropped.unique)
             )
         except (ContentDisallowedError, MessageTooLargeError) as error:
             self._refuse(dropped, error.reason)
             return None
-        return adoption
+        return transaction
 
-    def _commit(self, adoptions: list[Adoption]) -> int:
-        failed = commit_all(adoptions)
-        for adoption in adoptions:
-            name = adoption.dropped.name
-            error = failed.get(adoption)
-            self._unsettled.pop(name, None)
+    def _commit(self, group: list[tuple[Dropped, Transaction]]) -> int:
+        failed = commit_all([transaction for _, transaction in group])
+        for dropped, transaction in group:
+            error = failed.get(transaction)
+            self._unsettled.pop(dropped.name, None)
             if error is None:
-                log.info('%s: taken in queue=%s', name, self._board.name)
+                log.info('%s: taken in queue=%s', dropped.name, self._board.name)
             else:
-                adoption.dropped.close(self._disk)
-                self._complain(f'{name}: not taken in: {error}')
-        return len(adoptions) - len(failed)
+                dropped.claim.close()
+                self._complain(f'{dropped.name}: not taken in: {error}')
+        return len(group) - len(failed)
 
     def _refuse(self, dropped: Dropped, reason: str) -> None:
         """Put a file that cannot be an entry into the bad queue, as it is.
@@ -230,45 +272,32 @@ class Pickup:
         First it becomes a claimed entry, by one rename; a crash after that leaves it to recovery, which finds no header and
         puts it into the bad queue too.
         """
-        board, disk = self._board, self._disk
+        board, claim, status = self._board, dropped.claim, dropped.status
         filebase = str(Name(self._clock.time_ns(), '0' * SLICE_DIGITS + dropped.unique))
-        disk.rename(
-            dropped.name, filebase + CLAIMED, src_dir_fd=dropped.folder.fd, dst_dir_fd=board.folder.fd
-        )
+        claim.replace(board.folder, filebase, CLAIMED)
         self._unsettled.pop(dropped.name, None)
-        status = dropped.status
         # Not read: it may be of any size.
-        entry = Entry(filebase, UNKNOWN, b'{}', b'', end=status.st_size)
-        fd, writable = self._open_for_history(dropped, filebase + CLAIMED)
-        claim = Claim(
-            fd,
-            board.folder,
-            filebase,
-            CLAIMED,
-            status.st_size,
-            status.st_uid,
-            writable,
-            modified_ns=status.st_mtime_ns,
-            entry=entry,
-        )
+        claim.entry = Entry(filebase, UNKNOWN, b'{}', b'', end=status.st_size)
+        # The lock stays with the descriptor that there is: another one is for the history.
+        read_only, writable = claim.fd, self._open_for_history(claim, status)
+        if writable is not None:
+            claim.fd, claim.writable = writable, True
         try:
             board.recovery.preserve(claim, reason, cause='corrupt', file=dropped.name)
         except OSError as error:
             claim.close()
             self._complain(f'{dropped.name}: left claimed: {error}')
-        if fd != dropped.fd:
-            dropped.close(disk)
+        if writable is not None:
+            self._disk.unlock_and_close(read_only)
 
-    def _open_for_history(self, dropped: Dropped, name: str) -> tuple[int, bool]:
-        """:return: a descriptor and whether it may be written to; the lock stays with the one that there is."""
-        if dropped.status.st_nlink == 1:  # its history would be written into the other links as well
-            try:
-                fd = self._disk.open_file(name, os.O_RDWR | OPEN_FLAGS, self._board.folder.fd)
-            except OSError:
-                pass
-            else:
-                return fd, True
-        return dropped.fd, False
+    def _open_for_history(self, claim: Claim, status: os.stat_result) -> int | None:
+        """:return: a descriptor that may be written to; None if the file must not be."""
+        if status.st_nlink > 1:  # its history would be written into the other links as well
+            return None
+        try:
+            return self._disk.open_file(claim.name, os.O_RDWR | OPEN_FLAGS, self._board.folder.fd)
+        except OSError:
+            return None
 
     def _sweep(self) -> None:
         """Remove what writers have begun and abandoned."""

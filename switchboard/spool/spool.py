@@ -304,7 +304,9 @@ class Spool(DeclaringSpool):
         if self._outposts:
             transaction: Transaction = self._outposts.transaction(board, filebase)
             return transaction
-        return Transaction(self.stage, board, filebase)
+        if board is None or filebase is None:
+            return Transaction(self.stage)
+        return Transaction(self.stage, board, board.held(filebase))
 
     def commit_all(self, transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
         """Commit many transactions with the flushes of one.

@@ -8,7 +8,8 @@ Rejected: naming first and locking after (a recovery between the two steals live
 jobs), process numbers in names (they are used again).
 
 A lock belongs to an open file description, so a second ``open`` in the same process is refused like any other.  The
-table :data:`OWN_CLAIMS` is how the process knows its own.
+table :data:`OWN_CLAIMS` is how the process knows its own: a claim enters itself when it has its lock, follows its file's
+name, and strikes itself out when it ends.  Nobody else writes there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from switchboard.message.journal import Record, pack_record
 from switchboard.message.naming import CLAIMED, READY, digest_of
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.reading import read_file
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from switchboard.store.pool import PoolFile, Workshop
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +47,8 @@ class Claim:
     writable: bool
     modified_ns: int
     entry: Entry | None = None
+    # Under which the table has it.
+    _key: tuple[tuple[int, int], str] | None = None
 
     @property
     def name(self) -> str:
@@ -54,6 +61,18 @@ class Claim:
             self.entry = read_file(self.filebase, self.fd, self.size, self.folder.disk)
             self.entry.queue = self.folder.place
         return self.entry
+
+    @property
+    def is_at_work(self) -> bool:
+        """Does the file's name tell everybody that it is being worked on?  Otherwise only the lock does."""
+        return self.suffix == CLAIMED
+
+    @classmethod
+    def of_new(cls, file: PoolFile, disk: Disk) -> Claim:
+        """:return: a claim on a file that this process has made, and that is no entry."""
+        return cls(
+            file.fd, file.folder, file.name, '', file.size, disk.geteuid(), writable=True, modified_ns=0
+        )
 
     def append(self, record: Record, *, sync: bool) -> None:
         """Add a record to the history.
@@ -96,18 +115,52 @@ class Claim:
         """
         name = filebase + suffix
         self.folder.disk.rename_exclusive(self.name, name, src_dir_fd=self.folder.fd, dst_dir_fd=folder.fd)
+        self._follow(folder, filebase, suffix)
+
+    def replace(self, folder: Folder, filebase: str, suffix: str) -> None:
+        """Give the file a name that nobody else can have meant, without asking whether it is free."""
+        name = filebase + suffix
+        self.folder.disk.rename(self.name, name, src_dir_fd=self.folder.fd, dst_dir_fd=folder.fd)
+        self._follow(folder, filebase, suffix)
+
+    def _follow(self, folder: Folder, filebase: str, suffix: str) -> None:
+        self._leave()
         self.folder, self.filebase, self.suffix = folder, filebase, suffix
+        self.enter()
+
+    def enter(self) -> None:
+        """Enter the table of this process's claims."""
+        self._key = key = self.folder.key, self.filebase + self.suffix
+        OWN_CLAIMS[key] = self
+
+    def _leave(self) -> None:
+        key = self._key
+        if key is not None and OWN_CLAIMS.get(key) is self:
+            del OWN_CLAIMS[key]
+
+    def finish(self, pool: Workshop) -> None:
+        """End the entry: its file goes to the pool, and the claim is over.
+
+        :raises OSError: that was refused.  The file is where it was, and still claimed.
+        """
+        pool.give(self.fd, self.folder, self.name, self.size, reusable=self.writable)
+        self._leave()
 
     def close(self) -> None:
-        """Drop the lock."""
+        """End the claim: drop the lock, and leave the file under the name that it has."""
+        self._leave()
         self.folder.disk.unlock_and_close(self.fd)
+
+    def is_own(self) -> bool:
+        """Is it still this process's?  It has ended, or a child after a fork has let go of it, if not."""
+        return self._key is not None and OWN_CLAIMS.get(self._key) is self
 
 
 # What opening a symbolic link, a directory, a socket or a device without a driver is refused with.
 _FOREIGN = frozenset((errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ENOTDIR))
 _FORBIDDEN = frozenset((errno.EACCES, errno.EPERM))
 
-# By directory and filebase: one process may look at one directory through many objects.
+# By directory and name: one process may look at one directory through many objects.
 OWN_CLAIMS: dict[tuple[tuple[int, int], str], Claim] = {}
 
 
@@ -128,6 +181,13 @@ def open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim 
     :raises ForeignFileError: the name leads to no regular file.
     :raises PermissionError: this process may not open it.
     """
+    claim = _open_claim(folder, filebase, suffix, disk)
+    if claim is not None:
+        claim.enter()
+    return claim
+
+
+def _open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim | None:
     name = filebase + suffix
     writable = True
     try:
@@ -167,7 +227,7 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk) -> Claim:
     :raises PermissionError: this process may not open it.
     :raises DurabilityError: this process may not rename it.
     """
-    claim = open_claim(folder, filebase, READY, disk)
+    claim = _open_claim(folder, filebase, READY, disk)
     if claim is None:
         raise EntryTakenError('taken by another process, or gone', filebase=filebase)
     try:
@@ -180,16 +240,10 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk) -> Claim:
             raise DurabilityError(str(error), step='claim', filebase=filebase) from error
         raise
     claim.suffix = CLAIMED
-    OWN_CLAIMS[folder.key, filebase] = claim
+    claim.enter()
     return claim
 
 
-def held(folder: Folder, filebase: str) -> Claim | None:
-    """:return: this process's own claim on an entry, if it has one."""
-    return OWN_CLAIMS.get((folder.key, filebase))
-
-
-def drop(claim: Claim, folder: Folder, filebase: str) -> None:
-    """End a claim whose file has its new name, or is gone for this process."""
-    OWN_CLAIMS.pop((folder.key, filebase), None)
-    claim.close()
+def claim_of(folder: Folder, filebase: str) -> Claim | None:
+    """:return: this process's own claim on an entry that it is working on, if it has one."""
+    return OWN_CLAIMS.get((folder.key, filebase + CLAIMED))

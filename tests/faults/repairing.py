@@ -35,8 +35,8 @@ def die_with_claim(world: World, times: int = 1) -> None:
         board = World(world.directory).board('in')
         board.recover_backup_files()
         board.dequeue(board.get_files()[0])
-        for key in list(OWN_CLAIMS):
-            OWN_CLAIMS.pop(key).close()
+        for claim in list(OWN_CLAIMS.values()):
+            claim.close()
 
 
 # A file that can only be read cannot count how often its owners died, and is preserved at the first time.

@@ -102,7 +102,7 @@ class World:
     def leaks(self) -> list[str]:
         """Files that are open, and so perhaps locked, and that nobody knows of any more."""
         assert isinstance(self.disk, FaultyDisk)
-        known = {claim.fd for claim in OWN_CLAIMS.values()}
+        known = {claim.fd for claim in OWN_CLAIMS.values() if claim.is_at_work}
         for pool in (known_pool() for known_pool in _POOLS):
             if pool is not None and pool.disk is self.disk:
                 known |= {draft.fd for draft in pool._pool}

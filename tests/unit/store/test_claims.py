@@ -16,7 +16,7 @@ import pytest
 from switchboard import Switchboard
 from switchboard.errors import CorruptEntryError, DurabilityError, EntryTakenError, ForeignFileError
 from switchboard.options import QueueOptions
-from switchboard.store.claims import OWN_CLAIMS, claim_ready, held, open_claim
+from switchboard.store.claims import OWN_CLAIMS, claim_of, claim_ready, open_claim
 from switchboard.store.disk import Disk, Folder
 from switchboard.testing import Signal
 from switchboard.testing.faults import FaultyDisk
@@ -81,7 +81,7 @@ class TestTaking:
         folder = Folder(tmp_path / 'in', Disk())
         with pytest.raises(OSError, match=os.strerror(error)):
             claim_ready(folder, filebase, FaultyDisk(1, error, calls=('rename',)))
-        assert held(folder, filebase) is None
+        assert claim_of(folder, filebase) is None
         assert not is_locked(tmp_path / 'in' / f'{filebase}.pck')
 
     def test_one_entry_has_one_claim_however_its_queue_is_spelled(self, tmp_path: Path) -> None:
@@ -293,3 +293,37 @@ class TestHistory:
         assert claim is None  # still held
         (tmp_path / 'in' / f'{filebase}.pck').unlink()
         assert board.release(filebase) == filebase
+
+
+class TestTheTableOfOwnClaims:
+    """A claim enters itself, follows its file's name, and strikes itself out: nobody else writes there."""
+
+    def own(self) -> set[str]:
+        return {name for _, name in OWN_CLAIMS}
+
+    def test_a_claim_is_there_from_its_lock_to_its_end(self, board: Switchboard) -> None:
+        filebase = board.enqueue('x')
+        claim = open_claim(board.folder, filebase, '.pck', board.disk)
+        assert claim is not None
+        assert f'{filebase}.pck' in self.own()
+        assert claim_of(board.folder, filebase) is None  # it is locked, and not at work
+        claim.rename(board.folder, filebase, '.bak')
+        assert claim_of(board.folder, filebase) is claim
+        assert f'{filebase}.pck' not in self.own()
+        claim.close()
+        assert not claim.is_own()
+        assert claim_of(board.folder, filebase) is None
+
+    def test_a_finished_claim_is_not_there(self, board: Switchboard) -> None:
+        claim = claim_ready(board.folder, board.enqueue('x'), board.disk)
+        claim.finish(board.workshop)
+        assert not claim.is_own()
+        assert f'{claim.filebase}.bak' not in self.own()
+
+    def test_one_that_could_not_be_finished_still_is(self, board: Switchboard) -> None:
+        claim = claim_ready(board.folder, board.enqueue('x'), board.disk)
+        os.unlink(os.path.join(board.queue_directory, claim.name))
+        with pytest.raises(FileNotFoundError):
+            claim.finish(board.workshop)
+        assert claim_of(board.folder, claim.filebase) is claim
+        claim.close()
