@@ -62,6 +62,6 @@ def claim_of(link: Link, delivery: Delivery, max_bytes: int | None = None) -> Br
 
 
 # By broker, queue and filebase.
-HELD: dict[tuple[str, str, str], BrokerClaim] = {}
+OWN_CLAIMS: dict[tuple[str, str, str], BrokerClaim] = {}
 
-os.register_at_fork(after_in_child=HELD.clear)
+os.register_at_fork(after_in_child=OWN_CLAIMS.clear)

@@ -21,7 +21,7 @@ from switchboard.store.forks import after_fork
 
 log = logging.getLogger('switchboard.queue')
 
-HELD, DEATHS = '.held', '.deaths'
+OWN_CLAIMS, DEATHS = '.held', '.deaths'
 _BLANK = b' ' * DIGEST_DIGITS + b'\n'
 _SLOT = len(_BLANK)
 _MAX_SLOTS = 100_000
@@ -55,7 +55,7 @@ class Ledger:
         try:
             if self._fd < 0:
                 self._folder.make()
-                self._name = f'{os.urandom(8).hex()}{HELD}'
+                self._name = f'{os.urandom(8).hex()}{OWN_CLAIMS}'
                 self._fd = self._disk.create_locked(self._name, self._folder.fd)
             slot = self._free.pop() if self._free else len(self._slots)
             self._disk.write_all(self._fd, digest.encode('ascii') + b'\n', slot * _SLOT)
@@ -113,7 +113,7 @@ class Ledger:
             return []
         for name in names:
             try:
-                if name.endswith(HELD):
+                if name.endswith(OWN_CLAIMS):
                     found += self._bury(name)
                 elif name.endswith(DEATHS):
                     self._forget_old(name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from switchboard.brokers.claims import HELD, BrokerClaim, claim_of
+from switchboard.brokers.claims import OWN_CLAIMS, BrokerClaim, claim_of
 from switchboard.brokers.headers import DUE
 from switchboard.brokers.inlet import post
 from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
@@ -70,7 +70,7 @@ class Source:
 
     def find(self, filebase: str) -> BrokerClaim | None:
         """Take one message out of turn; those before it go back to where they were."""
-        if self._key(filebase) in HELD:
+        if self._key(filebase) in OWN_CLAIMS:
             return None
         self._unwait()
         passed: list[BrokerClaim] = []
@@ -115,7 +115,7 @@ class Source:
     def _is_over(self, claim: BrokerClaim) -> bool:
         """Deal with a message that is not to be worked on now."""
         board = self._board
-        ours = HELD.get(self._key(claim.filebase)) or self._waiting.get(claim.filebase)
+        ours = OWN_CLAIMS.get(self._key(claim.filebase)) or self._waiting.get(claim.filebase)
         if ours is not None and not (ours.holds() and not board.link.is_same(ours.delivery, claim.delivery)):
             # What we have was taken from us, by a lost connection or a lease that ran out, and now it is given to us again.
             ours.link, ours.delivery = claim.link, claim.delivery
@@ -209,12 +209,12 @@ class Source:
 
     def hold(self, claim: BrokerClaim) -> None:
         """From now on the message is at work."""
-        HELD[self._key(claim.filebase)] = claim
+        OWN_CLAIMS[self._key(claim.filebase)] = claim
         self._board.ledger.begin(digest_of(claim.filebase))
 
     def held(self, filebase: str) -> BrokerClaim:
         """:raises EntryTakenError: this process has no such claim, or has lost it."""
-        claim = HELD.get(self._key(filebase))
+        claim = OWN_CLAIMS.get(self._key(filebase))
         if claim is not None and not claim.holds():
             self.let_go(claim)
             raise LostClaimError(
@@ -228,7 +228,7 @@ class Source:
 
     def let_go(self, claim: BrokerClaim) -> None:
         """From now on the message is not ours."""
-        HELD.pop(self._key(claim.filebase), None)
+        OWN_CLAIMS.pop(self._key(claim.filebase), None)
         self._board.ledger.end(digest_of(claim.filebase))
 
     def claimed(self) -> list[str]:
@@ -237,7 +237,7 @@ class Source:
         queues = set(self._board.broker_queues)
         return sorted(
             filebase
-            for (one, other, filebase), claim in list(HELD.items())
+            for (one, other, filebase), claim in list(OWN_CLAIMS.items())
             if (one, other) == (address, first) and claim.delivery.queue in queues and claim.holds()
         )
 
