@@ -1,0 +1,40 @@
+"""The page of the house says what the house is."""
+
+from __future__ import annotations
+
+import re
+
+from tests import house_page
+
+# `room/module` in backticks, as the two ways of a message name them.
+PLACE = re.compile(r'`([a-z_]+/[a-z_]+)`')
+
+
+def test_the_page_of_the_house_is_what_its_command_writes() -> None:
+    page = house_page.PAGE.read_text()
+    assert page == house_page.written(page), f'the page is stale: run `{house_page.COMMAND}` and commit it'
+
+
+def test_the_page_has_all_its_written_parts() -> None:
+    assert {match[2] for match in house_page.PART.finditer(house_page.PAGE.read_text())} == {
+        'picture',
+        'rooms',
+    }
+
+
+def test_every_place_that_the_page_names_is_there() -> None:
+    rooms = {name for row in house_page.storeys() for name in row}
+    places = [
+        place for place in PLACE.findall(house_page.PAGE.read_text()) if place.partition('/')[0] in rooms
+    ]
+    assert len(places) > 15
+    assert [place for place in places if not house_page.is_module(place)] == []
+
+
+def test_every_room_has_its_place_in_the_picture() -> None:
+    rooms = {path.parent.name for path in house_page.PACKAGE.glob('*/__init__.py')}
+    assert rooms - {name for row in house_page.storeys() for name in row} == set()
+
+
+def test_a_sentence_ends_where_the_next_begins() -> None:
+    assert house_page.first_sentence('Reads `a.cfg`, or\nnot.  It is\n\nmore') == 'Reads `a.cfg`, or not.'

@@ -1,0 +1,35 @@
+"""The page of system calls says what strace counts."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests import system_calls
+from tests.servers.place import missing
+
+
+@pytest.mark.slow
+def test_the_page_of_system_calls_is_what_strace_counts() -> None:
+    if shutil.which('strace') is None:
+        missing('strace')
+    page = system_calls.PAGE.read_text()
+    assert system_calls.PART.search(page)
+    assert page == system_calls.written(page), (
+        f'the page is stale: run `{system_calls.COMMAND}` and commit it'
+    )
+
+
+def test_of_an_operation_that_was_done_twice_the_shorter_is_shown() -> None:
+    lines = []
+    for name in system_calls.OPERATIONS:
+        for calls in (['openat', 'pwrite64', 'pwrite64'], ['openat', 'pwrite64']):
+            lines.append(f'7 access("{system_calls.MARK}/{name}", F_OK) = -1 ENOENT')
+            lines.extend(f'7 {call}(3) = 0' for call in [*calls, 'brk'])
+    assert set(map(tuple, system_calls.operations_of(lines).values())) == {('open', 'pwrite')}
+
+
+def test_what_comes_several_times_in_a_row_is_counted() -> None:
+    assert system_calls.shown(['stat', 'stat', 'open']) == '3: `stat`x2 `open`'
+    assert system_calls.shown(['open', *(['flock', 'close'] * 3)]) == '7: `open` (`flock` `close`)x3'
