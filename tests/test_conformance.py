@@ -61,7 +61,7 @@ class InSpool(Backend):
             name,
             self.spool.path(name),
             *share,
-            workshop=self.spool.spares,
+            pool=self.spool.spares,
             bad=self.spool.path('bad'),
             **{'options': self.spool.queue_options(name), **keys},
         )

@@ -84,7 +84,7 @@ class BrokerSwitchboard(BrokerOutlet):
         self.paused_by_operator: Callable[..., bool] = lambda **_keys: False
         # And where markers are written: `Dedupe` asks for these.
         self.disk: Any = None
-        self.workshop: Any = None
+        self.pool: Any = None
         if recover:
             self.recover()
 

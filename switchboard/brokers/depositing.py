@@ -30,7 +30,7 @@ def deposit(target: Keeper, entry: Entry, more: Sequence[Record], *, suffix: str
         post([target.posted(entry, more)])
         return
     disk = target.disk
-    draft = write(target.workshop, disk, file_of(entry, more), target.name)
+    draft = write(target.pool, disk, file_of(entry, more), target.name)
     try:
         if target.options.durability == 'full':
             disk.sync_files([draft.fd])
@@ -41,7 +41,7 @@ def deposit(target: Keeper, entry: Entry, more: Sequence[Record], *, suffix: str
         if target.options.durability == 'full':
             target.folder.sync()
     except OSError as error:
-        target.workshop.discard(draft, reusable=False)
+        target.pool.abandon(draft, reusable=False)
         refuse(error, 'preserve', target.name)
     disk.unlock_and_close(draft.fd)
 

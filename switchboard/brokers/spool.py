@@ -73,7 +73,7 @@ def make_board(
         error.file = error.file or (str(spool.config.path) if spool.config else None)
         raise
     # For the markers of what was done, which stand in the spool.
-    board.disk, board.workshop = spool.disk, spool.spares
+    board.disk, board.pool = spool.disk, spool.spares
     keys = spool.dedupe(board)  # type: ignore[arg-type]  # it has all that is asked for
     board.is_done = lambda filebase: keys.known(marker_of(digest_of(filebase))) is not None
     board.is_draining = partial(spool.flags.is_set, 'draining', name)

@@ -23,7 +23,7 @@ from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.disk import Disk
-from switchboard.store.pool import Workshop
+from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class DeclaredQueues:
         disk: Disk,
         clock: Clock,
         namer: Namer,
-        workshop: Workshop,
+        pool: FilePool,
         *,
         config: Callable[[], Config | None],
         base: Callable[[], ExchangeTable],
@@ -55,7 +55,7 @@ class DeclaredQueues:
         self.records = Declarations(run, disk, clock, namer)
         self.presence = Presence(run, disk, namer)
         self.exchanges = ExchangeStore(self.records, base)
-        self.departures = QueueRemoval(root, self.records, self.presence, self.exchanges, workshop)
+        self.departures = QueueRemoval(root, self.records, self.presence, self.exchanges, pool)
         self._config = config
         self._owner: Ticket | None = None
 

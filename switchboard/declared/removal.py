@@ -34,7 +34,7 @@ from switchboard.options import QueueOptions
 from switchboard.queue.recovery import Recovery
 from switchboard.store.claims import open_claim
 from switchboard.store.disk import Folder
-from switchboard.store.pool import Workshop
+from switchboard.store.pool import FilePool
 
 log = logging.getLogger('switchboard.queue')
 
@@ -60,13 +60,13 @@ class QueueRemoval:
         declarations: Declarations,
         presence: Presence,
         exchanges: ExchangeStore,
-        workshop: Workshop,
+        pool: FilePool,
     ) -> None:
         self._root = root
         self._declarations = declarations
         self._presence = presence
         self._exchanges = exchanges
-        self._workshop = workshop
+        self._pool = pool
         self._disk = declarations.disk
 
     def folder(self, name: str) -> Folder:
@@ -206,7 +206,7 @@ class QueueRemoval:
             claim = open_claim(folder, name[: -len(READY)], name[-len(READY) :], self._disk)
             if claim is None:
                 return False
-            claim.finish(self._workshop)
+            claim.finish(self._pool)
         except (QueueError, OSError) as error:
             log.warning('%s: not dropped with its queue error=%s', name, error)
             if claim is not None:

@@ -39,7 +39,7 @@ from switchboard.message.mail_envelope import (
 from switchboard.message.naming import HELD_NS, NS, SLICE_DIGITS, SYSTEM_NAMER, Name
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.limits import Limits
-from switchboard.store.pool import PoolFile, Spares
+from switchboard.store.pool import FilePool, PoolFile
 from switchboard.store.published_options import RUN, PublishedOptions, find_published_options
 from switchboard.store.publishing import PreparedEntry, publish, write
 from switchboard.store.shared_count import ROOM, SharedTally
@@ -260,15 +260,15 @@ class Drop:
             return
         spare = Folder(f'{self.spool}/.spare', disk)
         spare.make()
-        workshop = Spares(spare, disk, looks=LOOKS)
-        draft = self._write(workshop)
+        pool = FilePool(spare, disk, looks=LOOKS)
+        draft = self._write(pool)
         try:
             at_commit()
         except BaseException:
-            workshop.discard(draft)
+            pool.abandon(draft)
             raise
         item = PreparedEntry(draft, self.folder, self.queue, self.filebase)
-        publish((item,), workshop, disk, sync=door.durability == 'full')
+        publish((item,), pool, disk, sync=door.durability == 'full')
 
     def _store_slowly(self, at_commit: Callable[[], object]) -> None:
         from switchboard.drop.once import declared, described, store_once
@@ -278,10 +278,10 @@ class Drop:
         find = declared(spool, config) if self.is_declared else described(spool, config, self.door)
         self.filebase = store_once(self.queue, find, bytes(self.body), metadata, at_commit)
 
-    def _write(self, workshop: Spares) -> PoolFile:
+    def _write(self, pool: FilePool) -> PoolFile:
         if len(self.body) <= JOINED_BYTES:
-            return write(workshop, self.disk, self.head + bytes(self.body), self.queue)
-        return write(workshop, self.disk, self.head, self.queue, tail=self.body)
+            return write(pool, self.disk, self.head + bytes(self.body), self.queue)
+        return write(pool, self.disk, self.head, self.queue, tail=self.body)
 
 
 def _read_some(stdin: int) -> bytes:

@@ -100,7 +100,7 @@ class Dedupe:
         :raises QueueError: it cannot be written.
         """
         content = f'{filebase} {self._board.clock.time_ns()}'.encode('ascii')
-        draft = write(self._board.workshop, self._board.disk, content, self._board.name)
+        draft = write(self._board.pool, self._board.disk, content, self._board.name)
         return PreparedEntry(draft, self._folder, self._name, marker)
 
     def _lock(self, bucket: str) -> int:

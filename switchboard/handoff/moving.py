@@ -82,7 +82,7 @@ def _send(
         filebase: str = told.take_over(
             claim.read(), {'event': event, 'queue': source.name, **fields}, now=now
         )
-        claim.finish(source.workshop)
+        claim.finish(source.pool)
     except BaseException as error:
         if not claim.is_at_work:
             claim.close()

@@ -114,7 +114,7 @@ def _emit(
 def _publish(board: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[Outcome]) -> None:
     try:
         sync = board.options.durability == 'full'
-        publish([item for _, item in items], board.workshop, board.disk, sync=sync)
+        publish([item for _, item in items], board.pool, board.disk, sync=sync)
     except QueueError as error:
         for number, _ in items:
             outcomes[number] = error

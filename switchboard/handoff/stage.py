@@ -10,7 +10,7 @@ import os
 
 from switchboard.message.naming import READY, Namer
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.pool import Workshop
+from switchboard.store.pool import FilePool
 
 log = logging.getLogger('switchboard.queue')
 
@@ -20,11 +20,11 @@ COMMIT = 'commit'
 class Stage:
     """The directory ``.stage``: outputs between being written and being seen, and commit records."""
 
-    def __init__(self, spool_path: str, folder: Folder, disk: Disk, workshop: Workshop, namer: Namer) -> None:
+    def __init__(self, spool_path: str, folder: Folder, disk: Disk, pool: FilePool, namer: Namer) -> None:
         self.spool_path = spool_path
         self.folder = folder
         self.disk = disk
-        self.workshop = workshop
+        self.pool = pool
         self.namer = namer
 
     def recover(self) -> int:
@@ -56,7 +56,7 @@ class Stage:
         fd, status = opened
         try:
             published = self._publish(transaction)
-            self.workshop.give(fd, self.folder, record, status.st_size, reusable=False)
+            self.pool.recycle(fd, self.folder, record, status.st_size, reusable=False)
         except BaseException:
             self.disk.unlock_and_close(fd)
             raise
@@ -96,7 +96,7 @@ class Stage:
         try:
             thrown_away = self._is_uncommitted(name, transaction, status)
             if thrown_away:
-                self.workshop.give(fd, self.folder, name, status.st_size)
+                self.pool.recycle(fd, self.folder, name, status.st_size)
         except BaseException:
             self.disk.unlock_and_close(fd)
             raise

@@ -168,7 +168,7 @@ class Transaction:
         self.items.remove(item)
         if not self.items:
             HOLDERS.discard(self)
-        self.stage.workshop.discard(item.draft)
+        self.stage.pool.abandon(item.draft)
 
     def undo(self, kept: int) -> None:
         """Throw the last outputs away: `kept` stay."""
@@ -195,7 +195,7 @@ class Transaction:
             except OSError:
                 item.draft = PoolFile(draft.fd, self.stage.folder, staged, draft.size)
         for item in self.items:
-            self.stage.workshop.discard(item.draft, reusable=reusable)
+            self.stage.pool.abandon(item.draft, reusable=reusable)
         HOLDERS.discard(self)
         self.items.clear()
         self.keyed.clear()
@@ -224,12 +224,12 @@ class Transaction:
             record.replace(stage.folder, self.name, f':{COMMIT}')
         except BaseException:
             if self._place is None:
-                stage.workshop.discard(PoolFile(record.fd, record.folder, record.name, record.size))
+                stage.pool.abandon(PoolFile(record.fd, record.folder, record.name, record.size))
             raise
         self._record = record
 
     def _new_record(self) -> Claim:
-        return Claim.of_new(self.stage.workshop.take(), self.stage.disk)
+        return Claim.of_new(self.stage.pool.acquire(), self.stage.disk)
 
     @property
     def input_folder(self) -> Folder:
@@ -277,7 +277,7 @@ class Transaction:
         """Step 4, second half."""
         if self._record is not None:
             # The input's file goes where its queue's finished files go, which may empty them first.
-            self._record.finish(self.stage.workshop if self._queue is None else self._queue.workshop)
+            self._record.finish(self.stage.pool if self._queue is None else self._queue.pool)
             self._record = None
 
     def let_go(self) -> None:

@@ -82,7 +82,7 @@ class PublishBatch:
         """Throw away what is not yet visible."""
         with self.channel.broker.lock:
             for item in self._items:
-                self.channel.broker.spool.spares.discard(item.draft)
+                self.channel.broker.spool.spares.abandon(item.draft)
             for transaction in self._transactions:
                 transaction.discard()
         self._items, self._transactions = [], []

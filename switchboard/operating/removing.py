@@ -16,7 +16,7 @@ def remove(board: Switchboard, filebase: str) -> None:
     """
     claim = claim_any(board, filebase)
     try:
-        claim.finish(board.workshop)
+        claim.finish(board.pool)
     except OSError as error:
         claim.close()
         if isinstance(error, FileNotFoundError):

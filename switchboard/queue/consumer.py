@@ -21,7 +21,7 @@ from switchboard.queue.producer import Inlet
 from switchboard.queue.recovery import Recovery
 from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.pool import Workshop
+from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse
 from switchboard.store.reading import peek
 
@@ -42,10 +42,10 @@ class Outlet(Inlet):
         disk: Disk,
         clock: Clock,
         namer: Namer,
-        workshop: Workshop,
+        pool: FilePool,
         bad: str | os.PathLike[str],
     ) -> None:
-        super().__init__(name, folder, options, disk, clock, namer, workshop)
+        super().__init__(name, folder, options, disk, clock, namer, pool)
         self.recovery = Recovery(name, self.folder, Folder(bad, disk), options, disk, clock)
 
     def report(self, name: str, what: str) -> None:
@@ -165,7 +165,7 @@ class Outlet(Inlet):
             self._set_aside(claim, cause, reason or 'preserved by its runner')
             return
         try:
-            claim.finish(self.workshop)
+            claim.finish(self.pool)
         except FileNotFoundError as error:
             claim.close()
             raise EntryTakenError('its file is gone', queue=self.name, filebase=filebase) from error

@@ -20,7 +20,7 @@ from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.limits import Limits
-from switchboard.store.pool import Workshop
+from switchboard.store.pool import FilePool
 from switchboard.store.publishing import Batch, PreparedEntry, publish, write
 from switchboard.store.shared_count import Tally
 
@@ -39,7 +39,7 @@ class Inlet:
         disk: Disk,
         clock: Clock,
         namer: Namer,
-        workshop: Workshop,
+        pool: FilePool,
     ) -> None:
         self.name = check_queue_name(name)
         self.folder = folder
@@ -47,14 +47,14 @@ class Inlet:
         self.options = options
         self.disk = disk
         self.clock = clock
-        self.workshop = workshop
+        self.pool = pool
         folder.make()
         folder.fd  # noqa: B018  a directory that cannot be opened is an error here, and not in the middle of a step
         self.serializers = Serializers(options.accept, options.pickle_classes, options.serializer)
         self._packer = Packer(name, options, self.serializers, namer)
         self._limits = Limits(name, folder, options, disk, clock)
         self._limits.pending = self._pending = WeakSet[PreparedEntry]()
-        self._limits.reclaim = workshop.reclaim
+        self._limits.free_space = pool.free_space
         self._batch: Batch | None = None
         # Set by a spool, which has a stage to publish a message and the marker of its key in one step.
         self.enqueue_once: Callable[[Any, dict[str, Any], str], str] | None = None
@@ -118,7 +118,7 @@ class Inlet:
 
     def _write(self, packed: EncodedEntry) -> PreparedEntry:
         try:
-            draft = write(self.workshop, self.disk, packed.content, self.name, modified_ns=packed.modified_ns)
+            draft = write(self.pool, self.disk, packed.content, self.name, modified_ns=packed.modified_ns)
         except BaseException:
             self._limits.left(1)
             raise
@@ -174,7 +174,7 @@ class Inlet:
         """
         try:
             if self._batch is None:
-                publish((item,), self.workshop, self.disk, sync=self.options.durability == 'full')
+                publish((item,), self.pool, self.disk, sync=self.options.durability == 'full')
             else:
                 self._batch.add(item)
         except BaseException:
@@ -183,7 +183,7 @@ class Inlet:
 
     def discard(self, item: PreparedEntry) -> None:
         """Throw a prepared message away."""
-        self.workshop.discard(item.draft)
+        self.pool.abandon(item.draft)
 
     @contextmanager
     def batch(self) -> Iterator[Batch]:
@@ -196,7 +196,7 @@ class Inlet:
         if self._batch is not None:
             yield self._batch  # the outer batch flushes
             return
-        self._batch = batch = Batch(self.workshop, self.disk, sync=self.options.durability == 'full')
+        self._batch = batch = Batch(self.pool, self.disk, sync=self.options.durability == 'full')
         try:
             yield batch
             batch.flush()

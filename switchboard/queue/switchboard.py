@@ -45,9 +45,8 @@ from switchboard.queue.listing_cache import Mirror
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
-from switchboard.store.pool import Workshop
+from switchboard.store.pool import FilePool
 from switchboard.store.publishing import is_out_of_files, refuse
-from switchboard.store.scratch import Scratch
 
 log = logging.getLogger('switchboard.queue')
 
@@ -77,7 +76,7 @@ class Switchboard(Outlet):
     :param options: see `QueueOptions`.
     :param disk: the system calls; a test passes others.
     :param clock: the time; a test passes another.
-    :param workshop: where entries are written and finished ones go; a spool shares its spares.
+    :param pool: where entries are written and finished ones go; a spool shares its spares.
     :param bad: the directory of the bad queue; the sibling ``bad`` by default.
     :raises OSError: the directory cannot be made or opened.
     """
@@ -94,7 +93,7 @@ class Switchboard(Outlet):
         disk: Disk | None = None,
         clock: Clock = SYSTEM_CLOCK,
         namer: Namer | None = None,
-        workshop: Workshop | None = None,
+        pool: FilePool | None = None,
         bad: str | os.PathLike[str] | None = None,
     ) -> None:
         self.slice = make_slice(slice, numslices)
@@ -105,8 +104,8 @@ class Switchboard(Outlet):
         if namer is None:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         bad_path = bad if bad is not None else os.path.join(os.path.dirname(self.queue_directory), 'bad')
-        workshop = workshop or Scratch(folder, disk, namer)
-        super().__init__(name, folder, options, disk, clock, namer, workshop, bad_path)
+        pool = pool or FilePool.without_spares(folder, disk, namer)
+        super().__init__(name, folder, options, disk, clock, namer, pool, bad_path)
         self._listing = Listing(folder, disk, clock, name, self.slice, options.priority_step_s)
         self._mirror = Mirror(self._listing)
         self._backlog = Backlog(self._mirror)
@@ -331,5 +330,5 @@ class Switchboard(Outlet):
 
     def recover(self, *, own: bool = True) -> list[str]:
         """See `ISwitchboard`."""
-        self.workshop.recover()
+        self.pool.recover()
         return [filebase for filebase in self.get_files(CLAIMED) if self.recovery.recover(filebase, own=own)]

@@ -35,7 +35,7 @@ class DeclaredLetters(DeadLetters):
         if cause not in self._declaration.discard:
             return False
         board, filebase = self._board, claim.filebase
-        claim.finish(board.workshop)
+        claim.finish(board.pool)
         log.info('%s: dropped queue=%s cause=%s', filebase, board.name, cause)
         return True
 

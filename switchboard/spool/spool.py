@@ -34,7 +34,7 @@ from switchboard.spool.declaredletters import DeclaredLetters
 from switchboard.spool.pickup import Pickup
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.flags import Flags
-from switchboard.store.pool import Spares
+from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse
 from switchboard.store.shared_count import ROOM, SharedTally
 
@@ -73,8 +73,8 @@ class Spool(DeclaringSpool):
         self.clock = clock
         self._defaults = QueueOptions(durability=durability)
         self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
-        self.spares = Spares(self._folder(SPARE), disk, self._namer)
-        self._scrubbed = Spares(self._folder(SPARE), disk, self._namer, scrub=True)
+        self.spares = FilePool(self._folder(SPARE), disk, self._namer)
+        self._scrubbed = FilePool(self._folder(SPARE), disk, self._namer, scrub=True)
         self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer)
         run = self._folder(RUN)
         self._in_force: ActiveConfig | None = None
@@ -193,7 +193,7 @@ class Spool(DeclaringSpool):
             disk=self.disk,
             clock=self.clock,
             namer=self._namer,
-            workshop=self._scrubbed if options.scrub else self.spares,
+            pool=self._scrubbed if options.scrub else self.spares,
             bad=self.path(BAD),
         )
         board.is_draining = partial(self.flags.is_set, 'draining', name)

@@ -28,7 +28,7 @@ from switchboard.store.reading import read_file
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from switchboard.store.pool import PoolFile, Workshop
+    from switchboard.store.pool import FilePool, PoolFile
 
 
 @dataclass(slots=True, eq=False)
@@ -138,12 +138,12 @@ class Claim:
         if key is not None and OWN_CLAIMS.get(key) is self:
             del OWN_CLAIMS[key]
 
-    def finish(self, pool: Workshop) -> None:
+    def finish(self, pool: FilePool) -> None:
         """End the entry: its file goes to the pool, and the claim is over.
 
         :raises OSError: that was refused.  The file is where it was, and still claimed.
         """
-        pool.give(self.fd, self.folder, self.name, self.size, reusable=self.writable)
+        pool.recycle(self.fd, self.folder, self.name, self.size, reusable=self.writable)
         self._leave()
 
     def close(self) -> None:

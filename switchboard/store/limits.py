@@ -75,7 +75,7 @@ class Limits:
         # What was accepted and is not yet to be seen: a batch, or the outputs of a hand-off.
         self.pending: Collection[Accepted] = ()
         # Deletes spares, whose room is as good as free.
-        self.reclaim: Callable[[], int] = int
+        self.free_space: Callable[[], int] = int
 
     def check(self, messages: int, size: int) -> None:
         """Ask for room.
@@ -93,7 +93,7 @@ class Limits:
         options = self.options
         if options.min_free_bytes:
             free = self._free()
-            if free - size < options.min_free_bytes and self.reclaim():
+            if free - size < options.min_free_bytes and self.free_space():
                 free = self._free()
             if free - size < options.min_free_bytes:
                 raise QueueFullError(

@@ -9,7 +9,8 @@ A file is used again only if it is a regular file of ours with one link: another
 and a backup by hard links must not change.  A stale body cannot be taken for a message: the header names its digest,
 which must be that of the name.
 
-A `Switchboard` without a spool has a `Scratch` instead: temporary files in its own directory, none kept.
+The pool of a `Switchboard` without a spool is the queue's own directory: it keeps nothing, and its unfinished files have a
+suffix of their own.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import os
 import stat as stat_module
 from _weakref import ref  # `weakref` itself takes the mail servers' door a twentieth of its time to load
 
-from switchboard.message.naming import SYSTEM_NAMER, Namer
+from switchboard.message.naming import SYSTEM_NAMER, UNFINISHED, Namer
 from switchboard.store.disk import FILE_MODE, Disk, Folder
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from typing import Protocol
-else:
-    Protocol = object
+    from typing import TypeVar
+
+    T = TypeVar('T')
 
 # Descriptors of spares kept open and locked by this process: enough for a burst, few beside the soft limit of 1,024.
 KEPT_OPEN = 64
@@ -56,45 +57,18 @@ class PoolFile:
         self.size = size
 
 
-class Workshop(Protocol):
-    """The place where drafts are made, and finished files are left."""
+class FilePool:
+    """The place where new entries are written, and where finished files are left.
 
-    def take(self) -> PoolFile:
-        """:return: a file to write: locked, and with no meaning whatever is in it."""
+    Ensures: every file that the pool keeps open is locked by this process; every other one of its directory is unlocked unless
+    somebody is writing it.  Threads may share it: each step takes a file out of a list, or puts one in, at once.
 
-    def give(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
-        """Take the file `name` of `folder`, open and locked as `fd`, out of the world.
-
-        :param reusable: it may be written again by this process; it is closed otherwise.
-        :raises OSError: that was refused.  The file is where it was, and still open and locked.
-        """
-
-    def discard(self, draft: PoolFile, *, reusable: bool = True) -> None:
-        """Throw a draft away.  Never raises: what remains is a file that means nothing."""
-
-    def reclaim(self) -> int:
-        """Give back the room that finished files take, because the disk is full.  Never raises.
-
-        :return: how many files were deleted.
-        """
-
-    def recover(self) -> int:
-        """Remove what dead processes left.
-
-        :return: how many files.
-        """
-
-
-class Spares:
-    """The finished files of a spool, kept to be written again.  See `Workshop`.
-
-    Ensures: every file in the pool is locked by this process; every other file of the directory is unlocked unless
-    somebody is writing it.
-
-    :param folder: the directory ``.spare``.
-    :param scrub: empty each file when it is given, for those who must not keep finished messages on the disk.
-    :param limit: files in the directory beyond which finished ones are deleted (about: it is counted now and then).
-    :param looks: names of others' spares that are tried in one look, for a process that writes one message and ends; None
+    :param folder: the directory ``.spare``; of a queue without a spool, its own.
+    :param suffix: of the names of unfinished files, where entries stand beside them.
+    :param scrub: empty each file when it is recycled, for those who must not keep finished messages on the disk.
+    :param limit: files in the directory beyond which finished ones are deleted (about: it is counted now and then); with 0 none is
+        kept.
+    :param looks: names of others' files that are tried in one look, for a process that writes one message and ends; None
         is all of them.
     """
 
@@ -104,6 +78,7 @@ class Spares:
         disk: Disk,
         namer: Namer = SYSTEM_NAMER,
         *,
+        suffix: str = '',
         scrub: bool = False,
         limit: int = MAX_SPARES,
         kept_bytes: int = KEPT_BYTES,
@@ -112,11 +87,12 @@ class Spares:
         self.folder = folder
         self.disk = disk
         self.namer = namer
+        self.suffix = suffix
         self.scrub = scrub
         self.limit = limit
         self.looks = looks
         self.kept_bytes = kept_bytes
-        self._pool: list[PoolFile] = []
+        self._open: list[PoolFile] = []
         self._seen: list[str] = []
         self._misses = MISSES_BEFORE_LOOK
         self._given = self._count_at = 0
@@ -124,14 +100,22 @@ class Spares:
         _POOLS[:] = [pool for pool in _POOLS if pool() is not None]
         _POOLS.append(ref(self))
 
-    def take(self) -> PoolFile:
-        """See `Workshop`."""
-        while self._pool:
-            draft = self._pool.pop()
-            if self._is_usable(draft):
-                return draft
-            remove(draft, self.disk)
-        return self._find() or create(self.folder, self.disk, self.namer)
+    @classmethod
+    def without_spares(cls, folder: Folder, disk: Disk, namer: Namer = SYSTEM_NAMER) -> FilePool:
+        """:return: a pool in a queue's own directory, which is empty when the queue is: each finished file is deleted."""
+        return cls(folder, disk, namer, suffix=UNFINISHED, limit=0)
+
+    def acquire(self) -> PoolFile:
+        """:return: a file to write: locked, and with no meaning whatever is in it."""
+        while self._open:
+            try:
+                file = self._open.pop()
+            except IndexError:
+                break  # another thread was faster
+            if self._is_usable(file):
+                return file
+            self._remove(file)
+        return (self._find() if self.limit else None) or self._create()
 
     def _is_usable(self, draft: PoolFile) -> bool:
         """May another message be written into the file?  It may have come from anywhere, as somebody's own entry."""
@@ -150,13 +134,12 @@ class Spares:
         """Take a spare that another process left, if there is one."""
         if not self._seen and self._misses >= MISSES_BEFORE_LOOK:
             self._misses = 0
-            self._seen = self.folder.names(self.looks)
+            seen = self.folder.names(self.looks)
             # Each process starts elsewhere in the list, or all would try the same files one after the other.
-            cut = int.from_bytes(os.urandom(4), 'big') % (len(self._seen) + 1)
-            self._seen = self._seen[cut:] + self._seen[:cut]
-        while self._seen:
-            name = self._seen.pop()
-            opened = try_open(name, self.folder, self.disk)
+            cut = int.from_bytes(os.urandom(4), 'big') % (len(seen) + 1)
+            self._seen = seen[cut:] + seen[:cut]
+        while (name := _pop(self._seen)) is not None:
+            opened = self._try_open(name)
             if opened is None:
                 continue
             fd, status = opened
@@ -166,12 +149,16 @@ class Spares:
             elif self._is_usable(draft):
                 return draft
             else:
-                remove(draft, self.disk)
+                self._remove(draft)
         self._misses += 1
         return None
 
-    def give(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
-        """See `Workshop`.  The rename comes first and the lock is kept until after it."""
+    def recycle(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
+        """End the file `name` of `folder`, open and locked as `fd`.  The rename comes first; the lock is kept until after it.
+
+        :param reusable: it may be written again by this process; it is deleted otherwise.
+        :raises OSError: that was refused.  The file is where it was, and still open and locked.
+        """
         if reusable and not self._is_full():
             try:
                 self.disk.rename(name, name, src_dir_fd=folder.fd, dst_dir_fd=self.folder.fd)
@@ -184,30 +171,32 @@ class Spares:
         self.disk.unlink(name, dir_fd=folder.fd)
         self.disk.unlock_and_close(fd)
 
-    def discard(self, draft: PoolFile, *, reusable: bool = True) -> None:
-        """See `Workshop`."""
-        if reusable and draft.folder is self.folder:
+    def abandon(self, draft: PoolFile, *, reusable: bool = True) -> None:
+        """Throw a file away that was not published.  Never raises: what remains is a file that means nothing."""
+        if reusable and self.limit and draft.folder is self.folder:
             self._keep(draft)
         else:
-            remove(draft, self.disk)
+            self._remove(draft)
 
     def _keep(self, draft: PoolFile) -> None:
-        stays = len(self._pool) < KEPT_OPEN
+        stays = len(self._open) < KEPT_OPEN
         try:
             if self.scrub or (draft.size > self.kept_bytes and not (stays and draft.size <= POOLED_BYTES)):
                 self.disk.ftruncate(draft.fd, 0)
                 draft.size = 0
         except OSError:
-            remove(draft, self.disk)
+            self._remove(draft)
             return
         if stays:
-            self._pool.append(draft)
+            self._open.append(draft)
         else:
             self.disk.unlock_and_close(draft.fd)
             if len(self._seen) < REMEMBERED:  # who has finished a burst is about to write the next one
                 self._seen.append(draft.name)
 
     def _is_full(self) -> bool:
+        if not self.limit:
+            return True
         self._given += 1
         if self._given >= self._count_at:
             # Counting costs as much as there are, so far from the limit it is done seldom.
@@ -231,7 +220,7 @@ class Spares:
         """
         made = max(0, min(number, self.limit) - self.count())
         for _ in range(made):
-            draft = create(self.folder, self.disk, self.namer)
+            draft = self._create()
             try:
                 self.disk.write_all(draft.fd, b'\0' * size)
             finally:
@@ -246,40 +235,86 @@ class Spares:
         self.close()
         deleted = 0
         for name in self.folder.names():
-            opened = try_open(name, self.folder, self.disk)
-            if opened is not None:
-                remove(PoolFile(opened[0], self.folder, name, 0), self.disk)
-                deleted += 1
+            deleted += self._delete(name)
         return deleted
 
-    def reclaim(self) -> int:
-        """See `Workshop`."""
+    def _delete(self, name: str) -> bool:
+        opened = self._try_open(name)
+        if opened is None:
+            return False
+        self._remove(PoolFile(opened[0], self.folder, name, 0))
+        return True
+
+    def free_space(self) -> int:
+        """Delete the finished files, because the disk is full.  Never raises.
+
+        :return: how many.
+        """
         try:
-            return self.empty()
+            return self.empty() if self.limit else 0
         except OSError:
             return 0
 
     def recover(self) -> int:
-        """See `Workshop`: what a crash leaves here is a spare like all others."""
-        return 0
+        """Delete what dead processes left unfinished between entries; in a directory of its own that is a file like all others.
+
+        :return: how many.
+        """
+        if not self.suffix:
+            return 0
+        try:
+            names = self.folder.names()
+        except OSError:
+            return 0  # whoever lists the queue next gets the error
+        return sum(self._delete(name) for name in names if name.endswith(self.suffix))
 
     def close(self) -> None:
-        """Let go of the spares that this process keeps open."""
-        while self._pool:
-            self.disk.unlock_and_close(self._pool.pop().fd)
+        """Let go of the files that this process keeps open."""
+        while (file := _pop(self._open)) is not None:
+            self.disk.unlock_and_close(file.fd)
 
     def _forget(self) -> None:
         # In a child after a fork: the locks belong to the parent as well, so they are closed and never unlocked.
-        for draft in self._pool:
-            self.disk.let_go(draft.fd)
-        self._pool.clear()
+        for file in self._open:
+            self.disk.let_go(file.fd)
+        self._open.clear()
         self._seen.clear()
 
     def __del__(self) -> None:
         self._forget()
 
+    def _create(self) -> PoolFile:
+        while True:
+            name = self.namer.digest('00000000') + self.suffix
+            try:
+                return PoolFile(self.disk.create_locked(name, self.folder.fd), self.folder, name, 0)
+            except FileExistsError:
+                continue
 
-_POOLS: list[ref[Spares]] = []
+    def _try_open(self, name: str) -> tuple[int, os.stat_result] | None:
+        """:return: the file, locked, and its status; None if it is not to be had."""
+        try:
+            return self.disk.open_locked(name, self.folder.fd)
+        except OSError:
+            return None  # somebody has put something else there
+
+    def _remove(self, file: PoolFile) -> None:
+        try:
+            self.disk.unlink(file.name, dir_fd=file.folder.fd)
+        except OSError:
+            pass  # it means nothing where it is
+        self.disk.unlock_and_close(file.fd)
+
+
+def _pop(files: list[T]) -> T | None:
+    """Take the last one, if there is one: in one step, because other threads do the same."""
+    try:
+        return files.pop()
+    except IndexError:
+        return None
+
+
+_POOLS: list[ref[FilePool]] = []
 
 
 def _forget_all() -> None:
@@ -290,30 +325,3 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
-
-
-def create(folder: Folder, disk: Disk, namer: Namer, suffix: str = '') -> PoolFile:
-    """:return: a new draft."""
-    while True:
-        name = namer.digest('00000000') + suffix
-        try:
-            return PoolFile(disk.create_locked(name, folder.fd), folder, name, 0)
-        except FileExistsError:
-            continue
-
-
-def try_open(name: str, folder: Folder, disk: Disk) -> tuple[int, os.stat_result] | None:
-    """:return: the file, locked, and its status; None if it is not to be had."""
-    try:
-        return disk.open_locked(name, folder.fd)
-    except OSError:
-        return None  # somebody has put something else there
-
-
-def remove(draft: PoolFile, disk: Disk) -> None:
-    """Delete a draft."""
-    try:
-        disk.unlink(draft.name, dir_fd=draft.folder.fd)
-    except OSError:
-        pass  # it means nothing where it is
-    disk.unlock_and_close(draft.fd)

@@ -18,7 +18,7 @@ import os
 from switchboard.errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.pool import PoolFile, Workshop
+from switchboard.store.pool import FilePool, PoolFile
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def is_out_of_files(error: QueueError) -> bool:
 
 
 def write(
-    workshop: Workshop,
+    pool: FilePool,
     disk: Disk,
     content: bytes,
     queue: str,
@@ -102,21 +102,21 @@ def write(
     :raises DurabilityError: it could not be written.
     """
     try:
-        return _write(workshop, disk, content, modified_ns, tail)
+        return _write(pool, disk, content, modified_ns, tail)
     except OSError as error:
         # What finished messages still hold of a full disk is the first thing to go.
-        if error.errno not in _NO_ROOM or not workshop.reclaim():
+        if error.errno not in _NO_ROOM or not pool.free_space():
             refuse(error, 'write', queue)
     try:
-        return _write(workshop, disk, content, modified_ns, tail)
+        return _write(pool, disk, content, modified_ns, tail)
     except OSError as error:
         refuse(error, 'write', queue)
 
 
 def _write(
-    workshop: Workshop, disk: Disk, content: bytes, modified_ns: int | None, tail: bytes | memoryview
+    pool: FilePool, disk: Disk, content: bytes, modified_ns: int | None, tail: bytes | memoryview
 ) -> PoolFile:
-    draft = workshop.take()
+    draft = pool.acquire()
     size = len(content) + len(tail)
     try:
         disk.write_all(draft.fd, content)
@@ -129,12 +129,12 @@ def _write(
             disk.utime(draft.fd, ns=(modified_ns, modified_ns))
     except BaseException as error:
         draft.size = max(draft.size, size)  # perhaps: so that its blocks are given back
-        workshop.discard(draft, reusable=not isinstance(error, OSError))
+        pool.abandon(draft, reusable=not isinstance(error, OSError))
         raise
     return draft
 
 
-def publish(items: Sequence[PreparedEntry], workshop: Workshop, disk: Disk, *, sync: bool) -> None:
+def publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync: bool) -> None:
     """Make written drafts visible: all of them, or, if an error is raised, none.
 
     A crash in the middle of many leaves some visible and the others spares.
@@ -166,7 +166,7 @@ def publish(items: Sequence[PreparedEntry], workshop: Workshop, disk: Disk, *, s
             reusable = step == 'rename'
             if number < published:
                 reusable &= take_back(item, disk)
-            workshop.discard(item.draft, reusable=reusable)
+            pool.abandon(item.draft, reusable=reusable)
         if isinstance(error, FileNotFoundError):
             _look_for_folder(items[published], error)
         if isinstance(error, OSError):
@@ -212,8 +212,8 @@ class Batch:
     :param sync: as for `publish`.
     """
 
-    def __init__(self, workshop: Workshop, disk: Disk, *, sync: bool) -> None:
-        self._workshop = workshop
+    def __init__(self, pool: FilePool, disk: Disk, *, sync: bool) -> None:
+        self._pool = pool
         self._disk = disk
         self._sync = sync
         self._items: list[PreparedEntry] = []
@@ -238,14 +238,14 @@ class Batch:
         if self._items:
             items, self._items = self._items, []
             HOLDERS.discard(self)
-            publish(items, self._workshop, self._disk, sync=self._sync)
+            publish(items, self._pool, self._disk, sync=self._sync)
             self.stored.update(item.filebase for item in items)
 
     def discard(self) -> None:
         """Throw away what still waits."""
         HOLDERS.discard(self)
         while self._items:
-            self._workshop.discard(self._items.pop().draft)
+            self._pool.abandon(self._items.pop().draft)
 
     def forget(self) -> None:
         """In a child after a fork: let go of what waits.  The locks are the parent's as well, so they are not unlocked."""

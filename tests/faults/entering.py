@@ -32,7 +32,7 @@ def enqueue_in_a_spare(world: World) -> None:
 
 
 def leave_spares(world: World) -> None:
-    """Spares that no process keeps open, as those of one that has ended."""
+    """FilePool that no process keeps open, as those of one that has ended."""
     for _ in range(3):
         finish_one(world)
     world.spool.spares.close()

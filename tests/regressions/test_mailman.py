@@ -149,7 +149,7 @@ class TestRecoveryOnDisk:
 
     def test_temporary_files_of_the_dead_are_cleaned(self, board: Switchboard, tmp_path: Path) -> None:
         def die() -> None:
-            board.workshop.take()
+            board.pool.acquire()
 
         in_child(die)
         assert len(os.listdir(tmp_path / 'in')) == 1

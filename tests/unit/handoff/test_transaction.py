@@ -168,9 +168,7 @@ class TestKeeping:
 
     def test_there_is_room_for_it_in_a_full_queue(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path)
-        board = Switchboard(
-            'in', spool.path('in'), options=QueueOptions(max_messages=1), workshop=spool.spares
-        )
+        board = Switchboard('in', spool.path('in'), options=QueueOptions(max_messages=1), pool=spool.spares)
         filebase = board.enqueue([1])
         msg, msgdata = board.dequeue(filebase)
         msg.append(2)

@@ -316,7 +316,7 @@ class TestTheTableOfOwnClaims:
 
     def test_a_finished_claim_is_not_there(self, board: Switchboard) -> None:
         claim = claim_ready(board.folder, board.enqueue('x'), board.disk)
-        claim.finish(board.workshop)
+        claim.finish(board.pool)
         assert not claim.is_own()
         assert f'{claim.filebase}.bak' not in self.own()
 
@@ -324,6 +324,6 @@ class TestTheTableOfOwnClaims:
         claim = claim_ready(board.folder, board.enqueue('x'), board.disk)
         os.unlink(os.path.join(board.queue_directory, claim.name))
         with pytest.raises(FileNotFoundError):
-            claim.finish(board.workshop)
+            claim.finish(board.pool)
         assert claim_of(board.folder, claim.filebase) is claim
         claim.close()

@@ -1,10 +1,12 @@
-"""Spares: which file is written again, which never is, and that a finished message cannot come back as a new one."""
+"""The pool: which file is written again, which never is, and that a finished message cannot come back as a new one."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,7 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.message.naming import Namer
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.pool import KEPT_BYTES, KEPT_OPEN, POOLED_BYTES, PoolFile, Spares
-from switchboard.store.scratch import Scratch
+from switchboard.store.pool import KEPT_BYTES, KEPT_OPEN, POOLED_BYTES, FilePool, PoolFile
 from switchboard.testing.faults import FaultyDisk
 from tests.processes import NOBODY, Child, in_child
 
@@ -24,17 +25,17 @@ def spool(tmp_path: Path) -> Spool:
 
 
 @pytest.fixture
-def spares(tmp_path: Path) -> Spares:
+def spares(tmp_path: Path) -> FilePool:
     folder = Folder(tmp_path / '.spare', Disk())
     folder.make()
-    return Spares(folder, folder.disk)
+    return FilePool(folder, folder.disk)
 
 
 def inode(draft: PoolFile) -> int:
     return os.fstat(draft.fd).st_ino
 
 
-def files(spares: Spares) -> list[Path]:
+def files(spares: FilePool) -> list[Path]:
     return sorted(Path(spares.folder.path).iterdir())
 
 
@@ -82,8 +83,8 @@ class TestRecycling:
     def test_with_scrub_nothing_of_a_finished_message_stays_on_the_disk(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
-        scrubbing = Spares(folder, folder.disk, scrub=True)
-        board = Switchboard('in', tmp_path / 'in', workshop=scrubbing)
+        scrubbing = FilePool(folder, folder.disk, scrub=True)
+        board = Switchboard('in', tmp_path / 'in', pool=scrubbing)
         cycle(board, 'secret')
         (path,) = files(scrubbing)
         assert path.read_bytes() == b''
@@ -105,13 +106,13 @@ class TestRecycling:
         number = in_child(lambda: cycle(Spool(spool.directory, 'lazy')['in']))
         assert cycle(spool['in']) == number
 
-    def test_what_another_process_keeps_open_is_left_alone(self, spares: Spares) -> None:
-        others = Spares(spares.folder, spares.disk)
-        draft = others.take()
-        others.discard(draft)
-        assert inode(spares.take()) != inode(draft)
+    def test_what_another_process_keeps_open_is_left_alone(self, spares: FilePool) -> None:
+        others = FilePool(spares.folder, spares.disk)
+        draft = others.acquire()
+        others.abandon(draft)
+        assert inode(spares.acquire()) != inode(draft)
         others.close()
-        found = Spares(spares.folder, spares.disk).take()
+        found = FilePool(spares.folder, spares.disk).acquire()
         assert inode(found) == inode(draft)
 
 
@@ -147,22 +148,22 @@ class TestWhatIsNotUsedAgain:
             assert reader.read().endswith(b'theirs')
 
     @pytest.mark.skipif(os.geteuid() != 0, reason='needs root, to be two users')
-    def test_another_users_spare_is_left_to_him(self, spares: Spares) -> None:
-        draft = spares.take()
+    def test_another_users_spare_is_left_to_him(self, spares: FilePool) -> None:
+        draft = spares.acquire()
         os.chown(draft.fd, NOBODY, NOBODY)
-        spares.discard(draft)
+        spares.abandon(draft)
         spares.close()
         (path,) = files(spares)
-        again = Spares(spares.folder, spares.disk)
-        assert inode(again.take()) != path.stat().st_ino
+        again = FilePool(spares.folder, spares.disk)
+        assert inode(again.acquire()) != path.stat().st_ino
         assert path.exists()
 
-    def test_what_is_no_regular_file(self, spares: Spares) -> None:
+    def test_what_is_no_regular_file(self, spares: FilePool) -> None:
         place = Path(spares.folder.path)
         os.mkfifo(place / 'fifo')
         (place / 'directory').mkdir()
         (place / 'link').symlink_to('/etc/passwd')
-        draft = spares.take()
+        draft = spares.acquire()
         assert stat.S_ISREG(os.fstat(draft.fd).st_mode)
         assert draft.name not in ('fifo', 'directory', 'link')
 
@@ -173,28 +174,28 @@ class TestWhatIsNotUsedAgain:
         filebase = spool['in'].enqueue('x')
         assert spool['in'].dequeue(filebase)[0] == 'x'
 
-    def test_pages_that_a_failed_sync_left_behind(self, spares: Spares) -> None:
-        draft = spares.take()
-        spares.discard(draft, reusable=False)
+    def test_pages_that_a_failed_sync_left_behind(self, spares: FilePool) -> None:
+        draft = spares.acquire()
+        spares.abandon(draft, reusable=False)
         assert files(spares) == []
 
 
 class TestModes:
-    def test_a_spare_whose_maker_died_before_it_had_its_mode_gets_it(self, spares: Spares) -> None:
+    def test_a_spare_whose_maker_died_before_it_had_its_mode_gets_it(self, spares: FilePool) -> None:
         path = Path(spares.folder.path) / Namer().digest('00000000')
         path.touch(mode=0o600)
         path.chmod(0o600)
-        draft = spares.take()
+        draft = spares.acquire()
         assert inode(draft) == path.stat().st_ino
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
 
 
 class TestPool:
-    def test_it_keeps_a_bounded_number_of_files_open(self, spares: Spares) -> None:
-        drafts = [spares.take() for _ in range(KEPT_OPEN + 10)]
+    def test_it_keeps_a_bounded_number_of_files_open(self, spares: FilePool) -> None:
+        drafts = [spares.acquire() for _ in range(KEPT_OPEN + 10)]
         before = len(os.listdir('/proc/self/fd'))
         for draft in drafts:
-            spares.discard(draft)
+            spares.abandon(draft)
         assert len(os.listdir('/proc/self/fd')) == before - 10
         assert spares.count() == KEPT_OPEN + 10
         spares.close()
@@ -210,9 +211,9 @@ class TestPool:
     def test_beyond_its_limit_finished_files_are_deleted(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
-        spares = Spares(folder, folder.disk, limit=5)
+        spares = FilePool(folder, folder.disk, limit=5)
         assert spares.fill(100) == 5
-        board = Switchboard('in', tmp_path / 'in', workshop=spares)
+        board = Switchboard('in', tmp_path / 'in', pool=spares)
         board.enqueue_many(range(20))
         while (taken := board.take()) is not None:
             board.finish(taken.filebase)
@@ -220,11 +221,11 @@ class TestPool:
         assert os.listdir(tmp_path / 'in') == []
 
     def test_filling_makes_what_is_missing_and_emptying_deletes_what_nobody_writes(
-        self, spares: Spares
+        self, spares: FilePool
     ) -> None:
         assert (spares.fill(3, size=100), spares.fill(3), spares.fill(2)) == (3, 0, 0)
         assert [path.stat().st_size for path in files(spares)] == [100] * 3
-        draft = spares.take()
+        draft = spares.acquire()
         assert spares.empty() == 2
         assert [path.name for path in files(spares)] == [draft.name]
 
@@ -258,12 +259,12 @@ class TestWithoutASpool:
 
     def test_drafts_of_the_dead_are_removed_and_those_of_the_living_are_not(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path, Disk())
-        scratch = Scratch(folder, folder.disk)
-        draft = scratch.take()
+        scratch = FilePool.without_spares(folder, folder.disk)
+        draft = scratch.acquire()
         (tmp_path / 'left.tmp').touch()
-        assert Scratch(folder, folder.disk).recover() == 1
+        assert FilePool.without_spares(folder, folder.disk).recover() == 1
         assert os.listdir(tmp_path) == [draft.name]
-        scratch.discard(draft)
+        scratch.abandon(draft)
         assert os.listdir(tmp_path) == []
 
     def test_recovery_of_the_queue_does_that_too(self, tmp_path: Path) -> None:
@@ -271,3 +272,39 @@ class TestWithoutASpool:
         (tmp_path / 'in' / 'left.tmp').touch()
         assert board.recover() == []
         assert os.listdir(tmp_path / 'in') == []
+
+
+class TestSharedByThreads:
+    def test_no_file_is_given_to_two_threads(self, tmp_path: Path) -> None:
+        pool = FilePool(Folder(tmp_path, Disk()), Disk())
+        (tmp_path / 'queue').mkdir()
+        queue = Folder(tmp_path / 'queue', pool.disk)
+        start = threading.Barrier(8)
+        errors: list[BaseException] = []
+
+        def work(number: int) -> None:
+            try:
+                start.wait()
+                for turn in range(200):
+                    file = pool.acquire()
+                    word = f'{number} {turn}'.encode()
+                    pool.disk.write_all(file.fd, word)
+                    name = f'{number}-{turn}'
+                    pool.disk.rename(file.name, name, src_dir_fd=pool.folder.fd, dst_dir_fd=queue.fd)
+                    assert pool.disk.pread(file.fd, len(word), 0) == word
+                    pool.recycle(file.fd, queue, name, len(word))
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            sys.setswitchinterval(interval)
+        assert errors == []
+        assert os.listdir(tmp_path / 'queue') == []

@@ -11,7 +11,7 @@ import pytest
 
 from switchboard.errors import DurabilityError, QueueError, QueueFullError
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.pool import Spares
+from switchboard.store.pool import FilePool
 from switchboard.store.publishing import (
     BATCH_LIMIT,
     Batch,
@@ -35,16 +35,16 @@ class Scene:
         self.queue.disk = disk
         spare = Folder(path / '.spare', Disk())
         spare.make()
-        self.workshop = Spares(spare, disk)
+        self.pool = FilePool(spare, disk)
 
     def prepare(self, name: str, content: bytes = b'content') -> PreparedEntry:
-        return PreparedEntry(write(self.workshop, self.disk, content, 'in'), self.queue, 'in', name)
+        return PreparedEntry(write(self.pool, self.disk, content, 'in'), self.queue, 'in', name)
 
     def entries(self) -> list[str]:
         return sorted(self.queue.names())
 
     def spares(self) -> int:
-        return len(self.workshop.folder.names())
+        return len(self.pool.folder.names())
 
 
 @pytest.fixture
@@ -71,21 +71,21 @@ class RecordingDisk(Disk):
 
 class TestWriting:
     def test_a_file_that_was_longer_is_cut(self, scene: Scene) -> None:
-        publish([scene.prepare('long', b'x' * 1000)], scene.workshop, scene.disk, sync=False)
+        publish([scene.prepare('long', b'x' * 1000)], scene.pool, scene.disk, sync=False)
         opened = scene.disk.open_locked('long.pck', scene.queue.fd)
         assert opened is not None
         fd, status = opened
-        scene.workshop.give(fd, scene.queue, 'long.pck', 1000)
-        publish([scene.prepare('short', b'y')], scene.workshop, scene.disk, sync=False)
+        scene.pool.recycle(fd, scene.queue, 'long.pck', 1000)
+        publish([scene.prepare('short', b'y')], scene.pool, scene.disk, sync=False)
         path = Path(scene.queue.path) / 'short.pck'
         assert path.read_bytes() == b'y'
         assert path.stat().st_ino == status.st_ino
         assert scene.spares() == 0
 
     def test_a_modification_time_can_be_given(self, scene: Scene) -> None:
-        draft = write(scene.workshop, scene.disk, b'x', 'in', modified_ns=123_456_789_000)
+        draft = write(scene.pool, scene.disk, b'x', 'in', modified_ns=123_456_789_000)
         assert os.fstat(draft.fd).st_mtime_ns == 123_456_789_000
-        scene.workshop.discard(draft)
+        scene.pool.abandon(draft)
 
     @pytest.mark.parametrize(
         ('error', 'raised'),
@@ -107,14 +107,14 @@ class TestOrder:
         disk = RecordingDisk()
         scene = Scene(tmp_path, disk)
         items = [scene.prepare(name) for name in 'abc']
-        publish(items, scene.workshop, disk, sync=True)
+        publish(items, scene.pool, disk, sync=True)
         assert disk.calls == ['fdatasync'] * 3 + ['rename'] * 3 + ['fsync']
         assert scene.entries() == ['a.pck', 'b.pck', 'c.pck']
 
     def test_lazy_waits_for_nothing(self, tmp_path: Path) -> None:
         disk = RecordingDisk()
         scene = Scene(tmp_path, disk)
-        publish([scene.prepare('a')], scene.workshop, disk, sync=False)
+        publish([scene.prepare('a')], scene.pool, disk, sync=False)
         assert disk.calls == ['rename']
 
     def test_the_lock_is_held_until_all_is_done(self, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ class TestOrder:
                 locked.append(Disk().open_locked('a.pck', scene.queue.fd) is None)
 
         scene = Scene(tmp_path, AskingDisk())
-        publish([scene.prepare('a')], scene.workshop, scene.disk, sync=True)
+        publish([scene.prepare('a')], scene.pool, scene.disk, sync=True)
         assert locked == [True]
         opened = Disk().open_locked('a.pck', scene.queue.fd)
         assert opened is not None
@@ -140,7 +140,7 @@ class TestFailure:
         scene = Scene(tmp_path, disk)
         items = [scene.prepare(name) for name in 'ab']
         with pytest.raises(DurabilityError) as caught:
-            publish(items, scene.workshop, disk, sync=True)
+            publish(items, scene.pool, disk, sync=True)
         assert caught.value.step.startswith(call)
         assert scene.entries() == []
 
@@ -148,20 +148,20 @@ class TestFailure:
         disk = FaultyDisk(1, errno.EIO, calls=('fdatasync',))
         scene = Scene(tmp_path, disk)
         with pytest.raises(DurabilityError):
-            publish([scene.prepare('a')], scene.workshop, disk, sync=True)
+            publish([scene.prepare('a')], scene.pool, disk, sync=True)
         assert scene.spares() == 0
 
     def test_a_sync_that_failed_is_not_tried_again(self, tmp_path: Path) -> None:
         disk = FaultyDisk(1, errno.EIO, calls=('fdatasync', 'fsync'))
         scene = Scene(tmp_path, disk)
         with pytest.raises(DurabilityError):
-            publish([scene.prepare('a')], scene.workshop, disk, sync=True)
+            publish([scene.prepare('a')], scene.pool, disk, sync=True)
         assert disk.count == 1
 
 
 class TestBatches:
     def test_nothing_is_seen_before_the_flush(self, scene: Scene) -> None:
-        batch = Batch(scene.workshop, scene.disk, sync=False)
+        batch = Batch(scene.pool, scene.disk, sync=False)
         batch.add(scene.prepare('a'))
         batch.add(scene.prepare('b'))
         assert (scene.entries(), batch.stored) == ([], set())
@@ -169,7 +169,7 @@ class TestBatches:
         assert (scene.entries(), batch.stored) == (['a.pck', 'b.pck'], {'a', 'b'})
 
     def test_a_long_one_is_flushed_on_the_way(self, scene: Scene) -> None:
-        batch = Batch(scene.workshop, scene.disk, sync=False)
+        batch = Batch(scene.pool, scene.disk, sync=False)
         for number in range(BATCH_LIMIT + 1):
             batch.add(scene.prepare(str(number)))
         assert len(scene.entries()) == len(batch.stored) == BATCH_LIMIT
@@ -204,7 +204,7 @@ class Filling(Disk):
 
 def test_a_large_file_is_written_into_the_room_that_spares_have_held(tmp_path: Path) -> None:
     scene = Scene(tmp_path, Filling(tmp_path / '.spare'))
-    scene.workshop.fill(3)
-    draft = write(scene.workshop, scene.disk, b'head', 'in', tail=memoryview(b'and body'))
+    scene.pool.fill(3)
+    draft = write(scene.pool, scene.disk, b'head', 'in', tail=memoryview(b'and body'))
     assert (draft.size, scene.spares()) == (12, 1)
     assert os.pread(draft.fd, 100, 0) == b'headand body'
