@@ -54,7 +54,7 @@ class Child:
 
     :param channel: its end of the socket to the master.
     :param lifeline: its end of the pipe that ends it with the master.
-    :param foreign: the master's descriptors, closed at once.
+    :param foreign: the descriptors of the master and of other children, closed at once; its own may be among them.
     :param spool: what the master has made for its first children; a later one makes its own.
     """
 
@@ -154,7 +154,7 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
 def _settle(child: Child, stop: StopSignal) -> None:
     """Let go of what is the master's, and become a process of one's own."""
     signal.set_wakeup_fd(-1)
-    for descriptor in child.foreign:
+    for descriptor in set(child.foreign) - {child.channel.fileno(), child.lifeline}:
         os.close(descriptor)
     os.setsid()
     lifeline.die_with(child.master, child.lifeline)

@@ -7,7 +7,10 @@ one line of JSON::
     {"ok": true, "runner": "in", "instances": 4, "errors": []}
 
 The reply comes when the thing is done, so that a script can go on; a signal can only ask.  Readers ignore members that they do
-not know.  What the master is doing is not asked here but read from the board, which needs no master.
+not know.  What the master is doing is not asked here but read from the scoreboard, which needs no master.
+
+Nothing that is said here, and no number of callers, ends the master: a request has a largest size and a last moment, its members have
+types, the callers that have said nothing yet give way to new ones when there are many, and those that wait for their reply are limited.
 """
 
 from __future__ import annotations
@@ -17,23 +20,70 @@ import json
 import os
 import selectors
 import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from switchboard.errors import NotRunningError
+from switchboard.errors import MasterError, NotRunningError
 from switchboard.master.lock import CONTROL, run_directory
 from switchboard.status import log
 
 logger = log.logger('master')
 
 # A request is a few words; whoever sends more has something else in mind.
-MAX_REQUEST_BYTES = 65536
+MAX_REQUEST_BYTES = 8192
+MAX_WORD_CHARACTERS = 256
+# A program says what it wants at once; one that does not holds a place that others need.
+REQUEST_TIMEOUT_S = 10.0
+# Callers that have not said what they want: the next one takes the place of the first of them.
+MAX_SILENT = 64
+# Callers whose request is under way: people and scripts, never this many.
+MAX_WAITING = 64
+# When no descriptor is left for a call, it waits in the kernel's queue for as long.
+PAUSE_S = 1.0
 # The longest path that fits into a socket address on every system.
 MAX_ADDRESS_BYTES = 100
 
 Reply = Callable[[Mapping[str, object]], None]
-Handler = Callable[[Mapping[str, Any], Reply], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a caller asks for.  ``runner`` and ``instances`` are None where the request has no such member."""
+
+    do: str
+    runner: str | None = None
+    instances: int | None = None
+
+    @classmethod
+    def parse(cls, line: bytes) -> Request:
+        """Read one request.
+
+        :raises MasterError: it is none.
+        """
+        try:
+            members = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise MasterError(f'not a request: {str(error)[:MAX_WORD_CHARACTERS]}') from error
+        if not isinstance(members, dict):
+            raise MasterError('not a request: it has to be an object with a member "do"')
+        do, runner, instances = (members.get(each) for each in ('do', 'runner', 'instances'))
+        if not (isinstance(do, str) and _is_word(do)):
+            raise MasterError('not a request: "do" must be a word')
+        if runner is not None and not _is_word(runner):
+            raise MasterError('not a request: "runner" must be a name')
+        if instances is not None and (not isinstance(instances, int) or isinstance(instances, bool)):
+            raise MasterError('not a request: "instances" must be a whole number')
+        return cls(do, runner, instances)
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_WORD_CHARACTERS
+
+
+Handler = Callable[[Request, Reply], None]
 
 
 @contextlib.contextmanager
@@ -59,7 +109,10 @@ class ControlSocket:
         self.path = path
         self._selector = selector
         self._handle = handle
-        self._calls: set[Call] = set()
+        # In the order in which they came.
+        self._silent: dict[Call, None] = {}
+        self._waiting: dict[Call, None] = {}
+        self._open_again_s: float | None = None
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
@@ -71,87 +124,118 @@ class ControlSocket:
 
     def descriptors(self) -> list[int]:
         """:return: what a forked child closes at once."""
-        return [self._listener.fileno(), *(call.connection.fileno() for call in self._calls)]
+        calls = (*self._silent, *self._waiting)
+        return [self._listener.fileno(), *(call.connection.fileno() for call in calls)]
 
-    def hear(self, _now_s: float) -> None:
+    def on_readable(self, now_s: float) -> None:
         """Take a new call."""
-        with contextlib.suppress(BlockingIOError, ConnectionError):
+        try:
             connection, _ = self._listener.accept()
-            connection.setblocking(False)
-            self._calls.add(Call(connection, self))
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:
+            self._pause(error, now_s)
+            return
+        if len(self._silent) >= MAX_SILENT:
+            self.end(next(iter(self._silent)))
+        connection.setblocking(False)
+        call = Call(connection, self, now_s + REQUEST_TIMEOUT_S)
+        try:
+            self._selector.register(connection, selectors.EVENT_READ, call)
+        except OSError as error:
+            connection.close()
+            self._pause(error, now_s)
+            return
+        self._silent[call] = None
+
+    def _pause(self, error: OSError, now_s: float) -> None:
+        logger.error('control socket pauses %s', log.pairs(error=error.strerror))
+        self._selector.unregister(self._listener)
+        self._open_again_s = now_s + PAUSE_S
+
+    def due_s(self) -> float | None:
+        """:return: when `tick` wants to be called next, on the monotonic clock."""
+        times = [] if self._open_again_s is None else [self._open_again_s]
+        if self._silent:
+            times.append(next(iter(self._silent)).until_s)
+        return min(times, default=None)
+
+    def tick(self, now_s: float) -> None:
+        """End the calls whose time is up, and take new ones again."""
+        while self._silent and (call := next(iter(self._silent))).until_s <= now_s:
+            self.end(call)
+        if self._open_again_s is not None and self._open_again_s <= now_s:
+            self._open_again_s = now_s + PAUSE_S  # should this fail
+            self._selector.register(self._listener, selectors.EVENT_READ, self)
+            self._open_again_s = None
 
     def close(self) -> None:
         """Take no more calls, and end those that are open."""
-        self._selector.unregister(self._listener)
+        if self._open_again_s is None:
+            self._selector.unregister(self._listener)
         self._listener.close()
         self.path.unlink(missing_ok=True)
-        for call in tuple(self._calls):  # those that still wait
+        for call in (*self._silent, *self._waiting):
             call.reply({'ok': False, 'errors': ['the master has stopped']})
 
-    def listen_to(self, call: Call) -> None:
-        """Wait for what `call` has to say."""
-        self._selector.register(call.connection, selectors.EVENT_READ, call)
+    def end(self, call: Call) -> None:
+        """Hang up."""
+        if call in self._silent:
+            self._selector.unregister(call.connection)
+        self._silent.pop(call, None)
+        self._waiting.pop(call, None)
+        call.connection.close()
 
-    def ignore(self, call: Call) -> None:
-        """Wait for nothing more from `call`."""
+    def answer(self, call: Call, line: bytes) -> None:
+        """Hand one request on.  Whatever else the caller says, even that it hangs up, has no meaning: the reply ends the call."""
         self._selector.unregister(call.connection)
-
-    def forget(self, call: Call) -> None:
-        """`call` is over."""
-        self._calls.discard(call)
-
-    def answer(self, line: bytes, reply: Reply) -> None:
-        """Hand one request on."""
+        del self._silent[call]
+        self._waiting[call] = None
         try:
-            request = json.loads(line)
-            if not (isinstance(request, dict) and isinstance(request.get('do'), str)):
-                raise ValueError('a request is an object with a member "do"')
-        except ValueError as error:
-            reply({'ok': False, 'errors': [f'not a request: {error}']})
-            return
-        self._handle(request, reply)
+            request = Request.parse(line)
+            if len(self._waiting) > MAX_WAITING:
+                raise MasterError('too many requests are under way; ask again later')
+            self._handle(request, call.reply)
+        except MasterError as error:
+            call.reply({'ok': False, 'errors': [str(error)]})
+        except Exception as error:
+            logger.exception('request failed')
+            call.reply({'ok': False, 'errors': [f'{type(error).__name__}, see the log']})
 
 
 class Call:
-    """One connection, from its request to its reply."""
+    """One connection, from its request to its reply.
 
-    def __init__(self, connection: socket.socket, control: ControlSocket) -> None:
+    :param until_s: when it has to have said what it wants, on the monotonic clock.
+    """
+
+    def __init__(self, connection: socket.socket, control: ControlSocket, until_s: float) -> None:
         self.connection = connection
+        self.until_s = until_s
         self._control = control
         self._heard = b''
-        self._listening = True
-        control.listen_to(self)
 
-    def hear(self, _now_s: float) -> None:
+    def on_readable(self, _now_s: float) -> None:
         """Take what was sent; a caller that has hung up gets no reply, and what it asked for is done all the same."""
         try:
             chunk = self.connection.recv(MAX_REQUEST_BYTES)
         except BlockingIOError:
             return
-        except ConnectionError:
+        except OSError:
             chunk = b''
         self._heard += chunk
         line, newline, _ = self._heard.partition(b'\n')
         if newline:
-            # Whatever else comes, even the end, has no meaning: the reply ends the call.
-            self._listening = False
-            self._control.ignore(self)
-            self._control.answer(line, self.reply)
+            self._control.answer(self, line)
         elif not chunk or len(self._heard) > MAX_REQUEST_BYTES:
-            self._end()
+            self._control.end(self)
 
     def reply(self, answer: Mapping[str, object]) -> None:
-        """Send the reply and hang up."""
+        """Send the reply and hang up; only the first one counts."""
         # A caller that has gone, or does not read, is not waited for.
         with contextlib.suppress(OSError):
             self.connection.send(json.dumps(answer).encode() + b'\n')
-        self._end()
-
-    def _end(self) -> None:
-        if self._listening:
-            self._control.ignore(self)
-        self._control.forget(self)
-        self.connection.close()
+        self._control.end(self)
 
 
 def ask(
@@ -164,10 +248,10 @@ def ask(
     """
     path = run_directory(spool) / CONTROL
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
-        connection.settimeout(timeout_s)
         try:
             with address(path) as name:
-                connection.connect(name)
+                _connect(connection, name, timeout_s)
+            connection.settimeout(timeout_s)
             connection.sendall(json.dumps(request).encode() + b'\n')
             with connection.makefile('rb') as stream:
                 line = stream.readline()
@@ -179,3 +263,15 @@ def ask(
         raise NotRunningError('the master has gone without an answer')
     reply: dict[str, Any] = json.loads(line)
     return reply
+
+
+def _connect(connection: socket.socket, name: str, timeout_s: float | None) -> None:
+    # A socket with a time-out of Python's own does not wait at all while many others call at once.
+    if timeout_s is not None:
+        whole_s, rest_s = divmod(max(timeout_s, 0.001), 1)
+        limit = struct.pack('@ll', int(whole_s), int(rest_s * 1e6))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    try:
+        connection.connect(name)
+    except BlockingIOError as error:
+        raise TimeoutError('the master takes no calls') from error

@@ -70,7 +70,11 @@ class Housekeeping:
                 self._due_s = rested_s
                 return
         master = os.getpid()
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            logger.error('no janitor %s', log.pairs(error=error))
+            return
         try:
             pid = os.fork()
         except OSError as error:

@@ -24,7 +24,6 @@ import contextlib
 import faulthandler
 import gc
 import importlib
-import math
 import os
 import random
 import resource
@@ -67,11 +66,15 @@ HANDLED = (
 )
 
 
+# What fails at once each time must not take a whole processor.
+MISTAKE_PAUSE_S = 0.1
+
+
 class Readable(Protocol):
     """What a descriptor in the selector belongs to."""
 
-    def hear(self, now_s: float) -> None:
-        """Take what has come in; never waits."""
+    def on_readable(self, now_s: float) -> None:
+        """Take what has come in, without waiting."""
 
 
 class Master:
@@ -146,7 +149,7 @@ class Master:
         self._signals = SignalPipe(HANDLED)
         stack.callback(self._signals.close)
         self._selector.register(self._signals.fileno(), selectors.EVENT_READ, self)
-        self._crew = Slices(
+        self._slices = Slices(
             self.config,
             self._board,
             self._selector,
@@ -155,10 +158,14 @@ class Master:
             rng=self._rng,
         )
         self._operations = Operations(
-            self._crew, load=self._load, on_reload=self._note_reload, shut_down=self.stop, reopen=self._reopen
+            self._slices,
+            load=self._load,
+            on_reload=self._note_reload,
+            shut_down=self.stop,
+            reopen=self._reopen,
         )
         self._housekeeping = Housekeeping(
-            lambda: self._crew.config, self.config.master.tidy_s, time.monotonic()
+            lambda: self._slices.config, self.config.master.tidy_s, time.monotonic()
         )
         self._control = ControlSocket(self._run_directory / CONTROL, self._selector, self._operations.handle)
         stack.callback(self._control.close)
@@ -182,50 +189,60 @@ class Master:
             'started %s', log.pairs(pid=os.getpid(), spool=self.config.spool, config=self.config.path)
         )
         try:
-            self._crew.spool, self._spool = self._spool, None
-            self._crew.start_all()
-            while self._crew.alive or not self._stopping:
+            self._slices.spool, self._spool = self._spool, None
+            self._slices.start_all()
+            while self._slices.alive or not self._stopping:
                 self._turn()
         except BaseException:
             # Nobody may be left behind, whatever it was.
-            self._crew.kill()
+            self._slices.kill()
             raise
-        failed = [each.title for each in self._crew if each.state is State.FATAL]
+        failed = [each.title for each in self._slices if each.state is State.FATAL]
         self._post(state=State.EXITED)
         logger.info('stopped %s', log.pairs(fatal=', '.join(failed) or None))
         return EXIT_RUNNER_FATAL if failed else os.EX_OK
 
     def _turn(self) -> None:
         now_s = time.monotonic()
-        self._crew.tick(now_s)
+        parts = (
+            (self._slices, self._control)
+            if self._stopping
+            else (self._slices, self._control, self._housekeeping)
+        )
+        for each in parts:
+            self._guard(each.tick, now_s)
         self._operations.advance(now_s)
-        if not self._stopping:
-            self._housekeeping.tick(now_s)
         self._look_whether_ready()
-        if self._stopping and not self._crew.alive:
+        if self._stopping and not self._slices.alive:
             return
-        due_s = self._crew.due_s()
-        if not self._stopping:
-            due_s = min(self._housekeeping.due_s(), due_s or math.inf)
+        due_s = min((due for each in parts if (due := each.due_s()) is not None), default=None)
         for key, _ in self._selector.select(None if due_s is None else max(0.0, due_s - time.monotonic())):
-            hearer: Readable = key.data
-            hearer.hear(time.monotonic())
+            readable: Readable = key.data
+            self._guard(readable.on_readable, time.monotonic())
+
+    def _guard(self, do: Callable[[float], object], now_s: float) -> None:
+        """Do one thing of the loop.  A mistake of ours in it ends no runner: it is logged, and the loop goes on a little slower."""
+        try:
+            do(now_s)
+        except Exception:
+            logger.exception('mistake in the master')
+            time.sleep(MISTAKE_PAUSE_S)
 
     def _look_whether_ready(self) -> None:
-        if self._record.state is State.STARTING and all(each.settled for each in self._crew):
-            self._crew.spool = None
+        if self._record.state is State.STARTING and all(each.settled for each in self._slices):
+            self._slices.spool = None
             self._post(state=State.RUNNING, ready_ns=time.time_ns())
-            logger.info('ready %s', log.pairs(slices=len(self._crew.slices)))
+            logger.info('ready %s', log.pairs(slices=len(self._slices)))
             if self._on_ready is not None:
                 self._on_ready(self._board.records())
 
-    def hear(self, now_s: float) -> None:
+    def on_readable(self, now_s: float) -> None:
         """Take the signals that have come."""
         for signum in self._signals.take():
             if signum is signal.SIGCHLD:
-                self._crew.reap(now_s)
+                self._slices.reap(now_s)
             elif signum is signal.SIGINT and self._stopping:
-                self._crew.kill()
+                self._slices.kill()
             elif signum in (signal.SIGTERM, signal.SIGINT):
                 logger.info('told to stop %s', log.pairs(signal=signum.name))
                 self.stop()
@@ -249,7 +266,7 @@ class Master:
         errors = log.reopen()
         for error in errors:
             logger.error('%s', error)
-        self._crew.signal(signal.SIGUSR2)
+        self._slices.signal(signal.SIGUSR2)
         return errors
 
     def stop(self) -> None:
@@ -258,7 +275,7 @@ class Master:
             self._stopping = True
             self._post(state=State.STOPPING)
             self._operations.cancel()
-            self._crew.stop()
+            self._slices.stop()
 
 
 def _allow_descriptors(slots: int) -> None:

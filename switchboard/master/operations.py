@@ -19,7 +19,7 @@ from typing import Any
 
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
-from switchboard.master.control import Reply
+from switchboard.master.control import Reply, Request
 from switchboard.master.rollout import Replacement, Rollout, Step, Stopping
 from switchboard.master.slices import Slices
 from switchboard.options import RunnerOptions
@@ -49,14 +49,14 @@ class Operations:
 
     def __init__(
         self,
-        crew: Slices,
+        slices: Slices,
         *,
         load: Load,
         on_reload: Callable[[str], object],
         shut_down: Callable[[], object],
         reopen: Callable[[], list[str]],
     ) -> None:
-        self.crew = crew
+        self.slices = slices
         self._load = load
         self._on_reload = on_reload
         self._shut_down = shut_down
@@ -73,8 +73,16 @@ class Operations:
 
     def advance(self, now_s: float) -> None:
         """Go on as far as possible; called whenever something has happened."""
-        while self._rollouts and self._rollouts[0].advance(now_s):
-            self._rollouts.popleft()
+        while self._rollouts:
+            try:
+                if not self._rollouts[0].advance(now_s):
+                    return
+            except Exception as error:
+                # A mistake of ours ends what was asked for, and not the runners.
+                logger.exception('request failed %s', log.pairs(request=self._rollouts[0].title))
+                self._rollouts.popleft().cancel(f'{type(error).__name__}, see the log')
+            else:
+                self._rollouts.popleft()
 
     def cancel(self) -> None:
         """Begin nothing new: the master stops."""
@@ -82,10 +90,9 @@ class Operations:
         while self._rollouts:
             self._rollouts.popleft().cancel('the master is stopping')
 
-    def handle(self, request: Mapping[str, Any], reply: Reply) -> None:
+    def handle(self, request: Request, reply: Reply) -> None:
         """Do what a request over the control socket asks for."""
-        do = request['do']
-        runner: Any = request.get('runner')
+        do, runner = request.do, request.runner
         if self._closed:
             self._refuse(reply, 'the master is stopping')
         elif do == 'status':
@@ -102,14 +109,14 @@ class Operations:
             self.restart_all(reply)
         elif do not in ('scale', 'restart', 'start', 'stop'):
             self._refuse(reply, f'unknown request {do!r}')
-        elif runner not in self.crew.config.runners:
-            known = ', '.join(self.crew.config.runners) or 'none'
+        elif runner is None or runner not in self.slices.config.runners:
+            known = ', '.join(self.slices.config.runners) or 'none'
             self._refuse(reply, f'no such runner {runner!r}; there are: {known}')
         elif do == 'scale':
-            self.scale(runner, request.get('instances'), reply)
+            self.scale(runner, request.instances, reply)
         elif do == 'stop':
             self.stop(runner, reply)
-        elif do == 'start' and any(each.pid for each in self.crew.of(runner)):
+        elif do == 'start' and any(each.pid for each in self.slices.named(runner)):
             self._plan(f'start {runner}', [], reply, runner=runner)
         else:
             self.restart(runner, reply)
@@ -131,49 +138,49 @@ class Operations:
 
     def _count(self, name: str) -> int:
         planned = self._counts.get(name)
-        return len({each.part for each in self.crew.of(name)}) if planned is None else planned
+        return len({each.part for each in self.slices.named(name)}) if planned is None else planned
 
     def _options(self, name: str) -> RunnerOptions:
-        return self.crew.config.runners[name]
+        return self.slices.config.runners[name]
 
     def restart_all(self, reply: Reply = no_reply) -> None:
         """Restart every slice, one by one; those that somebody has stopped stay stopped."""
-        steps = [step for name in self.crew.names for step in self._one_by_one(name)]
+        steps = [step for name in self.slices.names for step in self._one_by_one(name)]
         self._plan('restart', steps, reply)
 
     def restart(self, name: str, reply: Reply = no_reply) -> None:
         """Restart the slices of one runner, one by one, or start them if they do not run."""
-        if not self.crew.of(name):
+        if not self.slices.named(name):
             count = self._options(name).instances
             self._plan(
-                f'start {name}', [Replacement(self.crew, self._options(name), count)], reply, runner=name
+                f'start {name}', [Replacement(self.slices, self._options(name), count)], reply, runner=name
             )
             return
         self._plan(f'restart {name}', self._one_by_one(name, wake=True), reply, runner=name)
 
     def _one_by_one(self, name: str, *, wake: bool = False) -> list[Replacement]:
         options, count = self._options(name), self._count(name)
-        return [Replacement(self.crew, options, count, part=part, wake=wake) for part in range(count)]
+        return [Replacement(self.slices, options, count, part=part, wake=wake) for part in range(count)]
 
     def stop(self, name: str, reply: Reply = no_reply) -> None:
         """Stop the slices of one runner; they stay EXITED until somebody starts them."""
-        self._plan(f'stop {name}', [Stopping(self.crew, name)], reply, runner=name)
+        self._plan(f'stop {name}', [Stopping(self.slices, name)], reply, runner=name)
 
-    def scale(self, name: str, count: object, reply: Reply = no_reply) -> None:
+    def scale(self, name: str, count: int | None, reply: Reply = no_reply) -> None:
         """Give a runner another number of slices."""
-        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_INSTANCES:
-            self._refuse(reply, f'instances must be a number from 0 to {MAX_INSTANCES}, not {count!r}')
+        if count is None or not 0 <= count <= MAX_INSTANCES:
+            self._refuse(reply, f'instances must be a number from 0 to {MAX_INSTANCES}')
             return
         # Even when nothing is to be done the answer takes its turn: what was asked before may be what makes it true.
         steps = []
         if count != self._count(name):
             self._counts[name] = count
-            steps.append(Replacement(self.crew, self._options(name), count, wake=True))
+            steps.append(Replacement(self.slices, self._options(name), count, wake=True))
         self._plan(f'scale {name}={count}', steps, reply, runner=name, instances=count)
 
     def scale_by(self, difference: int) -> None:
         """One slice more or less of the runner that the configuration names for it, or of the first with a queue."""
-        config = self.crew.config
+        config = self.slices.config
         with_queue = (name for name, options in config.runners.items() if options.queue)
         name = config.master.scale or next(with_queue, None)
         if name is None or name not in config.runners:
@@ -184,14 +191,16 @@ class Operations:
 
     def reload(self, reply: Reply = no_reply) -> None:
         """Read the configuration again, and do what has to be done."""
-        old = self.crew.config
+        old = self.slices.config
         try:
             new = self._load(old.path)
             if new.spool != old.spool:
                 raise ConfigError(
                     'a running master cannot move to another spool', section='switchboard', key='spool'
                 )
-        except (ConfigError, OSError) as error:
+        except Exception as error:
+            if not isinstance(error, ConfigError | OSError):
+                logger.exception('mistake while reading the configuration')
             logger.error('reload failed, the old configuration stays in force %s', log.pairs(error=error))
             self._on_reload(str(error))
             self._refuse(reply, str(error))
@@ -199,7 +208,7 @@ class Operations:
         changes = old.changes(new)
         logger.info('reloaded %s', log.pairs(changes=changes))
         self._on_reload('')
-        self.crew.config = new
+        self.slices.config = new
         self._put_in_force(new)
         self._plan('reload', self._steps(old, new), self._telling_status(reply), changes=str(changes))
 
@@ -219,9 +228,11 @@ class Operations:
 
     def _steps(self, old: Config, new: Config) -> list[Replacement]:
         changes = old.changes(new)
-        steps: list[Replacement] = [Replacement(self.crew, old.runners[name], 0) for name in changes.removed]
+        steps: list[Replacement] = [
+            Replacement(self.slices, old.runners[name], 0) for name in changes.removed
+        ]
         steps += [
-            Replacement(self.crew, new.runners[name], new.runners[name].instances) for name in changes.added
+            Replacement(self.slices, new.runners[name], new.runners[name].instances) for name in changes.added
         ]
         stayed = set(old.queue_names()) & set(new.queue_names())
         all_of_them = bool(changes.exchanges) or not stayed.isdisjoint(changes.queues)
@@ -229,10 +240,10 @@ class Operations:
             options = new.runners[name]
             if options.instances != old.runners[name].instances:
                 self._counts[name] = options.instances
-                steps.append(Replacement(self.crew, options, options.instances))
+                steps.append(Replacement(self.slices, options, options.instances))
             elif all_of_them or name in changes.changed or self._gave_up(name):
                 steps += self._one_by_one(name)
         return steps
 
     def _gave_up(self, name: str) -> bool:
-        return any(each.state is State.FATAL for each in self.crew.of(name))
+        return any(each.state is State.FATAL for each in self.slices.named(name))

@@ -63,7 +63,7 @@ class End:
                 return f'killed by {signal.Signals(-self.code).name}'
             except ValueError:
                 return f'killed by signal {-self.code}'
-        if self.code == EXIT_OK and not self.looped:
+        if self.code == EXIT_OK and not (self.looped or self.asked):
             return 'exited before it began to work'
         return f'exited with status {self.code}'
 

@@ -46,21 +46,21 @@ class Step(Protocol):
 class Stopping:
     """Slices finish their message and go.  They stay on the board, EXITED."""
 
-    def __init__(self, crew: Slices, name: str) -> None:
-        self.crew = crew
+    def __init__(self, slices: Slices, name: str) -> None:
+        self.slices = slices
         self.name = name
         self.over = False
         self.error = ''
 
     def begin(self, now_s: float) -> None:
         """See `Step`."""
-        for each in self.crew.of(self.name):
+        for each in self.slices.named(self.name):
             each.stop(now_s)
         self.advance(now_s)
 
     def advance(self, _now_s: float) -> None:
         """See `Step`."""
-        self.over = not any(each.pid for each in self.crew.of(self.name))
+        self.over = not any(each.pid for each in self.slices.named(self.name))
 
 
 class Replacement:
@@ -72,9 +72,15 @@ class Replacement:
     """
 
     def __init__(
-        self, crew: Slices, options: RunnerOptions, count: int, *, part: int | None = None, wake: bool = False
+        self,
+        slices: Slices,
+        options: RunnerOptions,
+        count: int,
+        *,
+        part: int | None = None,
+        wake: bool = False,
     ) -> None:
-        self.crew = crew
+        self.slices = slices
         self.options = options
         self.count = count
         self.part = part
@@ -92,7 +98,7 @@ class Replacement:
 
     def begin(self, now_s: float) -> None:
         """Hire and start the new slices."""
-        self._old = [each for each in self.crew.of(self.name) if self.part in (None, each.part)]
+        self._old = [each for each in self.slices.named(self.name) if self.part in (None, each.part)]
         if self.part is not None and [each.count for each in self._old] != [self.count]:
             self.over = True
             return
@@ -101,15 +107,15 @@ class Replacement:
         parts = range(self.count) if self.part is None else (self.part,)
         try:
             for part in parts:
-                self._new.append(self.crew.hire(self.options, self.count, part, held=True))
+                self._new.append(self.slices.add(self.options, self.count, part, held=True))
         except MasterError as error:
             self._give_up(str(error), now_s)
             return
-        for hired in self._new:
+        for added in self._new:
             if asleep:
-                hired.stop(now_s)
+                added.stop(now_s)
             else:
-                hired.start(now_s)
+                added.start(now_s)
         if not self._preparing:
             self._ask_old_to_go(now_s)
         self.advance(now_s)
@@ -136,7 +142,7 @@ class Replacement:
         for gone in [each for each in self._old if not each.pid]:
             self._old.remove(gone)
             self._pass_counters(gone)
-            self.crew.dismiss(gone)
+            self.slices.remove(gone)
         if self.error:  # what is going are the failed new ones
             self.over = not self._old
             return

@@ -10,14 +10,14 @@ import random
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from switchboard.config.config import Config
 from switchboard.errors import MasterError
 from switchboard.master import child
 from switchboard.master.signals import blocked
-from switchboard.master.supervision import RunnerSlice
+from switchboard.master.supervision import ChildEnds, RunnerSlice, start_all
 from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.scoreboard import Scoreboard
@@ -29,7 +29,7 @@ logger = log.logger('master')
 
 
 class Slices:
-    """The slices, in the order in which they were hired.
+    """The slices, in the order in which they were added.
 
     :param work: what each process does.
     :param foreign: the master's own descriptors, which a new process has to close.
@@ -47,12 +47,9 @@ class Slices:
     ) -> None:
         self.config = config
         self.board = board
-        self.slices: list[RunnerSlice] = []
+        self._slices: list[RunnerSlice] = []
         # Made for the first processes, to be forgotten when they run.
         self.spool: Spool | None = None
-        # Those that are just being forked, all at once.
-        self._unborn: dict[RunnerSlice, child.Child] = {}
-        self._mask: set[Any] = set()
         self._selector = selector
         self._work = work
         self._foreign = foreign
@@ -61,23 +58,26 @@ class Slices:
         self._free = list(range(board.slots))
 
     def __iter__(self) -> Iterator[RunnerSlice]:
-        return iter(tuple(self.slices))
+        return iter(tuple(self._slices))
 
-    def of(self, name: str) -> list[RunnerSlice]:
+    def __len__(self) -> int:
+        return len(self._slices)
+
+    def named(self, name: str) -> list[RunnerSlice]:
         """:return: the slices of one runner."""
-        return [each for each in self.slices if each.name == name]
+        return [each for each in self._slices if each.name == name]
 
     @property
     def names(self) -> list[str]:
         """The runners that have slices, each once."""
-        return list(dict.fromkeys(each.name for each in self.slices))
+        return list(dict.fromkeys(each.name for each in self._slices))
 
     @property
     def alive(self) -> bool:
         """Whether any process is left."""
-        return any(each.pid for each in self.slices)
+        return any(each.pid for each in self._slices)
 
-    def hire(self, options: RunnerOptions, count: int, part: int, *, held: bool = False) -> RunnerSlice:
+    def add(self, options: RunnerOptions, count: int, part: int, *, held: bool = False) -> RunnerSlice:
         """Make a slice; it has no process yet.
 
         :raises MasterError: the board has no room for it.
@@ -86,7 +86,7 @@ class Slices:
             raise MasterError(
                 f'there is room for {self.board.slots} runner slices, not for {options.name} too'
             )
-        hired = RunnerSlice(
+        added = RunnerSlice(
             options,
             part,
             count,
@@ -94,81 +94,66 @@ class Slices:
             index=self._free.pop(0),
             selector=self._selector,
             # A slice that is started again is what it was, even if the configuration has moved on without it.
-            fork=functools.partial(self._fork, self.config),
+            fork_all=functools.partial(self._fork_all, self.config),
             rng=self._rng,
             start_timeout_s=self.config.master.start_timeout_s,
             held=held,
         )
-        self.slices.append(hired)
-        return hired
+        self._slices.append(added)
+        return added
 
     def start_all(self) -> None:
         """Start every runner of the configuration.
 
         :raises MasterError: the board has no room for them.
         """
-        hired = [
-            self.hire(options, options.instances, part)
+        added = [
+            self.add(options, options.instances, part)
             for options in self.config.runners.values()
             for part in range(options.instances)
         ]
-        now_s = time.monotonic()
-        for each in hired:
-            each.open_ends(now_s)
-        # One right after the other: a page that this process writes to between two forks is one that the two do not share.
-        self._unborn = {each: self._child(self.config, each) for each in hired}
-        gc.freeze()  # what is young as well: the collector writes into each object that it looks at
-        with blocked() as mask:
-            self._mask = mask
-            for each in hired:
-                each.fork()
-        self._unborn.clear()
-        for each in hired:
-            each.watch(now_s)
+        start_all(added, functools.partial(self._fork_all, self.config, freeze=True), time.monotonic())
 
-    def dismiss(self, gone: RunnerSlice) -> None:
+    def remove(self, gone: RunnerSlice) -> None:
         """Forget a slice and free its place.  Assumes that it has no process."""
         assert not gone.pid
-        self.slices.remove(gone)
+        self._slices.remove(gone)
         self.board.clear(gone.index)
         # The lowest place first, so that readers find the board's used part in front.
         self._free = sorted([*self._free, gone.index])
 
-    def _fork(self, config: Config, born: RunnerSlice) -> int:
-        unborn = self._unborn.get(born)
-        if unborn is not None:
-            return child.fork(unborn, self._work, self._mask)
-        unborn = self._child(config, born)
+    def _fork_all(
+        self, config: Config, unborn: Sequence[tuple[RunnerSlice, ChildEnds]], *, freeze: bool = False
+    ) -> list[int | OSError]:
+        """Make a process for each, one right after the other: see `start_all`."""
+        held = [each for one in self._slices for each in one.descriptors()]
+        foreign = (*self._foreign(), *held, *(each for _, ends in unborn for each in ends.descriptors()))
+        children = [
+            child.Child(
+                config=config,
+                options=each.options,
+                slice=each.part,
+                numslices=each.count,
+                board=self.board,
+                index=each.index,
+                master=self._master,
+                channel=ends.channel,
+                lifeline=ends.lifeline,
+                foreign=foreign,
+                spool=self.spool if self.spool is not None and self.spool.config is config else None,
+            )
+            for each, ends in unborn
+        ]
+        if freeze:
+            gc.freeze()  # what is young as well: the collector writes into each object that it looks at
         with blocked() as mask:
-            return child.fork(unborn, self._work, mask)
-
-    def _child(self, config: Config, born: RunnerSlice) -> child.Child:
-        assert born.its_ends is not None
-        channel, lifeline = born.its_ends
-        own = [each.lifeline for each in self.slices if each.lifeline is not None]
-        own += [each.channel.fileno() for each in self.slices if each.channel is not None]
-        for each in self.slices:
-            if each.its_ends is not None and each is not born:
-                own += [each.its_ends[0].fileno(), each.its_ends[1]]
-        return child.Child(
-            config=config,
-            options=born.options,
-            slice=born.part,
-            numslices=born.count,
-            board=self.board,
-            index=born.index,
-            master=self._master,
-            channel=channel,
-            lifeline=lifeline,
-            foreign=(*self._foreign(), *own),
-            spool=self.spool if self.spool is not None and self.spool.config is config else None,
-        )
+            return [_fork(each, self._work, mask) for each in children]
 
     def reap(self, now_s: float) -> None:
         """Take note of every process that has ended."""
         while (dead := _peek()) is not None:
             pid, code = dead
-            owner = next((each for each in self.slices if each.pid == pid), None)
+            owner = next((each for each in self._slices if each.pid == pid), None)
             if owner is not None and code != os.EX_OK:
                 # What it had started goes with it.  The pid cannot be another's yet: the process is not waited for.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -180,11 +165,15 @@ class Slices:
     def tick(self, now_s: float) -> None:
         """Do what is due."""
         for each in self:
-            each.tick(now_s)
+            try:
+                each.tick(now_s)
+            except Exception:
+                # A mistake of ours in one slice is not to stop the others.
+                logger.exception('mistake in the master %s', log.pairs(runner=each.title))
 
     def due_s(self) -> float | None:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
-        return min((due for each in self.slices if (due := each.due_s()) is not None), default=None)
+        return min((due for each in self._slices if (due := each.due_s()) is not None), default=None)
 
     def signal(self, signum: signal.Signals) -> None:
         """Send a signal to every process."""
@@ -201,6 +190,13 @@ class Slices:
         """End every process now."""
         for each in self:
             each.kill()
+
+
+def _fork(born: child.Child, work: child.Work, mask: set[Any]) -> int | OSError:
+    try:
+        return child.fork(born, work, mask)
+    except OSError as error:
+        return error
 
 
 def _peek() -> tuple[int, int] | None:

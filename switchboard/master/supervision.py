@@ -11,6 +11,7 @@ write where it is into its log, then to stop, then killed with its group.
 from __future__ import annotations
 
 import contextlib
+import enum
 import math
 import os
 import random
@@ -18,9 +19,10 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from switchboard.errors import BoardError
 from switchboard.master import child
 from switchboard.master.policy import Decision, End, History, decide
 from switchboard.options import RunnerOptions
@@ -32,14 +34,66 @@ logger = log.logger('master')
 # A process that hangs does not get the whole of `stop_timeout`: it had its time.
 HANG_GRACE_S = 10.0
 
-Forker = Callable[['RunnerSlice'], int]
+
+@dataclass(frozen=True, slots=True)
+class ChildEnds:
+    """What a process to be takes over: its end of the channel, and of the pipe that ends it with the master."""
+
+    channel: socket.socket
+    lifeline: int
+
+    def descriptors(self) -> tuple[int, int]:
+        """:return: both."""
+        return self.channel.fileno(), self.lifeline
+
+    def close(self) -> None:
+        """Let them go: they are the child's now, or nobody's."""
+        self.channel.close()
+        os.close(self.lifeline)
+
+
+# Makes the processes, and returns for each its process id or why there is none.
+ForkAll = Callable[[Sequence[tuple['RunnerSlice', ChildEnds]]], Sequence[int | OSError]]
+
+
+class Phase(enum.IntEnum):
+    """How far the process of a slice has come, in this order."""
+
+    NONE = 0  # there is no process
+    PREPARING = 1  # it imports its class and makes its object
+    PREPARED = 2  # it waits for its turn, which is no hang
+    RELEASED = 3  # it has its turn, and begins its loop
+    LOOPING = 4
+    HANGING = 5  # it was found to hang, and is being ended
+    STOPPING = 6  # it was asked to go
+
+
+def start_all(slices: Iterable[RunnerSlice], fork_all: ForkAll, now_s: float) -> None:
+    """Start a process for each slice.
+
+    The forks follow one right after the other: a page that the master writes to between two forks is one that the two
+    processes do not share.
+    """
+    unborn = []
+    for each in slices:
+        try:
+            unborn.append((each, each.open_ends(now_s)))
+        except OSError as error:
+            each.start_failed(error, now_s)
+    forked_ns = time.time_ns()  # before: what a process says of itself is later
+    for (each, ends), born in zip(unborn, fork_all(unborn) if unborn else (), strict=True):
+        ends.close()
+        if isinstance(born, OSError):
+            each.start_failed(born, now_s)
+        else:
+            each.watch(born, forked_ns, now_s)
 
 
 class RunnerSlice:
     """A slice of a runner and its process, if it has one.
 
     :param selector: where the channel is registered while there is one, with this object as its data.
-    :param fork: makes the process, which takes over `its_ends`; returns its process id.
+    :param fork_all: makes the process.
     :param held: whether a prepared process waits for `release`, because another still works on the slice.
     """
 
@@ -52,7 +106,7 @@ class RunnerSlice:
         board: Scoreboard,
         index: int,
         selector: selectors.BaseSelector,
-        fork: Forker,
+        fork_all: ForkAll,
         rng: random.Random,
         start_timeout_s: float,
         held: bool = False,
@@ -64,18 +118,15 @@ class RunnerSlice:
         self.index = index
         self.held = held
         self.channel: socket.socket | None = None
-        self.prepared = False
+        self.phase = Phase.NONE
         self._selector = selector
-        self._fork = fork
+        self._fork_all = fork_all
         self._rng = rng
         self._start_timeout_s = start_timeout_s
         self._lifeline: int | None = None
-        self.its_ends: tuple[socket.socket, int] | None = None  # of a process about to be forked
-        self._born: tuple[int, int | OSError] = (0, 0)
         self._history = History()
         self._started_s = 0.0
-        self._went_s: float | None = None
-        self._looped, self._asked, self._hung = False, False, ''
+        self._hung = ''
         self._start_at_s: float | None = None
         self._kill_at_s: float | None = None
         self._check_at_s: float | None = None
@@ -113,9 +164,14 @@ class RunnerSlice:
         return self.state is not State.STARTING
 
     @property
-    def lifeline(self) -> int | None:
-        """The master's end of the pipe."""
-        return self._lifeline
+    def prepared(self) -> bool:
+        """Whether its process is known to work."""
+        return self.phase >= Phase.PREPARED
+
+    def descriptors(self) -> list[int]:
+        """:return: the master's ends, which every child closes at once."""
+        ends = [] if self._lifeline is None else [self._lifeline]
+        return ends if self.channel is None else [*ends, self.channel.fileno()]
 
     def overlaps(self, other: RunnerSlice) -> bool:
         """:return: whether the two ranges have an entry in common, in integer arithmetic as everywhere."""
@@ -124,11 +180,13 @@ class RunnerSlice:
             and other.part * self.count < (self.part + 1) * other.count
         )
 
-    def record(self) -> Record:
-        """:return: this slice as the board shows it."""
-        record = self.board.record(self.index)
-        assert record is not None
-        return record
+    def record(self) -> Record | None:
+        """:return: this slice as the scoreboard shows it; None if it cannot be read, which ends nobody."""
+        try:
+            return self.board.record(self.index)
+        except BoardError as error:
+            logger.error('scoreboard unreadable %s', log.pairs(runner=self.title, error=error))
+            return None
 
     def post(self, **fields: object) -> None:
         """Change what the board says."""
@@ -138,57 +196,51 @@ class RunnerSlice:
     def inherit(self, gone: RunnerSlice) -> None:
         """Go on counting from where the slice in whose place this one stands has stopped."""
         before = gone.record()
+        if before is None:
+            return
         counters = tuple(map(sum, zip(self._post.carried, before.counters, strict=True)))
         self.post(carried=counters, restarts=self._post.restarts + before.restarts)
 
     def start(self, now_s: float) -> None:
-        """Start a process, in three steps; who starts many at once takes one step with all of them, then the next."""
-        self.open_ends(now_s)
-        self.fork()
-        self.watch(now_s)
+        """Start a process."""
+        start_all([self], self._fork_all, now_s)
 
-    def open_ends(self, now_s: float) -> None:
-        """Make the channel and the lifeline of a process to be.  Assumes that there is none."""
+    def open_ends(self, now_s: float) -> ChildEnds:
+        """Make the channel and the lifeline of a process to be.  Assumes that there is none.
+
+        :raises OSError: no descriptor is left for it, or no memory.
+        """
         assert not self.pid
-        self.prepared, self._looped, self._asked, self._hung = False, False, False, ''
+        self.phase, self._hung = Phase.NONE, ''
         self._start_at_s = self._kill_at_s = None
-        self._started_s = self._went_s = now_s
+        self._started_s = now_s
         self.channel, theirs = socket.socketpair()
-        reading, self._lifeline = os.pipe2(os.O_CLOEXEC)
-        self.its_ends = theirs, reading
-
-    def fork(self) -> None:
-        """Make the process.  What came of it is kept for `watch`."""
-        forked_ns = time.time_ns()  # before: what the process says of itself is later
+        reading = -1
         try:
-            self._born = forked_ns, self._fork(self)
-        except OSError as error:
-            self._born = forked_ns, error
+            self.channel.setblocking(False)
+            reading, self._lifeline = os.pipe2(os.O_CLOEXEC)
+            self._selector.register(self.channel, selectors.EVENT_READ, self)
+        except OSError:
+            theirs.close()
+            if reading >= 0:
+                os.close(reading)
+            raise
+        return ChildEnds(theirs, reading)
 
-    def watch(self, now_s: float) -> None:
+    def start_failed(self, error: OSError, now_s: float) -> None:
+        """Wait before the next try: what the machine lacks now it may have then, so that is a failure like another."""
+        self._hang_up()
+        self._apply(self._decide(End(os.EX_OSERR, now_s, now_s)), now_s)
+        self.post(reason=f'cannot start a process: {error.strerror}')
+        logger.error('cannot start %s', log.pairs(runner=self.title, error=error.strerror))
+
+    def watch(self, pid: int, forked_ns: int, now_s: float) -> None:
         """Look after the new process from now on."""
-        assert self.its_ends is not None and self.channel is not None  # noqa: PT018  one thing: the first step was taken
-        self.its_ends[0].close()
-        os.close(self.its_ends[1])
-        self.its_ends = None
-        self.channel.setblocking(False)
-        self._selector.register(self.channel, selectors.EVENT_READ, self)
-        forked_ns, born = self._born
-        if isinstance(born, OSError):
-            # No room for a process now: that is a failure like another, and the wait before the next try helps.
-            self._hang_up()
-            self._apply(self._decide(End(os.EX_OSERR, now_s, now_s)), now_s)
-            self.post(reason=f'cannot start a process: {born.strerror}')
-            return
+        self.phase = Phase.PREPARING
         self._check_at_s = now_s + self._start_timeout_s
-        self.post(pid=born, state=State.STARTING, started_ns=forked_ns, next_restart_ns=0, reason='')
+        self.post(pid=pid, state=State.STARTING, started_ns=forked_ns, next_restart_ns=0, reason='')
 
-    def start_afresh(self, now_s: float) -> None:
-        """Start because somebody asks: what was before is forgiven."""
-        self._history = History()
-        self.start(now_s)
-
-    def hear(self, now_s: float) -> None:
+    def on_readable(self, now_s: float) -> None:
         """Take what the process has sent."""
         if self.channel is None:  # its end was noticed a moment ago
             return
@@ -199,22 +251,25 @@ class RunnerSlice:
         if not heard:
             self._close_channel()  # it is about to end; the exit status follows
         if child.PREPARED in heard:
-            self.prepared = True
-            self._went_s = None  # a process that waits for its turn does not hang
+            self._go_on_to(Phase.PREPARED)
             if not self.held:
                 self.release(now_s)
         if child.READY in heard:
-            self._looped = True
+            self._go_on_to(Phase.LOOPING)
             self._check_at_s = now_s + self._look_every_s
             if self.state is State.STARTING:
                 self.post(state=State.RUNNING)
                 logger.info('running %s', log.pairs(runner=self.title, pid=self.pid))
 
+    def _go_on_to(self, phase: Phase) -> None:
+        # What is being ended stays so, whatever it says meanwhile.
+        self.phase = max(self.phase, phase)
+
     def release(self, now_s: float) -> None:
         """Let the process begin its loop, now if it is prepared, else as soon as it is."""
         self.held = False
-        if self.prepared and self._went_s is None and self.channel is not None:
-            self._went_s = now_s
+        if self.phase is Phase.PREPARED and self.channel is not None:
+            self.phase = Phase.RELEASED
             self._check_at_s = now_s + self._start_timeout_s
             with contextlib.suppress(OSError):
                 self.channel.send(child.GO)
@@ -226,9 +281,9 @@ class RunnerSlice:
             if self.state is not State.FATAL:
                 self.post(state=State.EXITED, next_restart_ns=0)
             return
-        if self._asked:
+        if self.phase is Phase.STOPPING:
             return
-        self._asked = True
+        self.phase = Phase.STOPPING
         self._check_at_s = None
         if not self._hung:
             self._kill_at_s = now_s + self.options.stop_timeout_s
@@ -242,24 +297,31 @@ class RunnerSlice:
             self._kill_at_s = None
             logger.warning('killing %s', log.pairs(runner=self.title, pid=self.pid))
             # In its first instants the process has no group of its own yet.
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             self.signal(signal.SIGKILL)
 
     def signal(self, signum: signal.Signals) -> None:
         """Send a signal to its process, if it has one."""
         if self.pid:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, signum)
 
     def ended(self, code: int, now_s: float) -> None:
         """Decide what follows, now that the process is gone; `code` as in `End`."""
-        self.hear(now_s)  # its last word may still be there: that it had begun its loop
-        end = End(code, self._started_s, now_s, looped=self._looped, asked=self._asked, hung=self._hung)
+        self.on_readable(now_s)  # its last word may still be there: that it had begun its loop
+        end = End(
+            code,
+            self._started_s,
+            now_s,
+            looped=self.phase is Phase.LOOPING,
+            asked=self.phase is Phase.STOPPING,
+            hung=self._hung,
+        )
         line = log.pairs(runner=self.title, pid=self.pid, how=end.describe())
         self._hang_up()
         self._kill_at_s = self._check_at_s = None
-        self.prepared = False
+        self.phase = Phase.NONE
         decision = self._decide(end)
         self.post(pid=0)
         self._apply(decision, now_s)
@@ -271,7 +333,9 @@ class RunnerSlice:
     def _decide(self, end: End) -> Decision:
         decision = decide(end, self._history, self.options.restart, self._rng)
         record = self.record()
-        if decision.state is State.FATAL and record.fatal and record.last_error_ns >= self._post.started_ns:
+        if decision.state is not State.FATAL or record is None:
+            return decision
+        if record.fatal and record.last_error_ns >= self._post.started_ns:
             decision = replace(decision, reason=record.last_error)
         return decision
 
@@ -305,14 +369,14 @@ class RunnerSlice:
     def _check(self, now_s: float) -> None:
         """Look whether it hangs, and when to look next."""
         self._check_at_s = None
-        if self._asked or self._hung:
+        if self.phase in (Phase.PREPARING, Phase.RELEASED):
+            self._hangs(f'did not begin its work within {self._start_timeout_s:g} s', now_s)
+        if self.phase is not Phase.LOOPING:
             return
-        if not self._looped:
-            if self._went_s is not None:
-                self._hangs(f'did not begin its work within {self._start_timeout_s:g} s', now_s)
-            return
-        record = self.record()
         self._check_at_s = now_s + self._look_every_s
+        record = self.record()
+        if record is None:
+            return
         if record.current:
             if record.deadline_ns:
                 deadline_s = record.deadline_ns / 1e9
@@ -331,6 +395,7 @@ class RunnerSlice:
     def _hangs(self, reason: str, now_s: float) -> None:
         logger.error('hangs %s', log.pairs(runner=self.title, pid=self.pid, reason=reason))
         self._hung = reason
+        self.phase = Phase.HANGING
         self._check_at_s = None
         self._kill_at_s = now_s + min(self.options.stop_timeout_s, HANG_GRACE_S)
         self.post(state=State.STOPPING, reason=reason)
@@ -339,7 +404,8 @@ class RunnerSlice:
 
     def _close_channel(self) -> None:
         if self.channel is not None:
-            self._selector.unregister(self.channel)
+            with contextlib.suppress(KeyError):  # there was no memory to register it
+                self._selector.unregister(self.channel)
             self.channel.close()
             self.channel = None
 

@@ -54,6 +54,9 @@ class DoubleBuffer:
         memory[start : start + len(packed) + 4] = zlib.crc32(packed).to_bytes(4, 'little') + packed
 
     def number(self, memory: mmap.mmap, base: int) -> int:
-        """:return: the number of the newest copy, 0 before the first."""
-        values = self.read(memory, base)
+        """:return: the number of the newest copy, 0 before the first, and where none is whole: the writer begins anew."""
+        try:
+            values = self.read(memory, base)
+        except BoardError:
+            return 0
         return values[0] if values else 0

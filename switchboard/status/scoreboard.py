@@ -115,7 +115,10 @@ class Slot(NullSlot):
         self._on_ready = on_ready
         self._clock_ns = clock_ns
         self._pid = os.getpid()
-        before = _WORK.read(self._memory, self._base)
+        try:
+            before = _WORK.read(self._memory, self._base)
+        except BoardError:
+            before = None  # somebody has damaged it: counting begins anew
         self._number = before[0] if before else 0
         # Counters go on where the process before this one left them: they count the slice, not the process.
         self.done, self.failed, self.retried, self.kept = before[3:7] if before else (0, 0, 0, 0)

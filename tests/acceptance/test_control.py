@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import resource
+import signal
 import socket
 from pathlib import Path
 
@@ -15,18 +19,17 @@ from tests.acceptance.installation import PATIENCE_S, Installation, installation
     [
         ({'do': 'dance'}, "unknown request 'dance'"),
         ({'do': 'scale', 'runner': 'nobody', 'instances': 1}, "no such runner 'nobody'; there are: in"),
-        (
-            {'do': 'scale', 'runner': 'in', 'instances': -1},
-            'instances must be a number from 0 to 256, not -1',
-        ),
+        ({'do': 'scale', 'runner': 'in', 'instances': -1}, 'instances must be a number from 0 to 256'),
+        ({'do': 'scale', 'runner': 'in'}, 'instances must be a number from 0 to 256'),
         (
             {'do': 'scale', 'runner': 'in', 'instances': True},
-            'instances must be a number from 0 to 256, not True',
+            'not a request: "instances" must be a whole number',
         ),
         (
             {'do': 'scale', 'runner': 'in', 'instances': '2'},
-            "instances must be a number from 0 to 256, not '2'",
+            'not a request: "instances" must be a whole number',
         ),
+        ({'do': 'stop', 'runner': []}, 'not a request: "runner" must be a name'),
         ({'do': 'stop'}, 'no such runner None; there are: in'),
     ],
 )
@@ -39,7 +42,19 @@ def test_a_request_that_makes_no_sense_is_refused_in_words(
     assert site.ask(do, **request_) == {'ok': False, 'errors': [reason]}
 
 
-@pytest.mark.parametrize('said', [b'\n', b'hello\n', b'[1]\n', b'{"do": 3}\n', b'\xff\n', b'{}' * 40000])
+@pytest.mark.parametrize(
+    'said',
+    [
+        b'\n',
+        b'hello\n',
+        b'[1]\n',
+        b'{"do": 3}\n',
+        b'\xff\n',
+        b'{}' * 40000,
+        b'[' * 60_000 + b'\n',
+        b'[' * 8000 + b'\n',
+    ],
+)
 def test_noise_on_the_control_socket_harms_nobody(site: Installation, said: bytes) -> None:
     site.configure({'in': {}})
     site.start()
@@ -66,6 +81,39 @@ def test_a_caller_who_hangs_up_or_says_nothing_holds_nobody_up(site: Installatio
         site.log.wait_for('finished request="scale in=2"')
         assert site.ask('status')['ok']
         assert site.stop() == 0
+
+
+def test_a_thousand_callers_who_say_nothing_end_nobody(site: Installation) -> None:
+    site.configure({'in': {}})
+    site.start()
+    pids = site.pids()
+    with contextlib.ExitStack() as stack:
+        for _ in range(1000):
+            silent = stack.enter_context(socket.socket(socket.AF_UNIX))
+            silent.connect(str(site.run / 'control'))
+        assert site.ask('status')['ok']
+    assert site.pids() == pids
+    assert site.stop() == 0
+
+
+def test_a_lack_of_descriptors_ends_nobody(site: Installation) -> None:
+    site.configure({'in': {}}, tidy='1s')
+    master = site.start()
+    pids = site.pids()
+    before = resource.prlimit(master.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(master.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(PATIENCE_S)
+        caller.connect(str(site.run / 'control'))
+        caller.sendall(b'{"do": "status"}\n')
+        site.log.wait_for('control socket pauses error="Too many open files"')
+        site.log.wait_for('no janitor error=.*Too many open files')
+        os.kill(pids['in 1/1'], signal.SIGKILL)
+        site.log.wait_for('cannot start runner="in 1/1" error="Too many open files"')
+        resource.prlimit(master.pid, resource.RLIMIT_NOFILE, before)
+        assert b'"ok": true' in caller.recv(4096)
+    site.log.wait_for('running runner="in 1/1"')
+    assert site.stop() == 0
 
 
 def test_what_is_under_way_when_the_master_stops_is_answered(site: Installation) -> None:

@@ -8,15 +8,16 @@ import random
 import selectors
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from switchboard.master.child import GO, PREPARED, READY
-from switchboard.master.supervision import RunnerSlice
+from switchboard.master.supervision import ChildEnds, RunnerSlice
 from switchboard.options import RestartOptions, RunnerOptions
-from switchboard.status.scoreboard import Scoreboard, Slot, State
+from switchboard.status.scoreboard import PAGE_BYTES, Scoreboard, Slot, State
+from tests.processes import few_descriptors
 
 # No system gives out pids this high: signals to it go nowhere.
 NOBODY = 1 << 30
@@ -31,12 +32,11 @@ class Bench:
         self.channels: list[socket.socket] = []
         self.error: OSError | None = None
 
-    def fork(self, born: RunnerSlice) -> int:
+    def fork_all(self, unborn: Sequence[tuple[RunnerSlice, ChildEnds]]) -> list[int | OSError]:
         if self.error is not None:
-            raise self.error
-        assert born.its_ends is not None
-        self.channels.append(born.its_ends[0].dup())
-        return NOBODY
+            return [self.error for _ in unborn]
+        self.channels += [ends.channel.dup() for _, ends in unborn]
+        return [NOBODY for _ in unborn]
 
     def slice(self, part: int = 0, count: int = 1, *, held: bool = False, **options: object) -> RunnerSlice:
         restart = RestartOptions(jitter=0)
@@ -48,11 +48,18 @@ class Bench:
             board=self.board,
             index=0,
             selector=self.selector,
-            fork=self.fork,
+            fork_all=self.fork_all,
             rng=random.Random(1),
             start_timeout_s=100,
             held=held,
         )
+
+    def damage(self) -> None:
+        """Write nonsense over all slots."""
+        size = self.board.path.stat().st_size
+        with self.board.path.open('r+b') as stream:
+            stream.seek(PAGE_BYTES)
+            stream.write(b'\xa5' * (size - PAGE_BYTES))
 
     def close(self) -> None:
         self.selector.close()
@@ -78,7 +85,7 @@ def start(bench: Bench) -> Iterator[Callable[..., RunnerSlice]]:
         started.append(made)
         for word in said:
             bench.channels[-1].send(word)
-            made.hear(1)
+            made.on_readable(1)
         return made
 
     yield start
@@ -101,6 +108,30 @@ def test_when_no_process_can_be_made_it_waits_and_tries_again(bench: Bench) -> N
     made.tick(1)
     assert (made.state, made.pid) == (State.STARTING, NOBODY)
     made.ended(0, 2)
+
+
+def test_when_no_descriptor_is_left_it_waits_and_tries_again(bench: Bench) -> None:
+    made = bench.slice()
+    with few_descriptors(0):
+        made.start(0)
+    assert (made.state, made.pid, made.due_s()) == (State.BACKOFF, 0, 1)
+    assert made.reason == 'cannot start a process: Too many open files'
+    for allowed in (1, 2, 3):  # not enough for all that a process needs, and nothing of it is kept
+        with few_descriptors(allowed):
+            made.tick(1000 * allowed)
+        assert (made.state, made.descriptors()) == (State.BACKOFF, [])
+    made.tick(10_000)
+    assert (made.state, made.pid) == (State.STARTING, NOBODY)
+    made.ended(0, 10_001)
+
+
+def test_a_damaged_scoreboard_ends_nobody(bench: Bench, start: Start) -> None:
+    made = start(PREPARED, READY, hang_timeout_s=10.0)
+    bench.damage()
+    made.tick(11)
+    assert (made.state, made.due_s()) == (State.RUNNING, 21)
+    made.ended(1, 12)
+    assert made.state is State.BACKOFF
 
 
 def test_a_prepared_process_is_let_go_at_once_unless_it_is_held(bench: Bench, start: Start) -> None:
