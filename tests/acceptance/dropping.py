@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import select
 import struct
 import subprocess
 import sys
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from switchboard import Spool
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DROP = ROOT / 'bin' / 'drop'
@@ -77,10 +76,8 @@ def refused(result: Result, because: str = '') -> bool:
 
 def wait_until_read(writing: int) -> None:
     """Wait until the reader of a pipe has taken all that was written; pipes give no event for that."""
-    never, other = os.pipe()
-    try:
-        while struct.unpack('i', fcntl.ioctl(writing, termios.FIONREAD, b'\0' * 4))[0]:
-            select.select([never], [], [], 0.001)
-    finally:
-        os.close(never)
-        os.close(other)
+
+    def is_read() -> bool:
+        return not struct.unpack('i', fcntl.ioctl(writing, termios.FIONREAD, b'\0' * 4))[0]
+
+    eventually(is_read, 'read', every=0.001)

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -241,19 +241,6 @@ class Installation:
             assert ends(pid), f'runner {pid} has outlived its master'
         for descriptor in self._fifos:
             os.close(descriptor)
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """For what the board shows without anybody saying it: memory gives no events."""
-    give_up_s = time.monotonic() + PATIENCE_S
-    never, writing = os.pipe()
-    try:
-        while not condition():
-            assert time.monotonic() < give_up_s, f'still not {what}'
-            select.select([never], [], [], 0.01)
-    finally:
-        os.close(never)
-        os.close(writing)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from switchboard import Spool
-from tests.acceptance.installation import PATIENCE_S, Installation, kill, wait_until
+from tests.acceptance.installation import PATIENCE_S, Installation, kill
+from tests.waiting import eventually
 
 JOBS = """
 import asyncio
@@ -67,7 +68,7 @@ def test_messages_of_one_process_are_at_work_together_and_handed_on(async_site: 
     for _ in range(3):
         site.open_gate()
     site.told.wait_for('end .* later')
-    wait_until(lambda: site.count('in') == 0, 'all is done')
+    eventually(lambda: site.count('in') == 0, 'all is done')
     assert outputs(site) == ['later', 'wait 1', 'wait 2', 'wait 3']
 
 
@@ -96,13 +97,13 @@ def test_messages_of_a_killed_process_are_done_once_by_the_next(async_site: Inst
     site.start()
     pid = int(site.told.wait_for('begin (.*) wait 1')[1])
     site.told.wait_for('end .* plain')
-    wait_until(lambda: outputs(site) == ['plain'], 'the plain one is handed on')
+    eventually(lambda: outputs(site) == ['plain'], 'the plain one is handed on')
     kill(pid)
     again = {int(site.told.wait_for(f'begin (.*) wait {number}')[1]) for number in (1, 2)}
     assert again != {pid}
     for _ in range(4):
         site.open_gate()
-    wait_until(lambda: site.count('in') == 0, 'all is done')
+    eventually(lambda: site.count('in') == 0, 'all is done')
     assert outputs(site) == ['plain', 'wait 1', 'wait 2']
     assert site.count('bad') == 0
 

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from switchboard.status.scoreboard import State
-from tests.acceptance.installation import PATIENCE_S, Installation, ends, wait_until
+from tests.acceptance.installation import PATIENCE_S, Installation, ends
+from tests.waiting import eventually
 
 # What Mailman's start takes in processor time alone.  Here it is a fifth of a second, which no busy machine makes that long.
 MAILMANS_START_S = 15.0
@@ -86,7 +87,7 @@ def test_idle_runners_and_their_master_do_not_wake_up(site: Installation) -> Non
     site.configure({'in': {'rescan': '1h', 'recovery': '1h', 'hang_timeout': '3h'}})
     master = site.start()
     pids = [master.pid, site.pids()['in 1/1']]
-    wait_until(lambda: sleeps_for(1.2, pids), 'asleep for more than a second')
+    eventually(lambda: sleeps_for(1.2, pids), 'asleep for more than a second')
 
 
 def sleeps_for(seconds: float, pids: list[int]) -> bool:

@@ -7,7 +7,8 @@ import pytest
 from switchboard.errors import NotRunningError
 from switchboard.master.lock import master_alive
 from switchboard.status.scoreboard import State
-from tests.acceptance.installation import Installation, ends, kill, wait_until
+from tests.acceptance.installation import Installation, ends, kill
+from tests.waiting import eventually
 
 
 @pytest.mark.slow
@@ -70,7 +71,7 @@ def test_the_board_tells_what_a_runner_is_at(site: Installation) -> None:
     assert len(record.current) > 40
     assert record.deadline_ns - record.current_since_ns == 3600 * 10**9
     site.open_gate()
-    wait_until(lambda: site.record('in').done == 1, 'done')
+    eventually(lambda: site.record('in').done == 1, 'done')
     assert site.record('in').current == ''
 
 

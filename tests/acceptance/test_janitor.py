@@ -13,7 +13,8 @@ from switchboard import Spool
 from switchboard.master.housekeeping import REST_SHARE, Housekeeping
 from switchboard.operating.janitor import LOOKED_AT, tidy
 from switchboard.testing.clock import FakeClock
-from tests.acceptance.installation import Installation, wait_until
+from tests.acceptance.installation import Installation
+from tests.waiting import eventually
 
 CONFIGURATION = """
 [switchboard]
@@ -164,6 +165,6 @@ def test_the_master_sends_the_janitor(site: Installation):
         configuration.write('[queue.in]\nttl = 100ms\n')
     site.start()
     site.put('in', 'soon too old')
-    wait_until(lambda: site.count('bad') == 1, 'the entry is in the bad queue')
+    eventually(lambda: site.count('bad') == 1, 'the entry is in the bad queue')
     assert site.count('in') == 0
     assert site.stop() == 0

@@ -8,7 +8,8 @@ import signal
 from pathlib import Path
 
 from switchboard.status.scoreboard import Scoreboard, State
-from tests.acceptance.installation import Installation, ends, kill, wait_until
+from tests.acceptance.installation import Installation, ends, kill
+from tests.waiting import eventually
 
 
 def send(site: Installation, signum: signal.Signals) -> None:
@@ -152,7 +153,7 @@ def test_a_restart_waits_for_the_message_at_work_and_only_then_the_successor_beg
     record = site.record('in')
     assert record.pid == new
     # The counters are the slice's, not the process's.
-    wait_until(lambda: site.record('in').done == 2, 'two done')
+    eventually(lambda: site.record('in').done == 2, 'two done')
 
 
 def test_usr2_reopens_the_logs_of_the_master_and_of_its_runners(site: Installation) -> None:
@@ -166,7 +167,7 @@ def test_usr2_reopens_the_logs_of_the_master_and_of_its_runners(site: Installati
     site.told.wait_for('setup')
     rotated = log.rename(log.with_suffix('.1'))
     assert site.ask('reopen')['ok']
-    wait_until(lambda: str(log) in links(site.record('in').pid), 'reopened')
+    eventually(lambda: str(log) in links(site.record('in').pid), 'reopened')
     site.put('in', 'hello')
     site.told.wait_for('logged')
     send(site, signal.SIGUSR2)
@@ -211,12 +212,12 @@ def test_messages_are_handled_once_each_while_the_slices_change(site: Installati
     for position, count in enumerate((3, 5, 2)):
         site.put('in', *messages[position * 100 : position * 100 + 100])
         assert site.ask('scale', runner='in', instances=count)['ok']
-    wait_until(lambda: site.count('in') == 0, 'empty')
+    eventually(lambda: site.count('in') == 0, 'empty')
     site.told.said('end')
     done = [line.split()[-1] for line in site.told.seen if line.startswith('end')]
     assert sorted(done) == sorted(messages)
     assert site.count('bad') == 0
-    wait_until(lambda: sum(each.done for each in site.records('in')) == 300, '300 counted')
+    eventually(lambda: sum(each.done for each in site.records('in')) == 300, '300 counted')
 
 
 def test_a_count_that_was_changed_while_running_survives_a_reload_that_does_not_speak_of_it(

@@ -14,8 +14,9 @@ from itertools import groupby
 import pytest
 
 from switchboard import Spool
-from tests.acceptance.installation import Installation, wait_until
+from tests.acceptance.installation import Installation
 from tests.unit.commands import succeed, switchboard
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -55,11 +56,11 @@ def load(site: Installation) -> Iterator[list[int]]:
     producer.start()
     try:
         yield rounds
-        wait_until(lambda: rounds[0] > 20, 'some of each key')
+        eventually(lambda: rounds[0] > 20, 'some of each key')
     finally:
         over.set()
         producer.join()
-    wait_until(lambda: bool(steps(site)) and site.count('in') == 0, 'all is worked off')
+    eventually(lambda: bool(steps(site)) and site.count('in') == 0, 'all is worked off')
 
 
 def scale(site: Installation, count: int) -> None:

@@ -18,7 +18,8 @@ from celery.events import EventReceiver
 from switchboard import Spool
 from switchboard.extra.kombu import content
 from switchboard.message.naming import parse
-from tests.kombu.workers import Shop, wait_for
+from tests.kombu.workers import Shop
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings('default')]
 
@@ -80,7 +81,11 @@ def test_workers_answer_and_their_answers_queues_do_not_stay(shop, tasks, worker
         inspect = tasks.app.control.inspect(timeout=5, limit=1, connection=connection)
         assert inspect.ping() == {worker.name: {'ok': 'pong'}}
         assert worker.name in inspect.stats()
-    wait_for(lambda: not [name for name in shop.files('.run/declared') if 'reply' in name], 90)
+    eventually(
+        lambda: not [name for name in shop.files('.run/declared') if 'reply' in name],
+        'without queues for replies',
+        within_s=90,
+    )
     assert f'{worker.name}.celery.pidbox' in shop.files('.run/declared')
 
 
@@ -111,7 +116,11 @@ def test_events_are_heard(tasks, worker):
 
 def test_periodic_tasks_are_sent_and_run(shop, worker):
     with shop.beat():
-        wait_for(lambda: [line[1:3] for line in shop.lines()].count(['end', 'tick']) >= 2, 90, worker)
+        eventually(
+            lambda: [line[1:3] for line in shop.lines()].count(['end', 'tick']) >= 2,
+            worker.showing('ticking'),
+            within_s=90,
+        )
 
 
 def test_priorities(own_shop):
@@ -120,7 +129,9 @@ def test_priorities(own_shop):
         tasks.work.apply_async((name,), priority=0)
     tasks.work.apply_async(('urgent',), priority=9)
     own_shop.worker('--concurrency', '1', '--prefetch-multiplier', '1')
-    wait_for(lambda: len([line for line in own_shop.lines() if line[1] == 'end']) == 7, 90)
+    eventually(
+        lambda: len([line for line in own_shop.lines() if line[1] == 'end']) == 7, 'all done', within_s=90
+    )
     assert [line[2] for line in own_shop.lines() if line[1] == 'start'] == ['urgent', *'012345']
 
 
@@ -129,8 +140,10 @@ def test_a_retry_in_hours_outlives_its_worker(own_shop):
     first = own_shop.worker()
     tasks.later.delay(7200)
     inspect = tasks.app.control.inspect(timeout=5, limit=1)
-    wait_for(lambda: (inspect.scheduled() or {}).get(first.name), 90, first)
-    wait_for(lambda: len(own_shop.files('celery')) == 1, 90, first)  # the first try is acknowledged
+    eventually(lambda: (inspect.scheduled() or {}).get(first.name), first.showing('scheduled'), within_s=90)
+    eventually(
+        lambda: len(own_shop.files('celery')) == 1, first.showing('acknowledged'), within_s=90
+    )  # the first try is acknowledged
     first.kill()
     second = own_shop.worker(name='second')
     asked: dict[str, list[dict[str, str]]] = {}
@@ -139,7 +152,7 @@ def test_a_retry_in_hours_outlives_its_worker(own_shop):
         asked.update(inspect.scheduled() or {})
         return asked.get(second.name)
 
-    wait_for(is_scheduled, 90, second)
+    eventually(is_scheduled, second.showing('scheduled'), within_s=90)
     [held] = asked[second.name]
     eta = datetime.fromisoformat(held['eta'])
     assert 7000 < (eta - datetime.now(UTC)).total_seconds() < 7200
@@ -158,7 +171,11 @@ def test_a_retry_in_hours_waits_in_the_spool_if_it_is_told_to(tmp_path):
         tasks = shop.tasks()
         worker = shop.worker()
         tasks.later.delay(7200)
-        wait_for(lambda: [wait_s for wait_s in waits_s(shop) if wait_s > 60], 90, worker)
+        eventually(
+            lambda: [wait_s for wait_s in waits_s(shop) if wait_s > 60],
+            worker.showing('waiting'),
+            within_s=90,
+        )
         assert [7000 < wait_s < 7200 for wait_s in waits_s(shop)] == [True]
         assert Spool(shop.spool)['celery'].files == []
     finally:
@@ -170,7 +187,7 @@ def test_a_worker_that_is_told_to_shut_down_leaves_nothing_behind(own_shop):
     worker = own_shop.worker()
     for name in range(30):
         tasks.work.delay(name, 0.05)
-    wait_for(lambda: len(own_shop.lines()) > 4, 90, worker)
+    eventually(lambda: len(own_shop.lines()) > 4, worker.showing('at work'), within_s=90)
     tasks.app.control.shutdown()
     assert worker.process.wait(60) == 0
     tasks.app.pool.force_close_all()
@@ -192,22 +209,28 @@ def test_a_task_that_a_worker_forgets_when_it_stops_is_run_by_the_next_one(own_s
     tasks = own_shop.tasks()
     worker = own_shop.worker()
     tasks.work.delay('before')
-    wait_for(lambda: ['end', 'before'] in [line[1:] for line in own_shop.lines()], 90, worker)
+    eventually(
+        lambda: ['end', 'before'] in [line[1:] for line in own_shop.lines()],
+        worker.showing('done'),
+        within_s=90,
+    )
     pool = worker.pool()
     for process in pool:
         process.suspend()  # as a busy machine does
     tasks.work.delay('forgotten')
-    wait_for(lambda: worker.output.count(' received') == 2, 90, worker)
+    eventually(lambda: worker.output.count(' received') == 2, worker.showing('received'), within_s=90)
     assert tasks.app.control.inspect(timeout=30, limit=1).ping()  # by now it is handed over
     threads = psutil.Process(worker.process.pid).num_threads()
     worker.process.terminate()
-    wait_for(
-        lambda: psutil.Process(worker.process.pid).num_threads() > threads, 90, worker
-    )  # it waits for its pool
+    eventually(
+        lambda: psutil.Process(worker.process.pid).num_threads() > threads,
+        worker.showing('waiting for its pool'),
+        within_s=90,
+    )
     for process in pool:
         process.resume()
     assert worker.process.wait(120) == 0
     second = own_shop.worker(name='second')
-    wait_for(lambda: not own_shop.files('celery'), 90, second)
+    eventually(lambda: not own_shop.files('celery'), second.showing('all done'), within_s=90)
     assert [line[1:] for line in own_shop.lines()][2:] == 2 * [['start', 'forgotten'], ['end', 'forgotten']]
     assert own_shop.files('bad') == []

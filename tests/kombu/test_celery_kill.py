@@ -14,7 +14,8 @@ import pytest
 
 pytest.importorskip('celery')
 
-from tests.kombu.workers import Shop, wait_for
+from tests.kombu.workers import Shop
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings('default')]
 
@@ -75,15 +76,15 @@ def test_no_task_is_lost_and_none_is_run_twice_unless_it_was_at_work(shop):
         tasks.work.delay(number, TASK_S)
     kills = []
     for turn in range(KILLS):
-        before = len(finished(shop))
-        wait_for(
-            lambda before=before: len(finished(shop)) >= min(TASKS, before + rng.randint(5, 25)),
-            180,
-            shop.workers[-1],
+        enough = min(TASKS, len(finished(shop)) + rng.randint(5, 25))
+        eventually(
+            lambda enough=enough: len(finished(shop)) >= enough,
+            shop.workers[-1].showing(f'{enough} finished'),
+            within_s=180,
         )
         kills.append(kill_one(shop, rng, turn))
-    wait_for(lambda: len(finished(shop)) == TASKS, 300, shop.workers[-1])
-    wait_for(lambda: not shop.files('celery'), 120, shop.workers[-1])
+    eventually(lambda: len(finished(shop)) == TASKS, shop.workers[-1].showing('all done'), within_s=300)
+    eventually(lambda: not shop.files('celery'), shop.workers[-1].showing('empty'), within_s=120)
     assert finished(shop) == {str(number) for number in range(TASKS)}
     assert shop.files('bad') == []
     starts = defaultdict(list)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import psutil
 
 from tests.kombu.suites import ROOT
+from tests.waiting import eventually
 
 READY_TIMEOUT_S = 120.0
 
@@ -110,9 +109,17 @@ class Worker:
         """What it has said."""
         return Path(self._output.name).read_text(errors='replace')
 
+    def showing(self, what: str) -> Callable[[], str]:
+        """:return: what is waited for, and what it has said by the time that nobody waits any more."""
+        return lambda: f'{what}: {self.output[-3000:]}'
+
     def wait_until_ready(self) -> None:
         """Wait until it takes tasks."""
-        wait_for(lambda: ' ready.' in self.output or self.process.poll() is not None, READY_TIMEOUT_S, self)
+        eventually(
+            lambda: ' ready.' in self.output or self.process.poll() is not None,
+            self.showing('ready'),
+            within_s=READY_TIMEOUT_S,
+        )
         assert self.process.poll() is None, self.output[-3000:]
 
     def pool(self) -> list[psutil.Process]:
@@ -134,11 +141,3 @@ class Worker:
             process.kill()
         psutil.wait_procs(alive, timeout=5)
         self._output.close()
-
-
-def wait_for(condition: Callable[[], Any], timeout_s: float, worker: Worker | None = None) -> None:
-    """Wait until something is so.  The world outside has no events for us, so we look."""
-    ends_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < ends_s, worker.output[-3000:] if worker else 'it did not come in time'
-        time.sleep(0.02)

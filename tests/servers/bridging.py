@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,8 +16,9 @@ from pathlib import Path
 from switchboard import Spool
 from switchboard.errors import BoardError, QueueError
 from switchboard.status.scoreboard import Record, Scoreboard, State
-from tests.acceptance.installation import ends, wait_until
+from tests.acceptance.installation import ends
 from tests.faults.tmpfs import mounted
+from tests.waiting import eventually
 
 MASTER = """
 [switchboard]
@@ -56,7 +56,7 @@ class Site:
         arguments = [sys.executable, '-c', code, '-C', str(self.config)]
         with open(self.home / 'log', 'ab') as log:
             self._master = subprocess.Popen(arguments, stdout=log, stderr=log)
-        wait_until(self._runs, 'running')
+        eventually(self._runs, 'running')
 
     def _runs(self) -> bool:
         assert self._master is not None
@@ -122,10 +122,7 @@ class Site:
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for what nobody tells."""
-        give_up_s = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < give_up_s, f'still not {what}\n{self.told()}'
-            time.sleep(0.02)
+        eventually(condition, lambda: f'{what}\n{self.told()}')
 
     def wait_for_more(self, queue: str, number: int) -> None:
         """Wait until a queue holds so many entries more than now."""

@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from tests.ports import free_port
 from tests.servers.certificates import Authority
 from tests.servers.place import missing
+from tests.waiting import eventually
 
 # RabbitMQ takes its time, and more so on a busy machine.
 START_TIMEOUT_S = 240.0
@@ -94,12 +94,14 @@ class Broker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        give_up_s = time.monotonic() + START_TIMEOUT_S
-        while self.is_running and time.monotonic() < give_up_s:
-            if self._answers():
-                return
-            time.sleep(0.1)
-        raise ServerError(f'{self._arguments!r} does not answer: {log.read_text(errors="replace")[-1000:]}')
+        eventually(
+            lambda: not self.is_running or self._answers(),
+            lambda: f'answering: {self._arguments!r}',
+            every=0.1,
+            within_s=START_TIMEOUT_S,
+        )
+        if not self.is_running:
+            raise ServerError(f'{self._arguments!r} has ended: {log.read_text(errors="replace")[-1000:]}')
 
     def _answers(self) -> bool:
         try:

@@ -140,11 +140,16 @@ class Postfix(MailServer):
         )
 
 
+def need_postfix() -> None:
+    """Skip a test where there is no Postfix, before it has started anything."""
+    if not Path(POSTFIX).exists():
+        missing('postfix (apt-get install postfix)')
+
+
 @contextlib.contextmanager
 def postfix(place: Place, lmtp_port: int = 1) -> Iterator[Postfix]:
     """Start a Postfix, and stop it."""
-    if not Path(POSTFIX).exists():
-        missing('postfix (apt-get install postfix)')
+    need_postfix()
     server = Postfix(place, lmtp_port)
     server.command('postfix', 'start')
     try:

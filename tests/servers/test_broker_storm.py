@@ -16,6 +16,7 @@ import pytest
 from tests.servers.broker_boards import drain, wait
 from tests.servers.brokers import Broker
 from tests.servers.far import ROOT, Far
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -63,10 +64,7 @@ def test_runners_are_killed_at_random(server: Broker, tmp_path: Path, seed: int)
             process.kill()
             process.wait()
             running[number] = name, start(far, name)
-        give_up_s = time.monotonic() + 120
-        while len(far.spool['out'].files) < MESSAGES:
-            assert time.monotonic() < give_up_s, 'it does not come to an end'
-            wait(0.2)
+        eventually(lambda: len(far.spool['out'].files) >= MESSAGES, 'at an end', every=0.2)
         wait(3)  # what would come twice has come by then: a lease is over
         assert far.board.count() == 0
     counted = Counter(drain(far.spool['out']))

@@ -44,7 +44,7 @@ def mail(subject: str, body: bytes = BODY) -> bytes:
 
 def test_each_way_delivers_the_mail_and_its_envelope(somewhere: Place) -> None:
     spool = somewhere.configure(CONFIGURATION.format(home=somewhere.directory))
-    with somewhere.master(), exim(somewhere) as server:
+    with exim(somewhere) as server, somewhere.master():
         for way in WAYS:
             server.send(ANN, way, content=mail(way))
             server.send('', way, content=mail(f'bounce {way}'))

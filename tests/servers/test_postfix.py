@@ -12,7 +12,7 @@ from switchboard.spool.spool import Spool
 from tests.ports import free_port
 from tests.servers.arrivals import arrive, subjects
 from tests.servers.place import Place, place, small_disk
-from tests.servers.postfix import Postfix, postfix
+from tests.servers.postfix import Postfix, need_postfix, postfix
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -59,6 +59,7 @@ def mail(subject: str, body: bytes = BODY) -> bytes:
 
 @pytest.fixture
 def somewhere() -> Iterator[Place]:
+    need_postfix()
     with place() as made:
         yield made
 

@@ -1,0 +1,36 @@
+"""The one way in which tests wait for what sends no event: a log that is written to, shared memory, a server that comes up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar('T')
+
+# Longer than anything takes on a machine that is busy with something else: a test that waits so long has failed.
+PATIENCE_S = 120.0
+
+
+def eventually(
+    condition: Callable[[], T],
+    what: str | Callable[[], str],
+    every: float = 0.01,
+    *,
+    within_s: float = PATIENCE_S,
+) -> T:
+    """Look until a condition holds.
+
+    Where something gives an event (a process that ends, a pipe, a directory), wait for the event instead.
+
+    :param what: ends the sentence "still not ..."; a function is asked when it is too late, to show a log.
+    :param every: seconds between two looks.
+    :return: the first true value of the condition.
+    :raises AssertionError: it has not come to hold in time.
+    """
+    give_up_s = time.monotonic() + within_s
+    while not (value := condition()):
+        if time.monotonic() >= give_up_s:
+            raise AssertionError(f'still not {what if isinstance(what, str) else what()}')
+        time.sleep(every)
+    return value
