@@ -5,14 +5,20 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from switchboard import Spool
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.publishing import HOLDERS
-from tests.servers.brokers import Broker, rabbitmq, redis, started
+from switchboard.testing import FakeClock
+
+if TYPE_CHECKING:
+    from tests.servers.brokers import Broker
 
 # A machine that is slow or busy is no mistake, and what is found must be found again: the same examples each time.
 # To look for new ones: `pytest --hypothesis-profile searching`.
@@ -79,13 +85,45 @@ def _claims_end_with_their_test(_descriptors: _Descriptors) -> Iterator[None]:
     _descriptors.let_go()
 
 
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that the test turns; a `spool` of the same test goes by it."""
+    return FakeClock()
+
+
+@pytest.fixture
+def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Spool:
+    """A spool on the disk, in ``tmp_path / 'spool'``; by the test's `clock`, if it has one."""
+    keys = {'clock': request.getfixturevalue('clock')} if 'clock' in request.fixturenames else {}
+    return Spool(tmp_path / 'spool', durability='lazy', **keys)
+
+
+@pytest.fixture
+def make_spool(tmp_path: Path) -> Callable[..., Spool]:
+    """Makes a spool of the text of a configuration, in ``tmp_path / 'spool'``, and of an exchange file, if there is one."""
+
+    def make(text: str = '', exchanges: str = '', **keys: Any) -> Spool:
+        if '[switchboard]' not in text:
+            text = f'[switchboard]\nspool = spool\ndurability = lazy\n{text}'
+        (tmp_path / 'switchboard.cfg').write_text(text)
+        (tmp_path / 'exchange.cfg').write_text(exchanges)
+        return Spool.from_config(tmp_path / 'switchboard.cfg', **keys)
+
+    return make
+
+
+# What is needed to start a server is imported by the tests that need one.
 @pytest.fixture(scope='session')
 def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One for all tests, for it takes its time to start; a test that stops it starts it again."""
+    from tests.servers.brokers import rabbitmq, started
+
     yield from started(rabbitmq(tmp_path_factory.mktemp('rabbitmq')))
 
 
 @pytest.fixture(scope='session')
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One for all tests; a test that stops it starts it again."""
+    from tests.servers.brokers import redis, started
+
     yield from started(redis(tmp_path_factory.mktemp('redis')))

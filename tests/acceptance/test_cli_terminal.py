@@ -19,11 +19,6 @@ Open = Callable[..., Terminal]
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', durability='lazy')
-
-
-@pytest.fixture
 def terminal() -> Iterator[Open]:
     """Opens terminals, and closes them in the end."""
     opened: list[Terminal] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -30,14 +30,8 @@ ttl = 1d
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def spool(tmp_path: Path, clock: FakeClock) -> Spool:
-    (tmp_path / 'switchboard.cfg').write_text(CONFIGURATION)
-    return Spool.from_config(tmp_path / 'switchboard.cfg', clock=clock)
+def spool(make_spool: Callable[..., Spool], clock: FakeClock) -> Spool:
+    return make_spool(CONFIGURATION, clock=clock)
 
 
 def test_entries_expire_in_a_queue_that_nobody_takes_from(spool, clock):

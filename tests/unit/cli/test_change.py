@@ -5,16 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
 from switchboard import Spool
 from switchboard.cli.exits import Exit
 from tests.unit.commands import at_work, fail, succeed, switchboard
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', durability='lazy')
 
 
 def preserved(spool: Spool) -> list[str]:

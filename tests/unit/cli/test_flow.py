@@ -16,11 +16,6 @@ from switchboard.message.naming import ON_HOLD_PREFIX
 from tests.unit.commands import at_work, fail, succeed, switchboard
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', durability='lazy')
-
-
 class TestHold:
     def test_a_held_entry_is_taken_by_nobody_until_it_is_released_to_its_old_place(
         self, spool: Spool

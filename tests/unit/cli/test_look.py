@@ -17,11 +17,6 @@ Look = Callable[..., Ran]
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', durability='lazy')
-
-
-@pytest.fixture
 def look(spool: Spool) -> Look:
     return lambda *words: succeed('-s', spool.directory, *words)
 

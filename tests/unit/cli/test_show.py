@@ -17,11 +17,6 @@ from tests.unit.commands import fail, succeed, switchboard
 NASTY = b'\x1b]0;owned\x07\x1b[2J\xc2\x9b31m\r over \xe2\x80\xae\xff\x00'
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', durability='lazy')
-
-
 def test_an_entry_is_found_by_the_beginning_of_its_name_or_digest_in_any_queue(spool: Spool) -> None:
     filebase = spool['in'].enqueue('the one')
     spool['out'].enqueue('another', not_before=2_000_000_000)

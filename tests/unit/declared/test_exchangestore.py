@@ -22,11 +22,6 @@ from switchboard.routing.headers import HeaderMatch
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', durability='lazy')
-
-
-@pytest.fixture
 def other(spool: Spool, tmp_path: Path) -> Spool:
     return Spool(tmp_path / 'spool', durability='lazy')
 

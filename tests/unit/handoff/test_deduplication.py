@@ -12,19 +12,9 @@ from switchboard import Spool, Switchboard
 from switchboard.errors import QueueError, QueueFullError
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
-from switchboard.testing import FakeClock, MemorySpool
+from switchboard.testing import MemorySpool
 from tests.processes import Child
 from tests.unit.runs import make_runner, make_spool
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def spool(tmp_path: Path, clock: FakeClock) -> Spool:
-    return Spool(tmp_path, 'lazy', clock=clock)
 
 
 def test_a_second_message_with_the_same_key_is_not_stored(spool):
@@ -116,9 +106,9 @@ def test_a_message_that_could_not_be_stored_leaves_its_key_free(tmp_path):
     assert [spool['in'].dequeue(one)[0] for one in spool['in'].files] == ['two']
 
 
-def test_a_damaged_marker_lets_the_message_in(spool, tmp_path):
+def test_a_damaged_marker_lets_the_message_in(spool):
     spool['in'].enqueue('one', dedupe_key='key')
-    [marker] = (tmp_path / '.dedupe@in').glob('*.pck')
+    [marker] = Path(spool.path('.dedupe@in')).glob('*.pck')
     marker.write_bytes(b'\xff\x00')
     spool['in'].enqueue('two', dedupe_key='key')
     assert len(spool['in'].files) == 2

@@ -23,11 +23,6 @@ from switchboard.testing.faults import FaultyDisk
 from tests.processes import held_elsewhere
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', 'lazy')
-
-
 def fail(spool: Spool, msg: object = 'x') -> str:
     """Have an entry fail, and go to bad."""
     filebase = spool['in'].enqueue(msg)

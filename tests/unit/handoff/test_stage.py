@@ -13,11 +13,6 @@ from switchboard.handoff.transaction import Transaction
 from tests.processes import Child, in_child
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', 'lazy')
-
-
 def staged(spool: Spool) -> list[str]:
     return sorted(os.listdir(spool.path('.stage')))
 

@@ -13,11 +13,6 @@ from switchboard.options import QueueOptions
 from switchboard.testing.clock import FakeClock
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def make_board(tmp_path: Path, clock: FakeClock, **options: object) -> Switchboard:
     return Switchboard('in', tmp_path / 'in', options=QueueOptions(**options), clock=clock)  # type: ignore[arg-type]
 

@@ -19,11 +19,6 @@ from switchboard.store.disk import Disk, Folder
 from tests.unit.commands import at_work, fail
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', durability='lazy')
-
-
 def places(spool: Spool, *names: str) -> list[tuple[str, Folder]]:
     return [(name, Folder(spool.path(name), Disk())) for name in names]
 

@@ -15,11 +15,6 @@ from switchboard.store.reading import peek
 from tests.unit.commands import fail
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', durability='lazy')
-
-
 def look(board: Switchboard, filebase: str, suffix: str | None = None) -> EntrySummary:
     seen = summarize(board.folder, board.name, filebase, suffix)
     assert seen is not None

@@ -21,11 +21,6 @@ STRICT = QueueOptions(
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def board(tmp_path: Path, clock: FakeClock) -> Switchboard:
     return Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
 

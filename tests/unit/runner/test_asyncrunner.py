@@ -16,11 +16,6 @@ from switchboard.store.disk import Disk
 from tests.processes import Child
 
 
-@pytest.fixture
-def spool(tmp_path) -> Spool:
-    return Spool(tmp_path, 'lazy')
-
-
 def make(cls: type[AsyncRunner], spool: Spool, **options) -> AsyncRunner:
     return cls(spool, RunnerOptions('r', '', queue='in', **options))
 
@@ -219,10 +214,10 @@ class Deadly(Count):
         await asyncio.sleep(0.01)
 
 
-def test_a_message_that_kills_takes_no_others_with_it_into_the_bad_queue(spool, tmp_path):
+def test_a_message_that_kills_takes_no_others_with_it_into_the_bad_queue(spool):
     spool['in'].enqueue_many(['a', 'b', 'deadly', 'c', 'd'])
     for _ in range(4):
-        with Child(lambda: make(Deadly, Spool(tmp_path, 'lazy')).run(until_empty=True)) as child:
+        with Child(lambda: make(Deadly, Spool(spool.directory, 'lazy')).run(until_empty=True)) as child:
             child.wait()
         spool['in'].recover(own=False)
     assert spool['in'].get_files() == []

@@ -18,11 +18,6 @@ EXCHANGES = '[exchange.mail]\ntype = direct\nbindings =\n    key -> in\n'
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     (tmp_path / 'exchange.cfg').write_text(EXCHANGES)
     path = tmp_path / 'switchboard.cfg'

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from switchboard import Runner, Spool
-from switchboard.config.config import Config
 from switchboard.errors import PermanentFailure
 from switchboard.options import RunnerOptions
 from switchboard.testing.clock import FakeClock
@@ -65,15 +64,8 @@ bindings =
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def spool(tmp_path: Path, clock: FakeClock) -> Spool:
-    (tmp_path / 'switchboard.cfg').write_text(CONFIGURATION)
-    (tmp_path / 'exchange.cfg').write_text(EXCHANGES)
-    return Spool(tmp_path / 'spool', config=Config.load(tmp_path / 'switchboard.cfg'), clock=clock)
+def spool(make_spool: Callable[..., Spool], clock: FakeClock) -> Spool:
+    return make_spool(CONFIGURATION, EXCHANGES, clock=clock)
 
 
 class Refuse(Runner):

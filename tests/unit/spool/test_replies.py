@@ -15,11 +15,6 @@ from switchboard.options import RunnerOptions
 from switchboard.spool.replies import Replies
 
 
-@pytest.fixture
-def spool(tmp_path) -> Spool:
-    return Spool(tmp_path, 'lazy')
-
-
 class Square(Runner):
     """Answers with the square."""
 

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from switchboard import Spool
 from switchboard.errors import QueuePausedError
 from switchboard.store.flags import LOOK_EVERY_NS
-from switchboard.testing.clock import FakeClock
 
 A_LOOK_S = LOOK_EVERY_NS / 1e9 + 0.001
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def spool(tmp_path, clock) -> Spool:
-    return Spool(tmp_path, 'lazy', clock=clock)
 
 
 def test_nothing_is_taken_from_a_paused_queue_and_messages_still_come_in(spool, clock):
@@ -37,10 +27,10 @@ def test_nothing_is_taken_from_a_paused_queue_and_messages_still_come_in(spool, 
     assert board.take().msg == 'waits'
 
 
-def test_a_pause_is_seen_by_other_processes_and_survives_a_restart(spool, tmp_path, clock):
+def test_a_pause_is_seen_by_other_processes_and_survives_a_restart(spool, clock):
     spool.pause('in')
     spool['in'].enqueue('waits')
-    assert Spool(tmp_path, 'lazy', clock=clock)['in'].take() is None
+    assert Spool(spool.directory, 'lazy', clock=clock)['in'].take() is None
 
 
 def test_nothing_comes_into_a_queue_that_is_drained_and_what_is_there_is_worked_off(spool, clock):
@@ -77,17 +67,17 @@ def test_the_first_reason_stays(spool):
     assert spool.flags.read('paused', 'in')['reason'] == 'first'
 
 
-def test_a_flag_put_up_by_hand_counts(spool, clock, tmp_path):
-    (tmp_path / '.run' / 'paused').mkdir(exist_ok=True)
-    (tmp_path / '.run' / 'paused' / 'in').touch()
+def test_a_flag_put_up_by_hand_counts(spool, clock):
+    (Path(spool.path('.run')) / 'paused').mkdir(exist_ok=True)
+    (Path(spool.path('.run')) / 'paused' / 'in').touch()
     spool['in'].enqueue('waits')
     assert spool['in'].take() is None
     assert spool.flags.read('paused', 'in') == {}
 
 
-def test_a_flag_with_damaged_content_counts(spool, tmp_path):
+def test_a_flag_with_damaged_content_counts(spool):
     spool.pause('in', 'because')
-    (tmp_path / '.run' / 'paused' / 'in').write_bytes(b'\xff{')
+    (Path(spool.path('.run')) / 'paused' / 'in').write_bytes(b'\xff{')
     assert spool.flags.is_set('paused', 'in')
     assert spool.flags.read('paused', 'in') == {}
 
@@ -98,14 +88,15 @@ def test_resuming_what_was_not_paused_says_so(spool):
     assert spool.resume('in') is True
 
 
-def test_resuming_leaves_nothing_in_the_queue(spool, tmp_path):
+def test_resuming_leaves_nothing_in_the_queue(spool):
     spool.pause('in')
     spool.resume('in')
-    assert list((tmp_path / 'in').iterdir()) == []
+    assert list(Path(spool.path('in')).iterdir()) == []
 
 
-def test_the_flag_is_json(spool, tmp_path):
+def test_the_flag_is_json(spool):
     spool.pause('in', 'a reason with "quotes"')
     assert (
-        json.loads((tmp_path / '.run' / 'paused' / 'in').read_bytes())['reason'] == 'a reason with "quotes"'
+        json.loads((Path(spool.path('.run')) / 'paused' / 'in').read_bytes())['reason']
+        == 'a reason with "quotes"'
     )

@@ -33,11 +33,6 @@ class CountingDisk(Disk):
         return Status
 
 
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
 def make(path: Path, clock: FakeClock, disk: Disk | None = None, **options: Any) -> Switchboard:
     return Switchboard('in', path / 'in', options=QueueOptions(**options), disk=disk, clock=clock)
 

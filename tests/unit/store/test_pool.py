@@ -20,11 +20,6 @@ from tests.processes import NOBODY, Child, in_child
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', 'lazy')
-
-
-@pytest.fixture
 def spares(tmp_path: Path) -> FilePool:
     folder = Folder(tmp_path / '.spare', Disk())
     folder.make()
