@@ -46,6 +46,7 @@ from switchboard import Runner
 from switchboard.config.units import duration_s, optional
 from switchboard.errors import ConfigError, PermanentFailure, RunnerError, TemporaryFailure, UnknownQueueError
 from switchboard.message.serializers import Serializers
+from switchboard.message.typed_json import tagged_or_text
 from switchboard.runner.settings import Setting
 
 TEMPORARY = range(71, 76)
@@ -133,10 +134,10 @@ def environment(msgdata: Mapping[str, Any], **names: str) -> dict[bytes, bytes]:
     """Make the environment of a program: the runner's own, and what is known of the message.
 
     ``SWITCHBOARD_QUEUE``, ``SWITCHBOARD_RUNNER`` and ``SWITCHBOARD_ID`` (the same each time the message is tried) are set
-    always, ``SWITCHBOARD_METADATA`` is all of the metadata as JSON, and ``SWITCHBOARD_META_<KEY>`` one value each: the items
+    always, ``SWITCHBOARD_METADATA`` is all of the metadata as JSON with types, and ``SWITCHBOARD_META_<KEY>`` one value each: the items
     of a list one a line.  Values longer than 32 KiB are left out.
     """
-    variables = {'METADATA': json.dumps(msgdata, default=str)}
+    variables = {'METADATA': json.dumps(tagged_or_text(msgdata))}
     for key, value in msgdata.items():
         word = ''.join(char if char.isascii() and char.isalnum() else '_' for char in key).upper()
         if isinstance(value, list):

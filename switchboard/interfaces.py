@@ -58,8 +58,8 @@ class ISwitchboard(Interface):
         Some metadata keys have a meaning here: ``order_key`` (entries of one key stay in one slice, in order),
         ``priority`` (0 to 9), ``delay`` (seconds) and ``not_before`` (seconds since the epoch); the last two are used up.
 
-        :param msg: a mail message, bytes, text, or a value that JSON holds.
-        :param metadata: JSON values by key; keys given by keyword win; the mapping is not changed.
+        :param msg: a mail message, bytes, text, or a value that JSON with types holds.
+        :param metadata: values of JSON with types by key; keys given by keyword win; the mapping is not changed.
         :return: the entry's filebase, unique for ever.
         :raises UnserializableError: no serializer holds the message or its metadata; the text names the key or type.
         :raises ContentDisallowedError: the queue does not accept messages of this kind.

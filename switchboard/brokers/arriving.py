@@ -7,7 +7,6 @@ Nothing is unpickled unless the queue accepts that.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -22,6 +21,7 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import DIGEST_DIGITS, HIGHEST_PRIORITY, NS, SYSTEM_NAMER, Name, is_filebase
 from switchboard.message.serializers import Serializers
+from switchboard.message.typed_json import load_json
 
 _KINDS = {
     **{content_type: kind for kind, (content_type, _) in reversed(TYPES.items())},
@@ -59,13 +59,13 @@ def entry_of(delivery: Delivery, max_bytes: int | None = None) -> Entry:
         body = _body(delivery, max_bytes)
         if isinstance(kind, str):
             pack_header(kind, 0, 0, '', 0)  # can it be one?
-            metadata = {key: value for key, value in headers.items() if not key.startswith('x-')}
+            metadata = {key: _plain(value) for key, value in headers.items() if not key.startswith('x-')}
             metadata |= load_metadata(str(headers.get(METADATA, '{}')).encode('utf-8', 'surrogatepass'))
-            records = json.loads(headers.get(HISTORY) or '[]')
+            records = _history(headers.get(HISTORY))
         else:
             kind = _KINDS.get(delivery.properties.get('content_type') or '', 'bytes')
-            metadata, records = _foreign_metadata(delivery), []
-        return Entry(filebase, kind, dump_metadata(_plain(metadata)), body, list(records))
+            metadata, records = _plain(_foreign_metadata(delivery)), []
+        return Entry(filebase, kind, dump_metadata(metadata), body, list(records))
     except Exception as error:  # anybody may have sent it
         damage = (
             error
@@ -73,6 +73,13 @@ def entry_of(delivery: Delivery, max_bytes: int | None = None) -> Entry:
             else CorruptEntryError(f'not what it says it is: {error!r}')
         )
         return Entry(filebase, 'bytes', b'{}', delivery.body, [], damage=damage)
+
+
+def _history(text: Any) -> list[Record]:
+    records = load_json(str(text or '[]').encode('utf-8', 'surrogatepass'), 'history')
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise CorruptEntryError('history: no list of records')
+    return records
 
 
 def _body(delivery: Delivery, max_bytes: int | None) -> bytes:

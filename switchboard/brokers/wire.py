@@ -31,10 +31,11 @@ from switchboard.brokers.headers import HISTORY, KIND, METADATA, WHEN
 from switchboard.errors import MessageTooLargeError
 from switchboard.message.entry import Entry
 from switchboard.message.expiry import EXPIRES
-from switchboard.message.journal import Record
+from switchboard.message.journal import Record, dump_record
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import HIGHEST_PRIORITY, NS, SYSTEM_NAMER, parse
 from switchboard.message.serializers import Serializers
+from switchboard.message.typed_json import TAG
 
 PERSISTENT = 2
 # AMQP sends all headers in one frame, of 128 KiB unless somebody has set another limit.
@@ -195,20 +196,26 @@ def _is_carried(value: Any) -> bool:
         return -(2**63) <= value < 2**63
     if isinstance(value, list):
         return all(map(_is_carried, value))
+    if TAG in value:  # kombu would read it on the way, and refuse what it does not know
+        return False
     return all(_is_short(key) and _is_carried(item) for key, item in value.items())
 
 
 def _dump_history(history: Sequence[Record]) -> str:
     """Of a long history, old tracebacks go first, then the oldest records: the last ones say why the message is where it is."""
     records = [dict(record) for record in history]
-    text = json.dumps(records, default=str)
+    text = _dump_records(records)
     for record in records[:-1]:
         if len(text) > MAX_HISTORY_BYTES and record.pop('traceback', None):
-            text = json.dumps(records, default=str)
+            text = _dump_records(records)
     while len(text) > MAX_HISTORY_BYTES and len(records) > 1:
         del records[: max(1, len(records) // 8)]
-        text = json.dumps(records, default=str)
+        text = _dump_records(records)
     return text if len(text) <= MAX_HISTORY_BYTES else '[]'
+
+
+def _dump_records(records: Sequence[Record]) -> str:
+    return '[' + ','.join(dump_record(record).decode('ascii') for record in records) + ']'
 
 
 def is_kombu(msg: Any) -> bool:

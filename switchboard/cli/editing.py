@@ -21,7 +21,8 @@ from switchboard.cli.installation import Installation, verb
 from switchboard.cli.selecting import pairs_callback
 from switchboard.cli.tables import complain, say
 from switchboard.cli.wording import visible
-from switchboard.errors import SwitchboardError
+from switchboard.errors import CorruptEntryError, SwitchboardError
+from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.editing import Editing
 from switchboard.operating.finding import find
 
@@ -31,7 +32,7 @@ RULE = '======== body'
 
 def to_text(metadata: dict[str, Any], kind: str, body: bytes) -> str:
     """:return: what an editor gets."""
-    head = json.dumps(metadata, indent=2, ensure_ascii=False)
+    head = json.dumps(tagged(metadata, 'metadata'), indent=2, ensure_ascii=False)
     try:
         shown = body.decode('utf-8')
     except UnicodeDecodeError:
@@ -46,7 +47,10 @@ def from_text(text: str, had_body: bytes) -> tuple[dict[str, Any], bytes | None]
     :raises ValueError: it is not of that form any more.
     """
     head, rule, rest = text.partition(f'\n{RULE}')
-    metadata = json.loads(head)
+    try:
+        metadata = load_json(head.encode('utf-8', 'surrogateescape'), 'metadata')
+    except CorruptEntryError as error:
+        raise ValueError(str(error)) from error
     if not isinstance(metadata, dict):
         raise ValueError('the metadata are no JSON object')
     if not rule:

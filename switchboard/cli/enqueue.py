@@ -6,7 +6,6 @@ What is read in one go is stored with one flush to the disk.  Names are printed 
 from __future__ import annotations
 
 import base64
-import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,6 +21,7 @@ from switchboard.cli.selecting import DURATION, pairs_callback
 from switchboard.cli.tables import say, write_json
 from switchboard.cli.wording import number, visible
 from switchboard.errors import (
+    CorruptEntryError,
     DurabilityError,
     QueueError,
     QueueFullError,
@@ -30,6 +30,7 @@ from switchboard.errors import (
     UnserializableError,
 )
 from switchboard.message.naming import HIGHEST_PRIORITY
+from switchboard.message.typed_json import load_json
 from switchboard.store.publishing import BATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -51,16 +52,16 @@ def make_message(content: bytes, kind: str) -> Any:
     try:
         if kind == 'text':
             return content.decode('utf-8')
-        return json.loads(content) if kind == 'json' else content
-    except ValueError as error:
+        return load_json(content, 'json') if kind == 'json' else content
+    except (ValueError, CorruptEntryError) as error:
         raise UnserializableError(f'this is no {kind}: {error}') from error
 
 
 def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
     """Read one line of ``--json-lines``."""
     try:
-        fields = json.loads(line)
-    except ValueError as error:
+        fields = load_json(line, 'line')
+    except CorruptEntryError as error:
         raise UnserializableError(f'no JSON: {error}') from error
     if not isinstance(fields, dict) or 'msg' not in fields:
         raise UnserializableError('not an object with a member "msg"')

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, get_args
 
 import click
 
 from switchboard.config.units import duration_s
+from switchboard.errors import CorruptEntryError
+from switchboard.message.typed_json import load_json
 from switchboard.operating.finding import Criteria
 from switchboard.operating.summary import State
 
@@ -47,8 +48,8 @@ def read_pairs(texts: Iterable[str]) -> dict[str, Any]:
             raise click.BadParameter(f'{text!r} is neither key=text nor key:=JSON')
         if key.endswith(':'):
             try:
-                pairs[key[:-1]] = json.loads(value)
-            except ValueError as error:
+                pairs[key[:-1]] = load_json(value.encode('utf-8', 'surrogatepass'), value)
+            except CorruptEntryError as error:
                 raise click.BadParameter(f'{text!r}: {value!r} is no JSON: {error}') from error
         else:
             pairs[key] = value

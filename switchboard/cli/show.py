@@ -26,6 +26,7 @@ from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS
+from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.finding import find
 from switchboard.operating.summary import EntrySummary
 from switchboard.store.reading import peek
@@ -94,8 +95,8 @@ def _metadata(entry: Entry) -> dict[str, Any] | None:
 def _fields(seen: EntrySummary, entry: Entry, *, headers: bool) -> dict[str, Any]:
     fields = fields_of(seen, time.time_ns(), holders())
     fields['damage'] = entry.damage.reason if entry.damage else None
-    fields['metadata'] = _metadata(entry)
-    fields['history'] = list(entry.records)
+    fields['metadata'] = tagged_or_text(_metadata(entry))
+    fields['history'] = tagged_or_text(list(entry.records))
     body = _mail_header(entry) if headers else entry.body
     try:
         fields['body'] = body.decode('utf-8')
@@ -163,7 +164,7 @@ def _metadata_lines(entry: Entry) -> Iterator[str]:
     yield _title('metadata') + ('' if shown else ' none')
     width = max((len(one_line(key)) for key in shown), default=0)
     for key, value in shown.items():
-        yield f'  {one_line(key):<{width}}  {visible(json.dumps(value, ensure_ascii=False))}'
+        yield f'  {one_line(key):<{width}}  {visible(json.dumps(tagged_or_text(value), ensure_ascii=False))}'
 
 
 def _record_lines(record: Record, before: str) -> Iterator[str]:
@@ -185,7 +186,7 @@ def _record_lines(record: Record, before: str) -> Iterator[str]:
 
 
 def _value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(tagged_or_text(value), ensure_ascii=False)
     return json.dumps(text, ensure_ascii=False) if ' ' in text and isinstance(value, str) else text
 
 

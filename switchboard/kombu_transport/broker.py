@@ -31,7 +31,7 @@ from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.address import Address
 from switchboard.kombu_transport.faults import SpoolMissing
 from switchboard.kombu_transport.naming import directory_name
-from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, pack, typed
+from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encoded_by_kombu, pack
 from switchboard.message.naming import CLAIMED
 from switchboard.message.serializers import Raw
 from switchboard.queue.switchboard import Switchboard
@@ -291,7 +291,7 @@ class Broker:
         try:
             return encoded(routed.payload), routed.metadata
         except UnserializableError:
-            return encoded(typed(routed.payload)), {**routed.metadata, TYPED: True}
+            return encoded_by_kombu(routed.payload), {**routed.metadata, TYPED: True}
 
     def _transaction(
         self, boards: Sequence[Switchboard], raw: Raw, metadata: Mapping[str, Any]

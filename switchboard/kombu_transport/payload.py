@@ -26,6 +26,7 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import ALWAYS
 from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.serializers import Raw
+from switchboard.message.typed_json import OWN_TAGS, TAG, dump_json
 
 TRANSIENT = 1
 # Tuples, for a union is made anew each time that it is asked about.
@@ -36,6 +37,19 @@ TYPED = 'kombu_typed'
 RETURNED, REQUEUED, RECOVERED = 'returned', 'requeued', 'recovered'
 _DELIVERED = frozenset((RETURNED, REQUEUED, RECOVERED))
 _DEAD = 'dead-lettered'
+
+
+class _Nothing:
+    """Stands for the type that kombu would write with a tag that it is only to read."""
+
+
+def teach_kombu() -> None:
+    """Have kombu's JSON read the tags that are ours alone; what it writes stays as it was."""
+    for tag, reader in OWN_TAGS.items():
+        kombu_json.register_type(type(tag, (_Nothing,), {}), tag, str, reader)
+
+
+teach_kombu()
 
 
 def pack(
@@ -127,14 +141,17 @@ def encoded(payload: Mapping[str, Any]) -> Raw:
     :raises UnserializableError: JSON alone does not hold it.
     """
     try:
-        return Raw('json', _dumps(payload).encode('ascii'))
+        text = _dumps(payload)
     except (TypeError, ValueError, RecursionError) as error:
         raise UnserializableError(f'headers and properties: {error}') from error
+    if f'"{TAG}"' in text:  # a dictionary of a user's, which is to come back as it was
+        return Raw('json', dump_json(json.loads(text)))
+    return Raw('json', text.encode('ascii'))
 
 
-def typed(payload: Mapping[str, Any]) -> Any:
-    """:return: the payload with what JSON does not hold written as kombu writes it."""
-    return json.loads(kombu_json.dumps(payload))
+def encoded_by_kombu(payload: Mapping[str, Any]) -> Raw:
+    """:return: the payload as it is stored, with what JSON does not hold written as kombu writes it."""
+    return Raw('json', kombu_json.dumps(payload).encode('ascii'))
 
 
 def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: str) -> dict[str, Any]:
@@ -146,7 +163,7 @@ def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: 
     if not _is_kombu(msg):
         payload = _wrapped(msg, msgdata, entry)
     elif msgdata.get(TYPED):
-        payload = kombu_json.loads(json.dumps(msg))
+        payload = kombu_json.loads(entry.body)  # by kombu, which may have been taught more types
     else:
         payload = {**msg}
     records = entry.records

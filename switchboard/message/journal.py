@@ -11,10 +11,12 @@ then looked for from the end.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 from zlib import crc32
+
+from switchboard.errors import CorruptEntryError, UnserializableError
+from switchboard.message.typed_json import dump_json, load_json, tagged_or_text
 
 Record = Mapping[str, Any]
 
@@ -22,12 +24,39 @@ _MARK = b'\n#'
 _MAX_HEAD_BYTES = 24
 # A history that grows beyond this has told its story; the tail of a file is not read beyond it.
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
+# Sizes, counts and times (three million years of seconds) are below it.  A number beyond it is left out of what is read: it
+# would overflow where it is reckoned with.
+MAX_NUMBER = 1e14
 
 
 def pack_record(record: Record, digest: str) -> bytes:
     """:return: the bytes to append for `record`."""
-    text = json.dumps(record, separators=(',', ':'), default=str).encode('ascii')
+    text = dump_record(record)
     return b'%s%d %08x %s' % (_MARK, len(text), crc32(text, crc32(digest.encode('ascii'))), text)
+
+
+def dump_record(record: Record) -> bytes:
+    """Write a record as JSON; what JSON cannot hold is put as text, for a history is told and never refused."""
+    try:
+        return dump_json(record, 'record')
+    except UnserializableError:
+        return dump_json(tagged_or_text(record), 'record')
+
+
+def load_record(text: bytes) -> Record | None:
+    """Read what :func:`dump_record` wrote; None for what is no record, whoever has written it."""
+    try:
+        record = load_json(text, 'record')
+    except CorruptEntryError:
+        return None
+    if not isinstance(record, dict):
+        return None
+    # What a user put into ``set`` is the user's.
+    return {
+        key: value
+        for key, value in record.items()
+        if not isinstance(value, int | float) or -MAX_NUMBER < value < MAX_NUMBER
+    }
 
 
 def _parse_record(tail: bytes, start: int, digest: str) -> tuple[Record, int] | None:
@@ -35,18 +64,15 @@ def _parse_record(tail: bytes, start: int, digest: str) -> tuple[Record, int] | 
     if tail[start : start + 2] != _MARK:
         return None
     head = tail[start + 2 : start + 2 + _MAX_HEAD_BYTES].split(b' ', 2)
-    if len(head) != 3 or not head[0].isdigit():
+    if len(head) != 3 or not head[0].isdigit() or len(head[0]) > 12:
         return None
     length = int(head[0])
     text_start = start + 2 + len(head[0]) + 1 + len(head[1]) + 1
     text = tail[text_start : text_start + length]
     if len(text) != length or b'%08x' % crc32(text, crc32(digest.encode('ascii'))) != head[1]:
         return None
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return (record, text_start + length) if isinstance(record, dict) else None
+    record = load_record(text)
+    return None if record is None else (record, text_start + length)
 
 
 def parse_records(tail: bytes, digest: str) -> tuple[list[Record], int]:

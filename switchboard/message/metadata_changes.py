@@ -16,8 +16,8 @@ from typing import Any
 
 from switchboard.errors import UnserializableError
 from switchboard.message.entry import MAILMAN, Entry
-from switchboard.message.metadata import dump_json
 from switchboard.message.serializers import Serializers
+from switchboard.message.typed_json import dump_json, is_equal
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], *, strict: bool
     """
     changed = {}
     for key, value in after.items():
-        if _is_volatile(key) or (key in before and before[key] == value):
+        if _is_volatile(key) or (key in before and is_equal(before[key], value)):
             continue
         try:
             dump_json({key: value}, 'metadata')

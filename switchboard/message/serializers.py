@@ -22,7 +22,7 @@ from zope.interface.adapter import AdapterRegistry
 from switchboard.errors import ConfigError, CorruptEntryError, UnserializableError
 from switchboard.interfaces import ISerializer
 from switchboard.message.mail import lazy_mail, mail_bytes
-from switchboard.message.metadata import dump_json, load_json
+from switchboard.message.typed_json import advice, dump_json, load_json, type_name
 
 
 class Serializer(Protocol):
@@ -66,7 +66,7 @@ class TextSerializer:
 
 @implementer(ISerializer)
 class JsonSerializer:
-    """Anything that JSON holds."""
+    """Anything that JSON with types holds."""
 
     kind = 'json'
 
@@ -167,8 +167,9 @@ class Serializers:
             raise ConfigError(
                 f'values are to be written as {prefer!r}, which `accept` does not name', key='serializer'
             )
+        self._values = self._by_kind[prefer]
         for json_type in (dict, list, int, float, bool, type(None)):
-            self.register(json_type, self._by_kind[prefer])
+            self.register(json_type, self._values)
 
     def add(self, serializer: Serializer) -> None:
         """Make a kind known, for reading."""
@@ -199,10 +200,12 @@ class Serializers:
             serializer = self._adapt(msg)
             if serializer is None and 'pickle' in self.accept:
                 serializer = self._by_kind['pickle']
+            elif serializer is None and type_name(msg) is not None:
+                serializer = self._values
             if serializer is None:
                 raise UnserializableError(
                     f'a message of type {type(msg).__name__} cannot be stored: give a mail, bytes, text or what JSON '
-                    'holds, or register a serializer for it'
+                    f'holds, or register a serializer for it; {advice(msg)}'
                 )
             self._by_type[type(msg)] = serializer
         return serializer

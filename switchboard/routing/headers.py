@@ -2,7 +2,8 @@
 
 A condition is ``key=value``, or ``key`` alone, which asks only that the key is there.  Metadata are JSON values and the
 exchange file is text, so a value is compared by its text: a string as it is, a number, a truth value or null as JSON
-writes it (``5``, ``1.5``, ``true``, ``null``).  Lists and objects have no such text; they can only be asked to be there.
+writes it (``5``, ``1.5``, ``true``, ``null``), a date or time in ISO 8601, a decimal or UUID as ``str`` writes it, a timedelta by
+its seconds, bytes as UTF-8.  Lists, tuples, sets and objects have no such text; they can only be asked to be there.
 
 Bindings are indexed by condition, so that a message costs a look-up or two for each of its keys and not a scan of all
 bindings.  Unlike RabbitMQ, keys that start with ``x-`` are compared as all others are: nothing here is named so by a protocol.
@@ -13,7 +14,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, time, timedelta
 from typing import Literal
+
+from switchboard.message.typed_json import type_name
 
 Condition = tuple[str, str | None]
 
@@ -87,7 +91,22 @@ def text_of(value: object) -> str | None:
             return json.dumps(value)
         except ValueError:  # a number of more digits than Python writes
             return None
-    return None
+    return _text_of_type(value)
+
+
+def _text_of_type(value: object) -> str | None:
+    match value:
+        case date() | time():  # a datetime is a date
+            return value.isoformat()
+        case timedelta():
+            seconds = value.total_seconds()
+            return str(int(seconds) if seconds == int(seconds) else seconds)
+        case bytes():
+            try:
+                return value.decode('utf-8')
+            except UnicodeDecodeError:
+                return None
+    return str(value) if type_name(value) in ('decimal', 'uuid') else None
 
 
 def _holds(condition: Condition, headers: Mapping[str, object]) -> bool:

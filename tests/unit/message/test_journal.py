@@ -26,7 +26,12 @@ RECORDS: list[dict[str, Any]] = [
     {'event': 'three'},
 ]
 
-values = st.none() | st.integers() | st.text(max_size=9) | st.lists(st.text(max_size=3), max_size=3)
+values = (
+    st.none()
+    | st.integers(-(10**13), 10**13)
+    | st.text(max_size=9)
+    | st.lists(st.text(max_size=3), max_size=3)
+)
 records = st.lists(st.dictionaries(st.text(max_size=3), values, max_size=3), max_size=4)
 
 

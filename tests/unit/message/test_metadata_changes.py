@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from decimal import Decimal
 from email.message import Message
 from typing import Any
 
@@ -59,14 +60,30 @@ class TestMetadata:
     def test_nothing_is_said_of_what_did_not_change(self, values: dict[str, Any]) -> None:
         assert changes(values, {**values, '_volatile': 1, 'version': 9}) == {}
 
-    @pytest.mark.parametrize('value', [(1,), {1}, object(), float('nan')])
+    @pytest.mark.parametrize('value', [1j, [object()], object(), float('nan')])
     def test_a_value_that_cannot_be_stored_is_named_or_stays_as_it_was(self, value: Any) -> None:
         with pytest.raises(UnserializableError, match='recipients'):
             changes({}, {'recipients': value, 'n': 1})
         assert changes({}, {'recipients': value, 'n': 1}, strict=False) == {'set': {'n': 1}}
 
     def test_what_could_not_be_stored_and_was_not_touched_is_no_error(self) -> None:
-        assert changes({'seen': {1, 2}}, {'seen': {2, 1}}) == {}  # as in a file of Mailman's
+        assert changes({'seen': {1j, 2}}, {'seen': {2, 1j}}) == {}  # as in a file of Mailman's
+
+    @pytest.mark.parametrize(
+        ('before', 'after'),
+        [
+            ({1}, frozenset((1,))),
+            ([1], (1,)),
+            (1, True),
+            ({'a': (1,)}, {'a': [1]}),
+            (Decimal('1.0'), Decimal(1)),
+        ],
+    )
+    def test_an_equal_value_of_another_type_is_a_change(self, before: Any, after: Any) -> None:
+        assert changes({'a': before}, {'a': after}) == {'set': {'a': after}}
+
+    def test_another_order_of_keys_is_none(self) -> None:
+        assert changes({'a': {'x': 1, 'y': {2}}}, {'a': {'y': {2}, 'x': 1}}) == {}
 
 
 class TestBody:
@@ -114,4 +131,4 @@ class TestBody:
     def test_what_cannot_be_stored_any_more_is_an_error(self) -> None:
         entry = pack({'a': 1})
         with pytest.raises(UnserializableError, match="'a'"):
-            is_body_changed(entry, {'a': {1}}, SERIALIZERS)
+            is_body_changed(entry, {'a': {1j}}, SERIALIZERS)

@@ -62,9 +62,7 @@ def test_the_type_of_a_message_chooses_its_kind(msg: Any, kind: str) -> None:
     assert serializers.for_message(msg).kind == kind  # remembered, and still the same
 
 
-@pytest.mark.parametrize(
-    'msg', [object(), (1,), {1}, 1j, Invoice(1), int], ids=lambda msg: type(msg).__name__
-)
+@pytest.mark.parametrize('msg', [object(), 1j, Invoice(1), int], ids=lambda msg: type(msg).__name__)
 def test_a_message_that_nothing_holds_is_an_error_that_names_its_type(msg: Any) -> None:
     with pytest.raises(UnserializableError, match=type(msg).__name__):
         Serializers().for_message(msg)
