@@ -99,7 +99,7 @@ class ISwitchboard(Interface):
     def ready() -> bool:
         """Look anew: is there anything to :meth:`take`?"""
 
-    def hold(filebase: str, seconds: float) -> None:
+    def defer(filebase: str, seconds: float) -> None:
         """Do not :meth:`take` an entry for a while, though it is ready; other processes may."""
 
     def wait_s() -> float | None:

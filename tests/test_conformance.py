@@ -12,8 +12,6 @@ pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 't
 
 from switchboard import Spool, Switchboard  # noqa: E402  after the rewriting of assertions
 from switchboard.options import Durability  # noqa: E402
-from switchboard.queue.backlog import Backlog  # noqa: E402
-from switchboard.queue.listing_cache import Mirror  # noqa: E402
 from switchboard.testing import MemorySwitchboard  # noqa: E402
 from switchboard.testing.store import Store  # noqa: E402
 from tests.conformance import *  # noqa: E402, F403
@@ -39,9 +37,7 @@ class ReadSeldom(Alone):
     """A directory that is treated as one that takes long to read."""
 
     def board(self, *args: Any, **keys: Any) -> Any:
-        board = super().board(*args, **keys)
-        board._mirror = Mirror(board._listing, dear_ns=0)
-        board._backlog = Backlog(board._mirror)
+        board = super().board(*args, **keys, dear_ns=0)
         board.sleeper = board.wakeup()
         return board
 

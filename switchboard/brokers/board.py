@@ -178,9 +178,11 @@ class BrokerSwitchboard(BrokerOutlet):
             log.debug('%s: not looked at error=%s', self.name, error)
             return False
 
-    def hold(self, filebase: str, seconds: float) -> None:
+    def defer(self, filebase: str, seconds: float) -> None:
         """See `ISwitchboard`.  It is kept from the other processes, too, if it is met with before the time is over."""
         self._source.put_off(filebase, seconds)
+
+    hold = defer
 
     def wait_s(self) -> float | None:
         """See `ISwitchboard`."""

@@ -22,7 +22,7 @@ from switchboard.cli.tables import complain, say, write_json
 from switchboard.cli.wording import number, visible
 from switchboard.errors import QueueError, SwitchboardError
 from switchboard.operating.finding import Criteria, Found, find, select
-from switchboard.queue.listing import order
+from switchboard.queue.ready_queue import order
 
 # Does something with one entry; returns the queue and the name under which it stands now, if it stands anywhere.
 Deed = Callable[[Found], tuple[str, str] | None]

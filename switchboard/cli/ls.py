@@ -20,7 +20,7 @@ from switchboard.cli.tables import is_terminal, say, write_json, write_table
 from switchboard.cli.wording import number
 from switchboard.operating.finding import Criteria, Found, select
 from switchboard.operating.summary import EntrySummary
-from switchboard.queue.listing import order
+from switchboard.queue.ready_queue import order
 
 LIMIT = 50
 

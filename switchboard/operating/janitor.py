@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import nsmallest
 
 from switchboard.config.remote_queues import is_remote
 from switchboard.errors import EntryExpiredError, QueueError
@@ -21,7 +22,6 @@ from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS, PRESERVED, READY, format_when, parse
 from switchboard.operating.census import walk
 from switchboard.operating.removing import remove
-from switchboard.queue.smallest import Firsts
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import BAD, Spool
 
@@ -119,11 +119,9 @@ def remove_old(bad: Switchboard) -> int:
     if bad.options.ttl_s is None:
         return 0
     before_ns = bad.clock.time_ns() - int(bad.options.ttl_s * NS)
-    old = Firsts(LOOKED_AT)
-    for filebase, _ in walk(bad.folder, (PRESERVED,)):
-        # No entry was preserved before it was there.
-        if filebase < format_when(before_ns):
-            old.add(filebase)
+    # No entry was preserved before it was there.
+    before = format_when(before_ns)
+    old = nsmallest(LOOKED_AT, (name for name, _ in walk(bad.folder, (PRESERVED,)) if name < before))
     return sum(_remove_if(bad, filebase, lambda since_ns: since_ns < before_ns) for filebase in old)
 
 

@@ -1,7 +1,7 @@
 """One queue: the life of its entries from enqueue to finish.
 
 In reading order: switchboard (the facade), producer (pack, ask for room, write, publish), consumer (claim,
-settle), backlog, listing, listing_cache, smallest and keyorder (which entry is next), recovery (what dead
+settle), ready_queue (which entry is next, and when), listing (what a directory holds), recovery (what dead
 owners left), wakeup (what an idle runner sleeps on), throttle.
 
 It imports store and below.

@@ -33,15 +33,12 @@ from switchboard.message.naming import (
     READY,
     SYSTEM_NAMER,
     Namer,
-    key_of,
     make_slice,
 )
 from switchboard.options import QueueOptions
-from switchboard.queue.backlog import Backlog
 from switchboard.queue.consumer import Outlet
-from switchboard.queue.keyorder import KeyOrder, wait_s
-from switchboard.queue.listing import Letterbox, Listing
-from switchboard.queue.listing_cache import Mirror
+from switchboard.queue.listing import Listing, Pickup
+from switchboard.queue.ready_queue import DEAR_NS, ReadyQueue, asked_wait_s
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
@@ -50,17 +47,15 @@ from switchboard.store.publishing import is_out_of_files, refuse
 
 log = logging.getLogger('switchboard.queue')
 
-# How long an entry is left alone that another process has: its producer lets go of it within microseconds, so the first wait
-# is short; another runner keeps it, and has mostly renamed it a moment later.
-CONTENDED_S = (0.001, 0.064)
-MAX_CONTENDED = 1000
-
-# How long an entry is left alone that the disk would not give, and after how many in a row it is the disk, and not they.
+# How long an entry is deferred that the disk would not give, and after how many in a row it is the disk, and not they.
 REFUSED_S = 30.0
 MAX_REFUSED = 8
 
 # Oldest entries that are looked for at once when a full queue is to make room.
 OLDEST_KEPT = 100
+
+# Waits of strict order that are remembered beside what histories say.
+MAX_KEPT_WAITS = 1000
 
 CAUSES = {CorruptEntryError: 'corrupt', ContentDisallowedError: 'disallowed', EntryExpiredError: 'expired'}
 
@@ -78,6 +73,7 @@ class Switchboard(Outlet):
     :param clock: the time; a test passes another.
     :param pool: where entries are written and finished ones go; a spool shares its spares.
     :param bad: the directory of the bad queue; the sibling ``bad`` by default.
+    :param dear_ns: see `ReadyQueue`.
     :raises OSError: the directory cannot be made or opened.
     """
 
@@ -95,6 +91,7 @@ class Switchboard(Outlet):
         namer: Namer | None = None,
         pool: FilePool | None = None,
         bad: str | os.PathLike[str] | None = None,
+        dear_ns: int = DEAR_NS,
     ) -> None:
         self.slice = make_slice(slice, numslices)
         self.queue_directory = os.path.abspath(queue_directory)
@@ -106,13 +103,15 @@ class Switchboard(Outlet):
         bad_path = bad if bad is not None else os.path.join(os.path.dirname(self.queue_directory), 'bad')
         pool = pool or FilePool.without_spares(folder, disk, namer)
         super().__init__(name, folder, options, disk, clock, namer, pool, bad_path)
-        self._listing = Listing(folder, disk, clock, name, self.slice, options.priority_step_s)
-        self._mirror = Mirror(self._listing)
-        self._backlog = Backlog(self._mirror)
-        self._key_order = KeyOrder(self._listing) if options.strict_order else None
-        # How long entries were left alone that were not to be had, and by key the last of them.
-        self._contended: dict[str, float] = {}
-        self._first_of_key: dict[str, str] = {}
+        self._listing = Listing(folder, disk, clock, name, self.slice, notes_claimed=options.strict_order)
+        self._ready = ReadyQueue(
+            self._listing,
+            priority_step_s=options.priority_step_s,
+            strict=options.strict_order,
+            dear_ns=dear_ns,
+        )
+        # Entries of strict order whose wait a turned clock would make longer: when it ends, on the boot clock.
+        self._kept_waits: dict[str, int] = {}
         # The next ones to go where the queue is full and the oldest is to make room.
         self._oldest: deque[str] = deque()
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)
@@ -134,6 +133,7 @@ class Switchboard(Outlet):
     def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
         """See `ISwitchboard`."""
         claim = self._claim(filebase)
+        self._ready.taken(filebase)
         try:
             msg, msgdata = claim.read().load(self.serializers)
             if is_expired(msgdata, self.clock):
@@ -157,88 +157,63 @@ class Switchboard(Outlet):
         if self.is_paused() or not self._throttle.allows():
             return None
         refused = 0
-        while (filebase := self._backlog.next()) is not None:
-            if (first := self._first_before(filebase)) is not None:
-                self._backlog.hold_behind(filebase, first)
-                continue
-            if self._key_order is not None and not self._key_order.is_first(filebase):
-                self._leave_alone(filebase)
-                continue
+        while (filebase := self._ready.next()) is not None:
             try:
                 msg, msgdata = self.dequeue(filebase)
-                if self._key_order is not None and self._waits(filebase):
+                if self.options.strict_order and self._waits(filebase):
                     continue
                 self._throttle.took()
                 return Taken(filebase, msg, msgdata)
             except EntryTakenError:
-                self._leave_alone(filebase)
-                self._first_of_key[key_of(filebase)] = filebase
+                self._ready.defer_contended(filebase)
             except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, ForeignFileError) as error:
                 log.debug('%s: skipped error=%s', filebase, error)
             except QueueError as error:
                 # It may be this file's fault alone: the others are to be had all the same.
-                self._backlog.hold(filebase, REFUSED_S)
+                self.defer(filebase, REFUSED_S)
                 log.error('%s: not to be had queue=%s error=%s', filebase, self.name, error)
                 refused += 1
                 if refused == MAX_REFUSED or is_out_of_files(error):
                     raise
         return None
 
-    def _first_before(self, filebase: str) -> str | None:
-        """:return: an earlier entry of the same key that its producer had not let go of a moment ago.
-
-        Without this it would be passed, and its key be out of order.
-        """
-        if not self._first_of_key:
-            return None
-        first = self._first_of_key.get(key_of(filebase))
-        if first is None or self._listing.order(filebase) < self._listing.order(first):
-            return None
-        if first != filebase and self.disk.exists(first + READY, self.folder.fd):
-            return first
-        del self._first_of_key[key_of(filebase)]
-        return None
-
-    def _leave_alone(self, filebase: str) -> None:
-        """Do not try an entry again for a moment that doubles each time."""
-        first_s, last_s = CONTENDED_S
-        for known in (self._contended, self._first_of_key):
-            if len(known) > MAX_CONTENDED:
-                known.clear()  # most are gone: others have taken them
-        wait_s = min(last_s, 2 * self._contended.get(filebase, first_s / 2))
-        if wait_s == last_s:
-            self._contended.pop(filebase, None)
-        else:
-            self._contended[filebase] = wait_s
-        self._backlog.hold(filebase, wait_s)
-
     def _waits(self, filebase: str) -> bool:
         """Give an entry back that holds its key until a time that has not come."""
-        still_s = wait_s(self.history(filebase), self.clock.time_ns())
-        if still_s > 0:
-            super().release(filebase)
-            self._backlog.hold(filebase, still_s)
-        return still_s > 0
+        still_s = asked_wait_s(self.history(filebase), self.clock.time_ns())
+        now_ns = self.clock.monotonic_ns()
+        until_ns = self._kept_waits.get(filebase, now_ns + int(still_s * NS))
+        if still_s <= 0 or until_ns <= now_ns:
+            self._kept_waits.pop(filebase, None)
+            return False
+        super().release(filebase)
+        self._keep_wait(filebase, until_ns)
+        return True
+
+    def _keep_wait(self, filebase: str, until_ns: int) -> None:
+        if len(self._kept_waits) >= MAX_KEPT_WAITS:
+            self._kept_waits.clear()  # they are in the histories as well
+        self._kept_waits[filebase] = until_ns
+        self._ready.defer(filebase, until_ns)
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         """See `ISwitchboard`.  In a queue of strict order, an entry that waits keeps its name, and so its place."""
-        if self._key_order is None or delay_s <= 0:
+        if not self.options.strict_order or delay_s <= 0:
             return super().release(filebase, delay_s=delay_s, record=record)
         until_s = self.clock.time_ns() / NS + delay_s
         record = {'event': 'released', **(record or {}), 'not_before': until_s}
         super().release(filebase, record=record)
-        self._backlog.hold(filebase, delay_s)
+        self._keep_wait(filebase, self.clock.monotonic_ns() + int(delay_s * NS))
         return filebase
 
     def ready(self) -> bool:
         """Look anew: is there anything to :meth:`take`?"""
         # A sleeper that was woken because a pause has ended must not miss it.
-        return not self.is_paused(anew=True) and self._throttle.allows() and self._backlog.ready()
+        return not self.is_paused(anew=True) and self._throttle.allows() and self._ready.scan()
 
     @property
     def is_used_up(self) -> bool:
         """Would the next :meth:`take` have to read the directory?"""
-        return self._backlog.is_used_up
+        return self._ready.is_used_up
 
     def nudge(self) -> None:
         """Wake the runners that sleep on this queue: something has changed that is no new entry."""
@@ -254,14 +229,14 @@ class Switchboard(Outlet):
 
     def wakeup(self) -> Wakeup:
         """:return: what a runner of this queue sleeps on."""
-        letterbox = self._listing.letterbox
-        wakeup = Wakeup(self.queue_directory, letterbox.maildir_new if letterbox is not None else None)
-        self._mirror.news = wakeup
+        pickup = self._listing.pickup
+        wakeup = Wakeup(self.queue_directory, pickup.maildir_new if pickup is not None else None)
+        self._ready.watch(wakeup)
         return wakeup
 
-    def open_letterbox(self, letterbox: Letterbox) -> None:
+    def open_letterbox(self, letterbox: Pickup) -> None:
         """From now on, what other programs drop is taken in before entries are given out."""
-        self._listing.letterbox = letterbox
+        self._listing.pickup = letterbox
 
     def report(self, name: str, what: str) -> None:
         """Log something in the queue's directory that is no entry: once, and it is not looked at again."""
@@ -269,19 +244,21 @@ class Switchboard(Outlet):
 
     def wait_s(self) -> float | None:
         """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
-        waits = [wait for wait in (self._backlog.wait_s(), self._throttle.wait_s()) if wait is not None]
+        waits = [wait for wait in (self._ready.next_due(), self._throttle.wait_s()) if wait is not None]
         return min(waits) if waits and not self.is_paused() else None
 
-    def hold(self, filebase: str, seconds: float) -> None:
+    def defer(self, filebase: str, seconds: float) -> None:
         """Do not :meth:`take` an entry for a while, though it is ready; other processes may."""
-        self._backlog.hold(filebase, seconds)
+        self._ready.defer(filebase, self.clock.monotonic_ns() + int(seconds * NS))
+
+    hold = defer
 
     def make_room(self) -> int | None:
         """See `Inlet`."""
         for _ in range(2):
             # In groups, because each look reads the directory.  Those that have gone meanwhile are passed over.
             if not self._oldest:
-                self._oldest.extend(self._listing.oldest(OLDEST_KEPT))
+                self._oldest.extend(self._ready.oldest(OLDEST_KEPT))
             while self._oldest:
                 filebase = self._oldest.popleft()
                 try:
@@ -310,19 +287,19 @@ class Switchboard(Outlet):
     @property
     def files(self) -> list[str]:
         """See `ISwitchboard`."""
-        return self._listing.due(None)[0]
+        return self._ready.files()
 
     def first_files(self, number: int) -> list[str]:
         """:return: the first of :attr:`files`, without holding all of them in memory."""
-        return self._listing.due(number)[0]
+        return self._ready.files(number)
 
     def some_files(self, number: int) -> list[str]:
         """:return: some of :attr:`files`, picked by chance."""
-        return self._listing.sample(number)
+        return self._ready.sample(number)
 
     def get_files(self, extension: str = READY) -> list[str]:
         """See `ISwitchboard`."""
-        return sorted(self._listing.filebases(extension), key=self._listing.order)
+        return sorted(self._listing.filebases(extension), key=self._ready.order)
 
     def recover_backup_files(self, *, own: bool = True) -> None:
         """See `ISwitchboard`."""

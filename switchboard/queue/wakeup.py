@@ -6,7 +6,7 @@ the watch is removed when it wakes.  Where there is no inotify, or a file system
 all there is; it runs always.
 
 Of a directory that takes long to read, names are of more worth than the quiet: then the watch stays, and all that comes and goes
-is told by name (see ``mirror``).
+is told by name (see ``ready_queue``).
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ else:
     # But in a maildir: some mail servers link a finished file into it.
     LINKS = int(flags.CREATE)
     DEPARTURES = int(flags.MOVED_FROM | flags.DELETE)
+    # The directory itself was renamed away: names come elsewhere from now on.
+    MOVED = int(flags.MOVE_SELF)
     LOSSES = int(flags.Q_OVERFLOW | flags.UNMOUNT)
     IGNORED = int(flags.IGNORED)
 
@@ -75,7 +77,7 @@ class Wakeup:
         if self._inotify is None or self._watch is not None:
             return
         self._tells = self._follows
-        self._watch = self._add_watch(self.directory, ARRIVALS | (DEPARTURES if self._tells else 0))
+        self._watch = self._add_watch(self.directory, ARRIVALS | MOVED | (DEPARTURES if self._tells else 0))
         if self.maildir_new is not None:
             self._watch_of_new = self._add_watch(self.maildir_new, ARRIVALS | LINKS)
 
@@ -104,11 +106,17 @@ class Wakeup:
             self._inotify.read(timeout=0)
         self._watch = self._watch_of_new = None
 
-    # See `mirror.News`.
+    # See `Events`.
 
     def follow(self, wanted: bool) -> None:
         """Say whether it is of interest which names come and go."""
         self._follows = wanted
+
+    def renew(self) -> None:
+        """Watch the directory that stands at this path by now."""
+        if self._inotify is not None and self._watch is not None:
+            self._remove_watches()
+            self.arm()
 
     def mark(self) -> int | None:
         """Begin to tell names, from now on.
@@ -140,7 +148,7 @@ class Wakeup:
     def _collect(self) -> None:
         assert self._inotify is not None
         for event in self._inotify.read(timeout=0):
-            if event.mask & LOSSES or (event.mask & IGNORED and event.wd == self._watch):
+            if event.mask & (LOSSES | MOVED) or (event.mask & IGNORED and event.wd == self._watch):
                 self._are_lost = True
             elif event.wd == self._watch:
                 self._names.append((event.name, not event.mask & DEPARTURES))

@@ -249,8 +249,8 @@ class Disk:
 class Folder:
     """A directory, by descriptor: names in it are resolved in one step, and it can be synced.
 
-    The descriptor is opened when first needed and closed with the object.  Listings open the directory anew, because
-    a position in it is shared by all who inherited a descriptor.
+    The descriptor is opened when first needed and closed with the object.  Listings open the directory anew, by that descriptor,
+    because a position in it is shared by all who inherited a descriptor.
     """
 
     def __init__(self, path: str | os.PathLike[str], disk: Disk) -> None:
@@ -258,6 +258,7 @@ class Folder:
         self.place = os.path.basename(self.path)  # what histories call it: a queue's name
         self.disk = disk
         self._fd = -1
+        self._replaced: list[int] = []
 
     def make(self, *, sync: bool = True) -> None:
         """Make the directory, and those above it, if they are not there; 0770 whatever the umask says.
@@ -324,9 +325,41 @@ class Folder:
         """Walk over what is in it, in no order, without holding it all in memory."""
         return self.disk.with_room(self._scan)
 
-    def _scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
-        entries: AbstractContextManager[Iterator[os.DirEntry[str]]] = self.disk.scandir(self.path)  # type: ignore[arg-type]
-        return entries
+    def _scan(self) -> _Scan:
+        fd = self.disk.open('.', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            return _Scan(self.disk, fd, self.disk.scandir(fd))
+        except BaseException:
+            self.disk.let_go(fd)
+            raise
+
+    def is_gone(self) -> bool:
+        """Was the directory removed that this object has open?  A reading of it finds nothing, and no error."""
+        return self.disk.fstat(self.fd).st_nlink == 0
+
+    def is_replaced(self) -> bool:
+        """Does another directory stand at this path by now, because somebody renamed this one away or over?
+
+        A queue that is being deleted is not replaced: what comes after it is another queue.
+        """
+        opened = self.disk.fstat(self.fd)
+        if opened.st_mode & CLOSED_BIT:
+            return False
+        try:
+            named = self.disk.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return (named.st_dev, named.st_ino) != (opened.st_dev, opened.st_ino)
+
+    def reopen(self) -> None:
+        """Go on with the directory that stands at this path by now.
+
+        The descriptor from before stays open: another thread may be using it, and its number must not come to mean something else.
+        """
+        fd = self._open()
+        status = self.disk.fstat(fd)
+        self._replaced.append(self._fd)
+        self.fd, self.key, self._fd = fd, (status.st_dev, status.st_ino), fd
 
     def names(self, limit: int | None = None) -> list[str]:
         """All names in it, or `limit` of them, in no order."""
@@ -338,8 +371,29 @@ class Folder:
         self.disk.fsync(self.fd)
 
     def __del__(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
+        for fd in (self._fd, *self._replaced):
+            if fd >= 0:
+                os.close(fd)
 
     def __repr__(self) -> str:
         return f'Folder({self.path!r})'
+
+
+class _Scan:
+    """A walk over a directory, and the descriptor that it goes by."""
+
+    __slots__ = ('_disk', '_entries', '_fd')
+
+    def __init__(
+        self, disk: Disk, fd: int, entries: AbstractContextManager[Iterator[os.DirEntry[str]]]
+    ) -> None:
+        self._disk = disk
+        self._fd = fd
+        self._entries = entries
+
+    def __enter__(self) -> Iterator[os.DirEntry[str]]:
+        return self._entries.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._entries.__exit__(*error)
+        self._disk.let_go(self._fd)

@@ -42,8 +42,8 @@ from switchboard.message.naming import (
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.queue.backlog import Backlog
 from switchboard.queue.consumer import LONGEST_DELAY_S
+from switchboard.queue.ready_queue import ReadyQueue
 from switchboard.queue.switchboard import CAUSES
 from switchboard.queue.throttle import Throttle
 from switchboard.testing.store import MemoryListing, MemoryWakeup, Store, Stored
@@ -85,8 +85,8 @@ class MemorySwitchboard:
         if namer is None:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self._packer = Packer(name, options, self.serializers, namer)
-        self._listing = MemoryListing(self.store, clock, self.slice, options.priority_step_s)
-        self._backlog = Backlog(self._listing)
+        self._listing = MemoryListing(self.store, clock, self.slice)
+        self._ready = ReadyQueue(self._listing, priority_step_s=options.priority_step_s)
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)
         self._batch: list[Stored] | None = None
         # Set by a spool, for a queue whose dead letters go elsewhere than to the bad queue.
@@ -137,7 +137,7 @@ class MemorySwitchboard:
 
     def _ask_for_room(self, size: int) -> None:
         while reason := self._full(size):
-            oldest = self._listing.due()[0][:1]
+            oldest = self._ready.files(1)
             if self.options.overflow == 'reject' or not oldest:
                 raise QueueFullError(reason, queue=self.name)
             stored = self._claim(oldest[0])
@@ -215,7 +215,7 @@ class MemorySwitchboard:
         """See `ISwitchboard`."""
         if self.options.paused or not self._throttle.allows():
             return None
-        while (filebase := self._backlog.next()) is not None:
+        while (filebase := self._ready.next()) is not None:
             try:
                 taken = Taken(filebase, *self.dequeue(filebase))
             except (EntryTakenError, CorruptEntryError, ContentDisallowedError, EntryExpiredError):
@@ -226,15 +226,17 @@ class MemorySwitchboard:
 
     def ready(self) -> bool:
         """See `ISwitchboard`."""
-        return not self.options.paused and self._throttle.allows() and self._backlog.ready()
+        return not self.options.paused and self._throttle.allows() and self._ready.scan()
 
-    def hold(self, filebase: str, seconds: float) -> None:
+    def defer(self, filebase: str, seconds: float) -> None:
         """See `ISwitchboard`."""
-        self._backlog.hold(filebase, seconds)
+        self._ready.defer(filebase, self.clock.monotonic_ns() + int(seconds * NS))
+
+    hold = defer
 
     def wait_s(self) -> float | None:
         """See `ISwitchboard`."""
-        waits = [wait for wait in (self._backlog.wait_s(), self._throttle.wait_s()) if wait is not None]
+        waits = [wait for wait in (self._ready.next_due(), self._throttle.wait_s()) if wait is not None]
         return min(waits) if waits and not self.options.paused else None
 
     def wakeup(self) -> MemoryWakeup:
@@ -335,11 +337,11 @@ class MemorySwitchboard:
     @property
     def files(self) -> list[str]:
         """See `ISwitchboard`."""
-        return self._listing.due()[0]
+        return self._ready.files()
 
     def get_files(self, extension: str = READY) -> list[str]:
         """See `ISwitchboard`."""
-        return self._listing.filebases(extension)
+        return sorted(self._listing.filebases(extension), key=self._ready.order)
 
 
 def _stored(packed: EncodedEntry) -> Stored:

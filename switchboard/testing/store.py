@@ -7,15 +7,14 @@ what cannot be stored.  Names, packing, order and history are those of the direc
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
 from weakref import WeakSet
 
 from switchboard.clock import Clock
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import Record, pack_record
-from switchboard.message.naming import NS, READY, Slice, digest_of, format_when, parse
-from switchboard.queue.listing import Letterbox, order
+from switchboard.message.naming import NS, READY, Slice, digest_of
+from switchboard.queue.listing import Pickup
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.wakeup import Wakeup
 
@@ -79,31 +78,44 @@ class Store:
 class MemoryListing:
     """Lists a slice of a store.  See `Listing`."""
 
-    def __init__(self, store: Store, clock: Clock, slice_: Slice, priority_step_s: float) -> None:
+    def __init__(self, store: Store, clock: Clock, slice_: Slice) -> None:
         self.clock = clock
-        self.letterbox: Letterbox | None = None
-        self.dropped: list[str] = []
-        self.order: Callable[[str], str] = partial(order, step_ns=int(priority_step_s * NS))
+        self.slice = slice_
+        self.pickup: Pickup | None = None
+        self.foreign_mail: list[str] = []
+        self.claimed: list[str] = []
+        self.reported: set[str] = set()
+        # Whatever is read is read under the store's lock, and so in one instant.
+        self.seen = 0
         self._store = store
-        self._slice = slice_
 
     def filebases(self, suffix: str) -> list[str]:
         """See `Listing`."""
         with self._store.lock:
             found = [stored.filebase for stored in self._store.entries.values() if stored.suffix == suffix]
-        return sorted(filter(self._slice.holds, found), key=self.order)
+        return list(filter(self.slice.holds, found))
 
-    def due(self, limit: int | None = None) -> tuple[list[str], int | None]:
+    def parts(self, suffix: str) -> Iterator[list[str]]:
         """See `Listing`."""
-        now = format_when(self.clock.time_ns()) + '~'
-        due: list[str] = []
-        future: list[str] = []
-        with self._store.lock:
-            for filebase in self.filebases(READY):
-                is_due = filebase <= now or not self._store.entries[filebase].wished
-                (due if is_due else future).append(filebase)
-        name = parse(min(future)) if future else None
-        return due[:limit], name.when_ns if name else None
+        yield self.filebases(suffix)
+
+    def follow(self) -> bool:
+        """See `Listing`."""
+        return False
+
+    def changed_at_ns(self) -> int:
+        """See `Listing`."""
+        return self.clock.time_ns()
+
+    def is_there(self, filebase: str, *suffixes: str) -> bool:
+        """See `Listing`."""
+        stored = self._store.entries.get(filebase)
+        return stored is not None and stored.suffix in suffixes
+
+    def asked_wait_ns(self, filebase: str, now_ns: int) -> int | None:
+        """See `Listing`."""
+        stored = self._store.entries.get(filebase)
+        return None if stored is None or stored.wished else 0
 
 
 class MemoryWakeup(Wakeup):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.queue.smallest import Firsts
+from switchboard.queue.ready_queue import FirstNames
 
 NAMES = st.lists(st.text('abc', max_size=4), max_size=60)
 
@@ -15,9 +15,9 @@ def test_the_first_are_kept_and_never_more_than_twice_as_many(
     names: list[str], limit: int, backwards: bool
 ) -> None:
     key = (lambda name: name[::-1]) if backwards else None
-    firsts = Firsts(limit, key)
+    firsts = FirstNames(limit, key)
     for name in names:
-        firsts.add(name)
+        firsts.extend([name])
         assert len(firsts) < 2 * limit
     expected = sorted(names, key=key)
     kept = firsts.sorted()
@@ -35,8 +35,8 @@ def test_the_first_are_kept_and_never_more_than_twice_as_many(
 
 @given(NAMES)
 def test_without_a_limit_all_are_kept(names: list[str]) -> None:
-    firsts = Firsts(None)
+    firsts = FirstNames(None)
     for name in names:
-        firsts.add(name)
+        firsts.extend([name])
     assert firsts.sorted() == sorted(names)
     assert firsts.horizon is None

@@ -11,7 +11,7 @@ import pytest
 
 from switchboard.message.naming import NS, Slice, format_when
 from switchboard.queue.listing import Listing
-from switchboard.queue.listing_cache import SHARE, STAMP_STEP_NS, Mirror
+from switchboard.queue.ready_queue import SHARE, STAMP_STEP_NS, ReadyQueue
 from switchboard.queue.wakeup import MAX_NAMES, Wakeup
 from switchboard.store.disk import Disk, Folder
 from switchboard.testing import FakeClock
@@ -37,23 +37,31 @@ class CountingDisk(Disk):
 
 
 class Scene:
-    """A directory with entries that are nothing but names, and a mirror of it."""
+    """A directory with entries that are nothing but names, and a queue of them."""
 
     def __init__(self, path: Path, slice_: Slice | None = None, kept: int = 20) -> None:
         self.path = path
         self.clock = TickingClock()
         self.disk = CountingDisk()
         self.count = 0
-        listing = Listing(Folder(path, self.disk), self.disk, self.clock, 'in', slice_ or Slice())
-        self.plain = Listing(Folder(path, Disk()), Disk(), self.clock, 'in', slice_ or Slice())
-        self.mirror = Mirror(listing, dear_ns=MS, kept=kept)
+        self.listing = Listing(Folder(path, self.disk), self.disk, self.clock, 'in', slice_ or Slice())
+        self.queue = ReadyQueue(self.listing, dear_ns=MS, kept=kept)
+        self.plain = ReadyQueue(Listing(Folder(path, Disk()), Disk(), self.clock, 'in', slice_ or Slice()))
         self.wakeup = Wakeup(os.fspath(path))
 
+    def due(self) -> tuple[list[str], float | None]:
+        """What is given out, and in how many seconds there is more."""
+        self.queue.scan()
+        found = []
+        while not self.queue.is_used_up:
+            found.append(self.queue.next())
+        return found, self.queue.next_due()
+
     def watched(self) -> None:
-        """Bring the mirror to where it goes by what the kernel tells."""
-        self.mirror.news = self.wakeup
+        """Bring the queue to where it goes by what the kernel tells."""
+        self.queue.watch(self.wakeup)
         for _ in range(2):
-            self.mirror.due()
+            self.due()
         self.disk.listed = 0
 
     def add(self, in_s: float = -60, priority: int = 0, first: int = 0) -> str:
@@ -83,27 +91,25 @@ class TestByWhatTheKernelTells:
     def test_the_directory_is_not_read_while_names_come_and_go(self, scene: Scene) -> None:
         scene.watched()
         late, early = scene.add(-10), scene.add(-20)
-        assert scene.mirror.due()[0] == [early, late]
+        assert scene.due()[0] == [early, late]
         scene.rename(f'{early}.pck', f'{early}.bak')
-        assert scene.mirror.due()[0] == [late]
+        assert scene.due()[0] == [late]
         (scene.path / f'{late}.pck').unlink()
-        assert scene.mirror.due() == ([], None)
+        assert scene.due() == ([], None)
         scene.rename(f'{early}.bak', f'{early}.pck')
-        assert scene.mirror.due()[0] == [early]
+        assert scene.due()[0] == [early]
         assert scene.disk.listed == 0
 
     def test_a_delayed_entry_is_due_when_its_time_has_come(self, scene: Scene) -> None:
-        soon, later = scene.add(0.02), scene.add(60)
+        soon, _ = scene.add(0.02), scene.add(60)
         scene.watched()
-        due, next_ns = scene.mirror.due()
+        due, next_s = scene.due()
         assert due == []
-        assert next_ns is not None
-        assert format_when(next_ns) == soon.partition('+')[0]
+        assert next_s == pytest.approx(0.02, abs=0.02)
         scene.clock.advance(0.03)
-        due, next_ns = scene.mirror.due()
+        due, next_s = scene.due()
         assert due == [soon]
-        assert next_ns is not None
-        assert format_when(next_ns) == later.partition('+')[0]
+        assert next_s == pytest.approx(60, abs=0.1)
         assert scene.disk.listed == 0
 
     def test_an_entry_that_only_a_turned_clock_has_put_into_the_future_is_due(self, scene: Scene) -> None:
@@ -111,24 +117,24 @@ class TestByWhatTheKernelTells:
         filebase = scene.add(3600)
         an_hour_ahead_ns = scene.clock.time_ns() + 3601 * NS
         os.utime(scene.path / f'{filebase}.pck', ns=(an_hour_ahead_ns, an_hour_ahead_ns))
-        assert scene.mirror.due()[0] == [filebase]
+        assert scene.due()[0] == [filebase]
 
     def test_priorities_count(self, scene: Scene) -> None:
         scene.watched()
         low, high = scene.add(-20), scene.add(-10, priority=5)
-        assert scene.mirror.due()[0] == [high, low]
+        assert scene.due()[0] == [high, low]
 
     def test_other_slices_are_left_alone(self, tmp_path: Path) -> None:
         scene = Scene(tmp_path, Slice(0, 2))
         scene.watched()
         ours = scene.add(first=1)
         scene.add(first=0xFFFFFFFF)
-        assert scene.mirror.due()[0] == [ours]
+        assert scene.due()[0] == [ours]
 
     def test_what_is_no_entry_is_looked_at(self, scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
         scene.watched()
         (scene.path / 'README').write_text('hello')
-        assert scene.mirror.due() == ([], None)
+        assert scene.due() == ([], None)
         assert 'README' in caplog.text
         assert scene.disk.listed > 0
 
@@ -137,14 +143,14 @@ class TestByWhatTheKernelTells:
     ) -> None:
         scene.watched()
         filebase = scene.add()
-        scene.mirror._listing.report(f'{filebase}.pck', 'not a regular file')
-        assert scene.mirror.due()[0] == []
+        scene.listing.report(f'{filebase}.pck', 'not a regular file')
+        assert scene.due()[0] == []
 
     def test_when_too_much_was_told_the_directory_is_read(self, scene: Scene) -> None:
         scene.watched()
         scene.wakeup._names = [('x', True)] * (MAX_NAMES + 1)
         filebase = scene.add()
-        assert scene.mirror.due()[0] == [filebase]
+        assert scene.due()[0] == [filebase]
         assert scene.disk.listed == 1
 
     def test_it_goes_on_while_nobody_sleeps(self, scene: Scene) -> None:
@@ -152,32 +158,32 @@ class TestByWhatTheKernelTells:
         scene.wakeup.arm()
         scene.wakeup.disarm()
         filebase = scene.add()
-        assert scene.mirror.due()[0] == [filebase]
+        assert scene.due()[0] == [filebase]
         assert scene.disk.listed == 0
 
     def test_a_sleeper_is_woken_all_the_same(self, scene: Scene) -> None:
         scene.watched()
         scene.wakeup.arm()
-        assert scene.mirror.due()[0] == []
+        assert scene.due()[0] == []
         assert not scene.wakeup.wait(0)
         filebase = scene.add()
         assert scene.wakeup.wait(60)
         assert not scene.wakeup.wait(0)
         scene.wakeup.disarm()
-        assert scene.mirror.due()[0] == [filebase]
+        assert scene.due()[0] == [filebase]
         assert scene.disk.listed == 0
 
     def test_it_is_not_believed_for_ever(self, scene: Scene) -> None:
         scene.watched()
         scene.clock.advance(SHARE * 2 * MS / NS)
-        scene.mirror.due()
+        scene.due()
         assert scene.disk.listed == 1
 
     def test_when_the_watch_is_gone_the_directory_is_read(self, scene: Scene) -> None:
         scene.watched()
         scene.wakeup.close()
         filebase = scene.add()
-        assert scene.mirror.due()[0] == [filebase]
+        assert scene.due()[0] == [filebase]
         assert scene.disk.listed > 0
 
 
@@ -185,37 +191,37 @@ class TestWithoutEvents:
     def test_a_directory_that_nobody_has_changed_is_not_read_again(self, scene: Scene) -> None:
         filebase = scene.add()
         later = scene.add(0.05)
-        scene.mirror.due()
+        scene.due()
         scene.settle()
-        scene.mirror.due()
+        scene.due()
         scene.disk.listed = 0
-        assert scene.mirror.due()[0] == [filebase]
+        assert scene.due()[0] == [filebase]
         scene.clock.advance(0.06)
-        assert scene.mirror.due() == ([filebase, later], None)
+        assert scene.due() == ([filebase, later], None)
         assert scene.disk.listed == 0
 
     def test_one_that_was_changed_is(self, scene: Scene) -> None:
-        scene.mirror.due()
+        scene.due()
         scene.settle()
-        scene.mirror.due()
+        scene.due()
         filebase = scene.add()
-        assert scene.mirror.due()[0] == [filebase]
+        assert scene.due()[0] == [filebase]
 
     def test_one_that_was_changed_a_moment_before_is_not_believed(self, scene: Scene) -> None:
-        scene.mirror.due()
+        scene.due()
         scene.add()
-        scene.mirror.due()
+        scene.due()
         scene.disk.listed = 0
-        scene.mirror.due()
+        scene.due()
         assert scene.disk.listed > 0
 
 
 def test_a_directory_that_is_quickly_read_is_read_each_time(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
-    mirror = Mirror(scene.mirror._listing)
-    mirror.news = scene.wakeup
+    queue = ReadyQueue(scene.listing)
+    queue.watch(scene.wakeup)
     for _ in range(5):
-        mirror.due()
+        queue.scan()
     assert scene.disk.listed == 5
 
 
@@ -245,11 +251,10 @@ def test_whatever_happens_it_lists_what_a_reading_would(tmp_path: Path, seed: in
         else:
             scene.clock.advance(rng.choice((0.001, 0.02)))
         if rng.random() < 0.4:
-            due, next_ns = scene.mirror.due()
-            everything, expected_ns = scene.plain.due(None)
+            due, next_s = scene.due()
+            everything = scene.plain.files()
             # Of more than it keeps, it lists the first ones.
             assert due == everything[: len(due)]
             assert due or not everything
-            assert next_ns == expected_ns
-            if rng.random() < 0.2:
-                assert scene.mirror.due(None)[0] == everything
+            scene.plain.scan()
+            assert next_s == pytest.approx(scene.plain.next_due(), abs=0.1)

@@ -1,4 +1,4 @@
-"""What waits in a queue: in which order, since when it is due, and how often the directory is read."""
+"""Which entry comes next, since when it is due, and how often the directory is read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from switchboard import Switchboard
+from switchboard.errors import DurabilityError
 from switchboard.message.naming import NS, Slice, format_when
 from switchboard.options import QueueOptions
-from switchboard.queue.backlog import Backlog
-from switchboard.queue.listing import Listing, order
+from switchboard.queue.listing import Listing
+from switchboard.queue.ready_queue import ReadyQueue, order
 from switchboard.store.disk import Disk, Folder
 from switchboard.testing import FakeClock
 
@@ -38,11 +39,19 @@ class Scene:
         self.clock = FakeClock()
         self.disk = CountingDisk()
         self.count = 0
-        self.listing = self.listing_of(Slice())
-        self.backlog = Backlog(self.listing)
+        self.listing = Listing(Folder(self.path, self.disk), self.disk, self.clock, 'in', Slice())
+        self.queue = ReadyQueue(self.listing)
 
-    def listing_of(self, slice_: Slice) -> Listing:
-        return Listing(Folder(self.path, self.disk), self.disk, self.clock, 'in', slice_)
+    def due(self) -> tuple[list[str], float | None]:
+        """What a new object gives out, and in how many seconds there is more."""
+        self.queue = ReadyQueue(self.listing)
+        files = self.queue.files()
+        assert self.queue.scan() == bool(files)
+        assert [self.queue.next() for _ in files] == files
+        return files, self.queue.next_due()
+
+    def defer(self, filebase: str, seconds: float) -> None:
+        self.queue.defer(filebase, self.clock.monotonic_ns() + int(seconds * NS))
 
     def name(self, in_s: float = -60, priority: int = 0) -> str:
         self.count += 1
@@ -67,18 +76,18 @@ def scene(tmp_path: Path) -> Scene:
 class TestOrder:
     def test_entries_without_priority_are_first_in_first_out(self, scene: Scene) -> None:
         late, early, middle = scene.add(-10), scene.add(-1000), scene.add(-100)
-        assert scene.listing.due() == ([early, middle, late], None)
+        assert scene.due() == ([early, middle, late], None)
 
     def test_a_level_of_priority_is_worth_a_minute(self, scene: Scene) -> None:
         old = scene.add(-200)
         high, low = scene.add(-10, priority=3), scene.add(-30, priority=2)
         urgent = scene.add(-10, priority=4)
-        assert scene.listing.due()[0] == [urgent, old, high, low]
+        assert scene.due()[0] == [urgent, old, high, low]
 
     def test_nothing_is_put_off_for_ever(self, scene: Scene) -> None:
         old = scene.add(-9 * 60 - 20)
         scene.add(-10, priority=9)
-        assert scene.listing.due()[0][0] == old
+        assert scene.due()[0][0] == old
 
     def test_names_of_any_length_can_be_put_in_order(self) -> None:
         short = f'1732242000.5+{DIGEST}+p1'
@@ -86,42 +95,56 @@ class TestOrder:
 
     def test_only_the_first_ones_are_kept_of_a_long_queue(self, scene: Scene) -> None:
         filebases = [scene.add(-1000 + number) for number in range(50)]
-        assert scene.listing.due(7)[0] == filebases[:7]
+        assert scene.queue.files(7) == filebases[:7]
 
 
 class TestDue:
     def test_what_lies_in_the_future_waits_for_it(self, scene: Scene) -> None:
         scene.add(60)
         soon = scene.add(30)
-        due, next_ns = scene.listing.due()
+        due, next_s = scene.due()
         assert due == []
-        assert next_ns is not None
-        assert format_when(next_ns) == soon.partition('+')[0]
+        assert next_s == pytest.approx(30)
         scene.clock.advance(31)
-        assert scene.listing.due()[0] == [soon]
+        assert scene.due()[0] == [soon]
 
     def test_what_only_a_turned_clock_has_put_there_does_not(self, scene: Scene) -> None:
         displaced = scene.add(3600, modified_in_s=3600)
         delayed = scene.add(3600, modified_in_s=0)
         long_delayed = scene.add(7200, modified_in_s=3600)
-        due, next_ns = scene.listing.due()
+        due, next_s = scene.due()
         assert due == [displaced]
-        assert next_ns is not None
-        assert format_when(next_ns) == delayed.partition('+')[0] < long_delayed
+        assert next_s == pytest.approx(3600)
+        assert delayed < long_delayed
+
+    def test_the_wait_that_was_asked_for_is_kept_when_the_clock_is_set_back(self, scene: Scene) -> None:
+        delayed = scene.add(10, modified_in_s=0)
+        assert scene.due() == ([], pytest.approx(10))
+        scene.clock.set_back(3600)
+        assert not scene.queue.scan()
+        assert scene.queue.next_due() == pytest.approx(10)
+        scene.clock.advance(11)
+        assert scene.queue.scan()
+        assert scene.queue.next() == delayed
+
+    def test_entries_that_a_turned_clock_has_put_there_are_the_oldest(self, scene: Scene) -> None:
+        displaced = scene.add(3600, modified_in_s=3600)
+        assert scene.queue.oldest(3) == [displaced]
+        assert scene.queue.sample(3) == [displaced]
 
     def test_a_clock_that_was_set_back_a_little_is_waited_for(self, scene: Scene) -> None:
         scene.add(0.5, modified_in_s=0.5)
-        assert scene.listing.due()[0] == []
+        assert scene.due()[0] == []
         scene.clock.advance(0.6)
-        assert len(scene.listing.due()[0]) == 1
+        assert len(scene.due()[0]) == 1
 
     def test_an_entry_that_has_become_due_this_moment_is_due(self, scene: Scene) -> None:
         filebase = scene.add(60)
-        assert scene.listing.due()[0] == []
-        _, next_ns = scene.listing.due()
-        assert next_ns is not None
-        scene.clock.advance((next_ns - scene.clock.time_ns()) / NS)
-        assert scene.listing.due() == ([filebase], None)
+        assert scene.due()[0] == []
+        _, next_s = scene.due()
+        assert next_s is not None
+        scene.clock.advance(next_s)
+        assert scene.due() == ([filebase], None)
 
     def test_another_processs_entries_from_before_the_clock_was_set_back_are_due(
         self, tmp_path: Path
@@ -153,7 +176,7 @@ class TestForeignNames:
         filebase = scene.add()
         with caplog.at_level(logging.WARNING, 'switchboard.queue'):
             for _ in range(3):
-                assert scene.listing.due()[0] == [filebase]
+                assert scene.due()[0] == [filebase]
         reported = [record.getMessage().partition(':')[0] for record in caplog.records]
         assert sorted(reported) == sorted(foreign)
         assert all('queue=in' in record.getMessage() for record in caplog.records)
@@ -163,7 +186,7 @@ class TestForeignNames:
     ) -> None:
         for name in (f'{scene.name()}.bak', f'{scene.name()}.psv', f'{DIGEST}.tmp', '.hidden'):
             (scene.path / name).touch()
-        assert scene.listing.due() == ([], None)
+        assert scene.due() == ([], None)
         assert caplog.records == []
 
     @pytest.mark.parametrize('kind', ['directory', 'fifo', 'symlink', 'dangling symlink', 'socket'])
@@ -195,57 +218,54 @@ class TestForeignNames:
         assert path.is_symlink() or path.exists()
 
 
-class TestBacklog:
-    def drain(self, backlog: Backlog) -> list[str]:
-        return list(iter(backlog.next, None))
-
+class TestGivingOut:
     def test_one_listing_serves_all_that_it_found(self, scene: Scene) -> None:
         filebases = [scene.add() for _ in range(10)]
         listed = scene.disk.listed
-        assert [scene.backlog.next() for _ in range(10)] == filebases
+        assert [scene.queue.next() for _ in range(10)] == filebases
         assert scene.disk.listed == listed + 1
 
     def test_the_directory_is_read_again_when_the_names_are_old(self, scene: Scene) -> None:
         scene.add(-10)
         later = scene.add(-9)
-        assert scene.backlog.next() != later
+        assert scene.queue.next() != later
         urgent = scene.add(-9, priority=9)
         scene.clock.advance(1.1)
-        assert scene.backlog.next() == urgent
+        assert scene.queue.next() == urgent
 
     def test_a_held_entry_is_given_out_when_its_time_is_over(self, scene: Scene) -> None:
         filebase = scene.add()
-        scene.backlog.hold(filebase, 10)
-        assert (scene.backlog.next(), scene.backlog.ready()) == (None, False)
-        assert scene.backlog.wait_s() == pytest.approx(10)
+        scene.defer(filebase, 10)
+        assert (scene.queue.next(), scene.queue.scan()) == (None, False)
+        assert scene.queue.next_due() == pytest.approx(10)
         scene.clock.advance(10.1)
-        assert scene.backlog.ready()
-        assert scene.backlog.next() == filebase
+        assert scene.queue.scan()
+        assert scene.queue.next() == filebase
 
     def test_young_entries_do_not_wait_for_older_ones_that_are_held(self, scene: Scene) -> None:
         held = scene.add(-60)
-        scene.backlog.hold(held, 30)
+        scene.defer(held, 30)
         young = scene.add(-0.5)
-        assert scene.backlog.ready()
-        assert scene.backlog.next() == young
-        assert scene.backlog.wait_s() == pytest.approx(30)
+        assert scene.queue.scan()
+        assert scene.queue.next() == young
+        assert scene.queue.next_due() == pytest.approx(30)
 
     def test_a_hold_on_what_is_gone_is_forgotten(self, scene: Scene) -> None:
         filebase = scene.add()
-        scene.backlog.hold(filebase, 10)
+        scene.defer(filebase, 10)
         (scene.path / f'{filebase}.pck').unlink()
-        assert not scene.backlog.ready()
-        assert scene.backlog.wait_s() is None
+        assert not scene.queue.scan()
+        assert scene.queue.next_due() is None
 
     def test_it_waits_for_whatever_comes_first(self, scene: Scene) -> None:
-        assert scene.backlog.wait_s() is None
+        assert scene.queue.next_due() is None
         scene.add(20)
-        assert not scene.backlog.ready()
-        assert scene.backlog.wait_s() == pytest.approx(20, abs=0.01)
+        assert not scene.queue.scan()
+        assert scene.queue.next_due() == pytest.approx(20, abs=0.01)
         held = scene.add()
-        scene.backlog.hold(held, 5)
-        assert not scene.backlog.ready()
-        assert scene.backlog.wait_s() == pytest.approx(5)
+        scene.defer(held, 5)
+        assert not scene.queue.scan()
+        assert scene.queue.next_due() == pytest.approx(5)
 
 
 def test_a_slice_sees_its_own_and_reports_what_is_foreign(tmp_path: Path) -> None:
@@ -255,3 +275,66 @@ def test_a_slice_sees_its_own_and_reports_what_is_foreign(tmp_path: Path) -> Non
     shares = [Switchboard('in', tmp_path / 'in', index, 3).files for index in range(3)]
     assert sorted(filebase for share in shares for filebase in share) == everything.files
     assert all(shares)
+
+
+class TestReplacedDirectory:
+    """A queue's directory is renamed away and made anew while a process works on it."""
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    def replace(self, path: Path, clock: FakeClock) -> Switchboard:
+        (path / 'in').rename(path / 'away')
+        clock.advance(1)
+        return Switchboard('in', path / 'in', clock=clock)
+
+    def test_what_comes_into_the_new_one_is_taken_and_the_log_says_so(
+        self, tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        board = Switchboard('in', tmp_path / 'in', clock=clock)
+        board.enqueue('old')
+        self.replace(tmp_path, clock).enqueue('new')
+        assert [one.msg for one in iter(board.take, None)] == ['new']
+        assert 'replaced' in caplog.text
+
+    def test_what_is_at_work_is_finished_where_it_began(self, tmp_path: Path, clock: FakeClock) -> None:
+        board = Switchboard('in', tmp_path / 'in', clock=clock)
+        board.enqueue_many(['old', 'older'])
+        taken = board.take()
+        assert taken is not None
+        self.replace(tmp_path, clock).enqueue('new')
+        board.finish(taken.filebase)
+        clock.advance(1)
+        assert [one.msg for one in iter(board.take, None)] == ['new']
+        assert len(list((tmp_path / 'away').iterdir())) == 1
+
+    def test_a_directory_that_is_read_seldom_is_followed_as_well(
+        self, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        board = Switchboard('in', tmp_path / 'in', clock=clock, dear_ns=0)
+        wakeup = board.wakeup()
+        for _ in range(2):
+            assert not board.ready()
+        other = self.replace(tmp_path, clock)
+        other.enqueue('new')
+        assert [one.msg for one in iter(board.take, None)] == ['new']
+        other.enqueue('newer')
+        clock.advance(1)
+        assert [one.msg for one in iter(board.take, None)] == ['newer']
+        wakeup.close()
+
+    def test_a_sleeper_is_woken(self, tmp_path: Path, clock: FakeClock) -> None:
+        board = Switchboard('in', tmp_path / 'in', clock=clock)
+        wakeup = board.wakeup()
+        wakeup.arm()
+        assert not board.ready()
+        self.replace(tmp_path, clock)
+        assert wakeup.wait(60)
+        wakeup.close()
+
+    def test_one_that_is_gone_is_an_error(self, tmp_path: Path, clock: FakeClock) -> None:
+        board = Switchboard('in', tmp_path / 'in', clock=clock)
+        (tmp_path / 'in').rmdir()
+        with pytest.raises(DurabilityError):
+            board.take()

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from switchboard import Runner, Spool, Switchboard
+from switchboard.message.naming import NS
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
-from switchboard.queue.keyorder import KeyOrder, wait_s
+from switchboard.queue.ready_queue import asked_wait_s
 from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock
 
@@ -130,9 +131,10 @@ def test_one_that_is_claimed_while_its_queue_is_read_is_not_overlooked(tmp_path,
     armed = []
     other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
     first, second = fill(other, 'a1', 'a2')
-    order = KeyOrder(Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock, disk=Claims())._listing)
+    board = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock, disk=Claims())
     armed.append(first)
-    assert not order.is_first(second)
+    assert board.take() is None
+    assert second in other.files
 
 
 def test_one_that_has_expired_lets_the_next_pass(board, clock):
@@ -200,10 +202,10 @@ def test_without_strict_order_one_that_waits_lets_the_others_pass(tmp_path, cloc
 
 
 def test_a_history_says_until_when_an_entry_waits():
-    assert wait_s([{'event': 'failed', 'not_before': 12.0}], 10 * 10**9) == 2.0
-    assert wait_s([{'event': 'failed', 'not_before': 12.0}], 13 * 10**9) == 0.0
-    assert wait_s([{'event': 'failed', 'not_before': 12.0}, {'event': 'retried'}], 0) == 0.0
-    assert wait_s([], 0) == 0.0
+    assert asked_wait_s([{'event': 'failed', 'not_before': 12.0}], 10 * 10**9) == 2.0
+    assert asked_wait_s([{'event': 'failed', 'not_before': 12.0}], 13 * 10**9) == 0.0
+    assert asked_wait_s([{'event': 'failed', 'not_before': 12.0}, {'event': 'retried'}], 0) == 0.0
+    assert asked_wait_s([], 0) == 0.0
 
 
 def test_one_that_its_producer_still_holds_is_not_passed_by_others_of_its_key(tmp_path, clock):
@@ -251,3 +253,92 @@ def test_one_that_somebody_else_has_taken_holds_nobody_back(tmp_path, clock):
     board.ready()
     Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy')).dequeue(first)
     assert taken(board) == ['a2']
+
+
+class TestWaiting:
+    """How often a queue of strict order looks, and after whom an entry waits."""
+
+    def wakes(self, board: Switchboard, clock: FakeClock, seconds: float) -> int:
+        """Count how often a runner would wake that sleeps as long as it is told to."""
+        until_ns, wakes = clock.monotonic_ns() + int(seconds * NS), 0
+        while clock.monotonic_ns() < until_ns:
+            assert taken(board) == []
+            assert not board.ready()
+            wait_s = board.wait_s()
+            assert wait_s is not None
+            clock.advance(wait_s + 0.0001)
+            wakes += 1
+        return wakes
+
+    def test_an_entry_behind_one_that_waits_for_its_retry_is_not_looked_at_before(self, board, clock):
+        first, *_ = fill(board, 'a1', 'a2', 'a3')
+        board.take()
+        board.release(first, delay_s=3600, record={'event': 'failed'})
+        assert self.wakes(board, clock, 3599) < 5
+        assert taken(board) == ['a1']
+
+    def test_one_behind_an_entry_at_work_is_looked_at_once_a_second(self, board, clock):
+        fill(board, 'a1', 'a2')
+        board.take()
+        assert self.wakes(board, clock, 100) < 115
+
+    def test_one_that_is_contended_for_long_is_looked_at_once_a_second(self, tmp_path, clock):
+        board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+        [first] = fill(board, 'a1')
+        with (tmp_path / 'in' / f'{first}.pck').open('rb') as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            assert self.wakes(board, clock, 100) < 115
+
+    def test_one_behind_an_entry_at_work_is_to_be_had_as_soon_as_that_is_done(self, board, clock):
+        first, _ = fill(board, 'a1', 'a2')
+        board.take()
+        self.wakes(board, clock, 20)
+        board.finish(first)
+        assert taken(board) == ['a2']
+
+
+def test_one_that_an_operator_lets_go_waits_for_a_later_one_that_is_at_work(board, clock, tmp_path):
+    first, second = fill(board, 'a1', 'a2')
+    away = tmp_path / 'away'
+    (tmp_path / 'in' / f'{first}.pck').rename(away)
+    assert taken(board) == ['a2']
+    away.rename(tmp_path / 'in' / f'{first}.pck')
+    clock.advance(2)
+    assert taken(board) == []
+    other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
+    assert taken(other) == []
+    board.finish(second)
+    clock.advance(2)
+    assert taken(other) == ['a1']
+
+
+class CountingDisk(Disk):
+    listed = 0
+
+    def scandir(self, path):
+        self.listed += 1
+        return os.scandir(path)
+
+
+def test_after_a_clock_was_set_back_the_directory_is_not_read_for_each_message(tmp_path, clock):
+    fill(
+        Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock),
+        *(f'{key}1' for key in map(chr, range(97, 123))),
+    )
+    clock.set_back(3600)
+    disk = CountingDisk()
+    board = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock, disk=disk)
+    assert len(taken(board)) == 26
+    assert disk.listed < 10
+
+
+def test_the_wait_for_a_retry_is_kept_when_the_clock_is_set_back(board, clock, tmp_path):
+    first, _ = fill(board, 'a1', 'a2')
+    board.take()
+    board.release(first, delay_s=60, record={'event': 'failed'})
+    clock.set_back(3600)
+    other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
+    for each in (board, other):
+        assert taken(each) == []
+    clock.advance(61)
+    assert taken(other) == ['a1']

@@ -1,0 +1,725 @@
+"""Which entry of a queue comes next, and when.
+
+A :class:`ReadyQueue` is an ordered set of names.  It is filled by reading the directory or, where reading takes long, by the events that
+tell of each name that comes and goes; its names are given out one after the other.
+
+**Order.**  An entry is due when the time in its name has come.  Those that are due are given out first in, first out, and each level
+of priority is worth some time of waiting.  When the machine's clock was set back, entries from before lie in the future without anybody
+having asked for a delay; their files' modification times lie there too.  Of those, the wait that was asked for is kept, not the hour.
+
+**Cost.**  The directory is read when the names that are due are used up or old, and not for each message.  However many entries there
+are, only the first ones are kept in memory, of those that are due and of those that are to wait.  Reading a directory of a million
+names takes a second of the processor, though all of them may be delayed until next week.  So when reading has taken long, what it found
+is kept and brought up to date, in one of two ways:
+
+- the kernel tells the name of each entry that comes and goes (see ``wakeup``), from before the reading on.  In this mode the watch
+  stays while the runner works: an event costs microseconds, a reading a second;
+- where it does not, and where no event told of a change, the directory's modification time says that there was none.  It is believed
+  only if it was some seconds old when the reading began, for two changes in one instant have the same time.
+
+Both may be wrong where the kernel does not see what other machines do, so the directory is read again all the same, when
+:data:`SHARE` times as long has passed as a reading takes: a hundredth of the time.
+
+**Strict order.**  No entry of a key is given out while an earlier one of the same key waits, or any other is at work.  Without it,
+entries of one key are in one slice and given out in order, but one that fails and waits lets the others pass.  With ``strict_order``
+it holds them back: it keeps its name, and so its place, and its history says until when it waits.  Before an entry is given out, the
+others of its key are looked for by name, so it holds for any number of processes, messages at work and batches.  Within a key the time
+in the name counts and the priority does not; among the first ones of all keys, the priority counts as ever.  The price: the names of
+all entries of the slice are kept in memory; and a message that fails stops its key (and the few others that share the first eight
+digits of its digest) until it is done or preserved.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain, islice
+from typing import Protocol
+from zlib import crc32
+
+from switchboard.clock import Clock
+from switchboard.message.journal import Record
+from switchboard.message.naming import (
+    CLAIMED,
+    NS,
+    READY,
+    Slice,
+    format_when,
+    is_filebase,
+    key_of,
+    parse,
+    with_when,
+)
+from switchboard.queue.listing import CLOCK_SLACK_NS, NAMES_IN_ONE_CALL, Pickup, is_ours
+
+# Names kept from one reading.
+KEPT = 100_000
+# Future entries whose modification time is looked at in one reading: those that come first.
+LOOKED_AT = 1000
+
+# What one level of priority is worth, if the queue does not say.
+PRIORITY_STEP_NS = 60 * NS
+
+# How long the names of a reading are good for: an entry with a higher priority may have come since.  A large directory takes long to
+# read, and must not be read all the time.
+READ_EVERY_NS = NS
+READ_SHARE = 20
+
+# A reading that takes longer is dear: some twenty thousand names.
+DEAR_NS = NS // 50
+# How many times as long as it took a dear reading is good for, if it is kept up to date.
+SHARE = 100
+# File systems date in steps of up to two seconds.
+STAMP_STEP_NS = 3 * NS
+
+# An entry's time is taken when it is named, and it is seen when it is written and synced: mostly a moment later.
+SETTLED_NS = NS
+# Many entries that are named in one instant have names a nanosecond apart, and so a little ahead of the clock.
+SAME_INSTANT_NS = NS // 1000
+
+# How long an entry is deferred that another process has, or that another one of its key holds back: its producer lets go of it within
+# microseconds, so the first wait is short; another runner keeps it, and so each wait is twice as long as the one before.
+CONTENDED_S = (0.001, 1.0)
+MAX_CONTENDED = 1000
+
+# Where an earlier entry of a key is looked for.  One that is claimed between the first two looks is found at the third.
+LOOKS = (CLAIMED, READY, CLAIMED)
+
+# What the kernel dates files by; a test's clock is not the file system's.
+_COARSE = getattr(time, 'CLOCK_REALTIME_COARSE', time.CLOCK_REALTIME)
+
+
+class Names(Protocol):
+    """Reads the names in a queue: a `Listing` those of a directory, a test's double those in memory."""
+
+    clock: Clock
+    slice: Slice
+    pickup: Pickup | None
+    foreign_mail: list[str]
+    claimed: list[str]
+    seen: int
+    reported: set[str]
+
+    def parts(self, suffix: str) -> Iterator[list[str]]: ...
+    def follow(self) -> bool: ...
+    def changed_at_ns(self) -> int: ...
+    def is_there(self, filebase: str, *suffixes: str) -> bool: ...
+    def asked_wait_ns(self, filebase: str, now_ns: int) -> int | None: ...
+
+
+class Events(Protocol):
+    """Tells which names came into a directory and which went; `Wakeup` does."""
+
+    def follow(self, wanted: bool) -> None:
+        """Say whether names are of interest."""
+
+    def renew(self) -> None:
+        """Watch the directory that stands at the queue's path by now."""
+
+    def mark(self) -> int | None:
+        """Forget the events up to now.
+
+        :return: the argument for :meth:`since`; None if there will be no events.
+        """
+
+    def since(self, mark: int) -> list[tuple[str, bool]] | None:
+        """:return: the names since the mark, or since the last call, each with whether it came; None if not all of them are
+        known.
+        """
+
+
+class FirstNames:
+    """The first of many names, in order and in bounded memory.
+
+    :param limit: so many are kept, or up to twice as many; None keeps all of them.
+    :param order: the place of a name; the name itself, if there is none.
+    :param mark: only names that hold this have another place than the names themselves; then most can be sorted several times as fast.
+    """
+
+    __slots__ = ('_is_sorted', '_limit', '_mark', '_names', '_order', 'horizon')
+
+    def __init__(self, limit: int | None, order: Callable[[str], str] | None = None, mark: str = '') -> None:
+        self._limit = limit
+        self._order = order
+        self._mark = mark
+        self._names: list[str] = []
+        self._is_sorted = True
+        # The place of the last one that was kept when others had to go: of what comes behind it not all are known.  None:
+        # nothing had to go.
+        self.horizon: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __contains__(self, name: str) -> bool:
+        return self._find(name) is not None
+
+    def is_beyond(self, name: str) -> bool:
+        """Is the name behind the horizon?"""
+        return self.horizon is not None and (self._order(name) if self._order else name) > self.horizon
+
+    def extend(self, names: list[str]) -> None:
+        """Take names that are not known yet, except those behind the horizon."""
+        if self.horizon is not None:
+            names = [name for name in names if not self.is_beyond(name)]
+        if names:
+            self._names += names
+            self._is_sorted = False
+            self._cut()
+
+    def _cut(self) -> None:
+        if self._limit is not None and len(self._names) >= 2 * max(1, self._limit):
+            del self.sorted()[self._limit :]
+            last = self._names[-1]
+            self.horizon = self._order(last) if self._order else last
+
+    def add(self, name: str) -> None:
+        """Take one name, which may be known."""
+        if not self.is_beyond(name) and self._find(name) is None:
+            insort(self._names, name, key=self._order)
+            self._cut()
+
+    def discard(self, name: str) -> None:
+        """Forget a name, if it is known."""
+        number = self._find(name)
+        if number is not None:
+            del self._names[number]
+
+    def _find(self, name: str) -> int | None:
+        names, place = self.sorted(), self._order(name) if self._order else name
+        for number in range(bisect_left(names, place, key=self._order), len(names)):
+            if names[number] == name:
+                return number
+            if (self._order(names[number]) if self._order else names[number]) != place:
+                break
+        return None
+
+    def pop_until(self, last: str) -> list[str]:
+        """Take out all names up to one; only where the place of a name is the name."""
+        names = self.sorted()
+        number = bisect_left(names, last)
+        popped, self._names = names[:number], names[number:]
+        return popped
+
+    def sorted(self) -> list[str]:
+        """:return: the names in order: the list itself, to be read, and not to be kept."""
+        if not self._is_sorted:
+            by = self._order if self._order is not None and self._mark in ''.join(self._names) else None
+            self._names.sort(key=by)
+            self._is_sorted = True
+        return self._names
+
+
+class ReadyQueue:
+    """The entries of one slice that are due, in order.
+
+    :param strict: see the module.
+    :param dear_ns: see :data:`DEAR_NS`.
+    :param kept: how many names are kept of those that are due, and of those that are to wait; up to twice as many.
+    """
+
+    def __init__(
+        self,
+        names: Names,
+        *,
+        priority_step_s: float = PRIORITY_STEP_NS / NS,
+        strict: bool = False,
+        dear_ns: int = DEAR_NS,
+        kept: int = KEPT,
+    ) -> None:
+        self._names = names
+        self._clock = names.clock
+        self._dear_ns = dear_ns
+        self._kept = kept
+        self.order: Callable[[str], str] = partial(order, step_ns=int(priority_step_s * NS))
+        self._keys = _StrictKeys(names) if strict else None
+        self._events: Events | None = None
+        # The names to give out, the next one last, and until when they are good.  (All times here are the boot clock's, but for those
+        # in names.)
+        self._line: list[str] = []
+        self._line_until_ns = 0
+        # Until when entries are not given out though they are due, and for which other one of its key an entry waits.
+        self._deferred: dict[str, int] = {}
+        self._behind: dict[str, str] = {}
+        # How long entries waited that another process had, and by key the first of them.
+        self._waited_s: dict[str, float] = {}
+        self._first_of_key: dict[str, str] = {}
+        # What the last reading found; brought up to date after a dear one.
+        self._due = self._first_due(kept)
+        self._future = FirstNames(kept)
+        self._is_dear = False
+        self._read_at_ns = self._took_ns = 0
+        self._mark: int | None = None
+        self._stamp_ns: int | None = None
+        # Future entries whose time in the name counts, and those that a turned clock has put there: since when these are due.
+        self._delayed: set[str] = set()
+        self._misdated: dict[str, int] = {}
+        self._apart_ns = -(1 << 63)
+        # When the next of the future entries is due: by the wall clock, and for the misdated ones by the boot clock.
+        self._next_when_ns: int | None = None
+        self._next_misdated_ns: int | None = None
+
+    def _first_due(self, limit: int | None) -> FirstNames:
+        return FirstNames(limit, self.order, '+p')
+
+    # For the consumer.
+
+    def next(self) -> str | None:
+        """:return: the filebase of the next entry; None if a directory that was just read has none."""
+        now_ns = self._clock.monotonic_ns()
+        if not self._line or now_ns >= self._line_until_ns:
+            self._refill(now_ns)
+        while self._line:
+            filebase = self._line.pop()
+            if filebase not in self._deferred and not self._is_held_back(filebase):
+                return filebase
+        return None
+
+    @property
+    def is_used_up(self) -> bool:
+        """Would the next name have to be looked for in the directory?"""
+        return not self._line
+
+    def scan(self) -> bool:
+        """Look anew: is there anything to give out?"""
+        self._refill(self._clock.monotonic_ns())
+        pickup = self._names.pickup
+        return bool(self._line) or (pickup is not None and pickup.has_more())
+
+    def next_due(self) -> float | None:
+        """:return: seconds until something that is there may be given out; None if there is no such thing."""
+        now_ns = self._clock.monotonic_ns()
+        waits = [until_ns - now_ns for until_ns in self._deferred.values()]
+        if self._next_misdated_ns is not None:
+            waits.append(self._next_misdated_ns - now_ns)
+        if self._next_when_ns is not None:
+            waits.append(self._next_when_ns - self._clock.time_ns())
+        pickup = self._names.pickup
+        if pickup is not None and (wait_s := pickup.wait_s()) is not None:
+            waits.append(int(wait_s * NS))
+        return max(0, min(waits)) / NS if waits else None
+
+    def defer(self, filebase: str, until_ns: int) -> None:
+        """Do not give an entry out before a time, though it is due.
+
+        :param until_ns: on the boot clock.
+        """
+        self._deferred[filebase] = until_ns
+
+    def defer_contended(self, filebase: str) -> None:
+        """Defer an entry that another process has, for a moment that doubles each time.
+
+        Later entries of its key wait as well, or they would pass it, and the key be out of order.
+        """
+        self._defer_longer(filebase)
+        if len(self._first_of_key) > MAX_CONTENDED:
+            self._first_of_key.clear()  # most are gone: others have taken them
+        self._first_of_key[key_of(filebase)] = filebase
+
+    def taken(self, filebase: str) -> None:
+        """Note that this process has claimed an entry."""
+        if self._waited_s:
+            self._waited_s.pop(filebase, None)
+        if self._keys is not None:
+            self._keys.add(filebase, is_claimed=True)
+
+    def watch(self, events: Events) -> None:
+        """Go by what the kernel tells of names, from now on, where reading takes long."""
+        self._events = events
+
+    # An entry that another one holds back.
+
+    def _is_held_back(self, filebase: str) -> bool:
+        """Does another entry of its key come first?  Then this one is deferred."""
+        if self._first_of_key and (first := self._contended_before(filebase)) is not None:
+            # Both may be had from the same instant on.  If this one were deferred on its own account, and so a little longer, what has
+            # come meanwhile would pass it as soon as the first is out of the way.
+            self._deferred[filebase] = self._deferred.get(first, 0)
+            return True
+        if self._keys is None or (other := self._keys.other_before(filebase)) is None:
+            return False
+        if other in self._deferred:
+            self._deferred[filebase] = self._deferred[other]
+        else:
+            self._defer_longer(filebase)
+        self._behind[filebase] = other
+        return True
+
+    def _contended_before(self, filebase: str) -> str | None:
+        first = self._first_of_key.get(key_of(filebase))
+        if first is None or self.order(filebase) < self.order(first):
+            return None
+        if first != filebase and self._names.is_there(first, READY):
+            return first
+        del self._first_of_key[key_of(filebase)]
+        return None
+
+    def _defer_longer(self, filebase: str) -> None:
+        first_s, last_s = CONTENDED_S
+        if len(self._waited_s) > MAX_CONTENDED:
+            self._waited_s.clear()
+        wait_s = self._waited_s[filebase] = min(last_s, 2 * self._waited_s.get(filebase, first_s / 2))
+        self._deferred[filebase] = self._clock.monotonic_ns() + int(wait_s * NS)
+
+    def _end_waits(self, now_ns: int) -> None:
+        """Forget deferrals that are over, and those behind an entry that is out of the way."""
+        done = {other for other in set(self._behind.values()) if not self._names.is_there(other, *LOOKS)}
+        self._deferred = {
+            name: until_ns
+            for name, until_ns in self._deferred.items()
+            if until_ns > now_ns and self._behind.get(name) not in done
+        }
+        if self._behind:
+            self._behind = {name: other for name, other in self._behind.items() if name in self._deferred}
+
+    # Filling.
+
+    def _refill(self, now_ns: int) -> None:
+        if self._deferred:
+            self._end_waits(now_ns)
+        due = self._look()
+        pickup = self._names.pickup
+        if pickup is not None and pickup.collect(list(self._names.foreign_mail)):
+            due = self._look()
+        due.reverse()
+        self._line = due
+        self._line_until_ns = now_ns + max(READ_EVERY_NS, (self._clock.monotonic_ns() - now_ns) * READ_SHARE)
+
+    def _look(self) -> list[str]:
+        """:return: the first of the entries that are due and not deferred, in order: a new list."""
+        if self._names.follow():
+            self._is_dear = False
+            if self._events is not None:
+                self._events.renew()
+        now_ns = self._now_ns()
+        if self._is_dear and self._is_up_to_date(now_ns):
+            found = self._known(now_ns)
+            if (found or self._due.horizon is None) and (len(self._future) or self._future.horizon is None):
+                return found
+        return self._read(now_ns)
+
+    def _now_ns(self) -> int:
+        """:return: the time up to which entries are due, by their names."""
+        return self._clock.time_ns() + SAME_INSTANT_NS
+
+    def _read(self, now_ns: int) -> list[str]:
+        began_ns = self._clock.monotonic_ns()
+        self._mark = self._events.mark() if self._events is not None else None
+        self._stamp_ns = self._settled_stamp() if self._is_dear else None
+        self._due, self._future = due, future = self._first_due(self._kept), FirstNames(self._kept)
+        now = format_when(now_ns) + '~'
+        parts = self._names.parts(READY)
+        for some in parts if self._keys is None else self._keys.noted(parts):
+            _part(some, now, due, future)
+        is_whole = self._names.seen <= NAMES_IN_ONE_CALL
+        if self._keys is not None and not is_whole:
+            # An entry that was renamed meanwhile can have been missed under both of its names.
+            self._keys.note(chain.from_iterable(self._names.parts(READY)))
+        self._sort_out_misdated(now_ns)
+        self._took_ns = self._clock.monotonic_ns() - began_ns
+        self._is_dear = self._took_ns >= self._dear_ns
+        if self._events is not None:
+            self._events.follow(self._is_dear)
+        if self._is_dear:
+            self._read_at_ns = self._clock.monotonic_ns()
+            if self._is_up_to_date(now_ns):  # with what came and went meanwhile
+                return self._known(now_ns)
+        self._add_misdated()
+        self._note_next()
+        return self._not_deferred(due) if is_whole else self._believed(due, now_ns)
+
+    def _not_deferred(self, due: FirstNames) -> list[str]:
+        names = due.sorted()
+        if not self._deferred:
+            return names.copy()
+        self._deferred = {
+            name: until_ns for name, until_ns in self._deferred.items() if name in due or due.is_beyond(name)
+        }
+        return [name for name in names if name not in self._deferred]
+
+    def _believed(self, due: FirstNames, now_ns: int) -> list[str]:
+        """Leave out, or look again for, what came while the directory was read.
+
+        A reading that goes on while two entries are put can miss the first and see the second.  What is seen may be given out
+        when a later reading has seen all that was there before it: young entries wait while there are older ones, and
+        where there are only young ones, the directory is read again.
+        """
+        young, newest = format_when(now_ns - SETTLED_NS), max(due, default='')
+        found = self._not_deferred(due)
+        if newest < young:
+            if found or due.horizon is None:
+                return found
+            newest = young
+        else:
+            settled = [name for name in found if name < young]
+            if settled and not self._is_urgent(found, young, settled):
+                return settled
+        again = self._due_until(newest, now_ns)
+        return [name for name in again.sorted() if name not in self._deferred][: self._kept]
+
+    def _is_urgent(self, found: list[str], young: str, settled: list[str]) -> bool:
+        # A young entry with a priority may come before all others: then it must not wait for them.
+        urgent = [one for one in found if one >= young and '+p' in one]
+        return bool(urgent) and min(map(self.order, urgent)) < self.order(settled[0])
+
+    def _due_until(self, newest: str, now_ns: int) -> FirstNames:
+        now, misdated = format_when(now_ns) + '~', set(self._misdated_due())
+        found = self._first_due(None)
+        for some in self._names.parts(READY):
+            found.extend([one for one in some if one <= newest and (one <= now or one in misdated)])
+        return found
+
+    # Entries that lie in the future, and a clock that was turned.
+
+    def _sort_out_misdated(self, now_ns: int) -> None:
+        """Take those out of the future ones that only a turned clock has put there."""
+        boot_ns, future = self._clock.monotonic_ns(), self._future
+        if now_ns - boot_ns < self._apart_ns - CLOCK_SLACK_NS:
+            self._delayed.clear()  # the clock was set back since: their waits became longer than what was asked for
+        self._apart_ns = now_ns - boot_ns
+        if not len(future):
+            if self._delayed or self._misdated:
+                self._delayed, self._misdated = set(), {}
+            return
+        unknown = (
+            name for name in future.sorted() if name not in self._delayed and name not in self._misdated
+        )
+        for filebase in list(islice(unknown, LOOKED_AT)):
+            self._is_misdated(filebase, now_ns, boot_ns)
+        there = set(future)
+        self._delayed &= there
+        self._misdated = {name: due_ns for name, due_ns in self._misdated.items() if name in there}
+        for filebase in self._misdated:
+            future.discard(filebase)
+
+    def _is_misdated(self, filebase: str, now_ns: int, boot_ns: int) -> bool:
+        wait_ns = self._names.asked_wait_ns(filebase, now_ns)
+        if wait_ns is None:
+            self._delayed.add(filebase)
+            return False
+        self._misdated[filebase] = boot_ns + wait_ns
+        return True
+
+    def _misdated_due(self) -> list[str]:
+        if not self._misdated:
+            return []
+        now_ns = self._clock.monotonic_ns()
+        return [filebase for filebase, due_ns in self._misdated.items() if due_ns <= now_ns]
+
+    def _add_misdated(self) -> None:
+        for filebase in self._misdated_due():
+            self._due.add(filebase)
+
+    def _note_next(self) -> None:
+        name = parse(self._future.sorted()[0]) if len(self._future) else None
+        self._next_when_ns = name.when_ns if name else None
+        self._next_misdated_ns = None
+        if self._misdated:
+            now_ns = self._clock.monotonic_ns()
+            self._next_misdated_ns = min(
+                (due_ns for due_ns in self._misdated.values() if due_ns > now_ns), default=None
+            )
+
+    # What a dear reading found, brought up to date.
+
+    def _known(self, now_ns: int) -> list[str]:
+        for filebase in self._future.pop_until(format_when(now_ns) + '~'):
+            self._due.add(filebase)
+        self._add_misdated()
+        self._note_next()
+        for name in self._names.reported:
+            self._due.discard(name.removesuffix(READY))
+        return self._not_deferred(self._due)
+
+    def _is_up_to_date(self, now_ns: int) -> bool:
+        """Bring the names of the last reading up to date.
+
+        :return: False if only another reading can.
+        """
+        age_ns = self._clock.monotonic_ns() - self._read_at_ns
+        if age_ns > self._took_ns * SHARE or self._names.foreign_mail:
+            return False
+        if self._events is not None and self._mark is not None:
+            told = self._events.since(self._mark)
+            if told is not None:
+                return all(self._apply(name, came, now_ns) for name, came in told)
+        mark = self._events.mark() if self._events is not None else None
+        if self._stamp_ns is None or self._stamp_ns != self._names.changed_at_ns():
+            return False
+        self._mark = mark
+        return True
+
+    def _settled_stamp(self) -> int | None:
+        """:return: when the directory was last changed; None if another change could have the same time."""
+        coarse_ns, stamp_ns = time.clock_gettime_ns(_COARSE), self._names.changed_at_ns()
+        return stamp_ns if coarse_ns - stamp_ns >= STAMP_STEP_NS else None
+
+    def _apply(self, name: str, came: bool, now_ns: int) -> bool:
+        """Note that a name came or went.
+
+        :return: False if it may be none of an entry: a reading has to look what it is.
+        """
+        filebase, suffix = name[: -len(READY)], name[-len(READY) :]
+        if not is_filebase(filebase):
+            return not came or (is_ours(name) and suffix != READY)
+        if suffix != READY:
+            if came and suffix == CLAIMED and self._keys is not None:
+                self._keys.add(filebase, is_claimed=True)
+            return not came or is_ours(name)
+        if not came:
+            self._due.discard(filebase)
+            self._future.discard(filebase)
+            self._misdated.pop(filebase, None)
+        elif self._names.slice.holds(filebase):
+            if self._keys is not None:
+                self._keys.add(filebase)
+            if filebase <= format_when(now_ns) + '~':
+                self._due.add(filebase)
+            elif not self._is_misdated(filebase, now_ns, self._clock.monotonic_ns()):
+                self._future.add(filebase)
+        return True
+
+    # All that is there, whether or not it was given out.
+
+    def files(self, limit: int | None = None) -> list[str]:
+        """Read the directory.
+
+        :return: the entries that are due, or the first of them, in the order in which they are given out.
+        """
+        now_ns = self._now_ns()
+        due = self._all_due(now_ns, self._first_due(limit))
+        newest = max(due, default='')
+        if (
+            self._names.seen > NAMES_IN_ONE_CALL
+            and newest >= format_when(now_ns - SETTLED_NS)
+            and limit is None
+        ):
+            due = self._due_until(newest, now_ns)  # see `_believed`
+        return due.sorted()[:limit]
+
+    def oldest(self, number: int) -> list[str]:
+        """:return: the first of the entries that are due by their age alone, without regard to priorities."""
+        return self._all_due(self._now_ns(), FirstNames(number)).sorted()[:number]
+
+    def sample(self, number: int) -> list[str]:
+        """:return: some of the entries that are due, picked by chance."""
+        salt = random.getrandbits(32)
+        picked = FirstNames(number, lambda name: f'{crc32(name.encode("ascii"), salt):08x}')
+        return self._all_due(self._now_ns(), picked).sorted()[:number]
+
+    def _all_due(self, now_ns: int, due: FirstNames) -> FirstNames:
+        now, future = format_when(now_ns) + '~', FirstNames(self._kept)
+        for some in self._names.parts(READY):
+            _part(some, now, due, future)
+        if len(future):
+            boot_ns = self._clock.monotonic_ns()
+            for filebase in future.sorted()[:LOOKED_AT]:
+                if filebase not in self._delayed and filebase not in self._misdated:
+                    self._is_misdated(filebase, now_ns, boot_ns)
+            due.extend([name for name in self._misdated_due() if name in future])
+        return due
+
+
+def _part(some: list[str], now: str, due: FirstNames, future: FirstNames) -> None:
+    """Part entries into those whose time has come and the others."""
+    if max(some, default='') > now:
+        future.extend([filebase for filebase in some if filebase > now])
+        some = [filebase for filebase in some if filebase <= now]
+    due.extend(some)
+
+
+class _StrictKeys:
+    """The entries of one slice, by key."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._read: list[str] = []
+        self._by_key: dict[str, list[str]] | None = {}
+        self._claimed: dict[str, set[str]] = {}
+
+    def noted(self, parts: Iterator[list[str]]) -> Iterator[list[str]]:
+        """Pass on what a new reading finds."""
+        self._read = []
+        self._claimed = {}
+        for some in parts:
+            self._read += some
+            yield some
+        self._note_claimed()
+
+    def note(self, filebases: Iterable[str]) -> None:
+        """Add what a second reading finds."""
+        self._read = list({*self._read, *filebases})
+        self._note_claimed()
+
+    def _note_claimed(self) -> None:
+        self._by_key = None  # sorted when somebody asks
+        for filebase in self._names.claimed:
+            self._claimed.setdefault(key_of(filebase), set()).add(filebase)
+
+    def add(self, filebase: str, *, is_claimed: bool = False) -> None:
+        """Add one entry, which may be known."""
+        key = key_of(filebase)
+        if is_claimed:
+            self._claimed.setdefault(key, set()).add(filebase)
+        entries = self._entries(key)
+        number = bisect_left(entries, filebase)
+        if number == len(entries) or entries[number] != filebase:
+            entries.insert(number, filebase)
+
+    def _entries(self, key: str) -> list[str]:
+        if self._by_key is None:
+            self._by_key = {}
+            claimed = chain.from_iterable(self._claimed.values())
+            for filebase in sorted({*self._read, *claimed}):
+                self._by_key.setdefault(key_of(filebase), []).append(filebase)
+            self._read = []
+        return self._by_key.setdefault(key, [])
+
+    def other_before(self, filebase: str) -> str | None:
+        """:return: another entry of the same key that is at work, or comes first; None if there is none."""
+        key = key_of(filebase)
+        claimed = self._claimed.get(key, set())
+        for other in sorted(claimed - {filebase}):
+            if self._names.is_there(other, CLAIMED):
+                return other
+            claimed.discard(other)
+        entries = self._entries(key)
+        while entries and entries[0] < filebase:
+            if self._names.is_there(entries[0], *LOOKS):
+                return entries[0]
+            del entries[0]
+        return None
+
+
+def order(filebase: str, step_ns: int = PRIORITY_STEP_NS) -> str:
+    """The key by which entries are sorted: FIFO, and each level of priority is worth `step_ns` of waiting.
+
+    So a high priority goes before what came up to a few minutes earlier, and nothing is put off for ever.
+    """
+    if filebase[-3:-1] != '+p':
+        return filebase
+    name = parse(filebase)
+    return with_when(filebase, max(0, name.when_ns - name.priority * step_ns)) if name else filebase
+
+
+def asked_wait_s(records: list[Record], now_ns: int) -> float:
+    """:return: seconds for which an entry of strict order is still to wait, as its history says; 0 if it is not.
+
+    A record from the future was written before the clock was set back: the wait that was asked for is kept, not the hour.
+    """
+    for record in reversed(records):
+        until, since = record.get('not_before'), record.get('time')
+        if isinstance(until, int | float):
+            wait_s = until - now_ns / NS
+            if isinstance(since, int | float) and since > (now_ns + CLOCK_SLACK_NS) / NS:
+                wait_s = until - since
+            return max(0.0, wait_s)
+        if record.get('event') == 'retried':
+            break
+    return 0.0
