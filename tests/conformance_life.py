@@ -192,7 +192,7 @@ class TestRelease:
 
     def test_a_held_back_entry_is_not_taken_though_it_is_ready(self, board: Any) -> None:
         first, second = board.enqueue('a'), board.enqueue('b')
-        board.hold(first, 60)
+        board.defer(first, 60)
         assert board.take().filebase == second
         assert board.take() is None
         assert not board.ready()

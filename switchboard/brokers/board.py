@@ -182,8 +182,6 @@ class BrokerSwitchboard(BrokerOutlet):
         """See `ISwitchboard`.  It is kept from the other processes, too, if it is met with before the time is over."""
         self._source.put_off(filebase, seconds)
 
-    hold = defer
-
     def wait_s(self) -> float | None:
         """See `ISwitchboard`."""
         waits = [wait for wait in (self._source.wait_s(), self._throttle.wait_s()) if wait is not None]

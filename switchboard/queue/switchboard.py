@@ -251,8 +251,6 @@ class Switchboard(Outlet):
         """Do not :meth:`take` an entry for a while, though it is ready; other processes may."""
         self._ready.defer(filebase, self.clock.monotonic_ns() + int(seconds * NS))
 
-    hold = defer
-
     def make_room(self) -> int | None:
         """See `Inlet`."""
         for _ in range(2):

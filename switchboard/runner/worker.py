@@ -216,7 +216,7 @@ class Worker:
     def _keep(self, taken: Taken, transaction: ITransaction) -> Verdict:
         """Give a message back that ``dispose`` wants to see again."""
         assert self.board is not None
-        self.board.hold(transaction.keep(taken.msg, taken.msgdata), KEPT_WAIT_S)
+        self.board.defer(transaction.keep(taken.msg, taken.msgdata), KEPT_WAIT_S)
         return Verdict('kept')
 
     def _verdict(self, filebase: str, error: BaseException) -> Verdict:

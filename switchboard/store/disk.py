@@ -328,7 +328,8 @@ class Folder:
     def _scan(self) -> _Scan:
         fd = self.disk.open('.', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
         try:
-            return _Scan(self.disk, fd, self.disk.scandir(fd))
+            entries: Any = self.disk.scandir(fd)  # type: ignore[arg-type]
+            return _Scan(self.disk, fd, entries)
         except BaseException:
             self.disk.let_go(fd)
             raise

@@ -232,8 +232,6 @@ class MemorySwitchboard:
         """See `ISwitchboard`."""
         self._ready.defer(filebase, self.clock.monotonic_ns() + int(seconds * NS))
 
-    hold = defer
-
     def wait_s(self) -> float | None:
         """See `ISwitchboard`."""
         waits = [wait for wait in (self._ready.next_due(), self._throttle.wait_s()) if wait is not None]
