@@ -210,7 +210,7 @@ class Demo:
     def _counts(self) -> list[tuple[str, int, int]]:
         """:return: queue, entries that wait or are at work, and those that its runner has done."""
         done: dict[str, int] = {}
-        board = Scoreboard.open(self.spool_directory / '.run' / 'board')
+        board = Scoreboard.open(self.spool_directory / '.run' / 'master' / 'scoreboard')
         try:
             for record in board.records():
                 done[record.runner] = done.get(record.runner, 0) + record.done

@@ -136,8 +136,8 @@ class RunnerOptions:
 class MasterOptions:
     """The options of the master: the ``[master]`` section.
 
-    ``log_file`` None means standard error in the foreground and ``.run/master.log`` in the spool for a daemon;
-    ``pid_file`` None means ``.run/master.pid`` in the spool.  ``restart`` is what runners get that say nothing else.
+    ``log_file`` None means standard error in the foreground and ``.run/master/master.log`` in the spool for a daemon;
+    ``pid_file`` None means ``.run/master/master.pid`` in the spool.  ``restart`` is what runners get that say nothing else.
     """
 
     log_file: Path | None = None

@@ -50,15 +50,15 @@ def start_in_background(config: Config) -> Exit:
 
     :raises SwitchboardError: it could not be started.
     """
-    from switchboard.master.launch import DAEMON_LOG, background
-    from switchboard.master.lock import run_directory
+    from switchboard.master.directory import LOG, own_directory
+    from switchboard.master.launch import background
 
     wanted = sum(options.instances for options in config.runners.values())
     started_s = time.monotonic()
     with Progress() as progress:
         outcome = background(config, lambda: progress.update(_starting(config.spool, wanted, started_s)))
     took = duration(time.monotonic() - started_s)
-    log_file = config.master.log_file or run_directory(config.spool) / DAEMON_LOG
+    log_file = config.master.log_file or own_directory(config.spool) / LOG
     if outcome.ready is None:
         text = f'not all runners are ready after {took}; the master goes on, `switchboard status` shows how far it is'
         say(f'switchboard: {text}; log: {log_file}')

@@ -14,7 +14,8 @@ from typing import Any
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.wording import age, duration, one_line
 from switchboard.errors import BoardError
-from switchboard.master.lock import BOARD, master_alive, run_directory
+from switchboard.master.directory import SCOREBOARD, own_directory
+from switchboard.master.lock import master_alive
 from switchboard.status.scoreboard import MasterRecord, Record, Scoreboard, State
 
 STYLES = {
@@ -61,7 +62,7 @@ def take(directory: Path) -> Snapshot:
 
     :raises BoardError: the board is damaged, or of another version.
     """
-    path = run_directory(directory) / BOARD
+    path = own_directory(directory) / SCOREBOARD
     alive = master_alive(directory)
     if not path.exists():
         return Snapshot(directory, alive, MasterRecord(), (), has_board=False)

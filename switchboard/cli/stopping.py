@@ -20,8 +20,9 @@ from switchboard.cli.snapshot import busy_s, take, take_or_none
 from switchboard.cli.tables import say
 from switchboard.cli.wording import duration, number
 from switchboard.errors import BoardError, MasterError
-from switchboard.master.control import ask
-from switchboard.master.lock import PID, master_alive, read_pid, run_directory
+from switchboard.master.control import ask, signal_master
+from switchboard.master.directory import PID, own_directory
+from switchboard.master.lock import master_alive, read_pid
 from switchboard.status.scoreboard import Record
 
 LOOK_EVERY_S = 0.1
@@ -33,14 +34,14 @@ GONE_TIMEOUT_S = 10.0
 
 
 def pid_of_master(directory: Path) -> int | None:
-    """:return: the process that the board names, or else the pid file; good for a signal only if the lock is held."""
+    """:return: the process that the board names, or else the pid file: to be waited for, not to be signalled."""
     with contextlib.suppress(BoardError):
         if pid := take(directory).master.pid:
             return pid
-    return read_pid(run_directory(directory) / PID)
+    return read_pid(own_directory(directory) / PID)
 
 
-def ask_to_stop(directory: Path, pid: int | None) -> None:
+def ask_to_stop(directory: Path) -> None:
     """Tell the master to stop: over its socket, or by a signal if it does not answer.
 
     :raises PermissionError: this user may do neither.
@@ -48,9 +49,7 @@ def ask_to_stop(directory: Path, pid: int | None) -> None:
     try:
         ask(directory, {'do': 'shutdown'}, ANSWER_TIMEOUT_S)
     except (MasterError, TimeoutError):
-        if pid is not None and master_alive(directory):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+        signal_master(directory, signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -118,7 +117,7 @@ def stop_master(directory: Path, timeout_s: float | None) -> bool:
     :return: False if the time ran out.
     """
     pid = pid_of_master(directory)
-    ask_to_stop(directory, pid)
+    ask_to_stop(directory)
     return wait_for_the_end(directory, pid, timeout_s)
 
 

@@ -13,12 +13,22 @@ leave, and still only one of them takes messages from a slice, which keeps the o
 
 Its exit status: 0 it was stopped or has recycled itself; 70 an error; 78 its configuration cannot work, do not start it again.
 It leaves by ``os._exit``, because the exit handlers it inherited are the master's; a runner cleans up in its ``cleanup`` hook.
+
+**It dies with its master**, however the master dies.  Two independent means, because each has a gap.  ``PR_SET_PDEATHSIG`` (Linux) kills the runner when its parent is gone, but not
+the programs that the runner has started.  The lifeline is a pipe whose one writing end the master holds: when the kernel
+closes it, it sends SIGKILL to the runner's whole process group, without a thread, a timer or any help from Python, so a
+runner that hangs in C code goes as well.  Where the kernel cannot send a signal of choice (no ``F_SETSIG``), a handler of SIGIO does it.
+
+KILL and not TERM: the death of a master is an accident, and after it nobody is left who would end a runner that
+does not go by itself.  Nothing is lost by it; recovery puts back what was claimed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
+import fcntl
 import os
 import signal
 import socket
@@ -32,7 +42,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import setproctitle
 
 from switchboard.errors import ConfigError
-from switchboard.master import lifeline
 from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
 from switchboard.master.signals import nothing
 from switchboard.options import RunnerOptions
@@ -44,6 +53,10 @@ if TYPE_CHECKING:
     from switchboard.spool.spool import Spool
 
 PREPARED, READY, GO = b'P', b'R', b'G'
+PR_SET_PDEATHSIG = 1
+# Loaded once in the master, so that no child pays for it.
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == 'linux' else None
+_F_SETSIG: int | None = getattr(fcntl, 'F_SETSIG', None)
 # `kill -QUIT` makes a runner write where each of its threads is, and changes nothing else.
 DUMP_SIGNAL = signal.SIGQUIT
 
@@ -157,7 +170,7 @@ def _settle(child: Child, stop: StopSignal) -> None:
     for descriptor in set(child.foreign) - {child.channel.fileno(), child.lifeline}:
         os.close(descriptor)
     os.setsid()
-    lifeline.die_with(child.master, child.lifeline)
+    die_with(child.master, child.lifeline)
     for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
         signal.signal(signum, nothing)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -196,3 +209,54 @@ def _exit_code(child: Child, work: Work, stop: StopSignal) -> int:
         slot.error(f'{type(error).__name__}: {error}')
         logger.exception('ended by an error %s', log.pairs(runner=child.title))
         return EXIT_SOFTWARE
+
+
+def die_with(parent: int, lifeline: int) -> None:
+    """Tie this process and its group to the life of `parent`.
+
+    Assumes that this process leads its own group, and that nobody but `parent` holds the other end of `lifeline`.
+
+    :param parent: the process id, taken before the fork: afterwards it may be somebody else's already.
+    :param lifeline: the reading end of a pipe into which nobody ever writes.
+    """
+    killed_by_kernel = _ask_kernel()
+    try:
+        _tie_group(lifeline)
+    except OSError:
+        # Some sandboxes know neither.  One of the two must hold.
+        if not killed_by_kernel:
+            raise
+    _go_if_orphaned(parent)
+
+
+def die_with_parent(parent: int) -> None:
+    """Tie this process, which starts no others, to the life of `parent`; where the kernel cannot, it lives on.
+
+    :param parent: the process id, taken before the fork.
+    """
+    _ask_kernel()
+    _go_if_orphaned(parent)
+
+
+def _ask_kernel() -> bool:
+    return _LIBC is not None and _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
+
+
+def _go_if_orphaned(parent: int) -> None:
+    if os.getppid() != parent:
+        # It died between the fork and here, when none of the above was in force yet.
+        os._exit(os.EX_TEMPFAIL)
+
+
+def _tie_group(lifeline: int) -> None:
+    if _F_SETSIG is None:
+        signal.signal(signal.SIGIO, _end_group)
+    else:
+        fcntl.fcntl(lifeline, _F_SETSIG, signal.SIGKILL)
+    # A negative owner is a process group.
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _end_group(_signum: int, _frame: FrameType | None) -> None:
+    os.killpg(os.getpgrp(), signal.SIGKILL)

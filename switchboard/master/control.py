@@ -1,6 +1,6 @@
 """The control socket: how ``switchboard scale`` or ``reload`` asks the master for something, and hears what came of it.
 
-``<spool>/.run/control`` is a Unix stream socket that the spool's group may use.  One request and one reply a connection, each
+``<spool>/.run/master/control`` is a Unix stream socket that the spool's group may use.  One request and one reply a connection, each
 one line of JSON::
 
     {"do": "scale", "runner": "in", "instances": 4}
@@ -19,15 +19,16 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from switchboard.errors import MasterError, NotRunningError
-from switchboard.master.lock import CONTROL, run_directory
+from switchboard.master.directory import CONTROL, OwnDirectory, own_directory
+from switchboard.master.lock import master_alive
 from switchboard.status import log
 
 logger = log.logger('master')
@@ -43,9 +44,6 @@ MAX_SILENT = 64
 MAX_WAITING = 64
 # When no descriptor is left for a call, it waits in the kernel's queue for as long.
 PAUSE_S = 1.0
-# The longest path that fits into a socket address on every system.
-MAX_ADDRESS_BYTES = 100
-
 Reply = Callable[[Mapping[str, object]], None]
 
 
@@ -86,17 +84,9 @@ def _is_word(value: object) -> bool:
 Handler = Callable[[Request, Reply], None]
 
 
-@contextlib.contextmanager
-def address(path: Path) -> Iterator[str]:
-    """Yield a name for `path` that fits into a socket address, however deep the spool lies."""
-    if len(os.fsencode(path)) <= MAX_ADDRESS_BYTES:
-        yield str(path)
-        return
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f'/proc/self/fd/{directory}/{path.name}'
-    finally:
-        os.close(directory)
+def _address(directory: int, name: str = CONTROL) -> str:
+    """:return: a name that fits into a socket address, however deep the spool lies, and leads nowhere else if it is moved."""
+    return f'/proc/self/fd/{directory}/{name}'
 
 
 class ControlSocket:
@@ -105,20 +95,19 @@ class ControlSocket:
     :param handle: called with each request and with the function that sends its reply, now or later.
     """
 
-    def __init__(self, path: Path, selector: selectors.BaseSelector, handle: Handler) -> None:
-        self.path = path
+    def __init__(self, directory: OwnDirectory, selector: selectors.BaseSelector, handle: Handler) -> None:
+        self._directory = directory
         self._selector = selector
         self._handle = handle
         # In the order in which they came.
         self._silent: dict[Call, None] = {}
         self._waiting: dict[Call, None] = {}
         self._open_again_s: float | None = None
-        path.unlink(missing_ok=True)
+        directory.remove(CONTROL)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
-        with address(path) as name:
-            self._listener.bind(name)
-        path.chmod(0o660)
+        self._listener.bind(_address(directory.fileno()))
+        os.chmod(CONTROL, 0o660, dir_fd=directory.fileno())
         self._listener.listen(16)
         selector.register(self._listener, selectors.EVENT_READ, self)
 
@@ -174,7 +163,7 @@ class ControlSocket:
         if self._open_again_s is None:
             self._selector.unregister(self._listener)
         self._listener.close()
-        self.path.unlink(missing_ok=True)
+        self._directory.remove(CONTROL)
         for call in (*self._silent, *self._waiting):
             call.reply({'ok': False, 'errors': ['the master has stopped']})
 
@@ -246,11 +235,9 @@ def ask(
     :raises NotRunningError: there is no master.
     :raises TimeoutError: no reply within `timeout_s` seconds; the master goes on with it all the same.
     """
-    path = run_directory(spool) / CONTROL
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+        _call(connection, spool, timeout_s)
         try:
-            with address(path) as name:
-                _connect(connection, name, timeout_s)
             connection.settimeout(timeout_s)
             connection.sendall(json.dumps(request).encode() + b'\n')
             with connection.makefile('rb') as stream:
@@ -258,11 +245,59 @@ def ask(
         except TimeoutError:
             raise
         except OSError as error:
-            raise NotRunningError(f'no master answers at {path}: {error.strerror}') from error
+            raise NotRunningError(f'the master has gone: {error.strerror}') from error
     if not line:
         raise NotRunningError('the master has gone without an answer')
     reply: dict[str, Any] = json.loads(line)
     return reply
+
+
+def signal_master(spool: str | os.PathLike[str], signum: signal.Signals) -> bool:
+    """Send a signal to the master of `spool`, even if it answers no request.
+
+    Which process it is, the kernel says: the one that listens at the control socket.  A number that was written into a file may be a
+    stranger's by now, or in this process's view of the processes.
+
+    :return: False if there is none that can be seen from here.
+    :raises PermissionError: it is another user's.
+    """
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as connection:
+        try:
+            _call(connection, spool, 1.0)
+        except (NotRunningError, TimeoutError):
+            return False
+        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize('3i'))
+        pid, _, _ = struct.unpack('3i', raw)
+        if pid <= 0:  # it lives in another pid namespace
+            return False
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return False
+        try:
+            # While it holds the lock it has not ended, so the number was still its own when it was opened.
+            if not master_alive(spool):
+                return False
+            signal.pidfd_send_signal(descriptor, signum)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(descriptor)
+    return True
+
+
+def _call(connection: socket.socket, spool: str | os.PathLike[str], timeout_s: float | None) -> None:
+    path = own_directory(spool)
+    try:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _connect(connection, _address(directory), timeout_s)
+        finally:
+            os.close(directory)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise NotRunningError(f'no master answers at {path / CONTROL}: {error.strerror}') from error
 
 
 def _connect(connection: socket.socket, name: str, timeout_s: float | None) -> None:

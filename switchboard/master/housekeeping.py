@@ -17,7 +17,7 @@ import setproctitle
 
 from switchboard.config.config import Config
 from switchboard.errors import SwitchboardError
-from switchboard.master import lifeline
+from switchboard.master.child import die_with_parent
 from switchboard.status import log
 
 logger = log.logger('master')
@@ -105,7 +105,7 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
         # All that the master holds, its lock first of all; only the pipe stays, which tells it that this process lives.
         os.closerange(3, writing)
         os.closerange(writing + 1, os.sysconf('SC_OPEN_MAX'))
-        lifeline.die_with_parent(master)
+        die_with_parent(master)
         setproctitle.setproctitle('switchboard: janitor')
         log.speak_as('janitor')
         from switchboard.operating.janitor import tidy

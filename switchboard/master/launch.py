@@ -13,13 +13,11 @@ from types import FrameType
 from switchboard.config.config import Config
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError
 from switchboard.master.daemon import Outcome, Report, daemonize
+from switchboard.master.directory import LOG, OwnDirectory
 from switchboard.master.loading import extend_path, make_runner, python_path
-from switchboard.master.lock import run_directory
 from switchboard.master.master import Master
 from switchboard.status import log
 from switchboard.status.scoreboard import NullSlot, Record, State
-
-DAEMON_LOG = 'master.log'
 
 
 def foreground(config: Config) -> int:
@@ -36,7 +34,7 @@ def foreground(config: Config) -> int:
 def background(config: Config, while_waiting: Callable[[], object] | None = None) -> Outcome:
     """Start a master in the background, and wait until its runners are ready.
 
-    Logs go to ``.run/master.log`` in the spool, unless the configuration names a file.
+    Logs go to ``.run/master/master.log`` in the spool, unless the configuration names a file.
 
     :param while_waiting: called ten times a second meanwhile, in this process.
     :return: what it told: ``slices``, the number of runner processes, and ``failed``, those that are not running, each with
@@ -72,9 +70,11 @@ def _be_daemon(config: Config, report: Report) -> int:
         return [report.fileno()] if report.fileno() >= 0 else []
 
     try:
-        run = run_directory(config.spool)
-        run.mkdir(mode=0o770, parents=True, exist_ok=True)
-        _configure_log(config, config.master.log_file or run / DAEMON_LOG, takes_stderr=True)
+        with OwnDirectory(config.spool) as own:
+            if config.master.log_file is not None:
+                _configure_log(config, config.master.log_file, takes_stderr=True)
+            else:
+                _configure_log(config, own.path / LOG, directory=own.fileno(), takes_stderr=True)
         return Master(config, on_ready=tell, own_descriptors=own_descriptors).run()
     except AlreadyRunningError as error:
         report.failed(str(error), type=type(error).__name__, holder=error.pid)
@@ -86,10 +86,15 @@ def _be_daemon(config: Config, report: Report) -> int:
     return 1
 
 
-def _configure_log(config: Config, path: Path | None, *, takes_stderr: bool = False) -> None:
-    options = config.master
+def _configure_log(
+    config: Config, path: Path | None, *, directory: int | None = None, takes_stderr: bool = False
+) -> None:
     log.configure(
-        path, level=options.log_level, as_json=options.log_format == 'json', takes_stderr=takes_stderr
+        path,
+        directory=directory,
+        level=config.master.log_level,
+        as_json=config.master.log_format == 'json',
+        takes_stderr=takes_stderr,
     )
 
 

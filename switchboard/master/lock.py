@@ -1,6 +1,6 @@
 """Who is master of a spool: the lock that says so, and the file that says which process it is.
 
-The lock is ``flock`` on ``<spool>/.run/master.lock``, held for the life of the process.  The kernel drops it with its
+The lock is ``flock`` on ``<spool>/.run/master/master.lock``, held for the life of the process.  The kernel drops it with its
 owner, so it cannot go stale, whatever happened to the machine, its name or its clock, and there is nothing to force.
 The file is never removed: a lock on a removed file excludes nobody.
 
@@ -12,36 +12,47 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from switchboard.errors import AlreadyRunningError
+from switchboard.master.directory import FOLDER, LOCK, NO_LINK, PID, OwnDirectory, own_directory, replace_file
 
-RUN_DIRECTORY = '.run'
-LOCK, PID, BOARD, CONTROL = 'master.lock', 'master.pid', 'board', 'control'
-
+# The longest text that may be a number of a process.
+MAX_PID_BYTES = 32
 # Who asks whether a master lives holds the lock shared for an instant; a master that starts just then looks again.
 LOOK_AGAIN_S = 0.25
 LOOK_EVERY_S = 0.01
 
 
-def run_directory(spool: str | os.PathLike[str]) -> Path:
-    """:return: where the master of this spool keeps its lock, its board and its control socket."""
-    return Path(spool) / RUN_DIRECTORY
-
-
 class MasterLock:
     """The right to be the master of one spool.
 
-    :param run: the spool's run directory, which is made if need be.
+    :param directory: where it lies.
     :param pid_file: where to note the process, if not beside the lock.
     """
 
-    def __init__(self, run: Path, pid_file: Path | None = None) -> None:
-        self.pid_file = pid_file or run / PID
-        run.mkdir(mode=0o770, parents=True, exist_ok=True)
-        self._descriptor = os.open(run / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
+    def __init__(self, directory: OwnDirectory, pid_file: Path | None = None) -> None:
+        self.pid_file = pid_file or directory.path / PID
+        self._directory = directory
+        self._is_beside = pid_file is None
+        self._descriptor = directory.open(LOCK, os.O_RDWR)
+
+    @classmethod
+    @contextlib.contextmanager
+    def of(cls, directory: OwnDirectory, pid_file: Path | None = None) -> Iterator[Self]:
+        """Hold it for the length of a block.
+
+        :raises AlreadyRunningError: another process does.
+        """
+        lock = cls(directory, pid_file).acquire()
+        try:
+            yield lock
+        finally:
+            lock.close()
 
     def acquire(self) -> Self:
         """Become the master.
@@ -66,9 +77,19 @@ class MasterLock:
 
     def note_pid(self) -> None:
         """Write down which process it is.  Assumes that the lock is held."""
-        fresh = self.pid_file.with_name(self.pid_file.name + '.new')
-        fresh.write_text(f'{os.getpid()}\n')
-        fresh.rename(self.pid_file)
+        with self._place_of_pid() as place:
+            replace_file(self.pid_file.name, b'%d\n' % os.getpid(), place)
+
+    @contextlib.contextmanager
+    def _place_of_pid(self) -> Iterator[int]:
+        if self._is_beside:
+            yield self._directory.fileno()
+            return
+        place = os.open(self.pid_file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield place
+        finally:
+            os.close(place)
 
     def fileno(self) -> int:
         """:return: the descriptor; a forked child closes it at once, for it would keep the lock."""
@@ -80,24 +101,36 @@ class MasterLock:
 
     def forget_pid(self) -> None:
         """Take the pid file away.  Assumes that the lock is still held, so the file is ours."""
-        with contextlib.suppress(OSError):
-            self.pid_file.unlink()
+        with contextlib.suppress(OSError), self._place_of_pid() as place:
+            os.unlink(self.pid_file.name, dir_fd=place)
 
 
 def read_pid(pid_file: Path) -> int | None:
     """:return: the process that the file names, if it can be read."""
     try:
-        return int(pid_file.read_text())
+        descriptor = os.open(pid_file, os.O_RDONLY | NO_LINK)
+    except OSError:
+        return None
+    try:
+        return int(os.read(descriptor, MAX_PID_BYTES)) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except (OSError, ValueError):
         return None
+    finally:
+        os.close(descriptor)
 
 
 def master_alive(spool: str | os.PathLike[str]) -> bool:
     """:return: whether a master holds this spool at this moment."""
     try:
-        descriptor = os.open(run_directory(spool) / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        place = os.open(own_directory(spool), FOLDER)
     except FileNotFoundError:
         return False
+    try:
+        descriptor = os.open(LOCK, os.O_RDONLY | NO_LINK, dir_fd=place)
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(place)
     try:
         # Shared, so that any number may ask at once and no two of them take each other for a master.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -40,9 +40,10 @@ from switchboard.config.config import Config
 from switchboard.errors import ConfigError
 from switchboard.master import child
 from switchboard.master.control import ControlSocket
+from switchboard.master.directory import SCOREBOARD, OwnDirectory
 from switchboard.master.housekeeping import Housekeeping
 from switchboard.master.loading import extend_path, python_path, warm_up, work_as_runner
-from switchboard.master.lock import BOARD, CONTROL, MasterLock, run_directory
+from switchboard.master.lock import MasterLock
 from switchboard.master.operations import Load, Operations
 from switchboard.master.signals import SignalPipe
 from switchboard.master.slices import Slices
@@ -102,7 +103,6 @@ class Master:
         self._on_ready = on_ready
         self._own_descriptors = own_descriptors
         self._rng = rng or random.Random()
-        self._run_directory = run_directory(config.spool)
         self._stopping = False
         self._record = MasterRecord()
 
@@ -115,8 +115,8 @@ class Master:
         """
         os.umask(self.config.master.umask)
         with contextlib.ExitStack() as stack:
-            self._lock = MasterLock(self._run_directory, self.config.master.pid_file).acquire()
-            stack.callback(self._lock.close)
+            self._directory = stack.enter_context(OwnDirectory(self.config.spool))
+            self._lock = stack.enter_context(MasterLock.of(self._directory, self.config.master.pid_file))
             self._preload()
             self._lock.note_pid()
             stack.callback(self._lock.forget_pid)
@@ -142,7 +142,9 @@ class Master:
         setproctitle.setproctitle(f'switchboard: master {self.config.spool}')
         faulthandler.register(signal.SIGQUIT, file=2, all_threads=True)
         wanted = sum(each.instances for each in self.config.runners.values())
-        self._board = Scoreboard.create(self._run_directory / BOARD, max(ROOM, 4 * wanted))
+        self._board = Scoreboard.create(
+            self._directory.path / SCOREBOARD, max(ROOM, 4 * wanted), directory=self._directory.fileno()
+        )
         _allow_descriptors(self._board.slots)
         stack.callback(self._board.close)
         self._selector = stack.enter_context(selectors.DefaultSelector())
@@ -167,13 +169,18 @@ class Master:
         self._housekeeping = Housekeeping(
             lambda: self._slices.config, self.config.master.tidy_s, time.monotonic()
         )
-        self._control = ControlSocket(self._run_directory / CONTROL, self._selector, self._operations.handle)
+        self._control = ControlSocket(self._directory, self._selector, self._operations.handle)
         stack.callback(self._control.close)
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)
 
     def _descriptors(self) -> list[int]:
-        own = [self._lock.fileno(), *self._signals.descriptors(), *self._control.descriptors()]
+        own = [
+            self._directory.fileno(),
+            self._lock.fileno(),
+            *self._signals.descriptors(),
+            *self._control.descriptors(),
+        ]
         fileno = getattr(self._selector, 'fileno', None)  # epoll and kqueue have one, select has not
         return [*own, *([fileno()] if fileno else []), *self._own_descriptors()]
 
@@ -212,6 +219,7 @@ class Master:
         for each in parts:
             self._guard(each.tick, now_s)
         self._operations.advance(now_s)
+        self._guard(self._mend_scoreboard, now_s)
         self._look_whether_ready()
         if self._stopping and not self._slices.alive:
             return
@@ -227,6 +235,13 @@ class Master:
         except Exception:
             logger.exception('mistake in the master')
             time.sleep(MISTAKE_PAUSE_S)
+
+    def _mend_scoreboard(self, _now_s: float) -> None:
+        if self._board.mend():
+            logger.error('scoreboard was cut short, written anew %s', log.pairs(path=self._board.path))
+            self._post()
+            for each in self._slices:
+                each.post()
 
     def _look_whether_ready(self) -> None:
         if self._record.state is State.STARTING and all(each.settled for each in self._slices):

@@ -14,6 +14,7 @@ ourselves was rejected, because sixteen processes would have to agree when.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -121,13 +122,18 @@ class LogFile(logging.Handler):
     """Appends to a file that may be renamed away under it; or to standard error, when there is no file.
 
     :param path: the file; without one, descriptor 2.
+    :param directory: the descriptor of the directory in which it lies, if no link is to be followed on the way to it.
     :param takes_stderr: whether descriptors 1 and 2 lead to the file as well, so that what an interpreter or a
         library prints is not lost when nobody looks at the terminal.
     """
 
-    def __init__(self, path: Path | None = None, *, takes_stderr: bool = False) -> None:
+    def __init__(
+        self, path: Path | None = None, *, directory: int | None = None, takes_stderr: bool = False
+    ) -> None:
         super().__init__()
         self.path = path.absolute() if path else None
+        # A descriptor of its own, for it is opened anew as long as there is a log.
+        self._directory = None if directory is None else fcntl.fcntl(directory, fcntl.F_DUPFD_CLOEXEC, 3)
         self.takes_stderr = takes_stderr
         self._descriptor = 2
         self.reopen()
@@ -137,7 +143,10 @@ class LogFile(logging.Handler):
         if self.path is None:
             return
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        fresh = os.open(self.path, flags, 0o640)
+        if self._directory is None:
+            fresh = os.open(self.path, flags, 0o640)
+        else:
+            fresh = os.open(self.path.name, flags | os.O_NOFOLLOW, 0o640, dir_fd=self._directory)
         if self._descriptor == 2:
             self._descriptor = fresh
         else:
@@ -165,12 +174,20 @@ class LogFile(logging.Handler):
         if self._descriptor != 2:
             os.close(self._descriptor)
             self._descriptor = 2
+        if self._directory is not None:
+            os.close(self._directory)
+            self._directory = None
         super().close()
+
+    def descriptors(self) -> list[int]:
+        """:return: what a process that closes all other descriptors has to keep."""
+        return [each for each in (self._descriptor, self._directory) if each is not None and each != 2]
 
 
 def configure(
     path: Path | None = None,
     *,
+    directory: int | None = None,
     level: str = 'INFO',
     as_json: bool = False,
     takes_stderr: bool = False,
@@ -179,13 +196,14 @@ def configure(
     """Send all our loggers to one place, in one form, instead of where they went before.
 
     :param path: the file, made if need be; without one, standard error.
+    :param directory: as in `LogFile`.
     :param levels: a level for single purposes, over `level`.
     """
     root = logging.getLogger(ROOT)
     for before in _log_files():
         root.removeHandler(before)
         before.close()
-    log_file = LogFile(path, takes_stderr=takes_stderr)
+    log_file = LogFile(path, directory=directory, takes_stderr=takes_stderr)
     log_file.setFormatter(JsonFormatter() if as_json else LineFormatter())
     root.addHandler(log_file)
     root.setLevel(level.upper())
@@ -197,6 +215,11 @@ def configure(
 
 def _log_files() -> list[LogFile]:
     return [each for each in logging.getLogger(ROOT).handlers if isinstance(each, LogFile)]
+
+
+def descriptors() -> list[int]:
+    """:return: those of the file that `configure` opened."""
+    return [descriptor for log_file in _log_files() for descriptor in log_file.descriptors()]
 
 
 def speak_as(speaker: str) -> None:

@@ -1,34 +1,34 @@
-"""The board: one small file, mapped into memory, in which the master and its runners say what they are doing.
+"""The scoreboard: one small file in which the master and its runners say what they are doing.
 
 ``status``, ``top``, the web page and the metrics read it, whether or not the master lives.  The master writes what it
-knows of a slice (`SupervisorRecord`), the runner writes what it is at (`Slot`), and neither makes a system call for it: a runner
-reports each message twice, and a runner that is idle must stay idle.
+knows of a slice (`SupervisorRecord`), the runner writes what it is at (`Slot`).  Each report is one ``pwrite`` of some hundred bytes, and
+each look one ``pread``: less than a microsecond, and nothing that anybody does to the file ends a process.  A mapped file needs no system
+call at all and was rejected, because a file that is cut short under a map kills all who look at it or write to it (SIGBUS).
 
 Layout: one page of header, then one page a slot.  The file is made with room for many slots, because slices may be added
-while readers hold the map, and its space is taken from the disk at once: a write to mapped memory that finds the disk
-full is not an error that one could catch, it kills.
+while readers have it open, and its space is taken from the disk at once.
 
 ===========  ==========================================================================================
 offset       content
 ===========  ==========================================================================================
 0            magic (8), format version, page size, number of slots (4 each)
 1024, 2048   the master: process, state, start, last reload and its error
-page + 0     the post, two copies of 1024 bytes: written by the master
+page + 0     the master's record of the slice, two copies of 1024 bytes
 page + 2048  the work, two copies of 256 bytes: written by the runner at each message and heartbeat
 page + 2560  the last error, two copies of 768 bytes: written by the runner when something fails
 ===========  ==========================================================================================
 
-Each group has one writer and two copies (see `twin`), so a reader always finds a whole one.  A file written anew and
-renamed at each change was rejected because of its system calls.
+Each group has one writer and two copies (see `double_buffer`), so a reader always finds a whole one.  A file written anew and
+renamed at each change was rejected because of its cost.
 
-This module opens and maps its file itself instead of going through `disk`: it holds no message, is made anew at each
+This module opens its file itself instead of going through `disk`: it holds no message, is made anew at each
 start, and the fault tests of the store have nothing to find here.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
+import stat
 import struct
 import time
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from switchboard.errors import BoardError
-from switchboard.status.double_buffer import DoubleBuffer
+from switchboard.status.double_buffer import READ_TRIES, DoubleBuffer, TornError
 from switchboard.status.record import MasterRecord, Record, State, SupervisorRecord
 
 __all__ = ['MasterRecord', 'NullSlot', 'Outcome', 'Record', 'Scoreboard', 'Slot', 'State', 'SupervisorRecord']
@@ -109,17 +109,18 @@ class Slot(NullSlot):
         on_ready: Callable[[], object] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._memory = board.memory
+        self._descriptor = board.descriptor
         self._base = board.base(index)
         self._allowed_ns = int(max_seconds * 1e9) if max_seconds else 0
         self._on_ready = on_ready
         self._clock_ns = clock_ns
         self._pid = os.getpid()
         try:
-            before = _WORK.read(self._memory, self._base)
+            before, error = board.read(self._base, _WORK, _ERROR)
         except BoardError:
-            before = None  # somebody has damaged it: counting begins anew
+            before = error = None  # somebody has damaged it: counting begins anew
         self._number = before[0] if before else 0
+        self._error_number = error[0] if error else 0
         # Counters go on where the process before this one left them: they count the slice, not the process.
         self.done, self.failed, self.retried, self.kept = before[3:7] if before else (0, 0, 0, 0)
         self._write(0)
@@ -149,59 +150,101 @@ class Slot(NullSlot):
         self._number += 1
         counts = (self.done, self.failed, self.retried, self.kept)
         values = (self._pid, now_ns, *counts, current, since_ns, deadline_ns)
-        _WORK.write(self._memory, self._base, self._number, *values)
+        _WORK.write(self._descriptor, self._base, self._number, *values)
 
     def _write_error(self, text: str, *, fatal: bool) -> None:
-        number = _ERROR.number(self._memory, self._base) + 1
-        _ERROR.write(self._memory, self._base, number, time.time_ns(), fatal, _cut(text, 720))
+        self._error_number += 1
+        _ERROR.write(self._descriptor, self._base, self._error_number, time.time_ns(), fatal, _cut(text, 720))
 
 
 class Scoreboard:
-    """The mapped file.  Use `create` or `open`."""
+    """The open file.  Use `create` or `open`."""
 
-    def __init__(self, path: Path, memory: mmap.mmap, slots: int) -> None:
+    def __init__(self, path: Path, descriptor: int, slots: int) -> None:
         self.path = path
-        self.memory = memory
+        self.descriptor = descriptor
         self.slots = slots
+        # Of what this process has written last, in the header and in each slot.
+        self._numbers = [0] * (slots + 1)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], slots: int = ROOM) -> Self:
-        """Make a new, empty board in place of whatever was there; who reads the old one keeps the old one."""
+    def create(cls, path: str | os.PathLike[str], slots: int = ROOM, *, directory: int | None = None) -> Self:
+        """Make a new, empty scoreboard in place of whatever was there; a reader of the old one keeps the old one.
+
+        :param directory: the descriptor of the directory in which it is made, if no link is to be followed on the way to it.
+        """
         path = Path(path)
-        fresh = path.with_name(path.name + '.new')
-        fresh.unlink(missing_ok=True)
-        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o660)
+        name = str(path) if directory is None else path.name
+        fresh = f'{name}.new'
         try:
-            size = PAGE_BYTES * (slots + 1)
-            os.posix_fallocate(descriptor, 0, size)
-            os.pwrite(descriptor, HEADER.pack(MAGIC, VERSION, PAGE_BYTES, slots), 0)
-            memory = mmap.mmap(descriptor, size)
-        finally:
+            os.unlink(fresh, dir_fd=directory)
+        except FileNotFoundError:
+            pass
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        descriptor = os.open(fresh, flags, 0o640, dir_fd=directory)
+        try:
+            made = cls(path, descriptor, slots)
+            made.mend()
+            # The name appears when the header is whole, so no reader meets half a board.
+            os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
             os.close(descriptor)
-        # The name appears when the header is whole, so no reader meets half a board.
-        fresh.rename(path)
-        return cls(path, memory, slots)
+            raise
+        return made
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open a board to read it.
+        """Open a scoreboard to read it.
 
         :raises BoardError: there is none, or it is not whole, or of another version.
         """
         path = Path(path)
         try:
-            with path.open('rb') as stream:
-                size = os.fstat(stream.fileno()).st_size
-                header = stream.read(HEADER.size)
-                slots = _check_header(header, size, path)
-                memory = mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
             raise BoardError(f'cannot read {path}: {error.strerror}; has the master been started?') from error
-        return cls(path, memory, slots)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise BoardError(f'{path} is not a board')
+            slots = _check_header(os.pread(descriptor, HEADER.size, 0), status.st_size, path)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor, slots)
+
+    def mend(self) -> bool:
+        """Give the file its size and its header, if somebody has cut it; the writer's part.
+
+        :return: whether that was needed; what was in it is gone then.
+        :raises OSError: the disk is full.
+        """
+        size = PAGE_BYTES * (self.slots + 1)
+        header = HEADER.pack(MAGIC, VERSION, PAGE_BYTES, self.slots)
+        is_whole = os.fstat(self.descriptor).st_size >= size
+        if is_whole and os.pread(self.descriptor, HEADER.size, 0) == header:
+            return False
+        os.posix_fallocate(self.descriptor, 0, size)
+        os.pwrite(self.descriptor, header, 0)
+        return True
+
+    def read(self, base: int, *groups: DoubleBuffer) -> list[tuple[Any, ...] | None]:
+        """:return: these groups of one page, each whole.
+        :raises BoardError: somebody has damaged one of them.
+        """
+        for _ in range(READ_TRIES):
+            page = os.pread(self.descriptor, PAGE_BYTES, base)
+            try:
+                return [each.find(page) for each in groups]
+            except TornError:
+                continue
+        raise BoardError(f'the scoreboard is damaged at offset {base}; stop and start the master')
 
     def close(self) -> None:
-        """Let the map go."""
-        self.memory.close()
+        """Let the file go."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def base(self, index: int) -> int:
         """:return: where slot `index` begins."""
@@ -219,13 +262,12 @@ class Scoreboard:
     def record(self, index: int) -> Record | None:
         """:return: one slot, or nothing when it is free."""
         base = self.base(index)
-        post = _POST.read(self.memory, base)
+        post, work, error = self.read(base, _POST, _WORK, _ERROR)
         if post is None or not post[1][0]:
             return None
         _, runner, part, count, pid, code, started_ns, restarts, next_ns, *carried, reason = post
-        state = _STATES[code]
+        state = _state(code)
         fields: dict[str, Any] = dict(zip(_COUNTERS, carried, strict=True))
-        work = _WORK.read(self.memory, base)
         if work is not None:
             _, writer, beat_ns, *counts, current, since_ns, deadline_ns = work
             for counter, count_here in zip(_COUNTERS, counts, strict=True):
@@ -235,7 +277,6 @@ class Scoreboard:
                 fields['current'] = _text(current)
                 if state is State.STARTING and beat_ns:
                     state = State.RUNNING
-        error = _ERROR.read(self.memory, base)
         if error is not None:
             fields.update(last_error_ns=error[1], fatal=bool(error[2]), last_error=_text(error[3]))
         return Record(
@@ -257,30 +298,36 @@ class Scoreboard:
         values = (_cut(post.runner, 64), post.slice, post.numslices, post.pid, _CODES[post.state])
         times = (post.started_ns, post.restarts, post.next_restart_ns)
         base = self.base(index)
-        number = _POST.number(self.memory, base) + 1
-        _POST.write(self.memory, base, number, *values, *times, *post.carried, _cut(post.reason, 512))
+        number = self._next(index + 1)
+        _POST.write(self.descriptor, base, number, *values, *times, *post.carried, _cut(post.reason, 512))
+
+    def _next(self, page: int) -> int:
+        self._numbers[page] += 1
+        return self._numbers[page]
 
     def clear(self, index: int) -> None:
         """Free a slot.  Assumes that no runner holds it."""
-        base = self.base(index)
-        # The post goes first, so that a reader finds a free slot and not a runner without counters.
-        self.memory[base : base + PAGE_BYTES] = bytes(PAGE_BYTES)
+        os.pwrite(self.descriptor, bytes(PAGE_BYTES), self.base(index))
 
     def post_master(self, record: MasterRecord) -> None:
         """Write what the master says of itself."""
         times = (record.started_ns, record.reloaded_ns, record.ready_ns)
-        number = _MASTER.number(self.memory, 0) + 1
-        _MASTER.write(
-            self.memory, 0, number, record.pid, _CODES[record.state], *times, _cut(record.reload_error, 900)
-        )
+        error = _cut(record.reload_error, 900)
+        _MASTER.write(self.descriptor, 0, self._next(0), record.pid, _CODES[record.state], *times, error)
 
     def master(self) -> MasterRecord:
         """:return: what the master says, or said, of itself.  Whether it lives, only its lock tells."""
-        values = _MASTER.read(self.memory, 0)
+        [values] = self.read(0, _MASTER)
         if values is None:
             return MasterRecord()
         _, pid, code, started_ns, reloaded_ns, ready_ns, error = values
-        return MasterRecord(pid, _STATES[code], started_ns, reloaded_ns, ready_ns, _text(error))
+        return MasterRecord(pid, _state(code), started_ns, reloaded_ns, ready_ns, _text(error))
+
+
+def _state(code: int) -> State:
+    if code >= len(_STATES):
+        raise BoardError(f'the scoreboard is damaged: there is no state {code}; stop and start the master')
+    return _STATES[code]
 
 
 def _check_header(header: bytes, size: int, path: Path) -> int:
@@ -294,6 +341,6 @@ def _check_header(header: bytes, size: int, path: Path) -> int:
         raise BoardError(
             f'{path} is of format {version}, this program reads format {VERSION}: restart the master'
         )
-    if size != PAGE_BYTES * (slots + 1):
+    if size < PAGE_BYTES * (slots + 1):
         raise BoardError(f'{path} is torn: {size} bytes do not hold {slots} slots')
     return int(slots)

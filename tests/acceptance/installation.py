@@ -147,7 +147,7 @@ class Installation:
         self.home = home
         self.config = home / 'switchboard.cfg'
         self.spool_directory = home / 'spool'
-        self.run = self.spool_directory / '.run'
+        self.run = self.spool_directory / '.run' / 'master'
         self.masters: list[subprocess.Popen[bytes]] = []
         (home / 'jobs.py').write_text(JOBS)
         self._fifos = []
@@ -205,7 +205,7 @@ class Installation:
 
     def records(self, runner: str | None = None) -> list[Record]:
         """:return: what the board says."""
-        with contextlib.closing(Scoreboard.open(self.run / 'board')) as board:
+        with contextlib.closing(Scoreboard.open(self.run / 'scoreboard')) as board:
             return [each for each in board.records() if runner in (None, each.runner)]
 
     def record(self, runner: str) -> Record:
@@ -224,7 +224,9 @@ class Installation:
     def close(self) -> None:
         """End whatever is left."""
         pids = (
-            [each.pid for each in self.records() if each.pid] if self.run.joinpath('board').exists() else []
+            [each.pid for each in self.records() if each.pid]
+            if self.run.joinpath('scoreboard').exists()
+            else []
         )
         for master in self.masters:
             if master.poll() is None:
@@ -233,7 +235,7 @@ class Installation:
             assert master.stderr is not None
             master.stderr.close()
         if master_alive(self.spool_directory):  # one in the background
-            with contextlib.closing(Scoreboard.open(self.run / 'board')) as board:
+            with contextlib.closing(Scoreboard.open(self.run / 'scoreboard')) as board:
                 pid = board.master().pid
             kill(pid)
             assert ends(pid)

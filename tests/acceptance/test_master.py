@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from switchboard.master.control import ask, signal_master
 from switchboard.master.lock import master_alive
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
@@ -226,3 +227,39 @@ def test_a_master_without_runners_waits_to_be_told_what_to_do(site: Installation
     site.start()
     assert site.ask('status') == {'ok': True, 'errors': [], 'under_way': []}
     assert site.stop() == 0
+
+
+@pytest.mark.parametrize('length', [0, 100, 5000])
+def test_a_scoreboard_that_is_cut_ends_nobody_and_is_whole_again(site: Installation, length: int) -> None:
+    site.configure({'in': {}, 'out': {}})
+    master = site.start()
+    pids = site.pids()
+    os.truncate(site.run / 'scoreboard', length)
+    site.put('in', 'x')
+    site.told.wait_for('end in')
+    assert site.ask('status')['ok']
+    site.log.wait_for('scoreboard was cut short, written anew')
+    assert site.pids() == pids
+    assert site.stop() == 0
+    assert master.returncode == 0
+
+
+def test_a_master_that_does_not_answer_is_stopped_by_a_signal_to_it_and_to_nobody_else(
+    site: Installation,
+) -> None:
+    site.configure({'in': {}})
+    assert not signal_master(site.spool_directory, signal.SIGTERM)
+    master = site.start()
+    stranger = subprocess.Popen(['sleep', '600'])
+    try:
+        (site.run / 'master.pid').write_text(f'{stranger.pid}\n')
+        master.send_signal(signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            ask(site.spool_directory, {'do': 'status'}, 0.2)
+        assert signal_master(site.spool_directory, signal.SIGTERM)
+        master.send_signal(signal.SIGCONT)
+        assert master.wait(PATIENCE_S) == 0
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()

@@ -17,7 +17,7 @@ def send(site: Installation, signum: signal.Signals) -> None:
 
 
 def reload_error(site: Installation) -> str:
-    return Scoreboard.open(site.run / 'board').master().reload_error
+    return Scoreboard.open(site.run / 'scoreboard').master().reload_error
 
 
 def test_a_reload_restarts_only_what_changed(site: Installation) -> None:

@@ -67,7 +67,9 @@ class Site:
     def records(self) -> list[Record]:
         """:return: what the board says."""
         try:
-            with contextlib.closing(Scoreboard.open(self.spool_directory / '.run' / 'board')) as board:
+            with contextlib.closing(
+                Scoreboard.open(self.spool_directory / '.run' / 'master' / 'scoreboard')
+            ) as board:
                 return board.records()
         except BoardError:
             return []

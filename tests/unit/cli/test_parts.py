@@ -68,8 +68,8 @@ def test_without_events_arrivals_are_found_by_looking(
 
 @pytest.fixture
 def board(tmp_path: Path) -> Scoreboard:
-    (tmp_path / '.run').mkdir()
-    return Scoreboard.create(tmp_path / '.run' / 'board', 4)
+    (tmp_path / '.run' / 'master').mkdir(parents=True)
+    return Scoreboard.create(tmp_path / '.run' / 'master' / 'scoreboard', 4)
 
 
 def test_a_slice_in_trouble_is_told_of_with_its_reason(board: Scoreboard, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from switchboard.errors import MasterError
 from switchboard.master import control
 from switchboard.master.control import ControlSocket, Reply, Request
+from switchboard.master.directory import OwnDirectory
 from tests.processes import few_descriptors
 
 JSON = st.recursive(
@@ -68,19 +69,22 @@ def test_what_is_too_deep_too_long_or_of_another_type_is_no_request(line: bytes)
 class Office:
     """A control socket and its loop; `handle` does what the test says."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, spool: Path) -> None:
+        self.own = OwnDirectory(spool)
         self.selector = selectors.DefaultSelector()
         self.handle: Callable[[Request, Reply], None] = lambda request, reply: reply(
             {'ok': True, 'did': request.do}
         )
-        self.control = ControlSocket(path, self.selector, lambda request, reply: self.handle(request, reply))
+        self.control = ControlSocket(
+            self.own, self.selector, lambda request, reply: self.handle(request, reply)
+        )
         self.callers: list[socket.socket] = []
 
     def call(self, said: bytes = b'') -> socket.socket:
         caller = socket.socket(socket.AF_UNIX)
         self.callers.append(caller)
         caller.settimeout(10)
-        caller.connect(str(self.control.path))
+        caller.connect(str(self.own.path / 'control'))
         caller.sendall(said)
         return caller
 
@@ -98,11 +102,12 @@ class Office:
         for caller in self.callers:
             caller.close()
         self.selector.close()
+        self.own.close()
 
 
 @pytest.fixture
 def office(tmp_path: Path) -> Iterator[Office]:
-    with contextlib.closing(Office(tmp_path / 'control')) as made:
+    with contextlib.closing(Office(tmp_path)) as made:
         yield made
 
 

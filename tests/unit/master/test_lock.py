@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from switchboard.errors import AlreadyRunningError
-from switchboard.master.lock import MasterLock, master_alive, read_pid, run_directory
+from switchboard.master.directory import OwnDirectory
+from switchboard.master.lock import MasterLock, master_alive, read_pid
 
 
-def test_only_one_may_hold_it_and_the_other_learns_who(tmp_path: Path) -> None:
-    run = run_directory(tmp_path)
-    first = MasterLock(run).acquire()
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[OwnDirectory]:
+    with OwnDirectory(tmp_path) as directory:
+        yield directory
+
+
+def test_only_one_may_hold_it_and_the_other_learns_who(own: OwnDirectory) -> None:
+    first = MasterLock(own).acquire()
     first.note_pid()
     with pytest.raises(AlreadyRunningError, match=f'pid {os.getpid()}') as caught:
-        MasterLock(run).acquire()
+        MasterLock(own).acquire()
     assert caught.value.pid == os.getpid()
     first.close()
-    MasterLock(run).acquire().close()
+    MasterLock(own).acquire().close()
 
 
-def test_whether_a_master_lives_is_asked_of_the_lock_and_not_of_the_pid_file(tmp_path: Path) -> None:
+def test_whether_a_master_lives_is_asked_of_the_lock_and_not_of_the_pid_file(
+    own: OwnDirectory, tmp_path: Path
+) -> None:
+    assert not master_alive(tmp_path / 'nowhere')
     assert not master_alive(tmp_path)
-    lock = MasterLock(run_directory(tmp_path)).acquire()
+    lock = MasterLock(own).acquire()
     assert master_alive(tmp_path)
     lock.note_pid()
     lock.close()
@@ -32,17 +42,17 @@ def test_whether_a_master_lives_is_asked_of_the_lock_and_not_of_the_pid_file(tmp
     assert not master_alive(tmp_path)
 
 
-def test_a_holder_whose_pid_nobody_knows_is_refused_without_a_number(tmp_path: Path) -> None:
-    lock = MasterLock(run_directory(tmp_path)).acquire()
+def test_a_holder_whose_pid_nobody_knows_is_refused_without_a_number(own: OwnDirectory) -> None:
+    lock = MasterLock(own).acquire()
     with pytest.raises(AlreadyRunningError, match=r'^a master is already running$') as caught:
-        MasterLock(run_directory(tmp_path)).acquire()
+        MasterLock(own).acquire()
     assert caught.value.pid is None
     lock.close()
 
 
-def test_the_pid_file_may_lie_elsewhere_and_is_taken_away(tmp_path: Path) -> None:
+def test_the_pid_file_may_lie_elsewhere_and_is_taken_away(own: OwnDirectory, tmp_path: Path) -> None:
     pid_file = tmp_path / 'elsewhere.pid'
-    lock = MasterLock(run_directory(tmp_path), pid_file).acquire()
+    lock = MasterLock(own, pid_file).acquire()
     lock.note_pid()
     assert read_pid(pid_file) == os.getpid()
     lock.forget_pid()

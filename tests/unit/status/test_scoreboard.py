@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,10 @@ def board(tmp_path: Path) -> Iterator[Scoreboard]:
     board.close()
 
 
+def reading(path: Path) -> contextlib.closing[Scoreboard]:
+    return contextlib.closing(Scoreboard.open(path))
+
+
 def posted(board: Scoreboard, **fields: object) -> SupervisorRecord:
     post = SupervisorRecord('in', slice=0, numslices=2, pid=os.getpid(), started_ns=5, **fields)  # type: ignore[arg-type]
     board.post(0, post)
@@ -40,9 +45,10 @@ def test_a_new_board_has_no_records_and_a_blank_master(board: Scoreboard) -> Non
     assert board.master() == MasterRecord()
 
 
-def test_what_the_master_posts_is_read_through_another_map(board: Scoreboard) -> None:
+def test_what_the_master_posts_is_read_through_another_descriptor(board: Scoreboard) -> None:
     posted(board, restarts=3, state=State.BACKOFF, reason='exit 1', next_restart_ns=9)
-    record = Scoreboard.open(board.path).records()[0]
+    with reading(board.path) as reader:
+        [record] = reader.records()
     assert (record.runner, record.slice, record.numslices, record.pid) == ('in', 0, 2, os.getpid())
     assert (record.state, record.restarts, record.reason) == (State.BACKOFF, 3, 'exit 1')
     assert (record.started_ns, record.next_restart_ns) == (5, 9)
@@ -120,18 +126,18 @@ def test_a_writer_killed_in_the_middle_of_a_copy_leaves_the_one_before_it(board:
     posted(board, reason='first')
     posted(board, reason='second')
     for copy in range(2):
-        whole = bytes(board.memory)
-        start = PAGE_BYTES + copy * 1024
-        board.memory[start + 8 : start + 200] = os.urandom(192)
+        whole = board.path.read_bytes()
+        os.pwrite(board.descriptor, os.urandom(192), PAGE_BYTES + copy * 1024 + 8)
         assert board.records()[0].reason in ('first', 'second')
-        board.memory[:] = whole
+        os.pwrite(board.descriptor, whole, 0)
 
 
 def test_a_board_damaged_beyond_that_is_an_error_and_not_a_wrong_answer(board: Scoreboard) -> None:
     posted(board)
     posted(board)
-    board.memory[PAGE_BYTES + 8] ^= 1
-    board.memory[PAGE_BYTES + 1024 + 8] ^= 1
+    for start in (PAGE_BYTES + 8, PAGE_BYTES + 1024 + 8):
+        [byte] = os.pread(board.descriptor, 1, start)
+        os.pwrite(board.descriptor, bytes([byte ^ 1]), start)
     with pytest.raises(BoardError, match='damaged'):
         board.records()
 
@@ -179,7 +185,8 @@ def test_records_come_by_runner_and_slice_wherever_they_lie(board: Scoreboard) -
 def test_the_master_tells_its_state_and_its_last_reload_error(board: Scoreboard) -> None:
     record = MasterRecord(12, State.RUNNING, 1, 2, 3, 'switchboard.cfg:3 [queue.in] ttl: not a duration')
     board.post_master(record)
-    assert Scoreboard.open(board.path).master() == record
+    with reading(board.path) as reader:
+        assert reader.master() == record
 
 
 def test_a_slot_that_is_not_there_is_an_error(board: Scoreboard) -> None:
@@ -189,10 +196,11 @@ def test_a_slot_that_is_not_there_is_an_error(board: Scoreboard) -> None:
 
 def test_creating_a_board_does_not_disturb_readers_of_the_old_one(board: Scoreboard) -> None:
     posted(board)
-    reader = Scoreboard.open(board.path)
-    Scoreboard.create(board.path, 4)
-    assert len(reader.records()) == 1
-    assert Scoreboard.open(board.path).records() == []
+    with reading(board.path) as reader:
+        Scoreboard.create(board.path, 4).close()
+        assert len(reader.records()) == 1
+    with reading(board.path) as reader:
+        assert reader.records() == []
 
 
 @pytest.mark.parametrize(
@@ -215,6 +223,55 @@ def test_a_board_cut_short_says_so(board: Scoreboard) -> None:
     os.truncate(board.path, PAGE_BYTES * 2)
     with pytest.raises(BoardError, match='do not hold 4 slots'):
         Scoreboard.open(board.path)
+
+
+def test_a_board_that_is_cut_short_ends_neither_its_readers_nor_its_writers(board: Scoreboard) -> None:
+    posted(board, reason='before')
+    slot = Slot(board, 0)
+    with reading(board.path) as reader:
+        os.truncate(board.path, 0)
+        assert reader.records() == []
+        assert reader.master() == MasterRecord()
+        slot.begin(ENTRY)
+        slot.error('x')
+        posted(board, reason='after')
+        assert board.mend()  # the writers have made it long enough for themselves only
+        with reading(board.path) as again:
+            assert again.slots == 4
+        assert [each.current for each in reader.records()] == [ENTRY]
+
+
+def test_a_board_that_is_cut_short_is_made_whole_again(board: Scoreboard) -> None:
+    posted(board)
+    assert not board.mend()
+    os.truncate(board.path, 100)
+    assert board.mend()
+    assert not board.mend()
+    with reading(board.path) as reader:
+        assert reader.records() == []
+        posted(board)
+        assert [each.title for each in reader.records()] == ['in 1/2']
+
+
+@pytest.mark.parametrize('length', range(0, PAGE_BYTES * 2, 97))
+def test_whatever_length_it_is_cut_to_a_reader_has_an_answer_or_an_error_of_ours(
+    board: Scoreboard, length: int
+) -> None:
+    posted(board)
+    with reading(board.path) as reader:
+        os.truncate(board.path, length)
+        with contextlib.suppress(BoardError):
+            assert len(reader.records()) <= 1
+
+
+@pytest.mark.parametrize('kind', ['link', 'fifo', 'directory'])
+def test_what_is_no_plain_file_is_not_opened_as_a_board(board: Scoreboard, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / 'other'
+    {'link': lambda: path.symlink_to(board.path), 'fifo': lambda: os.mkfifo(path), 'directory': path.mkdir}[
+        kind
+    ]()
+    with pytest.raises(BoardError):
+        Scoreboard.open(path)
 
 
 def test_a_missing_board_asks_whether_a_master_was_started(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from switchboard.master import lifeline
+from switchboard.master import child
 from tests import processes
 
 
@@ -30,7 +30,7 @@ def a_master_with_a_runner(*, dead_at_once: bool = False) -> tuple[int, int, int
                 os.setsid()
                 program = subprocess.Popen(['sleep', '600'])
                 os.write(writing, f'{os.getpid()} {program.pid}\n'.encode())
-                lifeline.die_with(parent, line)
+                child.die_with(parent, line)
                 os.write(writing, b'tied\n')
             pause_for_ever()
         finally:
@@ -55,11 +55,11 @@ def test_each_means_ends_the_runner(
     monkeypatch: pytest.MonkeyPatch, means: str, *, reaches_programs: bool
 ) -> None:
     if means in ('owner', 'handler'):
-        monkeypatch.setattr(lifeline, '_LIBC', None)
+        monkeypatch.setattr(child, '_LIBC', None)
     if means == 'handler':
-        monkeypatch.setattr(lifeline, '_F_SETSIG', None)
+        monkeypatch.setattr(child, '_F_SETSIG', None)
     if means == 'death signal':
-        monkeypatch.setattr(lifeline, '_tie_group', refuse)
+        monkeypatch.setattr(child, '_tie_group', refuse)
     master, runner, program = a_master_with_a_runner()
     os.kill(master, signal.SIGKILL)
     os.waitpid(master, 0)
@@ -74,10 +74,10 @@ def refuse(_lifeline: int) -> None:
 
 
 def test_without_any_means_a_runner_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifeline, '_LIBC', None)
-    monkeypatch.setattr(lifeline, '_tie_group', refuse)
+    monkeypatch.setattr(child, '_LIBC', None)
+    monkeypatch.setattr(child, '_tie_group', refuse)
     with pytest.raises(PermissionError):
-        lifeline.die_with(os.getppid(), 0)
+        child.die_with(os.getppid(), 0)
 
 
 def test_a_runner_whose_master_died_before_it_was_tied_ends_itself() -> None:

@@ -1,0 +1,113 @@
+"""The directory of the master's own files, ``<spool>/.run/master``: only its user writes there, the spool's group reads.
+
+``.run`` belongs to the spool's group, as the queues do, so any member may put a link there under a name that the master is going to
+write to.  Therefore the master's lock, process id, log, scoreboard and control socket lie one level deeper, in a directory that is refused when
+anybody else could write to it.  It is opened once, step by step and without following a link; all else is done below its descriptor,
+so a member who moves it away or puts something else in its place changes nothing but a name.
+
+Files that the configuration names (``log_file``, ``pid_file``) lie where the administrator wants them: in a directory of the administrator's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import uuid
+from pathlib import Path
+from typing import Self
+
+from switchboard.errors import MasterError
+
+RUN, OWN = '.run', 'master'
+LOCK, PID, LOG, SCOREBOARD, CONTROL = 'master.lock', 'master.pid', 'master.log', 'scoreboard', 'control'
+
+DIRECTORY_MODE, FILE_MODE = 0o750, 0o640
+NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | NO_LINK
+
+
+def own_directory(spool: str | os.PathLike[str]) -> Path:
+    """:return: where the master of this spool keeps its files, for those who read them."""
+    return Path(spool) / RUN / OWN
+
+
+class OwnDirectory:
+    """The open directory; a forked child closes its descriptor.
+
+    :param spool: the spool; it and the directory are made if need be.
+    :raises MasterError: somebody else can write to it.
+    """
+
+    def __init__(self, spool: str | os.PathLike[str]) -> None:
+        self.path = own_directory(spool)
+        Path(spool).mkdir(mode=0o770, parents=True, exist_ok=True)
+        with contextlib.ExitStack() as stack:
+            top = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, top)
+            run = self._step(top, RUN, 0o770)
+            stack.callback(os.close, run)
+            self._descriptor = self._step(run, OWN, DIRECTORY_MODE)
+        try:
+            self._check()
+        except MasterError:
+            self.close()
+            raise
+
+    def _step(self, above: int, name: str, mode: int) -> int:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=above)
+        try:
+            return os.open(name, FOLDER, dir_fd=above)
+        except OSError as error:
+            raise MasterError(f'cannot open {name!r} on the way to {self.path}: {error.strerror}') from error
+
+    def _check(self) -> None:
+        status = os.fstat(self._descriptor)
+        if status.st_uid != os.geteuid():
+            raise MasterError(
+                f'{self.path} belongs to user {status.st_uid}, and this is user {os.geteuid()}: '
+                'start the master as the user of the spool'
+            )
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise MasterError(f'others than its user can write to {self.path}: chmod go-w {self.path}')
+
+    def fileno(self) -> int:
+        """:return: the descriptor."""
+        return self._descriptor
+
+    def open(self, name: str, flags: int) -> int:
+        """Open one of its files, which is made if need be, without following a link."""
+        return os.open(name, flags | os.O_CREAT | NO_LINK, FILE_MODE, dir_fd=self._descriptor)
+
+    def remove(self, name: str) -> None:
+        """Remove one of its files, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._descriptor)
+
+    def close(self) -> None:
+        """Let it go."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def replace_file(name: str, content: bytes, directory: int) -> None:
+    """Write a file beside and rename it, so that no reader meets half of it and no link is followed.
+
+    :param directory: the descriptor of the directory that holds it.
+    """
+    beside = f'{name}.{uuid.uuid4().hex}'
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, FILE_MODE, dir_fd=directory)
+    try:
+        os.write(descriptor, content)
+        os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        os.unlink(beside, dir_fd=directory)
+        raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,200 @@
+"""The master's own files: where others can write, or have put a link, nothing is opened and nothing outside is touched."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from switchboard.errors import BoardError, MasterError, NotRunningError
+from switchboard.master.control import ControlSocket, ask
+from switchboard.master.directory import (
+    CONTROL,
+    LOCK,
+    LOG,
+    PID,
+    SCOREBOARD,
+    OwnDirectory,
+    own_directory,
+    replace_file,
+)
+from switchboard.master.lock import MasterLock, master_alive, read_pid
+from switchboard.status import log
+from switchboard.status.scoreboard import Scoreboard
+from tests.processes import NOBODY, in_child
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason='only root can be two users')
+
+
+@pytest.fixture
+def precious(tmp_path: Path) -> Path:
+    path = tmp_path / 'precious'
+    path.write_text('not to be touched')
+    return path
+
+
+def test_only_its_user_may_write_there_and_the_group_may_read(tmp_path: Path) -> None:
+    for umask in (0o000, 0o022, 0o077):
+        spool = tmp_path / f'{umask}'
+        before = os.umask(umask)
+        try:
+            with OwnDirectory(spool) as own, MasterLock.of(own):
+                os.close(own.open(LOG, os.O_WRONLY))
+                Scoreboard.create(own.path / SCOREBOARD, 1, directory=own.fileno()).close()
+        finally:
+            os.umask(before)
+        assert os.stat(own.path).st_mode & 0o777 & ~umask == 0o750 & ~umask
+        for name in (LOCK, LOG, SCOREBOARD):
+            assert os.stat(own.path / name).st_mode & 0o022 == 0
+
+
+@pytest.mark.parametrize('mode', [0o770, 0o757, 0o777])
+def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    OwnDirectory(tmp_path).close()
+    own_directory(tmp_path).chmod(mode)
+    with pytest.raises(MasterError, match='chmod go-w'):
+        OwnDirectory(tmp_path)
+
+
+@needs_root
+def test_the_directory_of_another_user_is_refused(tmp_path: Path) -> None:
+    own_directory(tmp_path).mkdir(parents=True)
+    os.chown(own_directory(tmp_path), NOBODY, NOBODY)
+    with pytest.raises(MasterError, match='start the master as the user of the spool'):
+        OwnDirectory(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['.run', '.run/master'])
+def test_no_link_is_followed_on_the_way(tmp_path: Path, name: str) -> None:
+    elsewhere = tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    spool = tmp_path / 'spool'
+    (spool / name).parent.mkdir(parents=True)
+    (spool / name).symlink_to(elsewhere)
+    with pytest.raises(MasterError, match='cannot open'):
+        OwnDirectory(spool)
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path: Path, precious: Path) -> None:
+    with OwnDirectory(tmp_path) as own:
+        (own.path / LOCK).symlink_to(precious)
+        with pytest.raises(OSError, match='symbolic link'):
+            MasterLock(own)
+        with pytest.raises(OSError, match='symbolic link'):
+            master_alive(tmp_path)
+
+
+@pytest.mark.parametrize('elsewhere', [False, True])
+def test_a_link_in_the_place_of_the_pid_file_is_replaced(
+    tmp_path: Path, precious: Path, *, elsewhere: bool
+) -> None:
+    with OwnDirectory(tmp_path) as own:
+        path = tmp_path / 'other.pid' if elsewhere else own.path / PID
+        path.symlink_to(precious)
+        (path.parent / f'{path.name}.new').symlink_to(precious)
+        assert read_pid(path) is None
+        with MasterLock.of(own, path if elsewhere else None) as lock:
+            lock.note_pid()
+            assert read_pid(path) == os.getpid()
+            lock.forget_pid()
+    assert precious.read_text() == 'not to be touched'
+
+
+def test_a_link_in_the_place_of_the_scoreboard_is_replaced_and_not_read(
+    tmp_path: Path, precious: Path
+) -> None:
+    with OwnDirectory(tmp_path) as own:
+        for name in (SCOREBOARD, f'{SCOREBOARD}.new'):
+            (own.path / name).symlink_to(precious)
+        with pytest.raises(BoardError, match='symbolic link'):
+            Scoreboard.open(own.path / SCOREBOARD)
+        Scoreboard.create(own.path / SCOREBOARD, 1, directory=own.fileno()).close()
+        Scoreboard.open(own.path / SCOREBOARD).close()
+    assert precious.read_text() == 'not to be touched'
+
+
+def test_a_link_in_the_place_of_the_log_is_not_followed_when_opened_or_reopened(
+    tmp_path: Path, precious: Path
+) -> None:
+    with OwnDirectory(tmp_path) as own:
+        path = own.path / LOG
+        path.symlink_to(precious)
+        with pytest.raises(OSError, match='symbolic link'):
+            log.LogFile(path, directory=own.fileno())
+        path.unlink()
+        log_file = log.LogFile(path, directory=own.fileno())
+        path.unlink()
+        path.symlink_to(precious)
+        with pytest.raises(OSError, match='symbolic link'):
+            log_file.reopen()
+        log_file.close()
+    assert precious.read_text() == 'not to be touched'
+
+
+def test_a_link_in_the_place_of_the_control_socket_is_replaced(tmp_path: Path, precious: Path) -> None:
+    with OwnDirectory(tmp_path) as own, selectors.DefaultSelector() as selector:
+        (own.path / CONTROL).symlink_to(precious)
+        mode = precious.stat().st_mode
+        ControlSocket(own, selector, lambda _request, reply: reply({})).close()
+        assert precious.stat().st_mode == mode
+        assert not (own.path / CONTROL).exists()
+
+
+def test_whoever_puts_another_directory_in_its_place_changes_only_a_name(tmp_path: Path) -> None:
+    with OwnDirectory(tmp_path) as own, MasterLock.of(own) as lock:
+        own.path.rename(tmp_path / 'moved')
+        own.path.mkdir()
+        lock.note_pid()
+        assert (tmp_path / 'moved' / PID).exists()
+        assert list(own.path.iterdir()) == []
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = os.open(tmp_path, os.O_RDONLY)
+    try:
+        replace_file('one', b'first', place)
+        (tmp_path / 'two').mkdir()
+        with pytest.raises(OSError, match='directory'):
+            replace_file('two', b'second', place)
+    finally:
+        os.close(place)
+    assert (tmp_path / 'one').read_bytes() == b'first'
+    assert sorted(os.listdir(tmp_path)) == ['one', 'two']
+
+
+@needs_root
+def test_a_member_of_the_group_reads_what_the_master_says_and_cannot_write_it(tmp_path: Path) -> None:
+    spool = Path(tempfile.mkdtemp(dir='/tmp'))  # pytest's own directories are closed to other users
+    try:
+        spool.chmod(0o2770)
+        os.chown(spool, 0, NOBODY)
+        before = os.umask(0o007)
+        try:
+            with OwnDirectory(spool) as own, MasterLock.of(own):
+                Scoreboard.create(own.path / SCOREBOARD, 1, directory=own.fileno()).close()
+
+                def as_member() -> tuple[bool, int, list[str]]:
+                    refused = []
+                    for name in (LOCK, SCOREBOARD):
+                        try:
+                            os.close(os.open(own.path / name, os.O_WRONLY))
+                        except PermissionError:
+                            refused.append(name)
+                    board = Scoreboard.open(own.path / SCOREBOARD)
+                    return master_alive(spool), board.slots, refused
+
+                assert in_child(as_member, NOBODY) == (True, 1, [LOCK, SCOREBOARD])
+        finally:
+            os.umask(before)
+    finally:
+        shutil.rmtree(spool)
+
+
+def test_whoever_asks_where_no_master_is_learns_it(tmp_path: Path) -> None:
+    with pytest.raises(NotRunningError, match='no master answers'):
+        ask(tmp_path, {'do': 'status'})
