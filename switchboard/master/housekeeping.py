@@ -3,14 +3,18 @@
 Entries expire also where nobody takes them, and a dead process's claims are made ready also where no runner recovers them.  The
 master itself must not do it: it never waits for a disk, and what it did not load it does not hold.  A process that lives for
 a moment costs nothing in between.  In a spool of millions its rounds take long, and are then farther apart.
+
+A janitor that hangs (on a lock that a stopped process holds, on a disk that does not answer) would be the last one.  So it has a
+deadline, after which it is killed and another one is sent; each time with twice as long, in case there is just so much to do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import setproctitle
@@ -25,6 +29,8 @@ logger = log.logger('master')
 # How many times as long as a round takes the spool is left alone after it.
 REST_SHARE = 50
 MAX_ANSWER_BYTES = 32
+# How long the first round may take, and the longest that is ever allowed.
+DEADLINE_S, LONGEST_S = 300.0, 86400.0
 
 
 class Housekeeping:
@@ -32,6 +38,7 @@ class Housekeeping:
 
     :param config: gives the configuration that is in force.
     :param interval_s: seconds between two rounds.
+    :param deadline_s: how long a round may take before its janitor is killed.
     :param live: what the new process does; it never returns.
     """
 
@@ -41,6 +48,8 @@ class Housekeeping:
         interval_s: float,
         now_s: float,
         live: Callable[[Config, int, int], NoReturn] | None = None,
+        *,
+        deadline_s: float = DEADLINE_S,
     ) -> None:
         self._config = config
         self._live = live or _live
@@ -48,7 +57,10 @@ class Housekeeping:
         self._due_s = now_s + interval_s
         # The janitor's end of it says how long his round took, and is closed by the kernel when he has ended.
         self._at_work = -1
+        self._pidfd = -1
+        self._pid = 0
         self._began_s = now_s
+        self._deadline_s = deadline_s
 
     def due_s(self) -> float:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
@@ -61,10 +73,11 @@ class Housekeeping:
         self._due_s = now_s + self._interval_s
         if self._at_work >= 0:
             took_s = self._took_s()
-            if took_s is None:
+            if took_s is None and now_s - self._began_s < self._deadline_s:
                 return
-            os.close(self._at_work)
-            self._at_work = -1
+            if took_s is None:
+                took_s = self._kill(now_s)
+            self._let_go()
             rested_s = self._began_s + took_s * (1 + REST_SHARE)
             if now_s < rested_s:
                 self._due_s = rested_s
@@ -85,8 +98,36 @@ class Housekeeping:
         if pid == 0:
             self._live(self._config(), master, writing)
         os.close(writing)
-        self._at_work = reading
-        self._began_s = now_s
+        self._at_work, self._pid, self._began_s = reading, pid, now_s
+        with contextlib.suppress(OSError):
+            self._pidfd = os.pidfd_open(pid)
+
+    def _kill(self, now_s: float) -> float:
+        """:return: how long it is to count as having worked: not at all, so that another one is sent at once."""
+        fields = {'pid': self._pid, 'after_s': now_s - self._began_s}
+        self._deadline_s = min(LONGEST_S, 2 * self._deadline_s)
+        if self._pidfd < 0:
+            logger.error('janitor hangs, and cannot be killed %s', log.pairs(**fields))
+            return 0.0
+        # By the descriptor: the number may be another's, should the process have ended a moment ago.
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        logger.error('janitor hangs, killed %s', log.pairs(**fields))
+        return 0.0
+
+    def _let_go(self) -> None:
+        for descriptor in (self._at_work, self._pidfd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._at_work = self._pidfd = -1
+
+    def descriptors(self) -> list[int]:
+        """:return: what a forked child closes at once."""
+        return [each for each in (self._at_work, self._pidfd) if each >= 0]
+
+    def close(self) -> None:
+        """Send no more; one that is at work ends with the master."""
+        self._let_go()
 
     def _took_s(self) -> float | None:
         """:return: how long the last round took; None if it goes on; 0 if its janitor died."""
@@ -102,9 +143,8 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
         signal.set_wakeup_fd(-1)
         for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, signal.SIG_DFL)
-        # All that the master holds, its lock first of all; only the pipe stays, which tells it that this process lives.
-        os.closerange(3, writing)
-        os.closerange(writing + 1, os.sysconf('SC_OPEN_MAX'))
+        # All that the master holds, its lock first of all; only the log stays, and the pipe that tells it that this process lives.
+        _close_all_but((writing, *log.descriptors()))
         die_with_parent(master)
         setproctitle.setproctitle('switchboard: janitor')
         log.speak_as('janitor')
@@ -123,3 +163,11 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
         logger.exception('not tidied')
     finally:
         os._exit(code)
+
+
+def _close_all_but(kept: Iterable[int]) -> None:
+    first = 3
+    for descriptor in sorted(kept):
+        os.closerange(first, descriptor)
+        first = max(first, descriptor + 1)
+    os.closerange(first, os.sysconf('SC_OPEN_MAX'))

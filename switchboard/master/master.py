@@ -169,6 +169,7 @@ class Master:
         self._housekeeping = Housekeeping(
             lambda: self._slices.config, self.config.master.tidy_s, time.monotonic()
         )
+        stack.callback(self._housekeeping.close)
         self._control = ControlSocket(self._directory, self._selector, self._operations.handle)
         stack.callback(self._control.close)
         self._post(pid=os.getpid(), started_ns=time.time_ns())

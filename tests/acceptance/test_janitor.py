@@ -153,6 +153,38 @@ def test_a_janitor_that_is_still_at_work_or_has_died_stops_nothing():
     os.waitpid(child, 0)
 
 
+def test_a_janitor_that_hangs_is_killed_and_replaced_even_if_it_is_stopped():
+    def live(_config, _master, _writing):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(0)
+
+    broom = Housekeeping(lambda: None, 60.0, 0.0, live, deadline_s=100.0)
+    broom.tick(60.0)
+    broom.tick(120.0)
+    [first] = [each.pid for each in psutil.Process().children()]
+    broom.tick(180.0)
+    assert os.waitpid(first, 0)[1] == signal.SIGKILL
+    [second] = [each.pid for each in psutil.Process().children()]
+    broom.tick(300.0)  # it has twice as long
+    assert [each.pid for each in psutil.Process().children()] == [second]
+    broom.tick(390.0)
+    assert os.waitpid(second, 0)[1] == signal.SIGKILL
+    [third] = [each.pid for each in psutil.Process().children()]
+    os.kill(third, signal.SIGKILL)
+    os.waitpid(third, 0)
+    broom.close()
+
+
+def test_the_janitor_writes_to_the_log_and_to_nothing_else(site: Installation):
+    site.configure({'jobs': {}}, tidy='100ms', log_level='debug', log_file=site.home / 'switchboard.log')
+    (site.home / 'switchboard.log').touch()
+    site.start(ready=False)
+    eventually(lambda: 'janitor[' in (site.home / 'switchboard.log').read_text(), 'the janitor has logged')
+    lines = (site.home / 'switchboard.log').read_text().splitlines()
+    assert any(' debug master janitor[' in line and ' tidied ' in line for line in lines)
+    assert site.stop() == 0
+
+
 def test_the_master_sends_the_janitor(site: Installation):
     site.configure({'jobs': {}}, tidy='100ms')
     with site.config.open('a') as configuration:
