@@ -239,6 +239,22 @@ class DestinationDown(RunnerError):
         super().__init__(reason)
 
 
+class ResultError(RunnerError):
+    """``dispose`` returned something that is neither ``None`` or ``False`` (done) nor ``True`` (keep)."""
+
+    def __init__(self, result: object) -> None:
+        self.type_name = type(result).__name__
+        hint = ''
+        if hasattr(result, '__await__'):
+            hint = '; to await something, make the class an AsyncRunner'
+        elif hasattr(result, '__next__') or hasattr(result, '__anext__'):
+            hint = '; nothing runs what it yields'
+        super().__init__(
+            f'dispose returned an object of type {self.type_name}: return None or False when the message is done, '
+            f'True to keep it{hint}'
+        )
+
+
 class MasterError(SwitchboardError):
     """Something about the supervising process."""
 

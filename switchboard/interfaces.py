@@ -270,7 +270,7 @@ class IRunner(Interface):
     def dispose(msg: Any, msgdata: dict[str, Any]) -> object:
         """Handle one message.
 
-        :return: a true value keeps the message queued; anything else finishes it.
+        :return: ``None`` or ``False``: the message is done; ``True`` keeps it queued; anything else is a failure of the message.
         :raises TemporaryFailure: try again later.
         :raises PermanentFailure: preserve it.
         """

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
@@ -56,6 +56,13 @@ def make_runner(
     return runner_class(spool, options, slice=part, numslices=count, slot=slot)
 
 
+class _Nothing(Runner):
+    """A runner of no section."""
+
+    def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+        """See `IRunner`."""
+
+
 def warm_up(config: Config) -> Spool | None:
     """Make in the master, before the forks, what its children need.
 
@@ -69,7 +76,7 @@ def warm_up(config: Config) -> Spool | None:
     queues = {each.queue for each in config.runners.values() if each.queue}
     is_shared = not any(config.queue_options(queue).url for queue in queues)
     for options in config.runners.values():
-        Runner(spool, replace(options, settings={}))
+        _Nothing(spool, replace(options, settings={}))
         if options.queue and is_shared:
             for part in range(options.instances):
                 spool.prepare_board(options.queue, part, options.instances)
@@ -95,6 +102,7 @@ def find_class(options: RunnerOptions) -> type[Runner]:
         raise ConfigError(reason, section=section, key='class') from error
     if not (isinstance(found, type) and issubclass(found, Runner)):
         raise ConfigError(f'{options.class_path} is not a Runner', section=section, key='class')
+    found.check_class(options)
     return found
 
 

@@ -1,8 +1,8 @@
 """The loop that works one slice of one queue, and the hooks that a program fills in.
 
-In reading order: runner (the hooks, and what they may call), asyncrunner (many at once in one process),
-worker (taking and settling), verdict (what becomes of a message that failed), settings (keys of a runner's
-own), retirement.
+In reading order: runner (the hooks, and what they may call), loop (taking, sleeping, recovering), settling (judging,
+carrying out, committing), verdict (what becomes of a message that failed: pure), asyncrunner (many at once in one
+process), hooks (what a class must look like), settings (keys of a runner's own), retirement.
 
 It imports operating, spool and below.
 """

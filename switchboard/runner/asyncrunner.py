@@ -16,19 +16,12 @@ Not for work that computes: one process has one processor.  Order is that in whi
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextvars import ContextVar
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-from switchboard.errors import EntryTakenError, QueueError
-from switchboard.interfaces import ITransaction, Taken
-from switchboard.message.journal import count_since_retry
-from switchboard.message.naming import NS, digest_of
 from switchboard.runner.runner import Runner
 from switchboard.runner.settings import Setting
-from switchboard.runner.verdict import Verdict
-
-log = logging.getLogger('switchboard.runner')
+from switchboard.runner.settling import Work
 
 # While messages are at work, how often the board is told that the loop turns.
 BEAT_S = 1.0
@@ -41,15 +34,8 @@ def _concurrency(text: str) -> int:
     return number
 
 
-class _Work(NamedTuple):
-    """What one task is at."""
-
-    taken: Taken
-    transaction: ITransaction
-
-
-_NOTHING = _Work(Taken('', None, {}), None)  # type: ignore[arg-type]  # stands for "not in dispose()"
-_work: ContextVar[_Work] = ContextVar('work', default=_NOTHING)
+# What the asking task is at.
+_work: ContextVar[Work | None] = ContextVar('work', default=None)
 
 
 class AsyncRunner(Runner):
@@ -62,20 +48,25 @@ class AsyncRunner(Runner):
 
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
-        self._tasks: dict[asyncio.Task[Verdict | None], _Work] = {}
+        self._tasks: dict[asyncio.Task[None], Work] = {}
         self._woken = asyncio.Event()
-        # What is at work is a message that may be what kills, and no other.
-        self._is_one_alone = False
         self._main_task: asyncio.Task[Any] | None = None
         # Claimed, and their tasks have not run yet: one that is cancelled before it runs never knows.
-        self._not_begun: set[str] = set()
-        self._troubled_until_ns = 0
+        self._not_begun: set[Work] = set()
+        self._given_back: set[Work] = set()
+
+    @classmethod
+    def _base(cls) -> type[Runner]:
+        return AsyncRunner
+
+    def _takes_many(self) -> bool:
+        return True
+
+    def _work(self) -> Work | None:
+        return _work.get()
 
     async def dispose(self, msg: Any, msgdata: dict[str, Any]) -> object:
         """Handle one message.  See `IRunner`."""
-        raise NotImplementedError(
-            f'{type(self).__name__} does not say what to do with a message: write dispose()'
-        )
 
     async def setup(self) -> None:  # type: ignore[override]  # a coroutine here
         """Called once, before the first message: open connections here."""
@@ -86,100 +77,82 @@ class AsyncRunner(Runner):
     async def periodic(self) -> None:  # type: ignore[override]  # a coroutine here
         """Called when messages have ended, and at least every ``rescan_s`` seconds."""
 
-    # What a coroutine asks of its runner is about its own message.
-
-    @property
-    def filebase(self) -> str:
-        """The entry that the asking coroutine is at."""
-        return _work.get().taken.filebase
-
-    @filebase.setter
-    def filebase(self, value: str) -> None:
-        pass  # the loop of `Runner` sets it; here each task has its own
-
-    @property
-    def idempotency_key(self) -> str:
-        """A key that stays the same each time the asking coroutine's message is tried."""
-        filebase = self.filebase
-        return digest_of(filebase) if filebase else ''
-
-    @idempotency_key.setter
-    def idempotency_key(self, value: str) -> None:
-        pass
-
-    @property
-    def _transaction(self) -> ITransaction | None:
-        return _work.get().transaction
-
-    @_transaction.setter
-    def _transaction(self, value: ITransaction | None) -> None:
-        pass
-
     def run(self, *, once: bool = False, until_empty: bool = False) -> int:
         """See `IRunner`."""
         return asyncio.run(self._main(once=once, until_empty=until_empty))
 
     async def _main(self, *, once: bool, until_empty: bool) -> int:
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        events = asyncio.get_running_loop()
         self._main_task = asyncio.current_task()
-        descriptors = self._wakeup.descriptors()
+        descriptors = loop.wakeup.descriptors()
         for descriptor in descriptors:
-            loop.add_reader(descriptor, self._woken.set)
-        await self.setup()
+            events.add_reader(descriptor, self._woken.set)
+        with self._hook('setup'):
+            await self.setup()
         try:
-            self._enter()
-            self._recover()
+            loop.enter()
+            loop.recover()
             self.slot.beat()
-            while not self._stopping:
+            while not loop.is_stopping:
                 begun = self._begin()
                 if self._tasks:
                     await self._wait_for_work()
-                    await self.periodic()
-                elif once or until_empty or self._wear.is_out():
+                    await self._call_periodic()
+                elif once or until_empty or loop.wear.is_out():
                     break
                 else:
-                    await self.periodic()
+                    await self._call_periodic()
                     await self._wait_for_messages()
                 if once and begun:
                     break
-                self._recover()
+                loop.recover()
                 self.slot.beat()
             while self._tasks:
                 await self._wait_for_work()
         finally:
             for descriptor in descriptors:
-                loop.remove_reader(descriptor)
+                events.remove_reader(descriptor)
             self._main_task = None
             await self._cancel()
-            self._leave()
-            await self.cleanup()
+            loop.leave()
+            with self._hook('cleanup'):
+                await self.cleanup()
         return 0
 
-    def _is_ending(self) -> bool:
+    async def _call_periodic(self) -> None:
+        with self._hook('periodic'):
+            await self.periodic()
+
+    def _is_cancelled(self) -> bool:
         """Is the loop itself being cancelled, or over?  Then all tasks are, in no order."""
         return self._main_task is None or self._main_task.cancelling() > 0
+
+    def _is_ending(self) -> bool:
+        return super()._is_ending() or self._is_cancelled()
 
     async def _cancel(self) -> None:
         """The process is told to end at once: what is at work was not begun."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for filebase in self._not_begun:
-            self._give_back(filebase)
+        for work in self._not_begun:
+            work.transaction.discard()
+            self._settler.give_back(work.taken.filebase)
         for task in [task for task in self._tasks if task.cancelled() or task.exception() is not None]:
             del self._tasks[task]
-        self._settle_done()
+        self._end_done()
 
     def _may_begin(self) -> bool:
         """May another message be begun, if there is one?"""
+        loop = self._loop
         return (
-            self.board is not None
-            and not self._stopping
-            and not self._is_one_alone
-            and not (self._alone and self._tasks)
+            loop.queue is not None
+            and not loop.is_stopping
+            and not (loop.is_one_alone and self._tasks)
             and len(self._tasks) < self.setting['concurrency']
-            and self.clock.monotonic_ns() >= self._troubled_until_ns
-            and not self._wear.is_out()
+            and not loop.trouble.is_on()
+            and not loop.wear.is_out()
         )
 
     def _begin(self) -> int:
@@ -188,116 +161,56 @@ class AsyncRunner(Runner):
         :return: how many were begun.
         """
         begun = 0
-        self._is_one_alone &= bool(self._tasks)
-        while self._may_begin() and (taken := self._take_one()) is not None:
-            assert self.board is not None
-            work = _Work(taken, self.spool.transaction(self.board, taken.filebase))
-            self._wear.messages += 1
-            self._not_begun.add(taken.filebase)
-            self._tasks[asyncio.create_task(self._handle(work))] = work
+        while self._may_begin() and (taken := self._loop.take(len(self._tasks))) is not None:
+            work = self._settler.begin(taken)
+            self._loop.wear.messages += 1
+            self._not_begun.add(work)
+            self._tasks[asyncio.create_task(self._dispose_in_task(work))] = work
             begun += 1
         return begun
 
-    def _take_one(self) -> Taken | None:
-        """Claim the next entry.
-
-        One that is preserved if a process dies with it once more is worked on alone: should it be what kills, the others must not be
-        counted with it.
-        """
-        board = self.board
-        assert board is not None
-        self._is_troubled = False
-        try:
-            while self._alone:
-                filebase = self._alone.pop()
-                try:
-                    taken = Taken(filebase, *board.dequeue(filebase))
-                except EntryTakenError:
-                    continue
-                self._is_one_alone = True
-                return taken
-            taken_now = board.take()
-            if taken_now is not None and self._has_one_life(taken_now):
-                if self._tasks:
-                    board.release(taken_now.filebase)
-                    self._alone.append(taken_now.filebase)
-                    return None
-                self._is_one_alone = True
-            return taken_now
-        except (QueueError, OSError) as error:
-            self._wait_longer()
-            log.error(
-                'nothing to be had, waiting %.1f s runner=%s error=%s', self._troubled_s, self.name, error
-            )
-            return None
-
-    def _has_one_life(self, taken: Taken) -> bool:
-        board = self.board
-        assert board is not None
-        deaths = count_since_retry(board.history(taken.filebase), 'recovered')
-        return bool(0 < deaths >= board.options.max_recoveries - 1)
-
-    def _wait_longer(self) -> None:
-        super()._wait_longer()
-        self._troubled_until_ns = self.clock.monotonic_ns() + int(self._troubled_s * NS)
-
-    async def _handle(self, work: _Work) -> Verdict | None:
-        """Call the hook.
-
-        :return: what is to become of the message; None: commit it.
-        """
+    async def _dispose_in_task(self, work: Work) -> None:
         _work.set(work)
-        taken, transaction = work
-        self._not_begun.discard(taken.filebase)
+        self._not_begun.discard(work)
         try:
-            async with asyncio.timeout(self.options.max_seconds):
-                try:
-                    keeps = await self.dispose(taken.msg, taken.msgdata)
-                finally:
-                    self._end_child()
-            return self._keep(taken, transaction) if keeps else None
-        except Exception as error:
-            transaction.discard()
-            return self._judge(taken, error)
-        except BaseException as error:
-            transaction.discard()
-            if isinstance(error, asyncio.CancelledError) and not self._is_ending():
-                # It has waited for something that was cancelled, or has cancelled itself: that is about this message.
-                return self._judge(taken, error)
-            self._give_back(taken.filebase)  # the process is told to end: it was not begun
-            raise
+            with work:
+                async with asyncio.timeout(self.options.max_seconds):
+                    result = await self.dispose(work.taken.msg, work.taken.msgdata)
+                work.returned(result)
+        except BaseException:
+            # Given back, because the process is to end: at once, or when the others have ended.
+            self._given_back.add(work)
+            if self._is_cancelled():
+                raise
 
     async def _wait_for_work(self) -> None:
         """Wait until a message has ended, or another one can be begun, and settle those that have ended."""
         waiter = asyncio.create_task(self._woken.wait())
         if self._may_begin():
-            self._wakeup.arm()
-            if self.board is not None and self.board.ready():
+            self._loop.wakeup.arm()
+            if self._loop.ready():
                 self._woken.set()
         await asyncio.wait({*self._tasks, waiter}, timeout=BEAT_S, return_when=asyncio.FIRST_COMPLETED)
         self._rest(waiter)
-        self._settle_done()
+        self._end_done()
 
-    def _settle_done(self) -> None:
-        done: dict[ITransaction, Taken] = {}
-        for task in [task for task in self._tasks if task.done()]:
-            work = self._tasks.pop(task)
-            verdict = task.result()
-            if verdict is None:
-                done[work.transaction] = work.taken
-            else:
-                self._settle(work.taken, verdict)
-        if done and self._commit(done):
-            self._troubled_s = 0.0
-            self._troubled_until_ns = 0
+    def _end_done(self) -> None:
+        done = [task for task in self._tasks if task.done()]
+        works = [self._tasks.pop(task) for task in done]
+        for task in done:
+            task.result()
+        self._settler.end(work for work in works if work not in self._given_back)
+        self._given_back.clear()
 
     async def _wait_for_messages(self) -> None:
-        self.snooze(0)
+        with self._hook('snooze'):
+            self.snooze(0)
+        loop = self._loop
         waiter = asyncio.create_task(self._woken.wait())
-        timeout_s = (self._troubled_until_ns - self.clock.monotonic_ns()) / NS
+        timeout_s = loop.trouble.still_s()
         if timeout_s <= 0:
-            self._wakeup.arm()
-            timeout_s = 0.0 if self.board is not None and self.board.ready() else self._timeout_s()
+            loop.wakeup.arm()
+            timeout_s = 0.0 if loop.ready() else loop.timeout_s()
         await asyncio.wait({waiter}, timeout=min(timeout_s, self.options.hang_timeout_s / 3))
         self._rest(waiter)
 
@@ -305,5 +218,5 @@ class AsyncRunner(Runner):
         """Stop waiting, and forget what woke."""
         waiter.cancel()
         self._woken.clear()
-        self._wakeup.wait(0)
-        self._wakeup.disarm()
+        self._loop.wakeup.wait(0)
+        self._loop.wakeup.disarm()

@@ -7,31 +7,37 @@
             self.emit('out', msg, msgdata)
 
 The loop claims an entry, calls ``dispose``, and finishes the entry together with what was emitted, as one step.  Whatever
-``dispose`` raises is about its own message: it is tried again, or preserved, and the loop goes on.  How a
-failure is judged is in ``verdict``; how the loop sleeps, in ``wakeup``.
+leaves ``dispose`` is about its own message: it is tried again, or preserved, and the loop goes on.  How a failure is judged is in
+``verdict``; what is done about it, in ``settling``; how the loop takes and sleeps, in ``loop``.
 """
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, ClassVar
 
 from zope.interface import implementer
 
 from switchboard.clock import Clock
-from switchboard.errors import UnknownQueueError
-from switchboard.interfaces import IRunner, ISpool, ITransaction, Taken
+from switchboard.errors import QueueError, RunnerError, UnknownQueueError
+from switchboard.interfaces import IRunner, ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
+from switchboard.runner.hooks import check_hooks
+from switchboard.runner.loop import Loop
 from switchboard.runner.settings import Setting, read_settings
-from switchboard.runner.verdict import Verdict
-from switchboard.runner.worker import Worker
+from switchboard.runner.settling import Settler, Work
+from switchboard.runner.verdict import raise_if_hopeless
 from switchboard.status.scoreboard import NullSlot
 
 
 @implementer(IRunner)
-class Runner(Worker):
+class Runner:
     """The loop over one slice of one queue.  See `IRunner`.
 
     :param spool: where the queue is, and what is emitted goes.
@@ -39,7 +45,7 @@ class Runner(Worker):
     :param slice: which of `numslices` this process works on.
     :param slot: where it reports to its master.
     :param clock: the spool's by default.
-    :raises ConfigError: the section has a key that this class does not declare, lacks one, or has a bad value.
+    :raises ConfigError: the class cannot work, or the section has a key that it does not declare, lacks one, or has a bad value.
     """
 
     # The keys of the section that belong to this class.
@@ -55,21 +61,91 @@ class Runner(Worker):
         slot: NullSlot | None = None,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(spool, options, slice=slice, numslices=numslices, slot=slot, clock=clock)
+        self.spool = spool
+        self.options = options
+        self.name = options.name
+        self.slot = slot or NullSlot()
+        self.clock: Clock = clock or spool.clock
+        self.queue: ISwitchboard | None = (
+            spool.board(options.queue, slice, numslices) if options.queue else None
+        )
         self.setting = read_settings(self.settings, options, type(self).__name__)
         self.check(self.setting, options, getattr(getattr(spool, 'config', None), 'runners', {}))
-        # The entry at work: its name, and a key that stays the same each time it is tried.
-        self.filebase = ''
-        self.idempotency_key = ''
-        self._transaction: ITransaction | None = None
+        self.check_class(options)
+        self._settler = Settler(
+            spool,
+            self.queue,
+            options,
+            self.slot,
+            self.clock,
+            on_error=self.on_error,
+            is_stopping=self._is_ending,
+        )
+        self._loop = Loop(
+            spool, self.queue, options, self.clock, self._settler, takes_many=self._takes_many()
+        )
+        self._working: Work | None = None
+
+    @classmethod
+    def check_class(cls, options: RunnerOptions) -> None:
+        """Look at how the hooks are written; also called by ``switchboard check --imports``.
+
+        :raises ConfigError: one of them could never be called.
+        """
+        check_hooks(cls, cls._base(), f'runner.{options.name}', has_queue=bool(options.queue))
+
+    @classmethod
+    def _base(cls) -> type[Runner]:
+        """:return: the class whose hooks do nothing."""
+        return Runner
+
+    def _takes_many(self) -> bool:
+        """Are several messages at work at once?"""
+        return self.options.batch_size > 1
+
+    def _work(self) -> Work | None:
+        """:return: what the caller, a hook, is at."""
+        return self._working
+
+    @property
+    def _transaction(self) -> ITransaction | None:
+        work = self._work()
+        return None if work is None else work.transaction
+
+    @property
+    def board(self) -> ISwitchboard | None:
+        """The queue, under the name that it had before."""
+        return self.queue
+
+    @property
+    def filebase(self) -> str:
+        """The entry at work; empty outside of ``dispose``."""
+        work = self._work()
+        return '' if work is None else work.taken.filebase
+
+    @property
+    def idempotency_key(self) -> str:
+        """A key that stays the same each time the message at work is tried."""
+        filebase = self.filebase
+        return digest_of(filebase) if filebase else ''
+
+    @property
+    def is_stopping(self) -> bool:
+        """Was it asked to stop?"""
+        return self._loop.is_stopping
+
+    def wake_on(self, *descriptors: int) -> None:
+        """Have the loop's sleep end when one of these descriptors is readable, and no longer for those given before."""
+        self._loop.wakeup.watch_also(*descriptors)
+
+    def wake_in(self, seconds: float) -> None:
+        """Have the loop's next sleep end after so many seconds at the latest."""
+        self._loop.wake_in(seconds)
 
     # Hooks.
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> object:
         """Handle one message; this is the hook that must be written.  See `IRunner`."""
-        raise NotImplementedError(
-            f'{type(self).__name__} does not say what to do with a message: write dispose()'
-        )
 
     @classmethod
     def check(
@@ -85,7 +161,7 @@ class Runner(Worker):
     def setup(self) -> None:
         """Called once, before the first message, in the runner's own process: open connections here."""
 
-    def confirm(self) -> Mapping[str, Exception]:
+    def confirm(self) -> Mapping[str, BaseException]:
         """Called when the messages of a batch were disposed of, before they are finished.
 
         For what is best done for many at once: say what is wanted in `dispose`, and wait for all the answers here.
@@ -106,7 +182,8 @@ class Runner(Worker):
         :param filecnt: how many messages the last pass handled.
         """
 
-    # And `on_error`, which `Worker` calls.
+    def on_error(self, msg: Any, msgdata: dict[str, Any], error: BaseException) -> None:
+        """Called when ``dispose`` failed, before the message is released or preserved."""
 
     # For use in dispose().
 
@@ -126,18 +203,24 @@ class Runner(Worker):
         :return: filebases by queue.
         :raises NoRouteError: the exchange has no queue for it.
         :raises QueueFullError: no room: the input stays where it is, and the runner waits.
+        :raises PermanentFailure: there never will be room for all that is emitted for this input.
         """
         merged = {**(metadata or {}), **metadata_keys}
         queues = self.spool.exchanges.route(exchange, routing_key, merged)
         if exchange:
             merged |= {'exchange': exchange, 'routing_key': routing_key}
-        if self._transaction is None:  # not in dispose(): there is no input to wait for
+        transaction = self._transaction
+        if transaction is None:  # not in dispose(): there is no input to wait for
             return self.spool.publish(msg, merged, exchange=exchange, routing_key=routing_key)
         if 'dedupe_key' not in metadata_keys:
             # The input's own key must not be handed down: of many messages made from one, only the first would be stored.
             merged.pop('dedupe_key', None)
-        boards = [self.spool[queue] for queue in queues]
-        return dict(zip(queues, self._transaction.emit_all(boards, msg, merged), strict=True))
+        targets = [self.spool[queue] for queue in queues]
+        try:
+            return dict(zip(queues, transaction.emit_all(targets, msg, merged), strict=True))
+        except QueueError as error:
+            raise_if_hopeless(transaction, msg, targets, error)
+            raise
 
     def reply(
         self,
@@ -167,40 +250,88 @@ class Runner(Worker):
 
     def forward(self, *queues: str) -> None:
         """Hand the input itself on, unread and unchanged: to one queue by one rename, to several by copies."""
-        if self._transaction is None:
+        transaction = self._transaction
+        if transaction is None:
             raise RuntimeError('forward() is for use in dispose()')
-        self._transaction.forward(*(self.spool[queue] for queue in queues))
+        transaction.forward(*(self.spool[queue] for queue in queues))
 
     # The loop.
 
     def stop(self) -> None:
         """See `IRunner`."""
-        self._stopping = True
-        self._wakeup.wake()
+        self._loop.stop()
+
+    def _is_ending(self) -> bool:
+        """Is what leaves a hook about the process, and not about a message?"""
+        return self._loop.is_stopping
 
     def run(self, *, once: bool = False, until_empty: bool = False) -> int:
-        """See `IRunner`."""
-        self.setup()
-        try:
-            self._enter()
-            self._recover()
-            self.slot.beat()
-            while not self._stopping:
-                troubles = self._troubles
-                handled = self._pass()
-                if self._troubles == troubles:
-                    self._troubled_s = 0.0
-                self.periodic()
-                if once or (until_empty and not handled) or self._wear.is_out():
-                    break
-                if not handled and not self._stopping:
-                    self._sleep(handled)
-                self._recover()
+        """See `IRunner`.
+
+        Ctrl-C, where the program has no handler of its own, ends it after the message at work, and is raised then.
+        """
+        loop = self._loop
+        with self._stopped_by_interrupt():
+            with self._hook('setup'):
+                self.setup()
+            try:
+                loop.enter()
+                loop.recover()
                 self.slot.beat()
-        finally:
-            self._leave()
-            self.cleanup()
+                while not loop.is_stopping:
+                    handled = self._pass()
+                    with self._hook('periodic'):
+                        self.periodic()
+                    if once or (until_empty and not handled) or loop.wear.is_out():
+                        break
+                    if not handled and not loop.is_stopping:
+                        with self._hook('snooze'):
+                            self.snooze(handled)
+                        loop.sleep()
+                    loop.recover()
+                    self.slot.beat()
+            finally:
+                loop.leave()
+                with self._hook('cleanup'):
+                    self.cleanup()
         return 0
+
+    @contextmanager
+    def _stopped_by_interrupt(self) -> Iterator[None]:
+        if (
+            threading.current_thread() is not threading.main_thread()
+            or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        ):
+            yield
+            return
+        was_interrupted = False
+
+        def stop(signum: int, frame: FrameType | None) -> None:
+            nonlocal was_interrupted
+            if was_interrupted:
+                signal.default_int_handler(signum, frame)
+            was_interrupted = True
+            self.stop()
+
+        signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if was_interrupted:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def _hook(self, name: str) -> Iterator[None]:
+        """Have what would end the process by a hook's own word be an error that is told of."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException as error:
+            if self._is_ending():
+                raise
+            raise RunnerError(f'{name} raised {type(error).__name__}: {error}') from error
 
     def _pass(self) -> int:
         """Work until nothing can be had now.
@@ -208,103 +339,67 @@ class Runner(Worker):
         :return: how many messages left the queue.
         """
         left = 0
-        while not self._stopping and self.board is not None and not self._wear.is_out():
+        while not self._loop.is_stopping and not self._loop.wear.is_out():
             batch = self._take()
             if not batch:
                 break
-            left += self._work(batch)
-            if self._troubled_s:
-                break
+            left += self._handle(batch)
         return left
 
-    def _work(self, batch: list[Taken]) -> int:
+    def _take(self) -> list[Taken]:
+        """Claim the next entries: as many as a batch holds."""
+        batch = list[Taken]()
+        while len(batch) < self.options.batch_size and (taken := self._loop.take(len(batch))) is not None:
+            batch.append(taken)
+        return batch
+
+    def _handle(self, batch: list[Taken]) -> int:
         """Handle claimed entries and commit them with one flush.
 
         :return: how many left the queue.
         """
-        done: dict[ITransaction, Taken] = {}
         waiting = deque(batch)
+        works: list[Work] = []
         left = 0
         try:
-            while waiting and not self._stopping:
-                taken = waiting.popleft()
-                transaction = self.spool.transaction(self.board, taken.filebase)
-                verdict = self._dispose(taken, transaction)
-                if verdict is None:
-                    done[transaction] = taken
+            while waiting and not self._loop.is_stopping:
+                work = self._settler.begin(waiting.popleft())
+                self._dispose(work)
+                if work.verdict is None:
+                    works.append(work)
                 else:
-                    left += self._settle(taken, verdict)
+                    left += self._settler.end((work,))
         finally:  # also when the process is told to end: what is done is done, and the others were not begun
             for taken in waiting:
-                self._give_back(taken.filebase)
-            left += self._confirm(done)
-            left += self._commit(done)
-        if left:
-            self._troubled_s = 0.0
+                self._settler.give_back(taken.filebase)
+            self._confirm(works)
+            left += self._settler.end(works)
         return left
 
-    def _dispose(self, taken: Taken, transaction: ITransaction) -> Verdict | None:
-        """Call the hook.
-
-        :return: what is to become of the message; None: commit it.
-        """
-        self._wear.messages += 1
-        self.filebase, self.idempotency_key = taken.filebase, digest_of(taken.filebase)
-        self._transaction = transaction
-        self.slot.begin(taken.filebase)
+    def _dispose(self, work: Work) -> None:
+        self._loop.wear.messages += 1
+        self._working = work
+        self.slot.begin(work.taken.filebase)
         try:
-            return self._keep(taken, transaction) if self._call(taken) else None
-        except Exception as error:
-            transaction.discard()
-            return self._judge(taken, error)
-        except BaseException:  # the process is told to end: the message was not begun
-            transaction.discard()
-            self._give_back(taken.filebase)
-            raise
+            with work:
+                work.returned(self.dispose(work.taken.msg, work.taken.msgdata))
         finally:
-            self._transaction = None
-            self.filebase = self.idempotency_key = ''
+            self._working = None
 
-    def _call(self, taken: Taken) -> object:
-        try:
-            return self.dispose(taken.msg, taken.msgdata)
-        finally:
-            self._end_child()
-
-    def _confirm(self, done: dict[ITransaction, Taken]) -> int:
-        """Call the hook, and leave in `done` what may be committed.
-
-        :return: how many of the others left the queue.
-        """
-        if not done:
-            return 0
-        left = 0
+    def _confirm(self, works: list[Work]) -> None:
+        """Ask the hook, and judge the messages that have failed by its word."""
+        if not works:
+            return
+        failed: Mapping[str, BaseException]
         try:
             failed = self.confirm()
-        except Exception as error:
-            failed = dict.fromkeys((taken.filebase for taken in done.values()), error)
-        except BaseException:  # the process is told to end: what came of them, nobody knows
-            for transaction, taken in done.items():
-                transaction.discard()
-                self._give_back(taken.filebase)
-            done.clear()
-            raise
-        for transaction, taken in list(done.items()):
-            if taken.filebase in failed:
-                del done[transaction]
-                transaction.discard()
-                left += self._settle(taken, self._judge(taken, failed[taken.filebase]))
-        return left
-
-    def _sleep(self, handled: int) -> None:
-        """Wait for a message, a timer or a signal; on trouble with the disk, for the time it is given."""
-        self.snooze(handled)
-        if self._troubled_s:
-            self._wakeup.wait(min(self._troubled_s, self.options.hang_timeout_s / 3))
-            return
-        self._wakeup.arm()
-        try:
-            if self.board is None or not self.board.ready():
-                self._wakeup.wait(self._timeout_s())
-        finally:
-            self._wakeup.disarm()
+        except BaseException as error:
+            failed = dict.fromkeys((work.taken.filebase for work in works), error)
+            if self._settler.is_ending(error):  # what came of them, nobody knows
+                for work in works:
+                    work.failed(error)
+                works.clear()
+                raise
+        for work in works:
+            if work.taken.filebase in failed:
+                work.failed(failed[work.taken.filebase])

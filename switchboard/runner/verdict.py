@@ -5,6 +5,7 @@ raised                        verdict
 ============================  ==========================================================================================
 `TemporaryFailure`            tried again later, until ``give_up`` seconds after its first failure
 `PermanentFailure`            preserved
+`MessageTooLargeError`        preserved: no queue of that kind will ever take it
 `DestinationDown`             left where it is, unwritten; the runner waits
 a full or failing disk        left where it is, unwritten; the runner waits
 anything else                 tried again later until it has failed ``max_attempts`` times, then preserved
@@ -14,6 +15,7 @@ anything else                 tried again later until it has failed ``max_attemp
 from __future__ import annotations
 
 import math
+import resource
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -23,17 +25,24 @@ from typing import Any, Literal
 from switchboard.errors import (
     DestinationDown,
     DurabilityError,
+    MessageTooLargeError,
     PermanentFailure,
+    QueueError,
     QueueFullError,
     QueuePausedError,
     TemporaryFailure,
 )
 from switchboard.message.journal import Record, count_since_retry
 from switchboard.options import QueueOptions
+from switchboard.store.publishing import is_out_of_files
 
 # Of a traceback, the end is kept: it names the error.
 MAX_TRACEBACK_CHARACTERS = 8192
 MAX_TEXT_CHARACTERS = 1000
+# A message that has so many of the process's files for its outputs when there are no more needs too many.
+FILES_SHARE = 0.25
+# A hundred years: longer than anybody waits, and names have room for that time.
+LONGEST_WAIT_S = 100 * 365 * 86400.0
 
 Outcome = Literal['kept', 'retried', 'failed', 'trouble']
 
@@ -50,6 +59,7 @@ class Verdict:
     delay_s: float = 0.0
     record: Mapping[str, Any] = field(default_factory=dict)
     cause: str = 'rejected'
+    error: BaseException | None = field(default=None, compare=False)
 
 
 def judge(
@@ -64,7 +74,7 @@ def judge(
     message = _message(error)
     text = f'{type(error).__name__}: {message}'[:MAX_TEXT_CHARACTERS]
     if isinstance(error, QueueFullError | DurabilityError | QueuePausedError | DestinationDown):
-        return Verdict('trouble', text)
+        return Verdict('trouble', text, error=error)
     attempt = count_since_retry(history, 'failed') + count_since_retry(history, 'deferred') + 1
     record = {'attempt': attempt, 'error': type(error).__name__, 'message': message}
     if isinstance(error, TemporaryFailure):
@@ -79,9 +89,9 @@ def judge(
         delay_s = options.retry.delay_s(attempt) if asked_s is None else asked_s
         return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
     record['event'] = 'failed'
-    record['traceback'] = ''.join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:]
+    record['traceback'] = _traceback(error)
     failures = count_since_retry(history, 'failed') + 1
-    if isinstance(error, PermanentFailure):
+    if isinstance(error, PermanentFailure | MessageTooLargeError):
         return Verdict('failed', text, record=record)
     if failures >= options.max_attempts:
         return Verdict('failed', text, record=record, cause='attempts')
@@ -89,20 +99,70 @@ def judge(
     return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
 
 
+def raise_if_hopeless(transaction: Any, msg: Any, targets: Sequence[Any], error: QueueError) -> None:
+    """Tell what can never be from what cannot be now.
+
+    Would the outputs of this one message fill an empty queue, or all the files that a process may open, then no waiting helps.
+
+    :param transaction: with all that was emitted before.
+    :param error: why one more output was refused.
+    :raises PermanentFailure: it will be refused again, for ever.
+    """
+    items = getattr(transaction, 'items', ())
+    if is_out_of_files(error):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if len(items) > most * FILES_SHARE:
+            raise PermanentFailure(
+                f'{len(items) + 1} outputs of one message need more files than the {most} that a process may open'
+            ) from error
+    if not isinstance(error, QueueFullError):
+        return
+    for target in targets:
+        if target.name != error.queue:
+            continue
+        options = target.options
+        own = [item for item in items if item.queue == target.name]
+        if options.max_messages is not None and len(own) + 1 > options.max_messages:
+            raise PermanentFailure(
+                f'{len(own) + 1} outputs of one message, and max_messages of {target.name} is {options.max_messages}'
+            ) from error
+        if options.max_bytes is not None:
+            size = sum(item.size for item in own) + len(target.serializers.serialize(msg).body)
+            if size > options.max_bytes:
+                raise PermanentFailure(
+                    f'more than {size} bytes of output, and max_bytes of {target.name} is {options.max_bytes}'
+                ) from error
+
+
 def _asked_s(error: TemporaryFailure) -> float | None:
-    """:return: the wait that was asked for; None if there was none, or nothing that can be waited for."""
-    try:
-        asked_s = math.nan if error.retry_after_s is None else float(error.retry_after_s)
-    except (TypeError, ValueError):  # out of a remote server's answer, perhaps
+    """:return: the wait that was asked for, bounded; None if there was none, or nothing that can be waited for."""
+    asked_s = _finite(error.retry_after_s)  # out of a remote server's answer, perhaps
+    return None if asked_s is None else min(max(0.0, asked_s), LONGEST_WAIT_S)
+
+
+def _finite(value: object) -> float | None:
+    """:return: a number that can be calculated with; None if it is none."""
+    if not isinstance(value, str | int | float):
         return None
-    return max(0.0, asked_s) if math.isfinite(asked_s) else None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _message(error: BaseException) -> str:
     try:
         return str(error)[:MAX_TEXT_CHARACTERS]
-    except Exception:  # an error class may have a mistake of its own
+    except BaseException:  # an error class may have a mistake of its own
         return '(this error cannot be written as text)'
+
+
+def _traceback(error: BaseException) -> str:
+    try:
+        return ''.join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARACTERS:]
+    except BaseException:  # the same
+        return ''
 
 
 def _first_failure_s(history: Sequence[Record]) -> float | None:
@@ -112,6 +172,5 @@ def _first_failure_s(history: Sequence[Record]) -> float | None:
         if record.get('event') == 'retried':
             first = None
         elif first is None and record.get('event') in ('deferred', 'failed'):
-            when = record.get('time')
-            first = float(when) if isinstance(when, int | float) else None
+            first = _finite(record.get('time'))
     return first

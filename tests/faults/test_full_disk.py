@@ -13,7 +13,7 @@ from switchboard.errors import QueueFullError
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.queue.switchboard import Switchboard
 from switchboard.runner.runner import Runner
-from switchboard.runner.worker import TROUBLE_WAIT_S
+from switchboard.runner.settling import TROUBLE_WAIT_S
 from switchboard.spool.spool import Spool
 from switchboard.testing.clock import FakeClock
 from tests.faults.tmpfs import fill, small_disk
@@ -101,7 +101,7 @@ class Copier(Runner):
         return False
 
     def snooze(self, filecnt: int) -> None:
-        if self._troubled_s:
+        if self._settler.trouble.wait_s:
             self.waited.release()
 
 
@@ -120,7 +120,7 @@ def test_a_runner_that_cannot_emit_leaves_its_input_and_waits_without_spinning(d
             assert runner.waited.acquire(timeout=60)
         # It has waited once, and waits again: longer.
         assert runner.tries <= 3
-        assert runner._troubled_s > TROUBLE_WAIT_S[0]
+        assert runner._settler.trouble.wait_s > TROUBLE_WAIT_S[0]
         assert spool['in'].get_files() == filebases
         assert spool['out'].get_files() == []
         assert spool['in'].history(filebases[0]) == []

@@ -179,29 +179,70 @@ def test_a_coroutine_that_is_cancelled_by_what_it_does_has_failed_and_the_others
 
 
 class Leaves(AsyncRunner):
-    """Ends the process in the middle of other messages."""
+    """Is in the middle of its messages."""
 
     cleaned_up_with = None
 
     async def dispose(self, msg, msgdata):
         self.emit('out', msg)
-        if msg == 'leave':
-            await asyncio.sleep(0)
-            raise SystemExit(3)
         await asyncio.sleep(3600)
 
     async def cleanup(self):
         self.cleaned_up_with = len(self._tasks)
 
 
+def test_what_would_end_the_process_is_about_its_own_message(spool):
+    spool['in'].enqueue_many(['leave', 'good'])
+
+    class LeavesAlone(AsyncRunner):
+        async def dispose(self, msg, msgdata):
+            if msg == 'leave':
+                raise SystemExit(3)
+
+    assert make(LeavesAlone, spool).run(until_empty=True) == 0
+    [bad] = spool['bad'].get_files('.psv')
+    assert spool['bad'].history(bad)[0]['error'] == 'SystemExit'
+    assert spool['in'].get_files() == []
+
+
 def test_a_process_that_is_told_to_end_at_once_gives_back_what_was_at_work(spool):
+    class Interrupted(Leaves):
+        async def periodic(self):
+            asyncio.current_task().cancel()
+
     spool['in'].enqueue_many(['other', 'leave', 'other'])
-    runner = make(Leaves, spool)
-    with pytest.raises(SystemExit):
+    runner = make(Interrupted, spool)
+    with pytest.raises(asyncio.CancelledError):
         runner.run()
     assert (len(spool['in'].files), spool['in'].get_files('.bak'), spool['out'].files) == (3, [], [])
     assert all(spool['in'].history(one) == [] for one in spool['in'].files)
     assert runner.cleaned_up_with == 0
+
+
+def test_what_leaves_a_message_while_the_runner_is_being_stopped_gives_it_back(spool):
+    class Stops(AsyncRunner):
+        async def dispose(self, msg, msgdata):
+            self.stop()
+            raise SystemExit(3)
+
+    filebase = spool['in'].enqueue('x')
+    assert make(Stops, spool).run() == 0
+    assert spool['in'].files == [filebase]
+    assert spool['in'].history(filebase) == []
+
+
+@pytest.mark.parametrize('result', [{'status': 200}, 1, 'done'])
+def test_what_dispose_returns_and_means_nothing_is_a_failure(spool, result):
+    class Answers(AsyncRunner):
+        async def dispose(self, msg, msgdata):
+            self.emit('out', msg)
+            return result
+
+    spool['in'].enqueue('x')
+    make(Answers, spool).run(until_empty=True)
+    [bad] = spool['bad'].get_files('.psv')
+    assert spool['bad'].history(bad)[0]['error'] == 'ResultError'
+    assert spool['out'].files == []
 
 
 class Deadly(Count):

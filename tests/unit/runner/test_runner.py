@@ -41,11 +41,6 @@ class TestDisposing:
     def test_the_class_keeps_its_contract(self, spool: Any) -> None:
         assert verifyObject(IRunner, make_runner(spool))
 
-    def test_a_class_without_dispose_preserves_with_a_hint(self, spool: Any) -> None:
-        filebase = spool['in'].enqueue('x')
-        Runner(spool, RunnerOptions(name='r', class_path='', queue='in')).run(until_empty=True)
-        assert 'write dispose()' in preserved(spool)[filebase]
-
     def test_the_message_at_work_and_its_key_are_known_and_the_key_stays(self, spool: Any) -> None:
         filebase = spool['in'].enqueue('x')
         keys = []

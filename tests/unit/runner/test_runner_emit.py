@@ -123,7 +123,7 @@ class TestEmitting:
 
     def test_what_cannot_be_stored_is_the_messages_failure(self, spool: Any) -> None:
         filebase = spool['in'].enqueue('x')
-        make_runner(spool, lambda runner, msg, msgdata: runner.emit('out', {1, 2})).run(until_empty=True)
+        make_runner(spool, lambda runner, msg, msgdata: runner.emit('out', object())).run(until_empty=True)
         assert UnserializableError.__name__ in preserved(spool)[filebase]
 
     def test_so_is_what_has_no_route(self, spool: Any) -> None:
@@ -189,7 +189,7 @@ class TestKeeping:
         started_ns = clock.monotonic_ns()
         run_until_empty(runner)
         assert len(runner.seen) == 5
-        assert 4 <= (clock.monotonic_ns() - started_ns) / 1e9 < 5
+        assert 15 <= (clock.monotonic_ns() - started_ns) / 1e9 < 16
 
     def test_what_it_emitted_is_thrown_away(self, spool: Any) -> None:
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> bool:
@@ -236,7 +236,7 @@ class TestKeeping:
 
     def test_what_cannot_be_stored_any_more_is_its_failure(self, spool: Any) -> None:
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> bool:
-            msgdata['seen'] = {1, 2}
+            msgdata['seen'] = object()
             return True
 
         filebase = spool['in'].enqueue('x')

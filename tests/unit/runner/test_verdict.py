@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from switchboard.errors import (
     DurabilityError,
     EntryTakenError,
+    MessageTooLargeError,
     PermanentFailure,
     QueueFullError,
     QueuePausedError,
@@ -18,7 +20,13 @@ from switchboard.errors import (
     UnserializableError,
 )
 from switchboard.options import QueueOptions, RetryPolicy
-from switchboard.runner.verdict import MAX_TEXT_CHARACTERS, MAX_TRACEBACK_CHARACTERS, Verdict, judge
+from switchboard.runner.verdict import (
+    LONGEST_WAIT_S,
+    MAX_TEXT_CHARACTERS,
+    MAX_TRACEBACK_CHARACTERS,
+    Verdict,
+    judge,
+)
 
 STEADY = RetryPolicy(first_s=10, factor=2, cap_s=60, jitter=0)
 
@@ -165,3 +173,22 @@ class TestRetryPolicy:
         waits = {RetryPolicy(first_s=100, jitter=0.1).delay_s(1) for _ in range(50)}
         assert len(waits) > 10
         assert all(90 <= wait <= 110 for wait in waits)
+
+
+@pytest.mark.parametrize(
+    'asked', ['1e300', 1e300, 10**400, '9' * 400, math.inf, '-inf', 'nan', -1e300, [], 'soon', True]
+)
+def test_whatever_wait_is_asked_for_one_comes_out_that_can_be_waited_for(asked: Any) -> None:
+    verdict = say(TemporaryFailure(retry_after_s=asked))
+    assert 0 <= verdict.delay_s <= LONGEST_WAIT_S
+
+
+@pytest.mark.parametrize('when', [10**400, math.inf, math.nan, 'yesterday', None])
+def test_a_time_in_the_history_that_is_none_is_no_first_failure(when: Any) -> None:
+    history = [{'event': 'failed', 'time': when}]
+    assert say(TemporaryFailure(), history, give_up_s=1.0).outcome == 'retried'
+
+
+def test_a_message_that_is_too_large_for_a_queue_is_not_tried_again() -> None:
+    verdict = say(MessageTooLargeError('2 MB'), max_attempts=5)
+    assert (verdict.outcome, verdict.record['error']) == ('failed', 'MessageTooLargeError')

@@ -1,0 +1,68 @@
+"""What a runner's class must look like, so that a class that cannot work is refused before it is given a message.
+
+An ``async def dispose`` in a `Runner` would never run, a plain one in an `AsyncRunner` would do its work and fail afterwards, and
+one with other parameters fails with each message: all of them mistakes of the program, which no retry mends.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from switchboard.errors import ConfigError
+
+# The hooks, and what they are called with.
+HOOKS = {
+    'dispose': ('msg', 'msgdata'),
+    'setup': (),
+    'cleanup': (),
+    'periodic': (),
+    'confirm': (),
+    'snooze': ('filecnt',),
+    'on_error': ('msg', 'msgdata', 'error'),
+}
+
+
+def check_hooks(cls: type[Any], base: type[Any], section: str, *, has_queue: bool) -> None:
+    """Look at the hooks of a class.
+
+    :param base: `Runner` or `AsyncRunner`: what the class does not write itself is this one's, and right.
+    :param has_queue: a runner without a queue needs no ``dispose``.
+    :raises ConfigError: one of them could never be called.
+    """
+    for name, words in HOOKS.items():
+        hook = getattr(cls, name, None)
+        if hook is getattr(base, name):
+            if name == 'dispose' and has_queue:
+                raise ConfigError(
+                    f'{cls.__name__} does not say what to do with a message: write dispose(self, msg, msgdata)',
+                    section=section,
+                    key='class',
+                )
+            continue
+        reason = _wrong(
+            cls, name, hook, words, wants_coroutine=inspect.iscoroutinefunction(getattr(base, name))
+        )
+        if reason:
+            raise ConfigError(f'{cls.__name__}.{name}: {reason}', section=section, key='class')
+
+
+def _wrong(cls: type[Any], name: str, hook: Any, words: tuple[str, ...], *, wants_coroutine: bool) -> str:
+    """:return: why the hook cannot be called; empty if it can."""
+    if not callable(hook):
+        return 'not a method'
+    if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+        return 'a generator never runs: take the yield out of it'
+    is_coroutine = inspect.iscoroutinefunction(hook)
+    if is_coroutine and not wants_coroutine:
+        return 'a coroutine never runs here: write it without async, or make the class an AsyncRunner'
+    if wants_coroutine and not is_coroutine:
+        return 'an AsyncRunner awaits it: write it with async, or make the class a Runner'
+    is_bound = isinstance(inspect.getattr_static(cls, name), staticmethod | classmethod)
+    try:
+        inspect.signature(hook).bind(*(() if is_bound else ('self',)), *words)
+    except TypeError as error:
+        return f'it is called with ({", ".join(words)}): {error}'
+    except ValueError:
+        pass  # written in another language: nobody knows
+    return ''

@@ -1,0 +1,186 @@
+"""What surrounds the handling of messages in one process: taking them, sleeping, and repairing what the dead left.
+
+A `Loop` belongs to one runner and works one slice of one queue; what becomes of a message is the `Settler`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from switchboard.clock import Clock
+from switchboard.errors import EntryTakenError, QueueError
+from switchboard.interfaces import ISpool, ISwitchboard, Taken
+from switchboard.message.journal import count_since_retry
+from switchboard.message.naming import NS
+from switchboard.options import RunnerOptions
+from switchboard.queue.wakeup import POLL_S, Wakeup
+from switchboard.runner.retirement import Wear
+from switchboard.runner.settling import Settler
+
+log = logging.getLogger('switchboard.runner')
+
+# Looking for the claims of the dead walks over the whole queue; in one of a million entries, that takes its time.
+RECOVERY_SHARE = 50
+
+
+class Loop:
+    """One process's place at one slice of one queue.
+
+    :param queue: None for a runner without one.
+    :param takes_many: several messages are at work at once: a batch, or coroutines.
+    """
+
+    def __init__(
+        self,
+        spool: ISpool,
+        queue: ISwitchboard | None,
+        options: RunnerOptions,
+        clock: Clock,
+        settler: Settler,
+        *,
+        takes_many: bool,
+    ) -> None:
+        self.spool = spool
+        self.queue = queue
+        self.options = options
+        self.clock = clock
+        self.settler = settler
+        self.trouble = settler.trouble
+        self.wakeup: Wakeup = queue.wakeup() if queue is not None else Wakeup()
+        self.wear = Wear(options, clock)
+        self.is_stopping = False
+        # The message at work may be what kills, and is worked on without others.
+        self.is_one_alone = False
+        self._takes_many = takes_many
+        self._alone: list[str] = []
+        self._next_recovery_ns = 0
+        self._wake_ns: int | None = None
+        self._ticket: Any = None
+
+    def stop(self) -> None:
+        """Take no more messages.  Safe to call from a signal handler."""
+        self.is_stopping = True
+        self.wakeup.wake()
+
+    def wake_in(self, seconds: float) -> None:
+        """Have the next sleep end after so many seconds at the latest."""
+        self._wake_ns = self.clock.monotonic_ns() + int(seconds * NS)
+
+    def enter(self) -> None:
+        """This process is the one that works here, and counts as a consumer of the queue."""
+        self.settler.enter()
+        self.trouble.over()
+        consume = getattr(self.spool, 'consume', None)
+        if self.queue is None or consume is None:
+            return
+        try:
+            self._ticket = consume(self.options.queue)
+        except (QueueError, OSError) as error:
+            # A full disk, or a queue that is its owner's alone: it works all the same.
+            log.warning('not counted as a consumer runner=%s error=%s', self.options.name, error)
+
+    def leave(self) -> None:
+        """Undo :meth:`enter`."""
+        ticket, self._ticket = self._ticket, None
+        try:
+            if ticket is not None:
+                ticket.leave()
+        except (QueueError, OSError) as error:  # the janitor does what is due
+            log.warning('left without a word runner=%s error=%s', self.options.name, error)
+        # A queue on a broker: what was looked at and not taken is given back.
+        if (close := getattr(self.queue, 'close', None)) is not None:
+            close()
+
+    def take(self, at_work: int) -> Taken | None:
+        """Claim the next entry.
+
+        One that is preserved if a process dies with it once more is worked on alone: should it be what kills, the others must not be
+        counted with it.
+
+        :param at_work: how many messages are at work already.
+        :return: None if nothing is to be had now, or what there is must be alone and is not.
+        """
+        queue = self.queue
+        if not at_work:
+            self.is_one_alone = False
+        if queue is None or self.is_one_alone or (self._alone and at_work) or self.trouble.is_on():
+            return None
+        try:
+            while self._alone:
+                filebase = self._alone.pop()
+                try:
+                    taken = Taken(filebase, *queue.dequeue(filebase))
+                except EntryTakenError:
+                    continue
+                self.is_one_alone = True
+                return taken
+            found = queue.take()
+            if found is None:
+                if not at_work:
+                    self.trouble.over()
+            elif self._takes_many and self._has_one_life(found.filebase):
+                if at_work:
+                    self.settler.give_back(found.filebase)
+                    self._alone.append(found.filebase)
+                    return None
+                self.is_one_alone = True
+            return found
+        except (QueueError, OSError) as error:
+            self.settler.nothing_to_be_had(error)
+            return None
+
+    def _has_one_life(self, filebase: str) -> bool:
+        assert self.queue is not None
+        deaths = count_since_retry(self.queue.history(filebase), 'recovered')
+        return bool(0 < deaths >= self.queue.options.max_recoveries - 1)
+
+    def recover(self) -> None:
+        """Now and then, repair what dead processes left, and what this one could not put right before."""
+        now_ns = self.clock.monotonic_ns()
+        if self.queue is None or now_ns < self._next_recovery_ns:
+            return
+        self._next_recovery_ns = now_ns + int(self.options.recovery_s * NS)
+        self.settler.give_back_stuck()
+        try:
+            self.spool.recover()
+            self.queue.recover(own=False)
+        except (QueueError, OSError) as error:
+            log.error(
+                'recovery failed runner=%s queue=%s error=%s', self.options.name, self.queue.name, error
+            )
+        ended_ns = self.clock.monotonic_ns()
+        rested_ns = ended_ns + (ended_ns - now_ns) * RECOVERY_SHARE
+        self._next_recovery_ns = max(self._next_recovery_ns, rested_ns)
+
+    def ready(self) -> bool:
+        """Look anew: is there anything to take?"""
+        return self.queue is not None and self.queue.ready()
+
+    def sleep(self) -> None:
+        """Wait for a message, a timer or a signal; on trouble, for the time it is given."""
+        if self.trouble.is_on():
+            self.wakeup.wait(min(self.trouble.still_s(), self.options.hang_timeout_s / 3))
+            return
+        self.wakeup.arm()
+        try:
+            if not self.ready():
+                self.wakeup.wait(self.timeout_s())
+        finally:
+            self.wakeup.disarm()
+
+    def timeout_s(self) -> float:
+        """:return: how long a sleep may last."""
+        now_ns = self.clock.monotonic_ns()
+        # A sleeper that missed its heartbeat would be taken for one that hangs.
+        waits = [self.options.rescan_s, self.options.hang_timeout_s / 3]
+        if self._wake_ns is not None:
+            waits.append((self._wake_ns - now_ns) / NS)
+            self._wake_ns = None
+        if self.queue is not None:
+            waits.append((self._next_recovery_ns - now_ns) / NS)
+            if (wait_s := self.queue.wait_s()) is not None:
+                waits.append(wait_s)
+            if not self.wakeup.watches:
+                waits.append(POLL_S)
+        return max(0.0, min(waits))

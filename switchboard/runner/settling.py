@@ -1,0 +1,368 @@
+"""What becomes of a claimed message: judged, carried out, committed.
+
+`Runner` and `AsyncRunner` differ in how they call ``dispose``; a `Work` is what both put around the call, and a `Settler` ends it.  Queues
+are known by their interface only: a directory, memory in a test, or a broker.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+from switchboard.clock import Backoff, Clock
+from switchboard.errors import DestinationDown, EntryTakenError, QueueError, ResultError
+from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
+from switchboard.message.naming import NS, digest_of
+from switchboard.options import RunnerOptions
+from switchboard.runner.verdict import Verdict, judge
+from switchboard.status.scoreboard import NullSlot
+
+log = logging.getLogger('switchboard.runner')
+
+# What a full or failing disk is given before the next try: it doubles from the first to the last.
+TROUBLE_WAIT_S = (0.5, 30.0)
+# After so many waits of the whole runner the trouble may be one message's: the others get their turn.
+PATIENCE = 2
+# Of so many messages in a row that meet trouble, it is not theirs.
+MAX_PASSED_OVER = 8
+# How long a message that `dispose` kept queued is left alone: it doubles, up to the longest wait of the queue's retry policy.
+KEPT_WAIT_S = 1.0
+# A message that was kept so often is told of in the status.
+KEPT_NOTED = 3
+# Counts of messages that have gone another way are of no use: with so many, begin again.
+MAX_COUNTED = 10_000
+
+# How many forks lie between this process and the one that has loaded this module.
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
+class Trouble:
+    """The waits of a runner whose disk or destination is in trouble.
+
+    First the whole runner waits, which keeps the order of messages.  When that has not helped, a message waits alone and the next ones
+    are tried: a target that is full, or one message that is too much for it, does not hold back what goes elsewhere.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._backoff = Backoff(*TROUBLE_WAIT_S)
+        self._until_ns = 0
+        self._waits = 0
+        self._passed_over = 0
+        self._times: dict[str, int] = {}
+
+    @property
+    def wait_s(self) -> float:
+        """How long the whole runner waits this time; 0 if it does not."""
+        return self._backoff.wait_s
+
+    def still_s(self) -> float:
+        """:return: for how much longer the whole runner waits."""
+        return max(0.0, (self._until_ns - self._clock.monotonic_ns()) / NS)
+
+    def is_on(self) -> bool:
+        """Does the whole runner wait?"""
+        return self._until_ns > self._clock.monotonic_ns()
+
+    def met(self) -> None:
+        """Have the whole runner wait, longer than before; all messages of a batch meet the same trouble."""
+        if self.is_on():
+            return
+        self._waits += 1
+        self._passed_over = 0
+        self._until_ns = self._clock.monotonic_ns() + int(self._backoff.next() * NS)
+
+    def met_with(self, filebase: str, error: BaseException | None) -> float:
+        """:return: how long this message waits alone; 0 if the whole runner waits."""
+        digest = digest_of(filebase)
+        if len(self._times) > MAX_COUNTED:
+            self._times.clear()
+        times = self._times[digest] = self._times.get(digest, 0) + 1
+        is_impatient = max(times - 1, self._waits) >= PATIENCE
+        if isinstance(error, DestinationDown) or not is_impatient or self._passed_over >= MAX_PASSED_OVER:
+            self.met()
+            return 0.0
+        self._passed_over += 1
+        return self._backoff.after(times)
+
+    def ended(self, filebase: str) -> None:
+        """Forget a message that was handled."""
+        if self._times:
+            self._times.pop(digest_of(filebase), None)
+
+    def over(self) -> None:
+        """Something was handled, or there is nothing to handle: the place is well."""
+        self._backoff.reset()
+        self._until_ns = self._waits = self._passed_over = 0
+
+
+class Work:
+    """One message at work: what was taken, and what is emitted for it.
+
+    A context manager around the call of ``dispose``: whatever leaves it is about this message.
+
+    :ivar verdict: what is to become of the message; None: commit it.
+    """
+
+    __slots__ = ('_settler', 'taken', 'transaction', 'verdict')
+
+    def __init__(self, settler: Settler, taken: Taken, transaction: ITransaction) -> None:
+        self._settler = settler
+        self.taken = taken
+        self.transaction = transaction
+        self.verdict: Verdict | None = None
+
+    def __enter__(self) -> Work:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._settler.end_forked_child(error)
+        return error is None or self.failed(error)
+
+    def returned(self, result: object) -> None:
+        """Take what ``dispose`` returned for what it means.
+
+        :raises ResultError: it means nothing.
+        """
+        if result is None or result is False:
+            return
+        if result is True:
+            self.verdict = self._settler.keep(self)
+            return
+        close = getattr(result, 'close', None)
+        if hasattr(result, '__await__') and callable(close):
+            close()  # or it would be said later, and elsewhere, that nobody awaited it
+        raise ResultError(result)
+
+    def failed(self, error: BaseException) -> bool:
+        """Judge the message by what its hook raised.
+
+        :return: False if the process is being stopped and the message counts as not begun.
+        """
+        settler = self._settler
+        self.transaction.discard()
+        if settler.is_ending(error):
+            settler.give_back(self.taken.filebase)
+            return False
+        self.verdict = settler.judge(self.taken, error)
+        return True
+
+
+class Settler:
+    """Ends what a runner has claimed.
+
+    :param on_error: the runner's hook.
+    :param is_stopping: is the runner being stopped?  Then what is no `Exception` is not about the message.
+    """
+
+    def __init__(
+        self,
+        spool: ISpool,
+        queue: ISwitchboard | None,
+        options: RunnerOptions,
+        slot: NullSlot,
+        clock: Clock,
+        *,
+        on_error: Callable[[Any, dict[str, Any], BaseException], object],
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self.trouble = Trouble(clock)
+        self._spool = spool
+        self._queue = queue
+        self._name = options.name
+        self._slot = slot
+        self._clock = clock
+        self._on_error = on_error
+        self._is_stopping = is_stopping
+        self._forks = _forks
+        # Claimed, and the disk does not let them go.
+        self._stuck: list[str] = []
+        # How often in a row a message was kept.
+        self._kept: dict[str, int] = {}
+
+    def enter(self) -> None:
+        """This process is the one that works here."""
+        self._forks = _forks
+
+    def end_forked_child(self, error: BaseException | None) -> None:
+        """End this process, if it is one that `dispose` has forked: nothing here is its own, and it must not go on as a second runner."""
+        if self._forks == _forks:
+            return
+        code: object = 0
+        if isinstance(error, SystemExit):
+            code = error.code
+        elif error is not None:
+            traceback.print_exception(error)
+            code = 1
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+    @property
+    def queue(self) -> ISwitchboard:
+        """Where the messages are from."""
+        assert self._queue is not None
+        return self._queue
+
+    def begin(self, taken: Taken) -> Work:
+        """:return: what is put around the call of ``dispose``."""
+        return Work(self, taken, self._spool.transaction(self.queue, taken.filebase))
+
+    def is_ending(self, error: BaseException) -> bool:
+        """Was this raised because the process is to end, and not by the message?"""
+        return not isinstance(error, Exception) and self._is_stopping()
+
+    # Judging.
+
+    def judge(self, taken: Taken, error: BaseException) -> Verdict:
+        """Say what is to become of a message whose ``dispose`` raised."""
+        verdict = self._verdict(taken.filebase, error)
+        try:
+            self._on_error(taken.msg, taken.msgdata, error)
+        except BaseException as another:
+            if self.is_ending(another):
+                raise
+            log.exception('%s: on_error failed too runner=%s', taken.filebase, self._name)
+        try:
+            changed = self.queue.changes(taken.filebase, taken.msgdata, strict=False)
+        except QueueError:
+            changed = {}  # it is not ours any more
+        return replace(verdict, record={**verdict.record, **changed})
+
+    def _verdict(self, filebase: str, error: BaseException) -> Verdict:
+        try:
+            history = self.queue.history(filebase)
+        except QueueError:
+            history = []
+        return judge(error, history, self.queue.options, self._clock.time_ns() / NS)
+
+    def keep(self, work: Work) -> Verdict:
+        """Give a message back that ``dispose`` wants to see again, after a wait that grows."""
+        filebase = work.transaction.keep(work.taken.msg, work.taken.msgdata)
+        digest = digest_of(filebase)
+        if len(self._kept) > MAX_COUNTED:
+            self._kept.clear()
+        # A message that was changed has another name.
+        times = self._kept[digest] = self._kept.pop(digest_of(work.taken.filebase), 0) + 1
+        wait_s = Backoff(KEPT_WAIT_S, max(KEPT_WAIT_S, self.queue.options.retry.cap_s)).after(times)
+        self.queue.defer(filebase, wait_s)
+        if times >= KEPT_NOTED:
+            self._slot.error(f'{filebase} was kept {times} times, and is looked at again in {wait_s:g} s')
+        return Verdict('kept')
+
+    # Carrying out.
+
+    def end(self, works: Iterable[Work]) -> int:
+        """Commit what was handled, with one flush, and carry out what was decided about the others.
+
+        :return: how many left the queue.
+        """
+        left = 0
+        done: dict[ITransaction, Work] = {}
+        for work in works:
+            if work.verdict is None:
+                done[work.transaction] = work
+            else:
+                left += self._settle(work.taken, work.verdict)
+        failed = self._spool.commit_all(list(done)) if done else dict[ITransaction, Any]()
+        for transaction, work in done.items():
+            if transaction in failed:
+                left += self._settle(work.taken, self._verdict(work.taken.filebase, failed[transaction]))
+            else:
+                left += 1
+                self._forget(work.taken.filebase)
+                self._slot.end('done')
+        if left:
+            self.trouble.over()
+        return left
+
+    def _forget(self, filebase: str) -> None:
+        self.trouble.ended(filebase)
+        if self._kept:
+            self._kept.pop(digest_of(filebase), None)
+
+    def _settle(self, taken: Taken, verdict: Verdict) -> bool:
+        """Release or preserve a message that was not handled.
+
+        :return: True if it left the queue.
+        """
+        filebase = taken.filebase
+        if verdict.text:
+            self._slot.error(verdict.text)
+        try:
+            self._carry_out(filebase, verdict)
+        except QueueError as error:
+            self._keep_for_later(filebase, error)
+        if verdict.outcome not in ('kept', 'trouble'):
+            self._forget(filebase)
+        self._slot.end('kept' if verdict.outcome == 'trouble' else verdict.outcome)
+        return verdict.outcome in ('failed', 'retried')
+
+    def _carry_out(self, filebase: str, verdict: Verdict) -> None:
+        queue, text = self.queue, verdict.text
+        if verdict.outcome == 'failed':
+            log.error('%s: failed runner=%s error=%s', filebase, self._name, text)
+            queue.annotate(filebase, verdict.record)
+            queue.finish(filebase, preserve=True, reason=text, cause=verdict.cause)
+        elif verdict.outcome == 'retried':
+            log.warning('%s: again in %.1f s runner=%s error=%s', filebase, verdict.delay_s, self._name, text)
+            queue.release(filebase, delay_s=verdict.delay_s, record=verdict.record)
+        elif verdict.outcome == 'trouble':
+            # Of a batch that meets one trouble, one line tells of it.
+            level = logging.DEBUG if self.trouble.is_on() else logging.ERROR
+            alone_s = self.trouble.met_with(filebase, verdict.error)
+            wait_s = alone_s or self.trouble.wait_s
+            log.log(
+                level, '%s: queued, waiting %.1f s runner=%s error=%s', filebase, wait_s, self._name, text
+            )
+            queue.release(filebase)
+            if alone_s:
+                queue.defer(filebase, alone_s)
+
+    def give_back(self, filebase: str) -> None:
+        """Release an entry that was claimed and not begun: as if it never was."""
+        try:
+            self.queue.release(filebase)
+        except QueueError as error:
+            self._keep_for_later(filebase, error)
+
+    def _keep_for_later(self, filebase: str, error: QueueError) -> None:
+        log.error('%s: left claimed for now runner=%s error=%s', filebase, self._name, error)
+        self._stuck.append(filebase)
+
+    def give_back_stuck(self) -> None:
+        """Try again to release what the disk did not let go of."""
+        stuck, self._stuck = self._stuck, []
+        for filebase in stuck:
+            try:
+                self.queue.release(filebase)
+            except EntryTakenError:
+                pass  # it is not ours any more
+            except QueueError as error:
+                self._keep_for_later(filebase, error)
+
+    def nothing_to_be_had(self, error: Exception) -> None:
+        """The queue cannot be read."""
+        self.trouble.met()
+        self._slot.error(str(error))
+        log.error(
+            'nothing to be had, waiting %.1f s runner=%s error=%s', self.trouble.wait_s, self._name, error
+        )

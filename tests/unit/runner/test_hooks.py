@@ -1,0 +1,176 @@
+"""Classes that cannot work are refused before they are given a message, and what their hooks return and raise."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import AsyncRunner, Runner
+from switchboard.errors import ConfigError
+from switchboard.options import RunnerOptions
+from tests.unit.runs import make_runner, make_spool, preserved
+
+
+@pytest.fixture(params=['directory', 'memory'])
+def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    return make_spool(str(request.param), tmp_path)
+
+
+async def coroutine(self: Any, *args: Any) -> None:
+    pass
+
+
+def plain(self: Any, *args: Any) -> None:
+    pass
+
+
+def generator(self: Any, *args: Any) -> Any:
+    yield
+
+
+async def async_generator(self: Any, *args: Any) -> Any:
+    yield
+
+
+def too_few(self: Any, msg: Any) -> None:
+    pass
+
+
+async def too_few_async(self: Any, msg: Any) -> None:
+    pass
+
+
+def needs_more(self: Any, msg: Any, msgdata: Any, *, key: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ('base', 'hooks', 'said'),
+    [
+        (Runner, {}, r'does not say what to do .* write dispose\(self, msg, msgdata\)'),
+        (AsyncRunner, {}, 'does not say what to do'),
+        (Runner, {'dispose': coroutine}, 'a coroutine never runs here.*AsyncRunner'),
+        (AsyncRunner, {'dispose': plain}, 'an AsyncRunner awaits it'),
+        (Runner, {'dispose': generator}, 'generator'),
+        (Runner, {'dispose': async_generator}, 'generator'),
+        (AsyncRunner, {'dispose': generator}, 'generator'),
+        (AsyncRunner, {'dispose': async_generator}, 'generator'),
+        (Runner, {'dispose': too_few}, 'called with.*too many positional'),
+        (Runner, {'dispose': needs_more}, "missing a required.*'key'"),
+        (AsyncRunner, {'dispose': too_few_async}, 'too many positional'),
+        (Runner, {'dispose': None}, 'not a method'),
+        (Runner, {'dispose': staticmethod(too_few)}, ''),
+        (Runner, {'dispose': staticmethod(lambda msg: None)}, 'too many positional'),
+        (Runner, {'dispose': plain, 'setup': coroutine}, r'setup: a coroutine'),
+        (AsyncRunner, {'dispose': coroutine, 'cleanup': plain}, 'cleanup: an AsyncRunner awaits'),
+        (Runner, {'dispose': plain, 'on_error': too_few}, 'on_error: it is called with'),
+        (AsyncRunner, {'dispose': coroutine, 'on_error': coroutine}, 'on_error: a coroutine'),
+        (Runner, {'dispose': plain}, ''),
+        (AsyncRunner, {'dispose': coroutine}, ''),
+        (Runner, {'dispose': functools.partialmethod(needs_more, key='x')}, ''),
+        (Runner, {'dispose': classmethod(plain)}, ''),
+        (Runner, {'dispose': functools.wraps(plain)(lambda *args: None)}, ''),
+    ],
+)
+def test_a_class_that_cannot_work_is_refused_with_the_reason(
+    spool: Any, base: Any, hooks: dict[str, Any], said: str
+) -> None:
+    cls = type('Mine', (base,), hooks)
+    options = RunnerOptions('r', '', queue='in')
+    if not said:
+        cls(spool, options)
+        return
+    with pytest.raises(ConfigError, match=said) as caught:
+        cls(spool, options)
+    assert (caught.value.section, caught.value.key) == ('runner.r', 'class')
+
+
+def test_a_runner_without_a_queue_needs_no_dispose(spool: Any) -> None:
+    Runner(spool, RunnerOptions('r', ''))
+
+
+async def later() -> None:
+    pass
+
+
+def items() -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ('result', 'said'),
+    [
+        (lambda: {'status': 200}, 'of type dict'),
+        (lambda: 1, 'of type int'),
+        (lambda: '', 'of type str'),
+        (later, 'AsyncRunner'),
+        (items, 'nothing runs what it yields'),
+    ],
+)
+def test_what_dispose_returns_and_means_nothing_is_a_failure_that_says_so(
+    spool: Any, result: Any, said: str
+) -> None:
+    spool['in'].enqueue('x')
+
+    def dispose(runner: Any, msg: Any, msgdata: Any) -> object:
+        runner.emit('out', msg)
+        return result()
+
+    make_runner(spool, dispose).run(until_empty=True)
+    (reason,) = preserved(spool).values()
+    assert reason.startswith('ResultError: dispose returned an object of type ')
+    assert said in reason
+    assert spool['out'].files == []
+
+
+@pytest.mark.parametrize('result', [None, False])
+def test_none_and_false_are_done(spool: Any, result: object) -> None:
+    spool['in'].enqueue('x')
+    make_runner(spool, lambda *_: result).run(until_empty=True)
+    assert spool['in'].get_files() == spool['bad'].get_files('.psv') == []
+
+
+class Odd(BaseException):
+    """What no library should raise."""
+
+
+@pytest.mark.parametrize(
+    'error',
+    [SystemExit(3), SystemExit(), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit(), Odd('!')],
+)
+@pytest.mark.parametrize('batch_size', [1, 4])
+def test_whatever_leaves_dispose_is_a_failure_of_its_message_and_the_others_go_on(
+    spool: Any, error: BaseException, batch_size: int
+) -> None:
+    filebases = spool['in'].enqueue_many(range(6))
+
+    def dispose(runner: Any, msg: Any, msgdata: Any) -> None:
+        runner.emit('out', msg)
+        if msg == 2:
+            raise error
+
+    assert make_runner(spool, dispose, batch_size=batch_size).run(until_empty=True) == 0
+    assert list(preserved(spool)) == [filebases[2]]
+    failed = spool['bad'].history(filebases[2])[0]
+    assert (failed['event'], failed['error']) == ('failed', type(error).__name__)
+    assert 'in dispose' in failed['traceback']
+    assert len(spool['out'].files) == 5
+
+
+def test_on_error_does_not_end_the_process_either(spool: Any) -> None:
+    from tests.unit.runs import Recorder
+
+    class Leaves(Recorder):
+        def on_error(self, msg: Any, msgdata: Any, error: BaseException) -> None:
+            raise SystemExit(1)
+
+    def dispose(runner: Any, msg: Any, msgdata: Any) -> None:
+        raise ValueError('first')
+
+    spool['in'].enqueue('x')
+    make_runner(spool, dispose, cls=Leaves).run(until_empty=True)
+    assert 'first' in str(preserved(spool))

@@ -1,0 +1,471 @@
+"""The runner's loop: how it stops, sleeps and wakes, and what it does when the disk is in trouble."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard.errors import (
+    DestinationDown,
+    DurabilityError,
+    PermanentFailure,
+    RunnerError,
+    TemporaryFailure,
+)
+from switchboard.message.naming import digest_of
+from switchboard.options import QueueOptions, RetryPolicy
+from switchboard.testing import FakeClock, Signal, run_until_empty
+from tests.processes import Child
+from tests.unit.runs import Recorder, RecordingSlot, make_runner, make_spool, preserved
+
+
+@pytest.fixture(params=['directory', 'memory'])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def spool(kind: str, tmp_path: Path) -> Any:
+    return make_spool(kind, tmp_path)
+
+
+class TestStopping:
+    @pytest.mark.parametrize('batch_size', [1, 3, 100])
+    def test_a_stop_finishes_the_message_at_work_and_leaves_the_others_untouched(
+        self, spool: Any, batch_size: int
+    ) -> None:
+        filebases = spool['in'].enqueue_many(range(10))
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            runner.emit('out', msg)
+            if msg == 4:
+                runner.stop()
+
+        assert make_runner(spool, dispose, batch_size=batch_size).run() == 0
+        assert spool['in'].files == filebases[5:]
+        assert spool['in'].get_files('.bak') == []
+        assert len(spool['out'].files) == 5
+        assert [spool['in'].history(filebase) for filebase in filebases[5:]] == [[]] * 5
+
+    def test_a_stop_ends_the_sleep(self, spool: Any) -> None:
+        asleep = Signal()
+
+        class Sleeper(Recorder):
+            def snooze(self, filecnt: int) -> None:
+                asleep.set()
+
+        runner = make_runner(spool, cls=Sleeper, rescan_s=3600.0)
+        thread = threading.Thread(target=runner.run)
+        thread.start()
+        asleep.wait_or_timeout()
+        runner.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+    @pytest.mark.parametrize('error', [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()])
+    def test_a_process_that_is_being_stopped_gives_its_messages_back(
+        self, spool: Any, error: BaseException
+    ) -> None:
+        filebases = spool['in'].enqueue_many(range(6))
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            runner.emit('out', msg)
+            if msg == 2:
+                runner.stop()
+                raise error
+
+        with pytest.raises(type(error)):
+            make_runner(spool, dispose, batch_size=4).run()
+        assert spool['in'].files == filebases[2:]
+        assert len(spool['out'].files) == 2
+        assert spool['in'].history(filebases[2]) == []
+
+    def test_ctrl_c_in_a_program_of_ones_own_finishes_the_message_at_work(self, spool: Any) -> None:
+        spool['in'].enqueue_many(range(3))
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            runner.emit('out', msg)
+
+        before = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            make_runner(spool, dispose).run()
+        assert (len(spool['in'].files), len(spool['out'].files)) == (2, 1)
+        assert signal.getsignal(signal.SIGINT) is before
+
+    @pytest.mark.parametrize('hook', ['setup', 'periodic', 'snooze', 'cleanup'])
+    def test_a_hook_does_not_end_the_process_as_if_all_were_well(self, spool: Any, hook: str) -> None:
+        def leave(self: Any, *_args: Any) -> None:
+            raise SystemExit(0)
+
+        cls = type('Leaves', (Recorder,), {hook: leave})
+        with pytest.raises(RunnerError, match=f'{hook} raised SystemExit: 0'):
+            make_runner(spool, cls=cls).run(until_empty=hook != 'snooze')
+
+
+class TestWakingUp:
+    def test_a_message_wakes_an_idle_runner_without_waiting_for_a_timer(self, spool: Any) -> None:
+        asleep, handled = Signal(), Signal()
+
+        class Sleeper(Recorder):
+            def snooze(self, filecnt: int) -> None:
+                asleep.set()
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            handled.set()
+            runner.stop()
+
+        runner = make_runner(
+            spool, dispose, cls=Sleeper, rescan_s=3600.0, recovery_s=3600.0, hang_timeout_s=9999.0
+        )
+        thread = threading.Thread(target=runner.run)
+        thread.start()
+        asleep.wait_or_timeout()
+        spool['in'].enqueue('x')
+        handled.wait_or_timeout()
+        thread.join(30)
+
+    def test_the_board_hears_of_each_beat_and_message(self, spool: Any) -> None:
+        spool['in'].enqueue_many(['good', 'bad'])
+        slot = RecordingSlot()
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            if msg == 'bad':
+                raise PermanentFailure('no')
+
+        make_runner(spool, dispose, slot=slot).run(until_empty=True)
+        assert [call for call in slot.calls if call != 'beat'] == [
+            *('begin', 'done', 'begin', 'error PermanentFailure: no', 'failed'),
+        ]
+        assert slot.calls[0] == 'beat'
+
+
+class FailingBoard:
+    """A queue whose calls fail when a test says so; everything else is the real one's."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+        self.failing: dict[str, Exception] = {}
+        self.called: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        self.called.append(name)
+        if name in self.failing:
+            error = self.failing[name]
+
+            def fail(*_args: Any, **_keys: Any) -> Any:
+                raise error
+
+            return fail
+        return getattr(self._board, name)
+
+
+class Waits:
+    """A wakeup that writes down how long is waited, and has that time pass."""
+
+    watches = True
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.waits: list[float] = []
+        self.then: Callable[[], object] = int
+
+    def wait(self, timeout_s: float) -> None:
+        self.waits.append(round(timeout_s, 3))
+        self.clock.advance(timeout_s)
+        self.then()
+
+    def arm(self) -> None:
+        pass
+
+    disarm = wake = arm
+
+
+class TestTroubleWithTheDisk:
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    @pytest.fixture
+    def spool(self, kind: str, tmp_path: Path, clock: FakeClock) -> Any:
+        return make_spool(kind, tmp_path, clock=clock)
+
+    @pytest.fixture
+    def runner(self, spool: Any, clock: FakeClock) -> Any:
+        failing = FailingBoard(spool.board('in'))
+        failing.wakeup = lambda: Waits(clock)  # type: ignore[attr-defined]
+        spool.board = lambda *_slice: failing
+        return make_runner(spool, hang_timeout_s=9999.0, rescan_s=9999.0, recovery_s=60.0)
+
+    def test_a_queue_that_cannot_be_read_is_waited_for_and_longer_each_time(
+        self, runner: Any, spool: Any
+    ) -> None:
+        spool['in'].enqueue('x')
+        runner.board.failing['take'] = DurabilityError('bad sector', step='list')
+        wakeup = runner._loop.wakeup
+
+        def then() -> None:
+            if len(wakeup.waits) == 9:
+                runner.board.failing.clear()
+            if len(wakeup.waits) == 10:
+                runner.stop()
+
+        wakeup.then = then
+        runner.run()
+        assert wakeup.waits[:9] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+        assert [msg for msg, _ in runner.seen] == ['x']
+
+    def test_an_error_of_the_system_is_no_end_either(self, runner: Any) -> None:
+        runner.board.failing['take'] = OSError('odd')
+        assert runner.run(until_empty=True) == 0
+        assert runner.board.called.count('take') == 1
+
+    def test_a_full_queue_downstream_leaves_the_message_where_it_is(self, kind: str, tmp_path: Path) -> None:
+        spool = make_spool(kind, tmp_path, options=QueueOptions(max_messages=1))
+        filebase = spool['in'].enqueue('x')
+        spool['out'].enqueue('fills it')
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            runner.emit('out', msg)
+
+        runner = make_runner(spool, dispose)
+        runner.run(until_empty=True)
+        assert spool['in'].files == [filebase]
+        assert spool['in'].history(filebase) == []
+        assert len(runner.seen) == 1
+
+    def test_what_could_not_be_released_is_tried_again_with_the_next_recovery(
+        self, runner: Any, spool: Any, clock: FakeClock
+    ) -> None:
+        filebase = spool['in'].enqueue('x')
+        runner.then = lambda *_: (_ for _ in ()).throw(TemporaryFailure(retry_after_s=600))
+        runner.board.failing['release'] = DurabilityError('io', step='release')
+        runner.run(once=True)
+        assert spool['in'].get_files('.bak') == [filebase]
+        runner.board.failing.clear()
+        clock.advance(60)
+        runner.run(once=True)
+        assert spool['in'].get_files('.bak') == []
+        assert [digest_of(one) for one in spool['in'].get_files()] == [digest_of(filebase)]
+        assert len(runner.seen) == 2
+
+    def test_what_is_not_ours_any_more_does_not_stop_recovery_for_ever(
+        self, runner: Any, spool: Any, clock: FakeClock
+    ) -> None:
+        spool['in'].enqueue('x')
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            runner.board.finish(runner.filebase)  # as if another process had done it by now
+            raise TemporaryFailure(retry_after_s=600)
+
+        runner.then = dispose
+        runner.run(once=True)
+        runner.then = None
+        clock.advance(60)
+        runner.run(once=True)
+        assert runner.board.called.count('recover') == 2
+        assert spool['in'].get_files() == spool['bad'].get_files('.psv') == []
+
+    def test_a_recovery_that_fails_is_no_end(self, runner: Any, spool: Any) -> None:
+        spool['in'].enqueue('x')
+        runner.board.failing['recover'] = DurabilityError('io', step='list')
+        assert runner.run(until_empty=True) == 0
+        assert len(runner.seen) == 1
+
+
+class TestBatches:
+    def test_one_flush_ends_many(self, spool: Any) -> None:
+        spool['in'].enqueue_many(range(10))
+        sizes = []
+        commit_all = spool.commit_all
+
+        def count(transactions: Any) -> Any:
+            sizes.append(len(transactions))
+            return commit_all(transactions)
+
+        spool.commit_all = count
+        make_runner(spool, batch_size=4).run(until_empty=True)
+        assert sizes == [4, 4, 2]
+
+    def test_what_has_one_life_left_is_taken_alone_so_that_it_kills_nobody_else(self, spool: Any) -> None:
+        filebases = spool['in'].enqueue_many(range(6))
+        for _ in range(2):
+            for filebase in (filebases[0], filebases[3]):
+                spool['in'].dequeue(filebase)
+            spool['in'].recover_backup_files()
+        held = []
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            held.append((msg, len(spool['in'].get_files('.bak'))))
+
+        make_runner(spool, dispose, batch_size=10).run(until_empty=True)
+        assert [msg for msg, _ in held] == [0, 1, 2, 3, 4, 5]
+        assert dict(held)[0] == dict(held)[3] == 1
+        assert spool['in'].get_files() == []
+
+    def test_a_poison_in_a_batch_takes_nobody_to_bad_with_it(self, tmp_path: Path) -> None:
+        spool = make_spool('directory', tmp_path)
+        filebases = spool['in'].enqueue_many(range(8))
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            if msg == 5:
+                os.kill(os.getpid(), signal.SIGKILL)
+            runner.emit('out', msg)
+
+        for _ in range(8):
+            with Child(lambda: make_runner(spool, dispose, batch_size=8).run(until_empty=True)) as child:
+                child.wait()
+        assert list(preserved(spool)) == [filebases[5]]
+        done = sorted(spool['out'].dequeue(filebase)[0] for filebase in spool['out'].files)
+        assert done == [0, 1, 2, 3, 4, 6, 7]
+
+
+class TestTroubleOfOneMessage:
+    """What one message's trouble is does not hold back the others, and what can never be is its failure."""
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    def test_a_message_whose_target_is_full_lets_the_others_have_their_turn(
+        self, kind: str, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        spool = make_spool(kind, tmp_path, clock=clock, options=QueueOptions(max_messages=20))
+        spool['full'].enqueue_many(range(20))
+        spool['in'].enqueue('first', to='full')
+        for number in range(8):
+            spool['in'].enqueue(number, to='out')
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            runner.emit(msgdata['to'], msg)
+
+        runner = make_runner(spool, dispose, rescan_s=3600)
+        for _ in range(4):
+            runner._loop.trouble._clock.advance(2)
+            runner._pass()
+        assert len(spool['out'].files) == 8
+        (waiting,) = spool['in'].get_files()
+        assert spool['in'].history(waiting) == []
+
+    def test_the_trouble_of_all_makes_the_runner_wait_and_keeps_their_order(
+        self, kind: str, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        spool = make_spool(kind, tmp_path, clock=clock)
+        spool['in'].enqueue_many(range(30))
+        tries: list[int] = []
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            tries.append(msg)
+            if clock.monotonic_ns() < until_ns:
+                raise DurabilityError('io', step='write')
+            runner.emit('out', msg)
+
+        until_ns = clock.monotonic_ns() + 100_000_000_000
+        runner = make_runner(spool, dispose)
+        while spool['in'].get_files():
+            runner._pass()
+            clock.advance(1)
+        assert len(tries) < 150
+        assert [spool['out'].take().msg for _ in range(30)] == list(range(30))
+
+    def test_a_destination_that_is_down_is_down_for_all(self, spool: Any) -> None:
+        spool['in'].enqueue_many(range(3))
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            raise DestinationDown('away')
+
+        runner = make_runner(spool, dispose)
+        for _ in range(5):
+            runner.run(until_empty=True)
+        assert len(runner.seen) == 5
+
+    def test_more_outputs_than_a_target_ever_holds_fail_their_message(self, tmp_path: Path) -> None:
+        spool = make_spool('directory', tmp_path, options=QueueOptions(max_messages=2))
+        spool['in'].enqueue('x')
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            for number in range(3):
+                runner.emit('out', number)
+
+        make_runner(spool, dispose).run(until_empty=True)
+        (reason,) = preserved(spool).values()
+        assert '3 outputs of one message, and max_messages of out is 2' in reason
+        assert spool['out'].files == []
+
+    @pytest.mark.parametrize('sizes', [[2_000], [600, 600]])
+    def test_more_bytes_than_a_target_ever_holds_fail_their_message(
+        self, tmp_path: Path, sizes: list[int]
+    ) -> None:
+        spool = make_spool('directory', tmp_path, options=QueueOptions(max_bytes=1_000))
+        spool['in'].enqueue('x')
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            for size in sizes:
+                runner.emit('out', 'x' * size)
+
+        make_runner(spool, dispose).run(until_empty=True)
+        (reason,) = preserved(spool).values()
+        assert 'max_bytes of out is 1000' in reason
+
+    def test_more_outputs_than_a_process_may_open_files_fail_their_message(self, tmp_path: Path) -> None:
+        spool = make_spool('directory', tmp_path)
+        spool['in'].enqueue_many(['many', 'one'])
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            for number in range(400 if msg == 'many' else 1):
+                runner.emit('out', number)
+
+        def work() -> None:
+            most = len(os.listdir('/proc/self/fd')) + 200
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+            make_runner(spool, dispose).run(until_empty=True)
+
+        with Child(work) as child:
+            child.wait()
+        (reason,) = preserved(spool).values()
+        assert 'need more files than' in reason
+        assert len(spool['out'].files) == 1
+
+
+class TestKeeping:
+    def test_a_message_that_is_kept_again_and_again_is_looked_at_less_and_less(
+        self, kind: str, tmp_path: Path
+    ) -> None:
+        clock, slot = FakeClock(), RecordingSlot()
+        spool = make_spool(kind, tmp_path, clock=clock, options=QueueOptions(retry=RetryPolicy(cap_s=20)))
+        spool['in'].enqueue('x')
+        times: list[float] = []
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> bool:
+            times.append(clock.monotonic_ns() / 1e9)
+            return len(times) < 8
+
+        run_until_empty(make_runner(spool, dispose, slot=slot))
+        waits = [round(after - before) for before, after in itertools.pairwise(times)]
+        assert waits == [1, 2, 4, 8, 16, 20, 20]
+        assert any('was kept 3 times, and is looked at again in 4 s' in call for call in slot.calls)
+
+    def test_the_metadata_it_changes_each_time_make_a_history_of_some_records_a_day(
+        self, kind: str, tmp_path: Path
+    ) -> None:
+        clock = FakeClock()
+        spool = make_spool(kind, tmp_path, clock=clock)
+        spool['in'].enqueue('x', tries=0)
+        ends_ns = clock.monotonic_ns() + 86_400 * 10**9
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> bool:
+            msgdata['tries'] += 1
+            return clock.monotonic_ns() < ends_ns
+
+        runner = make_runner(spool, dispose)
+        run_until_empty(runner)
+        assert 24 <= runner.seen[-1][1]['tries'] < 48
