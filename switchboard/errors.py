@@ -75,6 +75,10 @@ class UnknownQueueError(QueueError):
     """No such queue is declared, or the name is not one that a queue may have."""
 
 
+class LockTimeoutError(QueueError):
+    """Another process has held a lock for longer than any healthy one does: it is stopped, or its disk is.  Try again later."""
+
+
 class EntryTakenError(QueueError):
     """Not now: another process holds the entry, or it is gone.  Never a sign of damage."""
 

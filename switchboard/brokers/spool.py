@@ -28,9 +28,11 @@ from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import PRESERVED, READY, digest_of
 from switchboard.options import QueueOptions
 from switchboard.queue.recovery import timestamp
-from switchboard.spool.deadletters import EXCHANGE, MAX_ROUNDS
-from switchboard.spool.spool import BAD, Spool
+from switchboard.routing.bindings import EXCHANGE_PREFIX
+from switchboard.spool.deadletters import MAX_ROUNDS
+from switchboard.spool.spool import Spool
 from switchboard.store.disk import Folder
+from switchboard.store.layout import BAD
 
 __all__ = ['BrokerTransaction', 'check', 'commit_all', 'make_board', 'publish_many']
 
@@ -131,11 +133,11 @@ class BrokerDeadLetters:
 
     def _targets(self, metadata: Mapping[str, Any]) -> list[Any]:
         target = self._board.options.dead_letter
-        if not target.startswith(EXCHANGE):
+        if not target.startswith(EXCHANGE_PREFIX):
             return [self._spool[target]]
         key = metadata.get('routing_key')
         key = key if isinstance(key, str) else self._board.name
-        queues = self._spool.exchanges.route(target.removeprefix(EXCHANGE), key, metadata)
+        queues = self._spool.exchanges.route(target.removeprefix(EXCHANGE_PREFIX), key, metadata)
         return [self._spool[queue] for queue in queues]
 
 

@@ -57,6 +57,11 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
         'it may be done by now; `switchboard ls QUEUE` shows what is there',
     ),
     (errors.AmbiguousEntryError, Exit.NO_INPUT, 'give more of it'),
+    (
+        errors.LockTimeoutError,
+        Exit.TEMPORARY,
+        'look for a process that is stopped or hangs (`ps`, state T or D), then do it again',
+    ),
     (errors.EntryTakenError, Exit.TEMPORARY, 'look again in a moment: `switchboard show ENTRY`'),
     (errors.ForeignFileError, Exit.DATA, 'it is no entry; move it out of the queue by hand'),
     (errors.CorruptEntryError, Exit.DATA, 'look at it with `show --raw`, remove it with `rm`'),

@@ -17,11 +17,11 @@ from switchboard.clock import SYSTEM_CLOCK
 from switchboard.config.keys import QUEUE_KEYS
 from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.presence import Presence
-from switchboard.declared.removal import CONSUMERS
 from switchboard.message.naming import NS, SYSTEM_NAMER
 from switchboard.operating.census import Census
 from switchboard.options import QueueOptions, shown_url
 from switchboard.store.disk import Disk
+from switchboard.store.layout import CONSUMERS, RUN
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -105,7 +105,7 @@ def _lasting(declaration: Declaration) -> Iterator[str]:
 def facts(installation: Installation, name: str) -> Facts:
     """:return: what there is to know of a queue that is there; nothing is made on the way."""
     config = installation.config_or_none
-    run, disk = str(installation.directory / '.run'), Disk()
+    run, disk = str(installation.directory / RUN), Disk()
     declaration = Declarations(run, disk, SYSTEM_CLOCK, SYSTEM_NAMER).read(name)
     options = config.queue_options(name) if config is not None else QueueOptions()
     if declaration is not None:

@@ -21,6 +21,7 @@ from switchboard.message.naming import NS, PRESERVED
 from switchboard.operating.census import Census, walk
 from switchboard.operating.summary import summarize
 from switchboard.store.disk import Folder
+from switchboard.store.layout import RUN
 
 # To tell where dead messages came from, each must be opened.  So many take about a second.
 MAX_OPENED = 20_000
@@ -65,7 +66,7 @@ def flags(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
     found = {}
     for flag in FLAGS:
         try:
-            content = json.loads((directory / '.run' / flag / queue).read_bytes() or b'{}')
+            content = json.loads((directory / RUN / flag / queue).read_bytes() or b'{}')
         except FileNotFoundError:
             continue
         except (OSError, ValueError):

@@ -33,12 +33,14 @@ from switchboard.config.keys import (
     refuse_unknown,
     restart_options,
 )
-from switchboard.config.queue_sections import BAD_QUEUE, QueueRule, QueueRules, is_pattern
+from switchboard.config.queue_sections import QueueRule, QueueRules, is_pattern
 from switchboard.errors import ConfigError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
 from switchboard.options import MasterOptions, QueueOptions, RestartOptions, RunnerOptions
+from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.routing.topology import Edge, Graph, Node, NodeKind
+from switchboard.store.layout import BAD
 
 DEFAULT_EXCHANGE_FILE = 'exchange.cfg'
 SECTIONS = ('switchboard', 'master', 'runner.NAME', 'queue.NAME')
@@ -58,7 +60,7 @@ class Config:
     master: MasterOptions = field(default_factory=MasterOptions)
     runners: Mapping[str, RunnerOptions] = field(default_factory=dict)
     queues: QueueRules = field(default_factory=QueueRules)
-    declared: tuple[str, ...] = (BAD_QUEUE,)
+    declared: tuple[str, ...] = (BAD,)
     exchanges: ExchangeTable = field(default_factory=ExchangeTable)
     warnings: tuple[ConfigError, ...] = ()
     sources: tuple[Path, ...] = ()
@@ -95,8 +97,8 @@ class Config:
                 edges.append(Edge(('runner', name), ('exchange', runner.settings['exchange']), 'publishes'))
         for name in self.declared:
             dead_letter = self.queue_options(name).dead_letter
-            exchange = dead_letter.removeprefix('exchange:')
-            if dead_letter != BAD_QUEUE:
+            exchange = dead_letter.removeprefix(EXCHANGE_PREFIX)
+            if dead_letter != BAD:
                 kind: NodeKind = 'queue' if exchange == dead_letter else 'exchange'
                 edges.append(Edge(('queue', name), (kind, exchange), 'dead-letter'))
         return self.exchanges.graph().with_more(nodes, edges)
@@ -224,8 +226,8 @@ class _Loader:
     def _declared(self, runners: Iterable[RunnerOptions], queues: QueueRules) -> tuple[str, ...]:
         names = dict.fromkeys(runner.queue for runner in runners if runner.queue)
         names |= dict.fromkeys(queues.named)
-        names.pop(BAD_QUEUE, None)
-        return (*names, BAD_QUEUE)
+        names.pop(BAD, None)
+        return (*names, BAD)
 
     def _exchanges(self, path: Path, is_asked_for: bool, declared: tuple[str, ...]) -> ExchangeTable:
         if not is_asked_for and not path.exists():

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from switchboard.config.inifile import Problems, Section, did_you_mean
 from switchboard.config.keys import QUEUE_KEYS, RUNNER_KEYS
-from switchboard.config.queue_sections import BAD_QUEUE, QueueRule
+from switchboard.config.queue_sections import QueueRule
 from switchboard.config.remote_queues import impossible
 from switchboard.errors import ConfigError
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions, RunnerOptions
+from switchboard.routing.bindings import EXCHANGE_PREFIX
+from switchboard.store.layout import BAD
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -56,10 +58,10 @@ def _at(rule: QueueRule | None, field: str, reason: str) -> ConfigError:
 def _check_dead_letter(
     config: Config, name: str, options: QueueOptions, declared: Mapping[str, None], problems: Problems
 ) -> None:
-    if name == BAD_QUEUE:
+    if name == BAD:
         return
     target = options.dead_letter
-    exchange = target.removeprefix('exchange:')
+    exchange = target.removeprefix(EXCHANGE_PREFIX)
     reason = ''
     if target == name:
         reason = f'queue {name} would be its own dead letter queue; give it another, e.g. in [queue.{name}]'
@@ -76,7 +78,7 @@ def _check_dead_letter(
 def _check_url(config: Config, name: str, options: QueueOptions, problems: Problems) -> None:
     if options.url is None:
         return
-    if name == BAD_QUEUE:
+    if name == BAD:
         reason = 'the bad queue is in the spool, where operators can look into it; a `dead_letter` may be on a broker'
         _once(_at(config.queues.deciding(name, 'url'), 'url', reason), problems)
     for key, reason in impossible(options, options.url):
@@ -120,7 +122,7 @@ def _advise_on_runner(config: Config, runner: RunnerOptions, section: Section, p
 
 def _only_waits(options: QueueOptions) -> bool:
     """Is the queue for what waits until its time is over, and then goes on as a dead letter?"""
-    return options.ttl_s is not None and options.dead_letter != BAD_QUEUE
+    return options.ttl_s is not None and options.dead_letter != BAD
 
 
 def _warn_once(error: ConfigError, problems: Problems) -> None:
@@ -136,7 +138,7 @@ def _advise_on_queues(config: Config, problems: Problems) -> None:
         options = config.queue_options(name)
         # Of a queue on a broker, the consumers may be on other machines.
         elsewhere = options.external or options.url is not None
-        if name == BAD_QUEUE or elsewhere or _only_waits(options):
+        if name == BAD or elsewhere or _only_waits(options):
             continue
         if name not in consumers:
             reason = 'nobody consumes this queue; if a program or a person does, say `external = yes`'

@@ -14,7 +14,7 @@ from typing import cast
 from switchboard.config.inifile import Entry, Problems, Section, did_you_mean, parse
 from switchboard.errors import RouteError, RouteLoopError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
-from switchboard.routing.bindings import Binding, Exchange, ExchangeType, Target, check_ways
+from switchboard.routing.bindings import EXCHANGE_PREFIX, Binding, Exchange, ExchangeType, Target, check_ways
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.routing.headers import Condition, HeaderMatch
 from switchboard.routing.topics import MANY, ONE, TopicTrie, canonical, words_of
@@ -148,8 +148,8 @@ class _FileReader:
     def _targets(self, entry: Entry, line: int, text: str) -> tuple[Target, ...]:
         targets: list[Target] = []
         for name in (part.strip() for part in text.split(',')):
-            is_exchange = name.startswith('exchange:')
-            target = Target(name.removeprefix('exchange:').strip(), is_exchange)
+            is_exchange = name.startswith(EXCHANGE_PREFIX)
+            target = Target(name.removeprefix(EXCHANGE_PREFIX).strip(), is_exchange)
             reason = self._unknown(target)
             if reason:
                 self.problems.error(entry.error(reason, line))

@@ -30,6 +30,7 @@ from switchboard.config.units import (
 from switchboard.errors import UnknownQueueError
 from switchboard.message.naming import HIGHEST_PRIORITY, check_queue_name
 from switchboard.options import RestartOptions
+from switchboard.routing.bindings import EXCHANGE_PREFIX
 
 # Each one is a process.  A thousand of them is a typing error that would take the machine down.
 MAX_INSTANCES = 256
@@ -76,7 +77,7 @@ def _name(text: str) -> str:
 
 
 def _dead_letter(text: str) -> str:
-    _name(text.removeprefix('exchange:'))
+    _name(text.removeprefix(EXCHANGE_PREFIX))
     return text
 
 

@@ -21,8 +21,7 @@ from typing import Any
 
 from switchboard.config.inifile import Section
 from switchboard.options import QueueOptions
-
-BAD_QUEUE = 'bad'
+from switchboard.store.layout import BAD
 
 _WILD = frozenset('*?')
 
@@ -45,7 +44,7 @@ class QueueRule:
         if not self.is_glob:
             return name == self.pattern
         # Names hold no brackets, so the third wildcard of fnmatch is none here.
-        return name != BAD_QUEUE and fnmatch.fnmatchcase(name, self.pattern)
+        return name != BAD and fnmatch.fnmatchcase(name, self.pattern)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ class QueueRules:
         values: dict[str, Any] = {}
         for rule in self.rules_for(name):
             values |= rule.values
-        default = self._default_of_bad if name == BAD_QUEUE else self.default
+        default = self._default_of_bad if name == BAD else self.default
         return dataclasses.replace(default, **values) if values else default
 
     @property

@@ -21,26 +21,22 @@ import dataclasses
 import json
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from switchboard.clock import Clock
-from switchboard.errors import QueueError, QueueMismatchError
+from switchboard.errors import QueueMismatchError
 from switchboard.message.naming import Namer
 from switchboard.options import QueueOptions, RetryPolicy
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+from switchboard.store.layout import DECLARED, DECLARED_LOCK
 
 log = logging.getLogger('switchboard.queue')
 
-LOCK, DRAFT = '.lock', '.new-'
 # A record holds options and a program's arguments, not messages.
 MAX_RECORD_BYTES = 1 << 20
-# The lock is held while a file is written, or a directory listed.
-LOCK_TIMEOUT_S = 10.0
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.0005, 0.05
 
 _FIELDS = {one.name for one in dataclasses.fields(QueueOptions)}
 
@@ -118,7 +114,7 @@ class Declarations:
         self.disk = disk
         self.clock = clock
         self._namer = namer
-        self._path = os.path.join(run, 'declared')
+        self._path = os.path.join(run, DECLARED)
         self._made: Folder | None = None
 
     @property
@@ -136,31 +132,18 @@ class Declarations:
 
     def is_made(self) -> bool:
         """Was anything ever declared?"""
-        if self._made is None:
-            try:
-                self.disk.stat(self._path)
-            except FileNotFoundError:
-                return False
-        return True
+        return self._made is not None or Folder(self._path, self.disk).exists()
 
     @contextmanager
     def lock(self, *, shared: bool = False) -> Iterator[None]:
         """Keep everybody else from changing declarations.
 
         :param shared: only that: others may look at the same time.
-        :raises QueueError: somebody else holds it for longer than any holder should.
+        :raises LockTimeoutError: another process keeps it.
         """
-        fd = self.disk.open_file(LOCK, os.O_RDWR | os.O_CREAT | OPEN_FLAGS, self.folder.fd)
-        ends_at_s = time.monotonic() + LOCK_TIMEOUT_S
-        wait_s = _FIRST_WAIT_S
+        fd = self.disk.open_lock_file(DECLARED_LOCK, self.folder.fd)
         try:
-            while not self.disk.lock(fd, shared=shared):
-                if time.monotonic() >= ends_at_s:
-                    raise QueueError(
-                        f'the declarations have been locked by another process for {LOCK_TIMEOUT_S:.0f} s'
-                    )
-                time.sleep(wait_s)
-                wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+            self.disk.lock_when_free(fd, 'the declarations', shared=shared)
             yield
         finally:
             self.disk.unlock_and_close(fd)
@@ -194,14 +177,7 @@ class Declarations:
         """:return: the content of a file beside the records; None if there is none."""
         if not self.is_made():
             return None  # nothing was ever declared here, and looking must not change that
-        try:
-            fd = self.disk.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=self.folder.fd)
-        except FileNotFoundError:
-            return None
-        try:
-            return self.disk.read_all(fd, MAX_RECORD_BYTES)
-        finally:
-            self.disk.let_go(fd)
+        return self.folder.read(name, MAX_RECORD_BYTES)
 
     def write(self, declaration: Declaration) -> int:
         """Put a record in place.  Assumes that the lock is held.
@@ -219,22 +195,7 @@ class Declarations:
 
         :return: its descriptor, which holds the lock on it.
         """
-        disk, folder = self.disk, self.folder
-        draft = f'{DRAFT}{self.new_name()}'
-        fd = disk.create_locked(draft, folder.fd)
-        try:
-            disk.write_all(fd, content)
-            now_ns = self.clock.time_ns()
-            disk.utime(fd, ns=(now_ns, now_ns))
-            if sync:
-                disk.fdatasync(fd)
-            disk.rename(draft, name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
-            if sync:
-                folder.sync()
-        except BaseException:
-            disk.unlock_and_close(fd)
-            raise
-        return fd
+        return self.folder.put(name, content, sync=sync, modified_ns=self.clock.time_ns())
 
     def new_name(self) -> str:
         """:return: a name that nothing else has."""
@@ -279,8 +240,5 @@ class Declarations:
 
     def clear_drafts(self) -> None:
         """Remove what processes left that died while they wrote."""
-        if any(name.startswith(DRAFT) for name in self.folder.names()):
-            with self.lock():  # or a new draft could look like a left one before its maker has locked it
-                for name in self.folder.names():
-                    if name.startswith(DRAFT) and not self.is_at_work(name):
-                        self.remove(name)
+        if self.is_made():
+            self.folder.clear_drafts()

@@ -16,20 +16,19 @@ from switchboard.clock import Clock
 from switchboard.declared.declarations import Declaration, Declarations, checked_options
 from switchboard.declared.exchangestore import DeclaredBinding, ExchangeStore
 from switchboard.declared.presence import Presence, Ticket
-from switchboard.declared.removal import CONSUMERS, OWNERS, QueueRemoval
+from switchboard.declared.removal import QueueRemoval
 from switchboard.errors import QueueLockedError, QueueMismatchError, UnknownQueueError
 from switchboard.message.naming import Namer, check_queue_name
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.disk import Disk
+from switchboard.store.layout import BAD, CONSUMERS, OWNERS, RUN
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
-
-BAD = 'bad'
 
 
 class DeclaredQueues:
@@ -51,7 +50,7 @@ class DeclaredQueues:
         config: Callable[[], Config | None],
         base: Callable[[], ExchangeTable],
     ) -> None:
-        run = f'{root}/.run'
+        run = f'{root}/{RUN}'
         self.records = Declarations(run, disk, clock, namer)
         self.presence = Presence(run, disk, namer)
         self.exchanges = ExchangeStore(self.records, base)
@@ -71,15 +70,7 @@ class DeclaredQueues:
         declaration = self.records.read(name)
         if declaration is not None:
             return not declaration.deleted
-        return self._config() is None and self._has_directory(name)
-
-    def _has_directory(self, name: str) -> bool:
-        folder = self.departures.folder(name)
-        try:
-            folder.disk.stat(folder.path)
-        except FileNotFoundError:
-            return False
-        return True
+        return self._config() is None and self.departures.folder(name).exists()
 
     @property
     def owner(self) -> Ticket:
@@ -127,7 +118,7 @@ class DeclaredQueues:
     def _make(self, wanted: Declaration, *, anew: bool) -> None:
         name = wanted.name
         folder = self.departures.folder(name)
-        if not anew and not wanted.is_lasting and self._has_directory(name) and folder.names(1):
+        if not anew and not wanted.is_lasting and folder.exists() and folder.names(1):
             raise QueueMismatchError(
                 'it is there already, holds messages, and was not to go away', queue=name
             )

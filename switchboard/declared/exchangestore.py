@@ -27,10 +27,10 @@ from switchboard.errors import (
 from switchboard.routing.bindings import Binding, Exchange, ExchangeType, Target
 from switchboard.routing.exchange import DEFAULT_EXCHANGE, ExchangeTable
 from switchboard.routing.headers import HeaderMatch
+from switchboard.store.layout import DECLARED_EXCHANGES
 
 log = logging.getLogger('switchboard.exchange')
 
-FILE = '.exchanges'
 
 # What makes a file another one.
 _Mark = tuple[int, int, int] | None
@@ -173,7 +173,7 @@ class ExchangeStore:
     def _mark(self) -> _Mark:
         declarations = self._declarations
         try:
-            status = declarations.disk.stat(declarations.path(FILE))
+            status = declarations.disk.stat(declarations.path(DECLARED_EXCHANGES))
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
@@ -183,16 +183,16 @@ class ExchangeStore:
 
         :raises RouteError: the file cannot be read.
         """
-        content = self._declarations.load(FILE)
+        content = self._declarations.load(DECLARED_EXCHANGES)
         try:
             return Wiring.load(content) if content else Wiring()
         except ValueError as error:
-            raise RouteError(f'{self._declarations.path(FILE)}: {error}') from error
+            raise RouteError(f'{self._declarations.path(DECLARED_EXCHANGES)}: {error}') from error
 
     def _save(self, wiring: Wiring) -> None:
         wiring.over(self._base())  # raises, and nothing is written, if that is no table
         declarations = self._declarations
-        declarations.disk.unlock_and_close(declarations.store(FILE, wiring.dump(), sync=True))
+        declarations.disk.unlock_and_close(declarations.store(DECLARED_EXCHANGES, wiring.dump(), sync=True))
 
     def declare(self, exchange: DeclaredExchange) -> None:
         """Make an exchange, or make sure that it is as asked for.

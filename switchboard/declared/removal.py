@@ -34,16 +34,20 @@ from switchboard.options import QueueOptions
 from switchboard.queue.recovery import Recovery
 from switchboard.store.claims import open_claim
 from switchboard.store.disk import Folder
+from switchboard.store.layout import (
+    ABOUT_A_QUEUE,
+    BAD,
+    CONSUMERS,
+    DEDUPE_PREFIX,
+    GONE_PREFIX,
+    OWNERS,
+    RUN,
+)
 from switchboard.store.pool import FilePool
 
 log = logging.getLogger('switchboard.queue')
 
-OWNERS, CONSUMERS = 'owners', 'consumers'
 DELETED = 'its queue was deleted'
-# What stands in `.run` about a queue, one file each: what operators said, and how full it is.
-LEFTOVERS = ('paused', 'draining', 'room')
-# A directory with the keys that a deleted queue had seen: there may be many, so they are removed without a lock.
-GONE = '.gone@'
 # Producers that do not know yet may put messages into a queue that is being deleted, faster than we take them out.
 MAX_ROUNDS = 8
 
@@ -91,7 +95,7 @@ class QueueRemoval:
         with self._declarations.lock():
             declaration = self._declarations.get(name)
             folder = self.folder(name)
-            if declaration is None and not self._is_there(folder):
+            if declaration is None and not folder.exists():
                 raise UnknownQueueError('no such queue', queue=name)
             if only_if_due and (declaration is None or not self.due(declaration)):
                 return 0
@@ -99,7 +103,7 @@ class QueueRemoval:
                 noun = 'consumer' if consumers == 1 else 'consumers'
                 raise QueueInUseError(f'it has {consumers} {noun}', queue=name)
             if if_empty:
-                if self._is_there(folder) and not self._remove(folder):
+                if folder.exists() and not self._remove(folder):
                     raise QueueInUseError('it holds messages', queue=name)
                 self._exchanges.forget_queue(name)
                 self._forget(name)
@@ -122,7 +126,7 @@ class QueueRemoval:
                 declaration = self._declarations.read(name)
                 if declaration is None or not declaration.deleted:
                     break  # declared anew meanwhile: what is in it is not ours
-                if not self._is_there(folder) or self._remove(folder):
+                if not folder.exists() or self._remove(folder):
                     self._forget(name)
                     break
                 late = self._drop_all(folder, self._entries(folder))
@@ -134,11 +138,12 @@ class QueueRemoval:
 
     def _forget(self, name: str) -> None:
         self._presence.close(f'{CONSUMERS}/{name}')
-        for kind in LEFTOVERS:  # or they would be found by the next queue of this name
-            self._remove_file(f'{self._root}/.run/{kind}/{name}')
+        for kind in ABOUT_A_QUEUE:  # or they would be found by the next queue of this name
+            self._remove_file(f'{self._root}/{RUN}/{kind}/{name}')
         try:
             self._disk.rename(
-                f'{self._root}/.dedupe@{name}', f'{self._root}/{GONE}{self._declarations.new_name()}'
+                f'{self._root}/{DEDUPE_PREFIX}{name}',
+                f'{self._root}/{GONE_PREFIX}{self._declarations.new_name()}',
             )
         except FileNotFoundError:
             pass
@@ -157,18 +162,11 @@ class QueueRemoval:
     def clear_gone(self) -> None:
         """Remove the keys that deleted queues had seen."""
         for name in Folder(self._root, self._disk).names():
-            if name.startswith(GONE):
+            if name.startswith(GONE_PREFIX):
                 folder = Folder(f'{self._root}/{name}', self._disk)
                 for each in folder.names():
                     self._remove_file(f'{folder.path}/{each}')
                 self._remove(folder)
-
-    def _is_there(self, folder: Folder) -> bool:
-        try:
-            self._disk.stat(folder.path)
-        except FileNotFoundError:
-            return False
-        return True
 
     def _close(self, folder: Folder) -> None:
         try:
@@ -296,13 +294,13 @@ class QueueRemoval:
             self._exchanges.forget_queue(name)
             for entry in self._entries(folder):
                 self._preserve(name, folder, entry)
-            if self._is_there(folder) and not self._remove(folder):
+            if folder.exists() and not self._remove(folder):
                 return False
             self._forget(name)
             return True
 
     def _preserve(self, name: str, folder: Folder, entry: str) -> None:
-        bad = Folder(f'{self._root}/bad', self._disk)
+        bad = Folder(f'{self._root}/{BAD}', self._disk)
         options = QueueOptions(durability='lazy')
         recovery = Recovery(name, folder, bad, options, self._disk, self._declarations.clock)
         try:

@@ -38,11 +38,12 @@ from switchboard.message.mail_envelope import (
 )
 from switchboard.message.naming import HELD_NS, NS, SLICE_DIGITS, SYSTEM_NAMER, Name
 from switchboard.store.disk import Disk, Folder
+from switchboard.store.layout import BAD, DECLARED, DRAINING, ROOM, RUN, SPARE
 from switchboard.store.limits import Limits
 from switchboard.store.pool import FilePool, PoolFile
-from switchboard.store.published_options import RUN, PublishedOptions, find_published_options
+from switchboard.store.published_options import PublishedOptions, find_published_options
 from switchboard.store.publishing import PreparedEntry, publish, write
-from switchboard.store.shared_count import ROOM, SharedTally
+from switchboard.store.shared_count import SharedTally
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ class Drop:
         :raises SwitchboardError: this message may not.
         :raises OSError: the spool cannot be used.
         """
-        if self.queue == 'bad':
-            raise UnknownQueueError('nothing can be dropped into the bad queue', queue='bad')
+        if self.queue == BAD:
+            raise UnknownQueueError('nothing can be dropped into the bad queue', queue=BAD)
         try:
             door = find_published_options(self.spool, self.queue, self.disk)
         except UnknownQueueError:
@@ -171,11 +172,11 @@ class Drop:
                 ) from error
         if 'mail' not in self.door.accept:
             raise ContentDisallowedError('mail', queue=self.queue)
-        if self._exists(f'{RUN}/draining/{self.queue}'):
+        if self._exists(f'{RUN}/{DRAINING}/{self.queue}'):
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.queue)
 
     def _is_declared(self) -> bool:
-        return self._exists(f'{RUN}/declared/{self.queue}')
+        return self._exists(f'{RUN}/{DECLARED}/{self.queue}')
 
     def _exists(self, path: str) -> bool:
         try:
@@ -258,7 +259,7 @@ class Drop:
                 raise
             self._store_slowly(at_commit)  # there it is known how to make room
             return
-        spare = Folder(f'{self.spool}/.spare', disk)
+        spare = Folder(f'{self.spool}/{SPARE}', disk)
         spare.make()
         pool = FilePool(spare, disk, looks=LOOKS)
         draft = self._write(pool)

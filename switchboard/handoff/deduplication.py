@@ -25,11 +25,14 @@ from switchboard.handoff.transaction import Transaction
 from switchboard.message.naming import NS, READY, UNFINISHED
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Folder
+from switchboard.store.layout import DEDUPE_PREFIX, KEY_LOCK_PREFIX
 from switchboard.store.publishing import PreparedEntry, refuse, write
 
 # Producers with keys of different buckets do not wait for each other.
 BUCKETS = 64
 MAX_MARKER_BYTES = 256
+# Two processes that ask for the time one after the other may see it go back by so much, where the clock is slewed.
+CLOCK_SLACK_NS = NS
 
 
 def marker_of(key: str) -> str:
@@ -40,7 +43,7 @@ def marker_of(key: str) -> str:
 
 
 def _bucket(marker: str) -> str:
-    return f'.lock{int(marker[:8], 16) % BUCKETS:02}{UNFINISHED}'
+    return f'{KEY_LOCK_PREFIX}{int(marker[:8], 16) % BUCKETS:02}{UNFINISHED}'
 
 
 class Dedupe:
@@ -49,7 +52,7 @@ class Dedupe:
     def __init__(self, stage: Stage, board: Switchboard) -> None:
         self._stage = stage
         self._board = board
-        self._name = f'.dedupe@{board.name}'
+        self._name = f'{DEDUPE_PREFIX}{board.name}'
         self._folder = Folder(os.path.join(stage.spool_path, self._name), board.disk)
 
     def enqueue(self, msg: Any, metadata: dict[str, Any], key: str) -> str:
@@ -87,6 +90,7 @@ class Dedupe:
         Who takes several locks takes them in the order of their names, and those of several queues in the order of the queues.
 
         :raises OSError: a lock cannot be had.
+        :raises LockTimeoutError: another process keeps it.
         """
         self._folder.make()
         with ExitStack() as stack:
@@ -105,33 +109,26 @@ class Dedupe:
 
     def _lock(self, bucket: str) -> int:
         disk = self._board.disk
-        fd: int = disk.open(
-            bucket, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660, dir_fd=self._folder.fd
-        )
+        fd = disk.open_lock_file(bucket, self._folder.fd)
         try:
-            disk.lock_when_free(fd)
+            disk.lock_when_free(fd, f'a key of {self._board.name}')
         except BaseException:
-            disk.close(fd)
+            disk.let_go(fd)
             raise
         return fd
 
     def known(self, marker: str) -> str | None:
         """:return: the filebase under a key that was seen within the window."""
-        disk = self._board.disk
-        try:
-            fd = disk.open(marker + READY, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=self._folder.fd)
-        except FileNotFoundError:
+        content = self._folder.read(marker + READY, MAX_MARKER_BYTES)
+        if content is None:
             return None
-        try:
-            filebase, _, accepted_ns = (
-                disk.read_all(fd, MAX_MARKER_BYTES).decode('ascii', 'replace').partition(' ')
-            )
-        finally:
-            disk.close(fd)
+        filebase, _, accepted_ns = content.decode('ascii', 'replace').partition(' ')
         if not accepted_ns.isdecimal():
             return None  # damaged: better a message twice than not at all
         age_ns = self._board.clock.time_ns() - int(accepted_ns)
-        return filebase if age_ns < self._board.options.dedupe_window_s * NS else None
+        # One from the future was made while the clock was ahead: it says nothing of when.
+        is_young = -CLOCK_SLACK_NS <= age_ns < self._board.options.dedupe_window_s * NS
+        return filebase if is_young else None
 
     def forget(self) -> int:
         """Remove the markers of keys that are free again.

@@ -16,6 +16,7 @@ from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim, claim_of, open_claim
+from switchboard.store.layout import BAD
 from switchboard.store.publishing import refuse
 
 
@@ -95,7 +96,7 @@ def _send(
 def _move(
     claim: Claim, source: Switchboard, target: Switchboard, filebase: str, event: str, fields: dict[str, Any]
 ) -> None:
-    suffix = PRESERVED if target.name == 'bad' else READY
+    suffix = PRESERVED if target.name == BAD else READY
     entry = claim.read()
     if target.options.ttl_s is not None or b'expires"' in entry.metadata or entry.records:
         metadata = entry.changed_metadata(load_metadata(entry.metadata))

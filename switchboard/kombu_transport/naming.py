@@ -12,11 +12,12 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from switchboard.message.naming import MAX_QUEUE_NAME
+from switchboard.store.layout import BAD
 
 _SAFE = '@+,~'  # beside letters, digits and _ . - ~, which `quote` leaves alone
 _CHECKSUM_DIGITS = 32
 # A queue of this name is another one than the spool's own.
-_TAKEN = 'bad'
+_TAKEN = BAD
 
 
 @lru_cache(4096)

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Self
 
 from switchboard.errors import MasterError
+from switchboard.store import layout
 
-RUN, OWN = '.run', 'master'
-LOCK, PID, LOG, SCOREBOARD, CONTROL = 'master.lock', 'master.pid', 'master.log', 'scoreboard', 'control'
+RUN, OWN = layout.RUN, layout.MASTER
+LOCK, PID, LOG = layout.MASTER_LOCK, layout.MASTER_PID, layout.MASTER_LOG
+SCOREBOARD, CONTROL = layout.SCOREBOARD, layout.CONTROL
 
 DIRECTORY_MODE, FILE_MODE = 0o750, 0o640
 NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK

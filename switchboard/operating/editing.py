@@ -25,8 +25,9 @@ from switchboard.message.serializers import Raw, family
 from switchboard.queue.listing import CLOCK_SLACK_NS
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
-from switchboard.spool.spool import BAD, Spool
+from switchboard.spool.spool import Spool
 from switchboard.store.claims import Claim, claim_ready
+from switchboard.store.layout import BAD
 from switchboard.store.publishing import refuse
 
 # What cannot be read without running something is not read to check it.

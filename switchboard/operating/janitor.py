@@ -23,7 +23,8 @@ from switchboard.message.naming import NS, PRESERVED, READY, format_when, parse
 from switchboard.operating.census import walk
 from switchboard.operating.removing import remove
 from switchboard.queue.switchboard import Switchboard
-from switchboard.spool.spool import BAD, Spool
+from switchboard.spool.spool import Spool
+from switchboard.store.layout import BAD
 
 log = logging.getLogger('switchboard.queue')
 

@@ -42,6 +42,7 @@ from switchboard.queue.ready_queue import DEAR_NS, ReadyQueue, asked_wait_s
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+from switchboard.store.layout import BAD, WAKE
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import is_out_of_files, refuse
 
@@ -100,7 +101,7 @@ class Switchboard(Outlet):
         folder = Folder(self.queue_directory, disk)
         if namer is None:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
-        bad_path = bad if bad is not None else os.path.join(os.path.dirname(self.queue_directory), 'bad')
+        bad_path = bad if bad is not None else os.path.join(os.path.dirname(self.queue_directory), BAD)
         pool = pool or FilePool.without_spares(folder, disk, namer)
         super().__init__(name, folder, options, disk, clock, namer, pool, bad_path)
         self._listing = Listing(folder, disk, clock, name, self.slice, notes_claimed=options.strict_order)
@@ -217,13 +218,12 @@ class Switchboard(Outlet):
 
     def nudge(self) -> None:
         """Wake the runners that sleep on this queue: something has changed that is no new entry."""
-        name = '.wake'
         flags = (
             os.O_WRONLY | os.O_CREAT | OPEN_FLAGS
         )  # it may be there: another one who died here has left it
-        self.disk.close(self.disk.open_file(name, flags, self.folder.fd))
+        self.disk.close(self.disk.open_file(WAKE, flags, self.folder.fd))
         try:
-            self.disk.unlink(name, dir_fd=self.folder.fd)
+            self.disk.unlink(WAKE, dir_fd=self.folder.fd)
         except FileNotFoundError:
             pass  # another one was faster
 

@@ -16,6 +16,9 @@ from switchboard.routing.headers import HeaderMatch
 # Deeper nesting is a mistake, and routing recurses as deep.
 MAX_NESTING = 100
 
+# Before the name of an exchange where a queue's could stand.
+EXCHANGE_PREFIX = 'exchange:'
+
 ExchangeType = Literal['direct', 'fanout', 'topic', 'headers']
 
 
@@ -27,7 +30,7 @@ class Target:
     is_exchange: bool = False
 
     def __str__(self) -> str:
-        return f'exchange:{self.name}' if self.is_exchange else self.name
+        return f'{EXCHANGE_PREFIX}{self.name}' if self.is_exchange else self.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,14 @@ import os
 from switchboard.clock import Clock
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
-from switchboard.message.naming import NS, SYSTEM_NAMER
-from switchboard.store.disk import FILE_MODE, OPEN_FLAGS, Disk, Folder
-from switchboard.store.published_options import RUN, publish_options
+from switchboard.message.naming import NS
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.layout import ACTIVE_CONFIG, BAD, RUN
+from switchboard.store.published_options import publish_options
 
 log = logging.getLogger('switchboard.config')
 
-STAMP = 'inforce'
-BAD = 'bad'
+MAX_DIGEST_BYTES = 256
 # A publisher that sends without pause need not ask each time.
 LOOK_EVERY_NS = NS // 10
 
@@ -35,16 +35,7 @@ def activate(config: Config, disk: Disk | None = None) -> None:
     publish_queue_options(config, disk)
     folder = Folder(os.path.join(config.spool, RUN), disk)
     folder.make()
-    draft = SYSTEM_NAMER.digest('00000000') + '.new'
-    fd = disk.create_locked(draft, folder.fd)
-    try:
-        disk.write_all(fd, config.digest.encode('ascii'))
-        disk.rename(draft, STAMP, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
-    except BaseException:
-        disk.unlink(draft, dir_fd=folder.fd)
-        raise
-    finally:
-        disk.unlock_and_close(fd)
+    folder.replace(ACTIVE_CONFIG, config.digest.encode('ascii'), sync=False)
 
 
 def publish_queue_options(config: Config, disk: Disk | None = None) -> bool:
@@ -64,19 +55,13 @@ def is_active(config: Config, spool: str, disk: Disk | None = None) -> bool:
     disk = disk or Disk()
     folder = Folder(os.path.join(config.spool, RUN), disk)
     try:
-        return (
-            os.path.abspath(spool) == os.path.abspath(config.spool) and _digest(folder, disk) == config.digest
-        )
+        return os.path.abspath(spool) == os.path.abspath(config.spool) and _digest(folder) == config.digest
     except OSError:
         return False
 
 
-def _digest(run: Folder, disk: Disk) -> str:
-    fd = disk.open(STAMP, os.O_RDONLY | OPEN_FLAGS, FILE_MODE, dir_fd=run.fd)
-    try:
-        return disk.read_all(fd, 256).decode('ascii', 'replace')
-    finally:
-        disk.close(fd)
+def _digest(run: Folder) -> str:
+    return (run.read(ACTIVE_CONFIG, MAX_DIGEST_BYTES) or b'').decode('ascii', 'replace')
 
 
 class ActiveConfig:
@@ -95,7 +80,7 @@ class ActiveConfig:
 
     def _read_stamp(self) -> tuple[int, int] | None:
         try:
-            status = self._disk.stat(STAMP, dir_fd=self._run.fd, follow_symlinks=False)
+            status = self._disk.stat(ACTIVE_CONFIG, dir_fd=self._run.fd, follow_symlinks=False)
         except OSError:
             return None
         return status.st_ino, status.st_mtime_ns
@@ -114,7 +99,7 @@ class ActiveConfig:
             return False
         self._stamp = stamp
         try:
-            if _digest(self._run, self._disk) == self.config.digest:
+            if _digest(self._run) == self.config.digest:
                 return False
             config = Config.load(self.config.path)
         except (ConfigError, OSError) as error:

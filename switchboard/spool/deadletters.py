@@ -24,12 +24,12 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
+from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.claims import Claim
 
 log = logging.getLogger('switchboard.queue')
 
-EXCHANGE = 'exchange:'
 # Coming back to the same queue for the same cause this often, an entry goes round in circles.
 MAX_ROUNDS = 8
 
@@ -87,12 +87,12 @@ class DeadLetters:
 
     def _queues(self, claim: Claim) -> tuple[str, ...]:
         target = self._board.options.dead_letter
-        if not target.startswith(EXCHANGE):
+        if not target.startswith(EXCHANGE_PREFIX):
             return (target,)
         entry = claim.read()
         metadata = entry.changed_metadata(load_metadata(entry.metadata))
         key = self.routing_key(metadata)
-        return self._spool.exchanges.route(target.removeprefix(EXCHANGE), key, metadata)
+        return self._spool.exchanges.route(target.removeprefix(EXCHANGE_PREFIX), key, metadata)
 
     def routing_key(self, metadata: Mapping[str, Any]) -> str:
         """:return: the key by which an exchange routes a dead letter: the message's own, or the queue's name."""

@@ -15,10 +15,9 @@ from switchboard.declared.declarations import Declaration
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.deadletters import DeadLetters, Targets
 from switchboard.store.claims import Claim
+from switchboard.store.layout import BAD
 
 log = logging.getLogger('switchboard.queue')
-
-BAD = 'bad'
 
 
 class DeclaredLetters(DeadLetters):

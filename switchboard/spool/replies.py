@@ -13,6 +13,7 @@ or, with ``dead_letter``, sends it on: it is never lost without a word.
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from typing import Any, Self
 
 from switchboard.errors import QueueError, ReplyTimeoutError
 from switchboard.spool.spool import Spool
+
+log = logging.getLogger('switchboard.queue')
 
 REPLY_TO, CORRELATION_ID = 'reply_to', 'correlation_id'
 
@@ -93,9 +96,11 @@ class Replies:
         self._wakeup.close()
         try:
             self._spool.delete(self.queue)
-        except QueueError:
-            pass  # it goes when it is found to have no owner
-        self._owner.leave()
+        except (QueueError, OSError) as error:
+            # It goes when it is found to have no owner.
+            log.warning('queue of replies not deleted queue=%s error=%s', self.queue, error)
+        finally:
+            self._owner.leave()
 
     def __enter__(self) -> Self:
         return self

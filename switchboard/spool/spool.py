@@ -34,18 +34,16 @@ from switchboard.spool.declaredletters import DeclaredLetters
 from switchboard.spool.pickup import Pickup
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.flags import Flags
+from switchboard.store.layout import BAD, ROOM, RUN, SPARE, STAGE
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse
-from switchboard.store.shared_count import ROOM, SharedTally
+from switchboard.store.shared_count import SharedTally
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
     from switchboard.spool.current import ActiveConfig
 
-BAD = 'bad'
 _DEFAULT_EXCHANGE_ONLY = ExchangeTable(())
-
-SPARE, STAGE, RUN = '.spare', '.stage', '.run'
 
 
 @implementer(ISpool)

@@ -1,6 +1,7 @@
 """Files on the disk, and the locks on them: everything that must be right for a message to survive.
 
-In reading order: disk (the only door to the file system; kernel has what Python does not name), claims (a
+In reading order: layout (every name below the spool), disk (the only door to the file system; kernel has what
+Python does not name), claims (a
 claim is a lock), pool (where entries are written, and where finished files wait), publishing (a
 rename makes an entry visible), reading, limits and shared_count, flags, published_options (what the mail
 servers' door knows), forks (what a child lets go of).

@@ -11,9 +11,12 @@ import errno
 import fcntl
 import os
 import stat as stat_module
+import time
 from itertools import islice
 
+from switchboard.errors import LockTimeoutError
 from switchboard.store.kernel import allow_more_files, is_being_written, renameat2, syncfs
+from switchboard.store.layout import DRAFT_PREFIX
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -37,6 +40,13 @@ CLOSED_BIT = 0o4000
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS
 _LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
+# Between two looks whether a lock is free.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.0001, 0.02
+
+
+def draft_name() -> str:
+    """:return: a name for a file that is to be renamed over another one."""
+    return DRAFT_PREFIX + os.urandom(8).hex()
 
 
 class Disk:
@@ -64,6 +74,9 @@ class Disk:
     geteuid = staticmethod(os.geteuid)
     renameat2 = staticmethod(renameat2)
     is_being_written = staticmethod(is_being_written)
+
+    # Nobody holds a lock that others wait for longer than some flushes and the listing of a directory take.
+    lock_timeout_s = 10.0
 
     def makes_room(self, error: OSError) -> bool:
         """After a call that failed: is it worth another try, because this process may now open more files?
@@ -124,9 +137,47 @@ class Disk:
             return False
         return True
 
-    def lock_when_free(self, fd: int) -> None:
-        """Take the lock on an open file; wait for it.  For locks that nobody holds longer than a few system calls."""
-        self.flock(fd, fcntl.LOCK_EX)
+    def lock_when_free(self, fd: int, what: str, *, shared: bool = False) -> None:
+        """Take the lock on an open file, and wait for it, but not for ever: its holder may be stopped, or hang in the kernel.
+
+        :param what: is locked, for people.
+        :raises LockTimeoutError: it was not free within `lock_timeout_s`.
+        """
+        if self.lock(fd, shared=shared):
+            return
+        ends_at_s = time.monotonic() + self.lock_timeout_s
+        wait_s = _FIRST_WAIT_S
+        while not self.lock(fd, shared=shared):
+            if time.monotonic() >= ends_at_s:
+                raise LockTimeoutError(
+                    f'{what}: locked by another process for more than {self.lock_timeout_s:.0f} s'
+                )
+            time.sleep(wait_s)
+            wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+
+    def open_lock_file(self, name: str, dir_fd: int) -> int:
+        """Open a file that is there to be locked, or to be read and written under its lock; it is made if it is not there.
+
+        Ensures: whoever sees it may open it.  It is made under another name, so that it never has the mode that a umask leaves.
+
+        :raises OSError: it cannot be opened or made.
+        """
+        while True:
+            try:
+                return self.open_file(name, os.O_RDWR | OPEN_FLAGS, dir_fd)
+            except FileNotFoundError:
+                pass
+            draft = draft_name()
+            fd = self.create_locked(draft, dir_fd)
+            try:
+                self.rename_exclusive(draft, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+            except FileExistsError:
+                self.remove_new(draft, dir_fd)  # another process was faster: the file is its
+            except BaseException:
+                self.remove_new(draft, dir_fd)
+                self.let_go(fd)
+                raise
+            self.let_go(fd)
 
     def unlock_and_close(self, fd: int) -> None:
         """Unlock first: whoever waits for the close (inotify tells of it before the kernel drops the lock) finds the
@@ -233,13 +284,14 @@ class Disk:
                     return fd
         except BaseException:
             if locked:
-                self._remove_new(name, dir_fd)
+                self.remove_new(name, dir_fd)
             self.let_go(fd)
             raise
         self.let_go(fd)
         raise FileExistsError(errno.EEXIST, 'taken by a recovery', name)
 
-    def _remove_new(self, name: str, dir_fd: int) -> None:
+    def remove_new(self, name: str, dir_fd: int) -> None:
+        """Remove a file that never meant anything."""
         try:
             self.unlink(name, dir_fd=dir_fd)
         except OSError:
@@ -366,6 +418,79 @@ class Folder:
         """All names in it, or `limit` of them, in no order."""
         with self.scan() as entries:
             return [entry.name for entry in islice(entries, limit)]
+
+    def exists(self) -> bool:
+        """Is there such a directory, or anything else of its path?"""
+        try:
+            self.disk.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """:return: a small file's content, as much of it as `limit` says; None if there is none.
+
+        :raises OSError: it cannot be read.
+        """
+        try:
+            fd = self.disk.open_file(name, os.O_RDONLY | OPEN_FLAGS, self.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            return self.disk.read_all(fd, limit)
+        finally:
+            self.disk.let_go(fd)
+
+    def replace(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None = None) -> None:
+        """Put a small file in place by write and rename: readers find the old one or the new one, whole.
+
+        :param sync: return when it is on the disk.
+        :param modified_ns: its modification time.
+        :raises OSError: it could not be written; the old one stays.
+        """
+        self.disk.unlock_and_close(self.put(name, content, sync=sync, modified_ns=modified_ns))
+
+    def put(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None = None) -> int:
+        """As `replace`.
+
+        :return: the file's descriptor, which holds the lock on it.
+        """
+        disk = self.disk
+        fd, draft = self._create_draft()
+        try:
+            disk.write_all(fd, content)
+            if modified_ns is not None:
+                disk.utime(fd, ns=(modified_ns, modified_ns))
+            if sync:
+                disk.fdatasync(fd)
+            disk.rename(draft, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            draft = ''
+            if sync:
+                self.sync()
+        except BaseException:
+            if draft:
+                disk.remove_new(draft, self.fd)
+            disk.unlock_and_close(fd)
+            raise
+        return fd
+
+    def _create_draft(self) -> tuple[int, str]:
+        while True:
+            draft = draft_name()
+            try:
+                return self.disk.create_locked(draft, self.fd), draft
+            except FileExistsError:
+                continue  # somebody looked in between, and took it for a dead one's
+            except BaseException:
+                self.disk.remove_new(draft, self.fd)
+                raise
+
+    def clear_drafts(self) -> None:
+        """Remove what processes left that died while they wrote."""
+        for name in self.names():
+            if name.startswith(DRAFT_PREFIX) and (opened := self.disk.open_locked(name, self.fd)) is not None:
+                self.disk.remove_new(name, self.fd)
+                self.disk.unlock_and_close(opened[0])
 
     def sync(self) -> None:
         """Return when all names that were added, changed and removed so far are on the disk."""

@@ -95,14 +95,11 @@ class Flags:
 
     def read(self, flag: Flag, queue: str) -> Mapping[str, Any] | None:
         """:return: since when (seconds since the epoch) and why the flag is up; None if it is not."""
-        try:
-            fd = self._disk.open(queue, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._folder(flag).fd)
-        except FileNotFoundError:
+        text = self._folder(flag).read(queue, MAX_CONTENT_BYTES)
+        if text is None:
             return None
         try:
-            content = json.loads(self._disk.read_all(fd, MAX_CONTENT_BYTES) or b'{}')
+            content = json.loads(text or b'{}')
         except ValueError:
             content = {}  # put up by hand, perhaps with `touch`
-        finally:
-            self._disk.close(fd)
         return content if isinstance(content, dict) else {}

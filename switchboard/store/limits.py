@@ -14,7 +14,7 @@ two counts, at most a second apart.
 from __future__ import annotations
 
 from switchboard.clock import Clock
-from switchboard.errors import DurabilityError, QueueFullError
+from switchboard.errors import DurabilityError, LockTimeoutError, QueueFullError
 from switchboard.message.naming import CLAIMED, NS, READY
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.shared_count import Tally
@@ -83,9 +83,13 @@ class Limits:
         :param size: in bytes.
         :raises QueueFullError: there is none.
         :raises DurabilityError: the disk does not say.
+        :raises LockTimeoutError: another process keeps the count locked.
         """
         try:
             self._check(messages, size)
+        except LockTimeoutError as error:
+            error.queue = self.queue
+            raise
         except OSError as error:
             raise DurabilityError(str(error), step='count', queue=self.queue) from error
 
@@ -121,7 +125,7 @@ class Limits:
                 else:
                     tally.messages -= messages
                     tally.size_bytes -= size
-        except OSError:
+        except (OSError, LockTimeoutError):
             pass  # it is counted again in a second
 
     def _check_counts(self, messages: int, size: int) -> None:

@@ -20,8 +20,8 @@ This module imports nothing that is slow to load.
 from __future__ import annotations
 
 from switchboard.errors import ConfigError, UnknownQueueError
-from switchboard.message.naming import SYSTEM_NAMER
-from switchboard.store.disk import CREATE_FLAGS, FILE_MODE, OPEN_FLAGS, Disk, Folder
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.layout import BAD, OPTIONS_COPY, RUN
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from switchboard.options import QueueOptions
 
 MAGIC = 'switchboard-doors/1'
-RUN, COPY = '.run', 'queues'
 # Some hundred thousand queues.
 MAX_COPY_BYTES = 16 * 1024 * 1024
 
@@ -57,7 +56,7 @@ class PublishedOptions:
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.accept: tuple[str, ...] = ('mail', 'bytes', 'text', 'json')
-        self.dead_letter = 'bad'
+        self.dead_letter = BAD
         self.dedupe_window_s = 86400.0
         self.durability = 'full'
         self.max_body_bytes: int | None = None
@@ -97,21 +96,9 @@ def publish_options(spool: str, queues: Mapping[str, QueueOptions], disk: Disk |
     disk = disk or Disk()
     folder = Folder(f'{spool}/{RUN}', disk)
     folder.make()
-    if _read(folder) == content:
+    if folder.read(OPTIONS_COPY, MAX_COPY_BYTES) == content:
         return False
-    draft = SYSTEM_NAMER.digest('00000000') + '.new'
-    fd = disk.open(draft, CREATE_FLAGS, FILE_MODE, dir_fd=folder.fd)
-    try:
-        disk.fchmod(fd, FILE_MODE)
-        disk.write_all(fd, content)
-        disk.fdatasync(fd)
-        disk.rename(draft, COPY, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
-    except BaseException:
-        disk.unlink(draft, dir_fd=folder.fd)
-        raise
-    finally:
-        disk.close(fd)
-    folder.sync()
+    folder.replace(OPTIONS_COPY, content, sync=True)
     return True
 
 
@@ -124,12 +111,12 @@ def find_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptio
     :raises OSError: it cannot be read.
     """
     try:
-        content = _read(Folder(f'{spool}/{RUN}', disk))
+        content = Folder(f'{spool}/{RUN}', disk).read(OPTIONS_COPY, MAX_COPY_BYTES)
     except FileNotFoundError:
         return None
     if content is None:
         return None
-    path = f'{spool}/{RUN}/{COPY}'
+    path = f'{spool}/{RUN}/{OPTIONS_COPY}'
     lines = content.decode('utf-8', 'replace').split('\n')
     if lines[0] != MAGIC or lines[-2:] != [f'end {len(lines) - 3}', '']:
         raise ConfigError('is damaged; `switchboard check --write` writes it anew', file=path)
@@ -141,18 +128,6 @@ def find_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptio
             except ValueError as error:
                 raise ConfigError(f'is damaged: {error}', file=path, line=number) from error
     raise UnknownQueueError('no such queue is declared', queue=queue)
-
-
-def _read(folder: Folder) -> bytes | None:
-    disk = folder.disk
-    try:
-        fd = disk.open(COPY, OPEN_FLAGS, dir_fd=folder.fd)  # O_RDONLY is 0
-    except FileNotFoundError:
-        return None
-    try:
-        return disk.read_all(fd, MAX_COPY_BYTES)
-    finally:
-        disk.close(fd)
 
 
 def _line(name: str, options: QueueOptions) -> str:

@@ -11,16 +11,11 @@ twice), counting for each message (as dear as the queue is long).
 
 from __future__ import annotations
 
-import os
-
-from switchboard.store.disk import FILE_MODE, OPEN_FLAGS, Disk, Folder
+from switchboard.store.disk import Disk, Folder
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from types import TracebackType
-
-# The directory of the records, in `.run`.
-ROOM = 'room'
 
 # Four numbers of this width.
 _WIDTH = 20
@@ -71,11 +66,12 @@ class SharedTally(Tally):
         """Take the lock and read.
 
         :raises OSError: the record cannot be opened.
+        :raises LockTimeoutError: another process keeps it locked.
         """
         # Opened each time: a lock on a descriptor that was inherited by a fork would keep nobody out.
         fd = self._open()
         try:
-            self._disk.lock_when_free(fd)
+            self._disk.lock_when_free(fd, f'the count of {self._queue}')
             self._read(fd)
         except BaseException:
             self._disk.let_go(fd)
@@ -84,20 +80,11 @@ class SharedTally(Tally):
         return self
 
     def _open(self) -> int:
-        disk, flags = self._disk, os.O_RDWR | OPEN_FLAGS
         try:
-            return disk.open_file(self._queue, flags, self._folder.fd)
+            return self._disk.open_lock_file(self._queue, self._folder.fd)
         except FileNotFoundError:
             self._folder.make(sync=False)
-        fd = disk.open_file(self._queue, flags | os.O_CREAT, self._folder.fd)
-        try:
-            disk.fchmod(fd, FILE_MODE)  # the umask took some of it
-        except PermissionError:
-            pass  # another producer was faster, and it is his
-        except BaseException:
-            disk.let_go(fd)
-            raise
-        return fd
+        return self._disk.open_lock_file(self._queue, self._folder.fd)
 
     def _read(self, fd: int) -> None:
         content = self._disk.read_all(fd, _LENGTH)

@@ -22,15 +22,14 @@ from switchboard.interfaces import ISpool, ITransaction
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import PRESERVED, READY, SYSTEM_NAMER, Namer, check_queue_name, with_when
 from switchboard.options import QueueOptions
+from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
+from switchboard.store.layout import BAD
 from switchboard.testing.memory import MemorySwitchboard
 from switchboard.testing.store import Store, Stored
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
-
-BAD = 'bad'
-EXCHANGE = 'exchange:'
 
 
 @implementer(ITransaction)
@@ -231,10 +230,10 @@ class MemorySpool:
         entry = stored.read()
         try:
             queues: Sequence[str] = (target,)
-            if target.startswith(EXCHANGE):
+            if target.startswith(EXCHANGE_PREFIX):
                 metadata = entry.changed_metadata(load_metadata(entry.metadata))
                 key = metadata.get('routing_key', board.name)
-                queues = self.exchanges.route(target.removeprefix(EXCHANGE), key, metadata)
+                queues = self.exchanges.route(target.removeprefix(EXCHANGE_PREFIX), key, metadata)
             for queue in queues:
                 self[queue].check_room(entry)
         except SwitchboardError:

@@ -229,8 +229,10 @@ def test_a_message_with_a_key_goes_to_all_queues_of_an_exchange_or_to_none(tmp_p
 
 def test_a_key_that_cannot_be_looked_for_keeps_the_input(tmp_path):
     class Deaf(Disk):
-        def lock_when_free(self, fd):
-            raise OSError(5, 'Input/output error')
+        def lock_when_free(self, fd, what, *, shared=False):
+            if what.startswith('a key'):
+                raise OSError(5, 'Input/output error')
+            super().lock_when_free(fd, what, shared=shared)
 
     spool = Spool(tmp_path, 'lazy', disk=Deaf())
     spool['in'].enqueue('x')

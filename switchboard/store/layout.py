@@ -1,0 +1,58 @@
+"""Every name below the spool that is not a queue's or an entry's, once.
+
+::
+
+    <spool>/<queue>/            entries: <filebase>.pck .bak
+    <spool>/<queue>/tmp new cur a maildir, in a queue that has one
+    <spool>/bad/                preserved entries: <filebase>.psv
+    <spool>/.spare/             files to be written: new entries, and finished ones that are kept for them
+    <spool>/.stage/             hand-offs between being written and being seen, and commit records
+    <spool>/.dedupe@<queue>/    the keys that a queue has seen
+    <spool>/.gone@<digest>/     such a directory of a queue that was deleted, to be removed
+    <spool>/.run/               what is true while programs run, and what operators and programs have said
+
+Nothing here imports anything: the mail servers' door reads it, too.
+"""
+
+from __future__ import annotations
+
+# The queue of what cannot be processed.
+BAD = 'bad'
+
+# Files to be written, and finished ones.  Emptied by nobody but their owners; a file here means nothing.
+SPARE = '.spare'
+# Outputs of hand-offs (`<transaction>:<number>:<queue>:<filebase>`) and commit records (`<transaction>:commit`).
+STAGE = '.stage'
+# What is told in the names below.
+RUN = '.run'
+
+# Markers of keys, and the locks of their buckets.
+DEDUPE_PREFIX = '.dedupe@'
+KEY_LOCK_PREFIX = '.lock'  # there, and two digits: who looks for a key of this bucket holds it
+GONE_PREFIX = '.gone@'
+
+# In any directory: a file that is being written, to be renamed over another one.
+DRAFT_PREFIX = '.new-'
+# In a queue: made and removed at once, to wake those who watch.
+WAKE = '.wake'
+
+# Below `.run`.
+MASTER = 'master'  # directory: the master's own files; only its user writes there
+MASTER_LOCK = 'master.lock'  # there: held by the master for life
+MASTER_PID = 'master.pid'  # there: which process that is, for people and service managers
+MASTER_LOG = 'master.log'  # there: of a master in the background, if the configuration names no other
+SCOREBOARD = 'scoreboard'  # there: what master and runners are doing, mapped into memory
+CONTROL = 'control'  # there: the socket on which the master can be asked for something
+PAUSED = 'paused'  # directory: a file for each queue that is paused, with the reason
+DRAINING = 'draining'  # directory: a file for each queue that lets nothing in
+ROOM = 'room'  # directory: how full each queue with limits is
+OPTIONS_COPY = 'queues'  # what the mail servers' door knows of the configuration
+ACTIVE_CONFIG = 'inforce'  # the digest of the configuration that was put into force
+DECLARED = 'declared'  # directory: a record for each queue that a program declared
+DECLARED_LOCK = '.lock'  # there: who changes a record holds it
+DECLARED_EXCHANGES = '.exchanges'  # there: exchanges and bindings
+OWNERS = 'owners'  # directory: a locked file for each process that owns queues
+CONSUMERS = 'consumers'  # directory: for each queue, a locked file for each of its consumers
+
+# What stands below `.run` about one queue, one file each, and goes with it.
+ABOUT_A_QUEUE = (PAUSED, DRAINING, ROOM)
