@@ -150,7 +150,7 @@ class TestPublishing:
         [
             ('x', 'small', QueueFullError),
             ('x', 'picky', ContentDisallowedError),
-            ({1}, 'lists.a', UnserializableError),
+            (object(), 'lists.a', UnserializableError),
         ],
     )
     def test_it_is_stored_in_all_of_its_queues_or_in_none(
