@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +39,32 @@ settings.load_profile('steady')
 # What Python itself does not hear, and what nobody can choose not to hear.
 LEFT_ALONE = {signal.SIGPIPE, signal.SIGXFSZ, signal.SIGKILL, signal.SIGSTOP}
 
-# As many as tests may leave open before it is looked what is free: on many machines a process may open 1024, and `select`
-# knows no more.  To look takes a tenth of a second.
-LEFT_OPEN_MAX = 150
+# A directory is closed with its object, and some objects stand in circles: when so many more are open, what is free is collected
+# (a tenth of a second), and what is open then is leaked.
+LOOK_ABOVE = 100
+# More than a handful of caches leave for good.
+LEAKED_MAX = 12
+# Tests that leave more, and why.
+MAY_LEAK: dict[str, str] = {
+    'tests/faults/test_every_call.py::test_a_death': 'a simulated death closes nothing, as a real one needs not',
+    'tests/servers/': 'connections of a session that stays, to servers that are started once',
+    'tests/kombu/': 'connections of a session that stays, and their pools',
+}
+
+# Tests of one group run one after another, in one process: a server has one place, and what mostly waits goes first.
+GROUPS = {
+    'tests/kombu/test_conformance.py': 'other-peoples-suites',
+    'tests/kombu/': 'celery',
+    'tests/servers/test_postfix.py': 'postfix',
+    'tests/servers/test_exim.py': 'exim',
+    'tests/servers/test_redis': 'redis',
+    'tests/servers/test_rabbitmq': 'rabbitmq',
+    'tests/servers/test_broker': 'brokers',
+    'tests/servers/test_bridge': 'brokers',
+}
+# Each test of these stands alone, and there are many: they fill what the others leave.
+ALONE = ('tests/faults/test_every_call.py', 'tests/test_documentation.py')
+FIRST = ('other-peoples-suites', 'celery', 'brokers')
 
 
 def pytest_configure() -> None:
@@ -53,27 +79,77 @@ def pytest_configure() -> None:
             signal.signal(signum, lambda *_: None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests run in one process (``--dist loadgroup``), and put those first that take long because they wait."""
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
+        if group and item.get_closest_marker('xdist_group') is None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    if os.environ.get('PYTEST_XDIST_WORKER'):
+        items.sort(key=lambda item: FIRST.index(groups[item]) if groups[item] in FIRST else len(FIRST))
+
+
+def _group(item: pytest.Item) -> str:
+    file = item.nodeid.partition('::')[0]
+    if file in ALONE:
+        return ''
+    return next((group for beginning, group in GROUPS.items() if file.startswith(beginning)), file)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Write down what was skipped, and why, where ``bin/test`` asks for it."""
+    if path := os.environ.get('SWITCHBOARD_SKIPPED'):
+        reasons = Counter(
+            report.longrepr[2].removeprefix('Skipped: ')
+            for report in terminalreporter.stats.get('skipped', [])
+        )
+        with open(path, 'a') as file:
+            file.writelines(f'{reason} ({number} tests)\n' for reason, number in reasons.items())
+
+
+def _open() -> int:
+    return len(os.listdir('/proc/self/fd'))
+
+
 class _Descriptors:
-    """A directory is closed with its object, and some objects stand in circles."""
+    """Finds the tests that leave files open."""
 
-    def __init__(self) -> None:
-        self._allowed = LEFT_OPEN_MAX
+    def __init__(self, session: pytest.Session) -> None:
+        self._session = session
+        self._left, self._failed = _open(), 0
+        self._since: list[str] = []
 
-    def let_go(self) -> None:
-        """Collect what stands in circles, whenever many more are open than were left the last time."""
-        if len(os.listdir('/proc/self/fd')) > self._allowed:
-            gc.collect()
-            self._allowed = LEFT_OPEN_MAX + len(os.listdir('/proc/self/fd'))
+    def look(self, nodeid: str) -> None:
+        """Look before a test, for until then pytest holds what the one before was made of; if many more are open than the last time.
+
+        :raises pytest.fail.Exception: more of them are leaked than caches explain.
+        """
+        if _open() - self._left <= LOOK_ABOVE:
+            self._since.append(nodeid)
+            return
+        gc.collect()
+        since, self._since = self._since, [nodeid]
+        before, self._left = self._left, _open()
+        leaked = self._left - before
+        failed, self._failed = self._session.testsfailed - self._failed, self._session.testsfailed
+        # The report of a failure holds what its test was made of.
+        if (
+            leaked > LEAKED_MAX
+            and not failed
+            and not any(each.startswith(place) for each in since for place in MAY_LEAK)
+        ):
+            pytest.fail(f'{leaked} descriptors were left open by these: {", ".join(since[-20:])}')
 
 
 @pytest.fixture(scope='session')
-def _descriptors() -> _Descriptors:
-    return _Descriptors()
+def _descriptors(request: pytest.FixtureRequest) -> _Descriptors:
+    return _Descriptors(request.session)
 
 
 @pytest.fixture(autouse=True)
-def _claims_end_with_their_test(_descriptors: _Descriptors) -> Iterator[None]:
+def _claims_end_with_their_test(request: pytest.FixtureRequest, _descriptors: _Descriptors) -> Iterator[None]:
     """A claim lasts as long as its process, and all tests are one process: let go of what a test did not finish."""
+    _descriptors.look(request.node.nodeid)
     before, holders = set(OWN_CLAIMS), set(HOLDERS)
     yield
     for key in OWN_CLAIMS.keys() - before:
@@ -82,7 +158,17 @@ def _claims_end_with_their_test(_descriptors: _Descriptors) -> Iterator[None]:
         except OSError:
             pass  # a disk that fails has closed it already
     HOLDERS.intersection_update(holders)
-    _descriptors.let_go()
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """What chance is made of: the same for a test each time, and another for each test."""
+    return zlib.crc32(request.node.nodeid.partition('@')[0].encode())
+
+
+@pytest.fixture(autouse=True)
+def _chance_can_be_found_again(seed: int) -> None:
+    random.seed(seed)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def left_behind(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()] + remaining('TMPDIR', str(directory))
 
 
+@pytest.mark.figures
 def test_it_shows_the_main_job_from_start_to_stop(tmp_path: Path) -> None:
     started_s = time.monotonic()
     run = subprocess.run([DEMO], env=environment(tmp_path), capture_output=True, text=True, check=False)

@@ -17,6 +17,7 @@ from tests.waiting import eventually
 MAILMANS_START_S = 15.0
 
 
+@pytest.mark.figures
 def test_sixteen_runners_are_ready_soon_after_the_start(site: Installation) -> None:
     site.configure({f'r{number}': {'instances': 2} for number in range(8)})
     master = site.start()
@@ -72,6 +73,7 @@ def links(pid: int) -> list[str]:
     return [os.readlink(each) for each in directory.iterdir()]
 
 
+@pytest.mark.figures
 def test_twelve_runners_are_small_and_cheap_to_start(site: Installation) -> None:
     # Mailman's twelve take 900 MB and fifteen seconds of processor time.
     site.configure({f'r{number}': {} for number in range(12)})
@@ -82,6 +84,7 @@ def test_twelve_runners_are_small_and_cheap_to_start(site: Installation) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.figures
 def test_idle_runners_and_their_master_do_not_wake_up(site: Installation) -> None:
     # Mailman's poll every second.
     site.configure({'in': {'rescan': '1h', 'recovery': '1h', 'hang_timeout': '3h'}})

@@ -14,8 +14,8 @@ KILLS = 60
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_in_a_storm_every_accepted_message_arrives_once_or_is_in_bad_with_a_reason() -> None:
-    result = storm(MESSAGES, KILLS, size='96m')
+def test_in_a_storm_every_accepted_message_arrives_once_or_is_in_bad_with_a_reason(seed: int) -> None:
+    result = storm(MESSAGES, KILLS, size='96m', seed=seed)
     print(result)
     assert result.is_clean, result
     assert result.accepted >= MESSAGES

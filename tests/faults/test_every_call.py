@@ -7,7 +7,8 @@ import gc
 import itertools
 import logging
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ each_operation = pytest.mark.parametrize(
 class Case:
     """An operation, struck at one call."""
 
-    def __init__(self, operation: Operation, directory: Path, number: int, fault: dict[str, Any]) -> None:
+    def __init__(self, operation: Operation, directory: Path, number: int, fault: Mapping[str, Any]) -> None:
         self.operation = operation
         self.directory = directory / str(number)
         self.directory.mkdir()
@@ -69,10 +70,18 @@ class Case:
         return f'{self.operation}, call {self.disk.fail_at} ({self.disk.struck}): {self.error!r}'
 
 
-def cases(operation: Operation, directory: Path, **fault: Any) -> Iterator[Case]:
-    """The operation, struck at its first, second, ... call, until a run meets no fault."""
+def cases(
+    operation: Operation,
+    directory: Path,
+    fault_at: Callable[[int], Mapping[str, Any]] = lambda number: {},
+    **fault: Any,
+) -> Iterator[Case]:
+    """The operation, struck at its first, second, ... call, until a run meets no fault.
+
+    :param fault_at: what is special about the fault at a call.
+    """
     for number in itertools.count(1):
-        case = Case(operation, directory, number, fault)
+        case = Case(operation, directory, number, {**fault, **fault_at(number)})
         if case.disk.count < number:
             assert case.error is None
             assert case.restart() == operation.after
@@ -98,12 +107,27 @@ def expected(case: Case) -> list[State]:
     return [operation.after if case.error is None else operation.before, *operation.between]
 
 
-@pytest.mark.parametrize(
-    'error', ['EIO', *(pytest.param(name, marks=pytest.mark.slow) for name in ERRORS if name != 'EIO')]
-)
+# Which error it is matters in a handful of places: one is tried at every call, the others take turns.
+OTHERS = [number for name, number in ERRORS.items() if name != 'EIO']
+
+
+def one_after_another(operation: Operation) -> Callable[[int], Mapping[str, Any]]:
+    """:return: which error a call meets; each operation begins with another, so that each error meets each step somewhere."""
+    first = zlib.crc32(str(operation).encode())
+    return lambda number: {'error': OTHERS[(first + number) % len(OTHERS)]}
+
+
+def test_in_turns_every_error_is_met() -> None:
+    for operation in OPERATIONS[:3]:
+        turns = one_after_another(operation)
+        assert {turns(number)['error'] for number in range(1, len(OTHERS) + 1)} == set(OTHERS)
+
+
+@pytest.mark.parametrize('error', ['EIO', pytest.param('others in turns', marks=pytest.mark.slow)])
 @each_operation
 def test_a_call_that_fails_loses_nothing(operation: Operation, error: str, scratch: Path) -> None:
-    for case in cases(operation, scratch, error=ERRORS[error]):
+    fault_at = one_after_another(operation) if error != 'EIO' else lambda number: {'error': errno.EIO}
+    for case in cases(operation, scratch, fault_at):
         assert case.world.leaks() == [], case
         assert case.disk.misuse == [], case
         assert case.restart() in expected(case), case

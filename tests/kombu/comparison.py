@@ -18,10 +18,9 @@ BEGIN, END = '<!-- comparison: begin -->\n', '<!-- comparison: end -->\n'
 
 def table(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:
     """:return: the table, a line for each group of tests."""
-    groups = dict.fromkeys(one.group for one in ours)
+    theirs_by_group = column(theirs)
     lines = ['| tests of kombu | `switchboard://` | `filesystem://` |', '|---|---|---|']
-    lines += [f'| {group} | {_passed(ours, group)} | {_passed(theirs, group)} |' for group in groups]
-    lines.append(f'| all | {_passed(ours)} | {_passed(theirs)} |')
+    lines += [f'| {group} | {cell} | {theirs_by_group[group]} |' for group, cell in column(ours).items()]
     return '\n'.join(lines) + '\n'
 
 
@@ -30,9 +29,17 @@ def _passed(outcomes: Sequence[Outcome], group: str | None = None) -> str:
     return f'{sum(one.result == "passed" for one in chosen)} of {len(chosen)}'
 
 
-def written() -> str:
-    """:return: the table that is in the page."""
-    return PAGE.read_text().split(BEGIN)[1].split(END)[0]
+def column(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """:return: what the table has to say of one transport: by group, how many passed of how many."""
+    groups = dict.fromkeys(one.group for one in outcomes)
+    return {**{group: _passed(outcomes, group) for group in groups}, 'all': _passed(outcomes)}
+
+
+def written() -> tuple[dict[str, str], dict[str, str]]:
+    """:return: the two columns of the table that is in the page."""
+    lines = PAGE.read_text().split(BEGIN)[1].split(END)[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
+    return {row[0]: row[1] for row in rows}, {row[0]: row[2] for row in rows}
 
 
 def main() -> None:

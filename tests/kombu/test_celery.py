@@ -57,6 +57,7 @@ def test_a_chord_waits_for_all_of_its_tasks(tasks, worker):
     assert chord(tasks.add.s(n, n) for n in range(5))(tasks.total.s()).get(timeout=90) == 20
 
 
+@pytest.mark.figures
 def test_a_retry_comes_in_its_time(shop, tasks, worker):
     started = time.monotonic()
     tasks.later.delay(1).get(timeout=90)

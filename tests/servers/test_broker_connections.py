@@ -117,6 +117,7 @@ class CollectAsync(AsyncRunner):
 
 
 class TestAnIdleRunner:
+    @pytest.mark.figures
     @pytest.mark.parametrize('cls', [Collect, CollectAsync])
     def test_is_woken_at_once_and_finds_a_broker_again_that_was_away(
         self, server: Broker, far: Far, cls: Any
