@@ -95,6 +95,19 @@ class AmbiguousEntryError(QueueError):
         super().__init__(f'{beginning!r} fits several entries: {", ".join(self.candidates)}')
 
 
+class SelectionError(SwitchboardError):
+    """A selection of entries cannot be read, or asks for what no entry can have."""
+
+
+class SelectionGrewError(SwitchboardError):
+    """More entries fit than were counted; ``expected`` were, ``found`` are."""
+
+    def __init__(self, expected: int, found: int) -> None:
+        self.expected = expected
+        self.found = found
+        super().__init__(f'{found} entries fit now, and {expected} were counted: nothing was done')
+
+
 class NotListableError(QueueError):
     """The queue is on a broker, where looking is taking: its messages can be counted, not listed."""
 

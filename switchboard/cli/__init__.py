@@ -1,4 +1,7 @@
-"""``switchboard``, the operator's program: one verb for each thing that an operator does.
+"""``switchboard``, the operator's program: one verb for each thing that an operator does.  It shows and asks, and decides nothing.
+
+In reading order: app (the verbs, imported when they are used), context (which installation), options, output, layout and terminal (tables, lines, JSON), text
+(words and numbers), exits (from errors to statuses); then ``commands``.
 
 Here is what all verbs share: the group, and the place where an error becomes one line and an exit status.  Verbs raise;
 only `main` ends the process.
@@ -14,11 +17,11 @@ from collections.abc import Sequence
 
 import click
 
+from switchboard.cli.app import Verbs
+from switchboard.cli.context import Installation, installation_options
 from switchboard.cli.exits import Exit, exit_of
-from switchboard.cli.installation import Installation, installation_options
-from switchboard.cli.tables import complain, say
-from switchboard.cli.verbs import Verbs
-from switchboard.cli.wording import visible
+from switchboard.cli.output import complain, say
+from switchboard.cli.text import visible
 from switchboard.errors import SwitchboardError
 
 TRACEBACK_VARIABLE = 'SWITCHBOARD_TRACEBACK'
@@ -78,7 +81,7 @@ def call(args: Sequence[str] | None = None) -> int:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         text = f'{type(error).__name__}: {error}'
-        say(f'switchboard: a mistake in this program: {visible(text)}; {TRACEBACK_VARIABLE}=1 shows where')
+        say(f'a mistake in this program: {visible(text)}; {TRACEBACK_VARIABLE}=1 shows where')
         return Exit.SOFTWARE
 
 
@@ -86,5 +89,5 @@ def _usage(error: click.ClickException) -> int:
     with contextlib.suppress(BrokenPipeError):
         context = getattr(error, 'ctx', None)
         where = f'{context.command_path} --help' if context is not None else 'switchboard --help'
-        say(f'switchboard: {visible(error.format_message())}; see `{where}`')
+        say(f'{visible(error.format_message())}; see `{where}`')
     return Exit.USAGE if isinstance(error, click.UsageError) else Exit.NO_INPUT

@@ -48,12 +48,14 @@ def move(
     *,
     event: str = 'moved',
     now: bool = False,
+    preserved: bool = False,
     **fields: Any,
 ) -> str:
     """Move a locked entry into another queue, or back into its own, ready.
 
     :param event: what the history calls it.
     :param now: make it ready at once, behind what waits; else it keeps its time.
+    :param preserved: put it there as into the bad queue, where nobody takes it.
     :return: its filebase there.
     :raises QueueError: it could not be moved; it is where it was, and no longer locked, unless it was at work: then it
         still is.
@@ -63,7 +65,7 @@ def move(
     old = claim.filebase
     filebase = with_when(old, target.clock.time_ns()) if now else old
     try:
-        _move(claim, source, target, filebase, event, fields)
+        _move(claim, source, target, filebase, event, fields, preserved=preserved or target.name == BAD)
     except BaseException as error:
         if not claim.is_at_work:
             claim.close()
@@ -94,9 +96,16 @@ def _send(
 
 
 def _move(
-    claim: Claim, source: Switchboard, target: Switchboard, filebase: str, event: str, fields: dict[str, Any]
+    claim: Claim,
+    source: Switchboard,
+    target: Switchboard,
+    filebase: str,
+    event: str,
+    fields: dict[str, Any],
+    *,
+    preserved: bool,
 ) -> None:
-    suffix = PRESERVED if target.name == BAD else READY
+    suffix = PRESERVED if preserved else READY
     entry = claim.read()
     if target.options.ttl_s is not None or b'expires"' in entry.metadata or entry.records:
         metadata = entry.changed_metadata(load_metadata(entry.metadata))

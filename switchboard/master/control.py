@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from switchboard.errors import MasterError, NotRunningError
-from switchboard.master.directory import CONTROL, OwnDirectory, own_directory
-from switchboard.master.lock import master_alive
+from switchboard.master.directory import OwnDirectory
 from switchboard.status import log
+from switchboard.status.alive import CONTROL, master_alive, own_directory
 
 logger = log.logger('master')
 

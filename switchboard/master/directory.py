@@ -18,20 +18,15 @@ from pathlib import Path
 from typing import Self
 
 from switchboard.errors import MasterError
-from switchboard.store import layout
-
-RUN, OWN = layout.RUN, layout.MASTER
-LOCK, PID, LOG = layout.MASTER_LOCK, layout.MASTER_PID, layout.MASTER_LOG
-SCOREBOARD, CONTROL = layout.SCOREBOARD, layout.CONTROL
+from switchboard.status.alive import (
+    FOLDER,
+    NO_LINK,
+    OWN,
+    RUN,
+    own_directory,
+)
 
 DIRECTORY_MODE, FILE_MODE = 0o750, 0o640
-NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | NO_LINK
-
-
-def own_directory(spool: str | os.PathLike[str]) -> Path:
-    """:return: where the master of this spool keeps its files, for those who read them."""
-    return Path(spool) / RUN / OWN
 
 
 class OwnDirectory:

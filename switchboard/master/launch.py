@@ -13,10 +13,11 @@ from types import FrameType
 from switchboard.config.config import Config
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError
 from switchboard.master.daemon import Outcome, Report, daemonize
-from switchboard.master.directory import LOG, OwnDirectory
+from switchboard.master.directory import OwnDirectory
 from switchboard.master.loading import extend_path, make_runner, python_path
 from switchboard.master.master import Master
 from switchboard.status import log
+from switchboard.status.alive import LOG
 from switchboard.status.scoreboard import NullSlot, Record, State
 
 

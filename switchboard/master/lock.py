@@ -12,17 +12,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from switchboard.errors import AlreadyRunningError
-from switchboard.master.directory import FOLDER, LOCK, NO_LINK, PID, OwnDirectory, own_directory, replace_file
+from switchboard.master.directory import OwnDirectory, replace_file
+from switchboard.status.alive import LOCK, PID, read_pid
 
-# The longest text that may be a number of a process.
-MAX_PID_BYTES = 32
 # Who asks whether a master lives holds the lock shared for an instant; a master that starts just then looks again.
 LOOK_AGAIN_S = 0.25
 LOOK_EVERY_S = 0.01
@@ -103,39 +101,3 @@ class MasterLock:
         """Take the pid file away.  Assumes that the lock is still held, so the file is ours."""
         with contextlib.suppress(OSError), self._place_of_pid() as place:
             os.unlink(self.pid_file.name, dir_fd=place)
-
-
-def read_pid(pid_file: Path) -> int | None:
-    """:return: the process that the file names, if it can be read."""
-    try:
-        descriptor = os.open(pid_file, os.O_RDONLY | NO_LINK)
-    except OSError:
-        return None
-    try:
-        return int(os.read(descriptor, MAX_PID_BYTES)) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-    except (OSError, ValueError):
-        return None
-    finally:
-        os.close(descriptor)
-
-
-def master_alive(spool: str | os.PathLike[str]) -> bool:
-    """:return: whether a master holds this spool at this moment."""
-    try:
-        place = os.open(own_directory(spool), FOLDER)
-    except FileNotFoundError:
-        return False
-    try:
-        descriptor = os.open(LOCK, os.O_RDONLY | NO_LINK, dir_fd=place)
-    except FileNotFoundError:
-        return False
-    finally:
-        os.close(place)
-    try:
-        # Shared, so that any number may ask at once and no two of them take each other for a master.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

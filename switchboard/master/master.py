@@ -40,7 +40,7 @@ from switchboard.config.config import Config
 from switchboard.errors import ConfigError
 from switchboard.master import child
 from switchboard.master.control import ControlSocket
-from switchboard.master.directory import SCOREBOARD, OwnDirectory
+from switchboard.master.directory import OwnDirectory
 from switchboard.master.housekeeping import Housekeeping
 from switchboard.master.loading import extend_path, python_path, warm_up, work_as_runner
 from switchboard.master.lock import MasterLock
@@ -50,6 +50,7 @@ from switchboard.master.slices import Slices
 from switchboard.spool.current import activate
 from switchboard.spool.spool import Spool
 from switchboard.status import log
+from switchboard.status.alive import SCOREBOARD
 from switchboard.status.scoreboard import ROOM, MasterRecord, Record, Scoreboard, State
 
 logger = log.logger('master')

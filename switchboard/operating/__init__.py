@@ -1,7 +1,11 @@
-"""What operators see of a spool and do to it, for command line, web page and API alike.
+"""What operators see of a spool and do to it, for command line, web page and API alike.  Nothing here prints, asks or knows of a terminal.
 
-In reading order: finding, summary (one entry), census (one queue), removing, holding, editing, janitor (what
-has to be done now and then).
+To look, nothing is made or claimed: summary (one entry), finding (one by its name), selection (many, by the selection language),
+spool_view (the queues of a spool), census (how many), grouping (by error, sender ...), queue_info (options, consumers, flags, throughput), entry_fields and
+option_words (as objects and words), lock_holders (who holds what).
+
+To act: actions (`choose`, then `apply`) with holding and removing below it, editing, audit (who did what, and why); and janitor (what has to be done
+now and then).
 
 It imports spool and below.
 """

@@ -36,6 +36,8 @@ class Census:
     next_ns: int = 0
     # Of a bad queue: how many entries came from which queue.  Filled by who wants it, for it opens every file.
     origins: dict[str, int] = field(default_factory=dict)
+    # Why it could not be counted.
+    trouble: str = ''
 
     @property
     def entries(self) -> int:

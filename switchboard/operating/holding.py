@@ -38,16 +38,20 @@ def _claim(board: Switchboard, filebase: str) -> Claim:
         preserved = board.disk.exists(filebase + PRESERVED, board.folder.fd)
     except OSError as error:
         refuse(error, 'claim', board.name)
-    reason = (
-        'a process is working on it' if working else 'it waits for nobody' if preserved else 'no such entry'
-    )
+    if preserved:
+        raise QueueError(
+            'what was put aside waits for nobody, so there is nothing to hold; `retry` sends it back',
+            queue=board.name,
+            filebase=filebase,
+        )
+    reason = 'a process is working on it' if working else 'no such entry'
     raise EntryTakenError(reason, queue=board.name, filebase=filebase)
 
 
-def hold(board: Switchboard, filebase: str, reason: str = '') -> str:
+def hold(board: Switchboard, filebase: str, **fields: str) -> str:
     """Keep an entry from being taken.
 
-    :param reason: for the next one who looks.
+    :param fields: what the history is to say of it: ``by``, ``via``, ``reason``.
     :return: its filebase from now on.
     :raises EntryTakenError: a process is working on it, or it is gone.
     :raises QueueError: it is held already, or the disk refused; it is as it was.
@@ -55,12 +59,14 @@ def hold(board: Switchboard, filebase: str, reason: str = '') -> str:
     if is_held(filebase):
         raise QueueError('it is held already', queue=board.name, filebase=filebase)
     claim = _claim(board, filebase)
-    record = {'event': 'held', 'when': filebase.partition('+')[0], 'reason': reason}
+    record = {'event': 'held', 'when': filebase.partition('+')[0], **fields}
     return _rename(board, claim, held_name(filebase), HELD_NS, record)
 
 
-def let_go(board: Switchboard, filebase: str) -> str:
+def let_go(board: Switchboard, filebase: str, **fields: str) -> str:
     """Let an entry be taken again: it has its old time and place.
+
+    :param fields: what the history is to say of it: ``by``, ``via``, ``reason``.
 
     :return: its filebase from now on.
     :raises EntryTakenError: it is gone.
@@ -78,7 +84,7 @@ def let_go(board: Switchboard, filebase: str) -> str:
     renamed = f'{when}{filebase[filebase.index("+") :]}'
     if not is_filebase(renamed) or is_held(renamed):  # its history could not be written, or was not by us
         renamed = format_when(board.clock.time_ns()) + filebase[filebase.index('+') :]
-    return _rename(board, claim, renamed, board.clock.time_ns(), {'event': 'let go'})
+    return _rename(board, claim, renamed, board.clock.time_ns(), {'event': 'let go', **fields})
 
 
 def _rename(board: Switchboard, claim: Claim, renamed: str, when_ns: int, record: dict[str, str]) -> str:

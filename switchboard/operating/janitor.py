@@ -22,15 +22,18 @@ from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS, PRESERVED, READY, format_when, parse
 from switchboard.operating.census import walk
 from switchboard.operating.removing import remove
+from switchboard.operating.summary import time_ns
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
-from switchboard.store.layout import BAD
+from switchboard.store.layout import BAD, TRASH
 
 log = logging.getLogger('switchboard.queue')
 
 # Entries of one queue that are looked at in one round: the first, which have waited longest, and some of the others.
 LOOKED_AT = 1000
 SAMPLED = 10_000
+# How long what an operator removed can be restored.
+TRASH_S = 7 * 86400.0
 # While all of the first ones have expired, the next ones are looked at, for so long.
 ROUND_NS = 10 * NS
 
@@ -64,8 +67,12 @@ def tidy(spool: Spool) -> Tidied:
     for name in spool.queue_names():
         try:
             if name == BAD:
-                done.removed = remove_old(spool[BAD])
+                done.removed += remove_old(spool[BAD], spool[BAD].options.ttl_s)
                 continue
+            if name == TRASH:
+                done.removed += _empty_trash(spool)
+                if not _is_declared(spool, TRASH):
+                    continue
             board = spool[name]
             if is_remote(board):
                 # On Redis it is we who give out again what dead holders had; the rest is the broker's affair.
@@ -112,17 +119,31 @@ def _expire(board: Switchboard, filebase: str) -> bool:
     return False
 
 
-def remove_old(bad: Switchboard) -> int:
-    """Remove preserved entries that have been there for longer than the bad queue's own ``ttl``, if it has one.
+def _is_declared(spool: Spool, name: str) -> bool:
+    return spool.config is not None and name in spool.config.queue_names()
+
+
+def _empty_trash(spool: Spool) -> int:
+    """Remove what has lain in the trash for longer than the ``ttl`` of [queue.trash]; of a week, if there is no such section."""
+    rule = spool.config.queues.named.get(TRASH) if spool.config is not None else None
+    ttl_s = TRASH_S if rule is None else rule.values.get('ttl_s', TRASH_S)
+    # Without the configuration: it need not declare the trash, and may declare anything of that name.
+    return remove_old(Spool(spool.directory, disk=spool.disk, clock=spool.clock)[TRASH], ttl_s)
+
+
+def remove_old(bad: Switchboard, ttl_s: float | None) -> int:
+    """Remove preserved entries that have been there for longer than `ttl_s`; None keeps all.
 
     :return: how many.
     """
-    if bad.options.ttl_s is None:
+    if ttl_s is None:
         return 0
-    before_ns = bad.clock.time_ns() - int(bad.options.ttl_s * NS)
-    # No entry was preserved before it was there.
-    before = format_when(before_ns)
-    old = nsmallest(LOOKED_AT, (name for name, _ in walk(bad.folder, (PRESERVED,)) if name < before))
+    now_ns = bad.clock.time_ns()
+    before_ns = now_ns - int(ttl_s * NS)
+    before, now = format_when(before_ns), format_when(now_ns) + '~'
+    # No entry was preserved before it was there; of what was delayed or held, the name does not say since when it was.
+    candidates = (name for name, _ in walk(bad.folder, (PRESERVED,)) if name < before or name > now)
+    old = nsmallest(LOOKED_AT, candidates)
     return sum(_remove_if(bad, filebase, lambda since_ns: since_ns < before_ns) for filebase in old)
 
 
@@ -140,8 +161,8 @@ def _remove_if(bad: Switchboard, filebase: str, is_old: Callable[[int], bool]) -
 
 def _preserved_ns(bad: Switchboard, filebase: str) -> int:
     for record in reversed(bad.peek(filebase, PRESERVED).records):
-        since = record.get('time')
-        if record.get('event') in ('preserved', 'moved') and isinstance(since, int | float):
-            return int(since * NS)
+        since_ns = time_ns(record.get('time'))
+        if record.get('event') in ('preserved', 'moved', 'removed', 'restored') and since_ns is not None:
+            return since_ns
     name = parse(filebase)  # it could not be read, or not be written to
     return name.when_ns if name else 0

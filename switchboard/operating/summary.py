@@ -1,4 +1,4 @@
-"""What can be told of an entry at a summarize: its kind, size and history, and not its body.
+"""What can be told of an entry at a glance: its kind, size and history, and not its body.
 
 Lists look at many entries, and a body may be large: so the header, the metadata and the journal are read, and what stands
 between them is not.  The price is that the checksum, which covers the body, is not tested; ``peek`` in ``reading`` does that.
@@ -9,17 +9,23 @@ Nothing is claimed, so an entry may have gone on a moment later.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.entry import UNKNOWN, Entry, read_entry
 from switchboard.message.envelope import MAX_HEADER_BYTES, MAX_METADATA_BYTES, Header, parse_header
-from switchboard.message.journal import MAX_JOURNAL_BYTES, count_since_retry, origin_of, parse_records
+from switchboard.message.journal import (
+    MAX_JOURNAL_BYTES,
+    count_since_retry,
+    in_effect,
+    origin_of,
+    parse_records,
+)
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, digest_of, is_held, parse
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+from switchboard.store.layout import BAD
 
 State = Literal['waiting', 'delayed', 'held', 'claimed', 'preserved']
 SUFFIXES = (READY, CLAIMED, PRESERVED)
@@ -28,6 +34,19 @@ SUFFIXES = (READY, CLAIMED, PRESERVED)
 FIRST_READ_BYTES = 8192
 # Of a file without a readable header, the history is looked for in its last part.
 TAIL_BYTES = 1 << 20
+
+
+# What has brought an entry to where nobody takes it.
+_PUT_ASIDE = ('preserved', 'moved', 'dead-lettered', 'removed', 'restored')
+# Times of a history that are no times of ours: before the epoch, or behind the ten digits of seconds that a name has.
+_LAST_TIME_S = 9_999_999_999
+
+
+def time_ns(value: object) -> int | None:
+    """:return: a time out of a history, which anybody may have written, in nanoseconds; None if it is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LAST_TIME_S:
+        return int(value * NS)
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +93,23 @@ class EntrySummary:
 
     @property
     def since_ns(self) -> int:
-        """Since when it is as it is: preserved, or ready (in the future, if it is delayed)."""
+        """Since when it is as it is: preserved, held, or ready (in the future, if it is delayed)."""
+        if self.suffix == READY and is_held(self.filebase):
+            return self.held_ns or self.modified_ns
         if self.suffix == PRESERVED:
             for record in reversed(self.entry.records):
-                when = record.get('time')
-                if record.get('event') in ('preserved', 'moved', 'dead-lettered') and isinstance(
-                    when, int | float
-                ):
-                    return int(when * NS)
+                when_ns = time_ns(record.get('time'))
+                if record.get('event') in _PUT_ASIDE and when_ns is not None:
+                    return when_ns
         return self.when_ns
+
+    @property
+    def held_ns(self) -> int | None:
+        """Since when an operator holds it, if its history says so."""
+        for record in reversed(self.entry.records):
+            if record.get('event') == 'held':
+                return time_ns(record.get('time'))
+        return None
 
     def age_s(self, now_ns: int) -> float:
         """:return: seconds since it is as it is; below zero for what is not due yet."""
@@ -110,12 +137,23 @@ class EntrySummary:
         return origin_of(self.entry.records, self.queue)
 
     @property
-    def dead_letter_of(self) -> str | None:
-        """The queue whose dead letter it is where it is now; None for an entry that came here in another way."""
-        for record in reversed(self.entry.records):
-            if record.get('event') in ('moved', 'retried'):
-                return None
+    def home(self) -> str | None:
+        """Where a retry sends it: the queue in which it failed last, however it was moved since; None if its history names none.
+
+        An entry that has not failed since it was sent back is at home where it is.
+        """
+        for record in reversed(in_effect(self.entry.records, self.queue)):
+            if record.get('event') == 'retried':
+                break
             if record.get('event') in ('preserved', 'dead-lettered') and isinstance(record.get('queue'), str):
+                return str(record['queue'])
+        return self.origin if self.queue == BAD else self.queue
+
+    @property
+    def removed_from(self) -> str | None:
+        """The queue out of which an operator put it into the trash."""
+        for record in reversed(self.entry.records):
+            if record.get('event') == 'removed' and isinstance(record.get('queue'), str):
                 return str(record['queue'])
         return None
 
@@ -150,19 +188,8 @@ class EntrySummary:
         """:return: its metadata as a runner would get them; empty if they cannot be read."""
         try:
             return self.entry.changed_metadata(load_metadata(self.entry.metadata))
-        except CorruptEntryError:
+        except (CorruptEntryError, ValueError, OverflowError, RecursionError, TypeError):
             return {}
-
-    def matches(self, wanted: Mapping[str, Any]) -> bool:
-        """:return: whether all of these metadata keys have these values; numbers may be given as text."""
-        metadata = self.metadata()
-        return all(key in metadata and _same(metadata[key], value) for key, value in wanted.items())
-
-
-def _same(found: Any, wanted: Any) -> bool:
-    if isinstance(found, list):
-        return found == wanted or any(_same(one, wanted) for one in found)
-    return bool(found == wanted) or (isinstance(found, int | float) and str(found) == wanted)
 
 
 def summarize(folder: Folder, queue: str, filebase: str, suffix: str | None = None) -> EntrySummary | None:

@@ -101,7 +101,7 @@ class DeadLetters:
 
     def _send(self, claim: Claim, targets: list[Switchboard], cause: str, reason: str) -> None:
         board, filebase = self._board, claim.filebase
-        fields = {'cause': cause, 'reason': reason}
+        fields: dict[str, Any] = {'cause': cause, 'reason': reason}
         if len(targets) == 1 and not is_remote(targets[0]):
             move(claim, board, targets[0], event='dead-lettered', now=True, **fields)
         else:

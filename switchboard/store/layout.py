@@ -5,6 +5,7 @@
     <spool>/<queue>/            entries: <filebase>.pck .bak
     <spool>/<queue>/tmp new cur a maildir, in a queue that has one
     <spool>/bad/                preserved entries: <filebase>.psv
+    <spool>/trash/              what was removed and may be restored: <filebase>.psv
     <spool>/.spare/             files to be written: new entries, and finished ones that are kept for them
     <spool>/.stage/             hand-offs between being written and being seen, and commit records
     <spool>/.dedupe@<queue>/    the keys that a queue has seen
@@ -18,6 +19,8 @@ from __future__ import annotations
 
 # The queue of what cannot be processed.
 BAD = 'bad'
+# The queue of what operators have removed and may restore.
+TRASH = 'trash'
 
 # Files to be written, and finished ones.  Emptied by nobody but their owners; a file here means nothing.
 SPARE = '.spare'
@@ -46,6 +49,7 @@ CONTROL = 'control'  # there: the socket on which the master can be asked for so
 PAUSED = 'paused'  # directory: a file for each queue that is paused, with the reason
 DRAINING = 'draining'  # directory: a file for each queue that lets nothing in
 ROOM = 'room'  # directory: how full each queue with limits is
+ACTS, OLD_ACTS = 'acts', 'acts.old'  # what operators have done, a line of JSON for each act
 OPTIONS_COPY = 'queues'  # what the mail servers' door knows of the configuration
 ACTIVE_CONFIG = 'inforce'  # the digest of the configuration that was put into force
 DECLARED = 'declared'  # directory: a record for each queue that a program declared

@@ -20,7 +20,7 @@ from typing import Any
 
 from switchboard import Spool
 from switchboard.master.control import ask
-from switchboard.master.lock import master_alive
+from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import Record, Scoreboard
 from tests import processes
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from switchboard.master.lock import master_alive
+from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
 from tests.acceptance.terminal import program
@@ -103,7 +103,7 @@ def test_a_stop_where_nothing_runs_is_no_failure(site: Installation) -> None:
     site.configure({'in': {}})
     assert cli(site, 'init').returncode == 0
     ran = cli(site, 'stop')
-    assert (ran.returncode, ran.stderr) == (0, 'no master is running: nothing to stop\n')
+    assert (ran.returncode, ran.stderr) == (0, 'switchboard: no master is running: nothing to stop\n')
 
 
 @pytest.mark.slow

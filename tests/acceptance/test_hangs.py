@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from switchboard.errors import NotRunningError
-from switchboard.master.lock import master_alive
+from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import Installation, ends, kill
 from tests.waiting import eventually

@@ -10,7 +10,7 @@ import textwrap
 import psutil
 import pytest
 
-from switchboard.master.lock import master_alive
+from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends
 

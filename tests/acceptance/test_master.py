@@ -11,7 +11,7 @@ import time
 import pytest
 
 from switchboard.master.control import ask, signal_master
-from switchboard.master.lock import master_alive
+from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
 
@@ -108,7 +108,7 @@ def test_asking_whether_a_master_lives_never_keeps_one_from_starting(site: Insta
     site.run.mkdir(parents=True)
     (site.run / 'master.lock').touch()
     code = (
-        'import sys; from switchboard.master.lock import master_alive\nwhile True: master_alive(sys.argv[1])'
+        'import sys; from switchboard.status.alive import master_alive\nwhile True: master_alive(sys.argv[1])'
     )
     asker = subprocess.Popen([sys.executable, '-c', code, str(site.spool_directory)])
     try:

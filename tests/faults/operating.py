@@ -19,7 +19,7 @@ def enqueue_a(world: World) -> None:
 
 @operation('hold', 'a', 'a', prepare=enqueue_a)
 def hold_a(world: World) -> None:
-    hold(world.board('in'), world.kept['a'], 'why')
+    hold(world.board('in'), world.kept['a'], reason='why')
 
 
 def enqueue_and_hold(world: World) -> None:

@@ -44,7 +44,7 @@ def test_a_selection_is_sent_back_in_its_order(spool: Spool) -> None:
     for n in range(20):
         fail(spool, 'in', n, 'TimeoutError' if n % 2 else 'ValueError')
     ran = succeed('-s', spool.directory, 'retry', '--error', 'TimeoutError', '--yes')
-    assert ran.err == 'sent back 10 entries\n'
+    assert ran.err == 'switchboard: sent back 10 entries\n'
     assert [spool['in'].dequeue(filebase)[0] for filebase in spool['in'].files] == list(range(1, 20, 2))
     assert len(preserved(spool)) == 10
 
@@ -105,7 +105,7 @@ def test_one_entry_that_cannot_go_does_not_stop_the_others(spool: Spool) -> None
     assert len(ran.lines) == 1
     assert whole in ran.lines[0]
     assert ran.err.splitlines()[0].startswith(f'switchboard: bad/{torn}: torn')
-    assert ran.err.splitlines()[-1] == 'sent back 1 entry, 1 not'
+    assert ran.err.splitlines()[-1] == 'switchboard: sent back 1 entry, 1 not'
     assert preserved(spool) == [torn]
 
 
@@ -131,7 +131,9 @@ def test_entries_are_named_or_selected_and_not_both(spool: Spool) -> None:
 
 def test_a_selection_that_fits_nothing_is_no_failure(spool: Spool) -> None:
     spool['in'].enqueue('x')
-    assert succeed('-s', spool.directory, 'retry', '--all').err == 'no entry fits: nothing to do\n'
+    assert (
+        succeed('-s', spool.directory, 'retry', '--all').err == 'switchboard: no entry fits: nothing to do\n'
+    )
 
 
 def test_mv_moves_entries_as_they_are(spool: Spool) -> None:
@@ -178,8 +180,10 @@ def test_rm_asks_also_for_a_single_entry(spool: Spool) -> None:
     assert ran.status == Exit.USAGE
     assert preserved(spool) == [filebase]
     ran = succeed('-s', spool.directory, 'rm', filebase, '--yes', '--json')
-    assert ran.objects == [{'entry': filebase, 'from': 'bad', 'queue': None, 'filebase': None}]
+    assert ran.objects == [{'entry': filebase, 'from': 'bad', 'queue': 'trash', 'filebase': filebase}]
     assert preserved(spool) == []
+    ran = succeed('-s', spool.directory, 'rm', filebase, '--yes', '--json')
+    assert ran.objects == [{'entry': filebase, 'from': 'trash', 'queue': None, 'filebase': None}]
 
 
 def test_rm_removes_entries_of_any_queue(spool: Spool) -> None:
@@ -222,3 +226,169 @@ def test_a_queue_is_paused_drained_and_resumed(spool: Spool) -> None:
     assert succeed('-s', spool.directory, 'queues', '--json').objects[0]['flags'] == []
     assert succeed('-s', spool.directory, 'resume', 'in').out == 'in: was not paused\n'
     assert switchboard('-s', spool.directory, 'pause', 'inn').status == Exit.NO_INPUT
+
+
+def test_an_entry_that_is_named_with_a_queue_is_looked_for_there_only(spool: Spool) -> None:
+    filebase = spool['in'].enqueue('x')
+    spool['old'].enqueue('y')
+    for verb in (['rm', '--yes'], ['retry'], ['mv', '--to', 'out'], ['hold'], ['release'], ['restore']):
+        ran = switchboard('-s', spool.directory, *verb, filebase[:20], '-q', 'old')
+        assert ran.status == Exit.NO_INPUT, verb
+        assert spool['in'].files == [filebase]
+
+
+def test_names_come_from_standard_input_and_go_out(spool: Spool) -> None:
+    filebases = [fail(spool, 'in', n) for n in range(3)]
+    names = succeed('-s', spool.directory, 'ls', '--names').raw
+    assert names.decode().split() == [f'bad/{filebase}' for filebase in filebases]
+    moved = succeed('-s', spool.directory, 'mv', '-', '--to', 'parked', '--names', input=names)
+    assert moved.lines == [f'parked/{filebase}' for filebase in filebases]
+    succeed('-s', spool.directory, 'retry', '-', '--quiet', input=moved.raw)
+    assert len(spool['in'].files) == 3
+
+
+def test_what_was_moved_after_it_failed_goes_back_to_where_it_failed(spool: Spool) -> None:
+    filebase = fail(spool, 'in', 'x')
+    waiting = spool['parked'].enqueue('not failed')
+    succeed('-s', spool.directory, 'mv', filebase, 'parked')
+    ran = succeed('-s', spool.directory, 'retry', '--all', '-q', 'parked', '--yes')
+    assert ran.lines == [f'parked/{filebase} -> in/{spool["in"].files[0]}']
+    assert spool['parked'].files == [waiting]
+
+
+def test_what_is_counted_shown_or_limited(spool: Spool) -> None:
+    filebases = [fail(spool, 'in', n) for n in range(5)]
+    assert succeed('-s', spool.directory, 'rm', '--all', '--count').lines == ['5']
+    assert succeed('-s', spool.directory, 'ls', '--count').lines == ['5']
+    ran = succeed('-s', spool.directory, 'rm', '--all', '--limit', '2', '--dry-run')
+    assert ran.lines == [f'bad/{filebase}' for filebase in filebases[:2]]
+    assert 'would remove 2 entries (bad 2)' in ran.err
+    assert preserved(spool) == filebases
+    succeed('-s', spool.directory, 'retry', '--all', '--limit', '2', '--yes', '--quiet')
+    assert preserved(spool) == filebases[2:]
+
+
+def test_a_selection_is_a_text_or_options_or_both(spool: Spool) -> None:
+    small, large = fail(spool, 'in', 'x', text='no route'), fail(spool, 'out', 'x' * 3000, text='refused')
+    for words, expected in {
+        ('--where', 'error:Value* size:>1K'): [large],
+        ('--where', 'origin:in', '--where', 'tries:>0'): [small],
+        ('--larger', '1K'): [large],
+        ('--smaller', '1K'): [small],
+        ('--match', 'ROUTE'): [small],
+        ('--not', 'match:route'): [large],
+        ('--not', 'origin:in origin:out'): [],
+        ('--newer', '1h', '--from', 'in'): [small],
+        ('--younger', '1h', '--origin', 'out'): [large],
+    }.items():
+        ran = succeed('-s', spool.directory, 'ls', '--names', *words)
+        assert ran.lines == [f'bad/{filebase}' for filebase in expected], words
+    assert switchboard('-s', spool.directory, 'rm', '--where', 'what').status == Exit.USAGE
+    assert switchboard('-s', spool.directory, 'ls', '--where', 'queue:nosuch').status == Exit.NO_INPUT
+
+
+def test_who_did_what_and_why_is_in_the_history_and_in_the_list_of_acts(spool: Spool) -> None:
+    from switchboard.operating.audit import recent, user_name
+
+    filebase = fail(spool, 'in', 'x')
+    succeed('-s', spool.directory, 'retry', filebase, '--reason', 'the server is back')
+    (again,) = spool['in'].files
+    record = spool['in'].history(again)[-1]
+    assert (record['event'], record['by'], record['via'], record['reason']) == (
+        'retried',
+        user_name(),
+        'cli',
+        'the server is back',
+    )
+    (act,) = recent(Path(spool.directory))
+    assert (act['act'], act['queue'], act['entry'], act['to']) == ('retry', 'bad', filebase, f'in/{again}')
+    assert act['reason'] == 'the server is back'
+    held = succeed('-s', spool.directory, 'hold', again, '--reason', 'wait').lines[0].split('/')[-1]
+    succeed('-s', spool.directory, 'release', held)
+    succeed('-s', spool.directory, 'mv', again, 'out', '--reason', 'there')
+    assert [record.get('reason') for record in spool['out'].history(again)[-3:]] == ['wait', None, 'there']
+    assert all(record['by'] == user_name() for record in spool['out'].history(again)[-3:])
+    assert [act['act'] for act in recent(Path(spool.directory), 2)] == ['mv', 'release']
+
+
+def test_a_canary_that_fails_keeps_the_others_where_they_are(spool: Spool) -> None:
+    for n in range(4):
+        fail(spool, 'in', n)
+    ran = switchboard('-s', spool.directory, 'retry', '--all', '--canary', '2', '--yes', '--timeout', '0s')
+    assert ran.status == Exit.PARTIAL
+    assert 'the other 2 stay where they are' in ran.err
+    assert (len(spool['in'].files), len(preserved(spool))) == (2, 2)
+
+
+def test_a_canary_that_goes_through_is_followed_by_the_others(spool: Spool) -> None:
+    import threading
+
+    for n in range(4):
+        fail(spool, 'in', n)
+    done = threading.Event()
+
+    def work() -> None:
+        other, finished = Spool(spool.directory, durability='lazy'), 0
+        while finished < 2 and not done.is_set():
+            taken = other['in'].take()
+            if taken is not None:
+                other['in'].finish(taken.filebase)
+                finished += 1
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        ran = succeed('-s', spool.directory, 'retry', '--all', '--canary', '2', '--yes')
+    finally:
+        done.set()
+        worker.join()
+    assert '2 of 2 went through' in ran.err
+    assert (len(spool['in'].files), preserved(spool)) == (2, [])
+
+
+class TestTrash:
+    def test_what_is_removed_is_restored_as_it_was(self, spool: Spool) -> None:
+        filebase = fail(spool, 'in', 'x')
+        history = spool['bad'].history(filebase)
+        succeed('-s', spool.directory, 'rm', filebase, '--yes', '--reason', 'spam')
+        (entry,) = succeed('-s', spool.directory, 'trash', '--json').objects
+        assert (entry['filebase'], entry['origin'], entry['state']) == (filebase, 'bad', 'preserved')
+        assert succeed('-s', spool.directory, 'trash').lines[1].split()[1] == 'bad'
+        ran = succeed('-s', spool.directory, 'restore', filebase[:20])
+        assert ran.lines == [f'trash/{filebase} -> bad/{filebase}']
+        assert spool['bad'].history(filebase)[: len(history)] == history
+        succeed('-s', spool.directory, 'retry', filebase)
+        assert len(spool['in'].files) == 1
+
+    def test_a_waiting_and_a_held_entry_are_restored_to_their_place(self, spool: Spool) -> None:
+        filebases = spool['in'].enqueue_many(['x', 'y'])
+        held = succeed('-s', spool.directory, 'hold', filebases[1]).lines[0].split('/')[-1]
+        succeed('-s', spool.directory, 'rm', filebases[0], held, '--yes')
+        assert spool['in'].files == []
+        succeed('-s', spool.directory, 'restore', '--all', '--yes')
+        succeed('-s', spool.directory, 'release', held)
+        assert spool['in'].files == filebases
+
+    def test_at_once_means_for_good(self, spool: Spool) -> None:
+        filebase = fail(spool, 'in', 'x')
+        succeed('-s', spool.directory, 'rm', filebase, '--yes', '--now')
+        assert succeed('-s', spool.directory, 'trash', '--count').lines == ['0']
+        assert switchboard('-s', spool.directory, 'restore', filebase).status == Exit.NO_INPUT
+
+    def test_the_janitor_empties_it_after_its_time(self, tmp_path: Path) -> None:
+        from switchboard.message.naming import NS
+        from switchboard.operating.janitor import tidy
+        from switchboard.testing import FakeClock
+
+        for section, kept_s in (('', 7 * 86400), ('[queue.trash]\nttl = 1h\n', 3600)):
+            root = tmp_path / str(kept_s)
+            root.mkdir()
+            config = root / 'switchboard.cfg'
+            config.write_text(f'[switchboard]\nspool = s\n[queue.in]\n{section}')
+            spool = Spool.from_config(config)
+            filebase = spool['in'].enqueue('x')
+            succeed('-C', config, 'rm', filebase, '--yes')
+            for later_s, left in ((kept_s - 60, 1), (kept_s + 60, 0)):
+                clock = FakeClock(spool.clock.time_ns() / NS + later_s)
+                tidy(Spool.from_config(config, clock=clock))
+                assert succeed('-C', config, 'trash', '--count').lines == [str(left)]

@@ -9,9 +9,9 @@ import click
 import pytest
 
 from switchboard.cli import switchboard as group
+from switchboard.cli.app import FAMILIES, VERBS, Verbs
+from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.exits import Exit
-from switchboard.cli.init import FIRST_SPARES
-from switchboard.cli.verbs import FAMILIES, VERBS, Verbs
 from switchboard.config.config import Config
 from tests.unit.commands import succeed, switchboard
 
@@ -248,7 +248,7 @@ def options_of(command: click.Command) -> set[str]:
         word
         for one in commands
         for param in one.params
-        if isinstance(param, click.Option)
+        if isinstance(param, click.Option) and not param.hidden
         for word in param.opts
     }
     return found - {'-C', '--config', '-s', '--spool'}

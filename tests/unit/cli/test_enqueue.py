@@ -157,7 +157,7 @@ def test_a_line_that_cannot_be_used_does_not_stop_the_others(config: Path, spool
     assert len(ran.lines) == 2
     complaints = ran.err.splitlines()
     assert [line.split(':')[1].strip() for line in complaints[:-1]] == [f'line {n}' for n in range(2, 9)]
-    assert complaints[-1] == '2 messages stored, 7 not'
+    assert complaints[-1] == 'switchboard: 2 messages stored, 7 not'
 
 
 def test_a_full_queue_is_a_temporary_failure_that_is_told_once(config: Path, spool: Spool) -> None:

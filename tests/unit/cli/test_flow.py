@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.cli.editing import RULE, from_text, to_text
+from switchboard.cli.commands.edit import RULE, from_text, to_text
 from switchboard.cli.exits import Exit
 from switchboard.message.naming import ON_HOLD_PREFIX
 from tests.unit.commands import at_work, fail, succeed, switchboard
@@ -58,7 +58,10 @@ class TestHold:
             spool['in'].enqueue(number, sender='eve' if number else 'ann')
         succeed('-s', spool.directory, 'hold', '-q', 'in', '-m', 'sender=eve', '-y')
         assert len(spool['in'].files) == 1
-        assert succeed('-s', spool.directory, 'release', '--all', '-y').err == 'released 2 entries\n'
+        assert (
+            succeed('-s', spool.directory, 'release', '--all', '-y').err
+            == 'switchboard: released 2 entries\n'
+        )
         assert len(spool['in'].files) == 3
 
     def test_retrying_all_does_not_let_go_what_somebody_holds(self, spool: Spool) -> None:
@@ -177,7 +180,7 @@ class TestEdit:
         other = spool['in'].enqueue('y')
         monkeypatch.setenv('VISUAL', 'true')
         for one in (filebase, other):
-            assert succeed('-s', spool.directory, 'edit', one).err == 'nothing was changed\n'
+            assert succeed('-s', spool.directory, 'edit', one).err == 'switchboard: nothing was changed\n'
         assert spool['bad'].get_files('.psv') == [filebase]
         assert spool['in'].files == [other]
         monkeypatch.setenv('VISUAL', 'false')

@@ -126,11 +126,11 @@ def test_a_long_list_is_cut_and_says_so(spool: Spool, look: Look) -> None:
     filebases = spool['in'].enqueue_many(str(n) for n in range(55))
     ran = look('ls', 'in')
     assert names(ran) == filebases[:50]
-    assert ran.err == '... and 5 more; --limit 0 shows all\n'
+    assert ran.err == 'switchboard: ... and 5 more; --limit 0 shows all\n'
     assert names(look('ls', 'in', '--limit', '0')) == filebases
     assert sorted(names(look('ls', 'in', '--limit', '0', '--sort', 'none'))) == filebases
     ran = look('ls', 'in', '--limit', '3', '--sort', 'none')
-    assert (len(names(ran)), ran.err) == (3, '... and 52 more; --limit 0 shows all\n')
+    assert (len(names(ran)), ran.err) == (3, 'switchboard: ... and 52 more; --limit 0 shows all\n')
 
 
 def test_ls_sorts_by_size_attempts_and_error(spool: Spool, look: Look) -> None:
@@ -148,7 +148,7 @@ def test_entries_are_selected_by_what_is_known_of_them(spool: Spool, look: Look)
     assert names(look('ls', '--from', 'in')) == [timed_out]
     assert names(look('ls', '--kind', 'json')) == [wrong]
     ran = look('ls', '--older', '1h')
-    assert (ran.out, ran.err) == ('', 'no entry in bad fits\n')
+    assert (ran.out, ran.err) == ('', 'switchboard: no entry in bad fits\n')
 
 
 def test_entries_are_selected_by_their_metadata(spool: Spool, look: Look) -> None:
@@ -217,7 +217,7 @@ def test_shape_by_a_key_of_the_metadata_counts_each_of_its_values(spool: Spool, 
 
 def test_shape_of_the_bad_queue_by_error(spool: Spool, look: Look) -> None:
     fail(spool, 'in', 'x', 'TimeoutError')
-    assert look('shape').err == 'no entries\n'
+    assert look('shape').err == 'switchboard: no entries\n'
     rows = look('shape', 'bad', '--by', 'error', '--json').objects
     assert [(row['error'], row['total'], row['5']) for row in rows] == [('TimeoutError', 1, 1)]
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.cli import tail, wording
-from switchboard.cli.owners import LOCKS, holders
-from switchboard.cli.snapshot import take, troubles
-from switchboard.cli.status import headline, status_of
-from switchboard.cli.stopping import describe
-from switchboard.cli.tail import Arrivals
+from switchboard.cli import text as wording
+from switchboard.cli.commands import entries as tail
+from switchboard.cli.commands.entries import Arrivals
+from switchboard.cli.commands.lifecycle import describe
+from switchboard.cli.commands.status import headline, status_of, troubles
+from switchboard.operating.lock_holders import LOCKS, holders
 from switchboard.status.scoreboard import Scoreboard, Slot, State, SupervisorRecord
+from switchboard.status.snapshot import read_status as take
 from switchboard.store.disk import Disk, Folder
 
 
@@ -57,7 +58,8 @@ def test_without_events_arrivals_are_found_by_looking(
     spool = Spool(tmp_path / 'spool', durability='lazy')
     spool['in'].enqueue('before')
     arrivals = Arrivals(
-        [('in', Folder(spool.path('in'), Disk())), ('bad', Folder(spool.path('bad'), Disk()))]
+        Path(spool.directory),
+        [('in', Folder(spool.path('in'), Disk())), ('bad', Folder(spool.path('bad'), Disk()))],
     )
     assert arrivals.wait() == []
     filebases = spool['in'].enqueue_many(['x', 'y'])

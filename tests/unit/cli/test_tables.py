@@ -7,10 +7,14 @@ import sys
 
 import pytest
 
-from switchboard.cli import tables
+from switchboard.cli import options
+from switchboard.cli import output as tables
+from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.layout import Column, layout
-from switchboard.cli.tables import write_table
-from switchboard.cli.wording import age, body_text, duration, number, one_line, size, visible
+from switchboard.cli.output import write_table
+from switchboard.cli.text import age, body_text, duration, number, one_line, size, visible
+from switchboard.operating import selection
+from switchboard.store.pool import KEPT_OPEN
 
 COLUMNS = (Column('NAME'), Column('N', right=True, drop=1), Column('TEXT', shrink_to=6), Column('X', drop=2))
 
@@ -125,3 +129,8 @@ def test_ages_sizes_and_counts_are_short() -> None:
         *('1 entry', '0 entries'),
         '2 queues',
     )
+
+
+def test_what_is_written_out_to_start_faster_is_what_is_meant() -> None:
+    assert set(options.STATES) == selection.STATES
+    assert FIRST_SPARES == KEPT_OPEN

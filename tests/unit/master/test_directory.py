@@ -12,18 +12,19 @@ import pytest
 
 from switchboard.errors import BoardError, MasterError, NotRunningError
 from switchboard.master.control import ControlSocket, ask
-from switchboard.master.directory import (
+from switchboard.master.directory import OwnDirectory, replace_file
+from switchboard.master.lock import MasterLock
+from switchboard.status import log
+from switchboard.status.alive import (
     CONTROL,
     LOCK,
     LOG,
     PID,
     SCOREBOARD,
-    OwnDirectory,
+    master_alive,
     own_directory,
-    replace_file,
+    read_pid,
 )
-from switchboard.master.lock import MasterLock, master_alive, read_pid
-from switchboard.status import log
 from switchboard.status.scoreboard import Scoreboard
 from tests.processes import NOBODY, in_child
 

@@ -10,7 +10,8 @@ import pytest
 
 from switchboard.errors import AlreadyRunningError
 from switchboard.master.directory import OwnDirectory
-from switchboard.master.lock import MasterLock, master_alive, read_pid
+from switchboard.master.lock import MasterLock
+from switchboard.status.alive import master_alive, read_pid
 
 
 @pytest.fixture

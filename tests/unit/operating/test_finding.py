@@ -14,8 +14,9 @@ from switchboard import Spool
 from switchboard.errors import AmbiguousEntryError, EntryTakenError, UnknownEntryError
 from switchboard.message.naming import NS
 from switchboard.operating.census import AGE_MINUTES, Shape, count, shapes, walk
-from switchboard.operating.finding import Criteria, find, select
+from switchboard.operating.finding import find
 from switchboard.operating.removing import remove
+from switchboard.operating.selection import Criteria, select
 from switchboard.store.disk import Disk, Folder
 from tests.unit.commands import at_work, fail
 
@@ -117,16 +118,16 @@ def test_without_criteria_everything_is_selected(spool: Spool) -> None:
 def test_a_cause_is_as_good_as_a_class_of_error(spool: Spool) -> None:
     filebase = fail(spool, 'in', 'x', 'TimeoutError')
     for error in ('TimeoutError', 'timeouterror', 'Time*', 'rejected'):
-        assert selected(spool, Criteria(error=error), 'bad') == [filebase]
-    assert selected(spool, Criteria(error='Timeout'), 'bad') == []
+        assert selected(spool, Criteria.of(error=error), 'bad') == [filebase]
+    assert selected(spool, Criteria.of(error='Timeout'), 'bad') == []
 
 
 def test_the_age_of_a_preserved_entry_is_in_its_history(spool: Spool) -> None:
     board = spool['in']
     filebase = board.enqueue('x', not_before=1_000_000_000)
     board.finish(filebase, preserve=True)
-    assert selected(spool, Criteria(older_s=3600), 'bad') == []
-    assert selected(spool, Criteria(older_s=0), 'bad') == [filebase]
+    assert selected(spool, Criteria.parse('older:1h'), 'bad') == []
+    assert selected(spool, Criteria.parse('older:0'), 'bad') == [filebase]
 
 
 def test_an_entry_at_work_is_not_removed(spool: Spool) -> None:

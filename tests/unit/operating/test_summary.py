@@ -137,19 +137,3 @@ def test_the_age_of_a_preserved_entry_counts_from_when_it_was_preserved(spool: S
     board.finish(filebase, preserve=True)
     seen = look(spool['bad'], filebase)
     assert 0 <= seen.age_s(spool.clock.time_ns()) < 60
-
-
-def test_metadata_match_by_value_text_and_member(spool: Spool) -> None:
-    board = spool['in']
-    seen = look(board, board.enqueue('x', n=3, to=['a', 'b'], flag=True))
-    for wanted in (
-        {'n': 3},
-        {'n': '3'},
-        {'to': 'a'},
-        {'to': ['a', 'b']},
-        {'flag': True},
-        {'n': 3, 'to': 'b'},
-    ):
-        assert seen.matches(wanted), wanted
-    for wanted in ({'n': 4}, {'missing': None}, {'to': 'c'}, {'n': 3, 'to': 'c'}):
-        assert not seen.matches(wanted), wanted

@@ -1,0 +1,112 @@
+"""The verbs of ``switchboard``: where each one lives, and the line about it in ``--help``.
+
+A verb's module is imported when the verb is used: importing all of them would make each start three times as slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from switchboard.cli.exits import Exit
+
+# By family: the verb, the module in this package, and what it does.  The function is called like the verb.
+FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    'Run': (
+        ('init', 'config', 'Make a configuration or a spool.'),
+        ('start', 'lifecycle', 'Start the master and its runners.'),
+        ('stop', 'lifecycle', 'Stop the master when its runners have finished their messages.'),
+        ('restart', 'lifecycle', 'Restart runners, one slice at a time.'),
+        ('reload', 'lifecycle', 'Read the configuration again, and restart what changed.'),
+        ('reopen', 'lifecycle', 'Reopen the log files, after a rotation.'),
+        ('scale', 'lifecycle', 'Give runners another number of processes.'),
+        ('run', 'run', 'Run one runner in the foreground, without a master.'),
+        ('status', 'status', 'Show the master and every runner.'),
+        ('top', 'status', 'Show the same and the queues, live.'),
+    ),
+    'Look': (
+        ('queues', 'queues', 'Show how much is in every queue.'),
+        ('ls', 'entries', 'List the entries of a queue.'),
+        ('show', 'entries', 'Show one entry: metadata, history, body; or one queue.'),
+        ('trash', 'entries', 'List what was removed and can be restored.'),
+        ('tail', 'entries', 'Follow what arrives in queues.'),
+        ('shape', 'queues', 'Show how old the entries of each queue are.'),
+    ),
+    'Change': (
+        ('enqueue', 'enqueue', 'Put messages into a queue, or publish them.'),
+        ('retry', 'change', 'Send entries back to where they came from.'),
+        ('mv', 'change', 'Move entries to another queue.'),
+        ('rm', 'change', 'Put entries into the trash, or remove them.'),
+        ('restore', 'change', 'Bring entries back out of the trash.'),
+        ('hold', 'change', 'Keep entries from being taken.'),
+        ('release', 'change', 'Let held entries go.'),
+        ('edit', 'edit', 'Change an entry, and send it back if it failed.'),
+        ('pause', 'queues', 'Let nothing be taken out of queues.'),
+        ('drain', 'queues', 'Let nothing into queues.'),
+        ('resume', 'queues', 'End pause and drain.'),
+        ('declare', 'queues', 'Make a queue that is not in the configuration.'),
+        ('delete', 'queues', 'Delete queues that are not in the configuration.'),
+        ('purge', 'queues', 'Drop all that waits in queues.'),
+        ('tidy', 'maintenance', 'Do what the janitor does, now.'),
+        ('spares', 'maintenance', 'Show, fill or empty the pool of spare files.'),
+    ),
+    'Configure': (
+        ('check', 'config', 'Show every mistake of the configuration.'),
+        ('route', 'config', 'Explain where a message would go, and why.'),
+        ('graph', 'config', 'Draw which exchange feeds which queue and runner.'),
+        ('version', 'config', 'Show the versions of program and formats.'),
+    ),
+}
+
+VERBS = {name: (module, summary) for verbs in FAMILIES.values() for name, module, summary in verbs}
+
+
+class Verbs(click.Group):
+    """A group that imports a verb when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """:return: all verbs, in the order of the families."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """:return: the verb, imported now."""
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f'switchboard.cli.commands.{VERBS[cmd_name][0]}')
+        command = getattr(module, cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Look the verb up; a misspelled one gets a hint."""
+        if args and not args[0].startswith('-') and args[0] not in VERBS:
+            from switchboard.config.inifile import did_you_mean
+
+            raise click.UsageError(f'there is no verb {args[0]!r}{did_you_mean(args[0], VERBS)}', ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb.  A reader who has gone ends it in silence; click would call that a failure of the verb."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            # Whatever is still in the buffer has no reader; flushing it at exit would complain.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise click.exceptions.Exit(Exit.BROKEN_PIPE) from error
+        return result
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs by family, from the table above: help must not import them all."""
+        width = max(map(len, VERBS))
+        for family, verbs in FAMILIES.items():
+            with formatter.section(family):
+                formatter.write_dl([(name.ljust(width), summary) for name, _, summary in verbs])

@@ -1,0 +1,411 @@
+"""``retry``, ``mv``, ``rm``, ``restore``, ``hold`` and ``release``: entries that are named one by one, or selected by what is known of them.
+
+Named entries are dealt with at once.  Selected ones are counted first and shown, and somebody must say yes.  What was
+counted is what is dealt with: an entry that comes meanwhile, such as one that was sent back and failed again, is not.
+
+Names may come from standard input (``-``), one a line, and with ``--names`` go out so, which makes pipes of ``ls`` and these.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.exits import Exit, exit_of, exit_of_all
+from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, selection_options, yes_option
+from switchboard.cli.output import LOOK_EVERY_S, Progress, complain, say, write_json
+from switchboard.cli.text import number, visible
+from switchboard.errors import QueueError
+from switchboard.operating.actions import (
+    Action,
+    Hold,
+    Move,
+    Release,
+    Remove,
+    Restore,
+    Result,
+    Retry,
+    Target,
+    apply,
+    by_queue,
+    choose,
+)
+from switchboard.operating.finding import Found, find
+from switchboard.operating.selection import Criteria
+
+# A canary is given so long before the others have to be sent back by hand.
+CANARY_TIMEOUT_S = 60.0
+# Standard input is names, one a line; a longer line is none.
+MAX_NAME = 1000
+
+
+@dataclass
+class Request:
+    """What a command line says: which entries, and how to go about it."""
+
+    installation: Installation
+    entries: Sequence[str]
+    everything: bool
+    queues: Sequence[str]
+    criteria: Criteria
+    limit: int
+    dry_run: bool
+    count_only: bool
+    names_only: bool
+    quiet: bool
+    reason: str
+    yes: bool
+    as_json: bool
+    missing: list[Exit] = field(default_factory=list)
+
+    @property
+    def is_named(self) -> bool:
+        """Are entries named, not selected?"""
+        return bool(self.entries)
+
+    def find(self, default: Sequence[str]) -> list[Found] | Iterator[Found]:
+        """Find the entries.  One that was named and is not there is reported, and decides the exit status.
+
+        :param default: where selected ones are looked for, if the command line does not say.  Named ones are looked for in the queues that
+            it says, or in all.
+        """
+        selected = self.everything or bool(self.criteria)
+        if self.entries and selected:
+            raise click.UsageError('name entries, or select them with --all, --where and so on; not both')
+        view = self.installation.view
+        if selected:
+            return view.select(self.criteria, self.queues or default)
+        if not self.entries:
+            raise click.UsageError('name an entry, or select some with --all, --where, --error, --older ...')
+        places = view.places(self.queues)
+        found = []
+        for text in _names(self.entries):
+            try:
+                found.append(find(places, text))
+            except QueueError as error:
+                self.missing.append(exit_of(error))
+                complain(error)
+        return found
+
+    def act(self, action: Action, default: Sequence[str], *, ask: str, always: bool = False) -> Exit:
+        """Choose, ask, and do it; a failure is one line, and does not stop the others.
+
+        :param ask: what is about to happen, with ``{}`` for the number of entries and their queues.
+        :param always: ask also if they were named.
+        """
+        chosen = choose(self.find(default), action, named=self.is_named, limit=self.limit)
+        return self.act_on(chosen, action, ask=ask, always=always)
+
+    def act_on(self, chosen: Sequence[Target], action: Action, *, ask: str, always: bool = False) -> Exit:
+        """The same for entries that were chosen already."""
+        if self.count_only:
+            click.echo(len(chosen))
+            return exit_of_all(self.missing, len(chosen))
+        if not chosen and not self.missing and not self.quiet:
+            say('no entry fits: nothing to do')
+        if self.dry_run:
+            for each in chosen:
+                self.show(Result(each, None), planned=True)
+            if not self.quiet:
+                say(f'would {ask.format(counted(by_queue(chosen)))}' if chosen else 'nothing would be done')
+            return exit_of_all(self.missing, len(chosen))
+        if chosen and (always or not self.is_named):
+            confirm(ask.format(counted(by_queue(chosen))), yes=self.yes)
+        applied = apply(action, chosen, self.installation.operated(self.reason), self.show)
+        failed = [*self.missing, *(exit_of(each.error) for each in applied.failed if each.error)]
+        if len(chosen) + len(self.missing) > 1 and not self.quiet:
+            say(
+                f'{action.done} {number(applied.done, *ENTRIES)}' + (f', {len(failed)} not' if failed else '')
+            )
+        return exit_of_all(failed, applied.done)
+
+    def show(self, result: Result, *, planned: bool = False) -> None:
+        """Say what became of one entry, or would."""
+        target, now = result.target, result.now
+        if result.error is not None:
+            complain(result.error, str(target))
+        elif self.as_json:
+            queue, filebase = now or (None, None)
+            fields = {'entry': target.filebase, 'from': target.queue, 'queue': queue, 'filebase': filebase}
+            write_json(fields | {'planned': True} if planned else fields)
+        elif self.names_only:
+            click.echo(f'{now.queue}/{now.filebase}' if now is not None else str(target))
+        elif not self.quiet:
+            click.echo(f'{target} -> {now.queue}/{now.filebase}' if now is not None else str(target))
+
+
+def _names(words: Sequence[str]) -> Iterator[str]:
+    """:return: the names; for ``-``, those on standard input: the first word of each line, as `ls --names` and all verbs write them."""
+    for word in words:
+        if word != '-':
+            yield word
+            continue
+        for line in sys.stdin:
+            if name := line[:MAX_NAME].split(maxsplit=1)[:1]:
+                yield name[0]
+
+
+_SHARED: tuple[Callable[..., Any], ...] = (
+    click.option('--limit', type=click.IntRange(min=1), metavar='N', help='The first N of them.'),
+    click.option('--dry-run', is_flag=True, help='Show which they are, and do nothing.'),
+    click.option('--count', 'count_only', is_flag=True, help='Print how many they are, and do nothing.'),
+    click.option('--names', 'names_only', is_flag=True, help='Print where each is now, and nothing else.'),
+    click.option('--quiet', is_flag=True, help='Print errors only.'),
+    click.option('--reason', default='', metavar='TEXT', help='Why; it stands in the history.'),
+)
+
+
+def entries_verb(
+    *options: Callable[..., Any], searched: str, words: str = '[ENTRY|-]...'
+) -> Callable[[Callable[..., Exit]], click.Command]:
+    """Make a verb of a function that is handed a `Request`, and returns the exit status.
+
+    :param options: those that only this verb has.
+    :param searched: the queues to select in if none is named, for the help.
+    """
+    queue_help = f'Look in this queue only; default to select in: {searched}.'
+    decorators: tuple[Callable[..., Any], ...] = (
+        click.argument('entries', nargs=-1, metavar=words),
+        click.option('--all', 'everything', is_flag=True, help='Select all entries of the queue.'),
+        click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help=queue_help),
+        selection_options,
+        *options,
+        *_SHARED,
+        yes_option,
+        json_option,
+    )
+
+    def make(function: Callable[..., Exit]) -> click.Command:
+        def call(
+            installation: Installation,
+            entries: tuple[str, ...],
+            everything: bool,
+            queues: tuple[str, ...],
+            criteria: Criteria,
+            limit: int | None,
+            dry_run: bool,
+            count_only: bool,
+            names_only: bool,
+            quiet: bool,
+            reason: str,
+            yes: bool,
+            as_json: bool,
+            **own: Any,
+        ) -> None:
+            request = Request(
+                installation,
+                entries,
+                everything,
+                queues,
+                criteria,
+                limit or 0,
+                dry_run,
+                count_only,
+                names_only,
+                quiet,
+                reason,
+                yes,
+                as_json,
+            )
+            click.get_current_context().exit(function(request, **own))
+
+        call.__name__ = function.__name__
+        call.__doc__ = function.__doc__
+        wrapped: Callable[..., None] = call
+        for decorate in reversed(decorators):
+            wrapped = decorate(wrapped)
+        return verb()(wrapped)
+
+    return make
+
+
+def _sent_back_before(chosen: Sequence[Target]) -> str:
+    before = sum(bool(each.retried) for each in chosen)
+    return f', {before} of which {"was" if before == 1 else "were"} sent back before' if before else ''
+
+
+@entries_verb(
+    click.option('--to', metavar='QUEUE', help='Send them there, not to where they came from.'),
+    click.option(
+        '--canary',
+        type=click.IntRange(min=1),
+        metavar='N',
+        help='Send N of them back first, and the others only if all of the N went through.',
+    ),
+    click.option(
+        '--timeout',
+        'timeout_s',
+        type=DURATION,
+        help='With --canary: wait no longer than this; default: 1m.',
+    ),
+    searched='bad',
+)
+def retry(request: Request, to: str | None, canary: int | None, timeout_s: float | None) -> Exit:
+    """Send entries back to where they failed last, which their history knows, ready at once.
+
+    Their failures and recoveries are forgiven; the history keeps them, and counts how often an entry was sent back.
+    A dead letter in any other queue, and what was moved there after it failed, goes back too; an entry that waits for its next attempt is
+    made ready where it is; of a working queue, only these are selected.
+
+    \b
+    switchboard retry 1795317402.6748                one entry
+    switchboard retry --error TimeoutError --yes     of the bad queue, those that failed so
+    switchboard retry --all --older 1d --to slow     somewhere else
+    switchboard retry --all --queue out              do not wait any longer
+    switchboard retry --all --canary 5               five of them first
+    """
+    action = Retry(to)
+    if to is not None:
+        request.installation.spool()[to]  # an unknown queue is an error before anybody is asked
+    if 'state' in {term.field for term in request.criteria.terms}:
+        action = Retry(to, selects_all=True)
+    chosen = choose(request.find(['bad']), action, named=request.is_named, limit=request.limit)
+    ask = 'send back {}' if request.is_named else f'send back {{}}{_sent_back_before(chosen)}'
+    if canary is None or len(chosen) <= canary or request.dry_run or request.count_only:
+        return request.act_on(chosen, action, ask=ask)
+    return _with_canary(
+        request, action, chosen, canary, CANARY_TIMEOUT_S if timeout_s is None else timeout_s, ask
+    )
+
+
+def _with_canary(
+    request: Request, action: Retry, chosen: Sequence[Target], many: int, timeout_s: float, ask: str
+) -> Exit:
+    """Send some back, look what becomes of them, and send back the others if all went through."""
+    confirm(ask.format(counted(by_queue(chosen))) + f', {many} of them first', yes=request.yes)
+    request.yes = True
+    results: list[Result] = []
+    operated = request.installation.operated(request.reason)
+    apply(action, chosen[:many], operated, results.append)
+    for result in results:
+        request.show(result)
+    waiting = {each.now.filebase.partition('+')[2]: each for each in results if each.now is not None}
+    back = len(results) - len(waiting)
+    view = request.installation.view
+    give_up_s = time.monotonic() + timeout_s
+    with Progress() as progress:
+        while waiting and not back:
+            for digest, result in list(waiting.items()):
+                assert result.now is not None
+                try:
+                    there = view.find(f'{digest}')
+                except QueueError:
+                    del waiting[digest]  # it was done
+                    continue
+                if there.queue != result.now.queue or _has_failed(there):
+                    back += 1
+            progress.update(f'canary: {number(len(waiting), *ENTRIES)} not done yet')
+            if time.monotonic() >= give_up_s:
+                break
+            if waiting and not back:
+                time.sleep(LOOK_EVERY_S)
+    left = len(chosen) - many
+    through = len(results) - len(waiting)
+    if back or waiting:
+        what = (
+            f'{back} failed again'
+            if back
+            else f'{number(len(waiting), *ENTRIES)} not done after {timeout_s:g}s'
+        )
+        say(f'canary: {through} of {many} went through, {what}: the other {left} stay where they are')
+        return Exit.PARTIAL
+    say(f'canary: {many} of {many} went through; sending back the other {left}')
+    return request.act_on(chosen[many:], action, ask=ask)
+
+
+def _has_failed(found: Found) -> bool:
+    entry = found.look()
+    return entry is not None and bool(entry.attempts + entry.recoveries)
+
+
+@entries_verb(
+    click.option('--to', metavar='QUEUE', help='Move them there; then every word names an entry.'),
+    searched='bad',
+    words='[ENTRY|-]... QUEUE',
+)
+def mv(request: Request, to: str | None) -> Exit:
+    """Move entries to another queue, as they are: same content, same time, same counts, history included.
+
+    `retry` sends them back from there to where they failed.
+
+    \b
+    switchboard mv 1795317402.6748 quarantine
+    switchboard mv --queue in --metadata list=dogs in-dogs
+    """
+    if to is None:
+        if not request.entries:
+            raise click.UsageError('name the queue to move to')
+        *request.entries, to = request.entries
+    request.installation.spool()[to]
+    return request.act(Move(to), ['bad'], ask=f'move {{}} to {visible(to)}')
+
+
+@entries_verb(
+    click.option('--now', 'at_once', is_flag=True, help='Not into the trash: there is no way back.'),
+    searched='bad',
+)
+def rm(request: Request, at_once: bool) -> Exit:
+    """Put entries into the trash, from which `switchboard restore` brings them back; it asks, also for a single one.
+
+    They stay there for a week, or for the `ttl` of a section [queue.trash].  What is in the trash already is removed for good.
+
+    \b
+    switchboard rm 1795317402.6748
+    switchboard rm --error SpamError --older 30d --yes
+    switchboard rm --all --queue test --now
+    """
+    ask = 'remove {} for good' if at_once or list(request.queues) == ['trash'] else 'remove {}'
+    return request.act(Remove(at_once or list(request.queues) == ['trash']), ['bad'], ask=ask, always=True)
+
+
+@entries_verb(
+    click.option('--to', metavar='QUEUE', help='Put them there, not to where they were removed from.'),
+    searched='trash',
+)
+def restore(request: Request, to: str | None) -> Exit:
+    """Bring entries back out of the trash, to where they were removed from, as they were.
+
+    \b
+    switchboard trash
+    switchboard restore 1795317402.6748
+    switchboard restore --all --younger 1h
+    """
+    if not request.queues:
+        request.queues = ['trash']
+    return request.act(Restore(to), ['trash'], ask='restore {}')
+
+
+def _working(request: Request) -> list[str]:
+    # What was put aside waits for nobody.
+    return [name for name in request.installation.view.queue_names() if name not in ('bad', 'trash')]
+
+
+@entries_verb(searched='all but bad')
+def hold(request: Request) -> Exit:
+    """Keep entries from being taken until `switchboard release`, also over a restart.
+
+    They stay in their queue.  While they are held they do not expire; messages with the same order key pass them.
+    What a process is working on cannot be held, and what lies in the bad queue need not be.
+
+    \b
+    switchboard hold 1795317402.6748 --reason 'ask the author first'
+    switchboard hold --queue out --metadata sender=eve@example.com
+    """
+    return request.act(Hold(), _working(request), ask='hold {}')
+
+
+@entries_verb(searched='all but bad')
+def release(request: Request) -> Exit:
+    """Let entries go that `switchboard hold` keeps: each has its old time and place.
+
+    \b
+    switchboard release 9999317402.6748
+    switchboard release --all --queue out
+    """
+    return request.act(Release(), _working(request), ask='release {}')

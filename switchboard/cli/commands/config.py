@@ -1,0 +1,318 @@
+"""``switchboard init``, ``check``, ``route``, ``graph`` and ``version``: what is configured."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import switchboard
+from switchboard import __version__
+from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.exits import Exit
+from switchboard.cli.options import pairs_callback
+from switchboard.cli.output import is_terminal, say, write_json
+from switchboard.cli.text import number, visible
+from switchboard.errors import ConfigError, ConfigErrors
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+    from switchboard.routing.exchange import Step
+
+# Files that wait for the first messages: as many as a process keeps open.  Of these no message has to make its own.
+FIRST_SPARES = 64
+
+SAMPLES = ('switchboard.cfg', 'exchange.cfg')
+
+
+def sample_directory() -> Path:
+    """:return: where the commented sample configuration lies: in the checkout, or where an installation has put it.
+
+    :raises FileNotFoundError: it is in neither place.
+    """
+    checkout = Path(switchboard.__file__).resolve().parent.parent / 'etc'
+    shared = Path(sys.prefix) / 'share' / 'switchboard' / 'etc'
+    for directory in (checkout, shared):
+        if all((directory / name).is_file() for name in SAMPLES):
+            return directory
+    raise FileNotFoundError(
+        2, 'the sample configuration is not there: this installation is not complete', str(shared)
+    )
+
+
+def copy_samples(directory: Path) -> list[Path]:
+    """Copy the sample configuration into a directory; what is there already stays as it is.
+
+    The two files belong together: beside a configuration of somebody else's, the sample's exchanges would be mistakes.
+
+    :return: the files that were made.
+    """
+    if (directory / SAMPLES[0]).exists():
+        return []
+    source = sample_directory()
+    directory.mkdir(parents=True, exist_ok=True)
+    made = []
+    for name in SAMPLES:
+        target = directory / name
+        try:
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            continue
+        with os.fdopen(descriptor, 'wb') as stream:
+            stream.write((source / name).read_bytes())
+        made.append(target)
+    return made
+
+
+@verb()
+@click.argument('directory', required=False, type=click.Path(path_type=Path, file_okay=False))
+def init(installation: Installation, directory: Path | None) -> None:
+    """Make a configuration or a spool.
+
+    With DIRECTORY, a commented sample configuration is put into DIRECTORY/etc, and its spool is made.  Without one, the
+    spool of the configuration in use, or of -s, and its queues, and files that wait for the first messages.  What is there
+    already is left as it is.
+
+    \b
+    switchboard init mail        mail/etc/switchboard.cfg and what it says
+    switchboard -s /tmp/x init   a spool without a configuration
+    """
+    if directory is not None:
+        if installation.named_spool is not None or installation.named_config is not None:
+            raise click.UsageError('give DIRECTORY, or -C or -s, not both')
+        for path in copy_samples(directory / 'etc'):
+            click.echo(f'made {path}')
+        installation.named_config = directory / 'etc' / SAMPLES[0]
+    from switchboard.spool.current import activate
+    from switchboard.status.alive import master_alive
+
+    there = installation.directory.is_dir()
+    spool = installation.spool(make=True)
+    config = spool.config
+    queues = config.queue_names() if config is not None else ('bad',)
+    # A running master has a configuration in force already, and takes another at a reload.
+    if config is not None and not master_alive(spool.directory):
+        activate(config)
+    missing = [name for name in queues if not os.path.isdir(spool.path(name))]
+    for name in missing:
+        spool.board(name)
+    if not there:
+        spool.spares.fill(FIRST_SPARES)
+    if not missing:
+        click.echo(f'{spool.directory}: all is there already')
+        return
+    what = 'added to' if there else 'made'
+    click.echo(f'{what} {spool.directory} ({number(len(missing), "queue")}: {", ".join(missing)})')
+    if directory is not None:
+        say(f'next: look into {installation.named_config}, then `cd {directory} && switchboard start`')
+
+
+Problem = tuple[str, ConfigError]
+
+
+def import_errors(config: Config) -> Iterator[ConfigError]:
+    """Import every runner's class and read its section's own keys, as the runner would."""
+    from switchboard.master.loading import extend_path, find_class, python_path
+    from switchboard.runner.settings import read_settings
+
+    extend_path(python_path(config.path, config.master.python_path))
+    for options in config.runners.values():
+        try:
+            found = find_class(options)
+            setting = read_settings(found.settings, options, found.__name__)
+            found.check(setting, options, config.runners)
+        except ConfigError as error:
+            error.file = error.file or str(config.path)
+            yield error
+        except SystemExit as error:
+            reason = f'importing {options.class_path} ends the program with {error}'
+            yield ConfigError(reason, file=str(config.path), section=f'runner.{options.name}', key='class')
+
+
+def url_errors(config: Config) -> Iterator[ConfigError]:
+    """Read the URLs of queues that are on brokers, as who opens them would; nobody is called."""
+    from switchboard.config.remote_queues import load
+
+    urls = {name: options for name in config.queue_names() if (options := config.queue_options(name)).url}
+    for name, options in urls.items():
+        rule = config.queues.deciding(name, 'url')
+        try:
+            load().check(options)
+        except ConfigError as error:
+            error.file = error.file or str(config.path)
+            error.section = error.section or (rule.section.name if rule is not None else None)
+            yield error
+
+
+def problems(installation: Installation, *, imports: bool) -> tuple[Config | None, list[Problem]]:
+    """:return: the configuration, if it can be used, and what is wrong and what is strange."""
+    try:
+        config = installation.config
+    except ConfigErrors as error:
+        return None, [('error', each) for each in error.errors]
+    found: list[Problem] = [('warning', each) for each in config.warnings]
+    found += [('error', each) for each in url_errors(config)]
+    if imports:
+        found += [('error', each) for each in import_errors(config)]
+    return config, found
+
+
+@verb()
+@click.option(
+    '--imports', is_flag=True, help="Also import every runner's class, and read the keys that it declares."
+)
+@click.option('--write', is_flag=True, help='If there is no error, write the copy that `bin/drop` reads.')
+@click.option('--strict', is_flag=True, help='Warnings count as errors.')
+@json_option
+@click.pass_context
+def check(
+    context: click.Context,
+    installation: Installation,
+    imports: bool,
+    write: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Show every mistake of the configuration: file, line, section, key.
+
+    Exit status 78 if there is an error; warnings are for what works and is hardly meant.
+    """
+    config, found = problems(installation, imports=imports)
+    for level, each in found:
+        if as_json:
+            place = {'file': each.file, 'line': each.line, 'section': each.section, 'key': each.key}
+            write_json({'level': level, **place, 'reason': each.reason})
+            continue
+        colour = {'error': 'red', 'warning': 'yellow'}[level]
+        word = click.style(level, fg=colour) if is_terminal() else level
+        for line in str(each).splitlines():
+            click.echo(f'{word}: {visible(line)}')
+    errors = sum(level == 'error' for level, _ in found)
+    warnings = len(found) - errors
+    if write and config is not None and not errors:
+        from switchboard.spool.current import publish_queue_options
+
+        publish_queue_options(config)
+    if not as_json:
+        _sum_up(config, errors, warnings)
+    context.exit(Exit.CONFIG if errors or (strict and warnings) else Exit.OK)
+
+
+def _sum_up(config: Config | None, errors: int, warnings: int) -> None:
+    counts = [number(errors, 'error')] if errors else []
+    counts += [number(warnings, 'warning')] if warnings else []
+    if config is not None:
+        slices = sum(options.instances for options in config.runners.values())
+        parts = (
+            number(len(config.queue_names()), 'queue'),
+            number(len(config.runners), 'runner') + f' in {number(slices, "slice")}',
+            number(len(config.exchanges.exchanges), 'exchange'),
+        )
+        click.echo(f'{config.path}: {", ".join(counts) or "no mistakes"} ({", ".join(parts)})')
+    else:
+        click.echo(', '.join(counts))
+
+
+def _step_fields(step: Step) -> dict[str, Any]:
+    fields = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+    return {**fields, 'binding': str(step.binding) if step.binding is not None else None}
+
+
+@verb()
+@click.argument('exchange')
+@click.argument('routing_key', metavar='KEY')
+@click.option(
+    '-H',
+    '--header',
+    'headers',
+    multiple=True,
+    metavar='KEY=VALUE',
+    callback=pairs_callback,
+    help="One of the message's metadata, for headers exchanges; KEY:=JSON for other than text.",
+)
+@json_option
+@click.pass_context
+def route(
+    context: click.Context,
+    installation: Installation,
+    exchange: str,
+    routing_key: str,
+    headers: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Explain where a message with this KEY would go from EXCHANGE, and why.
+
+    Every binding that is looked at is a line: + it matches, - it does not.  The default exchange is called ''.
+    Exit status 67 if nobody takes the message.
+
+    \b
+    switchboard route mail lists.dogs.post
+    switchboard route reports '' -H format=pdf -H urgent:=true
+    """
+    steps = installation.exchanges().explain(exchange, routing_key, headers)
+    queues = list(dict.fromkeys(queue for step in steps for queue in step.delivered))
+    unknown = [queue for queue in queues if not installation.takes(queue)]
+    if as_json:
+        for step in steps:
+            write_json(_step_fields(step))
+    else:
+        for step in steps:
+            line = visible(str(step))
+            click.echo(click.style(line, fg='green') if step.matched and is_terminal() else line)
+        click.echo(f'\n{", ".join(queues)}' if queues else '\nnobody takes it')
+        for queue in unknown:
+            click.echo(f'there is no queue {visible(queue)!r}: publishing it is an error')
+    context.exit(Exit.OK if queues and not unknown else Exit.NO_ROUTE)
+
+
+@verb()
+@click.option('--svg', is_flag=True, help='As a picture: switchboard graph --svg > graph.svg')
+@click.option(
+    '--dot', is_flag=True, help="In Graphviz' language: switchboard graph --dot | dot -Tsvg > graph.svg"
+)
+@json_option
+def graph(installation: Installation, svg: bool, dot: bool, as_json: bool) -> None:
+    """Draw which exchange feeds which queue, and which runner takes from it.
+
+    What programs have declared in the spool is in it too.
+    """
+    exchanges = installation.exchanges()
+    if installation.named_spool is None:
+        picture = dataclasses.replace(installation.config, exchanges=exchanges).graph()
+    else:
+        picture = exchanges.graph()
+    if as_json:
+        for node in picture.nodes:
+            write_json({'node': node.kind, 'name': node.name, 'note': node.note})
+        for edge in picture.edges:
+            write_json({'edge': edge.kind, 'from': edge.source, 'to': edge.target, 'label': edge.label})
+    elif svg:
+        from switchboard.routing.picture import to_svg
+
+        click.echo(to_svg(picture), nl=False)
+    else:
+        click.echo(picture.to_dot() if dot else picture.to_text(), nl=False)
+
+
+@click.command()
+@click.option('--json', 'as_json', is_flag=True, help='One JSON object, for programs.')
+def version(as_json: bool) -> None:
+    """Show the versions of program and formats.
+
+    A spool may be read by every version that names the same entry format.
+    """
+    from switchboard.message.envelope import MAGIC
+
+    magic = MAGIC.decode('ascii')
+    if as_json:
+        write_json({'switchboard': __version__, 'python': platform.python_version(), 'entry_format': magic})
+        return
+    click.echo(f'switchboard {__version__}')
+    click.echo(f'Python {platform.python_version()}')
+    click.echo(f'entry format {magic}')

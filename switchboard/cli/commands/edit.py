@@ -1,0 +1,150 @@
+"""``edit``: change a message in an editor, or key by key.
+
+The editor gets one text: the metadata as JSON, a line, and the body as it is.  A body that is no UTF-8 text is not shown, and not
+changed; ``--body`` takes one from a file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from switchboard.cli.context import Installation, verb
+from switchboard.cli.options import pairs_callback
+from switchboard.cli.output import complain, say
+from switchboard.cli.text import visible
+from switchboard.errors import CorruptEntryError, SwitchboardError
+from switchboard.message.typed_json import load_json, tagged
+from switchboard.operating.editing import Editing
+
+# Between metadata and body; what stands behind it on the line is for people.
+RULE = '======== body'
+
+
+def to_text(metadata: dict[str, Any], kind: str, body: bytes) -> str:
+    """:return: what an editor gets."""
+    head = json.dumps(tagged(metadata, 'metadata'), indent=2, ensure_ascii=False)
+    try:
+        shown = body.decode('utf-8')
+    except UnicodeDecodeError:
+        return f'{head}\n'
+    return f'{head}\n{RULE} ({kind})\n{shown}'
+
+
+def from_text(text: str, had_body: bytes) -> tuple[dict[str, Any], bytes | None]:
+    """Read what came out of an editor.
+
+    :return: the metadata, and the body; None if there was none to change.
+    :raises ValueError: it is not of that form any more.
+    """
+    head, rule, rest = text.partition(f'\n{RULE}')
+    try:
+        metadata = load_json(head.encode('utf-8', 'surrogateescape'), 'metadata')
+    except CorruptEntryError as error:
+        raise ValueError(str(error)) from error
+    if not isinstance(metadata, dict):
+        raise ValueError('the metadata are no JSON object')
+    if not rule:
+        return metadata, None
+    body = rest.partition('\n')[2].encode('utf-8', 'surrogateescape')
+    # Most editors end the last line, whether it was ended or not.
+    if body.endswith(b'\n') and not had_body.endswith(b'\n'):
+        body = body[:-1]
+    return metadata, body
+
+
+def edited(text: str) -> str:
+    """:return: what the user's editor makes of a text."""
+    command = os.environ.get('VISUAL') or os.environ.get('EDITOR') or 'vi'
+    with tempfile.TemporaryDirectory(prefix='switchboard-') as directory:
+        path = Path(directory, 'message.txt')
+        path.write_bytes(text.encode('utf-8', 'surrogateescape'))
+        status = subprocess.call([*shlex.split(command), str(path)])
+        if status:
+            raise click.ClickException(f'{command} ended with status {status}: nothing was changed')
+        return path.read_bytes().decode('utf-8', 'surrogateescape')
+
+
+def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
+    """:return: the metadata and the body; None if nothing was changed."""
+    before = text = to_text(editing.metadata, editing.entry.kind, editing.entry.body)
+    while True:
+        text = edited(text)
+        if text == before:
+            return None
+        try:
+            return from_text(text, editing.entry.body)
+        except ValueError as error:
+            say(f'it cannot be read any more: {visible(str(error))}')
+            if not sys.stdin.isatty() or not click.confirm('Edit again?', default=True, err=True):
+                raise click.Abort from error
+
+
+@verb()
+@click.argument('entry', metavar='ENTRY')
+@click.option(
+    '--set',
+    'changes',
+    multiple=True,
+    metavar='KEY=VALUE',
+    callback=pairs_callback,
+    help='Set this in the metadata; KEY:=JSON for other than text.',
+)
+@click.option('--unset', 'dropped', multiple=True, metavar='KEY', help='Take this out of the metadata.')
+@click.option('--body', type=click.File('rb'), help='Take the body from this file; - is standard input.')
+@click.option('--to', metavar='QUEUE', help='Send it there.')
+def edit(
+    installation: Installation,
+    entry: str,
+    changes: dict[str, Any],
+    dropped: tuple[str, ...],
+    body: Any,
+    to: str | None,
+) -> None:
+    """Change a message: with options, what they say; without, in the editor that $VISUAL or $EDITOR names.
+
+    One of a working queue stays in its place.  One of the bad queue goes back to where it came from, ready at once, with its
+    failures forgiven.  The history tells what was changed.  While it is edited nobody else takes it; if you leave the text as it was,
+    nothing happens.
+
+    \b
+    switchboard edit 1795317402.6748
+    switchboard edit 1795317402.6748 --set priority:=9 --unset expires
+    """
+    found = installation.view.find(entry)
+    spool = installation.spool()
+    with Editing(spool, found.queue, found.filebase, to) as editing:
+        if changes or dropped or body is not None:
+            metadata = {**editing.metadata, **changes}
+            for key in dropped:
+                metadata.pop(key, None)
+            new_body = None if body is None else body.read()
+        else:
+            made = _by_editor(editing)
+            if made is None:
+                say('nothing was changed')
+                return
+            metadata, new_body = made
+        try:
+            queue, filebase = editing.store(metadata, new_body)
+        except SwitchboardError as error:
+            if new_body is not None and body is None:
+                _keep(new_body, error)
+            raise
+    click.echo(f'{found.queue}/{found.filebase} -> {queue}/{filebase}')
+
+
+def _keep(body: bytes, error: SwitchboardError) -> None:
+    """What somebody has typed is not to be lost because there is no room for it."""
+    with tempfile.NamedTemporaryFile(prefix='switchboard-edit-', delete=False) as stream:
+        stream.write(body)
+    complain(error)
+    say(f'the body that you wrote is kept in {stream.name}')

@@ -1,0 +1,299 @@
+"""``switchboard enqueue``: messages from files, standard input or JSON lines, into a queue or through an exchange.
+
+What is read in one go is stored with one flush to the disk.  Names are printed when the messages are stored, never before.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.exits import Exit, exit_of, exit_of_all, lines_of
+from switchboard.cli.options import DURATION, pairs_callback
+from switchboard.cli.output import say, write_json
+from switchboard.cli.text import number, visible
+from switchboard.errors import (
+    CorruptEntryError,
+    DurabilityError,
+    QueueError,
+    QueueFullError,
+    QueuePausedError,
+    SwitchboardError,
+    UnserializableError,
+)
+from switchboard.message.naming import HIGHEST_PRIORITY
+from switchboard.message.typed_json import load_json
+from switchboard.store.publishing import BATCH_LIMIT
+
+if TYPE_CHECKING:
+    from switchboard.spool.spool import Spool
+
+KINDS = ('mail', 'bytes', 'text', 'json')
+_KIND_OF_ENDING = {'.eml': 'mail', '.txt': 'text', '.json': 'json'}
+
+
+def make_message(content: bytes, kind: str) -> Any:
+    """Make a message of a file's content.
+
+    :raises UnserializableError: the content is not of that kind.
+    """
+    if kind == 'mail':
+        from switchboard.message.mail import lazy_mail
+
+        return lazy_mail(content)
+    try:
+        if kind == 'text':
+            return content.decode('utf-8')
+        return load_json(content, 'json') if kind == 'json' else content
+    except (ValueError, CorruptEntryError) as error:
+        raise UnserializableError(f'this is no {kind}: {error}') from error
+
+
+def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
+    """Read one line of ``--json-lines``."""
+    try:
+        fields = load_json(line, 'line')
+    except CorruptEntryError as error:
+        raise UnserializableError(f'no JSON: {error}') from error
+    if not isinstance(fields, dict) or 'msg' not in fields:
+        raise UnserializableError('not an object with a member "msg"')
+    msg, metadata, kind = fields['msg'], fields.get('metadata', {}), str(fields.get('kind', kind))
+    if not isinstance(metadata, dict):
+        raise UnserializableError('"metadata" is not an object')
+    if kind not in KINDS:
+        raise UnserializableError(f'"kind" is none of {", ".join(KINDS)}')
+    if kind == 'json':
+        return msg, metadata
+    if not isinstance(msg, str):
+        raise UnserializableError(f'"msg" must be a string for the kind {kind}')
+    try:
+        content = base64.b64decode(msg, validate=True) if kind == 'bytes' else msg.encode('utf-8')
+    except ValueError as error:
+        raise UnserializableError(f'"msg" of the kind bytes must be base64: {error}') from error
+    return make_message(content, kind), metadata
+
+
+class Sender:
+    """Puts messages where they are to go, and keeps count of what went wrong."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        queue: str,
+        exchange: str,
+        routing_key: str,
+        keys: dict[str, Any],
+        *,
+        as_json: bool,
+    ) -> None:
+        self.spool = spool
+        self.queue = queue
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.keys = keys
+        self.as_json = as_json
+        self.stored = 0
+        self.failed: list[Exit] = []
+        self.stopped = False
+
+    def send(self, messages: Iterable[tuple[str, Any]]) -> None:
+        """Store some messages with one flush, then print their names.
+
+        :param messages: what each is called in an error, and the message with its metadata, or what is wrong with it.
+        :raises QueueError: the flush failed: none of these was stored.
+        """
+        filebases: list[dict[str, str]] = []
+        board = self.spool[self.queue] if self.queue else None
+        batch: AbstractContextManager[object] = board.batch() if board is not None else nullcontext()
+        with batch:
+            for name, message in messages:
+                try:
+                    if isinstance(message, Exception):
+                        raise message
+                    msg, metadata = message
+                    filebases.append(self._put(msg, {**metadata, **self.keys}))
+                except (QueueFullError, QueuePausedError, DurabilityError) as error:
+                    # The next one would meet the same; what was accepted before it is stored.
+                    self._fail(name, error)
+                    self.stopped = True
+                    break
+                except (SwitchboardError, OSError) as error:
+                    self._fail(name, error)
+        self.stored += len(filebases)
+        for by_queue in filebases:
+            self._print(by_queue)
+
+    def _put(self, msg: Any, metadata: dict[str, Any]) -> dict[str, str]:
+        if self.queue:
+            return {self.queue: self.spool[self.queue].enqueue(msg, metadata)}
+        return self.spool.publish(msg, metadata, exchange=self.exchange, routing_key=self.routing_key)
+
+    def _fail(self, name: str, error: SwitchboardError | OSError) -> None:
+        self.failed.append(exit_of(error))
+        for line in lines_of(error):
+            say(f'{visible(name)}: {visible(line)}')
+
+    def _print(self, by_queue: dict[str, str]) -> None:
+        for queue, filebase in by_queue.items():
+            if self.as_json:
+                write_json({'queue': queue, 'filebase': filebase})
+            else:
+                click.echo(filebase if self.queue else f'{queue}/{filebase}')
+
+    def status(self) -> Exit:
+        """:return: the exit status."""
+        return exit_of_all(self.failed, self.stored)
+
+
+class _Teller(logging.Handler):
+    """Says what the queue has to warn of: that something older was dropped to make room, for one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(visible(record.getMessage()))
+
+
+@contextmanager
+def _telling_warnings() -> Iterator[None]:
+    logger, teller = logging.getLogger('switchboard.queue'), _Teller(logging.WARNING)
+    logger.addHandler(teller)
+    try:
+        yield
+    finally:
+        logger.removeHandler(teller)
+
+
+def _chunks(lines: Iterable[bytes], kind: str) -> Iterator[list[tuple[str, Any]]]:
+    chunk: list[tuple[str, Any]] = []
+    for line_number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            chunk.append((f'line {line_number}', _of_line(line, kind)))
+        except UnserializableError as error:
+            chunk.append((f'line {line_number}', error))
+        if len(chunk) == BATCH_LIMIT:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _read(name: str) -> bytes:
+    if name == '-':
+        if sys.stdin.isatty():
+            say('reading the message from the terminal; Ctrl-D ends it')
+        return sys.stdin.buffer.read()
+    return Path(name).read_bytes()
+
+
+def _messages(files: Iterable[str], kind: str | None) -> Iterator[tuple[str, Any]]:
+    for name in files:
+        try:
+            ending = Path(name).suffix.lower()
+            yield name, (make_message(_read(name), kind or _KIND_OF_ENDING.get(ending, 'bytes')), {})
+        except (UnserializableError, OSError) as error:
+            yield name, error
+
+
+@verb()
+@click.argument('names', nargs=-1, metavar='QUEUE [FILE|-]...')
+@click.option(
+    '--kind', type=click.Choice(KINDS), help="Default: by the file's ending (.eml .txt .json), else bytes."
+)
+@click.option(
+    '-m',
+    '--metadata',
+    multiple=True,
+    metavar='KEY=VALUE',
+    callback=pairs_callback,
+    help='KEY:=JSON for other than text.',
+)
+@click.option('--delay', type=DURATION, help='Ready only after this time: 15m, 2d.')
+@click.option('--ttl', type=DURATION, help='Too old this long after it is ready; then a dead letter.')
+@click.option('--priority', type=click.IntRange(0, HIGHEST_PRIORITY), metavar='N', help='9 goes first.')
+@click.option('--order-key', metavar='KEY', help='Messages of one key stay in order.')
+@click.option(
+    '--dedupe-key', metavar='KEY', help='Not stored if a message with this key was, within the window.'
+)
+@click.option('--exchange', metavar='EXCHANGE', help='Publish to this exchange instead of a queue.')
+@click.option('--routing-key', default='', metavar='KEY', help='The key by which the exchange routes.')
+@click.option('--json-lines', is_flag=True, help='Read {"msg": ..., "metadata": {...}}, one a line.')
+@json_option
+@click.pass_context
+def enqueue(
+    context: click.Context,
+    installation: Installation,
+    names: tuple[str, ...],
+    kind: str | None,
+    metadata: dict[str, Any],
+    delay: float | None,
+    ttl: float | None,
+    priority: int | None,
+    order_key: str | None,
+    dedupe_key: str | None,
+    exchange: str | None,
+    routing_key: str,
+    json_lines: bool,
+    as_json: bool,
+) -> None:
+    """Put messages into a queue, or publish them.
+
+    Each FILE is one message; without one, or with -, standard input is.  Prints the name of each new entry, once it is
+    stored.  With --exchange there is no QUEUE.
+
+    \b
+    switchboard enqueue in letter.eml other.eml
+    echo hello | switchboard enqueue in --kind text -m from=me -m urgent:=true
+    switchboard enqueue --exchange mail --routing-key lists.dogs.post letter.eml
+    jq -c '{msg: ., metadata: {source: "import"}}' *.json | switchboard enqueue in --json-lines
+
+    With --json-lines a line may have a "kind" of its own; of mails and texts "msg" is the text, of bytes it is base64.
+    A line that cannot be used is reported, and the others are stored: the exit status is then 1.
+    """
+    if exchange is None and not names:
+        raise click.UsageError('name a queue, or an exchange with --exchange')
+    if exchange is None and routing_key:
+        raise click.UsageError('--routing-key goes with --exchange')
+    queue, files = ('', names) if exchange is not None else (names[0], names[1:])
+    given = {
+        'delay': delay,
+        'ttl': ttl,
+        'priority': priority,
+        'order_key': order_key,
+        'dedupe_key': dedupe_key,
+    }
+    keys = {**metadata, **{key: value for key, value in given.items() if value is not None}}
+    context.with_resource(_telling_warnings())
+    spool = installation.spool(make=True)
+    sender = Sender(spool, queue, exchange or '', routing_key, keys, as_json=as_json)
+    files = files or ('-',)
+    if not json_lines:
+        sender.send(_messages(files, kind))
+    for name in files if json_lines else ():
+        with nullcontext(sys.stdin.buffer) if name == '-' else Path(name).open('rb') as lines:
+            for chunk in _chunks(lines, kind or 'json'):
+                _send_chunk(sender, chunk)
+                if sender.stopped:
+                    break
+    if sender.failed and sender.stored:
+        say(f'{number(sender.stored, "message")} stored, {len(sender.failed)} not')
+    context.exit(sender.status())
+
+
+def _send_chunk(sender: Sender, chunk: list[tuple[str, Any]]) -> None:
+    try:
+        sender.send(chunk)
+    except QueueError as error:
+        first, last = chunk[0][0], chunk[-1][0]
+        error.add_note(
+            f'from {first} to {last} nothing was stored; {number(sender.stored, "message")} before that are'
+        )
+        raise

@@ -1,0 +1,401 @@
+"""``start``, ``stop``, ``restart``, ``reload``, ``reopen`` and ``scale``: the master and how many work for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from switchboard.cli.context import Installation, verb
+from switchboard.cli.exits import Exit
+from switchboard.cli.options import DURATION, timeout_option
+from switchboard.cli.output import LOOK_EVERY_S, TELL_EVERY_S, Progress, say
+from switchboard.cli.text import duration, number, visible
+from switchboard.errors import BoardError, MasterError
+from switchboard.master.control import ask, signal_master
+from switchboard.status.alive import PID, master_alive, own_directory, read_pid
+from switchboard.status.scoreboard import Record, State
+from switchboard.status.snapshot import busy_s, read_status, read_status_or_none
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+
+
+@verb()
+@click.option('-f', '--foreground', is_flag=True, help='Stay in the foreground, and log to the terminal.')
+@click.pass_context
+def start(context: click.Context, installation: Installation, foreground: bool) -> None:
+    """Start the master and its runners.
+
+    It goes into the background and reports when the runners are ready.  Exit status: 0 all of them are; 1 the master runs,
+    and a runner does not; 75 another master is running, or they are not ready yet after `ready_timeout`.
+    """
+    config = installation.config
+    installation.spool(make=True)
+    if foreground:
+        from switchboard.master.launch import foreground as run_in_foreground
+
+        context.exit(run_in_foreground(config))
+    context.exit(start_in_background(config))
+
+
+def start_in_background(config: Config) -> Exit:
+    """Start the master, wait until its runners are ready, and say how it went.
+
+    :raises SwitchboardError: it could not be started.
+    """
+    from switchboard.master.launch import background
+    from switchboard.status.alive import LOG, own_directory
+
+    wanted = sum(options.instances for options in config.runners.values())
+    started_s = time.monotonic()
+    with Progress() as progress:
+        outcome = background(config, lambda: progress.update(_starting(config.spool, wanted, started_s)))
+    took = duration(time.monotonic() - started_s)
+    log_file = config.master.log_file or own_directory(config.spool) / LOG
+    if outcome.ready is None:
+        text = f'not all runners are ready after {took}; the master goes on, `switchboard status` shows how far it is'
+        say(f'{text}; log: {log_file}')
+        return Exit.TEMPORARY
+    failed: list[dict[str, Any]] = outcome.told.get('failed', [])
+    ready = number(outcome.told.get('slices', wanted) - len(failed), 'runner')
+    click.echo(f'started in {took}: master {outcome.pid}, {ready} ready; log: {log_file}')
+    for each in failed:
+        say(f'{each["title"]} is {each["state"]}: {visible(each["reason"])}')
+    return Exit.PARTIAL if failed else Exit.OK
+
+
+def _starting(directory: Path, wanted: int, started_s: float) -> str:
+    from switchboard.status.scoreboard import State
+    from switchboard.status.snapshot import read_status_or_none
+
+    text = f'starting, {duration(time.monotonic() - started_s)}'
+    snapshot = read_status_or_none(directory)
+    # A board that is older than this start is the last master's.
+    age_s = time.monotonic() - started_s
+    if snapshot is None or snapshot.master.started_ns / 1e9 < time.time() - age_s:
+        return text
+    ready = sum(record.state is State.RUNNING for record in snapshot.records)
+    waiting = [record.title for record in snapshot.records if record.state is State.STARTING]
+    return f'{text}; {ready} of {number(wanted, "runner")} ready' + (
+        f', not yet {", ".join(waiting[:3])}' if waiting else ''
+    )
+
+
+def tell_failure(answer: dict[str, Any], status: Exit) -> Exit:
+    """Say what the master could not do."""
+    if answer.get('ok'):
+        return Exit.OK
+    for error in answer.get('errors', ['the master gave no reason']):
+        for line in str(error).splitlines():
+            say(visible(line))
+    return status
+
+
+@verb()
+@click.argument('runners', nargs=-1, metavar='[RUNNER]...')
+@click.option(
+    '--master',
+    'whole',
+    is_flag=True,
+    help='Stop the master too, and start it again: for new code of its own.',
+)
+@timeout_option
+@click.pass_context
+def restart(
+    context: click.Context,
+    installation: Installation,
+    runners: tuple[str, ...],
+    whole: bool,
+    timeout_s: float | None,
+) -> None:
+    """Restart runners, one slice at a time; without a name, all of them.
+
+    The new process is prepared before the old one is asked to go, so that a mistake in new code stops nothing, and the
+    queue is worked all the time.  A runner that is FATAL gets a new chance.
+    """
+    if whole:
+        if runners:
+            raise click.UsageError('--master restarts everything: name no runner with it')
+        context.exit(_restart_master(installation, timeout_s))
+    from switchboard.cli.commands.lifecycle import ask_and_show
+
+    directory = installation.existing_directory()
+    for named in runners:
+        installation.check_runner(named)
+    worst = Exit.OK
+    for runner in runners or (None,):
+        started_s = time.monotonic()
+        request = {'do': 'restart'} if runner is None else {'do': 'restart', 'runner': runner}
+        what = f'restarting {runner or "all runners"}'
+        answer = ask_and_show(directory, request, what, timeout_s)
+        failed = tell_failure(answer, Exit.UNAVAILABLE)
+        if failed is Exit.OK:
+            click.echo(f'restarted {runner or "all runners"} in {duration(time.monotonic() - started_s)}')
+        worst = failed or worst
+    context.exit(worst)
+
+
+def _restart_master(installation: Installation, timeout_s: float | None) -> Exit:
+    from switchboard.cli.commands.lifecycle import stop_master
+    from switchboard.status.alive import master_alive
+
+    config = (
+        installation.config
+    )  # before anything is stopped: a broken file must not leave us without a master
+    if master_alive(config.spool) and not stop_master(config.spool, timeout_s):
+        say('the old master has not stopped in time; nothing was started')
+        return Exit.TEMPORARY
+    return start_in_background(config)
+
+
+@verb()
+@timeout_option
+@click.pass_context
+def reload(context: click.Context, installation: Installation, timeout_s: float | None) -> None:
+    """Read the configuration again, and restart what changed.
+
+    With a mistake in it nothing changes, and every mistake is shown; exit status 78.
+    """
+    from switchboard.cli.commands.lifecycle import ask_and_show
+
+    installation.warns = False
+    started_s = time.monotonic()
+    answer = ask_and_show(installation.existing_directory(), {'do': 'reload'}, 'reloading', timeout_s)
+    changes = answer.get('changes')
+    if changes is None:
+        context.exit(tell_failure(answer, Exit.CONFIG))
+    _say_changes(str(changes).split('; '))
+    failed = tell_failure(answer, Exit.UNAVAILABLE)
+    if failed is Exit.OK:
+        click.echo(f'reloaded in {duration(time.monotonic() - started_s)}')
+    context.exit(failed)
+
+
+def _say_changes(changes: Sequence[str]) -> None:
+    for change in changes:
+        click.echo(visible(change))
+
+
+@verb()
+@click.pass_context
+def reopen(context: click.Context, installation: Installation) -> None:
+    """Reopen the log files, after a rotation.
+
+    \b
+    In logrotate's configuration:
+        postrotate
+            switchboard -C /etc/switchboard/switchboard.cfg reopen
+        endscript
+    """
+    from switchboard.master.control import ask
+
+    context.exit(tell_failure(ask(installation.existing_directory(), {'do': 'reopen'}, 10.0), Exit.IO))
+
+
+def _count_of(
+    _context: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> list[tuple[str, int]]:
+    counts = []
+    for value in values:
+        runner, equals, count = value.partition('=')
+        if not equals or not runner or not count.isdecimal():
+            raise click.BadParameter(f'{value!r} is not RUNNER=NUMBER')
+        counts.append((runner, int(count)))
+    return counts
+
+
+@verb()
+@click.argument('counts', nargs=-1, required=True, metavar='RUNNER=NUMBER...', callback=_count_of)
+@timeout_option
+@click.pass_context
+def scale(
+    context: click.Context, installation: Installation, counts: list[tuple[str, int]], timeout_s: float | None
+) -> None:
+    """Give runners another number of processes, each with a slice of the queue, while they run.
+
+    The new ones are prepared first, and begin when no old one shares a part of the queue with them: messages with one order key
+    stay in order.  It holds until the configuration names another number, or the master is started anew.
+
+    \b
+    switchboard scale in=4
+    switchboard scale in=4 out=2
+    """
+    from switchboard.cli.commands.lifecycle import ask_and_show
+
+    directory = installation.existing_directory()
+    for runner, _ in counts:
+        installation.check_runner(runner)
+    worst = Exit.OK
+    for runner, count in counts:
+        request = {'do': 'scale', 'runner': runner, 'instances': count}
+        answer = ask_and_show(directory, request, f'scaling {runner} to {count}', timeout_s)
+        failed = tell_failure(answer, Exit.UNAVAILABLE)
+        if failed is Exit.OK:
+            click.echo(f'{visible(runner)}: {number(count, "slice")}')
+        worst = failed or worst
+    context.exit(worst)
+
+
+ANSWER_TIMEOUT_S = 2.0
+# From the lock's release to the end of the process: a few milliseconds, unless the machine is very busy.
+GONE_TIMEOUT_S = 10.0
+
+
+def pid_of_master(directory: Path) -> int | None:
+    """:return: the process that the board names, or else the pid file: to be waited for, not to be signalled."""
+    with contextlib.suppress(BoardError):
+        if pid := read_status(directory).master.pid:
+            return pid
+    return read_pid(own_directory(directory) / PID)
+
+
+def ask_to_stop(directory: Path) -> None:
+    """Tell the master to stop: over its socket, or by a signal if it does not answer.
+
+    :raises PermissionError: this user may do neither.
+    """
+    try:
+        ask(directory, {'do': 'shutdown'}, ANSWER_TIMEOUT_S)
+    except (MasterError, TimeoutError):
+        signal_master(directory, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _end_of(pid: int | None) -> Iterator[list[int]]:
+    """Yield what can be waited on for the end of a process; nothing where the system does not have it."""
+    try:
+        descriptor = os.pidfd_open(pid) if pid else None
+    except (OSError, AttributeError):
+        descriptor = None
+    try:
+        yield [] if descriptor is None else [descriptor]
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def left(directory: Path) -> Sequence[Record]:
+    """:return: the slices that still have a process."""
+    snapshot = read_status_or_none(directory)
+    return [record for record in snapshot.records if record.pid] if snapshot is not None else ()
+
+
+def describe(records: Sequence[Record]) -> str:
+    """:return: how many are left, and what those that are busy are busy with."""
+    text = f'{number(len(records), "runner")} left'
+    busy = [record for record in records if record.current]
+    parts = [f'{r.title} at {r.current.partition("+")[0]} for {duration(busy_s(r))}' for r in busy[:3]]
+    if len(busy) > 3:
+        parts.append(f'{len(busy) - 3} more at work')
+    return f'{text}: {", ".join(parts)}' if parts else text
+
+
+def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) -> bool:
+    """Wait until no master holds the spool and its process has ended, and show for whom it waits.
+
+    :return: False if the time ran out.
+    """
+    started_s = tell_s = time.monotonic()
+    with Progress() as progress, _end_of(pid) as ends:
+        while master_alive(directory):
+            now_s = time.monotonic()
+            if timeout_s is not None and now_s - started_s >= timeout_s:
+                return False
+            text = f'stopping, {duration(now_s - started_s)}; {describe(left(directory))}'
+            if progress.is_shown:
+                progress.update(text)
+            elif now_s - tell_s >= TELL_EVERY_S:
+                tell_s = now_s
+                say(text)
+            wait_s = LOOK_EVERY_S if timeout_s is None else min(LOOK_EVERY_S, timeout_s)
+            if select.select(ends, [], [], wait_s)[0]:
+                ends.clear()  # it is gone; the lock follows at once
+        if ends:
+            # The lock goes first.  Who asked for the stop may look for processes next, or take the directory away.
+            spent_s = time.monotonic() - started_s
+            select.select(
+                ends, [], [], GONE_TIMEOUT_S if timeout_s is None else max(0.0, timeout_s - spent_s)
+            )
+    return True
+
+
+def stop_master(directory: Path, timeout_s: float | None) -> bool:
+    """Stop the master and wait until it has stopped.
+
+    :return: False if the time ran out.
+    """
+    pid = pid_of_master(directory)
+    ask_to_stop(directory)
+    return wait_for_the_end(directory, pid, timeout_s)
+
+
+@verb()
+@click.option(
+    '--timeout', 'timeout_s', type=DURATION, help='Wait no longer than this; the master stops all the same.'
+)
+@click.pass_context
+def stop(context: click.Context, installation: Installation, timeout_s: float | None) -> None:
+    """Stop the master when its runners have finished their messages.
+
+    It waits until all have.  A runner that takes longer than its `stop_timeout` is killed by the master, and its message
+    is recovered at the next start.  Exit status: 0 no master is running any more, also if there was none;
+    75 the time ran out.
+    """
+    directory = installation.existing_directory()
+    if not master_alive(directory):
+        say('no master is running: nothing to stop')
+        return
+    started_s = time.monotonic()
+    if stop_master(directory, timeout_s):
+        click.echo(f'stopped in {duration(time.monotonic() - started_s)}')
+        return
+    say(f'not stopped yet; {describe(left(directory))}; it goes on stopping, `switchboard stop` waits again')
+    context.exit(Exit.TEMPORARY)
+
+
+def ask_and_show(
+    directory: Path, request: Mapping[str, object], what: str, timeout_s: float | None = None
+) -> dict[str, Any]:
+    """Send a request to the master and wait for its reply.
+
+    :param what: what is being done, in words.
+    :raises NotRunningError: there is no master.
+    :raises TimeoutError: it was not done in time; the master goes on with it all the same.
+    """
+    answer: dict[str, Any] = {}
+    errors: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            answer.update(ask(directory, request, timeout_s))
+        except BaseException as error:
+            errors.append(error)
+
+    started_s = time.monotonic()
+    # A daemon thread, so that Ctrl-C ends the program and not only the waiting.
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    with Progress() as progress:
+        while thread.is_alive():
+            thread.join(LOOK_EVERY_S)
+            progress.update(f'{what}, {duration(time.monotonic() - started_s)}{_how_far(directory)}')
+    for error in errors:
+        raise error
+    return answer
+
+
+def _how_far(directory: Path) -> str:
+    snapshot = read_status_or_none(directory)
+    if snapshot is None:
+        return ''
+    changing = [r.title for r in snapshot.records if r.state in (State.STARTING, State.STOPPING)]
+    return f': {", ".join(changing[:3])}' if changing else ''

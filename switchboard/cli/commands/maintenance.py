@@ -1,0 +1,96 @@
+"""``switchboard tidy`` and ``spares``: the broom, and the pool of files to be written again."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from switchboard.cli.context import Installation, installation_options, json_option, verb
+from switchboard.cli.output import write_json
+from switchboard.cli.text import number, size
+from switchboard.store.pool import MAX_SPARES
+
+
+@verb()
+@json_option
+def tidy(installation: Installation, as_json: bool) -> None:
+    """Do what the master's janitor does now and then, once and now.
+
+    Claims and hand-offs of dead processes are recovered, entries whose time is over go to the dead letters, queues whose owner is
+    gone are deleted, and keys that deduplication need not know any more are forgotten.
+    """
+    from switchboard.operating.janitor import tidy as tidy_spool
+
+    done = dataclasses.asdict(tidy_spool(installation.spool()))
+    if as_json:
+        write_json(done)
+        return
+    parts = [f'{what} {count}' for what, count in done.items() if count]
+    click.echo(', '.join(parts) or 'nothing to do')
+
+
+@click.group(invoke_without_command=True)
+@installation_options
+@json_option
+@click.pass_context
+def spares(context: click.Context, as_json: bool) -> None:
+    """Show, fill or empty the pool of spare files.
+
+    A finished message's file is kept and written again, because making and deleting files costs ten times as much.
+    The pool grows and shrinks by itself; fill it before a rush, empty it to give the room back.
+    """
+    if context.invoked_subcommand is None:
+        _show(context, as_json=as_json)
+
+
+def _show(context: click.Context, *, as_json: bool) -> None:
+    pool = context.ensure_object(Installation).spool().spares
+    count = size_bytes = 0
+    with pool.folder.scan() as entries:
+        for entry in entries:
+            try:
+                size_bytes += entry.stat(follow_symlinks=False).st_size
+                count += 1
+            except FileNotFoundError:
+                pass  # it was taken while it was counted
+    if as_json:
+        write_json({'spares': count, 'size_bytes': size_bytes, 'limit': MAX_SPARES})
+    else:
+        click.echo(f'{number(count, "spare")}, {size(size_bytes)}; at most {MAX_SPARES} are kept')
+
+
+@spares.command()
+@installation_options
+@json_option
+@click.pass_context
+def show(context: click.Context, as_json: bool) -> None:
+    """Say how many there are."""
+    _show(context, as_json=as_json)
+
+
+@spares.command()
+@click.argument('number_wanted', metavar='NUMBER', type=click.IntRange(1, MAX_SPARES))
+@click.option(
+    '--size',
+    'size_bytes',
+    default=4096,
+    show_default=True,
+    type=click.IntRange(1, 1 << 20),
+    help='Bytes each.',
+)
+@installation_options
+@click.pass_context
+def fill(context: click.Context, number_wanted: int, size_bytes: int) -> None:
+    """Make spares until there are NUMBER."""
+    made = context.ensure_object(Installation).spool().spares.fill(number_wanted, size_bytes)
+    click.echo(f'{number(made, "spare")} made')
+
+
+@spares.command()
+@installation_options
+@click.pass_context
+def empty(context: click.Context) -> None:
+    """Delete every spare that nobody is writing to."""
+    deleted = context.ensure_object(Installation).spool().spares.empty()
+    click.echo(f'{number(deleted, "spare")} deleted')

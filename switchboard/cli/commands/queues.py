@@ -1,0 +1,502 @@
+"""Queues as a whole: how much is in them, how old it is, and what operators say to them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import click
+
+from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.exits import Exit, exit_of, exit_of_all
+from switchboard.cli.layout import Cell, Column
+from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, yes_option
+from switchboard.cli.output import (
+    LOOK_EVERY_S,
+    TELL_EVERY_S,
+    Progress,
+    complain,
+    say,
+    write_json,
+    write_table,
+)
+from switchboard.cli.text import age, duration, moment, number, one_line, size, visible
+from switchboard.errors import SwitchboardError, UnknownQueueError
+from switchboard.message.naming import NS
+from switchboard.operating.census import AGE_MINUTES, Census, Shape, count, shapes
+from switchboard.operating.grouping import ages
+from switchboard.operating.option_words import option_words, read_options
+from switchboard.operating.queue_info import (
+    UNKNOWN,
+    QueueInfo,
+    census_fields,
+    count_queue,
+    flags_of,
+    origins_of,
+    queue_info,
+)
+from switchboard.operating.summary import time_ns
+from switchboard.options import shown_url
+from switchboard.spool.spool import Spool
+from switchboard.store.layout import BAD, TRASH
+
+COLUMNS = (
+    Column('QUEUE', shrink_to=12),
+    Column('WAITING', right=True),
+    Column('DELAYED', right=True, drop=2),
+    Column('HELD', right=True, drop=5),
+    Column('CLAIMED', right=True),
+    Column('BYTES', right=True, drop=3),
+    Column('OLDEST', right=True),
+    Column('NEXT', right=True, drop=4),
+    Column('BAD', right=True),
+    Column('FLAGS', drop=1),
+)
+
+
+def census_of(installation: Installation, name: str, *, sizes: bool = True) -> Census:
+    """:return: the count of one queue; that its broker is away is said on standard error."""
+    view = installation.view
+    found = count_queue(view, name, sizes=sizes, spool=installation.spool() if view.is_remote(name) else None)
+    if found.trouble:
+        say(found.trouble)
+    return found
+
+
+def census(installation: Installation, names: Iterable[str], *, sizes: bool = True) -> list[Census]:
+    """:return: the count of each queue; that of the bad queue has ``origins``."""
+    counts = []
+    view = installation.view
+    for name in view.known(names):
+        found = census_of(installation, name, sizes=sizes)
+        if found.preserved and name != TRASH:
+            found.origins = origins_of(view.folder(name), name)
+        counts.append(found)
+    return counts
+
+
+def row(one: Census, dead: int, now_s: float, flagged: Iterable[str] = ()) -> list[Cell]:
+    """:return: the cells of one queue.
+
+    :param dead: how many entries of the bad queue came from it; the bad queue itself shows all of them.
+    """
+    waits_s = now_s - one.oldest_ns / NS
+    return [
+        (one.queue, 'bold'),
+        str(one.waiting) if one.waiting != UNKNOWN else '?',
+        str(one.delayed) if one.delayed else '',
+        str(one.held) if one.held else '',
+        str(one.claimed) if one.claimed else '',
+        size(one.size_bytes),
+        (age(waits_s), 'yellow' if waits_s > 3600 else '') if one.oldest_ns else '',
+        age(now_s - one.next_ns / NS) if one.next_ns else '',
+        (str(dead + one.preserved), 'red') if dead + one.preserved else '',
+        (', '.join(flagged), 'yellow'),
+    ]
+
+
+@verb()
+@click.argument('names', nargs=-1, metavar='[QUEUE]...')
+@click.option('--fast', is_flag=True, help='Leave out the bytes: they cost one system call an entry.')
+@json_option
+def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_json: bool) -> None:
+    """Show how much is in every queue.
+
+    \b
+    WAITING  entries that could be taken now
+    DELAYED  entries whose time has not come; NEXT is when the first is due
+    HELD     entries that `switchboard hold` keeps until `release`
+    CLAIMED  entries that a process is working on
+    OLDEST   since when the oldest waiting entry could have been taken
+    BAD      entries of the bad queue that came from here
+    FLAGS    what `switchboard pause` and `drain` have said
+    """
+    wanted = names if not names or 'bad' in names else (*names, 'bad')
+    counts = census(installation, wanted, sizes=not fast)
+    origin = next((one.origins for one in counts if one.queue == 'bad'), {})
+    counts = [one for one in counts if not names or one.queue in names]
+    now_s = time.time()
+    flagged = {one.queue: flags_of(installation.directory, one.queue) for one in counts}
+    if as_json:
+        for one in counts:
+            write_json(census_fields(one, flagged[one.queue], now_s, origin.get(one.queue, 0)))
+        return
+    shown = [one for one in counts if one.queue != 'bad' or 'bad' in names]
+    columns = [column for column in COLUMNS if not (fast and column.title == 'BYTES')]
+    rows = [row(one, origin.get(one.queue, 0), now_s, flagged[one.queue]) for one in shown]
+    if fast:
+        rows = [[*cells[:5], *cells[6:]] for cells in rows]
+    write_table(columns, rows)
+    _tell_of_flags(flagged)
+    _tell_of_bad(counts, origin)
+
+
+def said_of(queue: str, flagged: dict[str, dict[str, Any]]) -> list[str]:
+    """:return: a line for each thing that an operator has said to a queue."""
+    lines = []
+    for flag, fields in flagged.items():
+        since, reason = fields.get('since'), str(fields.get('reason') or '')
+        when = f' since {moment(float(since))}' if since is not None and time_ns(since) is not None else ''
+        lines.append(f'{visible(queue)}: {flag}{when}' + (f': {one_line(reason)}' if reason else ''))
+    return lines
+
+
+def _tell_of_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:
+    lines = [line for queue, said in flagged.items() for line in said_of(queue, said)]
+    if lines:
+        click.echo('\n' + '\n'.join(lines))
+
+
+def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:
+    bad = next((one for one in counts if one.queue == 'bad'), None)
+    if bad is not None and bad.entries:
+        where = ', '.join(
+            f'{queue} {many}' for queue, many in sorted(origin.items(), key=lambda item: -item[1])
+        )
+        came = f' (from {where})' if where else ''
+        click.echo(f'\nbad: {number(bad.entries, "entry", "entries")}, {size(bad.size_bytes)}{came}')
+    for one in counts:
+        if one.foreign:
+            say(f'{one.queue}: {number(one.foreign, "name")} that are no entries; they are left alone')
+
+
+def show_fields(installation: Installation, name: str) -> dict[str, Any]:
+    """:return: a queue with what is in it, for programs: ``options`` are all of them, by field, and ``set`` says which by whom."""
+    found = queue_info(installation.view, name)
+    census = census_fields(census_of(installation, name), found.said, time.time())
+    return {
+        **found.fields(),
+        'entries': {
+            key: value for key, value in census.items() if key not in ('queue', 'flags', 'origins', 'in_bad')
+        },
+        'options': dataclasses.asdict(found.options) | {'url': shown_url(found.options.url)},
+        'set': {key: found.set_by(key) for key in found.set_options},
+    }
+
+
+def show_lines(installation: Installation, name: str, *, everything: bool) -> Iterator[str]:
+    """:return: a queue with what is in it, in lines.
+
+    :param everything: also the options that are as in any queue.
+    """
+    found = queue_info(installation.view, name)
+    census = census_of(installation, name)
+    yield visible(name)
+    yield f'  declared   {"; ".join(map(one_line, found.where())) or "nowhere: there is a directory of that name"}'
+    yield f'  consumers  {"?" if found.consumers is None else found.consumers}'
+    yield f'  entries    {_entries(census)}'
+    for line in said_of(name, found.said):
+        yield f'  said       {line.removeprefix(f"{visible(name)}: ")}'
+    words = option_words(found.options) if everything else found.set_options
+    yield '' if words else '  options    none set'
+    width = max(map(len, words), default=0)
+    values = max((len(one_line(text)) for text in words.values()), default=0)
+    for key, text in words.items():
+        notes = ', '.join(note for note in (found.set_by(key), _used(key, found, census)) if note)
+        yield f'  {key:<{width}}  {one_line(text):<{values}}  {notes}'.rstrip()
+
+
+def _used(key: str, found: QueueInfo, census: Census) -> str:
+    if key == 'max_messages' and found.options.max_messages is not None:
+        return f'{census.entries} used'
+    if key == 'max_bytes' and found.options.max_bytes is not None:
+        return f'{size(census.size_bytes)} used'
+    return ''
+
+
+def _entries(census: Census) -> str:
+    counts = (
+        (census.waiting, 'waiting'),
+        (census.delayed, 'delayed'),
+        (census.held, 'held'),
+        (census.claimed, 'claimed'),
+        (census.preserved, 'preserved'),
+    )
+    if census.waiting == UNKNOWN:
+        return 'the broker is away'
+    text = ', '.join(f'{many} {what}' for many, what in counts if many) or 'none'
+    now_s = time.time()
+    if census.size_bytes:
+        text += f'; {size(census.size_bytes)}'
+    if census.oldest_ns:
+        text += f'; the oldest waits since {duration(now_s - census.oldest_ns / NS)}'
+    if census.next_ns:
+        text += f'; the next is due {age(now_s - census.next_ns / NS)}'
+    if census.foreign:
+        text += f'; {number(census.foreign, "name")} that are no entries'
+    return text
+
+
+@verb()
+@click.argument('names', nargs=-1, metavar='[QUEUE]...')
+@click.option(
+    '--by',
+    default='queue',
+    show_default=True,
+    metavar='WHAT',
+    help='A row for each queue, kind, origin or error, or for each value of the metadata key WHAT.',
+)
+@click.option('--domain', is_flag=True, help='Of addresses, take what is behind the @.')
+@json_option
+def shape(installation: Installation, names: tuple[str, ...], by: str, domain: bool, as_json: bool) -> None:
+    """Show how old the entries of each queue are, in minutes: Postfix's qshape.
+
+    A column counts the entries younger than its heading and not younger than the one before; LATER are those that are
+    not due yet.  The bad queue is left out unless it is named.  `--by` other than queue opens every entry.
+
+    \b
+    switchboard shape                          where are old messages waiting?
+    switchboard shape out --by rcpt --domain   which receiver do they wait for?
+    switchboard shape bad --by error           why did they fail, and when?
+    """
+    places = [place for place in installation.view.places(names) if names or place[0] not in (BAD, TRASH)]
+    rows = shapes(ages(places, time.time_ns(), by=by, domain=domain))
+    titles = [*map(str, AGE_MINUTES), f'{AGE_MINUTES[-1]}+']
+    if as_json:
+        for one in rows:
+            write_json(
+                {
+                    by: one.name,
+                    'total': one.total,
+                    **dict(zip(titles, one.counts, strict=True)),
+                    'later': one.later,
+                }
+            )
+        return
+    if not rows:
+        say('no entries')
+        return
+    total = Shape('TOTAL')
+    for one in rows:
+        total.counts = [a + b for a, b in zip(total.counts, one.counts, strict=True)]
+        total.later += one.later
+    columns = [
+        Column('', shrink_to=12),
+        Column('T', right=True),
+        *(Column(title, right=True) for title in titles),
+    ]
+    write_table([*columns, Column('LATER', right=True)], map(_shape_row, [total, *rows]))
+
+
+def _shape_row(one: Shape) -> list[Cell]:
+    return [one.name, *(str(number) for number in (one.total, *one.counts, one.later))]
+
+
+_reason = click.option('--reason', default='', metavar='TEXT', help='Why, for the next one who looks.')
+
+
+def _check(installation: Installation, names: tuple[str, ...]) -> None:
+    installation.view.known(names)  # all of them or none: an unknown one is an error before anything is done
+
+
+@verb()
+@click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
+@_reason
+def pause(installation: Installation, names: tuple[str, ...], reason: str) -> None:
+    """Let nothing be taken out of queues: runners finish the message at work and wait.  What comes in is stored.
+
+    It holds until `switchboard resume`, also over a restart.
+    """
+    _check(installation, names)
+    for name in names:
+        installation.spool().pause(name, reason)
+        click.echo(f'{visible(name)}: paused')
+
+
+@verb()
+@click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
+@_reason
+@click.option('--wait', 'waits', is_flag=True, help='Wait until they are empty, and show how much is left.')
+@click.option('--timeout', 'timeout_s', type=DURATION, help='With --wait: wait no longer than this.')
+@click.pass_context
+def drain(
+    context: click.Context,
+    installation: Installation,
+    names: tuple[str, ...],
+    reason: str,
+    waits: bool,
+    timeout_s: float | None,
+) -> None:
+    """Let nothing into queues: producers are told to try again later.  Runners go on until they are empty.
+
+    It holds until `switchboard resume`, also over a restart.  What is delayed or held is waited for like all else.
+    Exit status: 75 if the time ran out; the queues go on draining.
+    """
+    _check(installation, names)
+    for name in names:
+        installation.spool().drain(name, reason)
+        click.echo(f'{visible(name)}: draining')
+    if waits and not _wait_until_empty(installation, names, timeout_s):
+        context.exit(Exit.TEMPORARY)
+
+
+def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_s: float | None) -> bool:
+    """:return: False if the time ran out."""
+    started_s = tell_s = time.monotonic()
+    flags = installation.spool().flags
+    for name in names:
+        if flags.is_set('paused', name):
+            say(f'{visible(name)} is paused: nothing is taken out of it before `switchboard resume`')
+    with Progress() as progress:
+        while left := [one for one in _counts(installation, names) if one.entries]:
+            now_s = time.monotonic()
+            text = f'draining, {duration(now_s - started_s)}; {", ".join(map(_left, left))}'
+            if timeout_s is not None and now_s - started_s >= timeout_s:
+                say(f'not empty yet: {", ".join(map(_left, left))}')
+                return False
+            if progress.is_shown:
+                progress.update(text)
+            elif now_s - tell_s >= TELL_EVERY_S:
+                tell_s = now_s
+                say(text)
+            # Counting a large queue takes its time, and is not all that there is to do.
+            time.sleep(max(LOOK_EVERY_S, 10 * (time.monotonic() - now_s)))
+    click.echo(f'empty after {duration(time.monotonic() - started_s)}')
+    return True
+
+
+def _counts(installation: Installation, names: Sequence[str]) -> list[Census]:
+    return [census_of(installation, name, sizes=False) for name in installation.view.known(names)]
+
+
+def _left(one: Census) -> str:
+    parts = [
+        f'{many} {what}'
+        for many, what in (
+            (one.waiting, 'waiting'),
+            (one.claimed, 'claimed'),
+            (one.delayed, 'delayed'),
+            (one.held, 'held'),
+        )
+        if many
+    ]
+    due = f', next {age(time.time() - one.next_ns / NS)}' if one.next_ns and not one.waiting else ''
+    return f'{visible(one.queue)}: {" and ".join(parts)}{due}'
+
+
+@verb()
+@click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
+def resume(installation: Installation, names: tuple[str, ...]) -> None:
+    """End `pause` and `drain`."""
+    _check(installation, names)
+    for name in names:
+        was = installation.spool().resume(name)
+        click.echo(f'{visible(name)}: resumed' if was else f'{visible(name)}: was not paused')
+
+
+def _read_options(
+    _context: click.Context, _param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Any]:
+    words = {}
+    for value in values:
+        key, equals, text = value.partition('=')
+        if not equals:
+            raise click.BadParameter(f'{value!r} is not KEY=VALUE')
+        words[key.strip()] = text.strip()
+    try:
+        return read_options(words)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@verb()
+@click.argument('name', metavar='QUEUE')
+@click.option(
+    '-o',
+    '--option',
+    'options',
+    multiple=True,
+    metavar='KEY=VALUE',
+    callback=_read_options,
+    help="A queue's option, written as in the configuration: ttl=1h, max_messages=1000.",
+)
+@click.option('--auto-delete', is_flag=True, help='Delete it when its last consumer leaves.')
+@click.option('--expires', 'expires_s', type=DURATION, help='Delete it when nobody has used it for so long.')
+def declare(
+    installation: Installation, name: str, options: dict[str, Any], auto_delete: bool, expires_s: float | None
+) -> None:
+    """Make a queue that is not in the configuration, or make sure that it is there as asked for.
+
+    It stands in the spool, in a small file of its own, and stays until `delete`.  The configuration file is not touched; sections
+    like [queue.*] hold for it too, below what is said here.  One that is there otherwise is an error: nothing is changed.
+
+    \b
+    switchboard declare night-shift -o ttl=12h -o dead_letter=late
+    """
+    installation.spool().declare(name, options=options, auto_delete=auto_delete, expires_s=expires_s)
+    click.echo(f'{visible(name)}: declared')
+
+
+def _confirm_dropping(what: str, installation: Installation, names: Sequence[str], *, yes: bool) -> None:
+    """Ask if there is anything that would be dropped."""
+    counts = [count(folder, name, sizes=False) for name, folder in installation.view.places(names)]
+    by_queue = [(one.queue, one.entries) for one in counts if one.entries]
+    if by_queue:
+        confirm(f'{what}, with {counted(by_queue)}', yes=yes)
+
+
+def _each(names: Sequence[str], deed: Callable[[str], int], done: str) -> Exit:
+    failed = []
+    for name in names:
+        try:
+            dropped = deed(name)
+        except (SwitchboardError, OSError) as error:
+            failed.append(exit_of(error))
+            complain(error)
+        else:
+            click.echo(
+                f'{visible(name)}: {done}' + (f', {number(dropped, *ENTRIES)} dropped' if dropped else '')
+            )
+    return exit_of_all(failed, len(names) - len(failed))
+
+
+@verb()
+@click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
+@click.option('--if-empty', is_flag=True, help='Only if there is nothing in it.')
+@click.option('--if-unused', is_flag=True, help='Only if nobody consumes it: no runner, and no program.')
+@yes_option
+@click.pass_context
+def delete(
+    context: click.Context,
+    installation: Installation,
+    names: tuple[str, ...],
+    if_empty: bool,
+    if_unused: bool,
+    yes: bool,
+) -> None:
+    """Delete queues that were declared by programs or with `declare`, or that only have a directory; asks if there is anything in them.
+
+    What waits in them is dropped, what is delayed and held too.  What a process is working on may be finished.  Bindings to them go
+    with them.  A queue of the configuration is deleted by taking it out there.
+    """
+    if not if_empty:
+        _confirm_dropping('delete ' + ', '.join(map(visible, names)), installation, names, yes=yes)
+    spool = installation.spool()
+    context.exit(
+        _each(names, lambda name: spool.delete(name, if_empty=if_empty, if_unused=if_unused), 'deleted')
+    )
+
+
+@verb()
+@click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
+@yes_option
+@click.pass_context
+def purge(context: click.Context, installation: Installation, names: tuple[str, ...], yes: bool) -> None:
+    """Drop all that waits in queues, what is delayed and held too; there is no way back, so it asks.
+
+    What a process is working on stays.  To drop some of it: `switchboard rm --queue QUEUE --older 1d`.
+    """
+    if 'bad' in names:
+        raise click.UsageError('bad is what others could not keep: `switchboard rm --queue bad --all`')
+    _confirm_dropping('purge ' + ', '.join(map(visible, names)), installation, names, yes=yes)
+    spool = installation.spool()
+
+    def drop(name: str) -> int:
+        try:
+            return spool.purge(name)
+        except UnknownQueueError:  # its section was removed
+            return Spool(installation.directory).purge(name)
+
+    context.exit(_each(names, drop, 'purged'))

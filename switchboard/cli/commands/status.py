@@ -1,0 +1,330 @@
+"""``switchboard status`` and ``top``: the master and every runner, from the board; also when the master is dead."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from switchboard.cli.commands.queues import COLUMNS as QUEUE_COLUMNS
+from switchboard.cli.commands.queues import census, said_of
+from switchboard.cli.commands.queues import row as queue_row
+from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.exits import Exit
+from switchboard.cli.layout import Cell, Column
+from switchboard.cli.options import DURATION
+from switchboard.cli.output import is_terminal, write_json, write_table
+from switchboard.cli.text import age, duration, moment, one_line
+from switchboard.errors import MasterError
+from switchboard.master.control import ask
+from switchboard.operating.queue_info import QueueInfo, queue_info
+from switchboard.status.scoreboard import Record, State
+from switchboard.status.snapshot import Snapshot, busy_s, master_fields, read_status, runner_fields
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from switchboard.status.scoreboard import Record
+
+STATE_STYLES = {
+    State.STARTING: 'cyan',
+    State.RUNNING: 'green',
+    State.BACKOFF: 'yellow',
+    State.STOPPING: 'cyan',
+    State.EXITED: 'bright_black',
+    State.FATAL: 'bold red',
+}
+
+RUNNER_COLUMNS = (
+    Column('RUNNER', shrink_to=8),
+    Column('STATE'),
+    Column('PID', right=True, drop=2),
+    Column('UPTIME', right=True, drop=3),
+    Column('DONE', right=True),
+    Column('FAILED', right=True),
+    Column('RETRIED', right=True, drop=4),
+    Column('KEPT', right=True, drop=5),
+    Column('RESTARTS', right=True, drop=1),
+    Column('AT WORK ON', shrink_to=12, drop=6),
+)
+
+
+def runner_row(record: Record, now_s: float, *, alive: bool) -> list[Cell]:
+    """:return: the cells for `RUNNER_COLUMNS`."""
+    lives = alive and record.pid
+    work = ''
+    if record.current:
+        name = record.current.partition('+')[0]
+        work = f'{name}, {duration(busy_s(record))}' if alive else f'was at {name}'
+    state = record.state.value if alive else f'({record.state.value.lower()})'
+    return [
+        (record.title, 'bold'),
+        (state, STATE_STYLES[record.state] if alive else 'bright_black'),
+        str(record.pid) if lives else '',
+        age(now_s - record.started_ns / 1e9) if lives and record.started_ns else '',
+        str(record.done),
+        (str(record.failed), 'red' if record.failed else ''),
+        str(record.retried),
+        str(record.kept),
+        (str(record.restarts), 'yellow' if record.restarts else ''),
+        work,
+    ]
+
+
+def troubles(records: Sequence[Record], now_s: float) -> Iterator[tuple[str, str]]:
+    """:return: for each slice with something to tell of: its title, and why it is as it is or what went wrong last."""
+    for record in records:
+        reason = one_line(record.reason)
+        if record.state is State.FATAL:
+            yield record.title, f'FATAL: {reason or "it gave up"}'
+        elif record.state is State.BACKOFF:
+            wait_s = record.next_restart_ns / 1e9 - now_s
+            yield record.title, f'starts again {age(-wait_s) if wait_s > 0 else "now"}: {reason}'
+        elif reason:
+            yield record.title, reason
+        if record.last_error and one_line(record.last_error) != reason:
+            when = age(now_s - record.last_error_ns / 1e9)
+            yield record.title, f'last error {when} ago: {one_line(record.last_error)}'
+
+
+# The master answers between two things that it does; when it does not, what it is doing is left out.
+ASK_TIMEOUT_S = 0.5
+
+OPTIONS_COLUMNS = (
+    Column('QUEUE', shrink_to=12),
+    Column('CONSUMERS', right=True, drop=1),
+    Column('OPTIONS', shrink_to=20),
+)
+
+
+def under_way(snapshot: Snapshot) -> list[str]:
+    """:return: what the master is busy with: a reload, a restart."""
+    if snapshot.alive:
+        with contextlib.suppress(MasterError, TimeoutError, ValueError):
+            told = ask(snapshot.directory, {'do': 'status'}, ASK_TIMEOUT_S).get('under_way', [])
+            return [str(each) for each in told]
+    return []
+
+
+def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
+    """:return: one line about the master, and its colour."""
+    master = snapshot.master
+    if not snapshot.has_board:
+        text = 'is starting' if snapshot.alive else 'not running; none was ever started here'
+        return f'master: {text}', 'yellow'
+    since = f'since {moment(master.started_ns / 1e9)}, {age(now_s - master.started_ns / 1e9)}'
+    if snapshot.alive:
+        return f'master: {master.state.value}, pid {master.pid}, {since}', 'green'
+    if master.state is State.EXITED:
+        return 'master: not running; it was stopped, and this is what it left', 'yellow'
+    return f'master: NOT RUNNING; it died (pid {master.pid}), and this is what it left', 'red'
+
+
+def status_of(snapshot: Snapshot) -> Exit:
+    """:return: the exit status."""
+    if not snapshot.alive:
+        return Exit.UNAVAILABLE
+    return Exit.PARTIAL if any(record.state is State.FATAL for record in snapshot.records) else Exit.OK
+
+
+@verb()
+@json_option
+@click.pass_context
+def status(context: click.Context, installation: Installation, as_json: bool) -> None:
+    """Show the master and every runner, and the queues that have options of their own.
+
+    The counters are those of a slice for the life of the master, whatever processes it had.  Exit status: 0 all is well,
+    1 a runner is FATAL, 69 no master is running.
+    """
+    snapshot = read_status(installation.existing_directory())
+    busy_with = under_way(snapshot)
+    if as_json:
+        write_json(master_fields(snapshot, busy_with))
+        for record in snapshot.records:
+            write_json(runner_fields(record))
+        for name in installation.view.queue_names():
+            write_json(queue_info(installation.view, name).fields())
+    else:
+        _write_status(snapshot, busy_with)
+        _write_queues([queue_info(installation.view, name) for name in installation.view.queue_names()])
+    context.exit(status_of(snapshot))
+
+
+def _write_queues(found: Sequence[QueueInfo]) -> None:
+    """Write the queues of which there is something to say: an option is set, a program declared them, they are paused or draining."""
+    rows: list[list[Cell]] = [
+        [
+            (one.name, 'bold'),
+            '?' if one.consumers is None else str(one.consumers),
+            ', '.join([*_declared(one), *(f'{key} {text}' for key, text in one.own_options.items())]),
+        ]
+        for one in found
+        if one.own_options or one.declaration is not None
+    ]
+    if rows:
+        click.echo('')
+        write_table(OPTIONS_COLUMNS, rows)
+    for one in found:
+        for line in said_of(one.name, one.said):
+            click.echo(click.style(line, fg='yellow') if is_terminal() else line)
+
+
+def _declared(one: QueueInfo) -> list[str]:
+    return (
+        [] if one.declaration is None else [text for text in one.where() if text.startswith('by a program')]
+    )
+
+
+def _write_status(snapshot: Snapshot, busy_with: list[str]) -> None:
+    now_s = time.time()
+    text, colour = headline(snapshot, now_s)
+    click.echo(click.style(text, fg=colour) if is_terminal() else text)
+    click.echo(f'spool:  {snapshot.directory}')
+    master = snapshot.master
+    if master.reload_error:
+        when = age(now_s - master.reloaded_ns / 1e9)
+        text = (
+            f'reload: failed {when} ago, the old configuration is in force: {one_line(master.reload_error)}'
+        )
+        click.echo(click.style(text, fg='red') if is_terminal() else text)
+    elif master.reloaded_ns:
+        click.echo(f'reload: {age(now_s - master.reloaded_ns / 1e9)} ago')
+    if busy_with:
+        click.echo(f'busy:   {one_line("; ".join(busy_with))}')
+    if snapshot.records:
+        click.echo('')
+        write_table(
+            RUNNER_COLUMNS, [runner_row(record, now_s, alive=snapshot.alive) for record in snapshot.records]
+        )
+    told = list(troubles(snapshot.records, now_s))
+    if told:
+        click.echo('')
+    for title, text in told:
+        title = click.style(title, bold=True) if is_terminal() else title
+        click.echo(f'{title}: {text}')
+
+
+INTERVAL_S = 1.0
+COUNT_SHARE = 20
+RATE = Column('PER S', right=True)
+# Of long errors and many of them, a screen has room for the first.
+MAX_TROUBLES = 5
+
+
+class Screen:
+    """What is shown, from one look to the next."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._directory = installation.existing_directory()
+        self._done: dict[int, tuple[float, int]] = {}
+        self._queues: list[list[Cell]] = []
+        self._count_again_s = 0.0
+        self.snapshot: Snapshot | None = None
+
+    def look(self) -> tuple[list[list[Cell]], list[list[Cell]]]:
+        """:return: the rows of the runners and of the queues that have something in them."""
+        self.snapshot = snapshot = read_status(self._directory)
+        now_s = time.time()
+        rows = []
+        for record in snapshot.records:
+            cells = runner_row(record, now_s, alive=snapshot.alive)
+            cells.insert(4, self._rate(record) if snapshot.alive else '')
+            rows.append(cells)
+        if time.monotonic() >= self._count_again_s:
+            self._count(now_s)
+        return rows, self._queues
+
+    def _rate(self, record: Record) -> str:
+        now_s, done = time.monotonic(), record.done + record.failed
+        before_s, before = self._done.get(record.index, (now_s, done))
+        self._done[record.index] = (now_s, done)
+        return f'{(done - before) / (now_s - before_s):.1f}' if now_s > before_s and done >= before else ''
+
+    def _count(self, now_s: float) -> None:
+        started_s = time.monotonic()
+        counts = census(self._installation, ())
+        dead = next((one.origins for one in counts if one.queue == 'bad'), {})
+        self._queues = [
+            queue_row(one, dead.get(one.queue, 0), now_s)
+            for one in counts
+            if one.entries or dead.get(one.queue)
+        ]
+        took_s = time.monotonic() - started_s
+        self._count_again_s = time.monotonic() + took_s * COUNT_SHARE
+
+
+def runner_columns() -> Sequence[Column]:
+    """:return: those of `status`, and how many messages a second."""
+    return (*RUNNER_COLUMNS[:4], RATE, *RUNNER_COLUMNS[4:])
+
+
+@verb()
+@click.option(
+    '--interval', 'interval_s', type=DURATION, default=INTERVAL_S, help='Between two looks; default: 1s.'
+)
+@click.option(
+    '--count', type=click.IntRange(min=1), metavar='N', help='Stop after so many looks; default in a pipe: 1.'
+)
+def top(installation: Installation, interval_s: float, count: int | None) -> None:
+    """Show the master, every runner and the queues that have entries, live.  Ctrl-C ends it."""
+    screen = Screen(installation)
+    interval_s = max(0.1, interval_s)
+    if sys.stdout.isatty():
+        _live(screen, interval_s, count)
+        return
+    for number in range(count or 1):
+        if number:
+            time.sleep(interval_s)
+            click.echo('')
+        runners, queues = screen.look()
+        assert screen.snapshot is not None
+        click.echo(headline(screen.snapshot, time.time())[0])
+        write_table(runner_columns(), runners)
+        write_table(QUEUE_COLUMNS, queues)
+
+
+def _live(screen: Screen, interval_s: float, count: int | None) -> None:
+    from rich.live import Live
+
+    from switchboard.cli.terminal import console
+
+    terminal = console()
+    looks = 0
+    with Live(console=terminal, screen=count is None, auto_refresh=False) as live:
+        while True:
+            live.update(_picture(screen, terminal.width), refresh=True)
+            looks += 1
+            if count is not None and looks >= count:
+                return
+            time.sleep(interval_s)
+
+
+def _picture(screen: Screen, width: int) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from switchboard.cli.terminal import rich_table
+
+    runners, queues = screen.look()
+    snapshot = screen.snapshot
+    assert snapshot is not None
+    now_s = time.time()
+    text, colour = headline(snapshot, now_s)
+    parts: list[RenderableType] = [Text(text, style=colour, no_wrap=True, overflow='ellipsis'), Text('')]
+    if runners:
+        parts += [rich_table(runner_columns(), runners, width), Text('')]
+    parts.append(
+        rich_table(QUEUE_COLUMNS, queues, width) if queues else Text('all queues are empty', style='dim')
+    )
+    told = list(troubles(snapshot.records, now_s))[:MAX_TROUBLES]
+    if told:
+        parts.append(Text(''))
+    parts += [
+        Text(f'{title}: {text}', style='red', no_wrap=True, overflow='ellipsis') for title, text in told
+    ]
+    return Group(*parts)

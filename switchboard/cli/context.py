@@ -1,0 +1,254 @@
+"""Which installation a command is about: its configuration, its spool, its queues.
+
+Commands that look (``ls``, ``status``) and the one that ends things (``stop``) must work when somebody has just broken the
+configuration, and with a spool that has none; so they ask for directories, and hear of mistakes in a warning.  Commands
+that put messages somewhere ask for the configuration, and end with its mistakes.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from switchboard.cli.output import say
+from switchboard.errors import ConfigError
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+    from switchboard.operating.actions import OperatedSpool
+    from switchboard.operating.spool_view import SpoolView
+    from switchboard.routing.exchange import ExchangeTable
+    from switchboard.spool.spool import Spool
+
+CONFIG_VARIABLE = 'SWITCHBOARD_CONFIG'
+SEARCHED = ('etc/switchboard.cfg', '/etc/switchboard/switchboard.cfg')
+
+P = ParamSpec('P')
+R = TypeVar('R')
+
+
+class Installation:
+    """What ``-C`` and ``-s`` name, or what is found without them.  Files are read when they are needed."""
+
+    def __init__(self) -> None:
+        self.named_config: Path | None = None
+        self.named_spool: Path | None = None
+        self._config: Config | None = None
+        self._spool: Spool | None = None
+        self._is_broken = False
+        # Whoever shows the mistakes of the configuration himself need not be warned of them.
+        self.warns = True
+        # Errors are objects then, too.
+        self.as_json = False
+
+    @property
+    def config_path(self) -> Path | None:
+        """The configuration file: named, or the first that is found; None for a bare spool, or if there is none."""
+        if self.named_spool is not None:
+            return None
+        if self.named_config is not None:
+            return self.named_config
+        named = os.environ.get(CONFIG_VARIABLE)
+        if named:
+            return Path(named)
+        return next((Path(path) for path in SEARCHED if Path(path).is_file()), None)
+
+    @property
+    def config(self) -> Config:
+        """The configuration.
+
+        :raises ConfigError: there is none, or it has mistakes; all of them.
+        """
+        if self._config is None:
+            path = self.config_path
+            if path is None and self.named_spool is not None:
+                raise click.UsageError(
+                    'this needs a configuration, not a spool alone: give -C FILE instead of -s'
+                )
+            if path is None:
+                raise ConfigError(
+                    f'no configuration was found ({" or ".join(SEARCHED)}): name one with -C FILE or '
+                    f'{CONFIG_VARIABLE}, or make one with `switchboard init DIRECTORY`'
+                )
+            from switchboard.config.config import Config
+
+            self._config = Config.load(path)
+        return self._config
+
+    @property
+    def config_or_none(self) -> Config | None:
+        """The configuration, if there is one that can be used; its mistakes are a warning."""
+        if self._config is None and self.named_spool is None and not self._is_broken:
+            try:
+                return self.config
+            except ConfigError as error:
+                path = self.config_path
+                if path is None or not path.is_file():
+                    raise
+                self._is_broken = True
+                if self.warns:
+                    count = len(getattr(error, 'errors', ()))
+                    say(f'warning: {path} has mistakes ({count}); `switchboard check` shows them')
+        return self._config
+
+    @property
+    def directory(self) -> Path:
+        """The spool's directory, also that of a configuration which has mistakes elsewhere.
+
+        :raises ConfigError: nothing says which it is.
+        """
+        if self.named_spool is not None:
+            return self.named_spool.absolute()
+        config = self.config_or_none
+        return config.spool if config is not None else self._spool_of_a_broken_config()
+
+    def _spool_of_a_broken_config(self) -> Path:
+        from switchboard.config.inifile import Problems, parse, read_file
+
+        path = self.config_path
+        assert path is not None
+        for section in parse(read_file(path), str(path), Problems()):
+            if section.name == 'switchboard' and 'spool' in section.entries:
+                return Path(os.path.normpath(path.absolute().parent / section.entries['spool'].value))
+        return self.config.spool  # raises: all that is wrong with it
+
+    def existing_directory(self) -> Path:
+        """:return: the spool's directory.
+
+        :raises FileNotFoundError: it is not there.
+        """
+        directory = self.directory
+        if not directory.is_dir():
+            given = f'-s {self.named_spool}' if self.named_spool is not None else f'-C {self.config_path}'
+            hint = f'there is no spool there; `switchboard {given} init` makes one'
+            raise FileNotFoundError(2, hint, str(directory))
+        return directory
+
+    def spool(self, *, make: bool = False) -> Spool:
+        """:return: the spool, to work on it.
+
+        :param make: also if its directory is not there yet.
+        """
+        if self._spool is None:
+            from switchboard.spool.spool import Spool
+
+            if not make:
+                self.existing_directory()
+            if self.named_spool is not None:
+                self._spool = Spool(self.named_spool)
+            else:
+                self._spool = Spool.from_config(self.config)
+        return self._spool
+
+    @property
+    def view(self) -> SpoolView:
+        """The spool, to look at; nothing is made."""
+        from switchboard.operating.spool_view import SpoolView
+
+        return SpoolView(self.existing_directory(), self.config_or_none)
+
+    def operated(self, reason: str = '') -> OperatedSpool:
+        """:return: the spool, to act on its entries as the user who runs this.
+
+        :param reason: why, for the history of each entry.
+        """
+        from switchboard.operating.actions import OperatedSpool
+        from switchboard.operating.audit import Operator, user_name
+
+        return OperatedSpool(self.view, self.spool(), Operator(user_name(), 'cli', reason))
+
+    def check_runner(self, name: str) -> None:
+        """:raises FileNotFoundError: the configuration declares no such runner.  A broken one is not asked."""
+        config = self.config_or_none
+        if config is not None and name not in config.runners:
+            from switchboard.config.inifile import did_you_mean
+
+            raise FileNotFoundError(2, f'there is no such runner{did_you_mean(name, config.runners)}', name)
+
+    def exchanges(self) -> ExchangeTable:
+        """:return: the exchanges of the configuration, and those that programs have declared in the spool, if it is there."""
+        if self.named_spool is not None or self.config.spool.is_dir():
+            return self.spool().exchanges
+        return self.config.exchanges
+
+    def takes(self, queue: str) -> bool:
+        """:return: whether a message may be sent to this queue: a bare spool makes queues as they are named."""
+        if self.named_spool is not None:
+            return True
+        if self.config.spool.is_dir():
+            return self.spool().declared.is_known(queue)
+        return queue in self.config.queue_names()
+
+
+def _remember(name: str) -> Callable[[click.Context, click.Parameter, Path | None], None]:
+    def callback(context: click.Context, _param: click.Parameter, value: Path | None) -> None:
+        if value is None:
+            return
+        installation = context.ensure_object(Installation)
+        setattr(installation, name, value)
+        if installation.named_config is not None and installation.named_spool is not None:
+            raise click.UsageError('give -C or -s, not both: a spool alone has no configuration')
+
+    return callback
+
+
+def installation_options(command: Callable[P, R], *, short: bool = False) -> Callable[P, R]:
+    """Add ``-C`` and ``-s``, which may stand before the verb and behind it."""
+    searched = f'  Default: ${CONFIG_VARIABLE}, ./{SEARCHED[0]}, {SEARCHED[1]}.'
+    config = click.option(
+        '-C',
+        '--config',
+        type=click.Path(path_type=Path, dir_okay=False),
+        expose_value=False,
+        callback=_remember('named_config'),
+        help=f'The configuration file.{"" if short else searched}',
+    )
+    spool = click.option(
+        '-s',
+        '--spool',
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar='DIR',
+        expose_value=False,
+        callback=_remember('named_spool'),
+        help='Work on this spool, without a configuration.',
+    )
+    return config(spool(command))
+
+
+def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a verb of a function: a click command that is handed the `Installation` first."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        function.__dict__.setdefault('__click_params__', [])
+
+        @functools.wraps(function)
+        def call(*args: Any, **keys: Any) -> None:
+            installation = click.get_current_context().ensure_object(Installation)
+            function(installation, *args, **keys)
+
+        # Everyone has these two, so they stand last in the help.
+        options: list[click.Parameter] = function.__dict__['__click_params__']
+        own = options.copy()
+        options.clear()
+        installation_options(call, short=True)
+        options.extend(own)
+        command: click.Command = click.command(**settings)(call)
+        return command
+
+    return make
+
+
+def _remember_json(context: click.Context, _param: click.Parameter, value: bool) -> bool:
+    if value:
+        context.ensure_object(Installation).as_json = True
+    return value
+
+
+json_option = click.option(
+    '--json', 'as_json', is_flag=True, callback=_remember_json, help='One JSON object a line, for programs.'
+)

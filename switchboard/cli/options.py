@@ -1,0 +1,206 @@
+"""The options that verbs share: which entries are meant, whether to ask, for how long to wait."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from switchboard.cli.text import number, visible
+from switchboard.errors import SelectionError
+
+if TYPE_CHECKING:
+    from switchboard.operating.selection import Criteria
+
+# Written out, so that no verb has to load what knows them only to show its help; a test compares them.
+STATES = ('waiting', 'delayed', 'held', 'claimed', 'preserved')
+
+P = ParamSpec('P')
+R = TypeVar('R')
+
+ENTRIES = ('entry', 'entries')
+
+yes_option = click.option('-y', '--yes', is_flag=True, help='Do not ask; needed where there is no terminal.')
+
+
+class Duration(click.ParamType[float]):
+    """A duration as the configuration writes it: ``250ms``, ``15m``, ``1h30m``."""
+
+    name = 'duration'
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        if isinstance(value, int | float):
+            return float(value)
+        from switchboard.config.units import duration_s
+
+        try:
+            return duration_s(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
+
+timeout_option = click.option(
+    '--timeout',
+    'timeout_s',
+    type=DURATION,
+    help='Wait no longer than this; the master goes on with it all the same.',
+)
+
+
+def read_pairs(texts: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=text`` and ``key:=JSON``.
+
+    :raises click.BadParameter: one of them is neither.
+    """
+    from switchboard.errors import CorruptEntryError
+    from switchboard.message.typed_json import load_json
+
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition('=')
+        if not equals or not key.removesuffix(':'):
+            raise click.BadParameter(f'{text!r} is neither key=text nor key:=JSON')
+        if key.endswith(':'):
+            try:
+                pairs[key[:-1]] = load_json(value.encode('utf-8', 'surrogatepass'), value)
+            except CorruptEntryError as error:
+                raise click.BadParameter(f'{text!r}: {value!r} is no JSON: {error}') from error
+        else:
+            pairs[key] = value
+    return pairs
+
+
+def pairs_callback(
+    _context: click.Context, _param: click.Parameter, value: tuple[str, ...]
+) -> dict[str, Any]:
+    """Read the values of an option that may be given several times."""
+    return read_pairs(value)
+
+
+_OPTIONS = (
+    click.option(
+        '--where',
+        multiple=True,
+        metavar='SELECTION',
+        help="Only those that fit: 'error:Timeout* older:1d -kind:mail tries:>3'.",
+    ),
+    click.option(
+        '--not', 'without', multiple=True, metavar='SELECTION', help='Only those that fit none of its words.'
+    ),
+    click.option(
+        '--state',
+        multiple=True,
+        type=click.Choice(STATES),
+        help='Only entries of this state; may be given several times.',
+    ),
+    click.option(
+        '--error',
+        metavar='CLASS',
+        help="Only those whose last error, or cause, is CLASS; may hold '*'.",
+    ),
+    click.option('--match', metavar='TEXT', help='Only those that have TEXT in their last error.'),
+    click.option(
+        '--older', metavar='DURATION', help='Only those that have been so for as long, or longer: 15m, 2d.'
+    ),
+    click.option(
+        '--younger', '--newer', metavar='DURATION', help='Only those that have not been so for as long.'
+    ),
+    click.option('--larger', metavar='SIZE', help='Only those with a larger body: 100K, 2M.'),
+    click.option('--smaller', metavar='SIZE', help='Only those with a smaller body.'),
+    click.option('--origin', metavar='QUEUE', help='Only those that came from QUEUE.'),
+    click.option('--from', 'origin_too', hidden=True),
+    click.option('--kind', metavar='KIND', help='Only those of this kind: mail, json, ...'),
+    click.option(
+        '-m',
+        '--metadata',
+        multiple=True,
+        metavar='KEY=VALUE',
+        callback=pairs_callback,
+        help='Only those with this in their metadata; KEY:=JSON for other than text.',
+    ),
+)
+
+
+def _criteria(
+    *,
+    where: tuple[str, ...],
+    without: tuple[str, ...],
+    state: tuple[str, ...],
+    error: str | None,
+    match: str | None,
+    older: str | None,
+    younger: str | None,
+    larger: str | None,
+    smaller: str | None,
+    origin: str | None,
+    origin_too: str | None,
+    kind: str | None,
+    metadata: dict[str, Any],
+) -> Criteria:
+    from switchboard.operating.selection import Criteria
+
+    try:
+        criteria = Criteria.of(
+            state=state,
+            error=error,
+            match=match,
+            older=older,
+            younger=younger,
+            origin=origin or origin_too,
+            kind=kind,
+            metadata=metadata,
+        )
+        for comparison, text in (('>', larger), ('<', smaller)):
+            if text is not None:
+                criteria &= Criteria.of(size=comparison + text)
+        for text in where:
+            criteria &= Criteria.parse(text)
+        for text in without:
+            criteria &= Criteria.parse(text).negated()
+    except SelectionError as wrong:
+        raise click.UsageError(str(wrong)) from wrong
+    return criteria
+
+
+def selection_options(command: Callable[P, R]) -> Callable[..., R]:
+    """Add the options; the command gets what they say as one argument, ``criteria``."""
+
+    @functools.wraps(command)
+    def call(*args: Any, **keys: Any) -> R:
+        own = {name: keys.pop(name) for name in _NAMES}
+        return command(*args, criteria=_criteria(**own), **keys)  # type: ignore[arg-type]
+
+    wrapped: Callable[..., R] = call
+    for option in reversed(_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+_NAMES = tuple(name for name in _criteria.__annotations__ if name != 'return')
+
+
+def counted(by_queue: Iterable[tuple[str, int]]) -> str:
+    """:return: how many entries there are, and in which queues."""
+    counts = list(by_queue)
+    where = ', '.join(f'{visible(queue)} {many}' for queue, many in counts)
+    return f'{number(sum(many for _, many in counts), *ENTRIES)} ({where})'
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, unless the command line has answered.
+
+    :raises click.UsageError: there is nobody to ask.
+    :raises click.Abort: the answer is no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f'{question}: nobody is there to ask; say --yes')
+    if not click.confirm(f'{question}?', err=True):
+        raise click.Abort

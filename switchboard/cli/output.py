@@ -1,0 +1,143 @@
+"""Tables, lines and JSON: coloured by rich where people look, plain aligned text where programs read.
+
+On a terminal a table fits its width: long texts are cut, and columns that matter least are left out, before a line would
+break (see `layout`).  In a pipe nothing is cut or left out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from switchboard.cli.exits import Exit, exit_of, lines_of
+from switchboard.cli.layout import GAP, Cell, Column, text_of
+from switchboard.cli.text import one_line, visible
+
+if TYPE_CHECKING:
+    from switchboard.cli.terminal import Spinner
+
+# Rows that are laid out together, so that a list of any length can be written while it is read.
+CHUNK_ROWS = 1000
+
+
+def is_terminal() -> bool:
+    """:return: whether people look at standard output."""
+    return sys.stdout.isatty()
+
+
+def write_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, heading: bool = True) -> bool:
+    """Write a table; columns that are empty in every row are left out on a terminal.
+
+    :return: whether there was a row to write.
+    """
+    chunk: list[Sequence[Cell]] = []
+    written = False
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == CHUNK_ROWS:
+            _write(columns, chunk, heading=heading and not written)
+            chunk, written = [], True
+    if chunk:
+        _write(columns, chunk, heading=heading and not written)
+    return written or bool(chunk)
+
+
+def _write(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, heading: bool) -> None:
+    if is_terminal():
+        from switchboard.cli.terminal import console, rich_table
+
+        screen = console()
+        screen.print(rich_table(columns, rows, screen.width, heading=heading), no_wrap=True, crop=True)
+        return
+    texts = [[one_line(text_of(cell)) or '-' for cell in row] for row in rows]
+    if heading:
+        texts.insert(0, [column.title for column in columns])
+    widths = [max(len(text[number]) for text in texts) for number in range(len(columns))]
+    for text in texts:
+        parts = [
+            part.rjust(width) if column.right else part.ljust(width)
+            for part, width, column in zip(text, widths, columns, strict=True)
+        ]
+        click.echo(GAP.join(parts).rstrip())
+
+
+def write_json(value: Any) -> None:
+    """Write one line of JSON.  ASCII only, so that no message can play tricks on a terminal with it."""
+    click.echo(json.dumps(value, separators=(', ', ': '), default=str))
+
+
+def say(text: str) -> None:
+    """Write a line for people to standard error, where it does not get into what a program reads."""
+    click.echo(f'switchboard: {text}', err=True)
+
+
+def is_json() -> bool:
+    """:return: whether the verb that runs was asked for JSON."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(getattr(context.obj, 'as_json', False))
+
+
+def complain(error: Exception, subject: str = '') -> None:
+    """Say what is wrong, and what to do next.
+
+    :param subject: what it is about, for errors that do not name it.
+    """
+    write_error(error, exit_of(error), lines_of(error), subject, as_json=is_json())
+
+
+def write_error(
+    error: BaseException, status: Exit, lines: Sequence[str], subject: str = '', *, as_json: bool
+) -> None:
+    """Write an error to standard error: a line for people, or an object for programs."""
+    for line in lines:
+        text = line if subject in line else f'{subject}: {line}'
+        if as_json:
+            fields = {'error': text, 'class': type(error).__name__, 'exit': int(status)}
+            click.echo(json.dumps(fields), err=True)
+        else:
+            say(visible(text))
+
+
+def styled(text: str, style: str) -> str:
+    """:return: the text with the colour of a word like `error`, if standard error is a terminal; click takes it off if not."""
+    colours = {'error': 'red', 'warning': 'yellow', 'good': 'green', 'dim': 'bright_black'}
+    return click.style(text, fg=colours[style])
+
+
+# What is waited for is looked at this often; where no line can change, a new one is written this often.
+LOOK_EVERY_S = 0.1
+TELL_EVERY_S = 10.0
+
+
+class Progress:
+    """Shows a line on standard error while its block runs; nothing at all if that is no terminal.
+
+    The line appears with the first `update`, so whatever is forked before that has no part in it.
+    """
+
+    def __init__(self) -> None:
+        self._spinner: Spinner | None = None
+        self.is_shown = sys.stderr.isatty()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+
+    def update(self, text: str) -> None:
+        """Say what is being waited for now."""
+        if self.is_shown:
+            if self._spinner is None:
+                from switchboard.cli.terminal import Spinner
+
+                self._spinner = Spinner()
+            self._spinner.update(text)

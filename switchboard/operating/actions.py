@@ -1,0 +1,355 @@
+"""What operators do to entries, one or many: the one way for command line, operated and API.
+
+First entries are chosen (`choose`), which opens each at most once and keeps the little that an action needs to know of it.  Then the
+action is applied to what was chosen (`apply`): an entry that comes meanwhile, such as one that was sent back and failed again, is not
+dealt with, and where somebody has agreed to a number, more than that is refused.
+
+Each entry is claimed before anything happens to it, so what a process works on is never taken away from it, and of two operators one
+hears that the entry is gone.  What went wrong with one entry does not stop the others.
+
+What is removed lies in the queue ``trash`` for a while, from which `Restore` brings it back; the janitor drops it when its time is over.
+It lies there as entries lie in ``bad``: no runner takes it, whoever has made a queue of that name.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from switchboard.errors import QueueError, SelectionGrewError, SwitchboardError, UnknownQueueError
+from switchboard.handoff.moving import claim_any, move, send_back
+from switchboard.message.naming import PRESERVED, READY, format_when, is_held
+from switchboard.operating.audit import Operator, note
+from switchboard.operating.finding import Found
+from switchboard.operating.holding import hold, let_go
+from switchboard.operating.removing import remove
+from switchboard.operating.spool_view import SpoolView
+from switchboard.queue.ready_queue import order
+from switchboard.queue.switchboard import Switchboard
+from switchboard.spool.spool import Spool
+from switchboard.store.layout import BAD, TRASH
+
+
+class Target(NamedTuple):
+    """An entry that was chosen: where it is, and what an action has to know of it."""
+
+    queue: str
+    filebase: str
+    suffix: str
+    home: str | None = None
+    retried: int = 0
+
+    def __str__(self) -> str:
+        return f'{self.queue}/{self.filebase}'
+
+
+class Where(NamedTuple):
+    """Where an entry is after an action."""
+
+    queue: str
+    filebase: str
+
+
+class Result(NamedTuple):
+    """What became of one entry: where it is now (None: nowhere), or why nothing was done."""
+
+    target: Target
+    now: Where | None
+    error: Exception | None = None
+
+
+class OperatedSpool:
+    """One spool, and an operator who works on it.
+
+    :param view: what is looked at.
+    :param spool: what is worked on.
+    """
+
+    def __init__(self, view: SpoolView, spool: Spool, operator: Operator) -> None:
+        self.view = view
+        self.spool = spool
+        self.operator = operator
+        self._bare: Spool | None = None
+
+    def board(self, queue: str) -> Switchboard:
+        """:return: a queue; one that only has a directory, as it is after its section was removed, too.
+
+        :raises UnknownQueueError: there is none.
+        """
+        try:
+            return self.spool[queue]
+        except UnknownQueueError:
+            self.view.places((queue,))
+            return self.bare[queue]
+
+    @property
+    def bare(self) -> Spool:
+        """The same spool without its configuration, in which any queue can be opened; the trash, too."""
+        if self._bare is None:
+            self._bare = Spool(self.view.directory)
+        return self._bare
+
+
+class Action(Protocol):
+    """Something that is done to entries.
+
+    ``opens`` says whether an entry has to be opened to know what would happen to it.
+    """
+
+    name: str
+    done: str
+    opens: bool
+
+    def takes(self, target: Target, now_ns: int) -> bool:
+        """:return: whether it is for an entry that was selected, and not named."""
+
+    def __call__(self, operated: OperatedSpool, target: Target) -> Where | None:
+        """Do it to one entry.
+
+        :return: where it is now.
+        :raises QueueError: it could not be done; the entry is as it was.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Send entries back to where they failed, ready at once, with their failures and recoveries forgiven.
+
+    :param to: send them there instead.
+    :param selects_all: of a working queue too, all that was selected, and not only what waits for its next attempt.
+    """
+
+    to: str | None = None
+    selects_all: bool = False
+    name = 'retry'
+    done = 'sent back'
+    opens = True
+
+    def takes(self, target: Target, now_ns: int) -> bool:
+        """Of a working queue, what waits for its next attempt, and what failed elsewhere; what is due keeps its place."""
+        if self.to is not None or self.selects_all:
+            return True
+        if is_held(target.filebase):
+            return False  # an operator has said so
+        if target.suffix == PRESERVED:
+            return target.queue != TRASH
+        late = target.suffix == READY and target.filebase > format_when(now_ns) + '~'
+        return late or target.home not in (None, target.queue)
+
+    def __call__(self, operated: OperatedSpool, target: Target) -> Where:
+        """See `Action`."""
+        to = self.to or target.home or (target.queue if target.suffix != PRESERVED else None)
+        if to is None:
+            raise QueueError(
+                'its history does not say where it came from: name a queue with --to',
+                queue=target.queue,
+                filebase=target.filebase,
+            )
+        source = operated.board(target.queue)
+        return Where(to, send_back(source, target.filebase, operated.spool[to], **operated.operator.fields()))
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Move entries to another queue as they are: same content, same time, same counts, history included."""
+
+    to: str
+    name = 'mv'
+    done = 'moved'
+    opens = False
+
+    def takes(self, target: Target, now_ns: int) -> bool:
+        """See `Action`."""
+        return target.queue != self.to
+
+    def __call__(self, operated: OperatedSpool, target: Target) -> Where:
+        """See `Action`."""
+        source, to = operated.board(target.queue), operated.spool[self.to]
+        claim = claim_any(source, target.filebase)
+        try:
+            if self.to != BAD:
+                to.check_room(claim.read())
+        except BaseException:
+            claim.close()
+            raise
+        return Where(self.to, move(claim, source, to, **operated.operator.fields()))
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Put entries into the trash; or drop them.
+
+    :param at_once: no trash: there is no way back.
+    """
+
+    at_once: bool = False
+    name = 'rm'
+    done = 'removed'
+    opens = False
+
+    def takes(self, target: Target, now_ns: int) -> bool:
+        """See `Action`."""
+        return self.at_once or target.queue != TRASH
+
+    def __call__(self, operated: OperatedSpool, target: Target) -> Where | None:
+        """See `Action`."""
+        source = operated.board(target.queue)
+        if self.at_once or target.queue == TRASH:
+            remove(source, target.filebase)
+            return None
+        claim = claim_any(source, target.filebase)
+        filebase = move(
+            claim, source, operated.bare[TRASH], event='removed', preserved=True, **operated.operator.fields()
+        )
+        return Where(TRASH, filebase)
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Bring entries back out of the trash, to where they were removed from."""
+
+    to: str | None = None
+    name = 'restore'
+    done = 'restored'
+    opens = True
+
+    def takes(self, target: Target, now_ns: int) -> bool:
+        """See `Action`."""
+        return target.queue == TRASH and target.suffix == PRESERVED
+
+    def __call__(self, operated: OperatedSpool, target: Target) -> Where:
+        """See `Action`."""
+        place = {'queue': target.queue, 'filebase': target.filebase}
+        if target.queue != TRASH:
+            raise QueueError('it is not in the trash: nothing to restore', **place)
+        to = self.to or target.home
+        if to is None:
+            raise QueueError('its history does not say where it was removed from: name a queue with --to', **place)  # fmt: skip
+        source = operated.bare[TRASH]
+        claim = claim_any(source, target.filebase)
+        filebase = move(claim, source, operated.board(to), event='restored', **operated.operator.fields())
+        return Where(to, filebase)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Keep entries from being taken."""
+
+    name = 'hold'
+    done = 'held'
+    opens = False
+
+    def takes(self, target: Target, now_ns: int) -> bool:
+        """See `Action`."""
+        return target.suffix == READY and not is_held(target.filebase)
+
+    def __call__(self, operated: OperatedSpool, target: Target) -> Where:
+        """See `Action`."""
+        return Where(
+            target.queue, hold(operated.board(target.queue), target.filebase, **operated.operator.fields())
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let held entries be taken again, at their old place."""
+
+    name = 'release'
+    done = 'released'
+    opens = False
+
+    def takes(self, target: Target, now_ns: int) -> bool:
+        """See `Action`."""
+        return target.suffix == READY and is_held(target.filebase)
+
+    def __call__(self, operated: OperatedSpool, target: Target) -> Where:
+        """See `Action`."""
+        return Where(
+            target.queue, let_go(operated.board(target.queue), target.filebase, **operated.operator.fields())
+        )
+
+
+def target_of(found: Found, *, opens: bool) -> Target | None:
+    """:return: what an action has to know of an entry; None if it is gone.
+
+    :param opens: whether to open it, unless it has been.
+    """
+    entry = found.look() if opens or found.summary is not None else None
+    if entry is None:
+        return None if opens else Target(found.queue, found.filebase, found.suffix)
+    home = entry.removed_from if found.queue == TRASH else entry.home
+    return Target(found.queue, found.filebase, entry.suffix, home, entry.retried)
+
+
+def choose(
+    found: Iterable[Found], action: Action, *, named: bool = False, limit: int = 0, now_ns: int | None = None
+) -> list[Target]:
+    """Choose what an action is to be applied to, in the order in which entries would be taken.
+
+    :param named: each was named by somebody, so it is meant, whatever the action would select.
+    :param limit: at most so many, the first; 0 for all.
+    """
+    now_ns = time.time_ns() if now_ns is None else now_ns
+    opened = (target_of(each, opens=action.opens) for each in found)
+    meant = (each for each in opened if each is not None and (named or action.takes(each, now_ns)))
+    chosen = list(meant) if named else sorted(meant, key=lambda each: order(each.filebase))
+    return chosen[:limit] if limit else chosen
+
+
+def by_queue(targets: Iterable[Target]) -> list[tuple[str, int]]:
+    """:return: how many were chosen in which queue, the most first."""
+    return Counter(each.queue for each in targets).most_common()
+
+
+@dataclass(slots=True)
+class Applied:
+    """How an action went: how many entries it was done to, and what it could not be done to."""
+
+    done: int = 0
+    failed: list[Result] = field(default_factory=list)
+
+
+def apply(
+    action: Action,
+    targets: Sequence[Target],
+    operated: OperatedSpool,
+    on_result: Callable[[Result], None] = lambda _: None,
+    *,
+    expect: int | None = None,
+) -> Applied:
+    """Do something to one entry after the other.
+
+    :param on_result: called for each, when it is done or could not be.
+    :param expect: to how many somebody has agreed.
+    :raises SelectionGrewError: there are more; nothing was done.
+    """
+    if expect is not None and len(targets) > expect:
+        raise SelectionGrewError(expect, len(targets))
+    applied = Applied()
+    for target in targets:
+        result = _apply_one(action, target, operated)
+        if result.error is None:
+            applied.done += 1
+        else:
+            applied.failed.append(result)
+        on_result(result)
+    return applied
+
+
+def _apply_one(action: Action, target: Target, operated: OperatedSpool) -> Result:
+    try:
+        now = action(operated, target)
+    except (SwitchboardError, OSError) as error:
+        return Result(target, None, error)
+    note(
+        operated.view.directory,
+        operated.operator,
+        action.name,
+        target.queue,
+        target.filebase,
+        '' if now is None else f'{now.queue}/{now.filebase}',
+    )
+    return Result(target, now)

@@ -1,0 +1,103 @@
+"""What operators have done: a line for each act, for the log and for the page of recent acts.
+
+The history of each entry says who did what to it and why; but an entry that was removed takes its history with it, and nobody looks
+through a million of them for what happened last night.  So each act is also a line of JSON in ``.run/acts``, which is appended to, and set aside as
+``.run/acts.old`` when it has grown.  It is information: that it cannot be written keeps nobody from acting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from switchboard.store.layout import ACTS, OLD_ACTS, RUN
+
+log = logging.getLogger('switchboard.operator')
+
+# Some ten thousand acts; twice as much is kept.
+MAX_ACTS_BYTES = 2 << 20
+# A reason is a line for a person.
+MAX_REASON = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Who acts, by which way, and why: what an act writes into the history of an entry.
+
+    :param by: a user's name.
+    :param via: ``cli``, ``desk`` or ``api``.
+    """
+
+    by: str
+    via: str = 'cli'
+    reason: str = ''
+
+    def fields(self) -> dict[str, Any]:
+        """:return: the members of a record; without a reason if there is none."""
+        fields = {'by': self.by[:100], 'via': self.via}
+        return fields | {'reason': self.reason[:MAX_REASON]} if self.reason else fields
+
+
+def user_name() -> str:
+    """:return: who runs this process; behind ``sudo``, who called that, and as whom."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    before = os.environ.get('SUDO_USER')
+    return f'{before} as {name}' if before and before != name else name
+
+
+def note(
+    directory: Path, operator: Operator, act: str, queue: str, entry: str = '', to: str = '', **more: Any
+) -> None:
+    """Write one act down.
+
+    :param directory: the spool.
+    :param to: where the entry went.
+    """
+    from switchboard.clock import SYSTEM_CLOCK
+
+    fields = {'act': act, 'queue': queue, 'entry': entry, 'to': to, **operator.fields(), **more}
+    fields = {key: value for key, value in fields.items() if value not in ('', None)}
+    words = ' '.join(f'{key}={value!r}' if ' ' in str(value) else f'{key}={value}' for key, value in fields.items() if key != 'entry')  # fmt: skip
+    log.info('%s: %s', entry or queue, words)
+    line = json.dumps({'time': SYSTEM_CLOCK.time_ns() / 1e9, **fields}) + '\n'
+    path = directory / RUN / ACTS
+    try:
+        descriptor = os.open(
+            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660
+        )
+        try:
+            os.write(descriptor, line.encode('ascii'))
+            if os.fstat(descriptor).st_size > MAX_ACTS_BYTES:
+                path.rename(path.with_name(OLD_ACTS))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        log.warning('act not written down error=%s', error)
+
+
+def recent(directory: Path, number: int = 100) -> list[dict[str, Any]]:
+    """:return: the last acts, the newest first; what cannot be read is left out."""
+    return [fields for _, fields in zip(range(number), _backwards(directory), strict=False)]
+
+
+def _backwards(directory: Path) -> Iterator[dict[str, Any]]:
+    for name in (ACTS, OLD_ACTS):
+        lines: list[bytes] = []
+        with contextlib.suppress(OSError), (directory / RUN / name).open('rb') as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 2 * MAX_ACTS_BYTES))
+            lines = stream.read(2 * MAX_ACTS_BYTES).splitlines()
+        for line in reversed(lines):
+            with contextlib.suppress(ValueError, RecursionError):
+                fields = json.loads(line)
+                if isinstance(fields, dict):
+                    yield fields

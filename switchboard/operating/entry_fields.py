@@ -1,0 +1,87 @@
+"""An entry as an object for programs: the same members for command line and API, documented in ``docs/reference/cli.md``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from switchboard.message.naming import CLAIMED, NS
+from switchboard.operating.summary import EntrySummary
+
+# What keeps one entry's content from being told of: each is the entry's fault, and no other's.
+UNTELLABLE = (ValueError, TypeError, OverflowError, RecursionError, AttributeError, KeyError)
+
+
+def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> dict[str, Any]:
+    """:return: an entry for programs; of one whose history makes nonsense, what its name says and that it is damaged.
+
+    :param owners: who holds which lock; see `lock_holders`.
+    """
+    fields = {
+        'filebase': entry.filebase,
+        'queue': entry.queue,
+        'state': entry.state(now_ns),
+        'owner_pid': owners.get(entry.inode) or None if entry.suffix == CLAIMED else None,
+        'ready_at': entry.when_ns / NS,
+        'age_s': None,
+        'priority': entry.priority,
+        'kind': entry.kind,
+        'body_bytes': entry.body_bytes,
+        'file_bytes': entry.size_bytes,
+        'attempts': 0,
+        'recoveries': 0,
+        'sent_back': 0,
+        'origin': None,
+        'cause': None,
+        'error': None,
+        'message': None,
+        'damage': entry.damage or None,
+    }
+    try:
+        error, text = entry.last_error
+        return fields | {
+            'age_s': round(entry.age_s(now_ns), 3),
+            'attempts': entry.attempts,
+            'recoveries': entry.recoveries,
+            'sent_back': entry.retried,
+            'origin': entry.removed_from if entry.queue == 'trash' else entry.origin,
+            'cause': entry.cause or None,
+            'error': error or None,
+            'message': text or None,
+        }
+    except UNTELLABLE as error:
+        return fields | {'damage': entry.damage or f'its history cannot be told: {type(error).__name__}'}
+
+
+# What is looked for stands at the beginning: a mail's header, a task's message without large arguments.
+MAX_DESCRIBED_BYTES = 1 << 20
+MAX_ARGUMENTS = 1000
+
+
+def describe_body(kind: str, body: bytes) -> dict[str, str]:
+    """:return: what a person calls the message: of a mail its ``subject``, of a Celery task ``task``, ``id``, ``args`` and ``kwargs``.
+
+    Nothing is unpickled, and what cannot be told is left out.
+    """
+    if kind.partition('+')[0] == 'mail':
+        from email.parser import BytesHeaderParser
+        from email.policy import default
+
+        try:
+            subject = BytesHeaderParser(policy=default).parsebytes(body[:65536])['subject']
+        except Exception:  # the mail library raises what it likes
+            return {}
+        return {} if subject is None else {'subject': str(subject)}
+    if kind != 'json' or b'"task"' not in body[:MAX_DESCRIBED_BYTES] or len(body) > MAX_DESCRIBED_BYTES:
+        return {}
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    headers = value.get('headers') if isinstance(value, dict) else None
+    if not isinstance(headers, dict) or not isinstance(headers.get('task'), str):
+        return {}
+    named = {'task': 'task', 'id': 'id', 'args': 'argsrepr', 'kwargs': 'kwargsrepr'}
+    found = {name: headers[key] for name, key in named.items() if isinstance(headers.get(key), str)}
+    return {name: text[:MAX_ARGUMENTS] for name, text in found.items()}

@@ -1,0 +1,222 @@
+"""What there is to know of a queue besides its entries: how much is in it, options and who set them, consumers, what operators said.
+
+Everything is read, and nothing is made on the way: no directory, no lock.  `queue_info` is one queue; `count_queue` and `origins_of` are the
+parts of it that cost something, for callers with a budget.  What its runners have done is on the board: `throughput` sums it up by queue, and
+two of these and the time between make rates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from switchboard.clock import SYSTEM_CLOCK
+from switchboard.config.keys import QUEUE_KEYS
+from switchboard.declared.declarations import Declaration, Declarations
+from switchboard.declared.presence import Presence
+from switchboard.errors import BrokerDownError
+from switchboard.message.naming import NS, PRESERVED, SYSTEM_NAMER
+from switchboard.operating.census import Census, count, walk
+from switchboard.operating.option_words import option_words, word
+from switchboard.operating.spool_view import SpoolView
+from switchboard.operating.summary import summarize
+from switchboard.options import QueueOptions
+from switchboard.spool.spool import Spool
+from switchboard.status.scoreboard import Record
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.layout import BAD, CONSUMERS, RUN, TRASH
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+
+# To tell where dead messages came from, each must be opened.  So many take about a second.
+MAX_OPENED = 20_000
+# A count that a broker did not give.
+UNKNOWN = -1
+FLAGS = ('paused', 'draining')
+# What an operator says to a queue is a line.
+MAX_FLAG_BYTES = 4096
+
+
+def count_queue(view: SpoolView, name: str, *, sizes: bool = True, spool: Spool | None = None) -> Census:
+    """Count what is in a queue, wherever it is: a directory is walked over, a broker is asked for what is ready, which is all that it tells.
+
+    :param spool: for queues on brokers; without one, and where the broker is away, `UNKNOWN` many wait there.
+    """
+    if not view.is_remote(name):
+        return count(view.folder(name), name, sizes=sizes)
+    if spool is None:
+        return Census(name, waiting=UNKNOWN)
+    board: Any = spool[name]
+    try:
+        return Census(name, waiting=board.count())
+    except BrokerDownError as error:
+        return Census(name, waiting=UNKNOWN, trouble=str(error))
+    finally:
+        board.close()
+
+
+def origins_of(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str, int]:
+    """:return: how many preserved entries came from which queue; what cannot be told, or is beyond `limit`, is under ``?``."""
+    found: Counter[str] = Counter()
+    for opened, (filebase, suffix) in enumerate(walk(folder, (PRESERVED,))):
+        entry = summarize(folder, queue, filebase, suffix) if opened < limit else None
+        found[entry.origin or '?' if entry else '?'] += 1
+    return dict(found)
+
+
+def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
+    """:return: what operators have said to a queue (``paused``, ``draining``): ``since``, ``reason``, ``by``, as far as it is known."""
+    found = {}
+    for flag in FLAGS:
+        try:
+            with (directory / RUN / flag / queue).open('rb') as stream:
+                content = json.loads(stream.read(MAX_FLAG_BYTES) or b'{}')
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError):
+            content = {}  # put up by hand, perhaps with `touch`
+        found[flag] = content if isinstance(content, dict) else {}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """What the runners of a queue have done since the master started."""
+
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    kept: int = 0
+    slices: int = 0
+
+
+def throughput(config: Config | None, records: Iterable[Record]) -> dict[str, Throughput]:
+    """:return: what was done by queue, from the board.  Counters begin anew with each start of the master."""
+    sums: dict[str, Counter[str]] = {}
+    for record in records:
+        options = config.runners.get(record.runner) if config is not None else None
+        queue = record.runner if options is None else options.queue
+        if queue:
+            found = sums.setdefault(queue, Counter())
+            found.update(
+                done=record.done, failed=record.failed, retried=record.retried, kept=record.kept, slices=1
+            )
+    return {queue: Throughput(**found) for queue, found in sums.items()}
+
+
+def census_fields(
+    census: Census, flags: Iterable[str], now_s: float, in_bad: int | None = None
+) -> dict[str, Any]:
+    """:return: how much is in a queue, for programs.
+
+    :param in_bad: how many entries of the bad queue came from it.
+    """
+    fields = {name: getattr(census, name) for name in _COUNTS}
+    fields['waiting'] = None if census.waiting == UNKNOWN else census.waiting
+    fields['oldest_age_s'] = round(now_s - census.oldest_ns / NS, 3) if census.oldest_ns else None
+    fields['next_due_s'] = round(census.next_ns / NS - now_s, 3) if census.next_ns else None
+    fields['in_bad'] = in_bad
+    fields['flags'] = list(flags)
+    if census.origins:
+        fields['origins'] = census.origins
+    return {'queue': census.queue, **fields}
+
+
+_COUNTS = ('waiting', 'delayed', 'held', 'claimed', 'preserved', 'foreign', 'size_bytes')
+
+
+@dataclass(frozen=True)
+class QueueInfo:
+    """One queue.
+
+    :param consumers: living consumers, runners among them; None if this user may not look.
+    :param declaration: what a program said of it.
+    """
+
+    name: str
+    options: QueueOptions
+    consumers: int | None
+    declaration: Declaration | None
+    said: dict[str, dict[str, Any]]
+    config: Config | None
+
+    @property
+    def set_options(self) -> dict[str, str]:
+        """The options that differ from the built-in defaults, in words."""
+        default = QueueOptions()
+        if self.name == BAD or self.options.external:
+            default = dataclasses.replace(default, external=self.options.external)
+        return option_words(self.options, default)
+
+    @property
+    def own_options(self) -> dict[str, str]:
+        """The options that differ from those of ``[queue.*]``."""
+        general = {} if self.config is None else option_words(self.config.queues.default, QueueOptions())
+        return {key: text for key, text in self.set_options.items() if general.get(key) != text}
+
+    def set_by(self, key: str) -> str:
+        """:return: who decided an option: a section, a program, or nobody."""
+        field = QUEUE_KEYS[key].field
+        if self.declaration is not None and field in self.declaration.options:
+            return 'declared'
+        rule = self.config.queues.deciding(self.name, field) if self.config is not None else None
+        if rule is not None:
+            return f'[{rule.section.name}]'
+        return '[switchboard]' if self.config is not None and key == 'durability' else ''
+
+    def where(self) -> Iterator[str]:
+        """:return: where it is declared, in lines."""
+        rule = self.config.queues.named.get(self.name) if self.config is not None else None
+        if rule is not None:
+            yield f'{rule.section.file}:{rule.section.line}'
+        elif self.name in (BAD, TRASH):
+            yield 'always there'
+        elif self.config is not None and self.name in self.config.queue_names():
+            yield f'{self.config.path}, where its name is used'
+        if self.declaration is not None:
+            yield ', '.join(['by a program', *_lasting(self.declaration)])
+
+    def fields(self) -> dict[str, Any]:
+        """:return: the queue for programs."""
+        declared = dataclasses.asdict(self.declaration) if self.declaration is not None else None
+        return {
+            'type': 'queue',
+            'queue': self.name,
+            'consumers': self.consumers,
+            'options': self.own_options,
+            'declared': declared,
+            'flags': self.said,
+        }
+
+
+def _lasting(declaration: Declaration) -> Iterator[str]:
+    if declaration.deleted:
+        yield 'being deleted'
+    if declaration.owner is not None:
+        yield 'exclusive'
+    if declaration.auto_delete:
+        yield 'auto-delete'
+    if declaration.expires_s is not None:
+        yield f'expires {word("expires_s", declaration.expires_s)} after its last use'
+
+
+def queue_info(view: SpoolView, name: str) -> QueueInfo:
+    """:return: what there is to know of a queue that is there."""
+    config = view.config
+    run, disk = str(view.directory / RUN), Disk()
+    declaration = Declarations(run, disk, SYSTEM_CLOCK, SYSTEM_NAMER).read(name)
+    options = config.queue_options(name) if config is not None else QueueOptions()
+    if declaration is not None:
+        options = declaration.applied_to(options)
+    try:
+        attendance = Presence(run, disk, SYSTEM_NAMER).look(f'{CONSUMERS}/{name}')
+        consumers = attendance.present if attendance is not None else 0
+    except PermissionError:
+        consumers = None
+    return QueueInfo(name, options, consumers, declaration, flags_of(view.directory, name), config)

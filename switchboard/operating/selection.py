@@ -1,0 +1,502 @@
+"""The selection language: which entries are meant, in one line that people type, programs send and URLs hold.
+
+A selection is words with blanks between them, and an entry has to fit all of them::
+
+    queue:bad error:Timeout* older:1d -kind:mail sender:eve@example.com state:held,delayed tries:>3 "subject:a b"
+
+A word is ``field:value``.  Commas separate alternatives, ``*`` stands for any text, a word with ``-`` in front must not fit.  Quotes
+(``"``) hold together what has blanks, commas or colons in it, and ``\\`` takes the meaning from a ``*``, a quote or itself.  Numbers, sizes and durations take
+``>``, ``>=``, ``<`` and ``<=``.  A field that is not in `FIELDS` is a key of the metadata; ``metadata.kind:x`` is one that has the name of a field.
+
+`Criteria.parse` reads that, and ``str()`` writes it in one form only, so that equal selections are equal texts.
+
+Names decide what they can, and files are opened only for the rest.  Nothing is claimed: what fits may have gone on a moment later, and an
+action that claims it hears so then.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, get_args
+
+from switchboard.config.inifile import did_you_mean
+from switchboard.config.units import duration_s, size_bytes
+from switchboard.errors import SelectionError
+from switchboard.message.naming import CLAIMED, PRESERVED, READY, format_when, is_held, parse
+from switchboard.operating.census import age_s, walk
+from switchboard.operating.finding import Found
+from switchboard.operating.summary import SUFFIXES, EntrySummary, State
+from switchboard.store.disk import Folder
+
+log = logging.getLogger('switchboard.queue')
+
+# A selection is typed by a person or stands in a URL; a longer one is a mistake, or an attempt to keep us busy.
+MAX_TEXT = 8000
+MAX_WORDS = 64
+
+METADATA = 'metadata.'
+STATES = frozenset(get_args(State))
+_PLAIN_KEY = re.compile(r'[^\s:,"\\*>-][^\s:,"\\*]*')
+_COMPARISON = re.compile(r'(>=|<=|>|<|)(.*)', re.DOTALL)
+_TIMES_MS = ((86_400_000, 'd'), (3_600_000, 'h'), (60_000, 'm'), (1000, 's'), (1, 'ms'))
+_SIZES = ((1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K'))
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A text with ``*`` in it: the pieces between the stars."""
+
+    pieces: tuple[str, ...]
+
+    @classmethod
+    def exactly(cls, text: str) -> Self:
+        """:return: the pattern that this text alone fits, whatever stars it has."""
+        return cls((text,))
+
+    @property
+    def text(self) -> str:
+        """The pattern as one text, its stars as stars."""
+        return '*'.join(self.pieces)
+
+    def fits(self, text: str) -> bool:
+        """:return: whether a text fits as a whole."""
+        first, *others = self.pieces
+        if not others:
+            return text == first
+        if len(text) < len(first) + len(others[-1]) or not (
+            text.startswith(first) and text.endswith(others[-1])
+        ):
+            return False
+        # From the left, each piece at its first place: linear, where a regular expression would try all of them.
+        at, end = len(first), len(text) - len(others[-1])
+        for piece in others[:-1]:
+            at = text.find(piece, at, end)
+            if at < 0:
+                return False
+            at += len(piece)
+        return True
+
+    def lower(self) -> Pattern:
+        """:return: the same in small letters."""
+        return Pattern(tuple(piece.lower() for piece in self.pieces))
+
+    def __str__(self) -> str:
+        escaped = '*'.join(re.sub(r'([\\*"])', r'\\\1', piece) for piece in self.pieces)
+        return f'"{escaped}"' if not escaped or re.search(r'[\s,:]', escaped) or '"' in escaped else escaped
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """A number to compare with; durations are whole milliseconds."""
+
+    comparison: str
+    number: int
+
+    def fits(self, found: float) -> bool:
+        """:return: whether a number is as asked for."""
+        match self.comparison:
+            case '>':
+                return found > self.number
+            case '>=':
+                return found >= self.number
+            case '<':
+                return found < self.number
+            case '<=':
+                return found <= self.number
+        return found == self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One of the fields that are known: how its values are read and written, and what of an entry they are compared with.
+
+    :param kind: ``text``, ``number``, ``size`` or ``duration``.
+    :param of: what an entry has there, at a moment; of a text, all of its values.
+    :param folded: upper and lower case are the same.
+    """
+
+    help: str
+    kind: str
+    of: Callable[[EntrySummary, int], Any]
+    folded: bool = False
+
+
+def _contains(entry: EntrySummary, _now_ns: int) -> tuple[str, ...]:
+    return (entry.last_error[1], entry.damage)
+
+
+def _age_ms(entry: EntrySummary, now_ns: int) -> float:
+    return entry.age_s(now_ns) * 1000
+
+
+FIELDS: dict[str, Field] = {
+    'queue': Field('the queue it is in', 'text', lambda e, _: (e.queue,)),
+    'id': Field('the beginning of its name or of its digest', 'text', lambda e, _: (e.filebase,)),
+    'state': Field(', '.join(sorted(STATES)), 'text', lambda e, now: (e.state(now),)),
+    'error': Field(
+        'class of its last error, or its cause', 'text', lambda e, _: (e.last_error[0], e.cause), True
+    ),
+    'cause': Field(
+        'why it was put aside: rejected, attempts, expired ...', 'text', lambda e, _: (e.cause,), True
+    ),
+    'match': Field('a text in its last error', 'text', _contains, True),
+    'origin': Field('the queue it came from', 'text', lambda e, _: (e.origin or '',)),
+    'kind': Field('mail, json, text, bytes ...', 'text', lambda e, _: (e.kind.partition('+')[0],)),
+    'older': Field('so long as it is now, or longer', 'duration', _age_ms),
+    'younger': Field('not so long as it is now', 'duration', _age_ms),
+    'age': Field('how long it is as it is now', 'duration', _age_ms),
+    'size': Field('bytes of its body', 'size', lambda e, _: e.body_bytes),
+    'tries': Field(
+        'failures and deaths since it was last sent back', 'number', lambda e, _: e.attempts + e.recoveries
+    ),
+    'retried': Field('how often it was sent back', 'number', lambda e, _: e.retried),
+    'priority': Field('0 to 9', 'number', lambda e, _: e.priority),
+}
+# Words that say a comparison by their names.
+_IMPLIED = {'older': '>=', 'younger': '<'}
+ALIASES = {'newer': 'younger', 'from': 'origin', 'attempts': 'tries'}
+_BY_NAME = frozenset(('queue', 'id', 'state', 'priority'))
+_AGES = frozenset(('older', 'younger', 'age'))
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One word of a selection: a field, the alternatives, and whether none of them may fit.
+
+    :param field: a name in `FIELDS`, or a key of the metadata behind ``metadata.``.
+    """
+
+    field: str
+    values: tuple[Pattern | Amount, ...]
+    negated: bool = False
+
+    @classmethod
+    def make(cls, field: str, *values: Pattern, negated: bool = False) -> Self:
+        """:return: the word with these values.
+
+        :raises SelectionError: a value is not what the field takes.
+        """
+        field = ALIASES.get(field, field)
+        if field == METADATA:
+            raise SelectionError(f'{METADATA} wants the name of a key behind it')
+        if field.startswith(METADATA):
+            return cls(field, values, negated)
+        known = FIELDS.get(field)
+        if known is None:
+            return cls(METADATA + field, values, negated)
+        if known.kind == 'text':
+            for value in values:
+                _check_text(field, value)
+            return cls(field, values, negated)
+        return cls(field, tuple(_amount(field, known.kind, value.text) for value in values), negated)
+
+    def by_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
+        """:return: what a name alone says; None if the file has to be opened."""
+        if self.field in _AGES:
+            if suffix == PRESERVED or is_held(filebase):
+                return None  # its history says since when
+            fits = self._any(age_s(filebase, now_ns) * 1000)
+        elif self.field == 'queue':
+            fits = self._any(queue)
+        elif self.field == 'id':
+            fits = any(_begins(filebase, value) for value in self.values if isinstance(value, Pattern))
+        elif self.field == 'state':
+            fits = self._any(state_of(filebase, suffix, now_ns))
+        elif self.field == 'priority':
+            name = parse(filebase)
+            fits = self._any(name.priority if name else 0)
+        else:
+            return None
+        return fits is not self.negated
+
+    def fits(self, entry: EntrySummary, now_ns: int) -> bool:
+        """:return: whether an entry is as the word says."""
+        if self.field.startswith(METADATA):
+            metadata = entry.metadata()
+            key = self.field[len(METADATA) :]
+            fits = key in metadata and any(
+                _same(metadata[key], value) for value in self.values if isinstance(value, Pattern)
+            )
+            return fits is not self.negated
+        known = FIELDS[self.field]
+        found = known.of(entry, now_ns)
+        if self.field == 'id':
+            fits = any(_begins(entry.filebase, value) for value in self.values if isinstance(value, Pattern))
+        elif self.field == 'match':
+            fits = any(
+                Pattern(('', *value.lower().pieces, '')).fits(text.lower())
+                for value in self.values
+                if isinstance(value, Pattern)
+                for text in found
+            )
+        elif known.kind != 'text':
+            fits = self._any(found)
+        else:
+            fits = any(self._any(text.lower() if known.folded else text, known.folded) for text in found)
+        return fits is not self.negated
+
+    def _any(self, found: Any, folded: bool = False) -> bool:
+        return any(
+            value.lower().fits(found) if folded and isinstance(value, Pattern) else value.fits(found)
+            for value in self.values
+        )
+
+    def __str__(self) -> str:
+        key = self.field
+        if key.startswith(METADATA):
+            bare = key[len(METADATA) :]
+            taken = bare in FIELDS or bare in ALIASES or bare.startswith(METADATA)
+            key = key if taken else bare
+        key = key if _PLAIN_KEY.fullmatch(key) else _quoted(key)
+        return f'{"-" if self.negated else ""}{key}:{",".join(map(self._written, self.values))}'
+
+    def _written(self, value: Pattern | Amount) -> str:
+        if isinstance(value, Pattern):
+            return str(value)
+        comparison = '' if self.field in _IMPLIED else value.comparison
+        return comparison + _number_text(FIELDS[self.field].kind, value.number)
+
+
+def state_of(filebase: str, suffix: str, now_ns: int) -> State:
+    """:return: what an entry's name says of it at a moment."""
+    if suffix == READY:
+        if is_held(filebase):
+            return 'held'
+        return 'delayed' if filebase > format_when(now_ns) + '~' else 'waiting'
+    return 'claimed' if suffix == CLAIMED else 'preserved'
+
+
+def _begins(filebase: str, value: Pattern) -> bool:
+    beginning = Pattern((*value.pieces[:-1], value.pieces[-1], ''))
+    return beginning.fits(filebase) or beginning.fits(filebase.partition('+')[2])
+
+
+def _same(found: Any, value: Pattern) -> bool:
+    """:return: whether a value of the metadata is the one that is asked for: as text, as JSON writes it, or as one of a list."""
+    if isinstance(found, str):
+        return value.fits(found)
+    if isinstance(found, list | tuple | set | frozenset) and any(_same(one, value) for one in found):
+        return True
+    if isinstance(found, bool | int | float | list | dict) or found is None:
+        try:
+            return value.fits(json.dumps(found))
+        except (TypeError, ValueError, RecursionError):
+            return False
+    return value.fits(str(found))
+
+
+def _check_text(field: str, value: Pattern) -> None:
+    if field == 'state' and value.text not in STATES:
+        known = ', '.join(sorted(STATES))
+        raise SelectionError(f'there is no state {value.text!r}{did_you_mean(value.text, STATES)}: {known}')
+    if field == 'id' and value.pieces == ('',):
+        raise SelectionError('id: wants the beginning of a name')
+
+
+def _amount(field: str, kind: str, text: str) -> Amount:
+    match = _COMPARISON.fullmatch(text)
+    assert match is not None
+    comparison, number = match[1], match[2]
+    if field in _IMPLIED:
+        if comparison:
+            raise SelectionError(
+                f'{field}:{text}: say `{field}:{number}`, or compare with `age:{comparison}{number}`'
+            )
+        comparison = _IMPLIED[field]
+    try:
+        if kind == 'duration':
+            return Amount(comparison, round(duration_s(number) * 1000))
+        if kind == 'size':
+            return Amount(comparison, size_bytes(number))
+        if not re.fullmatch('[0-9]{1,9}', number):
+            raise ValueError(f'{number!r} is not a number')
+        return Amount(comparison, int(number))
+    except ValueError as error:
+        raise SelectionError(f'{field}: {error}') from error
+
+
+def _number_text(kind: str, number: int) -> str:
+    if kind == 'duration':
+        parts, left = '', number
+        for unit_ms, unit in _TIMES_MS:
+            count, left = divmod(left, unit_ms)
+            parts += f'{count}{unit}' if count else ''
+        return parts or '0'
+    if kind == 'size':
+        return next((f'{number // unit}{letter}' for unit, letter in _SIZES if number and number % unit == 0), str(number))  # fmt: skip
+    return str(number)
+
+
+def _quoted(text: str) -> str:
+    return '"' + re.sub(r'([\\*"])', r'\\\1', text) + '"'
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What entries are asked for: all of the words must fit.  Without any, every entry does."""
+
+    terms: tuple[Term, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a selection.
+
+        :raises SelectionError: it cannot be read; the text says why.
+        """
+        if len(text) > MAX_TEXT:
+            raise SelectionError(f'a selection has at most {MAX_TEXT} characters')
+        terms = tuple(_words(text))
+        if len(terms) > MAX_WORDS:
+            raise SelectionError(f'a selection has at most {MAX_WORDS} words')
+        return cls(terms)
+
+    @classmethod
+    def of(cls, *, metadata: Mapping[str, Any] | None = None, **fields: str | Iterable[str] | None) -> Self:
+        """:return: the selection in which each of these fields has this value, or one of these; what is empty or None asks for nothing.
+
+        Values are read as in the language, but for quotes: ``error='Time*'``, ``tries='>3'``.
+
+        :param metadata: keys and values, as they are: a star is a star.
+        :raises SelectionError: a value is not what its field takes.
+        """
+        terms = []
+        for field, value in fields.items():
+            texts = (value,) if isinstance(value, str) else tuple(value or ())
+            if texts and any(texts):
+                terms.append(Term.make(field, *(Pattern(tuple(text.split('*'))) for text in texts)))
+        for key, wanted in (metadata or {}).items():
+            text = wanted if isinstance(wanted, str) else json.dumps(wanted)
+            terms.append(Term(METADATA + key, (Pattern.exactly(text),)))
+        return cls(tuple(terms))
+
+    def __and__(self, other: Criteria) -> Criteria:
+        """:return: what both ask for."""
+        return Criteria((*self.terms, *other.terms))
+
+    def negated(self) -> Criteria:
+        """:return: each of the words with the opposite meaning."""
+        return Criteria(tuple(Term(term.field, term.values, not term.negated) for term in self.terms))
+
+    def __bool__(self) -> bool:
+        return bool(self.terms)
+
+    def __str__(self) -> str:
+        return ' '.join(map(str, self.terms))
+
+    def values(self, field: str) -> tuple[str, ...]:
+        """:return: the texts that a field is asked to have."""
+        return tuple(
+            value.text
+            for term in self.terms
+            if term.field == field and not term.negated
+            for value in term.values
+            if isinstance(value, Pattern)
+        )
+
+    def suffixes(self) -> tuple[str, ...]:
+        """:return: those that entries of the wanted states have."""
+        of_state = {'claimed': CLAIMED, 'preserved': PRESERVED}
+        found: tuple[str, ...] = SUFFIXES
+        for term in self.terms:
+            if term.field == 'state' and not term.negated:
+                wanted = {of_state.get(value.text, READY) for value in term.values if isinstance(value, Pattern)}  # fmt: skip
+                found = tuple(suffix for suffix in found if suffix in wanted)
+        return found
+
+    def takes_queue(self, queue: str) -> bool:
+        """:return: False if nothing in a queue of this name can fit."""
+        return all(term.by_name(queue, '', READY, 0) for term in self.terms if term.field == 'queue')
+
+    def by_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
+        """:return: what the name alone says of an entry; None if it has to be opened."""
+        unknown = False
+        for term in self.terms:
+            answer = term.by_name(queue, filebase, suffix, now_ns)
+            if answer is False:
+                return False
+            unknown |= answer is None
+        return None if unknown else True
+
+    def fits(self, entry: EntrySummary, now_ns: int) -> bool:
+        """:return: whether an entry is one of them.  One whose content makes nonsense is not; it keeps no other from being found."""
+        try:
+            return all(term.fits(entry, now_ns) for term in self.terms)
+        except Exception as error:
+            log.debug('%s: not compared error=%s', entry.filebase, error)
+            return False
+
+
+def _words(text: str) -> Iterator[Term]:
+    at = 0
+    while True:
+        while at < len(text) and text[at].isspace():
+            at += 1
+        if at >= len(text):
+            return
+        negated = text[at] == '-'
+        start = at
+        key, at = _scan(text, at + negated, ':')
+        if at >= len(text) or text[at] != ':':
+            word = text[start:at]
+            raise SelectionError(f'{word!r} is no field:value; a text in the error is `match:{word}`')
+        name = key.text
+        if not name:
+            raise SelectionError(f'{text[start : at + 1]!r} names no field')
+        values = []
+        while True:
+            value, at = _scan(text, at + 1, ',')
+            values.append(value)
+            if at >= len(text) or text[at] != ',':
+                break
+        yield Term.make(name, *values, negated=negated)
+
+
+def _scan(text: str, at: int, end: str) -> tuple[Pattern, int]:
+    """Read up to a blank or the character `end` outside of quotes.
+
+    :return: what was read, and where it ends.
+    """
+    pieces, piece = [], ''
+    in_quotes = False
+    while at < len(text):
+        char = text[at]
+        if char == '\\' and at + 1 < len(text):
+            piece += text[at + 1]
+            at += 2
+            continue
+        if char == '"':
+            in_quotes = not in_quotes
+        elif not in_quotes and (char == end or char.isspace()):
+            break
+        elif char == '*':
+            pieces.append(piece)
+            piece = ''
+        else:
+            piece += char
+        at += 1
+    if in_quotes:
+        raise SelectionError('a quote is not closed')
+    return Pattern((*pieces, piece)), at
+
+
+def select(places: Iterable[tuple[str, Folder]], criteria: Criteria, now_ns: int) -> Iterator[Found]:
+    """Walk over the entries of some queues that are asked for, in no order.
+
+    A file is opened only if its name does not decide; what was read of it then goes with what is found.
+    """
+    for queue, folder in places:
+        if not criteria.takes_queue(queue):
+            continue
+        for filebase, suffix in walk(folder, criteria.suffixes()):
+            answer = criteria.by_name(queue, filebase, suffix, now_ns)
+            if answer is None:
+                found = Found(queue, folder, filebase, suffix)
+                entry = found.look()
+                if entry is not None and criteria.fits(entry, now_ns):
+                    yield found._replace(suffix=entry.suffix, summary=entry)
+            elif answer:
+                yield Found(queue, folder, filebase, suffix)

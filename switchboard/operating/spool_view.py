@@ -1,0 +1,108 @@
+"""A look at a spool that makes and changes nothing: its queues, their directories, what is in them.
+
+It needs a directory and, if there is one that can be used, its configuration; no master, no lock and no right to write.  So it works for a
+user that may only read, beside a broken configuration and on a spool that was copied from elsewhere.  One object may be kept for long and used by
+several threads: nothing is remembered in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from switchboard.config.inifile import did_you_mean
+from switchboard.errors import NotListableError, UnknownQueueError
+from switchboard.message.naming import check_queue_name
+from switchboard.operating.finding import Found, find
+from switchboard.operating.selection import Criteria, select
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.layout import BAD, TRASH
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+
+Place = tuple[str, Folder]
+
+
+@dataclasses.dataclass(frozen=True)
+class SpoolView:
+    """See the module.
+
+    :param directory: the spool.
+    :param config: its configuration; None for a spool without one, or with one that has mistakes.
+    """
+
+    directory: Path
+    config: Config | None = None
+
+    def folder(self, queue: str) -> Folder:
+        """:return: a queue's directory, to look into; it is not made."""
+        return Folder(self.directory / check_queue_name(queue), Disk())
+
+    def queue_names(self) -> list[str]:
+        """:return: all queues that are declared or have a directory; ``bad`` and then ``trash``, if it is there, are the last.
+
+        :raises FileNotFoundError: there is no spool.
+        """
+        names = set(self.config.queue_names()) if self.config is not None else set()
+        with os.scandir(self.directory) as entries:
+            names |= {
+                each.name for each in entries if each.is_dir(follow_symlinks=False) and each.name[0] != '.'
+            }
+        return [*sorted(names - {BAD, TRASH}), BAD, *({TRASH} & names)]
+
+    def is_remote(self, queue: str) -> bool:
+        """Is the queue on a broker?"""
+        return self.config is not None and self.config.queue_options(queue).url is not None
+
+    def known(self, queues: Iterable[str] = ()) -> tuple[str, ...]:
+        """:return: the names of queues; of all of them, if none is named.
+
+        :raises UnknownQueueError: there is no such queue.
+        """
+        known = self.queue_names()
+        wanted = tuple(queues) or tuple(known)
+        for name in wanted:
+            if name not in known and name != TRASH:
+                raise UnknownQueueError(f'there is no such queue{did_you_mean(name, known)}', queue=name)
+        return wanted
+
+    def places(self, queues: Iterable[str] = ()) -> list[Place]:
+        """:return: queues and their directories, to look into; all that have one, if none is named.
+
+        :raises UnknownQueueError: there is no such queue.
+        :raises NotListableError: it is on a broker.
+        """
+        queues = tuple(queues)
+        wanted = self.known(queues)
+        for name in wanted if queues else ():
+            if self.is_remote(name):
+                raise NotListableError(
+                    'the queue is on a broker, where looking is taking: `switchboard queues` counts it',
+                    queue=name,
+                )
+        return [(name, self.folder(name)) for name in wanted if not self.is_remote(name)]
+
+    def find(self, text: str, queues: Sequence[str] = ()) -> Found:
+        """Find one entry, in these queues or in all.  See `finding.find`."""
+        return find(self.places(queues), text)
+
+    def select(self, criteria: Criteria, queues: Sequence[str] = ()) -> Iterator[Found]:
+        """Find the entries that fit; in the queues that the selection names, in these or in all.  See `selection.select`."""
+        return select(self.searched(criteria, queues), criteria, time.time_ns())
+
+    def searched(self, criteria: Criteria, queues: Sequence[str] = ()) -> list[Place]:
+        """:return: where entries that fit a selection are looked for.
+
+        :param queues: where to look if the selection does not say it by ``queue:``.
+        :raises UnknownQueueError: the selection, or `queues`, name one that is not there.
+        """
+        named = [name for name in criteria.values('queue') if '*' not in name]
+        self.known(named)
+        if any(term.field == 'queue' and not term.negated for term in criteria.terms):
+            return [place for place in self.places() if criteria.takes_queue(place[0])]
+        return [place for place in self.places(queues) if criteria.takes_queue(place[0])]

@@ -1,0 +1,65 @@
+"""Whether a master holds a spool, and where it keeps what it says about itself, for those who read it.
+
+To ask takes its lock shared, for an instant, and needs no answer from it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+from switchboard.store import layout
+
+RUN, OWN = layout.RUN, layout.MASTER
+LOCK, PID, LOG = layout.MASTER_LOCK, layout.MASTER_PID, layout.MASTER_LOG
+SCOREBOARD, CONTROL = layout.SCOREBOARD, layout.CONTROL
+
+NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | NO_LINK
+
+
+def own_directory(spool: str | os.PathLike[str]) -> Path:
+    """:return: where the master of this spool keeps its files, for those who read them."""
+    return Path(spool) / RUN / OWN
+
+
+# The longest text that may be a number of a process.
+MAX_PID_BYTES = 32
+
+
+def read_pid(pid_file: Path) -> int | None:
+    """:return: the process that the file names, if it can be read."""
+    try:
+        descriptor = os.open(pid_file, os.O_RDONLY | NO_LINK)
+    except OSError:
+        return None
+    try:
+        return int(os.read(descriptor, MAX_PID_BYTES)) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except (OSError, ValueError):
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def master_alive(spool: str | os.PathLike[str]) -> bool:
+    """:return: whether a master holds this spool at this moment."""
+    try:
+        place = os.open(own_directory(spool), FOLDER)
+    except FileNotFoundError:
+        return False
+    try:
+        descriptor = os.open(LOCK, os.O_RDONLY | NO_LINK, dir_fd=place)
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(place)
+    try:
+        # Shared, so that any number may ask at once and no two of them take each other for a master.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

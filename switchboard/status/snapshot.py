@@ -1,0 +1,105 @@
+"""What the board and the lock say of a master and its runners at one moment, for every face and for the commands that wait for a master.
+
+The board is a file, so all of this works whether the master lives or not, and needs no answer from it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from switchboard.errors import BoardError
+from switchboard.status.alive import SCOREBOARD, master_alive, own_directory
+from switchboard.status.scoreboard import MasterRecord, Record, Scoreboard, State
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment.  Without a board, there never was a master here."""
+
+    directory: Path
+    alive: bool
+    master: MasterRecord
+    records: Sequence[Record]
+    has_board: bool = True
+
+    @property
+    def failing(self) -> list[Record]:
+        """The slices that do not do their work."""
+        return [record for record in self.records if record.state in (State.FATAL, State.BACKOFF)]
+
+
+def read_status(directory: Path) -> Snapshot:
+    """:return: how things stand.
+
+    :raises BoardError: the board is damaged, or of another version.
+    """
+    path = own_directory(directory) / SCOREBOARD
+    alive = master_alive(directory)
+    if not path.exists():
+        return Snapshot(directory, alive, MasterRecord(), (), has_board=False)
+    board = Scoreboard.open(path)
+    try:
+        return Snapshot(directory, alive, board.master(), board.records())
+    finally:
+        board.close()
+
+
+def read_status_or_none(directory: Path) -> Snapshot | None:
+    """:return: the same, or None where it cannot be told: good enough for a progress line."""
+    try:
+        return read_status(directory)
+    except BoardError:
+        return None
+
+
+def busy_s(record: Record) -> float:
+    """:return: since when it is at its current entry.  Holds only on a board of this boot."""
+    return (time.monotonic_ns() - record.current_since_ns) / 1e9
+
+
+def runner_fields(record: Record) -> dict[str, Any]:
+    """:return: one slice for programs."""
+    return {
+        'type': 'runner',
+        'runner': record.runner,
+        'slice': record.slice + 1,
+        'slices': record.numslices,
+        'state': record.state.value,
+        'pid': record.pid or None,
+        'started_at': record.started_ns / 1e9 or None,
+        'done': record.done,
+        'failed': record.failed,
+        'retried': record.retried,
+        'kept': record.kept,
+        'restarts': record.restarts,
+        'next_restart_at': record.next_restart_ns / 1e9 or None,
+        'current': record.current or None,
+        'current_s': round(busy_s(record), 3) if record.current else None,
+        'reason': record.reason or None,
+        'last_error': record.last_error or None,
+        'last_error_at': record.last_error_ns / 1e9 or None,
+    }
+
+
+def master_fields(snapshot: Snapshot, busy_with: Sequence[str] = ()) -> dict[str, Any]:
+    """:return: the master for programs.
+
+    :param busy_with: what it says it is doing.
+    """
+    master = snapshot.master
+    return {
+        'type': 'master',
+        'running': snapshot.alive,
+        'state': master.state.value if snapshot.alive else 'NOT RUNNING',
+        'pid': master.pid if snapshot.alive else None,
+        'spool': str(snapshot.directory),
+        'started_at': master.started_ns / 1e9 or None,
+        'ready_at': master.ready_ns / 1e9 or None,
+        'reloaded_at': master.reloaded_ns / 1e9 or None,
+        'reload_error': master.reload_error or None,
+        'under_way': list(busy_with),
+    }
