@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from zope.interface import Attribute, Interface
 
 
-class Taken(NamedTuple):
-    """An entry that was claimed by :meth:`ISwitchboard.take`."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An entry that was claimed by :meth:`ISwitchboard.take`.
+
+    ``claim`` is the claim itself, where the queue has such objects: whatever is done with the entry can be done with it, and nothing
+    needs to look for it by its name.
+    """
 
     filebase: str
     msg: Any
     msgdata: dict[str, Any]
+    claim: Any = None
 
 
 class ISerializer(Interface):

@@ -41,8 +41,8 @@ from switchboard.message.expiry import is_expired
 from switchboard.message.journal import count_since_retry
 from switchboard.message.naming import CLAIMED, is_filebase
 from switchboard.options import QueueOptions
+from switchboard.queue.consumer import CAUSES
 from switchboard.queue.recovery import timestamp
-from switchboard.queue.switchboard import CAUSES
 from switchboard.queue.throttle import Throttle
 
 log = logging.getLogger('switchboard.queue')

@@ -30,8 +30,7 @@ from switchboard.declared.exchangestore import ExchangeStore
 from switchboard.declared.presence import Presence
 from switchboard.errors import QueueError, QueueInUseError, UnknownQueueError
 from switchboard.message.naming import CLAIMED, READY, is_filebase
-from switchboard.options import QueueOptions
-from switchboard.queue.recovery import Recovery
+from switchboard.queue.recovery import move_to_bad
 from switchboard.store.claims import open_claim
 from switchboard.store.disk import Folder
 from switchboard.store.layout import (
@@ -301,11 +300,10 @@ class QueueRemoval:
 
     def _preserve(self, name: str, folder: Folder, entry: str) -> None:
         bad = Folder(f'{self._root}/{BAD}', self._disk)
-        options = QueueOptions(durability='lazy')
-        recovery = Recovery(name, folder, bad, options, self._disk, self._declarations.clock)
+        clock = self._declarations.clock
         try:
             claim = open_claim(folder, entry[: -len(READY)], entry[-len(READY) :], self._disk)
             if claim is not None:
-                recovery.preserve(claim, DELETED, cause='rejected')
+                move_to_bad(claim, bad, DELETED, queue=name, clock=clock, sync=False, cause='rejected')
         except (QueueError, OSError) as error:
             log.warning('%s: not preserved error=%s', entry, error)

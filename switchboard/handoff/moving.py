@@ -112,7 +112,7 @@ def _move(
         fields |= expiry_elsewhere(
             metadata, target.options.ttl_s, target.clock.time_ns(), forgiven=event != 'moved'
         )
-    source.recovery.append(claim, event, queue=source.name, to=target.name, **fields)
+    source.consumer.note(claim, event, queue=source.name, to=target.name, **fields)
     claim.rename(target.folder, filebase, suffix)
 
 

@@ -186,7 +186,7 @@ class Broker:
         recovered = 0
         for filebase in board.get_files(CLAIMED) if filebases is None else filebases:
             if claim_of(board.folder, filebase) is None and self._is_orphan(board, filebase):
-                recovered += board.recovery.recover(filebase, own=False)
+                recovered += len(board.consumer.recover([filebase], own=False))
         return recovered
 
     def _is_orphan(self, board: Switchboard, filebase: str) -> bool:

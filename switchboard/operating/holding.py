@@ -89,7 +89,7 @@ def let_go(board: Switchboard, filebase: str, **fields: str) -> str:
 
 def _rename(board: Switchboard, claim: Claim, renamed: str, when_ns: int, record: dict[str, str]) -> str:
     try:
-        board.recovery.release(claim, renamed, when_ns, record)
+        board.consumer.rename(claim, renamed, record, is_delayed=True)
     except OSError as error:
         claim.close()
         refuse(error, 'rename', board.name)

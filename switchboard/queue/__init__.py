@@ -1,8 +1,9 @@
 """One queue: the life of its entries from enqueue to finish.
 
-In reading order: switchboard (the facade), producer (pack, ask for room, write, publish), consumer (claim,
-settle), ready_queue (which entry is next, and when), listing (what a directory holds), recovery (what dead
-owners left), wakeup (what an idle runner sleeps on), throttle.
+In reading order: switchboard (the facade, and what a spool does for a queue), producer (encode, admit, write, publish),
+admission (may a message come in?), consumer (choose, claim, read, settle), ready_queue (which entry is next, and when),
+listing (what a directory holds), recovery (steps on a claim, and what dead owners left), wakeup (what an idle runner
+sleeps on), throttle.
 
 It imports store and below.
 """

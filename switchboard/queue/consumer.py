@@ -1,28 +1,41 @@
-"""The way out of a queue: what the holder of a claim can do with its entry, and how an entry is claimed in the first place.
+"""The way out of a queue: choose, claim, read, settle.
 
-`Inlet` is the way in; `Switchboard` adds the listing.
+A claim is taken once, and everything after that is done with the claim; nothing looks the entry up by name again.  Any number of threads
+may use one :class:`Consumer`, but each claim is one thread's.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from switchboard.clock import Clock
-from switchboard.errors import CorruptEntryError, EntryTakenError, ForeignFileError, QueueError
+from switchboard.errors import (
+    ContentDisallowedError,
+    CorruptEntryError,
+    EntryExpiredError,
+    EntryTakenError,
+    ForeignFileError,
+    QueueError,
+)
+from switchboard.interfaces import Taken
 from switchboard.message.entry import Entry
-from switchboard.message.journal import Record
+from switchboard.message.expiry import is_expired
+from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.metadata_changes import changes, is_body_changed
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, Namer, is_filebase, with_when
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, is_filebase, with_when
+from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.queue.producer import Inlet
-from switchboard.queue.recovery import Recovery
+from switchboard.queue.listing import Listing
+from switchboard.queue.ready_queue import ReadyQueue, asked_wait_s
+from switchboard.queue.recovery import give_back, move_to_bad, move_to_bad_unread, note, recover
 from switchboard.store.claims import Claim, claim_of, claim_ready
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Folder
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import refuse
+from switchboard.store.publishing import is_out_of_files, refuse
 from switchboard.store.reading import peek
 
 log = logging.getLogger('switchboard.queue')
@@ -30,94 +43,273 @@ log = logging.getLogger('switchboard.queue')
 # A hundred years: a name has room for a time up to the year 2286.
 LONGEST_DELAY_S = 100 * 365 * 86400.0
 
+# How long an entry is deferred that the disk would not give, and after how many in a row it is the disk, and not they.
+REFUSED_S = 30.0
+MAX_REFUSED = 8
 
-class Outlet(Inlet):
-    """What consumers use of a queue.  See `ISwitchboard`."""
+# Oldest entries that are looked for at once when a full queue is to make room.
+OLDEST_KEPT = 100
+
+# Waits of strict order that are remembered beside what histories say.
+MAX_KEPT_WAITS = 1000
+
+CAUSES = {CorruptEntryError: 'corrupt', ContentDisallowedError: 'disallowed', EntryExpiredError: 'expired'}
+
+
+class Consumer:
+    """Takes messages out of one slice of a queue.
+
+    :param bad: the directory of the bad queue.
+    :param dead_letter: sends a claimed entry, for a cause and a reason, to where the queue's dead letters go, and ends the claim; False
+        says that it is to go to the bad queue instead.
+    """
 
     def __init__(
         self,
-        name: str,
         folder: Folder,
+        bad: Folder,
         options: QueueOptions,
-        disk: Disk,
         clock: Clock,
-        namer: Namer,
         pool: FilePool,
-        bad: str | os.PathLike[str],
+        serializers: Serializers,
+        listing: Listing,
+        ready: ReadyQueue,
+        dead_letter: Callable[[Claim, str, str], bool] | None = None,
     ) -> None:
-        super().__init__(name, folder, options, disk, clock, namer, pool)
-        self.recovery = Recovery(name, self.folder, Folder(bad, disk), options, disk, clock)
+        self.folder = folder
+        self.queue = folder.place
+        self.bad = bad
+        self._options = options
+        self._clock = clock
+        self._pool = pool
+        self._serializers = serializers
+        self._listing = listing
+        self._ready = ready
+        self._dead_letter = dead_letter
+        self._sync = options.durability == 'full'
+        # Entries of strict order whose wait a turned clock would make longer: when it ends, on the boot clock.
+        self._kept_waits: dict[str, int] = {}
+        # The next ones to go where the queue is full and the oldest is to make room.
+        self._oldest: deque[str] = deque()
+        self._oldest_lock = threading.Lock()
 
-    def report(self, name: str, what: str) -> None:
-        """Log something in the queue's directory that is no entry."""
-        log.warning('%s: %s, left alone queue=%s', name, what, self.name)
+    # Choose and claim.
 
-    # Claims.
+    def take(self) -> Taken | None:
+        """See `ISwitchboard`."""
+        refused = 0
+        while (filebase := self._ready.next()) is not None:
+            try:
+                claim = self.claim(filebase)
+                msg, msgdata = self.open(claim)
+                if self._options.strict_order and self._waits(claim):
+                    continue
+                return Taken(filebase, msg, msgdata, claim)
+            except EntryTakenError:
+                self._ready.defer_contended(filebase)
+            except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, ForeignFileError) as error:
+                log.debug('%s: skipped error=%s', filebase, error)
+            except QueueError as error:
+                # It may be this file's fault alone: the others are to be had all the same.
+                self.defer(filebase, REFUSED_S)
+                log.error('%s: not to be had queue=%s error=%s', filebase, self.queue, error)
+                refused += 1
+                if refused == MAX_REFUSED or is_out_of_files(error):
+                    raise
+        return None
 
-    def _claim(self, filebase: str) -> Claim:
+    def claim(self, filebase: str) -> Claim:
+        """Claim a ready entry.
+
+        :raises EntryTakenError: somebody else was faster.
+        :raises CorruptEntryError: this process may not open it; it is in the bad queue now.
+        :raises ForeignFileError: it is none.
+        """
         if not is_filebase(filebase):
-            raise ForeignFileError('not the name of an entry', queue=self.name, filebase=filebase)
+            raise ForeignFileError('not the name of an entry', queue=self.queue, filebase=filebase)
         try:
-            return claim_ready(self.folder, filebase, self.disk)
+            claim = claim_ready(self.folder, filebase, self.folder.disk)
         except PermissionError as error:
-            self._set_aside_unread(filebase, f'unreadable: {error.strerror}')
-            raise CorruptEntryError('unreadable', queue=self.name, filebase=filebase) from error
+            self._preserve_unread(filebase, f'unreadable: {error.strerror}')
+            raise CorruptEntryError('unreadable', queue=self.queue, filebase=filebase) from error
         except ForeignFileError:
-            self.report(filebase + READY, 'not a regular file')
+            self._listing.report(filebase + READY, 'not a regular file')
             raise
         except QueueError as error:
-            error.queue = self.name
+            error.queue = self.queue
             raise
         except OSError as error:
-            refuse(error, 'claim', self.name)
+            refuse(error, 'claim', self.queue)
+        self._ready.taken(filebase)
+        return claim
 
-    def _set_aside_unread(self, filebase: str, reason: str) -> None:
+    def _preserve_unread(self, filebase: str, reason: str) -> None:
         try:
-            self.recovery.preserve_unread(filebase, READY, reason)
+            move_to_bad_unread(self.folder, filebase + READY, self.bad, reason)
         except FileNotFoundError as error:
-            raise EntryTakenError('gone', queue=self.name, filebase=filebase) from error
+            raise EntryTakenError('gone', queue=self.queue, filebase=filebase) from error
         except OSError as error:
-            refuse(error, 'preserve', self.name)
+            refuse(error, 'preserve', self.queue)
 
-    def _give_back(self, claim: Claim) -> None:
-        """Undo a claim of which the caller knows nothing."""
+    def open(self, claim: Claim) -> tuple[Any, dict[str, Any]]:
+        """Read a claimed entry.
+
+        :return: the message and its metadata.
+        :raises QueueError: it cannot be read; the claim has ended, and it is in the bad queue if it is at fault itself.
+        """
         filebase = claim.filebase
         try:
-            self.recovery.release(claim, filebase, None, None)
+            msg, msgdata = claim.read().load(self._serializers)
+            if is_expired(msgdata, self._clock):
+                raise EntryExpiredError('its time to live is over')
+        except (CorruptEntryError, ContentDisallowedError, EntryExpiredError) as error:
+            error.queue, error.filebase = self.queue, filebase
+            try:
+                self.preserve(claim, error.reason, CAUSES[type(error)], error=type(error).__name__)
+            except QueueError:
+                self.undo(claim)
+                raise
+            raise
         except OSError as error:
-            log.error('%s: left to recovery queue=%s error=%s', filebase, self.name, error)
+            # The disk did not give it: that says nothing about the entry.
+            self.undo(claim)
+            refuse(error, 'read', self.queue)
+        return msg, msgdata
+
+    def undo(self, claim: Claim) -> None:
+        """Give an entry back as if it had never been claimed."""
+        try:
+            give_back(claim, self.folder, claim.filebase)
+        except OSError as error:
+            log.error('%s: left to recovery queue=%s error=%s', claim.filebase, self.queue, error)
             claim.close()
 
-    # Of an entry that is held.
+    def _waits(self, claim: Claim) -> bool:
+        """Give an entry back that holds its key until a time that has not come."""
+        filebase = claim.filebase
+        still_s = asked_wait_s(claim.read().records, self._clock.time_ns())
+        now_ns = self._clock.monotonic_ns()
+        until_ns = self._kept_waits.get(filebase, now_ns + int(still_s * NS))
+        if still_s <= 0 or until_ns <= now_ns:
+            self._kept_waits.pop(filebase, None)
+            return False
+        self.undo(claim)
+        self._keep_wait(filebase, until_ns)
+        return True
 
-    def held(self, filebase: str) -> Claim:
+    def _keep_wait(self, filebase: str, until_ns: int) -> None:
+        if len(self._kept_waits) >= MAX_KEPT_WAITS:
+            self._kept_waits.clear()  # they are in the histories as well
+        self._kept_waits[filebase] = until_ns
+        self._ready.defer(filebase, until_ns)
+
+    # When.
+
+    def ready(self) -> bool:
+        """Look anew: is there anything to :meth:`take`?"""
+        return self._ready.scan()
+
+    def wait_s(self) -> float | None:
+        """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
+        return self._ready.next_due()
+
+    def defer(self, filebase: str, seconds: float) -> None:
+        """See `ISwitchboard`."""
+        self._ready.defer(filebase, self._clock.monotonic_ns() + int(seconds * NS))
+
+    # Of an entry that is claimed.
+
+    def claim_of(self, entry: str | Claim) -> Claim:
         """:return: this process's claim on an entry.
 
         :raises EntryTakenError: it has none.
         """
-        claim = claim_of(self.folder, filebase)
+        if not isinstance(entry, str):
+            return entry
+        claim = claim_of(self.folder, entry)
         if claim is None:
-            raise EntryTakenError('not held by this process', queue=self.name, filebase=filebase)
+            raise EntryTakenError('not held by this process', queue=self.queue, filebase=entry)
         return claim
 
-    def annotate(self, filebase: str, record: Record) -> None:
-        """See `ISwitchboard`."""
-        fields = dict(record)
-        self.recovery.append(self.held(filebase), fields.pop('event', 'noted'), **fields)
+    def note(self, claim: Claim, event: str, /, **fields: Any) -> None:
+        """Add a record to an entry's history, if that is possible."""
+        note(claim, event, clock=self._clock, sync=self._sync, **fields)
 
-    def changes(self, filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
+    def changes(self, claim: Claim, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
         """See `ISwitchboard`."""
-        before = self.held(filebase).read().msgdata(self.serializers)
-        return changes(before, msgdata, strict=strict)
+        return changes(claim.read().msgdata(self._serializers), msgdata, strict=strict)
 
-    def is_changed(self, filebase: str, msg: Any) -> bool:
+    def is_changed(self, claim: Claim, msg: Any) -> bool:
         """See `ISwitchboard`."""
-        return is_body_changed(self.held(filebase).read(), msg, self.serializers)
+        return is_body_changed(claim.read(), msg, self._serializers)
 
-    def history(self, filebase: str) -> list[Record]:
-        """See `ISwitchboard`."""
-        claim = claim_of(self.folder, filebase)
-        return list(claim.read().records if claim else self.peek(filebase).records)
+    def release(self, claim: Claim, delay_s: float, record: Record | None) -> str:
+        """See `ISwitchboard`.  In a queue of strict order, an entry that waits keeps its name, and so its place."""
+        filebase, when_ns = claim.filebase, None
+        if delay_s > 0:
+            now_ns = self._clock.time_ns()
+            if self._options.strict_order:
+                record = {'event': 'released', **(record or {}), 'not_before': now_ns / NS + delay_s}
+            else:
+                when_ns = now_ns + int(min(delay_s, LONGEST_DELAY_S) * NS)
+        renamed = filebase if when_ns is None else with_when(filebase, when_ns)
+        try:
+            self.rename(claim, renamed, record, is_delayed=when_ns is not None)
+        except OSError as error:
+            refuse(error, 'release', self.queue)
+        if delay_s > 0 and when_ns is None:
+            self._keep_wait(filebase, self._clock.monotonic_ns() + int(min(delay_s, LONGEST_DELAY_S) * NS))
+        return renamed
+
+    def rename(self, claim: Claim, filebase: str, record: Record | None, *, is_delayed: bool) -> None:
+        """Give an entry back under another name.
+
+        :param is_delayed: the time in that name is a wish.
+        :raises OSError: it could not be renamed; it stays claimed.
+        """
+        if record is not None:
+            fields = dict(record)
+            self.note(claim, fields.pop('event', 'released'), **fields)
+        give_back(claim, self.folder, filebase, dated_ns=self._clock.time_ns() if is_delayed else None)
+
+    def finish(self, claim: Claim) -> None:
+        """End an entry that is done."""
+        try:
+            claim.finish(self._pool)
+        except FileNotFoundError as error:
+            claim.close()
+            raise EntryTakenError('its file is gone', queue=self.queue, filebase=claim.filebase) from error
+        except OSError as error:
+            refuse(error, 'finish', self.queue)
+
+    def preserve(self, claim: Claim, reason: str, cause: str, **fields: Any) -> None:
+        """End the claim on an entry that its queue cannot keep: it goes to the dead letters, by default the bad queue.
+
+        :param cause: one of ``rejected attempts recoveries expired overflow corrupt disallowed``.
+        """
+        try:
+            self._preserve(claim, reason, cause, **fields)
+        except OSError as error:
+            refuse(error, 'preserve', self.queue)
+
+    def _preserve(self, claim: Claim, reason: str, cause: str, **fields: Any) -> None:
+        readable = cause not in ('corrupt', 'disallowed')
+        if self._dead_letter is None or not readable or not self._dead_letter(claim, cause, reason):
+            self.move_to_bad(claim, reason, cause=cause, **fields)
+
+    def move_to_bad(self, claim: Claim, reason: str, **fields: Any) -> None:
+        """Put a claimed entry into the bad queue, whatever the queue's dead letters do.
+
+        :raises OSError: it could not be renamed; it stays claimed.
+        """
+        move_to_bad(claim, self.bad, reason, queue=self.queue, clock=self._clock, sync=self._sync, **fields)
+
+    def is_preserved(self, filebase: str) -> bool:
+        """Is there such an entry in the bad queue?"""
+        try:
+            return self.bad.disk.exists(filebase + PRESERVED, self.bad.fd)
+        except OSError:
+            return False
 
     def peek(self, filebase: str, suffix: str | None = None) -> Entry:
         """Read an entry's file without claiming it.
@@ -131,49 +323,65 @@ class Outlet(Inlet):
                 try:
                     entry = peek(self.folder, filebase, extension)
                 except OSError as error:
-                    refuse(error, 'read', self.name)
+                    refuse(error, 'read', self.queue)
                 if entry is not None:
                     return entry
-        raise EntryTakenError('no such entry', queue=self.name, filebase=filebase)
+        raise EntryTakenError('no such entry', queue=self.queue, filebase=filebase)
 
-    def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
-        """See `ISwitchboard`."""
-        claim = self.held(filebase)
-        when_ns = self.clock.time_ns() + int(min(delay_s, LONGEST_DELAY_S) * NS) if delay_s > 0 else None
-        renamed = filebase if when_ns is None else with_when(filebase, when_ns)
-        try:
-            self.recovery.release(claim, renamed, when_ns, record)
-        except OSError as error:
-            refuse(error, 'release', self.name)
-        return renamed
+    # What dead owners left, and what a full queue lets go of.
 
-    def finish(
-        self, filebase: str, preserve: bool = False, *, reason: str = '', cause: str = 'rejected'
-    ) -> None:
-        """See `ISwitchboard`."""
-        claim = claim_of(self.folder, filebase)
-        if claim is None:
-            try:
-                claim = self._claim(filebase)
-            except CorruptEntryError:
-                return  # unreadable: it is in the bad queue now
-            except EntryTakenError:
-                if preserve and self.recovery.is_preserved(filebase):
-                    return
-                raise
-        if preserve:
-            self._set_aside(claim, cause, reason or 'preserved by its runner')
-            return
-        try:
-            claim.finish(self.pool)
-        except FileNotFoundError as error:
-            claim.close()
-            raise EntryTakenError('its file is gone', queue=self.name, filebase=filebase) from error
-        except OSError as error:
-            refuse(error, 'finish', self.name)
+    def recover(self, filebases: list[str], *, own: bool) -> list[str]:
+        """Make claimed entries ready again whose owners died.
 
-    def _set_aside(self, claim: Claim, cause: str, reason: str, **fields: Any) -> None:
+        The third recovery of an entry sends it to the dead letters: two deaths can be bad luck, three are the message's fault.
+
+        :param own: also those that this process holds.
+        :return: those that are ready again.
+        """
+        return recover(self.folder, filebases, self.bad, self._recover, own=own)
+
+    def _recover(self, claim: Claim) -> bool:
+        filebase = claim.filebase
+        recoveries = count_since_retry(claim.read().records, 'recovered') + 1
+        self.note(claim, 'recovered', count=recoveries)
+        if recoveries >= self._options.max_recoveries or not claim.writable:
+            self._preserve(claim, f'recovered {recoveries} times: its owner died each time', 'recoveries')
+            return False
+        give_back(claim, self.folder, filebase)
+        log.info('%s: recovered queue=%s count=%d', filebase, self.queue, recoveries)
+        return True
+
+    def evict(self) -> int | None:
+        """Take the oldest entry out of a queue that is full.
+
+        :return: how many bytes it had; None if nothing could be taken out.
+        """
+        for _ in range(2):
+            while (filebase := self._next_oldest()) is not None:
+                try:
+                    return self._evict(filebase)
+                except QueueError as error:
+                    log.debug('%s: no room made error=%s', filebase, error)
+        return None
+
+    def _next_oldest(self) -> str | None:
+        with self._oldest_lock:
+            # In groups, because each look reads the directory.  Those that have gone meanwhile are passed over.
+            if not self._oldest:
+                self._oldest.extend([*self._ready.oldest(OLDEST_KEPT), ''])
+            return self._oldest.popleft() or None
+
+    def _evict(self, filebase: str) -> int:
+        claim = self.claim(filebase)
+        size = claim.size
         try:
-            self.recovery.set_aside(claim, cause, reason, **fields)
-        except OSError as error:
-            refuse(error, 'preserve', self.name)
+            if self._options.overflow == 'dead-letter':
+                self.preserve(claim, 'the queue was full, and this was its oldest message', 'overflow')
+            else:
+                self.finish(claim)
+                log.warning('%s: dropped queue=%s reason=overflow', filebase, self.queue)
+        except QueueError:
+            if claim.is_own():
+                self.undo(claim)  # or nobody could take it until this process ends
+            raise
+        return size

@@ -72,6 +72,7 @@ class Listing:
         clock: Clock,
         queue: str,
         slice_: Slice,
+        pickup: Pickup | None = None,
         *,
         notes_claimed: bool = False,
     ) -> None:
@@ -80,7 +81,7 @@ class Listing:
         self.clock = clock
         self.queue = queue
         self.slice = slice_
-        self.pickup: Pickup | None = None
+        self.pickup = pickup
         # Of the last reading: the foreign mails that it met, the entries at work, if they are wanted, and how many names in all.
         self.foreign_mail: list[str] = []
         self.claimed: list[str] = []

@@ -1,88 +1,72 @@
-"""The way into a queue: pack, ask for room, write, publish.
+"""The way into a queue: encode, admit, write, publish.
 
-`Switchboard` adds the rest of an entry's life.
+Any number of threads may use one :class:`Producer`.  A :class:`Batch` belongs to the thread, and the asynchronous task, that opened it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
-from weakref import WeakSet
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from threading import get_ident
+from types import TracebackType
+from typing import Any, Self
 
-from switchboard.clock import Clock
-from switchboard.errors import ContentDisallowedError, QueueError, QueueFullError, QueuePausedError
+from switchboard.errors import QueueError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
-from switchboard.message.naming import Namer, check_queue_name
+from switchboard.message.naming import Namer
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.store.disk import Disk, Folder
-from switchboard.store.limits import Limits
+from switchboard.queue.admission import Admission
+from switchboard.store.disk import Folder
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import Batch, PreparedEntry, publish, write
-from switchboard.store.shared_count import Tally
+from switchboard.store.publishing import Batch as DraftBatch
+from switchboard.store.publishing import PreparedEntry, publish, write
 
-# How often a full queue whose oldest is to make room is looked at, when nothing can be taken out of it.
-ROOM_TRIES = 3
+# The innermost open batch of the code that asks, which knows the ones around it.
+_OPEN: ContextVar[Batch | None] = ContextVar('open batch', default=None)
 
 
-class Inlet:
-    """What producers use of a queue.  See `ISwitchboard`."""
+class Producer:
+    """Puts messages into one queue.
+
+    :param once: stores a message with a ``dedupe_key``, whose marker appears in one step with it.
+    """
 
     def __init__(
         self,
-        name: str,
         folder: Folder,
         options: QueueOptions,
-        disk: Disk,
-        clock: Clock,
         namer: Namer,
         pool: FilePool,
+        serializers: Serializers,
+        admission: Admission,
+        once: Callable[[Any, dict[str, Any], str], str] | None = None,
     ) -> None:
-        self.name = check_queue_name(name)
         self.folder = folder
-        folder.place = name
-        self.options = options
-        self.disk = disk
-        self.clock = clock
+        self.queue = folder.place
         self.pool = pool
-        folder.make()
-        folder.fd  # noqa: B018  a directory that cannot be opened is an error here, and not in the middle of a step
-        self.serializers = Serializers(options.accept, options.pickle_classes, options.serializer)
-        self._packer = Packer(name, options, self.serializers, namer)
-        self._limits = Limits(name, folder, options, disk, clock)
-        self._limits.pending = self._pending = WeakSet[PreparedEntry]()
-        self._limits.free_space = pool.free_space
-        self._batch: Batch | None = None
-        # Set by a spool, which has a stage to publish a message and the marker of its key in one step.
-        self.enqueue_once: Callable[[Any, dict[str, Any], str], str] | None = None
-        # Set by a spool, which knows what operators say.
-        self.is_draining: Callable[[], bool] = lambda: False
+        self.sync = options.durability == 'full'
+        self.admission = admission
+        self._packer = Packer(self.queue, options, serializers, namer)
+        self._once = once
 
-    def share_limits(self, tally: Tally) -> None:
-        """From now on, go by what all producers know of how full the queue is."""
-        self._limits.tally = tally
+    def enqueue(self, msg: Any, metadata: dict[str, Any], batch: Batch | None = None) -> str:
+        """Store one message: now, or with a batch.
 
-    def make_room(self) -> int | None:
-        """Take one entry out of a queue that is full, if its options say so.
-
-        :return: how many bytes it had; None if nothing could be taken out.
+        :param metadata: may be changed.
+        :raises QueueError: nothing was stored.
         """
-        return None
-
-    def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
-        """See `ISwitchboard`."""
-        merged = {**metadata, **metadata_keys} if metadata else metadata_keys
-        if merged.get('dedupe_key') is not None:
-            if self.enqueue_once is None:
+        key = metadata.get('dedupe_key')
+        if key is not None:
+            if self._once is None:
                 raise QueueError(
-                    'dedupe_key: only the queues of a Spool know what they have seen', queue=self.name
+                    'dedupe_key: only the queues of a Spool know what they have seen', queue=self.queue
                 )
-            return self.enqueue_once(msg, merged, str(merged['dedupe_key']))
-        item = self.prepare(msg, merged)
-        self.publish(item)
+            return self._once(msg, metadata, str(key))
+        item = self.prepare(msg, metadata)
+        self.publish(item, batch)
         return item.filebase
 
     def prepare(
@@ -108,24 +92,12 @@ class Inlet:
             return self._write(
                 self._packer.pack_anew(msg, metadata, replaces, records, is_delayed=is_delayed)
             )
-        if self.is_draining():
-            raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
+        self.admission.check_open()
         packed = self._packer.pack(msg, metadata, unique=unique)
         if records:
             packed = self._packer.with_history(packed, records)
-        self._ask_for_room(len(packed.content))
+        self.admission.ask_for_room(len(packed.content))
         return self._write(packed)
-
-    def _write(self, packed: EncodedEntry) -> PreparedEntry:
-        try:
-            draft = write(self.pool, self.disk, packed.content, self.name, modified_ns=packed.modified_ns)
-        except BaseException:
-            self._limits.left(1)
-            raise
-        item = PreparedEntry(draft, self.folder, self.name, packed.filebase)
-        if self._limits.counted:
-            self._pending.add(item)
-        return item
 
     def prepare_copy(self, entry: Entry, record: Record | None = None) -> PreparedEntry:
         """Write a copy of another queue's entry without making it an entry yet: same content, another name, its history.
@@ -133,92 +105,131 @@ class Inlet:
         :param record: what the copy's history says more than that.
         :raises QueueError: as :meth:`enqueue`.
         """
-        self.check_room(entry)
+        self.admission.check(entry)
         return self._write(self._packer.pack_copy(entry, record))
 
-    def check_room(self, entry: Entry) -> None:
-        """Ask whether another queue's entry may come here.
+    def _write(self, packed: EncodedEntry) -> PreparedEntry:
+        try:
+            draft = write(
+                self.pool, self.folder.disk, packed.content, self.queue, modified_ns=packed.modified_ns
+            )
+        except BaseException:
+            self.admission.take_back()
+            raise
+        item = PreparedEntry(draft, self.folder, self.queue, packed.filebase)
+        self.admission.note_written(item)
+        return item
 
-        :raises ContentDisallowedError: its kind is not accepted.
-        :raises QueueFullError: there is no room.
-        """
-        if self.is_draining():
-            raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
-        if self.serializers.for_kind(entry.kind) is None:
-            raise ContentDisallowedError(entry.kind, queue=self.name)
-        self._ask_for_room(len(entry.body) + len(entry.metadata))
-
-    def _ask_for_room(self, size: int) -> None:
-        limits = self._limits
-        room, tries = not limits.any, 0
-        while not room:
-            try:
-                limits.check(1, size)
-                room = True
-            except QueueFullError:
-                if self.options.overflow == 'reject' or not limits.counted:
-                    raise
-                if (freed := self.make_room()) is not None:
-                    limits.left(1, freed)
-                    continue
-                # Full of what others work on, or are about to put in: what they have by now is counted again.
-                tries += 1
-                if tries == ROOM_TRIES:
-                    raise
-                limits.left(0)
-
-    def publish(self, item: PreparedEntry) -> None:
-        """Make a prepared message an entry: now, or at the end of the batch.
+    def publish(self, item: PreparedEntry, batch: Batch | None = None) -> None:
+        """Make a prepared message an entry: now, or with a batch; by default the one that the caller has open.
 
         :raises QueueError: as :meth:`enqueue`.
         """
+        if batch is None and (opened := _OPEN.get()) is not None:
+            batch = opened.of(self)
         try:
-            if self._batch is None:
-                publish((item,), self.pool, self.disk, sync=self.options.durability == 'full')
+            if batch is None:
+                publish((item,), self.pool, self.folder.disk, sync=self.sync)
             else:
-                self._batch.add(item)
+                batch.add(item)
         except BaseException:
-            self._limits.left(1)
+            self.admission.take_back()
             raise
 
     def discard(self, item: PreparedEntry) -> None:
         """Throw a prepared message away."""
         self.pool.abandon(item.draft)
 
-    @contextmanager
-    def batch(self) -> Iterator[Batch]:
-        """Everything that is enqueued inside shares one flush, and is visible when the block ends.
-
-        A block that raises stores nothing, but for what exceeded 256 messages and was flushed on the way.
-
-        :raises QueueError: at the end, as :meth:`enqueue`; what was not yet visible was not stored.
-        """
-        if self._batch is not None:
-            yield self._batch  # the outer batch flushes
-            return
-        self._batch = batch = Batch(self.pool, self.disk, sync=self.options.durability == 'full')
-        try:
-            yield batch
-            batch.flush()
-        except BaseException:
-            self._limits.left(0)  # what was counted did not come
-            raise
-        finally:
-            self._batch = None
-            batch.discard()
+    def batch(self) -> Batch:
+        """:return: a batch, to be used in a ``with`` block."""
+        return Batch(self)
 
     def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
         """See `ISwitchboard`."""
         filebases: list[str] = []
-        batch = None
+        batch = self.batch()
         try:
-            with self.batch() as batch:
+            with batch:
                 for message in messages:
                     msg, metadata = message if isinstance(message, tuple) else (message, {})
-                    filebases.append(self.enqueue(msg, metadata))
+                    filebases.append(batch.enqueue(msg, metadata))
         except Exception as error:
-            stored = batch.stored.intersection(filebases) if batch else ()
+            stored = batch.stored.intersection(filebases)
             if stored:
                 error.add_note('stored before: ' + ' '.join(sorted(stored)))
             raise
         return filebases
+
+
+class Batch:
+    """Messages that share one flush, and are visible when the block ends.
+
+    ``with queue.batch() as batch: batch.enqueue(...)``.  What the same thread enqueues inside the block in any other way belongs to the
+    batch as well; other threads, and other tasks of an event loop, are not concerned.  A batch inside another one of the same queue is
+    part of it.
+
+    A block that raises stores nothing, but for what exceeded 256 messages and was flushed on the way.
+
+    :raises QueueError: at the end, as :meth:`enqueue`; what was not yet visible was not stored.
+    """
+
+    def __init__(self, producer: Producer) -> None:
+        self._producer = producer
+        self._drafts = DraftBatch(producer.pool, producer.folder.disk, sync=producer.sync)
+        self._around: Batch | None = None
+        self._whole: Batch = self
+        self._thread = 0
+
+    @property
+    def stored(self) -> set[str]:
+        """The filebases of what was flushed already: that stays stored if something fails later."""
+        return self._whole._drafts.stored
+
+    def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
+        """Store one message when the block ends.  See `ISwitchboard`."""
+        return self._producer.enqueue(msg, {**(metadata or {}), **metadata_keys}, self)
+
+    def add(self, item: PreparedEntry) -> None:
+        """Have a prepared message published when the block ends."""
+        if not self._thread:
+            raise QueueError('a batch is used in a `with` block', queue=self._producer.queue)
+        self._whole._drafts.add(item)
+
+    def of(self, producer: Producer) -> Batch | None:
+        """:return: the batch of this producer that is open for the caller: this one, or one around it."""
+        batch: Batch | None = self
+        while batch is not None:
+            # A task that outlives the block, or a thread that was begun in it, has been handed the variable and not the batch.
+            if batch._producer is producer and batch._thread == get_ident():
+                return batch
+            batch = batch._around
+        return None
+
+    def discard(self) -> None:
+        """Throw away what still waits."""
+        self._drafts.discard()
+
+    def __enter__(self) -> Self:
+        self._around = _OPEN.get()
+        outer = self._around.of(self._producer) if self._around is not None else None
+        self._whole = self if outer is None else outer._whole  # the outer one flushes
+        self._thread = get_ident()
+        _OPEN.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _OPEN.set(self._around)
+        self._thread = 0
+        if self._whole is not self:
+            return
+        is_stored = False
+        try:
+            if kind is None:
+                self._drafts.flush()
+                is_stored = True
+        finally:
+            if not is_stored:
+                self._producer.admission.take_back(0)  # what was counted did not come
+            self._drafts.discard()

@@ -37,6 +37,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
+from threading import RLock
 from typing import Protocol
 from zlib import crc32
 
@@ -217,7 +218,7 @@ class FirstNames:
 
 
 class ReadyQueue:
-    """The entries of one slice that are due, in order.
+    """The entries of one slice that are due, in order.  Threads may share it.
 
     :param strict: see the module.
     :param dear_ns: see :data:`DEAR_NS`.
@@ -233,6 +234,7 @@ class ReadyQueue:
         dear_ns: int = DEAR_NS,
         kept: int = KEPT,
     ) -> None:
+        self._lock = RLock()
         self._names = names
         self._clock = names.clock
         self._dear_ns = dear_ns
@@ -272,14 +274,15 @@ class ReadyQueue:
 
     def next(self) -> str | None:
         """:return: the filebase of the next entry; None if a directory that was just read has none."""
-        now_ns = self._clock.monotonic_ns()
-        if not self._line or now_ns >= self._line_until_ns:
-            self._refill(now_ns)
-        while self._line:
-            filebase = self._line.pop()
-            if filebase not in self._deferred and not self._is_held_back(filebase):
-                return filebase
-        return None
+        with self._lock:
+            now_ns = self._clock.monotonic_ns()
+            if not self._line or now_ns >= self._line_until_ns:
+                self._refill(now_ns)
+            while self._line:
+                filebase = self._line.pop()
+                if filebase not in self._deferred and not self._is_held_back(filebase):
+                    return filebase
+            return None
 
     @property
     def is_used_up(self) -> bool:
@@ -288,46 +291,51 @@ class ReadyQueue:
 
     def scan(self) -> bool:
         """Look anew: is there anything to give out?"""
-        self._refill(self._clock.monotonic_ns())
-        pickup = self._names.pickup
-        return bool(self._line) or (pickup is not None and pickup.has_more())
+        with self._lock:
+            self._refill(self._clock.monotonic_ns())
+            pickup = self._names.pickup
+            return bool(self._line) or (pickup is not None and pickup.has_more())
 
     def next_due(self) -> float | None:
         """:return: seconds until something that is there may be given out; None if there is no such thing."""
-        now_ns = self._clock.monotonic_ns()
-        waits = [until_ns - now_ns for until_ns in self._deferred.values()]
-        if self._next_misdated_ns is not None:
-            waits.append(self._next_misdated_ns - now_ns)
-        if self._next_when_ns is not None:
-            waits.append(self._next_when_ns - self._clock.time_ns())
-        pickup = self._names.pickup
-        if pickup is not None and (wait_s := pickup.wait_s()) is not None:
-            waits.append(int(wait_s * NS))
-        return max(0, min(waits)) / NS if waits else None
+        with self._lock:
+            now_ns = self._clock.monotonic_ns()
+            waits = [until_ns - now_ns for until_ns in self._deferred.values()]
+            if self._next_misdated_ns is not None:
+                waits.append(self._next_misdated_ns - now_ns)
+            if self._next_when_ns is not None:
+                waits.append(self._next_when_ns - self._clock.time_ns())
+            pickup = self._names.pickup
+            if pickup is not None and (wait_s := pickup.wait_s()) is not None:
+                waits.append(int(wait_s * NS))
+            return max(0, min(waits)) / NS if waits else None
 
     def defer(self, filebase: str, until_ns: int) -> None:
         """Do not give an entry out before a time, though it is due.
 
         :param until_ns: on the boot clock.
         """
-        self._deferred[filebase] = until_ns
+        with self._lock:
+            self._deferred[filebase] = until_ns
 
     def defer_contended(self, filebase: str) -> None:
         """Defer an entry that another process has, for a moment that doubles each time.
 
         Later entries of its key wait as well, or they would pass it, and the key be out of order.
         """
-        self._defer_longer(filebase)
-        if len(self._first_of_key) > MAX_CONTENDED:
-            self._first_of_key.clear()  # most are gone: others have taken them
-        self._first_of_key[key_of(filebase)] = filebase
+        with self._lock:
+            self._defer_longer(filebase)
+            if len(self._first_of_key) > MAX_CONTENDED:
+                self._first_of_key.clear()  # most are gone: others have taken them
+            self._first_of_key[key_of(filebase)] = filebase
 
     def taken(self, filebase: str) -> None:
         """Note that this process has claimed an entry."""
-        if self._waited_s:
-            self._waited_s.pop(filebase, None)
-        if self._keys is not None:
-            self._keys.add(filebase, is_claimed=True)
+        with self._lock:
+            if self._waited_s:
+                self._waited_s.pop(filebase, None)
+            if self._keys is not None:
+                self._keys.add(filebase, is_claimed=True)
 
     def watch(self, events: Events) -> None:
         """Go by what the kernel tells of names, from now on, where reading takes long."""
@@ -592,26 +600,34 @@ class ReadyQueue:
 
         :return: the entries that are due, or the first of them, in the order in which they are given out.
         """
-        now_ns = self._now_ns()
-        due = self._all_due(now_ns, self._first_due(limit))
-        newest = max(due, default='')
-        if (
-            self._names.seen > NAMES_IN_ONE_CALL
-            and newest >= format_when(now_ns - SETTLED_NS)
-            and limit is None
-        ):
-            due = self._due_until(newest, now_ns)  # see `_believed`
-        return due.sorted()[:limit]
+        with self._lock:
+            now_ns = self._now_ns()
+            due = self._all_due(now_ns, self._first_due(limit))
+            newest = max(due, default='')
+            if (
+                self._names.seen > NAMES_IN_ONE_CALL
+                and newest >= format_when(now_ns - SETTLED_NS)
+                and limit is None
+            ):
+                due = self._due_until(newest, now_ns)  # see `_believed`
+            return due.sorted()[:limit]
 
     def oldest(self, number: int) -> list[str]:
         """:return: the first of the entries that are due by their age alone, without regard to priorities."""
-        return self._all_due(self._now_ns(), FirstNames(number)).sorted()[:number]
+        with self._lock:
+            return self._all_due(self._now_ns(), FirstNames(number)).sorted()[:number]
 
     def sample(self, number: int) -> list[str]:
         """:return: some of the entries that are due, picked by chance."""
-        salt = random.getrandbits(32)
-        picked = FirstNames(number, lambda name: f'{crc32(name.encode("ascii"), salt):08x}')
-        return self._all_due(self._now_ns(), picked).sorted()[:number]
+        with self._lock:
+            salt = random.getrandbits(32)
+            picked = FirstNames(number, lambda name: f'{crc32(name.encode("ascii"), salt):08x}')
+            return self._all_due(self._now_ns(), picked).sorted()[:number]
+
+    def entries(self, suffix: str) -> list[str]:
+        """:return: all entries in a state, due or not, in order."""
+        with self._lock:
+            return sorted(chain.from_iterable(self._names.parts(suffix)), key=self.order)
 
     def _all_due(self, now_ns: int, due: FirstNames) -> FirstNames:
         now, future = format_when(now_ns) + '~', FirstNames(self._kept)

@@ -1,68 +1,78 @@
 """One queue: the life of its entries from enqueue to finish.
 
 What is guaranteed in each state, which call makes each transition, and who repairs what a crash left, is told in
-``docs/explanation/states.md``.  The steps themselves have modules of their own: ``publishing`` (in), ``claims`` (at
-work), ``spares`` (out) and ``recovery``.
+``docs/explanation/states.md``.  :class:`Switchboard` is a facade: a :class:`Producer` puts messages in, a :class:`Consumer` takes them out,
+and an :class:`Admission` stands at the entrance.
+
+Threads may share a `Switchboard`: any of them may enqueue, take, and settle what it has taken.  A batch belongs to the thread that
+opened it, and a claim to the one that took it.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.errors import (
-    ContentDisallowedError,
-    CorruptEntryError,
-    EntryExpiredError,
-    EntryTakenError,
-    ForeignFileError,
-    QueueError,
-)
+from switchboard.errors import CorruptEntryError, EntryTakenError
 from switchboard.interfaces import ISwitchboard, Taken
-from switchboard.message.expiry import is_expired
+from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.naming import (
     CLAIMED,
-    NS,
     READY,
     SYSTEM_NAMER,
     Namer,
+    check_queue_name,
     make_slice,
 )
+from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.queue.consumer import Outlet
+from switchboard.queue.admission import Admission
+from switchboard.queue.consumer import Consumer
 from switchboard.queue.listing import Listing, Pickup
-from switchboard.queue.ready_queue import DEAR_NS, ReadyQueue, asked_wait_s
+from switchboard.queue.producer import Batch, Producer
+from switchboard.queue.ready_queue import DEAR_NS, ReadyQueue
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
+from switchboard.store.claims import Claim, claim_of
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.store.layout import BAD, WAKE
+from switchboard.store.limits import Limits
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import is_out_of_files, refuse
+from switchboard.store.publishing import PreparedEntry
+from switchboard.store.shared_count import Tally
 
-log = logging.getLogger('switchboard.queue')
 
-# How long an entry is deferred that the disk would not give, and after how many in a row it is the disk, and not they.
-REFUSED_S = 30.0
-MAX_REFUSED = 8
+@dataclass(frozen=True)
+class Services:
+    """What a spool does for its queues; a queue that is made alone has none of it.
 
-# Oldest entries that are looked for at once when a full queue is to make room.
-OLDEST_KEPT = 100
+    :param is_draining: has an operator closed the queue to what is new?
+    :param is_paused: has an operator stopped the queue?  With ``anew=True``, ask the disk.
+    :param tally: the count of what is in the queue that all producers share.
+    :param once: for a queue, what stores a message with a ``dedupe_key``.
+    :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
+    :param pickup: for a queue, what imports the files that other programs drop.
+    """
 
-# Waits of strict order that are remembered beside what histories say.
-MAX_KEPT_WAITS = 1000
+    is_draining: Callable[[], bool] = lambda: False
+    is_paused: Callable[..., bool] = lambda **_keys: False
+    tally: Tally | None = None
+    once: Callable[[Switchboard], Callable[[Any, dict[str, Any], str], str]] | None = None
+    dead_letter: Callable[[Switchboard], Callable[[Claim, str, str], bool]] | None = None
+    pickup: Callable[[Switchboard], Pickup] | None = None
 
-CAUSES = {CorruptEntryError: 'corrupt', ContentDisallowedError: 'disallowed', EntryExpiredError: 'expired'}
+
+_ALONE = Services()
 
 
 @implementer(ISwitchboard)
-class Switchboard(Outlet):
+class Switchboard:
     """One queue directory.  See `ISwitchboard`.
 
     :param name: the queue's name.
@@ -74,6 +84,7 @@ class Switchboard(Outlet):
     :param clock: the time; a test passes another.
     :param pool: where entries are written and finished ones go; a spool shares its spares.
     :param bad: the directory of the bad queue; the sibling ``bad`` by default.
+    :param services: what a spool does for the queue.
     :param dear_ns: see `ReadyQueue`.
     :raises OSError: the directory cannot be made or opened.
     """
@@ -92,129 +103,141 @@ class Switchboard(Outlet):
         namer: Namer | None = None,
         pool: FilePool | None = None,
         bad: str | os.PathLike[str] | None = None,
+        services: Services = _ALONE,
         dear_ns: int = DEAR_NS,
     ) -> None:
         self.slice = make_slice(slice, numslices)
+        self.name = check_queue_name(name)
         self.queue_directory = os.path.abspath(queue_directory)
-        options = options or QueueOptions()
-        disk = disk or Disk()
-        folder = Folder(self.queue_directory, disk)
+        self.options = options = options or QueueOptions()
+        self.disk = disk = disk or Disk()
+        self.clock = clock
+        self.folder = folder = Folder(self.queue_directory, disk)
+        folder.place = name
+        folder.make()
+        folder.fd  # noqa: B018  a directory that cannot be opened is an error here, and not in the middle of a step
         if namer is None:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
-        bad_path = bad if bad is not None else os.path.join(os.path.dirname(self.queue_directory), BAD)
-        pool = pool or FilePool.without_spares(folder, disk, namer)
-        super().__init__(name, folder, options, disk, clock, namer, pool, bad_path)
-        self._listing = Listing(folder, disk, clock, name, self.slice, notes_claimed=options.strict_order)
+        if bad is None:
+            bad = os.path.join(os.path.dirname(self.queue_directory), BAD)
+        self.pool = pool = pool or FilePool.without_spares(folder, disk, namer)
+        self.serializers = serializers = Serializers(
+            options.accept, options.pickle_classes, options.serializer
+        )
+        self._is_paused = services.is_paused
+        self._throttle = Throttle(options.rate and options.rate / numslices, clock)
+        self.pickup = services.pickup(self) if services.pickup is not None else None
+        self._listing = Listing(
+            folder, disk, clock, name, self.slice, self.pickup, notes_claimed=options.strict_order
+        )
         self._ready = ReadyQueue(
             self._listing,
             priority_step_s=options.priority_step_s,
             strict=options.strict_order,
             dear_ns=dear_ns,
         )
-        # Entries of strict order whose wait a turned clock would make longer: when it ends, on the boot clock.
-        self._kept_waits: dict[str, int] = {}
-        # The next ones to go where the queue is full and the oldest is to make room.
-        self._oldest: deque[str] = deque()
-        self._throttle = Throttle(options.rate and options.rate / numslices, clock)
-        # Set by a spool, which knows what operators say.
-        self.paused_by_operator: Callable[..., bool] = lambda **_keys: False
+        self.consumer = Consumer(
+            folder,
+            Folder(bad, disk),
+            options,
+            clock,
+            pool,
+            serializers,
+            self._listing,
+            self._ready,
+            services.dead_letter(self) if services.dead_letter is not None else None,
+        )
+        limits = Limits(name, folder, options, disk, clock, services.tally, pool.free_space)
+        admission = Admission(name, options, serializers, limits, services.is_draining, self.consumer.evict)
+        self.producer = Producer(
+            folder,
+            options,
+            namer,
+            pool,
+            serializers,
+            admission,
+            services.once(self) if services.once is not None else None,
+        )
         if recover:
             self.recover()
 
     def __repr__(self) -> str:
         return f'Switchboard({self.name!r}, {self.queue_directory!r}, {self.slice.index}, {self.slice.count})'
 
-    def is_paused(self, *, anew: bool = False) -> bool:
-        """Is nothing to be taken for now?
+    # In.
 
-        :param anew: ask the disk; else the answer may be a moment old.
-        """
-        return self.options.paused or self.paused_by_operator(anew=anew)
-
-    def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
+    def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """See `ISwitchboard`."""
-        claim = self._claim(filebase)
-        self._ready.taken(filebase)
-        try:
-            msg, msgdata = claim.read().load(self.serializers)
-            if is_expired(msgdata, self.clock):
-                raise EntryExpiredError('its time to live is over')
-        except (CorruptEntryError, ContentDisallowedError, EntryExpiredError) as error:
-            error.queue, error.filebase = self.name, filebase
-            try:
-                self._set_aside(claim, CAUSES[type(error)], error.reason, error=type(error).__name__)
-            except QueueError:
-                self._give_back(claim)
-                raise
-            raise
-        except OSError as error:
-            # The disk did not give it: that says nothing about the entry.
-            self._give_back(claim)
-            refuse(error, 'read', self.name)
-        return msg, msgdata
+        return self.producer.enqueue(msg, {**metadata, **metadata_keys} if metadata else metadata_keys)
+
+    def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
+        """See `ISwitchboard`."""
+        return self.producer.enqueue_many(messages)
+
+    def batch(self) -> Batch:
+        """Messages that share one flush: ``with queue.batch() as batch: batch.enqueue(...)``.  See `Batch`."""
+        return self.producer.batch()
+
+    def prepare(self, msg: Any, metadata: dict[str, Any], **keys: Any) -> PreparedEntry:
+        """See `Producer`."""
+        return self.producer.prepare(msg, metadata, **keys)
+
+    def prepare_copy(self, entry: Entry, record: Record | None = None) -> PreparedEntry:
+        """See `Producer`."""
+        return self.producer.prepare_copy(entry, record)
+
+    def publish(self, item: PreparedEntry) -> None:
+        """See `Producer`."""
+        self.producer.publish(item)
+
+    def discard(self, item: PreparedEntry) -> None:
+        """See `Producer`."""
+        self.producer.discard(item)
+
+    def check_room(self, entry: Entry) -> None:
+        """Ask whether another queue's entry may come in.  See `Admission`."""
+        self.producer.admission.check(entry)
+
+    # Out.
 
     def take(self) -> Taken | None:
         """See `ISwitchboard`."""
         if self.is_paused() or not self._throttle.allows():
             return None
-        refused = 0
-        while (filebase := self._ready.next()) is not None:
-            try:
-                msg, msgdata = self.dequeue(filebase)
-                if self.options.strict_order and self._waits(filebase):
-                    continue
-                self._throttle.took()
-                return Taken(filebase, msg, msgdata)
-            except EntryTakenError:
-                self._ready.defer_contended(filebase)
-            except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, ForeignFileError) as error:
-                log.debug('%s: skipped error=%s', filebase, error)
-            except QueueError as error:
-                # It may be this file's fault alone: the others are to be had all the same.
-                self.defer(filebase, REFUSED_S)
-                log.error('%s: not to be had queue=%s error=%s', filebase, self.name, error)
-                refused += 1
-                if refused == MAX_REFUSED or is_out_of_files(error):
-                    raise
-        return None
+        taken = self.consumer.take()
+        if taken is not None:
+            self._throttle.took()
+        return taken
 
-    def _waits(self, filebase: str) -> bool:
-        """Give an entry back that holds its key until a time that has not come."""
-        still_s = asked_wait_s(self.history(filebase), self.clock.time_ns())
-        now_ns = self.clock.monotonic_ns()
-        until_ns = self._kept_waits.get(filebase, now_ns + int(still_s * NS))
-        if still_s <= 0 or until_ns <= now_ns:
-            self._kept_waits.pop(filebase, None)
-            return False
-        super().release(filebase)
-        self._keep_wait(filebase, until_ns)
-        return True
+    def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
+        """See `ISwitchboard`."""
+        return self.consumer.open(self.consumer.claim(filebase))
 
-    def _keep_wait(self, filebase: str, until_ns: int) -> None:
-        if len(self._kept_waits) >= MAX_KEPT_WAITS:
-            self._kept_waits.clear()  # they are in the histories as well
-        self._kept_waits[filebase] = until_ns
-        self._ready.defer(filebase, until_ns)
+    def is_paused(self, *, anew: bool = False) -> bool:
+        """Is nothing to be taken for now?
 
-    def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
-        """See `ISwitchboard`.  In a queue of strict order, an entry that waits keeps its name, and so its place."""
-        if not self.options.strict_order or delay_s <= 0:
-            return super().release(filebase, delay_s=delay_s, record=record)
-        until_s = self.clock.time_ns() / NS + delay_s
-        record = {'event': 'released', **(record or {}), 'not_before': until_s}
-        super().release(filebase, record=record)
-        self._keep_wait(filebase, self.clock.monotonic_ns() + int(delay_s * NS))
-        return filebase
+        :param anew: ask the disk; else the answer may be a moment old.
+        """
+        return self.options.paused or self._is_paused(anew=anew)
 
     def ready(self) -> bool:
         """Look anew: is there anything to :meth:`take`?"""
         # A sleeper that was woken because a pause has ended must not miss it.
-        return not self.is_paused(anew=True) and self._throttle.allows() and self._ready.scan()
+        return not self.is_paused(anew=True) and self._throttle.allows() and self.consumer.ready()
 
     @property
     def is_used_up(self) -> bool:
         """Would the next :meth:`take` have to read the directory?"""
         return self._ready.is_used_up
+
+    def wait_s(self) -> float | None:
+        """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
+        waits = [wait for wait in (self.consumer.wait_s(), self._throttle.wait_s()) if wait is not None]
+        return min(waits) if waits and not self.is_paused() else None
+
+    def defer(self, filebase: str, seconds: float) -> None:
+        """Do not :meth:`take` an entry for a while, though it is ready; other processes may."""
+        self.consumer.defer(filebase, seconds)
 
     def nudge(self) -> None:
         """Wake the runners that sleep on this queue: something has changed that is no new entry."""
@@ -229,56 +252,70 @@ class Switchboard(Outlet):
 
     def wakeup(self) -> Wakeup:
         """:return: what a runner of this queue sleeps on."""
-        pickup = self._listing.pickup
-        wakeup = Wakeup(self.queue_directory, pickup.maildir_new if pickup is not None else None)
+        wakeup = Wakeup(self.queue_directory, self.pickup.maildir_new if self.pickup is not None else None)
         self._ready.watch(wakeup)
         return wakeup
 
-    def open_letterbox(self, letterbox: Pickup) -> None:
-        """From now on, what other programs drop is taken in before entries are given out."""
-        self._listing.pickup = letterbox
+    # Of an entry at work, by its claim or, as in Mailman, by its name.
 
-    def report(self, name: str, what: str) -> None:
-        """Log something in the queue's directory that is no entry: once, and it is not looked at again."""
-        self._listing.report(name, what)
+    def held(self, entry: str | Claim) -> Claim:
+        """:return: this process's claim on an entry.
 
-    def wait_s(self) -> float | None:
-        """:return: seconds until an entry that is there may be taken; None if nothing is waited for."""
-        waits = [wait for wait in (self._ready.next_due(), self._throttle.wait_s()) if wait is not None]
-        return min(waits) if waits and not self.is_paused() else None
+        :raises EntryTakenError: it has none.
+        """
+        return self.consumer.claim_of(entry)
 
-    def defer(self, filebase: str, seconds: float) -> None:
-        """Do not :meth:`take` an entry for a while, though it is ready; other processes may."""
-        self._ready.defer(filebase, self.clock.monotonic_ns() + int(seconds * NS))
+    def finish(
+        self, entry: str | Claim, preserve: bool = False, *, reason: str = '', cause: str = 'rejected'
+    ) -> None:
+        """See `ISwitchboard`."""
+        claim = self._claim(entry, preserve) if isinstance(entry, str) else entry
+        if claim is None:
+            return  # it is in the bad queue by now
+        if preserve:
+            self.consumer.preserve(claim, reason or 'preserved by its runner', cause)
+        else:
+            self.consumer.finish(claim)
 
-    def make_room(self) -> int | None:
-        """See `Inlet`."""
-        for _ in range(2):
-            # In groups, because each look reads the directory.  Those that have gone meanwhile are passed over.
-            if not self._oldest:
-                self._oldest.extend(self._ready.oldest(OLDEST_KEPT))
-            while self._oldest:
-                filebase = self._oldest.popleft()
-                try:
-                    return self._take_out(filebase)
-                except QueueError as error:
-                    log.debug('%s: no room made error=%s', filebase, error)
-        return None
+    def _claim(self, filebase: str, preserve: bool) -> Claim | None:
+        claim = claim_of(self.folder, filebase)
+        if claim is None:
+            try:
+                return self.consumer.claim(filebase)
+            except CorruptEntryError:
+                return None  # it could not be opened
+            except EntryTakenError:
+                if not preserve or not self.consumer.is_preserved(filebase):
+                    raise
+        return claim
 
-    def _take_out(self, filebase: str) -> int:
-        claim = self._claim(filebase)
-        try:
-            if self.options.overflow == 'dead-letter':
-                reason = 'the queue was full, and this was its oldest message'
-                self._set_aside(claim, 'overflow', reason)
-            else:
-                self.finish(filebase)
-                log.warning('%s: dropped queue=%s reason=overflow', filebase, self.name)
-        except QueueError:
-            if claim.is_own():
-                self._give_back(claim)  # or nobody could take it until this process ends
-            raise
-        return claim.size
+    def release(self, entry: str | Claim, *, delay_s: float = 0.0, record: Record | None = None) -> str:
+        """See `ISwitchboard`.  In a queue of strict order, an entry that waits keeps its name, and so its place."""
+        return self.consumer.release(self.held(entry), delay_s, record)
+
+    def annotate(self, entry: str | Claim, record: Record) -> None:
+        """See `ISwitchboard`."""
+        fields = dict(record)
+        self.consumer.note(self.held(entry), fields.pop('event', 'noted'), **fields)
+
+    def changes(
+        self, entry: str | Claim, msgdata: Mapping[str, Any], *, strict: bool = True
+    ) -> dict[str, Any]:
+        """See `ISwitchboard`."""
+        return self.consumer.changes(self.held(entry), msgdata, strict=strict)
+
+    def is_changed(self, entry: str | Claim, msg: Any) -> bool:
+        """See `ISwitchboard`."""
+        return self.consumer.is_changed(self.held(entry), msg)
+
+    def history(self, entry: str | Claim) -> list[Record]:
+        """See `ISwitchboard`."""
+        claim = claim_of(self.folder, entry) if isinstance(entry, str) else entry
+        return list(claim.read().records if claim is not None else self.peek(str(entry)).records)
+
+    def peek(self, filebase: str, suffix: str | None = None) -> Entry:
+        """See `Consumer`."""
+        return self.consumer.peek(filebase, suffix)
 
     # All that is there.
 
@@ -297,7 +334,11 @@ class Switchboard(Outlet):
 
     def get_files(self, extension: str = READY) -> list[str]:
         """See `ISwitchboard`."""
-        return sorted(self._listing.filebases(extension), key=self._ready.order)
+        return self._ready.entries(extension)
+
+    def report(self, name: str, what: str) -> None:
+        """Log something in the queue's directory that is no entry: once, and it is not looked at again."""
+        self._listing.report(name, what)
 
     def recover_backup_files(self, *, own: bool = True) -> None:
         """See `ISwitchboard`."""
@@ -306,4 +347,4 @@ class Switchboard(Outlet):
     def recover(self, *, own: bool = True) -> list[str]:
         """See `ISwitchboard`."""
         self.pool.recover()
-        return [filebase for filebase in self.get_files(CLAIMED) if self.recovery.recover(filebase, own=own)]
+        return self.consumer.recover(self.get_files(CLAIMED), own=own)

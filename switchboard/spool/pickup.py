@@ -283,7 +283,7 @@ class Pickup:
         if writable is not None:
             claim.fd, claim.writable = writable, True
         try:
-            board.recovery.preserve(claim, reason, cause='corrupt', file=dropped.name)
+            board.consumer.move_to_bad(claim, reason, cause='corrupt', file=dropped.name)
         except OSError as error:
             claim.close()
             self._complain(f'{dropped.name}: left claimed: {error}')

@@ -7,7 +7,7 @@ which one message becomes several in one step.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ISpool
 from switchboard.message.naming import SYSTEM_NAMER, Namer, check_queue_name
 from switchboard.options import Durability, QueueOptions
-from switchboard.queue.switchboard import Switchboard
+from switchboard.queue.switchboard import Services, Switchboard
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.spool.deadletters import DeadLetters
 from switchboard.spool.declaredletters import DeclaredLetters
@@ -169,20 +169,24 @@ class Spool(DeclaringSpool):
         check_queue_name(name)
         with self.declared.opening(name) as declaration:
             options = replace(self._options(name, declaration), **changed_options)
-            board = self._board(name, slice, numslices, options)
-        if declaration is not None:
-            board.recovery.dead_letter = DeclaredLetters(self, board, declaration)
-        return board
+            return self._board(name, slice, numslices, options, declaration)
 
     def prepare_board(self, name: str, slice: int | None, numslices: int) -> None:
         """Make in advance what :meth:`board` is to return: in a process that is about to be forked, it is made for all."""
         self._prepared[name, slice, numslices] = self.board(name, slice, numslices)
 
-    def _board(self, name: str, slice: int | None, numslices: int, options: QueueOptions) -> Switchboard:
+    def _board(
+        self,
+        name: str,
+        slice: int | None,
+        numslices: int,
+        options: QueueOptions,
+        declaration: Declaration | None,
+    ) -> Switchboard:
         if options.url is not None:
             found: Switchboard = self._outposts.board(name, slice, numslices, options)
             return found
-        board = Switchboard(
+        return Switchboard(
             name,
             self.path(name),
             slice,
@@ -193,16 +197,24 @@ class Spool(DeclaringSpool):
             namer=self._namer,
             pool=self._scrubbed if options.scrub else self.spares,
             bad=self.path(BAD),
+            services=self._services(name, options, declaration),
         )
-        board.is_draining = partial(self.flags.is_set, 'draining', name)
-        board.paused_by_operator = partial(self.flags.is_set, 'paused', name)
-        board.enqueue_once = self.dedupe(board).enqueue
-        board.share_limits(SharedTally(Folder(self.path(RUN, ROOM), self.disk), name, self.disk))
-        if options.dead_letter != BAD:
-            board.recovery.dead_letter = DeadLetters(self, board)
-        if (options.maildir or options.plain_files) and name != BAD:
-            board.open_letterbox(Pickup(self.stage, board))
-        return board
+
+    def _services(self, name: str, options: QueueOptions, declaration: Declaration | None) -> Services:
+        dead_letter: Callable[[Switchboard], DeadLetters] | None = None
+        if declaration is not None:
+            dead_letter = partial(DeclaredLetters, self, declaration=declaration)
+        elif options.dead_letter != BAD:
+            dead_letter = partial(DeadLetters, self)
+        imports = (options.maildir or options.plain_files) and name != BAD
+        return Services(
+            is_draining=partial(self.flags.is_set, 'draining', name),
+            is_paused=partial(self.flags.is_set, 'paused', name),
+            tally=SharedTally(Folder(self.path(RUN, ROOM), self.disk), name, self.disk),
+            once=lambda queue: self.dedupe(queue).enqueue,
+            dead_letter=dead_letter,
+            pickup=partial(Pickup, self.stage) if imports else None,
+        )
 
     def dedupe(self, board: Switchboard) -> Dedupe:
         """:return: the keys that a queue has seen."""

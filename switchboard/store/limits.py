@@ -8,20 +8,28 @@ The producers of a spool share that number.  So a limit is exceeded by no more t
 - what changes its name while it is counted, because it is claimed or given back.
 
 A queue without a spool has a number for each process: there, N producers can exceed a limit by what the others let in between
-two counts, at most a second apart.
+two counts: a second, or twenty times as long as counting takes.
 """
 
 from __future__ import annotations
 
+from _thread import allocate_lock  # `threading` and `weakref` take the mail servers' door too long to load
+from _weakref import ref
+
 from switchboard.clock import Clock
-from switchboard.errors import DurabilityError, LockTimeoutError, QueueFullError
+from switchboard.errors import (
+    DurabilityError,
+    LockTimeoutError,
+    MessageTooLargeError,
+    QueueFullError,
+)
 from switchboard.message.naming import CLAIMED, NS, READY
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.shared_count import Tally
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from typing import Protocol
 
     class Bounds(Protocol):
@@ -43,16 +51,47 @@ if TYPE_CHECKING:
         def size(self) -> int: ...
 
 
+# How often a queue is counted, and at most which share of the time that takes.
 COUNT_EVERY_NS = NS
 # A full queue is counted again for each message that it would refuse, unless counting takes long: then not all the time.
 CHEAP_COUNT_NS = 2 * NS // 1000
 COUNT_SHARE = 20
+# References to messages that may be gone, before they are looked through.
+SWEEP_FROM = 256
+
+
+class Pending:
+    """Messages that were written and are no entries yet, for as long as somebody has them."""
+
+    def __init__(self) -> None:
+        self._lock = allocate_lock()
+        self._items: list[ref[Accepted]] = []
+        self._sweep_at = SWEEP_FROM
+
+    def add(self, item: Accepted) -> None:
+        """Count a message until its object is gone."""
+        with self._lock:
+            self._items.append(ref(item))
+            if len(self._items) >= self._sweep_at:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        self._items = [known for known in self._items if known() is not None]
+        self._sweep_at = max(SWEEP_FROM, 2 * len(self._items))
+
+    def total(self) -> tuple[int, int]:
+        """:return: how many messages, and their bytes."""
+        with self._lock:
+            self._sweep()
+            sizes = [item.size for known in self._items if (item := known()) is not None]
+        return len(sizes), sum(sizes)
 
 
 class Limits:
     """The limits of one queue.
 
     :param tally: what is in the queue, as far as it is known; a process's own by default.
+    :param free_space: deletes spares, whose room is as good as free.
     """
 
     def __init__(
@@ -63,6 +102,7 @@ class Limits:
         disk: Disk,
         clock: Clock,
         tally: Tally | None = None,
+        free_space: Callable[[], int] = int,
     ) -> None:
         self.queue = queue
         self.folder = folder
@@ -73,18 +113,27 @@ class Limits:
         self.any = self.counted or options.min_free_bytes > 0
         self.tally = tally or Tally()
         # What was accepted and is not yet to be seen: a batch, or the outputs of a hand-off.
-        self.pending: Collection[Accepted] = ()
-        # Deletes spares, whose room is as good as free.
-        self.free_space: Callable[[], int] = int
+        self.pending = Pending()
+        self._free_space = free_space
+        # What was at work when this object counted last, in messages and bytes.
+        self._at_work = (0, 0)
+        # Threads share the object, and a record is read, changed and written by one of them at a time.
+        self._lock = allocate_lock()
 
     def check(self, messages: int, size: int) -> None:
         """Ask for room.
 
         :param size: in bytes.
+        :raises MessageTooLargeError: the queue never has that much room.
         :raises QueueFullError: there is none.
         :raises DurabilityError: the disk does not say.
         :raises LockTimeoutError: another process keeps the count locked.
         """
+        options = self.options
+        if options.max_bytes is not None and size > options.max_bytes:
+            raise MessageTooLargeError(
+                f'{size} bytes, and max_bytes is {options.max_bytes}', queue=self.queue
+            )
         try:
             self._check(messages, size)
         except LockTimeoutError as error:
@@ -97,7 +146,7 @@ class Limits:
         options = self.options
         if options.min_free_bytes:
             free = self._free()
-            if free - size < options.min_free_bytes and self.free_space():
+            if free - size < options.min_free_bytes and self._free_space():
                 free = self._free()
             if free - size < options.min_free_bytes:
                 raise QueueFullError(
@@ -106,6 +155,13 @@ class Limits:
                 )
         if self.counted:
             self._check_counts(messages, size)
+
+    def is_hopeless(self, size: int) -> bool:
+        """Would a message find no room even if all that waits were taken out?  Entries at work stay."""
+        options, (messages, size_bytes) = self.options, self._at_work
+        return (options.max_messages is not None and messages + 1 > options.max_messages) or (
+            options.max_bytes is not None and size_bytes + size > options.max_bytes
+        )
 
     def _free(self) -> int:
         status = self.disk.statvfs(self.folder.path)
@@ -119,7 +175,7 @@ class Limits:
         if not self.counted:
             return
         try:
-            with self.tally as tally:
+            with self._lock, self.tally as tally:
                 if size is None:
                     tally.forget()
                 else:
@@ -130,15 +186,18 @@ class Limits:
 
     def _check_counts(self, messages: int, size: int) -> None:
         try:
-            with self.tally as tally:
+            with self._lock, self.tally as tally:
                 self._let_in(tally, messages, size)
         except PermissionError:  # the record is another user's, and not for us: we count for ourselves
-            self.tally = Tally()
-            self._let_in(self.tally, messages, size)
+            with self._lock:
+                self.tally = Tally()
+                self._let_in(self.tally, messages, size)
 
     def _let_in(self, tally: Tally, messages: int, size: int) -> None:
         age_ns = self.clock.monotonic_ns() - tally.counted_at_ns
-        is_old = tally.counted_at_ns < 0 or not 0 <= age_ns <= COUNT_EVERY_NS
+        is_old = tally.counted_at_ns < 0 or not 0 <= age_ns <= max(
+            COUNT_EVERY_NS, tally.took_ns * COUNT_SHARE
+        )
         if is_old:
             self._count(tally)
         reason = self._exceeded(tally, messages, size)
@@ -162,17 +221,24 @@ class Limits:
     def _count(self, tally: Tally) -> None:
         # Noted when all is counted: half a count must not be believed when the other half could not be read.
         started_ns = self.clock.monotonic_ns()
-        number, size_bytes = len(self.pending), sum(item.size for item in self.pending)
+        number, size_bytes = self.pending.total()
+        at_work = at_work_bytes = 0
         with self.folder.scan() as entries:
             for entry in entries:
                 if not entry.name.endswith((READY, CLAIMED)):
                     continue
-                number += 1
+                size = 0
                 if self.options.max_bytes is not None:
                     try:
-                        size_bytes += entry.stat(follow_symlinks=False).st_size
+                        size = entry.stat(follow_symlinks=False).st_size
                     except FileNotFoundError:
-                        number -= 1
+                        continue
+                number += 1
+                size_bytes += size
+                if entry.name.endswith(CLAIMED):
+                    at_work += 1
+                    at_work_bytes += size
+        self._at_work = at_work, at_work_bytes
         tally.messages, tally.size_bytes = number, size_bytes
         tally.counted_at_ns = self.clock.monotonic_ns()
         tally.took_ns = tally.counted_at_ns - started_ns

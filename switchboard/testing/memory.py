@@ -42,9 +42,8 @@ from switchboard.message.naming import (
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.queue.consumer import LONGEST_DELAY_S
+from switchboard.queue.consumer import CAUSES, LONGEST_DELAY_S
 from switchboard.queue.ready_queue import ReadyQueue
-from switchboard.queue.switchboard import CAUSES
 from switchboard.queue.throttle import Throttle
 from switchboard.testing.store import MemoryListing, MemoryWakeup, Store, Stored
 

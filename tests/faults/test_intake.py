@@ -69,7 +69,7 @@ def worlds(tmp_path: Path, **fault: Any) -> Iterator[tuple[Path, FaultyDisk]]:
         disk = FaultyDisk(**fault)
         spool = make_spool(home, disk)
         board = spool['in']
-        letterbox = board._listing.pickup
+        letterbox = board.pickup
         assert letterbox is not None
         board.is_draining()
         disk.arm(number)
@@ -127,7 +127,7 @@ def test_a_power_cut_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) ->
     disk.settle()
     settled = len(disk.events)
     spool = make_spool(home, disk)
-    letterbox = spool['in']._listing.pickup
+    letterbox = spool['in'].pickup
     assert letterbox is not None
     letterbox.collect(['0.eml', 'large.eml'])
     cuts = 0

@@ -153,7 +153,8 @@ def test_in_a_spool_without_a_configuration_the_options_of_a_declared_queue_hold
 
 
 def finished(board: Switchboard) -> Any:
-    filebase, msg, _ = board.take()
+    taken = board.take()
+    filebase, msg = taken.filebase, taken.msg
     board.finish(filebase)
     return msg
 

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from switchboard import Spool, Switchboard
-from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import DurabilityError
 from switchboard.message.naming import with_when
 from switchboard.options import QueueOptions
-from switchboard.queue.recovery import Recovery, timestamp
+from switchboard.queue.recovery import timestamp
+from switchboard.queue.switchboard import Services
 from switchboard.store.claims import OWN_CLAIMS
-from switchboard.store.disk import Disk, Folder
 from switchboard.testing import FakeClock
 from switchboard.testing.faults import FaultyDisk
 from tests.processes import held_elsewhere, in_child
@@ -194,17 +193,18 @@ class TestPreserving:
 
 class TestDeadLetters:
     def make(self, path: Path, answer: bool) -> tuple[Switchboard, list[Any]]:
-        board = Switchboard('in', path / 'in', options=QueueOptions(max_recoveries=1))
         seen: list[Any] = []
 
-        def dead_letter(claim: Any, cause: str, reason: str) -> bool:
+        def dead_letter(claim: Any, cause: str, _reason: str) -> bool:
             # Whoever moves it on finds it held, as if a runner had claimed it.
             seen.append((board.held(claim.filebase) is claim, cause))
             if answer:
-                board.recovery.release(claim, claim.filebase, None, None)
+                board.release(claim)
             return answer
 
-        board.recovery.dead_letter = dead_letter
+        services = Services(dead_letter=lambda _queue: dead_letter)
+        options = QueueOptions(max_recoveries=1)
+        board = Switchboard('in', path / 'in', options=options, services=services)
         return board, seen
 
     @pytest.mark.parametrize('answer', [True, False])
@@ -225,5 +225,8 @@ class TestDeadLetters:
 def test_records_have_the_time_of_the_queues_clock(tmp_path: Path) -> None:
     clock = FakeClock(1_732_242_000.123456789)
     assert timestamp(clock) == 1_732_242_000.123456
-    recovery = Recovery('in', Folder(tmp_path, Disk()), Folder(tmp_path, Disk()), LAZY, Disk(), SYSTEM_CLOCK)
-    assert not recovery.sync
+    board = Switchboard('in', tmp_path / 'in', options=LAZY, clock=clock)
+    filebase = board.enqueue('x')
+    board.dequeue(filebase)
+    board.annotate(filebase, {'event': 'noted'})
+    assert board.history(filebase)[-1]['time'] == 1_732_242_000.123456

@@ -17,7 +17,7 @@ from switchboard import Switchboard
 from switchboard.errors import DurabilityError, QueueFullError
 from switchboard.interfaces import Taken
 from switchboard.options import QueueOptions
-from switchboard.queue.switchboard import MAX_REFUSED, REFUSED_S
+from switchboard.queue.consumer import MAX_REFUSED, REFUSED_S
 from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock
 from tests.processes import in_child
