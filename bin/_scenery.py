@@ -35,7 +35,7 @@ for number in range({number}):
 
 # What is changed in the sample configuration: (as it is, as it is for the demo).
 CHANGES = (
-    ('[runner.out]\nclass = runners.null:Null', '[runner.out]\nclass = delivery:Deliver\ninstances = 2'),
+    ('[runner.out]\nclass = null', '[runner.out]\nclass = delivery:Deliver\ninstances = 2'),
     ('max_attempts = 30', 'max_attempts = 1'),
 )
 

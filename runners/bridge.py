@@ -3,14 +3,14 @@
 ::
 
     [runner.upstream]
-    class = runners.bridge:ToBroker
+    class = to-broker
     queue = out
     batch_size = 100
     url = amqp://user:secret@broker.example.com//
     remote_exchange = orders
 
     [runner.downstream]
-    class = runners.bridge:FromBroker
+    class = from-broker
     queue =
     url = amqp://user:secret@broker.example.com//
     remote_queue = invoices
@@ -39,9 +39,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from runners.bridge_in import FromBroker
-from runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of, told_elsewhere
-from runners.route import Template
 from switchboard.brokers.headers import KIND
 from switchboard.config.units import choice, count
 from switchboard.errors import (
@@ -59,6 +56,9 @@ from switchboard.errors import (
 )
 from switchboard.options import RunnerOptions
 from switchboard.runner.settings import Setting
+from switchboard.runners.bridge_in import FromBroker
+from switchboard.runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of, told_elsewhere
+from switchboard.runners.route import Template
 
 if TYPE_CHECKING:
     from switchboard.brokers.link import Letter

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
 from switchboard.brokers.headers import KIND, OURS
 from switchboard.errors import (
     DurabilityError,
@@ -18,6 +17,7 @@ from switchboard.errors import (
 )
 from switchboard.handoff.publish_many import Outcome, Publication
 from switchboard.message.naming import HIGHEST_PRIORITY, NS
+from switchboard.runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
 
 if TYPE_CHECKING:
     from switchboard.brokers.link import Delivery

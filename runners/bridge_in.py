@@ -7,9 +7,6 @@ import select
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from runners.bridge_arrivals import Arrivals
-from runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
-from runners.route import Template
 from switchboard.config.units import choice, count, truth
 from switchboard.errors import (
     BrokerDownError,
@@ -21,6 +18,9 @@ from switchboard.errors import (
 from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
 from switchboard.runner.settings import Setting
+from switchboard.runners.bridge_arrivals import Arrivals
+from switchboard.runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
+from switchboard.runners.route import Template
 
 if TYPE_CHECKING:
     from switchboard.brokers.link import Delivery
@@ -74,7 +74,7 @@ class FromBroker(Bridge):
     def _look_for_circle(cls, options: RunnerOptions, others: Mapping[str, RunnerOptions]) -> None:
         broker, exchange, queue = targets(options.settings)
         for other in others.values():
-            if other.class_path != OUTWARDS or options.class_path != INWARDS:
+            if not (other.class_path.endswith(OUTWARDS) and options.class_path.endswith(INWARDS)):
                 continue
             their_broker, their_exchange, their_queue = targets(other.settings)
             same = their_exchange == exchange if their_exchange else their_queue == queue

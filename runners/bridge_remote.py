@@ -38,6 +38,7 @@ MAX_TRACEBACK_CHARACTERS = 1000
 
 PORTS = {'amqp': 5672, 'pyamqp': 5672, 'amqps': 5671, 'redis': 6379, 'rediss': 6379}
 EXCHANGE_TYPES = ('direct', 'topic', 'fanout', 'headers')
+# How class paths end, whichever way a section spells them.
 OUTWARDS, INWARDS = 'runners.bridge:ToBroker', 'runners.bridge:FromBroker'
 
 

@@ -3,7 +3,7 @@
 ::
 
     [runner.archive]
-    class = runners.command:Command
+    class = command
     queue = archive
     command = /usr/local/bin/archive-mail --compress
     timeout = 30s

@@ -3,7 +3,7 @@
 ::
 
     [runner.lmtp]
-    class = runners.lmtp:Lmtp
+    class = lmtp
     queue =
     listen = /run/switchboard/lmtp.sock, 127.0.0.1:8024
     exchange = mail
@@ -31,12 +31,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, cast
 
-from runners.lmtp_protocol import Connection
 from switchboard.config.units import count, duration_s, octal, size_bytes, words
 from switchboard.errors import ConfigError, SwitchboardError
 from switchboard.handoff.publish_many import Outcome, Publication
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.runner.settings import Setting
+from switchboard.runners.lmtp_protocol import Connection
 
 log = logging.getLogger('switchboard.runner')
 

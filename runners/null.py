@@ -3,7 +3,7 @@
 ::
 
     [runner.nothing]
-    class = runners.null:Null
+    class = null
     queue = unwanted
 """
 

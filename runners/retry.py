@@ -7,7 +7,7 @@ with this runner gets them back when there is hope again; what still fails then 
     dead_letter = retry
 
     [runner.retry]
-    class = runners.retry:Retry
+    class = retry
     queue = retry
     wait = 15m..6h x4
     max_retries = 3

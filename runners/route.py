@@ -3,7 +3,7 @@
 ::
 
     [runner.route]
-    class = runners.route:Route
+    class = route
     queue = in
     exchange = mail
     routing_key = {list}.{action|post}

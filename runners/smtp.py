@@ -3,7 +3,7 @@
 ::
 
     [runner.out]
-    class = runners.smtp:Smtp
+    class = smtp
     queue = out
     host = smarthost.example.com
     port = 587

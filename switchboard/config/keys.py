@@ -39,6 +39,19 @@ MAX_BATCH = 10_000
 
 BROKER_SCHEMES = ('amqp', 'amqps', 'pyamqp', 'redis', 'rediss')
 
+# The runners that come with this package, by the names that a section may call them.
+SHIPPED_RUNNERS = {
+    'command': 'switchboard.runners.command:Command',
+    'from-broker': 'switchboard.runners.bridge:FromBroker',
+    'lmtp': 'switchboard.runners.lmtp:Lmtp',
+    'null': 'switchboard.runners.null:Null',
+    'retry': 'switchboard.runners.retry:Retry',
+    'route': 'switchboard.runners.route:Route',
+    'smtp': 'switchboard.runners.smtp:Smtp',
+    'to-broker': 'switchboard.runners.bridge:ToBroker',
+}
+
+_SHORT_NAME = re.compile(r'[a-z][a-z0-9]*(?:-[a-z0-9]+)*')
 _CLASS = re.compile(r'[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?:\.[^\W\d]\w*)*')
 _MODULE = re.compile(r'[^\W\d]\w*(?:\.[^\W\d]\w*)*')
 
@@ -101,6 +114,14 @@ def _class_path(text: str) -> str:
     return text
 
 
+def _runner_class(text: str) -> str:
+    if text in SHIPPED_RUNNERS:
+        return SHIPPED_RUNNERS[text]
+    if _SHORT_NAME.fullmatch(text):
+        return text  # another distribution's, perhaps: who loads it knows
+    return _class_path(text)
+
+
 def _classes(text: str) -> tuple[str, ...]:
     return tuple(_class_path(one) for one in words(text))
 
@@ -141,7 +162,7 @@ MASTER_KEYS: Mapping[str, Key] = {
 }
 
 RUNNER_KEYS: Mapping[str, Key] = {
-    'class': Key('class_path', _class_path),
+    'class': Key('class_path', _runner_class),
     'queue': Key('queue', _queue),
     'instances': Key('instances', count(0, MAX_INSTANCES)),
     'batch_size': Key('batch_size', count(1, MAX_BATCH)),

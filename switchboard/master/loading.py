@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from switchboard.config.config import Config
+from switchboard.config.keys import SHIPPED_RUNNERS
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
@@ -23,7 +26,11 @@ if TYPE_CHECKING:
     from switchboard.status.scoreboard import NullSlot, Slot
 
 # Runners that come with this package are no user's code: the master may load them for all its children.
-SHIPPED = 'runners.'
+SHIPPED = 'switchboard.runners.'
+# How configurations used to name them.
+SHIPPED_BEFORE = 'runners.'
+# Where other distributions say by which short names their runners may be called.
+ENTRY_POINTS = 'switchboard.runners'
 
 
 def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
@@ -81,6 +88,8 @@ def warm_up(config: Config) -> Spool | None:
             for part in range(options.instances):
                 spool.prepare_board(options.queue, part, options.instances)
         module_name = options.class_path.partition(':')[0]
+        if module_name.startswith(SHIPPED_BEFORE):  # what else may be called so, the child finds out
+            module_name = SHIPPED + module_name.removeprefix(SHIPPED_BEFORE)
         if module_name.startswith(SHIPPED):
             with contextlib.suppress(Exception):  # the child meets the same error, and tells of it
                 importlib.import_module(module_name)
@@ -88,14 +97,18 @@ def warm_up(config: Config) -> Spool | None:
 
 
 def find_class(options: RunnerOptions) -> type[Runner]:
-    """:return: the class that ``class = package.module:Class`` names.
+    """:return: the class that ``class = package.module:Class``, or a short name, stands for.
 
-    :raises ConfigError: it cannot be imported, or is no runner.
+    :raises ConfigError: it cannot be imported, is no runner, or could not work.
     """
-    module_name, _, class_name = options.class_path.partition(':')
     section = f'runner.{options.name}'
     try:
-        found = getattr(_import(module_name), class_name)
+        module_name, _, class_name = _full_path(options.class_path).partition(':')
+        found: Any = _import(module_name)
+        for part in class_name.split('.'):
+            found = getattr(found, part)
+    except UnknownRunnerError as error:
+        raise ConfigError(str(error.args[0]), section=section, key='class') from error
     except Exception as error:
         log.logger('runner').exception('cannot import %s', log.pairs(runner=options.name))
         reason = f'cannot import {options.class_path}: {type(error).__name__}: {error}'
@@ -104,6 +117,46 @@ def find_class(options: RunnerOptions) -> type[Runner]:
         raise ConfigError(f'{options.class_path} is not a Runner', section=section, key='class')
     found.check_class(options)
     return found
+
+
+def _full_path(text: str) -> str:
+    """:return: module and class.
+
+    :raises UnknownRunnerError: nobody calls a runner so.
+    """
+    if ':' not in text:
+        return SHIPPED_RUNNERS.get(text) or _installed_runner(text)
+    if text.startswith(SHIPPED_BEFORE) and not _is_of_the_user(text.partition(':')[0]):
+        return SHIPPED + text.removeprefix(SHIPPED_BEFORE)
+    return text
+
+
+def _installed_runner(name: str) -> str:
+    from importlib.metadata import entry_points  # here, because few installations have any
+
+    found = {each.name: each.value for each in entry_points(group=ENTRY_POINTS)}
+    if name not in found:
+        known = ', '.join(sorted({*SHIPPED_RUNNERS, *found}))
+        raise UnknownRunnerError(f'there is no runner called {name!r}; there are: {known}')
+    return found[name]
+
+
+def _is_of_the_user(module_name: str) -> bool:
+    """Has the user a module of this name, in a package of his own that is called ``runners`` too?"""
+    try:
+        spec = importlib.util.find_spec(module_name)
+    except ModuleNotFoundError:
+        return False
+    if spec is None or spec.origin is None:
+        return False
+    shipped = (
+        Path(__file__).parent.parent / 'runners'
+    )  # in a checkout, a link to a folder that may be found as well
+    return not os.path.samefile(os.path.dirname(spec.origin), shipped)
+
+
+class UnknownRunnerError(LookupError):
+    """A short name that no distribution declares."""
 
 
 def _import(module_name: str) -> ModuleType:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runners.lmtp import Lmtp
 from switchboard.config.config import Config
+from switchboard.runners.lmtp import Lmtp
 from switchboard.spool.spool import Spool
 from switchboard.store.disk import Disk
 from switchboard.testing.signals import Signal

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runners.smtp import Smtp
 from switchboard.message.naming import PRESERVED
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
+from switchboard.runners.smtp import Smtp
 from switchboard.spool.spool import Spool
 from switchboard.testing import FakeClock
 from tests.acceptance.smtp_server import Server

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.lmtp import Lmtp
 from switchboard.errors import ConfigError
+from switchboard.runners.lmtp import Lmtp
 from switchboard.spool.spool import Spool
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk

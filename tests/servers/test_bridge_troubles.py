@@ -12,10 +12,10 @@ import pytest
 
 pytest.importorskip('kombu')
 
-from runners.bridge import FromBroker
 from switchboard import Spool
 from switchboard.brokers.link import Letter, open_link
 from switchboard.message.naming import PRESERVED
+from switchboard.runners.bridge import FromBroker
 from switchboard.store.disk import Disk
 from tests.servers.arrivals import arrive
 from tests.servers.broker_boards import wait

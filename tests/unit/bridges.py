@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runners.bridge import FromBroker, ToBroker
 from switchboard import Runner
 from switchboard.brokers.wire import Letter
+from switchboard.runners.bridge import FromBroker, ToBroker
 from tests.unit.brokering import MemoryBroker, MemoryLink
 from tests.unit.pipelines import Pipeline
 

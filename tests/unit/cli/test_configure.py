@@ -40,6 +40,8 @@ from switchboard import Runner
 from switchboard.runner.settings import Setting
 class Job(Runner):
     settings = {'colour': Setting()}
+    def dispose(self, msg, msgdata):
+        pass
 """
 
 

@@ -9,8 +9,6 @@ import pytest
 
 pytest.importorskip('kombu')
 
-from runners.bridge import ToBroker
-from runners.bridge_remote import PATH, PATH_HEADER, arguments, targets
 from switchboard.brokers.headers import HISTORY
 from switchboard.errors import (
     ConfigError,
@@ -21,6 +19,8 @@ from switchboard.errors import (
     QueueMismatchError,
     UnserializableError,
 )
+from switchboard.runners.bridge import ToBroker
+from switchboard.runners.bridge_remote import PATH, PATH_HEADER, arguments, targets
 from tests.unit.bridges import IN, OUT, Bridged
 
 

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip('kombu')
 
-from runners.bridge_remote import PATH, PATH_HEADER
 from switchboard.brokers.wire import Letter, letter_of
+from switchboard.runners.bridge_remote import PATH, PATH_HEADER
 from tests.unit.bridges import IN, Bridged, letter
 
 

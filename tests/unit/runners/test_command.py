@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.command import MAX_COMPLAINT_BYTES, Command, Program, environment
 from switchboard.errors import ConfigError
+from switchboard.runners.command import MAX_COMPLAINT_BYTES, Command, Program, environment
 from tests.acceptance.installation import ends
 from tests.unit.pipelines import Pipeline, mail
 
@@ -115,7 +115,7 @@ time.sleep(600)
 def test_a_program_that_will_not_end_when_asked_is_killed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('runners.command.GRACE_S', 0.1)
+    monkeypatch.setattr('switchboard.runners.command.GRACE_S', 0.1)
     case = bench.run('signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(600)', 'timeout = 1s\n')
     assert 'has not ended within 1 s' in case.reason()
 
@@ -181,7 +181,7 @@ def test_no_output_is_a_failure_where_some_is_to_go_on(bench: Bench) -> None:
 
 
 def test_output_without_end_is_a_failure(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('runners.command.MAX_OUTPUT_BYTES', 100_000)
+    monkeypatch.setattr('switchboard.runners.command.MAX_OUTPUT_BYTES', 100_000)
     case = bench.run('while True: sys.stdout.write("x" * 1000)', 'output = out\n')
     assert 'wrote more than 100000 bytes' in case.reason()
 

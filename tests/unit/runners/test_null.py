@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runners.null import Null
+from switchboard.runners.null import Null
 from tests.unit.pipelines import Pipeline, mail
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from runners.retry import Retry
 from switchboard import Runner
 from switchboard.errors import ConfigError, TemporaryFailure
 from switchboard.handoff.moving import send_back
+from switchboard.runners.retry import Retry
 from tests.unit.pipelines import Pipeline
 
 CONFIGURATION = """

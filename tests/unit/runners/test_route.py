@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from runners.route import Route, Template
 from switchboard.errors import ConfigError, PermanentFailure
+from switchboard.runners.route import Route, Template
 from tests.unit.pipelines import Pipeline, mail
 
 RUNNER = """
