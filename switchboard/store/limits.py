@@ -132,7 +132,7 @@ class Limits:
         options = self.options
         if options.max_bytes is not None and size > options.max_bytes:
             raise MessageTooLargeError(
-                f'{size} bytes, and max_bytes is {options.max_bytes}', queue=self.queue
+                f'{size} bytes, and max_bytes of {self.queue} is {options.max_bytes}', queue=self.queue
             )
         try:
             self._check(messages, size)

@@ -71,7 +71,7 @@ def worlds(tmp_path: Path, **fault: Any) -> Iterator[tuple[Path, FaultyDisk]]:
         board = spool['in']
         letterbox = board.pickup
         assert letterbox is not None
-        board.is_draining()
+        board.producer.admission.check_open()
         disk.arm(number)
         names = ['0.eml', '1.eml', 'large.eml']
         try:

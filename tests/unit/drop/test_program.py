@@ -284,7 +284,7 @@ def test_a_message_may_be_as_long_as_the_limit_and_the_from_line_does_not_count(
         drop(tmp_path, b'From a@x Sun\n' + b'x' * 101)
 
 
-@pytest.mark.parametrize('limit', ['max_messages = 1', 'max_bytes = 100', 'min_free = 1000T'])
+@pytest.mark.parametrize('limit', ['max_messages = 1', 'max_bytes = 200', 'min_free = 1000T'])
 def test_a_queue_that_is_full_refuses(tmp_path: Path, limit: str) -> None:
     config = load(tmp_path, f'[queue.in]\n{limit}\n')
     publish_queue_options(config)
@@ -296,6 +296,19 @@ def test_a_queue_that_is_full_refuses(tmp_path: Path, limit: str) -> None:
     with pytest.raises(QueueFullError):
         fill()
     assert len(Spool.from_config(config)['in'].files) < 2
+
+
+@pytest.mark.parametrize('overflow', ['reject', 'drop-oldest', 'dead-letter'])
+def test_what_could_never_fit_is_refused_before_anything_makes_room_for_it(
+    tmp_path: Path, overflow: str
+) -> None:
+    config = load(tmp_path, f'[queue.in]\nmax_bytes = 1000\noverflow = {overflow}\n')
+    publish_queue_options(config)
+    for _ in range(5):
+        drop(tmp_path, b'x' * 60)
+    with pytest.raises(MessageTooLargeError):
+        drop(tmp_path, b'x' * 2000)
+    assert len(Spool.from_config(config)['in'].files) == 5
 
 
 @pytest.mark.parametrize('size', [10, JOINED_BYTES * 2])
