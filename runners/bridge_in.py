@@ -15,6 +15,7 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
+from switchboard.events import event
 from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
 from switchboard.runner.settings import Setting
@@ -115,8 +116,14 @@ class FromBroker(Bridge):
         try:
             self._pay()
         except BrokerDownError as error:
-            log.warning(
-                '%d stored, and not acknowledged runner=%s error=%s', len(self._owed), self.name, error
+            event(
+                log,
+                logging.WARNING,
+                None,
+                'not acknowledged',
+                number=len(self._owed),
+                runner=self.name,
+                error=error,
             )
         super().cleanup()
 
@@ -148,7 +155,7 @@ class FromBroker(Bridge):
 
     def _complain(self, reason: str) -> None:
         self.slot.error(reason)
-        log.error('nothing to be had runner=%s error=%s', self.name, reason)
+        event(log, logging.ERROR, None, 'nothing taken', runner=self.name, error=reason)
 
     def _rest(self) -> None:
         """Let some time pass: more each time, until something goes well."""
@@ -225,7 +232,7 @@ class FromBroker(Bridge):
                 self._owed.append(delivery)
                 down = error
             elif error is not None:  # it comes again, and is known then
-                log.info('not acknowledged runner=%s error=%s', self.name, error)
+                event(log, logging.INFO, None, 'not acknowledged', runner=self.name, error=error)
         if down is not None:
             raise down
 
@@ -243,12 +250,26 @@ class FromBroker(Bridge):
             done.append(delivery)
             for queue, filebase in outcome.items():
                 self.slot.begin(filebase)
-                log.info(
-                    '%s: stored queue=%s runner=%s id=%s', filebase, queue, self.name, delivery.message_id
+                event(
+                    log,
+                    logging.INFO,
+                    filebase,
+                    'stored',
+                    queue=queue,
+                    runner=self.name,
+                    id=delivery.message_id,
                 )
             if reason:
                 self.slot.error(reason)
-                log.error('put into bad runner=%s id=%s error=%s', self.name, delivery.message_id, reason)
+                event(
+                    log,
+                    logging.ERROR,
+                    None,
+                    'preserved',
+                    runner=self.name,
+                    id=delivery.message_id,
+                    error=reason,
+                )
             self.slot.end('failed' if reason else 'done')
         if trouble:
             self._complain(f'{len(self._unacked) - len(done)} fetched cannot be stored for now: {trouble}')
@@ -258,5 +279,5 @@ class FromBroker(Bridge):
         """Is it to be left, because this installation has sent it itself?"""
         if self.setting['own'] == 'take' or path_of(delivery.headers.get(PATH_HEADER))[-1:] != [self.site]:
             return False
-        log.debug('left, for it was sent from here runner=%s id=%s', self.name, delivery.message_id)
+        event(log, logging.DEBUG, None, 'skipped', runner=self.name, id=delivery.message_id)
         return True

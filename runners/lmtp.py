@@ -33,6 +33,7 @@ from typing import Any, ClassVar, cast
 
 from switchboard.config.units import count, duration_s, octal, size_bytes, words
 from switchboard.errors import ConfigError, SwitchboardError
+from switchboard.events import event
 from switchboard.handoff.publish_many import Outcome, Publication
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.runner.settings import Setting
@@ -107,7 +108,7 @@ class Store:
             try:
                 outcomes = await loop.run_in_executor(self._thread, self._spool.publish_many, parcels)
             except Exception as error:
-                log.exception('mails not stored number=%d', len(parcels))
+                event(log, logging.ERROR, None, 'not stored', number=len(parcels), exc_info=True)
                 outcomes = [SwitchboardError(str(error))] * len(parcels)
             for wanted, future in jobs:
                 mine, outcomes = outcomes[: len(wanted)], outcomes[len(wanted) :]
@@ -172,7 +173,7 @@ class Lmtp(AsyncRunner):
         self._all_gone = asyncio.Event()
         for place in self.setting['listen']:
             self._servers.append(await self._listen(place))
-            log.info('listening runner=%s place=%s', self.name, place)
+            event(log, logging.INFO, None, 'listening', runner=self.name, place=place)
 
     async def _listen(self, place: str) -> asyncio.Server:
         loop = asyncio.get_running_loop()
@@ -239,12 +240,12 @@ class Lmtp(AsyncRunner):
         """See `Server`."""
         if isinstance(outcome, SwitchboardError):
             self.slot.error(str(outcome))
-            log.error('not stored recipients=%s error=%s', ','.join(recipients), outcome)
+            event(log, logging.ERROR, None, 'not stored', recipients=','.join(recipients), error=outcome)
             return
         for queue, filebase in outcome.items():
             self.slot.begin(filebase)
             self.slot.end('done')
-            log.info('%s: stored queue=%s recipients=%s', filebase, queue, ','.join(recipients))
+            event(log, logging.INFO, filebase, 'stored', queue=queue, recipients=','.join(recipients))
 
     async def cleanup(self) -> None:  # type: ignore[override]  # a coroutine here
         """Let mails that are just arriving end, and nothing new begin."""
@@ -260,7 +261,7 @@ class Lmtp(AsyncRunner):
             try:
                 await asyncio.wait_for(self._all_gone.wait(), self.options.stop_timeout_s * STOP_SHARE)
             except TimeoutError:
-                log.warning('stopped with mails arriving connections=%d', len(self.connections))
+                event(log, logging.WARNING, None, 'stopped early', connections=len(self.connections))
         for connection in list(self.connections):
             if connection.transport is not None:
                 cast(asyncio.Transport, connection.transport).abort()

@@ -25,6 +25,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
+from switchboard.events import event
 from switchboard.handoff.publish_many import Outcome, Publication
 from switchboard.message.mail import lazy_mail
 
@@ -145,10 +146,10 @@ class Connection(LMTP):
         try:
             route = self._server.queues(address, envelope.sender)
         except (NoRouteError, UnknownQueueError) as error:
-            log.info('%s: refused error=%s', address, error)
+            event(log, logging.INFO, None, 'refused', recipient=address, error=error)
             return '550 5.1.1 no such address here'
         except SwitchboardError as error:
-            log.error('%s: not routed error=%s', address, error)
+            event(log, logging.ERROR, None, 'not routed', recipient=address, error=error)
             return OURS
         if len(envelope.routes) >= self._server.setting['max_recipients']:
             return '452 4.5.3 too many recipients'
@@ -201,7 +202,7 @@ class Connection(LMTP):
 
     async def handle_exception(self, error: Exception) -> str:
         """Whatever it is, it is ours: nothing may bounce for it."""
-        log.error('LMTP session failed', exc_info=error)
+        event(log, logging.ERROR, None, 'session failed', exc_info=error)
         return '\r\n'.join([OURS] * max(1, self._owed))
 
     def is_idle(self) -> bool:

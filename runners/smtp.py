@@ -48,6 +48,7 @@ from typing import Any, ClassVar, NamedTuple
 from switchboard import Runner
 from switchboard.config.units import choice, count, duration_s, optional
 from switchboard.errors import ConfigError, DestinationDown, PermanentFailure, TemporaryFailure
+from switchboard.events import event
 from switchboard.message.mail import mail_bytes
 from switchboard.runner.settings import Setting
 
@@ -180,7 +181,7 @@ class Smtp(Runner):
         later = {one: answer for one, answer in answers.items() if answer.code // 100 not in (2, 5)}
         refused = {one: str(answer) for one, answer in answers.items() if answer.code // 100 == 5}
         for one, answer in answers.items():
-            log.info('%s: to=%s answer=%s', self.filebase, one, answer)
+            event(log, logging.INFO, self.filebase, 'answered', to=one, answer=answer)
         known = msgdata.pop('refused', {})
         refused = {**(known if isinstance(known, dict) else {}), **refused}
         if later:
@@ -217,7 +218,7 @@ class Smtp(Runner):
             try:
                 return self._transact(smtp, sender, recipients, content)
             except Lost as error:
-                log.info('%s: a kept connection broke off error=%s', self.filebase, error)
+                event(log, logging.INFO, self.filebase, 'connection lost', error=error)
         return self._transact(self._connect(), sender, recipients, content)
 
     def _transact(

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A room of more wants a wall.
 FILES_MAX = 16
 
-GROUND = {'__init__', 'clock', 'errors', 'filestore', 'interfaces', 'lazy', 'options'}
+GROUND = {'__init__', 'clock', 'errors', 'events', 'filestore', 'interfaces', 'lazy', 'options'}
 ROOMS = sorted(
     path.parent for path in (ROOT / 'switchboard').glob('*/__init__.py') if path.parent.name != 'extra'
 )

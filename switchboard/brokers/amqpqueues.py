@@ -36,6 +36,7 @@ from switchboard.errors import (
     QueueMismatchError,
     UnknownExchangeError,
 )
+from switchboard.events import event
 
 log = logging.getLogger('switchboard.queue')
 
@@ -119,7 +120,7 @@ class AmqpQueues(Link):
         try:
             self._apart('declare', write)
         except exceptions.ChannelError as error:
-            log.debug('%s: forgotten by the broker, if it is killed now error=%s', queue, error)
+            event(log, logging.DEBUG, None, 'not declared lasting', queue=queue, error=error)
 
     def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
         """See `Remote`."""

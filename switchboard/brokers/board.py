@@ -36,6 +36,7 @@ from switchboard.errors import (
     NotListableError,
     QueueError,
 )
+from switchboard.events import event
 from switchboard.interfaces import ISwitchboard, Taken
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import count_since_retry
@@ -125,7 +126,7 @@ class BrokerSwitchboard(BrokerOutlet):
             try:
                 taken = Taken(claim.filebase, *self._open(claim))
             except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, EntryTakenError) as error:
-                log.debug('%s: skipped error=%s', claim.filebase, error)
+                event(log, logging.DEBUG, claim.filebase, 'skipped', error=error)
                 continue
             self._throttle.took()
             return taken
@@ -175,7 +176,7 @@ class BrokerSwitchboard(BrokerOutlet):
         try:
             return self._source.look()
         except QueueError as error:
-            log.debug('%s: not looked at error=%s', self.name, error)
+            event(log, logging.DEBUG, None, 'not read', queue=self.name, error=error)
             return False
 
     def defer(self, filebase: str, seconds: float) -> None:
@@ -203,7 +204,7 @@ class BrokerSwitchboard(BrokerOutlet):
         self.ledger.collect()
         for queue in self.broker_queues:
             for message_id, deaths in self.link.restore(queue):
-                log.info('%s: recovered queue=%s count=%d', message_id, self.name, deaths)
+                event(log, logging.INFO, None, 'recovered', id=message_id, queue=self.name, count=deaths)
         claims = [self.held(filebase) for filebase in self.get_files(CLAIMED)] if own else []
         ready = [claim.filebase for claim in reversed(claims) if self._give_up(claim)]
         return sorted(ready)

@@ -30,6 +30,7 @@ from zope.interface import implementer
 from switchboard.brokers.board import BrokerSwitchboard
 from switchboard.brokers.inlet import Posted, publish_all
 from switchboard.errors import EntryTakenError, QueueError, SwitchboardError
+from switchboard.events import event
 from switchboard.handoff.deduplicated_outputs import commit_once
 from switchboard.handoff.deduplication import marker_of
 from switchboard.handoff.transaction import Transaction
@@ -201,7 +202,7 @@ def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
     try:
         is_ended = board.end_done(board.held(filebase))
     except EntryTakenError as error:
-        log.warning('%s: done, and not ours any more queue=%s error=%s', filebase, board.name, error)
+        event(log, logging.WARNING, filebase, 'claim lost', queue=board.name, error=error)
         is_ended = False
     if not is_ended and not has_outputs:
         # The broker gives it out again.  The work is done all the same, and on this machine that is to be known.
@@ -218,7 +219,7 @@ def _commit_once(spool: Spool, transaction: BrokerTransaction) -> None:
             stack.enter_context(keys.locked((marker,)))
             spool.stage.recover()
             if keys.known(marker) is not None:
-                log.info('%s: done before queue=%s', filebase, board.name)
+                event(log, logging.INFO, filebase, 'duplicate', queue=board.name)
                 local.discard()
                 return
             local.add(board, keys.mark(marker, filebase))

@@ -15,6 +15,7 @@ import logging
 import os
 
 from switchboard.clock import Clock
+from switchboard.events import event
 from switchboard.message.naming import DIGEST_DIGITS, NS, is_filebase
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.store.forks import after_fork
@@ -61,7 +62,7 @@ class Ledger:
             self._disk.write_all(self._fd, digest.encode('ascii') + b'\n', slot * _SLOT)
             self._slots[digest] = slot
         except OSError as error:
-            log.warning('%s: not noted as held error=%s', digest, error)
+            event(log, logging.WARNING, None, 'not noted', digest=digest, error=error)
 
     def end(self, digest: str) -> None:
         """Note that this process holds it no longer."""
@@ -72,7 +73,7 @@ class Ledger:
         try:
             self._disk.write_all(self._fd, _BLANK, slot * _SLOT)
         except OSError as error:
-            log.warning('%s: still noted as held error=%s', digest, error)
+            event(log, logging.WARNING, None, 'not noted', digest=digest, error=error)
 
     def deaths(self, digest: str) -> int:
         """:return: how often a holder of the message died here."""
@@ -88,7 +89,7 @@ class Ledger:
             try:
                 self._write(digest, count)
             except OSError as error:
-                log.warning('%s: death not counted error=%s', digest, error)
+                event(log, logging.WARNING, None, 'not counted', digest=digest, error=error)
         return count
 
     def clear(self, digest: str) -> None:
@@ -118,7 +119,7 @@ class Ledger:
                 elif name.endswith(DEATHS):
                     self._forget_old(name)
             except OSError as error:
-                log.warning('%s: left as it is error=%s', name, error)
+                event(log, logging.WARNING, None, 'not read', note=name, error=error)
         return found
 
     def _bury(self, name: str) -> list[str]:
@@ -184,7 +185,7 @@ class Ledger:
                 try:
                     self._disk.unlink(self._name, dir_fd=self._folder.fd)
                 except OSError as error:
-                    log.debug('%s: left behind error=%s', self._name, error)
+                    event(log, logging.DEBUG, None, 'not removed', note=self._name, error=error)
             self._disk.unlock_and_close(self._fd)
         self._forget()
 

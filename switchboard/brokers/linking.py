@@ -30,6 +30,7 @@ from switchboard.brokers.url import BrokerUrl
 from switchboard.brokers.wire import Delivery, Letter
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import BrokerDownError, EntryTakenError
+from switchboard.events import event
 from switchboard.message.naming import NS
 from switchboard.store.forks import after_fork
 
@@ -133,7 +134,7 @@ class Link(Remote):
                 reason = _text(error) if self.broker.tls is None else self.broker.tls.explain(_text(error))
                 raise self._down(reason, 'connect', self._backoff_s) from error
             if self._backoff_s:
-                log.warning('%s: the broker is back', self.url)
+                event(log, logging.WARNING, None, 'broker back', url=self.url)
             self._backoff_s, self._next_try_ns = 0.0, 0
             self._start_pulse()
 
@@ -258,7 +259,7 @@ class Link(Remote):
                 try:
                     self._shut()
                 except Exception as error:
-                    log.debug('%s: closed with an error=%s', self.url, error)
+                    event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
             self._drop()
         if pulse is not None and pulse is not threading.current_thread():
             pulse.join(CONNECT_TIMEOUT_S)
@@ -296,7 +297,7 @@ class Link(Remote):
             try:
                 self._beat()
             except Exception as error:
-                log.warning('%s: no sign of life could be given error=%s', self.url, _text(error))
+                event(log, logging.WARNING, None, 'heartbeat failed', url=self.url, error=_text(error))
                 self._drop()
 
     def __del__(self) -> None:

@@ -17,6 +17,7 @@ from switchboard.brokers.inlet import BrokerInlet, Posted, post
 from switchboard.brokers.ledger import Ledger
 from switchboard.brokers.source import LostClaimError, Source
 from switchboard.errors import BrokerDownError, EntryTakenError
+from switchboard.events import event
 from switchboard.message.journal import Record
 from switchboard.message.metadata_changes import changes, is_body_changed
 from switchboard.message.naming import NS, PRESERVED, is_filebase, with_when
@@ -123,7 +124,7 @@ class BrokerOutlet(BrokerInlet, ABC):
         try:
             self.end(claim)
         except (EntryTakenError, BrokerDownError) as error:
-            log.warning('%s: done, and not acknowledged queue=%s error=%s', claim.filebase, self.name, error)
+            event(log, logging.WARNING, claim.filebase, 'not acknowledged', queue=self.name, error=error)
             if isinstance(error, BrokerDownError):
                 self._source.owe(claim)
             return False
@@ -142,7 +143,7 @@ class BrokerOutlet(BrokerInlet, ABC):
         if not (self.dead_letter is not None and readable and self.dead_letter(claim, cause, reason)):
             told = {'event': 'preserved', 'queue': self.name, 'reason': reason, 'cause': cause, **fields}
             deposit(self.bad, claim.entry, [self._record(told, 'preserved')], suffix=PRESERVED)
-            log.warning('%s: preserved queue=%s reason=%s', claim.filebase, self.name, reason)
+            event(log, logging.WARNING, claim.filebase, 'preserved', queue=self.name, reason=reason)
         self.end_done(claim)  # if it comes again, it is preserved again, under the same name
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:

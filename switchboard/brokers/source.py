@@ -13,6 +13,7 @@ from switchboard.brokers.claims import OWN_CLAIMS, BrokerClaim, claim_of
 from switchboard.brokers.headers import DUE
 from switchboard.brokers.inlet import post
 from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
+from switchboard.events import event
 from switchboard.message.naming import NS, digest_of
 
 if TYPE_CHECKING:
@@ -119,11 +120,11 @@ class Source:
         if ours is not None and not (ours.holds() and not board.link.is_same(ours.delivery, claim.delivery)):
             # What we have was taken from us, by a lost connection or a lease that ran out, and now it is given to us again.
             ours.link, ours.delivery = claim.link, claim.delivery
-            log.info('%s: given out again to its holder queue=%s', claim.filebase, board.name)
+            event(log, logging.INFO, claim.filebase, 'redelivered', queue=board.name)
             return True
         if ours is not None or board.is_done(claim.filebase):
             # Published twice, or done before its producer, or the broker, heard of that.
-            log.info('%s: known already queue=%s', claim.filebase, board.name)
+            event(log, logging.INFO, claim.filebase, 'duplicate', queue=board.name)
             self._owed.append(claim)
             self._pay()
             return True
@@ -180,7 +181,7 @@ class Source:
                 due_s for queue in board.broker_queues if (due_s := board.link.next_due_s(queue)) is not None
             ]
         except QueueError as error:
-            log.debug('%s: not looked at error=%s', board.name, error)
+            event(log, logging.DEBUG, None, 'not read', queue=board.name, error=error)
         return max(0.0, min(waits)) if waits else None
 
     def _unwait(self) -> None:
@@ -202,7 +203,7 @@ class Source:
             try:
                 self._board.link.ack(self._owed[0].delivery)
             except EntryTakenError as error:
-                log.debug('%s: not acknowledged error=%s', self._owed[0].filebase, error)
+                event(log, logging.DEBUG, self._owed[0].filebase, 'not acknowledged', error=error)
             del self._owed[0]
 
     # What is held.
@@ -246,5 +247,5 @@ class Source:
         try:
             self._pay()
         except BrokerDownError as error:
-            log.warning('%d messages are done, and not acknowledged error=%s', len(self._owed), error)
+            event(log, logging.WARNING, None, 'not acknowledged', number=len(self._owed), error=error)
         self._unwait()

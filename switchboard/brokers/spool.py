@@ -20,6 +20,7 @@ from switchboard.brokers.link import need_library
 from switchboard.brokers.options import limits_of
 from switchboard.brokers.url import read_broker_url
 from switchboard.errors import ConfigError, SwitchboardError
+from switchboard.events import event
 from switchboard.handoff.deduplication import marker_of
 from switchboard.handoff.publish_many import Publication
 from switchboard.handoff.publish_many import publish_many as store_in_directories
@@ -103,7 +104,7 @@ class BrokerDeadLetters:
         name, entry = self._board.name, claim.entry
         rounds = [one for one in entry.records if one.get('event') == 'dead-lettered']
         if sum(one.get('queue') == name and one.get('cause') == cause for one in rounds) >= MAX_ROUNDS:
-            log.error('%s: dead letters go round in circles queue=%s', claim.filebase, name)
+            event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=name)
             return False
         metadata = entry.changed_metadata(load_metadata(entry.metadata))
         try:
@@ -123,11 +124,18 @@ class BrokerDeadLetters:
                 }
                 deposit(target, letter, [record], suffix=PRESERVED if target.name == BAD else READY)
         except SwitchboardError as error:
-            log.error('%s: dead letter not delivered queue=%s error=%s', claim.filebase, name, error)
+            event(log, logging.ERROR, claim.filebase, 'not dead-lettered', queue=name, error=error)
             return False
         names = ','.join(target.name for target in targets)
-        log.warning(
-            '%s: dead letter queue=%s to=%s cause=%s reason=%s', claim.filebase, name, names, cause, reason
+        event(
+            log,
+            logging.WARNING,
+            claim.filebase,
+            'dead-lettered',
+            queue=name,
+            to=names,
+            cause=cause,
+            reason=reason,
         )
         return True
 

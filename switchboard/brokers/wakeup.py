@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from switchboard.errors import QueueError
+from switchboard.events import event
 from switchboard.queue.wakeup import LONGEST_S, Wakeup
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class BrokerWakeup(Wakeup):
                 self._ears.register(descriptor, select.EPOLLIN)
                 self._heard.append(descriptor)
         except (QueueError, OSError) as error:
-            log.debug('%s: not listened to error=%s', self._board.name, error)
+            event(log, logging.DEBUG, None, 'not watched', queue=self._board.name, error=error)
             self._quiet()
 
     def disarm(self) -> None:
@@ -59,7 +60,7 @@ class BrokerWakeup(Wakeup):
             try:
                 self._board.link.unlisten()
             except QueueError as error:
-                log.debug('%s: still listened to error=%s', self._board.name, error)
+                event(log, logging.DEBUG, None, 'not unwatched', queue=self._board.name, error=error)
 
     def _quiet(self) -> None:
         for descriptor in self._heard:

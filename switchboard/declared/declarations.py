@@ -28,6 +28,7 @@ from typing import Any
 
 from switchboard.clock import Clock
 from switchboard.errors import QueueMismatchError
+from switchboard.events import event
 from switchboard.message.naming import Namer
 from switchboard.options import QueueOptions, RetryPolicy
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
@@ -169,7 +170,7 @@ class Declarations:
             declaration.applied_to(QueueOptions())
         except (ValueError, TypeError, AttributeError) as error:
             # A power cut may leave an empty file of a queue that was not to last.
-            log.warning('declaration cannot be read queue=%s error=%s', name, error)
+            event(log, logging.WARNING, None, 'declaration unreadable', queue=name, error=error)
             return None
         return declaration
 

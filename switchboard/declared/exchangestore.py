@@ -24,6 +24,7 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
+from switchboard.events import event
 from switchboard.routing.bindings import Binding, Exchange, ExchangeType, Target
 from switchboard.routing.exchange import DEFAULT_EXCHANGE, ExchangeTable
 from switchboard.routing.headers import HeaderMatch
@@ -167,7 +168,7 @@ class ExchangeStore:
             return self.load().over(base)
         except RouteError as error:
             # A changed exchange file and what programs declared do not go together: the operator's word counts.
-            log.error('what programs declared of exchanges is left out error=%s', error)
+            event(log, logging.ERROR, None, 'exchanges unreadable', error=error)
             return base
 
     def _mark(self) -> _Mark:

@@ -29,6 +29,7 @@ from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.exchangestore import ExchangeStore
 from switchboard.declared.presence import Presence
 from switchboard.errors import QueueError, QueueInUseError, UnknownQueueError
+from switchboard.events import event
 from switchboard.message.naming import CLAIMED, READY, is_filebase
 from switchboard.queue.recovery import move_to_bad
 from switchboard.store.claims import open_claim
@@ -130,7 +131,7 @@ class QueueRemoval:
                     break
                 late = self._drop_all(folder, self._entries(folder))
                 if not late:
-                    log.info('deleted queue waits for what is being worked on queue=%s', name)
+                    event(log, logging.INFO, None, 'deletion waits', queue=name)
                     break
                 dropped += late
         return dropped
@@ -147,7 +148,7 @@ class QueueRemoval:
         except FileNotFoundError:
             pass
         except OSError as error:
-            log.warning('keys of a deleted queue are still known queue=%s error=%s', name, error)
+            event(log, logging.WARNING, None, 'keys not forgotten', queue=name, error=error)
         self._declarations.remove(name)
 
     def _remove_file(self, path: str) -> None:
@@ -156,7 +157,7 @@ class QueueRemoval:
         except FileNotFoundError:
             pass
         except OSError as error:
-            log.warning('not removed path=%s error=%s', path, error)
+            event(log, logging.WARNING, None, 'not removed', path=path, error=error)
 
     def clear_gone(self) -> None:
         """Remove the keys that deleted queues had seen."""
@@ -171,7 +172,7 @@ class QueueRemoval:
         try:
             folder.close_to_new()
         except OSError as error:  # another user's, or gone: producers will notice later
-            log.debug('directory not closed path=%s error=%s', folder.path, error)
+            event(log, logging.DEBUG, None, 'not closed', path=folder.path, error=error)
 
     def _remove(self, folder: Folder) -> bool:
         try:
@@ -205,7 +206,7 @@ class QueueRemoval:
                 return False
             claim.finish(self._pool)
         except (QueueError, OSError) as error:
-            log.warning('%s: not dropped with its queue error=%s', name, error)
+            event(log, logging.WARNING, None, 'not dropped', name=name, error=error)
             if claim is not None:
                 claim.close()
             return False
@@ -259,12 +260,14 @@ class QueueRemoval:
             dropped = self._delete(name, if_unused=False, if_empty=False, only_if_due=True)
         except UnknownQueueError:
             return False  # somebody else was faster
-        log.log(
+        event(
+            log,
             logging.WARNING if dropped else logging.INFO,
-            'deleted queue=%s reason=%s dropped=%d',
-            name,
-            reason,
-            dropped,
+            None,
+            'queue deleted',
+            queue=name,
+            reason=reason,
+            dropped=dropped,
         )
         return True
 
@@ -306,4 +309,4 @@ class QueueRemoval:
             if claim is not None:
                 move_to_bad(claim, bad, DELETED, queue=name, clock=clock, sync=False, cause='rejected')
         except (QueueError, OSError) as error:
-            log.warning('%s: not preserved error=%s', entry, error)
+            event(log, logging.WARNING, None, 'not preserved', name=entry, error=error)

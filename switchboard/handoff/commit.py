@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from switchboard.errors import QueueError
+from switchboard.events import event
 from switchboard.store.disk import Folder
 from switchboard.store.publishing import refusal
 
@@ -110,7 +111,7 @@ def _take_back(
         # Before an output goes: a power cut that left the record and no outputs would have lost the input.
         _flush(taken_back, [transaction.input_folder for transaction in taken_back])
     except OSError as another:
-        log.error('not committed, which the disk may not know yet error=%s', another)
+        event(log, logging.ERROR, None, 'not taken back', error=another)
     for transaction in taken_back:
         _fail(transaction, error, failed)
 
@@ -123,13 +124,13 @@ def _publish(committed: Sequence[Transaction]) -> None:
             transaction.publish_outputs()
             published.append(transaction)
         except OSError as error:
-            log.error('%s: committed, to be rolled forward error=%s', transaction.name, error)
+            event(log, logging.ERROR, None, 'committed in part', transaction=transaction.name, error=error)
             transaction.let_go()
     try:
         _flush(published, [item.folder for transaction in published for item in transaction.items])
         for transaction in published:
             transaction.remove_record()
     except OSError as error:
-        log.error('commit records stay, to be removed by recovery error=%s', error)
+        event(log, logging.ERROR, None, 'records stay', error=error)
     for transaction in published:
         transaction.let_go()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 
+from switchboard.events import event
 from switchboard.message.naming import READY, Namer
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.pool import FilePool
@@ -44,7 +45,7 @@ class Stage:
             return self._roll_forward(transaction) if rest == COMMIT else self._throw_away(name, transaction)
         except OSError as error:
             # One that cannot be dealt with, or that is none of ours, must not keep the others waiting.
-            log.error('%s: left in the stage for now error=%s', name, error)
+            event(log, logging.ERROR, None, 'not recovered', transaction=name, error=error)
             return False
 
     def _roll_forward(self, transaction: str) -> bool:
@@ -60,7 +61,7 @@ class Stage:
         except BaseException:
             self.disk.unlock_and_close(fd)
             raise
-        log.info('%s: rolled forward outputs=%d', transaction, published)
+        event(log, logging.INFO, None, 'rolled forward', transaction=transaction, outputs=published)
         return True
 
     def _publish(self, transaction: str) -> int:

@@ -24,6 +24,7 @@ from typing import Any
 from zope.interface import implementer
 
 from switchboard.errors import EntryTakenError
+from switchboard.events import event
 from switchboard.handoff.commit import commit_all
 from switchboard.handoff.moving import move
 from switchboard.handoff.stage import COMMIT, Stage
@@ -248,7 +249,7 @@ class Transaction:
                 self._record.rename(*self._place)
                 self._record = None
         except OSError as error:
-            log.error('%s: committed, though a sync failed error=%s', self.name, error)
+            event(log, logging.ERROR, None, 'not synced', transaction=self.name, error=error)
             return False
         return True
 

@@ -16,6 +16,7 @@ from kombu.utils.uuid import uuid
 
 from switchboard.declared.presence import Ticket
 from switchboard.errors import SwitchboardError, UnknownQueueError
+from switchboard.events import event
 from switchboard.interfaces import Taken
 from switchboard.kombu_transport.arguments import DELIVERY_LIMIT
 from switchboard.kombu_transport.batch import PublishBatch
@@ -110,7 +111,7 @@ class Channel(Entities, virtual.Channel):
         info = routed.payload['properties']['delivery_info']
         exchange, routing_key = info['exchange'], info['routing_key']
         if not mandatory:
-            log.debug('no queue wants a message exchange=%s routing_key=%s', exchange, routing_key)
+            event(log, logging.DEBUG, None, 'unroutable', exchange=exchange, routing_key=routing_key)
             return
         error = ChannelError(
             f'NO_ROUTE - exchange {exchange!r}, routing key {routing_key!r}', (50, 60), reply_code=NO_ROUTE
@@ -251,7 +252,7 @@ class Channel(Entities, virtual.Channel):
         except Exception as error:
             reason = f'no message of kombu: {error!r}'[:MAX_REASON]
             board.finish(taken.filebase, preserve=True, cause='corrupt', reason=reason)
-            log.error('%s: %s queue=%s', taken.filebase, reason, queue)
+            event(log, logging.ERROR, taken.filebase, 'preserved', queue=queue, cause='corrupt', error=reason)
             return None
         return message
 

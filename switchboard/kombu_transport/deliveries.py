@@ -22,6 +22,7 @@ from typing import Any
 from kombu.transport.virtual import QoS
 
 from switchboard.errors import QueueError
+from switchboard.events import event
 from switchboard.kombu_transport.faults import amqp_errors
 from switchboard.kombu_transport.payload import REQUEUED, RETURNED, attempts, was_delivered
 from switchboard.queue.switchboard import Switchboard
@@ -93,7 +94,7 @@ _LEFT: deque[tuple[Delivery, Ending]] = deque()
 
 def leave(delivery: Delivery, how: Ending) -> None:
     """Have it ended later, by whichever connection of this process looks next."""
-    log.error('%s: the disk refused; it is tried again queue=%s', delivery.filebase, delivery.board.name)
+    event(log, logging.ERROR, delivery.filebase, 'disk refused', queue=delivery.board.name)
     _LEFT.append((delivery, how))
 
 
@@ -112,7 +113,7 @@ def _is_ended(delivery: Delivery, how: Ending) -> bool:
     try:
         if delivery.is_held:
             how(delivery)
-            log.info('%s: the disk obeys again queue=%s', delivery.filebase, delivery.board.name)
+            event(log, logging.INFO, delivery.filebase, 'disk back', queue=delivery.board.name)
     except (QueueError, OSError):
         return False
     return True

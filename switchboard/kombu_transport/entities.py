@@ -13,6 +13,7 @@ from kombu.utils.uuid import uuid
 
 from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange
 from switchboard.errors import QueueMismatchError, UnknownQueueError
+from switchboard.events import event
 from switchboard.kombu_transport.arguments import ALTERNATE, binding_match, queue_keys, same_arguments
 from switchboard.kombu_transport.broker import PREDECLARED, Broker
 from switchboard.kombu_transport.faults import amqp_errors
@@ -213,7 +214,7 @@ class Entities:
                 raise
             if not same_arguments(known.arguments, keys['arguments']):
                 raise
-            log.warning('declared twice, the first one counts queue=%s error=%s', name, error)
+            event(log, logging.WARNING, None, 'declared twice', queue=name, error=error)
         self.broker.declared_here.add(name)
 
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> int:

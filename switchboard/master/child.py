@@ -29,6 +29,7 @@ import contextlib
 import ctypes
 import faulthandler
 import fcntl
+import logging
 import os
 import signal
 import socket
@@ -42,6 +43,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 import setproctitle
 
 from switchboard.errors import ConfigError
+from switchboard.events import event
 from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
 from switchboard.master.signals import nothing
 from switchboard.options import RunnerOptions
@@ -203,11 +205,11 @@ def _exit_code(child: Child, work: Work, stop: StopSignal) -> int:
         return work(child, slot, stop)
     except ConfigError as error:
         slot.fatal(str(error))
-        logger.error('cannot run %s', log.pairs(runner=child.title, error=error))
+        event(logger, logging.ERROR, None, 'cannot run', runner=child.title, error=error)
         return EXIT_CONFIG
     except Exception as error:
         slot.error(f'{type(error).__name__}: {error}')
-        logger.exception('ended by an error %s', log.pairs(runner=child.title))
+        event(logger, logging.ERROR, None, 'runner failed', runner=child.title, exc_info=True)
         return EXIT_SOFTWARE
 
 

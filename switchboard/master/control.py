@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import selectors
 import signal
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from switchboard.errors import MasterError, NotRunningError
+from switchboard.events import event
 from switchboard.master.directory import OwnDirectory
 from switchboard.status import log
 from switchboard.status.alive import CONTROL, master_alive, own_directory
@@ -138,7 +140,7 @@ class ControlSocket:
         self._silent[call] = None
 
     def _pause(self, error: OSError, now_s: float) -> None:
-        logger.error('control socket pauses %s', log.pairs(error=error.strerror))
+        event(logger, logging.ERROR, None, 'control socket pauses', error=error.strerror)
         self._selector.unregister(self._listener)
         self._open_again_s = now_s + PAUSE_S
 
@@ -188,7 +190,7 @@ class ControlSocket:
         except MasterError as error:
             call.reply({'ok': False, 'errors': [str(error)]})
         except Exception as error:
-            logger.exception('request failed')
+            event(logger, logging.ERROR, None, 'request failed', exc_info=True)
             call.reply({'ok': False, 'errors': [f'{type(error).__name__}, see the log']})
 
 

@@ -11,6 +11,7 @@ deadline, after which it is killed and another one is sent; each time with twice
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import time
@@ -21,6 +22,7 @@ import setproctitle
 
 from switchboard.config.config import Config
 from switchboard.errors import SwitchboardError
+from switchboard.events import event
 from switchboard.master.child import die_with_parent
 from switchboard.status import log
 
@@ -86,12 +88,12 @@ class Housekeeping:
         try:
             reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            logger.error('no janitor %s', log.pairs(error=error))
+            event(logger, logging.ERROR, None, 'janitor not started', error=error)
             return
         try:
             pid = os.fork()
         except OSError as error:
-            logger.error('no janitor %s', log.pairs(error=error))
+            event(logger, logging.ERROR, None, 'janitor not started', error=error)
             os.close(reading)
             os.close(writing)
             return
@@ -107,12 +109,12 @@ class Housekeeping:
         fields = {'pid': self._pid, 'after_s': now_s - self._began_s}
         self._deadline_s = min(LONGEST_S, 2 * self._deadline_s)
         if self._pidfd < 0:
-            logger.error('janitor hangs, and cannot be killed %s', log.pairs(**fields))
+            event(logger, logging.ERROR, None, 'janitor hangs', **fields)
             return 0.0
         # By the descriptor: the number may be another's, should the process have ended a moment ago.
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        logger.error('janitor hangs, killed %s', log.pairs(**fields))
+        event(logger, logging.ERROR, None, 'janitor killed', **fields)
         return 0.0
 
     def _let_go(self) -> None:
@@ -154,13 +156,13 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
         began_s = time.monotonic()
         done = tidy(Spool.from_config(config))
         took_s = time.monotonic() - began_s
-        logger.debug('tidied %s', log.pairs(done=done, took_s=round(took_s, 3)))
+        event(logger, logging.DEBUG, None, 'tidied', done=done, took_s=round(took_s, 3))
         os.write(writing, b'%.3f' % took_s)
         code = os.EX_OK
     except (SwitchboardError, OSError) as error:
-        logger.error('not tidied %s', log.pairs(error=error))
+        event(logger, logging.ERROR, None, 'not tidied', error=error)
     except BaseException:
-        logger.exception('not tidied')
+        event(logger, logging.ERROR, None, 'not tidied', exc_info=True)
     finally:
         os._exit(code)
 

@@ -5,6 +5,7 @@ The command line and the programs in ``bin/`` come together here, so that all of
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import FrameType
 
 from switchboard.config.config import Config
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError
+from switchboard.events import event
 from switchboard.master.daemon import Outcome, Report, daemonize
 from switchboard.master.directory import OwnDirectory
 from switchboard.master.loading import extend_path, make_runner, python_path
@@ -82,7 +84,7 @@ def _be_daemon(config: Config, report: Report) -> int:
     except ConfigError as error:
         report.failed(str(error), type=ConfigError.__name__)
     except Exception as error:
-        log.logger('master').exception('cannot go on')
+        event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
         report.failed(f'{type(error).__name__}: {error}')
     return 1
 

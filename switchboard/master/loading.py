@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from switchboard.config.config import Config
 from switchboard.config.keys import SHIPPED_RUNNERS
 from switchboard.errors import ConfigError
+from switchboard.events import event
 from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
@@ -110,7 +112,7 @@ def find_class(options: RunnerOptions) -> type[Runner]:
     except UnknownRunnerError as error:
         raise ConfigError(str(error.args[0]), section=section, key='class') from error
     except Exception as error:
-        log.logger('runner').exception('cannot import %s', log.pairs(runner=options.name))
+        event(log.logger('runner'), logging.ERROR, None, 'cannot import', runner=options.name, exc_info=True)
         reason = f'cannot import {options.class_path}: {type(error).__name__}: {error}'
         raise ConfigError(reason, section=section, key='class') from error
     if not (isinstance(found, type) and issubclass(found, Runner)):

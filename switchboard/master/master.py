@@ -24,6 +24,7 @@ import contextlib
 import faulthandler
 import gc
 import importlib
+import logging
 import os
 import random
 import resource
@@ -38,6 +39,7 @@ import setproctitle
 
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
+from switchboard.events import event
 from switchboard.master import child
 from switchboard.master.control import ControlSocket
 from switchboard.master.directory import OwnDirectory
@@ -194,8 +196,14 @@ class Master:
         self._post(reloaded_ns=time.time_ns(), reload_error=error)
 
     def _loop(self) -> int:
-        logger.info(
-            'started %s', log.pairs(pid=os.getpid(), spool=self.config.spool, config=self.config.path)
+        event(
+            logger,
+            logging.INFO,
+            None,
+            'started',
+            pid=os.getpid(),
+            spool=self.config.spool,
+            config=self.config.path,
         )
         try:
             self._slices.spool, self._spool = self._spool, None
@@ -208,7 +216,7 @@ class Master:
             raise
         failed = [each.title for each in self._slices if each.state is State.FATAL]
         self._post(state=State.EXITED)
-        logger.info('stopped %s', log.pairs(fatal=', '.join(failed) or None))
+        event(logger, logging.INFO, None, 'stopped', fatal=', '.join(failed) or None)
         return EXIT_RUNNER_FATAL if failed else os.EX_OK
 
     def _turn(self) -> None:
@@ -235,12 +243,12 @@ class Master:
         try:
             do(now_s)
         except Exception:
-            logger.exception('mistake in the master')
+            event(logger, logging.ERROR, None, 'mistake', exc_info=True)
             time.sleep(MISTAKE_PAUSE_S)
 
     def _mend_scoreboard(self, _now_s: float) -> None:
         if self._board.mend():
-            logger.error('scoreboard was cut short, written anew %s', log.pairs(path=self._board.path))
+            event(logger, logging.ERROR, None, 'scoreboard mended', path=self._board.path)
             self._post()
             for each in self._slices:
                 each.post()
@@ -249,7 +257,7 @@ class Master:
         if self._record.state is State.STARTING and all(each.settled for each in self._slices):
             self._slices.spool = None
             self._post(state=State.RUNNING, ready_ns=time.time_ns())
-            logger.info('ready %s', log.pairs(slices=len(self._slices)))
+            event(logger, logging.INFO, None, 'ready', slices=len(self._slices))
             if self._on_ready is not None:
                 self._on_ready(self._board.records())
 
@@ -261,13 +269,13 @@ class Master:
             elif signum is signal.SIGINT and self._stopping:
                 self._slices.kill()
             elif signum in (signal.SIGTERM, signal.SIGINT):
-                logger.info('told to stop %s', log.pairs(signal=signum.name))
+                event(logger, logging.INFO, None, 'stop requested', signal=signum.name)
                 self.stop()
             elif not self._stopping:
                 self._obey(signum)
 
     def _obey(self, signum: signal.Signals) -> None:
-        logger.info('signal %s', signum.name)
+        event(logger, logging.INFO, None, 'signal received', signal=signum.name)
         if signum is signal.SIGHUP:
             self._operations.reload()
         elif signum is signal.SIGUSR1:
@@ -282,7 +290,7 @@ class Master:
     def _reopen(self) -> list[str]:
         errors = log.reopen()
         for error in errors:
-            logger.error('%s', error)
+            event(logger, logging.ERROR, None, 'log not reopened', error=error)
         self._slices.signal(signal.SIGUSR2)
         return errors
 

@@ -12,6 +12,7 @@ A slice count that was changed while running stays until the configuration names
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
+from switchboard.events import event
 from switchboard.master.control import Reply, Request
 from switchboard.master.rollout import Replacement, Rollout, Step, Stopping
 from switchboard.master.slices import Slices
@@ -79,7 +81,14 @@ class Operations:
                     return
             except Exception as error:
                 # A mistake of ours ends what was asked for, and not the runners.
-                logger.exception('request failed %s', log.pairs(request=self._rollouts[0].title))
+                event(
+                    logger,
+                    logging.ERROR,
+                    None,
+                    'request failed',
+                    request=self._rollouts[0].title,
+                    exc_info=True,
+                )
                 self._rollouts.popleft().cancel(f'{type(error).__name__}, see the log')
             else:
                 self._rollouts.popleft()
@@ -127,13 +136,13 @@ class Operations:
     def _plan(self, title: str, steps: Iterable[Step], reply: Reply, **answer: object) -> None:
         def on_end(errors: list[str]) -> None:
             for error in errors:
-                logger.error('trouble %s', log.pairs(request=title, error=error))
-            logger.info('finished %s', log.pairs(request=title))
+                event(logger, logging.ERROR, None, 'request failed', request=title, error=error)
+            event(logger, logging.INFO, None, 'request finished', request=title)
             if errors:  # what was planned on top of it starts from what really is
                 self._counts.clear()
             reply({'ok': not errors, 'errors': errors, **answer})
 
-        logger.info('begins %s', log.pairs(request=title))
+        event(logger, logging.INFO, None, 'request began', request=title)
         self._rollouts.append(Rollout(title, steps, on_end))
 
     def _count(self, name: str) -> int:
@@ -184,7 +193,7 @@ class Operations:
         with_queue = (name for name, options in config.runners.items() if options.queue)
         name = config.master.scale or next(with_queue, None)
         if name is None or name not in config.runners:
-            logger.warning('no runner to scale')
+            event(logger, logging.WARNING, None, 'nothing to scale')
             return
         # A signal that came once too often must not stop the queue altogether.
         self.scale(name, max(1, min(MAX_INSTANCES, self._count(name) + difference)))
@@ -200,13 +209,13 @@ class Operations:
                 )
         except Exception as error:
             if not isinstance(error, ConfigError | OSError):
-                logger.exception('mistake while reading the configuration')
-            logger.error('reload failed, the old configuration stays in force %s', log.pairs(error=error))
+                event(logger, logging.ERROR, None, 'mistake', exc_info=True)
+            event(logger, logging.ERROR, None, 'reload failed', error=error)
             self._on_reload(str(error))
             self._refuse(reply, str(error))
             return
         changes = old.changes(new)
-        logger.info('reloaded %s', log.pairs(changes=changes))
+        event(logger, logging.INFO, None, 'reloaded', changes=changes)
         self._on_reload('')
         self.slices.config = new
         self._put_in_force(new)
@@ -216,7 +225,7 @@ class Operations:
         try:
             activate(config)
         except OSError as error:
-            logger.error('publishers not told of the new configuration %s', log.pairs(error=error))
+            event(logger, logging.ERROR, None, 'not published', error=error)
 
     def _telling_status(self, reply: Reply) -> Reply:
         def tell(answer: Mapping[str, Any]) -> None:

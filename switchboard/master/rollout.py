@@ -11,11 +11,13 @@ rejected because a typing error in a module would then stop the mail.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from switchboard.errors import MasterError
+from switchboard.events import event
 from switchboard.master.slices import Slices
 from switchboard.master.supervision import RunnerSlice
 from switchboard.options import RunnerOptions
@@ -165,7 +167,7 @@ class Replacement:
 
     def _give_up(self, error: str, now_s: float) -> None:
         """Leave the old slices as they are, and take back the new ones."""
-        logger.error('keeping the old %s', log.pairs(runner=self.name, error=error))
+        event(logger, logging.ERROR, None, 'replacement failed', runner=self.name, error=error)
         self.error = error
         self._old, self._new = self._new, []
         self._ask_old_to_go(now_s)

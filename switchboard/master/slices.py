@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import logging
 import os
 import random
 import selectors
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from switchboard.config.config import Config
 from switchboard.errors import MasterError
+from switchboard.events import event
 from switchboard.master import child
 from switchboard.master.signals import blocked
 from switchboard.master.supervision import ChildEnds, RunnerSlice, start_all
@@ -169,7 +171,7 @@ class Slices:
                 each.tick(now_s)
             except Exception:
                 # A mistake of ours in one slice is not to stop the others.
-                logger.exception('mistake in the master %s', log.pairs(runner=each.title))
+                event(logger, logging.ERROR, None, 'mistake', runner=each.title, exc_info=True)
 
     def due_s(self) -> float | None:
         """:return: when `tick` wants to be called next, on the monotonic clock."""

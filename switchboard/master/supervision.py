@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import math
 import os
 import random
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from switchboard.errors import BoardError
+from switchboard.events import event
 from switchboard.master import child
 from switchboard.master.policy import Decision, End, History, decide
 from switchboard.options import RunnerOptions
@@ -185,7 +187,7 @@ class RunnerSlice:
         try:
             return self.board.record(self.index)
         except BoardError as error:
-            logger.error('scoreboard unreadable %s', log.pairs(runner=self.title, error=error))
+            event(logger, logging.ERROR, None, 'scoreboard unreadable', runner=self.title, error=error)
             return None
 
     def post(self, **fields: object) -> None:
@@ -232,7 +234,7 @@ class RunnerSlice:
         self._hang_up()
         self._apply(self._decide(End(os.EX_OSERR, now_s, now_s)), now_s)
         self.post(reason=f'cannot start a process: {error.strerror}')
-        logger.error('cannot start %s', log.pairs(runner=self.title, error=error.strerror))
+        event(logger, logging.ERROR, None, 'not started', runner=self.title, error=error.strerror)
 
     def watch(self, pid: int, forked_ns: int, now_s: float) -> None:
         """Look after the new process from now on."""
@@ -259,7 +261,7 @@ class RunnerSlice:
             self._check_at_s = now_s + self._look_every_s
             if self.state is State.STARTING:
                 self.post(state=State.RUNNING)
-                logger.info('running %s', log.pairs(runner=self.title, pid=self.pid))
+                event(logger, logging.INFO, None, 'running', runner=self.title, runner_pid=self.pid)
 
     def _go_on_to(self, phase: Phase) -> None:
         # What is being ended stays so, whatever it says meanwhile.
@@ -289,13 +291,13 @@ class RunnerSlice:
             self._kill_at_s = now_s + self.options.stop_timeout_s
         self.post(state=State.STOPPING)
         self.signal(signal.SIGTERM)
-        logger.info('stopping %s', log.pairs(runner=self.title, pid=self.pid))
+        event(logger, logging.INFO, None, 'stopping', runner=self.title, runner_pid=self.pid)
 
     def kill(self) -> None:
         """End its process and all that the process has started, now."""
         if self.pid:
             self._kill_at_s = None
-            logger.warning('killing %s', log.pairs(runner=self.title, pid=self.pid))
+            event(logger, logging.WARNING, None, 'killing', runner=self.title, runner_pid=self.pid)
             # In its first instants the process has no group of its own yet.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
@@ -318,7 +320,7 @@ class RunnerSlice:
             asked=self.phase is Phase.STOPPING,
             hung=self._hung,
         )
-        line = log.pairs(runner=self.title, pid=self.pid, how=end.describe())
+        pid = self.pid
         self._hang_up()
         self._kill_at_s = self._check_at_s = None
         self.phase = Phase.NONE
@@ -326,9 +328,10 @@ class RunnerSlice:
         self.post(pid=0)
         self._apply(decision, now_s)
         # Said last, so that who acts on the line finds the board as it says.
-        (logger.info if end.asked or (code == 0 and end.looped) else logger.warning)('ended %s', line)
+        level = logging.INFO if end.asked or (code == 0 and end.looped) else logging.WARNING
+        event(logger, level, None, 'ended', runner=self.title, runner_pid=pid, how=end.describe())
         if decision.state is State.FATAL:
-            logger.error('gave up %s', log.pairs(runner=self.title, reason=decision.reason))
+            event(logger, logging.ERROR, None, 'gave up', runner=self.title, reason=decision.reason)
 
     def _decide(self, end: End) -> Decision:
         decision = decide(end, self._history, self.options.restart, self._rng)
@@ -393,7 +396,7 @@ class RunnerSlice:
             self._check_at_s = min(self._check_at_s, now_s + self.options.hang_timeout_s - silent_s)
 
     def _hangs(self, reason: str, now_s: float) -> None:
-        logger.error('hangs %s', log.pairs(runner=self.title, pid=self.pid, reason=reason))
+        event(logger, logging.ERROR, None, 'hangs', runner=self.title, runner_pid=self.pid, reason=reason)
         self._hung = reason
         self.phase = Phase.HANGING
         self._check_at_s = None

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from switchboard.events import event
 from switchboard.store.layout import ACTS, OLD_ACTS, RUN
 
 log = logging.getLogger('switchboard.operator')
@@ -67,8 +68,8 @@ def note(
 
     fields = {'act': act, 'queue': queue, 'entry': entry, 'to': to, **operator.fields(), **more}
     fields = {key: value for key, value in fields.items() if value not in ('', None)}
-    words = ' '.join(f'{key}={value!r}' if ' ' in str(value) else f'{key}={value}' for key, value in fields.items() if key != 'entry')  # fmt: skip
-    log.info('%s: %s', entry or queue, words)
+    told = {key: value for key, value in fields.items() if key != 'entry'}
+    event(log, logging.INFO, entry or None, 'acted', **told)
     line = json.dumps({'time': SYSTEM_CLOCK.time_ns() / 1e9, **fields}) + '\n'
     path = directory / RUN / ACTS
     try:
@@ -82,7 +83,7 @@ def note(
         finally:
             os.close(descriptor)
     except OSError as error:
-        log.warning('act not written down error=%s', error)
+        event(log, logging.WARNING, entry or None, 'not noted', error=error)
 
 
 def recent(directory: Path, number: int = 100) -> list[dict[str, Any]]:

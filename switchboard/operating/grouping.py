@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 
+from switchboard.events import event
 from switchboard.message.naming import CLAIMED, READY
 from switchboard.operating.census import age_s, walk
 from switchboard.operating.entry_fields import UNTELLABLE
@@ -76,7 +77,7 @@ def _ages_of(
     try:
         named, age = groups(entry), entry.age_s(now_ns)
     except UNTELLABLE as error:
-        log.debug('%s: not grouped error=%s', found.filebase, error)
+        event(log, logging.DEBUG, found.filebase, 'not read', error=error)
         named, age = [NONE], age_s(found.filebase, now_ns)
     for name in named:
         yield name, age

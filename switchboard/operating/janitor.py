@@ -17,6 +17,7 @@ from heapq import nsmallest
 
 from switchboard.config.remote_queues import is_remote
 from switchboard.errors import EntryExpiredError, QueueError
+from switchboard.events import event
 from switchboard.message.expiry import is_expired
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS, PRESERVED, READY, format_when, parse
@@ -59,11 +60,11 @@ def tidy(spool: Spool) -> Tidied:
     try:
         done.handoffs = spool.recover()
     except OSError as error:
-        log.error('hand-offs not recovered error=%s', error)
+        event(log, logging.ERROR, None, 'not recovered', error=error)
     try:
         done.reaped = len(spool.reap())
     except (QueueError, OSError) as error:
-        log.error('declared queues not looked at error=%s', error)
+        event(log, logging.ERROR, None, 'not read', error=error)
     for name in spool.queue_names():
         try:
             if name == BAD:
@@ -83,7 +84,7 @@ def tidy(spool: Spool) -> Tidied:
             done.expired += expire(board)
             done.forgotten += spool.dedupe(board).forget()
         except (QueueError, OSError) as error:
-            log.error('not tidied queue=%s error=%s', name, error)
+            event(log, logging.ERROR, None, 'not tidied', queue=name, error=error)
     return done
 
 
@@ -115,7 +116,7 @@ def _expire(board: Switchboard, filebase: str) -> bool:
     except EntryExpiredError:
         return True
     except QueueError as error:
-        log.debug('%s: not looked at error=%s', filebase, error)
+        event(log, logging.DEBUG, filebase, 'not read', error=error)
     return False
 
 
@@ -153,9 +154,9 @@ def _remove_if(bad: Switchboard, filebase: str, is_old: Callable[[int], bool]) -
             return False
         remove(bad, filebase)
     except QueueError as error:
-        log.debug('%s: not removed error=%s', filebase, error)
+        event(log, logging.DEBUG, filebase, 'not removed', error=error)
         return False
-    log.warning('%s: removed queue=%s reason=expired', filebase, bad.name)
+    event(log, logging.WARNING, filebase, 'removed', queue=bad.name, reason='expired')
     return True
 
 

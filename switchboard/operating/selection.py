@@ -26,6 +26,7 @@ from typing import Any, Self, get_args
 from switchboard.config.inifile import did_you_mean
 from switchboard.config.units import duration_s, size_bytes
 from switchboard.errors import SelectionError
+from switchboard.events import event
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, format_when, is_held, parse
 from switchboard.operating.census import age_s, walk
 from switchboard.operating.finding import Found
@@ -426,7 +427,7 @@ class Criteria:
         try:
             return all(term.fits(entry, now_ns) for term in self.terms)
         except Exception as error:
-            log.debug('%s: not compared error=%s', entry.filebase, error)
+            event(log, logging.DEBUG, entry.filebase, 'not read', error=error)
             return False
 
 

@@ -21,6 +21,7 @@ from switchboard.errors import (
     ForeignFileError,
     QueueError,
 )
+from switchboard.events import event
 from switchboard.interfaces import Taken
 from switchboard.message.entry import Entry
 from switchboard.message.expiry import is_expired
@@ -108,11 +109,11 @@ class Consumer:
             except EntryTakenError:
                 self._ready.defer_contended(filebase)
             except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, ForeignFileError) as error:
-                log.debug('%s: skipped error=%s', filebase, error)
+                event(log, logging.DEBUG, filebase, 'skipped', error=error)
             except QueueError as error:
                 # It may be this file's fault alone: the others are to be had all the same.
                 self.defer(filebase, REFUSED_S)
-                log.error('%s: not to be had queue=%s error=%s', filebase, self.queue, error)
+                event(log, logging.ERROR, filebase, 'not taken', queue=self.queue, error=error)
                 refused += 1
                 if refused == MAX_REFUSED or is_out_of_files(error):
                     raise
@@ -181,7 +182,7 @@ class Consumer:
         try:
             give_back(claim, self.folder, claim.filebase)
         except OSError as error:
-            log.error('%s: left to recovery queue=%s error=%s', claim.filebase, self.queue, error)
+            event(log, logging.ERROR, claim.filebase, 'not released', queue=self.queue, error=error)
             claim.close()
 
     def _waits(self, claim: Claim) -> bool:
@@ -348,7 +349,7 @@ class Consumer:
             self._preserve(claim, f'recovered {recoveries} times: its owner died each time', 'recoveries')
             return False
         give_back(claim, self.folder, filebase)
-        log.info('%s: recovered queue=%s count=%d', filebase, self.queue, recoveries)
+        event(log, logging.INFO, filebase, 'recovered', queue=self.queue, count=recoveries)
         return True
 
     def evict(self) -> int | None:
@@ -361,7 +362,7 @@ class Consumer:
                 try:
                     return self._evict(filebase)
                 except QueueError as error:
-                    log.debug('%s: no room made error=%s', filebase, error)
+                    event(log, logging.DEBUG, filebase, 'not evicted', error=error)
         return None
 
     def _next_oldest(self) -> str | None:
@@ -379,7 +380,7 @@ class Consumer:
                 self.preserve(claim, 'the queue was full, and this was its oldest message', 'overflow')
             else:
                 self.finish(claim)
-                log.warning('%s: dropped queue=%s reason=overflow', filebase, self.queue)
+                event(log, logging.WARNING, filebase, 'dropped', queue=self.queue, reason='overflow')
         except QueueError:
             if claim.is_own():
                 self.undo(claim)  # or nobody could take it until this process ends

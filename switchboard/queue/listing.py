@@ -14,6 +14,7 @@ from typing import Protocol
 
 from switchboard.clock import Clock
 from switchboard.errors import DurabilityError
+from switchboard.events import event
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, UNFINISHED, Slice, matcher, parse
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk, Folder
@@ -153,7 +154,7 @@ class Listing:
         """Log a name that is no entry's: once; later readings pass it over."""
         if name not in self.reported:
             self.reported.add(name)
-            log.warning('%s: %s, left alone queue=%s', name, what, self.queue)
+            event(log, logging.WARNING, None, 'ignored', name=name, what=what, queue=self.queue)
 
     def follow(self) -> bool:
         """Go on in the directory that stands in the queue's place by now.
@@ -168,7 +169,7 @@ class Listing:
         if not self.folder.is_replaced() or any(key == self.folder.key for key, _ in OWN_CLAIMS):
             return False
         self.folder.reopen()
-        log.warning('%s: the directory was replaced by another one, which is read from now on', self.queue)
+        event(log, logging.WARNING, None, 'directory replaced', queue=self.queue)
         return True
 
     def changed_at_ns(self) -> int:

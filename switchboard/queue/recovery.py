@@ -12,6 +12,7 @@ from typing import Any
 
 from switchboard.clock import Clock
 from switchboard.errors import QueueError
+from switchboard.events import event
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.disk import Folder
@@ -24,22 +25,22 @@ def timestamp(clock: Clock) -> float:
     return clock.time_ns() // 1000 / 1_000_000
 
 
-def note(claim: Claim, event: str, /, *, clock: Clock, sync: bool, **fields: Any) -> None:
+def note(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any) -> None:
     """Add a record to a claim's history, if that is possible.
 
     A history that cannot be written (a full disk, a file that is readable only) must not keep its message from moving.
 
     :param sync: have it on the disk before the name says so.
     """
-    record: dict[str, Any] = {'event': event, 'time': timestamp(clock)}
+    record: dict[str, Any] = {'event': name, 'time': timestamp(clock)}
     record = {**record, **fields, **record}
     if not claim.writable:
-        log.warning('%s: history is readable only event=%s', claim.filebase, event)
+        event(log, logging.WARNING, claim.filebase, 'history read-only', record=name)
         return
     try:
         claim.append(record, sync=sync)
     except OSError as error:
-        log.warning('%s: history not written event=%s error=%s', claim.filebase, event, error)
+        event(log, logging.WARNING, claim.filebase, 'history not written', record=name, error=error)
 
 
 def give_back(claim: Claim, folder: Folder, filebase: str, *, dated_ns: int | None = None) -> None:
@@ -72,7 +73,7 @@ def move_to_bad(
     except FileExistsError:
         claim.rename(bad, with_when(filebase, clock.time_ns()), PRESERVED)
     claim.close()
-    log.warning('%s: preserved queue=%s reason=%s', filebase, queue, reason)
+    event(log, logging.WARNING, filebase, 'preserved', queue=queue, reason=reason)
 
 
 def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> None:
@@ -83,7 +84,7 @@ def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> N
     filebase = name[: name.rindex('.')]
     bad.make()
     folder.disk.rename_exclusive(name, filebase + PRESERVED, src_dir_fd=folder.fd, dst_dir_fd=bad.fd)
-    log.warning('%s: preserved unread queue=%s reason=%s', filebase, folder.place, reason)
+    event(log, logging.WARNING, filebase, 'preserved', queue=folder.place, reason=reason)
 
 
 def recover(
@@ -107,7 +108,7 @@ def recover(
             _recover_unread(folder, filebase, bad)
             continue
         except (QueueError, OSError) as error:
-            log.warning('%s: not recovered queue=%s error=%s', filebase, folder.place, error)
+            event(log, logging.WARNING, filebase, 'not recovered', queue=folder.place, error=error)
             continue
         if claim is None:
             continue
@@ -115,7 +116,7 @@ def recover(
             if settle(claim):
                 recovered.append(filebase)
         except OSError as error:
-            log.error('%s: not recovered queue=%s error=%s', filebase, folder.place, error)
+            event(log, logging.ERROR, filebase, 'not recovered', queue=folder.place, error=error)
             claim.close()
     return recovered
 
@@ -124,4 +125,4 @@ def _recover_unread(folder: Folder, filebase: str, bad: Folder) -> None:
     try:
         move_to_bad_unread(folder, filebase + CLAIMED, bad, 'unreadable')
     except OSError as error:
-        log.warning('%s: not recovered queue=%s error=%s', filebase, folder.place, error)
+        event(log, logging.WARNING, filebase, 'not recovered', queue=folder.place, error=error)

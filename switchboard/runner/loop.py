@@ -10,6 +10,7 @@ from typing import Any
 
 from switchboard.clock import Clock
 from switchboard.errors import EntryTakenError, QueueError
+from switchboard.events import event
 from switchboard.interfaces import ISpool, ISwitchboard, Taken
 from switchboard.message.journal import count_since_retry
 from switchboard.message.naming import NS
@@ -78,7 +79,7 @@ class Loop:
             self._ticket = consume(self.options.queue)
         except (QueueError, OSError) as error:
             # A full disk, or a queue that is its owner's alone: it works all the same.
-            log.warning('not counted as a consumer runner=%s error=%s', self.options.name, error)
+            event(log, logging.WARNING, None, 'not counted', runner=self.options.name, error=error)
 
     def leave(self) -> None:
         """Undo :meth:`enter`."""
@@ -87,7 +88,7 @@ class Loop:
             if ticket is not None:
                 ticket.leave()
         except (QueueError, OSError) as error:  # the janitor does what is due
-            log.warning('left without a word runner=%s error=%s', self.options.name, error)
+            event(log, logging.WARNING, None, 'not signed off', runner=self.options.name, error=error)
         # A queue on a broker: what was looked at and not taken is given back.
         if (close := getattr(self.queue, 'close', None)) is not None:
             close()
@@ -146,8 +147,14 @@ class Loop:
             self.spool.recover()
             self.queue.recover(own=False)
         except (QueueError, OSError) as error:
-            log.error(
-                'recovery failed runner=%s queue=%s error=%s', self.options.name, self.queue.name, error
+            event(
+                log,
+                logging.ERROR,
+                None,
+                'not recovered',
+                runner=self.options.name,
+                queue=self.queue.name,
+                error=error,
             )
         ended_ns = self.clock.monotonic_ns()
         rested_ns = ended_ns + (ended_ns - now_ns) * RECOVERY_SHARE

@@ -18,6 +18,7 @@ from typing import Any
 
 from switchboard.clock import Backoff, Clock
 from switchboard.errors import DestinationDown, EntryTakenError, QueueError, ResultError
+from switchboard.events import event
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.naming import NS, digest_of
 from switchboard.options import RunnerOptions
@@ -240,7 +241,7 @@ class Settler:
         except BaseException as another:
             if self.is_ending(another):
                 raise
-            log.exception('%s: on_error failed too runner=%s', taken.filebase, self._name)
+            event(log, logging.ERROR, taken.filebase, 'on_error failed', runner=self._name, exc_info=True)
         try:
             changed = self.queue.changes(taken.filebase, taken.msgdata, strict=False)
         except QueueError:
@@ -319,20 +320,26 @@ class Settler:
     def _carry_out(self, filebase: str, verdict: Verdict) -> None:
         queue, text = self.queue, verdict.text
         if verdict.outcome == 'failed':
-            log.error('%s: failed runner=%s error=%s', filebase, self._name, text)
+            event(log, logging.ERROR, filebase, 'failed', runner=self._name, error=text)
             queue.annotate(filebase, verdict.record)
             queue.finish(filebase, preserve=True, reason=text, cause=verdict.cause)
         elif verdict.outcome == 'retried':
-            log.warning('%s: again in %.1f s runner=%s error=%s', filebase, verdict.delay_s, self._name, text)
+            event(
+                log,
+                logging.WARNING,
+                filebase,
+                'retried',
+                delay_s=verdict.delay_s,
+                runner=self._name,
+                error=text,
+            )
             queue.release(filebase, delay_s=verdict.delay_s, record=verdict.record)
         elif verdict.outcome == 'trouble':
             # Of a batch that meets one trouble, one line tells of it.
             level = logging.DEBUG if self.trouble.is_on() else logging.ERROR
             alone_s = self.trouble.met_with(filebase, verdict.error)
             wait_s = alone_s or self.trouble.wait_s
-            log.log(
-                level, '%s: queued, waiting %.1f s runner=%s error=%s', filebase, wait_s, self._name, text
-            )
+            event(log, level, filebase, 'requeued', wait_s=wait_s, runner=self._name, error=text)
             queue.release(filebase)
             if alone_s:
                 queue.defer(filebase, alone_s)
@@ -345,7 +352,7 @@ class Settler:
             self._keep_for_later(filebase, error)
 
     def _keep_for_later(self, filebase: str, error: QueueError) -> None:
-        log.error('%s: left claimed for now runner=%s error=%s', filebase, self._name, error)
+        event(log, logging.ERROR, filebase, 'not settled', runner=self._name, error=error)
         self._stuck.append(filebase)
 
     def give_back_stuck(self) -> None:
@@ -363,6 +370,12 @@ class Settler:
         """The queue cannot be read."""
         self.trouble.met()
         self._slot.error(str(error))
-        log.error(
-            'nothing to be had, waiting %.1f s runner=%s error=%s', self.trouble.wait_s, self._name, error
+        event(
+            log,
+            logging.ERROR,
+            None,
+            'nothing taken',
+            wait_s=self.trouble.wait_s,
+            runner=self._name,
+            error=error,
         )

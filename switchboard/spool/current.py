@@ -14,6 +14,7 @@ import os
 from switchboard.clock import Clock
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
+from switchboard.events import event
 from switchboard.message.naming import NS
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import ACTIVE_CONFIG, BAD, RUN
@@ -103,11 +104,11 @@ class ActiveConfig:
                 return False
             config = Config.load(self.config.path)
         except (ConfigError, OSError) as error:
-            log.error('not read again, the old configuration stays in force error=%s', error)
+            event(log, logging.ERROR, None, 'configuration refused', error=error)
             return False
         if config.spool != self.config.spool:
-            log.error('not read again: it names another spool now file=%s', config.path)
+            event(log, logging.ERROR, None, 'configuration refused', file=config.path)
             return False
         self.config = config
-        log.info('read again file=%s', config.path)
+        event(log, logging.INFO, None, 'configuration read', file=config.path)
         return True

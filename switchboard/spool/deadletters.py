@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from switchboard.config.remote_queues import is_remote
 from switchboard.errors import SwitchboardError
+from switchboard.events import event
 from switchboard.handoff.moving import move
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction
@@ -67,7 +68,7 @@ class DeadLetters:
             for record in records
         )
         if rounds >= MAX_ROUNDS:
-            log.error('%s: dead letters go round in circles queue=%s', claim.filebase, self._board.name)
+            event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=self._board.name)
             return False
         try:
             targets = [self._spool[name] for name in self._queues(claim)]
@@ -75,12 +76,14 @@ class DeadLetters:
                 target.check_room(claim.read())
             self._send(claim, targets, cause, reason)
         except (SwitchboardError, OSError) as error:
-            log.error(
-                '%s: dead letter not delivered queue=%s target=%s error=%s',
+            event(
+                log,
+                logging.ERROR,
                 claim.filebase,
-                self._board.name,
-                self._board.options.dead_letter,
-                error,
+                'not dead-lettered',
+                queue=self._board.name,
+                target=self._board.options.dead_letter,
+                error=error,
             )
             return False
         return True
@@ -115,6 +118,13 @@ class DeadLetters:
                 raise
             transaction.commit()
         names = ','.join(target.name for target in targets)
-        log.warning(
-            '%s: dead letter queue=%s to=%s cause=%s reason=%s', filebase, board.name, names, cause, reason
+        event(
+            log,
+            logging.WARNING,
+            filebase,
+            'dead-lettered',
+            queue=board.name,
+            to=names,
+            cause=cause,
+            reason=reason,
         )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from switchboard.declared.declarations import Declaration
+from switchboard.events import event
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.deadletters import DeadLetters, Targets
 from switchboard.store.claims import Claim
@@ -35,7 +36,7 @@ class DeclaredLetters(DeadLetters):
             return False
         board, filebase = self._board, claim.filebase
         claim.finish(board.pool)
-        log.info('%s: dropped queue=%s cause=%s', filebase, board.name, cause)
+        event(log, logging.INFO, filebase, 'dropped', queue=board.name, cause=cause)
         return True
 
     def routing_key(self, metadata: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, QueueError
+from switchboard.events import event
 from switchboard.filestore import DIRECTORIES, FileStore
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction, commit_all
@@ -260,7 +261,7 @@ class Pickup:
             error = failed.get(transaction)
             self._unsettled.pop(dropped.name, None)
             if error is None:
-                log.info('%s: taken in queue=%s', dropped.name, self._board.name)
+                event(log, logging.INFO, None, 'imported', name=dropped.name, queue=self._board.name)
             else:
                 dropped.claim.close()
                 self._complain(f'{dropped.name}: not taken in: {error}')
@@ -308,13 +309,13 @@ class Pickup:
                 status = self._disk.stat(name, dir_fd=folder.fd, follow_symlinks=False)
                 if self._clock.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > ABANDONED_NS:
                     self._disk.unlink(name, dir_fd=folder.fd)
-                    log.warning('%s: abandoned in tmp, removed queue=%s', name, self._board.name)
+                    event(log, logging.WARNING, None, 'abandoned', name=name, queue=self._board.name)
             except OSError as error:
-                log.debug('%s: not removed error=%s', name, error)
+                event(log, logging.DEBUG, None, 'not removed', name=name, error=error)
 
     def _complain(self, text: str) -> None:
         now_ns = self._clock.monotonic_ns()
         last, when_ns = self._complaint
         if text != last or now_ns - when_ns > COMPLAIN_EVERY_NS:
             self._complaint = (text, now_ns)
-            log.error('%s queue=%s', text, self._board.name)
+            event(log, logging.ERROR, None, 'not collected', error=text, queue=self._board.name)

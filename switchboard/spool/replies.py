@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from switchboard.errors import QueueError, ReplyTimeoutError
+from switchboard.events import event
 from switchboard.spool.spool import Spool
 
 log = logging.getLogger('switchboard.queue')
@@ -98,7 +99,7 @@ class Replies:
             self._spool.delete(self.queue)
         except (QueueError, OSError) as error:
             # It goes when it is found to have no owner.
-            log.warning('queue of replies not deleted queue=%s error=%s', self.queue, error)
+            event(log, logging.WARNING, None, 'not removed', queue=self.queue, error=error)
         finally:
             self._owner.leave()
 

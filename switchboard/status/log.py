@@ -1,10 +1,4 @@
-"""Logs: one logger for each purpose, one line for each event, the entry's filebase first and ``key=value`` after.
-
-A line is written so that `grep FILEBASE` tells the story of a message, and so that a program can take it apart again
-(`take_apart`), which is what the JSON form does.  Modules below this one use the standard library's loggers by
-name and write messages in the same form; no logger of our own class is needed for that::
-
-    logger.info('%s finished queue=%s seconds=%.3f', filebase, queue, seconds)
+"""Logs: one logger for each purpose, one line for each event (see `events`), for people or as JSON.
 
 A record is one ``write`` to a descriptor in append mode, so the lines of many processes in one file do not mix.
 Rotation is `logrotate`'s work: it renames the file and asks for `reopen` (``switchboard reopen``, USR2).  Rotating by
@@ -25,13 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from switchboard.message.naming import is_filebase
+from switchboard.events import pairs
 
 PURPOSES = ('queue', 'exchange', 'runner', 'master', 'drop', 'web', 'config')
 ROOT = 'switchboard'
-# What may stand in a line without quotes.
-PLAIN = re.compile(r'[^\s"=\\]+')
-PAIR = re.compile(r'(?:^|\s)(?P<key>[a-z_][a-z0-9_]*)=(?P<value>"(?:[^"\\]|\\.)*"|[^\s"]*)(?=\s|$)')
 # Control characters of a message would forge lines and play tricks on terminals.
 CONTROL = re.compile('[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]')
 
@@ -40,33 +31,6 @@ def logger(purpose: str) -> logging.Logger:
     """:return: the logger of one of `PURPOSES`."""
     assert purpose in PURPOSES, purpose
     return logging.getLogger(f'{ROOT}.{purpose}')
-
-
-def pairs(**fields: object) -> str:
-    """:return: the fields as ``key=value``, quoted where a value has spaces; those that are `None` are left out."""
-    return ' '.join(f'{key}={_quote(value)}' for key, value in fields.items() if value is not None)
-
-
-def _quote(value: object) -> str:
-    text = f'{value:.3f}' if isinstance(value, float) else str(value)
-    return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
-
-
-def take_apart(line: str) -> dict[str, str]:
-    """:return: the ``filebase``, the ``event`` and the pairs of a message written as this module says."""
-    first, _, rest = line.partition(' ')
-    fields: dict[str, str] = {}
-    if is_filebase(first):
-        fields['filebase'] = first
-        line = rest
-    found = list(PAIR.finditer(line))
-    fields['event'] = line[: found[0].start()].strip() if found else line.strip()
-    for match in found:
-        value = match['value']
-        with contextlib.suppress(ValueError):
-            value = json.loads(value) if value.startswith('"') else value
-        fields.setdefault(match['key'], value)
-    return fields
 
 
 def escape(text: str) -> str:
@@ -111,11 +75,12 @@ class JsonFormatter(LineFormatter):
             'process': self.speaker,
             'pid': record.process,
         }
-        for key, value in take_apart(record.getMessage()).items():
+        members: Mapping[str, Any] = getattr(record, 'members', None) or {'event': record.getMessage()}
+        for key, value in members.items():
             fields.setdefault(key, value)
         if record.exc_info:
             fields['traceback'] = self.traceback_lines(record)
-        return json.dumps(fields, ensure_ascii=False)
+        return json.dumps(fields, ensure_ascii=False, default=str)
 
 
 class LogFile(logging.Handler):

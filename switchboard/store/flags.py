@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from switchboard.clock import Clock
+from switchboard.events import event
 from switchboard.message.naming import NS
 from switchboard.store.disk import Disk, Folder
 
@@ -56,7 +57,7 @@ class Flags:
             try:
                 answer = self._disk.exists(queue, self._folder(flag).fd)
             except OSError as error:
-                log.warning('%s flag not read, so it counts as it was queue=%s error=%s', flag, queue, error)
+                event(log, logging.WARNING, None, 'flag unreadable', flag=flag, queue=queue, error=error)
             self._known[flag, queue] = now_ns, answer
         return answer
 

@@ -78,7 +78,7 @@ def test_a_caller_who_hangs_up_or_says_nothing_holds_nobody_up(site: Installatio
         hasty.connect(str(site.run / 'control'))
         hasty.sendall(b'{"do": "scale", "runner": "in", "instances": 2}\n')
         hasty.close()
-        site.log.wait_for('finished request="scale in=2"')
+        site.log.wait_for('request finished request="scale in=2"')
         assert site.ask('status')['ok']
         assert site.stop() == 0
 
@@ -107,9 +107,9 @@ def test_a_lack_of_descriptors_ends_nobody(site: Installation) -> None:
         caller.connect(str(site.run / 'control'))
         caller.sendall(b'{"do": "status"}\n')
         site.log.wait_for('control socket pauses error="Too many open files"')
-        site.log.wait_for('no janitor error=.*Too many open files')
+        site.log.wait_for('janitor not started error=.*Too many open files')
         os.kill(pids['in 1/1'], signal.SIGKILL)
-        site.log.wait_for('cannot start runner="in 1/1" error="Too many open files"')
+        site.log.wait_for('not started runner="in 1/1" error="Too many open files"')
         resource.prlimit(master.pid, resource.RLIMIT_NOFILE, before)
         assert b'"ok": true' in caller.recv(4096)
     site.log.wait_for('running runner="in 1/1"')

@@ -54,7 +54,7 @@ def test_a_second_interrupt_does_not_wait(site: Installation) -> None:
     site.put('in', 'stubborn')
     program = int(site.told.wait_for(r'program (\d+)')[1])
     master.send_signal(signal.SIGINT)
-    site.log.wait_for('told to stop')
+    site.log.wait_for('stop requested')
     master.send_signal(signal.SIGINT)
     assert master.wait(PATIENCE_S) == 0
     assert ends(program)
@@ -238,7 +238,7 @@ def test_a_scoreboard_that_is_cut_ends_nobody_and_is_whole_again(site: Installat
     site.put('in', 'x')
     site.told.wait_for('end in')
     assert site.ask('status')['ok']
-    site.log.wait_for('scoreboard was cut short, written anew')
+    site.log.wait_for('scoreboard mended')
     assert site.pids() == pids
     assert site.stop() == 0
     assert master.returncode == 0

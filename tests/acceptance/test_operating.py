@@ -26,7 +26,7 @@ def test_a_reload_restarts_only_what_changed(site: Installation) -> None:
     before = site.pids()
     site.configure({'same': {}, 'changed': {'batch_size': 5}, 'added': {'instances': 2}})
     send(site, signal.SIGHUP)
-    site.log.wait_for('finished request=reload')
+    site.log.wait_for('request finished request=reload')
     after = site.pids()
     assert sorted(after) == ['added 1/2', 'added 2/2', 'changed 1/1', 'same 1/1']
     assert after['same 1/1'] == before['same 1/1']
@@ -117,7 +117,7 @@ def test_usr1_restarts_the_runners_one_by_one(site: Installation) -> None:
     site.start()
     before = site.pids()
     send(site, signal.SIGUSR1)
-    site.log.wait_for('finished request=restart')
+    site.log.wait_for('request finished request=restart')
     after = site.pids()
     assert sorted(after) == sorted(before)
     assert set(after.values()).isdisjoint(before.values())
@@ -149,7 +149,7 @@ def test_a_restart_waits_for_the_message_at_work_and_only_then_the_successor_beg
     assert not site.told.said('begin in .* after')
     site.open_gate()
     assert site.told.wait_for(r'begin in (\d+) after')[1] == str(new)
-    site.log.wait_for('finished')
+    site.log.wait_for('request finished')
     record = site.record('in')
     assert record.pid == new
     # The counters are the slice's, not the process's.
@@ -191,7 +191,7 @@ def test_ttin_and_ttou_give_the_first_runner_with_a_queue_a_slice_more_or_less(s
         (signal.SIGTTOU, ['in 1/2', 'in 2/2']),
     ):
         send(site, signum)
-        site.log.wait_for('finished request="scale in=')
+        site.log.wait_for('request finished request="scale in=')
         assert [each.title for each in site.records('in')] == titles
 
 
@@ -200,7 +200,7 @@ def test_ttou_never_takes_the_last_slice(site: Installation) -> None:
     site.start()
     for _ in range(3):
         send(site, signal.SIGTTOU)
-        site.log.wait_for('signal SIGTTOU')
+        site.log.wait_for('signal received signal=SIGTTOU')
     assert site.ask('scale', runner='out', instances=1)['ok']
     assert [each.title for each in site.records('out')] == ['out 1/1']
 

@@ -70,7 +70,7 @@ def scale(site: Installation, count: int) -> None:
 
 def signal_master(site: Installation, signum: int) -> None:
     site.masters[-1].send_signal(signum)
-    site.log.wait_for('finished request="scale in=')
+    site.log.wait_for('request finished request="scale in=')
 
 
 def more(site: Installation, _count: int) -> None:

@@ -218,5 +218,5 @@ def test_what_is_dropped_to_make_room_is_told(tmp_path: Path) -> None:
     succeed('-s', tmp_path / 'spool', 'declare', 'in', '-o', 'max_messages=1', '-o', 'overflow=drop-oldest')
     [first] = succeed('-s', tmp_path / 'spool', 'enqueue', 'in', input=b'a').lines
     ran = succeed('-s', tmp_path / 'spool', 'enqueue', 'in', input=b'b')
-    assert ran.err == f'switchboard: {first}: dropped queue=in reason=overflow\n'
+    assert ran.err == f'switchboard: {first} dropped queue=in reason=overflow\n'
     assert succeed('-s', tmp_path / 'spool', 'queues', 'in', '--json').objects[0]['waiting'] == 1

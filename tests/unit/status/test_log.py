@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
+import os
+import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from switchboard.events import WORDS, event
 from switchboard.status import log
 
 ENTRY = '1700000000.000000001+' + 'ab' * 20
@@ -26,9 +34,9 @@ def path(tmp_path: Path) -> Iterator[Path]:
 def test_a_line_has_its_time_level_purpose_and_process_before_the_message(path: Path) -> None:
     log.configure(path)
     log.speak_as('in 1/2')
-    log.logger('queue').info('%s finished %s', ENTRY, log.pairs(queue='in', seconds=0.25))
+    event(log.logger('queue'), logging.INFO, ENTRY, 'stored', queue='in', seconds=0.25)
     line = path.read_text()
-    assert line.endswith(f'] {ENTRY} finished queue=in seconds=0.250\n')
+    assert line.endswith(f'] {ENTRY} stored queue=in seconds=0.250\n')
     assert ' info queue in 1/2[' in line
     assert line[10] == 'T'
 
@@ -61,14 +69,47 @@ def test_a_message_cannot_forge_a_line(path: Path) -> None:
     assert '\\u2028\\x9b31m' in line
 
 
-def test_json_lines_take_the_message_apart(path: Path) -> None:
+def test_json_lines_have_the_entry_the_word_and_whole_values_with_numbers_as_numbers(path: Path) -> None:
     log.configure(path, as_json=True)
-    log.logger('queue').warning('%s set aside %s', ENTRY, log.pairs(queue='in', reason='not "ours" \\'))
+    fields = {
+        'queue': 'in',
+        'reason': 'not "ours" \\ at=all\n',
+        'count': 3,
+        'took_s': 0.25,
+        'is_new': True,
+        'none': None,
+    }
+    event(log.logger('queue'), logging.WARNING, ENTRY, 'preserved', **fields)
     record = json.loads(path.read_text())
-    assert record['filebase'] == ENTRY
-    assert record['event'] == 'set aside'
-    assert (record['queue'], record['reason']) == ('in', 'not "ours" \\')
-    assert (record['level'], record['logger']) == ('warning', 'switchboard.queue')
+    assert (record['filebase'], record['event']) == (ENTRY, 'preserved')
+    del fields['none']
+    assert {key: record[key] for key in fields} == fields
+    assert 'none' not in record
+    assert (record['level'], record['logger'], record['pid']) == ('warning', 'switchboard.queue', os.getpid())
+
+
+@given(
+    fields=st.dictionaries(
+        st.text('abcdef_', min_size=1), st.text() | st.integers() | st.floats() | st.binary()
+    ),
+    as_json=st.booleans(),
+)
+def test_whatever_the_fields_hold_it_is_one_line_and_json(fields: dict[str, Any], *, as_json: bool) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / 'log'
+        log.configure(path, as_json=as_json)
+        event(log.logger('queue'), logging.WARNING, ENTRY, 'preserved', **fields)
+        log.configure(None, level='WARNING')
+        [line] = path.read_text().splitlines()
+        if as_json:
+            record = json.loads(line, parse_constant=pytest.fail)
+            assert record['event'] == 'preserved'
+
+
+def test_a_message_of_another_kind_is_an_event_by_its_text(path: Path) -> None:
+    log.configure(path, as_json=True)
+    logging.getLogger('switchboard.queue').warning('%s is %d=x', 'this', 3)
+    assert json.loads(path.read_text())['event'] == 'this is 3=x'
 
 
 def test_json_lines_keep_a_traceback_as_a_list_and_their_own_members(path: Path) -> None:
@@ -76,23 +117,31 @@ def test_json_lines_keep_a_traceback_as_a_list_and_their_own_members(path: Path)
     try:
         raise KeyError('x')
     except KeyError:
-        log.logger('runner').exception('failed pid=77 level=low')
+        event(log.logger('runner'), logging.ERROR, None, 'failed', pid=77, level='low', exc_info=True)
     record = json.loads(path.read_text())
     assert record['traceback'][-1] == "KeyError: 'x'"
-    assert (record['pid'] != '77', record['level']) == (True, 'error')
+    assert (record['pid'] != 77, record['level']) == (True, 'error')
 
 
-@pytest.mark.parametrize(
-    ('line', 'fields'),
-    [
-        ('started', {'event': 'started'}),
-        ('a=1 b="x y"', {'event': '', 'a': '1', 'b': 'x y'}),
-        ('url is http://x/?a=1 done', {'event': 'url is http://x/?a=1 done'}),
-        ('broken="x', {'event': 'broken="x'}),
-    ],
-)
-def test_taking_apart(line: str, fields: dict[str, str]) -> None:
-    assert log.take_apart(line) == fields
+def test_every_word_is_in_the_list_and_every_word_of_the_list_is_used() -> None:
+    used: dict[str, str] = {}
+    root = Path(log.__file__).parents[2]
+    for path in (*root.glob('switchboard/**/*.py'), *root.glob('runners/*.py')):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            if ast.unparse(call.func) == 'event':
+                word = call.args[3]
+                assert isinstance(word, ast.Constant), (
+                    f'{path}:{call.lineno}: the word is to be found by grep'
+                )
+                used[word.value] = f'{path}:{call.lineno}'
+            elif re.fullmatch(
+                r'(log|logger)\.(debug|info|warning|error|exception|critical|log)', ast.unparse(call.func)
+            ):
+                assert path.name in ('events.py',), f'{path}:{call.lineno}: log by `event`'
+    assert {word: where for word, where in used.items() if word not in WORDS} == {}
+    assert set(WORDS) - set(used) == set()
 
 
 def test_after_a_rotation_reopen_writes_to_the_new_file(path: Path) -> None:
