@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import click
 
+from switchboard import __version__
 from switchboard.cli.app import Verbs
 from switchboard.cli.context import Installation, installation_options
 from switchboard.cli.exits import Exit, exit_of
@@ -31,6 +32,7 @@ TRACEBACK_VARIABLE = 'SWITCHBOARD_TRACEBACK'
     cls=Verbs, context_settings={'help_option_names': ['-h', '--help'], 'max_content_width': 100, 'obj': None}
 )
 @installation_options
+@click.version_option(__version__, prog_name='switchboard', message='%(prog)s %(version)s')
 @click.option('-v', '--verbose', is_flag=True, help='Also say what is done on the way.')
 @click.pass_context
 def switchboard(context: click.Context, verbose: bool) -> None:

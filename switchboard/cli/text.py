@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Any
 
 # What could move the cursor, ring, recolour or reverse what stands beside it: control characters but the newline and the tab,
 # separators that break lines, marks that change the direction of writing, and surrogates, which no terminal takes.
@@ -87,3 +88,13 @@ def number(count: int, one: str, many: str = '') -> str:
 def moment(seconds: float) -> str:
     """:return: a time of day in the machine's own zone, as people write it."""
     return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))
+
+
+def said_of(queue: str, flagged: dict[str, dict[str, Any]]) -> list[str]:
+    """:return: a line for each thing that an operator has said to a queue."""
+    lines = []
+    for flag, fields in flagged.items():
+        since, reason = fields.get('since'), str(fields.get('reason') or '')
+        when = f' since {moment(since)}' if isinstance(since, int | float) and 0 <= since < 1e10 else ''
+        lines.append(f'{visible(queue)}: {flag}{when}' + (f': {one_line(reason)}' if reason else ''))
+    return lines

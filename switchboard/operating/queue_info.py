@@ -8,11 +8,9 @@ two of these and the time between make rates.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from switchboard.clock import SYSTEM_CLOCK
@@ -23,24 +21,21 @@ from switchboard.errors import BrokerDownError
 from switchboard.message.naming import NS, PRESERVED, SYSTEM_NAMER
 from switchboard.operating.census import Census, count, walk
 from switchboard.operating.option_words import option_words, word
-from switchboard.operating.spool_view import SpoolView
+from switchboard.operating.spool_view import SpoolView, flags_of
 from switchboard.operating.summary import summarize
 from switchboard.options import QueueOptions
-from switchboard.spool.spool import Spool
-from switchboard.status.scoreboard import Record
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import BAD, CONSUMERS, RUN, TRASH
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
+    from switchboard.spool.spool import Spool
+    from switchboard.status.scoreboard import Record
 
 # To tell where dead messages came from, each must be opened.  So many take about a second.
 MAX_OPENED = 20_000
 # A count that a broker did not give.
 UNKNOWN = -1
-FLAGS = ('paused', 'draining')
-# What an operator says to a queue is a line.
-MAX_FLAG_BYTES = 4096
 
 
 def count_queue(view: SpoolView, name: str, *, sizes: bool = True, spool: Spool | None = None) -> Census:
@@ -68,21 +63,6 @@ def origins_of(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str,
         entry = summarize(folder, queue, filebase, suffix) if opened < limit else None
         found[entry.origin or '?' if entry else '?'] += 1
     return dict(found)
-
-
-def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
-    """:return: what operators have said to a queue (``paused``, ``draining``): ``since``, ``reason``, ``by``, as far as it is known."""
-    found = {}
-    for flag in FLAGS:
-        try:
-            with (directory / RUN / flag / queue).open('rb') as stream:
-                content = json.loads(stream.read(MAX_FLAG_BYTES) or b'{}')
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, RecursionError):
-            content = {}  # put up by hand, perhaps with `touch`
-        found[flag] = content if isinstance(content, dict) else {}
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
-from switchboard.config.inifile import did_you_mean
 from switchboard.config.units import duration_s, size_bytes
 from switchboard.errors import SelectionError
 from switchboard.events import event
@@ -292,6 +291,8 @@ def _same(found: Any, value: Pattern) -> bool:
 
 def _check_text(field: str, value: Pattern) -> None:
     if field == 'state' and value.text not in STATES:
+        from switchboard.config.inifile import did_you_mean
+
         known = ', '.join(sorted(STATES))
         raise SelectionError(f'there is no state {value.text!r}{did_you_mean(value.text, STATES)}: {known}')
     if field == 'id' and value.pieces == ('',):

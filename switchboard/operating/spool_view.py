@@ -8,22 +8,26 @@ several threads: nothing is remembered in it.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from switchboard.config.inifile import did_you_mean
 from switchboard.errors import NotListableError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
 from switchboard.operating.finding import Found, find
 from switchboard.operating.selection import Criteria, select
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.layout import BAD, TRASH
+from switchboard.store.layout import BAD, DRAINING, PAUSED, RUN, TRASH
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
+
+# What operators say to a queue: each is a file below `.run`.
+FLAGS = (PAUSED, DRAINING)
+MAX_FLAG_BYTES = 4096
 
 Place = tuple[str, Folder]
 
@@ -68,6 +72,8 @@ class SpoolView:
         wanted = tuple(queues) or tuple(known)
         for name in wanted:
             if name not in known and name != TRASH:
+                from switchboard.config.inifile import did_you_mean
+
                 raise UnknownQueueError(f'there is no such queue{did_you_mean(name, known)}', queue=name)
         return wanted
 
@@ -106,3 +112,18 @@ class SpoolView:
         if any(term.field == 'queue' and not term.negated for term in criteria.terms):
             return [place for place in self.places() if criteria.takes_queue(place[0])]
         return [place for place in self.places(queues) if criteria.takes_queue(place[0])]
+
+
+def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
+    """:return: what operators have said to a queue (``paused``, ``draining``): ``since``, ``reason``, ``by``, as far as it is known."""
+    found = {}
+    for flag in FLAGS:
+        try:
+            with (directory / RUN / flag / queue).open('rb') as stream:
+                content = json.loads(stream.read(MAX_FLAG_BYTES) or b'{}')
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError):
+            content = {}  # put up by hand, perhaps with `touch`
+        found[flag] = content if isinstance(content, dict) else {}
+    return found

@@ -17,13 +17,12 @@ from typing import Any
 
 import click
 
-from switchboard.cli.commands.queues import said_of
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import selection_options
 from switchboard.cli.output import complain, is_terminal, say, write_json, write_table
-from switchboard.cli.text import age, body_text, duration, moment, number, one_line, size, visible
+from switchboard.cli.text import age, body_text, duration, moment, number, one_line, said_of, size, visible
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
@@ -34,8 +33,8 @@ from switchboard.operating.census import walk
 from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
 from switchboard.operating.finding import Found
 from switchboard.operating.lock_holders import holders
-from switchboard.operating.queue_info import flags_of
 from switchboard.operating.selection import Criteria, select
+from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import EntrySummary, time_ns
 from switchboard.queue.ready_queue import order
 from switchboard.store.disk import Disk, Folder

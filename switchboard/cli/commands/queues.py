@@ -22,7 +22,7 @@ from switchboard.cli.output import (
     write_json,
     write_table,
 )
-from switchboard.cli.text import age, duration, moment, number, one_line, size, visible
+from switchboard.cli.text import age, duration, number, one_line, said_of, size, visible
 from switchboard.errors import SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS
 from switchboard.operating.census import AGE_MINUTES, Census, Shape, count, shapes
@@ -33,11 +33,10 @@ from switchboard.operating.queue_info import (
     QueueInfo,
     census_fields,
     count_queue,
-    flags_of,
     origins_of,
     queue_info,
 )
-from switchboard.operating.summary import time_ns
+from switchboard.operating.spool_view import flags_of
 from switchboard.options import shown_url
 from switchboard.spool.spool import Spool
 from switchboard.store.layout import BAD, TRASH
@@ -131,16 +130,6 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     write_table(columns, rows)
     _tell_of_flags(flagged)
     _tell_of_bad(counts, origin)
-
-
-def said_of(queue: str, flagged: dict[str, dict[str, Any]]) -> list[str]:
-    """:return: a line for each thing that an operator has said to a queue."""
-    lines = []
-    for flag, fields in flagged.items():
-        since, reason = fields.get('since'), str(fields.get('reason') or '')
-        when = f' since {moment(float(since))}' if since is not None and time_ns(since) is not None else ''
-        lines.append(f'{visible(queue)}: {flag}{when}' + (f': {one_line(reason)}' if reason else ''))
-    return lines
 
 
 def _tell_of_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from switchboard.cli.commands.queues import COLUMNS as QUEUE_COLUMNS
-from switchboard.cli.commands.queues import census, said_of
+from switchboard.cli.commands.queues import census
 from switchboard.cli.commands.queues import row as queue_row
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
 from switchboard.cli.output import is_terminal, write_json, write_table
-from switchboard.cli.text import age, duration, moment, one_line
+from switchboard.cli.text import age, duration, moment, one_line, said_of
 from switchboard.errors import MasterError
 from switchboard.master.control import ask
 from switchboard.operating.queue_info import QueueInfo, queue_info
