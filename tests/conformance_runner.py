@@ -83,7 +83,7 @@ class TestWhatIsChanged:
         }
 
     def test_what_cannot_be_stored_is_named_or_left_out(self, held: Any) -> None:
-        held.msgdata |= {'seen': {1, 2}, 'tries': 5}
+        held.msgdata |= {'seen': {1j}, 'tries': 5}
         with pytest.raises(UnserializableError, match='seen'):
             held.board.changes(held.filebase, held.msgdata)
         assert held.board.changes(held.filebase, held.msgdata, strict=False) == {'set': {'tries': 5}}

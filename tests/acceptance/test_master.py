@@ -208,7 +208,7 @@ def test_a_class_that_cannot_be_had_is_fatal_at_once_and_its_siblings_go_on(
 def test_runner_classes_are_found_where_the_configuration_says(site: Installation) -> None:
     (site.home / 'lib').mkdir()
     (site.home / 'lib' / 'elsewhere.py').write_text(
-        'from switchboard import Runner\nclass Job(Runner): pass\n'
+        'from switchboard import Runner\nclass Job(Runner):\n    def dispose(self, msg, msgdata): pass\n'
     )
     site.configure({'in': {'class': 'elsewhere:Job'}}, python_path='lib')
     site.start()
