@@ -6,6 +6,9 @@ implementation cannot have by its nature it declares in ``cannot``, and the test
 
 from __future__ import annotations
 
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email.message import EmailMessage, Message
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -21,6 +24,7 @@ from switchboard.errors import (
     UnserializableError,
 )
 from switchboard.interfaces import ISwitchboard
+from switchboard.message.typed_json import is_equal
 from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock
 
@@ -158,6 +162,20 @@ class TestMetadata:
     @pytest.mark.needs('delay')
     def test_a_delay_is_used_up(self, board: Any) -> None:
         assert 'delay' not in board.dequeue(board.enqueue('x', delay=0))[1]
+
+
+class TestTypes:
+    def test_values_that_json_does_not_have_come_back_equal_and_of_the_same_type(self, board: Any) -> None:
+        values = {
+            'time': datetime(2026, 11, 28, 18, tzinfo=UTC),
+            'amount': Decimal('1.50'),
+            'recipients': {'a@example.com', 'b@example.com'},
+            'raw': (b'\xff', [uuid.UUID(int=1)], timedelta(1)),
+            'tag': {'__type__': 'set', '__value__': [1]},
+        }
+        msg, msgdata = board.dequeue(board.enqueue(values, values))
+        assert is_equal(msg, values)
+        assert is_equal({key: msgdata[key] for key in values}, values)
 
 
 class TestWhatCannotBeStored:

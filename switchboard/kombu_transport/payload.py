@@ -23,6 +23,7 @@ from switchboard.brokers.wire import TYPES
 from switchboard.errors import UnserializableError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
+from switchboard.message.mail import mail_bytes
 from switchboard.message.metadata import ALWAYS
 from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.serializers import Raw
@@ -208,7 +209,7 @@ def _wrapped(msg: Any, msgdata: Mapping[str, Any], entry: Entry) -> dict[str, An
     body = entry.body
     content_type, content_encoding = TYPES.get(entry.kind, ('application/data', 'binary'))
     if isinstance(msg, Mail):  # of Mailman's two pickles, too
-        body, content_type, content_encoding = msg.as_bytes(), *TYPES['mail']
+        body, content_type, content_encoding = mail_bytes(msg), *TYPES['mail']
     text = _decoded(body) if content_encoding == 'utf-8' else None
     if text is None:
         content_encoding = 'binary'

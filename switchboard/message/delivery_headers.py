@@ -10,31 +10,62 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from switchboard.message.mail_envelope import bare, split_from_line
+
 # Postfix and sendmail; Exim; qmail.  The first one that is there counts.
 _RECIPIENT_FIELDS = (b'x-original-to', b'envelope-to', b'delivered-to')
 # These fields come first; a head that is longer than this has none.
 MAX_HEAD_BYTES = 16 * 1024
 
-_FIELD = re.compile(rb'([!-9;-~]+)[ \t]*:[ \t]*((?:[^\r\n]|\r?\n[ \t])*)\r?\n')
-_MBOX_LINE = re.compile(rb'From [^\n]*\n')
+_NAME = re.compile(rb'[!-9;-~]+')
 
 
 def postmark(mail: bytes) -> dict[str, Any]:
     """:return: ``sender`` (a text, empty for a bounce) and ``recipients`` (a list), as far as they are told."""
-    head = mail[:MAX_HEAD_BYTES]
-    first_line = _MBOX_LINE.match(head)
-    position = first_line.end() if first_line else 0
-    fields: dict[bytes, str] = {}
-    while (field := _FIELD.match(head, position)) is not None:
-        name = field[1].lower()
-        if name == b'received':
-            break
-        fields.setdefault(name, field[2].decode('utf-8', 'replace').strip())
-        position = field.end()
+    fields = _fields(mail[:MAX_HEAD_BYTES])
     found: dict[str, Any] = {}
     if (sender := fields.get(b'return-path')) is not None:
-        found['sender'] = sender.removeprefix('<').removesuffix('>')
+        found['sender'] = bare(sender)
     recipients = next((fields[name] for name in _RECIPIENT_FIELDS if name in fields), '')
-    if recipients:
-        found['recipients'] = [one.strip() for one in recipients.split(',') if one.strip()]
+    if recipients and (addresses := split_addresses(recipients)):
+        found['recipients'] = addresses
     return found
+
+
+def _fields(head: bytes) -> dict[bytes, str]:
+    """:return: the first field of each name that stands above the first ``Received``, by its name in lower case."""
+    position = split_from_line(head)[1]
+    fields: dict[bytes, list[bytes]] = {}
+    value: list[bytes] = []
+    while (end := head.find(b'\n', position)) >= 0:
+        line = head[position:end].removesuffix(b'\r')
+        position = end + 1
+        if line[:1] in (b' ', b'\t'):
+            value.append(line)
+            continue
+        name, colon, rest = line.partition(b':')
+        name = name.rstrip(b' \t').lower()
+        if not colon or b'\r' in line or name == b'received' or not _NAME.fullmatch(name):
+            break
+        value = [rest]
+        fields.setdefault(name, value)
+    return {name: b' '.join(lines).decode('utf-8', 'replace').strip() for name, lines in fields.items()}
+
+
+def split_addresses(text: str) -> list[str]:
+    """Divide a list of addresses at its commas, but for those within quotes and angle brackets; the brackets are taken off."""
+    addresses = []
+    start, quoted, in_brackets, escaped = 0, False, False, False
+    for at, char in enumerate(text + ','):
+        if escaped:
+            escaped = False
+        elif char == '\\':
+            escaped = True
+        elif char == '"':
+            quoted = not quoted
+        elif not quoted and char in '<>':
+            in_brackets = char == '<'
+        if char == ',' and not escaped and (at == len(text) or not (quoted or in_brackets)):
+            addresses.append(bare(text[start:at].strip()))
+            start = at + 1
+    return [address for address in addresses if address]

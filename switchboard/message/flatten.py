@@ -1,15 +1,28 @@
-"""A mail as the bytes it was parsed from, many times as fast as the standard library writes it.
+"""A mail as the bytes it was parsed from, written anew only where it was touched.
 
-The library's generator makes a buffer and a copy of itself for each part, folds each header field anew, and takes each line by
-itself.  Most mails need nothing of this: plain header fields, text, and parts with a boundary between them.  They are written
-here.  Whatever is of another kind (attached messages, reports, signed parts, header objects, lines that no mail can hold) is left to
-the library, which knows how to; both write the same bytes.
+The library's generator writes each field, line and boundary anew: a blank line before a boundary, white space around a colon, bare
+carriage returns and the folding of signed fields do not survive it, and signatures (DKIM, PGP) break.  So a mail that is parsed
+here keeps, in each of its parts, where in the original bytes the part stands.  When it is written, a part's fields and its content
+are compared with what the original says: what is the same is copied, what is not is written.  Nothing has to notice a change when
+it is made, so nothing can miss one.
+
+Lines end at CR LF, CR and LF, as for the parser, and nowhere else: `str.splitlines` knows eight more ends, and a form feed in a
+subject would start a new field.  A class of a program's own is written from its fields, whatever it overrides.
+
+Rejected: the library for whatever is not plain.  Its generator splits lines its own way, and asks methods of the mail's class.
 """
 
 from __future__ import annotations
 
+import base64
+import random
 import re
-from email._policybase import Compat32
+import sys
+import time
+from collections.abc import Callable, Iterator
+from email._policybase import Compat32, Policy, compat32
+from email.feedparser import BufferedSubFile, FeedParser  # type: ignore[attr-defined]  # not in the stubs
+from email.header import Header
 from email.message import Message
 from typing import Any
 
@@ -17,102 +30,430 @@ from typing import Any
 MAX_LINE_CHARACTERS = 996
 
 _LINE_END = re.compile(r'\r\n|\r|\n')
-# Those whose payload the library writes as lines of text, whatever it is; and those that have parts and nothing else to them.
-_TEXT = re.compile(
-    r'(?:text|application|image|audio|video|font)/[\w.+-]+\s*(?:;|$)', re.ASCII | re.IGNORECASE
-)
-_PARTS = re.compile(r'multipart/(?!signed)[\w.+-]+\s*;', re.ASCII | re.IGNORECASE)
-_BOUNDARY = re.compile(r'multipart/[\w.+-]+;\s*boundary="([\w\'()+,./:=?-]+)"', re.ASCII | re.IGNORECASE)
+_LINE = re.compile(rb'[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+')
+# What ends a line for `str.splitlines`, which the library uses, and for no mail server.
+_STRANGE_ENDS = re.compile('[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]')
+_NAME = re.compile(r'[!-9;-~]+')
+_BLANKS = (' ', '\t')
+# So many bytes make an encoded word of at most 75 characters.
+_WORD_BYTES = 45
+
+# The attribute of a mail that holds its `_Source`.
+SOURCE = '_source'
+_UNPARSED = object()
 
 
-class AsItStands(Compat32):
-    """Writes header fields as they stand.
+class _Source:
+    """Where a mail, or a part of one, stands in the bytes that it was parsed from, and what was there.
 
-    The library's own folds each field anew, which takes five times as long as all the rest, and breaks lines elsewhere
-    than the sender did: a signature over the header (DKIM) need not survive that.
+    :param is_part: its last line end belongs to the boundary behind it.
     """
 
-    def fold_binary(self, name: str, value: Any) -> bytes:
-        """See `email.policy.Policy`.  Fields that no line of a mail can hold, and `Header` objects, are left to the library."""
-        if type(value) is str and value.isascii() and _is_well_folded(name, value):
-            return f'{name}: {value}{self.linesep}'.encode('ascii')
-        return super().fold_binary(name, value)
+    __slots__ = ('body_start', 'end', 'from_line', 'headers', 'is_part', 'payload', 'raw', 'rest', 'start')
+
+    def __init__(self, raw: bytes, start: int, *, is_part: bool) -> None:
+        self.raw = raw
+        self.start = start
+        self.is_part = is_part
+        self.body_start = self.end = len(raw)
+        # The text, or the parts; and what else decides the bytes between those.
+        self.payload: Any = None
+        self.rest: tuple[Any, ...] = ()
+        self.headers: list[tuple[str, Any]] = []
+        self.from_line: str | None = None
+
+    def snapshot(self, mail: Message) -> None:
+        self.headers = mail._headers.copy()  # type: ignore[attr-defined]
+        self.from_line = mail.get_unixfrom()
+        payload = mail._payload  # type: ignore[attr-defined]
+        self.payload = tuple(payload) if type(payload) is list else payload
+        self.rest = _rest(mail)
+
+    def of_whole(self, raw: bytes) -> _Source:
+        """:return: the same for the mail of which only the header was parsed."""
+        source = _Source(raw, self.start, is_part=False)
+        source.body_start = self.body_start
+        source.headers, source.from_line = self.headers, self.from_line
+        return source
+
+    def is_same(self, mail: Message) -> bool:
+        """Is the content what it was?"""
+        payload = mail.__dict__.get('_payload', _UNPARSED)
+        if payload is _UNPARSED:
+            return True
+        if type(payload) is not list:
+            return bool(payload == self.payload) and type(payload) is type(self.payload)
+        before = self.payload
+        return (
+            type(before) is tuple
+            and len(before) == len(payload)
+            and all(one is other for one, other in zip(before, payload, strict=True))
+            and self.rest == _rest(mail)
+        )
 
 
-AS_IT_STANDS = AsItStands()
+def _rest(mail: Message) -> tuple[Any, ...]:
+    if type(mail._payload) is not list:  # type: ignore[attr-defined]
+        return ()
+    kind = mail.get_content_type()
+    return kind, mail.get_boundary(), mail.preamble, mail.epilogue
+
+
+class _Counted(BufferedSubFile):  # type: ignore[misc]
+    """Counts the characters that were read; each is one byte of the mail."""
+
+    position = 0
+
+    def readline(self) -> Any:
+        line = super().readline()
+        if isinstance(line, str):
+            self.position += len(line)
+        return line
+
+    def unreadline(self, line: str) -> None:
+        self.position -= len(line)
+        super().unreadline(line)
+
+
+class _Parser(FeedParser):
+    """The library's parser, which notes where each part begins and ends."""
+
+    _cur: Message | None
+
+    def __init__(self, raw: bytes, factory: Callable[..., Message] | None, policy: Policy[Any]) -> None:
+        super().__init__(factory, policy=policy)
+        self._raw = raw
+        self._input = _Counted()
+        self._found: list[Message] = []
+
+    def _new_message(self) -> None:
+        above: Message | None = self._cur
+        is_part = above is not None and (
+            above.__dict__[SOURCE].is_part or above.get_content_maintype() == 'multipart'
+        )
+        super()._new_message()  # type: ignore[misc]
+        mail = self._cur
+        assert mail is not None
+        mail.__dict__[SOURCE] = _Source(self._raw, self._input.position, is_part=is_part)
+        self._found.append(mail)
+
+    def _parse_headers(self, lines: list[str]) -> None:
+        position = self._input.position
+        super()._parse_headers(lines)  # type: ignore[misc]
+        assert self._cur is not None
+        source: _Source = self._cur.__dict__[SOURCE]
+        # The parser may give a last line that begins with "From " back, to the content, behind an empty line that it keeps.
+        is_whole = position == self._input.position
+        source.body_start = position if is_whole else source.start + sum(map(len, lines[:-1]))
+
+    def _pop_message(self) -> Message:
+        mail: Message = super()._pop_message()  # type: ignore[misc]
+        mail.__dict__[SOURCE].end = self._input.position
+        return mail
+
+    def parsed(self) -> Message:
+        self.feed(self._raw.decode('ascii', 'surrogateescape'))
+        mail = self.close()
+        for each in self._found:
+            # At the end, because the parser takes the last line end of a part off when it has seen what follows.
+            each.__dict__[SOURCE].snapshot(each)
+        return mail
+
+
+def parse(
+    raw: bytes, factory: Callable[..., Message] | None = None, policy: Policy[Any] = compat32
+) -> Message:
+    """Parse a mail that :func:`flatten` can write as it was.
+
+    :param factory: the class of the mail and of its parts.
+    """
+    return _Parser(raw, factory, policy).parsed()
 
 
 def flatten(mail: Message, *, unixfrom: bool = False) -> bytes:
-    """Write a mail of the library's older policy as it stands.
+    """Write a mail as it stands.
 
     :param unixfrom: with its ``From `` line.
+    :raises Exception: a field or a payload cannot be written.
     """
-    pieces: list[str] = []
-    if not unixfrom and _write(mail, pieces):
-        try:
-            return ''.join(pieces).encode('ascii', 'surrogateescape')
-        except UnicodeEncodeError:
-            pass  # the library says what is wrong with it
-    return mail.as_bytes(unixfrom, policy=AS_IT_STANDS)
+    source = mail.__dict__.get(SOURCE)
+    eol = _line_end(source.raw) if isinstance(source, _Source) else b'\n'
+    return _written(mail, eol, unixfrom=unixfrom)
 
 
-def _write(mail: Message, pieces: list[str]) -> bool:
-    """Append the text of a mail, or of a part of one.
+def _line_end(raw: bytes) -> bytes:
+    end = raw.find(b'\n')
+    if end < 0:
+        return b'\n'
+    return b'\r\n' if raw[end - 1 : end] == b'\r' else b'\n'
 
-    :return: False if it is not plain enough.
-    """
-    if type(mail).raw_items is not Message.raw_items or hasattr(type(mail), '_write_headers'):
-        return False  # a class of somebody's, with headers of its own
-    kind = ''
+
+def _written(mail: Message, eol: bytes, *, unixfrom: bool = False) -> bytes:
+    source = mail.__dict__.get(SOURCE)
+    if not isinstance(source, _Source):
+        body = _body(mail, eol)  # first: a boundary may have to be chosen for it
+        return _head(mail, eol, unixfrom=unixfrom) + body
+    if source.is_same(mail):
+        pieces = _body_as_it_was(mail, source, eol)
+    else:
+        pieces = [_body(mail, eol), _tail(source, eol)]
+    body = b''.join(pieces)
+    return _head_of_source(mail, source, eol, bool(body), unixfrom=unixfrom) + body
+
+
+def _body_as_it_was(mail: Message, source: _Source, eol: bytes) -> list[bytes]:
+    if type(mail.__dict__.get('_payload')) is not list:
+        return [source.raw[source.body_start : source.end]]
+    pieces: list[bytes] = []
+    position = source.body_start
+    for part in source.payload:
+        at: _Source = part.__dict__[SOURCE]
+        pieces += (
+            source.raw[position : at.start],
+            _written(part, eol, unixfrom=part.get_unixfrom() is not None),
+        )
+        position = at.end
+    pieces.append(source.raw[position : source.end])
+    return pieces
+
+
+def _tail(source: _Source, eol: bytes) -> bytes:
+    """:return: the line end behind a part, which belongs to the boundary that follows."""
+    if not source.is_part:
+        return b''
+    end = source.raw[source.body_start : source.end][-2:]
+    if end == b'\r\n':
+        return end
+    return end[-1:] if end[-1:] in (b'\r', b'\n') else eol
+
+
+def _head(mail: Message, eol: bytes, *, unixfrom: bool) -> bytes:
+    lines = [_from_line(mail, eol)] if unixfrom else []
+    lines += (_field(name, value, mail.policy, eol) for name, value in mail._headers)  # type: ignore[attr-defined]
+    return b''.join(lines) + eol
+
+
+def _from_line(mail: Message, eol: bytes) -> bytes:
+    line = mail.get_unixfrom() or f'From nobody {time.ctime()}'
+    return ' '.join(_LINE_END.split(line)).rstrip().encode('ascii', 'surrogateescape') + eol
+
+
+def _head_of_source(mail: Message, source: _Source, eol: bytes, has_body: bool, *, unixfrom: bool) -> bytes:
+    block = source.raw[source.start : source.body_start]
+    line = mail.get_unixfrom()
+    if (
+        mail._headers == source.headers  # type: ignore[attr-defined]
+        and line == source.from_line
+        and unixfrom == (line is not None)
+        and (not has_body or source.body_start < source.end)
+    ):
+        return block
+    before, fields, separator = _take_apart(block, mail.policy)
+    if (
+        not before.startswith(b'From ')
+        or not unixfrom
+        or line is None
+        or _first_line(before) != line.rstrip('\r\n')
+    ):
+        if before.startswith(b'From '):
+            before = before[len(_LINE.match(before)[0]) :]  # type: ignore[index]
+        if unixfrom:
+            before = _from_line(mail, eol) + before
+    waiting: dict[tuple[str, str], list[bytes]] = {}
+    for key, written in reversed(fields):
+        waiting.setdefault(key, []).append(written)
+    pieces = [before]
     for name, value in mail._headers:  # type: ignore[attr-defined]
-        if type(value) is not str or not value.isascii():
-            return False
-        # What is printable has no line end in it.
-        if not (
-            value.isprintable() and len(name) + len(value) <= MAX_LINE_CHARACTERS
-        ) and not _is_well_folded(name, value):
-            return False
-        if not kind and name.lower() == 'content-type':
-            kind = value or '?'
-        pieces.append(f'{name}: {value}\n')
-    pieces.append('\n')
-    payload = mail._payload  # type: ignore[attr-defined]
-    if type(payload) is str:
-        if not _TEXT.match(kind or mail.get_default_type()):
-            return False
-        pieces.append(_lines(payload))
-        return True
-    return type(payload) is list and bool(_PARTS.match(kind)) and _write_parts(mail, kind, payload, pieces)
+        same = waiting.get((name, value)) if isinstance(value, str) else None
+        pieces.append(same.pop() if same else _field(name, value, mail.policy, eol))
+    # A last line without an end is one only as long as nothing follows.
+    head = b''.join(
+        piece if not piece or piece.endswith((b'\n', b'\r')) else piece + eol for piece in pieces[:-1]
+    )
+    last = pieces[-1]
+    if (separator or has_body) and last and not last.endswith((b'\n', b'\r')):
+        last += eol
+    if not separator and has_body and block and source.body_start == len(source.raw):
+        separator = eol  # there was no body
+    return head + last + separator
 
 
-def _write_parts(mail: Message, kind: str, parts: list[Message], pieces: list[str]) -> bool:
-    found = _BOUNDARY.fullmatch(kind)
-    boundary = found[1] if found else mail.get_boundary()
-    if not boundary or not parts:
+def _first_line(block: bytes) -> str:
+    found = _LINE.match(block)
+    return found[0].rstrip(b'\r\n').decode('ascii', 'surrogateescape') if found else ''
+
+
+def _take_apart(
+    block: bytes, policy: Policy[Any]
+) -> tuple[bytes, list[tuple[tuple[str, str], bytes]], bytes]:
+    """Take the header of a part apart as the parser does.
+
+    :return: what stands before the first field; by name and value, the bytes of each, with what stands behind it and is
+        none; and the empty line.
+    """
+    before: list[bytes] = []
+    groups: list[tuple[list[str], list[bytes]]] = []
+    separator = b''
+    for found in _LINE.finditer(block):
+        line = found[0]
+        if line in (b'\n', b'\r\n', b'\r'):
+            separator = line
+            break
+        text = line.decode('ascii', 'surrogateescape')
+        starts_field = text[0] not in _BLANKS and not text.startswith('From ') and text.find(':') > 0
+        if starts_field:
+            groups.append(([text], [line]))
+        elif not groups:
+            before.append(line)
+        else:
+            lines, written = groups[-1]
+            written.append(line)
+            if text[0] in _BLANKS and len(lines) == len(written) - 1:
+                lines.append(text)
+    fields = []
+    for lines, written in groups:
+        name, value = policy.header_source_parse(lines)
+        fields.append(((name, value), b''.join(written)))
+    return b''.join(before), fields, separator
+
+
+def _field(name: str, value: Any, policy: Policy[Any], eol: bytes) -> bytes:
+    """Write a field anew; no part of its value becomes another."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f'{name[:100]!r} cannot be the name of a header field')
+    if isinstance(value, str) and not hasattr(value, 'fold'):
+        text: str | None = value
+    elif isinstance(value, Header):
+        text = str(value)
+        text = text if _STRANGE_ENDS.search(text) else None
+    else:
+        text = None
+    if text is not None and (text.isascii() or _has_bytes(text)):
+        return _as_it_stands(name, text, eol)
+    if text is not None and _STRANGE_ENDS.search(text):
+        return f'{name}: {_encoded_words(text)}'.encode('ascii').replace(b'\n', eol) + eol
+    # Not folded anew, except where the policy knows no other way.
+    keys: dict[str, Any] = (
+        {'linesep': '\n'} if isinstance(policy, Compat32) else {'linesep': '\n', 'refold_source': 'none'}
+    )
+    folding = policy.clone(**keys)
+    return _LINE_END_BYTES.sub(eol, folding.fold_binary(name, value))
+
+
+_LINE_END_BYTES = re.compile(rb'\r\n|\r|\n')
+
+
+def _has_bytes(text: str) -> bool:
+    """Does it hold bytes that the parser could make no text of?"""
+    try:
+        text.encode('ascii', 'surrogateescape')
+    except UnicodeEncodeError:
         return False
-    if not all(isinstance(part, Message) for part in parts):
-        return False
-    if mail.preamble is not None:
-        pieces.append(_lines(mail.preamble) + '\n')
-    mark = f'--{boundary}\n'
-    for part in parts:
-        pieces.append(mark)
-        if not _write(part, pieces):
-            return False
-        mark = f'\n--{boundary}\n'
-    pieces.append(f'\n--{boundary}--\n')
-    if mail.epilogue is not None:
-        pieces.append(_lines(mail.epilogue))
     return True
 
 
-def _lines(text: str) -> str:
-    return _LINE_END.sub('\n', text) if '\r' in text else text
+def _as_it_stands(name: str, value: str, eol: bytes) -> bytes:
+    lines = [f'{name}: {value}'] if value.isprintable() else _LINE_END.split(f'{name}: {value}')
+    folded: list[str] = []
+    for number, line in enumerate(lines):
+        if number and not line.strip(' \t'):
+            continue  # it would end the header
+        folded += _folded(line if not number or line[:1] in _BLANKS else ' ' + line)
+    return eol.join(line.encode('ascii', 'surrogateescape') for line in folded) + eol
 
 
-def _is_well_folded(name: str, value: str) -> bool:
-    """Is no line too long, and none the start of another field, which somebody has smuggled in?"""
-    first, *others = value.splitlines() or ['']
-    if len(name) + len(first) > MAX_LINE_CHARACTERS:
-        return False
-    return all(line[:1] in (' ', '\t') and len(line) <= MAX_LINE_CHARACTERS for line in others)
+def _folded(line: str) -> Iterator[str]:
+    """Break a line that no mail server takes, at a blank where there is one."""
+    while len(line) > MAX_LINE_CHARACTERS + 2:
+        at = max(line.rfind(' ', 1, MAX_LINE_CHARACTERS), line.rfind('\t', 1, MAX_LINE_CHARACTERS))
+        if at <= 0 or not line[:at].strip(' \t') or line[:at].endswith(':'):
+            at = next(
+                (place for place in map(line.find, _BLANKS, (MAX_LINE_CHARACTERS,) * 2) if place > 0), -1
+            )
+            if at < 0:
+                break
+        yield line[:at]
+        line = line[at:]
+    yield line
+
+
+def _encoded_words(text: str) -> str:
+    words = []
+    word = b''
+    for char in text:
+        encoded = char.encode('utf-8', 'replace')
+        if len(word) + len(encoded) > _WORD_BYTES:
+            words.append(word)
+            word = b''
+        word += encoded
+    words.append(word)
+    return '\n '.join(f'=?utf-8?b?{base64.b64encode(word).decode("ascii")}?=' for word in words)
+
+
+def _body(mail: Message, eol: bytes) -> bytes:
+    """Write the content of a mail anew."""
+    payload = mail._payload  # type: ignore[attr-defined]
+    main = mail.get_content_maintype()
+    if payload is None:
+        payload = [] if main == 'multipart' else ''
+    if isinstance(payload, str):
+        return payload.encode('ascii', 'surrogateescape') if main == 'multipart' else _text(payload, eol)
+    if not isinstance(payload, list) or main not in ('multipart', 'message'):
+        raise TypeError(f'string payload expected: {type(payload)}')
+    if not all(isinstance(part, Message) for part in payload):
+        raise TypeError('a part of a mail is no mail')
+    if main == 'multipart':
+        return _parts(mail, payload, eol)
+    if mail.get_content_type() == 'message/delivery-status':
+        return eol.join(_block(part, eol) for part in payload)
+    return _whole(payload[0], eol) if payload else b''
+
+
+def _text(text: str, eol: bytes) -> bytes:
+    end = eol.decode('ascii')
+    if '\r' in text or end != '\n':
+        text = _LINE_END.sub(end, text)
+    return text.encode('ascii', 'surrogateescape')
+
+
+def _without_end(written: bytes) -> bytes:
+    if written.endswith(b'\r\n'):
+        return written[:-2]
+    return written[:-1] if written.endswith((b'\n', b'\r')) else written
+
+
+def _block(part: Message, eol: bytes) -> bytes:
+    """Write a group of fields of a report without the empty line that divides it from the next."""
+    written = _written(part, eol)
+    return written.rstrip(b'\r\n') + eol if SOURCE in part.__dict__ else _without_end(written)
+
+
+def _whole(part: Message, eol: bytes) -> bytes:
+    """Write a part without the line end that belonged to the boundary behind it."""
+    source = part.__dict__.get(SOURCE)
+    if not isinstance(source, _Source):
+        return _written(part, eol)
+    written = _written(part, eol, unixfrom=part.get_unixfrom() is not None)
+    return _without_end(written) if source.is_part else written
+
+
+def _parts(mail: Message, parts: list[Message], eol: bytes) -> bytes:
+    written = [_whole(part, eol) for part in parts]
+    boundary = mail.get_boundary()
+    if boundary is None:
+        boundary = _new_boundary(written)
+        mail.set_boundary(boundary)
+    mark = b'--' + boundary.encode('ascii', 'surrogateescape')
+    preamble = '' if mail.preamble is None else mail.preamble
+    pieces = [_text(preamble, eol) + eol] if mail.preamble is not None else []
+    pieces.append(mark + eol + (eol + mark + eol).join(written) + eol + mark + b'--' + eol)
+    if mail.epilogue is not None:
+        pieces.append(_text(mail.epilogue, eol))
+    return b''.join(pieces)
+
+
+def _new_boundary(written: list[bytes]) -> str:
+    while True:
+        boundary = f'==============={random.randrange(sys.maxsize):019}=='
+        if not any(boundary.encode('ascii') in part for part in written):
+            return boundary

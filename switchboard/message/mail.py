@@ -11,14 +11,14 @@ and ``__getattr__``, which Python asks for attributes that are missing, fills th
 
 from __future__ import annotations
 
-import email
 import re
 from collections.abc import Callable
-from email._policybase import compat32
 from email.message import EmailMessage, Message
+from importlib import import_module
 from typing import Any, cast
 
-from switchboard.message.flatten import flatten
+from switchboard.errors import ConfigError
+from switchboard.message.flatten import SOURCE, flatten, parse
 
 # Methods that change a mail, or hand out parts of it that their receiver can change.
 _CHANGING = (
@@ -41,9 +41,6 @@ _OF_HEADERS = frozenset('_headers _unixfrom _charset _default_type policy'.split
 # The end of a line and an empty line: the parser knows three ends.
 _BLANK_LINE = re.compile(rb'(?:\r\n|\r(?!\n)|\n)(?:\r\n|\r|\n)')
 
-# RFC 5322's longest line, without its end.
-_MAX_LINE_BYTES = 998
-
 
 def _headers_of(raw: bytes) -> bytes:
     found = None if raw[:1] in (b'\r', b'\n') else _BLANK_LINE.search(raw)
@@ -60,13 +57,14 @@ class _Lazy:
         # Called only for attributes that are not there.  Before parsing, those are all that the parser sets.
         if '_payload' in self.__dict__ or name.startswith('__') or '_raw' not in self.__dict__:
             raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
-        parse = cast(Callable[[bytes], Message], type(self)._parse)  # type: ignore[attr-defined]
         if name in _OF_HEADERS and '_headers' not in self.__dict__:
-            parsed = parse(_headers_of(self._raw)).__dict__
+            parsed = self._parse(_headers_of(self._raw)).__dict__
             self.__dict__.update({key: parsed[key] for key in _OF_HEADERS})
+            self.__dict__[SOURCE] = parsed[SOURCE].of_whole(self._raw)
         else:
             # What was said of the headers since they were parsed stays as it is.
-            self.__dict__.update(parse(self._raw).__dict__ | self.__dict__)
+            parsed = self._parse(self._raw).__dict__
+            self.__dict__.update(parsed | self.__dict__ | {SOURCE: parsed[SOURCE]})
         return getattr(self, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -84,9 +82,19 @@ class _Lazy:
         twin.__dict__.update(self.__dict__)
         return twin
 
+    @staticmethod
+    def _parse(raw: bytes) -> Message:
+        return parse(raw)
+
+
+class _LazyText(_Lazy):
+    """What writes a mail of the library's own classes."""
+
     def as_bytes(self, unixfrom: bool = False, policy: Any = None) -> bytes:
         if policy is None and not self._touched and self._raw.startswith(b'From ') == bool(unixfrom):
             return self._raw
+        if policy is None:
+            return flatten(cast(Message, self), unixfrom=unixfrom)
         touched = self._touched
         flat = cast(bytes, super().as_bytes(unixfrom, policy))  # type: ignore[misc]
         self.__dict__['_touched'] = touched
@@ -115,20 +123,18 @@ def _touching(method_name: str, base: type) -> Callable[..., Any]:
     return touch
 
 
-class LazyMessage(_Lazy, Message):
+class LazyMessage(_LazyText, Message):
     """A ``Message`` (policy ``compat32``) that parses itself when it is looked at."""
 
-    _parse = staticmethod(email.message_from_bytes)
 
-
-class LazyEmailMessage(_Lazy, EmailMessage):
+class LazyEmailMessage(_LazyText, EmailMessage):
     """An ``EmailMessage`` (policy ``default``) that parses itself when it is looked at."""
 
     @staticmethod
     def _parse(raw: bytes) -> Message:
         import email.policy  # here, because a modern mail takes a third of a megabyte of modules
 
-        return email.message_from_bytes(raw, policy=email.policy.default)
+        return parse(raw, EmailMessage, email.policy.default)
 
 
 for _name in _CHANGING:
@@ -139,35 +145,93 @@ for _name in _CHANGING + _CHANGING_MODERN:
         setattr(LazyEmailMessage, _name, _touching(_name, EmailMessage))
 
 
-def lazy_mail(raw: bytes, *, modern: bool = False) -> Message:
-    """:return: a mail that holds `raw` and parses it when somebody looks; an ``EmailMessage`` if `modern`."""
+def message_class(path: str | type | None) -> type[Message] | None:
+    """:return: the class that a configuration or a program names for mails; None for the library's own.
+
+    :raises ConfigError: the path leads to no class of mails.
+    """
+    found: Any = path
+    if isinstance(path, str):
+        module, _, name = path.partition(':')
+        try:
+            found = import_module(module)
+            for part in name.split('.'):
+                found = getattr(found, part)
+        except Exception as error:  # a module of the user's
+            raise ConfigError(f'{path!r} cannot be imported: {error!r}', key='message_class') from error
+    if found is not None and not (isinstance(found, type) and issubclass(found, Message)):
+        raise ConfigError(
+            f'{path!r} is no subclass of email.message.Message: write it as package.module:Class',
+            key='message_class',
+        )
+    return None if found in (Message, EmailMessage) else found
+
+
+_lazy_classes: dict[type[Message], type[_Lazy]] = {}
+
+
+def _lazy_class(cls: type[Message]) -> type[_Lazy]:
+    """:return: the class of mails that are `cls` and parse themselves."""
+    if cls not in _lazy_classes:
+        _lazy_classes[cls] = _make_lazy_class(cls)
+    return _lazy_classes[cls]
+
+
+def _make_lazy_class(cls: type[Message]) -> type[_Lazy]:
+
+    def parsed(raw: bytes) -> Message:
+        if not issubclass(cls, EmailMessage):
+            return parse(raw, cls)
+        import email.policy
+
+        return parse(raw, cls, email.policy.default)
+
+    def look(self: _Lazy, name: str) -> Any:
+        # The class's own methods may change whatever they find: once it was parsed, its bytes are made anew.
+        self.__dict__['_touched'] = True
+        return _Lazy.__getattr__(self, name)
+
+    members = {
+        '__getattr__': look,
+        '__module__': cls.__module__,
+        '__qualname__': cls.__qualname__,
+        '__doc__': cls.__doc__,
+        '__reduce_ex__': _reduce,
+        '_parse': staticmethod(parsed),
+        '_named': cls,
+    }
+    return type(cls.__name__, (_Lazy, cls), members)
+
+
+def _reduce(self: Any, protocol: int) -> Any:
+    return _remake, (self._named, self.__dict__)
+
+
+def _remake(cls: type[Message], state: dict[str, Any]) -> Any:
+    made = _lazy_class(cls)
+    mail = made.__new__(made)
+    mail.__dict__.update(state)
+    return mail
+
+
+def lazy_mail(raw: bytes, *, modern: bool = False, cls: type[Message] | None = None) -> Message:
+    """:return: a mail that holds `raw` and parses it when somebody looks; an ``EmailMessage`` if `modern`.
+
+    :param cls: the class that it is to be an instance of instead.
+    """
     # Not through __init__, which would set the attributes whose absence means "not parsed yet".
-    cls: type[LazyMessage | LazyEmailMessage] = LazyEmailMessage if modern else LazyMessage
-    mail = cls.__new__(cls)
+    made: Any = (LazyEmailMessage if modern else LazyMessage) if cls is None else _lazy_class(cls)
+    mail: Message = made.__new__(made)
     mail.__dict__['_raw'] = raw
     mail.__dict__['_touched'] = False
     return mail
 
 
 def mail_bytes(mail: Message) -> bytes:
-    """Flatten a mail as it is, its ``From `` line included if it has one.
+    """Write a mail as it is, its ``From `` line included if it has one.
 
-    Long headers are not folded anew, for that would break signatures, except where a line would be too long for any mail
-    server.
+    The bytes are made of its fields by :func:`flatten`, and not by methods of its class.
     """
     if isinstance(mail, _Lazy) and not mail._touched:
         return mail._raw
-    unixfrom = bool(mail.get_unixfrom())
-    if mail.policy is compat32:
-        return flatten(mail, unixfrom=unixfrom)
-    if isinstance(mail, EmailMessage):
-        import email.policy
-
-        return mail.as_bytes(
-            unixfrom, policy=email.policy.default.clone(refold_source='none', linesep=mail.policy.linesep)
-        )
-    flat = mail.as_bytes(unixfrom, mail.policy.clone(max_line_length=None))
-    headers = flat.partition(mail.policy.linesep.encode('ascii') * 2)[0]
-    if max(map(len, headers.splitlines()), default=0) > _MAX_LINE_BYTES:
-        return mail.as_bytes(unixfrom)
-    return flat
+    return flatten(mail, unixfrom=bool(mail.get_unixfrom()))

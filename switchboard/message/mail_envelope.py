@@ -44,6 +44,22 @@ _COPIED = (
 _FROM = b'From '
 # A longer one is no such line, but a message that begins with the word.
 MAX_FROM_LINE_BYTES = 2048
+# Day, month, time and year; without seconds, with a zone before or behind the year; or as RFC 5322 has it.
+_DATE = rb"""
+    [ \t](?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)
+    (?:
+        [ ](?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ ]{1,2}[0-9]{1,2}
+        [ ][0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?
+        (?:[ ](?:[A-Z]{1,5}|[+-][0-9]{4}))?
+        [ ](?:[0-9]{4}|[0-9]{2})
+    |
+        ,[ ]{1,2}[0-9]{1,2}[ ](?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ ][0-9]{4}
+        [ ][0-9]{2}:[0-9]{2}(?::[0-9]{2})?
+    )
+    (?:[ ](?:[A-Z]{1,5}|[+-][0-9]{4}))?
+    (?:[ ]remote[ ]from[ ][^ ]{1,255})?
+    [ \t]{0,9}$
+"""
 _ESCAPES = {'"': '\\"', '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t', '\f': '\\f', '\b': '\\b'}
 
 
@@ -83,9 +99,8 @@ class Letterhead:
         sender = self.sender if self.sender is not None else told('SENDER')
         if from_line:
             metadata['from_line'] = readable(from_line)
-            words = from_line.split(None, 2)
-            if sender is None and len(words) > 1:
-                sender = readable(words[1])
+            if sender is None and (found := sender_of(from_line)) is not None:
+                sender = readable(found)
         if sender is not None:
             metadata['sender'] = bare(sender)
         recipients = self.recipients or [one for one in (told('RECIPIENT') or _joined(environment),) if one]
@@ -122,6 +137,23 @@ def argument(text: str) -> str:
     return readable(os.fsencode(text))
 
 
+def sender_of(line: bytes) -> bytes | None:
+    """Read the ``From `` line of a mailbox: ``From `` sender date, the date as of ``asctime`` or as in a mail.
+
+    :return: the sender, which may be empty and may hold blanks in quotes; None if the line is of another form, as a text or a field is
+        that begins with the word.
+    """
+    if not line.startswith(_FROM):
+        return None
+    import re  # here, because few mails begin so, and the module takes longer to load than all that the door needs
+
+    found = re.search(_DATE, line, re.VERBOSE)
+    sender = line[len(_FROM) : found.start()].strip() if found else b''
+    if not sender or (b' ' in sender and sender[:1] not in (b'"', b'<')):
+        return None
+    return b'' if sender.upper() == b'MAILER-DAEMON' else sender
+
+
 def split_from_line(start: bytes) -> tuple[bytes, int]:
     """Find the ``From `` line that some mail servers put before a message.
 
@@ -133,7 +165,8 @@ def split_from_line(start: bytes) -> tuple[bytes, int]:
     end = start.find(b'\n', 0, MAX_FROM_LINE_BYTES)
     if end < 0:
         return b'', 0
-    return bytes(start[:end]).rstrip(b'\r'), end + 1
+    line = bytes(start[:end]).rstrip(b'\r')
+    return (b'', 0) if sender_of(line) is None else (line, end + 1)
 
 
 def dump(value: object) -> str:

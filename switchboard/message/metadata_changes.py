@@ -11,7 +11,6 @@ message, and would not see what was changed inside of a list.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from email.message import Message
 from typing import Any
 
 from switchboard.errors import UnserializableError
@@ -59,6 +58,4 @@ def is_body_changed(entry: Entry, msg: Any, serializers: Serializers) -> bool:
         return False
     # Its bytes may have been written by another program, in another style: then they differ, and nothing was changed.
     original = entry.load(serializers)[0]
-    if isinstance(original, Message):
-        original.get_payload()  # has it flattened from its parts, as one is that somebody has looked into
     return flat != serializer.dumps(original)

@@ -80,7 +80,7 @@ def drop(directory: Path, raw: bytes, *arguments: str, queue: str = 'in') -> str
 
 def test_the_second_one_is_not_stored_and_the_first_is_as_ever(tmp_path: Path) -> None:
     publish_queue_options(load(tmp_path, '[queue.in]\n'))
-    raw = b'From a@x Sun\n' + MAIL + b'\0\xff\r no end'
+    raw = b'From a@x Sun Nov 22 03:00:00 2026\n' + MAIL + b'\0\xff\r no end'
     first = drop(tmp_path, raw, '-d', 'content', '-m', 'priority=3')
     assert drop(tmp_path, raw, '-d', 'content', '-m', 'priority=3') == first
     board = Spool(tmp_path / 's')['in']

@@ -96,9 +96,9 @@ def test_messages_of_any_size_are_whole(spool: Spool, tmp_path: Path, size: int)
 
 
 def test_the_from_line_goes_into_the_metadata_and_the_rest_stays(spool: Spool, tmp_path: Path) -> None:
-    drop(tmp_path, b'From anna@x Sun Nov 22\nFrom is a word\n' + RAW)
+    drop(tmp_path, b'From anna@x Sun Nov 22 03:00:00 2026\nFrom is a word\n' + RAW)
     _, msgdata = stored(spool)
-    assert msgdata['from_line'] == 'From anna@x Sun Nov 22'
+    assert msgdata['from_line'] == 'From anna@x Sun Nov 22 03:00:00 2026'
     assert msgdata['sender'] == 'anna@x'
     assert spool['in'].peek(spool['in'].get_files('.bak')[0]).body == b'From is a word\n' + RAW
 
@@ -279,9 +279,9 @@ def test_a_message_that_is_too_long_is_refused_before_it_is_read_to_its_end(tmp_
 
 def test_a_message_may_be_as_long_as_the_limit_and_the_from_line_does_not_count(tmp_path: Path) -> None:
     publish_queue_options(load(tmp_path, '[queue.in]\nmax_body = 100\n'))
-    drop(tmp_path, b'From a@x Sun\n' + b'x' * 100)
+    drop(tmp_path, b'From a@x Sun Nov 22 03:00:00 2026\n' + b'x' * 100)
     with pytest.raises(MessageTooLargeError):
-        drop(tmp_path, b'From a@x Sun\n' + b'x' * 101)
+        drop(tmp_path, b'From a@x Sun Nov 22 03:00:00 2026\n' + b'x' * 101)
 
 
 @pytest.mark.parametrize('limit', ['max_messages = 1', 'max_bytes = 200', 'min_free = 1000T'])

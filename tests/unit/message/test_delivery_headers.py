@@ -18,7 +18,10 @@ from switchboard.message.delivery_headers import postmark
             {'sender': '', 'recipients': ['b@example.com', 'c@example.com']},
         ),
         (b'X-Original-To: x@example.com\nDelivered-To: y@example.com\n\n', {'recipients': ['x@example.com']}),
-        (b'From a@example.com Sun\nReturn-path: <a@example.com>\n\n', {'sender': 'a@example.com'}),
+        (
+            b'From a@example.com Sun Nov 22 03:00:00 2026\nReturn-path: <a@example.com>\n\n',
+            {'sender': 'a@example.com'},
+        ),
         (b'Received: from a\nReturn-Path: <forged@example.com>\n\n', {}),
         (
             b'Delivered-To: first@example.com\nDelivered-To: second@example.com\n\n',
@@ -26,6 +29,22 @@ from switchboard.message.delivery_headers import postmark
         ),
         (b'Delivered-To: \xff@example.com\n\n', {'recipients': ['\ufffd@example.com']}),
         (b'no header at all', {}),
+        (b'Envelope-To: <z@example.com>\n', {'recipients': ['z@example.com']}),
+        (
+            b'Envelope-To: <z@example.com>, y@example.com\n',
+            {'recipients': ['z@example.com', 'y@example.com']},
+        ),
+        (b'Delivered-To: "a, b"@example.com\n', {'recipients': ['"a, b"@example.com']}),
+        (
+            b'Delivered-To: "a\\", b"@example.com,c@example.com\n',
+            {'recipients': ['"a\\", b"@example.com', 'c@example.com']},
+        ),
+        (b'Delivered-To: <"a,b"@example.com>\n', {'recipients': ['"a,b"@example.com']}),
+        (b'Delivered-To: "never ends, c@example.com\n', {'recipients': ['"never ends, c@example.com']}),
+        (b'Delivered-To: ,\n', {}),
+        (b'Delivered-To:\n\tb@example.com\n', {'recipients': ['b@example.com']}),
+        (b' folded\nDelivered-To: b@example.com\n', {'recipients': ['b@example.com']}),
+        (b'A: \rx\nDelivered-To: b@example.com\n', {}),
     ],
 )
 def test_the_envelope_is_read_above_the_first_received_field_only(

@@ -1,21 +1,27 @@
-"""What writes mails quickly writes the same bytes as the standard library."""
+"""A mail is written as it came, but for what was touched; one that a program has made as the standard library writes it."""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import email
-from email.header import Header
+import pickle
+from email._policybase import Compat32
+from email.header import Header, decode_header, make_header
 from email.message import Message
+from email.mime.message import MIMEMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.policy import SMTP
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, reject
 from hypothesis import strategies as st
 
-from switchboard.message.flatten import AS_IT_STANDS, flatten
-from switchboard.message.mail import lazy_mail
+from switchboard.message.flatten import flatten, parse
+from switchboard.message.mail import lazy_mail, mail_bytes
 
 SAMPLES = sorted((Path(__file__).parents[3] / 'docs' / 'samples').glob('*.eml'))
 PARTS = b'MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary="b"\r\n\r\nbefore\r\n--b\r\n%s\r\n--b--\r\nafter\r\n'
@@ -27,7 +33,6 @@ MAILS = {
     'bytes that are no text': b'Subject: one\n\n\xff\xfe\n',
     'a header that is no text': b'Subject: \xff\n\nbody\n',
     'folded': b'Subject: one\n two\n\tthree\n\nbody\n',
-    'a line longer than any mail may have': b'Subject: ' + b'x' * 1200 + b'\n\nbody\n',
     'parts': PARTS % b'Content-Type: text/plain\r\n\r\none\r\n--b\r\n\r\ntwo',
     'parts in parts': PARTS % (PARTS.replace(b'"b"', b'c').replace(b'--b', b'--c') % b'\r\ninside'),
     'parts without a boundary': b'Content-Type: multipart/mixed\n\nbody\n',
@@ -44,6 +49,18 @@ MAILS = {
 }
 
 
+class AsItStands(Compat32):
+    """Has the library write header fields as they stand, which its own policy folds anew."""
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        if type(value) is str and value.isascii() and max(map(len, value.split('\n'))) < 990:
+            return f'{name}: {value}{self.linesep}'.replace('\r\n', '\n').encode('ascii')
+        return super().fold_binary(name, value)
+
+
+AS_IT_STANDS = AsItStands()
+
+
 def by_the_library(mail: Message) -> bytes:
     return mail.as_bytes(policy=AS_IT_STANDS)
 
@@ -51,13 +68,14 @@ def by_the_library(mail: Message) -> bytes:
 @pytest.mark.parametrize('raw', MAILS.values(), ids=MAILS.keys())
 def test_it_writes_what_the_library_writes(raw: bytes) -> None:
     assert flatten(email.message_from_bytes(raw)) == by_the_library(email.message_from_bytes(raw))
-    assert flatten(lazy_mail(raw)) == by_the_library(email.message_from_bytes(raw))
 
 
 @pytest.mark.parametrize('path', SAMPLES, ids=lambda path: path.stem)
 def test_it_writes_the_samples_as_the_library_does(path: Path) -> None:
     raw = path.read_bytes()
-    assert flatten(email.message_from_bytes(raw)) == by_the_library(email.message_from_bytes(raw))
+    if max(map(len, raw.split(b'\n'))) < 990:
+        assert flatten(email.message_from_bytes(raw)) == by_the_library(email.message_from_bytes(raw))
+    assert written(parse(raw)) == raw
 
 
 @given(
@@ -67,11 +85,9 @@ def test_it_writes_what_the_library_writes_of_any_mixture(pieces: list[bytes]) -
     raw = b''.join(pieces)
     try:
         expected = by_the_library(email.message_from_bytes(raw))
-    except Exception as error:
-        with pytest.raises(type(error)):
-            flatten(email.message_from_bytes(raw))
-    else:
-        assert flatten(email.message_from_bytes(raw)) == expected
+    except UnicodeEncodeError:
+        reject()  # it does not write all that it reads
+    assert flatten(email.message_from_bytes(raw)) == expected
 
 
 def test_mails_that_a_program_has_made_are_written_as_the_library_does() -> None:
@@ -91,27 +107,62 @@ def test_the_envelope_line_is_written_when_it_is_asked_for() -> None:
     assert flatten(mail).startswith(b'Subject: ')
 
 
-def test_a_field_that_somebody_has_smuggled_in_is_left_to_the_library() -> None:
+@pytest.mark.parametrize('end', ['\n', '\r', '\r\n', '\n\n', '\n \n'])
+def test_a_field_that_somebody_has_smuggled_in_stays_a_part_of_its_own(end: str) -> None:
     mail = Message()
-    mail._headers.append(('Subject', 'one\nBcc: eve@example.org'))  # type: ignore[attr-defined]
+    mail._headers.append(('Subject', f'one{end}Bcc: eve@example.org'))  # type: ignore[attr-defined]
     mail.set_payload('body')
-    try:
-        expected = by_the_library(mail)
-    except Exception as error:  # newer libraries refuse it
-        with pytest.raises(type(error)):
-            flatten(mail)
-    else:
-        assert flatten(mail) == expected
+    again = email.message_from_bytes(flatten(mail))
+    assert (again.keys(), again.get_payload()) == (['Subject'], 'body')
 
 
-def test_a_class_that_writes_its_headers_itself_is_left_to_the_library() -> None:
+@pytest.mark.parametrize('name', ['A\nBcc', 'A:', '', 'A b', 'A\x0b', '\u00e4', ' A'])
+def test_what_can_be_no_name_of_a_field_is_refused(name: str) -> None:
+    mail = Message()
+    mail._headers.append((name, 'x'))  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match='cannot be the name'):
+        flatten(mail)
+
+
+STRANGE = ['\x0b', '\x0c', '\x1c', '\x1d', '\x1e', '\x85', '\u2028', '\u2029']
+
+
+@pytest.mark.parametrize('modern', [False, True])
+@pytest.mark.parametrize('strange', STRANGE, ids=lambda text: f'U+{ord(text):04X}')
+def test_what_ends_a_line_for_python_alone_ends_no_field(strange: str, modern: bool) -> None:
+    line = f'Subject: hi{strange}Bcc: eve@example.com'.encode()
+    raw = line + b'\nTo: ann@example.com\n\nbody\n'
+    mail = lazy_mail(raw, modern=modern)
+    mail['X-Seen'] = 'yes'
+    assert mail_bytes(mail) == line + b'\nTo: ann@example.com\nX-Seen: yes\n\nbody\n'
+    made = Message()
+    for value in (
+        f'hi{strange}Bcc: eve@example.com',
+        Header(f'hi{strange}Bcc: eve@example.com'),
+        f'h\u00e4{strange}Bcc: x',
+    ):
+        del made['Subject']
+        made['Subject'] = value
+        again = email.message_from_bytes(flatten(made))
+        assert again.keys() == ['Subject']
+        written = str(make_header(decode_header(again['Subject'])))
+        assert written.replace('\n ', '') == str(value)
+
+
+def test_a_class_that_overrides_what_it_likes_is_written_from_its_fields() -> None:
     class Own(Message):
         def raw_items(self):  # type: ignore[no-untyped-def]
             yield 'X-Own', 'yes'
 
+        def as_bytes(self) -> bytes:  # type: ignore[override]
+            raise NotImplementedError
+
+        items = keys = get_payload = walk = as_string = __str__ = as_bytes  # type: ignore[assignment]
+
     own = Own()
+    own['Subject'] = 'x'
     own.set_payload('body')
-    assert flatten(own) == b'X-Own: yes\n\nbody'
+    assert flatten(own) == mail_bytes(own) == b'Subject: x\n\nbody'
 
 
 def test_a_text_that_is_no_ascii_is_refused_as_by_the_library() -> None:
@@ -126,3 +177,173 @@ def test_parts_of_a_newer_kind_are_written_too() -> None:
     outer = MIMEMultipart(boundary='b')
     outer.attach(part)
     assert flatten(outer) == by_the_library(outer)
+
+
+lines = st.sampled_from(
+    [
+        *(
+            b'Subject: one',
+            b'Subject:one',
+            b'subject:   two ',
+            b'X-Tab:\tx',
+            b' folded',
+            b'\tfolded',
+            b'no colon',
+            b': no name',
+        ),
+        *(
+            b'From: a@example.com',
+            b'From x',
+            b'From : x',
+            b'X: \xff\xfe',
+            b'X: \x0b\x0cBcc: y',
+            b'Empty:',
+            b'MIME-Version: 1.0',
+        ),
+        *(b'Content-Type: multipart/mixed; boundary=b', b'Content-Type: multipart/signed; boundary="c"'),
+        *(b'Content-Type: multipart/digest; boundary=b', b'Content-Type: multipart/mixed'),
+        *(
+            b'Content-Type: message/rfc822',
+            b'Content-Type: message/delivery-status',
+            b'Content-Type: text/plain',
+        ),
+        *(
+            b'Content-Transfer-Encoding: base64',
+            b'--b',
+            b'--b  ',
+            b'--b--',
+            b'--b--\t',
+            b'--c',
+            b'--c--',
+            b'',
+            b'',
+            b'body',
+            b' ',
+        ),
+    ]
+)
+ends = st.sampled_from([b'\n', b'\n', b'\r\n', b'\r'])
+raws = st.lists(st.tuples(lines, ends).map(b''.join), max_size=25).map(b''.join) | st.lists(
+    lines, max_size=25
+).flatmap(lambda many: st.sampled_from([b'\n'.join(many), b'\r\n'.join(many)]))
+SIGNED = (
+    b'Received: x\r\nContent-Type: multipart/signed; boundary="c"\r\nSubject:  two  blanks \r\n\r\npreamble\r\n\r\n--c \r\n'
+    b'Content-Type: multipart/mixed;\r\n\tboundary=b\r\n\r\n\r\n--b\r\nContent-Type:text/plain\r\n\r\none\r\n\r\n\r\n--b\r\n'
+    b'Content-Type: message/rfc822\r\n\r\nSubject: inner\r\n\r\nbare \r here\r\n\r\n--b--\r\n\r\n--c\r\n'
+    b'Content-Type: application/pgp-signature\r\n\r\nx\xff\r\n--c--\r\nepilogue\r\n\r\n'
+)
+
+
+def look(mail: Message) -> None:
+    """Do what a runner does that only looks."""
+    for part in mail.walk():
+        _ = part.get('subject'), len(part), part.keys(), part.is_multipart(), part.get_content_type()
+        _ = part.get_payload() if part.is_multipart() else part.get_payload(decode=False)
+        _ = part.preamble, part.epilogue, part.get_filename(), part.get_boundary()
+
+
+def written(mail: Message) -> bytes:
+    return flatten(mail, unixfrom=mail.get_unixfrom() is not None)
+
+
+class TestExact:
+    @given(raws, st.booleans())
+    @example(SIGNED, False)
+    @example(b'Content-Type: multipart/mixed; boundary=b\n\n--b\nFrom x\nA: b\n\nc\n--b--\n', False)
+    @example(SIGNED.replace(b'\r\n', b'\n'), True)
+    def test_a_mail_that_was_looked_at_is_what_it_was(self, raw: bytes, modern: bool) -> None:
+        mail = lazy_mail(raw, modern=modern)
+        with contextlib.suppress(ValueError, LookupError, IndexError, AttributeError):  # the library's own
+            look(mail)
+        assert mail_bytes(mail) == raw
+        if not modern:
+            assert written(parse(raw)) == raw
+
+    @given(raws, st.booleans())
+    @example(SIGNED, True)
+    @example(b'From x\n\n', False)
+    @example(b'From x\n\n', True)
+    def test_a_field_more_is_that_field_and_nothing_else(self, raw: bytes, looked_at: bool) -> None:
+        raw = b'Subject: x\n' + raw
+        mail = lazy_mail(raw)
+        if looked_at:
+            look(mail)
+        mail['X-New'] = 'yes'
+        after = mail_bytes(mail)
+        assert after.count(b'X-New: yes') == 1
+        before, _, behind = after.partition(b'X-New: yes')
+        end = next(end for end in (b'\r\n', b'\r', b'\n', b'') if behind.startswith(end))
+        # At the very end of a mail without an end, one is put before it.
+        assert raw in (
+            before + behind[len(end) :],
+            before[:-1] + behind[len(end) :],
+            before[:-2] + behind[len(end) :],
+        )
+        assert email.message_from_bytes(after).get_all('x-new') == ['yes']
+        del mail['X-New']
+        assert mail_bytes(mail).rstrip(b'\r\n') == raw.rstrip(b'\r\n')
+
+    @given(st.integers(0, 2))
+    def test_a_field_that_goes_takes_its_own_bytes_along(self, number: int) -> None:
+        fields = [b'A:1\r\n', b'B:  2\r\n\t3 \r\n', b'C : 4\x0b\r\n'.replace(b'C :', b'C:')]
+        body = SIGNED.partition(b'\r\n')[2]
+        mail = lazy_mail(b''.join(fields) + body)
+        look(mail)
+        del mail['ABC'[number]]
+        del fields[number]
+        assert mail_bytes(mail) == b''.join(fields) + body
+
+    def test_a_field_of_a_part_that_changes_leaves_all_others(self) -> None:
+        mail = lazy_mail(SIGNED)
+        [signed, signature] = mail.get_payload()
+        signature.replace_header('Content-Type', 'application/x-other')
+        assert mail_bytes(mail) == SIGNED.replace(b'application/pgp-signature', b'application/x-other')
+        inner = signed.get_payload(1).get_payload(0)
+        inner['X-New'] = 'yes'
+        inner.set_payload('changed\n')
+        assert mail_bytes(mail) == SIGNED.replace(
+            b'application/pgp-signature', b'application/x-other'
+        ).replace(
+            b'Subject: inner\r\n\r\nbare \r here\r\n\r\n',
+            b'Subject: inner\r\nX-New: yes\r\n\r\nchanged\r\n\r\n',
+        )
+
+    def test_a_footer_of_a_mailing_list_leaves_the_parts_before_it(self) -> None:
+        mail = lazy_mail(SIGNED)
+        assert mail.is_multipart()
+        mail.attach(MIMEText('footer'))
+        after = mail_bytes(mail)
+        start, end = (
+            SIGNED.index(b'Content-Type: multipart/mixed'),
+            SIGNED.index(b'\r\n--c\r\nContent-Type: app'),
+        )
+        assert SIGNED[start:end] in after
+        again = email.message_from_bytes(after)
+        assert [part.get_content_type() for part in again.get_payload()] == [
+            *('multipart/mixed', 'application/pgp-signature', 'text/plain')
+        ]
+        assert b'footer' in after
+
+    def test_a_mail_that_is_wrapped_in_a_new_one_is_what_it_was(self) -> None:
+        outer = MIMEMultipart(boundary='new')
+        outer.attach(MIMEText('see below'))
+        outer.attach(MIMEMessage(parse(SIGNED)))
+        assert SIGNED in mail_bytes(outer)
+
+    def test_a_part_that_moves_to_another_mail_is_what_it_was(self) -> None:
+        signed = lazy_mail(SIGNED).get_payload(0)
+        outer = MIMEMultipart(boundary='new')
+        outer.attach(signed)
+        start, end = (
+            SIGNED.index(b'Content-Type: multipart/mixed'),
+            SIGNED.index(b'\r\n--c\r\nContent-Type: app'),
+        )
+        assert b'--new\n' + SIGNED[start:end] + b'\n--new--\n' in mail_bytes(outer)
+
+    @pytest.mark.parametrize(
+        'duplicate', [copy.deepcopy, copy.copy, lambda mail: pickle.loads(pickle.dumps(mail))]
+    )
+    def test_a_copy_is_written_as_it_was(self, duplicate: Any) -> None:
+        mail = lazy_mail(SIGNED)
+        look(mail)
+        assert mail_bytes(duplicate(mail)) == SIGNED

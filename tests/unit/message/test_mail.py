@@ -111,7 +111,7 @@ def view(msg: Message) -> list[Any]:
             lambda: [part.get_content_type() for part in msg.walk()],
             lambda: [type(part) for part in msg.get_payload()] if msg.is_multipart() else msg.get_payload(),
             lambda: msg.get_payload(decode=True),
-            lambda: msg.as_bytes(unixfrom=msg.get_unixfrom() is not None),
+            lambda: msg.as_bytes(unixfrom=msg.get_unixfrom() is not None, policy=msg.policy),
         )
     ]
 

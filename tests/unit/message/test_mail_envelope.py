@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from switchboard.message.delivery_headers import postmark
 from switchboard.message.mail_envelope import (
     MAX_FROM_LINE_BYTES,
     Letterhead,
@@ -86,9 +87,9 @@ def test_the_from_line_is_kept_and_names_the_sender_if_nobody_else_does() -> Non
 @pytest.mark.parametrize(
     ('start', 'line', 'begins'),
     [
-        (b'From a@b Sun\nSubject: x\n', b'From a@b Sun', 13),
-        (b'From a@b Sun\r\nSubject: x\r\n', b'From a@b Sun', 14),
-        (b'From \nx', b'From ', 6),
+        (b'From a@b Sun Nov 22 03:00:00 2026\nSubject: x\n', b'From a@b Sun Nov 22 03:00:00 2026', 34),
+        (b'From a@b Sun Nov 22 03:00:00 2026\r\nSubject: x\r\n', b'From a@b Sun Nov 22 03:00:00 2026', 35),
+        (b'From \nx', b'', 0),
         (b'From: a@b\n', b'', 0),
         (b'from a@b\n', b'', 0),
         (b'From here on there is no line end', b'', 0),
@@ -98,6 +99,67 @@ def test_the_from_line_is_kept_and_names_the_sender_if_nobody_else_does() -> Non
 )
 def test_only_a_whole_from_line_is_taken_off(start: bytes, line: bytes, begins: int) -> None:
     assert split_from_line(start) == (line, begins)
+
+
+DATES = [
+    *(
+        'Sun Nov 22 03:00:00 2026',
+        'Sun Nov  1 03:00:00 2026',
+        'Sun Nov 1 03:00 2026',
+        'Sun Nov 22 03:00:00 CET 2026',
+    ),
+    *('Sun Nov 22 03:00:00 +0100 2026', 'Sun Nov 22 03:00:00 2026 +0100', 'Sun Nov 22 03:00:00 2026 UTC'),
+    *(
+        'Sun, 22 Nov 2026 03:00:00 +0100',
+        'Sun, 22 Nov 2026 03:00:00',
+        'Sun Nov 22 03:00:00 2026 remote from host',
+        'Sun Nov 22 03:00:00 99',
+    ),
+]
+
+
+@pytest.mark.parametrize('date', DATES)
+@pytest.mark.parametrize(
+    ('written', 'sender'),
+    [
+        ('ann@example.com', 'ann@example.com'),
+        ('"joe user"@example.com', '"joe user"@example.com'),
+        ('<ann@example.com>', 'ann@example.com'),
+        ('<>', ''),
+        ('MAILER-DAEMON', ''),
+        ('root', 'root'),
+    ],
+)
+@pytest.mark.parametrize('blanks', [' ', '  '])
+def test_a_line_of_the_mailbox_form_names_the_sender(
+    date: str, written: str, sender: str, blanks: str
+) -> None:
+    line = f'From {written}{blanks}{date}'.encode()
+    assert split_from_line(line + b'\nSubject: x\n') == (line, len(line) + 1)
+    assert told(line)['sender'] == sender
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        b'From : Ann <ann@example.com>',
+        b'From what I hear',
+        b'From what I hear Sun Nov 22 03:00:00 2026',
+        b'From Sun Nov 22 03:00:00 2026',
+        b'From  Sun Nov 22 03:00:00 2026',
+        b'From ann@example.com',
+        b'From ann@example.com yesterday',
+        b'From ann@example.com Sun Nov 22 03:00:00 2026 and more',
+        b'From ann@example.com Sun',
+        b'From ann@example.comSun Nov 22 03:00:00 2026',
+        b'From\tann@example.com Sun Nov 22 03:00:00 2026',
+    ],
+)
+def test_what_only_begins_with_the_word_is_a_part_of_the_message(line: bytes) -> None:
+    assert split_from_line(line + b'\nSubject: x\n') == (b'', 0)
+    assert 'sender' not in told(line)
+    if not line.startswith(b'From :'):  # a field, with a blank that there should not be
+        assert postmark(line + b'\nReturn-Path: <a@example.com>\n') == {}
 
 
 @given(
