@@ -19,6 +19,7 @@ from switchboard import Runner
 from switchboard.brokers.headers import OURS
 from switchboard.config.units import choice, duration_s, truth, words
 from switchboard.errors import ConfigError
+from switchboard.installing import needs
 from switchboard.options import RunnerOptions
 from switchboard.runner.settings import Setting
 
@@ -171,8 +172,7 @@ def broker_of(setting: Mapping[str, Any]) -> BrokerUrl:
         from switchboard.brokers.link import open_link
         from switchboard.brokers.url import read_broker_url
     except ImportError as error:
-        reason = f'a bridge needs a library: pip install "switchboard[kombu]" ({error})'
-        raise ConfigError(reason, key='url') from error
+        raise ConfigError(needs('a bridge', error.name or 'kombu', 'kombu'), key='url') from error
     broker = read_broker_url(setting['url'])
     if setting['heartbeat'] is not None:
         broker = dataclasses.replace(broker, heartbeat_s=setting['heartbeat'])

@@ -15,7 +15,9 @@ try:
     from aiosmtpd.lmtp import LMTP
     from aiosmtpd.smtp import Envelope
 except ImportError as error:
-    raise ImportError('the LMTP door needs a library: pip install "switchboard[lmtp]"') from error
+    from switchboard.installing import needs
+
+    raise ImportError(needs('the LMTP door', 'aiosmtpd', 'lmtp')) from error
 
 from switchboard.errors import (
     MessageTooLargeError,

@@ -19,6 +19,7 @@ from switchboard.brokers.remote import QueueLimits
 from switchboard.brokers.url import RABBITMQ, REDIS, BrokerUrl, read_broker_url
 from switchboard.brokers.wire import Delivery, Letter
 from switchboard.errors import ConfigError
+from switchboard.installing import needs
 
 __all__ = ['Delivery', 'Letter', 'Link', 'QueueLimits', 'open_link']
 
@@ -27,9 +28,7 @@ def need_library(url: BrokerUrl) -> None:
     """:raises ConfigError: the library for a broker is not installed."""
     library, extra = {RABBITMQ: ('amqp', 'kombu'), REDIS: ('redis', 'redis')}[url.kind]
     if importlib.util.find_spec(library) is None:
-        raise ConfigError(
-            f'a queue on {url.kind} needs a library: pip install "switchboard[{extra}]"', key='url'
-        )
+        raise ConfigError(needs(f'a queue on {url.kind}', library, extra), key='url')
 
 
 def open_link(url: str | BrokerUrl, **keys: Any) -> Link:

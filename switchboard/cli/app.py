@@ -19,6 +19,7 @@ from switchboard.cli.exits import Exit
 FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
     'Run': (
         ('init', 'config', 'Make a configuration or a spool.'),
+        ('sample', 'samples', 'Write a sample of a configuration file, or list them.'),
         ('start', 'lifecycle', 'Start the master and its runners.'),
         ('stop', 'lifecycle', 'Stop the master when its runners have finished their messages.'),
         ('restart', 'lifecycle', 'Restart runners, one slice at a time.'),
@@ -26,6 +27,9 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ('reopen', 'lifecycle', 'Reopen the log files, after a rotation.'),
         ('scale', 'lifecycle', 'Give runners another number of processes.'),
         ('run', 'run', 'Run one runner in the foreground, without a master.'),
+        ('drop', 'programs', 'Store what stands on standard input, as mail servers do.'),
+        ('master', 'programs', 'Supervise the runners in the foreground, for service managers.'),
+        ('runner', 'programs', 'Run one slice of one runner, for debugging.'),
         ('status', 'status', 'Show the master and every runner.'),
         ('top', 'status', 'Show the same and the queues, live.'),
     ),

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from switchboard.errors import ConfigError
+from switchboard.installing import needs
 from switchboard.options import QueueOptions
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ def load() -> ModuleType:
     except ImportError as error:
         if (error.name or '').partition('.')[0] == 'switchboard':
             raise
-        raise ConfigError(
-            'a queue on a broker needs a library: pip install "switchboard[kombu]"', key='url'
-        ) from error
+        raise ConfigError(needs('a queue on a broker', error.name or 'kombu', 'kombu'), key='url') from error
 
 
 # Of these, a queue on a broker can have the default only: the field, which is the key as well, and why.

@@ -70,7 +70,7 @@ class Stopped(BaseException):
 def main(
     arguments: Sequence[str],
     *,
-    root: str = '.',
+    root: str = '',
     shell: int = 0,
     stdin: int = 0,
     environment: Mapping[bytes, bytes] | None = None,
@@ -78,7 +78,7 @@ def main(
 ) -> str:
     """Store the message that comes in on `stdin`.  Never raises.
 
-    :param root: the checkout, whose configuration is used if no other is named.
+    :param root: the checkout, whose configuration is used if no other is named; empty where the package is installed.
     :param shell: the process that waits for the answer; 0 if nobody knows.
     :return: the empty string if the message is stored; else why it is not.
     """

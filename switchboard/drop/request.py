@@ -22,7 +22,8 @@ USAGE = (
 )
 
 SPOOL_VARIABLE, CONFIG_VARIABLE = b'SWITCHBOARD_SPOOL', b'SWITCHBOARD_CONFIG'
-DEFAULT_CONFIG = 'etc/switchboard.cfg'
+# In a checkout, and where an administrator puts it.
+CHECKOUT_CONFIG, INSTALLED_CONFIG = 'etc/switchboard.cfg', '/etc/switchboard/switchboard.cfg'
 MAX_CONFIG_BYTES = 16 * 1024 * 1024
 
 _LONG = {
@@ -140,7 +141,8 @@ def find_spool(request: Request, environment: Mapping[bytes, bytes], root: str, 
     if not request.config and environment.get(SPOOL_VARIABLE):
         return os.fsdecode(environment[SPOOL_VARIABLE])
     named = environment.get(CONFIG_VARIABLE, b'')
-    request.config = request.config or os.fsdecode(named) or f'{root}/{DEFAULT_CONFIG}'
+    default = f'{root}/{CHECKOUT_CONFIG}' if root else INSTALLED_CONFIG
+    request.config = request.config or os.fsdecode(named) or default
     return _spool_of(request.config, disk)
 
 

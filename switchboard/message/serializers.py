@@ -243,9 +243,9 @@ def _optional(kind: str, pickle_classes: Sequence[str]) -> list[Serializer]:
         try:
             return [MsgpackSerializer() if kind == 'msgpack' else YamlSerializer()]
         except ImportError as error:
-            raise ConfigError(
-                f'kind {kind!r} needs a library: pip install "switchboard[{kind}]"', key='accept'
-            ) from error
+            from switchboard.installing import needs
+
+            raise ConfigError(needs(f'kind {kind!r}', kind, kind), key='accept') from error
     raise ConfigError(
         f'no such kind: {kind!r}; there are mail, bytes, text, json, msgpack, yaml, pickle and mailman',
         key='accept',

@@ -28,7 +28,8 @@ def copy(tmp_path: Path) -> Path:
     root = tmp_path / 'checkout'
     shutil.copytree(ROOT / 'switchboard', root / 'switchboard', ignore=shutil.ignore_patterns('__pycache__'))
     (root / 'bin').mkdir()
-    shutil.copy2(DROP, root / 'bin' / 'drop')
+    for name in ('drop', 'switchboard-drop'):
+        shutil.copy2(DROP.with_name(name), root / 'bin' / name)
     return root
 
 
@@ -39,8 +40,9 @@ def test_without_any_python_it_defers(door: Door, tmp_path: Path, copy: Path) ->
         (broken / name).write_text('#!/nonexistent/interpreter\n')
         (broken / name).chmod(0o755)
     # Without the two that are tried by their whole path; the machine running this may well have them.
+    script = copy / 'bin' / 'switchboard-drop'
+    script.write_text(script.read_text().replace('/usr/local/bin/python3 /usr/bin/python3', ''))
     program = copy / 'bin' / 'drop'
-    program.write_text(program.read_text().replace('/usr/local/bin/python3 /usr/bin/python3', ''))
     lost = Door(tmp_path / 'lost', program)
     assert refused(lost.drop(env={'PATH': str(broken)}), 'ended with status')
     assert refused(

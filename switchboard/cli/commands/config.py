@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-import switchboard
 from switchboard import __version__
+from switchboard.cli.commands.samples import read_sample
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
@@ -31,21 +30,6 @@ FIRST_SPARES = 64
 SAMPLES = ('switchboard.cfg', 'exchange.cfg')
 
 
-def sample_directory() -> Path:
-    """:return: where the commented sample configuration lies: in the checkout, or where an installation has put it.
-
-    :raises FileNotFoundError: it is in neither place.
-    """
-    checkout = Path(switchboard.__file__).resolve().parent.parent / 'etc'
-    shared = Path(sys.prefix) / 'share' / 'switchboard' / 'etc'
-    for directory in (checkout, shared):
-        if all((directory / name).is_file() for name in SAMPLES):
-            return directory
-    raise FileNotFoundError(
-        2, 'the sample configuration is not there: this installation is not complete', str(shared)
-    )
-
-
 def copy_samples(directory: Path) -> list[Path]:
     """Copy the sample configuration into a directory; what is there already stays as it is.
 
@@ -55,7 +39,6 @@ def copy_samples(directory: Path) -> list[Path]:
     """
     if (directory / SAMPLES[0]).exists():
         return []
-    source = sample_directory()
     directory.mkdir(parents=True, exist_ok=True)
     made = []
     for name in SAMPLES:
@@ -65,7 +48,7 @@ def copy_samples(directory: Path) -> list[Path]:
         except FileExistsError:
             continue
         with os.fdopen(descriptor, 'wb') as stream:
-            stream.write((source / name).read_bytes())
+            stream.write(read_sample(name))
         made.append(target)
     return made
 

@@ -1,0 +1,65 @@
+"""``drop``, ``master`` and ``runner``: the low-level programs, for who has only ``switchboard`` in the path.
+
+``switchboard-drop`` and its like start faster and are what mail servers and service managers are given.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from switchboard.cli.context import Installation, verb
+
+PLACES = ('-s', '-C', '--spool', '--config')
+
+
+@verb(context_settings={'ignore_unknown_options': True, 'allow_interspersed_args': False})
+@click.argument('queue')
+@click.argument('arguments', nargs=-1, type=click.UNPROCESSED, metavar='[ARGUMENT]...')
+def drop(installation: Installation, queue: str, arguments: tuple[str, ...]) -> NoReturn:
+    """Store what stands on standard input in QUEUE, as mail servers do.
+
+    Exit status 0: it is stored, and nothing is printed.  75: it is not, and one line says why.  The arguments are those of
+    `switchboard-drop`: -f SENDER, -r RECIPIENT, -m KEY=VALUE, -d content|message-id.
+    """
+    from switchboard.drop.__main__ import run
+
+    places: list[str] = []
+    if any(word.startswith(PLACES) for word in arguments):
+        pass  # a place that stands behind the queue is read by the program itself
+    elif installation.named_spool is not None:
+        places = ['-s', str(installation.named_spool)]
+    elif installation.config_path is not None and not os.environ.get('SWITCHBOARD_SPOOL'):
+        places = ['-C', str(installation.config_path)]
+    sys.exit(run([queue, *places, *arguments]))
+
+
+@verb()
+def master(installation: Installation) -> NoReturn:
+    """Supervise the runners of one installation, in the foreground: for service managers.
+
+    Exit status: 0 stopped; 69 stopped, and a runner had given up; 75 another master is running; 78 the
+    configuration cannot be used; 70 any other error.
+    """
+    from switchboard.master import programs
+
+    programs.master.main(['-C', str(installation.config.path)], prog_name='switchboard master')
+    raise AssertionError('a program ends by itself')
+
+
+@verb()
+@click.argument('runner', metavar='NAME[:SLICE/COUNT]')
+@click.option('--once', is_flag=True, help='One pass over the queue, then stop.')
+@click.option('--until-empty', is_flag=True, help='Stop when nothing is ready any more.')
+def runner(installation: Installation, runner: str, once: bool, until_empty: bool) -> NoReturn:
+    """Run one slice of one runner, in the foreground and without a master: for debugging."""
+    from switchboard.master import programs
+
+    flags = [flag for flag, is_set in (('--once', once), ('--until-empty', until_empty)) if is_set]
+    programs.runner.main(
+        [runner, '-C', str(installation.config.path), *flags], prog_name='switchboard runner'
+    )
+    raise AssertionError('a program ends by itself')
