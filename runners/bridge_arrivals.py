@@ -69,7 +69,7 @@ class Arrivals:
     def _store(self, deliveries: Sequence[Delivery]) -> list[Arrival]:
         parcels = [self._parcel_or_bad(delivery) for delivery in deliveries]
         outcomes: list[Outcome] = []
-        for _, alike in groupby(parcels, key=lambda parcel: parcel.marker is None):
+        for _, alike in groupby(parcels, key=lambda parcel: parcel.key is None):
             outcomes += self._spool.publish_many(
                 list(alike)
             )  # those without an id must not pass those with one

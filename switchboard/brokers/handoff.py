@@ -31,8 +31,7 @@ from switchboard.brokers.board import BrokerSwitchboard
 from switchboard.brokers.inlet import Posted, publish_all
 from switchboard.errors import EntryTakenError, QueueError, SwitchboardError
 from switchboard.events import event
-from switchboard.handoff.deduplicated_outputs import commit_once
-from switchboard.handoff.deduplication import marker_of
+from switchboard.handoff.deduplication import commit_deduplicated, marker_of
 from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ITransaction
 from switchboard.message.journal import Record
@@ -170,7 +169,7 @@ def commit_all(
     for transaction in failed:
         transaction.local.discard()
     near = {one.local: one for one in transactions if not one.is_remote and one not in failed}
-    failed |= {near[local]: error for local, error in commit_once(spool, list(near)).items()}
+    failed |= {near[local]: error for local, error in commit_deduplicated(spool, list(near)).items()}
     for transaction in transactions:
         if transaction.is_remote and transaction not in failed:
             try:
@@ -229,5 +228,5 @@ def _commit_once(spool: Spool, transaction: BrokerTransaction) -> None:
         except BaseException:
             local.discard()
             raise
-        for failure in commit_once(spool, [local]).values():
+        for failure in commit_deduplicated(spool, [local]).values():
             raise failure

@@ -161,7 +161,7 @@ def publish_many(spool: Spool, parcels: Sequence[Publication]) -> list[Any]:
                 local.append(number)
         except SwitchboardError as error:
             outcomes[number] = error
-    stored = store_in_directories(spool.__getitem__, spool.stage, [parcels[number] for number in local])
+    stored = store_in_directories(spool, [parcels[number] for number in local])
     for number, outcome in zip(local, stored, strict=True):
         outcomes[number] = outcome
     return outcomes

@@ -16,17 +16,18 @@ removes old ones.  The price is some four renames and a listing of the stage for
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Protocol
 
+from switchboard.errors import QueueError
 from switchboard.handoff.stage import Stage
-from switchboard.handoff.transaction import Transaction
+from switchboard.handoff.transaction import Transaction, commit_all
 from switchboard.message.naming import NS, READY, UNFINISHED
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Folder
 from switchboard.store.layout import DEDUPE_PREFIX, KEY_LOCK_PREFIX
-from switchboard.store.publishing import PreparedEntry, refuse, write
+from switchboard.store.publishing import PreparedEntry, refusal, write
 
 # Producers with keys of different buckets do not wait for each other.
 BUCKETS = 64
@@ -46,6 +47,14 @@ def _bucket(marker: str) -> str:
     return f'{KEY_LOCK_PREFIX}{int(marker[:8], 16) % BUCKETS:02}{UNFINISHED}'
 
 
+class Keys(Protocol):
+    """What is needed of a spool."""
+
+    stage: Stage
+
+    def dedupe(self, queue: Switchboard) -> Dedupe: ...
+
+
 class Dedupe:
     """The keys that one queue has seen."""
 
@@ -54,34 +63,6 @@ class Dedupe:
         self._board = board
         self._name = f'{DEDUPE_PREFIX}{board.name}'
         self._folder = Folder(os.path.join(stage.spool_path, self._name), board.disk)
-
-    def enqueue(self, msg: Any, metadata: dict[str, Any], key: str) -> str:
-        """Store a message unless its key was seen within the window.
-
-        :return: the filebase of this message, or of the one that was stored before.
-        :raises QueueError: as `Switchboard.enqueue`; nothing was stored, and the key is still free.
-        """
-        marker = marker_of(key)
-        try:
-            with self.locked((marker,)):
-                return self._enqueue(msg, metadata, marker)
-        except OSError as error:
-            refuse(error, 'look for the key', self._board.name)
-
-    def _enqueue(self, msg: Any, metadata: dict[str, Any], marker: str) -> str:
-        self._stage.recover()
-        known = self.known(marker)
-        if known is not None:
-            return known
-        transaction = Transaction(self._stage)
-        try:
-            filebase = transaction.emit(self._board, msg, metadata)
-            transaction.add(self._board, self.mark(marker, filebase))
-        except BaseException:
-            transaction.discard()
-            raise
-        transaction.commit()
-        return filebase
 
     @contextmanager
     def locked(self, markers: Iterable[str]) -> Iterator[None]:
@@ -154,3 +135,97 @@ class Dedupe:
             finally:
                 self._board.disk.unlock_and_close(lock)
         return removed
+
+
+def commit_deduplicated(spool: Keys, transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
+    """Commit many transactions with the flushes of one, but for outputs whose keys are known.
+
+    The locks of all keys are taken together, in one order, and only now, not when messages are emitted: two runners that emit
+    the same keys in different orders would wait for each other for ever.  What one transaction stores is known to another one
+    when it is committed, so of those that bring the same new key one goes first, and the others look again.
+
+    :return: those that were not committed, and why: as `commit_all`.  Each `KeyedOutput` has its filebase, or that of the one that was
+        stored before.
+    """
+    keyed = [transaction for transaction in transactions if transaction.keyed]
+    if not keyed:
+        return commit_all(transactions)
+    return _Deduplication(spool, keyed).commit([each for each in transactions if not each.keyed])
+
+
+class _Deduplication:
+    def __init__(self, spool: Keys, keyed: Sequence[Transaction]) -> None:
+        self._spool = spool
+        self._waiting = list(keyed)
+        self._keys: dict[str, Dedupe] = {}
+        self._failed: dict[Transaction, QueueError] = {}
+
+    def commit(self, others: Sequence[Transaction]) -> dict[Transaction, QueueError]:
+        with ExitStack() as locks:
+            try:
+                self._lock(locks)
+            except (OSError, QueueError) as error:
+                for transaction in self._waiting:
+                    self._fail(transaction, error)
+                self._waiting.clear()
+            ready = [*others, *self._look()]
+            while ready:
+                self._failed |= commit_all(ready)
+                ready = self._look()
+        return self._failed
+
+    def _lock(self, locks: ExitStack) -> None:
+        markers: dict[str, set[str]] = {}
+        for transaction in self._waiting:
+            for output in transaction.keyed:
+                name = output.queue.name
+                if name not in self._keys:
+                    self._keys[name] = self._spool.dedupe(output.queue)
+                markers.setdefault(name, set()).add(marker_of(output.key))
+        for name in sorted(markers):
+            locks.enter_context(self._keys[name].locked(markers[name]))
+        self._spool.stage.recover()
+
+    def _look(self) -> list[Transaction]:
+        """:return: those that can be committed now: what is known is thrown away, and no two bring the same new key."""
+        ready, waiting = [], []
+        new: set[tuple[str, str]] = set()
+        for transaction in self._waiting:
+            try:
+                names = {(output.queue.name, marker_of(output.key)) for output in transaction.keyed}
+                if names & new:
+                    waiting.append(transaction)
+                else:
+                    self._sort_out(transaction)
+                    new |= names
+                    ready.append(transaction)
+            except (OSError, QueueError) as error:
+                self._fail(transaction, error)
+        self._waiting = waiting
+        return ready
+
+    def _sort_out(self, transaction: Transaction) -> None:
+        """Throw away the outputs whose keys are known, and have the others' keys remembered by the same commit."""
+        stored: dict[tuple[str, str], str] = {}
+        thrown: set[PreparedEntry] = set()
+        for output in transaction.keyed:
+            keys, marker = self._keys[output.queue.name], marker_of(output.key)
+            known = stored.get((output.queue.name, marker)) or keys.known(marker)
+            if known is not None:
+                output.filebase = known
+                if output.item is not None:
+                    thrown.add(output.item)
+                continue
+            if output.item is None:
+                assert output.make is not None
+                output.item = output.make()
+                transaction.add(output.queue, output.item)
+            output.filebase = stored[output.queue.name, marker] = output.item.filebase
+            transaction.add(output.queue, keys.mark(marker, output.filebase))
+        if thrown:
+            transaction.drop(thrown)
+
+    def _fail(self, transaction: Transaction, error: OSError | QueueError) -> None:
+        queue = transaction.keyed[0].queue.name
+        transaction.discard()
+        self._failed[transaction] = refusal(error, 'look for the key', queue)

@@ -8,20 +8,19 @@ Messages with a ``dedupe_key`` are looked at together, and go in by one hand-off
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from switchboard.errors import QueueError, SwitchboardError
-from switchboard.handoff.deduplication import Dedupe, marker_of
-from switchboard.handoff.stage import Stage
-from switchboard.handoff.transaction import Transaction, commit_all
+from switchboard.handoff.deduplication import Keys, commit_deduplicated
+from switchboard.handoff.transaction import KeyedOutput, Transaction, commit_all
 from switchboard.message.journal import Record
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry, publish, refusal
+from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry, publish
 
-# With a marker for each, and two flushes for all: as many descriptors as a batch holds.
-KEYED_LIMIT = BATCH_LIMIT // 2
+# Each has a record, one output or more, and perhaps a marker: about as many descriptors as a batch holds.
+COMMITTED_AT_ONCE = BATCH_LIMIT // 3
 
 
 class Publication(NamedTuple):
@@ -33,53 +32,56 @@ class Publication(NamedTuple):
     records: Sequence[Record] = ()
 
     @property
-    def marker(self) -> str | None:
-        """Under which name it is remembered, if it is to be stored only once."""
+    def key(self) -> str | None:
+        """By which it is remembered, if it is to be stored only once."""
         key = self.metadata.get('dedupe_key')
-        return None if key is None else marker_of(str(key))
+        return None if key is None else str(key)
 
 
 # Where each message went, filebases by queue, or why it is nowhere.
 Outcome = dict[str, str] | SwitchboardError
 
 
-def publish_many(
-    board: Callable[[str], Switchboard], stage: Stage, parcels: Sequence[Publication]
-) -> list[Outcome]:
+class Queues(Keys, Protocol):
+    """What is needed of a spool."""
+
+    def __getitem__(self, name: str) -> Switchboard: ...
+
+
+def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[Outcome]:
     """Store messages.
 
-    :param board: finds a queue by its name.
-    :param stage: over the queues, for messages that go to several.
-    :return: what became of each, in the same order.
+    :return: what became of each, in the same order; where its key was known, the filebase of the first.
     """
-    outcomes: list[Outcome] = [{} for _ in parcels]
-    # One queue: a rename is all it takes.  Several: a transaction, so that no crash leaves it in some of them.
+    outcomes: list[Outcome] = [{} for _ in publications]
+    # One queue: a rename is all it takes.  Several, or a key: a transaction, so that no crash leaves it in some of them, or
+    # stored and not remembered.
     single: dict[str, list[tuple[int, PreparedEntry]]] = {}
     several: dict[Transaction, int] = {}
-    keyed: list[int] = []
-    for number, parcel in enumerate(parcels):
+    for number, publication in enumerate(publications):
         try:
-            if parcel.marker is not None:
-                keyed.append(number)
-            elif len(parcel.queues) == 1:
-                [name] = parcel.queues
-                single.setdefault(name, []).append((number, _prepare(board(name), parcel)))
-            elif parcel.queues:
-                transaction, filebases = _emit(board, stage, parcel)
+            if len(publication.queues) == 1 and publication.key is None:
+                [name] = publication.queues
+                single.setdefault(name, []).append((number, _prepare(spool[name], publication)))
+            elif publication.queues:
+                transaction, outcomes[number] = _emit(spool, publication)
                 several[transaction] = number
-                outcomes[number] = filebases
         except SwitchboardError as error:
             outcomes[number] = error
     for name, items in single.items():
         for start in range(0, len(items), BATCH_LIMIT):
-            _publish(board(name), items[start : start + BATCH_LIMIT], outcomes)
-    for transaction, failure in commit_all(list(several)).items():
+            _publish(spool[name], items[start : start + BATCH_LIMIT], outcomes)
+    failed = commit_all([transaction for transaction in several if not transaction.keyed])
+    keyed = [transaction for transaction in several if transaction.keyed]
+    for start in range(0, len(keyed), COMMITTED_AT_ONCE):
+        group = keyed[start : start + COMMITTED_AT_ONCE]
+        failed |= commit_deduplicated(spool, group)
+        for transaction in group:
+            outcomes[several[transaction]] = {
+                output.queue.name: output.filebase for output in transaction.keyed
+            }
+    for transaction, failure in failed.items():
         outcomes[several[transaction]] = failure
-    for start in range(0, len(keyed), KEYED_LIMIT):
-        numbers = keyed[start : start + KEYED_LIMIT]
-        stored = _Once(board, stage, [parcels[number] for number in numbers]).store()
-        for number, outcome in zip(numbers, stored, strict=True):
-            outcomes[number] = outcome
     _forget_ways(outcomes)
     return outcomes
 
@@ -93,18 +95,22 @@ def _forget_ways(outcomes: Sequence[Outcome]) -> None:
             error = error.__cause__ or error.__context__
 
 
-def _prepare(board: Switchboard, parcel: Publication) -> PreparedEntry:
-    return board.prepare(parcel.msg, dict(parcel.metadata), records=parcel.records)
+def _prepare(queue: Switchboard, publication: Publication) -> PreparedEntry:
+    return queue.prepare(publication.msg, dict(publication.metadata), records=publication.records)
 
 
-def _emit(
-    board: Callable[[str], Switchboard], stage: Stage, parcel: Publication
-) -> tuple[Transaction, dict[str, str]]:
-    transaction = Transaction(stage)
+def _emit(spool: Queues, publication: Publication) -> tuple[Transaction, dict[str, str]]:
+    transaction = Transaction(spool.stage)
+    filebases: dict[str, str] = {}
     try:
-        filebases = {
-            name: transaction.add(board(name), _prepare(board(name), parcel)) for name in parcel.queues
-        }
+        for name in publication.queues:
+            queue = spool[name]
+            if publication.key is None:
+                filebases[name] = transaction.add(queue, _prepare(queue, publication))
+            else:
+                transaction.keyed.append(
+                    KeyedOutput(queue, publication.key, make=partial(_prepare, queue, publication))
+                )
     except BaseException:
         transaction.discard()
         raise
@@ -121,92 +127,3 @@ def _publish(board: Switchboard, items: Sequence[tuple[int, PreparedEntry]], out
     else:
         for number, item in items:
             outcomes[number] = {board.name: item.filebase}
-
-
-class _Once:
-    """Messages with keys: each is stored where its key is new, all by one transaction."""
-
-    def __init__(
-        self, board: Callable[[str], Switchboard], stage: Stage, parcels: Sequence[Publication]
-    ) -> None:
-        self._board = board
-        self._stage = stage
-        self._parcels = parcels
-        self._transaction = Transaction(stage)
-        self._outcomes: list[Outcome] = [{} for _ in parcels]
-        # By queue and marker, what this transaction stores: the same key may come twice.
-        self._new: dict[tuple[str, str], str] = {}
-        self._keys: dict[str, Dedupe] = {}
-
-    def store(self) -> list[Outcome]:
-        """:return: what became of each; where its key was known, the filebase of the first."""
-        try:
-            with ExitStack() as locks:
-                for name, markers in sorted(self._markers().items()):
-                    locks.enter_context(self._keys[name].locked(markers))
-                self._stage.recover()
-                self._store()
-        except OSError as error:
-            self._transaction.discard()
-            self._fail_all(refusal(error, 'look for the keys', ''))
-        except BaseException:
-            self._transaction.discard()
-            raise
-        return self._outcomes
-
-    def _markers(self) -> dict[str, set[str]]:
-        """:return: the keys to look for, by queue."""
-        found: dict[str, set[str]] = {}
-        for number, parcel in enumerate(self._parcels):
-            try:
-                for name in parcel.queues:
-                    self._keys.setdefault(name, Dedupe(self._stage, self._board(name)))
-            except SwitchboardError as error:
-                self._outcomes[number] = error
-                continue
-            for name in parcel.queues:
-                assert parcel.marker is not None
-                found.setdefault(name, set()).add(parcel.marker)
-        return found
-
-    def _store(self) -> None:
-        for number, parcel in enumerate(self._parcels):
-            if not isinstance(self._outcomes[number], SwitchboardError):
-                try:
-                    self._outcomes[number] = self._add(parcel)
-                except QueueError as error:
-                    self._outcomes[number] = error
-        if self._transaction.items:
-            for failure in commit_all((self._transaction,)).values():
-                self._fail_all(failure)
-
-    def _fail_all(self, error: QueueError) -> None:
-        self._outcomes = [one if isinstance(one, SwitchboardError) else error for one in self._outcomes]
-
-    def _add(self, parcel: Publication) -> dict[str, str]:
-        """Put a message and its markers into the transaction: for all of its queues, or for none.
-
-        :return: where it went, or was before.
-        """
-        assert parcel.marker is not None
-        filebases: dict[str, str] = {}
-        items: list[tuple[Switchboard, PreparedEntry]] = []
-        fresh: dict[tuple[str, str], str] = {}
-        try:
-            for name in parcel.queues:
-                key, board = (name, parcel.marker), self._board(name)
-                known = self._new.get(key) or self._keys[name].known(parcel.marker)
-                if known is None:
-                    item = _prepare(board, parcel)
-                    items.append((board, item))
-                    known = fresh[key] = item.filebase
-                    items.append((board, self._keys[name].mark(parcel.marker, known)))
-                filebases[name] = known
-        except BaseException:
-            for board, item in items:
-                board.discard(item)
-            raise
-        for board, item in items:
-            self._transaction.add(board, item)
-        self._new |= fresh
-        return filebases

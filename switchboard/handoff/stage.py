@@ -7,15 +7,36 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Container, Mapping, Sequence
+from typing import NamedTuple
 
 from switchboard.events import event
-from switchboard.message.naming import READY, Namer
+from switchboard.message.naming import READY, Namer, key_of
+from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.pool import FilePool
 
 log = logging.getLogger('switchboard.queue')
 
 COMMIT = 'commit'
+# Commit records that are dealt with together: each is open and locked.
+ROLLED_AT_ONCE = 200
+
+# A queue, and the digits that its messages with the same order key have in common.
+OrderKey = tuple[str, str]
+
+
+class Output(NamedTuple):
+    """A staged output: its name here, the queue it is for, and its name there."""
+
+    name: str
+    queue: str
+    filebase: str
+
+    @property
+    def order_key(self) -> OrderKey:
+        """What it has in common with those that it must not pass."""
+        return self.queue, key_of(self.filebase) if '+' in self.filebase else self.filebase
 
 
 class Stage:
@@ -27,6 +48,8 @@ class Stage:
         self.disk = disk
         self.pool = pool
         self.namer = namer
+        # Has the disk refused to publish what this process has committed?
+        self.is_stuck = False
 
     def recover(self) -> int:
         """Roll forward what dead processes committed, and throw away what they did not.
@@ -35,59 +58,147 @@ class Stage:
 
         :return: how many transactions and outputs were dealt with.
         """
+        names = self.folder.names()
+        records = sorted(name.partition(':')[0] for name in names if name.endswith(f':{COMMIT}'))
         # Records first: what they name must not be looked at as if it had none.
-        names = sorted(self.folder.names(), key=lambda name: not name.endswith(f':{COMMIT}'))
-        return sum(self._deal_with(name) for name in names)
+        done = self._roll_forward(records) if records else 0
+        committed = set(records)
+        for name in names:
+            transaction = name.partition(':')[0]
+            if transaction not in committed:
+                done += self._deal_with(name, transaction)
+        return done
 
-    def _deal_with(self, name: str) -> bool:
-        transaction, _, rest = name.partition(':')
+    def _deal_with(self, name: str, transaction: str) -> bool:
         try:
-            return self._roll_forward(transaction) if rest == COMMIT else self._throw_away(name, transaction)
+            return self._throw_away(name, transaction)
         except OSError as error:
             # One that cannot be dealt with, or that is none of ours, must not keep the others waiting.
             event(log, logging.ERROR, None, 'not recovered', transaction=name, error=error)
             return False
 
-    def _roll_forward(self, transaction: str) -> bool:
-        record = f'{transaction}:{COMMIT}'
-        # For reading only: a record may be a file that another user has dropped.
-        opened = self.disk.open_locked(record, self.folder.fd, writable=False)
-        if opened is None:
-            return False  # its owner lives, or somebody else was faster
-        fd, status = opened
-        try:
-            published = self._publish(transaction)
-            self.pool.recycle(fd, self.folder, record, status.st_size, reusable=False)
-        except BaseException:
-            self.disk.unlock_and_close(fd)
-            raise
-        event(log, logging.INFO, None, 'rolled forward', transaction=transaction, outputs=published)
-        return True
+    def _roll_forward(self, transactions: Sequence[str]) -> int:
+        """Move the outputs of transactions to where they belong: with one listing and one flush of each directory for many.
 
-    def _publish(self, transaction: str) -> int:
-        """Move a transaction's outputs to where they belong.  Assumes: its record is locked.
-
-        :return: how many.
+        :return: how many transactions.
         """
-        # Its owner may have died before it synced: the record is to be on the disk before an output is seen, and what
+        done = 0
+        for start in range(0, len(transactions), ROLLED_AT_ONCE):
+            records: dict[str, Claim] = {}
+            try:
+                for transaction in transactions[start : start + ROLLED_AT_ONCE]:
+                    record = self._lock_record(transaction)
+                    if record is not None:
+                        records[transaction] = record
+                done += self._roll_together(records) if records else 0
+            finally:
+                for record in records.values():
+                    if record.is_own():
+                        record.close()
+        return done
+
+    def _roll_together(self, records: Mapping[str, Claim]) -> int:
+        # Their owners may have died before they synced: a record is to be on the disk before an output is seen, and what
         # the owner has published is to be there before the record goes.  One sync of this directory is both.
         self.folder.sync()
+        outputs = self._outputs(records)
         targets: dict[str, Folder] = {}
-        published = 0
-        # Listed again, under the record's lock: nobody but its holder moves the outputs.
-        for name in self.folder.names():
-            parts = name.split(':')
-            if parts[0] != transaction or len(parts) != 4 or parts[2] in ('', '.', '..'):
-                continue
-            queue, filebase = parts[2:]
-            if queue not in targets:
-                targets[queue] = Folder(f'{self.spool_path}/{queue}', self.disk)
-                targets[queue].make()
-            self.disk.rename(name, filebase + READY, src_dir_fd=self.folder.fd, dst_dir_fd=targets[queue].fd)
-            published += 1
+        published: list[str] = []
+        stuck: set[OrderKey] = set()
+        for transaction in records:
+            mine = outputs.get(transaction, [])
+            if stuck and not stuck.isdisjoint(output.order_key for output in mine):
+                continue  # one of the same order key is not there yet
+            try:
+                for output in mine:
+                    self._publish(output, targets)
+                published.append(transaction)
+            except OSError as error:
+                event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
+                stuck.update(output.order_key for output in mine)
         for target in targets.values():
             target.sync()
-        return published
+        return sum(
+            self._end(transaction, records[transaction], len(outputs.get(transaction, ())))
+            for transaction in published
+        )
+
+    def _lock_record(self, transaction: str) -> Claim | None:
+        """:return: None if its owner lives, or somebody else was faster, or it cannot be opened."""
+        name = f'{transaction}:{COMMIT}'
+        try:
+            # For reading only: a record may be a file that another user has dropped.
+            opened = self.disk.open_locked(name, self.folder.fd, writable=False)
+        except OSError as error:
+            event(log, logging.ERROR, None, 'not recovered', transaction=name, error=error)
+            return None
+        if opened is None:
+            return None
+        fd, status = opened
+        claim = Claim(fd, self.folder, name, '', status.st_size, status.st_uid, False, status.st_mtime_ns)
+        claim.enter()
+        return claim
+
+    def _outputs(self, transactions: Container[str]) -> dict[str, list[Output]]:
+        """List what waits for these transactions, in the order in which it is to be seen.
+
+        Assumes: their records are locked, so that nobody else moves it.
+        """
+        found: dict[str, list[Output]] = {}
+        for name in self.folder.names():
+            parts = name.split(':')
+            if len(parts) == 4 and parts[0] in transactions and parts[2] not in ('', '.', '..'):
+                found.setdefault(parts[0], []).append(Output(name, parts[2], parts[3]))
+        for outputs in found.values():
+            outputs.sort(key=lambda output: output.filebase)
+        return found
+
+    def _publish(self, output: Output, targets: dict[str, Folder]) -> None:
+        target = targets.get(output.queue)
+        if target is None:
+            target = Folder(f'{self.spool_path}/{output.queue}', self.disk)
+            target.make()
+            targets[output.queue] = target
+        self.disk.rename(
+            output.name, output.filebase + READY, src_dir_fd=self.folder.fd, dst_dir_fd=target.fd
+        )
+
+    def _end(self, transaction: str, record: Claim, outputs: int) -> bool:
+        try:
+            record.finish(self.pool)
+        except OSError as error:
+            event(log, logging.ERROR, None, 'records stay', transaction=transaction, error=error)
+            return False
+        event(log, logging.INFO, None, 'rolled forward', transaction=transaction, outputs=outputs)
+        return True
+
+    def roll_on(self) -> None:
+        """Try again to publish what this process has committed and the disk refused: until that is done, `is_stuck` says so."""
+        self.is_stuck = True
+        try:
+            self.publish_stuck()
+        except OSError as error:
+            event(log, logging.ERROR, None, 'not recovered', error=error)
+
+    def publish_stuck(self) -> set[OrderKey]:
+        """Roll forward what can be.
+
+        :return: the queues and order keys of what still waits.
+        :raises OSError: the directory cannot be read.
+        """
+        self.recover()
+        waiting: set[OrderKey] = set()
+        left = set()
+        for name in self.folder.names():
+            transaction, _, rest = name.partition(':')
+            # What a living process is about to publish is in its hands.
+            if rest == COMMIT and (record := self._lock_record(transaction)) is not None:
+                record.close()
+                left.add(transaction)
+        for outputs in self._outputs(left).values():
+            waiting.update(output.order_key for output in outputs)
+        self.is_stuck = bool(left)
+        return waiting
 
     def _throw_away(self, name: str, transaction: str) -> bool:
         opened = self.disk.open_locked(name, self.folder.fd)

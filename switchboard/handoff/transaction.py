@@ -18,16 +18,15 @@ and throwing it away needs no rename.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from zope.interface import implementer
 
-from switchboard.errors import EntryTakenError
+from switchboard.errors import DurabilityError, EntryTakenError, QueueError
 from switchboard.events import event
-from switchboard.handoff.commit import commit_all
 from switchboard.handoff.moving import move
-from switchboard.handoff.stage import COMMIT, Stage
+from switchboard.handoff.stage import COMMIT, OrderKey, Output, Stage
 from switchboard.interfaces import ITransaction
 from switchboard.message.journal import Record
 from switchboard.message.naming import READY
@@ -35,11 +34,34 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Folder
 from switchboard.store.pool import PoolFile
-from switchboard.store.publishing import HOLDERS, PreparedEntry
-
-__all__ = ['Transaction', 'commit_all']
+from switchboard.store.publishing import HOLDERS, PreparedEntry, refusal
 
 log = logging.getLogger('switchboard.queue')
+
+STUCK = 'an earlier message of the same order key is committed, and the disk refuses to publish it'
+
+
+class KeyedOutput:
+    """An output that is stored only if its key is new to its queue.
+
+    :param make: writes it, if that was not done yet: it is called when the key is known to be new.
+    """
+
+    __slots__ = ('filebase', 'item', 'key', 'make', 'queue')
+
+    def __init__(
+        self,
+        queue: Switchboard,
+        key: str,
+        item: PreparedEntry | None = None,
+        make: Callable[[], PreparedEntry] | None = None,
+    ) -> None:
+        self.queue = queue
+        self.key = key
+        self.item = item
+        self.make = make
+        # The output's, or that of the one that was stored before; known when it is committed.
+        self.filebase = '' if item is None else item.filebase
 
 
 @implementer(ITransaction)
@@ -60,8 +82,8 @@ class Transaction:
         self._record: Claim | None = None
         self.name = stage.namer.digest('00000000')
         self.items: list[PreparedEntry] = []
-        # Of those, the ones that are to be stored once, and their keys: it is looked for them at the commit (see `keyed`).
-        self.keyed: list[tuple[PreparedEntry, str]] = []
+        # Those that are to be stored once: their keys are looked for at the commit (see `deduplication`).
+        self.keyed: list[KeyedOutput] = []
         self.full = False
         self.forwarded_to: Switchboard | None = None
         self._staged: list[str] = []
@@ -99,7 +121,7 @@ class Transaction:
         key = metadata.get('dedupe_key')
         filebase = self.add(queue, queue.prepare(msg, metadata))
         if key is not None:
-            self.keyed.append((self.items[-1], str(key)))
+            self.keyed.append(KeyedOutput(queue, str(key), self.items[-1]))
         return filebase
 
     def emit_all(self, queues: Sequence[Switchboard], msg: Any, metadata: Mapping[str, Any]) -> list[str]:
@@ -114,10 +136,13 @@ class Transaction:
             self.undo(kept)
             raise
 
-    def forward(self, *queues: Switchboard, record: Record | None = None) -> None:
+    def forward(self, *queues: Switchboard, record: Record | None = None, now: bool = False) -> None:
         """Hand the input on as it is: to one queue by one rename, to several, or beside other outputs, by copies.
 
+        Both ways it keeps its time, and so its place among those of its order key.
+
         :param record: what the history of copies says more than the input's.
+        :param now: make copies ready now, behind what waits.
         :raises ContentDisallowedError: a queue does not accept its kind.
         :raises QueueError: a copy could not be stored.
         """
@@ -132,7 +157,7 @@ class Transaction:
             self.forwarded_to = None
         try:
             for queue in queues:
-                self.add(queue, queue.prepare_copy(entry, record))
+                self.add(queue, queue.prepare_copy(entry, record, now=now))
         except BaseException:
             self.undo(kept)
             self.forwarded_to = before
@@ -164,19 +189,23 @@ class Transaction:
         self.items.append(item)
         return item.filebase
 
-    def drop(self, item: PreparedEntry) -> None:
-        """Throw one of the outputs away."""
-        self.items.remove(item)
+    def drop(self, thrown: Collection[PreparedEntry]) -> None:
+        """Throw some of the outputs away."""
+        self.items = [item for item in self.items if item not in thrown]
         if not self.items:
             HOLDERS.discard(self)
-        self.stage.pool.abandon(item.draft)
+        for item in thrown:
+            self.stage.pool.abandon(item.draft)
+
+    def order_keys(self) -> set[OrderKey]:
+        """:return: what its outputs have in common with those that they must not pass."""
+        return {Output('', item.queue, item.filebase).order_key for item in self.items}
 
     def undo(self, kept: int) -> None:
         """Throw the last outputs away: `kept` stay."""
-        thrown = self.items[kept:]
-        self.keyed = [each for each in self.keyed if each[0] not in thrown]
-        for item in thrown:
-            self.drop(item)
+        thrown = set(self.items[kept:])
+        self.keyed = [each for each in self.keyed if each.item not in thrown]
+        self.drop(thrown)
 
     def commit(self) -> None:
         """See `ITransaction`.
@@ -303,3 +332,148 @@ class Transaction:
         self._staged.clear()
         self._record = None
         self.forwarded_to = None
+
+
+def _flush(transactions: Sequence[Transaction], folders: Iterable[Folder]) -> None:
+    if any(transaction.full for transaction in transactions):
+        for folder in {id(folder): folder for folder in folders}.values():
+            folder.sync()
+
+
+def commit_all(transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
+    """Commit many transactions with the flushes of one.
+
+    :return: those that were not committed, and why: their outputs are thrown away and their inputs stay claimed.  After
+        step 3 nothing fails any more: what the disk refuses then is logged, and recovery does it.
+    """
+    failed: dict[Transaction, QueueError] = {}
+    handoffs = [transaction for transaction in transactions if transaction.items]
+    without_outputs = [transaction for transaction in transactions if not transaction.items]
+    if handoffs:
+        if handoffs[0].stage.is_stuck:
+            handoffs = _not_behind(handoffs, failed)
+        _publish(_rename_inputs(_stage(handoffs, failed), failed))
+    for transaction in without_outputs:
+        try:
+            transaction.end_input()
+        except QueueError as error:
+            failed[transaction] = error
+    return failed
+
+
+def _not_behind(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:
+    """Try again to publish what the disk refused before.
+
+    :return: the transactions that may go on: no output of theirs would pass one of the same order key.
+    """
+    first = handoffs[0]
+    try:
+        waiting = first.stage.publish_stuck()
+    except OSError as error:
+        for transaction in handoffs:
+            _fail(transaction, error, failed)
+        return []
+    free = []
+    for transaction in handoffs:
+        if transaction.order_keys().isdisjoint(waiting):
+            free.append(transaction)
+        else:
+            _fail(transaction, DurabilityError(STUCK, step='rename'), failed)
+    return free
+
+
+def _fail(
+    transaction: Transaction, error: OSError | QueueError, failed: dict[Transaction, QueueError]
+) -> None:
+    queue = transaction.items[0].queue if transaction.items else ''
+    # What a failed sync left in the page cache is not to be trusted with the next message.
+    transaction.discard(reusable=isinstance(error, QueueError))
+    failed[transaction] = refusal(error, 'hand-off', queue)
+
+
+def _stage(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:
+    """Steps 1 and 2, for those that can."""
+    try:
+        written = [item.draft.fd for each in handoffs if each.full for item in each.items]
+        if written:
+            handoffs[0].stage.disk.sync_files(written)
+    except OSError as error:
+        for transaction in handoffs:
+            _fail(transaction, error, failed)
+        return []
+    staged = []
+    for transaction in handoffs:
+        try:
+            transaction.stage_outputs()
+            staged.append(transaction)
+        except OSError as error:
+            _fail(transaction, error, failed)
+    try:
+        _flush(staged, [transaction.stage.folder for transaction in staged])
+    except OSError as error:
+        for transaction in staged:
+            _fail(transaction, error, failed)
+        return []
+    return staged
+
+
+def _rename_inputs(staged: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:
+    """Step 3, for those that can."""
+    committed = []
+    for transaction in staged:
+        try:
+            transaction.rename_input()
+            committed.append(transaction)
+        except (OSError, QueueError) as error:
+            _fail(transaction, error, failed)
+    try:
+        _flush(committed, [transaction.stage.folder for transaction in committed])
+    except OSError as error:
+        _take_back(committed, error, failed)
+        return []
+    return committed
+
+
+def _take_back(
+    committed: Sequence[Transaction], error: OSError, failed: dict[Transaction, QueueError]
+) -> None:
+    """Undo step 3, of which nobody knows how much is on the disk."""
+    taken_back = []
+    for transaction in committed:
+        if transaction.take_back_input():
+            taken_back.append(transaction)
+        else:
+            transaction.let_go()
+    try:
+        # Before an output goes: a power cut that left the record and no outputs would have lost the input.
+        _flush(taken_back, [transaction.input_folder for transaction in taken_back])
+    except OSError as another:
+        event(log, logging.ERROR, None, 'not taken back', error=another)
+    for transaction in taken_back:
+        _fail(transaction, error, failed)
+
+
+def _publish(committed: Sequence[Transaction]) -> None:
+    """Step 4.  What fails here is left to recovery, and nothing of the same order key passes it."""
+    published = []
+    stuck: set[OrderKey] = set()
+    for transaction in committed:
+        try:
+            if not stuck or transaction.order_keys().isdisjoint(stuck):
+                transaction.publish_outputs()
+                published.append(transaction)
+                continue
+        except OSError as error:
+            event(log, logging.ERROR, None, 'committed in part', transaction=transaction.name, error=error)
+        stuck |= transaction.order_keys()
+        transaction.let_go()
+    try:
+        _flush(published, [item.folder for transaction in published for item in transaction.items])
+        for transaction in published:
+            transaction.remove_record()
+    except OSError as error:
+        event(log, logging.ERROR, None, 'records stay', error=error)
+    for transaction in published:
+        transaction.let_go()
+    if stuck:
+        committed[0].stage.roll_on()

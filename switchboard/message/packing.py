@@ -134,16 +134,17 @@ class Packer:
         history = b''.join(pack_record(record, digest) for record in records)
         return packed._replace(content=packed.content + history)
 
-    def pack_copy(self, entry: Entry, record: Record | None = None) -> EncodedEntry:
-        """Name and pack the copy of an entry: it is ready now, and stays in its slice and at its priority.
+    def pack_copy(self, entry: Entry, record: Record | None = None, *, now: bool = True) -> EncodedEntry:
+        """Name and pack the copy of an entry: it stays in its slice and at its priority.
 
         :param record: what the copy's history says more; its ``drop`` is done in the copy's metadata.
+        :param now: it is ready now; else it keeps the entry's time, and so its place among those of its key.
         """
         old = parse(entry.filebase)
         assert old is not None
         digest = self.namer.digest(old.digest[:SLICE_DIGITS])
-        when_ns, modified_ns = self._dated(None, None)
-        packed_metadata = self._metadata_of_copy(entry, when_ns, record)
+        when_ns, modified_ns = self._dated(None if now else old.when_ns, None)
+        packed_metadata = self._metadata_of_copy(entry, None if old.when_ns == when_ns else when_ns, record)
         checksum = content_checksum(packed_metadata, entry.body)
         header = pack_header(entry.kind, len(packed_metadata), len(entry.body), digest, checksum)
         # The history goes along: how often it failed counts in the next queue too.
@@ -169,7 +170,7 @@ class Packer:
         when_ns = namer.now_ns() if place_ns is None else place_ns
         return when_ns, when_ns if namer.is_ahead(when_ns) else None
 
-    def _metadata_of_copy(self, entry: Entry, when_ns: int, record: Record | None) -> bytes:
+    def _metadata_of_copy(self, entry: Entry, when_ns: int | None, record: Record | None) -> bytes:
         has_expiry = self.options.ttl_s is not None or QUEUE_EXPIRES.encode() in entry.metadata
         if not entry.records and record is None and not has_expiry:
             return entry.metadata

@@ -99,14 +99,15 @@ class Producer:
         self.admission.ask_for_room(len(packed.content))
         return self._write(packed)
 
-    def prepare_copy(self, entry: Entry, record: Record | None = None) -> PreparedEntry:
+    def prepare_copy(self, entry: Entry, record: Record | None = None, *, now: bool = False) -> PreparedEntry:
         """Write a copy of another queue's entry without making it an entry yet: same content, another name, its history.
 
         :param record: what the copy's history says more than that.
+        :param now: it is ready now; else it keeps the entry's time.
         :raises QueueError: as :meth:`enqueue`.
         """
         self.admission.check(entry)
-        return self._write(self._packer.pack_copy(entry, record))
+        return self._write(self._packer.pack_copy(entry, record, now=now))
 
     def _write(self, packed: EncodedEntry) -> PreparedEntry:
         try:

@@ -182,9 +182,9 @@ class Switchboard:
         """See `Producer`."""
         return self.producer.prepare(msg, metadata, **keys)
 
-    def prepare_copy(self, entry: Entry, record: Record | None = None) -> PreparedEntry:
+    def prepare_copy(self, entry: Entry, record: Record | None = None, *, now: bool = False) -> PreparedEntry:
         """See `Producer`."""
-        return self.producer.prepare_copy(entry, record)
+        return self.producer.prepare_copy(entry, record, now=now)
 
     def publish(self, item: PreparedEntry) -> None:
         """See `Producer`."""

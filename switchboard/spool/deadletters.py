@@ -112,7 +112,7 @@ class DeadLetters:
             transaction = self._spool.transaction(board, filebase)
             try:
                 # The copies' histories say it, not the input's: should we die here, nothing has happened to that.
-                transaction.forward(*targets, record={**record, **fields, 'drop': [EXPIRES]})
+                transaction.forward(*targets, record={**record, **fields, 'drop': [EXPIRES]}, now=True)
             except BaseException:
                 transaction.discard()
                 raise

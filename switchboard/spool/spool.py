@@ -19,11 +19,10 @@ from switchboard.config.remote_queues import RemoteQueues
 from switchboard.declared.declarations import Declaration
 from switchboard.declared.declaring import DeclaredQueues, DeclaringSpool
 from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
-from switchboard.handoff.deduplicated_outputs import commit_once
-from switchboard.handoff.deduplication import Dedupe
+from switchboard.handoff.deduplication import Dedupe, commit_deduplicated
 from switchboard.handoff.publish_many import Outcome, Publication, publish_many
 from switchboard.handoff.stage import Stage
-from switchboard.handoff.transaction import Transaction
+from switchboard.handoff.transaction import KeyedOutput, Transaction
 from switchboard.interfaces import ISpool
 from switchboard.message.naming import SYSTEM_NAMER, Namer, check_queue_name
 from switchboard.options import Durability, QueueOptions
@@ -211,10 +210,18 @@ class Spool(DeclaringSpool):
             is_draining=partial(self.flags.is_set, 'draining', name),
             is_paused=partial(self.flags.is_set, 'paused', name),
             tally=SharedTally(Folder(self.path(RUN, ROOM), self.disk), name, self.disk),
-            once=lambda queue: self.dedupe(queue).enqueue,
+            once=lambda queue: partial(self._enqueue_once, queue),
             dead_letter=dead_letter,
             pickup=partial(Pickup, self.stage) if imports else None,
         )
+
+    def _enqueue_once(self, board: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
+        transaction = Transaction(self.stage)
+        output = KeyedOutput(board, key, make=lambda: board.prepare(msg, metadata))
+        transaction.keyed.append(output)
+        for error in commit_deduplicated(self, [transaction]).values():
+            raise error
+        return output.filebase
 
     def dedupe(self, board: Switchboard) -> Dedupe:
         """:return: the keys that a queue has seen."""
@@ -290,7 +297,7 @@ class Spool(DeclaringSpool):
         """
         if self._outposts:
             return self._outposts.publish_many(parcels)
-        return publish_many(self.__getitem__, self.stage, parcels)
+        return publish_many(self, parcels)
 
     def pause(self, name: str, reason: str = '') -> None:
         """Have nothing taken out of a queue until :meth:`resume`, in any process, also after a restart."""
@@ -323,7 +330,11 @@ class Spool(DeclaringSpool):
 
         :return: those that were not committed, and why; their inputs are still claimed.
         """
-        return self._outposts.commit_all(transactions) if self._outposts else commit_once(self, transactions)
+        return (
+            self._outposts.commit_all(transactions)
+            if self._outposts
+            else commit_deduplicated(self, transactions)
+        )
 
     def recover(self) -> int:
         """Finish or undo the hand-offs of dead processes.

@@ -126,7 +126,7 @@ class MemorySwitchboard:
     def prepare_copy(self, entry: Entry) -> Stored:
         """Copy another queue's entry without making it an entry yet."""
         self.check_room(entry)
-        return _stored(self._packer.pack_copy(entry))
+        return _stored(self._packer.pack_copy(entry, now=False))
 
     def check_room(self, entry: Entry) -> None:
         """Ask whether another queue's entry may come here."""

@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.errors import QueueFullError, UnknownQueueError
-from switchboard.handoff.publish_many import KEYED_LIMIT, Publication
+from switchboard.handoff.publish_many import COMMITTED_AT_ONCE, Publication
 from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock, FaultyDisk
 
@@ -79,7 +79,7 @@ def test_what_is_refused_is_told_and_its_key_stays_free(spool: Spool) -> None:
 
 
 def test_more_than_one_step_holds_are_all_stored(spool: Spool) -> None:
-    number = KEYED_LIMIT * 2 + 3
+    number = COMMITTED_AT_ONCE * 2 + 3
     assert len(spool.publish_many([keyed(str(n), str(n)) for n in range(number)])) == number
     assert len(spool['in'].files) == number
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from switchboard import Spool
 from switchboard.handoff.stage import COMMIT
 from switchboard.handoff.transaction import Transaction
+from switchboard.store.disk import Disk
 from tests.processes import Child, in_child
 
 
@@ -91,3 +93,31 @@ def test_an_output_that_names_a_place_outside_is_not_put_there(spool: Spool) -> 
         Path(spool.path('.stage', name)).touch()
     spool.recover()
     assert not (Path(spool.directory).parent / 'escaped.pck').exists()
+
+
+def test_many_records_cost_one_listing_and_one_flush_of_each_directory(tmp_path: Path) -> None:
+    class Counting(Disk):
+        def __init__(self) -> None:
+            self.calls: list[str] = []
+
+        def fsync(self, fd: int) -> None:  # type: ignore[override]
+            self.calls.append('fsync')
+            os.fsync(fd)
+
+        def scandir(self, path: str) -> Any:  # type: ignore[override]
+            self.calls.append('scandir')
+            return os.scandir(path)
+
+    spool = Spool(tmp_path, 'lazy')
+    counts = []
+    for number in (1, 20):
+        for _ in range(number):
+            leave(spool, 'a', 'b', committed=True)
+        disk = Counting()
+        later = Spool(tmp_path, 'lazy', disk=disk)
+        disk.calls.clear()
+        assert later.recover() == number
+        counts.append(sorted(disk.calls))
+        assert staged(spool) == []
+    assert counts[0] == counts[1]
+    assert len(spool['out'].files) == 42

@@ -18,7 +18,8 @@ from switchboard.interfaces import ISpool, ITransaction
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.publishing import HOLDERS
+from switchboard.store.disk import Disk
+from switchboard.store.publishing import HOLDERS, PreparedEntry
 from switchboard.testing import MemorySpool
 from switchboard.testing.faults import FaultyDisk
 from tests.processes import in_child
@@ -299,3 +300,104 @@ class TestOnDisk:
     def test_each_transaction_has_a_name_of_its_own(self, disk_spool: Spool) -> None:
         names = {Transaction(disk_spool.stage).name for _ in range(10)}
         assert len(names) == 10
+
+
+class TestOrder:
+    """Messages of one order key never pass each other on their way through hand-offs."""
+
+    def hand_on(self, spool: Spool, *queues: str) -> None:
+        taken = spool['in'].take()
+        transaction = spool.transaction(spool['in'], taken.filebase)
+        transaction.forward(*(spool[queue] for queue in queues))
+        for error in spool.commit_all([transaction]).values():
+            raise error
+
+    def test_forwarding_to_one_and_to_several_queues_keeps_it(self, disk_spool: Spool) -> None:
+        spool = disk_spool
+        for number in range(1, 5):
+            spool['in'].enqueue(str(number), order_key='k')
+        for queues in (('a', 'b'), ('a',), ('a', 'b'), ('a',)):
+            self.hand_on(spool, *queues)
+        assert contents(spool, 'a') == ['1', '2', '3', '4']
+        assert contents(spool, 'b') == ['1', '3']
+
+    def emitting(self, spool: Spool, *bodies: str) -> list[Transaction]:
+        transactions = []
+        for body in bodies:
+            spool['in'].enqueue(body)
+            taken = spool['in'].take()
+            transaction = spool.transaction(spool['in'], taken.filebase)
+            transaction.emit(spool['out'], body, {'order_key': 'k'})
+            transactions.append(transaction)
+        return transactions
+
+    def test_a_publish_that_fails_once_is_done_again_at_once(self, tmp_path: Path) -> None:
+        disk = Refusing()
+        spool = Spool(tmp_path, 'lazy', disk=disk)
+        transactions = self.emitting(spool, 'a', 'b', 'c')
+        disk.refusals = 1
+        assert spool.commit_all(transactions) == {}
+        assert contents(spool, 'out') == ['a', 'b', 'c']
+        assert os.listdir(spool.path('.stage')) == []
+
+    def test_while_it_fails_none_of_its_key_passes_and_others_do(self, tmp_path: Path) -> None:
+        disk = Refusing()
+        spool = Spool(tmp_path, 'lazy', disk=disk)
+        [first, second] = self.emitting(spool, 'a', 'b')
+        disk.refused = first.items[0].filebase
+        assert spool.commit_all([first, second]) == {}
+        assert contents(spool, 'out') == []
+        [late] = self.emitting(spool, 'c')
+        spool['in'].enqueue('other')
+        other = spool.transaction(spool['in'], spool['in'].take().filebase)
+        other.emit(spool['out'], 'other', {'order_key': 'another key'})
+        failed = spool.commit_all([late, other])
+        assert isinstance(failed[late], DurabilityError)
+        assert list(failed) == [late]
+        assert contents(spool, 'out') == ['other']
+        disk.refused = ''
+        spool['in'].release(late.filebase)
+        [again] = [spool.transaction(spool['in'], spool['in'].take().filebase)]
+        again.emit(spool['out'], 'c', {'order_key': 'k'})
+        assert spool.commit_all([again]) == {}
+        assert sorted(contents(spool, 'out')) == ['a', 'b', 'c', 'other']
+        order = contents(spool, 'out')
+        assert [body for body in order if body != 'other'] == ['a', 'b', 'c']
+
+
+class Refusing(Disk):
+    """Refuses to publish: some times, or one entry for as long as it is said."""
+
+    refusals = 0
+    refused = ''
+
+    def rename(self, source: str, target: str, **keys: int) -> None:  # type: ignore[override]
+        if ':' in source and target.endswith('.pck') and (self.refusals or target == f'{self.refused}.pck'):
+            self.refusals = max(0, self.refusals - 1)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        os.rename(source, target, **keys)
+
+
+def test_a_commit_of_thousands_looks_no_list_through(
+    disk_spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each comparison of two transactions or outputs would be one of a search: there are none."""
+    compared: list[object] = []
+
+    def compare(self: object, other: object) -> bool:
+        compared.append(other)
+        return self is other
+
+    for kind in (Transaction, PreparedEntry):
+        monkeypatch.setattr(kind, '__eq__', compare, raising=False)
+        monkeypatch.setattr(kind, '__hash__', object.__hash__, raising=False)
+    transactions = []
+    for number in range(50):
+        disk_spool['in'].enqueue(str(number))
+        transaction = disk_spool.transaction(disk_spool['in'], disk_spool['in'].take().filebase)
+        for key in ('k', 'k', str(number)):
+            transaction.emit(disk_spool['out'], 'x', {'dedupe_key': key})
+        transactions.append(transaction)
+    assert disk_spool.commit_all(transactions) == {}
+    assert len(contents(disk_spool, 'out')) == 51
+    assert compared == []
