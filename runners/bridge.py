@@ -40,7 +40,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from switchboard.brokers.headers import KIND
-from switchboard.config.units import choice, count
 from switchboard.errors import (
     BrokerDownError,
     ConfigError,
@@ -54,11 +53,9 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnserializableError,
 )
-from switchboard.options import RunnerOptions
-from switchboard.runner.settings import Setting
+from switchboard.runner.api import RunnerOptions, Setting, Template, choice, count
 from switchboard.runners.bridge_in import FromBroker
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of, told_elsewhere
-from switchboard.runners.route import Template
 
 if TYPE_CHECKING:
     from switchboard.brokers.link import Letter
@@ -104,7 +101,7 @@ class ToBroker(Bridge):
         """
         from switchboard.brokers.wire import letter_of
 
-        assert self.board is not None
+        assert self.queue is not None
         path = [*path_of(msgdata.pop(PATH, None)), self.site]
         if len(path) > self.setting['max_hops']:
             raise PermanentFailure(f'it has been through {len(path) - 1} bridges: {" -> ".join(path[:-1])}')
@@ -115,7 +112,7 @@ class ToBroker(Bridge):
             if exchange
             else self.setting['remote_queue']
         )
-        history = told_elsewhere(self.board.history(self.filebase))
+        history = told_elsewhere(self.queue.history(self.filebase))
         letter = letter_of(msg, msgdata, message_id=self.idempotency_key, history=history)
         letter.headers[PATH_HEADER] = path
         if KIND in letter.headers:

@@ -15,8 +15,7 @@ from switchboard.errors import (
     QueuePausedError,
     SwitchboardError,
 )
-from switchboard.handoff.publish_many import Outcome, Publication
-from switchboard.message.naming import HIGHEST_PRIORITY, NS
+from switchboard.runner.api import HIGHEST_PRIORITY, NS, Outcome, Publication
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
 
 if TYPE_CHECKING:

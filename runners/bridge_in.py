@@ -7,7 +7,6 @@ import select
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from switchboard.config.units import choice, count, truth
 from switchboard.errors import (
     BrokerDownError,
     ConfigError,
@@ -15,13 +14,9 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
-from switchboard.events import event
-from switchboard.message.naming import NS
-from switchboard.options import RunnerOptions
-from switchboard.runner.settings import Setting
+from switchboard.runner.api import NS, Backoff, RunnerOptions, Setting, Template, choice, count, event, truth
 from switchboard.runners.bridge_arrivals import Arrivals
 from switchboard.runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
-from switchboard.runners.route import Template
 
 if TYPE_CHECKING:
     from switchboard.brokers.link import Delivery
@@ -107,7 +102,7 @@ class FromBroker(Bridge):
             where = 'exchange' if exchange else 'routing_key'
             raise ConfigError(str(error), section=f'runner.{self.name}', key=where) from error
         self._arrivals = Arrivals(self, self.link.url)
-        self._wait_s = 0.0
+        self._backoff = Backoff(*TROUBLE_WAIT_S)
         self._is_down = False
         self._next_restore_ns = 0
 
@@ -159,10 +154,8 @@ class FromBroker(Bridge):
 
     def _rest(self) -> None:
         """Let some time pass: more each time, until something goes well."""
-        first_s, last_s = TROUBLE_WAIT_S
-        self._wait_s = min(last_s, max(first_s, self._wait_s * 2))
         self.wake_on()
-        self.wake_in(self._wait_s)
+        self.wake_in(self._backoff.next())
 
     def _turn(self) -> bool:
         """:return: whether there may be more to do at once."""
@@ -174,14 +167,14 @@ class FromBroker(Bridge):
         self._restore()
         self._fetch()
         if not self._unacked:
-            self._wait_s = 0.0
+            self._backoff.reset()
             self.wake_on(*self.link.descriptors())
             return self._to_the_end and self._more_comes()
         self._looks_left = LOOKS
         stored = self._store()
         self._acknowledge(stored)
         if stored:
-            self._wait_s = 0.0
+            self._backoff.reset()
         if self._unacked:
             self._rest()
         return not self._unacked

@@ -17,11 +17,17 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from switchboard import Runner
 from switchboard.brokers.headers import OURS
-from switchboard.config.units import choice, duration_s, truth, words
 from switchboard.errors import ConfigError
-from switchboard.installing import needs
-from switchboard.options import RunnerOptions
-from switchboard.runner.settings import Setting
+from switchboard.runner.api import (
+    RunnerOptions,
+    Setting,
+    choice,
+    duration_s,
+    needs,
+    read_secret,
+    truth,
+    words,
+)
 
 if TYPE_CHECKING:
     from switchboard.brokers.link import Link
@@ -118,14 +124,7 @@ class Bridge(Runner):
         self.link.close()
 
     def _with_password(self, url: str) -> str:
-        path = self.setting['password_file']
-        try:
-            with open(path, encoding='utf-8') as file:
-                password = file.readline().rstrip('\n')
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f'cannot be read: {error}', section=f'runner.{self.name}', key='password_file'
-            ) from error
+        password = read_secret(self.setting['password_file'], f'runner.{self.name}')
         return ';'.join(_with_password(address, password) for address in url.split(';'))
 
     def connect(self) -> bool:

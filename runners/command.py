@@ -43,11 +43,8 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from switchboard import Runner
-from switchboard.config.units import duration_s, optional
 from switchboard.errors import ConfigError, PermanentFailure, RunnerError, TemporaryFailure, UnknownQueueError
-from switchboard.message.serializers import Serializers
-from switchboard.message.typed_json import tagged_or_text
-from switchboard.runner.settings import Setting
+from switchboard.runner.api import Serializers, Setting, duration_s, optional, tagged_or_text
 
 TEMPORARY = range(71, 76)
 PERMANENT = (*range(64, 71), *range(76, 79))
@@ -113,12 +110,12 @@ class Command(Runner):
 
         :raises RunnerError: the program did not do it.
         """
-        assert self.board is not None
+        assert self.queue is not None
         output = self.setting['output']
         serializer = self._serializers.for_message(msg)
         with Program(
             self.setting['command'],
-            environment(msgdata, QUEUE=self.board.name, RUNNER=self.name, ID=self.idempotency_key),
+            environment(msgdata, QUEUE=self.queue.name, RUNNER=self.name, ID=self.idempotency_key),
             self.setting['directory'],
             listens=bool(output),
         ) as program:

@@ -31,12 +31,20 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, cast
 
-from switchboard.config.units import count, duration_s, octal, size_bytes, words
+from switchboard import AsyncRunner
 from switchboard.errors import ConfigError, SwitchboardError
-from switchboard.events import event
-from switchboard.handoff.publish_many import Outcome, Publication
-from switchboard.runner.asyncrunner import AsyncRunner
-from switchboard.runner.settings import Setting
+from switchboard.runner.api import (
+    Outcome,
+    Publication,
+    Setting,
+    Template,
+    count,
+    duration_s,
+    event,
+    octal,
+    size_bytes,
+    words,
+)
 from switchboard.runners.lmtp_protocol import Connection
 
 log = logging.getLogger('switchboard.runner')
@@ -48,7 +56,7 @@ STOP_SHARE = 0.8
 class Addresses:
     """From a recipient's address to queues."""
 
-    def __init__(self, spool: Any, exchange: str, template: str, delimiter: str) -> None:
+    def __init__(self, spool: Any, exchange: str, template: Template, delimiter: str) -> None:
         self._spool = spool
         self._exchange = exchange
         self._template = template
@@ -59,7 +67,7 @@ class Addresses:
         local, _, domain = address.lower().rpartition('@') if '@' in address else (address.lower(), '', '')
         user, _, detail = local.partition(self._delimiter) if self._delimiter else (local, '', '')
         parts = {'address': address.lower(), 'local': local, 'domain': domain, 'user': user, 'detail': detail}
-        return self._template.format_map(parts).strip('.')
+        return self._template.fill(None, parts).strip('.')
 
     def queues(self, address: str, sender: str) -> tuple[str, ...]:
         """:raises SwitchboardError: nobody routes it, or the configuration is at fault."""
@@ -120,14 +128,8 @@ class Store:
         self._thread.shutdown()
 
 
-def _template(text: str) -> str:
-    try:
-        text.format_map(dict.fromkeys(('address', 'local', 'domain', 'user', 'detail'), ''))
-    except (KeyError, ValueError, IndexError, AttributeError) as error:
-        raise ValueError(
-            f'{text[:60]!r} is no routing key: use {{user}}, {{detail}}, {{local}}, {{domain}} and {{address}}'
-        ) from error
-    return text
+def _template(text: str) -> Template:
+    return Template(text, ('address', 'local', 'domain', 'user', 'detail'))
 
 
 class Lmtp(AsyncRunner):
@@ -137,7 +139,7 @@ class Lmtp(AsyncRunner):
         **AsyncRunner.settings,
         'listen': Setting(words, required=True),
         'exchange': Setting(str, default=''),
-        'routing_key': Setting(_template, default='{user}.{domain}'),
+        'routing_key': Setting(_template, default=_template('{user}.{domain}')),
         'recipient_delimiter': Setting(str, default='+'),
         'max_size': Setting(size_bytes, default=25 << 20),
         'max_recipients': Setting(count(1), default=1000),

@@ -15,7 +15,7 @@ try:
     from aiosmtpd.lmtp import LMTP
     from aiosmtpd.smtp import Envelope
 except ImportError as error:
-    from switchboard.installing import needs
+    from switchboard.runner.api import needs
 
     raise ImportError(needs('the LMTP door', 'aiosmtpd', 'lmtp')) from error
 
@@ -27,9 +27,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.events import event
-from switchboard.handoff.publish_many import Outcome, Publication
-from switchboard.message.mail import lazy_mail
+from switchboard.runner.api import Outcome, Publication, event, lazy_mail
 
 log = logging.getLogger('switchboard.runner')
 

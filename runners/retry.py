@@ -26,10 +26,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from switchboard import Runner
-from switchboard.config.units import count, retry_policy, words
 from switchboard.errors import ConfigError, PermanentFailure, TemporaryFailure, UnknownQueueError
-from switchboard.message.naming import NS
-from switchboard.runner.settings import Setting
+from switchboard.runner.api import NS, Setting, count, retry_policy, words
 
 Record = Mapping[str, Any]
 
@@ -64,8 +62,8 @@ class Retry(Runner):
         :raises TemporaryFailure: its time has not come.
         :raises PermanentFailure: there is no hope for it.
         """
-        assert self.board is not None
-        history = self.board.history(self.filebase)
+        assert self.queue is not None
+        history = self.queue.history(self.filebase)
         plan = self._plan(history)
         if plan is None:
             plan = self._make_plan(history)
@@ -93,10 +91,10 @@ class Retry(Runner):
 
         :raises PermanentFailure: it is not to be sent back.
         """
-        assert self.board is not None
+        assert self.queue is not None
         arrival: Record = next((one for one in reversed(history) if one.get('event') in ARRIVALS), {})
         target = self.setting['to'] or arrival.get('queue')
-        if not isinstance(target, str) or target == self.board.name:
+        if not isinstance(target, str) or target == self.queue.name:
             raise PermanentFailure('its history does not say where it came from')
         self._ask_for_hope(history, arrival)
         times = self._times(history)
@@ -105,13 +103,13 @@ class Retry(Runner):
         wait_s = self.setting['wait'].delay_s(times + 1)
         plan = {
             'event': 'retried',
-            'queue': self.board.name,
+            'queue': self.queue.name,
             'to': target,
             'by': self.name,
             'before': times,
             'due': self.clock.time_ns() / NS + wait_s,
         }
-        self.board.annotate(self.filebase, plan)
+        self.queue.annotate(self.filebase, plan)
         return plan
 
     def _ask_for_hope(self, history: Sequence[Record], arrival: Record) -> None:

@@ -46,11 +46,8 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from switchboard import Runner
-from switchboard.config.units import choice, count, duration_s, optional
 from switchboard.errors import ConfigError, DestinationDown, PermanentFailure, TemporaryFailure
-from switchboard.events import event
-from switchboard.message.mail import mail_bytes
-from switchboard.runner.settings import Setting
+from switchboard.runner.api import Setting, choice, count, duration_s, event, mail_bytes, optional
 
 log = logging.getLogger('switchboard.runner')
 

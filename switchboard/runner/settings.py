@@ -13,6 +13,9 @@ from typing import Any
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
 
+# A password is shorter; what is longer is another file.
+MAX_SECRET_CHARACTERS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -49,3 +52,17 @@ def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class
         except ValueError as error:
             raise ConfigError(str(error), section=section, key=key) from error
     return values
+
+
+def read_secret(path: str | None, section: str, key: str = 'password_file') -> str:
+    """:return: the first line of a file.
+
+    :raises ConfigError: it cannot be read, or is not text in UTF-8.
+    """
+    if not path:
+        raise ConfigError('names the file with the password; give it', section=section, key=key)
+    try:
+        with open(path, encoding='utf-8') as file:
+            return file.readline(MAX_SECRET_CHARACTERS).rstrip('\r\n')
+    except (OSError, ValueError) as error:
+        raise ConfigError(f'cannot be read: {error}', section=section, key=key) from error

@@ -225,7 +225,7 @@ def test_it_listens_on_tcp_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('runner', 'reason'),
     [
-        ('routing_key = {nothing}', 'is no routing key'),
+        ('routing_key = {nothing}', 'is none of'),
         ('max_size = many', 'is not a size'),
         ('socket_mode = 999', 'is not an octal mask'),
     ],

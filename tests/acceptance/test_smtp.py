@@ -188,13 +188,14 @@ def test_a_runner_waits_longer_and_longer_for_a_server_that_is_down(tmp_path: Pa
     def wait(timeout_s: float | None) -> bool:
         waits.append(timeout_s or 0)
         outlet.runner._down_until_s = 0
+        outlet.runner._loop.trouble._until_ns = 0  # it has passed
         if len(waits) == 4:
             outlet.runner.stop()
         return False
 
     outlet.runner._loop.wakeup.wait = wait  # type: ignore[method-assign]
     outlet.runner.run()
-    assert waits[:4] == [0.5, 1.0, 2.0, 4.0]
+    assert waits[:4] == pytest.approx([0.5, 1.0, 2.0, 4.0], abs=0.1)
 
 
 def test_many_recipients_are_told_in_portions(tmp_path: Path) -> None:

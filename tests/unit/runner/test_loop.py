@@ -414,7 +414,8 @@ class TestTroubleOfOneMessage:
 
         make_runner(spool, dispose).run(until_empty=True)
         (reason,) = preserved(spool).values()
-        assert 'max_bytes of out is 1000' in reason
+        assert 'max_bytes' in reason
+        assert '1000' in reason
 
     def test_more_outputs_than_a_process_may_open_files_fail_their_message(self, tmp_path: Path) -> None:
         spool = make_spool('directory', tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from switchboard.config.units import duration_s
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
-from switchboard.runner.settings import Setting, read_settings
+from switchboard.runner.settings import Setting, read_secret, read_settings
 
 DECLARED = {
     'timeout': Setting(duration_s, default=30.0),
@@ -46,3 +46,23 @@ def test_a_value_that_cannot_be_read_is_named_with_its_key(key: str, value: str)
     with pytest.raises(ConfigError, match=value) as caught:
         read(command='cat', **{key: value})
     assert (caught.value.section, caught.value.key) == ('runner.pipe', key)
+
+
+class TestSecrets:
+    def test_the_first_line_is_it(self, tmp_path) -> None:
+        (tmp_path / 'password').write_bytes('paßwörd \r\nnot this\n'.encode())
+        assert read_secret(str(tmp_path / 'password'), 'runner.x') == 'paßwörd '
+
+    @pytest.mark.parametrize('content', [None, b'\xff\n'])
+    def test_one_that_cannot_be_read_is_a_mistake_of_the_section(
+        self, tmp_path, content: bytes | None
+    ) -> None:
+        if content is not None:
+            (tmp_path / 'password').write_bytes(content)
+        with pytest.raises(ConfigError) as caught:
+            read_secret(str(tmp_path / 'password'), 'runner.x')
+        assert (caught.value.section, caught.value.key) == ('runner.x', 'password_file')
+
+    def test_one_that_is_not_named_is_too(self) -> None:
+        with pytest.raises(ConfigError, match='give it'):
+            read_secret(None, 'runner.x')

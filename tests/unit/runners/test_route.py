@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from switchboard.errors import ConfigError, PermanentFailure
-from switchboard.runners.route import Route, Template
+from switchboard.runner.api import Template
+from switchboard.runners.route import Route
 from tests.unit.pipelines import Pipeline, mail
 
 RUNNER = """

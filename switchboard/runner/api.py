@@ -1,0 +1,91 @@
+"""What a runner may import, besides the names of `switchboard` itself and `switchboard.errors`.
+
+The shipped runners are written with nothing else, so a runner of anybody's can do what they do; whatever else this package holds may move.
+"""
+
+from __future__ import annotations
+
+from switchboard.lazy import lazy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from switchboard.clock import Backoff
+    from switchboard.config.units import (
+        choice,
+        count,
+        duration_s,
+        octal,
+        optional,
+        retry_policy,
+        size_bytes,
+        truth,
+        words,
+    )
+    from switchboard.events import event
+    from switchboard.handoff.publish_many import Outcome, Publication
+    from switchboard.installing import needs
+    from switchboard.message.mail import lazy_mail, mail_bytes
+    from switchboard.message.naming import HIGHEST_PRIORITY, NS
+    from switchboard.message.serializers import Serializers
+    from switchboard.message.typed_json import tagged_or_text
+    from switchboard.options import RunnerOptions
+    from switchboard.runner.settings import Setting, read_secret
+    from switchboard.runner.template import Template
+
+__all__ = [
+    'HIGHEST_PRIORITY',
+    'NS',
+    'Backoff',
+    'Outcome',
+    'Publication',
+    'RunnerOptions',
+    'Serializers',
+    'Setting',
+    'Template',
+    'choice',
+    'count',
+    'duration_s',
+    'event',
+    'lazy_mail',
+    'mail_bytes',
+    'needs',
+    'octal',
+    'optional',
+    'read_secret',
+    'retry_policy',
+    'size_bytes',
+    'tagged_or_text',
+    'truth',
+    'words',
+]
+
+# Looked up when they are first asked for: a runner pays for what it uses.
+__getattr__ = lazy(
+    __name__,
+    {
+        'Backoff': 'switchboard.clock',
+        'HIGHEST_PRIORITY': 'switchboard.message.naming',
+        'NS': 'switchboard.message.naming',
+        'Outcome': 'switchboard.handoff.publish_many',
+        'Publication': 'switchboard.handoff.publish_many',
+        'RunnerOptions': 'switchboard.options',
+        'Serializers': 'switchboard.message.serializers',
+        'Setting': 'switchboard.runner.settings',
+        'Template': 'switchboard.runner.template',
+        'choice': 'switchboard.config.units',
+        'count': 'switchboard.config.units',
+        'duration_s': 'switchboard.config.units',
+        'event': 'switchboard.events',
+        'lazy_mail': 'switchboard.message.mail',
+        'mail_bytes': 'switchboard.message.mail',
+        'needs': 'switchboard.installing',
+        'octal': 'switchboard.config.units',
+        'optional': 'switchboard.config.units',
+        'read_secret': 'switchboard.runner.settings',
+        'retry_policy': 'switchboard.config.units',
+        'size_bytes': 'switchboard.config.units',
+        'tagged_or_text': 'switchboard.message.typed_json',
+        'truth': 'switchboard.config.units',
+        'words': 'switchboard.config.units',
+    },
+)
