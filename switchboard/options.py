@@ -53,6 +53,8 @@ class QueueOptions:
     accept: Sequence[str] = SAFE_KINDS
     pickle_classes: Sequence[str] = ()
     serializer: str = 'json'
+    # What mails come back as: a subclass of `email.message.Message`, or its path.
+    message_class: str | type | None = None
     max_recoveries: int = MAX_RECOVERIES
     max_attempts: int = 1
     give_up_s: float | None = 5 * 86400.0

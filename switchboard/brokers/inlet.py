@@ -89,7 +89,10 @@ class BrokerInlet:
         self.clock = clock
         self.url = read_broker_url(url) if isinstance(url, str) else url
         self.serializers = Serializers(
-            self.options.accept, self.options.pickle_classes, self.options.serializer
+            self.options.accept,
+            self.options.pickle_classes,
+            self.options.serializer,
+            self.options.message_class,
         )
         if namer is None:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)

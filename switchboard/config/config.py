@@ -26,6 +26,7 @@ from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import Problems, Section, did_you_mean, in_order, parse, read_file
 from switchboard.config.keys import (
     MASTER_KEYS,
+    QUEUE_DEFAULTS,
     QUEUE_KEYS,
     RUNNER_KEYS,
     SWITCHBOARD_KEYS,
@@ -131,7 +132,7 @@ class _Loader:
         runners = {
             _name(section): self._runner(section, master.restart) for section in self.sections['runner']
         }
-        queues = self._queues(QueueOptions(**{key: values[key] for key in values if key == 'durability'}))
+        queues = self._queues(QueueOptions(**{key: values[key] for key in values if key in QUEUE_DEFAULTS}))
         declared = self._declared(runners.values(), queues)
         exchange_file = values.get('exchange_file', self.base / DEFAULT_EXCHANGE_FILE)
         config = Config(

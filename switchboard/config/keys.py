@@ -137,7 +137,10 @@ SWITCHBOARD_KEYS: Mapping[str, Key] = {
     'spool': Key('spool', _text, is_path=True),
     'exchange_file': Key('exchange_file', _text, is_path=True),
     'durability': Key('durability', choice('full', 'lazy')),
+    'message_class': Key('message_class', optional(_class_path)),
 }
+# Those that say what holds for each queue whose section says nothing else.
+QUEUE_DEFAULTS = ('durability', 'message_class')
 
 RESTART_KEYS: Mapping[str, Key] = {
     'restart': Key('restart', retry_policy),
@@ -182,6 +185,7 @@ QUEUE_KEYS: Mapping[str, Key] = {
     'accept': Key('accept', words, is_list=True),
     'pickle_classes': Key('pickle_classes', _classes, is_list=True),
     'serializer': Key('serializer', choice('json', 'msgpack', 'yaml')),
+    'message_class': Key('message_class', optional(_class_path)),
     'max_recoveries': Key('max_recoveries', count(1)),
     'max_attempts': Key('max_attempts', count(1)),
     'give_up': Key('give_up_s', optional(_wait_s)),

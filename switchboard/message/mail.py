@@ -56,6 +56,9 @@ class _Lazy:
     def __getattr__(self, name: str) -> Any:
         # Called only for attributes that are not there.  Before parsing, those are all that the parser sets.
         if '_payload' in self.__dict__ or name.startswith('__') or '_raw' not in self.__dict__:
+            own = getattr(super(), '__getattr__', None)  # of a class of somebody's
+            if own is not None:
+                return own(name)
             raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
         if name in _OF_HEADERS and '_headers' not in self.__dict__:
             parsed = self._parse(_headers_of(self._raw)).__dict__

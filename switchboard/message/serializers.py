@@ -22,6 +22,7 @@ from zope.interface.adapter import AdapterRegistry
 from switchboard.errors import ConfigError, CorruptEntryError, UnserializableError
 from switchboard.interfaces import ISerializer
 from switchboard.message.mail import lazy_mail, mail_bytes
+from switchboard.message.mail import message_class as class_named
 from switchboard.message.typed_json import advice, dump_json, load_json, type_name
 
 
@@ -82,10 +83,13 @@ class MailSerializer:
     """A mail as its RFC 5322 bytes.
 
     ``mail`` reads as a ``Message`` and ``mail+default`` as an ``EmailMessage``: the bytes are of the same form.
+
+    :param message_class: what both read as instead.
     """
 
-    def __init__(self, *, modern: bool = False) -> None:
+    def __init__(self, *, modern: bool = False, message_class: type[Message] | None = None) -> None:
         self.modern = modern
+        self.message_class = message_class
         self.kind = 'mail+default' if modern else 'mail'
 
     def dumps(self, msg: Message) -> bytes:
@@ -95,7 +99,7 @@ class MailSerializer:
             raise UnserializableError(f'mail: it cannot be flattened: {error!r}') from error
 
     def loads(self, body: bytes) -> Message:
-        return lazy_mail(body, modern=self.modern)
+        return lazy_mail(body, modern=self.modern, cls=self.message_class)
 
 
 class Serialized:
@@ -133,6 +137,8 @@ class Serializers:
     :param accept: the kinds it accepts; ``pickle`` and ``mailman`` must be named to be read at all.
     :param pickle_classes: ``module:Class`` names that an unpickler may make.
     :param prefer: the kind in which values of JSON's types are written: json, msgpack or yaml.
+    :param message_class: the class of mails that are read, or its path.
+    :raises ConfigError: a kind is not known or needs a library, or the class is none of mails.
     """
 
     def __init__(
@@ -140,6 +146,7 @@ class Serializers:
         accept: Sequence[str] = ('mail', 'bytes', 'text', 'json'),
         pickle_classes: Sequence[str] = (),
         prefer: str = 'json',
+        message_class: str | type | None = None,
     ) -> None:
         # Made when a message's type is not among those that were registered, but may be derived from one: a registry is
         # large, and most processes never need it.
@@ -149,7 +156,8 @@ class Serializers:
         self._by_kind: dict[str, Serializer] = {}
         self.accept = frozenset(accept)
         json, text, data = JsonSerializer(), TextSerializer(), BytesSerializer()
-        mail, modern = MailSerializer(), MailSerializer(modern=True)
+        cls = class_named(message_class)
+        mail, modern = MailSerializer(message_class=cls), MailSerializer(modern=True, message_class=cls)
         self.add(json)
         self.add(text)
         self.add(data)

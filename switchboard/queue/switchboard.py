@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zope.interface import implementer
@@ -84,6 +84,7 @@ class Switchboard:
     :param clock: the time; a test passes another.
     :param pool: where entries are written and finished ones go; a spool shares its spares.
     :param bad: the directory of the bad queue; the sibling ``bad`` by default.
+    :param message_class: what mails come back as, a subclass of ``Message`` or its path; see `QueueOptions`.
     :param services: what a spool does for the queue.
     :param dear_ns: see `ReadyQueue`.
     :raises OSError: the directory cannot be made or opened.
@@ -103,13 +104,17 @@ class Switchboard:
         namer: Namer | None = None,
         pool: FilePool | None = None,
         bad: str | os.PathLike[str] | None = None,
+        message_class: str | type | None = None,
         services: Services = _ALONE,
         dear_ns: int = DEAR_NS,
     ) -> None:
         self.slice = make_slice(slice, numslices)
         self.name = check_queue_name(name)
         self.queue_directory = os.path.abspath(queue_directory)
-        self.options = options = options or QueueOptions()
+        options = options or QueueOptions()
+        if message_class is not None:
+            options = replace(options, message_class=message_class)
+        self.options = options
         self.disk = disk = disk or Disk()
         self.clock = clock
         self.folder = folder = Folder(self.queue_directory, disk)
@@ -122,7 +127,7 @@ class Switchboard:
             bad = os.path.join(os.path.dirname(self.queue_directory), BAD)
         self.pool = pool = pool or FilePool.without_spares(folder, disk, namer)
         self.serializers = serializers = Serializers(
-            options.accept, options.pickle_classes, options.serializer
+            options.accept, options.pickle_classes, options.serializer, options.message_class
         )
         self._is_paused = services.is_paused
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)

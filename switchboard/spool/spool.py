@@ -52,6 +52,7 @@ class Spool(DeclaringSpool):
     :param directory: the root of the spool; made, with mode 0770, if it is not there.
     :param durability: of the queues that no configuration describes: ``full`` (on the disk when enqueue returns) or ``lazy``
         (handed to the kernel: it survives the death of any process, and not a power cut).
+    :param message_class: what mails come back as where no configuration says it: a subclass of ``Message``, or its path.
     :param config: names the queues and exchanges; without one, queues are made as they are named.
     :raises OSError: a directory cannot be made or opened.
     """
@@ -61,6 +62,7 @@ class Spool(DeclaringSpool):
         directory: str | os.PathLike[str],
         durability: Durability = 'full',
         *,
+        message_class: str | type | None = None,
         config: Config | None = None,
         disk: Disk | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -68,7 +70,7 @@ class Spool(DeclaringSpool):
         self.directory = os.path.abspath(directory)
         self.disk = disk = disk or Disk()
         self.clock = clock
-        self._defaults = QueueOptions(durability=durability)
+        self._defaults = QueueOptions(durability=durability, message_class=message_class)
         self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self.spares = FilePool(self._folder(SPARE), disk, self._namer)
         self._scrubbed = FilePool(self._folder(SPARE), disk, self._namer, scrub=True)

@@ -80,7 +80,9 @@ class MemorySwitchboard:
         self.clock = clock
         self.store = store if store is not None else Store()
         self.bad_store = bad if bad is not None else Store()
-        self.serializers = Serializers(options.accept, options.pickle_classes, options.serializer)
+        self.serializers = Serializers(
+            options.accept, options.pickle_classes, options.serializer, options.message_class
+        )
         if namer is None:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self._packer = Packer(name, options, self.serializers, namer)
