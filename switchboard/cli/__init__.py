@@ -9,7 +9,6 @@ only `main` ends the process.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -20,9 +19,8 @@ import click
 from switchboard import __version__
 from switchboard.cli.app import Verbs
 from switchboard.cli.context import Installation, installation_options
-from switchboard.cli.exits import Exit, exit_of
-from switchboard.cli.output import complain, say
-from switchboard.cli.text import visible
+from switchboard.cli.exits import LOOKING, Exit, exit_of, lines_of
+from switchboard.cli.output import make_streams_safe, output_failed, write_error
 from switchboard.errors import SwitchboardError
 
 TRACEBACK_VARIABLE = 'SWITCHBOARD_TRACEBACK'
@@ -54,42 +52,61 @@ def switchboard(context: click.Context, verbose: bool) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one verb and end the process with its status."""
+    make_streams_safe()
     sys.exit(call(args))
 
 
 def call(args: Sequence[str] | None = None) -> int:
-    """Run one verb; every error becomes a line on standard error.
+    """Run one verb; every error becomes a line on standard error, or an object with ``--json``.
 
     :return: the exit status.
     """
+    installation = Installation()
+    status = _call(args, installation)
     try:
-        status = switchboard.main(args, prog_name='switchboard', standalone_mode=False)
+        sys.stdout.flush()
+    except OSError as error:
+        status = output_failed(error, status, changes=installation.verb not in LOOKING)
+    return status
+
+
+def _call(args: Sequence[str] | None, installation: Installation) -> int:
+    try:
+        status = switchboard.main(args, prog_name='switchboard', standalone_mode=False, obj=installation)
         return int(status) if isinstance(status, int) else Exit.OK
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        say(error.format_message())
+        click.echo(error.format_message(), err=True)
         return Exit.USAGE
     except click.ClickException as error:
-        return _usage(error)
+        return _usage(error, as_json=_is_json(args, installation))
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
+    except BrokenPipeError as error:
+        return output_failed(error, Exit.OK, changes=False)
     except (SwitchboardError, OSError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        complain(error)
+        write_error(error, exit_of(error), lines_of(error), as_json=_is_json(args, installation))
         return exit_of(error)
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         text = f'{type(error).__name__}: {error}'
-        say(f'a mistake in this program: {visible(text)}; {TRACEBACK_VARIABLE}=1 shows where')
+        text = f'a mistake in this program: {text}; {TRACEBACK_VARIABLE}=1 shows where'
+        write_error(error, Exit.SOFTWARE, [text], as_json=_is_json(args, installation))
         return Exit.SOFTWARE
 
 
-def _usage(error: click.ClickException) -> int:
-    with contextlib.suppress(BrokenPipeError):
-        context = getattr(error, 'ctx', None)
-        where = f'{context.command_path} --help' if context is not None else 'switchboard --help'
-        say(f'{visible(error.format_message())}; see `{where}`')
-    return Exit.USAGE if isinstance(error, click.UsageError) else Exit.NO_INPUT
+def _is_json(args: Sequence[str] | None, installation: Installation) -> bool:
+    # What is wrong may stand before the option, and is found first.
+    return installation.as_json or '--json' in (sys.argv[1:] if args is None else args)
+
+
+def _usage(error: click.ClickException, *, as_json: bool) -> int:
+    context = getattr(error, 'ctx', None)
+    where = f'{context.command_path} --help' if context is not None else 'switchboard --help'
+    status = Exit.USAGE if isinstance(error, click.UsageError) else Exit.NO_INPUT
+    write_error(error, status, [f'{error.format_message()}; see `{where}`'], as_json=as_json)
+    return status

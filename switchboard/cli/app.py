@@ -5,15 +5,11 @@ A verb's module is imported when the verb is used: importing all of them would m
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
-import sys
-from typing import Any
 
 import click
 
-from switchboard.cli.exits import Exit
+from switchboard.cli.context import Installation
 
 # By family: the verb, the module in this package, and what it does.  The function is called like the verb.
 FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -94,19 +90,9 @@ class Verbs(click.Group):
             from switchboard.config.inifile import did_you_mean
 
             raise click.UsageError(f'there is no verb {args[0]!r}{did_you_mean(args[0], VERBS)}', ctx)
+        if args and args[0] in VERBS:
+            ctx.ensure_object(Installation).verb = args[0]
         return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb.  A reader who has gone ends it in silence; click would call that a failure of the verb."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError as error:
-            # Whatever is still in the buffer has no reader; flushing it at exit would complain.
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise click.exceptions.Exit(Exit.BROKEN_PIPE) from error
-        return result
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs by family, from the table above: help must not import them all."""

@@ -45,6 +45,8 @@ class Installation:
         self.warns = True
         # Errors are objects then, too.
         self.as_json = False
+        # What runs.
+        self.verb = ''
 
     @property
     def config_path(self) -> Path | None:

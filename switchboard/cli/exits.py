@@ -112,6 +112,10 @@ _BY_NUMBER = {
 }
 
 
+# These only look.  All others do something, and once it is done, it is done: that nobody can be told does not change their status.
+LOOKING = frozenset('status top queues ls show trash tail shape check route graph version'.split())
+
+
 def exit_of(error: BaseException) -> Exit:
     """:return: the status that this error ends in."""
     if isinstance(error, OSError) and error.errno in _BY_NUMBER:

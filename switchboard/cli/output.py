@@ -6,7 +6,9 @@ break (see `layout`).  In a pipe nothing is cut or left out.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from types import TracebackType
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
-from switchboard.cli.exits import Exit, exit_of, lines_of
+from switchboard.cli.exits import LOOKING, Exit, exit_of, lines_of
 from switchboard.cli.layout import GAP, Cell, Column, text_of
 from switchboard.cli.text import one_line, visible
 
@@ -63,17 +65,80 @@ def _write(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, heading
             part.rjust(width) if column.right else part.ljust(width)
             for part, width, column in zip(text, widths, columns, strict=True)
         ]
-        click.echo(GAP.join(parts).rstrip())
+        tell(GAP.join(parts).rstrip())
 
 
 def write_json(value: Any) -> None:
     """Write one line of JSON.  ASCII only, so that no message can play tricks on a terminal with it."""
-    click.echo(json.dumps(value, separators=(', ', ': '), default=str))
+    tell(json.dumps(value, separators=(', ', ': '), default=str))
+
+
+def make_streams_safe() -> None:
+    """Make sure that the standard streams take every text, and that no file is opened in the place of one that is closed.
+
+    A closed standard output becomes one that cannot be written to, so that what is lost there is noticed like on a full disk.
+    """
+    for descriptor, name, flags in (
+        (0, 'stdin', os.O_WRONLY),
+        (1, 'stdout', os.O_RDONLY),
+        (2, 'stderr', os.O_RDWR),
+    ):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, flags)  # takes the lowest number that is free
+            mode = 'r' if descriptor == 0 else 'w'
+            setattr(sys, name, open(descriptor, mode, encoding='utf-8', closefd=False))  # noqa: SIM115
+        stream = getattr(sys, name)
+        stream.reconfigure(errors='surrogateescape' if descriptor == 0 else 'backslashreplace')
+
+
+def tell(text: object = '', *, nl: bool = True) -> None:
+    """Write a line to standard output.
+
+    When a verb that changes something cannot write, it goes on all the same: what it has begun is more than a list.
+    """
+    try:
+        click.echo(text, nl=nl)
+    except OSError as error:
+        if not _changes():
+            error.filename = error.filename or 'standard output'
+            raise
+        output_failed(error, Exit.OK, changes=True)
+
+
+def _changes() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and getattr(context.obj, 'verb', '') not in LOOKING
+
+
+def output_failed(error: OSError, status: int, *, changes: bool) -> int:
+    """Say that standard output cannot be written to, and write no more to it.
+
+    :param changes: whether something was done, which is what the status tells then.
+    :return: the exit status.
+    """
+    is_gone = isinstance(error, BrokenPipeError)
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stdout.fileno() == 1:
+            # What is still in the buffer has no reader; flushing it at the end would complain.
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, 1)
+            os.close(sink)
+    if changes:
+        if not is_gone:
+            say(f'what was done is done, but it cannot be told: standard output: {error.strerror}')
+        return status
+    if is_gone:
+        return Exit.BROKEN_PIPE
+    say(f'standard output: {error.strerror}')
+    return exit_of(error)
 
 
 def say(text: str) -> None:
     """Write a line for people to standard error, where it does not get into what a program reads."""
-    click.echo(f'switchboard: {text}', err=True)
+    with contextlib.suppress(OSError):
+        click.echo(f'switchboard: {text}', err=True)
 
 
 def is_json() -> bool:
@@ -98,7 +163,8 @@ def write_error(
         text = line if subject in line else f'{subject}: {line}'
         if as_json:
             fields = {'error': text, 'class': type(error).__name__, 'exit': int(status)}
-            click.echo(json.dumps(fields), err=True)
+            with contextlib.suppress(OSError):
+                click.echo(json.dumps(fields), err=True)
         else:
             say(visible(text))
 

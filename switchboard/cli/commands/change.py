@@ -19,7 +19,7 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, selection_options, yes_option
-from switchboard.cli.output import LOOK_EVERY_S, Progress, complain, say, write_json
+from switchboard.cli.output import LOOK_EVERY_S, Progress, complain, say, tell, write_json
 from switchboard.cli.text import number, visible
 from switchboard.errors import QueueError
 from switchboard.operating.actions import (
@@ -105,7 +105,7 @@ class Request:
     def act_on(self, chosen: Sequence[Target], action: Action, *, ask: str, always: bool = False) -> Exit:
         """The same for entries that were chosen already."""
         if self.count_only:
-            click.echo(len(chosen))
+            tell(len(chosen))
             return exit_of_all(self.missing, len(chosen))
         if not chosen and not self.missing and not self.quiet:
             say('no entry fits: nothing to do')
@@ -135,9 +135,9 @@ class Request:
             fields = {'entry': target.filebase, 'from': target.queue, 'queue': queue, 'filebase': filebase}
             write_json(fields | {'planned': True} if planned else fields)
         elif self.names_only:
-            click.echo(f'{now.queue}/{now.filebase}' if now is not None else str(target))
+            tell(f'{now.queue}/{now.filebase}' if now is not None else str(target))
         elif not self.quiet:
-            click.echo(f'{target} -> {now.queue}/{now.filebase}' if now is not None else str(target))
+            tell(f'{target} -> {now.queue}/{now.filebase}' if now is not None else str(target))
 
 
 def _names(words: Sequence[str]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from switchboard.cli.commands.samples import read_sample
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import is_terminal, say, write_json
+from switchboard.cli.output import is_terminal, say, tell, write_json
 from switchboard.cli.text import number, visible
 from switchboard.errors import ConfigError, ConfigErrors
 
@@ -70,7 +70,7 @@ def init(installation: Installation, directory: Path | None) -> None:
         if installation.named_spool is not None or installation.named_config is not None:
             raise click.UsageError('give DIRECTORY, or -C or -s, not both')
         for path in copy_samples(directory / 'etc'):
-            click.echo(f'made {path}')
+            tell(f'made {path}')
         installation.named_config = directory / 'etc' / SAMPLES[0]
     from switchboard.spool.current import activate
     from switchboard.status.alive import master_alive
@@ -88,10 +88,10 @@ def init(installation: Installation, directory: Path | None) -> None:
     if not there:
         spool.spares.fill(FIRST_SPARES)
     if not missing:
-        click.echo(f'{spool.directory}: all is there already')
+        tell(f'{spool.directory}: all is there already')
         return
     what = 'added to' if there else 'made'
-    click.echo(f'{what} {spool.directory} ({number(len(missing), "queue")}: {", ".join(missing)})')
+    tell(f'{what} {spool.directory} ({number(len(missing), "queue")}: {", ".join(missing)})')
     if directory is not None:
         say(f'next: look into {installation.named_config}, then `cd {directory} && switchboard start`')
 
@@ -175,7 +175,7 @@ def check(
         colour = {'error': 'red', 'warning': 'yellow'}[level]
         word = click.style(level, fg=colour) if is_terminal() else level
         for line in str(each).splitlines():
-            click.echo(f'{word}: {visible(line)}')
+            tell(f'{word}: {visible(line)}')
     errors = sum(level == 'error' for level, _ in found)
     warnings = len(found) - errors
     if write and config is not None and not errors:
@@ -197,9 +197,9 @@ def _sum_up(config: Config | None, errors: int, warnings: int) -> None:
             number(len(config.runners), 'runner') + f' in {number(slices, "slice")}',
             number(len(config.exchanges.exchanges), 'exchange'),
         )
-        click.echo(f'{config.path}: {", ".join(counts) or "no mistakes"} ({", ".join(parts)})')
+        tell(f'{config.path}: {", ".join(counts) or "no mistakes"} ({", ".join(parts)})')
     else:
-        click.echo(', '.join(counts))
+        tell(', '.join(counts))
 
 
 def _step_fields(step: Step) -> dict[str, Any]:
@@ -247,10 +247,10 @@ def route(
     else:
         for step in steps:
             line = visible(str(step))
-            click.echo(click.style(line, fg='green') if step.matched and is_terminal() else line)
-        click.echo(f'\n{", ".join(queues)}' if queues else '\nnobody takes it')
+            tell(click.style(line, fg='green') if step.matched and is_terminal() else line)
+        tell(f'\n{", ".join(queues)}' if queues else '\nnobody takes it')
         for queue in unknown:
-            click.echo(f'there is no queue {visible(queue)!r}: publishing it is an error')
+            tell(f'there is no queue {visible(queue)!r}: publishing it is an error')
     context.exit(Exit.OK if queues and not unknown else Exit.NO_ROUTE)
 
 
@@ -278,9 +278,9 @@ def graph(installation: Installation, svg: bool, dot: bool, as_json: bool) -> No
     elif svg:
         from switchboard.routing.picture import to_svg
 
-        click.echo(to_svg(picture), nl=False)
+        tell(to_svg(picture), nl=False)
     else:
-        click.echo(picture.to_dot() if dot else picture.to_text(), nl=False)
+        tell(picture.to_dot() if dot else picture.to_text(), nl=False)
 
 
 @click.command()
@@ -296,6 +296,6 @@ def version(as_json: bool) -> None:
     if as_json:
         write_json({'switchboard': __version__, 'python': platform.python_version(), 'entry_format': magic})
         return
-    click.echo(f'switchboard {__version__}')
-    click.echo(f'Python {platform.python_version()}')
-    click.echo(f'entry format {magic}')
+    tell(f'switchboard {__version__}')
+    tell(f'Python {platform.python_version()}')
+    tell(f'entry format {magic}')

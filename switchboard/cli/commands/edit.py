@@ -19,7 +19,7 @@ import click
 
 from switchboard.cli.context import Installation, verb
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import complain, say
+from switchboard.cli.output import complain, say, tell
 from switchboard.cli.text import visible
 from switchboard.errors import CorruptEntryError, SwitchboardError
 from switchboard.message.typed_json import load_json, tagged
@@ -139,7 +139,7 @@ def edit(
             if new_body is not None and body is None:
                 _keep(new_body, error)
             raise
-    click.echo(f'{found.queue}/{found.filebase} -> {queue}/{filebase}')
+    tell(f'{found.queue}/{found.filebase} -> {queue}/{filebase}')
 
 
 def _keep(body: bytes, error: SwitchboardError) -> None:

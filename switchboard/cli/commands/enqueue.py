@@ -18,7 +18,7 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all, lines_of
 from switchboard.cli.options import DURATION, pairs_callback
-from switchboard.cli.output import say, write_json
+from switchboard.cli.output import say, tell, write_json
 from switchboard.cli.text import number, visible
 from switchboard.errors import (
     CorruptEntryError,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from switchboard.spool.spool import Spool
 
 KINDS = ('mail', 'bytes', 'text', 'json')
+_MEMBERS = frozenset(('msg', 'metadata', 'kind'))
 _KIND_OF_ENDING = {'.eml': 'mail', '.txt': 'text', '.json': 'json'}
 
 
@@ -65,9 +66,15 @@ def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
         raise UnserializableError(f'no JSON: {error}') from error
     if not isinstance(fields, dict) or 'msg' not in fields:
         raise UnserializableError('not an object with a member "msg"')
+    if unknown := sorted(fields.keys() - _MEMBERS):
+        raise UnserializableError(
+            f'unknown members: {", ".join(unknown)}; what belongs to the message goes into "metadata"'
+        )
     msg, metadata, kind = fields['msg'], fields.get('metadata', {}), str(fields.get('kind', kind))
     if not isinstance(metadata, dict):
         raise UnserializableError('"metadata" is not an object')
+    if wrong := _wrong_key(metadata):
+        raise UnserializableError(f'"metadata": {wrong}')
     if kind not in KINDS:
         raise UnserializableError(f'"kind" is none of {", ".join(KINDS)}')
     if kind == 'json':
@@ -79,6 +86,32 @@ def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
     except ValueError as error:
         raise UnserializableError(f'"msg" of the kind bytes must be base64: {error}') from error
     return make_message(content, kind), metadata
+
+
+def _wrong_key(metadata: dict[str, Any]) -> str:
+    """:return: what is wrong with a key that means something to the queue; a wrong one would be stored, and do nothing."""
+    priority = metadata.get('priority', 0)
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY:
+        return f'priority is a number from 0 to {HIGHEST_PRIORITY}, not {priority!r}'
+    for key in ('order_key', 'dedupe_key'):
+        if key in metadata and not isinstance(metadata[key], str):
+            return f'{key} is a text, not {metadata[key]!r}'
+    return ''
+
+
+def _as_options(context: click.Context, metadata: dict[str, Any]) -> dict[str, Any]:
+    """:return: the pairs of ``-m``; what means something to the queue is read as its own option would read it: ``-m priority=9``."""
+    read = {'priority': click.IntRange(0, HIGHEST_PRIORITY), 'delay': DURATION, 'ttl': DURATION}
+    options = {param.name: param for param in context.command.params}
+    found = {
+        key: read[key].convert(value, options[key], context)
+        if key in read and isinstance(value, str)
+        else value
+        for key, value in metadata.items()
+    }
+    if wrong := _wrong_key(found):
+        raise click.UsageError(wrong)
+    return found
 
 
 class Sender:
@@ -127,6 +160,9 @@ class Sender:
                     break
                 except (SwitchboardError, OSError) as error:
                     self._fail(name, error)
+                except (ValueError, TypeError, OverflowError, RecursionError) as error:
+                    # Whatever a message has in it that cannot be stored is that message's.
+                    self._fail(name, UnserializableError(f'{type(error).__name__}: {error}'))
         self.stored += len(filebases)
         for by_queue in filebases:
             self._print(by_queue)
@@ -146,7 +182,7 @@ class Sender:
             if self.as_json:
                 write_json({'queue': queue, 'filebase': filebase})
             else:
-                click.echo(filebase if self.queue else f'{queue}/{filebase}')
+                tell(filebase if self.queue else f'{queue}/{filebase}')
 
     def status(self) -> Exit:
         """:return: the exit status."""
@@ -210,11 +246,13 @@ def _messages(files: Iterable[str], kind: str | None) -> Iterator[tuple[str, Any
 )
 @click.option(
     '-m',
+    '--set',
     '--metadata',
+    'metadata',
     multiple=True,
     metavar='KEY=VALUE',
     callback=pairs_callback,
-    help='KEY:=JSON for other than text.',
+    help='Set this in the metadata; KEY:=JSON for other than text.',
 )
 @click.option('--delay', type=DURATION, help='Ready only after this time: 15m, 2d.')
 @click.option('--ttl', type=DURATION, help='Too old this long after it is ready; then a dead letter.')
@@ -270,9 +308,13 @@ def enqueue(
         'order_key': order_key,
         'dedupe_key': dedupe_key,
     }
-    keys = {**metadata, **{key: value for key, value in given.items() if value is not None}}
+    keys = {
+        **_as_options(context, metadata),
+        **{key: value for key, value in given.items() if value is not None},
+    }
     context.with_resource(_telling_warnings())
-    spool = installation.spool(make=True)
+    # A spool that is only named may be a slip of the pen; that of a configuration is meant.
+    spool = installation.spool(make=installation.named_spool is None)
     sender = Sender(spool, queue, exchange or '', routing_key, keys, as_json=as_json)
     files = files or ('-',)
     if not json_lines:

@@ -21,7 +21,7 @@ from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import selection_options
-from switchboard.cli.output import complain, is_terminal, say, write_json, write_table
+from switchboard.cli.output import complain, is_terminal, say, tell, write_json, write_table
 from switchboard.cli.text import age, body_text, duration, moment, number, one_line, said_of, size, visible
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry
@@ -296,7 +296,7 @@ def _list(
         if as_json:
             write_json({'entries': many})
         else:
-            click.echo(many)
+            tell(many)
         return
     if limit is None:
         limit = 0 if as_json or names_only else LIMIT
@@ -304,7 +304,7 @@ def _list(
     queues = [name for name, _ in places]
     if names_only:
         for found in chosen:
-            click.echo(f'{found.queue}/{found.filebase}')
+            tell(f'{found.queue}/{found.filebase}')
     elif as_json:
         owners = holders()
         for found in chosen:
@@ -375,7 +375,7 @@ def show(
     failed = []
     for number_, name in enumerate(names):
         if number_ and not (raw or as_json):
-            click.echo('')
+            tell('')
         try:
             if name in known:
                 _show_queue(installation, name, everything=full, as_json=as_json)
@@ -412,7 +412,7 @@ def _show_entry(
     if as_json:
         write_json({**_whole_fields(seen, whole, headers=headers), 'queue_flags': said})
     else:
-        click.echo('\n'.join(_lines(seen, whole, said, headers=headers, full=full)))
+        tell('\n'.join(_lines(seen, whole, said, headers=headers, full=full)))
 
 
 def _show_queue(installation: Installation, name: str, *, everything: bool, as_json: bool) -> None:
@@ -422,7 +422,7 @@ def _show_queue(installation: Installation, name: str, *, everything: bool, as_j
         write_json(show_fields(installation, name))
         return
     first, *lines = show_lines(installation, name, everything=everything)
-    click.echo('\n'.join([_title(first), *lines]))
+    tell('\n'.join([_title(first), *lines]))
 
 
 def _metadata(entry: Entry) -> dict[str, Any] | None:
@@ -685,4 +685,4 @@ def _write_arrival(found: Found, seen: EntrySummary | None, *, as_json: bool, ma
             parts.append(f'from {seen.origin or "?"}')
         if text := error_text(seen):
             parts.append(one_line(text))
-    click.echo('  '.join(parts))
+    tell('  '.join(parts))

@@ -17,7 +17,7 @@ import click
 from switchboard.cli.context import Installation, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import DURATION, timeout_option
-from switchboard.cli.output import LOOK_EVERY_S, TELL_EVERY_S, Progress, say
+from switchboard.cli.output import LOOK_EVERY_S, TELL_EVERY_S, Progress, say, tell
 from switchboard.cli.text import duration, number, visible
 from switchboard.errors import BoardError, MasterError
 from switchboard.master.control import ask, signal_master
@@ -67,7 +67,7 @@ def start_in_background(config: Config) -> Exit:
         return Exit.TEMPORARY
     failed: list[dict[str, Any]] = outcome.told.get('failed', [])
     ready = number(outcome.told.get('slices', wanted) - len(failed), 'runner')
-    click.echo(f'started in {took}: master {outcome.pid}, {ready} ready; log: {log_file}')
+    tell(f'started in {took}: master {outcome.pid}, {ready} ready; log: {log_file}')
     for each in failed:
         say(f'{each["title"]} is {each["state"]}: {visible(each["reason"])}')
     return Exit.PARTIAL if failed else Exit.OK
@@ -139,7 +139,7 @@ def restart(
         answer = ask_and_show(directory, request, what, timeout_s)
         failed = tell_failure(answer, Exit.UNAVAILABLE)
         if failed is Exit.OK:
-            click.echo(f'restarted {runner or "all runners"} in {duration(time.monotonic() - started_s)}')
+            tell(f'restarted {runner or "all runners"} in {duration(time.monotonic() - started_s)}')
         worst = failed or worst
     context.exit(worst)
 
@@ -176,13 +176,13 @@ def reload(context: click.Context, installation: Installation, timeout_s: float 
     _say_changes(str(changes).split('; '))
     failed = tell_failure(answer, Exit.UNAVAILABLE)
     if failed is Exit.OK:
-        click.echo(f'reloaded in {duration(time.monotonic() - started_s)}')
+        tell(f'reloaded in {duration(time.monotonic() - started_s)}')
     context.exit(failed)
 
 
 def _say_changes(changes: Sequence[str]) -> None:
     for change in changes:
-        click.echo(visible(change))
+        tell(visible(change))
 
 
 @verb()
@@ -240,7 +240,7 @@ def scale(
         answer = ask_and_show(directory, request, f'scaling {runner} to {count}', timeout_s)
         failed = tell_failure(answer, Exit.UNAVAILABLE)
         if failed is Exit.OK:
-            click.echo(f'{visible(runner)}: {number(count, "slice")}')
+            tell(f'{visible(runner)}: {number(count, "slice")}')
         worst = failed or worst
     context.exit(worst)
 
@@ -356,7 +356,7 @@ def stop(context: click.Context, installation: Installation, timeout_s: float | 
         return
     started_s = time.monotonic()
     if stop_master(directory, timeout_s):
-        click.echo(f'stopped in {duration(time.monotonic() - started_s)}')
+        tell(f'stopped in {duration(time.monotonic() - started_s)}')
         return
     say(f'not stopped yet; {describe(left(directory))}; it goes on stopping, `switchboard stop` waits again')
     context.exit(Exit.TEMPORARY)

@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from switchboard.cli.context import Installation, installation_options, json_option, verb
-from switchboard.cli.output import write_json
+from switchboard.cli.output import tell, write_json
 from switchboard.cli.text import number, size
 from switchboard.store.pool import MAX_SPARES
 
@@ -27,7 +27,7 @@ def tidy(installation: Installation, as_json: bool) -> None:
         write_json(done)
         return
     parts = [f'{what} {count}' for what, count in done.items() if count]
-    click.echo(', '.join(parts) or 'nothing to do')
+    tell(', '.join(parts) or 'nothing to do')
 
 
 @click.group(invoke_without_command=True)
@@ -57,7 +57,7 @@ def _show(context: click.Context, *, as_json: bool) -> None:
     if as_json:
         write_json({'spares': count, 'size_bytes': size_bytes, 'limit': MAX_SPARES})
     else:
-        click.echo(f'{number(count, "spare")}, {size(size_bytes)}; at most {MAX_SPARES} are kept')
+        tell(f'{number(count, "spare")}, {size(size_bytes)}; at most {MAX_SPARES} are kept')
 
 
 @spares.command()
@@ -84,7 +84,7 @@ def show(context: click.Context, as_json: bool) -> None:
 def fill(context: click.Context, number_wanted: int, size_bytes: int) -> None:
     """Make spares until there are NUMBER."""
     made = context.ensure_object(Installation).spool().spares.fill(number_wanted, size_bytes)
-    click.echo(f'{number(made, "spare")} made')
+    tell(f'{number(made, "spare")} made')
 
 
 @spares.command()
@@ -93,4 +93,4 @@ def fill(context: click.Context, number_wanted: int, size_bytes: int) -> None:
 def empty(context: click.Context) -> None:
     """Delete every spare that nobody is writing to."""
     deleted = context.ensure_object(Installation).spool().spares.empty()
-    click.echo(f'{number(deleted, "spare")} deleted')
+    tell(f'{number(deleted, "spare")} deleted')

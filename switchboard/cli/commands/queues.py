@@ -19,6 +19,7 @@ from switchboard.cli.output import (
     Progress,
     complain,
     say,
+    tell,
     write_json,
     write_table,
 )
@@ -135,7 +136,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
 def _tell_of_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:
     lines = [line for queue, said in flagged.items() for line in said_of(queue, said)]
     if lines:
-        click.echo('\n' + '\n'.join(lines))
+        tell('\n' + '\n'.join(lines))
 
 
 def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:
@@ -145,7 +146,7 @@ def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:
             f'{queue} {many}' for queue, many in sorted(origin.items(), key=lambda item: -item[1])
         )
         came = f' (from {where})' if where else ''
-        click.echo(f'\nbad: {number(bad.entries, "entry", "entries")}, {size(bad.size_bytes)}{came}')
+        tell(f'\nbad: {number(bad.entries, "entry", "entries")}, {size(bad.size_bytes)}{came}')
     for one in counts:
         if one.foreign:
             say(f'{one.queue}: {number(one.foreign, "name")} that are no entries; they are left alone')
@@ -291,7 +292,7 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
     _check(installation, names)
     for name in names:
         installation.spool().pause(name, reason)
-        click.echo(f'{visible(name)}: paused')
+        tell(f'{visible(name)}: paused')
 
 
 @verb()
@@ -316,7 +317,7 @@ def drain(
     _check(installation, names)
     for name in names:
         installation.spool().drain(name, reason)
-        click.echo(f'{visible(name)}: draining')
+        tell(f'{visible(name)}: draining')
     if waits and not _wait_until_empty(installation, names, timeout_s):
         context.exit(Exit.TEMPORARY)
 
@@ -342,7 +343,7 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
                 say(text)
             # Counting a large queue takes its time, and is not all that there is to do.
             time.sleep(max(LOOK_EVERY_S, 10 * (time.monotonic() - now_s)))
-    click.echo(f'empty after {duration(time.monotonic() - started_s)}')
+    tell(f'empty after {duration(time.monotonic() - started_s)}')
     return True
 
 
@@ -372,7 +373,7 @@ def resume(installation: Installation, names: tuple[str, ...]) -> None:
     _check(installation, names)
     for name in names:
         was = installation.spool().resume(name)
-        click.echo(f'{visible(name)}: resumed' if was else f'{visible(name)}: was not paused')
+        tell(f'{visible(name)}: resumed' if was else f'{visible(name)}: was not paused')
 
 
 def _read_options(
@@ -415,7 +416,7 @@ def declare(
     switchboard declare night-shift -o ttl=12h -o dead_letter=late
     """
     installation.spool().declare(name, options=options, auto_delete=auto_delete, expires_s=expires_s)
-    click.echo(f'{visible(name)}: declared')
+    tell(f'{visible(name)}: declared')
 
 
 def _confirm_dropping(what: str, installation: Installation, names: Sequence[str], *, yes: bool) -> None:
@@ -435,9 +436,7 @@ def _each(names: Sequence[str], deed: Callable[[str], int], done: str) -> Exit:
             failed.append(exit_of(error))
             complain(error)
         else:
-            click.echo(
-                f'{visible(name)}: {done}' + (f', {number(dropped, *ENTRIES)} dropped' if dropped else '')
-            )
+            tell(f'{visible(name)}: {done}' + (f', {number(dropped, *ENTRIES)} dropped' if dropped else ''))
     return exit_of_all(failed, len(names) - len(failed))
 
 

@@ -17,7 +17,7 @@ from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
-from switchboard.cli.output import is_terminal, write_json, write_table
+from switchboard.cli.output import is_terminal, tell, write_json, write_table
 from switchboard.cli.text import age, duration, moment, one_line, said_of
 from switchboard.errors import MasterError
 from switchboard.master.control import ask
@@ -166,11 +166,11 @@ def _write_queues(found: Sequence[QueueInfo]) -> None:
         if one.own_options or one.declaration is not None
     ]
     if rows:
-        click.echo('')
+        tell('')
         write_table(OPTIONS_COLUMNS, rows)
     for one in found:
         for line in said_of(one.name, one.said):
-            click.echo(click.style(line, fg='yellow') if is_terminal() else line)
+            tell(click.style(line, fg='yellow') if is_terminal() else line)
 
 
 def _declared(one: QueueInfo) -> list[str]:
@@ -182,30 +182,30 @@ def _declared(one: QueueInfo) -> list[str]:
 def _write_status(snapshot: Snapshot, busy_with: list[str]) -> None:
     now_s = time.time()
     text, colour = headline(snapshot, now_s)
-    click.echo(click.style(text, fg=colour) if is_terminal() else text)
-    click.echo(f'spool:  {snapshot.directory}')
+    tell(click.style(text, fg=colour) if is_terminal() else text)
+    tell(f'spool:  {snapshot.directory}')
     master = snapshot.master
     if master.reload_error:
         when = age(now_s - master.reloaded_ns / 1e9)
         text = (
             f'reload: failed {when} ago, the old configuration is in force: {one_line(master.reload_error)}'
         )
-        click.echo(click.style(text, fg='red') if is_terminal() else text)
+        tell(click.style(text, fg='red') if is_terminal() else text)
     elif master.reloaded_ns:
-        click.echo(f'reload: {age(now_s - master.reloaded_ns / 1e9)} ago')
+        tell(f'reload: {age(now_s - master.reloaded_ns / 1e9)} ago')
     if busy_with:
-        click.echo(f'busy:   {one_line("; ".join(busy_with))}')
+        tell(f'busy:   {one_line("; ".join(busy_with))}')
     if snapshot.records:
-        click.echo('')
+        tell('')
         write_table(
             RUNNER_COLUMNS, [runner_row(record, now_s, alive=snapshot.alive) for record in snapshot.records]
         )
     told = list(troubles(snapshot.records, now_s))
     if told:
-        click.echo('')
+        tell('')
     for title, text in told:
         title = click.style(title, bold=True) if is_terminal() else title
-        click.echo(f'{title}: {text}')
+        tell(f'{title}: {text}')
 
 
 INTERVAL_S = 1.0
@@ -280,10 +280,10 @@ def top(installation: Installation, interval_s: float, count: int | None) -> Non
     for number in range(count or 1):
         if number:
             time.sleep(interval_s)
-            click.echo('')
+            tell('')
         runners, queues = screen.look()
         assert screen.snapshot is not None
-        click.echo(headline(screen.snapshot, time.time())[0])
+        tell(headline(screen.snapshot, time.time())[0])
         write_table(runner_columns(), runners)
         write_table(QUEUE_COLUMNS, queues)
 

@@ -200,11 +200,17 @@ def test_where_to_must_be_said(config: Path) -> None:
 
 
 def test_a_spool_without_a_configuration_makes_queues_as_they_are_named(tmp_path: Path) -> None:
+    ran = switchboard('-s', tmp_path / 'new', 'enqueue', 'in', input=b'x')
+    assert ran.status == Exit.NO_INPUT
+    assert 'init' in ran.err
+    assert not (tmp_path / 'new').exists(), 'a slip of the pen makes no spool'
+    succeed('-s', tmp_path / 'new', 'init')
     succeed('-s', tmp_path / 'new', 'enqueue', 'in', input=b'x')
     assert len(Spool(tmp_path / 'new')['in'].files) == 1
 
 
 def test_a_message_may_be_given_a_time_to_live_and_a_key_that_is_stored_once(tmp_path: Path) -> None:
+    succeed('-s', tmp_path / 'spool', 'init')
     words = ('-s', tmp_path / 'spool', 'enqueue', 'in', '--ttl', '1h', '--dedupe-key', 'k')
     first = succeed(*words, input=b'a').lines
     assert succeed(*words, input=b'b').lines == first
@@ -220,3 +226,38 @@ def test_what_is_dropped_to_make_room_is_told(tmp_path: Path) -> None:
     ran = succeed('-s', tmp_path / 'spool', 'enqueue', 'in', input=b'b')
     assert ran.err == f'switchboard: {first} dropped queue=in reason=overflow\n'
     assert succeed('-s', tmp_path / 'spool', 'queues', 'in', '--json').objects[0]['waiting'] == 1
+
+
+def test_a_pair_that_means_something_to_the_queue_is_read_as_its_option(tmp_path: Path) -> None:
+    succeed('-s', tmp_path, 'init')
+    (filebase,) = succeed('-s', tmp_path, 'enqueue', 'in', '-m', 'priority=9', input=b'x').lines
+    assert filebase.endswith('+p9')
+    succeed('-s', tmp_path, 'enqueue', 'in', '--set', 'delay=1h', input=b'x')
+    assert succeed('-s', tmp_path, 'ls', 'in', '--state', 'delayed', '--count').lines == ['1']
+    for wrong in ('priority=x', 'priority=10', 'priority:=true', 'delay=soon', 'order_key:=7'):
+        assert switchboard('-s', tmp_path, 'enqueue', 'in', '-m', wrong, input=b'x').status == Exit.USAGE, (
+            wrong
+        )
+
+
+@pytest.mark.parametrize(
+    ('line', 'why'),
+    [
+        ('{"msg": 1, "meta": {}}', 'unknown members: meta'),
+        ('{"msg": 1, "metadata": {"priority": "9"}}', "priority is a number from 0 to 9, not '9'"),
+        ('{"msg": 1, "metadata": {"priority": 99}}', 'priority is a number from 0 to 9'),
+        ('{"msg": 1, "metadata": {"order_key": 7}}', 'order_key is a text'),
+        ('{"msg": 1, "metadata": {"delay": "soon"}}', 'delay'),
+        ('{"msg": 1, "metadata": {"ttl": [1]}}', 'ttl'),
+        ('{"msg": 1e999}', 'beyond all numbers'),
+        ('{"msg": ' + '[' * 5000 + ']' * 5000 + '}', 'recursion'),
+        (r'{"msg": "\ud800", "kind": "text"}', ''),
+    ],
+)
+def test_one_bad_line_fails_alone(tmp_path: Path, line: str, why: str) -> None:
+    succeed('-s', tmp_path, 'init')
+    lines = f'{{"msg": "good"}}\n{line}\n{{"msg": "as good"}}\n'.encode()
+    ran = switchboard('-s', tmp_path, 'enqueue', 'in', '--json-lines', input=lines)
+    assert (ran.status, len(ran.lines)) == (Exit.PARTIAL, 2)
+    assert 'line 2' in ran.err
+    assert why in ran.err

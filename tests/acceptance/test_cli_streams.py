@@ -1,0 +1,142 @@
+"""Standard streams that are full, closed, gone or of another alphabet: what was done is done, and says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from switchboard import Spool
+from switchboard.cli.app import VERBS
+from switchboard.cli.exits import LOOKING, Exit
+from tests.acceptance.installation import PATIENCE_S
+from tests.acceptance.terminal import PROGRAM, environment
+from tests.unit.commands import fail
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    spool = Spool(tmp_path / 'spool', durability='lazy')
+    for n in range(3):
+        fail(spool, 'in', n)
+    return spool
+
+
+def run(
+    spool: Spool, *words: str, stdout: int | IO[bytes], before: Callable[[], Any] | None = None, **more: str
+) -> tuple[int, str]:
+    ran = subprocess.run(
+        [*PROGRAM, '-s', spool.directory, *words],
+        input=b'x',
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE_S,
+        preexec_fn=before,
+        env=environment(**more),
+        check=False,
+    )
+    return ran.returncode, ran.stderr.decode()
+
+
+# What changes something, and how to see that it did.
+CHANGES: dict[tuple[str, ...], Callable[[Spool], bool]] = {
+    ('enqueue', 'in'): lambda spool: len(spool['in'].files) == 1,
+    ('retry', '--all', '--yes'): lambda spool: len(spool['in'].files) == 3,
+    ('retry', '--all', '--yes', '--json'): lambda spool: len(spool['in'].files) == 3,
+    ('mv', '--all', '--yes', 'out'): lambda spool: len(spool['out'].files) == 3,
+    ('rm', '--all', '--yes'): lambda spool: spool['bad'].get_files('.psv') == [],
+    ('pause', 'in'): lambda spool: spool.flags.is_set('paused', 'in', anew=True),
+    ('drain', 'in'): lambda spool: spool.flags.is_set('draining', 'in', anew=True),
+    ('declare', 'fresh'): lambda spool: 'fresh' in spool.queue_names(),
+    ('delete', 'in'): lambda spool: 'in' not in spool.queue_names(),
+    ('spares', 'empty'): lambda spool: spool.spares.count() == 0,
+    ('tidy',): lambda _spool: True,
+}
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full')
+@pytest.mark.parametrize('words', CHANGES, ids=' '.join)
+def test_what_was_done_is_done_on_a_full_disk(spool: Spool, words: tuple[str, ...]) -> None:
+    with Path('/dev/full').open('wb') as full:
+        status, err = run(spool, *words, stdout=full)
+    assert (status, CHANGES[words](Spool(spool.directory))) == (0, True), err
+    assert 'what was done is done' in err
+    assert words[0] not in LOOKING
+
+
+@pytest.mark.parametrize('words', CHANGES, ids=' '.join)
+def test_what_was_done_is_done_without_a_standard_output(spool: Spool, words: tuple[str, ...]) -> None:
+    status, err = run(spool, *words, stdout=subprocess.PIPE, before=lambda: os.close(1))
+    assert (status, CHANGES[words](Spool(spool.directory))) == (0, True), err
+
+
+@pytest.mark.parametrize('words', CHANGES, ids=' '.join)
+def test_what_was_done_is_done_when_the_reader_has_gone(spool: Spool, words: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, 'wb') as gone:
+        status, err = run(spool, *words, stdout=gone)
+    assert (status, CHANGES[words](Spool(spool.directory))) == (0, True), err
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full')
+def test_a_list_that_cannot_be_written_is_an_error(spool: Spool) -> None:
+    for words in (['ls'], ['ls', '--json'], ['queues'], ['version'], ['show', 'bad']):
+        with Path('/dev/full').open('wb') as full:
+            status, err = run(spool, *words, stdout=full)
+        assert status == Exit.TEMPORARY, (words, err)
+        assert 'standard output' in err
+        status, err = run(spool, *words, stdout=subprocess.PIPE, before=lambda: os.close(1))
+        assert status == Exit.IO, (words, err)
+
+
+def test_all_streams_may_be_closed(spool: Spool) -> None:
+    def close_all() -> None:
+        for descriptor in (0, 1, 2):
+            os.close(descriptor)
+
+    status, _ = run(spool, 'retry', '--all', '--yes', stdout=subprocess.PIPE, before=close_all)
+    assert (status, len(spool['in'].files)) == (0, 3)
+
+
+def test_what_an_alphabet_does_not_have_is_written_out(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / 'schöne Post', durability='lazy')
+    spool['in'].enqueue('x', sender='Jürgen', place='東京')
+    for encoding in ('ascii', 'latin-1'):
+        more = {'PYTHONIOENCODING': encoding, 'PYTHONUTF8': '0'}
+        for words in (
+            ['ls', 'in', '--columns', 'sender,place'],
+            ['show', 'in'],
+            ['status'],
+            ['ls', 'nosuch'],
+        ):
+            ran = subprocess.run(
+                [*PROGRAM, '-s', spool.directory, *words],
+                capture_output=True,
+                timeout=PATIENCE_S,
+                env=environment(**more),
+                check=False,
+            )
+            assert b'mistake in this program' not in ran.stderr, ran.stderr
+            assert b'Traceback' not in ran.stderr
+
+
+def test_a_path_that_is_no_text_is_shown(tmp_path: Path) -> None:
+    directory = os.fsencode(tmp_path) + b'/\xe4'
+    ran = subprocess.run(
+        [*map(os.fsencode, PROGRAM), b'-s', directory, b'init'],
+        capture_output=True,
+        timeout=PATIENCE_S,
+        env=environment(),
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert b'udce4' in ran.stdout
+
+
+def test_every_verb_either_looks_or_changes() -> None:
+    assert set(VERBS) >= LOOKING
