@@ -36,7 +36,7 @@ from switchboard.message.mail_envelope import (
     dump,
     split_from_line,
 )
-from switchboard.message.naming import HELD_NS, NS, SLICE_DIGITS, SYSTEM_NAMER, Name
+from switchboard.message.naming import HELD_NS, NS, SLICE_DIGITS, SYSTEM_NAMER, Name, spread
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import BAD, DECLARED, DRAINING, ROOM, RUN, SPARE
 from switchboard.store.limits import Limits
@@ -226,7 +226,8 @@ class Drop:
             raise MessageTooLargeError(f'metadata of {len(packed)} bytes', queue=self.queue)
         checksum = crc32(self.body, crc32(packed))
         key = metadata.get(door.order_key or 'order_key')
-        digest = SYSTEM_NAMER.digest(f'{checksum:08x}' if key is None else _slice_digits(key))
+        unique = SYSTEM_NAMER.unique()
+        digest = (spread(checksum, unique) if key is None else _slice_digits(key)) + unique
         priority = door.priority if request.priority is None else request.priority
         self.filebase = str(Name(when_ns, digest, priority))
         self.head = pack_header('mail', len(packed), len(self.body), digest, checksum) + packed

@@ -67,7 +67,7 @@ class Header:
 
 
 def content_checksum(metadata: bytes, body: bytes) -> int:
-    """:return: the CRC-32 of an entry's content; as eight hex digits it starts the digest of an entry without order key."""
+    """:return: the CRC-32 of an entry's content."""
     return crc32(body, crc32(metadata))
 
 

@@ -7,8 +7,8 @@ An entry is called ``<when>+<digest>``, with ``+p<priority>`` behind it where it
 
 ``when`` is the time from which the entry is ready, in seconds since the epoch: ten digits, a point, one to nine digits.
 Names sort as text in the order of ``when``, so a listing that is sorted is FIFO, and nobody opens a file to know
-the order.  The first eight digits of the digest choose the slice; the rest is a random number of the process and a
-count, so that two entries never share a name, not even when the clock is set back.
+the order.  The first eight digits of the digest choose the slice: they come from the order key, or else from content and rest.  The rest
+is a random number of the process and a count, so that two entries never share a name, not even when the clock is set back.
 
 Rejected: floating-point times (``repr`` differs in length and loses the last digits), hashing the time into the slice
 (one key could then never stay in one slice), slice counts that are powers of two only.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from zlib import crc32
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import UnknownQueueError
@@ -165,6 +166,17 @@ def is_held(filebase: str) -> bool:
     return filebase.startswith(ON_HOLD_PREFIX)
 
 
+def spread(checksum: int, unique: str) -> str:
+    """Choose the slice of an entry without an order key.
+
+    Equal messages are as many as others, and one slice must not get all of them: so what is unique counts as well as the content.
+
+    :param unique: the rest of its digest.
+    :return: the first digits of its digest.
+    """
+    return f'{crc32(unique.encode("ascii"), checksum):0{SLICE_DIGITS}x}'
+
+
 class Slice:
     """The share of the digest space that one of ``count`` runner processes works on.
 
@@ -236,9 +248,13 @@ class Namer:
         """Is `when_ns` later than what the machine's clock says?  Then the clock was set back, or is a test's."""
         return self.clock is not SYSTEM_CLOCK or when_ns > self.clock.time_ns()
 
+    def unique(self) -> str:
+        """:return: the part of a digest behind the eight digits that choose the slice: unique for ever."""
+        return f'{self._process}{next(self._count):016x}'
+
     def digest(self, prefix: str) -> str:
         """:return: a digest that starts with the eight hex digits `prefix` and is unique for ever."""
-        return f'{prefix}{self._process}{next(self._count):016x}'
+        return prefix + self.unique()
 
 
 _NAMERS: list[Namer] = []

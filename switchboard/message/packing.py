@@ -21,6 +21,7 @@ from switchboard.message.naming import (
     digest_of,
     name_of,
     parse,
+    spread,
 )
 from switchboard.message.serializers import Raw, Serialized, Serializers
 from switchboard.options import QueueOptions
@@ -88,8 +89,9 @@ class Packer:
             )
         checksum = content_checksum(packed_metadata, body)
         key = metadata.get(options.order_key or 'order_key') if metadata else None
-        prefix = (slice_ or f'{checksum:08x}') if key is None else slice_digits(key)
-        digest = self.namer.digest(prefix) if unique is None else prefix + unique
+        unique = unique or self.namer.unique()
+        prefix = (slice_ or spread(checksum, unique)) if key is None else slice_digits(key)
+        digest = prefix + unique
         header = pack_header(kind, len(packed_metadata), len(body), digest, checksum)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)
         name = name_of(when_ns, digest, priority)

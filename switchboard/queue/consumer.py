@@ -19,6 +19,7 @@ from switchboard.errors import (
     EntryExpiredError,
     EntryTakenError,
     ForeignFileError,
+    MessageTooLargeError,
     QueueError,
 )
 from switchboard.events import event
@@ -37,7 +38,7 @@ from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.disk import Folder
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import is_out_of_files, refuse
-from switchboard.store.reading import peek
+from switchboard.store.reading import WHOLE_BYTES, peek, read_header
 
 log = logging.getLogger('switchboard.queue')
 
@@ -54,7 +55,14 @@ OLDEST_KEPT = 100
 # Waits of strict order that are remembered beside what histories say.
 MAX_KEPT_WAITS = 1000
 
-CAUSES = {CorruptEntryError: 'corrupt', ContentDisallowedError: 'disallowed', EntryExpiredError: 'expired'}
+CAUSES = {
+    CorruptEntryError: 'corrupt',
+    ContentDisallowedError: 'disallowed',
+    MessageTooLargeError: 'disallowed',
+    EntryExpiredError: 'expired',
+}
+# What says of an entry itself that it cannot be worked on.
+UNREADABLE = (CorruptEntryError, ContentDisallowedError, MessageTooLargeError, EntryExpiredError)
 
 
 class Consumer:
@@ -108,7 +116,7 @@ class Consumer:
                 return Taken(filebase, msg, msgdata, claim)
             except EntryTakenError:
                 self._ready.defer_contended(filebase)
-            except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, ForeignFileError) as error:
+            except (*UNREADABLE, ForeignFileError) as error:
                 event(log, logging.DEBUG, filebase, 'skipped', error=error)
             except QueueError as error:
                 # It may be this file's fault alone: the others are to be had all the same.
@@ -160,10 +168,19 @@ class Consumer:
         """
         filebase = claim.filebase
         try:
+            self._check_size(claim)
             msg, msgdata = claim.read().load(self._serializers)
             if is_expired(msgdata, self._clock):
                 raise EntryExpiredError('its time to live is over')
-        except (CorruptEntryError, ContentDisallowedError, EntryExpiredError) as error:
+        except MemoryError as error:
+            # Another message would have fared better, unless this one is small.
+            if claim.size <= WHOLE_BYTES:
+                self.undo(claim)
+                raise
+            reason = f'{claim.size} bytes: more than there is memory for'
+            self.preserve(claim, reason, 'corrupt')
+            raise CorruptEntryError(reason, queue=self.queue, filebase=filebase) from error
+        except UNREADABLE as error:
             error.queue, error.filebase = self.queue, filebase
             try:
                 self.preserve(claim, error.reason, CAUSES[type(error)], error=type(error).__name__)
@@ -176,6 +193,16 @@ class Consumer:
             self.undo(claim)
             refuse(error, 'read', self.queue)
         return msg, msgdata
+
+    def _check_size(self, claim: Claim) -> None:
+        """:raises MessageTooLargeError: its body is larger than the queue takes, whoever has put it here."""
+        limit = self._options.max_body_bytes
+        if limit is not None and claim.size > limit:
+            header = read_header(claim.fd, self.folder.disk)
+            if header is not None and header.body_length > limit:
+                raise MessageTooLargeError(
+                    f'a body of {header.body_length} bytes, and the queue takes {limit}'
+                )
 
     def undo(self, claim: Claim) -> None:
         """Give an entry back as if it had never been claimed."""
@@ -294,9 +321,20 @@ class Consumer:
             refuse(error, 'preserve', self.queue)
 
     def _preserve(self, claim: Claim, reason: str, cause: str, **fields: Any) -> None:
-        readable = cause not in ('corrupt', 'disallowed')
-        if self._dead_letter is None or not readable or not self._dead_letter(claim, cause, reason):
-            self.move_to_bad(claim, reason, cause=cause, **fields)
+        if cause not in ('corrupt', 'disallowed') and self._dead_letter is not None:
+            try:
+                if self._dead_letter(claim, cause, reason):
+                    return
+            except MemoryError:
+                event(
+                    log,
+                    logging.ERROR,
+                    claim.filebase,
+                    'not dead-lettered',
+                    queue=self.queue,
+                    error='too large for the memory',
+                )
+        self.move_to_bad(claim, reason, cause=cause, **fields)
 
     def move_to_bad(self, claim: Claim, reason: str, **fields: Any) -> None:
         """Put a claimed entry into the bad queue, whatever the queue's dead letters do.
@@ -343,9 +381,11 @@ class Consumer:
 
     def _recover(self, claim: Claim) -> bool:
         filebase = claim.filebase
-        recoveries = count_since_retry(claim.read().records, 'recovered') + 1
+        # Of the entry itself nothing is read: it may be what its owners died of.
+        recoveries = count_since_retry(claim.history.records, 'recovered') + 1
         self.note(claim, 'recovered', count=recoveries)
-        if recoveries >= self._options.max_recoveries or not claim.writable:
+        counts = claim.writable and claim.history.is_whole
+        if recoveries >= self._options.max_recoveries or not counts:
             self._preserve(claim, f'recovered {recoveries} times: its owner died each time', 'recoveries')
             return False
         give_back(claim, self.folder, filebase)

@@ -60,7 +60,7 @@ class DeadLetters:
 
         :return: False if it is to go to the bad queue instead; it is still claimed then.
         """
-        records = claim.read().records
+        records = claim.history.records
         rounds = sum(
             record.get('event') == 'dead-lettered'
             and record.get('queue') == self._board.name

@@ -24,7 +24,7 @@ from switchboard.message.entry import Entry
 from switchboard.message.journal import Record, pack_record
 from switchboard.message.naming import CLAIMED, READY, digest_of
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.reading import read_file
+from switchboard.store.reading import WHOLE_BYTES, History, read_file, read_history
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Claim:
     writable: bool
     modified_ns: int
     entry: Entry | None = None
+    _history: History | None = None
     # Under which the table has it.
     _key: tuple[tuple[int, int], str] | None = None
 
@@ -58,9 +59,20 @@ class Claim:
     def read(self) -> Entry:
         """Read the whole file, once."""
         if self.entry is None:
-            self.entry = read_file(self.filebase, self.fd, self.size, self.folder.disk)
+            history = self.history if self._history is not None or self.size > WHOLE_BYTES else None
+            self.entry = read_file(self.filebase, self.fd, self.size, self.folder.disk, history)
             self.entry.queue = self.folder.place
         return self.entry
+
+    @property
+    def history(self) -> History:
+        """What happened to the entry so far; its body, which may be larger than there is memory for, is not read."""
+        if self._history is None:
+            if self.entry is None:
+                self._history = read_history(self.filebase, self.fd, self.size, self.folder.disk)
+            else:
+                self._history = History(self.entry.records, self.entry.end)
+        return self._history
 
     @property
     def is_at_work(self) -> bool:
@@ -84,21 +96,22 @@ class Claim:
         :param sync: return when it is on the disk.
         :raises OSError: it could not be written; the history is what it was.
         """
-        entry = self.read()
-        disk = self.folder.disk
+        history, disk = self.history, self.folder.disk
+        if not history.is_whole:
+            raise OSError(errno.EFBIG, 'its history is too long', self.name)
         packed = pack_record(record, digest_of(self.filebase))
-        if self.size > entry.end:
-            disk.ftruncate(self.fd, entry.end)  # the rest of a torn append must not follow this one
-            self.size = entry.end
-        self.size = entry.end + len(
-            packed
-        )  # before it is written: what fails half-way is cut off by the next append
-        disk.write_all(self.fd, packed, entry.end)
+        if self.size > history.end:
+            disk.ftruncate(self.fd, history.end)  # the rest of a torn append must not follow this one
+        # Before it is written: what fails half-way is cut off by the next append.
+        self.size = history.end + len(packed)
+        disk.write_all(self.fd, packed, history.end)
         self.date(self.modified_ns)
         if sync:
             disk.fdatasync(self.fd)
-        entry.records.append(record)
-        entry.end = self.size
+        history.records.append(record)
+        history.end = self.size
+        if self.entry is not None:
+            self.entry.end = self.size
 
     def date(self, modified_ns: int) -> None:
         """Set the file's modification time, if that is allowed: of another user's file it is not."""

@@ -58,6 +58,7 @@ class Disk:
     fstat = staticmethod(os.fstat)
     stat = staticmethod(os.stat)
     pread = staticmethod(os.pread)
+    seek = staticmethod(os.lseek)
     pwrite = staticmethod(os.pwrite)
     ftruncate = staticmethod(os.ftruncate)
     fchmod = staticmethod(os.fchmod)

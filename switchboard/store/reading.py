@@ -6,8 +6,8 @@ import os
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.entry import UNKNOWN, Entry, read_entry
-from switchboard.message.envelope import MAX_HEADER_BYTES, parse_header
-from switchboard.message.journal import MAX_JOURNAL_BYTES, find_records
+from switchboard.message.envelope import MAX_HEADER_BYTES, Header, parse_header
+from switchboard.message.journal import MAX_JOURNAL_BYTES, Record, find_records, parse_records
 from switchboard.message.naming import digest_of
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 
@@ -15,27 +15,90 @@ from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 WHOLE_BYTES = 16 * 1024 * 1024
 
 
-def read_file(filebase: str, fd: int, size: int, disk: Disk) -> Entry:
-    """Read an entry's file, but of a large one no more than its header promises.
+class History:
+    """The records of an entry, and where the next one goes."""
 
-    Anybody who may write into the queue can leave a file there that has any size and takes no place on the disk.
+    __slots__ = ('end', 'is_whole', 'records')
+
+    def __init__(self, records: list[Record], end: int, *, is_whole: bool = True) -> None:
+        self.records = records
+        self.end = end
+        # Is it known where the last record ends?  If not, nothing can be appended without destroying what is there.
+        self.is_whole = is_whole
+
+
+def read_header(fd: int, disk: Disk) -> Header | None:
+    """:return: what a file begins with; None if that is no header.
 
     :raises OSError: it cannot be read.
     """
-    if size <= WHOLE_BYTES:
-        return read_entry(filebase, disk.read_all(fd, size))
-    digest = digest_of(filebase)
     try:
-        header = parse_header(disk.read_all(fd, MAX_HEADER_BYTES))
-        if header.digest == digest and header.end <= size:
-            return read_entry(filebase, disk.read_all(fd, min(size, header.end + MAX_JOURNAL_BYTES)))
-        damage = CorruptEntryError(f'stale or cut short: {size} bytes, and the header promises {header.end}')
+        return parse_header(disk.read_all(fd, MAX_HEADER_BYTES))
+    except CorruptEntryError:
+        return None
+
+
+def read_history(filebase: str, fd: int, size: int, disk: Disk) -> History:
+    """Read an entry's history and nothing of its body, which may be larger than there is memory for.
+
+    Of a history that is longer than anybody needs, only the newest records are read.
+
+    :raises OSError: it cannot be read.
+    """
+    digest, header = digest_of(filebase), read_header(fd, disk)
+    if header is not None and header.digest == digest and header.end <= size:
+        start = header.end
+        if size - start <= MAX_JOURNAL_BYTES:
+            records, length = parse_records(disk.read_all(fd, size - start, start), digest)
+            return History(records, start + length)
+    else:
+        start = size  # no history, if none is found from the end
+    tail = disk.read_all(fd, min(size, MAX_JOURNAL_BYTES), max(0, size - MAX_JOURNAL_BYTES))
+    records, _ = find_records(tail, digest)
+    return History(records, size, is_whole=bool(records) or start == size)
+
+
+def read_file(filebase: str, fd: int, size: int, disk: Disk, history: History | None = None) -> Entry:
+    """Read an entry's file, but of a large one no more than its header promises and its blocks can hold.
+
+    Anybody who may write into the queue can leave a file there that has any size and takes no place on the disk.
+
+    :param history: what :func:`read_history` has found already.
+    :raises OSError: it cannot be read.
+    """
+    if size <= WHOLE_BYTES:
+        entry = read_entry(filebase, disk.read_all(fd, size))
+    else:
+        entry = _read_large(filebase, fd, size, disk)
+        history = history or read_history(filebase, fd, size, disk)
+    if history is not None:
+        entry.records, entry.end = history.records, history.end
+    return entry
+
+
+def _read_large(filebase: str, fd: int, size: int, disk: Disk) -> Entry:
+    header, digest = read_header(fd, disk), digest_of(filebase)
+    try:
+        if header is None:
+            raise CorruptEntryError('no header: not an entry of this format')
+        if header.digest != digest or header.end > size:
+            raise CorruptEntryError(f'stale or cut short: {size} bytes, and the header promises {header.end}')
+        if _is_hollow(fd, header.end, disk):
+            raise CorruptEntryError(f'a body of {header.body_length} bytes, most of which were never written')
+        return read_entry(filebase, disk.read_all(fd, header.end))
     except CorruptEntryError as error:
         damage = error
     except MemoryError:
         damage = CorruptEntryError(f'{size} bytes: more than there is memory for')
-    tail = disk.read_all(fd, WHOLE_BYTES, size - WHOLE_BYTES)
-    return Entry(filebase, UNKNOWN, b'{}', b'', find_records(tail, digest)[0], size, damage)
+    return Entry(filebase, UNKNOWN, b'{}', b'', damage=damage)
+
+
+def _is_hollow(fd: int, end: int, disk: Disk) -> bool:
+    """Has a file holes where it should have content, and blocks for less than half of that?
+
+    Neither alone says so: a file system that compresses needs fewer blocks, and may keep long runs of zeros as holes.
+    """
+    return disk.fstat(fd).st_blocks * 512 < end // 2 and disk.seek(fd, 0, os.SEEK_HOLE) < end
 
 
 def peek(folder: Folder, filebase: str, suffix: str) -> Entry | None:

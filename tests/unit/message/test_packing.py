@@ -36,10 +36,14 @@ def name_of(packed: EncodedEntry) -> Name:
 
 
 class TestName:
-    def test_the_digest_begins_with_the_checksum_of_the_content(self) -> None:
-        one, other, different = (packer().pack(msg, {}).filebase for msg in ('x', 'x', 'y'))
-        assert digest_of(one)[:8] == digest_of(other)[:8] != digest_of(different)[:8]
-        assert digest_of(one) != digest_of(other)
+    def test_the_digest_begins_with_a_checksum_of_the_content_and_the_rest(self) -> None:
+        one, other, different = (packer().pack(msg, {}, unique='7' * 32) for msg in ('x', 'x', 'y'))
+        assert one.filebase[20:] == other.filebase[20:] != different.filebase[20:]
+        assert digest_of(one.filebase)[8:] == '7' * 32
+
+    def test_equal_messages_are_not_all_for_one_slice(self) -> None:
+        one = packer()
+        assert len({digest_of(one.pack('x', {}).filebase)[:2] for _ in range(100)}) > 20
 
     def test_with_an_order_key_it_begins_with_the_digest_of_that(self) -> None:
         digest = digest_of(packer().pack('x', {'order_key': 'alice'}).filebase)

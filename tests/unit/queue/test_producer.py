@@ -196,3 +196,11 @@ class TestWhatCannotFit:
         with pytest.raises(QueueFullError):
             queue.enqueue('x' * 5000)
         assert queue.files == [kept]
+
+
+def test_equal_messages_are_spread_over_the_slices(tmp_path: Path) -> None:
+    everything = Switchboard('in', tmp_path / 'in', options=LAZY)
+    everything.enqueue_many(['equal'] * 1000)
+    shares = [len(Switchboard('in', tmp_path / 'in', index, 4, options=LAZY).files) for index in range(4)]
+    assert sum(shares) == 1000
+    assert min(shares) > 150

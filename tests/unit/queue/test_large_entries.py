@@ -1,0 +1,140 @@
+"""Entries that are larger than there is memory for, or say that they are: they are counted, and end in the bad queue."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from switchboard import Switchboard
+from switchboard.errors import CorruptEntryError, MessageTooLargeError
+from switchboard.message.envelope import pack_header
+from switchboard.message.journal import MAX_JOURNAL_BYTES
+from switchboard.message.naming import digest_of
+from switchboard.options import QueueOptions
+from tests.processes import in_child
+from tests.unit.queue.test_recovery import die_with
+
+LAZY = QueueOptions(durability='lazy')
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Switchboard:
+    return Switchboard('in', tmp_path / 'in', options=LAZY)
+
+
+def make_sparse(queue: Switchboard, size: int, suffix: str = '.pck') -> str:
+    """Leave a file of a few kilobytes whose header says more."""
+    filebase = queue.enqueue(b'')
+    path = Path(queue.queue_directory) / f'{filebase}.pck'
+    header = pack_header('bytes', 2, size, digest_of(filebase), 0)
+    with path.open('r+b') as stream:
+        stream.write(header + b'{}' + b'x' * 8192)
+        stream.truncate(len(header) + 2 + size)
+    path.rename(path.with_suffix(suffix))
+    return filebase
+
+
+def with_little_memory(function):
+    """Call a function in a child that has room for no large entry."""
+
+    def limited():
+        with open('/proc/self/statm', encoding='ascii') as stream:
+            used = int(stream.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 24 * MIB,) * 2)
+        return function()
+
+    return in_child(limited)
+
+
+@pytest.mark.parametrize('size', [17 * MIB, 2 * 1024 * MIB])
+class TestSparseFiles:
+    def test_one_that_is_ready_goes_to_bad_and_the_next_is_taken(
+        self, tmp_path: Path, queue: Switchboard, size: int
+    ) -> None:
+        hollow = make_sparse(queue, size)
+        queue.enqueue('next')
+        assert [one.msg for one in iter(queue.take, None)] == ['next']
+        assert [path.stem for path in (tmp_path / 'bad').iterdir()] == [hollow]
+
+    def test_one_that_is_claimed_is_recovered_without_being_read(self, queue: Switchboard, size: int) -> None:
+        hollow = make_sparse(queue, size, '.bak')
+        assert with_little_memory(queue.recover) == [hollow]
+        assert queue.history(hollow)[-1]['event'] == 'recovered'
+
+
+class TestHonestOnes:
+    def test_deaths_are_counted_by_a_process_that_could_not_read_them(
+        self, tmp_path: Path, queue: Switchboard
+    ) -> None:
+        large = queue.enqueue(b'x' * 40 * MIB)
+        for death in range(3):
+            die_with(queue, large)
+            assert with_little_memory(queue.recover) == ([large] if death < 2 else [])
+        [path] = (tmp_path / 'bad').iterdir()
+        assert path.stem == large
+
+    def test_one_that_does_not_fit_into_memory_goes_to_bad_and_the_next_is_taken(
+        self, tmp_path: Path, queue: Switchboard
+    ) -> None:
+        queue.enqueue(b'x' * 40 * MIB)
+        queue.enqueue('next')
+
+        def work() -> list[object]:
+            return [one.msg for one in iter(queue.take, None)]
+
+        assert with_little_memory(work) == ['next']
+        assert len(list((tmp_path / 'bad').iterdir())) == 1
+
+
+class TestTheQueuesLimit:
+    def test_it_holds_for_what_was_put_there_otherwise(self, tmp_path: Path, queue: Switchboard) -> None:
+        large, small = queue.enqueue(b'x' * 101), queue.enqueue(b'x' * 100)
+        options = QueueOptions(durability='lazy', max_body_bytes=100)
+        strict = Switchboard('in', tmp_path / 'in', options=options)
+        assert [one.filebase for one in iter(strict.take, None)] == [small]
+        assert [path.stem for path in (tmp_path / 'bad').iterdir()] == [large]
+        with pytest.raises(MessageTooLargeError):
+            strict.dequeue(queue.enqueue(b'x' * 101))
+
+
+class TestLongHistories:
+    def test_nothing_is_lost_of_one_that_is_longer_than_is_read(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue(b'x' * 12 * MIB)
+        queue.dequeue(filebase)
+        for number in range(10):
+            queue.annotate(filebase, {'event': 'noted', 'number': number, 'text': 'x' * MIB})
+        queue.release(filebase)
+        size = (Path(queue.queue_directory) / f'{filebase}.pck').stat().st_size
+        assert size > 12 * MIB + MAX_JOURNAL_BYTES
+        queue.dequeue(filebase)
+        assert queue.history(filebase)[-1]['number'] == 9
+        queue.release(filebase, record={'event': 'released'})
+        assert (Path(queue.queue_directory) / f'{filebase}.pck').stat().st_size > size
+        assert queue.history(filebase)[-1]['event'] == 'released'
+
+    def test_one_that_is_torn_as_well_is_not_written_to(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue(b'x' * 12 * MIB)
+        queue.dequeue(filebase)
+        for _ in range(9):
+            queue.annotate(filebase, {'event': 'noted', 'text': 'x' * MIB})
+        queue.release(filebase)
+        path = Path(queue.queue_directory) / f'{filebase}.pck'
+        os.truncate(path, path.stat().st_size - 1)
+        size = path.stat().st_size
+        queue.dequeue(filebase)
+        queue.release(filebase, record={'event': 'released'})
+        assert path.stat().st_size == size
+
+
+def test_a_torn_entry_still_says_what_is_wrong(queue: Switchboard) -> None:
+    filebase = queue.enqueue(b'x' * 20 * MIB)
+    path = Path(queue.queue_directory) / f'{filebase}.pck'
+    with path.open('r+b') as stream:
+        stream.seek(MIB)
+        stream.write(b'y')
+    with pytest.raises(CorruptEntryError, match='torn'):
+        queue.dequeue(filebase)
