@@ -71,6 +71,7 @@ class ToBroker(Bridge):
         'remote_routing_key': Setting(Template, default=Template('{routing_key|}')),
         'unroutable': Setting(choice('wait', 'bad'), default='wait'),
         'max_hops': Setting(count(1), default=8),
+        'send_history': Setting(truth, default=False),
     }
 
     @classmethod
@@ -112,7 +113,7 @@ class ToBroker(Bridge):
             if exchange
             else self.setting['remote_queue']
         )
-        history = told_elsewhere(self.queue.history(self.filebase))
+        history = told_elsewhere(self.queue.history(self.filebase)) if self.setting['send_history'] else ()
         letter = letter_of(msg, msgdata, message_id=self.idempotency_key, history=history)
         letter.headers[PATH_HEADER] = path
         if KIND in letter.headers:

@@ -26,6 +26,8 @@ TROUBLE = (QueueFullError, DurabilityError, QueuePausedError)
 BAD = 'bad'
 # Of the headers of a message that is put aside, so much is kept: that must never fail for being too large.
 MAX_HEADERS, MAX_CHARACTERS = 50, 1000
+# Of decoded bodies, so much is gathered before it is stored: what was fetched may be a hundred times as long when it is decompressed.
+GROUP_BYTES = 32 * 1024 * 1024
 # What these headers mean to strangers is not what they mean here.
 MEANINGFUL = frozenset(('delay', 'not_before', 'ttl', 'priority'))
 
@@ -53,6 +55,8 @@ class Arrivals:
         self._origin = origin
         # What is in bad and could not be marked as preserved yet.
         self._begun: dict[Delivery, Arrival] = {}
+        # Of the group that is gathered at the moment.
+        self._decoded_bytes = 0
 
     def store(self, deliveries: Sequence[Delivery]) -> list[Arrival]:
         """Store messages, all with the flushes of one; those for which there is no way go to bad.
@@ -66,7 +70,20 @@ class Arrivals:
         ]
 
     def _store(self, deliveries: Sequence[Delivery]) -> list[Arrival]:
-        parcels = [self._parcel_or_bad(delivery) for delivery in deliveries]
+        """Store messages in groups, so that not all that were fetched are in memory decompressed."""
+        arrivals: list[Arrival] = []
+        while len(arrivals) < len(deliveries):
+            arrivals += self._store_some(deliveries[len(arrivals) :])
+        return arrivals
+
+    def _store_some(self, deliveries: Sequence[Delivery]) -> list[Arrival]:
+        parcels: list[Publication] = []
+        self._decoded_bytes = 0
+        for delivery in deliveries:
+            parcels.append(self._parcel_or_bad(delivery))
+            if self._decoded_bytes >= GROUP_BYTES:
+                break
+        deliveries = deliveries[: len(parcels)]
         outcomes: list[Outcome] = []
         for _, alike in groupby(parcels, key=lambda parcel: parcel.key is None):
             outcomes += self._spool.publish_many(
@@ -118,11 +135,14 @@ class Arrivals:
 
     def _read(self, delivery: Delivery) -> tuple[Any, dict[str, Any], Sequence[Any]]:
         """:return: the message, its metadata, and its history on the other side."""
-        from switchboard.brokers.arriving import read_delivery
+        from switchboard.brokers.arriving import entry_of, load
         from switchboard.kombu_transport.payload import pack
 
         if self._setting['form'] == 'message':
-            msg, msgdata, history = read_delivery(delivery)
+            entry = entry_of(delivery)
+            self._decoded_bytes += len(entry.body)
+            msg, msgdata = load(entry)
+            history = entry.records
             return msg, msgdata if KIND in delivery.headers else _foreign(delivery, msgdata), history
         properties = dict(delivery.properties)
         message = {

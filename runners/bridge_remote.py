@@ -140,6 +140,8 @@ class Bridge(Runner):
         generation = self.link.generation
         if self.setting['declare']:
             self._declare()
+        elif self.setting['remote_exchange']:
+            self.link.expect_exchange(self.setting['remote_exchange'], self.setting['remote_exchange_type'])
         self._declared_at = generation
         return True
 

@@ -2,7 +2,7 @@
 
 From below:
 
-- a message: ``wire`` makes one of an entry, ``arriving`` an entry of what has come, with ``inflating`` for compressed bodies; ``headers`` are the names
+- a message: ``wire`` makes one of an entry, ``arriving`` an entry of what has come; ``headers`` are the names
   that are ours;
 - an address: ``url``, with ``tls``; ``options`` are those of a queue that a broker can keep;
 - a connection: ``link`` makes one.  ``remote`` is what is asked of it, and ``linking`` what both kinds have.  RabbitMQ's is ``amqplink``, over

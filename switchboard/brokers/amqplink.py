@@ -10,7 +10,6 @@ connection, and what was held is void.
 from __future__ import annotations
 
 import os
-import select
 import ssl
 from collections import deque
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from switchboard.brokers.amqppublishing import AmqpPublishing
 from switchboard.brokers.bell import Bell
 from switchboard.brokers.wire import Delivery
 from switchboard.errors import UnknownQueueError
+from switchboard.store.watch import readable
 
 # How long the rest of a frame may take of which the beginning is here.
 FRAME_TIMEOUT_S = 1.0
@@ -107,8 +107,12 @@ class AmqpLink(AmqpPublishing):
             exceptions.ConnectionError,
             exceptions.RecoverableConnectionError,
             EOFError,
-            AttributeError,
         )
+
+    def _is_trouble(self, error: BaseException) -> bool:
+        # py-amqp stumbles over what it has thrown away itself when the connection broke.  Any other such error is a mistake of ours.
+        is_collected = self._connection is not None and self._connection._transport is None
+        return super()._is_trouble(error) or (is_collected and isinstance(error, AttributeError | TypeError))
 
     def _beat_s(self) -> float:
         return max(0.2, self.broker.heartbeat_s / 4)
@@ -127,9 +131,7 @@ class AmqpLink(AmqpPublishing):
         sock = self._connection.sock
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
             return True
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(readable([sock.fileno()], 0))
 
     def _read(self) -> None:
         """Take one frame in.  Not by ``drain_events``, which after a mere heartbeat waits for more."""
@@ -217,9 +219,13 @@ class AmqpLink(AmqpPublishing):
     def _ack(self, delivery: Delivery) -> None:
         # If the broker has taken it back meanwhile, it has said so, and says nothing more.
         self._read_all()
+        if self._taking is None:
+            raise exceptions.RecoverableConnectionError('the broker has closed the channel')
         self._taking.basic_ack(delivery.tag)
 
     def _requeue(self, delivery: Delivery) -> None:
+        if self._taking is None:
+            raise exceptions.RecoverableConnectionError('the broker has closed the channel')
         self._taking.basic_reject(delivery.tag, requeue=True)
 
     # While idle, the broker pushes: one message, no more.

@@ -162,10 +162,9 @@ class AmqpQueues(Link):
             channel = self._channel()
             try:
                 found = work(channel)
-            except self._troubles():
-                raise  # it goes with its connection
-            except Exception:
-                channel.close()  # if the broker has not
+            except Exception as error:
+                if not self._is_trouble(error):  # then it goes with its connection
+                    channel.close()  # if the broker has not
                 raise
             channel.close()
             return found

@@ -12,14 +12,22 @@ from datetime import datetime
 from typing import Any
 
 from switchboard.brokers.headers import HISTORY, KIND, METADATA, WHEN
-from switchboard.brokers.inflating import inflate
-from switchboard.brokers.wire import TYPES, Delivery
+from switchboard.brokers.wire import Delivery
 from switchboard.errors import CorruptEntryError
+from switchboard.message.content_types import TYPES, decode_text, decompress
 from switchboard.message.entry import Entry
 from switchboard.message.envelope import pack_header
 from switchboard.message.journal import Record
 from switchboard.message.metadata import dump_metadata, load_metadata
-from switchboard.message.naming import DIGEST_DIGITS, HIGHEST_PRIORITY, NS, SYSTEM_NAMER, Name, is_filebase
+from switchboard.message.naming import (
+    DIGEST_DIGITS,
+    HIGHEST_PRIORITY,
+    NS,
+    SYSTEM_NAMER,
+    Name,
+    digest_of,
+    is_filebase,
+)
 from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import load_json
 
@@ -30,6 +38,8 @@ _KINDS = {
     'application/octet-stream': 'bytes',
 }
 _AS_THEY_ARE = ('', 'binary', 'utf-8', 'utf8', 'us-ascii', 'ascii-8bit')
+# Records of a history that somebody else has written: an honest one is cut to what a header carries.
+MAX_RECORDS = 1000
 _DEFAULT = Serializers()
 
 
@@ -44,26 +54,37 @@ def read_delivery(
     :raises ContentDisallowedError: its kind is not accepted; nothing of it was read.
     """
     entry = entry_of(delivery, max_bytes)
-    msg, msgdata = entry.load(serializers or _DEFAULT)
+    msg, msgdata = load(entry, serializers)
     return msg, msgdata, list(entry.records)
 
 
-def entry_of(delivery: Delivery, max_bytes: int | None = None) -> Entry:
+def load(entry: Entry, serializers: Serializers | None = None) -> tuple[Any, dict[str, Any]]:
+    """Make the message and its metadata of an entry.  Nothing is unpickled, unless other serializers do so.
+
+    :raises CorruptEntryError: it is not what it says it is.
+    :raises ContentDisallowedError: its kind is not accepted; nothing of it was read.
+    """
+    return entry.load(serializers or _DEFAULT)
+
+
+def entry_of(delivery: Delivery, max_bytes: int | None = None, *, as_it_came: bool = False) -> Entry:
     """Make the entry that a directory would have of a delivery.  Never raises: what is wrong is the entry's ``damage``.
 
-    :param max_bytes: how long a compressed body may be when it is decompressed; None for `inflating.MAX_INFLATED_BYTES`.
+    :param max_bytes: how long a compressed body may be when it is decompressed; None for `content_types.MAX_DECOMPRESSED_BYTES`.
+    :param as_it_came: leave the body compressed and encoded, because those who decoded it before died of it.
     """
     headers, filebase = delivery.headers, filebase_of(delivery)
     kind = headers.get(KIND)
     try:
-        body = _body(delivery, max_bytes)
+        body = delivery.body if as_it_came else _body(delivery, max_bytes)
         if isinstance(kind, str):
             pack_header(kind, 0, 0, '', 0)  # can it be one?
             metadata = {key: _plain(value) for key, value in headers.items() if not key.startswith('x-')}
             metadata |= load_metadata(str(headers.get(METADATA, '{}')).encode('utf-8', 'surrogatepass'))
             records = _history(headers.get(HISTORY))
         else:
-            kind = _KINDS.get(delivery.properties.get('content_type') or '', 'bytes')
+            is_whole = body is not delivery.body or not _is_encoded(delivery)
+            kind = _KINDS.get(delivery.properties.get('content_type') or '', 'bytes') if is_whole else 'bytes'
             metadata, records = _plain(_foreign_metadata(delivery)), []
         return Entry(filebase, kind, dump_metadata(metadata), body, list(records))
     except Exception as error:  # anybody may have sent it
@@ -75,20 +96,32 @@ def entry_of(delivery: Delivery, max_bytes: int | None = None) -> Entry:
         return Entry(filebase, 'bytes', b'{}', delivery.body, [], damage=damage)
 
 
-def _history(text: Any) -> list[Record]:
-    records = load_json(str(text or '[]').encode('utf-8', 'surrogatepass'), 'history')
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise CorruptEntryError('history: no list of records')
-    return records
+def _history(header: Any) -> list[Record]:
+    """Read a header that anybody may have written.
+
+    :raises CorruptEntryError: it is no list of records.
+    """
+    records = load_json(str(header or '[]').encode('utf-8', 'surrogatepass'), 'history')
+    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        raise CorruptEntryError('history: not a list of JSON objects')
+    return records[-MAX_RECORDS:]
+
+
+def _is_encoded(delivery: Delivery) -> bool:
+    return bool(delivery.headers.get('compression')) or _encoding(delivery) not in _AS_THEY_ARE
+
+
+def _encoding(delivery: Delivery) -> str:
+    return str(delivery.properties.get('content_encoding') or '').lower()
 
 
 def _body(delivery: Delivery, max_bytes: int | None) -> bytes:
     body = delivery.body
     if compression := delivery.headers.get('compression'):
-        body = inflate(body, compression, max_bytes)
-    encoding = str(delivery.properties.get('content_encoding') or '').lower()
+        body = decompress(body, compression, max_bytes)
+    encoding = _encoding(delivery)
     if encoding not in _AS_THEY_ARE and KIND not in delivery.headers:
-        body = body.decode(encoding).encode()
+        body = decode_text(body, encoding).encode()
     return body
 
 
@@ -131,6 +164,16 @@ def filebase_of(delivery: Delivery) -> str:
     if is_filebase(f'{when}+{digest}{rank}'):
         return f'{when}+{digest}{rank}'
     return str(Name(_sent_ns(delivery), digest)) + rank
+
+
+def identity_of(delivery: Delivery) -> str:
+    """:return: 40 hex digits that are the same each time that the broker gives a message out, by which its deaths are counted.
+
+    A message without an id has those of all messages with its body: what kills with one of them kills with the others.
+    """
+    if delivery.message_id is not None:
+        return digest_of(filebase_of(delivery))
+    return hashlib.sha1(delivery.body, usedforsecurity=False).hexdigest()
 
 
 def _sent_ns(delivery: Delivery) -> int:

@@ -151,14 +151,7 @@ class BrokerSwitchboard(BrokerOutlet):
 
         :raises EntryTakenError: they were too many, and it is in the bad queue now.
         """
-        digest, delivery = claim.digest, claim.delivery
-        if claim.link.counts_deaths:
-            deaths = delivery.deaths or 0
-        elif delivery.redelivered:
-            self.ledger.collect()
-            deaths = self.ledger.deaths(digest)
-        else:
-            return
+        deaths = claim.deaths
         before = count_since_retry(claim.entry.records, 'recovered')
         for number in range(before + 1, before + deaths + 1):
             claim.entry.records.append({'event': 'recovered', 'time': timestamp(self.clock), 'count': number})
@@ -217,7 +210,7 @@ class BrokerSwitchboard(BrokerOutlet):
             return False
         self._source.let_go(claim)
         if not claim.link.counts_deaths:
-            self.ledger.add(claim.digest)
+            self.ledger.add(claim.identity)
         claim.link.give_up(claim.delivery)
         return True
 

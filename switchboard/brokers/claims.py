@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from switchboard.brokers.arriving import entry_of
+from switchboard.brokers.arriving import identity_of
 from switchboard.brokers.linking import Link
 from switchboard.brokers.wire import Delivery
 from switchboard.message.entry import Entry
@@ -22,12 +22,14 @@ class BrokerClaim:
     """A delivery, the connection by which it came, and the entry that it is.
 
     :ivar is_changed: its history is another one than the broker's message says.
+    :ivar deaths: how many holders of it have died since it was given out first.
     """
 
     link: Link
     delivery: Delivery
     entry: Entry
     is_changed: bool = False
+    deaths: int = 0
 
     @property
     def filebase(self) -> str:
@@ -38,6 +40,11 @@ class BrokerClaim:
     def digest(self) -> str:
         """The entry's identity."""
         return digest_of(self.entry.filebase)
+
+    @property
+    def identity(self) -> str:
+        """What deaths are counted by."""
+        return identity_of(self.delivery)
 
     def read(self) -> Entry:
         """:return: the entry, as `Claim.read` does."""
@@ -51,14 +58,6 @@ class BrokerClaim:
         """Add a record to the history; the broker hears of it when the message is given back, or preserved."""
         self.entry.records.append(record)
         self.is_changed = True
-
-
-def claim_of(link: Link, delivery: Delivery, max_bytes: int | None = None) -> BrokerClaim:
-    """Make a claim of what a broker has given out.
-
-    :param max_bytes: how long a body may be; see `entry_of`.
-    """
-    return BrokerClaim(link, delivery, entry_of(delivery, max_bytes))
 
 
 # By broker, queue and filebase.

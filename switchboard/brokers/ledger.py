@@ -22,7 +22,7 @@ from switchboard.store.forks import after_fork
 
 log = logging.getLogger('switchboard.queue')
 
-OWN_CLAIMS, DEATHS = '.held', '.deaths'
+HELD, DEATHS = '.held', '.deaths'
 _BLANK = b' ' * DIGEST_DIGITS + b'\n'
 _SLOT = len(_BLANK)
 _MAX_SLOTS = 100_000
@@ -49,6 +49,10 @@ class Ledger:
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
 
+    def has(self, digest: str) -> bool:
+        """Is a message noted as held by this process?"""
+        return digest in self._slots
+
     def begin(self, digest: str) -> None:
         """Note that this process holds a message.  A disk that refuses does not keep it from working."""
         if self._folder is None or digest in self._slots:
@@ -56,7 +60,7 @@ class Ledger:
         try:
             if self._fd < 0:
                 self._folder.make()
-                self._name = f'{os.urandom(8).hex()}{OWN_CLAIMS}'
+                self._name = f'{os.urandom(8).hex()}{HELD}'
                 self._fd = self._disk.create_locked(self._name, self._folder.fd)
             slot = self._free.pop() if self._free else len(self._slots)
             self._disk.write_all(self._fd, digest.encode('ascii') + b'\n', slot * _SLOT)
@@ -114,7 +118,7 @@ class Ledger:
             return []
         for name in names:
             try:
-                if name.endswith(OWN_CLAIMS):
+                if name.endswith(HELD):
                     found += self._bury(name)
                 elif name.endswith(DEATHS):
                     self._forget_old(name)

@@ -107,6 +107,10 @@ class Link(Remote):
     def _troubles(self) -> tuple[type[BaseException], ...]:
         """:return: what the library raises when a connection is of no more use."""
 
+    def _is_trouble(self, error: BaseException) -> bool:
+        """Does an error say that the connection is of no more use?"""
+        return isinstance(error, self._troubles())
+
     # What is the same for both.
 
     def connect(self) -> None:
@@ -151,10 +155,10 @@ class Link(Remote):
             self.connect()
             try:
                 yield
-            except self._troubles() as error:
-                self._drop()
-                raise self._down(_text(error), step) from error
             except BaseException as error:
+                if self._is_trouble(error):
+                    self._drop()
+                    raise self._down(_text(error), step) from error
                 if not isinstance(error, Exception):
                     self._drop()  # stopped in the middle of a frame: nobody knows what comes next on this connection
                 raise

@@ -13,7 +13,7 @@ from typing import Any
 
 from switchboard.brokers.claims import BrokerClaim
 from switchboard.brokers.depositing import Keeper, deposit
-from switchboard.brokers.inlet import BrokerInlet, Posted, post
+from switchboard.brokers.inlet import LONGEST_DELAY_S, BrokerInlet, Posted, post
 from switchboard.brokers.ledger import Ledger
 from switchboard.brokers.source import LostClaimError, Source
 from switchboard.errors import BrokerDownError, EntryTakenError
@@ -26,9 +26,6 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Disk
 
 log = logging.getLogger('switchboard.queue')
-
-# As long as a directory's names reach, and a century is long enough.
-LONGEST_DELAY_S = 100 * 365 * 86400.0
 
 
 class BrokerOutlet(BrokerInlet, ABC):
@@ -114,7 +111,7 @@ class BrokerOutlet(BrokerInlet, ABC):
             self._source.let_go(claim)
             raise
         self._source.let_go(claim)
-        self.ledger.clear(claim.digest)
+        self.ledger.clear(claim.identity)
 
     def end_done(self, claim: BrokerClaim) -> bool:
         """Tell the broker that a message is done whose result is safe; if it is away, when it is back.

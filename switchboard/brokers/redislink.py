@@ -30,6 +30,7 @@ from switchboard.errors import (
     NoRouteError,
     QueueFullError,
     SwitchboardError,
+    UnknownExchangeError,
 )
 from switchboard.message.naming import HIGHEST_PRIORITY
 
@@ -45,6 +46,8 @@ class RedisLink(Link):
     def _begin(self) -> None:
         super()._begin()
         self._limits: dict[str, QueueLimits] = {}
+        # By exchange: the type, which Redis does not keep.  What its bindings mean depends on it.
+        self._exchanges: dict[str, str] = {}
         self._client: Any = None
         self._ears: Ears | None = None
         # By queue: the number of a taking that was not answered.  Asked again by the same, Redis gives the same message.
@@ -70,11 +73,19 @@ class RedisLink(Link):
                     'socket_connect_timeout': self.connect_timeout_s,
                 },
             )
-        transport = self._client.transport
-        channel = transport.create_channel(transport.establish_connection())
+        try:
+            transport = self._client.transport
+            channel = transport.create_channel(transport.establish_connection())
+            # kombu connects when the first command is sent, and would look for no other address then.
+            channel.client.ping()
+        except Exception:
+            self._client.maybe_switch_next()  # the next of a list of addresses
+            raise
         self._scripts = {
             name: channel.client.register_script(getattr(redisscripts, name)) for name in _SCRIPTS
         }
+        for exchange, kind in self._exchanges.items():
+            channel.exchange_declare(exchange, type=kind, durable=True)
         self._channel = channel
 
     def _is_open(self) -> bool:
@@ -156,15 +167,18 @@ class RedisLink(Link):
 
     def _publish(self, letter: Letter, exchange: str, routing_key: str, mandatory: bool) -> None:
         with self._lock:
-            queues = (
-                [routing_key]
-                if not exchange
-                else self._again('route', lambda: self._channel._lookup(exchange, routing_key))
-            )
+            queues = [routing_key] if not exchange else self._route(exchange, routing_key)
             if mandatory and not queues:
                 raise NoRouteError(exchange, routing_key)
             for queue in queues:
                 self._put(letter, exchange, routing_key, queue)
+
+    def _route(self, exchange: str, routing_key: str) -> list[str]:
+        """:raises UnknownExchangeError: of which type the exchange is was never said."""
+        if exchange not in self._exchanges:
+            raise UnknownExchangeError(exchange)  # kombu would take it for a direct one
+        found: list[str] = self._again('route', lambda: self._channel._lookup(exchange, routing_key))
+        return found
 
     def _put(self, letter: Letter, exchange: str, routing_key: str, queue: str) -> None:
         limits = self._limits.get(queue)
@@ -303,9 +317,17 @@ class RedisLink(Link):
 
     def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
         """See `Remote`."""
+        self.expect_exchange(exchange, type)  # the bindings are all that Redis keeps of it
+
+    def expect_exchange(self, exchange: str, type: str = 'topic') -> None:
+        """See `Remote`."""
         if type == 'fanout':
             raise ConfigError(f'{exchange}: a fanout of kombu on Redis stores nothing; take a topic and "#"')
-        self._again('declare', lambda: self._channel.exchange_declare(exchange, type=type, durable=True))
+        with self._lock:
+            if self._exchanges.get(exchange) != type:
+                self._exchanges[exchange] = type
+                if self._channel is not None:
+                    self._channel.exchange_declare(exchange, type=type, durable=True)
 
     def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
         """See `Remote`."""

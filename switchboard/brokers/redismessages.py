@@ -25,7 +25,7 @@ def unpack(queue: str, message: bytes, *, deaths: int = 0, tag: str = '', genera
     try:
         payload = kombu_json.loads(message.decode())
         properties = dict(payload['properties'])
-        told = properties.pop('delivery_info', None) or {}
+        told = dict(properties.pop('delivery_info', None) or {})
         body = payload['body']
         body = Base64().decode(body) if properties.pop('body_encoding', None) == 'base64' else body.encode()
         headers = dict(payload.get('headers') or {})
@@ -44,8 +44,8 @@ def unpack(queue: str, message: bytes, *, deaths: int = 0, tag: str = '', genera
         body,
         headers,
         properties,
-        told.get('exchange') or '',
-        told.get('routing_key') or '',
+        str(told.get('exchange') or ''),
+        str(told.get('routing_key') or ''),
         redelivered,
         deaths,
         tag,

@@ -74,6 +74,13 @@ class Remote(ABC):
         :raises ExchangeMismatchError: it is there, and is another one.
         """
 
+    def expect_exchange(self, exchange: str, type: str = 'topic') -> None:
+        """Say of which type an exchange is that others have made.
+
+        A broker that keeps the types of its exchanges needs not be told; Redis does not keep them.
+        """
+        return
+
     @abstractmethod
     def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
         """Have an exchange deliver to a queue.

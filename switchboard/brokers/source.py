@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from switchboard.brokers.claims import OWN_CLAIMS, BrokerClaim, claim_of
+from switchboard.brokers.arriving import entry_of, identity_of
+from switchboard.brokers.claims import OWN_CLAIMS, BrokerClaim
 from switchboard.brokers.headers import DUE
-from switchboard.brokers.inlet import post
+from switchboard.brokers.inlet import LONGEST_DELAY_S, post
+from switchboard.brokers.wire import Delivery
 from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
 from switchboard.events import event
-from switchboard.message.naming import NS, digest_of
+from switchboard.message.naming import NS
 
 if TYPE_CHECKING:
     from switchboard.brokers.outlet import BrokerOutlet
@@ -108,10 +110,38 @@ class Source:
                 return None
             if delivery is None:
                 return None
-            claim = claim_of(board.link, delivery, board.options.max_body_bytes)
-            claim.entry.queue = board.name
+            claim = self._decoded(delivery)
             if not self._is_over(claim):
                 return claim
+
+    def _decoded(self, delivery: Delivery) -> BrokerClaim:
+        """Make a claim of a delivery.
+
+        A body may kill this process, or stall it until it is killed, while it is decompressed and decoded.  So that is noted before, as a message
+        at work is; and what has had its deaths is not decoded any more.
+        """
+        board, digest = self._board, identity_of(delivery)
+        deaths = self._deaths(delivery, digest)
+        is_at_work = board.ledger.has(digest)  # given out again to its own holder
+        board.ledger.begin(digest)
+        try:
+            options = board.options
+            entry = entry_of(
+                delivery, options.max_body_bytes, as_it_came=deaths >= max(1, options.max_recoveries)
+            )
+        finally:
+            if not is_at_work:
+                board.ledger.end(digest)
+        entry.queue = board.name
+        return BrokerClaim(board.link, delivery, entry, deaths=deaths)
+
+    def _deaths(self, delivery: Delivery, digest: str) -> int:
+        if self._board.link.counts_deaths:
+            return delivery.deaths or 0
+        if not delivery.redelivered:
+            return 0
+        self._board.ledger.collect()
+        return self._board.ledger.deaths(digest)
 
     def _is_over(self, claim: BrokerClaim) -> bool:
         """Deal with a message that is not to be worked on now."""
@@ -129,8 +159,9 @@ class Source:
             self._pay()
             return True
         due_s = claim.delivery.headers.get(DUE)
-        if isinstance(due_s, int | float) and due_s > board.clock.time_ns() / NS + 1:
-            delay_s = due_s - board.clock.time_ns() / NS
+        now_s = board.clock.time_ns() / NS
+        if isinstance(due_s, int | float) and due_s > now_s + 1:
+            delay_s = min(due_s, now_s + LONGEST_DELAY_S) - now_s  # the number may be anybody's
             post([board.posted_again(claim, claim.filebase, (), delay_s)])
             self._owed.append(claim)
             self._pay()
@@ -211,7 +242,7 @@ class Source:
     def hold(self, claim: BrokerClaim) -> None:
         """From now on the message is at work."""
         OWN_CLAIMS[self._key(claim.filebase)] = claim
-        self._board.ledger.begin(digest_of(claim.filebase))
+        self._board.ledger.begin(claim.identity)
 
     def held(self, filebase: str) -> BrokerClaim:
         """:raises EntryTakenError: this process has no such claim, or has lost it."""
@@ -230,7 +261,7 @@ class Source:
     def let_go(self, claim: BrokerClaim) -> None:
         """From now on the message is not ours."""
         OWN_CLAIMS.pop(self._key(claim.filebase), None)
-        self._board.ledger.end(digest_of(claim.filebase))
+        self._board.ledger.end(claim.identity)
 
     def claimed(self) -> list[str]:
         """:return: the filebases that this process holds of this slice's queues."""

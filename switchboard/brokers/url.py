@@ -142,4 +142,15 @@ def read_broker_url(text: str) -> BrokerUrl:
         except ValueError as error:
             raise ConfigError(f'{name} = {value[:60]!r}: {error}', key='url') from error
     address = f'{bare}?{urlencode(rest)}' if rest else bare
-    return replace(url, address=';'.join([address, *others]))
+    return replace(url, address=';'.join([address, *map(_without_ours, others)]))
+
+
+def _without_ours(address: str) -> str:
+    """:return: a further address of a cluster without our options, of which those of the first count."""
+    bare, _, query = address.partition('?')
+    rest = [
+        (name, value)
+        for name, value in parse_qsl(query, keep_blank_values=True)
+        if name not in _OPTIONS and not name.startswith(PREFIX)
+    ]
+    return f'{bare}?{urlencode(rest)}' if rest else bare

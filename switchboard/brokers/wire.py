@@ -29,6 +29,7 @@ from kombu.transport.virtual import Base64
 
 from switchboard.brokers.headers import HISTORY, KIND, METADATA, WHEN
 from switchboard.errors import MessageTooLargeError
+from switchboard.message.content_types import TYPES
 from switchboard.message.entry import Entry
 from switchboard.message.expiry import EXPIRES
 from switchboard.message.journal import Record, dump_record
@@ -43,16 +44,6 @@ MAX_HEADER_BYTES = 100_000
 MAX_HISTORY_BYTES = 50_000
 _MAX_SHORT_BYTES = 255
 
-TYPES = {
-    'mail': ('message/rfc822', 'binary'),
-    'mail+default': ('message/rfc822', 'binary'),
-    'bytes': ('application/data', 'binary'),
-    'text': ('text/plain', 'utf-8'),
-    'json': ('application/json', 'utf-8'),
-    'msgpack': ('application/x-msgpack', 'binary'),
-    'yaml': ('application/x-yaml', 'utf-8'),
-    'pickle': ('application/x-python-serialize', 'binary'),
-}
 _DEFAULT = Serializers()
 
 

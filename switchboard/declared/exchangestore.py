@@ -188,7 +188,10 @@ class ExchangeStore:
         try:
             return Wiring.load(content) if content else Wiring()
         except ValueError as error:
-            raise RouteError(f'{self._declarations.path(DECLARED_EXCHANGES)}: {error}') from error
+            raise RouteError(
+                f'{self._declarations.path(DECLARED_EXCHANGES)} is damaged: put back a copy of it, or remove it and start the programs anew,'
+                f' which then declare their exchanges and bindings again ({error})'
+            ) from error
 
     def _save(self, wiring: Wiring) -> None:
         wiring.over(self._base())  # raises, and nothing is written, if that is no table
@@ -292,6 +295,10 @@ class ExchangeStore:
         """Take away the bindings of a queue that is being deleted.  Assumes that the lock is held."""
         if self._mark() is None:
             return
-        wiring = self.load()
+        try:
+            wiring = self.load()
+        except RouteError as error:
+            log.error('bindings of a queue that is gone are left queue=%s error=%s', name, error)
+            return
         if wiring.remove(lambda one: one.target == Target(name)):
             self._save(wiring)

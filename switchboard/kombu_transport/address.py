@@ -1,8 +1,7 @@
 """From a connection's URL and transport options to a spool and how it is used.
 
-``switchboard:///var/spool/x?option=value``: three slashes, for the spool is on this machine.  kombu takes a URL apart in two ways: at first it
-gives us the whole, but when it fails over to the next one of a list it splits that itself and takes the options for arguments of its
-own, which it does not know.  So the alternates are rewritten before it comes to that: their ``?`` as ``%3F``, which it leaves alone.
+``switchboard:///var/spool/x?option=value``: three slashes, for the spool is on this machine.  kombu gives us the whole URL, also when it fails
+over to one of a list (see ``alias``): of ``redis://a/0;switchboard:///x?create=yes`` the second arrives here as it stands.
 """
 
 from __future__ import annotations
@@ -114,17 +113,3 @@ def _truth(value: Any) -> bool:
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
     raise ValueError('neither yes nor no')
-
-
-def protect_alternates(client: Any) -> None:
-    """Keep kombu from taking apart the options of the URLs that a connection may fail over to."""
-    alternates = [_protected(url) for url in client.alt or ()]
-    if alternates != list(client.alt or ()):
-        client.alt[:] = alternates
-        client.cycle = client.failover_strategy(client.alt)
-        next(client.cycle)  # the first is in use
-
-
-def _protected(url: Any) -> Any:
-    is_ours = isinstance(url, str) and url.startswith(f'{SCHEME}://')
-    return url.replace('?', '%3F', 1) if is_ours else url

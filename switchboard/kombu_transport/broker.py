@@ -9,7 +9,6 @@ Everything that touches the spool holds :attr:`Broker.lock`: kombu's users ackno
 from __future__ import annotations
 
 import atexit
-import gc
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -32,12 +31,12 @@ from switchboard.kombu_transport.address import Address
 from switchboard.kombu_transport.faults import SpoolMissing
 from switchboard.kombu_transport.naming import directory_name
 from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encoded_by_kombu, pack
-from switchboard.message.naming import CLAIMED
+from switchboard.message.naming import CLAIMED, READY
 from switchboard.message.serializers import Raw
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import claim_of
-from switchboard.store.disk import Disk
+from switchboard.store.disk import Disk, Folder
 from switchboard.store.forks import after_fork
 from switchboard.store.publishing import PreparedEntry, publish
 
@@ -141,19 +140,33 @@ class Broker:
         is_listed = role == 'consume' and board is not None and not board.is_used_up
         if board is None or (not is_listed and board.folder.is_closed()):
             self._boards.pop((queue, role), None)
-            self._let_go_of_deleted()
+            self._let_go_of_some()
             board = self._boards[queue, role] = self._made(queue, role)
         return board
 
-    def _let_go_of_deleted(self) -> None:
+    def _let_go_of_some(self) -> None:
+        """Keep the number of open directories small: those of queues that are gone, then of those that were used first to publish."""
         if len(self._boards) < self._kept_boards:
             return
         gone = [key for key, board in self._boards.items() if board.folder.is_closed()]
-        for key in gone:
-            del self._boards[key]
-        if gone:
-            gc.collect()  # a board is in circles, and Python may let a thousand of them come together before it looks
+        kept = len(self._boards) - len(gone)
+        spare = [key for key in self._boards if key[1] != 'consume' and key not in gone]
+        for key in gone + spare[: max(0, kept - KEPT_BOARDS // 2)]:
+            self._boards.pop(key).folder.close()  # a board is in circles, which Python may keep for long
         self._kept_boards = max(KEPT_BOARDS, 2 * len(self._boards))
+
+    def check_known(self, queue: str) -> None:
+        """:raises UnknownQueueError: there is no such queue."""
+        if not self.spool.declared.is_known(queue):
+            raise UnknownQueueError('no such queue', queue=queue)
+
+    def size(self, queue: str) -> int:
+        """:return: how many messages wait in a queue.  Its directory is not kept open: a program may declare very many."""
+        try:
+            names = Folder(self.spool.path(queue), self.spool.disk).names()
+        except FileNotFoundError:
+            return 0
+        return sum(name.endswith(READY) for name in names)
 
     def is_used_up(self, queue: str) -> bool:
         """Must the queue's directory be read to find the next message?"""
@@ -230,7 +243,7 @@ class Broker:
             self._owner = None
             self._owned.clear()
             self._boards.clear()
-            self.spool.spares.close()
+            self.spool.close()
 
     # Routing.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from queue import Empty
 from typing import Any
 
-from amqp.exceptions import ChannelError, ConsumerCancelled
+from amqp.exceptions import ChannelError, ConsumerCancelled, NotAllowed
 from kombu.transport import virtual
 from kombu.utils.uuid import uuid
 
@@ -142,8 +142,13 @@ class Channel(Entities, virtual.Channel):
         :return: the consumer's tag.
         :raises NotFound: there is no such queue.
         :raises ResourceLocked: it is another connection's alone.
+        :raises NotAllowed: the tag is another consumer's of this channel.
         """
         tag = consumer_tag or uuid()
+        if tag in self._by_tag:
+            raise NotAllowed(
+                f'NOT_ALLOWED - consumer tag {tag!r} is in use on this channel', (60, 20), reply_code=530
+            )
         name = directory_name(queue)
         with self.broker.lock, amqp_errors('Basic.consume'):
             board = self.broker.board(name, 'consume')

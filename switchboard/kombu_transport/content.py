@@ -23,11 +23,11 @@ from typing import Any
 
 from kombu.compression import compress
 from kombu.exceptions import ContentDisallowed
-from kombu.serialization import TRUSTED_CONTENT, dumps, loads, prepare_accept_content
+from kombu.serialization import SKIP_DECODE, TRUSTED_CONTENT, dumps, loads, prepare_accept_content
 
-from switchboard.brokers.inflating import inflate
 from switchboard.errors import CorruptEntryError
 from switchboard.kombu_transport.payload import pack
+from switchboard.message.content_types import check_encoding, decompress
 
 # Text needs no serializer.
 DEFAULT_ACCEPT = ('json', 'text/plain')
@@ -92,7 +92,9 @@ def read(
             if properties.get('body_encoding') == 'base64':
                 body = base64.b64decode(body, validate=True)
             if compression:
-                body = inflate(body, compression, max_bytes)
+                body = decompress(body, compression, max_bytes)
+            if str(encoding).lower() not in SKIP_DECODE:
+                check_encoding(str(encoding))
         return loads(body, content_type, encoding, accept=accepted)
     except (ContentDisallowed, CorruptEntryError):
         raise

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import resource
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,25 @@ def _files() -> int:
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - SPARE_FILES)
+
+
+# How long after a warning that messages wait for files the next one is due.
+WARN_AGAIN_S = 60.0
+_next_warning_s = 0.0
+
+
+def _warn_of_files(count: int) -> None:
+    """Say, now and then, that nothing more is taken: what is held may be tasks that wait for their time, and others wait behind them."""
+    global _next_warning_s
+    now_s = time.monotonic()
+    if now_s < _next_warning_s:
+        return
+    _next_warning_s = now_s + WARN_AGAIN_S
+    log.warning(
+        'no more messages are taken: %d are held unacknowledged, as many as this process may have files open;'
+        ' raise its limit (LimitNOFILE=, ulimit -Hn), or have tasks with an ETA wait in their queue: eta=broker in the URL',
+        count,
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -135,7 +155,10 @@ class Deliveries(QoS):
     def can_consume_max_estimate(self) -> int:
         """:return: for how many messages there is room."""
         limit: int = self.prefetch_count or self.channel.broker.address.max_unacked
-        return max(0, min(limit - len(self._claims), _files() - len(OWN_CLAIMS)))
+        files = _files() - len(OWN_CLAIMS)
+        if files <= 0 < limit - len(self._claims):
+            _warn_of_files(len(OWN_CLAIMS))
+        return max(0, min(limit - len(self._claims), files))
 
     def __len__(self) -> int:
         return len(self._claims)

@@ -18,7 +18,6 @@ from switchboard.kombu_transport.arguments import ALTERNATE, binding_match, queu
 from switchboard.kombu_transport.broker import PREDECLARED, Broker
 from switchboard.kombu_transport.faults import amqp_errors
 from switchboard.kombu_transport.naming import directory_name
-from switchboard.message.naming import READY
 from switchboard.routing.bindings import Target
 
 log = logging.getLogger('switchboard.queue')
@@ -197,7 +196,7 @@ class Entities:
         name = directory_name(queue)
         with self.broker.lock, amqp_errors('Queue.declare'):
             if passive:
-                self.broker.board(name, 'publish')
+                self.broker.check_known(name)
             else:
                 keys = queue_keys(arguments or {}, durable=durable, directory=directory_name)
                 owner = self.broker.own(name) if exclusive else None
@@ -235,12 +234,11 @@ class Entities:
         :return: how many.
         """
         with self.broker.lock, amqp_errors('Queue.purge'):
-            self.broker.board(directory_name(queue), 'publish')
+            self.broker.check_known(directory_name(queue))
             return self.broker.spool.purge(directory_name(queue))
 
     def _size(self, queue: str) -> int:
-        folder = self.broker.board(directory_name(queue), 'publish').folder
-        return sum(1 for name in folder.names() if name.endswith(READY))
+        return self.broker.size(directory_name(queue))
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
         return self.broker.spool.declared.is_known(directory_name(queue))

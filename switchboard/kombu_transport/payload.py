@@ -19,8 +19,8 @@ from typing import Any
 
 from kombu.utils import json as kombu_json
 
-from switchboard.brokers.wire import TYPES
 from switchboard.errors import UnserializableError
+from switchboard.message.content_types import TYPES
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.mail import mail_bytes

@@ -14,7 +14,7 @@ from kombu.transport import virtual
 
 import switchboard
 from switchboard.errors import QueueError, SwitchboardError
-from switchboard.kombu_transport.address import SCHEME, Address, protect_alternates, read_address
+from switchboard.kombu_transport.address import SCHEME, Address, read_address
 from switchboard.kombu_transport.broker import Broker
 from switchboard.kombu_transport.channel import BURST, Channel
 from switchboard.kombu_transport.deliveries import end_what_was_left
@@ -50,7 +50,6 @@ class Transport(virtual.Transport):
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
-        protect_alternates(client)
         self.broker: Broker
         self._address: Address | None = None
         self._watch: Watch | None = None

@@ -11,12 +11,12 @@ who only publish need none.
 from __future__ import annotations
 
 import os
-import select
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from switchboard.message.naming import CLAIMED
+from switchboard.store.watch import readable
 
 try:
     from inotify_simple import INotify, flags  # type: ignore[import-untyped]
@@ -41,8 +41,6 @@ class Watch:
         self._wake_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         # Another thread may close it, and a descriptor's number is somebody else's then.
         self._lock = threading.RLock()
-        self._poll = select.poll()
-        self._poll.register(self._wake_end, select.POLLIN)
 
     def _open(self) -> bool:
         if self._inotify is None and INotify is not None:
@@ -50,7 +48,6 @@ class Watch:
                 self._inotify = INotify(nonblocking=True)
             except OSError:  # the limit of inotify instances of this user; perhaps not for long
                 return False
-            self._poll.register(self._inotify.fileno(), select.POLLIN)
         return self._inotify is not None
 
     def filenos(self) -> list[int]:
@@ -106,11 +103,9 @@ class Watch:
             return self._read() if self._wake_end >= 0 else set()
 
     def _read(self) -> set[tuple[str, str]]:
-        try:
-            while os.read(self._wake_end, 4096):
-                pass
-        except BlockingIOError:
-            pass
+        # Looked at first, because eventlet's `os.read` waits where there is nothing, whatever the descriptor was made as.
+        while readable([self._wake_end], 0):
+            os.read(self._wake_end, 4096)
         closed = set()
         for event in self._inotify.read(timeout=0) if self._inotify is not None else ():
             directory = self._directories.get(event.wd)
@@ -127,8 +122,10 @@ class Watch:
 
         :return: False if the time ran out.
         """
-        # Rounded up: waking a moment too early would mean a round for nothing.
-        return bool(self._poll.poll(None if timeout_s is None else int(timeout_s * 1000) + 1))
+        descriptors = self.filenos()
+        return -1 in descriptors or bool(
+            readable(descriptors, timeout_s)
+        )  # or it was closed by another thread
 
     def wake(self) -> None:
         """End the sleep, or the next one, from any thread."""

@@ -2,8 +2,8 @@
 
 In reading order: naming (the grammar of names), envelope (one header line), typed_json, metadata, serializers (kinds:
 mail and flatten, formats, pickles), packing (a message becomes the bytes of a file), entry (and back),
-journal (the history), metadata_changes, expiry, mail_envelope and delivery_headers (what a mail server tells
-of a mail).
+journal (the history), metadata_changes, expiry, content_types (what others call a body), mail_envelope and
+delivery_headers (what a mail server tells of a mail).
 
 It imports the ground.
 """

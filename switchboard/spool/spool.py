@@ -31,7 +31,7 @@ from switchboard.routing.exchange import ExchangeTable
 from switchboard.spool.deadletters import DeadLetters
 from switchboard.spool.declaredletters import DeclaredLetters
 from switchboard.spool.pickup import Pickup
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk, Folder, close_folders
 from switchboard.store.flags import Flags
 from switchboard.store.layout import BAD, ROOM, RUN, SPARE, STAGE
 from switchboard.store.pool import FilePool
@@ -96,6 +96,13 @@ class Spool(DeclaringSpool):
             config=lambda: self.config,
             base=lambda: self.config.exchanges if self.config else _DEFAULT_EXCHANGE_ONLY,
         )
+
+    def close(self) -> None:
+        """Let go of all descriptors now.  Nothing may be claimed any more; a spool that is used again opens them anew."""
+        self._boards.clear()
+        for pool in (self.spares, self._scrubbed):
+            pool.close()
+        close_folders(self.disk)
 
     @classmethod
     def from_config(cls, config: str | os.PathLike[str] | Config, **keys: Any) -> Spool:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import stat as stat_module
 import time
+from _weakref import ref  # which is there already; `weakref` would be loaded for nothing else
 from itertools import islice
 
 from switchboard.errors import LockTimeoutError
@@ -368,7 +369,16 @@ class Folder:
             self.disk.let_go(fd)
             raise
         self.fd, self.key, self._fd = fd, (status.st_dev, status.st_ino), fd
+        opened = _opened_by(self.disk)
+        opened.add(ref(self, opened.discard))
         return getattr(self, name)
+
+    def close(self) -> None:
+        """Give the descriptor back now.  When it is needed again, it is opened anew."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            del self.fd, self.key
+            self.disk.let_go(fd)
 
     def _open(self) -> int:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -524,3 +534,19 @@ class _Scan:
     def __exit__(self, *error: Any) -> None:
         self._entries.__exit__(*error)
         self._disk.let_go(self._fd)
+
+
+def _opened_by(disk: Disk) -> set[ref[Folder]]:
+    """:return: the directories that a disk has opened, as far as they live.
+
+    Objects that refer to each other may keep them for long after their last use.
+    """
+    opened: set[ref[Folder]] = disk.__dict__.setdefault('_opened', set())
+    return opened
+
+
+def close_folders(disk: Disk) -> None:
+    """Close all directories that were opened by a disk, so that nothing stays behind for the garbage collector."""
+    for reference in list(_opened_by(disk)):
+        if (folder := reference()) is not None:
+            folder.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import os
 import pickle
 import subprocess
 import sys
@@ -16,8 +17,12 @@ from kombu.exceptions import OperationalError
 
 from switchboard.extra.kombu import Transport
 from switchboard.kombu_transport.address import Address, read_address
+from switchboard.kombu_transport.broker import KEPT_BOARDS
 from switchboard.kombu_transport.faults import DiskFault, SpoolMissing
 from tests.faults.tmpfs import fill, small_disk
+from tests.kombu.frugal import WAYS
+from tests.kombu.suites import ROOT
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -92,6 +97,46 @@ def test_fail_over_keeps_the_options_of_each(tmp_path, spool_path):
     assert again.transport.broker.address.directory == str(spool_path)
     for one in (connection, again):
         one.release()
+
+
+def test_a_connection_fails_over_from_another_transport_with_the_options_of_each(tmp_path):
+    nobody = f'redis://127.0.0.1:{free_port()}/0'
+    connection = kombu.Connection(f'{nobody};switchboard://{tmp_path}/made?create=yes&eta=broker')
+    connection.ensure_connection(max_retries=2, interval_start=0, interval_step=0)
+    assert connection.transport.broker.address == Address(f'{tmp_path}/made', create=True, eta='broker')
+    connection.release()
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_a_hundred_connections_leave_no_descriptor(way, spool_path):
+    if way != 'threads':
+        pytest.importorskip(way)
+    command = [sys.executable, '-W', 'ignore', '-m', 'tests.kombu.frugal', way, str(spool_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    before, after = done.stdout.split()
+    assert before == after
+
+
+def test_queues_that_are_declared_keep_no_descriptor(connection):
+    channel = connection.default_channel
+    kombu.Queue('first')(channel).declare()
+    before = len(os.listdir('/proc/self/fd'))
+    for number in range(50):
+        kombu.Queue(f'queue{number}')(channel).declare()
+    assert len(os.listdir('/proc/self/fd')) == before
+
+
+def test_queues_that_are_published_to_keep_few(connection):
+    channel = connection.default_channel
+    producer = kombu.Producer(channel)
+    before = len(os.listdir('/proc/self/fd'))
+    for number in range(4 * KEPT_BOARDS):
+        kombu.Queue(f'queue{number}')(channel).declare()
+        producer.publish('x', routing_key=f'queue{number}')
+    assert len(os.listdir('/proc/self/fd')) < before + 2 * KEPT_BOARDS
+    for number in range(4 * KEPT_BOARDS):
+        producer.publish('y', routing_key=f'queue{number}')
+    assert kombu.Queue('queue0')(channel).get(no_ack=True).payload == 'x'
 
 
 def test_copies_lead_to_the_same_spool(connection, spool_path):

@@ -13,6 +13,7 @@ from functools import partial
 
 import kombu
 import pytest
+from amqp.exceptions import NotAllowed, PreconditionFailed
 
 from switchboard import Spool
 from switchboard.kombu_transport import deliveries
@@ -164,6 +165,51 @@ def test_channels_share_the_files_that_a_process_may_have_open(connection, conne
         inbox.messages[0].ack()
         connection.drain_events(timeout=1)
         assert len(inbox.bodies) == 4
+
+
+def test_who_holds_as_much_as_there_may_be_files_says_so(connection, connect, queue, monkeypatch, caplog):
+    monkeypatch.setattr(deliveries, '_files', lambda: 3)
+    monkeypatch.setattr(deliveries, '_next_warning_s', 0.0)
+    put(connect, *range(5))
+    inbox = Inbox(acks=False)
+    with kombu.Consumer(
+        connection.default_channel, kombu.Queue('work'), callbacks=[inbox], prefetch_count=10
+    ):
+        connection.drain_events(timeout=1)
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.01)
+    assert len(inbox.bodies) == 3
+    [record] = [one for one in caplog.records if one.levelname == 'WARNING']
+    assert 'eta=broker' in record.getMessage()
+
+
+def test_a_tag_that_is_in_use_is_not_taken_twice(connection, queue, spool_path):
+    channel = connection.default_channel
+    channel.basic_consume('work', no_ack=True, callback=print, consumer_tag='mine')
+    with pytest.raises(NotAllowed) as refused:
+        channel.basic_consume('work', no_ack=True, callback=print, consumer_tag='mine')
+    assert refused.value.code == 530
+    channel.basic_cancel('mine')
+    assert Spool(spool_path).consumers('work') == 0
+
+
+def test_damaged_exchanges_say_how_to_mend_them_and_stop_nothing_else(connect, spool_path):
+    kombu.Queue('bound', kombu.Exchange('e'), 'k')(connect().default_channel).declare()
+    (spool_path / '.run' / 'declared' / '.exchanges').write_bytes(b'{"exch')
+    connection = connect()
+    channel = connection.default_channel
+    for name in ('bound', 'new'):
+        queue = kombu.Queue(name)(channel)
+        queue.declare()
+        kombu.Producer(channel).publish('x', routing_key=name)
+        queue.get().ack()
+        queue.delete()
+    with pytest.raises(PreconditionFailed, match='remove it and start the programs anew'):
+        kombu.Exchange('e')(channel).declare()
+    kombu.Queue('mine', exclusive=True)(channel).declare()
+    connection.close()
+    (spool_path / '.run' / 'declared' / '.exchanges').unlink()
+    kombu.Queue('bound', kombu.Exchange('e'), 'k')(connect().default_channel).declare()
 
 
 def test_a_full_disk_refuses_what_comes_and_lets_be_done_what_is_there(connect, queue, board, monkeypatch):

@@ -17,7 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # What a process does with its first message of this text, and with none after it.
 WORK = """
 import os, pathlib
+from kombu import compression
 from switchboard import Runner
+
+compression.register(bytes, lambda body: os.kill(os.getpid(), 9), 'deadly')
 
 class Work(Runner):
     def dispose(self, msg, msgdata):
@@ -64,6 +67,7 @@ class Far:
 
     def __init__(self, url: str, directory: Path, more: str = '') -> None:
         self.directory = directory
+        self.url = url
         options = 'heartbeat=5s' if url.startswith('amqp') else 'lease=1s'
         name = uuid.uuid4().hex[:8]
         text = CONFIG.format(url=url, name=name, options=options, more=more)

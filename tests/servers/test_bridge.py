@@ -145,6 +145,7 @@ FROM_HERE = """
 class = runners.bridge:ToBroker
 queue = out
 url = {url}
+send_history = yes
 remote_exchange = {name}
 remote_queue = {name}
 remote_bindings = #

@@ -11,10 +11,13 @@ import pytest
 
 from switchboard import Runner
 from switchboard.brokers.claims import OWN_CLAIMS
-from switchboard.errors import BrokerDownError, EntryTakenError
+from switchboard.brokers.link import open_link
+from switchboard.brokers.wire import Letter
+from switchboard.errors import BrokerDownError, EntryTakenError, UnknownExchangeError
 from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.testing import Signal
+from tests.ports import free_port
 from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for, wait_for_broker
 from tests.servers.brokers import Broker
 from tests.servers.far import Far
@@ -200,3 +203,50 @@ class TestTheBrokerAway:
         assert board.take() is None
         assert board.link.unacked() == 0
         place.close()
+
+
+def test_where_the_first_address_does_not_answer_the_second_is_asked(place: OnBroker) -> None:
+    scheme, _, rest = place.url.partition('://')
+    user, at, _ = rest.rpartition('@')
+    nobody = f'{scheme}://{user}{at}127.0.0.1:{free_port()}/'
+    second = f'{place.url}?heartbeat=5s' if scheme == 'amqp' else f'{place.url}?lease=5s'
+    queue = board_of(OnBroker(place.url, Path(place.spool.directory)))
+    link = open_link(f'{nobody};{second}', connect_timeout_s=5.0)
+    with pytest.raises(BrokerDownError):
+        link.connect()
+    wait(0.6)
+    link.declare_queue(queue.all_queues[0])
+    link.publish(Letter(b'x'), routing_key=queue.all_queues[0])
+    assert link.count(queue.all_queues[0]) == 1
+    link.delete_queue(queue.all_queues[0])
+    link.close()
+    queue.close()
+
+
+def test_a_mistake_of_ours_does_not_look_like_a_broker_that_is_away(place: OnBroker) -> None:
+    link = open_link(place.url)
+    link.connect()
+    for mistake in (AttributeError, TypeError, KeyError):
+        with pytest.raises(mistake), link._working('test'):
+            raise mistake
+        assert link.generation == 1
+    link.close()
+
+
+def test_the_bindings_of_a_topic_exchange_that_others_have_declared_are_those_of_a_topic(
+    place: OnBroker,
+) -> None:
+    declaring, sending = open_link(place.url), open_link(place.url)
+    name = place.prefix
+    declaring.declare_exchange(name, 'topic')
+    declaring.declare_queue(name)
+    declaring.bind(name, name, 'orders.#')
+    sending.expect_exchange(name, 'topic')
+    sending.publish(Letter(b'x'), exchange=name, routing_key='orders.new.urgent')
+    assert declaring.count(name) == 1
+    if place.url.startswith('redis'):
+        with pytest.raises(UnknownExchangeError):  # rather than to take it for a direct one
+            open_link(place.url).publish(Letter(b'x'), exchange=name, routing_key='orders.new')
+    declaring.delete_queue(name)
+    declaring.close()
+    sending.close()

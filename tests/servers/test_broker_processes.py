@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from kombu import Connection
 
 from tests.servers.broker_boards import wait
 from tests.servers.far import ROOT, Far
@@ -36,6 +37,26 @@ class TestAKilledRunner:
         history = far.spool['bad'].history(filebase)
         assert [one['count'] for one in history if one['event'] == 'recovered'] == [1, 2, 3]
         assert history[-1]['cause'] == 'recoveries'
+
+    def test_one_whose_body_kills_those_who_decode_it_goes_to_bad_as_it_came(self, far: Far) -> None:
+        far.board.enqueue('before')
+        with Connection(far.url) as connection:
+            connection.Producer(auto_declare=False).publish(
+                b'deadly',
+                routing_key=far.board.all_queues[0],
+                serializer='raw',
+                headers={'compression': 'deadly'},
+            )
+        for _ in range(100):
+            if far.run() == 0 and far.spool['bad'].get_files('.psv'):
+                break
+            wait(0.1)
+        [filebase] = far.spool['bad'].get_files('.psv')
+        history = far.spool['bad'].history(filebase)
+        assert [one['count'] for one in history if one['event'] == 'recovered'] == [1, 2, 3]
+        assert history[-1]['cause'] == 'recoveries'
+        assert far.spool['bad'].peek(filebase).body == b'deadly'
+        assert far.out() == ['before']
 
 
 FORK = """

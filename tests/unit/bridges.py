@@ -20,6 +20,7 @@ url = amqp://broker.example.com//
 remote_exchange = orders
 remote_queue = orders
 site = here
+send_history = yes
 [queue.out]
 external = yes
 max_attempts = 2

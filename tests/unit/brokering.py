@@ -124,6 +124,9 @@ class MemoryLink:
         self.calls[f'declare {exchange} {type}'] += 1
         self.broker.exchanges.setdefault(exchange, set())
 
+    def expect_exchange(self, exchange: str, type: str = 'topic') -> None:
+        self.calls[f'expect {exchange} {type}'] += 1
+
     def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
         self.calls[f'bind {queue} {exchange} {routing_key}'] += 1
         self.broker.exchanges[exchange].add(queue)

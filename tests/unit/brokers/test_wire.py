@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from switchboard.brokers.arriving import entry_of, filebase_of, read_delivery
 from switchboard.brokers.headers import HISTORY, METADATA
+from switchboard.brokers.redismessages import unpack
 from switchboard.brokers.wire import Delivery, Letter, letter_of, letter_of_entry
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, MessageTooLargeError
 from switchboard.extra.kombu import content
+from switchboard.message.journal import count_since_retry
 from switchboard.message.naming import digest_of, is_filebase
 from switchboard.message.serializers import Serializers
 
@@ -96,6 +98,58 @@ def test_an_entry_keeps_its_name() -> None:
     assert filebase_of(delivery) == filebase
 
 
+OURS = ('kind', 'when', 'metadata', 'history', 'due', 'path')
+HEADER_NAMES = st.sampled_from(
+    [f'x-switchboard-{name}' for name in OURS] + ['compression', 'priority', 'delay']
+)
+# What a header may be: a value, or JSON written down as text.
+HEADERS = st.dictionaries(
+    HEADER_NAMES | KEYS, JSON | JSON.map(json.dumps) | st.sampled_from(['text', 'json', 'mail'])
+)
+PROPERTY_NAMES = st.sampled_from(
+    ['message_id', 'content_type', 'content_encoding', 'priority', 'timestamp', 'reply_to', 'correlation_id']
+)
+
+
+@given(headers=HEADERS, properties=st.dictionaries(PROPERTY_NAMES, JSON), body=st.binary())
+def test_whatever_a_stranger_writes_is_an_entry_with_a_history_or_a_corrupt_one(
+    headers: dict[str, Any], properties: dict[str, Any], body: bytes
+) -> None:
+    entry = entry_of(Delivery('q', body, headers, properties))
+    assert is_filebase(entry.filebase)
+    assert all(isinstance(record, dict) for record in entry.records)
+    count_since_retry(entry.records, 'recovered')
+    letter_of_entry(entry_of(Delivery('q', body, headers, properties), as_it_came=True))
+    try:
+        entry.load(Serializers())
+    except (CorruptEntryError, ContentDisallowedError):
+        return
+    entry.changed_metadata({})
+
+
+@given(
+    st.binary()
+    | JSON.map(json.dumps).map(str.encode)
+    | st.fixed_dictionaries({'body': JSON, 'properties': JSON, 'headers': JSON})
+    .map(json.dumps)
+    .map(str.encode)
+)
+def test_whatever_is_in_a_list_of_redis_is_a_delivery(message: bytes) -> None:
+    delivery = unpack('q', message)
+    assert isinstance(delivery.exchange, str)
+    entry_of(delivery)
+
+
+@given(told=JSON, properties=st.dictionaries(PROPERTY_NAMES, JSON, max_size=2))
+def test_whatever_a_message_of_redis_says_of_its_delivery_is_a_delivery(
+    told: Any, properties: dict[str, Any]
+) -> None:
+    payload = {'body': 'x', 'properties': {**properties, 'delivery_info': told}, 'headers': {}}
+    delivery = unpack('q', json.dumps(payload).encode())
+    assert (type(delivery.exchange), type(delivery.routing_key)) == (str, str)
+    assert is_filebase(filebase_of(delivery))
+
+
 class TestWhatOthersSend:
     def test_by_content_type_with_headers_as_metadata(self) -> None:
         delivery = Delivery(
@@ -138,6 +192,10 @@ class TestWhatOthersSend:
             {'x-switchboard-kind': 'json'},
             {'x-switchboard-kind': 'NO KIND'},
             {'x-switchboard-kind': 'text', 'x-switchboard-history': '{'},
+            {'x-switchboard-kind': 'text', 'x-switchboard-history': '[1]'},
+            {'x-switchboard-kind': 'text', 'x-switchboard-history': '["x"]'},
+            {'x-switchboard-kind': 'text', 'x-switchboard-history': '{"a": 1}'},
+            {'x-switchboard-kind': 'text', 'x-switchboard-history': '[' * 100_000},
             {'x-switchboard-kind': 'text', 'x-switchboard-metadata': '[]'},
             {'compression': 'application/x-gzip'},
             {'compression': 'no such thing'},

@@ -118,6 +118,25 @@ def test_metadata_and_history_go_along(out: Bridged) -> None:
     assert (record['event'], len(record['traceback'])) == ('failed', 1000)
 
 
+def test_a_history_stays_here_unless_it_is_to_go_along(tmp_path: Path) -> None:
+    out = Bridged(tmp_path, OUT.replace('send_history = yes\n', ''))
+    filebase = out.spool['out'].enqueue('a')
+    out.spool['out'].dequeue(filebase)
+    out.spool['out'].release(filebase, record={'event': 'failed', 'traceback': 'secret'})
+    out.turn(out.bridge('up'))
+    [delivery] = out.broker.queues['orders']
+    assert 'secret' not in repr(delivery)
+    assert HISTORY not in delivery.headers
+
+
+def test_the_type_of_an_exchange_is_told_where_it_is_not_declared(tmp_path: Path) -> None:
+    out = Bridged(tmp_path, OUT.replace('remote_queue = orders\n', 'declare = no\n'))
+    out.broker.exchanges['orders'] = set()
+    out.spool['out'].enqueue('a')
+    out.turn(out.bridge('up'))
+    assert out.links[-1].calls == {'expect orders topic': 1}
+
+
 def test_a_time_to_live_goes_along_and_the_broker_is_not_told(out: Bridged) -> None:
     out.spool['out'].enqueue('a', ttl=60)
     out.turn(out.bridge('up'))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip('kombu')
 
+from switchboard.brokers.headers import HISTORY
 from switchboard.brokers.wire import Letter, letter_of
+from switchboard.runners import bridge_arrivals
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER
 from tests.unit.bridges import IN, Bridged, letter
 
@@ -207,3 +211,35 @@ def test_what_was_sent_from_here_is_left_where_that_is_wanted(tmp_path: Path) ->
         inward.turn(inward.bridge('down'))
         assert inward.contents('in') == expected
         assert inward.broker.bodies('invoices') == []
+
+
+def test_a_history_of_a_stranger_that_is_none_is_put_aside_and_stops_nothing(inward: Bridged) -> None:
+    for number, history in enumerate(('[1]', '["x"]', '{"a": 1}', '{')):
+        one = letter_of(str(number), {}, message_id=str(number) * 40)
+        one.headers[HISTORY] = history
+        put(inward, one)
+    put(inward, letter('good', '9'))
+    inward.turn(inward.bridge('down'))
+    assert inward.contents('in') == ['good']
+    assert len(inward.spool['bad'].get_files('.psv')) == 4
+    assert inward.broker.bodies('invoices') == []
+
+
+def test_of_many_compressed_bodies_only_some_are_in_memory_at_once(
+    inward: Bridged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bridge_arrivals, 'GROUP_BYTES', 4_000_000)
+    body = zlib.compress(bytes(2_000_000))
+    put(
+        inward,
+        *(Letter(body, {'compression': 'application/x-gzip'}, {'message_id': str(one)}) for one in range(40)),
+    )
+    runner = inward.bridge('down')
+    tracemalloc.start()
+    try:
+        inward.turn(runner)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(inward.spool['in'].files) == 40
+    assert peak_bytes < 30_000_000

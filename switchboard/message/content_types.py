@@ -1,8 +1,12 @@
-"""Compressed bodies made long again, up to a limit.
+"""What others call a body: content types, text encodings and compressions of kombu, Celery and other programs of the AMQP world.
 
-A few kilobytes of a stranger's may be gigabytes when they are decompressed, and kombu's registry knows each compression by a function that
-does it at one go.  So what a codec offers for doing it in parts is used here, and it is stopped where the limit is: never more than that is in
-memory.  A compression that an installation has added to the registry itself can only be measured afterwards.
+Only the encodings that are named here are decoded.  Python knows some hundred codecs, and the content encoding is a stranger's word: ``punycode``
+takes a time that grows with the square of the length, and others (``zip``, ``hex``) are no text at all.
+
+Compressed bodies are decompressed up to a limit.  A few kilobytes of a stranger's may be gigabytes when they are decompressed, and kombu's
+registry knows each compression by a function that does it at one go.  So what a codec offers for doing it in parts is used here, and it is
+stopped at the limit: never more than that is in memory.  A compression that an installation has added to the registry itself can only be
+measured afterwards.
 
 Rejected: to believe the length that some formats write at their beginning, because it is the stranger who wrote it.
 """
@@ -10,45 +14,120 @@ Rejected: to believe the length that some formats write at their beginning, beca
 from __future__ import annotations
 
 import bz2
+import codecs
 import importlib
 import lzma
 import sys
 import zlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any
-
-from kombu.compression import get_decoder
 
 from switchboard.errors import CorruptEntryError
 
+# By kind: the content type and the content encoding.
+TYPES = {
+    'mail': ('message/rfc822', 'binary'),
+    'mail+default': ('message/rfc822', 'binary'),
+    'bytes': ('application/data', 'binary'),
+    'text': ('text/plain', 'utf-8'),
+    'json': ('application/json', 'utf-8'),
+    'msgpack': ('application/x-msgpack', 'binary'),
+    'yaml': ('application/x-yaml', 'utf-8'),
+    'pickle': ('application/x-python-serialize', 'binary'),
+}
+
+# By the names that `codecs.lookup` gives.  Each takes a time that grows with the length, and no more than four bytes a character.
+ENCODINGS = frozenset(
+    (
+        *(
+            'utf-8',
+            'utf-8-sig',
+            'ascii',
+            'utf-16',
+            'utf-16-le',
+            'utf-16-be',
+            'utf-32',
+            'utf-32-le',
+            'utf-32-be',
+        ),
+        *(f'iso8859-{part}' for part in range(1, 17) if part != 12),
+        *(f'cp{page}' for page in (437, 850, 852, 858, 866, 874, 932, 949, 950)),
+        *(f'cp{page}' for page in range(1250, 1259)),
+        *(
+            'koi8-r',
+            'koi8-u',
+            'mac-roman',
+            'gbk',
+            'gb2312',
+            'gb18030',
+            'big5',
+            'shift_jis',
+            'euc_jp',
+            'euc_kr',
+        ),
+    )
+)
+
+
+def check_encoding(encoding: str) -> str:
+    """Make sure that an encoding is one of those that are decoded.
+
+    :return: the name by which Python knows it.
+    :raises CorruptEntryError: it is not.
+    """
+    try:
+        name = codecs.lookup(encoding).name
+    except (LookupError, ValueError):
+        name = ''
+    if name not in ENCODINGS:
+        raise CorruptEntryError(f'content encoding {encoding[:60]!r} is not one that is decoded')
+    return name
+
+
+def decode_text(body: bytes, encoding: str) -> str:
+    """Decode a body.
+
+    :raises CorruptEntryError: it is not in that encoding, or that is not one of `ENCODINGS`.
+    """
+    name = check_encoding(encoding)
+    try:
+        return body.decode(name)
+    except UnicodeDecodeError as error:
+        raise CorruptEntryError(f'the body is not {name}: {error.reason}') from error
+
+
 # Where a queue sets no `max_body`: what RabbitMQ takes of one message, unless it is told otherwise.
-MAX_INFLATED_BYTES = 128 * 1024 * 1024
+MAX_DECOMPRESSED_BYTES = 128 * 1024 * 1024
 # What LZMA may take for its dictionary, whose size the stranger chooses; its strongest preset asks for 65 MiB.
 MAX_DICTIONARY_BYTES = 128 * 1024 * 1024
 
 
-def inflate(body: bytes, compression: str, max_bytes: int | None = None) -> bytes:
+def decompress(body: bytes, compression: str, max_bytes: int | None = None) -> bytes:
     """Decompress a body.
 
     :param compression: by its content type, or by a name of kombu's.
-    :param max_bytes: how long it may be when it is decompressed; None for `MAX_INFLATED_BYTES`.
+    :param max_bytes: how long it may be when it is decompressed; None for `MAX_DECOMPRESSED_BYTES`.
     :raises CorruptEntryError: it is longer than that, or is not what it says, or the compression is not installed.
     """
-    limit = MAX_INFLATED_BYTES if max_bytes is None else max_bytes
+    limit = MAX_DECOMPRESSED_BYTES if max_bytes is None else max_bytes
+    # Here, because those who only want to know a content type need no kombu.
+    from kombu.compression import get_decoder
+
     try:
         decoder: Callable[[bytes], bytes] = get_decoder(compression)
     except (KeyError, TypeError) as error:
         raise CorruptEntryError(f'compression {str(compression)[:60]!r} is not installed') from error
-    read = _READERS.get(decoder) or (lambda body, _max_bytes: decoder(body))
+    read = _readers().get(decoder) or (lambda body, _max_bytes: decoder(body))
     try:
-        inflated = read(body, limit + 1)
+        decompressed = read(body, limit + 1)
     except Exception as error:  # each library has errors of its own
         raise CorruptEntryError(f'not what {str(compression)[:60]!r} makes: {error!r}') from error
-    if len(inflated) > limit:
+    if len(decompressed) > limit:
         raise CorruptEntryError(
             f'{len(body)} bytes of {str(compression)[:60]!r} are more than {limit} when they are decompressed'
         )
-    return inflated
+    return decompressed
 
 
 def _from_zlib(body: bytes, max_bytes: int) -> bytes:
@@ -90,12 +169,13 @@ def _too_old(_body: bytes, _max_bytes: int) -> bytes:
     raise ValueError('it needs brotli 1.2, because older ones do not stop at a limit')
 
 
-def _whole(inflated: bytes, is_at_end: bool, max_bytes: int) -> bytes:
-    if not is_at_end and len(inflated) < max_bytes:
+def _whole(decompressed: bytes, is_at_end: bool, max_bytes: int) -> bytes:
+    if not is_at_end and len(decompressed) < max_bytes:
         raise EOFError('its end is missing')
-    return inflated
+    return decompressed
 
 
+@cache
 def _readers() -> dict[Any, Callable[[bytes, int], bytes]]:
     """:return: by the function that kombu knows: what does the same up to a length."""
     found: dict[Any, Callable[[bytes, int], bytes]] = {
@@ -119,6 +199,3 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         return None
-
-
-_READERS = _readers()
