@@ -53,7 +53,7 @@ from switchboard.errors import (
     UnknownExchangeError,
     UnserializableError,
 )
-from switchboard.runner.api import RunnerOptions, Setting, Template, choice, count
+from switchboard.runner.api import RunnerOptions, Setting, Template, choice, count, truth
 from switchboard.runners.bridge_in import FromBroker
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of, told_elsewhere
 

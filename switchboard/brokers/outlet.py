@@ -18,8 +18,8 @@ from switchboard.brokers.ledger import Ledger
 from switchboard.brokers.source import LostClaimError, Source
 from switchboard.errors import BrokerDownError, EntryTakenError
 from switchboard.events import event
+from switchboard.message.entry import changes, is_body_changed
 from switchboard.message.journal import Record
-from switchboard.message.metadata_changes import changes, is_body_changed
 from switchboard.message.naming import NS, PRESERVED, is_filebase, with_when
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard

@@ -24,10 +24,9 @@ from switchboard.errors import (
 )
 from switchboard.events import event
 from switchboard.interfaces import Taken
-from switchboard.message.entry import Entry
+from switchboard.message.entry import Entry, changes, is_body_changed
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry
-from switchboard.message.metadata_changes import changes, is_body_changed
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, is_filebase, with_when
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions

@@ -22,10 +22,9 @@ from switchboard.errors import (
     QueueFullError,
 )
 from switchboard.interfaces import ISwitchboard, Taken
-from switchboard.message.entry import Entry
+from switchboard.message.entry import Entry, changes, is_body_changed
 from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry
-from switchboard.message.metadata_changes import changes, is_body_changed
 from switchboard.message.naming import (
     CLAIMED,
     NS,

@@ -110,7 +110,9 @@ def test_a_connection_fails_over_from_another_transport_with_the_options_of_each
 
 @pytest.mark.parametrize('way', WAYS)
 def test_a_hundred_connections_leave_no_descriptor(way, spool_path):
-    if way != 'threads' and importlib.util.find_spec(way) is None:  # not imported: eventlet meddles with forks
+    if (
+        way != 'threads' and importlib.util.find_spec(way) is None
+    ):  # not imported: eventlet meddles with forks
         pytest.skip(f'{way} is not installed')
     command = [sys.executable, '-W', 'ignore', '-m', 'tests.kombu.frugal', way, str(spool_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)

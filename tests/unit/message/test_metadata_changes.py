@@ -13,10 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from switchboard.errors import UnserializableError
-from switchboard.message.entry import Entry, read_entry
+from switchboard.message.entry import Entry, changes, is_body_changed, read_entry
 from switchboard.message.envelope import content_checksum, pack_header
 from switchboard.message.mail import lazy_mail
-from switchboard.message.metadata_changes import changes, is_body_changed
 from switchboard.message.naming import Namer
 from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
