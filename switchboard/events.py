@@ -124,6 +124,8 @@ WORDS = MappingProxyType(
         'stored': 'a message has arrived',
         'tidied': 'the janitor is back',
         'unroutable': 'no queue wants a message',
+        'was late': 'the master was stopped or frozen for a while; that time counts against no runner',
+        'will do': 'what a reload is going to do with a runner, and why',
     }
 )
 

@@ -6,6 +6,7 @@ The command line and the programs in ``bin/`` come together here, so that all of
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from switchboard.master.daemon import Outcome, Report, daemonize
 from switchboard.master.directory import OwnDirectory
 from switchboard.master.loading import extend_path, make_runner, python_path
 from switchboard.master.master import Master
+from switchboard.master.signals import leaving_when_told
 from switchboard.status import log
 from switchboard.status.alive import LOG
 from switchboard.status.scoreboard import NullSlot, Record, State
@@ -31,7 +33,8 @@ def foreground(config: Config) -> int:
     :return: the exit status.
     """
     _configure_log(config, config.master.log_file)
-    return Master(config).run()
+    with leaving_when_told():
+        return Master(config).run()
 
 
 def background(config: Config, while_waiting: Callable[[], object] | None = None) -> Outcome:
@@ -73,12 +76,15 @@ def _be_daemon(config: Config, report: Report) -> int:
         return [report.fileno()] if report.fileno() >= 0 else []
 
     try:
-        with OwnDirectory(config.spool) as own:
+        with leaving_when_told(), OwnDirectory(config.spool) as own:
             if config.master.log_file is not None:
                 _configure_log(config, config.master.log_file, takes_stderr=True)
             else:
                 _configure_log(config, own.path / LOG, directory=own.fileno(), takes_stderr=True)
         return Master(config, on_ready=tell, own_descriptors=own_descriptors).run()
+    except SystemExit:
+        report.failed('it was told to stop while it started')
+        return os.EX_OK
     except AlreadyRunningError as error:
         report.failed(str(error), type=type(error).__name__, holder=error.pid)
     except ConfigError as error:

@@ -25,6 +25,7 @@ import faulthandler
 import gc
 import importlib
 import logging
+import math
 import os
 import random
 import resource
@@ -70,6 +71,10 @@ HANDLED = (
 )
 
 
+# A turn of the loop that comes this much after its time says that the master was stopped, or frozen with the machine.
+LATE_S = 1.0
+# So that a freeze is noticed for what it was, the loop turns at least this often.
+LOOK_S = 10.0
 # What fails at once each time must not take a whole processor.
 MISTAKE_PAUSE_S = 0.1
 
@@ -107,6 +112,7 @@ class Master:
         self._own_descriptors = own_descriptors
         self._rng = rng or random.Random()
         self._stopping = False
+        self._expected_s = math.inf  # when the next turn of the loop is due
         self._record = MasterRecord()
 
     def run(self) -> int:
@@ -221,6 +227,10 @@ class Master:
 
     def _turn(self) -> None:
         now_s = time.monotonic()
+        if now_s - self._expected_s > LATE_S:
+            lost_s = now_s - self._expected_s
+            event(logger, logging.WARNING, None, 'was late', lost_s=lost_s)
+            self._slices.excuse(lost_s, now_s)
         parts = (
             (self._slices, self._control)
             if self._stopping
@@ -233,8 +243,12 @@ class Master:
         self._look_whether_ready()
         if self._stopping and not self._slices.alive:
             return
-        due_s = min((due for each in parts if (due := each.due_s()) is not None), default=None)
-        for key, _ in self._selector.select(None if due_s is None else max(0.0, due_s - time.monotonic())):
+        due_s = min(
+            (due for each in (*parts, self._operations) if (due := each.due_s()) is not None), default=None
+        )
+        wait_s = LOOK_S if due_s is None else min(LOOK_S, max(0.0, due_s - time.monotonic()))
+        self._expected_s = time.monotonic() + wait_s
+        for key, _ in self._selector.select(wait_s):
             readable: Readable = key.data
             self._guard(readable.on_readable, time.monotonic())
 

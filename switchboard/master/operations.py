@@ -4,9 +4,10 @@ Each becomes a `Rollout`: one handover after another, one slice at a time.  They
 for, so two requests never pull at one slice.
 
 A reload reads and checks everything first.  If anything is wrong the old configuration stays in force, the error is logged
-and stands in ``status`` until a reload succeeds.  Then only what changed is restarted: the runners whose section or queue
-changed, those that had given up, and all of them if exchanges or the options of queues that stay have changed, for any of
-them may send there.
+and stands in ``status`` until a reload succeeds.  Then only what changed is restarted: the runners whose section or whose queue
+changed, and those that had given up.  Runners that only publish to what changed are told as every publisher is (see `activate`): they
+read the new exchanges and options within a tenth of a second, and go on with their message.  What will be restarted, and why, is
+known before it is done (``plan``).
 A slice count that was changed while running stays until the configuration names another one.
 """
 
@@ -15,14 +16,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
 from switchboard.events import event
 from switchboard.master.control import Reply, Request
-from switchboard.master.rollout import Replacement, Rollout, Step, Stopping
+from switchboard.master.rollout import Replacement, Rollout, Spreading, Step, Stopping
 from switchboard.master.slices import Slices
 from switchboard.options import RunnerOptions
 from switchboard.spool.current import activate
@@ -35,6 +37,15 @@ logger = log.logger('master')
 MAX_INSTANCES = 256
 
 Load = Callable[[Path], Config]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a reload does with one runner, and why."""
+
+    runner: str
+    act: Literal['start', 'end', 'restart', 'scale']
+    reason: str
 
 
 def no_reply(_answer: Mapping[str, object]) -> None:
@@ -93,6 +104,10 @@ class Operations:
             else:
                 self._rollouts.popleft()
 
+    def due_s(self) -> float | None:
+        """:return: when `advance` wants to be called next, on the monotonic clock, should nothing happen before."""
+        return self._rollouts[0].due_s() if self._rollouts else None
+
     def cancel(self) -> None:
         """Begin nothing new: the master stops."""
         self._closed = True
@@ -106,8 +121,8 @@ class Operations:
             self._refuse(reply, 'the master is stopping')
         elif do == 'status':
             reply({'ok': True, 'errors': [], 'under_way': [each.title for each in self._rollouts]})
-        elif do == 'reload':
-            self.reload(reply)
+        elif do in ('reload', 'plan'):
+            {'reload': self.reload, 'plan': self.plan}[do](reply)
         elif do == 'reopen':
             errors = self._reopen()
             reply({'ok': not errors, 'errors': errors})
@@ -198,28 +213,58 @@ class Operations:
         # A signal that came once too often must not stop the queue altogether.
         self.scale(name, max(1, min(MAX_INSTANCES, self._count(name) + difference)))
 
+    def _read_again(self) -> Config:
+        """:raises ConfigError: it cannot be used."""
+        old = self.slices.config
+        try:
+            new = self._load(old.path)
+        except (ConfigError, OSError) as error:
+            raise ConfigError(str(error)) from error
+        except Exception as error:
+            event(logger, logging.ERROR, None, 'mistake', exc_info=True)
+            raise ConfigError(f'{type(error).__name__}: {error}') from error
+        if new.spool != old.spool:
+            raise ConfigError(
+                'a running master cannot move to another spool', section='switchboard', key='spool'
+            )
+        return new
+
+    def plan(self, reply: Reply = no_reply) -> None:
+        """Say what a reload would do, and why; nothing is done."""
+        try:
+            new = self._read_again()
+        except ConfigError as error:
+            self._refuse(reply, str(error))
+            return
+        old = self.slices.config
+        steps = [
+            {'runner': each.runner, 'act': each.act, 'reason': each.reason}
+            for each in self._planned(old, new)
+        ]
+        reply({'ok': True, 'errors': [], 'changes': str(old.changes(new)), 'plan': steps})
+
     def reload(self, reply: Reply = no_reply) -> None:
         """Read the configuration again, and do what has to be done."""
         old = self.slices.config
         try:
-            new = self._load(old.path)
-            if new.spool != old.spool:
-                raise ConfigError(
-                    'a running master cannot move to another spool', section='switchboard', key='spool'
-                )
-        except Exception as error:
-            if not isinstance(error, ConfigError | OSError):
-                event(logger, logging.ERROR, None, 'mistake', exc_info=True)
+            new = self._read_again()
+        except ConfigError as error:
             event(logger, logging.ERROR, None, 'reload failed', error=error)
             self._on_reload(str(error))
             self._refuse(reply, str(error))
             return
         changes = old.changes(new)
         event(logger, logging.INFO, None, 'reloaded', changes=changes)
+        planned = self._planned(old, new)
+        for each in planned:
+            event(logger, logging.INFO, None, 'will do', act=each.act, runner=each.runner, reason=each.reason)
         self._on_reload('')
         self.slices.config = new
         self._put_in_force(new)
-        self._plan('reload', self._steps(old, new), self._telling_status(reply), changes=str(changes))
+        steps: list[Step] = [step for each in planned for step in self._steps(each, old, new)]
+        if changes.exchanges or changes.queues:
+            steps.append(Spreading())
+        self._plan('reload', steps, self._telling_status(reply), changes=str(changes))
 
     def _put_in_force(self, config: Config) -> None:
         try:
@@ -235,24 +280,37 @@ class Operations:
 
         return tell
 
-    def _steps(self, old: Config, new: Config) -> list[Replacement]:
+    def _planned(self, old: Config, new: Config) -> list[Planned]:
         changes = old.changes(new)
-        steps: list[Replacement] = [
-            Replacement(self.slices, old.runners[name], 0) for name in changes.removed
-        ]
-        steps += [
-            Replacement(self.slices, new.runners[name], new.runners[name].instances) for name in changes.added
-        ]
+        planned = [Planned(name, 'end', 'its section is gone') for name in changes.removed]
+        planned += [Planned(name, 'start', 'its section is new') for name in changes.added]
         stayed = set(old.queue_names()) & set(new.queue_names())
-        all_of_them = bool(changes.exchanges) or not stayed.isdisjoint(changes.queues)
+        # Connections to a broker are shared by all that publish there, and know nothing of another address.
+        moved = sorted(
+            name
+            for name in stayed & set(changes.queues)
+            if old.queue_options(name).url or new.queue_options(name).url
+        )
         for name in (each for each in new.runners if each in old.runners):
-            options = new.runners[name]
-            if options.instances != old.runners[name].instances:
-                self._counts[name] = options.instances
-                steps.append(Replacement(self.slices, options, options.instances))
-            elif all_of_them or name in changes.changed or self._gave_up(name):
-                steps += self._one_by_one(name)
-        return steps
+            before, after = old.runners[name], new.runners[name]
+            if before.instances != after.instances:
+                planned.append(Planned(name, 'scale', f'instances = {after.instances}'))
+            elif before != after:
+                planned.append(Planned(name, 'restart', 'its section has changed'))
+            elif name in changes.changed:
+                planned.append(Planned(name, 'restart', f'the options of queue {after.queue} have changed'))
+            elif moved:
+                planned.append(Planned(name, 'restart', f'queue {moved[0]} is on a broker and has changed'))
+            elif any(each.state is State.FATAL for each in self.slices.named(name)):
+                planned.append(Planned(name, 'restart', 'it had given up'))
+        return planned
 
-    def _gave_up(self, name: str) -> bool:
-        return any(each.state is State.FATAL for each in self.slices.named(name))
+    def _steps(self, planned: Planned, old: Config, new: Config) -> list[Replacement]:
+        if planned.act == 'end':
+            return [Replacement(self.slices, old.runners[planned.runner], 0)]
+        options = new.runners[planned.runner]
+        if planned.act == 'restart':
+            return self._one_by_one(planned.runner)
+        if planned.act == 'scale':
+            self._counts[planned.runner] = options.instances
+        return [Replacement(self.slices, options, options.instances)]

@@ -17,6 +17,7 @@ from switchboard.config.config import Config
 from switchboard.errors import AlreadyRunningError, ConfigError, SwitchboardError
 from switchboard.master import launch
 from switchboard.master.policy import EXIT_CONFIG, EXIT_SOFTWARE
+from switchboard.master.signals import leaving_when_told
 
 RUNNER = re.compile(r'(?P<name>[^:]+)(?::(?P<part>[0-9]{1,6})/(?P<count>[0-9]{1,6}))?')
 
@@ -51,7 +52,8 @@ def master(path: Path) -> None:
     Exit status: 0 stopped; 69 stopped, and a runner had given up; 75 another master is running; 78 the
     configuration cannot be used; 70 any other error.
     """
-    sys.exit(_guarded(lambda: launch.foreground(Config.load(path))))
+    with leaving_when_told():
+        sys.exit(_guarded(lambda: launch.foreground(Config.load(path))))
 
 
 @click.command()

@@ -20,7 +20,9 @@ from switchboard.errors import MasterError
 from switchboard.events import event
 from switchboard.master.slices import Slices
 from switchboard.master.supervision import RunnerSlice
+from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
+from switchboard.spool.current import LOOK_EVERY_NS
 from switchboard.status import log
 from switchboard.status.record import State
 
@@ -36,7 +38,7 @@ class Step(Protocol):
 
     @property
     def name(self) -> str:
-        """The runner's name."""
+        """The runner's name, if it is about one."""
 
     def begin(self, now_s: float) -> None:
         """Do what can be done at once."""
@@ -63,6 +65,25 @@ class Stopping:
     def advance(self, _now_s: float) -> None:
         """See `Step`."""
         self.over = not any(each.pid for each in self.slices.named(self.name))
+
+
+class Spreading:
+    """The time until every publisher has looked at what is in force."""
+
+    name = ''
+    error = ''
+
+    def __init__(self) -> None:
+        self.over = False
+        self.due_s = 0.0
+
+    def begin(self, now_s: float) -> None:
+        """See `Step`."""
+        self.due_s = now_s + LOOK_EVERY_NS / NS
+
+    def advance(self, now_s: float) -> None:
+        """See `Step`."""
+        self.over = now_s >= self.due_s
 
 
 class Replacement:
@@ -204,6 +225,10 @@ class Rollout:
                 return True
             self._current = self._steps.popleft()
             self._current.begin(now_s)
+
+    def due_s(self) -> float | None:
+        """:return: when `advance` wants to be called next, on the monotonic clock, should nothing happen before."""
+        return self._current.due_s if isinstance(self._current, Spreading) else None
 
     def _finish(self, step: Step) -> None:
         if step.error:

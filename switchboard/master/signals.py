@@ -21,6 +21,22 @@ def nothing(signum: int, frame: FrameType | None) -> None:
     """
 
 
+@contextlib.contextmanager
+def leaving_when_told() -> Iterator[None]:
+    """End this process with status 0 when it is told to stop and has no loop yet that could."""
+
+    def leave(_signum: int, _frame: FrameType | None) -> None:
+        raise SystemExit(os.EX_OK)
+
+    stops = (signal.SIGTERM, signal.SIGINT)
+    before = {signum: signal.signal(signum, leave) for signum in stops}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 class SignalPipe:
     """Takes over `signals` until it is closed.  Only the main thread may make one."""
 

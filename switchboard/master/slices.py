@@ -95,8 +95,7 @@ class Slices:
             board=self.board,
             index=self._free.pop(0),
             selector=self._selector,
-            # A slice that is started again is what it was, even if the configuration has moved on without it.
-            fork_all=functools.partial(self._fork_all, self.config),
+            fork_all=self._fork_all,
             rng=self._rng,
             start_timeout_s=self.config.master.start_timeout_s,
             held=held,
@@ -114,7 +113,7 @@ class Slices:
             for options in self.config.runners.values()
             for part in range(options.instances)
         ]
-        start_all(added, functools.partial(self._fork_all, self.config, freeze=True), time.monotonic())
+        start_all(added, functools.partial(self._fork_all, freeze=True), time.monotonic())
 
     def remove(self, gone: RunnerSlice) -> None:
         """Forget a slice and free its place.  Assumes that it has no process."""
@@ -125,9 +124,11 @@ class Slices:
         self._free = sorted([*self._free, gone.index])
 
     def _fork_all(
-        self, config: Config, unborn: Sequence[tuple[RunnerSlice, ChildEnds]], *, freeze: bool = False
+        self, unborn: Sequence[tuple[RunnerSlice, ChildEnds]], *, freeze: bool = False
     ) -> list[int | OSError]:
         """Make a process for each, one right after the other: see `start_all`."""
+        # A slice that is started again has its own options as before, and publishes by what is in force now.
+        config = self.config
         held = [each for one in self._slices for each in one.descriptors()]
         foreign = (*self._foreign(), *held, *(each for _, ends in unborn for each in ends.descriptors()))
         children = [
@@ -163,6 +164,11 @@ class Slices:
             os.waitpid(pid, 0)
             if owner is not None:
                 owner.ended(code, now_s)
+
+    def excuse(self, lost_s: float, now_s: float) -> None:
+        """The master itself was late: see `RunnerSlice.excuse`."""
+        for each in self:
+            each.excuse(lost_s, now_s)
 
     def tick(self, now_s: float) -> None:
         """Do what is due."""

@@ -6,6 +6,9 @@ when the time that `due_s` named has come.
 A slice has two clocks.  While it works on a message, only the deadline of that message counts (``max_seconds``, none
 if unset), because a job of thirty minutes is no hang.  Otherwise its loop must beat within ``hang_timeout``.  A slice that hangs is told to
 write where it is into its log, then to stop, then killed with its group.
+
+A master that was late itself (stopped by a signal, frozen with its container) has no ground to judge: what it did not see counts for
+nobody.  `excuse` puts all that is due off by the time that was lost, and nothing is called a hang at the first look after it.
 """
 
 from __future__ import annotations
@@ -35,6 +38,10 @@ logger = log.logger('master')
 
 # A process that hangs does not get the whole of `stop_timeout`: it had its time.
 HANG_GRACE_S = 10.0
+# After a freeze a process gets at least this long to beat again, or its whole `hang_timeout` if that is shorter.
+EXCUSE_S = 5.0
+# Of a message that is at work for so long that the master was late more often, the earlier times do not matter.
+MAX_LOST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,8 @@ class RunnerSlice:
         self._start_at_s: float | None = None
         self._kill_at_s: float | None = None
         self._check_at_s: float | None = None
+        # When the master was late last, and how much of which time was lost: (until, seconds).
+        self._lost: list[tuple[float, float]] = []
         self._post = SupervisorRecord(options.name, part, count)
         self.post()
 
@@ -355,6 +364,17 @@ class RunnerSlice:
         times = (self._start_at_s, self._kill_at_s, self._check_at_s)
         return min((each for each in times if each is not None), default=None)
 
+    def excuse(self, lost_s: float, now_s: float) -> None:
+        """Count the last `lost_s` seconds against nobody."""
+        if self._kill_at_s is not None:
+            self._kill_at_s += lost_s
+        if self._check_at_s is not None:
+            self._check_at_s = max(self._check_at_s + lost_s, now_s + min(self._look_every_s, EXCUSE_S))
+        self._lost = [*self._lost[-MAX_LOST + 1 :], (now_s, lost_s)]
+
+    def _lost_since(self, began_s: float) -> float:
+        return sum(lost_s for until_s, lost_s in self._lost if until_s > began_s)
+
     def tick(self, now_s: float) -> None:
         """Do what is due."""
         if self._start_at_s is not None and now_s >= self._start_at_s:
@@ -382,14 +402,15 @@ class RunnerSlice:
             return
         if record.current:
             if record.deadline_ns:
-                deadline_s = record.deadline_ns / 1e9
+                deadline_s = record.deadline_ns / 1e9 + self._lost_since(record.current_since_ns / 1e9)
                 if now_s >= deadline_s:
                     allowed_s = (record.deadline_ns - record.current_since_ns) / 1e9
                     self._hangs(f'{record.current} took longer than {allowed_s:g} s', now_s)
                     return
                 self._check_at_s = min(self._check_at_s, deadline_s)
             return
-        silent_s = now_s - record.heartbeat_ns / 1e9
+        beat_s = record.heartbeat_ns / 1e9
+        silent_s = now_s - beat_s - self._lost_since(beat_s)
         if silent_s >= self.options.hang_timeout_s:
             self._hangs(f'no heartbeat for {silent_s:.1f} s', now_s)
         else:

@@ -80,6 +80,11 @@ class Job(Runner):
         tell('end', self.name, os.getpid(), msg)
 
 
+class Sender(Job):
+    def dispose(self, msg, msgdata):
+        self.spool.publish(msg, exchange='x')
+
+
 class Crash(Job):
     def setup(self):
         tell('crash', os.getpid())

@@ -154,7 +154,14 @@ def test_reload_tells_what_changed(site: Installation) -> None:
     site.configure({'in': {'instances': 2}, 'new': {}})
     ran = cli(site, 'reload')
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[:3] == ['added runners new', 'removed runners old', 'scaled runners in']
+    assert ran.stdout.splitlines()[:6] == [
+        *(
+            'will end old: its section is gone',
+            'will start new: its section is new',
+            'will scale in: instances = 2',
+        ),
+        *('added runners new', 'removed runners old', 'scaled runners in'),
+    ]
     assert [each['runner'] for each in status(site)[2]] == ['in', 'in', 'new']
     assert cli(site, 'reload').stdout.splitlines()[0] == 'nothing changed'
 

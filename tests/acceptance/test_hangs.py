@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import pytest
 
 from switchboard.errors import NotRunningError
@@ -84,3 +88,23 @@ def test_the_board_can_be_read_when_the_master_is_dead(site: Installation) -> No
     assert not master_alive(site.spool_directory)
     with pytest.raises(NotRunningError):
         site.ask('status')
+
+
+def test_a_master_that_was_frozen_with_its_runners_judges_none_of_them(site: Installation) -> None:
+    site.configure({'in': {'hang_timeout': '1s', 'max_seconds': '2s'}, 'busy': {'max_seconds': '2s'}})
+    master = site.start()
+    site.put('busy', 'wait')
+    site.told.wait_for('begin busy .* wait')
+    pids = site.pids()
+    for pid in (master.pid, *pids.values()):
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(4)  # a freeze cannot be had in another way
+    for pid in (*pids.values(), master.pid):
+        os.kill(pid, signal.SIGCONT)
+    site.log.wait_for('was late lost_s=')
+    site.open_gate()
+    site.told.wait_for('end busy .* wait')
+    assert site.pids() == pids
+    assert not site.log.said(' hangs ')
+    assert [record.restarts for record in site.records()] == [0, 0]
+    assert site.stop() == 0

@@ -263,3 +263,28 @@ def test_a_master_that_does_not_answer_is_stopped_by_a_signal_to_it_and_to_nobod
     finally:
         stranger.kill()
         stranger.wait()
+
+
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
+def test_a_master_that_is_told_to_stop_while_it_starts_stops(
+    site: Installation, signum: signal.Signals
+) -> None:
+    (site.home / 'early.py').write_text('import jobs\njobs.tell("early")\njobs.wait_at_gate()\n')
+    site.configure({'in': {}}, preload='early')
+    master = site.start(ready=False)
+    site.told.wait_for('early')
+    assert master_alive(site.spool_directory)
+    master.send_signal(signum)
+    assert master.wait(PATIENCE_S) == 0
+    assert not (site.run / 'master.pid').exists()
+    assert not site.told.said('setup')
+
+
+def test_a_master_that_is_told_to_stop_before_its_runners_are_ready_stops(site: Installation) -> None:
+    site.configure({'in': {'class': 'jobs:SlowStart'}})
+    master = site.start(ready=False)
+    site.told.wait_for('starting')
+    master.terminate()
+    site.log.wait_for('stop requested')
+    site.open_gate()
+    assert master.wait(PATIENCE_S) == 0

@@ -102,14 +102,47 @@ def test_a_new_class_of_the_same_name_is_used_after_a_restart(site: Installation
     site.told.wait_for('second edition')
 
 
-def test_a_change_of_the_exchanges_reaches_every_runner(site: Installation) -> None:
-    site.configure({'in': {}, 'out': {}})
+def test_a_change_of_the_exchanges_reaches_every_runner_and_restarts_none(site: Installation) -> None:
+    site.configure({'in': {'class': 'jobs:Sender'}, 'out': {}, 'long': {}})
     site.start()
+    site.put('long', 'wait')
+    site.told.wait_for('begin long .* wait')
     before = site.pids()
     (site.home / 'exchange.cfg').write_text('[exchange.x]\ntype = fanout\nbindings =\n    -> out\n')
+    assert site.ask('plan')['plan'] == []
     answer = site.ask('reload')
+    # Whoever publishes after the answer goes by the new table, at whatever moment it looked last.
     assert answer == {'ok': True, 'errors': [], 'changes': 'changed exchanges x'}
-    assert set(site.pids().values()).isdisjoint(before.values())
+    assert site.pids() == before
+    site.put('in', 'sent by way of x')
+    site.told.wait_for('end out .* sent by way of x')
+    # One that is started again by itself publishes by what is in force now, too.
+    os.kill(before['in 1/1'], signal.SIGKILL)
+    site.log.wait_for('running runner="in 1/1"')
+    site.put('in', 'sent again')
+    site.told.wait_for('end out .* sent again')
+    site.open_gate()
+    site.told.wait_for('end long .* wait')
+
+
+def test_a_change_of_one_queue_restarts_its_runner_and_no_other_and_says_so_before(
+    site: Installation,
+) -> None:
+    site.configure({'in': {}, 'out': {}, 'more': {}})
+    site.start()
+    before = site.pids()
+    with site.config.open('a') as configuration:
+        configuration.write('[queue.out]\nmax_messages = 10\n[runner.new]\nclass = jobs:Job\nqueue = more\n')
+    plan = [
+        {'runner': 'new', 'act': 'start', 'reason': 'its section is new'},
+        {'runner': 'out', 'act': 'restart', 'reason': 'the options of queue out have changed'},
+    ]
+    assert site.ask('plan')['plan'] == plan
+    assert site.pids() == before
+    assert site.ask('reload')['ok']
+    assert site.log.said('will do act=restart runner=out reason="the options of queue out have changed"')
+    after = site.pids()
+    assert {name for name in before if before[name] != after[name]} == {'out 1/1'}
 
 
 def test_usr1_restarts_the_runners_one_by_one(site: Installation) -> None:

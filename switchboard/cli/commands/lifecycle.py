@@ -169,7 +169,11 @@ def reload(context: click.Context, installation: Installation, timeout_s: float 
 
     installation.warns = False
     started_s = time.monotonic()
-    answer = ask_and_show(installation.existing_directory(), {'do': 'reload'}, 'reloading', timeout_s)
+    directory = installation.existing_directory()
+    plan = ask_and_show(directory, {'do': 'plan'}, 'reading', timeout_s).get('plan', [])
+    for each in plan if isinstance(plan, list) else ():
+        click.echo(f'will {each["act"]} {visible(each["runner"])}: {visible(each["reason"])}')
+    answer = ask_and_show(directory, {'do': 'reload'}, 'reloading', timeout_s)
     changes = answer.get('changes')
     if changes is None:
         context.exit(tell_failure(answer, Exit.CONFIG))

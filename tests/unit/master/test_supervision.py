@@ -186,6 +186,39 @@ def test_a_message_is_looked_at_before_its_time_is_up_whenever_it_began(bench: B
     assert made.reason == 'x took longer than 5 s'
 
 
+def test_a_time_that_the_master_did_not_see_counts_against_nobody(bench: Bench, start: Start) -> None:
+    made = start(PREPARED, READY, hang_timeout_s=10.0)
+    heart = Slot(bench.board, 0, clock_ns=lambda: 7_000_000_000)
+    heart._pid = NOBODY
+    heart.beat()
+    made.excuse(1000.0, 1011.0)  # it should have looked at 11
+    made.tick(1011.0)
+    assert made.due_s() == 1016
+    made.tick(1016.0)
+    assert (made.state, made.due_s()) == (State.RUNNING, 1017)
+    made.tick(1017.0)  # ten seconds that both of them lived through
+    assert made.state is State.STOPPING
+
+
+def test_a_message_gets_the_time_back_that_was_lost_while_it_was_at_work(bench: Bench, start: Start) -> None:
+    made = start(PREPARED, READY, hang_timeout_s=60.0, max_seconds=5.0)
+    heart = Slot(bench.board, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000)
+    heart._pid = NOBODY
+    heart.begin('x')
+    made.excuse(100.0, 106.0)
+    made.tick(108.0)
+    assert (made.state, made.due_s()) == (State.RUNNING, 111)
+    made.tick(111.0)
+    assert made.reason == 'x took longer than 5 s'
+
+
+def test_a_runner_that_was_asked_to_stop_gets_the_lost_time_too(start: Start) -> None:
+    made = start(PREPARED, READY, stop_timeout_s=5.0)
+    made.stop(10)
+    made.excuse(100.0, 111.0)
+    assert made.due_s() == 115
+
+
 def test_a_stop_is_asked_for_once_and_has_its_time(start: Start) -> None:
     made = start(PREPARED, READY, stop_timeout_s=5.0)
     made.stop(10)
