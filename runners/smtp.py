@@ -33,8 +33,9 @@ and going on to the next mail when the server is down (each would be tried, and 
 
 from __future__ import annotations
 
+import base64
+import hmac
 import logging
-import os
 import re
 import smtplib
 import socket
@@ -47,7 +48,17 @@ from typing import Any, ClassVar, NamedTuple
 
 from switchboard import Runner
 from switchboard.errors import ConfigError, DestinationDown, PermanentFailure, TemporaryFailure
-from switchboard.runner.api import Setting, choice, count, duration_s, event, mail_bytes, optional
+from switchboard.runner.api import (
+    RunnerOptions,
+    Setting,
+    choice,
+    count,
+    duration_s,
+    event,
+    mail_bytes,
+    optional,
+    read_secret,
+)
 
 log = logging.getLogger('switchboard.runner')
 
@@ -58,24 +69,33 @@ DOWN_S = 0.4
 TOLD = 5
 
 _LINE_END = re.compile(rb'\r\n|\r|\n')
-_FORBIDDEN = re.compile('[\x00-\x1f\x7f<>]')
+# As a mailbox has it in front of a mail: sender and date.
+_MBOX_LINE = re.compile(rb'\AFrom \S+ [^\r\n]{0,40}[0-9]{2}:[0-9]{2}[^\r\n]{0,40}\r?\n')
+# Control characters, what ends an address, and half a character: a byte of something that is no UTF-8.
+_FORBIDDEN = re.compile('[\x00-\x1f\x7f<>\ud800-\udfff]')
 
 
 class Answer(NamedTuple):
-    """What a server said."""
+    """What a server said about a recipient.  The first digit decides (RFC 5321 4.2.1)."""
 
     code: int
     text: str
 
+    @property
+    def kind(self) -> int:
+        """2: accepted, 4: not now, 5: never."""
+        return self.code // 100
+
     @classmethod
-    def of(cls, code: int, text: bytes | str) -> Answer:
+    def of(cls, code: int, text: bytes | str, *wanted: int) -> Answer:
         """Read what ``smtplib`` gives.
 
-        :raises SMTPServerDisconnected: the server says that it closes the connection, or talks nonsense.
+        :param wanted: the classes that may be answered here, besides 4 and 5.
+        :raises Lost: the server says that it closes the connection, or talks nonsense.
         """
         answer = cls(code, text if isinstance(text, str) else text.decode('utf-8', 'replace'))
-        if code == 421 or code < 200:
-            raise smtplib.SMTPServerDisconnected(str(answer))
+        if code == 421 or answer.kind not in (4, 5, *wanted):
+            raise Lost(f'the server said {answer}')
         return answer
 
     def __str__(self) -> str:
@@ -83,7 +103,12 @@ class Answer(NamedTuple):
 
 
 class Lost(Exception):
-    """The connection broke off."""
+    """The connection broke off, or is of no more use.
+
+    :ivar is_sent: the whole mail was sent before, and may have been taken.
+    """
+
+    is_sent = False
 
 
 def wire_form(msg: Any) -> bytes:
@@ -96,8 +121,7 @@ def wire_form(msg: Any) -> bytes:
         content = content.encode('utf-8', 'surrogateescape')
     if not isinstance(content, bytes):
         raise PermanentFailure(f'a message of type {type(msg).__name__} is no mail')
-    if content.startswith(b'From '):
-        content = content.partition(b'\n')[2]
+    content = _MBOX_LINE.sub(b'', content, 1)
     # A bare CR or LF would be a line end to one server and none to the next, which is how mails are smuggled.
     return _LINE_END.sub(b'\r\n', content)
 
@@ -124,7 +148,8 @@ class Smtp(Runner):
     settings: ClassVar[Mapping[str, Setting]] = {
         'host': Setting(str, required=True),
         'port': Setting(count(1, 65535)),
-        'tls': Setting(choice(*PORTS), default='no'),
+        # Without a user, `no`; with one, it must be said.
+        'tls': Setting(choice(*PORTS)),
         'tls_ca': Setting(),
         'user': Setting(),
         'password_file': Setting(),
@@ -137,6 +162,25 @@ class Smtp(Runner):
         'recipients_per_mail': Setting(count(1), default=50),
     }
 
+    @classmethod
+    def check(
+        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+    ) -> None:
+        """See `Runner`."""
+        section, user = f'runner.{options.name}', setting['user']
+        if not user:
+            if setting['password_file']:
+                raise ConfigError('is of no use without a user', section=section, key='password_file')
+            return
+        if not setting['password_file']:
+            raise ConfigError('a user needs a password_file', section=section, key='password_file')
+        if setting['tls'] is None and not _is_loopback(setting['host']):
+            raise ConfigError(
+                'with a user, say `starttls` or `implicit`; or `no`, if the password may go over the wire in clear text',
+                section=section,
+                key='tls',
+            )
+
     def setup(self) -> None:
         """See `Runner`."""
         setting = self.setting
@@ -144,23 +188,16 @@ class Smtp(Runner):
         self._sent = 0
         self._used_at_s = self._down_until_s = 0.0
         self._down = ''
-        self._port = setting['port'] or PORTS[setting['tls']]
-        self._password = self._read_password() if setting['user'] else ''
+        self._tls_kind = setting['tls'] or 'no'
+        self._port = setting['port'] or PORTS[self._tls_kind]
+        section = f'runner.{self.name}'
+        self._password = read_secret(setting['password_file'], section) if setting['user'] else ''
+        if setting['user'] and not self._password:
+            raise ConfigError('its first line is empty', section=section, key='password_file')
         try:
             self._tls = ssl.create_default_context(cafile=setting['tls_ca'])
         except OSError as error:
-            raise ConfigError(
-                f'cannot be used: {error}', section=f'runner.{self.name}', key='tls_ca'
-            ) from error
-
-    def _read_password(self) -> str:
-        try:
-            with open(self.setting['password_file'] or os.devnull, encoding='utf-8') as file:
-                return file.readline().rstrip('\n')
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f'cannot be read: {error}', section=f'runner.{self.name}', key='password_file'
-            ) from error
+            raise ConfigError(f'cannot be used: {error}', section=section, key='tls_ca') from error
 
     def periodic(self) -> None:
         """Do not keep a server waiting that nobody has mails for."""
@@ -174,9 +211,9 @@ class Smtp(Runner):
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
         """Deliver a mail to all who still wait for it."""
         sender, recipients = addresses(msgdata, self.setting['sender'])
-        answers = self._deliver(sender, recipients, wire_form(msg))
-        later = {one: answer for one, answer in answers.items() if answer.code // 100 not in (2, 5)}
-        refused = {one: str(answer) for one, answer in answers.items() if answer.code // 100 == 5}
+        answers = self._deliver(Mail(sender, wire_form(msg), bool(msgdata.get('smtputf8'))), recipients)
+        later = {one: str(answer) for one, answer in answers.items() if answer.kind not in (2, 5)}
+        refused = {one: str(answer) for one, answer in answers.items() if answer.kind == 5}
         for one, answer in answers.items():
             event(log, logging.INFO, self.filebase, 'answered', to=one, answer=answer)
         known = msgdata.pop('refused', {})
@@ -185,92 +222,74 @@ class Smtp(Runner):
             msgdata['recipients'] = list(later)
             if refused:
                 msgdata['refused'] = refused
-            raise TemporaryFailure(_told({one: str(answer) for one, answer in later.items()}))
+            raise TemporaryFailure(_told(later))
         if refused:
             msgdata['recipients'] = list(refused)
             raise PermanentFailure(_told(refused))
 
-    def _deliver(self, sender: str, recipients: Sequence[str], content: bytes) -> dict[str, Answer]:
+    def _deliver(self, mail: Mail, recipients: Sequence[str]) -> dict[str, Answer]:
         """:return: the answer for each recipient.
 
-        :raises DestinationDown: the server cannot be had, and nobody has got the mail yet.
+        :raises DestinationDown: the server cannot be had, and it has answered for nobody yet.
         """
-        answers: dict[str, Answer] = {}
+        answers = {
+            one: refusal for one in recipients if (refusal := _unsayable(mail.sender, one)) is not None
+        }
+        sayable = [one for one in recipients if one not in answers]
         size = self.setting['recipients_per_mail']
-        for start in range(0, len(recipients), size):
-            some = recipients[start : start + size]
+        for start in range(0, len(sayable), size):
+            some = sayable[start : start + size]
+            reason = Answer(451, '4.4.2 no answer')
+            before = len(answers)
             try:
-                answers |= self._send(sender, some, content)
+                self._send(mail, some, answers)
             except Lost as error:
-                answers |= dict.fromkeys(some, Answer(451, f'4.4.2 {error}'))
+                reason = Answer(451, f'4.4.2 {error}')
             except DestinationDown as error:
-                if not start:
+                if not start and len(answers) == before:
                     raise
-                answers |= dict.fromkeys(some, Answer(451, f'4.4.1 {error}'))
+                reason = Answer(451, f'4.4.1 {error}')
+            except Exception as error:
+                # A mistake of this program's: those who have the mail have it all the same.
+                self._drop()
+                log.exception('%s: not sent to some', self.filebase)
+                reason = Answer(451, f'4.3.0 {type(error).__name__}: {error}')
+            for one in some:
+                answers.setdefault(one, reason)
         return answers
 
-    def _send(self, sender: str, recipients: Sequence[str], content: bytes) -> dict[str, Answer]:
-        """:raises Lost: a fresh connection broke off."""
+    def _send(self, mail: Mail, recipients: Sequence[str], answers: dict[str, Answer]) -> None:
+        """:raises Lost: a fresh connection broke off, or one on which the mail was sent already."""
         if (smtp := self._reusable()) is not None:
             try:
-                return self._transact(smtp, sender, recipients, content)
+                self._transact(smtp, mail, recipients, answers)
+                return
             except Lost as error:
+                if error.is_sent:
+                    raise
                 event(log, logging.INFO, self.filebase, 'connection lost', error=error)
-        return self._transact(self._connect(), sender, recipients, content)
+        self._transact(self._connect(), mail, [one for one in recipients if one not in answers], answers)
 
     def _transact(
-        self, smtp: smtplib.SMTP, sender: str, recipients: Sequence[str], content: bytes
-    ) -> dict[str, Answer]:
-        """One mail for some recipients."""
+        self, smtp: smtplib.SMTP, mail: Mail, recipients: Sequence[str], answers: dict[str, Answer]
+    ) -> None:
+        """One mail for some recipients; what is in `answers` when this raises counts."""
         self._sent += 1
+        talk = Talk(smtp, mail, self.idempotency_key)
         try:
-            return self._converse(smtp, sender, recipients, content)
-        except (OSError, smtplib.SMTPException) as error:
+            talk.hold(recipients, answers)
+        except (OSError, smtplib.SMTPException, Lost) as error:
             self._drop()
-            raise Lost(f'the connection broke off: {error}') from error
+            lost = error if isinstance(error, Lost) else Lost(f'the connection broke off: {error}')
+            lost.is_sent = talk.is_sent
+            raise lost from error
         finally:
             self._used_at_s = time.monotonic()
-
-    def _converse(
-        self, smtp: smtplib.SMTP, sender: str, recipients: Sequence[str], content: bytes
-    ) -> dict[str, Answer]:
-        answers = {one: Answer(553, '5.1.3 no address') for one in recipients if _FORBIDDEN.search(one)}
-        asked = [one for one in recipients if one not in answers]
-        if _FORBIDDEN.search(sender):
-            return dict.fromkeys(recipients, Answer(553, '5.1.7 no sender address'))
-        international = not all(one.isascii() for one in (sender, *asked))
-        if international and not smtp.has_extn('smtputf8'):
-            return dict.fromkeys(recipients, Answer(553, '5.6.7 the server takes ASCII addresses only'))
-        smtp.command_encoding = 'utf-8' if international else 'ascii'
-        options = self._options(smtp, content, international)
-        said = Answer.of(*smtp.docmd('MAIL', f'FROM:<{sender}>{options}'))
-        if said.code != 250:
-            smtp.rset()
-            return answers | dict.fromkeys(asked, said)
-        for one in asked:
-            answers[one] = Answer.of(*smtp.docmd('RCPT', f'TO:<{one}>'))
-        accepted = [one for one in asked if answers[one].code in (250, 251)]
-        if accepted:
+        if talk.is_open:
             try:
-                said = Answer.of(*smtp.data(content))
-            except smtplib.SMTPDataError as error:
-                said = Answer.of(error.smtp_code, error.smtp_error)
-            answers |= dict.fromkeys(accepted, said)
-        if not accepted or said.code != 250:
-            smtp.rset()
-        return answers
-
-    def _options(self, smtp: smtplib.SMTP, content: bytes, international: bool) -> str:
-        options = []
-        if smtp.has_extn('size'):
-            options.append(f'SIZE={len(content)}')
-        if smtp.has_extn('8bitmime') and not content.isascii():
-            options.append('BODY=8BITMIME')
-        if international:
-            options.append('SMTPUTF8')
-        if smtp.has_extn('dsn') and self.idempotency_key:
-            options.append(f'ENVID={self.idempotency_key}')
-        return ''.join(f' {option}' for option in options)
+                smtp.rset()
+            except (OSError, smtplib.SMTPException):
+                self._drop()  # what it has said before counts
 
     def _reusable(self) -> smtplib.SMTP | None:
         """:return: the connection that is there, if the server still keeps it."""
@@ -281,7 +300,7 @@ class Smtp(Runner):
             self._close()
             return None
         try:
-            if self._smtp.rset()[0] == 250:
+            if self._smtp.rset()[0] // 100 == 2:
                 return self._smtp
         except (OSError, smtplib.SMTPException):
             pass  # it was closed while it was idle
@@ -305,21 +324,21 @@ class Smtp(Runner):
 
     def _greet(self) -> smtplib.SMTP:
         setting = self.setting
-        is_implicit = setting['tls'] == 'implicit'
+        is_implicit = self._tls_kind == 'implicit'
         make = partial(smtplib.SMTP_SSL, context=self._tls) if is_implicit else smtplib.SMTP
         hostname = setting['hostname'] or socket.gethostname()
         self._smtp = smtp = make(local_hostname=hostname, timeout=setting['connect_timeout'])
         # `starttls` and `SMTP_SSL` check the certificate against this name.
         smtp._host = setting['host']  # type: ignore[attr-defined]
         code, text = smtp.connect(setting['host'], self._port)
-        if code != 220:
+        if code // 100 != 2:
             raise smtplib.SMTPConnectError(code, text)
         smtp.ehlo_or_helo_if_needed()
-        if setting['tls'] == 'starttls':
+        if self._tls_kind == 'starttls':
             smtp.starttls(context=self._tls)
             smtp.ehlo()
         if setting['user']:
-            smtp.login(setting['user'], self._password)
+            log_in(smtp, setting['user'], self._password)
         assert smtp.sock is not None
         smtp.sock.settimeout(setting['timeout'])
         return smtp
@@ -337,6 +356,133 @@ class Smtp(Runner):
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
             smtp.close()
+
+
+class Mail(NamedTuple):
+    """What is to be sent."""
+
+    sender: str
+    content: bytes
+    # Whoever has handed it in says that it needs SMTPUTF8 (RFC 6531).
+    is_international: bool
+
+
+class Talk:
+    """The words of one mail on a connection.
+
+    :ivar is_sent: the whole mail was sent, whatever is answered.
+    :ivar is_open: the server waits for more of this mail, or for its end.
+    """
+
+    def __init__(self, smtp: smtplib.SMTP, mail: Mail, envelope_id: str) -> None:
+        self._smtp = smtp
+        self._mail = mail
+        self._envelope_id = envelope_id
+        self.is_sent = self.is_open = False
+
+    def hold(self, recipients: Sequence[str], answers: dict[str, Answer]) -> None:
+        """Say it all, and note each answer as soon as it is one that counts.
+
+        :raises Lost: nothing more can be said.
+        """
+        smtp, mail = self._smtp, self._mail
+        if not smtp.has_extn('smtputf8'):
+            refusal = Answer(553, '5.6.7 the server takes no international mail (SMTPUTF8)')
+            needs = mail.is_international or not mail.sender.isascii()
+            answers |= dict.fromkeys((one for one in recipients if needs or not one.isascii()), refusal)
+            recipients = [one for one in recipients if one not in answers]
+        if not recipients:
+            return
+        is_international = mail.is_international or not all(map(str.isascii, (mail.sender, *recipients)))
+        smtp.command_encoding = 'utf-8' if is_international else 'ascii'
+        self.is_open = True
+        said = self._ask('MAIL', f'FROM:<{mail.sender}>{self._options(is_international)}')
+        if said.kind != 2:
+            answers |= dict.fromkeys(recipients, said)
+            return
+        accepted = []
+        for one in recipients:
+            said = self._ask('RCPT', f'TO:<{one}>')
+            if said.kind == 2:
+                accepted.append(one)
+            elif said.code == 552:  # too many recipients, in the words of old servers: RFC 5321 4.5.3.1.10
+                answers[one] = Answer(452, f'4.5.3 said as 552: {said.text}')
+            else:
+                answers[one] = said
+        if accepted:
+            answers |= dict.fromkeys(accepted, self._hand_over())
+
+    def _ask(self, command: str, arguments: str = '', wanted: int = 2) -> Answer:
+        return Answer.of(*self._smtp.docmd(command, arguments), wanted)
+
+    def _hand_over(self) -> Answer:
+        said = self._ask('DATA', wanted=3)
+        if said.kind != 3:
+            return said
+        content = self._mail.content.replace(b'\r\n.', b'\r\n..')
+        dot = b'.' if content.startswith(b'.') else b''
+        end = b'.\r\n' if content.endswith(b'\r\n') or not content else b'\r\n.\r\n'
+        # From here on, it may have been taken.
+        self.is_sent = True
+        self._smtp.send(dot + content + end)
+        said = Answer.of(*self._smtp.getreply(), 2)
+        self.is_open = said.kind != 2
+        return said
+
+    def _options(self, is_international: bool) -> str:
+        smtp, content = self._smtp, self._mail.content
+        options = []
+        if smtp.has_extn('size'):
+            options.append(f'SIZE={len(content)}')
+        if smtp.has_extn('8bitmime') and not content.isascii():
+            options.append('BODY=8BITMIME')
+        if is_international:
+            options.append('SMTPUTF8')
+        if smtp.has_extn('dsn') and self._envelope_id:
+            options.append(f'ENVID={self._envelope_id}')
+        return ''.join(f' {option}' for option in options)
+
+
+def log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
+    """Authenticate, with names and passwords in UTF-8 as RFC 4954 and 4616 have it; ``smtplib`` knows only ASCII.
+
+    :raises SMTPException: the server has no way that is known here, or does not believe it.
+    """
+    ways = smtp.esmtp_features.get('auth', '').upper().split()
+    if 'PLAIN' in ways:
+        said = smtp.docmd('AUTH', 'PLAIN ' + _base64(f'\0{user}\0{password}'.encode()))
+    elif 'LOGIN' in ways:
+        said = smtp.docmd('AUTH', 'LOGIN ' + _base64(user.encode()))
+        if said[0] // 100 == 3:
+            said = smtp.docmd(_base64(password.encode()))
+    elif 'CRAM-MD5' in ways:
+        said = smtp.docmd('AUTH', 'CRAM-MD5')
+        if said[0] // 100 == 3:
+            digest = hmac.new(password.encode(), base64.b64decode(said[1]), 'md5').hexdigest()
+            said = smtp.docmd(_base64(f'{user} {digest}'.encode()))
+    else:
+        raise smtplib.SMTPNotSupportedError('the server has none of AUTH PLAIN, LOGIN and CRAM-MD5')
+    if said[0] // 100 != 2:
+        raise smtplib.SMTPAuthenticationError(*said)
+
+
+def _base64(text: bytes) -> str:
+    return base64.b64encode(text).decode('ascii')
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ('localhost', '::1') or host.startswith('127.')
+
+
+def _unsayable(sender: str, recipient: str) -> Answer | None:
+    """:return: why an envelope cannot be said to any server; None if it can."""
+    for address, answer in (
+        (sender, Answer(553, '5.1.7 no sender address')),
+        (recipient, Answer(553, '5.1.3 no address')),
+    ):
+        if _FORBIDDEN.search(address):
+            return answer
+    return None
 
 
 def _told(answers: Mapping[str, str]) -> str:

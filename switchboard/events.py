@@ -154,6 +154,7 @@ def pairs(**fields: object) -> str:
 
 def _quote(value: object) -> str:
     text = f'{value:.3f}' if isinstance(value, float) else str(value)
+    text = text.encode('utf-8', 'backslashreplace').decode()  # half a character cannot be written
     return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 

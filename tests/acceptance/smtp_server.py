@@ -20,7 +20,8 @@ Mail = tuple[str, list[str], bytes]
 class Server:
     """What it says, and what it has heard.
 
-    ``answers`` are looked for by the whole command and then by its first word; ``drop`` in an answer breaks the connection off.
+    ``answers`` are looked for by the whole command and then by its first word; the answer ``drop`` breaks the connection off.
+    Behind a bar stands what comes after an answer: ``drop``, ``silence``, or ``garbage`` for ever.
     An answer that is a function is asked each time.
     """
 
@@ -39,7 +40,9 @@ class Server:
         except (OSError, EOFError):
             pass  # the client, or the answer `drop`, has ended it
 
-    def _converse(self, client: socket.socket, stack: contextlib.ExitStack) -> None:
+    def _converse(  # noqa: C901 - a table of commands
+        self, client: socket.socket, stack: contextlib.ExitStack
+    ) -> None:
         sender: str = ''
         recipients: list[str] = []
         file = stack.enter_context(client.makefile('rb'))
@@ -54,7 +57,10 @@ class Server:
                 text = ''.join(f'250-{one}\r\n' for one in lines[:-1]) + f'250 {lines[-1]}'
                 self._say(client, self._answer(command, text))
             elif word == 'STARTTLS':
-                self._say(client, '220 go')
+                answer = self._answer(command, '220 go')
+                self._say(client, answer)
+                if not answer.startswith('2'):
+                    continue
                 assert self.tls is not None
                 file.close()
                 client = stack.enter_context(self.tls.wrap_socket(client, server_side=True))
@@ -80,7 +86,7 @@ class Server:
                     self.mails.append((sender, recipients, content))
                 self._say(client, answer)
             elif word == 'QUIT':
-                self._say(client, '221 bye')
+                self._say(client, self._answer(command, '221 bye'))
                 return
             else:
                 self._say(client, self._answer(command, '250 ok'))
@@ -90,9 +96,17 @@ class Server:
         return answer if isinstance(answer, str) else answer()
 
     def _say(self, client: socket.socket, answer: str) -> None:
+        answer, _, then = answer.partition('|')
         if answer == 'drop':
             raise EOFError
         client.sendall(answer.encode() + b'\r\n')
+        if then == 'drop':
+            raise EOFError
+        if then:
+            while client.recv(65536):
+                if then == 'garbage':
+                    client.sendall(b'\xff\x00 what?\r\n')
+            raise EOFError
 
 
 def _address(command: str) -> str:

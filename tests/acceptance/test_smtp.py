@@ -21,7 +21,7 @@ def test_a_mail_is_delivered_with_its_envelope(tmp_path: Path) -> None:
     with serving(Server()) as server:
         outlet = Outlet(tmp_path, server)
         outlet.put(BOB, CID)
-        outlet.put(BOB, sender='', msg=b'From ann Sun\nSubject: bounce\r\rlone\n')
+        outlet.put(BOB, sender='', msg=b'From ann Sun Nov 29 10:00:00 2026\nSubject: bounce\r\rlone\n')
         outlet.work()
     assert server.mails == [
         (ANN, [BOB, CID], b'Subject: hello\r\n\r\n..world\r\n'),

@@ -68,6 +68,6 @@ def test_tls_and_a_password_are_used(tmp_path: Path, certificate: Path) -> None:
 
 
 def test_a_password_that_cannot_be_read_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
-    outlet = Outlet(tmp_path, Server(port=9), user='me', password_file=str(tmp_path / 'none'))
+    outlet = Outlet(tmp_path, Server(port=9), user='me', tls='no', password_file=str(tmp_path / 'none'))
     with pytest.raises(ConfigError, match='password_file: cannot be read'):
         outlet.work()
