@@ -1,58 +1,124 @@
-"""The shipped runners where the package is installed from a wheel, without a checkout."""
+"""What is released, installed into a fresh environment without a checkout on its path, does what the documents say."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-import sysconfig
+import json
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.acceptance.wheel import ROOT, Installed, build
+from tests.test_documentation import blocks_of
 
-PROGRAM = """
-import sys
-sys.path[:0] = [sys.argv[1], sys.argv[2]]
-import switchboard
-assert switchboard.__file__.startswith(sys.argv[1]), switchboard.__file__
-from importlib.metadata import entry_points
-from switchboard.config.keys import SHIPPED_RUNNERS
-from switchboard.master.loading import find_class
-from switchboard.options import RunnerOptions
-from importlib.util import find_spec
-assert find_spec('runners') is None
-for name, path in SHIPPED_RUNNERS.items():
-    for spelling in (name, path, path.removeprefix('switchboard.')):
-        find_class(RunnerOptions('r', spelling, '' if name in ('lmtp', 'from-broker') else 'in'))
-names = {each.name for each in entry_points(group='switchboard.runners')}
-assert names == set(SHIPPED_RUNNERS), names
-"""
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+MAIL = 'Subject: hello\n\nfrom a pipe\n'
 
 
-@pytest.mark.slow
-def test_every_shipped_runner_is_found_in_an_installed_wheel(tmp_path: Path) -> None:
-    source = tmp_path / 'source'
-    source.mkdir()
-    for name in ('switchboard', 'runners', 'etc'):
-        shutil.copytree(ROOT / name, source / name, symlinks=True)
-    for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
-        shutil.copy(ROOT / name, source)
-    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
-    built = subprocess.run(
-        [*pip, 'wheel', '--no-deps', '-w', tmp_path, source], cwd=tmp_path, capture_output=True, text=True
+@pytest.fixture(scope='module')
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return build(tmp_path_factory.mktemp('built'))
+
+
+@pytest.fixture(scope='module')
+def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return Installed(tmp_path_factory.mktemp('installed'), built[1])
+
+
+def test_the_source_holds_all_that_a_packager_needs(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[0]) as archive:
+        names = {name.partition('/')[2] for name in archive.getnames()}
+    assert {
+        'bin/drop',
+        'bin/test',
+        'docs/README.md',
+        'tests/conftest.py',
+        'etc/switchboard.cfg',
+        'LICENSE',
+    } <= names
+    assert {'constraints.txt', 'CHANGELOG.md', 'SECURITY.md', '.ci/run'} <= names
+
+
+def test_the_wheel_holds_the_samples_and_nothing_that_is_not_its_own(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[1]) as archive:
+        names = archive.namelist()
+    etc = {str(path.relative_to(ROOT / 'etc')) for path in (ROOT / 'etc').rglob('*') if path.is_file()}
+    assert {name.partition('/samples/')[2] for name in names if '/samples/' in name} == etc
+    tops = {name.partition('/')[0] for name in names}
+    assert {top for top in tops if not top.startswith('switchboard_queue-')} == {'switchboard'}
+
+
+def test_from_init_to_a_mail_that_is_listed(installed: Installed) -> None:
+    run = installed.run
+    assert run('switchboard', '--version').startswith('switchboard ')
+    run('switchboard', 'init', 'mail')
+    configuration = ('-C', 'mail/etc/switchboard.cfg')
+    run('switchboard', *configuration, 'check')
+    run('switchboard', *configuration, 'start')
+    try:
+        assert 'RUNNING' in run('switchboard', *configuration, 'status')
+    finally:
+        run('switchboard', *configuration, 'stop')
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ('switchboard-drop', 'piped', '-s', 'spool'),
+        ('switchboard', '-s', 'spool', 'drop', 'piped'),
+        ('switchboard', 'drop', 'piped', '-s', 'spool'),
+        ('python', '-m', 'switchboard', '-s', 'spool', 'drop', 'piped'),
+        ('python', '-m', 'switchboard.drop', 'piped', '-s', 'spool'),
+    ],
+    ids=' '.join,
+)
+def test_a_mail_through_a_pipe_is_stored_and_listed(installed: Installed, words: tuple[str, ...]) -> None:
+    installed.run('python', '-c', "from switchboard import Spool; Spool('spool')['piped']")
+    assert installed.run(*words, input=MAIL) == ''
+    [line] = installed.run('switchboard', '-s', 'spool', 'ls', 'piped', '--json').splitlines()
+    filebase = json.loads(line)['filebase']
+    assert 'from a pipe' in installed.run('switchboard', '-s', 'spool', 'show', filebase)
+    installed.run('switchboard', '-s', 'spool', 'mv', filebase, '-q', 'piped', 'bad')
+
+
+def test_what_cannot_be_stored_is_tried_again_later(installed: Installed) -> None:
+    for words in (('switchboard-drop',), ('python', '-m', 'switchboard.drop'), ('switchboard', 'drop')):
+        installed.run(*words, 'in', '-s', '/nonexistent/spool', input=MAIL, status=75)
+
+
+def test_every_sample_is_written(installed: Installed) -> None:
+    for name in installed.run('switchboard', 'sample').splitlines():
+        assert installed.run('switchboard', 'sample', name) == (ROOT / 'etc' / name).read_text()
+
+
+def test_the_programs_are_there_and_say_what_they_are(installed: Installed) -> None:
+    for name in ('switchboard', 'switchboard-master', 'switchboard-runner'):
+        assert f'Usage: {name}' in installed.run(name, '--help')
+
+
+def test_a_shipped_runner_is_found_by_its_short_name(installed: Installed) -> None:
+    (installed.home / 'short.cfg').write_text(
+        '[switchboard]\nspool = short\n[queue.in]\n[runner.nothing]\nclass = null\nqueue = in\n'
     )
-    if built.returncode and 'setuptools' in built.stderr:
-        pytest.skip('the tool that builds wheels cannot be had')
-    assert built.returncode == 0, built.stderr
-    [wheel] = tmp_path.glob('*.whl')
-    home = tmp_path / 'site'
-    subprocess.run(
-        [*pip, 'install', '--no-deps', '--no-index', '--target', home, wheel], check=True, cwd=tmp_path
-    )
-    subprocess.run(
-        [sys.executable, '-I', '-S', '-c', PROGRAM, home, sysconfig.get_path('purelib')],
-        check=True,
-        cwd=tmp_path,
+    installed.run('switchboard', '-C', 'short.cfg', 'check', '--imports')
+
+
+def test_where_a_library_is_missing_the_command_for_this_installation_is_named(installed: Installed) -> None:
+    code = 'from switchboard.message.serializers import Serializers; Serializers(["msgpack"])'
+    program = f'try:\n    {code}\nexcept Exception as error:\n    print(error)'
+    said = installed.run('python', '-c', program)
+    assert f"{installed.bin}/python -m pip install 'switchboard-queue[msgpack]'" in said
+
+
+def test_the_tutorial_runs(installed: Installed) -> None:
+    page = (ROOT / 'docs' / 'tutorial' / 'first-queue.md').read_text()
+    code = [block.text for block in blocks_of(page) if block.language == 'python' and '>>>' in block.text]
+    (installed.home / 'tutorial.txt').write_text('\n'.join(code))
+    installed.run(
+        'python',
+        '-c',
+        'import doctest, sys; sys.exit(bool(doctest.testfile("tutorial.txt", module_relative=False, '
+        'optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL).failed))',
     )
