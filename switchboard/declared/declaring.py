@@ -6,7 +6,6 @@ the bindings.  This module joins them for `Spool`, whose methods say what each i
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -20,12 +19,10 @@ from switchboard.declared.removal import QueueRemoval
 from switchboard.errors import QueueLockedError, QueueMismatchError, UnknownQueueError
 from switchboard.message.naming import Namer, check_queue_name
 from switchboard.options import QueueOptions
-from switchboard.queue.switchboard import Switchboard
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.disk import Disk
 from switchboard.store.layout import BAD, CONSUMERS, OWNERS, RUN
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import refuse
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -181,77 +178,3 @@ class DeclaredQueues:
             if declaration is not None and declaration.deleted:
                 raise UnknownQueueError('it is being deleted', queue=name)
             yield declaration
-
-
-class DeclaringSpool(ABC):
-    """What `Spool` can do with queues that come and go."""
-
-    declared: DeclaredQueues
-    _boards: dict[str, Switchboard]
-
-    @abstractmethod
-    def __getitem__(self, name: str) -> Switchboard:
-        """See `ISpool`."""
-
-    def declare(self, name: str, **keys: Any) -> Switchboard:
-        """Make a queue, or make sure that it is there as asked for.  The configuration file is not touched.
-
-        :param owner: a ticket (see :attr:`DeclaredQueues.owner`): the queue is his alone, and goes when he does.
-        :param auto_delete: it goes when its last consumer leaves (of an owner's queue: when the owner does).
-        :param expires_s: it goes when nobody has declared it or consumed from it for that long.
-        :param options: fields of `QueueOptions`, which go before those of the configuration.
-        :param arguments: the program's own words; like all else they are compared when the queue is there.
-        :raises QueueMismatchError: it is there, and otherwise.
-        :raises QueueLockedError: it is there, and another owner's.
-        """
-        self.declared.declare(name, **keys)
-        return self[name]
-
-    def delete(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete a queue, and the messages that wait in it: what is being worked on may be finished.
-
-        :return: how many messages were dropped.
-        :raises UnknownQueueError: there is no such queue.
-        :raises QueueInUseError: it has consumers, and `if_unused`; or messages, and `if_empty`.
-        :raises QueueMismatchError: the configuration declares it.
-        """
-        if self.declared.is_fixed(name):
-            always = name == BAD
-            raise QueueMismatchError(
-                'it is always there' if always else 'the configuration declares it', queue=name
-            )
-        dropped = self.declared.departures.delete(
-            check_queue_name(name), if_unused=if_unused, if_empty=if_empty
-        )
-        self._boards.pop(name, None)
-        return dropped
-
-    def purge(self, name: str) -> int:
-        """Drop the messages that wait in a queue.
-
-        :return: how many.
-        :raises QueueError: it cannot be looked into; what could not be dropped is in the log.
-        """
-        try:
-            return self.declared.departures.purge(self[name].name)
-        except OSError as error:
-            refuse(error, 'purge', name)
-
-    def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
-        """Say that this process consumes from a queue, for as long as it holds the ticket.
-
-        :raises UnknownQueueError: there is no such queue.
-        :raises QueueLockedError: it is another owner's.
-        """
-        return self.declared.consume(name, owner)
-
-    def consumers(self, name: str) -> int:
-        """:return: how many living consumers said so of a queue."""
-        return self.declared.departures.consumers(name)
-
-    def reap(self) -> list[str]:
-        """Delete declared queues whose owner or last consumer is gone, or whose time is over.
-
-        :return: which.
-        """
-        return self.declared.departures.reap()

@@ -20,6 +20,9 @@ from switchboard.message.naming import NS, Namer
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.forks import after_fork
 
+# Directories that are kept open: a process may look at the consumers of thousands of queues.
+OPEN_PLACES = 16
+
 
 class Attendance(NamedTuple):
     """How many tickets of a place are held, and how many were left by the dead and are cleared away now."""
@@ -88,12 +91,14 @@ class Presence:
         self.path = path
         self.disk = disk
         self.namer = namer
-        self._folders: dict[str, Folder] = {}
+        self._folders: dict[str, Folder] = {}  # a few, the last that were asked for
 
     def folder(self, place: str) -> Folder:
         """:return: the directory of a place, which may not be there."""
         folder = self._folders.get(place)
         if folder is None or folder.is_closed():
+            if len(self._folders) >= OPEN_PLACES:
+                self._folders.clear()
             folder = self._folders[place] = Folder(os.path.join(self.path, place), self.disk)
         return folder
 

@@ -103,7 +103,7 @@ class Switchboard:
         clock: Clock = SYSTEM_CLOCK,
         namer: Namer | None = None,
         pool: FilePool | None = None,
-        bad: str | os.PathLike[str] | None = None,
+        bad: str | os.PathLike[str] | Folder | None = None,
         message_class: str | type | None = None,
         services: Services = _ALONE,
         dear_ns: int = DEAR_NS,
@@ -143,7 +143,7 @@ class Switchboard:
         )
         self.consumer = Consumer(
             folder,
-            Folder(bad, disk),
+            bad if isinstance(bad, Folder) else Folder(bad, disk),
             options,
             clock,
             pool,

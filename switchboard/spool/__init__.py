@@ -1,6 +1,6 @@
 """All queues of one installation, in one directory on one file system.
 
-In reading order: spool (the facade), deadletters and declaredletters (where an entry goes that cannot stay),
+In reading order: spool (the facade), deadletters (where an entry goes that cannot stay),
 pickup (maildirs and plain files), replies (request and reply), current (which configuration is
 in force).
 

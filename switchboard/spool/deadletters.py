@@ -6,6 +6,10 @@ too often), ``recoveries`` (its owners died), ``expired``, ``overflow``.  A file
 may not be, goes to the bad queue in any case: another queue could do nothing with it.
 
 Dead letters that go round in circles end in the bad queue, and so do those that their target does not take.
+
+A program that comes from AMQP expects that a message whose time is over, or for which a bounded queue has no room, is gone unless
+the queue has somewhere to send it; the bad queue would fill with what nobody will ever ask for.  A declaration says so by name, for
+each cause; messages that were *rejected* are kept all the same.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from switchboard.config.remote_queues import is_remote
+from switchboard.declared.declarations import Declaration
 from switchboard.errors import SwitchboardError
 from switchboard.events import event
 from switchboard.handoff.moving import move
@@ -28,6 +33,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.claims import Claim
+from switchboard.store.layout import BAD
 
 log = logging.getLogger('switchboard.queue')
 
@@ -49,17 +55,23 @@ class Targets(Protocol):
 
 
 class DeadLetters:
-    """The dead letters of one queue."""
+    """The dead letters of one queue.
 
-    def __init__(self, spool: Targets, board: Switchboard) -> None:
+    :param declaration: what a program said of the queue, if one declared it.
+    """
+
+    def __init__(self, spool: Targets, board: Switchboard, declaration: Declaration | None = None) -> None:
         self._spool = spool
         self._board = board
+        self._declaration = declaration
 
     def __call__(self, claim: Claim, cause: str, reason: str) -> bool:
         """Send a claimed entry where the queue's dead letters go.
 
         :return: False if it is to go to the bad queue instead; it is still claimed then.
         """
+        if self._board.options.dead_letter == BAD:
+            return self._discard(claim, cause)
         records = claim.history.records
         rounds = sum(
             record.get('event') == 'dead-lettered'
@@ -88,6 +100,14 @@ class DeadLetters:
             return False
         return True
 
+    def _discard(self, claim: Claim, cause: str) -> bool:
+        if self._declaration is None or cause not in self._declaration.discard:
+            return False
+        filebase = claim.filebase
+        claim.finish(self._board.pool)
+        event(log, logging.INFO, filebase, 'dropped', queue=self._board.name, cause=cause)
+        return True
+
     def _queues(self, claim: Claim) -> tuple[str, ...]:
         target = self._board.options.dead_letter
         if not target.startswith(EXCHANGE_PREFIX):
@@ -98,7 +118,9 @@ class DeadLetters:
         return self._spool.exchanges.route(target.removeprefix(EXCHANGE_PREFIX), key, metadata)
 
     def routing_key(self, metadata: Mapping[str, Any]) -> str:
-        """:return: the key by which an exchange routes a dead letter: the message's own, or the queue's name."""
+        """:return: the key by which an exchange routes a dead letter: the declaration's, the message's own, or the queue's name."""
+        if self._declaration is not None and self._declaration.dead_letter_key is not None:
+            return self._declaration.dead_letter_key
         key = metadata.get('routing_key')
         return key if isinstance(key, str) else self._board.name
 

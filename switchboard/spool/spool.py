@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.config.remote_queues import RemoteQueues
 from switchboard.declared.declarations import Declaration
-from switchboard.declared.declaring import DeclaredQueues, DeclaringSpool
-from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
+from switchboard.declared.declaring import DeclaredQueues
+from switchboard.declared.presence import Ticket
+from switchboard.errors import QueueError, QueueMismatchError, SwitchboardError, UnknownQueueError
 from switchboard.handoff.deduplication import Dedupe, commit_deduplicated
 from switchboard.handoff.publish_many import Outcome, Publication, publish_many
 from switchboard.handoff.stage import Stage
@@ -29,10 +31,10 @@ from switchboard.options import Durability, QueueOptions
 from switchboard.queue.switchboard import Services, Switchboard
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.spool.deadletters import DeadLetters
-from switchboard.spool.declaredletters import DeclaredLetters
 from switchboard.spool.pickup import Pickup
 from switchboard.store.disk import Disk, Folder, close_folders
 from switchboard.store.flags import Flags
+from switchboard.store.kernel import open_files_limit
 from switchboard.store.layout import BAD, ROOM, RUN, SPARE, STAGE
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse
@@ -45,8 +47,52 @@ if TYPE_CHECKING:
 _DEFAULT_EXCHANGE_ONLY = ExchangeTable(())
 
 
+# Of a process's descriptors, one in so many may go to queues that it has used and may use again; and no more than so many queues.
+DESCRIPTORS_A_QUEUE, MOST_OPEN = 16, 128
+
+
+def open_at_once() -> int:
+    """:return: how many queues a spool keeps open, and as many again for a while, by the limit of open files."""
+    return max(4, min(MOST_OPEN, open_files_limit() // DESCRIPTORS_A_QUEUE))
+
+
+class OpenQueues:
+    """The queues that a spool has opened, in two generations: what was not used for a whole generation is let go of.
+
+    A queue that is let go of is closed when nobody else uses its object either.
+    """
+
+    def __init__(self, generation: int) -> None:
+        self._generation = generation
+        self._recent: dict[str, Switchboard] = {}
+        self._older: dict[str, Switchboard] = {}
+
+    def get(self, name: str) -> Switchboard | None:
+        """:return: the queue, if it is open."""
+        queue = self._recent.get(name)
+        if queue is None and (queue := self._older.pop(name, None)) is not None:
+            self.add(name, queue)
+        return queue
+
+    def add(self, name: str, queue: Switchboard) -> None:
+        """Remember a queue that was opened or used."""
+        self._older.pop(name, None)
+        if len(self._recent) >= self._generation:
+            self._older, self._recent = self._recent, {}
+        self._recent[name] = queue
+
+    def pop(self, name: str) -> None:
+        """Let go of one."""
+        self._recent.pop(name, None)
+        self._older.pop(name, None)
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._recent, self._older = {}, {}
+
+
 @implementer(ISpool)
-class Spool(DeclaringSpool):
+class Spool:
     """All queues of one installation.  See `ISpool`.
 
     :param directory: the root of the spool; made, with mode 0770, if it is not there.
@@ -84,7 +130,8 @@ class Spool(DeclaringSpool):
 
             self._in_force = ActiveConfig(config, run, disk, clock)
         self.flags = Flags(run.path, disk, clock)
-        self._boards: dict[str, Switchboard] = {}
+        self._open_queues = OpenQueues(open_at_once())
+        self._bad, self._room = Folder(self.path(BAD), disk), Folder(self.path(RUN, ROOM), disk)
         self._outposts = RemoteQueues(self)
         self._prepared: dict[tuple[str, int | None, int], Switchboard] = {}
         self.declared = DeclaredQueues(
@@ -99,7 +146,7 @@ class Spool(DeclaringSpool):
 
     def close(self) -> None:
         """Let go of all descriptors now.  Nothing may be claimed any more; a spool that is used again opens them anew."""
-        self._boards.clear()
+        self._open_queues.clear()
         for pool in (self.spares, self._scrubbed):
             pool.close()
         close_folders(self.disk)
@@ -125,7 +172,7 @@ class Spool(DeclaringSpool):
     def _look_what_is_in_force(self) -> None:
         if self._in_force is not None and self._in_force.look():
             # Their options may have changed; entries that somebody holds are held by the process, not by the object.
-            self._boards.clear()
+            self._open_queues.clear()
 
     def __repr__(self) -> str:
         return f'Spool({self.directory!r})'
@@ -152,17 +199,23 @@ class Spool(DeclaringSpool):
 
     def __getitem__(self, name: str) -> Switchboard:
         """See `ISpool`."""
-        board = self._boards.get(name)
+        board = self._open_queues.get(name)
         try:
             # Another process may have deleted what a program declared.
             if board is None or (not self.declared.is_fixed(name) and board.folder.is_closed()):
-                board = self._boards[name] = self.board(name)
+                board = self.board(name)
+                self._open_queues.add(name, board)
         except OSError as error:
             refuse(error, 'open', name)
         return board
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self.queue_names()
+        if not isinstance(name, str):
+            return False
+        try:
+            return self.declared.is_known(check_queue_name(name))
+        except UnknownQueueError:
+            return False
 
     def board(
         self, name: str, slice: int | None = None, numslices: int = 1, **changed_options: Any
@@ -204,24 +257,23 @@ class Spool(DeclaringSpool):
             clock=self.clock,
             namer=self._namer,
             pool=self._scrubbed if options.scrub else self.spares,
-            bad=self.path(BAD),
+            bad=self._bad,
             services=self._services(name, options, declaration),
         )
 
     def _services(self, name: str, options: QueueOptions, declaration: Declaration | None) -> Services:
         dead_letter: Callable[[Switchboard], DeadLetters] | None = None
-        if declaration is not None:
-            dead_letter = partial(DeclaredLetters, self, declaration=declaration)
-        elif options.dead_letter != BAD:
-            dead_letter = partial(DeadLetters, self)
+        if declaration is not None or options.dead_letter != BAD:
+            dead_letter = lambda queue: DeadLetters(self, proxy(queue), declaration)  # noqa: E731
         imports = (options.maildir or options.plain_files) and name != BAD
         return Services(
             is_draining=partial(self.flags.is_set, 'draining', name),
             is_paused=partial(self.flags.is_set, 'paused', name),
-            tally=SharedTally(Folder(self.path(RUN, ROOM), self.disk), name, self.disk),
-            once=lambda queue: partial(self._enqueue_once, queue),
+            tally=SharedTally(self._room, name, self.disk),
+            # What a queue has does not keep the queue: it is closed when nobody uses it any more, and not by and by.
+            once=lambda queue: partial(self._enqueue_once, proxy(queue)),
             dead_letter=dead_letter,
-            pickup=partial(Pickup, self.stage) if imports else None,
+            pickup=(lambda queue: Pickup(self.stage, proxy(queue))) if imports else None,
         )
 
     def _enqueue_once(self, board: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
@@ -351,3 +403,68 @@ class Spool(DeclaringSpool):
         :return: how many were dealt with.
         """
         return self.stage.recover()
+
+    # Queues that come and go.
+
+    def declare(self, name: str, **keys: Any) -> Switchboard:
+        """Make a queue, or make sure that it is there as asked for.  The configuration file is not touched.
+
+        :param owner: a ticket (see :attr:`DeclaredQueues.owner`): the queue is his alone, and goes when he does.
+        :param auto_delete: it goes when its last consumer leaves (of an owner's queue: when the owner does).
+        :param expires_s: it goes when nobody has declared it or consumed from it for that long.
+        :param options: fields of `QueueOptions`, which go before those of the configuration.
+        :param arguments: the program's own words; like all else they are compared when the queue is there.
+        :raises QueueMismatchError: it is there, and otherwise.
+        :raises QueueLockedError: it is there, and another owner's.
+        """
+        self.declared.declare(name, **keys)
+        return self[name]
+
+    def delete(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+        """Delete a queue, and the messages that wait in it: what is being worked on may be finished.
+
+        :return: how many messages were dropped.
+        :raises UnknownQueueError: there is no such queue.
+        :raises QueueInUseError: it has consumers, and `if_unused`; or messages, and `if_empty`.
+        :raises QueueMismatchError: the configuration declares it.
+        """
+        if self.declared.is_fixed(name):
+            always = name == BAD
+            raise QueueMismatchError(
+                'it is always there' if always else 'the configuration declares it', queue=name
+            )
+        dropped = self.declared.departures.delete(
+            check_queue_name(name), if_unused=if_unused, if_empty=if_empty
+        )
+        self._open_queues.pop(name)
+        return dropped
+
+    def purge(self, name: str) -> int:
+        """Drop the messages that wait in a queue.
+
+        :return: how many.
+        :raises QueueError: it cannot be looked into; what could not be dropped is in the log.
+        """
+        try:
+            return self.declared.departures.purge(self[name].name)
+        except OSError as error:
+            refuse(error, 'purge', name)
+
+    def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
+        """Say that this process consumes from a queue, for as long as it holds the ticket.
+
+        :raises UnknownQueueError: there is no such queue.
+        :raises QueueLockedError: it is another owner's.
+        """
+        return self.declared.consume(name, owner)
+
+    def consumers(self, name: str) -> int:
+        """:return: how many living consumers said so of a queue."""
+        return self.declared.departures.consumers(name)
+
+    def reap(self) -> list[str]:
+        """Delete declared queues whose owner or last consumer is gone, or whose time is over.
+
+        :return: which.
+        """
+        return self.declared.departures.reap()

@@ -78,6 +78,12 @@ def _find_syncfs() -> Callable[[int], int] | None:
     return sync
 
 
+def open_files_limit() -> int:
+    """:return: how many files this process may have open, as things are."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
+
+
 def allow_more_files() -> bool:
     """Raise this process's soft limit of open files.
 

@@ -1,0 +1,133 @@
+"""A spool lets go of queues that nobody uses: their number does not count, only how many are in use at once."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.operating.janitor import tidy
+from switchboard.spool.spool import open_at_once
+from tests.processes import in_child
+
+
+def descriptors() -> int:
+    return len(os.listdir('/proc/self/fd'))
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is let go of is closed by that, and not when the collector comes by."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+OPTIONS = """
+[switchboard]
+spool = {spool}
+[queue.*]
+max_messages = 100
+maildir = yes
+plain_files = yes
+dead_letter = dead
+[queue.dead]
+dead_letter = bad
+"""
+
+
+@pytest.mark.usefixtures('no_collector')
+@pytest.mark.parametrize('kind', ['plain', 'configured', 'declared'])
+def test_the_number_of_queues_costs_no_descriptors(kind: str, tmp_path: Path) -> None:
+    names = [f'q{number}' for number in range(3 * open_at_once())]
+    if kind == 'configured':
+        config = tmp_path / 'switchboard.cfg'
+        sections = ''.join(f'[queue.{name}]\n' for name in names)
+        config.write_text(OPTIONS.format(spool=tmp_path / 'spool') + sections)
+        spool = Spool.from_config(str(config))
+    else:
+        spool = Spool(tmp_path / 'spool', 'lazy')
+    before = descriptors()
+    for name in names:
+        if kind == 'declared':
+            spool.declare(name)
+        queue = spool[name]
+        queue.enqueue('x')
+        taken = queue.take()
+        assert taken is not None
+        queue.finish(taken.filebase, preserve=True)
+    del queue
+    # Both generations, a directory each, and what all of them share.
+    assert descriptors() - before <= 2 * open_at_once() + 20
+
+
+def test_one_that_is_used_stays_the_same_object(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / 'spool', 'lazy')
+    used = spool['used']
+    for number in range(5 * open_at_once()):
+        spool[f'q{number}']
+        assert spool['used'] is used
+
+
+def test_what_somebody_holds_is_held_though_its_queue_was_let_go_of(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / 'spool', 'lazy')
+    spool['used'].enqueue('x')
+    taken = spool['used'].take()
+    for number in range(3 * open_at_once()):
+        spool[f'q{number}']
+    assert spool['used'].recover(own=False) == []
+    spool['used'].finish(taken.filebase)
+    assert spool['used'].get_files('.bak') == []
+
+
+@pytest.mark.parametrize('limit', [64, 256])
+def test_the_janitor_works_where_few_files_may_be_open(limit: int, tmp_path: Path) -> None:
+    names = [f'q{number}' for number in range(2 * limit)]
+    spool = Spool(tmp_path / 'spool', 'lazy')
+
+    def leave() -> None:
+        for name in names:
+            spool[name].enqueue('x')
+            spool[name].take()
+
+    in_child(leave)
+
+    def clean() -> int:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        return tidy(Spool(tmp_path / 'spool', 'lazy')).recovered
+
+    assert in_child(clean) == len(names)
+
+
+def test_answers_to_many_short_lived_clients_pin_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / 'spool', 'lazy')
+    spool.declare('first', owner=spool.declared.enter())
+    before = descriptors()
+    for number in range(3 * open_at_once()):
+        owner = spool.declared.enter()
+        spool.declare(f'reply{number}', owner=owner)
+        spool[f'reply{number}'].enqueue('answer')
+        spool.delete(f'reply{number}')
+        owner.leave()
+    assert descriptors() - before <= 20
+
+
+def test_asking_for_a_queue_reads_no_directory(tmp_path: Path) -> None:
+    from switchboard.store.disk import Disk
+
+    class NoListing(Disk):
+        def scandir(self, path: object) -> None:  # type: ignore[override]
+            raise AssertionError(path)
+
+    Spool(tmp_path / 'spool')['there']
+    spool = Spool(tmp_path / 'spool', disk=NoListing())
+    assert 'there' in spool
+    assert 'elsewhere' not in spool
+    assert '../etc' not in spool
+    assert 3 not in spool
