@@ -36,7 +36,7 @@ TOO_LARGE = {'brokers'}
 # What stands at the top of the checkout, and nothing else.
 TOP_LEVEL = {
     *('.ci', '.gitignore', '.pre-commit-config.yaml', 'CONTRIBUTING.md', 'LICENSE', 'README.md'),
-    *('CHANGELOG.md', 'MANIFEST.in', 'SECURITY.md', 'constraints.txt', 'pyproject.toml', 'setup.cfg'),
+    *('CHANGELOG.md', 'MANIFEST.in', 'SECURITY.md', 'constraints', 'pyproject.toml', 'setup.cfg'),
     *('bin', 'docs', 'etc', 'runners', 'switchboard', 'tests'),
 }
 

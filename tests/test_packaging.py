@@ -1,0 +1,101 @@
+"""What is installed where, as setup.cfg, the constraints and the pages say it: they must agree."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+# Extras that are no library of the package: tools.
+TOOLS = {'test', 'bench', 'dev', 'release', 'build'}
+KINDS = {
+    'core': [''],
+    'test': ['', 'lmtp', 'msgpack', 'yaml', 'test', 'dev', 'build'],
+    'release': ['', 'release', 'build'],
+}
+# Words that would bring somebody else's distribution of our name.
+WRONG = re.compile(r'pip3? install [^\n`]*?(?<![\w/.-])switchboard(?!-queue)(?=[\[\s\'"`]|$)', re.MULTILINE)
+
+
+def requirements() -> dict[str, list[Requirement]]:
+    """:return: by extra; the empty name is what is always needed."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / 'setup.cfg')
+    texts = {'': config['options']['install_requires'], **config['options.extras_require']}
+    return {
+        extra: [Requirement(line) for line in text.splitlines() if line.strip() and not line.startswith('#')]
+        for extra, text in texts.items()
+    }
+
+
+def pinned(kind: str) -> dict[str, set[str]]:
+    """:return: the versions of each distribution in a file of constraints; Pythons may differ in theirs."""
+    found: dict[str, set[str]] = {}
+    for name, version in re.findall(
+        r'^([\w.-]+)==([^\s;\\]+)', (ROOT / 'constraints' / f'{kind}.txt').read_text(), re.M
+    ):
+        found.setdefault(canonicalize_name(name), set()).add(version)
+    return found
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_what_a_checkout_installs_is_what_setup_cfg_allows(kind: str) -> None:
+    versions = pinned(kind)
+    for extra in KINDS[kind]:
+        for requirement in requirements()[extra]:
+            found = versions[canonicalize_name(requirement.name)]
+            assert all(requirement.specifier.contains(version) for version in found), (requirement, found)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_each_file_that_a_checkout_installs_is_known_by_its_hash(kind: str) -> None:
+    blocks = re.split(r'^(?=\S)', (ROOT / 'constraints' / f'{kind}.txt').read_text(), flags=re.MULTILINE)
+    assert [block for block in blocks if block.strip() and '--hash=sha256:' not in block] == []
+
+
+def test_an_extra_has_code_that_uses_it() -> None:
+    source = '\n'.join(
+        path.read_text() for folder in ('switchboard', 'runners') for path in (ROOT / folder).rglob('*.py')
+    )
+    imported = set(re.findall(r'^\s*(?:import|from) (\w+)', source, re.MULTILINE))
+    imported |= set(re.findall(r"import_module\('(\w+)", source)) | set(
+        re.findall(r"\('(amqp|redis)', '", source)
+    )
+    names: dict[str, set[str]] = {}
+    for module, distributions in packages_distributions().items():
+        for each in distributions:
+            names.setdefault(canonicalize_name(each), set()).add(module)
+    for extra, needed in requirements().items():
+        for each in needed if extra not in TOOLS else ():
+            modules = names.get(canonicalize_name(each.name), {each.name})
+            assert modules & imported, f'nothing imports {each.name} of [{extra}]'
+
+
+def test_nothing_tells_to_install_what_is_somebody_elses() -> None:
+    folders = ('docs', 'etc', 'switchboard', 'runners', 'bin')
+    files = [path for folder in folders for path in (ROOT / folder).rglob('*') if path.is_file()]
+    texts = {
+        path: path.read_text(errors='replace')
+        for path in [*files, ROOT / 'README.md', ROOT / 'CONTRIBUTING.md']
+    }
+    assert {
+        str(path.relative_to(ROOT)): WRONG.findall(text) for path, text in texts.items() if WRONG.search(text)
+    } == {}
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['pip install switchboard', "pip install 'switchboard[kombu]' celery", 'pip install -U switchboard\n'],
+)
+def test_the_wrong_name_is_noticed(text: str) -> None:
+    assert WRONG.search(text)
+
+
+def test_the_right_name_and_a_path_are_let_be() -> None:
+    assert not WRONG.search("pip install 'switchboard-queue[kombu]'\npip install ./switchboard\n")
