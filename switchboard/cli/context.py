@@ -254,3 +254,11 @@ def _remember_json(context: click.Context, _param: click.Parameter, value: bool)
 json_option = click.option(
     '--json', 'as_json', is_flag=True, callback=_remember_json, help='One JSON object a line, for programs.'
 )
+# For verbs that say what they have done by `report`.
+json_report_option = click.option(
+    '--json',
+    is_flag=True,
+    expose_value=False,
+    callback=_remember_json,
+    help='What was done as JSON objects, for programs; errors too.',
+)

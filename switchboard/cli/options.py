@@ -53,6 +53,11 @@ timeout_option = click.option(
 )
 
 
+no_wait_option = click.option(
+    '--no-wait', is_flag=True, help='Do not wait until it is done; `switchboard status` shows how far it is.'
+)
+
+
 def read_pairs(texts: Iterable[str]) -> dict[str, Any]:
     """Read ``key=text`` and ``key:=JSON``.
 

@@ -135,6 +135,14 @@ def output_failed(error: OSError, status: int, *, changes: bool) -> int:
     return exit_of(error)
 
 
+def report(text: str, **fields: Any) -> None:
+    """Write what was done: a line for people, or with ``--json`` an object for programs."""
+    if is_json():
+        write_json(fields)
+    else:
+        tell(text)
+
+
 def say(text: str) -> None:
     """Write a line for people to standard error, where it does not get into what a program reads."""
     with contextlib.suppress(OSError):
@@ -156,7 +164,7 @@ def complain(error: Exception, subject: str = '') -> None:
 
 
 def write_error(
-    error: BaseException, status: Exit, lines: Sequence[str], subject: str = '', *, as_json: bool
+    error: BaseException, status: int, lines: Sequence[str], subject: str = '', *, as_json: bool
 ) -> None:
     """Write an error to standard error: a line for people, or an object for programs."""
     for line in lines:

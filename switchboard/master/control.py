@@ -51,11 +51,12 @@ Reply = Callable[[Mapping[str, object]], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a caller asks for.  ``runner`` and ``instances`` are None where the request has no such member."""
+    """What a caller asks for.  ``runner``, ``instances`` and ``slice`` are None where the request has no such member."""
 
     do: str
     runner: str | None = None
     instances: int | None = None
+    slice: int | None = None
 
     @classmethod
     def parse(cls, line: bytes) -> Request:
@@ -74,9 +75,11 @@ class Request:
             raise MasterError('not a request: "do" must be a word')
         if runner is not None and not _is_word(runner):
             raise MasterError('not a request: "runner" must be a name')
-        if instances is not None and (not isinstance(instances, int) or isinstance(instances, bool)):
-            raise MasterError('not a request: "instances" must be a whole number')
-        return cls(do, runner, instances)
+        part = members.get('slice')
+        for name, value in (('instances', instances), ('slice', part)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise MasterError(f'not a request: "{name}" must be a whole number')
+        return cls(do, runner, instances, part)
 
 
 def _is_word(value: object) -> bool:

@@ -37,12 +37,15 @@ def foreground(config: Config) -> int:
         return Master(config).run()
 
 
-def background(config: Config, while_waiting: Callable[[], object] | None = None) -> Outcome:
+def background(
+    config: Config, while_waiting: Callable[[], object] | None = None, timeout_s: float | None = None
+) -> Outcome:
     """Start a master in the background, and wait until its runners are ready.
 
     Logs go to ``.run/master/master.log`` in the spool, unless the configuration names a file.
 
     :param while_waiting: called ten times a second meanwhile, in this process.
+    :param timeout_s: wait no longer than this; by default ``ready_timeout``.
     :return: what it told: ``slices``, the number of runner processes, and ``failed``, those that are not running, each with
         ``title``, ``state`` and ``reason``.  Its ``ready`` is None if they were not ready within ``ready_timeout``; the master
         goes on all the same.
@@ -52,7 +55,7 @@ def background(config: Config, while_waiting: Callable[[], object] | None = None
     """
     outcome = daemonize(
         lambda report: _be_daemon(config, report),
-        timeout_s=config.master.ready_timeout_s,
+        timeout_s=config.master.ready_timeout_s if timeout_s is None else timeout_s,
         while_waiting=while_waiting,
     )
     if outcome.ready is False:

@@ -143,7 +143,7 @@ class Operations:
         elif do == 'start' and any(each.pid for each in self.slices.named(runner)):
             self._plan(f'start {runner}', [], reply, runner=runner)
         else:
-            self.restart(runner, reply)
+            self.restart(runner, reply, request.slice)
 
     def _refuse(self, reply: Reply, reason: str) -> None:
         reply({'ok': False, 'errors': [reason]})
@@ -172,15 +172,25 @@ class Operations:
         steps = [step for name in self.slices.names for step in self._one_by_one(name)]
         self._plan('restart', steps, reply)
 
-    def restart(self, name: str, reply: Reply = no_reply) -> None:
-        """Restart the slices of one runner, one by one, or start them if they do not run."""
+    def restart(self, name: str, reply: Reply = no_reply, part: int | None = None) -> None:
+        """Restart the slices of one runner, one by one, or start them if they do not run.
+
+        :param part: only this slice, counted from 1.
+        """
         if not self.slices.named(name):
             count = self._options(name).instances
             self._plan(
                 f'start {name}', [Replacement(self.slices, self._options(name), count)], reply, runner=name
             )
             return
-        self._plan(f'restart {name}', self._one_by_one(name, wake=True), reply, runner=name)
+        steps = self._one_by_one(name, wake=True)
+        if part is not None:
+            if not 1 <= part <= len(steps):
+                self._refuse(reply, f'{name} has {len(steps)} slices: there is no slice {part}')
+                return
+            steps = [steps[part - 1]]
+        what = name if part is None else f'{name} {part}'
+        self._plan(f'restart {what}', steps, reply, runner=name)
 
     def _one_by_one(self, name: str, *, wake: bool = False) -> list[Replacement]:
         options, count = self._options(name), self._count(name)

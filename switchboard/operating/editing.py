@@ -22,6 +22,7 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import ALWAYS, load_metadata
 from switchboard.message.naming import PRESERVED, with_when
 from switchboard.message.serializers import Raw, family
+from switchboard.operating.audit import Operator
 from switchboard.queue.listing import CLOCK_SLACK_NS
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
@@ -38,10 +39,19 @@ class Editing:
     """One entry, claimed for as long as somebody changes it.  Use it in a ``with`` block.
 
     :param to: where the changed message is to go; by default where it is or, from the bad queue, where it came from.
+    :param operator: who edits, for the history.
     :raises QueueError: it is at work, gone, damaged, or of a kind that is never written.
     """
 
-    def __init__(self, spool: Spool, queue: str, filebase: str, to: str | None = None) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        queue: str,
+        filebase: str,
+        to: str | None = None,
+        operator: Operator | None = None,
+    ) -> None:
+        self._says = operator.fields() if operator is not None else {}
         self._spool = spool
         self._board = board = spool[queue]
         self.filebase = filebase
@@ -84,6 +94,7 @@ class Editing:
                 'time': timestamp(board.clock),
                 'metadata': changed,
                 'body': new_body != entry.body,
+                **self._says,
             }
         ]
         is_delayed = self._is_wished()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from switchboard.errors import AmbiguousEntryError, UnknownEntryError
-from switchboard.message.naming import is_filebase
+from switchboard.message.naming import is_filebase, is_held
 from switchboard.operating.census import walk
 from switchboard.operating.summary import SUFFIXES, EntrySummary, summarize
 from switchboard.store.disk import Folder
@@ -72,11 +72,18 @@ def _by_beginning(places: Iterable[tuple[str, Folder]], beginning: str) -> list[
     found: list[Found] = []
     for queue, folder in places:
         for filebase, suffix in walk(folder, SUFFIXES):
-            if filebase.startswith(beginning) or filebase.partition('+')[2].startswith(beginning):
+            if _begins(filebase, beginning):
                 found.append(Found(queue, folder, filebase, suffix))
                 if len(found) > MAX_CANDIDATES:
                     return found
     return found
+
+
+def _begins(filebase: str, beginning: str) -> bool:
+    if filebase.startswith(beginning) or filebase.partition('+')[2].startswith(beginning):
+        return True
+    # The name that it had before somebody held it, which stands in lists and logs.
+    return is_held(filebase) and len(beginning) > 4 and filebase[4:].startswith(beginning[4:])
 
 
 def exists(folder: Folder) -> bool:

@@ -200,6 +200,30 @@ def test_restart_replaces_runners_and_not_the_master(site: Installation) -> None
 
 
 @pytest.mark.slow
+def test_one_slice_is_restarted_by_the_name_that_status_shows(site: Installation) -> None:
+    site.configure({'in': {'instances': 2}})
+    cli(site, 'start')
+    before = site.pids()
+    assert cli(site, 'restart', 'in 2/2').stdout.startswith('restarted in 2/2 in ')
+    after = site.pids()
+    assert [title for title in before if before[title] != after[title]] == ['in 2/2']
+    beyond = cli(site, 'restart', 'in 3/3')
+    assert (beyond.returncode, 'there is no slice 3' in beyond.stderr) == (69, True)
+
+
+@pytest.mark.slow
+def test_what_takes_a_while_need_not_be_waited_for(site: Installation) -> None:
+    site.configure({'in': {}})
+    started = json.loads(cli(site, 'start', '--no-wait', '--json').stdout)
+    assert started['act'] == 'start'
+    assert cli(site, 'restart', '--timeout', '60s').returncode == 0
+    for verb in ('restart', 'reload', 'stop'):
+        ran = cli(site, verb, '--no-wait', '--json')
+        assert (ran.returncode, json.loads(ran.stdout)['act']) == (0, verb)
+    assert cli(site, 'stop').returncode == 0
+
+
+@pytest.mark.slow
 def test_the_master_can_be_restarted_too(site: Installation) -> None:
     site.configure({'in': {}})
     cli(site, 'start')

@@ -13,10 +13,10 @@ import click
 
 from switchboard import __version__
 from switchboard.cli.commands.samples import read_sample
-from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import is_terminal, say, tell, write_json
+from switchboard.cli.output import is_terminal, report, say, tell, write_json
 from switchboard.cli.text import number, visible
 from switchboard.errors import ConfigError, ConfigErrors
 
@@ -55,6 +55,7 @@ def copy_samples(directory: Path) -> list[Path]:
 
 @verb()
 @click.argument('directory', required=False, type=click.Path(path_type=Path, file_okay=False))
+@json_report_option
 def init(installation: Installation, directory: Path | None) -> None:
     """Make a configuration or a spool.
 
@@ -70,7 +71,7 @@ def init(installation: Installation, directory: Path | None) -> None:
         if installation.named_spool is not None or installation.named_config is not None:
             raise click.UsageError('give DIRECTORY, or -C or -s, not both')
         for path in copy_samples(directory / 'etc'):
-            tell(f'made {path}')
+            report(f'made {path}', act='init', made=str(path))
         installation.named_config = directory / 'etc' / SAMPLES[0]
     from switchboard.spool.current import activate
     from switchboard.status.alive import master_alive
@@ -88,10 +89,11 @@ def init(installation: Installation, directory: Path | None) -> None:
     if not there:
         spool.spares.fill(FIRST_SPARES)
     if not missing:
-        tell(f'{spool.directory}: all is there already')
+        report(f'{spool.directory}: all is there already', act='init', spool=str(spool.directory), queues=[])
         return
     what = 'added to' if there else 'made'
-    tell(f'{what} {spool.directory} ({number(len(missing), "queue")}: {", ".join(missing)})')
+    text = f'{what} {spool.directory} ({number(len(missing), "queue")}: {", ".join(missing)})'
+    report(text, act='init', spool=str(spool.directory), queues=list(missing))
     if directory is not None:
         say(f'next: look into {installation.named_config}, then `cd {directory} && switchboard start`')
 

@@ -17,16 +17,24 @@ from typing import Any
 
 import click
 
-from switchboard.cli.context import Installation, verb
+from switchboard.cli.context import Installation, json_report_option, verb
+from switchboard.cli.exits import Exit, exit_of
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import complain, say, tell
+from switchboard.cli.output import complain, report, say
 from switchboard.cli.text import visible
 from switchboard.errors import CorruptEntryError, SwitchboardError
 from switchboard.message.typed_json import load_json, tagged
+from switchboard.operating.audit import Operator, note, user_name
 from switchboard.operating.editing import Editing
 
 # Between metadata and body; what stands behind it on the line is for people.
 RULE = '======== body'
+
+
+class EditorError(click.ClickException):
+    """The editor did not do its work, so there is nothing to store."""
+
+    exit_code = Exit.UNAVAILABLE
 
 
 def to_text(metadata: dict[str, Any], kind: str, body: bytes) -> str:
@@ -67,9 +75,12 @@ def edited(text: str) -> str:
     with tempfile.TemporaryDirectory(prefix='switchboard-') as directory:
         path = Path(directory, 'message.txt')
         path.write_bytes(text.encode('utf-8', 'surrogateescape'))
-        status = subprocess.call([*shlex.split(command), str(path)])
+        try:
+            status = subprocess.call([*shlex.split(command), str(path)])
+        except (OSError, ValueError) as error:
+            raise EditorError(f'{command} cannot be run: {error}: nothing was changed') from error
         if status:
-            raise click.ClickException(f'{command} ended with status {status}: nothing was changed')
+            raise EditorError(f'{command} ended with status {status}: nothing was changed')
         return path.read_bytes().decode('utf-8', 'surrogateescape')
 
 
@@ -85,6 +96,7 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
         except ValueError as error:
             say(f'it cannot be read any more: {visible(str(error))}')
             if not sys.stdin.isatty() or not click.confirm('Edit again?', default=True, err=True):
+                _keep(text.encode('utf-8', 'surrogateescape'), 'text')
                 raise click.Abort from error
 
 
@@ -101,6 +113,10 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
 @click.option('--unset', 'dropped', multiple=True, metavar='KEY', help='Take this out of the metadata.')
 @click.option('--body', type=click.File('rb'), help='Take the body from this file; - is standard input.')
 @click.option('--to', metavar='QUEUE', help='Send it there.')
+@click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Look in this queue only.')
+@click.option('--reason', default='', metavar='TEXT', help='Why; it stands in the history.')
+@click.option('-y', '--yes', is_flag=True, hidden=True, expose_value=False)
+@json_report_option
 def edit(
     installation: Installation,
     entry: str,
@@ -108,6 +124,8 @@ def edit(
     dropped: tuple[str, ...],
     body: Any,
     to: str | None,
+    queues: tuple[str, ...],
+    reason: str,
 ) -> None:
     """Change a message: with options, what they say; without, in the editor that $VISUAL or $EDITOR names.
 
@@ -119,9 +137,10 @@ def edit(
     switchboard edit 1795317402.6748
     switchboard edit 1795317402.6748 --set priority:=9 --unset expires
     """
-    found = installation.view.find(entry)
+    found = installation.view.find(entry, queues)
     spool = installation.spool()
-    with Editing(spool, found.queue, found.filebase, to) as editing:
+    operator = Operator(user_name(), 'cli', reason)
+    with Editing(spool, found.queue, found.filebase, to, operator) as editing:
         if changes or dropped or body is not None:
             metadata = {**editing.metadata, **changes}
             for key in dropped:
@@ -137,14 +156,17 @@ def edit(
             queue, filebase = editing.store(metadata, new_body)
         except SwitchboardError as error:
             if new_body is not None and body is None:
-                _keep(new_body, error)
+                complain(error)
+                _keep(new_body, 'body')
+                raise click.exceptions.Exit(exit_of(error)) from error
             raise
-    tell(f'{found.queue}/{found.filebase} -> {queue}/{filebase}')
+    note(installation.directory, operator, 'edit', found.queue, found.filebase, f'{queue}/{filebase}')
+    fields = {'entry': found.filebase, 'from': found.queue, 'queue': queue, 'filebase': filebase}
+    report(f'{found.queue}/{found.filebase} -> {queue}/{filebase}', **fields)
 
 
-def _keep(body: bytes, error: SwitchboardError) -> None:
-    """What somebody has typed is not to be lost because there is no room for it."""
+def _keep(written: bytes, what: str) -> None:
+    """Keep what somebody has typed, where there was no room for it, or a slip in it."""
     with tempfile.NamedTemporaryFile(prefix='switchboard-edit-', delete=False) as stream:
-        stream.write(body)
-    complain(error)
-    say(f'the body that you wrote is kept in {stream.name}')
+        stream.write(written)
+    say(f'the {what} that you wrote is kept in {stream.name}')

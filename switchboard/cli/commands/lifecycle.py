@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import threading
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from switchboard.cli.context import Installation, verb
+from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit
-from switchboard.cli.options import DURATION, timeout_option
-from switchboard.cli.output import LOOK_EVERY_S, TELL_EVERY_S, Progress, say, tell
+from switchboard.cli.options import DURATION, no_wait_option, timeout_option
+from switchboard.cli.output import LOOK_EVERY_S, TELL_EVERY_S, Progress, is_json, report, say, tell
 from switchboard.cli.text import duration, number, visible
 from switchboard.errors import BoardError, MasterError
 from switchboard.master.control import ask, signal_master
@@ -31,8 +32,19 @@ if TYPE_CHECKING:
 
 @verb()
 @click.option('-f', '--foreground', is_flag=True, help='Stay in the foreground, and log to the terminal.')
+@click.option(
+    '--timeout', 'timeout_s', type=DURATION, help='Wait no longer than this; default: `ready_timeout`.'
+)
+@no_wait_option
+@json_report_option
 @click.pass_context
-def start(context: click.Context, installation: Installation, foreground: bool) -> None:
+def start(
+    context: click.Context,
+    installation: Installation,
+    foreground: bool,
+    timeout_s: float | None,
+    no_wait: bool,
+) -> None:
     """Start the master and its runners.
 
     It goes into the background and reports when the runners are ready.  Exit status: 0 all of them are; 1 the master runs,
@@ -44,10 +56,10 @@ def start(context: click.Context, installation: Installation, foreground: bool) 
         from switchboard.master.launch import foreground as run_in_foreground
 
         context.exit(run_in_foreground(config))
-    context.exit(start_in_background(config))
+    context.exit(start_in_background(config, timeout_s, no_wait=no_wait))
 
 
-def start_in_background(config: Config) -> Exit:
+def start_in_background(config: Config, timeout_s: float | None = None, *, no_wait: bool = False) -> Exit:
     """Start the master, wait until its runners are ready, and say how it went.
 
     :raises SwitchboardError: it could not be started.
@@ -58,16 +70,31 @@ def start_in_background(config: Config) -> Exit:
     wanted = sum(options.instances for options in config.runners.values())
     started_s = time.monotonic()
     with Progress() as progress:
-        outcome = background(config, lambda: progress.update(_starting(config.spool, wanted, started_s)))
+        outcome = background(
+            config,
+            lambda: progress.update(_starting(config.spool, wanted, started_s)),
+            ASKED_S if no_wait else timeout_s,
+        )
     took = duration(time.monotonic() - started_s)
     log_file = config.master.log_file or own_directory(config.spool) / LOG
+    fields = {
+        'act': 'start',
+        'pid': outcome.pid,
+        'log_file': str(log_file),
+        'ready': outcome.ready is not None,
+    }
+    if outcome.ready is None and no_wait:
+        report(f'starting: master {outcome.pid}; log: {log_file}', **fields)
+        return Exit.OK
     if outcome.ready is None:
         text = f'not all runners are ready after {took}; the master goes on, `switchboard status` shows how far it is'
         say(f'{text}; log: {log_file}')
         return Exit.TEMPORARY
     failed: list[dict[str, Any]] = outcome.told.get('failed', [])
     ready = number(outcome.told.get('slices', wanted) - len(failed), 'runner')
-    tell(f'started in {took}: master {outcome.pid}, {ready} ready; log: {log_file}')
+    report(
+        f'started in {took}: master {outcome.pid}, {ready} ready; log: {log_file}', **fields, failed=failed
+    )
     for each in failed:
         say(f'{each["title"]} is {each["state"]}: {visible(each["reason"])}')
     return Exit.PARTIAL if failed else Exit.OK
@@ -109,6 +136,8 @@ def tell_failure(answer: dict[str, Any], status: Exit) -> Exit:
     help='Stop the master too, and start it again: for new code of its own.',
 )
 @timeout_option
+@no_wait_option
+@json_report_option
 @click.pass_context
 def restart(
     context: click.Context,
@@ -116,6 +145,7 @@ def restart(
     runners: tuple[str, ...],
     whole: bool,
     timeout_s: float | None,
+    no_wait: bool,
 ) -> None:
     """Restart runners, one slice at a time; without a name, all of them.
 
@@ -129,19 +159,31 @@ def restart(
     from switchboard.cli.commands.lifecycle import ask_and_show
 
     directory = installation.existing_directory()
-    for named in runners:
-        installation.check_runner(named)
+    wanted = [_runner_and_slice(named) for named in runners] or [('', None)]
+    for runner, _ in wanted if runners else ():
+        installation.check_runner(runner)
     worst = Exit.OK
-    for runner in runners or (None,):
+    for (runner, part), named in zip(wanted, runners or ('all runners',), strict=True):
         started_s = time.monotonic()
-        request = {'do': 'restart'} if runner is None else {'do': 'restart', 'runner': runner}
-        what = f'restarting {runner or "all runners"}'
-        answer = ask_and_show(directory, request, what, timeout_s)
+        request: dict[str, object] = {'do': 'restart'}
+        if runner:
+            request |= {'runner': runner}
+        if part is not None:
+            request |= {'slice': part}
+        answer = ask_and_show(directory, request, f'restarting {named}', timeout_s, no_wait=no_wait)
         failed = tell_failure(answer, Exit.UNAVAILABLE)
         if failed is Exit.OK:
-            tell(f'restarted {runner or "all runners"} in {duration(time.monotonic() - started_s)}')
+            took = duration(time.monotonic() - started_s)
+            text = f'restarting {named}' if no_wait else f'restarted {named} in {took}'
+            report(text, act='restart', runner=runner or None, slice=part)
         worst = failed or worst
     context.exit(worst)
+
+
+def _runner_and_slice(named: str) -> tuple[str, int | None]:
+    """Take apart what `status` calls a slice: ``in 2/3``; ``in:2/3`` and ``in`` too."""
+    match = re.fullmatch(r'(.+?)[ :]([0-9]{1,6})/([0-9]{1,6})', named)
+    return (match[1], int(match[2])) if match else (named, None)
 
 
 def _restart_master(installation: Installation, timeout_s: float | None) -> Exit:
@@ -159,8 +201,12 @@ def _restart_master(installation: Installation, timeout_s: float | None) -> Exit
 
 @verb()
 @timeout_option
+@no_wait_option
+@json_report_option
 @click.pass_context
-def reload(context: click.Context, installation: Installation, timeout_s: float | None) -> None:
+def reload(
+    context: click.Context, installation: Installation, timeout_s: float | None, no_wait: bool
+) -> None:
     """Read the configuration again, and restart what changed.
 
     With a mistake in it nothing changes, and every mistake is shown; exit status 78.
@@ -171,25 +217,25 @@ def reload(context: click.Context, installation: Installation, timeout_s: float 
     started_s = time.monotonic()
     directory = installation.existing_directory()
     plan = ask_and_show(directory, {'do': 'plan'}, 'reading', timeout_s).get('plan', [])
-    for each in plan if isinstance(plan, list) else ():
-        click.echo(f'will {each["act"]} {visible(each["runner"])}: {visible(each["reason"])}')
-    answer = ask_and_show(directory, {'do': 'reload'}, 'reloading', timeout_s)
+    plan = plan if isinstance(plan, list) else []
+    for each in plan if not is_json() else ():
+        tell(f'will {each["act"]} {visible(each["runner"])}: {visible(each["reason"])}')
+    answer = ask_and_show(directory, {'do': 'reload'}, 'reloading', timeout_s, no_wait=no_wait)
     changes = answer.get('changes')
-    if changes is None:
+    if changes is None and not answer.get('asked'):
         context.exit(tell_failure(answer, Exit.CONFIG))
-    _say_changes(str(changes).split('; '))
+    found = str(changes).split('; ') if changes is not None else []
+    for change in found if not is_json() else ():
+        tell(visible(change))
     failed = tell_failure(answer, Exit.UNAVAILABLE)
     if failed is Exit.OK:
-        tell(f'reloaded in {duration(time.monotonic() - started_s)}')
+        took = duration(time.monotonic() - started_s)
+        report('reloading' if answer.get('asked') else f'reloaded in {took}', act='reload', changes=found, plan=plan)
     context.exit(failed)
 
 
-def _say_changes(changes: Sequence[str]) -> None:
-    for change in changes:
-        tell(visible(change))
-
-
 @verb()
+@json_report_option
 @click.pass_context
 def reopen(context: click.Context, installation: Installation) -> None:
     """Reopen the log files, after a rotation.
@@ -220,9 +266,15 @@ def _count_of(
 @verb()
 @click.argument('counts', nargs=-1, required=True, metavar='RUNNER=NUMBER...', callback=_count_of)
 @timeout_option
+@no_wait_option
+@json_report_option
 @click.pass_context
 def scale(
-    context: click.Context, installation: Installation, counts: list[tuple[str, int]], timeout_s: float | None
+    context: click.Context,
+    installation: Installation,
+    counts: list[tuple[str, int]],
+    timeout_s: float | None,
+    no_wait: bool,
 ) -> None:
     """Give runners another number of processes, each with a slice of the queue, while they run.
 
@@ -241,15 +293,17 @@ def scale(
     worst = Exit.OK
     for runner, count in counts:
         request = {'do': 'scale', 'runner': runner, 'instances': count}
-        answer = ask_and_show(directory, request, f'scaling {runner} to {count}', timeout_s)
+        answer = ask_and_show(directory, request, f'scaling {runner} to {count}', timeout_s, no_wait=no_wait)
         failed = tell_failure(answer, Exit.UNAVAILABLE)
         if failed is Exit.OK:
-            tell(f'{visible(runner)}: {number(count, "slice")}')
+            report(f'{visible(runner)}: {number(count, "slice")}', act='scale', runner=runner, slices=count)
         worst = failed or worst
     context.exit(worst)
 
 
 ANSWER_TIMEOUT_S = 2.0
+# A refusal comes sooner.
+ASKED_S = 0.5
 # From the lock's release to the end of the process: a few milliseconds, unless the machine is very busy.
 GONE_TIMEOUT_S = 10.0
 
@@ -346,8 +400,10 @@ def stop_master(directory: Path, timeout_s: float | None) -> bool:
 @click.option(
     '--timeout', 'timeout_s', type=DURATION, help='Wait no longer than this; the master stops all the same.'
 )
+@no_wait_option
+@json_report_option
 @click.pass_context
-def stop(context: click.Context, installation: Installation, timeout_s: float | None) -> None:
+def stop(context: click.Context, installation: Installation, timeout_s: float | None, no_wait: bool) -> None:
     """Stop the master when its runners have finished their messages.
 
     It waits until all have.  A runner that takes longer than its `stop_timeout` is killed by the master, and its message
@@ -359,22 +415,37 @@ def stop(context: click.Context, installation: Installation, timeout_s: float | 
         say('no master is running: nothing to stop')
         return
     started_s = time.monotonic()
+    if no_wait:
+        ask_to_stop(directory)
+        report('stopping', act='stop', stopped=False)
+        return
     if stop_master(directory, timeout_s):
-        tell(f'stopped in {duration(time.monotonic() - started_s)}')
+        report(f'stopped in {duration(time.monotonic() - started_s)}', act='stop', stopped=True)
         return
     say(f'not stopped yet; {describe(left(directory))}; it goes on stopping, `switchboard stop` waits again')
     context.exit(Exit.TEMPORARY)
 
 
 def ask_and_show(
-    directory: Path, request: Mapping[str, object], what: str, timeout_s: float | None = None
+    directory: Path,
+    request: Mapping[str, object],
+    what: str,
+    timeout_s: float | None = None,
+    *,
+    no_wait: bool = False,
 ) -> dict[str, Any]:
     """Send a request to the master and wait for its reply.
 
     :param what: what is being done, in words.
+    :param no_wait: a refusal comes at once; without one, the reply is that it was ``asked``.
     :raises NotRunningError: there is no master.
     :raises TimeoutError: it was not done in time; the master goes on with it all the same.
     """
+    if no_wait:
+        try:
+            return ask(directory, request, ASKED_S)
+        except TimeoutError:
+            return {'ok': True, 'asked': True}
     answer: dict[str, Any] = {}
     errors: list[BaseException] = []
 

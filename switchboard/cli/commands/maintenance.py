@@ -6,8 +6,8 @@ import dataclasses
 
 import click
 
-from switchboard.cli.context import Installation, installation_options, json_option, verb
-from switchboard.cli.output import tell, write_json
+from switchboard.cli.context import Installation, installation_options, json_option, json_report_option, verb
+from switchboard.cli.output import report, tell, write_json
 from switchboard.cli.text import number, size
 from switchboard.store.pool import MAX_SPARES
 
@@ -80,17 +80,19 @@ def show(context: click.Context, as_json: bool) -> None:
     help='Bytes each.',
 )
 @installation_options
+@json_report_option
 @click.pass_context
 def fill(context: click.Context, number_wanted: int, size_bytes: int) -> None:
     """Make spares until there are NUMBER."""
     made = context.ensure_object(Installation).spool().spares.fill(number_wanted, size_bytes)
-    tell(f'{number(made, "spare")} made')
+    report(f'{number(made, "spare")} made', act='fill', spares=made)
 
 
 @spares.command()
 @installation_options
+@json_report_option
 @click.pass_context
 def empty(context: click.Context) -> None:
     """Delete every spare that nobody is writing to."""
     deleted = context.ensure_object(Installation).spool().spares.empty()
-    tell(f'{number(deleted, "spare")} deleted')
+    report(f'{number(deleted, "spare")} deleted', act='empty', spares=deleted)

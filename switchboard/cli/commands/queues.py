@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, yes_option
@@ -18,6 +18,7 @@ from switchboard.cli.output import (
     TELL_EVERY_S,
     Progress,
     complain,
+    report,
     say,
     tell,
     write_json,
@@ -26,6 +27,7 @@ from switchboard.cli.output import (
 from switchboard.cli.text import age, duration, number, one_line, said_of, size, visible
 from switchboard.errors import SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS
+from switchboard.operating.audit import Operator, note, user_name
 from switchboard.operating.census import AGE_MINUTES, Census, Shape, count, shapes
 from switchboard.operating.grouping import ages
 from switchboard.operating.option_words import option_words, read_options
@@ -281,9 +283,14 @@ def _check(installation: Installation, names: tuple[str, ...]) -> None:
     installation.view.known(names)  # all of them or none: an unknown one is an error before anything is done
 
 
+def _note(installation: Installation, act: str, queue: str, reason: str = '') -> None:
+    note(installation.directory, Operator(user_name(), 'cli', reason), act, queue)
+
+
 @verb()
 @click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
 @_reason
+@json_report_option
 def pause(installation: Installation, names: tuple[str, ...], reason: str) -> None:
     """Let nothing be taken out of queues: runners finish the message at work and wait.  What comes in is stored.
 
@@ -292,7 +299,8 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
     _check(installation, names)
     for name in names:
         installation.spool().pause(name, reason)
-        tell(f'{visible(name)}: paused')
+        _note(installation, 'pause', name, reason)
+        report(f'{visible(name)}: paused', act='pause', queue=name)
 
 
 @verb()
@@ -300,6 +308,8 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
 @_reason
 @click.option('--wait', 'waits', is_flag=True, help='Wait until they are empty, and show how much is left.')
 @click.option('--timeout', 'timeout_s', type=DURATION, help='With --wait: wait no longer than this.')
+@click.option('--no-wait', is_flag=True, hidden=True, expose_value=False)
+@json_report_option
 @click.pass_context
 def drain(
     context: click.Context,
@@ -317,7 +327,8 @@ def drain(
     _check(installation, names)
     for name in names:
         installation.spool().drain(name, reason)
-        tell(f'{visible(name)}: draining')
+        _note(installation, 'drain', name, reason)
+        report(f'{visible(name)}: draining', act='drain', queue=name)
     if waits and not _wait_until_empty(installation, names, timeout_s):
         context.exit(Exit.TEMPORARY)
 
@@ -343,7 +354,7 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
                 say(text)
             # Counting a large queue takes its time, and is not all that there is to do.
             time.sleep(max(LOOK_EVERY_S, 10 * (time.monotonic() - now_s)))
-    tell(f'empty after {duration(time.monotonic() - started_s)}')
+    report(f'empty after {duration(time.monotonic() - started_s)}', act='drain', empty=True)
     return True
 
 
@@ -368,12 +379,17 @@ def _left(one: Census) -> str:
 
 @verb()
 @click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
-def resume(installation: Installation, names: tuple[str, ...]) -> None:
+@_reason
+@json_report_option
+def resume(installation: Installation, names: tuple[str, ...], reason: str) -> None:
     """End `pause` and `drain`."""
     _check(installation, names)
     for name in names:
         was = installation.spool().resume(name)
-        tell(f'{visible(name)}: resumed' if was else f'{visible(name)}: was not paused')
+        if was:
+            _note(installation, 'resume', name, reason)
+        text = 'resumed' if was else 'was not paused'
+        report(f'{visible(name)}: {text}', act='resume', queue=name, was=was)
 
 
 def _read_options(
@@ -404,6 +420,7 @@ def _read_options(
 )
 @click.option('--auto-delete', is_flag=True, help='Delete it when its last consumer leaves.')
 @click.option('--expires', 'expires_s', type=DURATION, help='Delete it when nobody has used it for so long.')
+@json_report_option
 def declare(
     installation: Installation, name: str, options: dict[str, Any], auto_delete: bool, expires_s: float | None
 ) -> None:
@@ -416,7 +433,8 @@ def declare(
     switchboard declare night-shift -o ttl=12h -o dead_letter=late
     """
     installation.spool().declare(name, options=options, auto_delete=auto_delete, expires_s=expires_s)
-    tell(f'{visible(name)}: declared')
+    _note(installation, 'declare', name)
+    report(f'{visible(name)}: declared', act='declare', queue=name)
 
 
 def _confirm_dropping(what: str, installation: Installation, names: Sequence[str], *, yes: bool) -> None:
@@ -427,7 +445,7 @@ def _confirm_dropping(what: str, installation: Installation, names: Sequence[str
         confirm(f'{what}, with {counted(by_queue)}', yes=yes)
 
 
-def _each(names: Sequence[str], deed: Callable[[str], int], done: str) -> Exit:
+def _each(installation: Installation, names: Sequence[str], deed: Callable[[str], int], act: str) -> Exit:
     failed = []
     for name in names:
         try:
@@ -436,7 +454,9 @@ def _each(names: Sequence[str], deed: Callable[[str], int], done: str) -> Exit:
             failed.append(exit_of(error))
             complain(error)
         else:
-            tell(f'{visible(name)}: {done}' + (f', {number(dropped, *ENTRIES)} dropped' if dropped else ''))
+            _note(installation, act, name)
+            dropped_too = f', {number(dropped, *ENTRIES)} dropped' if dropped else ''
+            report(f'{visible(name)}: {act}d{dropped_too}', act=act, queue=name, dropped=dropped)
     return exit_of_all(failed, len(names) - len(failed))
 
 
@@ -445,6 +465,7 @@ def _each(names: Sequence[str], deed: Callable[[str], int], done: str) -> Exit:
 @click.option('--if-empty', is_flag=True, help='Only if there is nothing in it.')
 @click.option('--if-unused', is_flag=True, help='Only if nobody consumes it: no runner, and no program.')
 @yes_option
+@json_report_option
 @click.pass_context
 def delete(
     context: click.Context,
@@ -463,13 +484,19 @@ def delete(
         _confirm_dropping('delete ' + ', '.join(map(visible, names)), installation, names, yes=yes)
     spool = installation.spool()
     context.exit(
-        _each(names, lambda name: spool.delete(name, if_empty=if_empty, if_unused=if_unused), 'deleted')
+        _each(
+            installation,
+            names,
+            lambda name: spool.delete(name, if_empty=if_empty, if_unused=if_unused),
+            'delete',
+        )
     )
 
 
 @verb()
 @click.argument('names', nargs=-1, required=True, metavar='QUEUE...')
 @yes_option
+@json_report_option
 @click.pass_context
 def purge(context: click.Context, installation: Installation, names: tuple[str, ...], yes: bool) -> None:
     """Drop all that waits in queues, what is delayed and held too; there is no way back, so it asks.
@@ -487,4 +514,4 @@ def purge(context: click.Context, installation: Installation, names: tuple[str, 
         except UnknownQueueError:  # its section was removed
             return Spool(installation.directory).purge(name)
 
-    context.exit(_each(names, drop, 'purged'))
+    context.exit(_each(installation, names, drop, 'purge'))

@@ -21,7 +21,7 @@ from switchboard.cli.output import is_terminal, tell, write_json, write_table
 from switchboard.cli.text import age, duration, moment, one_line, said_of
 from switchboard.errors import MasterError
 from switchboard.master.control import ask
-from switchboard.operating.queue_info import QueueInfo, queue_info
+from switchboard.operating.queue_info import QueueInfo, census_fields, queue_info
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import Snapshot, busy_s, master_fields, read_status, runner_fields
 
@@ -270,8 +270,15 @@ def runner_columns() -> Sequence[Column]:
 @click.option(
     '--count', type=click.IntRange(min=1), metavar='N', help='Stop after so many looks; default in a pipe: 1.'
 )
-def top(installation: Installation, interval_s: float, count: int | None) -> None:
+@json_option
+def top(installation: Installation, interval_s: float, count: int | None, as_json: bool) -> None:
     """Show the master, every runner and the queues that have entries, live.  Ctrl-C ends it."""
+    if as_json:
+        for number in range(count or 1):
+            if number:
+                time.sleep(max(0.1, interval_s))
+            _write_json_look(installation)
+        return
     screen = Screen(installation)
     interval_s = max(0.1, interval_s)
     if sys.stdout.isatty():
@@ -286,6 +293,15 @@ def top(installation: Installation, interval_s: float, count: int | None) -> Non
         tell(headline(screen.snapshot, time.time())[0])
         write_table(runner_columns(), runners)
         write_table(QUEUE_COLUMNS, queues)
+
+
+def _write_json_look(installation: Installation) -> None:
+    snapshot = read_status(installation.existing_directory())
+    write_json(master_fields(snapshot))
+    for record in snapshot.records:
+        write_json(runner_fields(record))
+    for one in census(installation, ()):
+        write_json({'type': 'queue', **census_fields(one, (), time.time())})
 
 
 def _live(screen: Screen, interval_s: float, count: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 from pathlib import Path
@@ -9,12 +10,14 @@ from pathlib import Path
 import click
 import pytest
 
+from switchboard import Spool
 from switchboard.cli import switchboard as group
 from switchboard.cli.app import FAMILIES, VERBS, Verbs
 from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.exits import Exit
 from switchboard.config.config import Config
-from tests.unit.commands import succeed, switchboard
+from switchboard.status.scoreboard import Scoreboard, State, SupervisorRecord
+from tests.unit.commands import fail, succeed, switchboard
 
 CONFIG = """\
 [switchboard]
@@ -254,7 +257,7 @@ def options_of(command: click.Command) -> set[str]:
         if isinstance(param, click.Option) and not param.hidden
         for word in param.opts
     }
-    return found - {'-C', '--config', '-s', '--spool'}
+    return found - {'-C', '--config', '-s', '--spool', '--json'}
 
 
 @pytest.mark.parametrize('name', VERBS)
@@ -269,3 +272,60 @@ def test_the_manual_names_every_verb_with_every_option(name: str) -> None:
     shared = page.split('\n## Run')[0]
     text = sections[0] + (shared if 'selections' in sections[0] else '')
     assert {option for option in options_of(command) if f'`{option}' not in text} == set()
+
+
+# These hand all that is said on to a program of its own, or are one.
+WITHOUT_JSON = {'run', 'drop', 'master', 'runner', 'sample'}
+
+
+@pytest.mark.parametrize('name', sorted(VERBS.keys() - WITHOUT_JSON))
+def test_every_verb_writes_json(name: str) -> None:
+    command = group.get_command(click.Context(group), name)
+    assert command is not None
+    commands = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+    for one in commands:
+        assert any('--json' in param.opts for param in one.params), one.name
+
+
+def test_an_error_is_an_object_with_json(tmp_path: Path) -> None:
+    succeed('-s', tmp_path, 'init')
+    for words, status, kind in (
+        (['show', 'nosuch'], Exit.NO_INPUT, 'UnknownEntryError'),
+        (['retry', 'nosuch'], Exit.NO_INPUT, 'UnknownEntryError'),
+        (['status', '--wrong'], Exit.USAGE, 'NoSuchOption'),
+        (['pause', 'nosuch'], Exit.NO_INPUT, 'UnknownQueueError'),
+        (['reload'], Exit.UNAVAILABLE, 'NotRunningError'),
+    ):
+        ran = switchboard('-s', tmp_path, *words, '--json')
+        error = json.loads(ran.err.splitlines()[0])
+        assert (ran.status, error['exit'], error['class']) == (status, status, kind), words
+        assert error.keys() == {'error', 'exit', 'class'}
+
+
+def members(title: str) -> set[str]:
+    """:return: the members that the manual names in the table below this title."""
+    page = (Path(__file__).parents[3] / 'docs' / 'reference' / 'cli.md').read_text()
+    table = page.split(f'**{title}**')[1].split('\n\n')[1]
+    rows = [line.split('|')[1] for line in table.splitlines()[2:]]
+    return {word.strip('` ') for row in rows for word in row.split(',')}
+
+
+def test_objects_have_the_members_that_the_manual_names(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, durability='lazy')
+    filebase = fail(spool, 'in', 'x')
+    entry = members('An entry')
+    for words in (['ls'], ['show', filebase]):
+        found = succeed('-s', tmp_path, *words, '--json').objects[0]
+        more = {'metadata', 'history', 'body', 'queue_flags'} if words[0] == 'show' else set()
+        assert found.keys() == entry | more
+    queues = succeed('-s', tmp_path, 'queues', '--json').objects
+    assert set().union(*queues) == members('A queue')
+    (tmp_path / '.run' / 'master').mkdir(parents=True)
+    board = Scoreboard.create(tmp_path / '.run' / 'master' / 'scoreboard', 4)
+    board.post(0, SupervisorRecord('in', state=State.RUNNING))
+    master, runner, *_ = switchboard('-s', tmp_path, 'status', '--json').objects
+    assert (master.keys(), runner.keys()) == (members('The master'), members("A runner's slice"))
+    for words in (['retry', filebase], ['edit', 'in/', '--set', 'a=b']):
+        words[1] = spool['in'].files[0] if words[0] == 'edit' else words[1]
+        (act,) = succeed('-s', tmp_path, *words, '--json').objects
+        assert act.keys() == members('An act on an entry')

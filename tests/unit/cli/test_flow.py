@@ -197,6 +197,40 @@ class TestEdit:
         assert back in (None, body)
         assert (back is None) == (body == b'\xff\x00')
 
+    def test_a_text_that_cannot_be_read_any_more_is_kept(
+        self, spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        filebase = spool['in'].enqueue('x', dog='Rex')
+        script = tmp_path / 'ed'
+        script.write_text('#!/bin/sh\nsed -i -e \'s/Rex"/Ada/\' "$1"\n')
+        script.chmod(0o755)
+        monkeypatch.setenv('VISUAL', str(script))
+        monkeypatch.setenv('TMPDIR', str(tmp_path))
+        monkeypatch.setattr('tempfile.tempdir', None)
+        ran = switchboard('-s', spool.directory, 'edit', filebase)
+        assert ran.status == Exit.INTERRUPTED
+        assert ran.err.count('cannot be read') == 1
+        kept = Path(ran.err.rpartition(' ')[2].strip())
+        assert '"Ada' in kept.read_text()
+        assert spool['in'].files == [filebase]
+
+    def test_an_editor_that_fails_or_is_not_there_is_no_missing_entry(
+        self, spool: Spool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        filebase = spool['in'].enqueue('x')
+        for command in ('false', '/nowhere/to/be/found', '"unclosed'):
+            monkeypatch.setenv('VISUAL', command)
+            ran = switchboard('-s', spool.directory, 'edit', filebase)
+            assert ran.status == Exit.UNAVAILABLE, command
+            assert 'nothing was changed' in ran.err
+            assert spool['in'].files == [filebase]
+
+    def test_who_edited_and_why_is_in_the_history(self, spool: Spool) -> None:
+        filebase = spool['in'].enqueue('x')
+        succeed('-s', spool.directory, 'edit', filebase, '--set', 'a=b', '--reason', 'a slip')
+        (record,) = spool['in'].history(spool['in'].files[0])
+        assert (record['via'], record['reason']) == ('cli', 'a slip')
+
     def test_what_is_at_work_is_not_edited(self, spool: Spool) -> None:
         with at_work(spool, 'in', 'x') as filebase:
             ran = switchboard('-s', spool.directory, 'edit', filebase, '--set', 'a=b')
@@ -251,3 +285,32 @@ def test_scaling_wants_a_runner_and_a_number(spool: Spool, word: str) -> None:
 
 def test_scaling_wants_a_master(spool: Spool) -> None:
     assert switchboard('-s', spool.directory, 'scale', 'in=2').status == Exit.UNAVAILABLE
+
+
+def test_a_held_entry_is_found_by_the_name_that_it_had_and_says_since_when(spool: Spool) -> None:
+    filebase = spool['in'].enqueue('x')
+    succeed('-s', spool.directory, 'hold', filebase)
+    assert ' held 0.' in succeed('-s', spool.directory, 'ls', 'in').lines[1]
+    (entry,) = succeed('-s', spool.directory, 'ls', 'in', '--json', '--younger', '1m').objects
+    assert 0 <= entry['age_s'] < 60
+    succeed('-s', spool.directory, 'release', filebase[:25])
+    assert spool['in'].files == [filebase]
+
+
+def test_what_lies_in_bad_need_not_be_held_and_the_error_says_so(spool: Spool) -> None:
+    ran = switchboard('-s', spool.directory, 'hold', fail(spool, 'in', 'x'))
+    assert 'waits for nobody' in ran.err
+    assert 'look again' not in ran.err
+
+
+def test_a_celery_message_is_shown_as_its_task(spool: Spool) -> None:
+    headers = {'task': 'shop.pay', 'id': '7f', 'argsrepr': '(3,)', 'kwargsrepr': '{}'}
+    body = {'body': 'W1szXSwge30sIHt9XQ==', 'headers': headers, 'properties': {}}
+    filebase = spool['in'].enqueue(body)
+    spool['in'].enqueue({'task': 'not a task'})
+    out = succeed('-s', spool.directory, 'ls', 'in', '--columns', 'task,id,args,kind').lines
+    assert [line.split() for line in out[1:]] == [
+        ['shop.pay', '7f', '(3,)', 'json'],
+        ['-', '-', '-', 'json'],
+    ]
+    assert '  task      shop.pay' in succeed('-s', spool.directory, 'show', filebase).lines
