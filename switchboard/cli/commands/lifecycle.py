@@ -230,7 +230,12 @@ def reload(
     failed = tell_failure(answer, Exit.UNAVAILABLE)
     if failed is Exit.OK:
         took = duration(time.monotonic() - started_s)
-        report('reloading' if answer.get('asked') else f'reloaded in {took}', act='reload', changes=found, plan=plan)
+        report(
+            'reloading' if answer.get('asked') else f'reloaded in {took}',
+            act='reload',
+            changes=found,
+            plan=plan,
+        )
     context.exit(failed)
 
 
