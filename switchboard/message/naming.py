@@ -35,6 +35,9 @@ SLICE_DIGITS = 8
 SLICE_BITS = SLICE_DIGITS * 4
 HIGHEST_PRIORITY = 9
 
+# A clock that differs by less is nobody's business: the entry waits that long.
+CLOCK_SLACK_NS = NS
+
 # Names from this time on, in the year 2286, are those of entries that an operator holds: they are due when he says so.
 ON_HOLD_PREFIX = '9999'
 HELD_NS = 9_999_000_000 * NS
@@ -154,6 +157,22 @@ def key_of(filebase: str) -> str:
 def with_when(filebase: str, when_ns: int) -> str:
     """:return: the same entry's name with another time: its digest, slice and priority stay."""
     return format_when(when_ns) + filebase[filebase.index('+') :]
+
+
+def asked_wait_ns(when_ns: int, modified_ns: int, now_ns: int) -> int | None:
+    """Tell an entry that a turned clock has put into the future from one that is to wait until then.
+
+    A file from the future was written before the clock was set back.  The time from then to the one in its name is the wait
+    that was asked for; mostly there is none.
+
+    :param when_ns: the time in its name, which is in the future.
+    :param modified_ns: its file's modification time.
+    :return: that wait; None if no clock was turned: then the time in the name counts.
+    """
+    if modified_ns <= now_ns + CLOCK_SLACK_NS:
+        return None
+    wait_ns = when_ns - modified_ns
+    return wait_ns if wait_ns > CLOCK_SLACK_NS else 0
 
 
 def held_name(filebase: str) -> str:

@@ -1,15 +1,27 @@
 """How much is in a queue, counted while its directory is walked over: a million entries cost no memory.
 
-Nothing is opened.  What is waiting and what is delayed is in the names; sizes need one ``stat`` an entry, and can be left out.
+Nothing is opened.  What is waiting and what is delayed is in the names; sizes need one ``stat`` an entry, and can be left out.  Those
+in the future need one too: their files' dates say whether they are delayed or only a turned clock has put them there.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, UNFINISHED, format_when, is_held, parse
+from switchboard.message.naming import (
+    CLAIMED,
+    NS,
+    PRESERVED,
+    READY,
+    UNFINISHED,
+    asked_wait_ns,
+    format_when,
+    is_held,
+    parse,
+)
 from switchboard.store.disk import Folder
 
 # Upper ends of the columns of an age table, in minutes: those of Postfix's qshape, which operators can read.
@@ -85,6 +97,8 @@ def count(folder: Folder, queue: str, *, sizes: bool = True, now_ns: int | None 
                     oldest = min(oldest, filebase)
                 elif is_held(filebase):
                     census.held += 1
+                elif _is_misdated(entry, filebase, now_ns):
+                    census.waiting += 1
                 else:
                     census.delayed += 1
                     next_ = min(next_, filebase)
@@ -97,6 +111,15 @@ def count(folder: Folder, queue: str, *, sizes: bool = True, now_ns: int | None 
         return census
     census.oldest_ns, census.next_ns = _when_ns(oldest), _when_ns(next_)
     return census
+
+
+def _is_misdated(entry: os.DirEntry[str], filebase: str, now_ns: int) -> bool:
+    """Has only a turned clock put an entry into the future?  Then it is given out at once."""
+    try:
+        modified_ns = entry.stat(follow_symlinks=False).st_mtime_ns
+    except FileNotFoundError:
+        return False  # it went on while it was counted
+    return asked_wait_ns(_when_ns(filebase), modified_ns, now_ns) == 0
 
 
 def _when_ns(filebase: str) -> int:

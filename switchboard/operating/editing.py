@@ -20,10 +20,13 @@ from switchboard.message.entry import MAILMAN, Entry
 from switchboard.message.expiry import EXPIRES, is_expired
 from switchboard.message.journal import Record
 from switchboard.message.metadata import ALWAYS, load_metadata
-from switchboard.message.naming import PRESERVED, with_when
+from switchboard.message.naming import (
+    CLOCK_SLACK_NS,
+    PRESERVED,
+    with_when,
+)
 from switchboard.message.serializers import Raw, family
 from switchboard.operating.audit import Operator
-from switchboard.queue.listing import CLOCK_SLACK_NS
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool

@@ -205,7 +205,10 @@ class Term:
         elif self.field == 'id':
             fits = any(_begins(filebase, value) for value in self.values if isinstance(value, Pattern))
         elif self.field == 'state':
-            fits = self._any(state_of(filebase, suffix, now_ns))
+            state = state_of(filebase, suffix, now_ns)
+            if state == 'delayed':
+                return None  # its file's date says whether only a turned clock has put it there
+            fits = self._any(state)
         elif self.field == 'priority':
             name = parse(filebase)
             fits = self._any(name.priority if name else 0)

@@ -23,7 +23,16 @@ from switchboard.message.journal import (
     parse_records,
 )
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, digest_of, is_held, parse
+from switchboard.message.naming import (
+    CLAIMED,
+    NS,
+    PRESERVED,
+    READY,
+    asked_wait_ns,
+    digest_of,
+    is_held,
+    parse,
+)
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.store.layout import BAD
 
@@ -84,11 +93,14 @@ class EntrySummary:
         return name.priority if name else 0
 
     def state(self, now_ns: int) -> State:
-        """:return: what may be concluded from its name at this moment."""
+        """:return: what may be concluded from its name and its file's date at this moment."""
         if self.suffix == READY:
             if is_held(self.filebase):
                 return 'held'
-            return 'delayed' if self.when_ns > now_ns else 'waiting'
+            if self.when_ns <= now_ns:
+                return 'waiting'
+            # Where only a turned clock has put it into the future, it is given out at once.
+            return 'waiting' if asked_wait_ns(self.when_ns, self.modified_ns, now_ns) == 0 else 'delayed'
         return 'claimed' if self.suffix == CLAIMED else 'preserved'
 
     @property

@@ -15,14 +15,21 @@ from typing import Protocol
 from switchboard.clock import Clock
 from switchboard.errors import DurabilityError
 from switchboard.events import event
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, UNFINISHED, Slice, matcher, parse
+from switchboard.message.naming import (
+    CLAIMED,
+    NS,
+    PRESERVED,
+    READY,
+    UNFINISHED,
+    Slice,
+    asked_wait_ns,
+    matcher,
+    parse,
+)
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk, Folder
 
 log = logging.getLogger('switchboard.queue')
-
-# A clock that differs by less is nobody's business: the entry waits that long.
-CLOCK_SLACK_NS = NS
 
 # So few names are read with one system call, during which the kernel lets nobody change the directory: what is seen then is
 # all that was there.  (The smallest buffer of a C library holds some twenty names of entries.)
@@ -165,38 +172,41 @@ class Listing:
         if now_ns < self._look_at_ns:
             return False
         self._look_at_ns = now_ns + LOOK_EVERY_NS
-        # Claims end where they began: what this process holds in the old directory is finished first.
-        if not self.folder.is_replaced() or any(key == self.folder.key for key, _ in OWN_CLAIMS):
-            return False
-        self.folder.reopen()
+        try:
+            # Claims end where they began: what this process holds in the old directory is finished first.
+            if not self.folder.is_replaced() or any(key == self.folder.key for key, _ in [*OWN_CLAIMS]):
+                return False
+            self.folder.reopen()
+        except OSError:
+            return False  # it is looked at again
         event(log, logging.WARNING, None, 'directory replaced', queue=self.queue)
         return True
 
-    def changed_at_ns(self) -> int:
-        """:return: the directory's modification time."""
-        return self.disk.fstat(self.folder.fd).st_mtime_ns
+    def changed_at_ns(self) -> int | None:
+        """:return: the directory's modification time; None if the disk does not say."""
+        try:
+            return self.disk.fstat(self.folder.fd).st_mtime_ns
+        except OSError:
+            return None
 
     def is_there(self, filebase: str, *suffixes: str) -> bool:
-        """Is there an entry of this name, in one of these states?"""
-        return any(self.disk.exists(filebase + suffix, self.folder.fd) for suffix in suffixes)
+        """Is there an entry of this name, in one of these states?
+
+        :raises DurabilityError: the disk does not say.
+        """
+        try:
+            return any(self.disk.exists(filebase + suffix, self.folder.fd) for suffix in suffixes)
+        except OSError as error:
+            raise DurabilityError(str(error), step='look', queue=self.queue) from error
 
     def asked_wait_ns(self, filebase: str, now_ns: int) -> int | None:
-        """Tell an entry that a turned clock has put into the future from one that is to wait until then.
-
-        A file from the future was written before the clock was set back.  The time from then to the one in its name is the wait
-        that was asked for; mostly there is none.
-
-        :return: that wait; None if no clock was turned: then the time in the name counts.
-        """
+        """See `asked_wait_ns`, of an entry that is ready."""
         name = parse(filebase)
         try:
             status = self.disk.stat(filebase + READY, dir_fd=self.folder.fd, follow_symlinks=False)
         except OSError:
             return None
-        if name is None or status.st_mtime_ns <= now_ns + CLOCK_SLACK_NS:
-            return None
-        wait_ns = name.when_ns - status.st_mtime_ns
-        return wait_ns if wait_ns > CLOCK_SLACK_NS else 0
+        return asked_wait_ns(name.when_ns, status.st_mtime_ns, now_ns) if name is not None else None
 
 
 def is_ours(name: str) -> bool:

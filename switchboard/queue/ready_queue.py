@@ -45,6 +45,7 @@ from switchboard.clock import Clock
 from switchboard.message.journal import Record
 from switchboard.message.naming import (
     CLAIMED,
+    CLOCK_SLACK_NS,
     NS,
     READY,
     Slice,
@@ -54,7 +55,7 @@ from switchboard.message.naming import (
     parse,
     with_when,
 )
-from switchboard.queue.listing import CLOCK_SLACK_NS, NAMES_IN_ONE_CALL, Pickup, is_ours
+from switchboard.queue.listing import NAMES_IN_ONE_CALL, Pickup, is_ours
 
 # Names kept from one reading.
 KEPT = 100_000
@@ -106,7 +107,7 @@ class Names(Protocol):
 
     def parts(self, suffix: str) -> Iterator[list[str]]: ...
     def follow(self) -> bool: ...
-    def changed_at_ns(self) -> int: ...
+    def changed_at_ns(self) -> int | None: ...
     def is_there(self, filebase: str, *suffixes: str) -> bool: ...
     def asked_wait_ns(self, filebase: str, now_ns: int) -> int | None: ...
 
@@ -566,7 +567,7 @@ class ReadyQueue:
     def _settled_stamp(self) -> int | None:
         """:return: when the directory was last changed; None if another change could have the same time."""
         coarse_ns, stamp_ns = time.clock_gettime_ns(_COARSE), self._names.changed_at_ns()
-        return stamp_ns if coarse_ns - stamp_ns >= STAMP_STEP_NS else None
+        return stamp_ns if stamp_ns is not None and coarse_ns - stamp_ns >= STAMP_STEP_NS else None
 
     def _apply(self, name: str, came: bool, now_ns: int) -> bool:
         """Note that a name came or went.

@@ -534,6 +534,11 @@ class _Scan:
     def __exit__(self, *error: Any) -> None:
         self._entries.__exit__(*error)
         self._disk.let_go(self._fd)
+        self._fd = -1
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 def _opened_by(disk: Disk) -> set[ref[Folder]]:

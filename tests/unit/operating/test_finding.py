@@ -17,7 +17,9 @@ from switchboard.operating.census import AGE_MINUTES, Shape, count, shapes, walk
 from switchboard.operating.finding import find
 from switchboard.operating.removing import remove
 from switchboard.operating.selection import Criteria, select
+from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk, Folder
+from switchboard.testing import FakeClock
 from tests.unit.commands import at_work, fail
 
 
@@ -40,9 +42,9 @@ def test_the_oldest_waiting_and_the_next_delayed_are_told(spool: Spool) -> None:
         board.enqueue('x', not_before=when)
     names = {1_000_000_050: 'a', 1_000_000_100: 'b', 1_000_000_200: 'c', 1_000_000_300: 'd'}
     for filebase, (when, letter) in zip(board.get_files(), names.items(), strict=True):
-        Path(spool.path('in', filebase + '.pck')).rename(
-            spool.path('in', f'{when}.000000000+{letter * 40}.pck')
-        )
+        path = Path(spool.path('in', f'{when}.000000000+{letter * 40}.pck'))
+        Path(spool.path('in', filebase + '.pck')).rename(path)
+        os.utime(path, (1_000_000_000, 1_000_000_000))
     census = count(board.folder, 'in', now_ns=1_000_000_150 * NS)
     assert (census.waiting, census.delayed) == (2, 2)
     assert (census.oldest_ns, census.next_ns) == (1_000_000_050 * NS, 1_000_000_200 * NS)
@@ -145,3 +147,15 @@ def test_what_is_removed_becomes_a_spare(spool: Spool) -> None:
     assert spool.spares.count() == before + 1
     with pytest.raises(EntryTakenError, match='no such entry'):
         remove(spool['bad'], filebase)
+
+
+def test_what_only_a_turned_clock_has_put_into_the_future_is_waiting(clock: FakeClock, spool: Spool) -> None:
+    board = spool['in']
+    misdated, delayed = board.enqueue('x'), board.enqueue('y', delay=60)
+    clock.set_back(3600)
+    now_ns = clock.time_ns()
+    census = count(board.folder, 'in', now_ns=now_ns)
+    assert (census.waiting, census.delayed) == (1, 1)
+    assert board.files == [misdated]
+    seen = [summarize(board.folder, 'in', filebase) for filebase in (misdated, delayed)]
+    assert [one.state(now_ns) for one in seen if one] == ['waiting', 'delayed']
