@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from switchboard import Spool
-from switchboard.master.lock import master_alive
+from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import Scoreboard
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -44,6 +44,7 @@ WORDS = MappingProxyType(
         'dropped': "an entry was thrown away because the queue's options say so",
         'duplicate': 'a message that was done or taken already',
         'ended': "a runner's process has ended",
+        'ended leftovers': 'what runners of an earlier master had started and left behind was ended',
         'exchanges unreadable': 'what programs declared of exchanges cannot be read, and is left out',
         'failed': 'a message failed for good',
         'flag unreadable': 'whether a queue is paused or draining cannot be read; it counts as it was',
@@ -89,6 +90,7 @@ WORDS = MappingProxyType(
         'not tidied': 'the janitor could not do its work',
         'not unwatched': 'a broker still tells of a queue',
         'not watched': 'a broker does not tell of a queue',
+        'no more taken': 'as many messages are held as the limit of open files allows',
         'nothing to scale': 'a signal asked for another number of slices, and no runner has a queue',
         'nothing taken': 'the disk or the broker gives no message; it is tried again',
         'on_error failed': "a runner's own hook failed",
@@ -124,6 +126,7 @@ WORDS = MappingProxyType(
         'stored': 'a message has arrived',
         'tidied': 'the janitor is back',
         'unroutable': 'no queue wants a message',
+        'waits': 'a runner starts again when something that it had started has ended',
         'was late': 'the master was stopped or frozen for a while; that time counts against no runner',
         'will do': 'what a reload is going to do with a runner, and why',
     }

@@ -298,7 +298,7 @@ class ExchangeStore:
         try:
             wiring = self.load()
         except RouteError as error:
-            log.error('bindings of a queue that is gone are left queue=%s error=%s', name, error)
+            event(log, logging.ERROR, None, 'not removed', queue=name, error=error)
             return
         if wiring.remove(lambda one: one.target == Target(name)):
             self._save(wiring)

@@ -60,11 +60,8 @@ def _warn_of_files(count: int) -> None:
     if now_s < _next_warning_s:
         return
     _next_warning_s = now_s + WARN_AGAIN_S
-    log.warning(
-        'no more messages are taken: %d are held unacknowledged, as many as this process may have files open;'
-        ' raise its limit (LimitNOFILE=, ulimit -Hn), or have tasks with an ETA wait in their queue: eta=broker in the URL',
-        count,
-    )
+    advice = 'raise its limit of open files (LimitNOFILE=, ulimit -Hn), or have tasks with an ETA wait in their queue: eta=broker in the URL'
+    event(log, logging.WARNING, None, 'no more taken', held=count, advice=advice)
 
 
 @dataclass(slots=True, eq=False)

@@ -55,7 +55,9 @@ if TYPE_CHECKING:
     from switchboard.spool.spool import Spool
 
 PREPARED, READY, GO = b'P', b'R', b'G'
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+# In the environment of all that a runner starts: its process, and the spool.
+MARK = 'SWITCHBOARD_STARTED_BY'
 # Loaded once in the master, so that no child pays for it.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == 'linux' else None
 _F_SETSIG: int | None = getattr(fcntl, 'F_SETSIG', None)
@@ -182,6 +184,7 @@ def _settle(child: Child, stop: StopSignal) -> None:
     _give_no_stdin()
     faulthandler.enable(file=2)
     faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
+    os.environ[MARK] = f'{os.getpid()} {child.config.spool}'
     setproctitle.setproctitle(f'switchboard: {child.title}')
     log.speak_as(child.title)
 
@@ -238,6 +241,14 @@ def die_with_parent(parent: int) -> None:
     """
     _ask_kernel()
     _go_if_orphaned(parent)
+
+
+def set_subreaper() -> bool:
+    """Become the parent of each descendant that loses its own.
+
+    :return: False where the kernel knows nothing of it.
+    """
+    return _LIBC is not None and _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
 def _ask_kernel() -> bool:

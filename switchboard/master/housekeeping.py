@@ -123,6 +123,11 @@ class Housekeeping:
                 os.close(descriptor)
         self._at_work = self._pidfd = -1
 
+    @property
+    def pid(self) -> int:
+        """The janitor's process, 0 for none yet; it may have ended."""
+        return self._pid
+
     def descriptors(self) -> list[int]:
         """:return: what a forked child closes at once."""
         return [each for each in (self._at_work, self._pidfd) if each >= 0]

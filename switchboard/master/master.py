@@ -41,12 +41,11 @@ import setproctitle
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.master import child
+from switchboard.master import child, leftovers
 from switchboard.master.control import ControlSocket
-from switchboard.master.directory import OwnDirectory
+from switchboard.master.directory import MasterLock, OwnDirectory
 from switchboard.master.housekeeping import Housekeeping
 from switchboard.master.loading import extend_path, python_path, warm_up, work_as_runner
-from switchboard.master.lock import MasterLock
 from switchboard.master.operations import Load, Operations
 from switchboard.master.signals import SignalPipe
 from switchboard.master.slices import Slices
@@ -166,6 +165,7 @@ class Master:
             self._selector,
             work=self._work,
             foreign=self._descriptors,
+            others=lambda: {*self._own_children, self._housekeeping.pid},
             rng=self._rng,
         )
         self._operations = Operations(
@@ -181,6 +181,10 @@ class Master:
         stack.callback(self._housekeeping.close)
         self._control = ControlSocket(self._directory, self._selector, self._operations.handle)
         stack.callback(self._control.close)
+        self._own_children = leftovers.children()  # a module of `preload` may have made some
+        leftovers.adopt()
+        if ended := leftovers.end_all_of(str(self.config.spool)):
+            event(logger, logging.WARNING, None, 'ended leftovers', number=len(ended))
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)
 

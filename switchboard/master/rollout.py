@@ -64,7 +64,7 @@ class Stopping:
 
     def advance(self, _now_s: float) -> None:
         """See `Step`."""
-        self.over = not any(each.pid for each in self.slices.named(self.name))
+        self.over = all(each.gone for each in self.slices.named(self.name))
 
 
 class Spreading:
@@ -162,7 +162,7 @@ class Replacement:
             each.stop(now_s)
 
     def _hand_over(self, now_s: float) -> None:
-        for gone in [each for each in self._old if not each.pid]:
+        for gone in [each for each in self._old if each.gone]:
             self._old.remove(gone)
             self._pass_counters(gone)
             self.slices.remove(gone)

@@ -11,13 +11,13 @@ import random
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from switchboard.config.config import Config
 from switchboard.errors import MasterError
 from switchboard.events import event
-from switchboard.master import child
+from switchboard.master import child, leftovers
 from switchboard.master.signals import blocked
 from switchboard.master.supervision import ChildEnds, RunnerSlice, start_all
 from switchboard.options import RunnerOptions
@@ -35,6 +35,7 @@ class Slices:
 
     :param work: what each process does.
     :param foreign: the master's own descriptors, which a new process has to close.
+    :param others: the master's children that are no runners, and were started by none.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Slices:
         *,
         work: child.Work,
         foreign: Callable[[], Iterable[int]],
+        others: Callable[[], Collection[int]],
         rng: random.Random,
     ) -> None:
         self.config = config
@@ -55,6 +57,7 @@ class Slices:
         self._selector = selector
         self._work = work
         self._foreign = foreign
+        self._others = others
         self._rng = rng
         self._master = os.getpid()
         self._free = list(range(board.slots))
@@ -77,7 +80,8 @@ class Slices:
     @property
     def alive(self) -> bool:
         """Whether any process is left."""
-        return any(each.pid for each in self._slices)
+        now_s = time.monotonic()
+        return any(each.is_alive(now_s) for each in self._slices)
 
     def add(self, options: RunnerOptions, count: int, part: int, *, held: bool = False) -> RunnerSlice:
         """Make a slice; it has no process yet.
@@ -96,6 +100,7 @@ class Slices:
             index=self._free.pop(0),
             selector=self._selector,
             fork_all=self._fork_all,
+            end_leftovers=self._end_leftovers,
             rng=self._rng,
             start_timeout_s=self.config.master.start_timeout_s,
             held=held,
@@ -152,6 +157,10 @@ class Slices:
         with blocked() as mask:
             return [_fork(each, self._work, mask) for each in children]
 
+    def _end_leftovers(self, owner: int) -> list[int]:
+        living = {each.pid for each in self._slices if each.pid}
+        return leftovers.end(owner, living, self._others())
+
     def reap(self, now_s: float) -> None:
         """Take note of every process that has ended."""
         while (dead := _peek()) is not None:
@@ -164,6 +173,9 @@ class Slices:
             os.waitpid(pid, 0)
             if owner is not None:
                 owner.ended(code, now_s)
+            else:
+                for each in self._slices:
+                    each.look_for_leftovers(now_s)
 
     def excuse(self, lost_s: float, now_s: float) -> None:
         """The master itself was late: see `RunnerSlice.excuse`."""

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 
 from switchboard.errors import BoardError
 from switchboard.events import event
-from switchboard.master import child
+from switchboard.master import child, leftovers
 from switchboard.master.policy import Decision, End, History, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
@@ -38,6 +38,8 @@ logger = log.logger('master')
 
 # A process that hangs does not get the whole of `stop_timeout`: it had its time.
 HANG_GRACE_S = 10.0
+# What was killed has ended a moment later; what has not is told of.
+LOOK_AGAIN_S, TELL_AFTER_S = 0.02, 1.0
 # After a freeze a process gets at least this long to beat again, or its whole `hang_timeout` if that is shorter.
 EXCUSE_S = 5.0
 # Of a message that is at work for so long that the master was late more often, the earlier times do not matter.
@@ -103,6 +105,7 @@ class RunnerSlice:
 
     :param selector: where the channel is registered while there is one, with this object as its data.
     :param fork_all: makes the process.
+    :param end_leftovers: kills what a process that has ended has left behind, and returns what it was.
     :param held: whether a prepared process waits for `release`, because another still works on the slice.
     """
 
@@ -116,6 +119,7 @@ class RunnerSlice:
         index: int,
         selector: selectors.BaseSelector,
         fork_all: ForkAll,
+        end_leftovers: Callable[[int], Sequence[int]],
         rng: random.Random,
         start_timeout_s: float,
         held: bool = False,
@@ -130,12 +134,17 @@ class RunnerSlice:
         self.phase = Phase.NONE
         self._selector = selector
         self._fork_all = fork_all
+        self._end_leftovers = end_leftovers
         self._rng = rng
         self._start_timeout_s = start_timeout_s
         self._lifeline: int | None = None
         self._history = History()
         self._started_s = 0.0
         self._hung = ''
+        # The last process whose remainders may still live, when to look for them, and since when.
+        self._ended_pid = 0
+        self._look_at_s: float | None = None
+        self._ended_s = 0.0
         self._start_at_s: float | None = None
         self._kill_at_s: float | None = None
         self._check_at_s: float | None = None
@@ -168,6 +177,15 @@ class RunnerSlice:
     def pid(self) -> int:
         """Its process, 0 for none."""
         return self._post.pid
+
+    @property
+    def gone(self) -> bool:
+        """Whether neither a process of it is left, nor anything that one has started."""
+        return not self.pid and self._look_at_s is None
+
+    def is_alive(self, now_s: float) -> bool:
+        """:return: whether there is a process, or remainders of one that were killed a moment ago."""
+        return bool(self.pid) or (self._look_at_s is not None and now_s - self._ended_s < TELL_AFTER_S)
 
     @property
     def settled(self) -> bool:
@@ -336,11 +354,34 @@ class RunnerSlice:
         decision = self._decide(end)
         self.post(pid=0)
         self._apply(decision, now_s)
+        self._ended_pid, self._ended_s, self._look_at_s = pid, now_s, now_s
+        self.look_for_leftovers(now_s)
         # Said last, so that who acts on the line finds the board as it says.
         level = logging.INFO if end.asked or (code == 0 and end.looped) else logging.WARNING
         event(logger, level, None, 'ended', runner=self.title, runner_pid=pid, how=end.describe())
         if decision.state is State.FATAL:
             event(logger, logging.ERROR, None, 'gave up', runner=self.title, reason=decision.reason)
+
+    def look_for_leftovers(self, now_s: float) -> None:
+        """End what the last process has left behind, and look again until nothing is left: only then may another one start."""
+        if self._look_at_s is None:
+            return
+        left = self._end_leftovers(self._ended_pid)
+        if not left:
+            self._look_at_s = None
+            return
+        waited_s = now_s - self._ended_s
+        self._look_at_s = now_s + min(1.0, max(LOOK_AGAIN_S, waited_s))
+        if waited_s < TELL_AFTER_S:
+            return
+        reason = (
+            f'waits for process {leftovers.describe(left[0])}, which it has started and which does not end'
+        )
+        if reason != self.reason:
+            self.post(reason=reason)
+            event(
+                logger, logging.ERROR, None, 'waits', runner=self.title, process=leftovers.describe(left[0])
+            )
 
     def _decide(self, end: End) -> Decision:
         decision = decide(end, self._history, self.options.restart, self._rng)
@@ -361,7 +402,8 @@ class RunnerSlice:
 
     def due_s(self) -> float | None:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
-        times = (self._start_at_s, self._kill_at_s, self._check_at_s)
+        start_at_s = self._start_at_s if self._look_at_s is None else None
+        times = (start_at_s, self._kill_at_s, self._check_at_s, self._look_at_s)
         return min((each for each in times if each is not None), default=None)
 
     def excuse(self, lost_s: float, now_s: float) -> None:
@@ -377,7 +419,9 @@ class RunnerSlice:
 
     def tick(self, now_s: float) -> None:
         """Do what is due."""
-        if self._start_at_s is not None and now_s >= self._start_at_s:
+        if self._look_at_s is not None and now_s >= self._look_at_s:
+            self.look_for_leftovers(now_s)
+        if self._start_at_s is not None and now_s >= self._start_at_s and self.gone:
             self.start(now_s)
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
             self.kill()

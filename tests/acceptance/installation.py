@@ -74,6 +74,13 @@ class Job(Runner):
             program = subprocess.Popen(['sleep', '600'])
             tell('program', program.pid)
             program.wait()
+        elif msg == 'daemon':
+            # It leads a session of its own, and its parent ends at once.
+            code = 'import os, sys, time; os.fork() and os._exit(0); os.setsid(); print(os.getpid(), flush=True); time.sleep(600)'
+            program = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+            tell('daemon', program.stdout.readline().decode().strip())
+            program.wait()
+            wait_at_gate()
         elif msg == 'c code':
             tell('in c', os.getpid())
             ctypes.PyDLL(None).pause()

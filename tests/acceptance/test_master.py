@@ -288,3 +288,51 @@ def test_a_master_that_is_told_to_stop_before_its_runners_are_ready_stops(site: 
     site.log.wait_for('stop requested')
     site.open_gate()
     assert master.wait(PATIENCE_S) == 0
+
+
+def test_a_daemon_that_a_runner_has_started_is_gone_before_its_message_is_tried_again(
+    site: Installation,
+) -> None:
+    site.configure({'in': {}, 'other': {}})
+    site.start()
+    site.put('other', 'daemon')
+    other = int(site.told.wait_for(r'daemon (\d+)')[1])
+    site.put('in', 'daemon')
+    daemon = int(site.told.wait_for(r'daemon (\d+)')[1])
+    kill(site.pids()['in 1/1'])
+    again = int(site.told.wait_for(r'daemon (\d+)')[1])
+    assert not alive(daemon)
+    assert alive(other)
+    assert alive(again)
+    site.open_gate()
+    site.open_gate()
+    assert site.stop() == 0
+
+
+def test_what_a_killed_master_has_left_is_ended_by_the_next_one_before_anything_is_tried_again(
+    site: Installation,
+) -> None:
+    site.configure({'in': {}})
+    master = site.start()
+    site.put('in', 'daemon')
+    daemon = int(site.told.wait_for(r'daemon (\d+)')[1])
+    runner = site.record('in').pid
+    kill(master.pid)
+    master.wait()
+    assert ends(runner)
+    assert alive(daemon)
+    site.start(ready=False)
+    site.log.wait_for('ended leftovers number=1')
+    again = int(site.told.wait_for(r'daemon (\d+)')[1])
+    assert ends(daemon)
+    assert alive(again)
+    site.open_gate()
+    assert site.stop() == 0
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -12,8 +12,7 @@ import pytest
 
 from switchboard.errors import BoardError, MasterError, NotRunningError
 from switchboard.master.control import ControlSocket, ask
-from switchboard.master.directory import OwnDirectory, replace_file
-from switchboard.master.lock import MasterLock
+from switchboard.master.directory import MasterLock, OwnDirectory, replace_file
 from switchboard.status import log
 from switchboard.status.alive import (
     CONTROL,

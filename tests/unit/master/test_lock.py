@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.errors import AlreadyRunningError
-from switchboard.master.directory import OwnDirectory
-from switchboard.master.lock import MasterLock
+from switchboard.master.directory import MasterLock, OwnDirectory
 from switchboard.status.alive import master_alive, read_pid
 
 

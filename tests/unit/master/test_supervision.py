@@ -31,6 +31,7 @@ class Bench:
         self.selector = selectors.DefaultSelector()
         self.channels: list[socket.socket] = []
         self.error: OSError | None = None
+        self.left: list[int] = []
 
     def fork_all(self, unborn: Sequence[tuple[RunnerSlice, ChildEnds]]) -> list[int | OSError]:
         if self.error is not None:
@@ -49,6 +50,7 @@ class Bench:
             index=0,
             selector=self.selector,
             fork_all=self.fork_all,
+            end_leftovers=lambda _pid: self.left,
             rng=random.Random(1),
             start_timeout_s=100,
             held=held,
@@ -228,6 +230,23 @@ def test_a_stop_is_asked_for_once_and_has_its_time(start: Start) -> None:
     assert made.due_s() is None
     made.ended(-signal.SIGKILL, 16)
     assert (made.state, made.due_s()) == (State.EXITED, None)
+
+
+def test_a_slice_starts_again_only_when_nothing_that_it_has_started_is_left(
+    bench: Bench, start: Start
+) -> None:
+    made = start(PREPARED, READY)
+    bench.left = [os.getpid()]
+    made.ended(1, 10)
+    assert (made.gone, made.pid) == (False, 0)
+    made.tick(11.5)
+    assert made.pid == 0
+    assert made.reason.startswith(f'waits for process {os.getpid()} (')
+    bench.left = []
+    made.look_for_leftovers(12)
+    assert made.gone
+    made.tick(12)
+    assert made.pid == NOBODY
 
 
 def test_what_gave_up_stays_fatal_when_the_master_stops(start: Start) -> None:
