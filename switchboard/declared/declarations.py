@@ -27,9 +27,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from switchboard.clock import Clock
-from switchboard.errors import QueueMismatchError
+from switchboard.errors import CorruptEntryError, QueueMismatchError
 from switchboard.events import event
 from switchboard.message.naming import Namer
+from switchboard.message.typed_json import parse_json
 from switchboard.options import QueueOptions, RetryPolicy
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.store.layout import DECLARED, DECLARED_LOCK
@@ -164,11 +165,11 @@ class Declarations:
         if content is None:
             return None
         try:
-            fields = json.loads(content)
+            fields = parse_json(content, name)[0]
             fields['discard'] = tuple(fields.get('discard', ()))
             declaration = Declaration(name, **fields)
             declaration.applied_to(QueueOptions())
-        except (ValueError, TypeError, AttributeError) as error:
+        except (CorruptEntryError, ValueError, TypeError, AttributeError, OverflowError) as error:
             # A power cut may leave an empty file of a queue that was not to last.
             event(log, logging.WARNING, None, 'declaration unreadable', queue=name, error=error)
             return None

@@ -18,6 +18,7 @@ from typing import Any, get_args
 
 from switchboard.declared.declarations import Declarations
 from switchboard.errors import (
+    CorruptEntryError,
     ExchangeInUseError,
     ExchangeMismatchError,
     RouteError,
@@ -25,6 +26,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.events import event
+from switchboard.message.typed_json import parse_json
 from switchboard.routing.bindings import Binding, Exchange, ExchangeType, Target
 from switchboard.routing.exchange import DEFAULT_EXCHANGE, ExchangeTable
 from switchboard.routing.headers import HeaderMatch
@@ -85,10 +87,10 @@ class Wiring:
     def load(cls, content: bytes) -> Wiring:
         """:raises ValueError: it is not what :meth:`dump` writes."""
         try:
-            fields = json.loads(content)
+            fields = parse_json(content, 'exchanges')[0]
             exchanges = [DeclaredExchange(**one) for one in fields['exchanges']]
             bindings = [_binding(one) for one in fields['bindings']]
-        except (TypeError, KeyError) as error:
+        except (CorruptEntryError, TypeError, KeyError, AttributeError, RouteError) as error:
             raise ValueError(f'the declared exchanges cannot be read: {error!r}') from error
         return cls({one.name: one for one in exchanges}, bindings)
 

@@ -229,8 +229,12 @@ class Slice:
 def make_slice(index: int | None, count: int) -> Slice:
     """Check the slice that somebody asks for; without an index, it is all of the space.
 
+    Of one slice, any index is that slice, as in Mailman, whose programs name it 1.
+
     :raises ValueError: a count below one, or an index outside it.
     """
+    if count == 1:
+        return Slice()
     if count < 1 or not 0 <= (index or 0) < count:
         raise ValueError(f'slice {index} of {count}: give a count of at least 1 and 0 <= slice < count')
     return Slice() if index is None else Slice(index, count)

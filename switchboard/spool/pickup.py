@@ -162,10 +162,13 @@ class Pickup:
         return [(folder, name) for _, name, folder in found]
 
     def _prepare_group(self) -> list[tuple[Dropped, Transaction]]:
-        """Open and read up to `GROUP` files, and write their entries; at the first trouble, end the round."""
+        """Open and read up to `GROUP` files, for `ROUND_NS` at most, and write their entries; at the first trouble, end the round."""
         group: list[tuple[Dropped, Transaction]] = []
+        start_ns = self._clock.monotonic_ns()
         try:
             for _ in range(min(GROUP, len(self._waiting))):
+                if group and self._clock.monotonic_ns() - start_ns >= ROUND_NS:
+                    break  # what is prepared is committed: a slow file must not have it prepared again and again
                 dropped = self._open(*self._waiting.popleft())
                 if dropped is None:
                     continue

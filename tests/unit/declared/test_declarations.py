@@ -234,3 +234,13 @@ def test_a_consumer_keeps_an_expiring_queue(spool, clock):
     clock.advance(1000)
     assert spool.reap() == []
     assert ticket.is_held
+
+
+@pytest.mark.parametrize(
+    'content', [b'', b'[' * 10_000, b'{"x":1e999}', b'NaN', b'1' * 9999, b'{"discard":1}', b'[]', b'"x"']
+)
+def test_a_record_that_anybody_may_have_written_is_one_or_none(spool, content):
+    spool.declare('in')
+    [path] = [found for found in Path(spool.directory).rglob('in') if found.is_file()]
+    path.write_bytes(content)
+    assert not Spool(spool.directory).declared.is_known('in')

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange
+from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange, Wiring
 from switchboard.errors import (
     ExchangeInUseError,
     ExchangeMismatchError,
@@ -154,3 +154,26 @@ def test_a_file_that_cannot_be_read_leaves_the_exchange_files_table(spool, other
     assert 'exchanges unreadable' in caplog.text
     with pytest.raises(RouteError, match='cannot be read'):
         spool.declared.exchanges.declare(DeclaredExchange('b', 'fanout'))
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'[]',
+        b'null',
+        b'{"exchanges":1,"bindings":[]}',
+        b'{"exchanges":["x"],"bindings":[]}',
+        b'{"exchanges":[],"bindings":[1]}',
+        b'{"exchanges":[],"bindings":[{"source":"a","target":null,"match":""}]}',
+        b'[' * 100_000,
+        b'{"exchanges":' * 1000,
+        b'{"exchanges":[],"bindings":[],"n":NaN}',
+        b'1' * 10_000,
+        b'\xff',
+    ],
+    ids=range(12),
+)
+def test_a_file_that_anybody_may_have_written_is_wiring_or_an_error_that_says_so(content: bytes) -> None:
+    with pytest.raises(ValueError, match='exchanges'):
+        Wiring.load(content)

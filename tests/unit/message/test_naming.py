@@ -131,6 +131,10 @@ class TestSlices:
         assert hash(Slice(2, 3)) == hash(make_slice(2, 3))
         assert Slice(2, 3) != Slice(1, 3)
 
+    @pytest.mark.parametrize('index', [None, 0, 1, 7, -1])
+    def test_of_one_slice_any_index_is_that_slice(self, index: int | None) -> None:
+        assert make_slice(index, 1) == Slice(0, 1)
+
     @pytest.mark.parametrize(('index', 'count'), [(None, 0), (0, -1), (3, 3), (-1, 3)])
     def test_a_slice_outside_its_count_is_an_error(self, index: int | None, count: int) -> None:
         with pytest.raises(ValueError, match='slice'):

@@ -13,6 +13,7 @@ from switchboard import Spool, Switchboard
 from switchboard.message.mail_envelope import MAX_DROPPED_BYTES
 from switchboard.message.naming import PRESERVED, digest_of
 from switchboard.spool.pickup import SETTLED_NS
+from switchboard.store.disk import Disk
 from switchboard.testing.clock import FakeClock
 from tests.unit.configurations import load
 
@@ -318,3 +319,21 @@ def test_a_switchboard_without_a_spool_has_no_letterbox(tmp_path: Path) -> None:
     (tmp_path / 'in' / 'one.eml').write_bytes(MAIL % b'x')
     assert subjects(board) == []
     assert (tmp_path / 'in' / 'one.eml').exists()
+
+
+def test_a_group_that_takes_long_is_committed_before_it_is_whole(tmp_path: Path) -> None:
+    clock = FakeClock()
+
+    class SlowDisk(Disk):
+        def read_all(self, fd: int, size: int, offset: int = 0) -> bytes:
+            content = super().read_all(fd, size, offset)
+            if content.startswith(b'Subject:'):
+                clock.advance(2)
+            return content
+
+    spool = spool_with(tmp_path, clock=clock, disk=SlowDisk())
+    board = spool['in']
+    for number in range(3):
+        deliver(board, f'{number}.host', MAIL % b'slow')
+    assert board.pickup is not None
+    assert [board.pickup.collect([]) for _ in range(4)] == [1, 1, 1, 0]
