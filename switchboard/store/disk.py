@@ -546,7 +546,7 @@ def _opened_by(disk: Disk) -> set[ref[Folder]]:
 
     Objects that refer to each other may keep them for long after their last use.
     """
-    opened: set[ref[Folder]] = disk.__dict__.setdefault('_opened', set())
+    opened: set[ref[Folder]] = disk.__dict__.setdefault('_open_folders', set())
     return opened
 
 
