@@ -138,7 +138,7 @@ def status(context: click.Context, installation: Installation, as_json: bool) ->
     """Show the master and every runner, and the queues that have options of their own.
 
     The counters are those of a slice for the life of the master, whatever processes it had.  Exit status: 0 all is well,
-    1 a runner is FATAL, 69 no master is running.
+    1 a runner is FATAL, 69 no master is running; of a spool alone (-s) in which none ever was, 0.
     """
     snapshot = read_status(installation.existing_directory())
     busy_with = under_way(snapshot)
@@ -151,6 +151,8 @@ def status(context: click.Context, installation: Installation, as_json: bool) ->
     else:
         _write_status(snapshot, busy_with)
         _write_queues([queue_info(installation.view, name) for name in installation.view.queue_names()])
+    if installation.named_spool is not None and not snapshot.has_board and not snapshot.alive:
+        context.exit(Exit.OK)  # without a configuration there is nothing that a master would do
     context.exit(status_of(snapshot))
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -233,3 +234,50 @@ def test_looking_changes_nothing(spool: Spool, look: Look) -> None:
     for words in (['queues'], ['ls', '--all'], ['shape'], ['shape', 'bad'], ['ls', '--sort', 'age']):
         look(*words)
     assert files() == before
+
+
+HOSTILE = [
+    {'event': 'preserved', 'time': 10**400, 'queue': 'in'},
+    {'event': 'preserved', 'time': float('inf'), 'queue': 'in'},
+    {'event': 'preserved', 'time': float('nan'), 'queue': ['in'], 'cause': {'a': 1}},
+    {'event': 'failed', 'time': -1, 'error': 10**400, 'message': [1], 'traceback': 7},
+    {'event': 10**400, 'time': 'soon', 'queue': 10**400, 'to': [], 'set': {'a': 10**400}, 'drop': [{}]},
+    {'event': 'retried', 'time': None, 'set': {'expires': 10**400, 'queue_expires': float('-inf')}},
+]
+
+
+def test_one_hostile_entry_does_not_keep_the_others_from_being_seen(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, durability='lazy')
+    hostile = []
+    for record in HOSTILE:
+        board = spool['in']
+        filebase = board.enqueue('x')
+        board.dequeue(filebase)
+        board.annotate(filebase, record)
+        board.finish(filebase, preserve=True)
+        hostile.append(filebase)
+    filebase = fail(spool, 'in', 'deep')
+    text = b'{"event":"failed","error":"E","set":' + b'{"a":' * 900 + b'1' + b'}' * 901
+    digest = filebase.partition('+')[2].encode()
+    with Path(spool.path('bad', f'{filebase}.psv')).open('ab') as stream:
+        stream.write(b'\n#%d %08x %s' % (len(text), crc32(text, crc32(digest)), text))
+    good = fail(spool, 'in', 'good')
+    names = {*hostile, filebase, good}
+    for words in (
+        ['--sort', 'age'],
+        ['--sort', 'error'],
+        ['--sort', 'attempts'],
+        ['--columns', 'entry,age,a,error'],
+    ):
+        ran = succeed('-s', tmp_path, 'ls', 'bad', *words)
+        assert {line.split()[0] for line in ran.lines[1:]} == names, words
+    assert {each['filebase'] for each in succeed('-s', tmp_path, 'ls', 'bad', '--json').objects} == names
+    for name in names:
+        for words in ([], ['--json']):
+            assert switchboard('-s', tmp_path, 'show', name, *words).status in (0, Exit.DATA)
+    assert succeed('-s', tmp_path, 'show', *names).status == 0
+    for verb in (['shape', 'bad', '--by', 'error'], ['queues'], ['tidy'], ['tail', '--limit', '0', '--help']):
+        succeed('-s', tmp_path, *verb)
+    ran = switchboard('-s', tmp_path, 'retry', '--all', '--yes')
+    assert good not in spool['bad'].get_files('.psv')
+    assert 'mistake in this program' not in ran.err

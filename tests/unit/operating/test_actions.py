@@ -1,0 +1,172 @@
+"""Actions on many entries, as a server process uses them: chosen once, counted, applied, and each told of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.errors import EntryTakenError, QueueError, SelectionGrewError, UnknownQueueError
+from switchboard.operating.actions import (
+    Action,
+    Hold,
+    Move,
+    OperatedSpool,
+    Release,
+    Remove,
+    Restore,
+    Result,
+    Retry,
+    apply,
+    by_queue,
+    choose,
+)
+from switchboard.operating.audit import MAX_ACTS_BYTES, Operator, note, recent
+from switchboard.operating.selection import Criteria
+from switchboard.operating.spool_view import SpoolView
+from switchboard.store.disk import Disk
+from tests.unit.commands import at_work, fail
+
+
+@pytest.fixture
+def operated(tmp_path: Path) -> OperatedSpool:
+    directory = tmp_path / 'spool'
+    return OperatedSpool(SpoolView(directory), Spool(directory, 'lazy'), Operator('ann', 'desk', 'because'))
+
+
+def act(operated: OperatedSpool, action: Action, where: str) -> list[Result]:
+    results: list[Result] = []
+    chosen = choose(operated.view.select(Criteria.parse(where)), action)
+    apply(action, chosen, operated, results.append, expect=len(chosen))
+    return results
+
+
+def test_every_action_says_where_each_entry_is_and_who_it_was(operated: OperatedSpool) -> None:
+    spool = operated.spool
+    for n in range(2):
+        fail(spool, 'in', n)
+    for action, where, queue in (
+        (Remove(), 'queue:bad', 'trash'),
+        (Restore(), 'queue:trash', 'bad'),
+        (Retry(), 'queue:bad', 'in'),
+        (Hold(), 'queue:in', 'in'),
+        (Release(), 'queue:in state:held', 'in'),
+        (Move('out'), 'queue:in', 'out'),
+    ):
+        results = act(operated, action, where)
+        assert [result.error for result in results] == [None, None], action
+        for result in results:
+            assert result.now is not None
+            assert result.now.queue == queue
+            record = operated.bare[queue].history(result.now.filebase)[-1]
+            assert (record['by'], record['via'], record['reason']) == ('ann', 'desk', 'because')
+    assert [fields['act'] for fields in recent(operated.view.directory)][::2] == [
+        *('mv', 'release', 'hold', 'retry', 'restore', 'rm')
+    ]
+    assert all(result.now is None for result in act(operated, Remove(at_once=True), 'queue:out'))
+    assert spool['out'].files == []
+
+
+def test_more_than_was_agreed_to_is_refused_and_nothing_is_done(operated: OperatedSpool) -> None:
+    for n in range(3):
+        fail(operated.spool, 'in', n)
+    chosen = choose(operated.view.select(Criteria.parse('queue:bad')), Retry())
+    with pytest.raises(SelectionGrewError) as caught:
+        apply(Retry(), chosen, operated, expect=2)
+    assert (caught.value.expected, caught.value.found) == (2, 3)
+    assert len(operated.spool['bad'].get_files('.psv')) == 3
+    assert by_queue(chosen) == [('bad', 3)]
+
+
+def test_of_two_operators_one_is_told_that_the_entry_is_gone(operated: OperatedSpool) -> None:
+    fail(operated.spool, 'in', 'x')
+    chosen = choose(operated.view.select(Criteria.parse('queue:bad')), Retry())
+    first, second = apply(Retry(), chosen, operated), apply(Retry(), chosen, operated)
+    assert (first.done, second.done) == (1, 0)
+    assert isinstance(second.failed[0].error, EntryTakenError)
+
+
+def test_what_is_at_work_is_left_alone_and_does_not_stop_the_others(operated: OperatedSpool) -> None:
+    spool = operated.spool
+    with at_work(spool, 'in', 'x') as busy:
+        other = spool['in'].enqueue('y')
+        results = act(operated, Remove(), 'queue:in')
+        assert {result.target.filebase: result.error is None for result in results} == {
+            busy: False,
+            other: True,
+        }
+        assert spool['in'].get_files('.bak') == [busy]
+
+
+def test_a_place_that_is_not_there_is_each_entrys_error(operated: OperatedSpool, tmp_path: Path) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = spool\n[queue.in]\n')
+    operated.spool['old'].enqueue('x')
+    strict = Spool.from_config(config)
+    narrow = OperatedSpool(SpoolView(operated.view.directory, strict.config), strict, Operator('ann'))
+    (result,) = act(narrow, Move('nowhere'), 'queue:old')
+    assert isinstance(result.error, UnknownQueueError)
+    (result,) = act(narrow, Move('in'), 'queue:old')
+    assert result.error is None, 'a queue whose section was removed can be emptied'
+
+
+def test_a_retry_of_what_never_failed_and_came_from_nowhere_asks_for_a_queue(operated: OperatedSpool) -> None:
+    board = operated.spool['bad']
+    filebase = operated.spool['in'].enqueue('x')
+    path = Path(operated.spool.path('in', f'{filebase}.pck'))
+    board.folder.make()
+    path.rename(operated.spool.path('bad', f'{filebase}.psv'))
+    (result,) = act(operated, Retry(), 'queue:bad')
+    assert isinstance(result.error, QueueError)
+    assert 'name a queue' in str(result.error)
+    (result,) = act(operated, Retry(to='in'), 'queue:bad')
+    assert result.now is not None
+
+
+def test_each_entry_is_opened_once_to_be_chosen(operated: OperatedSpool) -> None:
+    for n in range(5):
+        fail(operated.spool, 'in', n)
+    opened: list[str] = []
+
+    class Counting(Disk):
+        def open(self, path: str, *args: int, **keys: int) -> int:  # type: ignore[override]
+            opened.append(str(path))
+            return Disk.open(path, *args, **keys)
+
+    folder = operated.view.folder('bad')
+    folder.disk = Counting()
+    from switchboard.operating.selection import select
+
+    for where in ('error:ValueError', ''):
+        opened.clear()
+        chosen = choose(
+            select([('bad', folder)], Criteria.parse(where), operated.spool.clock.time_ns()), Retry()
+        )
+        assert {each.home for each in chosen} == {'in'}
+        assert sorted(path for path in opened if path.endswith('.psv')) == sorted(
+            f'{each.filebase}.psv' for each in chosen
+        )
+
+
+def test_the_list_of_acts_is_bounded_and_the_newest_come_first(tmp_path: Path) -> None:
+    (tmp_path / '.run').mkdir()
+    operator = Operator('ann', reason='r' * 5000)
+    for n in range(2 * MAX_ACTS_BYTES // 1000):
+        note(tmp_path, operator, 'rm', 'in', str(n))
+    sizes = [path.stat().st_size for path in (tmp_path / '.run').iterdir()]
+    assert len(sizes) <= 2
+    assert max(sizes) < MAX_ACTS_BYTES + 10_000
+    acts = recent(tmp_path, 2000)
+    numbers = [int(each['entry']) for each in acts]
+    assert numbers == sorted(numbers, reverse=True)
+    assert len(numbers) == 2000
+    assert len(acts[0]['reason']) == 1000
+
+
+def test_acts_that_cannot_be_written_or_read_keep_nobody_from_acting(tmp_path: Path) -> None:
+    note(tmp_path, Operator('ann'), 'rm', 'in', 'x')
+    assert recent(tmp_path) == []
+    (tmp_path / '.run').mkdir()
+    (tmp_path / '.run' / 'acts').write_text('[1]\nnonsense\n' + '[' * 100_000 + '\n{"act": "rm"}\n')
+    assert recent(tmp_path) == [{'act': 'rm'}]

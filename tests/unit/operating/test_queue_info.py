@@ -1,0 +1,86 @@
+"""What there is to know of a queue, read by a process that may not write and makes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.config.config import Config
+from switchboard.errors import UnknownQueueError
+from switchboard.operating.grouping import NONE, ages
+from switchboard.operating.queue_info import Throughput, count_queue, origins_of, queue_info, throughput
+from switchboard.operating.selection import Criteria
+from switchboard.operating.spool_view import SpoolView, flags_of
+from switchboard.status.record import Record, State
+from tests.unit.commands import fail
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    path = tmp_path / 'switchboard.cfg'
+    path.write_text(
+        '[switchboard]\nspool = s\n[queue.in]\nmax_messages = 5\n[runner.works]\nclass = null\nqueue = in\ninstances = 2\n'
+    )
+    return Config.load(path)
+
+
+def test_nothing_is_made_by_looking(config: Config) -> None:
+    config.spool.mkdir()
+    view = SpoolView(config.spool, config)
+    assert queue_info(view, 'in').own_options == {'max_messages': '5'}
+    assert count_queue(view, 'in').entries == 0
+    assert view.queue_names() == ['in', 'bad']
+    assert list(view.select(Criteria.parse('queue:in'))) == []
+    assert list(config.spool.iterdir()) == []
+
+
+def test_flags_say_since_when_and_why(config: Config) -> None:
+    spool = Spool.from_config(config)
+    spool.pause('in', 'the server is moved')
+    info = queue_info(SpoolView(config.spool, config), 'in')
+    assert info.said['paused']['reason'] == 'the server is moved'
+    assert info.said['paused']['since'] > 0
+    for content in (b'', b'[1]', b'nonsense', b'[' * 5000):
+        (config.spool / '.run' / 'draining').mkdir(exist_ok=True)
+        (config.spool / '.run' / 'draining' / 'in').write_bytes(content)
+        assert flags_of(config.spool, 'in')['draining'] == {}
+
+
+def test_throughput_is_summed_by_queue(config: Config) -> None:
+    records = [
+        Record(0, 'works', 0, 2, 0, State.RUNNING, 0, 0, 0, '', done=3, failed=1),
+        Record(1, 'works', 1, 2, 0, State.RUNNING, 0, 0, 0, '', done=4, retried=2),
+    ]
+    assert throughput(config, records) == {'in': Throughput(done=7, failed=1, retried=2, slices=2)}
+
+
+def test_a_queue_that_is_not_there_is_named(config: Config) -> None:
+    config.spool.mkdir()
+    view = SpoolView(config.spool, config)
+    with pytest.raises(UnknownQueueError, match='did you mean in'):
+        view.places(['inn'])
+    with pytest.raises(UnknownQueueError):
+        view.select(Criteria.parse('queue:nosuch'))
+    assert list(view.select(Criteria.parse('queue:no*'))) == []
+
+
+def test_entries_are_grouped_by_what_they_have_and_by_age(config: Config) -> None:
+    spool = Spool.from_config(config)
+    for error in ('TimeoutError', 'ValueError', 'TimeoutError'):
+        fail(spool, 'in', 'x', error)
+    spool['in'].enqueue('y', rcpt=['ann@Example.com', 'bob@example.com'])
+    view = SpoolView(config.spool, config)
+    now_ns = spool.clock.time_ns()
+    found = sorted(name for name, _ in ages(view.places(['bad']), now_ns, by='error'))
+    assert found == ['TimeoutError', 'TimeoutError', 'ValueError']
+    only = Criteria.parse('error:Value*')
+    assert [name for name, _ in ages(view.places(['bad']), now_ns, by='error', criteria=only)] == [
+        'ValueError'
+    ]
+    domains = [name for name, _ in ages(view.places(['in']), now_ns, by='rcpt', domain=True)]
+    assert domains == ['example.com']
+    assert {name for name, _ in ages(view.places(['bad']), now_ns, by='nosuch')} == {NONE}
+    assert origins_of(view.folder('bad'), 'bad') == {'in': 3}
+    assert origins_of(view.folder('bad'), 'bad', limit=1) == {'in': 1, '?': 2}
