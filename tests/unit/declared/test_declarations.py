@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
+from switchboard.declared.declarations import Declarations
 from switchboard.errors import (
     QueueLockedError,
     QueueMismatchError,
     UnknownQueueError,
 )
+from switchboard.message.naming import Namer
+from switchboard.store.disk import Disk
 from tests.unit.declared.leftovers import *  # noqa: F403  the fixtures
 from tests.unit.declared.leftovers import left
 from tests.unit.declared.test_presence import in_child, kill
@@ -239,8 +242,10 @@ def test_a_consumer_keeps_an_expiring_queue(spool, clock):
 @pytest.mark.parametrize(
     'content', [b'', b'[' * 10_000, b'{"x":1e999}', b'NaN', b'1' * 9999, b'{"discard":1}', b'[]', b'"x"']
 )
-def test_a_record_that_anybody_may_have_written_is_one_or_none(spool, content):
+def test_a_record_that_anybody_may_have_written_is_one_or_none(spool, clock, content):
     spool.declare('in')
     [path] = [found for found in Path(spool.directory).rglob('in') if found.is_file()]
     path.write_bytes(content)
-    assert not Spool(spool.directory).declared.is_known('in')
+    declarations = Declarations(str(path.parent.parent), Disk(), clock, Namer(clock))
+    assert declarations.path('in') == str(path)
+    assert declarations.get('in') is None
