@@ -29,22 +29,33 @@ The names of 64 to 78 are in ``sysexits.h``.  72, a missing system file, counts 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import json
+import math
 import os
-import selectors
+import select
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import IO, Any
 
 from switchboard import Runner
-from switchboard.errors import ConfigError, PermanentFailure, RunnerError, TemporaryFailure, UnknownQueueError
-from switchboard.runner.api import Serializers, Setting, duration_s, optional, tagged_or_text
+from switchboard.errors import (
+    ConfigError,
+    DestinationDown,
+    PermanentFailure,
+    RunnerError,
+    TemporaryFailure,
+    UnknownQueueError,
+)
+from switchboard.runner.api import RunnerOptions, Serializers, Setting, duration_s, optional, tagged_or_text
 
 TEMPORARY = range(71, 76)
 PERMANENT = (*range(64, 71), *range(76, 79))
@@ -58,15 +69,32 @@ MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 MAX_VARIABLE_BYTES = 32 * 1024
 # Between being asked to end and being killed.
 GRACE_S = 2.0
-READ_BYTES = 64 * 1024
+# How often it is looked whether a program writes without end.
+LOOK_S = 1.0
+# What no waiting mends: too much environment, and a file that is no program.
+NEVER = (errno.E2BIG, errno.ENOEXEC)
+# By which variable the processes of a message are known.
+MARK = b'SWITCHBOARD_ID'
+MAX_ENVIRON_BYTES = 4 * 1024 * 1024
+MAX_WATCHED = 64
+# In the history: what could not be ended.
+LEFT_RUNNING = 'left_running'
 
 _STATUS_NAMES = {getattr(os, name): name for name in dir(os) if name.startswith('EX_')}
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _prctl = getattr(ctypes.CDLL(None), 'prctl', None) if sys.platform == 'linux' else None
 
 
 class CommandError(RunnerError):
     """The program failed in a way that says nothing about another try."""
+
+
+class LeftRunningError(DestinationDown):
+    """Something that was begun for a message cannot be ended; ``processes`` are ids and times of start."""
+
+    def __init__(self, reason: str, processes: list[list[int]]) -> None:
+        self.processes = processes
+        super().__init__(reason)
 
 
 def _arguments(text: str) -> tuple[str, ...]:
@@ -86,12 +114,23 @@ class Command(Runner):
         'directory': Setting(),
     }
 
+    @classmethod
+    def longest_s(cls, setting: Mapping[str, Any], options: RunnerOptions) -> float | None:
+        """See `Runner`."""
+        waits = [each for each in (setting['timeout'], options.max_seconds) if each is not None]
+        return min(waits) if waits else math.inf
+
     def setup(self) -> None:
         """See `Runner`.
 
         :raises ConfigError: there is no such program or queue.
         """
         self._serializers = Serializers()
+        # For which message a program was begun last.
+        self._last = ''
+        if _prctl is not None:
+            # What a program leaves behind becomes this process's child, and so is found.
+            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         program = self.setting['command'][0]
         if shutil.which(program, path=os.environ.get('PATH')) is None:
             raise ConfigError(
@@ -113,18 +152,39 @@ class Command(Runner):
         assert self.queue is not None
         output = self.setting['output']
         serializer = self._serializers.for_message(msg)
+        history = self.queue.history(self.filebase)
+        if history or self._last == self.idempotency_key:
+            # Tried before, perhaps by a process that was killed.
+            family = Family(self.idempotency_key.encode())
+            family.end_marked()
+            family.end_known(history)
+        self._last = self.idempotency_key
         with Program(
             self.setting['command'],
             environment(msgdata, QUEUE=self.queue.name, RUNNER=self.name, ID=self.idempotency_key),
             self.setting['directory'],
+            serializer.dumps(msg),
             listens=bool(output),
         ) as program:
-            program.run(serializer.dumps(msg), self.setting['timeout'])
-        program.judge()
-        if output:
-            if not program.output:
-                raise CommandError(f'{program.name}: ended well, and wrote nothing that could go to {output}')
-            self.emit(output, serializer.loads(bytes(program.output)), msgdata)
+            try:
+                program.run(self.setting['timeout'])
+                program.judge()
+                if output:
+                    written = program.output()
+                    if not written:
+                        raise CommandError(
+                            f'{program.name}: ended well, and wrote nothing that could go to {output}'
+                        )
+                    self.emit(output, serializer.loads(written), msgdata)
+            except BaseException:
+                # It is tried again: nothing of this time may still be at it then.
+                try:
+                    program.end()
+                except LeftRunningError as error:
+                    # For the next try, which may be another process's.
+                    self.queue.annotate(self.filebase, {'event': 'noted', LEFT_RUNNING: error.processes})
+                    raise
+                raise
 
 
 def environment(msgdata: Mapping[str, Any], **names: str) -> dict[bytes, bytes]:
@@ -157,8 +217,144 @@ def _die_with_parent() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+class Family:
+    """The processes that were begun for a message, whatever group or session they lead and whoever they run as.
+
+    Where a runner lives, its orphans come to it (it is their subreaper), so all of them are below it.  Those of a runner that was killed are
+    found by the id of the message in their environment.
+
+    :param mark: the id of the message.
+    """
+
+    def __init__(self, mark: bytes) -> None:
+        self._mark = b'%s=%s' % (MARK, mark)
+        self._before = set(_children(os.getpid()))
+
+    def end(self) -> None:
+        """End all that was begun since this was made.
+
+        :raises DestinationDown: some of it cannot be ended.
+        """
+        self._end_all(self._descendants)
+
+    def end_marked(self) -> None:
+        """End all that is marked, of whatever parents.
+
+        :raises DestinationDown: some of it cannot be ended.
+        """
+        self._end_all(self._marked)
+
+    def end_known(self, history: Iterable[Mapping[str, Any]]) -> None:
+        """End what could not be ended before, by what the message's history says of it.
+
+        :raises DestinationDown: some of it still cannot be.
+        """
+        known: set[int] = set()
+        for record in history:
+            processes = record.get(LEFT_RUNNING)
+            for process in processes if isinstance(processes, list) else ():
+                match process:
+                    case [int(pid), int(started)] if pid > 1 and _started(pid) == started:
+                        known.add(pid)
+        self._end_all(lambda: known)
+
+    def _descendants(self) -> set[int]:
+        found: set[int] = set()
+        waiting = [pid for pid in _children(os.getpid()) if pid not in self._before]
+        while waiting:
+            pid = waiting.pop()
+            # A daemon that an earlier message has left comes here when its parent ends.
+            mark = next((one for one in _environment(pid) if one.startswith(MARK + b'=')), self._mark)
+            if pid not in found and mark == self._mark:
+                found.add(pid)
+                waiting += _children(pid)
+        return found
+
+    def _marked(self) -> set[int]:
+        pids = (int(name) for name in os.listdir('/proc') if name.isdecimal())
+        return {pid for pid in pids if pid != os.getpid() and self._mark in _environment(pid)}
+
+    def _end_all(self, look: Callable[[], set[int]]) -> None:
+        ends_s = time.monotonic() + GRACE_S
+        while living := {pid for pid in look() if not _reap(pid)}:
+            for pid in living:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            if time.monotonic() >= ends_s:
+                names = ', '.join(f'{_name(pid)} (pid {pid})' for pid in sorted(living))
+                raise LeftRunningError(
+                    f'waits for what was begun for this message and cannot be ended: {names}',
+                    [[pid, _started(pid)] for pid in sorted(living)],
+                )
+            _wait_for_one(living)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for task in os.listdir(f'/proc/{pid}/task'):
+            with open(f'/proc/{pid}/task/{task}/children', 'rb') as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass  # it has gone
+    return found
+
+
+def _environment(pid: int) -> list[bytes]:
+    """:return: empty if it has gone, or is another user's."""
+    try:
+        with open(f'/proc/{pid}/environ', 'rb') as file:
+            return file.read(MAX_ENVIRON_BYTES).split(b'\0')
+    except OSError:
+        return []
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f'/proc/{pid}/comm', encoding='utf-8', errors='replace') as file:
+            return file.read().strip()
+    except OSError:
+        return 'a process'
+
+
+def _started(pid: int) -> int:
+    """:return: when it was started, in ticks since the machine was; 0 if it has gone."""
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as file:
+            return int(file.read().rpartition(b') ')[2].split()[19])
+    except OSError:
+        return 0
+
+
+def _reap(pid: int) -> bool:
+    """:return: whether it has ended; if it is a child of this process, it is forgotten."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        pass  # somebody else's
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as file:
+            return file.read().rpartition(b') ')[2][:1] in b'ZX'
+    except OSError:
+        return True
+
+
+def _wait_for_one(pids: Collection[int]) -> None:
+    """Return when one of them has ended, or after a moment."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        poll = select.poll()
+        for pid in list(pids)[:MAX_WATCHED]:
+            descriptor = os.pidfd_open(pid)
+            stack.callback(os.close, descriptor)
+            poll.register(descriptor, select.POLLIN)
+        poll.poll(100)
+
+
 class Program:
-    """One run of a program: fed, listened to, and ended in time.
+    """One run of a program: fed from a file, listened to through files, and ended in time.
+
+    Files and no pipes: a program that does not read, one that writes without end to a reader that is busy, and a grandchild that keeps a pipe
+    open are no cases of their own.
 
     :param listens: its standard output is kept apart from its complaints.
     """
@@ -168,29 +364,40 @@ class Program:
         arguments: Sequence[str],
         variables: Mapping[bytes, bytes],
         directory: str | None,
+        message: bytes,
         *,
         listens: bool,
     ) -> None:
         self.name = arguments[0]
-        self.output = bytearray()
-        self.complaint = b''
         self.timeout_s: float | None = None
         self.is_late = False
-        self._listens = listens
-        self._ahead = memoryview(b'')
+        self._files = contextlib.ExitStack()
+        self.family = Family(variables.get(MARK, b''))
         try:
+            stdin = self._file()
+            stdin.write(message)
+            stdin.seek(0)
+            self._complaints = self._file()
+            self._outputs = self._file() if listens else self._complaints
             self._process = subprocess.Popen(
                 arguments,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE if listens else subprocess.STDOUT,
+                stdin=stdin,
+                stdout=self._outputs,
+                stderr=self._complaints,
                 cwd=directory or None,
                 env=variables,
                 process_group=0,
                 preexec_fn=_die_with_parent,
             )
         except OSError as error:
-            raise TemporaryFailure(f'{self.name}: could not be started: {error}') from error
+            self._files.close()
+            reason = f'{self.name}: could not be started: {error}'
+            if error.errno in NEVER:
+                raise PermanentFailure(reason) from error
+            raise TemporaryFailure(reason) from error
+
+    def _file(self) -> IO[bytes]:
+        return self._files.enter_context(tempfile.TemporaryFile())
 
     def __enter__(self) -> Program:
         return self
@@ -199,88 +406,56 @@ class Program:
         """End what still runs: the runner is told to go, or something went wrong."""
         if self._process.poll() is None:
             self._end()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None and not pipe.closed:
-                _close(pipe)
+        self._files.close()
 
-    def run(self, message: bytes, timeout_s: float | None) -> None:
-        """Feed it, listen to it, and wait until it ends, or end it.
+    def run(self, timeout_s: float | None) -> None:
+        """Wait until it ends, or end it.
 
         :raises CommandError: it writes without end.
         """
         self.timeout_s = timeout_s
         ends_s = None if timeout_s is None else time.monotonic() + timeout_s
-        self._ahead = memoryview(message)
         ended = os.pidfd_open(self._process.pid)
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(ended, selectors.EVENT_READ)
-                for pipe in self._pipes():
-                    os.set_blocking(pipe.fileno(), False)
-                    is_input = pipe is self._process.stdin
-                    selector.register(pipe, selectors.EVENT_WRITE if is_input else selectors.EVENT_READ, pipe)
-                while self._turn(selector, ends_s):
-                    pass
+            poll = select.poll()
+            poll.register(ended, select.POLLIN)
+            while True:
+                left_s = math.inf if ends_s is None else ends_s - time.monotonic()
+                if poll.poll(max(0, int(min(left_s, LOOK_S) * 1000) + 1)):
+                    break
+                if left_s <= 0:
+                    self.is_late = True
+                    self._end()
+                    return
+                self._look_at_outputs()
         finally:
             os.close(ended)
         self._process.wait()
+        self._look_at_outputs()
 
-    def _turn(self, selector: selectors.BaseSelector, ends_s: float | None) -> bool:
-        """Wait for something to happen, and deal with it.
-
-        :return: False when the program has ended.
-        """
-        events = selector.select(None if ends_s is None else max(0.0, ends_s - time.monotonic()))
-        if not events:
-            self.is_late = True
-            self._end()
-            return False
-        goes_on = True
-        for key, _ in events:
-            if key.data is None:
-                goes_on = False
-            elif key.events == selectors.EVENT_WRITE:
-                self._feed(key.data, selector)
-            else:
-                self._listen(key.data, selector)
-        if not goes_on:
-            # What it has left in the pipes is taken; what else holds them open is not waited for.
-            for pipe in self._pipes():
-                while pipe is not self._process.stdin and not pipe.closed and self._listen(pipe, selector):
-                    pass
-        return goes_on
-
-    def _feed(self, pipe: IO[bytes], selector: selectors.BaseSelector) -> None:
-        try:
-            self._ahead = self._ahead[os.write(pipe.fileno(), self._ahead[:READ_BYTES]) :]
-        except BrokenPipeError:  # it has read what it wants
-            self._ahead = memoryview(b'')
-        except BlockingIOError:
-            return
-        if not self._ahead:
-            selector.unregister(pipe)
-            _close(pipe)
-
-    def _listen(self, pipe: IO[bytes], selector: selectors.BaseSelector) -> bool:
-        """:return: False if there is nothing to hear now, or any more."""
-        try:
-            heard = os.read(pipe.fileno(), READ_BYTES)
-        except BlockingIOError:
-            return False
-        if not heard:
-            selector.unregister(pipe)
-            _close(pipe)
-        elif self._listens and pipe is self._process.stdout:
-            self.output += heard
-            if len(self.output) > MAX_OUTPUT_BYTES:
+    def _look_at_outputs(self) -> None:
+        for file in {self._outputs, self._complaints}:
+            if os.fstat(file.fileno()).st_size > MAX_OUTPUT_BYTES:
                 raise CommandError(f'{self.name}: wrote more than {MAX_OUTPUT_BYTES} bytes')
-        else:
-            self.complaint = (self.complaint + heard)[-MAX_COMPLAINT_BYTES:]
-        return bool(heard)
 
-    def _pipes(self) -> list[IO[bytes]]:
-        process = self._process
-        return [pipe for pipe in (process.stdin, process.stdout, process.stderr) if pipe is not None]
+    def output(self) -> bytes:
+        """:return: what it wrote on standard output."""
+        self._outputs.seek(0)
+        return self._outputs.read(MAX_OUTPUT_BYTES)
+
+    def complaint(self) -> bytes:
+        """:return: the end of what it complained about."""
+        size = os.fstat(self._complaints.fileno()).st_size
+        return os.pread(self._complaints.fileno(), MAX_COMPLAINT_BYTES, max(0, size - MAX_COMPLAINT_BYTES))
+
+    def end(self) -> None:
+        """End it, and all that it has started.
+
+        :raises DestinationDown: something cannot be ended.
+        """
+        if self._process.poll() is None:
+            self._end()
+        self.family.end()
 
     def _end(self) -> None:
         """End it, and all of its group: first politely."""
@@ -320,12 +495,5 @@ class Program:
 
     def _because(self, what: str) -> str:
         # The end of the complaint, for only so much of a reason is kept.
-        complaint = self.complaint.decode('utf-8', 'backslashreplace').strip()
+        complaint = self.complaint().decode('utf-8', 'backslashreplace').strip()
         return f'{self.name}: {what}' + (f': {complaint[-MAX_REASON_CHARACTERS:]}' if complaint else '')
-
-
-def _close(pipe: IO[bytes]) -> None:
-    try:
-        pipe.close()
-    except BrokenPipeError:
-        pass

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from zope.interface import implementer
 
 from switchboard.clock import Clock
-from switchboard.errors import QueueError, RunnerError, UnknownQueueError
+from switchboard.errors import ConfigError, QueueError, RunnerError, UnknownQueueError
 from switchboard.interfaces import IRunner, ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
@@ -157,6 +157,23 @@ class Runner:
         :param others: all runners of the configuration.
         :raises ConfigError: it cannot work.
         """
+
+    @classmethod
+    def warnings(cls, setting: Mapping[str, Any], options: RunnerOptions) -> list[ConfigError]:
+        """Look for what works and is hardly meant; called by ``switchboard check --imports``."""
+        longest_s = cls.longest_s(setting, options)
+        if longest_s is None or longest_s <= options.stop_timeout_s:
+            return []
+        reason = (
+            f'a message may take {longest_s:g} s, and a stop waits for {options.stop_timeout_s:g} s: one that takes longer is '
+            'killed, and tried again'
+        )
+        return [ConfigError(reason, section=f'runner.{options.name}', key='stop_timeout')]
+
+    @classmethod
+    def longest_s(cls, setting: Mapping[str, Any], options: RunnerOptions) -> float | None:
+        """:return: how long one message may take; None if nothing says."""
+        return options.max_seconds
 
     def setup(self) -> None:
         """Called once, before the first message, in the runner's own process: open connections here."""

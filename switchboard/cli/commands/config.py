@@ -101,7 +101,7 @@ def init(installation: Installation, directory: Path | None) -> None:
 Problem = tuple[str, ConfigError]
 
 
-def import_errors(config: Config) -> Iterator[ConfigError]:
+def import_problems(config: Config) -> Iterator[Problem]:
     """Import every runner's class and read its section's own keys, as the runner would."""
     from switchboard.master.loading import extend_path, find_class, python_path
     from switchboard.runner.settings import read_settings
@@ -112,12 +112,18 @@ def import_errors(config: Config) -> Iterator[ConfigError]:
             found = find_class(options)
             setting = read_settings(found.settings, options, found.__name__)
             found.check(setting, options, config.runners)
+            for warning in found.warnings(setting, options):
+                warning.file = warning.file or str(config.path)
+                yield 'warning', warning
         except ConfigError as error:
             error.file = error.file or str(config.path)
-            yield error
+            yield 'error', error
         except SystemExit as error:
             reason = f'importing {options.class_path} ends the program with {error}'
-            yield ConfigError(reason, file=str(config.path), section=f'runner.{options.name}', key='class')
+            yield (
+                'error',
+                ConfigError(reason, file=str(config.path), section=f'runner.{options.name}', key='class'),
+            )
 
 
 def url_errors(config: Config) -> Iterator[ConfigError]:
@@ -144,7 +150,7 @@ def problems(installation: Installation, *, imports: bool) -> tuple[Config | Non
     found: list[Problem] = [('warning', each) for each in config.warnings]
     found += [('error', each) for each in url_errors(config)]
     if imports:
-        found += [('error', each) for each in import_errors(config)]
+        found += import_problems(config)
     return config, found
 
 

@@ -103,6 +103,17 @@ def test_check_can_import_the_runners(config: Path, tmp_path: Path) -> None:
     assert "[runner.in] color: Job has no such key; did you mean 'colour'?" in ran.out
 
 
+def test_a_stop_that_does_not_wait_for_a_message_is_a_warning(config: Path) -> None:
+    section = '[runner.in]\nclass = command\nqueue = in\ncommand = cat\ntimeout = {}\nstop_timeout = 1m\n'
+    queues = '[queue.out]\nexternal = yes\n'
+    config.write_text(CONFIG.split('[runner')[0] + section.format('10m') + queues)
+    ran = succeed('-C', config, 'check', '--imports')
+    assert 'warning' in ran.out
+    assert '[runner.in] stop_timeout: a message may take 600 s, and a stop waits for 60 s' in ran.out
+    config.write_text(CONFIG.split('[runner')[0] + section.format('1m') + queues)
+    assert 'warning' not in succeed('-C', config, 'check', '--imports').out
+
+
 def test_a_class_that_ends_the_program_is_a_mistake_too(config: Path, tmp_path: Path) -> None:
     (tmp_path / 'ends_the_program.py').write_text('raise SystemExit(3)')
     config.write_text(CONFIG.replace('jobs_of_check', 'ends_the_program'))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -14,6 +15,7 @@ import pytest
 from switchboard.errors import ConfigError
 from switchboard.runners.command import MAX_COMPLAINT_BYTES, Command, Program, environment
 from tests.acceptance.installation import ends
+from tests.processes import Child
 from tests.unit.pipelines import Pipeline, mail
 
 PROGRAM = 'import os, signal, sys, time\n'
@@ -258,7 +260,7 @@ def test_a_program_dies_with_its_runner() -> None:
     if pid == 0:
         try:
             os.close(reading)
-            program = Program(['sleep', '600'], {b'PATH': os.environb[b'PATH']}, None, listens=False)
+            program = Program(['sleep', '600'], {b'PATH': os.environb[b'PATH']}, None, b'', listens=False)
             os.write(writing, str(program._process.pid).encode())
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -267,3 +269,90 @@ def test_a_program_dies_with_its_runner() -> None:
     os.close(reading)
     os.waitpid(pid, 0)
     assert ends(program_pid)
+
+
+LEAVES_A_DAEMON = """
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        open(sys.argv[0] + '.child', 'w').write(str(os.getpid()))
+        os.write(writing, b'x')
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+os.read(reading, 1)
+"""
+
+
+def daemon_of(bench: Bench) -> int:
+    return int((bench.directory / 'program.py.child').read_text())
+
+
+def test_what_a_program_that_fails_leaves_behind_is_ended_whatever_session_it_leads(bench: Bench) -> None:
+    case = bench.run(LEAVES_A_DAEMON + 'sys.exit(75)')
+    assert case.history('in')[-1]['error'] == 'TemporaryFailure'
+    assert ends(daemon_of(bench))
+
+
+def test_what_a_program_that_ends_well_leaves_behind_is_its_own_affair(bench: Bench) -> None:
+    bench.run(LEAVES_A_DAEMON)
+    os.kill(daemon_of(bench), signal.SIGKILL)  # it is there
+
+
+def test_what_a_killed_runner_has_begun_is_ended_before_its_message_is_tried_again(bench: Bench) -> None:
+    case = bench.program(LEAVES_A_DAEMON + 'os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)')
+    case.spool['in'].enqueue(mail())
+    with Child(lambda: case.work(Command, 'do')) as child:
+        child.wait()
+    left = daemon_of(bench)
+    case.spool['in'].recover(own=False)
+    (bench.directory / 'program.py').write_text(
+        PROGRAM + f'sys.exit(os.path.exists("/proc/{left}/fd/0") and 70)'
+    )
+    case.work(Command, 'do')
+    assert case.waiting('in') == case.spool['bad'].get_files('.psv') == []
+    assert ends(left)
+
+
+def test_a_message_waits_for_what_cannot_be_ended_and_it_is_told_for_whom(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int, signum: int) -> None:
+        raise PermissionError(errno.EPERM, 'not yours')
+
+    kill = os.kill
+    monkeypatch.setattr('switchboard.runners.command.GRACE_S', 0.1)
+    case = bench.program(LEAVES_A_DAEMON + 'open(sys.argv[0] + ".runs", "a").write("x")\nsys.exit(1)')
+    case.spool['in'].enqueue(mail())
+    runner = case.runner(Command, 'do')
+    told: list[str] = []
+    monkeypatch.setattr(runner.slot, 'error', told.append)
+    monkeypatch.setattr(os, 'kill', refuse)
+    for _ in range(2):
+        runner.run(until_empty=True)
+    assert f'pid {daemon_of(bench)}' in told[-1]
+    assert (bench.directory / 'program.py.runs').read_text() == 'x'
+    assert len(case.waiting('in')) == 1
+    monkeypatch.setattr(os, 'kill', kill)
+    runner.run(until_empty=True)
+    assert (bench.directory / 'program.py.runs').read_text() == 'xx'
+    assert 'exit status 1' in case.reason()
+
+
+def test_too_much_environment_is_the_messages_fault(bench: Bench) -> None:
+    case = bench.program('pass')
+    case.spool['in'].enqueue('x', {f'key{number}': 'x' * 30_000 for number in range(200)})
+    case.work(Command, 'do')
+    assert 'Argument list too long' in case.reason()
+
+
+def test_a_file_that_is_no_program_is_not_tried_again(tmp_path: Path) -> None:
+    (tmp_path / 'nothing').write_bytes(b'\x7fnothing')
+    (tmp_path / 'nothing').chmod(0o755)
+    case = Pipeline(
+        tmp_path, f'[runner.do]\nclass = command\nqueue = in\ncommand = {tmp_path}/nothing\n[queue.in]\n'
+    )
+    case.spool['in'].enqueue('x')
+    case.work(Command, 'do')
+    assert 'Exec format error' in case.reason()
