@@ -28,8 +28,10 @@ from switchboard.events import event
 from switchboard.handoff.moving import move
 from switchboard.handoff.stage import COMMIT, OrderKey, Output, Stage
 from switchboard.interfaces import ITransaction
-from switchboard.message.journal import Record
+from switchboard.message.entry import MAILMAN
+from switchboard.message.journal import Record, is_long_kept
 from switchboard.message.naming import READY
+from switchboard.message.serializers import Raw
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Folder
@@ -169,6 +171,12 @@ class Transaction:
         queue, filebase = self.queue, self.claim.filebase
         if queue.is_changed(filebase, msg):
             filebase = self.replace_input(msg, msgdata)
+            self.commit()
+            return filebase
+        entry = self.claim.read()
+        if is_long_kept(entry.records) and entry.kind != MAILMAN:
+            # Each taking reads all of its history: it is stored anew, with the same bytes, and the records of its keepings as one.
+            filebase = self.replace_input(Raw(entry.kind, entry.body), msgdata)
             self.commit()
             return filebase
         changed = queue.changes(filebase, msgdata)

@@ -24,6 +24,8 @@ _MARK = b'\n#'
 _MAX_HEAD_BYTES = 24
 # A history that grows beyond this has told its story; the tail of a file is not read beyond it.
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
+# So many records of a message that was kept are read at each of its takings; then it is stored anew, with one.
+FOLD_KEPT_FROM = 64
 # Sizes, counts and times (three million years of seconds) are below it.  A number beyond it is left out of what is read: it
 # would overflow where it is reckoned with.
 MAX_NUMBER = 1e14
@@ -122,6 +124,27 @@ def in_effect(records: Sequence[Record], queue: str) -> list[Record]:
             queue = source
         found.append(record)
     return found[::-1]
+
+
+def fold_kept(records: Sequence[Record]) -> list[Record]:
+    """Put the records of a message that was kept again and again into one, which says how often.
+
+    Assumes: what they say of the metadata is in the metadata by now.
+    """
+    kept = [record for record in records if record.get('event') == 'kept']
+    if len(kept) < 2:
+        return list(records)
+    times = sum(count if isinstance(count := record.get('times'), int) else 1 for record in kept)
+    return [
+        {**record, 'times': times} if record is kept[-1] else record
+        for record in records
+        if record.get('event') != 'kept' or record is kept[-1]
+    ]
+
+
+def is_long_kept(records: Sequence[Record]) -> bool:
+    """Was the message kept with other metadata so often that its history had better be folded?"""
+    return len([record for record in records if record.get('event') == 'kept']) >= FOLD_KEPT_FROM
 
 
 def count_since_retry(records: Sequence[Record], event: str) -> int:

@@ -10,7 +10,7 @@ from switchboard.errors import ContentDisallowedError, MessageTooLargeError, Uns
 from switchboard.message.entry import MAILMAN, Entry
 from switchboard.message.envelope import MAX_METADATA_BYTES, content_checksum, pack_header
 from switchboard.message.expiry import EXPIRES, QUEUE_EXPIRES
-from switchboard.message.journal import Record, pack_record
+from switchboard.message.journal import Record, fold_kept, pack_record
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import (
     HELD_NS,
@@ -236,10 +236,10 @@ class Packer:
 def _journal(old: Entry, digest: str, more: Sequence[Record]) -> bytes:
     """:return: an entry's history for another one that has taken over its metadata as they are by now."""
     # The metadata of Mailman's files stand in their bodies, so what the history says of them still has to be said.
-    settled = () if old.kind == MAILMAN else ('set', 'drop')
+    settled, records = ((), old.records) if old.kind == MAILMAN else (('set', 'drop'), fold_kept(old.records))
     return b''.join(
         pack_record({key: value for key, value in record.items() if key not in settled}, digest)
-        for record in (*old.records, *more)
+        for record in (*records, *more)
     )
 
 

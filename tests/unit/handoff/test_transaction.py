@@ -401,3 +401,24 @@ def test_a_commit_of_thousands_looks_no_list_through(
     assert disk_spool.commit_all(transactions) == {}
     assert len(contents(disk_spool, 'out')) == 51
     assert compared == []
+
+
+def test_the_history_of_a_message_that_is_kept_for_ever_stays_short(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 'lazy')
+    queue = spool['in']
+    queue.enqueue(b'the body', order_key='a', round=0)
+    taken = queue.take()
+    assert taken is not None
+    queue.annotate(taken.filebase, {'event': 'noted', 'what': 'something else'})
+    filebase = taken.filebase
+    for number in range(1, 300):
+        transaction = spool.transaction(queue, filebase)
+        filebase = transaction.keep(b'the body', {**taken.msgdata, 'round': number})
+        msg, msgdata = queue.dequeue(filebase)
+        assert (msg, msgdata['round']) == (b'the body', number)
+        assert len(queue.history(filebase)) < 70
+    events = [record['event'] for record in queue.history(filebase)]
+    assert events.count('noted') == 1
+    kept = [record.get('times', 1) for record in queue.history(filebase) if record['event'] == 'kept']
+    assert 299 - len(kept) <= sum(kept) <= 299
+    assert filebase.partition('+')[0] == taken.filebase.partition('+')[0]
