@@ -32,6 +32,7 @@ import resource
 import selectors
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Protocol
@@ -47,6 +48,7 @@ from switchboard.master.directory import MasterLock, OwnDirectory
 from switchboard.master.housekeeping import Housekeeping
 from switchboard.master.loading import extend_path, python_path, warm_up, work_as_runner
 from switchboard.master.operations import Load, Operations
+from switchboard.master.service_manager import ServiceManager
 from switchboard.master.signals import SignalPipe
 from switchboard.master.slices import Slices
 from switchboard.spool.current import activate
@@ -113,6 +115,7 @@ class Master:
         self._stopping = False
         self._expected_s = math.inf  # when the next turn of the loop is due
         self._record = MasterRecord()
+        self._manager = ServiceManager()
 
     def run(self) -> int:
         """Be the master until told to stop.
@@ -122,6 +125,7 @@ class Master:
         :raises ConfigError: a module of ``preload`` cannot be imported.
         """
         os.umask(self.config.master.umask)
+        self._manager.tick(time.monotonic())
         with contextlib.ExitStack() as stack:
             self._directory = stack.enter_context(OwnDirectory(self.config.spool))
             self._lock = stack.enter_context(MasterLock.of(self._directory, self.config.master.pid_file))
@@ -172,6 +176,7 @@ class Master:
             self._slices,
             load=self._load,
             on_reload=self._note_reload,
+            around_reload=(self._begin_reload, self._end_reload),
             shut_down=self.stop,
             reopen=self._reopen,
         )
@@ -201,6 +206,20 @@ class Master:
     def _post(self, **fields: object) -> None:
         self._record = replace(self._record, **fields)  # type: ignore[arg-type]
         self._board.post_master(self._record)
+
+    def _describe(self) -> str:
+        """:return: how it looks, in a line."""
+        counts = Counter(each.state for each in self._slices)
+        parts = [f'{number} {state.value.lower()}' for state, number in sorted(counts.items())]
+        if self._record.reload_error:
+            parts.append(f'reload failed: {self._record.reload_error}')
+        return f'{len(self._slices)} runners: {", ".join(parts)}'
+
+    def _begin_reload(self) -> None:
+        self._manager.reloading()
+
+    def _end_reload(self) -> None:
+        self._manager.ready(self._describe())
 
     def _note_reload(self, error: str) -> None:
         self._post(reloaded_ns=time.time_ns(), reload_error=error)
@@ -244,11 +263,13 @@ class Master:
             self._guard(each.tick, now_s)
         self._operations.advance(now_s)
         self._guard(self._mend_scoreboard, now_s)
+        self._manager.tick(now_s, self._describe())
         self._look_whether_ready()
         if self._stopping and not self._slices.alive:
             return
         due_s = min(
-            (due for each in (*parts, self._operations) if (due := each.due_s()) is not None), default=None
+            (due for each in (*parts, self._operations, self._manager) if (due := each.due_s()) is not None),
+            default=None,
         )
         wait_s = LOOK_S if due_s is None else min(LOOK_S, max(0.0, due_s - time.monotonic()))
         self._expected_s = time.monotonic() + wait_s
@@ -276,6 +297,7 @@ class Master:
             self._slices.spool = None
             self._post(state=State.RUNNING, ready_ns=time.time_ns())
             event(logger, logging.INFO, None, 'ready', slices=len(self._slices))
+            self._manager.ready(self._describe())
             if self._on_ready is not None:
                 self._on_ready(self._board.records())
 
@@ -317,6 +339,7 @@ class Master:
         if not self._stopping:
             self._stopping = True
             self._post(state=State.STOPPING)
+            self._manager.stopping()
             self._operations.cancel()
             self._slices.stop()
 

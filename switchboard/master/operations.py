@@ -57,6 +57,7 @@ class Operations:
 
     :param load: reads and checks a configuration.
     :param on_reload: called after each try, with the error or the empty string.
+    :param around_reload: called when a reload begins, and when it is over, however it went.
     :param shut_down: stops the master.
     """
 
@@ -66,12 +67,14 @@ class Operations:
         *,
         load: Load,
         on_reload: Callable[[str], object],
+        around_reload: tuple[Callable[[], object], Callable[[], object]],
         shut_down: Callable[[], object],
         reopen: Callable[[], list[str]],
     ) -> None:
         self.slices = slices
         self._load = load
         self._on_reload = on_reload
+        self._begin_reload, self._end_reload = around_reload
         self._shut_down = shut_down
         self._reopen = reopen
         self._rollouts: deque[Rollout] = deque()
@@ -255,12 +258,14 @@ class Operations:
 
     def reload(self, reply: Reply = no_reply) -> None:
         """Read the configuration again, and do what has to be done."""
+        self._begin_reload()
         old = self.slices.config
         try:
             new = self._read_again()
         except ConfigError as error:
             event(logger, logging.ERROR, None, 'reload failed', error=error)
             self._on_reload(str(error))
+            self._end_reload()
             self._refuse(reply, str(error))
             return
         changes = old.changes(new)
@@ -286,6 +291,7 @@ class Operations:
         def tell(answer: Mapping[str, Any]) -> None:
             if answer['errors']:
                 self._on_reload('; '.join(answer['errors']))
+            self._end_reload()
             reply(answer)
 
         return tell

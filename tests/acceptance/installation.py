@@ -81,6 +81,8 @@ class Job(Runner):
             tell('daemon', program.stdout.readline().decode().strip())
             program.wait()
             wait_at_gate()
+        elif msg == 'environment':
+            tell('environment', *sorted(os.environ))
         elif msg == 'c code':
             tell('in c', os.getpid())
             ctypes.PyDLL(None).pause()

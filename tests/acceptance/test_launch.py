@@ -16,7 +16,7 @@ from tests.acceptance.installation import PATIENCE_S, Installation, ends
 
 BACKGROUND = """
     import sys
-    from switchboard.master import launch
+    from switchboard.master import programs as launch
     from switchboard.config.config import Config
     try:
         outcome = launch.background(Config.load(sys.argv[1]))

@@ -31,6 +31,15 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     assert verified.returncode == 0
 
 
+def test_systemd_counts_few_rights_that_the_unit_leaves() -> None:
+    if shutil.which('systemd-analyze') is None:
+        missing('systemd-analyze (apt-get install systemd)')
+    unit = ETC / 'systemd' / 'switchboard.service'
+    command = ['systemd-analyze', 'security', '--offline=yes', '--threshold=30', str(unit)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 0, ran.stdout[-500:] + ran.stderr
+
+
 def test_the_unit_starts_what_there_is() -> None:
     text = (ETC / 'systemd' / 'switchboard.service').read_text()
     programs = re.findall(r'/opt/switchboard/(\S+)', text)

@@ -53,7 +53,7 @@ def start(
     config = installation.config
     installation.spool(make=True)
     if foreground:
-        from switchboard.master.launch import foreground as run_in_foreground
+        from switchboard.master.programs import foreground as run_in_foreground
 
         context.exit(run_in_foreground(config))
     context.exit(start_in_background(config, timeout_s, no_wait=no_wait))
@@ -64,7 +64,7 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
 
     :raises SwitchboardError: it could not be started.
     """
-    from switchboard.master.launch import background
+    from switchboard.master.programs import background
     from switchboard.status.alive import LOG, own_directory
 
     wanted = sum(options.instances for options in config.runners.values())

@@ -29,7 +29,7 @@ def run(
     switchboard run archive --until-empty
     switchboard run lists:2/4
     """
-    from switchboard.master.launch import one_runner
+    from switchboard.master.programs import one_runner
 
     name, part, count = runner
     config = installation.config
