@@ -2,7 +2,7 @@
 
 ``Config.load`` reads ``switchboard.cfg`` and the exchange file that it names.  It raises nothing before it has seen all of
 both, so that an operator meets all mistakes in one go, each with its file, line, section and key.  A reload loads a second
-`Config` and compares (``changes.py``): the first one stays in force until the second has passed.
+`Config` and compares (`Config.changes`): the first one stays in force until the second has passed.
 
 There is no global configuration object.  What a class needs is handed to it: a runner gets its `RunnerOptions`,
 a queue its `QueueOptions`, a publisher the `ExchangeTable`.
@@ -17,11 +17,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
-from switchboard.config.changes import Changes, changes
-from switchboard.config.examine import examine
+from switchboard.config.examine import Parts, examine
 from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import Problems, Section, did_you_mean, in_order, parse, read_file
 from switchboard.config.keys import (
@@ -45,6 +44,45 @@ from switchboard.store.layout import BAD
 
 DEFAULT_EXCHANGE_FILE = 'exchange.cfg'
 SECTIONS = ('switchboard', 'master', 'runner.NAME', 'queue.NAME')
+
+T = TypeVar('T')
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Names, in the order of the new file; what is gone comes last.
+
+    ``added``, ``removed``, ``changed`` and ``scaled`` are runners and exclude each other.  ``queues`` and ``exchanges``
+    came, went, or have other options.  ``master`` are keys that hold only from the next start of the master; ``spool`` among
+    them means another installation.
+    """
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    scaled: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    exchanges: tuple[str, ...] = ()
+    master: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, field.name) for field in dataclasses.fields(self))
+
+    def __str__(self) -> str:
+        parts = [
+            f'{label} {", ".join(names)}'
+            for label, names in (
+                ('added runners', self.added),
+                ('removed runners', self.removed),
+                ('changed runners', self.changed),
+                ('scaled runners', self.scaled),
+                ('changed queues', self.queues),
+                ('changed exchanges', self.exchanges),
+                ('for the next start:', self.master),
+            )
+            if names
+        ]
+        return '; '.join(parts) or 'nothing changed'
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +143,53 @@ class Config:
         return self.exchanges.graph().with_more(nodes, edges)
 
     def changes(self, new: Config) -> Changes:
-        """:return: what is different in `new`: the runners to stop, start and restart, the queues, the exchanges."""
-        return changes(self, new)
+        """:return: what is different in `new`: the runners to stop, start and restart, the queues, the exchanges.
+
+        A pure comparison: it decides nothing about order or timing.  A runner counts as changed when its own section does, or the
+        options of the queue that it works on, for it holds both for life.  Where only ``instances`` differs it is ``scaled``
+        instead: its slices can be changed while they run.
+        """
+        return _changes(self, new)
+
+
+def _changes(old: Config, new: Config) -> Changes:
+    queues = _different(
+        {name: old.queue_options(name) for name in old.queue_names()},
+        {name: new.queue_options(name) for name in new.queue_names()},
+    )
+    stayed = [name for name in new.runners if name in old.runners]
+    changed, scaled = [], []
+    for name in stayed:
+        before, after = old.runners[name], new.runners[name]
+        if before.queue in queues or dataclasses.replace(before, instances=after.instances) != after:
+            changed.append(name)
+        elif before.instances != after.instances:
+            scaled.append(name)
+    return Changes(
+        added=_without(new.runners, old.runners),
+        removed=_without(old.runners, new.runners),
+        changed=tuple(changed),
+        scaled=tuple(scaled),
+        queues=queues,
+        exchanges=_different(old.exchanges.exchanges, new.exchanges.exchanges),
+        master=_master(old, new),
+    )
+
+
+def _master(old: Config, new: Config) -> tuple[str, ...]:
+    # Runners inherit `restart`, so a change of it is theirs and holds at once; the rest is the process's own.
+    fields = [field.name for field in dataclasses.fields(old.master) if field.name != 'restart']
+    found = [name for name in fields if getattr(old.master, name) != getattr(new.master, name)]
+    return ('spool', *found) if old.spool != new.spool else tuple(found)
+
+
+def _without(names: Iterable[str], others: Mapping[str, T]) -> tuple[str, ...]:
+    return tuple(name for name in names if name not in others)
+
+
+def _different(old: Mapping[str, T], new: Mapping[str, T]) -> tuple[str, ...]:
+    differing = [name for name in new if name not in old or old[name] != new[name]]
+    return (*differing, *_without(old, new))
 
 
 class _Loader:
@@ -147,7 +230,8 @@ class _Loader:
             sources=tuple(self.sources),
             digest=f'{self.checksum:08x}-{self.size_bytes}',
         )
-        examine(config, {_name(section): section for section in self.sections['runner']}, self.problems)
+        parts = Parts(config.runners, queues, declared, config.exchanges)
+        examine(parts, {_name(section): section for section in self.sections['runner']}, self.problems)
         return config
 
     def _read(self, path: Path) -> bytes | None:

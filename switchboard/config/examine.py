@@ -7,45 +7,54 @@ hardly meant (a queue that nobody consumes); it goes to ``switchboard check``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from switchboard.config.inifile import Problems, Section, did_you_mean
 from switchboard.config.keys import QUEUE_KEYS, RUNNER_KEYS
-from switchboard.config.queue_sections import QueueRule
+from switchboard.config.queue_sections import QueueRule, QueueRules
 from switchboard.config.remote_queues import impossible
 from switchboard.errors import ConfigError
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
+from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.layout import BAD
-
-if TYPE_CHECKING:
-    from switchboard.config.config import Config
 
 # How alike an unknown key of a runner must be to one of ours, to be taken for a misspelling and not for its own class's.
 LIKENESS = 0.8
 
+
+class Parts(NamedTuple):
+    """What was read of a configuration."""
+
+    runners: Mapping[str, RunnerOptions]
+    queues: QueueRules
+    # The names of queues, in the order of the file.
+    declared: tuple[str, ...]
+    exchanges: ExchangeTable
+
+
 _KEY_OF_FIELD = {key.field: name for name, key in QUEUE_KEYS.items()}
 
 
-def examine(config: Config, runner_sections: Mapping[str, Section], problems: Problems) -> None:
-    """Note in `problems` what is wrong between the parts of `config`, and what is strange."""
-    declared = dict.fromkeys(config.queue_names())
+def examine(parts: Parts, runner_sections: Mapping[str, Section], problems: Problems) -> None:
+    """Note in `problems` what is wrong between the parts of a configuration, and what is strange."""
+    declared = dict.fromkeys(parts.declared)
     seen: set[QueueOptions] = set()
     for name in declared:
-        options = config.queue_options(name)
-        _check_dead_letter(config, name, options, declared, problems)
-        _check_url(config, name, options, problems)
+        options = parts.queues.options(name)
+        _check_dead_letter(parts, name, options, declared, problems)
+        _check_url(parts, name, options, problems)
         # Many queues are alike; making serializers for each would be most of the time that loading takes.
         kinds = QueueOptions(
             accept=options.accept, pickle_classes=options.pickle_classes, serializer=options.serializer
         )
         if kinds not in seen:
             seen.add(kinds)
-            _check_kinds(config, name, options, problems)
-    for name, runner in config.runners.items():
-        _advise_on_runner(config, runner, runner_sections[name], problems)
-    _advise_on_queues(config, problems)
+            _check_kinds(parts, name, options, problems)
+    for name, runner in parts.runners.items():
+        _advise_on_runner(parts, runner, runner_sections[name], problems)
+    _advise_on_queues(parts, problems)
 
 
 def _at(rule: QueueRule | None, field: str, reason: str) -> ConfigError:
@@ -56,7 +65,7 @@ def _at(rule: QueueRule | None, field: str, reason: str) -> ConfigError:
 
 
 def _check_dead_letter(
-    config: Config, name: str, options: QueueOptions, declared: Mapping[str, None], problems: Problems
+    parts: Parts, name: str, options: QueueOptions, declared: Mapping[str, None], problems: Problems
 ) -> None:
     if name == BAD:
         return
@@ -67,31 +76,31 @@ def _check_dead_letter(
         reason = f'queue {name} would be its own dead letter queue; give it another, e.g. in [queue.{name}]'
     elif exchange != target:
         # After an error in the exchange file nobody knows what it would have declared.
-        if exchange not in config.exchanges.exchanges and not problems.errors:
-            reason = f'there is no exchange {exchange!r}{did_you_mean(exchange, config.exchanges.exchanges)}'
+        if exchange not in parts.exchanges.exchanges and not problems.errors:
+            reason = f'there is no exchange {exchange!r}{did_you_mean(exchange, parts.exchanges.exchanges)}'
     elif target not in declared:
         reason = f'there is no queue {target!r}{did_you_mean(target, declared)}'
     if reason:
-        _once(_at(config.queues.deciding(name, 'dead_letter'), 'dead_letter', reason), problems)
+        _once(_at(parts.queues.deciding(name, 'dead_letter'), 'dead_letter', reason), problems)
 
 
-def _check_url(config: Config, name: str, options: QueueOptions, problems: Problems) -> None:
+def _check_url(parts: Parts, name: str, options: QueueOptions, problems: Problems) -> None:
     if options.url is None:
         return
     if name == BAD:
         reason = 'the bad queue is in the spool, where operators can look into it; a `dead_letter` may be on a broker'
-        _once(_at(config.queues.deciding(name, 'url'), 'url', reason), problems)
+        _once(_at(parts.queues.deciding(name, 'url'), 'url', reason), problems)
     for key, reason in impossible(options, options.url):
         field = QUEUE_KEYS[key].field
-        _once(_at(config.queues.deciding(name, field), field, f'queue {name}: {reason}'), problems)
+        _once(_at(parts.queues.deciding(name, field), field, f'queue {name}: {reason}'), problems)
 
 
-def _check_kinds(config: Config, name: str, options: QueueOptions, problems: Problems) -> None:
+def _check_kinds(parts: Parts, name: str, options: QueueOptions, problems: Problems) -> None:
     try:
         Serializers(options.accept, options.pickle_classes, options.serializer)
     except ConfigError as error:
         field = error.key or 'accept'
-        rule = config.queues.deciding(name, field) or config.queues.deciding(name, 'accept')
+        rule = parts.queues.deciding(name, field) or parts.queues.deciding(name, 'accept')
         _once(_at(rule, field, error.reason), problems)
 
 
@@ -101,7 +110,7 @@ def _once(error: ConfigError, problems: Problems) -> None:
         problems.error(error)
 
 
-def _advise_on_runner(config: Config, runner: RunnerOptions, section: Section, problems: Problems) -> None:
+def _advise_on_runner(parts: Parts, runner: RunnerOptions, section: Section, problems: Problems) -> None:
     for key in runner.settings:
         import difflib  # here, because few have to be told what they may have meant
 
@@ -110,11 +119,11 @@ def _advise_on_runner(config: Config, runner: RunnerOptions, section: Section, p
             reason = f"goes to the runner's own class; if that does not know it: did you mean {close[0]}?"
             problems.warn(section.entries[key].error(reason))
     exchange = runner.settings.get('exchange')
-    if exchange and exchange not in config.exchanges:
-        hint = did_you_mean(exchange, config.exchanges.exchanges)
+    if exchange and exchange not in parts.exchanges:
+        hint = did_you_mean(exchange, parts.exchanges.exchanges)
         problems.warn(section.entries['exchange'].error(f'there is no exchange {exchange[:60]!r}{hint}'))
     if runner.queue:
-        others = [one.name for one in config.runners.values() if one.queue == runner.queue]
+        others = [one.name for one in parts.runners.values() if one.queue == runner.queue]
         if others[0] != runner.name:
             reason = f'is also the queue of runner {others[0]}: each message goes to one of them only'
             problems.warn(section.entries['queue'].error(reason))
@@ -130,12 +139,12 @@ def _warn_once(error: ConfigError, problems: Problems) -> None:
         problems.warn(error)
 
 
-def _advise_on_queues(config: Config, problems: Problems) -> None:
+def _advise_on_queues(parts: Parts, problems: Problems) -> None:
     consumers: dict[str, list[RunnerOptions]] = {}
-    for runner in config.runners.values():
+    for runner in parts.runners.values():
         consumers.setdefault(runner.queue, []).append(runner)
-    for name, rule in config.queues.named.items():
-        options = config.queue_options(name)
+    for name, rule in parts.queues.named.items():
+        options = parts.queues.options(name)
         # Of a queue on a broker, the consumers may be on other machines.
         elsewhere = options.external or options.url is not None
         if name == BAD or elsewhere or _only_waits(options):
@@ -146,14 +155,14 @@ def _advise_on_queues(config: Config, problems: Problems) -> None:
         elif not any(runner.instances for runner in consumers[name]):
             reason = f'nobody consumes this queue: runner {consumers[name][0].name} has instances = 0'
             problems.warn(rule.section.error(reason))
-    for name in config.queue_names():
-        options = config.queue_options(name)
+    for name in parts.declared:
+        options = parts.queues.options(name)
         if options.overflow != 'reject' and options.max_messages is None and options.max_bytes is None:
-            rule_of = config.queues.deciding(name, 'overflow')
+            rule_of = parts.queues.deciding(name, 'overflow')
             reason = 'has no effect: neither max_messages nor max_bytes is set'
             _warn_once(_at(rule_of, 'overflow', reason), problems)
-    names = config.queue_names()
-    for rule in config.queues.idle_globs(names):
+    names = parts.declared
+    for rule in parts.queues.idle_globs(names):
         matching = any(rule.matches(name) for name in names)
         reason = 'more specific sections say all of it' if matching else 'no declared queue is called so'
         problems.warn(rule.section.error(f'has no effect: {reason}'))

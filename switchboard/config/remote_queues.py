@@ -9,14 +9,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from switchboard.errors import ConfigError
 from switchboard.installing import needs
 from switchboard.options import QueueOptions
-
-if TYPE_CHECKING:
-    from switchboard.config.config import Config
 
 IMPLEMENTATION = 'switchboard.brokers.spool'
 
@@ -29,11 +26,11 @@ class RemoteQueues:
 
     def __init__(self, spool: Any) -> None:
         self._spool = spool
-        self._seen: Config | None = None
+        self._seen: Any = None
         self._any = False
 
     def __bool__(self) -> bool:
-        config: Config | None = self._spool.config
+        config = self._spool.config
         if config is not self._seen:
             self._seen = config
             self._any = config is not None and any(

@@ -1,7 +1,7 @@
 """From an exchange, a routing key and metadata to the queues that get a copy.  Pure: no file, no clock, no state.
 
 In reading order: bindings (the records), topics and headers (the matchers), exchange (the table), topology
-(the same as text and as DOT), picture and layers (the same as SVG).
+(the same as text and as DOT, which Graphviz draws).
 
 It imports the ground and message.
 """

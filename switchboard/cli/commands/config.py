@@ -29,6 +29,9 @@ FIRST_SPARES = 64
 
 SAMPLES = ('switchboard.cfg', 'exchange.cfg')
 
+# Graphviz takes minutes for thousands of nodes.
+DRAWING_S = 60
+
 
 def copy_samples(directory: Path) -> list[Path]:
     """Copy the sample configuration into a directory; what is there already stays as it is.
@@ -263,7 +266,9 @@ def route(
 
 
 @verb()
-@click.option('--svg', is_flag=True, help='As a picture: switchboard graph --svg > graph.svg')
+@click.option(
+    '--svg', is_flag=True, help='As a picture, drawn by Graphviz: switchboard graph --svg > graph.svg'
+)
 @click.option(
     '--dot', is_flag=True, help="In Graphviz' language: switchboard graph --dot | dot -Tsvg > graph.svg"
 )
@@ -284,11 +289,33 @@ def graph(installation: Installation, svg: bool, dot: bool, as_json: bool) -> No
         for edge in picture.edges:
             write_json({'edge': edge.kind, 'from': edge.source, 'to': edge.target, 'label': edge.label})
     elif svg:
-        from switchboard.routing.picture import to_svg
-
-        tell(to_svg(picture), nl=False)
+        tell(_drawn(picture.to_dot()), nl=False)
     else:
         tell(picture.to_dot() if dot else picture.to_text(), nl=False)
+
+
+def _drawn(dot: str) -> str:
+    """Have Graphviz draw a graph."""
+    import subprocess
+
+    command = ['dot', '-Tsvg']  # wherever it is installed
+    try:
+        drawn = subprocess.run(
+            command,
+            input=dot,
+            capture_output=True,
+            check=True,
+            text=True,
+            encoding='utf-8',
+            timeout=DRAWING_S,
+        )
+    except OSError as error:
+        raise click.ClickException(
+            f'--svg needs Graphviz, and `dot` cannot be started ({error.strerror}): install it, or take --dot to where it is'
+        ) from error
+    except subprocess.SubprocessError as error:
+        raise click.ClickException(f'Graphviz could not draw it: {error}') from error
+    return drawn.stdout
 
 
 @click.command()

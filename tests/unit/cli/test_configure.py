@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import stat
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 import pytest
@@ -154,6 +156,30 @@ def test_route_of_the_default_exchange_knows_whether_the_queue_exists(config: Pa
     assert ran.status == Exit.NO_ROUTE
     assert "there is no queue 'inn'" in ran.out
     assert switchboard('-C', config, 'route', 'nowhere', 'k').status == Exit.NO_INPUT
+
+
+@pytest.mark.skipif(shutil.which('dot') is None, reason='Graphviz is not installed')
+def test_graph_is_drawn_by_graphviz(config: Path) -> None:
+    svg = ElementTree.fromstring(succeed('-C', config, 'graph', '--svg').out)
+    titles = {title.text for title in svg.iter('{http://www.w3.org/2000/svg}title')}
+    assert {'exchange:mail', 'queue:in', 'exchange:mail->queue:in'} <= titles
+
+
+def test_without_graphviz_graph_says_what_to_do(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('PATH', '/nonexistent')
+    ran = switchboard('-C', config, 'graph', '--svg')
+    assert ran.status != Exit.OK
+    assert '--dot' in ran.err
+
+
+def test_the_picture_in_the_manual_is_that_of_the_sample_configuration() -> None:
+    root = Path(__file__).parents[3]
+    graph = Config.load(root / 'etc' / 'switchboard.cfg').graph()
+    svg = ElementTree.parse(root / 'docs' / 'reference' / 'graph.svg')
+    titles = {title.text for title in svg.iter('{http://www.w3.org/2000/svg}title')}
+    nodes = {f'{node.kind}:{node.name}' for node in graph.nodes}
+    ways = {'->'.join(f'{kind}:{name}' for kind, name in (edge.source, edge.target)) for edge in graph.edges}
+    assert titles == {'switchboard', *nodes, *ways}
 
 
 def test_graph_is_text_dot_or_json(config: Path) -> None:

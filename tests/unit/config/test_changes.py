@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from switchboard.config.changes import Changes
-from switchboard.config.config import Config
+from switchboard.config.config import Changes, Config
 
 BASE = """\
 [switchboard]
