@@ -45,7 +45,7 @@ from switchboard.runner.api import (
     size_bytes,
     words,
 )
-from switchboard.runners.lmtp_protocol import Connection
+from switchboard.runners.lmtp_protocol import Connection, Memory
 
 log = logging.getLogger('switchboard.runner')
 
@@ -144,6 +144,7 @@ class Lmtp(AsyncRunner):
         'max_size': Setting(size_bytes, default=25 << 20),
         'max_recipients': Setting(count(1), default=1000),
         'max_connections': Setting(count(1), default=100),
+        'mail_memory': Setting(size_bytes, default=256 << 20),
         'timeout': Setting(duration_s, default=300.0),
         'socket_mode': Setting(octal, default=0o660),
         'hostname': Setting(str, default=''),
@@ -163,6 +164,7 @@ class Lmtp(AsyncRunner):
         )
         self.connections: set[Connection] = set()
         self.stopping = False
+        self.memory = Memory(setting['mail_memory'])
         self._servers: list[asyncio.Server] = []
         self._paths: dict[str, int] = {}
         self._hostname = setting['hostname'] or socket.gethostname()

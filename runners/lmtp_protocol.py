@@ -35,11 +35,60 @@ log = logging.getLogger('switchboard.runner')
 MAX_LINE_BYTES = 1 << 20
 
 
+class Memory:
+    """What the mails that are arriving may have together."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self.used_bytes = 0
+
+    def is_full(self) -> bool:
+        """Is there nothing left for another mail?"""
+        return self.used_bytes >= self._limit_bytes
+
+
+class NoMemoryError(Exception):
+    """A mail has grown beyond what is left for all."""
+
+
+class CountedReader:
+    """A connection's reader that counts the lines of one mail against the memory for all."""
+
+    def __init__(self, reader: Any, memory: Memory) -> None:
+        self._reader = reader
+        self._memory = memory
+        self._taken_bytes = 0
+
+    async def readuntil(self, separator: bytes) -> bytes:
+        """:raises NoMemoryError: too much is in memory already."""
+        return self._count(await self._reader.readuntil(separator))
+
+    async def read(self, number: int) -> bytes:
+        """Read what is thrown away."""
+        content: bytes = await self._reader.read(number)
+        return content
+
+    def _count(self, line: bytes) -> bytes:
+        # The library has a list of lines, and puts them together; then line ends are changed.
+        cost = COPIES * len(line) + LINE_BYTES
+        self._taken_bytes += cost
+        self._memory.used_bytes += cost
+        if self._memory.is_full():
+            raise NoMemoryError
+        return line
+
+    def give_back(self) -> None:
+        """The mail is stored, or is not going to be."""
+        self._memory.used_bytes -= self._taken_bytes
+        self._taken_bytes = 0
+
+
 class Server(Protocol):
     """What a connection needs of the runner that listens."""
 
     connections: set[Connection]
     stopping: bool
+    memory: Memory
 
     @property
     def setting(self) -> Mapping[str, Any]:
@@ -67,7 +116,18 @@ class Server(Protocol):
         ...
 
 
+NOT_TEXT = '553 5.6.7 the address is not UTF-8'
+FULL = '452 4.3.1 no memory for more mails, try again later'
 OURS = '451 4.3.0 not stored, try again later'
+
+
+# How often a mail is in memory while it arrives, and what a line costs besides its bytes.
+COPIES, LINE_BYTES = 3, 64
+
+
+def _is_text(address: str) -> bool:
+    """Was it UTF-8?  The library keeps other bytes as halves of characters."""
+    return not any('\ud800' <= one <= '\udfff' for one in address)
 
 
 def reply(outcome: Outcome) -> str:
@@ -84,7 +144,7 @@ def reply(outcome: Outcome) -> str:
     return OURS
 
 
-class Letter(Envelope):
+class RoutedEnvelope(Envelope):
     """An envelope that knows where its recipients' copies go."""
 
     def __init__(self) -> None:
@@ -119,8 +179,8 @@ class Connection(LMTP):
         super().connection_lost(error)
         self._server.forget(self)
 
-    def _create_envelope(self) -> Letter:
-        return Letter()
+    def _create_envelope(self) -> RoutedEnvelope:
+        return RoutedEnvelope()
 
     async def _handle_client(self) -> None:
         if len(self._server.connections) > self._server.setting['max_connections']:
@@ -139,10 +199,26 @@ class Connection(LMTP):
         session.host_name = hostname
         return [*responses[:-1], '250-PIPELINING', '250-ENHANCEDSTATUSCODES', responses[-1]]
 
+    async def check_helo_needed(self, helo: str = 'LHLO') -> bool:
+        """Ask for the greeting under the name that it has here."""
+        return bool(await super().check_helo_needed(helo))
+
+    async def handle_MAIL(  # noqa: N802
+        self, server: Any, session: Any, envelope: RoutedEnvelope, address: str, options: list[str]
+    ) -> str:
+        """Accept a sender that can be written."""
+        if not _is_text(address):
+            return NOT_TEXT
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return '250 2.1.0 ok'
+
     async def handle_RCPT(  # noqa: N802
-        self, server: Any, session: Any, envelope: Letter, address: str, options: list[str]
+        self, server: Any, session: Any, envelope: RoutedEnvelope, address: str, options: list[str]
     ) -> str:
         """Accept an address that somebody routes."""
+        if not _is_text(address):
+            return NOT_TEXT
         try:
             route = self._server.queues(address, envelope.sender)
         except (NoRouteError, UnknownQueueError) as error:
@@ -159,12 +235,27 @@ class Connection(LMTP):
 
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
         """Take a mail, and give as many replies as there are recipients, whatever the reply is."""
-        assert isinstance(self.envelope, Letter)
+        assert isinstance(self.envelope, RoutedEnvelope)
+        memory = self._server.memory
+        if memory.is_full() and self.envelope.rcpt_tos:
+            await self.push(FULL)
+            return
         self._owed = len(self.envelope.rcpt_tos)
         self._is_taking = True
+        reader = self._reader
+        counted = CountedReader(reader, memory)
+        self._reader = counted  # type: ignore[assignment]  # of which DATA uses these two calls
         try:
             await super().smtp_DATA(arg)
+        except NoMemoryError:
+            # What follows of this mail would be read as commands.
+            self._owed = 0
+            await self.push('421 4.3.1 no memory for this mail now, try again later')
+            self._writer.close()
+            return
         finally:
+            self._reader = reader
+            counted.give_back()
             self._owed = 0
             self._is_taking = False
         await self.leave_if_asked()
@@ -176,7 +267,7 @@ class Connection(LMTP):
         else:
             await super().push(status)
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: Letter) -> str:  # noqa: N802
+    async def handle_DATA(self, server: Any, session: Any, envelope: RoutedEnvelope) -> str:  # noqa: N802
         """Store a mail, once for each set of queues."""
         recipients = [str(address) for address in envelope.rcpt_tos]
         # As a pipe or a file would have given it.

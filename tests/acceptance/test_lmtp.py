@@ -234,3 +234,62 @@ def test_a_mistake_in_the_section_is_told(tmp_path: Path, runner: str, reason: s
     config = configure(tmp_path, runner=runner)
     with pytest.raises(ConfigError, match=reason):
         Lmtp(Spool.from_config(config), config.runners['lmtp'])
+
+
+def talk(home: Path, *lines: bytes) -> list[bytes]:
+    """Say lines, each after the answer to the one before, and return the last line of each answer."""
+    answers = []
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE_S)
+        client.connect(str(home / 'lmtp'))
+        file = client.makefile('rb')
+        for line in (b'', *lines):
+            if line:
+                client.sendall(line + b'\r\n')
+            while (answer := file.readline())[3:4] == b'-':
+                pass
+            answers.append(answer.strip())
+    return answers[1:]
+
+
+def test_an_address_that_is_no_utf_8_is_refused_alone(tmp_path: Path) -> None:
+    with listening(configure(tmp_path)) as runner:
+        answers = talk(
+            tmp_path,
+            b'LHLO here',
+            b'MAIL FROM:<x\xe4@example.com>',
+            b'MAIL FROM:<ann@example.com> SMTPUTF8',
+            b'RCPT TO:<lists\xe4@lists>',
+            'RCPT TO:<lists@jörg>'.encode(),
+            b'RCPT TO:<lists@x>',
+            b'DATA',
+            b'Subject: x\r\n\r\n.',
+        )
+        [filebase] = runner.spool['lists'].files
+        _, msgdata = runner.spool['lists'].dequeue(filebase)
+    codes = [answer[:9] for answer in answers]
+    assert codes[1] == codes[3] == b'553 5.6.7'
+    assert codes[4][:3] in (b'250', b'550')
+    assert codes[5] == b'250 2.1.5'
+    assert msgdata['recipients'][-1] == 'lists@x'
+    assert all('\udce4' not in one for one in msgdata['recipients'])
+
+
+def test_the_greeting_is_asked_for_by_its_name(tmp_path: Path) -> None:
+    with listening(configure(tmp_path)):
+        assert b'LHLO' in talk(tmp_path, b'MAIL FROM:<a@x>')[0]
+
+
+def test_mails_that_arrive_share_one_memory(tmp_path: Path) -> None:
+    config = configure(tmp_path, runner='mail_memory = 20K')
+    with listening(config) as runner:
+        opening = (b'LHLO here', b'MAIL FROM:<a@x>', b'RCPT TO:<lists@x>', b'DATA')
+        # A small one goes, one that is too much for what is left does not, and afterwards all is given back.
+        assert talk(tmp_path, *opening, b'Subject: x\r\n\r\n.')[-1].startswith(b'250')
+        assert talk(tmp_path, *opening, b'x' * 30_000)[-1].startswith(b'421 4.3.1')
+        assert talk(tmp_path, *opening, b'Subject: x\r\n\r\n.')[-1].startswith(b'250')
+        runner.memory.used_bytes += 20 << 10  # others have it
+        assert talk(tmp_path, *opening)[-1].startswith(b'452 4.3.1')
+        runner.memory.used_bytes -= 20 << 10
+    assert runner.memory.used_bytes == 0
+    assert len(runner.spool['lists'].files) == 2
