@@ -76,6 +76,7 @@ WORDS = MappingProxyType(
         'not preserved': 'an entry could not be put into the bad queue',
         'not published': 'publishers could not be told of the new configuration',
         'not read': 'something could not be looked at',
+        'not copied': 'a file of another user went to the bad queue as it is; its history is not believed',
         'not recovered': 'something that a dead process left could not be repaired; it is tried again',
         'not released': 'an entry could not be given back; recovery will do it',
         'not removed': 'something could not be removed',

@@ -14,6 +14,7 @@ from switchboard.message.expiry import expiry_elsewhere
 from switchboard.message.journal import origin_of
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
+from switchboard.queue.recovery import make_safe
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.layout import BAD
@@ -112,6 +113,8 @@ def _move(
         fields |= expiry_elsewhere(
             metadata, target.options.ttl_s, target.clock.time_ns(), forgiven=event != 'moved'
         )
+    if preserved:
+        make_safe(claim, sync=False)
     source.consumer.note(claim, event, queue=source.name, to=target.name, **fields)
     claim.rename(target.folder, filebase, suffix)
 
@@ -122,11 +125,23 @@ def origin(board: Switchboard, filebase: str) -> str:
     :raises QueueError: it does not say.
     """
     queue = origin_of(board.history(filebase), board.name)
-    if queue is None:
+    if queue is None or not _is_trusted(board, filebase):
         raise QueueError(
             'its history does not say where it came from: name a queue', queue=board.name, filebase=filebase
         )
     return queue
+
+
+def _is_trusted(board: Switchboard, filebase: str) -> bool:
+    for suffix in (PRESERVED, READY, CLAIMED):
+        try:
+            status = board.disk.stat(filebase + suffix, dir_fd=board.folder.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            refuse(error, 'read', board.name)
+        return board.folder.trusts(status.st_uid)
+    return False
 
 
 def send_back(board: Switchboard, filebase: str, target: Switchboard, **fields: Any) -> str:

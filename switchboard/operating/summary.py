@@ -74,6 +74,8 @@ class EntrySummary:
     entry: Entry
     body_bytes: int
     damage: str = ''
+    # Whether its history may decide where it goes: the file is not of a user whom the spool does not trust.
+    is_trusted: bool = True
 
     @property
     def kind(self) -> str:
@@ -154,6 +156,8 @@ class EntrySummary:
 
         An entry that has not failed since it was sent back is at home where it is.
         """
+        if not self.is_trusted:
+            return None if self.queue == BAD else self.queue
         for record in reversed(in_effect(self.entry.records, self.queue)):
             if record.get('event') == 'retried':
                 break
@@ -235,7 +239,16 @@ def _glance(folder: Folder, queue: str, filebase: str, suffix: str) -> EntrySumm
         disk.close(fd)
     inode = (status.st_dev, status.st_ino)
     return EntrySummary(
-        queue, filebase, suffix, status.st_size, status.st_mtime_ns, inode, entry, body_bytes, damage
+        queue,
+        filebase,
+        suffix,
+        status.st_size,
+        status.st_mtime_ns,
+        inode,
+        entry,
+        body_bytes,
+        damage,
+        folder.trusts(status.st_uid),
     )
 
 

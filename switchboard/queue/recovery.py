@@ -67,6 +67,7 @@ def move_to_bad(
     """
     filebase = claim.filebase
     bad.make()
+    make_safe(claim, sync=sync)
     note(claim, 'preserved', clock=clock, sync=sync, queue=queue, reason=reason, **fields)
     try:
         claim.rename(bad, filebase, PRESERVED)
@@ -74,6 +75,18 @@ def move_to_bad(
         claim.rename(bad, with_when(filebase, clock.time_ns()), PRESERVED)
     claim.close()
     event(log, logging.WARNING, filebase, 'preserved', queue=queue, reason=reason)
+
+
+def make_safe(claim: Claim, *, sync: bool) -> None:
+    """Have a copy take the place of a file that another user may still have open, and could write a history into.
+
+    If that is not possible it stays what it is: its history is not believed then (see `Folder.trusts`).
+    """
+    if claim.is_foreign or claim.links > 1:
+        try:
+            claim.make_private(sync=sync)
+        except OSError as error:
+            event(log, logging.WARNING, claim.filebase, 'not copied', queue=claim.folder.place, error=error)
 
 
 def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> None:

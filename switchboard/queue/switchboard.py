@@ -351,5 +351,5 @@ class Switchboard:
 
     def recover(self, *, own: bool = True) -> list[str]:
         """See `ISwitchboard`."""
-        self.pool.recover()
+        FilePool.without_spares(self.folder, self.disk).recover()
         return self.consumer.recover(self.get_files(CLAIMED), own=own)

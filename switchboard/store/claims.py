@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from switchboard.errors import DurabilityError, EntryTakenError, ForeignFileError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record, pack_record
-from switchboard.message.naming import CLAIMED, READY, digest_of
-from switchboard.store.disk import Disk, Folder
+from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, digest_of
+from switchboard.store.disk import Disk, Folder, draft_name
 from switchboard.store.reading import WHOLE_BYTES, History, read_file, read_history
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -47,6 +47,8 @@ class Claim:
     writable: bool
     modified_ns: int
     entry: Entry | None = None
+    # How many names the file had when it was opened.
+    links: int = 1
     _history: History | None = None
     # Under which the table has it.
     _key: tuple[tuple[int, int], str] | None = None
@@ -99,6 +101,8 @@ class Claim:
         history, disk = self.history, self.folder.disk
         if not history.is_whole:
             raise OSError(errno.EFBIG, 'its history is too long', self.name)
+        if disk.fstat(self.fd).st_nlink > 1:
+            self.make_private(sync=sync)  # a backup by hard links must not change
         packed = pack_record(record, digest_of(self.filebase))
         if self.size > history.end:
             disk.ftruncate(self.fd, history.end)  # the rest of a torn append must not follow this one
@@ -112,6 +116,37 @@ class Claim:
         history.end = self.size
         if self.entry is not None:
             self.entry.end = self.size
+
+    @property
+    def is_foreign(self) -> bool:
+        """Is the file another user's, who may still have it open?"""
+        return self.uid != self.folder.disk.geteuid()
+
+    def make_private(self, *, sync: bool) -> None:
+        """Have a file under this name that has no other one, and that no other process has open: a copy takes its place.
+
+        A crash leaves the one or the other, and perhaps an unfinished copy, which recovery removes.
+
+        :param sync: have the copy on the disk before it takes the name.
+        :raises OSError: it could not be made; the file is what it was.
+        """
+        disk, folder = self.folder.disk, self.folder
+        if self.size > MAX_COPIED_BYTES:
+            raise OSError(errno.EFBIG, f'{self.size} bytes are too many to copy', self.name)
+        draft = f'{draft_name()}{UNFINISHED}'
+        fd = disk.create_locked(draft, folder.fd)
+        try:
+            _copy(disk, self.fd, fd, self.size)
+            disk.utime(fd, ns=(self.modified_ns, self.modified_ns))
+            if sync:
+                disk.fdatasync(fd)
+            disk.rename(draft, self.name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+        except BaseException:
+            disk.remove_new(draft, folder.fd)
+            disk.unlock_and_close(fd)
+            raise
+        disk.unlock_and_close(self.fd)
+        self.fd, self.uid, self.writable, self.links = fd, disk.geteuid(), True, 1
 
     def date(self, modified_ns: int) -> None:
         """Set the file's modification time, if that is allowed: of another user's file it is not."""
@@ -127,7 +162,15 @@ class Claim:
         :raises FileExistsError: there is one of that name: a copy made by hand, since names are unique.
         """
         name = filebase + suffix
-        self.folder.disk.rename_exclusive(self.name, name, src_dir_fd=self.folder.fd, dst_dir_fd=folder.fd)
+        try:
+            self.folder.disk.rename_exclusive(
+                self.name, name, src_dir_fd=self.folder.fd, dst_dir_fd=folder.fd
+            )
+        except FileExistsError:
+            # A rename between two names of one file does nothing: the old one is taken away instead.
+            if self.links == 1 or not self._leads_here(folder, name):
+                raise
+            self.folder.disk.unlink(self.name, dir_fd=self.folder.fd)
         self._follow(folder, filebase, suffix)
 
     def replace(self, folder: Folder, filebase: str, suffix: str) -> None:
@@ -135,6 +178,10 @@ class Claim:
         name = filebase + suffix
         self.folder.disk.rename(self.name, name, src_dir_fd=self.folder.fd, dst_dir_fd=folder.fd)
         self._follow(folder, filebase, suffix)
+
+    def _leads_here(self, folder: Folder, name: str) -> bool:
+        disk = folder.disk
+        return disk.leads_to(name, folder.fd, disk.fstat(self.fd))
 
     def _follow(self, folder: Folder, filebase: str, suffix: str) -> None:
         self._leave()
@@ -156,7 +203,7 @@ class Claim:
 
         :raises OSError: that was refused.  The file is where it was, and still claimed.
         """
-        pool.recycle(self.fd, self.folder, self.name, self.size, reusable=self.writable)
+        pool.recycle(self.fd, self.folder, self.name, self.size, reusable=self.writable and self.links == 1)
         self._leave()
 
     def close(self) -> None:
@@ -172,6 +219,10 @@ class Claim:
 # What opening a symbolic link, a directory, a socket or a device without a driver is refused with.
 _FOREIGN = frozenset((errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENODEV, errno.ENOTDIR))
 _FORBIDDEN = frozenset((errno.EACCES, errno.EPERM))
+
+# Larger files are not copied: they stay what they are.
+MAX_COPIED_BYTES = 256 * 1024 * 1024
+COPIED_AT_ONCE = 1024 * 1024
 
 # By directory and name: one process may look at one directory through many objects.
 OWN_CLAIMS: dict[tuple[tuple[int, int], str], Claim] = {}
@@ -217,9 +268,44 @@ def _open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim
     if opened is None:
         return None
     fd, status = opened
+    if status.st_nlink > 1:
+        try:
+            _keep_one_name(folder, filebase, suffix, disk, status)
+            status = disk.fstat(fd)
+        except BaseException:
+            disk.unlock_and_close(fd)
+            raise
     return Claim(
-        fd, folder, filebase, suffix, status.st_size, status.st_uid, writable, modified_ns=status.st_mtime_ns
+        fd,
+        folder,
+        filebase,
+        suffix,
+        status.st_size,
+        status.st_uid,
+        writable,
+        modified_ns=status.st_mtime_ns,
+        links=status.st_nlink,
     )
+
+
+def _keep_one_name(folder: Folder, filebase: str, suffix: str, disk: Disk, status: os.stat_result) -> None:
+    """Take the other names of the entry in this directory away: a rename from one to another does nothing and succeeds.
+
+    Assumes: the file is locked, so that nobody works on it under any of them.
+    """
+    for other in (READY, CLAIMED, PRESERVED):
+        if other != suffix and disk.leads_to(filebase + other, folder.fd, status):
+            disk.unlink(filebase + other, dir_fd=folder.fd)
+
+
+def _copy(disk: Disk, source: int, target: int, size: int) -> None:
+    """Copy a file's bytes; what is a hole, or could be, stays one."""
+    offset = 0
+    while part := disk.read_all(source, min(COPIED_AT_ONCE, size - offset), offset):
+        if part.strip(b'\0'):
+            disk.write_all(target, part, offset)
+        offset += len(part)
+    disk.ftruncate(target, offset)
 
 
 def _is_regular(folder: Folder, name: str, disk: Disk) -> bool:

@@ -340,6 +340,10 @@ class Folder:
         mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
         self.disk.fchmod(self.fd, mode & 0o6000 | DIRECTORY_MODE)
 
+    def trusts(self, uid: int) -> bool:
+        """May a file's history be believed, if that is its owner: this user, root, or the owner of the directory?"""
+        return uid in (0, self.disk.geteuid(), self.disk.fstat(self.fd).st_uid)
+
     def is_closed(self) -> bool:
         """Has the directory that this object has open been taken away, or is it about to be?"""
         if self._fd < 0:
