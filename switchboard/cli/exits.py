@@ -113,7 +113,7 @@ _BY_NUMBER = {
 
 
 # These only look.  All others do something, and once it is done, it is done: that nobody can be told does not change their status.
-LOOKING = frozenset('status top queues ls show trash tail shape check route graph version'.split())
+LOOKING = frozenset('status top queues ls show trash tail shape check route graph sample version'.split())
 
 
 def exit_of(error: BaseException) -> Exit:

@@ -212,6 +212,14 @@ def test_one_slice_is_restarted_by_the_name_that_status_shows(site: Installation
 
 
 @pytest.mark.slow
+def test_a_runner_without_a_process_is_still_told_of(site: Installation) -> None:
+    site.configure({'in': {}, 'out': {}})
+    cli(site, 'start')
+    assert cli(site, 'scale', 'out=0').returncode == 0
+    assert 'out: has no process; `switchboard scale out=1`' in cli(site, 'status').stdout
+
+
+@pytest.mark.slow
 def test_what_takes_a_while_need_not_be_waited_for(site: Installation) -> None:
     site.configure({'in': {}})
     started = json.loads(cli(site, 'start', '--no-wait', '--json').stdout)

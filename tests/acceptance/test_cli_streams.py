@@ -85,7 +85,7 @@ def test_what_was_done_is_done_when_the_reader_has_gone(spool: Spool, words: tup
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full')
 def test_a_list_that_cannot_be_written_is_an_error(spool: Spool) -> None:
-    for words in (['ls'], ['ls', '--json'], ['queues'], ['version'], ['show', 'bad']):
+    for words in (['ls'], ['ls', '--json'], ['queues'], ['version'], ['sample'], ['show', 'bad']):
         with Path('/dev/full').open('wb') as full:
             status, err = run(spool, *words, stdout=full)
         assert status == Exit.TEMPORARY, (words, err)

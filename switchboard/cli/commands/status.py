@@ -149,7 +149,8 @@ def status(context: click.Context, installation: Installation, as_json: bool) ->
         for name in installation.view.queue_names():
             write_json(queue_info(installation.view, name).fields())
     else:
-        _write_status(snapshot, busy_with)
+        config = installation.config_or_none
+        _write_status(snapshot, busy_with, list(config.runners) if config is not None else [])
         _write_queues([queue_info(installation.view, name) for name in installation.view.queue_names()])
     if installation.named_spool is not None and not snapshot.has_board and not snapshot.alive:
         context.exit(Exit.OK)  # without a configuration there is nothing that a master would do
@@ -181,7 +182,7 @@ def _declared(one: QueueInfo) -> list[str]:
     )
 
 
-def _write_status(snapshot: Snapshot, busy_with: list[str]) -> None:
+def _write_status(snapshot: Snapshot, busy_with: list[str], declared: Sequence[str]) -> None:
     now_s = time.time()
     text, colour = headline(snapshot, now_s)
     tell(click.style(text, fg=colour) if is_terminal() else text)
@@ -203,6 +204,13 @@ def _write_status(snapshot: Snapshot, busy_with: list[str]) -> None:
             RUNNER_COLUMNS, [runner_row(record, now_s, alive=snapshot.alive) for record in snapshot.records]
         )
     told = list(troubles(snapshot.records, now_s))
+    if snapshot.alive and not busy_with:
+        there = {record.runner for record in snapshot.records}
+        told += [
+            (name, f'has no process; `switchboard scale {name}=1` gives it one')
+            for name in declared
+            if name not in there
+        ]
     if told:
         tell('')
     for title, text in told:
