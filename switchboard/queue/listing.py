@@ -96,6 +96,7 @@ class Listing:
         self.seen = 0
         self._notes_claimed = notes_claimed
         self._look_at_ns = 0
+        self._key = folder.key
         # Names that are no entries, and about which the log has said so.
         self.reported: set[str] = set()
 
@@ -163,24 +164,29 @@ class Listing:
             self.reported.add(name)
             event(log, logging.WARNING, None, 'ignored', name=name, what=what, queue=self.queue)
 
-    def follow(self) -> bool:
-        """Go on in the directory that stands in the queue's place by now.
+    def is_replaced(self) -> bool:
+        """Is the directory to be read from now on another one than the last time that this was asked?"""
+        self.follow()
+        try:
+            key, self._key = self._key, self.folder.key
+        except OSError:
+            return False  # the reading says what is wrong
+        return key != self._key
 
-        :return: False if that is the one that was read up to now.
-        """
+    def follow(self) -> None:
+        """Go on in the directory that stands in the queue's place by now, with what is read and what is written."""
         now_ns = self.clock.monotonic_ns()
         if now_ns < self._look_at_ns:
-            return False
+            return
         self._look_at_ns = now_ns + LOOK_EVERY_NS
         try:
             # Claims end where they began: what this process holds in the old directory is finished first.
             if not self.folder.is_replaced() or any(key == self.folder.key for key, _ in [*OWN_CLAIMS]):
-                return False
+                return
             self.folder.reopen()
         except OSError:
-            return False  # it is looked at again
+            return  # it is looked at again
         event(log, logging.WARNING, None, 'directory replaced', queue=self.queue)
-        return True
 
     def changed_at_ns(self) -> int | None:
         """:return: the directory's modification time; None if the disk does not say."""

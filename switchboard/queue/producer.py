@@ -31,6 +31,7 @@ _OPEN: ContextVar[Batch | None] = ContextVar('open batch', default=None)
 class Producer:
     """Puts messages into one queue.
 
+    :param follow: has the folder lead to the directory that stands in its place by now.
     :param once: stores a message with a ``dedupe_key``, whose marker appears in one step with it.
     """
 
@@ -42,6 +43,7 @@ class Producer:
         pool: FilePool,
         serializers: Serializers,
         admission: Admission,
+        follow: Callable[[], None],
         once: Callable[[Any, dict[str, Any], str], str] | None = None,
     ) -> None:
         self.folder = folder
@@ -50,6 +52,7 @@ class Producer:
         self.sync = options.durability == 'full'
         self.admission = admission
         self._packer = Packer(self.queue, options, serializers, namer)
+        self._follow = follow
         self._once = once
 
     def enqueue(self, msg: Any, metadata: dict[str, Any], batch: Batch | None = None) -> str:
@@ -110,6 +113,7 @@ class Producer:
         return self._write(self._packer.pack_copy(entry, record, now=now))
 
     def _write(self, packed: EncodedEntry) -> PreparedEntry:
+        self._follow()
         try:
             draft = write(
                 self.pool, self.folder.disk, packed.content, self.queue, modified_ns=packed.modified_ns

@@ -161,6 +161,7 @@ class Switchboard:
             pool,
             serializers,
             admission,
+            self._listing.follow,
             services.once(self) if services.once is not None else None,
         )
         if recover:

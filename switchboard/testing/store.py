@@ -99,7 +99,7 @@ class MemoryListing:
         """See `Listing`."""
         yield self.filebases(suffix)
 
-    def follow(self) -> bool:
+    def is_replaced(self) -> bool:
         """See `Listing`."""
         return False
 

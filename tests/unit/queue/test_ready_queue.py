@@ -298,6 +298,17 @@ class TestReplacedDirectory:
         assert [one.msg for one in iter(board.take, None)] == ['new']
         assert 'replaced' in caplog.text
 
+    def test_what_a_producer_puts_there_goes_into_the_new_one(self, tmp_path: Path, clock: FakeClock) -> None:
+        board = Switchboard('in', tmp_path / 'in', clock=clock)
+        board.enqueue('old')
+        other = self.replace(tmp_path, clock)
+        board.enqueue('new')
+        assert [one.msg for one in iter(other.take, None)] == ['new']
+        assert [one.msg for one in iter(board.take, None)] == []
+        board.enqueue('newer')
+        clock.advance(1)
+        assert [one.msg for one in iter(board.take, None)] == ['newer']
+
     def test_what_is_at_work_is_finished_where_it_began(self, tmp_path: Path, clock: FakeClock) -> None:
         board = Switchboard('in', tmp_path / 'in', clock=clock)
         board.enqueue_many(['old', 'older'])
