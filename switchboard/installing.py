@@ -28,25 +28,25 @@ def how_to_install(extra: str, *, package: str | None = None) -> str:
     place = os.path.dirname(package or os.path.dirname(os.path.abspath(__file__)))
     wanted = f'{DISTRIBUTION}[{extra}]'
     if os.path.exists(os.path.join(place, 'setup.cfg')):
-        return _pip('-e', f'{place}[{extra}]')
+        return _install('-e', f'{place}[{extra}]')
     if os.path.exists(os.path.join(sys.prefix, 'pipx_metadata.json')):
         return f'pipx install --force {shlex.quote(wanted)}'
     if os.path.exists(os.path.join(sys.prefix, 'uv-receipt.toml')):
         return f'uv tool install {shlex.quote(wanted)}'
-    if _made_by_uv():
-        return f'uv pip install --python {shlex.quote(sys.executable)} {shlex.quote(wanted)}'
     if sys.prefix == sys.base_prefix:
         force = ['--break-system-packages'] if _is_managed() else []
         if place == site.getusersitepackages():
-            return _pip(*force, '--user', wanted)
+            return _install(*force, '--user', wanted)
         if place in site.getsitepackages():
-            return _pip(*force, wanted)
+            return _install(*force, wanted)
     elif place in (sysconfig.get_path('purelib'), sysconfig.get_path('platlib')):
-        return _pip(wanted)
-    return _pip('--target', place, wanted)
+        return _install(wanted)
+    return _install('--target', place, wanted)
 
 
-def _pip(*arguments: str) -> str:
+def _install(*arguments: str) -> str:
+    if _made_by_uv():
+        return shlex.join(['uv', 'pip', 'install', '--python', sys.executable, *arguments])
     return shlex.join([sys.executable, '-m', 'pip', 'install', *arguments])
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from switchboard.spool.spool import Spool
 
 CONFIG_VARIABLE = 'SWITCHBOARD_CONFIG'
-SEARCHED = ('etc/switchboard.cfg', '/etc/switchboard/switchboard.cfg')
+SEARCHED = ('switchboard.cfg', 'etc/switchboard.cfg', '/etc/switchboard/switchboard.cfg')
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -43,6 +43,7 @@ class Installation:
         self._is_broken = False
         # Whoever shows the mistakes of the configuration himself need not be warned of them.
         self.warns = True
+        self._has_warned = False
         # Errors are objects then, too.
         self.as_json = False
         # What runs.
@@ -58,7 +59,12 @@ class Installation:
         named = os.environ.get(CONFIG_VARIABLE)
         if named:
             return Path(named)
-        return next((Path(path) for path in SEARCHED if Path(path).is_file()), None)
+        found = [Path(path) for path in SEARCHED if Path(path).is_file()]
+        # Somebody who stands in a checkout by chance may mean the installed one.
+        if self.warns and not self._has_warned and len(found) > 1 and SEARCHED[-1] == str(found[-1]):
+            self._has_warned = True
+            say(f'using ./{found[0]}, not {found[-1]}; name one with -C or {CONFIG_VARIABLE}')
+        return found[0] if found else None
 
     @property
     def config(self) -> Config:
@@ -201,7 +207,9 @@ def _remember(name: str) -> Callable[[click.Context, click.Parameter, Path | Non
 
 def installation_options(command: Callable[P, R], *, short: bool = False) -> Callable[P, R]:
     """Add ``-C`` and ``-s``, which may stand before the verb and behind it."""
-    searched = f'  Default: ${CONFIG_VARIABLE}, ./{SEARCHED[0]}, {SEARCHED[1]}.'
+    searched = (
+        f'  Default: ${CONFIG_VARIABLE}, {", ".join(f"./{path}" for path in SEARCHED[:-1])}, {SEARCHED[-1]}.'
+    )
     config = click.option(
         '-C',
         '--config',

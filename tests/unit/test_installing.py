@@ -14,6 +14,13 @@ from switchboard import installing
 from switchboard.installing import how_to_install, needs
 
 
+@pytest.fixture(autouse=True)
+def _no_uv(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of the tests may have been made by uv."""
+    if 'file' not in request.fixturenames:
+        monkeypatch.setattr(installing, '_made_by_uv', lambda: False)
+
+
 def test_a_checkout_is_installed_in_place() -> None:
     root = Path(installing.__file__).parent.parent
     assert shlex.split(how_to_install('kombu')) == [
@@ -46,6 +53,7 @@ def test_what_another_installer_made_is_its_own(
 ) -> None:
     (tmp_path / file).write_text(content)
     monkeypatch.setattr(sys, 'prefix', str(tmp_path))
+    monkeypatch.setattr(sysconfig, 'get_path', lambda name: str(tmp_path / 'lib'))
     command = how_to_install('kombu', package=str(tmp_path / 'lib' / 'switchboard'))
     assert command == f"{beginning}'switchboard-queue[kombu]'"
 

@@ -233,17 +233,30 @@ def test_init_makes_files_for_the_first_messages(tmp_path: Path) -> None:
 def test_a_configuration_is_named_found_or_asked_for(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    here = tmp_path / 'here'
+    (here / 'etc').mkdir(parents=True)
+    monkeypatch.chdir(here)
     ran = switchboard('check')
     assert ran.status == Exit.CONFIG
     assert 'switchboard init' in ran.err
-    (tmp_path / 'etc').mkdir()
-    (tmp_path / 'etc' / 'switchboard.cfg').write_text('[switchboard]\nspool = found\n')
-    assert succeed('check').out.startswith(f'{tmp_path}/etc/switchboard.cfg: ')
+    for name in ('etc/switchboard.cfg', 'switchboard.cfg'):
+        (here / name).write_text('[switchboard]\nspool = found\n')
+        assert succeed('check').out.startswith(f'{here}/{name}: ')
     monkeypatch.setenv('SWITCHBOARD_CONFIG', str(config))
     assert succeed('check').out.startswith(f'{config}: ')
     monkeypatch.setenv('SWITCHBOARD_CONFIG', str(tmp_path / 'missing.cfg'))
     assert succeed('check', '-C', config).out.startswith(f'{config}: ')
     assert switchboard('check').status == Exit.CONFIG
+
+
+def test_a_configuration_that_hides_the_installed_one_is_told(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = config.with_name('installed.cfg')
+    installed.write_text(config.read_text())
+    monkeypatch.setattr('switchboard.cli.context.SEARCHED', ('switchboard.cfg', str(installed)))
+    monkeypatch.chdir(config.parent)
+    assert f'using ./switchboard.cfg, not {installed}' in switchboard('queues').err
 
 
 def test_configuration_or_spool_are_named_and_not_both(config: Path, tmp_path: Path) -> None:
