@@ -39,7 +39,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from switchboard.brokers.headers import KIND
+from switchboard.brokers.message import KIND
 from switchboard.errors import (
     BrokerDownError,
     ConfigError,
@@ -58,7 +58,7 @@ from switchboard.runners.bridge_in import FromBroker
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of, told_elsewhere
 
 if TYPE_CHECKING:
-    from switchboard.brokers.link import Letter
+    from switchboard.brokers.message import OutgoingMessage
 
 __all__ = ['FromBroker', 'ToBroker']
 
@@ -93,14 +93,14 @@ class ToBroker(Bridge):
     def setup(self) -> None:
         """See `Runner`."""
         super().setup()
-        self._outbox: list[tuple[str, tuple[Letter, str, str]]] = []
+        self._outbox: list[tuple[str, tuple[OutgoingMessage, str, str]]] = []
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
         """Write the letter; it is sent by :meth:`confirm`.
 
         :raises PermanentFailure: it goes in a circle, or its key cannot be made.
         """
-        from switchboard.brokers.wire import letter_of
+        from switchboard.brokers.encode import encode
 
         assert self.queue is not None
         path = [*path_of(msgdata.pop(PATH, None)), self.site]
@@ -114,7 +114,7 @@ class ToBroker(Bridge):
             else self.setting['remote_queue']
         )
         history = told_elsewhere(self.queue.history(self.filebase)) if self.setting['send_history'] else ()
-        letter = letter_of(msg, msgdata, message_id=self.idempotency_key, history=history)
+        letter = encode(msg, msgdata, message_id=self.idempotency_key, history=history)
         letter.headers[PATH_HEADER] = path
         if KIND in letter.headers:
             # A broker throws away what has expired.  The metadata say when that is, and who takes it makes a dead letter of it.

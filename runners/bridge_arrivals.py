@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from switchboard.brokers.headers import KIND, OURS
+from switchboard.brokers.message import KIND, OURS
 from switchboard.errors import (
     DurabilityError,
     EntryTakenError,
@@ -19,7 +19,7 @@ from switchboard.runner.api import HIGHEST_PRIORITY, NS, Outcome, Publication
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
 
 if TYPE_CHECKING:
-    from switchboard.brokers.link import Delivery
+    from switchboard.brokers.message import Delivery
 
 # What is about the place and not about the message: it is tried again, and nothing is put aside for it.
 TROUBLE = (QueueFullError, DurabilityError, QueuePausedError)
@@ -135,7 +135,7 @@ class Arrivals:
 
     def _read(self, delivery: Delivery) -> tuple[Any, dict[str, Any], Sequence[Any]]:
         """:return: the message, its metadata, and its history on the other side."""
-        from switchboard.brokers.arriving import entry_of, load
+        from switchboard.brokers.decode import entry_of, load
         from switchboard.kombu_transport.payload import pack
 
         if self._setting['form'] == 'message':

@@ -19,7 +19,7 @@ from switchboard.runners.bridge_arrivals import Arrivals
 from switchboard.runners.bridge_remote import INWARDS, OUTWARDS, PATH_HEADER, Bridge, path_of, targets
 
 if TYPE_CHECKING:
-    from switchboard.brokers.link import Delivery
+    from switchboard.brokers.message import Delivery
 
 log = logging.getLogger('switchboard.runner')
 
@@ -90,7 +90,7 @@ class FromBroker(Bridge):
         # What was fetched and is not acknowledged, by the order in which it came.
         self._unacked: list[Delivery] = []
         # What is stored, and not acknowledged because the broker was away.
-        self._owed: list[Delivery] = []
+        self._acks: list[Delivery] = []
         super().setup()
         exchange, key = self.setting['exchange'], self.setting['routing_key']
         try:
@@ -109,14 +109,14 @@ class FromBroker(Bridge):
     def cleanup(self) -> None:
         """See `Runner`.  What was fetched goes back to the broker."""
         try:
-            self._pay()
+            self._flush_acks()
         except BrokerDownError as error:
             event(
                 log,
                 logging.WARNING,
                 None,
                 'not acknowledged',
-                number=len(self._owed),
+                number=len(self._acks),
                 runner=self.name,
                 error=error,
             )
@@ -161,9 +161,9 @@ class FromBroker(Bridge):
         """:return: whether there may be more to do at once."""
         if self.connect() or not self.link.descriptors():
             self._next_restore_ns = 0
-            self.link.listen([self.setting['remote_queue']], prefetch=self.setting['prefetch'])
+            self.link.consume([self.setting['remote_queue']], prefetch=self.setting['prefetch'])
         self._is_down = False
-        self._pay()
+        self._flush_acks()
         self._restore()
         self._fetch()
         if not self._unacked:
@@ -183,7 +183,7 @@ class FromBroker(Bridge):
         """Is something on its way?  For who does not wait for it to wake him."""
         self._looks_left -= 1
         is_ready = self.link.count(self.setting['remote_queue']) > 0
-        if self._looks_left <= 0 or not (is_ready or self.link.hears()):
+        if self._looks_left <= 0 or not (is_ready or self.link.has_message()):
             return False
         select.select(self.link.descriptors(), [], [], PUSH_S)
         return True
@@ -197,7 +197,7 @@ class FromBroker(Bridge):
 
     def _fetch(self) -> None:
         limit = self.setting['prefetch']
-        self.link.hears()  # or what it has heard would wake us again and again
+        self.link.has_message()  # or what it has heard would wake us again and again
         self._unacked = [one for one in self._unacked if self.link.holds(one)]
         while len(self._unacked) < limit:
             delivery = self.link.get(self.setting['remote_queue'])
@@ -208,21 +208,21 @@ class FromBroker(Bridge):
     def _acknowledge(self, stored: list[Delivery]) -> None:
         done = {id(delivery) for delivery in stored}
         self._unacked = [one for one in self._unacked if id(one) not in done]
-        self._owed += stored
-        self._pay()
+        self._acks += stored
+        self._flush_acks()
 
-    def _pay(self) -> None:
+    def _flush_acks(self) -> None:
         """Acknowledge what is stored.
 
         :raises BrokerDownError: the broker is away; what it leaves to us meanwhile is acknowledged when it is back.
         """
-        if not self._owed:
+        if not self._acks:
             return
-        stored, self._owed = self._owed, []
+        stored, self._acks = self._acks, []
         down: BrokerDownError | None = None
         for delivery, error in zip(stored, self.link.ack_many(stored), strict=True):
             if isinstance(error, BrokerDownError):
-                self._owed.append(delivery)
+                self._acks.append(delivery)
                 down = error
             elif error is not None:  # it comes again, and is known then
                 event(log, logging.INFO, None, 'not acknowledged', runner=self.name, error=error)

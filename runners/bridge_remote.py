@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from switchboard import Runner
-from switchboard.brokers.headers import OURS
+from switchboard.brokers.message import OURS
 from switchboard.errors import ConfigError
 from switchboard.runner.api import (
     RunnerOptions,
@@ -30,7 +30,7 @@ from switchboard.runner.api import (
 )
 
 if TYPE_CHECKING:
-    from switchboard.brokers.link import Link
+    from switchboard.brokers.connection import Connection
     from switchboard.brokers.url import BrokerUrl
 
 Record = Mapping[str, Any]
@@ -107,15 +107,15 @@ class Bridge(Runner):
         self.site = self.setting['site'] or f'{socket.gethostname()}:{directory}'
         self._declared_at = -1
 
-    def make_link(self) -> Link:
+    def make_link(self) -> Connection:
         """:return: the connection to the broker, not made yet."""
-        from switchboard.brokers.link import open_link
+        from switchboard.brokers import connect
 
         setting = self.setting
         broker = broker_of(setting)
         if setting['password_file']:
             broker = dataclasses.replace(broker, address=self._with_password(broker.address))
-        return open_link(
+        return connect(
             broker, connect_timeout_s=setting['connect_timeout'], confirm_timeout_s=setting['timeout']
         )
 
@@ -135,14 +135,14 @@ class Bridge(Runner):
         :raises SwitchboardError: what is to be declared is there already, and is different.
         """
         self.link.connect()
-        if self.link.generation == self._declared_at:
+        if self.link.connection_number == self._declared_at:
             return False
-        generation = self.link.generation
+        connection_number = self.link.connection_number
         if self.setting['declare']:
             self._declare()
         elif self.setting['remote_exchange']:
             self.link.expect_exchange(self.setting['remote_exchange'], self.setting['remote_exchange_type'])
-        self._declared_at = generation
+        self._declared_at = connection_number
         return True
 
     def _declare(self) -> None:
@@ -170,14 +170,14 @@ def broker_of(setting: Mapping[str, Any]) -> BrokerUrl:
     :raises ConfigError: the URL cannot be read, or a library is missing.
     """
     try:
-        from switchboard.brokers.link import open_link
+        from switchboard.brokers import connect
         from switchboard.brokers.url import read_broker_url
     except ImportError as error:
         raise ConfigError(needs('a bridge', error.name or 'kombu', 'kombu'), key='url') from error
     broker = read_broker_url(setting['url'])
     if setting['heartbeat'] is not None:
         broker = dataclasses.replace(broker, heartbeat_s=setting['heartbeat'])
-    open_link(broker)
+    connect(broker)
     return broker
 
 

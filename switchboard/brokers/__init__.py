@@ -1,14 +1,60 @@
-"""Queues on RabbitMQ and Redis, with the same runners: for when one machine is no longer enough.
+"""Queues on RabbitMQ and Redis, with the same runners: for when one machine is no longer stop.
+
+::
+
+    connection = connect('amqp://guest:guest@localhost//')
+    connection.publish(encode('hello', {}, message_id='1'), routing_key='in')
+    if (delivery := connection.get('in')) is not None:
+        msg, msgdata, history = read_delivery(delivery)
+        connection.ack(delivery)
 
 From below:
 
-- a message: ``wire`` makes one of an entry, ``arriving`` an entry of what has come; ``headers`` are the names
-  that are ours;
-- an address: ``url``, with ``tls``; ``options`` are those of a queue that a broker can keep;
-- a connection: ``link`` makes one.  ``remote`` is what is asked of it, and ``linking`` what both kinds have.  RabbitMQ's is ``amqplink``, over
-  ``amqppublishing`` (with ``confirms``), ``amqpqueues`` and ``amqpchannels``; ``bell`` wakes who sleeps on it.  Redis's is ``redislink``, with ``redisscripts``,
-  ``redismessages`` and ``redisears``;
-- a queue: ``board``, made of ``inlet``, ``outlet`` and ``source``, where ``claims`` are what is held, ``ledger`` counts who died with it, ``wakeup`` waits, and
-  ``depositing`` puts elsewhere what cannot stay;
-- ``handoff`` commits what goes from a directory to a broker, and back; ``spool`` finds such queues their place.
+- message (what goes to a broker and what comes, and the names of our headers), encode (an entry becomes one) and decode (and back);
+- url, with tls (the address of a broker);
+- connection (what RabbitMQ and Redis have in common), rabbitmq over rabbitmq_publish and rabbitmq_queues, redis_connection with its
+  ``scripts/*.lua``; :func:`connect` makes one;
+- producer, consumer and queue (a queue on a broker), delivery_counts (who died with a message), transaction (what goes from a directory to a
+  broker, and back), attach (such queues as part of a spool).
 """
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from switchboard.brokers.connection import Connection
+    from switchboard.brokers.url import BrokerUrl
+
+__all__ = ['connect', 'need_library']
+
+
+def need_library(url: BrokerUrl) -> None:
+    """:raises ConfigError: the library for a broker is not installed."""
+    from switchboard.errors import ConfigError
+
+    library, extra = {'rabbitmq': ('amqp', 'kombu'), 'redis': ('redis', 'redis')}[url.kind]
+    if importlib.util.find_spec(library) is None:
+        raise ConfigError(
+            f'a queue on {url.kind} needs a library: pip install "switchboard[{extra}]"', key='url'
+        )
+
+
+def connect(url: str | BrokerUrl, **keys: Any) -> Connection:
+    """Make a connection object; it connects when it is first used.
+
+    :param keys: see `Connection`.
+    :raises ConfigError: the URL is of no known kind, or a library is missing.
+    """
+    from switchboard.brokers.url import read_broker_url
+
+    broker = read_broker_url(url) if isinstance(url, str) else url
+    need_library(broker)
+    if broker.kind == 'rabbitmq':
+        from switchboard.brokers.rabbitmq import RabbitConnection
+
+        return RabbitConnection(broker, **keys)
+    from switchboard.brokers.redis_connection import RedisConnection
+
+    return RedisConnection(broker, **keys)

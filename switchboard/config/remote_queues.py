@@ -15,7 +15,7 @@ from switchboard.errors import ConfigError
 from switchboard.installing import needs
 from switchboard.options import QueueOptions
 
-IMPLEMENTATION = 'switchboard.brokers.spool'
+IMPLEMENTATION = 'switchboard.brokers.attach'
 
 
 class RemoteQueues:
@@ -43,7 +43,7 @@ class RemoteQueues:
 
         :raises ConfigError: a library is missing, the URL cannot be read, or the broker cannot keep an option.
         """
-        return load().make_board(self._spool, name, slice, numslices, options)
+        return load().make_queue(self._spool, name, slice, numslices, options)
 
     def transaction(self, board: Any, filebase: str | None) -> Any:
         """:return: an `ITransaction` whose input and outputs may be on brokers."""

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
-from switchboard.brokers.amqpqueues import waiting_queue
-from switchboard.brokers.arriving import filebase_of
-from switchboard.brokers.board import BrokerSwitchboard
-from switchboard.brokers.inlet import LONGEST_WAIT_S
-from switchboard.brokers.ledger import Ledger
+from switchboard.brokers.decode import filebase_of
+from switchboard.brokers.delivery_counts import DeliveryCounts
+from switchboard.brokers.producer import LONGEST_WAIT_S
+from switchboard.brokers.queue import BrokerQueue
+from switchboard.brokers.rabbitmq_queues import waiting_queue
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownQueueError
 from switchboard.message.journal import Record
@@ -28,7 +28,7 @@ pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 't
 from tests.conformance import Backend, drain  # noqa: E402  after the rewriting of assertions
 
 
-class SeenBoard(BrokerSwitchboard):
+class SeenQueue(BrokerQueue):
     """A queue on a broker whose messages can be listed, as long as nobody else takes any meanwhile."""
 
     delayed: set[str]
@@ -97,14 +97,14 @@ class OnBroker(Backend):
         self.options = options
         self.spool = Spool(path)
         self.prefix = uuid.uuid4().hex[:8]
-        self.boards: list[BrokerSwitchboard] = []
+        self.boards: list[BrokerQueue] = []
         self.delayed: set[str] = set()
 
     def board(
         self,
         name: str = 'in',
         *share: Any,
-        cls: type[BrokerSwitchboard] = SeenBoard,
+        cls: type[BrokerQueue] = SeenQueue,
         url_options: str = '',
         **keys: Any,
     ) -> Any:
@@ -115,10 +115,12 @@ class OnBroker(Backend):
             f'{self.url}?queue={self.prefix}.{name}{more}',
             *share,
             bad=self.spool['bad'],
-            ledger=Ledger(Folder(self.spool.path(f'.held@{name}'), disk), disk, SYSTEM_CLOCK),
+            delivery_counts=DeliveryCounts(
+                Folder(self.spool.path(f'.held@{name}'), disk), disk, SYSTEM_CLOCK
+            ),
             **keys,
         )
-        if isinstance(board, SeenBoard):
+        if isinstance(board, SeenQueue):
             board.delayed = self.delayed
         self.boards.append(board)
         return board
@@ -136,10 +138,10 @@ class OnBroker(Backend):
             self.boards[0].close()
 
 
-def board_of(place: OnBroker, url_options: str = '', **options: Any) -> BrokerSwitchboard:
+def board_of(place: OnBroker, url_options: str = '', **options: Any) -> BrokerQueue:
     """A board as programs have it, not one that lists by taking."""
-    board: BrokerSwitchboard = place.board(
-        options=QueueOptions(**options), cls=BrokerSwitchboard, url_options=url_options
+    board: BrokerQueue = place.board(
+        options=QueueOptions(**options), cls=BrokerQueue, url_options=url_options
     )
     return board
 
@@ -164,7 +166,7 @@ def wait_for(board: Any, timeout_s: float = 120.0) -> Any:
     raise TimeoutError('nothing came')
 
 
-def wait_for_broker(board: BrokerSwitchboard) -> None:
+def wait_for_broker(board: BrokerQueue) -> None:
     for _ in range(300):
         try:
             board.link.connect()
@@ -175,4 +177,4 @@ def wait_for_broker(board: BrokerSwitchboard) -> None:
     raise TimeoutError('the broker does not come back')
 
 
-__all__ = ['OnBroker', 'SeenBoard', 'board_of', 'drain', 'wait', 'wait_for', 'wait_for_broker']
+__all__ = ['OnBroker', 'SeenQueue', 'board_of', 'drain', 'wait', 'wait_for', 'wait_for_broker']

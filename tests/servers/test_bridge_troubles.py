@@ -13,7 +13,8 @@ import pytest
 pytest.importorskip('kombu')
 
 from switchboard import Spool
-from switchboard.brokers.link import Letter, open_link
+from switchboard.brokers import connect
+from switchboard.brokers.message import OutgoingMessage
 from switchboard.message.naming import PRESERVED
 from switchboard.runners.bridge import FromBroker
 from switchboard.store.disk import Disk
@@ -60,12 +61,12 @@ class Inwards:
         self.config = load(directory, text, head='[switchboard]\nspool = spool\ndurability = lazy\n')
         self.spool = Spool.from_config(self.config, disk=self.disk)
         self.runner = FromBroker(self.spool, self.config.runners['down'])
-        self.link = open_link(url)
+        self.link = connect(url)
         self.link.declare_queue(self.name)
 
     def send(self, *bodies: bytes, **properties: str) -> None:
         for body in bodies:
-            self.link.publish(Letter(body, {}, properties), routing_key=self.name)
+            self.link.publish(OutgoingMessage(body, {}, properties), routing_key=self.name)
 
     def unacked(self) -> int:
         return self.runner.link.unacked()

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from switchboard import Runner
-from switchboard.brokers.claims import OWN_CLAIMS
-from switchboard.brokers.link import open_link
-from switchboard.brokers.wire import Letter
+from switchboard.brokers import connect
+from switchboard.brokers.consumer import OWN_CLAIMS
+from switchboard.brokers.message import OutgoingMessage
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownExchangeError
 from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
@@ -89,7 +89,7 @@ class TestALostConnection:
         dead, other = board_of(place, '&lease=1s'), board_of(place, '&lease=1s')
         filebase = dead.enqueue('x')
         dead.take()
-        dead.link._stop_pulse()  # as if its process had died
+        dead.link._stop_heartbeat()  # as if its process had died
         wait(1.2)
         other.recover(own=False)
         OWN_CLAIMS.clear()  # it was another process's
@@ -211,12 +211,12 @@ def test_where_the_first_address_does_not_answer_the_second_is_asked(place: OnBr
     nobody = f'{scheme}://{user}{at}127.0.0.1:{free_port()}/'
     second = f'{place.url}?heartbeat=5s' if scheme == 'amqp' else f'{place.url}?lease=5s'
     queue = board_of(OnBroker(place.url, Path(place.spool.directory)))
-    link = open_link(f'{nobody};{second}', connect_timeout_s=5.0)
+    link = connect(f'{nobody};{second}', connect_timeout_s=5.0)
     with pytest.raises(BrokerDownError):
         link.connect()
     wait(0.6)
     link.declare_queue(queue.all_queues[0])
-    link.publish(Letter(b'x'), routing_key=queue.all_queues[0])
+    link.publish(OutgoingMessage(b'x'), routing_key=queue.all_queues[0])
     assert link.count(queue.all_queues[0]) == 1
     link.delete_queue(queue.all_queues[0])
     link.close()
@@ -224,29 +224,29 @@ def test_where_the_first_address_does_not_answer_the_second_is_asked(place: OnBr
 
 
 def test_a_mistake_of_ours_does_not_look_like_a_broker_that_is_away(place: OnBroker) -> None:
-    link = open_link(place.url)
+    link = connect(place.url)
     link.connect()
     for mistake in (AttributeError, TypeError, KeyError):
         with pytest.raises(mistake), link._working('test'):
             raise mistake
-        assert link.generation == 1
+        assert link.connection_number == 1
     link.close()
 
 
 def test_the_bindings_of_a_topic_exchange_that_others_have_declared_are_those_of_a_topic(
     place: OnBroker,
 ) -> None:
-    declaring, sending = open_link(place.url), open_link(place.url)
+    declaring, sending = connect(place.url), connect(place.url)
     name = place.prefix
     declaring.declare_exchange(name, 'topic')
     declaring.declare_queue(name)
     declaring.bind(name, name, 'orders.#')
     sending.expect_exchange(name, 'topic')
-    sending.publish(Letter(b'x'), exchange=name, routing_key='orders.new.urgent')
+    sending.publish(OutgoingMessage(b'x'), exchange=name, routing_key='orders.new.urgent')
     assert declaring.count(name) == 1
     if place.url.startswith('redis'):
         with pytest.raises(UnknownExchangeError):  # rather than to take it for a direct one
-            open_link(place.url).publish(Letter(b'x'), exchange=name, routing_key='orders.new')
+            connect(place.url).publish(OutgoingMessage(b'x'), exchange=name, routing_key='orders.new')
     declaring.delete_queue(name)
     declaring.close()
     sending.close()

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from kombu import Connection
 
-from switchboard.brokers.board import BrokerSwitchboard
-from switchboard.brokers.link import open_link
-from switchboard.brokers.wire import letter_of
+from switchboard.brokers import connect
+from switchboard.brokers.encode import encode
+from switchboard.brokers.queue import BrokerQueue
 from switchboard.errors import (
     ConfigError,
     NoRouteError,
@@ -92,8 +92,8 @@ class TestPublishing:
         board_of(rabbitmq, '&declare=no', max_messages=6).enqueue('x')
 
     def test_what_no_queue_is_for_is_returned(self, place: OnBroker) -> None:
-        link = open_link(place.url)
-        letter = letter_of('x', {}, message_id='1')
+        link = connect(place.url)
+        letter = encode('x', {}, message_id='1')
         exchange = f'{place.prefix}.ex'
         with pytest.raises((UnknownExchangeError, NoRouteError)):
             link.publish(letter, exchange=exchange, routing_key='a')
@@ -204,10 +204,10 @@ class TestTaking:
         board = board_of(place)
         name = board.all_queues[0]
         board.declare([name])
-        letter = letter_of('x', {}, message_id='1')
+        letter = encode('x', {}, message_id='1')
         letter.headers['x-switchboard-kind'] = 'json'
         board.link.publish(letter, routing_key=name)
-        forbidden = letter_of('x', {}, message_id='2')
+        forbidden = encode('x', {}, message_id='2')
         forbidden.headers['x-switchboard-kind'] = 'pickle'
         board.link.publish(forbidden, routing_key=name)
         board.enqueue('good')
@@ -264,7 +264,7 @@ class TestPreserving:
 
     def test_the_bad_queue_may_be_on_the_broker(self, place: OnBroker) -> None:
         board = board_of(place)
-        board._bad = place.board('bad', cls=BrokerSwitchboard)
+        board._bad = place.board('bad', cls=BrokerQueue)
         filebase = board.enqueue('x')
         board.take()
         board.finish(filebase, preserve=True, reason='why')
@@ -279,7 +279,7 @@ class TestPreserving:
 class TestSlices:
     def test_each_key_is_in_one_of_the_brokers_queues_in_order(self, place: OnBroker) -> None:
         boards = [
-            place.board(slice=index, numslices=2, cls=BrokerSwitchboard, url_options='&slices=4')
+            place.board(slice=index, numslices=2, cls=BrokerQueue, url_options='&slices=4')
             for index in range(2)
         ]
         for number in range(60):
@@ -294,7 +294,7 @@ class TestSlices:
 
     def test_more_runners_than_queues_share_them(self, place: OnBroker) -> None:
         boards = [
-            place.board(slice=index, numslices=4, cls=BrokerSwitchboard, url_options='&slices=2')
+            place.board(slice=index, numslices=4, cls=BrokerQueue, url_options='&slices=2')
             for index in range(4)
         ]
         assert boards[0].broker_queues == boards[1].broker_queues != boards[2].broker_queues

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from switchboard import Runner, Spool
-from switchboard.brokers.claims import OWN_CLAIMS
-from switchboard.brokers.handoff import BrokerTransaction, _commit_once, _publish
+from switchboard.brokers.consumer import OWN_CLAIMS
+from switchboard.brokers.transaction import BrokerTransaction, _commit_once, _publish
 from switchboard.errors import EntryTakenError, QueueFullError
 from switchboard.handoff.moving import send_back
 from switchboard.handoff.publish_many import Publication
@@ -78,7 +78,7 @@ class TestHandOff:
         transaction.emit(far.spool['out'], 'x', {})
         _commit_once(far.spool, transaction)  # and here the process dies
         far.board._source.let_go(OWN_CLAIMS[far.board._source._key(taken.filebase)])
-        far.board.link._pulse = None
+        far.board.link._heartbeat_thread = None
         far.board.close()
         other = far.another()
         work(other, 'far')

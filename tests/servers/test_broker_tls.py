@@ -121,13 +121,13 @@ class TestWhoIsBelieved:
         board = open_board(secure.options)
         board.enqueue_many(['parent', 'child'])
         assert board.take().msg == 'parent'
-        generation = board.link.generation
+        connection_number = board.link.connection_number
         pid = os.fork()
         if pid == 0:
             os._exit(0 if board.take().msg == 'child' else 1)
         assert os.waitpid(pid, 0)[1] == 0
         board.enqueue('again')
-        assert board.link.generation == generation
+        assert board.link.connection_number == connection_number
 
 
 class TestWhoIsNot:

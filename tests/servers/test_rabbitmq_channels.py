@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from switchboard import Runner
-from switchboard.brokers.amqplink import AmqpLink
-from switchboard.brokers.link import open_link
-from switchboard.brokers.wire import letter_of
+from switchboard.brokers import connect
+from switchboard.brokers.encode import encode
+from switchboard.brokers.rabbitmq import RabbitConnection
 from switchboard.errors import (
     BrokerDownError,
     EntryTakenError,
@@ -67,17 +67,17 @@ class TestAJobThatIsLongerThanConsumerTimeout:
         board = board_of(rabbitmq)
         link: Any = board.link
         board.enqueue('a')
-        generation = link.generation
+        connection_number = link.connection_number
         held = link.get(board.all_queues[0])
-        link.listen(board.all_queues, prefetch=1)
+        link.consume(board.all_queues, prefetch=1)
         wait(TOO_LONG_S)
         with pytest.raises(BrokerDownError, match='acknowledgement'):
-            link.hears()
+            link.has_message()
         assert not link.holds(held)
         assert link.unacked() == 0
         assert link.descriptors() == []
-        link.listen(board.all_queues, prefetch=1)
-        assert link.generation > generation
+        link.consume(board.all_queues, prefetch=1)
+        assert link.connection_number > connection_number
         assert wait_for(board).msg == 'a'
 
     def test_a_runner_goes_on(self, rabbitmq_server: Broker, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ class TestAJobThatIsLongerThanConsumerTimeout:
         with pytest.raises(UnknownQueueError):
             link.get('no such queue')
         with pytest.raises(UnknownQueueError):
-            link.listen(['no such queue'])
+            link.consume(['no such queue'])
 
 
 class TestChannels:
@@ -127,22 +127,22 @@ class TestChannels:
         board.enqueue('a')
         link: Any = board.link
         [queue] = board.all_queues
-        held, generation = link.get(queue), link.generation
+        held, connection_number = link.get(queue), link.connection_number
         link._taking.basic_ack(4711)
-        assert link.count('no such queue') == 0  # hears of it meanwhile, and connects again
-        assert link.generation > generation
+        assert link.count('no such queue') == 0  # has_message of it meanwhile, and connects again
+        assert link.connection_number > connection_number
         assert not link.holds(held)
         assert wait_for(board).msg == 'a'
 
     def test_none_is_left_of_what_was_refused(self, rabbitmq_server: Broker, rabbitmq: OnBroker) -> None:
-        link = open_link(rabbitmq_server.url)
-        assert isinstance(link, AmqpLink)
-        letter = letter_of('x', {}, message_id='1')
+        link = connect(rabbitmq_server.url)
+        assert isinstance(link, RabbitConnection)
+        letter = encode('x', {}, message_id='1')
         name = f'{rabbitmq.prefix}.there'
         link.declare_queue(name)
         link.publish(letter, routing_key=name)
         before = channels(rabbitmq_server)
-        generation = link.generation
+        connection_number = link.connection_number
         for _ in range(100):
             assert link.count('no such queue') == 0
             with pytest.raises(UnknownExchangeError):
@@ -154,7 +154,7 @@ class TestChannels:
             with pytest.raises(UnknownQueueError):
                 link.get('no such queue')
             with pytest.raises(UnknownQueueError):
-                link.listen(['no such queue'])
+                link.consume(['no such queue'])
         link.publish(letter, routing_key=name)
         assert link.get(name) is not None
         assert channels(rabbitmq_server) <= before + 1  # the one by which messages come
@@ -162,7 +162,7 @@ class TestChannels:
         assert link._connection.channel_max >= 2047
         assert link.count(name) == 1
         link.delete_queue(name)
-        assert generation == 1
+        assert connection_number == 1
         link.close()
 
 
@@ -177,7 +177,7 @@ class TestASleeper:
         other.enqueue('a')
 
         def another_has_read_it() -> bool:
-            link._give_sign(link._enough)
+            link._send_heartbeat(link._stop_event)
             return bool(link._pushed)
 
         eventually(another_has_read_it, 'read by another thread')

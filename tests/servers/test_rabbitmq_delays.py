@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from switchboard.brokers.amqpqueues import rounded_ms, waiting_queue
-from switchboard.brokers.inlet import LONGEST_WAIT_S
+from switchboard.brokers.producer import LONGEST_WAIT_S
+from switchboard.brokers.rabbitmq_queues import rounded_ms, waiting_queue
 from switchboard.errors import QueueFullError
 from switchboard.message.naming import digest_of
 from tests.servers.broker_boards import OnBroker, board_of, drain, wait, wait_for, wait_for_broker

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from switchboard.brokers.amqplink import AmqpLink
-from switchboard.brokers.link import open_link
-from switchboard.brokers.wire import Letter, letter_of
+from switchboard.brokers import connect
+from switchboard.brokers.encode import encode
+from switchboard.brokers.message import OutgoingMessage
+from switchboard.brokers.rabbitmq import RabbitConnection
 from switchboard.errors import (
     MessageTooLargeError,
     NoRouteError,
@@ -31,14 +32,14 @@ class Out:
     """A link, and a queue to publish to."""
 
     def __init__(self, url: str) -> None:
-        link = open_link(url)
-        assert isinstance(link, AmqpLink)
+        link = connect(url)
+        assert isinstance(link, RabbitConnection)
         self.link = link
         self.queue = uuid.uuid4().hex[:8]
         self.link.declare_queue(self.queue)
 
     def posting(self, number: int = 0, exchange: str = '', body: str = 'x', **changes: Any) -> Any:
-        letter = letter_of(body, {}, message_id=str(number))
+        letter = encode(body, {}, message_id=str(number))
         return replace(letter, **changes), exchange, self.queue
 
     def publish(self, *postings: Any) -> list[type]:
@@ -79,12 +80,12 @@ class TestWhatAmqpCannotCarry:
     def test_it_is_sorted_out_and_the_others_are_stored(
         self, out: Out, changes: dict[str, Any], error: type[Exception]
     ) -> None:
-        generation = out.link.generation
+        connection_number = out.link.connection_number
         unfit = out.posting(9, **changes)
         assert out.publish(out.posting(1), unfit, out.posting(2)) == [STORED, error, STORED]
         assert out.publish(unfit) == [error]
         assert out.ids() == ['1', '2']
-        assert out.link.generation == generation
+        assert out.link.connection_number == connection_number
 
     def test_a_key_that_is_too_long_is_sorted_out_as_well(self, out: Out) -> None:
         letter = out.posting(9)[0]
@@ -145,7 +146,7 @@ class TestALostConnection:
     def test_what_was_confirmed_before_is_not_published_again(
         self, out: Out, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from switchboard.brokers.confirms import Confirms
+        from switchboard.brokers.rabbitmq_publish import Confirms
 
         send, sent = Confirms.send, []
 
@@ -162,6 +163,6 @@ class TestALostConnection:
 
 
 def test_a_letter_is_not_changed_by_being_published(out: Out) -> None:
-    letter = Letter(b'x', {'a': 1}, {'message_id': '1'})
+    letter = OutgoingMessage(b'x', {'a': 1}, {'message_id': '1'})
     assert out.publish((letter, '', out.queue)) == [STORED]
-    assert letter == Letter(b'x', {'a': 1}, {'message_id': '1'})
+    assert letter == OutgoingMessage(b'x', {'a': 1}, {'message_id': '1'})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from switchboard.brokers import redisscripts
+from switchboard.brokers.redis_connection import script_of
 from switchboard.errors import BrokerDownError, EntryTakenError
 from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for_broker
 from tests.servers.brokers import Broker
@@ -25,7 +25,7 @@ def _called(script: str) -> bytes:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest().encode()
 
 
-TAKE, END = _called(redisscripts.TAKE), _called(redisscripts.END)
+TAKE, END = _called(script_of('TAKE')), _called(script_of('END'))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from redis import Redis
 
 from switchboard import Runner
-from switchboard.brokers.claims import OWN_CLAIMS
+from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.errors import QueueFullError
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
@@ -94,7 +94,7 @@ def test_what_a_dead_holder_had_is_given_to_another_and_counted(full: Full) -> N
     filebase = dead.enqueue('first')
     dead.take()
     full.fill(dead)
-    dead.link._stop_pulse()  # as if its process had died
+    dead.link._stop_heartbeat()  # as if its process had died
     wait(1.2)
     other.recover(own=False)
     OWN_CLAIMS.clear()  # it was another process's

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from switchboard import Runner
-from switchboard.brokers.wire import Letter
+from switchboard.brokers.message import OutgoingMessage
 from switchboard.runners.bridge import FromBroker, ToBroker
-from tests.unit.brokering import MemoryBroker, MemoryLink
+from tests.unit.brokering import MemoryBroker, MemoryConnection
 from tests.unit.pipelines import Pipeline
 
 OUT = """
@@ -46,7 +46,7 @@ class Bridged(Pipeline):
         directory.mkdir(exist_ok=True)
         super().__init__(directory, text, exchanges)
         self.broker = MemoryBroker()
-        self.links: list[MemoryLink] = []
+        self.links: list[MemoryConnection] = []
 
     def bridge(self, name: str) -> Any:
         """:return: the runner of a section, set up."""
@@ -62,8 +62,8 @@ class Bridged(Pipeline):
 
         return self.runner(Out if name == 'up' else In, name)
 
-    def link(self) -> MemoryLink:
-        self.links.append(MemoryLink(self.broker))
+    def link(self) -> MemoryConnection:
+        self.links.append(MemoryConnection(self.broker))
         return self.links[-1]
 
     def turn(self, runner: Runner) -> None:
@@ -78,6 +78,8 @@ class Bridged(Pipeline):
         return [one.msg for one in taken]
 
 
-def letter(text: str, message_id: str = '', **headers: Any) -> Letter:
+def letter(text: str, message_id: str = '', **headers: Any) -> OutgoingMessage:
     properties = {'content_type': 'text/plain', 'content_encoding': 'utf-8'}
-    return Letter(text.encode(), headers, properties | ({'message_id': message_id} if message_id else {}))
+    return OutgoingMessage(
+        text.encode(), headers, properties | ({'message_id': message_id} if message_id else {})
+    )

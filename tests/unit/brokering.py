@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from switchboard.brokers.wire import Delivery, Letter
+from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.errors import BrokerDownError, EntryTakenError, NoRouteError, UnknownExchangeError
 
 
@@ -24,7 +24,7 @@ class MemoryBroker:
         self.publications: list[list[bytes]] = []
         self.tags = itertools.count(1)
 
-    def put(self, queue: str, letter: Letter, exchange: str = '', routing_key: str = '') -> None:
+    def put(self, queue: str, letter: OutgoingMessage, exchange: str = '', routing_key: str = '') -> None:
         self.queues[queue].append(
             Delivery(queue, letter.body, letter.headers, letter.properties, exchange, routing_key)
         )
@@ -33,14 +33,14 @@ class MemoryBroker:
         return [delivery.body for delivery in self.queues[queue]]
 
 
-class MemoryLink:
-    """The part of `Link` that bridges use."""
+class MemoryConnection:
+    """The part of `Connection` that bridges use."""
 
     url = 'memory://broker/'
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
-        self.generation = 0
+        self.connection_number = 0
         self.held: dict[Any, Delivery] = {}
         self.is_connected = False
         self.prefetch = 0
@@ -60,16 +60,16 @@ class MemoryLink:
             raise BrokerDownError('away', step='connect', retry_after_s=0.5)
         if not self.is_connected:
             self.is_connected = True
-            self.generation += 1
+            self.connection_number += 1
 
     def publish_many(
-        self, postings: Sequence[tuple[Letter, str, str]], *, mandatory: bool = True
+        self, postings: Sequence[tuple[OutgoingMessage, str, str]], *, mandatory: bool = True
     ) -> list[Exception | None]:
         self.connect()
         self.broker.publications.append([letter.body for letter, _, _ in postings])
         return [self._publish(*posting) for posting in postings]
 
-    def _publish(self, letter: Letter, exchange: str, routing_key: str) -> Exception | None:
+    def _publish(self, letter: OutgoingMessage, exchange: str, routing_key: str) -> Exception | None:
         broker = self.broker
         if letter.body in broker.refusals:
             return broker.refusals[letter.body]
@@ -100,7 +100,7 @@ class MemoryLink:
     def holds(self, delivery: Delivery) -> bool:
         return delivery.tag in self.held
 
-    def hears(self) -> bool:
+    def has_message(self) -> bool:
         return False
 
     def count(self, queue: str) -> int:
@@ -110,7 +110,7 @@ class MemoryLink:
         self.calls['restore'] += 1
         return []
 
-    def listen(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
+    def consume(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
         self.prefetch = prefetch
 
     def descriptors(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""The ledger: what a process held when it died is counted, and nothing else."""
+"""The delivery_counts: what a process held when it died is counted, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.brokers.ledger import FORGET_S, Ledger
+from switchboard.brokers.delivery_counts import FORGET_S, DeliveryCounts
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.store.disk import Disk, Folder
 from switchboard.testing import FakeClock
@@ -21,14 +21,14 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / 'held'
 
 
-def ledger(place: Path, clock: object = SYSTEM_CLOCK) -> Ledger:
+def delivery_counts(place: Path, clock: object = SYSTEM_CLOCK) -> DeliveryCounts:
     disk = Disk()
-    return Ledger(Folder(place, disk), disk, clock)  # type: ignore[arg-type]
+    return DeliveryCounts(Folder(place, disk), disk, clock)  # type: ignore[arg-type]
 
 
 def test_what_a_dead_process_held_is_counted_once(place: Path) -> None:
     def hold_and_die() -> None:
-        mine = ledger(place)
+        mine = delivery_counts(place)
         mine.begin(ONE)
         mine.begin(TWO)
         mine.end(TWO)
@@ -36,47 +36,47 @@ def test_what_a_dead_process_held_is_counted_once(place: Path) -> None:
 
     with pytest.raises(AssertionError):
         Child(hold_and_die).join()
-    mine = ledger(place)
+    mine = delivery_counts(place)
     assert mine.collect() == [ONE]
     assert mine.collect() == []
     assert (mine.deaths(ONE), mine.deaths(TWO)) == (1, 0)
-    assert ledger(place).deaths(ONE) == 1
+    assert delivery_counts(place).deaths(ONE) == 1
 
 
 def test_what_a_living_one_holds_is_not(place: Path) -> None:
-    mine = ledger(place)
+    mine = delivery_counts(place)
     mine.begin(ONE)
-    assert ledger(place).collect() == []
-    assert Child(lambda: ledger(place).collect()).join() == []
+    assert delivery_counts(place).collect() == []
+    assert Child(lambda: delivery_counts(place).collect()).join() == []
     mine.close()
 
 
 def test_a_child_lets_go_of_it_and_the_parent_keeps_it(place: Path) -> None:
-    mine = ledger(place)
+    mine = delivery_counts(place)
     mine.begin(ONE)
 
     def in_the_child() -> list[str]:
         mine.begin(TWO)  # in a file of its own
         mine.end(TWO)
         mine.close()
-        return ledger(place).collect()
+        return delivery_counts(place).collect()
 
     assert Child(in_the_child).join() == []
     mine.end(ONE)
     mine.close()
-    assert ledger(place).collect() == []
+    assert delivery_counts(place).collect() == []
 
 
 def test_an_end_forgets_the_deaths(place: Path) -> None:
-    mine = ledger(place)
+    mine = delivery_counts(place)
     assert (mine.add(ONE), mine.add(ONE)) == (1, 2)
     mine.clear(ONE)
-    assert ledger(place).deaths(ONE) == 0
+    assert delivery_counts(place).deaths(ONE) == 0
     assert list(place.iterdir()) == []
 
 
 def test_a_process_that_ends_in_order_leaves_nothing(place: Path) -> None:
-    mine = ledger(place)
+    mine = delivery_counts(place)
     mine.begin(ONE)
     mine.end(ONE)
     mine.close()
@@ -84,7 +84,7 @@ def test_a_process_that_ends_in_order_leaves_nothing(place: Path) -> None:
 
 
 def test_slots_are_used_again(place: Path) -> None:
-    mine = ledger(place)
+    mine = delivery_counts(place)
     for number in range(100):
         mine.begin(f'{number:040x}')
         mine.end(f'{number:040x}')
@@ -95,14 +95,14 @@ def test_slots_are_used_again(place: Path) -> None:
 
 def test_old_counts_are_forgotten(place: Path) -> None:
     clock = FakeClock()
-    ledger(place, clock).add(ONE)
+    delivery_counts(place, clock).add(ONE)
     clock.advance(FORGET_S + 1)
-    ledger(place, clock).collect()
-    assert ledger(place, clock).deaths(ONE) == 0
+    delivery_counts(place, clock).collect()
+    assert delivery_counts(place, clock).deaths(ONE) == 0
 
 
 def test_without_a_directory_it_counts_for_itself() -> None:
-    mine = Ledger(None, Disk(), SYSTEM_CLOCK)
+    mine = DeliveryCounts(None, Disk(), SYSTEM_CLOCK)
     mine.begin(ONE)
     assert mine.collect() == []
     assert (mine.add(ONE), mine.deaths(ONE)) == (1, 1)
@@ -112,5 +112,5 @@ def test_a_foreign_file_is_left_alone(place: Path) -> None:
     place.mkdir()
     (place / 'README').write_text('x')
     (place / 'x.held').write_text('no digest\n')
-    assert ledger(place).collect() == []
+    assert delivery_counts(place).collect() == []
     assert [file.name for file in place.iterdir()] == ['README']

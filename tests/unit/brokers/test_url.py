@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.brokers.options import limits_of
+from switchboard.brokers.producer import limits_of
 from switchboard.brokers.tls import Tls
 from switchboard.brokers.url import is_broker_url, read_broker_url
 from switchboard.errors import ConfigError

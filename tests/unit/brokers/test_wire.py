@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.brokers.arriving import entry_of, filebase_of, read_delivery
-from switchboard.brokers.headers import HISTORY, METADATA
-from switchboard.brokers.redismessages import unpack
-from switchboard.brokers.wire import Delivery, Letter, letter_of, letter_of_entry
+from switchboard.brokers.decode import entry_of, filebase_of, read_delivery
+from switchboard.brokers.encode import encode, encode_entry
+from switchboard.brokers.message import HISTORY, METADATA, Delivery, OutgoingMessage
+from switchboard.brokers.redis_connection import unpack
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, MessageTooLargeError
 from switchboard.extra.kombu import content
 from switchboard.message.journal import count_since_retry
@@ -24,7 +24,7 @@ from switchboard.message.serializers import Serializers
 DIGEST = '0123456789' * 4
 
 
-def delivered(letter: Letter) -> Delivery:
+def delivered(letter: OutgoingMessage) -> Delivery:
     # As AMQP and Redis do: what is not text or a number by JSON's rules would not arrive.
     return Delivery('q', letter.body, json.loads(json.dumps(letter.headers)), dict(letter.properties))
 
@@ -45,7 +45,7 @@ KEYS = st.text(max_size=8).filter(
 
 @given(msg=JSON | st.binary(), metadata=st.dictionaries(KEYS, JSON, max_size=4))
 def test_message_and_metadata_come_back_equal(msg: Any, metadata: dict[str, Any]) -> None:
-    letter = letter_of(msg, metadata, message_id=DIGEST, history=[{'event': 'x'}])
+    letter = encode(msg, metadata, message_id=DIGEST, history=[{'event': 'x'}])
     back, msgdata, history = read_delivery(delivered(letter))
     assert (back, type(back)) == (msg, type(msg))
     assert msgdata == {**metadata, 'version': 3, '_parsemsg': False}
@@ -54,7 +54,7 @@ def test_message_and_metadata_come_back_equal(msg: Any, metadata: dict[str, Any]
 
 def test_a_header_holds_what_a_header_can_and_json_the_rest() -> None:
     metadata = {'n': 2**63 - 1, 'big': 2**63, 'x-death': 'ours', 'bad\udc80': 1, 'list': [None, {'a': 1.5}]}
-    headers = letter_of('x', metadata, message_id=DIGEST).headers
+    headers = encode('x', metadata, message_id=DIGEST).headers
     assert (headers['n'], headers['list']) == (2**63 - 1, [None, {'a': 1.5}])
     assert json.loads(headers[METADATA]) == {'big': 2**63, 'x-death': 'ours', 'bad\udc80': 1}
 
@@ -68,22 +68,22 @@ def test_others_can_read_it() -> None:
         ('text', 'text/plain'),
         (b'\0', 'application/data'),
     ):
-        properties = letter_of(msg, {'priority': 4, 'reply_to': 'me'}, message_id=DIGEST).properties
+        properties = encode(msg, {'priority': 4, 'reply_to': 'me'}, message_id=DIGEST).properties
         assert properties['content_type'] == content_type
         assert (properties['message_id'], properties['delivery_mode']) == (DIGEST, 2)
         assert (properties['priority'], properties['reply_to']) == (4, 'me')
 
 
 def test_a_time_to_live_is_told_as_what_is_left_of_it() -> None:
-    letter = letter_of('x', {'expires': datetime.now(UTC).timestamp() + 60}, message_id=DIGEST)
+    letter = encode('x', {'expires': datetime.now(UTC).timestamp() + 60}, message_id=DIGEST)
     assert 50_000 < int(letter.properties['expiration']) <= 60_000
 
 
 def test_metadata_beyond_a_frame_are_refused_and_a_long_history_keeps_its_end() -> None:
     with pytest.raises(MessageTooLargeError):
-        letter_of('x', {'a': 'x' * 100_000}, message_id=DIGEST)
+        encode('x', {'a': 'x' * 100_000}, message_id=DIGEST)
     history = [{'event': 'failed', 'n': number, 'traceback': 'x' * 8000} for number in range(50)]
-    letter = letter_of('x', {}, message_id=DIGEST, history=history)
+    letter = encode('x', {}, message_id=DIGEST, history=history)
     kept = json.loads(letter.headers[HISTORY])
     assert kept[-1]['n'] == 49
     assert 'traceback' in kept[-1]
@@ -92,7 +92,7 @@ def test_metadata_beyond_a_frame_are_refused_and_a_long_history_keeps_its_end() 
 
 def test_an_entry_keeps_its_name() -> None:
     filebase = f'1732242000.000000001+{DIGEST}+p3'
-    delivery = delivered(letter_of_entry(entry_of(delivered(letter_of('x', {'n': 1}, message_id=DIGEST)))))
+    delivery = delivered(encode_entry(entry_of(delivered(encode('x', {'n': 1}, message_id=DIGEST)))))
     delivery.headers['x-switchboard-when'] = '1732242000.000000001'
     delivery.properties['priority'] = 3
     assert filebase_of(delivery) == filebase
@@ -119,7 +119,7 @@ def test_whatever_a_stranger_writes_is_an_entry_with_a_history_or_a_corrupt_one(
     assert is_filebase(entry.filebase)
     assert all(isinstance(record, dict) for record in entry.records)
     count_since_retry(entry.records, 'recovered')
-    letter_of_entry(entry_of(Delivery('q', body, headers, properties), as_it_came=True))
+    encode_entry(entry_of(Delivery('q', body, headers, properties), as_it_came=True))
     try:
         entry.load(Serializers())
     except (CorruptEntryError, ContentDisallowedError):
@@ -207,7 +207,7 @@ class TestWhatOthersSend:
 
     def test_what_kombu_has_stored_goes_out_as_kombus_consumers_expect_it(self) -> None:
         stored = content.write({'a': 1}, serializer='json', compression='zlib', correlation_id='7')
-        letter = letter_of(stored, {}, message_id=DIGEST)
+        letter = encode(stored, {}, message_id=DIGEST)
         assert letter.properties['content_type'] == 'application/json'
         assert (letter.properties['correlation_id'], letter.properties['message_id']) == ('7', DIGEST)
         assert read_delivery(delivered(letter), serializers=Serializers())[0] == {'a': 1}

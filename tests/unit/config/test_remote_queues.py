@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.brokers.board import BrokerSwitchboard
+from switchboard.brokers.queue import BrokerQueue
 from switchboard.config import remote_queues as outposts
 from switchboard.errors import BrokerDownError, ConfigError, QueueMismatchError, UnknownQueueError
 from tests.unit.configurations import load
@@ -49,7 +49,7 @@ def test_without_kombu_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 def test_a_broker_that_is_away_is_an_error_of_its_own(tmp_path: Path) -> None:
     spool = Spool.from_config(load(tmp_path, AWAY))
     board: object = spool['far']
-    assert isinstance(board, BrokerSwitchboard)
+    assert isinstance(board, BrokerQueue)
     with pytest.raises(BrokerDownError) as caught:
         board.enqueue('x')
     assert caught.value.retry_after_s > 0

@@ -10,8 +10,8 @@ import pytest
 from kombu import compression as compression_module
 from kombu.compression import compress, encoders
 
-from switchboard.brokers.arriving import read_delivery
-from switchboard.brokers.wire import Delivery
+from switchboard.brokers.decode import read_delivery
+from switchboard.brokers.message import Delivery
 from switchboard.errors import CorruptEntryError
 from switchboard.extra.kombu import content
 from switchboard.message import content_types

@@ -13,8 +13,9 @@ import kombu
 import pytest
 
 from switchboard import Runner, Spool
-from switchboard.brokers.arriving import read_delivery
-from switchboard.brokers.wire import Delivery, letter_of, letter_of_entry
+from switchboard.brokers.decode import read_delivery
+from switchboard.brokers.encode import encode, encode_entry
+from switchboard.brokers.message import Delivery
 from switchboard.errors import PermanentFailure, TemporaryFailure
 from switchboard.message.entry import read_entry
 from switchboard.message.envelope import content_checksum, pack_header
@@ -142,9 +143,9 @@ def test_the_command_line_puts_them_in_and_shows_them(spool: Spool, tmp_path: Pa
 def test_a_broker_and_back(spool: Spool, more: Any) -> None:
     board = spool['in']
     filebase = board.enqueue(VALUES, VALUES)
-    letters = [letter_of(VALUES, VALUES, message_id='0' * 40)]
+    letters = [encode(VALUES, VALUES, message_id='0' * 40)]
     content = (Path(board.queue_directory) / f'{filebase}.pck').read_bytes()
-    letters.append(letter_of_entry(read_entry(filebase, content), more))
+    letters.append(encode_entry(read_entry(filebase, content), more))
     for letter in letters:
         headers = json.loads(json.dumps(letter.headers))
         msg, msgdata, _ = read_delivery(Delivery('q', letter.body, headers, dict(letter.properties)))

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip('kombu')
 
-from switchboard.brokers.headers import HISTORY
+from switchboard.brokers.message import HISTORY
 from switchboard.errors import (
     ConfigError,
     DestinationDown,

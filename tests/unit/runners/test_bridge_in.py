@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip('kombu')
 
-from switchboard.brokers.headers import HISTORY
-from switchboard.brokers.wire import Letter, letter_of
+from switchboard.brokers.encode import encode
+from switchboard.brokers.message import HISTORY, OutgoingMessage
 from switchboard.runners import bridge_arrivals
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER
 from tests.unit.bridges import IN, Bridged, letter
@@ -24,7 +24,7 @@ def inward(tmp_path: Path) -> Bridged:
     return made
 
 
-def put(inward: Bridged, *letters: Letter) -> None:
+def put(inward: Bridged, *letters: OutgoingMessage) -> None:
     for one in letters:
         inward.broker.put('invoices', one, 'billing', 'paid')
 
@@ -41,7 +41,7 @@ def test_all_that_is_there_is_stored_and_acknowledged_in_order(inward: Bridged) 
 
 def test_metadata_and_history_are_those_of_the_other_side(inward: Bridged) -> None:
     record = {'event': 'failed', 'time': 5.0, 'error': 'E'}
-    one = letter_of({'n': 1}, {'colour': 'red'}, message_id='1' * 40, history=[record])
+    one = encode({'n': 1}, {'colour': 'red'}, message_id='1' * 40, history=[record])
     one.headers[PATH_HEADER] = ['there']
     put(inward, one)
     inward.turn(inward.bridge('down'))
@@ -105,7 +105,7 @@ def test_even_what_has_too_many_headers_is_put_aside(inward: Bridged) -> None:
 def test_kombus_form_is_what_consumers_of_the_spool_by_kombu_expect(tmp_path: Path) -> None:
     inward = Bridged(tmp_path, IN.replace('site = here', 'site = here\nform = kombu'))
     inward.turn(inward.bridge('down'))
-    put(inward, Letter(b'[1]', {'task': 'add'}, {'content_type': 'application/json', 'priority': 3}))
+    put(inward, OutgoingMessage(b'[1]', {'task': 'add'}, {'content_type': 'application/json', 'priority': 3}))
     inward.turn(inward.bridge('down'))
     msg, msgdata = inward.take('in')
     assert (msg['body'], msg['content-type'], msg['headers']) == (
@@ -120,7 +120,7 @@ def test_kombus_form_is_what_consumers_of_the_spool_by_kombu_expect(tmp_path: Pa
 def test_what_cannot_be_read_or_routed_goes_to_bad_as_it_came(tmp_path: Path) -> None:
     inward = Bridged(tmp_path, IN.replace('routing_key = in', 'routing_key = {queue|in}'))
     inward.turn(inward.bridge('down'))
-    broken = Letter(b'{', {'x-odd': 1}, {'content_type': 'application/json', 'message_id': '1'})
+    broken = OutgoingMessage(b'{', {'x-odd': 1}, {'content_type': 'application/json', 'message_id': '1'})
     put(inward, broken, letter('lost', '2', queue='nowhere'), letter('good', '3'))
     inward.turn(inward.bridge('down'))
     assert inward.contents('in') == ['good']
@@ -215,7 +215,7 @@ def test_what_was_sent_from_here_is_left_where_that_is_wanted(tmp_path: Path) ->
 
 def test_a_history_of_a_stranger_that_is_none_is_put_aside_and_stops_nothing(inward: Bridged) -> None:
     for number, history in enumerate(('[1]', '["x"]', '{"a": 1}', '{')):
-        one = letter_of(str(number), {}, message_id=str(number) * 40)
+        one = encode(str(number), {}, message_id=str(number) * 40)
         one.headers[HISTORY] = history
         put(inward, one)
     put(inward, letter('good', '9'))
@@ -232,7 +232,10 @@ def test_of_many_compressed_bodies_only_some_are_in_memory_at_once(
     body = zlib.compress(bytes(2_000_000))
     put(
         inward,
-        *(Letter(body, {'compression': 'application/x-gzip'}, {'message_id': str(one)}) for one in range(40)),
+        *(
+            OutgoingMessage(body, {'compression': 'application/x-gzip'}, {'message_id': str(one)})
+            for one in range(40)
+        ),
     )
     runner = inward.bridge('down')
     tracemalloc.start()

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from switchboard.brokers.headers import HISTORY, KIND, METADATA, WHEN
-from switchboard.brokers.wire import Delivery
+from switchboard.brokers.message import HISTORY, KIND, METADATA, WHEN, Delivery
 from switchboard.errors import CorruptEntryError
 from switchboard.message.content_types import TYPES, decode_text, decompress
 from switchboard.message.entry import Entry

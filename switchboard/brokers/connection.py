@@ -1,4 +1,8 @@
-"""A connection to a broker, for queues that live there and for bridges.
+"""Waking who sleeps on a connection, when another thread has read what it brought.
+
+What a queue or a bridge asks of a connection to a broker.  ``linking`` is what RabbitMQ and Redis share of it.
+
+A connection to a broker, for queues that live there and for bridges.
 
 What a program that holds messages for long needs of a connection, and kombu leaves to its users:
 
@@ -17,22 +21,188 @@ sent requests, because each call would pay for two switches of threads; kombu's 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import weakref
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from switchboard.brokers.remote import Remote
+from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl
-from switchboard.brokers.wire import Delivery, Letter
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import BrokerDownError, EntryTakenError
 from switchboard.events import event
 from switchboard.message.naming import NS
 from switchboard.store.forks import after_fork
+
+
+class Notifier:
+    """A descriptor that is readable once it was rung, until it is hushed.
+
+    For the thread that keeps a connection alive: what it has read there is no longer on the socket, and would wake nobody.
+    """
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+        for end in (self._read_end, self._write_end):
+            os.set_blocking(end, False)
+
+    def fileno(self) -> int:
+        """:return: what to poll."""
+        return self._read_end
+
+    def ring(self) -> None:
+        """Wake."""
+        try:
+            os.write(self._write_end, b'!')
+        except BlockingIOError:
+            pass  # it rings already
+
+    def hush(self) -> None:
+        """Be silent again."""
+        try:
+            os.read(self._read_end, 65_536)
+        except BlockingIOError:
+            pass
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # After a fork, parent and child close their own.  At the end of a process `os` may be gone already.
+        close(self._read_end)
+        close(self._write_end)
+
+
+# A message, its exchange and its routing key.
+Publish = tuple[OutgoingMessage, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How much a queue of the broker may hold; ``overflow`` is ``reject`` or ``drop-oldest``."""
+
+    max_messages: int | None = None
+    max_bytes: int | None = None
+    overflow: str = 'reject'
+    priorities: bool = True
+
+
+class Remote(ABC):
+    """The operations of one broker.  Any of them raises `BrokerDownError` while the broker is away.
+
+    ``kind`` is ``rabbitmq`` or ``redis``.
+    """
+
+    kind = ''
+    # Does it count how often holders of a message have died, or given it up?
+    counts_deaths = False
+
+    @abstractmethod
+    def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
+        """Publish many messages, and wait once.  What cannot go does not hold up the others.
+
+        :return: for each, None if the broker has confirmed it, or why not.
+        """
+
+    @abstractmethod
+    def get(self, queue: str) -> Delivery | None:
+        """Take the next message of a queue, and hold it until it is acknowledged or given back.
+
+        :return: None if there is none.
+        :raises UnknownQueueError: the broker has no such queue.
+        :raises BrokerDownError: the broker is away.
+        """
+
+    @abstractmethod
+    def _ack(self, delivery: Delivery) -> None:
+        """Tell the broker that it is done."""
+
+    @abstractmethod
+    def _requeue(self, delivery: Delivery) -> None:
+        """Give it back to the broker."""
+
+    @abstractmethod
+    def declare_queue(
+        self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """Make a durable queue, if it is not there.
+
+        :param arguments: RabbitMQ's.
+        :raises QueueMismatchError: it is there with other arguments.
+        """
+
+    @abstractmethod
+    def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
+        """Make a durable exchange, if it is not there.
+
+        :raises ExchangeMismatchError: it is there, and is another one.
+        """
+
+    def expect_exchange(self, exchange: str, type: str = 'topic') -> None:
+        """Say of which type an exchange is that others have made.
+
+        A broker that keeps the types of its exchanges needs not be told; Redis does not keep them.
+        """
+        return
+
+    @abstractmethod
+    def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
+        """Have an exchange deliver to a queue.
+
+        :raises UnknownExchangeError: one of them is not there.
+        """
+
+    @abstractmethod
+    def delete_queue(self, queue: str) -> None:
+        """Delete a queue with all that is in it."""
+
+    @abstractmethod
+    def count(self, queue: str) -> int:
+        """:return: how many messages are ready; 0 for a queue that is not there."""
+
+    @abstractmethod
+    def delay(self, queue: str, letter: OutgoingMessage, delay_s: float) -> None:
+        """Put a message into a queue when a time has passed; the broker keeps it until then.
+
+        :raises BrokerDownError: it was not confirmed.
+        """
+
+    @abstractmethod
+    def consume(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
+        """Be told when something comes into a queue: one of :meth:`descriptors` is then readable.
+
+        :param prefetch: how many messages RabbitMQ sends ahead of their acknowledgement; Redis sends none.
+        """
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Be told no longer."""
+
+    @abstractmethod
+    def descriptors(self) -> list[int]:
+        """:return: what to poll after :meth:`listen`."""
+
+    def next_due_s(self, queue: str) -> float | None:
+        """:return: seconds until a delayed message is due, where the broker does not tell by itself."""
+        return None
+
+    @abstractmethod
+    def has_message(self) -> bool:
+        """Is there something, or is the connection gone?  A descriptor may be readable for a mere sign of life."""
+
+    def is_same(self, one: Delivery, other: Delivery) -> bool:
+        """Is the second a redelivery of the first, and the first void by that?  Else it is a copy of the message."""
+        return False
+
+    @abstractmethod
+    def restore(self, queue: str) -> list[tuple[str, int]]:
+        """Give out anew what dead holders had, where the broker does not do that by itself.
+
+        :return: the message id of each, and how often that has happened to it.
+        """
+
 
 log = logging.getLogger('switchboard.queue')
 
@@ -43,10 +213,10 @@ CONNECT_TIMEOUT_S = 5.0
 CONFIRM_TIMEOUT_S = 30.0
 
 
-class Link(Remote):
+class Connection(Remote):
     """A connection to one broker; what both kinds share.
 
-    :ivar generation: another number after each time the connection was made anew.
+    :ivar connection_number: another number after each time the connection was made anew.
     """
 
     def __init__(
@@ -62,16 +232,16 @@ class Link(Remote):
         self.connect_timeout_s = connect_timeout_s
         self.confirm_timeout_s = confirm_timeout_s
         self.clock = clock
-        self.generation = 0
+        self.connection_number = 0
         self._backoff_s = 0.0
         self._next_try_ns = 0
         self._begin()
-        _LINKS.add(self)
+        _CONNECTIONS.add(self)
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._pulse: threading.Thread | None = None
-        self._enough = threading.Event()
+        self._heartbeat_thread: threading.Thread | None = None
+        self._stop_event = threading.Event()
         self._held: dict[Any, Delivery] = {}
 
     def __repr__(self) -> str:
@@ -125,7 +295,7 @@ class Link(Remote):
             if now_ns < self._next_try_ns:
                 wait_s = (self._next_try_ns - now_ns) / NS
                 raise self._down(f'away; tried again in {wait_s:.1f} s', 'connect', wait_s)
-            self.generation += 1
+            self.connection_number += 1
             self._forget_held()
             try:
                 self._open()
@@ -140,7 +310,7 @@ class Link(Remote):
             if self._backoff_s:
                 event(log, logging.WARNING, None, 'broker back', url=self.url)
             self._backoff_s, self._next_try_ns = 0.0, 0
-            self._start_pulse()
+            self._start_heartbeat()
 
     def _down(self, reason: str, step: str, retry_after_s: float = 0.0) -> BrokerDownError:
         return BrokerDownError(f'{self.url}: {reason}', step=step, retry_after_s=retry_after_s)
@@ -177,7 +347,7 @@ class Link(Remote):
                 return work()
 
     def publish(
-        self, letter: Letter, *, exchange: str = '', routing_key: str = '', mandatory: bool = True
+        self, letter: OutgoingMessage, *, exchange: str = '', routing_key: str = '', mandatory: bool = True
     ) -> None:
         """Publish one message, and return when the broker has confirmed it.
 
@@ -251,14 +421,14 @@ class Link(Remote):
 
     def close(self) -> None:
         """Give back what is held, and disconnect.  The link can be used again."""
-        pulse = self._pulse
+        pulse = self._heartbeat_thread
         with self._lock:
             for delivery in reversed(list(self._held.values())):
                 try:
                     self.requeue(delivery)
                 except EntryTakenError:
                     continue  # it will be given out again; the others may still be given back
-            self._stop_pulse()
+            self._stop_heartbeat()
             if self._is_open():
                 try:
                     self._shut()
@@ -275,28 +445,28 @@ class Link(Remote):
     def _drop(self) -> None:
         """Throw a connection away, and what it held."""
         self._forget_held()
-        self._stop_pulse()
+        self._stop_heartbeat()
 
     # The thread that keeps the connection alive.
 
-    def _start_pulse(self) -> None:
-        if self._pulse is None:
-            self._enough = threading.Event()
-            self._pulse = threading.Thread(
+    def _start_heartbeat(self) -> None:
+        if self._heartbeat_thread is None:
+            self._stop_event = threading.Event()
+            self._heartbeat_thread = threading.Thread(
                 target=_keep_alive,
-                args=(weakref.ref(self), self._enough, self._beat_s()),
+                args=(weakref.ref(self), self._stop_event, self._beat_s()),
                 name='broker-pulse',
                 daemon=True,
             )
-            self._pulse.start()
+            self._heartbeat_thread.start()
 
-    def _stop_pulse(self) -> None:
-        self._enough.set()
-        self._pulse = None
+    def _stop_heartbeat(self) -> None:
+        self._stop_event.set()
+        self._heartbeat_thread = None
 
-    def _give_sign(self, enough: threading.Event) -> None:
+    def _send_heartbeat(self, stop: threading.Event) -> None:
         with self._lock:
-            if enough.is_set():
+            if stop.is_set():
                 return
             try:
                 self._beat()
@@ -308,27 +478,27 @@ class Link(Remote):
         # A process that ends has stopped the thread wherever it was: perhaps with the event's lock in its hands.
         if sys.is_finalizing():
             return
-        self._enough.set()
+        self._stop_event.set()
         if self._is_open():
             self._drop()
 
     def _after_fork(self) -> None:
         self._abandon()
-        self.generation += 1
+        self.connection_number += 1
         self._begin()
 
 
-def _keep_alive(link: weakref.ref[Link], enough: threading.Event, beat_s: float) -> None:
+def _keep_alive(link: weakref.ref[Connection], stop: threading.Event, beat_s: float) -> None:
     # Not by the link itself, which would then never be let go of.
-    while not enough.wait(beat_s):
+    while not stop.wait(beat_s):
         alive = link()
         if alive is None:
             return
-        alive._give_sign(enough)
+        alive._send_heartbeat(stop)
         del alive
 
 
-_LINKS = after_fork(Link._after_fork)
+_CONNECTIONS = after_fork(Connection._after_fork)
 
 
 def _text(error: BaseException) -> str:

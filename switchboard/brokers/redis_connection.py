@@ -1,4 +1,40 @@
-"""A connection to Redis.
+"""A message in a list of Redis, as kombu's transport writes and reads it.
+
+How Redis tells an idle runner that something has come: a subscription, on a connection of its own.
+
+It is not of the pool that the commands use, which is thrown away when a command fails: the thread that renews leases would otherwise
+close what a runner sleeps on, and an epoll says nothing of a descriptor that was closed.
+
+A subscription counts when Redis has confirmed it.  Commands go by another connection and may overtake it, so who looked before that, and
+found nothing, would not be told of what came in between.
+
+What is done inside Redis, where a script is one step.
+
+kombu takes a message out of its list and then notes that it has it, so a crash in between loses it.  Here both are one script.  The lists are
+kombu's own (``QUEUE`` and, by priority, ``QUEUE\x06\x163 ...6 ...9``), so its programs and ours read and write the same queue.  What is ours:
+
+``switchboard:QUEUE:held``
+    a hash: the messages that somebody has, each behind the number of its list, by the number of this taking.
+``switchboard:QUEUE:leases``
+    a sorted set: until when each is its holder's, in milliseconds, by tag.  A holder that lives renews it.  A tag is the list's number, the
+    SHA-1 of the message and the number of this taking.
+``switchboard:QUEUE:deaths``
+    a hash: how often a lease ran out, by SHA-1.
+``switchboard:QUEUE:delayed``
+    a sorted set: messages that wait, each behind the number of its list, by the time they are due.
+``switchboard:QUEUE:wake``
+    a channel: something has come.
+
+No Redis Cluster: the keys of a queue have no hash tag, and a cluster would have them on different nodes.
+
+Times are those of the server, so that the clocks of its clients do not matter.
+
+Where Redis has used up its ``maxmemory``, it stops a script at its first write if that is one that may need memory; if the first is one
+that never does (``HDEL``, ``ZREM``, ``RPOP``), the script is done to its end.  What ends, renews or gives back a message must go on there,
+or a full Redis would take messages from those who work on them, and could not be emptied: so these scripts begin with such a write.
+Rejected: the flag ``allow-oom``, because it is Redis 7's.
+
+A connection to Redis.
 
 Redis has no acknowledgement, so a holder has a lease, which its connection renews for as long as the process lives: a slow job keeps its message, and
 a dead one's comes back when the lease is over.  What Redis has stored outlives a connection, so a delivery is ours still
@@ -9,20 +45,21 @@ A reply says that a message is in Redis's memory, and on its disk as far as its 
 
 from __future__ import annotations
 
+import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
-from kombu import Connection
-from redis import exceptions
+from kombu import Connection as KombuConnection
+from kombu.transport.virtual import Base64
+from kombu.utils import json as kombu_json
+from redis import ConnectionPool, Redis, exceptions
 
-from switchboard.brokers import redisscripts
-from switchboard.brokers.linking import Link
-from switchboard.brokers.redisears import Ears
-from switchboard.brokers.redismessages import pack, unpack
-from switchboard.brokers.redisscripts import PARTS, key_of
-from switchboard.brokers.remote import Posting, QueueLimits
-from switchboard.brokers.wire import Delivery, Letter
+from switchboard.brokers.connection import Connection, Publish, QueueLimits
+from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.errors import (
     BrokerDownError,
     ConfigError,
@@ -34,11 +71,128 @@ from switchboard.errors import (
 )
 from switchboard.message.naming import HIGHEST_PRIORITY
 
+
+def pack(channel: Any, letter: OutgoingMessage, exchange: str, routing_key: str) -> str:
+    """:return: what kombu's consumers read."""
+    properties = dict(letter.properties)
+    told = {name: properties.pop(name, None) for name in ('content_type', 'content_encoding')}
+    message = channel.prepare_message(letter.body, headers=letter.headers, properties=properties, **told)
+    channel._inplace_augment_message(message, exchange, routing_key)
+    text: str = kombu_json.dumps(message)
+    return text
+
+
+def unpack(
+    queue: str, message: bytes, *, deaths: int = 0, tag: str = '', connection_number: int = 0
+) -> Delivery:
+    """Read what is in a list.  Never raises: what is no message of kombu's is a body."""
+    try:
+        payload = kombu_json.loads(message.decode())
+        properties = dict(payload['properties'])
+        told = dict(properties.pop('delivery_info', None) or {})
+        body = payload['body']
+        body = Base64().decode(body) if properties.pop('body_encoding', None) == 'base64' else body.encode()
+        headers = dict(payload.get('headers') or {})
+    except Exception:  # anything may be in a list
+        payload, properties, told, body, headers = {}, {}, {}, bytes(message), {}
+    redelivered = bool(headers.pop('redelivered', False)) or deaths > 0
+    for name in ('content-type', 'content-encoding'):
+        if payload.get(name):
+            properties[name.replace('-', '_')] = payload[name]
+    # Each has a tag of kombu's, which stays the same: as good as an id, for those who gave none.
+    kombus_tag = properties.pop('delivery_tag', None)
+    if not properties.get('message_id') and kombus_tag:
+        properties['message_id'] = str(kombus_tag)
+    return Delivery(
+        queue,
+        body,
+        headers,
+        properties,
+        str(told.get('exchange') or ''),
+        str(told.get('routing_key') or ''),
+        redelivered,
+        deaths,
+        tag,
+        connection_number,
+    )
+
+
+class Subscription:
+    """Hears what is published on channels.
+
+    :param pool: of connections to the server: another one like it is made.
+    :param connection_number: the link's, when these were made.
+    :raises OSError: Redis did not confirm the subscription in time.
+    :raises redis.RedisError: or did not take it.
+    """
+
+    def __init__(
+        self, pool: ConnectionPool, channels: Iterable[str], *, connection_number: int, timeout_s: float
+    ) -> None:
+        self.connection_number = connection_number
+        wanted = set(channels)
+        # A sign of life would be answered, and the answer would wake a sleeper.
+        keys = {**pool.connection_kwargs, 'health_check_interval': 0}
+        client: Any = Redis(connection_pool=ConnectionPool(connection_class=pool.connection_class, **keys))
+        self._pubsub = client.pubsub()
+        try:
+            self._pubsub.subscribe(*wanted)
+            while wanted:
+                told = self._pubsub.get_message(timeout=timeout_s)
+                if told is None:
+                    raise TimeoutError('Redis does not confirm a subscription')
+                if told['type'] == 'subscribe':
+                    wanted.discard(told['channel'].decode())
+        except BaseException:
+            self.close()
+            raise
+
+    def descriptors(self) -> list[int]:
+        """:return: what to poll."""
+        sock = getattr(self._pubsub.connection, '_sock', None)
+        return [sock.fileno()] if sock is not None else []
+
+    def has_message(self) -> bool:
+        """Has something come?
+
+        :raises OSError: the connection is gone.
+        :raises redis.RedisError: the same.
+        """
+        heard = False
+        # Not by polling the socket: what is behind the first message may have been read already.
+        while self._pubsub.connection.can_read(0):
+            told = self._pubsub.get_message()
+            heard = heard or (told is not None and told['type'] == 'message')
+        return heard
+
+    def close(self) -> None:
+        """Hear no longer."""
+        with suppress(OSError, exceptions.RedisError):
+            self._pubsub.close()
+
+
+PARTS = ('held', 'leases', 'deaths', 'delayed')
+
+
+def key_of(queue: str, part: str) -> str:
+    """:return: the name of what is ours of a queue."""
+    return f'switchboard:{queue}:{part}'
+
+
+@cache
+def script_of(name: str) -> str:
+    """:return: the text of a script, with the names of its keys before it.  See ``scripts/``."""
+    folder = files('switchboard.brokers') / 'scripts'
+    return ''.join((folder / f'{part}.lua').read_text('utf-8') for part in ('names', name.lower()))
+
+
+log = logging.getLogger('switchboard.queue')
+
 _SCRIPTS = ('TAKE', 'END', 'REQUEUE', 'RESTORE', 'RENEW', 'PUT', 'DELAY', 'NEXT_DUE')
 
 
-class RedisLink(Link):
-    """A connection to Redis.  See `Link`."""
+class RedisConnection(Connection):
+    """A connection to Redis.  See `Connection`."""
 
     kind = 'redis'
     counts_deaths = True
@@ -49,7 +203,7 @@ class RedisLink(Link):
         # By exchange: the type, which Redis does not keep.  What its bindings mean depends on it.
         self._exchanges: dict[str, str] = {}
         self._client: Any = None
-        self._ears: Ears | None = None
+        self._subscription: Subscription | None = None
         # By queue: the number of a taking that was not answered.  Asked again by the same, Redis gives the same message.
         self._asked: dict[str, str] = {}
         self._forget()
@@ -65,7 +219,7 @@ class RedisLink(Link):
         if tls is not None:
             tls.check_files()
         if self._client is None:
-            self._client = Connection(
+            self._client = KombuConnection(
                 self.broker.address,
                 ssl=False if tls is None else tls.for_redis(),
                 transport_options={
@@ -81,9 +235,7 @@ class RedisLink(Link):
         except Exception:
             self._client.maybe_switch_next()  # the next of a list of addresses
             raise
-        self._scripts = {
-            name: channel.client.register_script(getattr(redisscripts, name)) for name in _SCRIPTS
-        }
+        self._scripts = {name: channel.client.register_script(script_of(name)) for name in _SCRIPTS}
         for exchange, kind in self._exchanges.items():
             channel.exchange_declare(exchange, type=kind, durable=True)
         self._channel = channel
@@ -95,8 +247,8 @@ class RedisLink(Link):
         self._channel.close()
 
     def close(self) -> None:
-        """See `Link`."""
-        self.unlisten()
+        """See `Connection`."""
+        self.cancel()
         super().close()
 
     def _drop(self) -> None:
@@ -126,7 +278,11 @@ class RedisLink(Link):
         for delivery in self._held.values():
             by_queue.setdefault(delivery.queue, []).append(delivery.tag)
         for queue, tags in by_queue.items():
-            self._run('RENEW', queue, [self._lease_ms, *tags])
+            for tag in map(_text, self._run('RENEW', queue, [self._lease_ms, *tags])):
+                if (lost := self._held.pop(tag, None)) is not None:
+                    log.warning(
+                        '%s: its lease ran out, and another one has it queue=%s', lost.message_id, queue
+                    )
 
     @property
     def _lease_ms(self) -> int:
@@ -137,7 +293,11 @@ class RedisLink(Link):
     def _lists(self, queue: str) -> list[str]:
         return [self._channel._q_for_pri(queue, step) for step in self._channel.priority_steps]
 
-    def _list_number(self, letter: Letter) -> int:
+    def _keys(self, queue: str) -> list[str]:
+        """:return: the keys of a queue in the order in which the scripts name them."""
+        return [key_of(queue, part) for part in PARTS] + self._lists(queue)
+
+    def _list_number(self, letter: OutgoingMessage) -> int:
         """:return: which list a message goes into, from 1: a higher priority into a later one, which is emptied first."""
         priority = max(0, min(int(letter.properties.get('priority') or 0), HIGHEST_PRIORITY))
         steps: list[int] = self._channel.priority_steps[1:]
@@ -147,14 +307,13 @@ class RedisLink(Link):
         """Run a script that is about what is taken out of a queue; a second time if the connection was broken."""
 
         def run() -> Any:
-            keys = self._lists(queue) + [key_of(queue, part) for part in PARTS]
-            return self._scripts[script](keys=keys, args=arguments)
+            return self._scripts[script](keys=self._keys(queue), args=arguments)
 
         return self._again(script.lower(), run)
 
     # Out.
 
-    def publish_many(self, postings: Sequence[Posting], *, mandatory: bool = True) -> list[Exception | None]:
+    def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
         """See `Remote`."""
         outcomes: list[Exception | None] = []
         for letter, exchange, routing_key in postings:
@@ -165,7 +324,7 @@ class RedisLink(Link):
                 outcomes.append(error)
         return outcomes
 
-    def _publish(self, letter: Letter, exchange: str, routing_key: str, mandatory: bool) -> None:
+    def _publish(self, letter: OutgoingMessage, exchange: str, routing_key: str, mandatory: bool) -> None:
         with self._lock:
             queues = [routing_key] if not exchange else self._route(exchange, routing_key)
             if mandatory and not queues:
@@ -180,25 +339,25 @@ class RedisLink(Link):
         found: list[str] = self._again('route', lambda: self._channel._lookup(exchange, routing_key))
         return found
 
-    def _put(self, letter: Letter, exchange: str, routing_key: str, queue: str) -> None:
+    def _put(self, letter: OutgoingMessage, exchange: str, routing_key: str, queue: str) -> None:
         limits = self._limits.get(queue)
         most = '' if limits is None or limits.max_messages is None else limits.max_messages
 
         def put() -> Any:
             message = pack(self._channel, letter, exchange, routing_key)
             arguments = [self._list_number(letter), message, most, key_of(queue, 'wake')]
-            return self._scripts['PUT'](keys=self._lists(queue), args=arguments)
+            return self._scripts['PUT'](keys=self._keys(queue), args=arguments)
 
         if not self._again('publish', lambda: _with_room(queue, put)):
             raise QueueFullError(f'max_messages is {most}', queue=queue)
 
-    def delay(self, queue: str, letter: Letter, delay_s: float) -> None:
+    def delay(self, queue: str, letter: OutgoingMessage, delay_s: float) -> None:
         """See `Remote`."""
 
         def put() -> Any:
             message = pack(self._channel, letter, '', queue)
             arguments = [self._list_number(letter), message, int(min(delay_s, 1e10) * 1000)]
-            return self._scripts['DELAY'](keys=[key_of(queue, 'delayed')], args=arguments)
+            return self._scripts['DELAY'](keys=self._keys(queue), args=arguments)
 
         self._again('delay', lambda: _with_room(queue, put))
 
@@ -213,7 +372,9 @@ class RedisLink(Link):
             if not taken:
                 return None
             tag, message, deaths = taken
-            delivery = unpack(queue, message, deaths=int(deaths), tag=_text(tag), generation=self.generation)
+            delivery = unpack(
+                queue, message, deaths=int(deaths), tag=_text(tag), connection_number=self.connection_number
+            )
             self._held[delivery.tag] = delivery
             return delivery
 
@@ -263,47 +424,47 @@ class RedisLink(Link):
 
     # While idle.
 
-    def listen(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
+    def consume(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
         """See `Remote`."""
 
         channels = [key_of(queue, 'wake') for queue in queues]
 
         def subscribe() -> None:
-            if self._ears is None or self._ears.generation != self.generation:
-                self.unlisten()
+            if self._subscription is None or self._subscription.connection_number != self.connection_number:
+                self.cancel()
                 pool = self._channel.client.connection_pool
-                self._ears = Ears(
-                    pool, channels, generation=self.generation, timeout_s=self.confirm_timeout_s
+                self._subscription = Subscription(
+                    pool, channels, connection_number=self.connection_number, timeout_s=self.confirm_timeout_s
                 )
 
         with self._lock:
             self._again('listen', subscribe)
 
-    def unlisten(self) -> None:
+    def cancel(self) -> None:
         """See `Remote`."""
         with self._lock:
-            ears, self._ears = self._ears, None
+            ears, self._subscription = self._subscription, None
             if ears is not None:
                 ears.close()
 
     def descriptors(self) -> list[int]:
         """See `Remote`."""
-        return [] if self._ears is None else self._ears.descriptors()
+        return [] if self._subscription is None else self._subscription.descriptors()
 
-    def hears(self) -> bool:
+    def has_message(self) -> bool:
         """See `Remote`."""
         with self._lock:
-            if self._ears is None:
+            if self._subscription is None:
                 return True
             try:
-                return self._ears.hears()
+                return self._subscription.has_message()
             except self._troubles():
-                self.unlisten()
+                self.cancel()
                 return True
 
     def next_due_s(self, queue: str) -> float | None:
         """See `Remote`."""
-        due_ms = int(self._again('look', lambda: self._scripts['NEXT_DUE'](keys=[key_of(queue, 'delayed')])))
+        due_ms = int(self._again('look', lambda: self._scripts['NEXT_DUE'](keys=self._keys(queue))))
         return None if due_ms < 0 else due_ms / 1000
 
     # What there is.

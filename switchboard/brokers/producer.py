@@ -1,6 +1,12 @@
-"""The way into a queue on a broker: pack as a directory does, name, and publish confirmed.
+"""How a queue's options are told to its broker.  Which of them no broker can keep is known below, where configurations are checked.
 
-`BrokerSwitchboard` adds the rest of an entry's life.
+The way into a queue on a broker: pack as a directory does, name, and publish confirmed.
+
+`BrokerQueue` adds the rest of an entry's life.
+
+Putting an entry that comes from a broker into a queue, with its name and its history: durable when this returns.
+
+The bad queue, and queues for dead letters, are mostly directories of this machine's spool; they may be queues on a broker as well.
 """
 
 from __future__ import annotations
@@ -11,13 +17,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-from switchboard.brokers.headers import DUE
-from switchboard.brokers.link import Link, open_link
-from switchboard.brokers.options import limits_of
+from switchboard.brokers import connect
+from switchboard.brokers.connection import Connection, QueueLimits
+from switchboard.brokers.encode import encode_entry
+from switchboard.brokers.message import DUE, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl, read_broker_url
-from switchboard.brokers.wire import Letter, letter_of_entry
 from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.config.remote_queues import impossible
 from switchboard.errors import (
+    ConfigError,
     ContentDisallowedError,
     NoRouteError,
     QueueError,
@@ -26,16 +34,19 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.message.entry import Entry, read_entry
+from switchboard.message.envelope import content_checksum, pack_header
 from switchboard.message.expiry import expiry_elsewhere
-from switchboard.message.journal import Record
+from switchboard.message.journal import Record, pack_record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import (
     DIGEST_DIGITS,
     NS,
+    READY,
     SLICE_BITS,
     SYSTEM_NAMER,
     Namer,
     check_queue_name,
+    digest_of,
     key_of,
     make_slice,
     parse,
@@ -44,6 +55,27 @@ from switchboard.message.naming import (
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
+from switchboard.queue.switchboard import Switchboard
+from switchboard.store.publishing import refuse, write
+
+
+def limits_of(options: QueueOptions, url: BrokerUrl) -> QueueLimits:
+    """Say how much the broker's queue may hold.
+
+    :raises ConfigError: an option asks for what this broker cannot do.
+    """
+    for key, reason in impossible(options, url.address):
+        raise ConfigError(reason, key=key)
+    if url.queue_type == 'quorum' and options.priority:
+        raise ConfigError('a quorum queue has no priorities; one of type=classic has', key='priority')
+    # Each of the broker's queues counts for itself.
+    return QueueLimits(
+        max_messages=None if options.max_messages is None else max(1, options.max_messages // url.slices),
+        max_bytes=None if options.max_bytes is None else max(1, options.max_bytes // url.slices),
+        overflow=options.overflow,
+        priorities=url.queue_type == 'classic',
+    )
+
 
 log = logging.getLogger('switchboard.queue')
 
@@ -51,22 +83,22 @@ log = logging.getLogger('switchboard.queue')
 BATCH_LIMIT = 256
 # RabbitMQ's timers are of 32 bits; what is to wait for longer is looked at in between.
 LONGEST_WAIT_S = 20 * 86400.0
-# As long as a directory's names reach, and a century is long enough.
+# As long as a directory's names reach, and a century is long stop.
 LONGEST_DELAY_S = 100 * 365 * 86400.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Posted:
+class PreparedMessage:
     """A message that is packed for a broker's queue, and not yet published."""
 
-    board: BrokerInlet
+    board: BrokerProducer
     filebase: str
-    letter: Letter
+    letter: OutgoingMessage
     queue: str
     delay_s: float = 0.0
 
 
-class BrokerInlet:
+class BrokerProducer:
     """What producers use of a queue on a broker.  See `ISwitchboard`.
 
     :param url: see `BrokerUrl`.
@@ -83,7 +115,7 @@ class BrokerInlet:
         options: QueueOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
         namer: Namer | None = None,
-        link: Link | None = None,
+        link: Connection | None = None,
     ) -> None:
         self.name = check_queue_name(name)
         self.slice = make_slice(slice, numslices)
@@ -100,7 +132,7 @@ class BrokerInlet:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self._packer = Packer(name, self.options, self.serializers, namer)
         self._limits = limits_of(self.options, self.url)
-        self.link = link or open_link(self.url)
+        self.link = link or connect(self.url)
         base = self.url.queue or name
         count = self.url.slices
         # Of one, it has the plain name, so that other programs find it.
@@ -129,21 +161,21 @@ class BrokerInlet:
         """
         if not self.url.declare:
             return
-        generation, known = self._declared
-        if anew or generation != self.link.generation:
+        connection_number, known = self._declared
+        if anew or connection_number != self.link.connection_number:
             known = set()
         for queue in queues:
             if queue not in known:
                 self.link.declare_queue(queue, limits=self._limits)
                 known.add(queue)
-        self._declared = (self.link.generation, known)
+        self._declared = (self.link.connection_number, known)
 
     # In.
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """See `ISwitchboard`."""
         posted = self.prepare(msg, {**(metadata or {}), **metadata_keys})
-        post([posted])
+        publish([posted])
         return posted.filebase
 
     def batch(self) -> AbstractContextManager[None]:
@@ -154,7 +186,7 @@ class BrokerInlet:
         """See `ISwitchboard`."""
         filebases: list[str] = []
         stored: list[str] = []
-        waiting: list[Posted] = []
+        waiting: list[PreparedMessage] = []
 
         def flush() -> None:
             outcomes = publish_all(waiting)
@@ -178,7 +210,7 @@ class BrokerInlet:
             raise
         return filebases
 
-    def prepare(self, msg: Any, metadata: dict[str, Any], *, unique: str | None = None) -> Posted:
+    def prepare(self, msg: Any, metadata: dict[str, Any], *, unique: str | None = None) -> PreparedMessage:
         """Pack a message without publishing it yet.
 
         :param unique: the last 32 digits of its digest, if they are not to be chosen here.
@@ -192,11 +224,11 @@ class BrokerInlet:
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
         is_wish = 'delay' in metadata or 'not_before' in metadata
         packed = self._packer.pack(msg, metadata, unique=unique)
-        return self.posted(self._entry(packed), is_wish=is_wish)
+        return self.prepare_entry(self._entry(packed), is_wish=is_wish)
 
     def prepare_copy(
         self, entry: Entry, record: Record | None = None, *, unique: str | None = None
-    ) -> Posted:
+    ) -> PreparedMessage:
         """Pack a copy of another queue's entry without publishing it yet: same content, another name, its history.
 
         :param record: what the copy's history says more than that.
@@ -209,7 +241,7 @@ class BrokerInlet:
             when, plus, rest = copy.filebase.partition('+')
             name = f'{when}{plus}{key_of(copy.filebase)}{unique}{rest[DIGEST_DIGITS:]}'
             copy = replace(copy, filebase=name)
-        return self.posted(copy)
+        return self.prepare_entry(copy)
 
     def take_over(self, entry: Entry, record: Record, *, now: bool) -> str:
         """Publish an entry that an operator sends here, confirmed.
@@ -228,12 +260,12 @@ class BrokerInlet:
                 metadata, self.options.ttl_s, now_ns, forgiven=record['event'] != 'moved'
             )
             entry = replace(entry, filebase=with_when(entry.filebase, now_ns))
-        post([self.posted(entry, [moved])])
+        publish([self.prepare_entry(entry, [moved])])
         return entry.filebase
 
-    def prepare_anew(self, msg: Any, metadata: dict[str, Any], old: Entry) -> Posted:
+    def prepare_anew(self, msg: Any, metadata: dict[str, Any], old: Entry) -> PreparedMessage:
         """Pack a message that takes another's place, with its history."""
-        return self.posted(self._entry(self._packer.pack_anew(msg, metadata, old)))
+        return self.prepare_entry(self._entry(self._packer.pack_anew(msg, metadata, old)))
 
     def check_room(self, entry: Entry) -> None:
         """Ask whether another queue's entry may come here; how full the broker's queue is, it says itself.
@@ -250,9 +282,9 @@ class BrokerInlet:
         entry.queue = self.name
         return entry
 
-    def posted(
+    def prepare_entry(
         self, entry: Entry, more: Sequence[Record] = (), *, is_wish: bool = False, delay_s: float = 0.0
-    ) -> Posted:
+    ) -> PreparedMessage:
         """Pack an entry under its own name.
 
         :param more: what its history says more.
@@ -262,11 +294,17 @@ class BrokerInlet:
             name = parse(entry.filebase)
             assert name is not None
             delay_s = (name.when_ns - self.clock.time_ns()) / NS
-        letter = letter_of_entry(entry, more)
+        letter = encode_entry(entry, more)
         if delay_s > LONGEST_WAIT_S:
             letter.headers[DUE] = self.clock.time_ns() / NS + delay_s
             delay_s = LONGEST_WAIT_S
-        return Posted(self, entry.filebase, letter, self.queue_of(entry.filebase), max(0.0, delay_s))
+        return PreparedMessage(self, entry.filebase, letter, self.queue_of(entry.filebase), max(0.0, delay_s))
+
+    def prepare_again(
+        self, old: Entry, filebase: str, more: Sequence[Record], delay_s: float = 0.0
+    ) -> PreparedMessage:
+        """Pack an entry for being published anew, under another name or later, with its history."""
+        return self.prepare_entry(replace(old, filebase=filebase), more, delay_s=delay_s)
 
     def count(self) -> int:
         """:return: how many messages are ready in the broker's queues of this slice.
@@ -276,7 +314,7 @@ class BrokerInlet:
         return sum(self.link.count(queue) for queue in self.broker_queues)
 
 
-def post(posted: Sequence[Posted]) -> None:
+def publish(posted: Sequence[PreparedMessage]) -> None:
     """Publish packed messages that belong together.
 
     :raises SwitchboardError: the first that was not published was refused for this; others may have been published.
@@ -286,7 +324,7 @@ def post(posted: Sequence[Posted]) -> None:
             raise error
 
 
-def publish_all(posted: Sequence[Posted]) -> list[SwitchboardError | None]:
+def publish_all(posted: Sequence[PreparedMessage]) -> list[SwitchboardError | None]:
     """Publish packed messages: of each queue, all are sent before their confirms are waited for.
 
     :return: for each, None if the broker has confirmed it, or why not.
@@ -308,7 +346,7 @@ def publish_all(posted: Sequence[Posted]) -> list[SwitchboardError | None]:
     return [outcomes[number] for number in range(len(posted))]
 
 
-def _publish(board: BrokerInlet, posted: Sequence[Posted]) -> list[SwitchboardError | None]:
+def _publish(board: BrokerProducer, posted: Sequence[PreparedMessage]) -> list[SwitchboardError | None]:
     outcomes: list[Any] = board.link.publish_many([(one.letter, '', one.queue) for one in posted])
     for number, error in enumerate(outcomes):
         if isinstance(error, NoRouteError):
@@ -318,7 +356,9 @@ def _publish(board: BrokerInlet, posted: Sequence[Posted]) -> list[SwitchboardEr
     return outcomes
 
 
-def _once_more(board: BrokerInlet, posted: Posted, error: NoRouteError) -> SwitchboardError | None:
+def _once_more(
+    board: BrokerProducer, posted: PreparedMessage, error: NoRouteError
+) -> SwitchboardError | None:
     """Somebody has deleted the queue since it was declared."""
     missing = UnknownQueueError(f'the broker has no queue {posted.queue!r}', queue=board.name)
     missing.__cause__ = error
@@ -334,9 +374,49 @@ def _once_more(board: BrokerInlet, posted: Posted, error: NoRouteError) -> Switc
     return None
 
 
-def _delay(board: BrokerInlet, posted: Posted) -> SwitchboardError | None:
+def _delay(board: BrokerProducer, posted: PreparedMessage) -> SwitchboardError | None:
     try:
         board.link.delay(posted.queue, posted.letter, posted.delay_s)
     except SwitchboardError as error:
         return error
     return None
+
+
+Target = Switchboard | BrokerProducer
+
+
+def store_copy(target: Target, entry: Entry, more: Sequence[Record], *, suffix: str = READY) -> None:
+    """Store an entry in another queue.
+
+    :param more: what its history says more there.
+    :param suffix: the state in which it is there, in a directory.
+    :raises QueueError: it could not be stored.
+    """
+    if isinstance(target, BrokerProducer):
+        publish([target.prepare_entry(entry, more)])
+        return
+    disk = target.disk
+    draft = write(target.pool, disk, file_of(entry, more), target.name)
+    try:
+        if target.options.durability == 'full':
+            disk.sync_files([draft.fd])
+        # It may be there: put there before a crash, and given out again by the broker.
+        disk.rename(
+            draft.name, entry.filebase + suffix, src_dir_fd=draft.folder.fd, dst_dir_fd=target.folder.fd
+        )
+        if target.options.durability == 'full':
+            target.folder.sync()
+    except OSError as error:
+        target.pool.abandon(draft, reusable=False)
+        refuse(error, 'preserve', target.name)
+    disk.unlock_and_close(draft.fd)
+
+
+def file_of(entry: Entry, more: Sequence[Record] = ()) -> bytes:
+    """:return: the file that a directory would have of an entry.  What cannot be read is kept as it came."""
+    digest = digest_of(entry.filebase)
+    records: list[Any] = [*entry.records, *more]
+    head = pack_header(
+        entry.kind, len(entry.metadata), len(entry.body), digest, content_checksum(entry.metadata, entry.body)
+    )
+    return b''.join((head, entry.metadata, entry.body, *(pack_record(record, digest) for record in records)))

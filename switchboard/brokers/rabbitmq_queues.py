@@ -1,4 +1,14 @@
-"""What there is on a RabbitMQ: queues, exchanges, and queues for delays.
+"""A channel of RabbitMQ's that is closed when the broker has closed it.
+
+py-amqp opens such a channel again, at once and without a word: under the same number, and without the consumers, the confirms and the
+messages that it had.  Who goes on with it waits for what never comes, and acknowledges what is another's.  Here it is gone, and
+its number is free.
+
+What is refused of a call is said to the caller (`amqp.exceptions.ChannelError`).  What the broker does of its own accord, as when a job
+takes longer than ``consumer_timeout``, counts as the end of the connection: the link makes another one, and knows that all it held
+is the broker's again.
+
+What there is on a RabbitMQ: queues, exchanges, and queues for delays.
 
 A delay is a queue in which nobody reads, whose messages expire into the one they are for.  RabbitMQ lets only the first of a queue
 expire, so there is one for each length of time, and lengths are rounded up.  It is a quorum queue with dead letters *at least once*:
@@ -21,15 +31,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
-from amqp import exceptions
+from amqp import exceptions, spec
+from amqp.exceptions import ChannelError, RecoverableConnectionError, error_for_code
 
-from switchboard.brokers.amqpchannels import open_channel
-from switchboard.brokers.linking import Link
-from switchboard.brokers.remote import QueueLimits
-from switchboard.brokers.wire import Letter
+from switchboard.brokers.connection import Connection, QueueLimits
+from switchboard.brokers.message import OutgoingMessage
 from switchboard.errors import (
     ExchangeMismatchError,
     NoRouteError,
@@ -37,6 +47,39 @@ from switchboard.errors import (
     UnknownExchangeError,
 )
 from switchboard.events import event
+
+# What we call, and somebody waits to hear of.
+_CALLS = frozenset(
+    (
+        spec.Exchange.Declare,
+        spec.Queue.Declare,
+        spec.Queue.Bind,
+        spec.Queue.Delete,
+        spec.Basic.Consume,
+        spec.Basic.Get,
+        spec.Basic.Publish,
+    )
+)
+
+
+def open_channel(connection: Any) -> Any:
+    """:return: a new channel."""
+    channel = connection.channel()
+    channel.auto_decode = False
+    channel._callbacks[spec.Channel.Close] = partial(_closed, channel)
+    return channel
+
+
+def _closed(channel: Any, code: int, text: str, class_id: int, method_id: int) -> None:
+    """Hear that the broker has closed a channel."""
+    channel.send_method(spec.Channel.CloseOk)
+    if channel.is_closing:
+        return  # by ourselves, too: the answer to that comes yet
+    channel.collect()
+    if (class_id, method_id) in _CALLS:
+        raise error_for_code(code, text, (class_id, method_id), ChannelError)
+    raise RecoverableConnectionError(f'the broker has closed a channel: {text}')
+
 
 log = logging.getLogger('switchboard.queue')
 
@@ -49,7 +92,7 @@ PRIORITIES = 9
 FOR_EVER = 1_000_000_000
 
 
-class AmqpQueues(Link):
+class RabbitDeclarer(Connection):
     """The part of a connection to RabbitMQ that declares.  See `Remote`."""
 
     def _begin(self) -> None:
@@ -61,7 +104,7 @@ class AmqpQueues(Link):
     def _channel(self) -> Any:
         return open_channel(self._connection)
 
-    def delay(self, queue: str, letter: Letter, delay_s: float) -> None:
+    def delay(self, queue: str, letter: OutgoingMessage, delay_s: float) -> None:
         """See `Remote`."""
         waiting = waiting_queue(queue, delay_s)
         self._have_waiting(waiting, queue, delay_s)
@@ -73,8 +116,8 @@ class AmqpQueues(Link):
 
     def _have_waiting(self, waiting: str, queue: str, delay_s: float, *, anew: bool = False) -> None:
         """Make a queue for delays, if it is not there; once a connection."""
-        generation, known = self._known
-        if not anew and generation == self.generation and waiting in known:
+        connection_number, known = self._known
+        if not anew and connection_number == self.connection_number and waiting in known:
             return
         arguments = {
             'x-queue-type': 'quorum',
@@ -85,7 +128,10 @@ class AmqpQueues(Link):
             'x-overflow': 'reject-publish',  # without a limit; RabbitMQ wants it for `at-least-once`
         }
         self.declare_queue(waiting, arguments=arguments)
-        self._known = (self.generation, {waiting, *(known if generation == self.generation else ())})
+        self._known = (
+            self.connection_number,
+            {waiting, *(known if connection_number == self.connection_number else ())},
+        )
 
     def declare_queue(
         self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None

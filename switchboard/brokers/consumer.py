@@ -1,4 +1,9 @@
-"""Where the messages of a broker's queue come from, one at a time, and which of them this process has.
+"""What this process holds of queues on brokers.
+
+As with a directory, it is the process that holds an entry, and not the object by which it was taken: any object of the same queue may
+finish it.  So claims stand in one table, by broker, queue and filebase.  A fork leaves them with the parent.
+
+Where the messages of a broker's queue come from, one at a time, and which of them this process has.
 
 Nothing is fetched ahead.  There are two exceptions, of one message and of few: what an idle runner found when it looked once more before sleeping is
 the next that it takes, and what was put off (`ISwitchboard.hold`) is kept until its time, because a broker would give it out again at once.
@@ -7,19 +12,70 @@ the next that it takes, and what was put off (`ISwitchboard.hold`) is kept until
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from switchboard.brokers.arriving import entry_of, identity_of
-from switchboard.brokers.claims import OWN_CLAIMS, BrokerClaim
-from switchboard.brokers.headers import DUE
-from switchboard.brokers.inlet import LONGEST_DELAY_S, post
-from switchboard.brokers.wire import Delivery
+from switchboard.brokers.connection import Connection
+from switchboard.brokers.decode import entry_of, identity_of
+from switchboard.brokers.delivery_counts import DeliveryCounts
+from switchboard.brokers.message import DUE, Delivery
+from switchboard.brokers.producer import LONGEST_DELAY_S, BrokerProducer, publish
 from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, UnknownQueueError
 from switchboard.events import event
-from switchboard.message.naming import NS
+from switchboard.message.entry import Entry
+from switchboard.message.naming import NS, digest_of
 
-if TYPE_CHECKING:
-    from switchboard.brokers.outlet import BrokerOutlet
+
+@dataclass(slots=True, eq=False)
+class BrokerClaim:
+    """A delivery, the connection by which it came, and the entry that it is.
+
+    :ivar is_changed: its history is another one than the broker's message says.
+    :ivar deaths: how many holders of it have died since it was given out first.
+    """
+
+    link: Connection
+    delivery: Delivery
+    entry: Entry
+    is_changed: bool = False
+    deaths: int = 0
+
+    @property
+    def filebase(self) -> str:
+        """The entry's name."""
+        return self.entry.filebase
+
+    @property
+    def digest(self) -> str:
+        """The entry's identity."""
+        return digest_of(self.entry.filebase)
+
+    @property
+    def identity(self) -> str:
+        """What deaths are counted by."""
+        return identity_of(self.delivery)
+
+    def read(self) -> Entry:
+        """:return: the entry, as `Claim.read` does."""
+        return self.entry
+
+    def holds(self) -> bool:
+        """Is it still ours?"""
+        return self.link.holds(self.delivery)
+
+    def note(self, record: dict[str, Any]) -> None:
+        """Add a record to the history; the broker has_message of it when the message is given back, or preserved."""
+        self.entry.records.append(record)
+        self.is_changed = True
+
+
+# By broker, queue and filebase.
+OWN_CLAIMS: dict[tuple[str, str, str], BrokerClaim] = {}
+
+os.register_at_fork(after_in_child=OWN_CLAIMS.clear)
+
 
 log = logging.getLogger('switchboard.queue')
 
@@ -28,29 +84,37 @@ LOOK_AHEAD = 1000
 MAX_PUT_OFF = 100
 
 
-class LostClaimError(EntryTakenError):
+class ConnectionLostError(EntryTakenError):
     """The broker has taken back what this process had, and gives it out again."""
 
 
 class Source:
-    """The messages of one slice of a broker's queue."""
+    """The messages of one slice of a broker's queue.
 
-    def __init__(self, board: BrokerOutlet) -> None:
-        self._board = board
+    :param delivery_counts: where it is noted what this process holds.
+    :param is_done: was an entry done already?
+    """
+
+    def __init__(
+        self, queue: BrokerProducer, delivery_counts: DeliveryCounts, is_done: Callable[[str], bool]
+    ) -> None:
+        self._queue = queue
+        self._delivery_counts = delivery_counts
+        self._is_done = is_done
         self._next: BrokerClaim | None = None
         self._put_off: dict[str, int] = {}
         self._waiting: dict[str, BrokerClaim] = {}
         self._turn = 0
-        self._owed: list[BrokerClaim] = []
+        self._acks: list[BrokerClaim] = []
 
     def _key(self, filebase: str) -> tuple[str, str, str]:
-        return self._board.url.shown, self._board.all_queues[0], filebase
+        return self._queue.url.shown, self._queue.all_queues[0], filebase
 
     # What comes.
 
     def next(self) -> BrokerClaim | None:
         """Take the next message that may be worked on; None if there is none now."""
-        self._pay()
+        self._flush_acks()
         if (claim := self._due_again()) is not None:
             return claim
         claim, self._next = self._next, None
@@ -78,7 +142,7 @@ class Source:
         self._unwait()
         passed: list[BrokerClaim] = []
         found = None
-        queue = self._board.queue_of(filebase)
+        queue = self._queue.queue_of(filebase)
         while len(passed) < LOOK_AHEAD and (claim := self._get_from(queue)) is not None:
             if claim.filebase == filebase:
                 found = claim
@@ -89,7 +153,7 @@ class Source:
         return found
 
     def _get(self) -> BrokerClaim | None:
-        queues = self._board.broker_queues
+        queues = self._queue.broker_queues
         for _ in queues:
             claim = self._get_from(queues[self._turn % len(queues)])
             if claim is not None:
@@ -98,7 +162,7 @@ class Source:
         return None
 
     def _get_from(self, queue: str) -> BrokerClaim | None:
-        board = self._board
+        board = self._queue
         while True:
             board.declare([queue])
             try:
@@ -120,10 +184,10 @@ class Source:
         A body may kill this process, or stall it until it is killed, while it is decompressed and decoded.  So that is noted before, as a message
         at work is; and what has had its deaths is not decoded any more.
         """
-        board, digest = self._board, identity_of(delivery)
+        board, digest = self._queue, identity_of(delivery)
         deaths = self._deaths(delivery, digest)
-        is_at_work = board.ledger.has(digest)  # given out again to its own holder
-        board.ledger.begin(digest)
+        is_at_work = self._delivery_counts.has(digest)  # given out again to its own holder
+        self._delivery_counts.begin(digest)
         try:
             options = board.options
             entry = entry_of(
@@ -131,40 +195,40 @@ class Source:
             )
         finally:
             if not is_at_work:
-                board.ledger.end(digest)
+                self._delivery_counts.end(digest)
         entry.queue = board.name
         return BrokerClaim(board.link, delivery, entry, deaths=deaths)
 
     def _deaths(self, delivery: Delivery, digest: str) -> int:
-        if self._board.link.counts_deaths:
+        if self._queue.link.counts_deaths:
             return delivery.deaths or 0
         if not delivery.redelivered:
             return 0
-        self._board.ledger.collect()
-        return self._board.ledger.deaths(digest)
+        self._delivery_counts.collect()
+        return self._delivery_counts.deaths(digest)
 
     def _is_over(self, claim: BrokerClaim) -> bool:
         """Deal with a message that is not to be worked on now."""
-        board = self._board
+        board = self._queue
         ours = OWN_CLAIMS.get(self._key(claim.filebase)) or self._waiting.get(claim.filebase)
         if ours is not None and not (ours.holds() and not board.link.is_same(ours.delivery, claim.delivery)):
             # What we have was taken from us, by a lost connection or a lease that ran out, and now it is given to us again.
             ours.link, ours.delivery = claim.link, claim.delivery
             event(log, logging.INFO, claim.filebase, 'redelivered', queue=board.name)
             return True
-        if ours is not None or board.is_done(claim.filebase):
+        if ours is not None or self._is_done(claim.filebase):
             # Published twice, or done before its producer, or the broker, heard of that.
             event(log, logging.INFO, claim.filebase, 'duplicate', queue=board.name)
-            self._owed.append(claim)
-            self._pay()
+            self._acks.append(claim)
+            self._flush_acks()
             return True
         due_s = claim.delivery.headers.get(DUE)
         now_s = board.clock.time_ns() / NS
         if isinstance(due_s, int | float) and due_s > now_s + 1:
             delay_s = min(due_s, now_s + LONGEST_DELAY_S) - now_s  # the number may be anybody's
-            post([board.posted_again(claim, claim.filebase, (), delay_s)])
-            self._owed.append(claim)
-            self._pay()
+            publish([board.prepare_again(claim.entry, claim.filebase, (), delay_s)])
+            self._acks.append(claim)
+            self._flush_acks()
             return True
         return False
 
@@ -178,7 +242,7 @@ class Source:
 
     def put_off(self, filebase: str, seconds: float) -> None:
         """Do not take an entry for a while."""
-        now_ns = self._board.clock.monotonic_ns()
+        now_ns = self._queue.clock.monotonic_ns()
         if len(self._put_off) > MAX_PUT_OFF:
             self._put_off = {one: until_ns for one, until_ns in self._put_off.items() if until_ns > now_ns}
         self._put_off[filebase] = now_ns + int(seconds * NS)
@@ -187,7 +251,7 @@ class Source:
         until_ns = self._put_off.get(claim.filebase)
         if until_ns is None:
             return False
-        if until_ns > self._board.clock.monotonic_ns():
+        if until_ns > self._queue.clock.monotonic_ns():
             return True
         del self._put_off[claim.filebase]
         return False
@@ -203,7 +267,7 @@ class Source:
 
     def wait_s(self) -> float | None:
         """:return: seconds until a message that is there may be taken."""
-        board = self._board
+        board = self._queue
         waits = [
             (self._put_off.get(filebase, 0) - board.clock.monotonic_ns()) / NS for filebase in self._waiting
         ]
@@ -224,49 +288,49 @@ class Source:
 
     # What is done, while the broker was away.
 
-    def owe(self, claim: BrokerClaim) -> None:
+    def ack_later(self, claim: BrokerClaim) -> None:
         """Acknowledge a message when the broker is back.  Until then it is held, as far as the broker is concerned."""
         self.let_go(claim)
-        self._owed.append(claim)
+        self._acks.append(claim)
 
-    def _pay(self) -> None:
-        while self._owed:
+    def _flush_acks(self) -> None:
+        while self._acks:
             try:
-                self._board.link.ack(self._owed[0].delivery)
+                self._queue.link.ack(self._acks[0].delivery)
             except EntryTakenError as error:
-                event(log, logging.DEBUG, self._owed[0].filebase, 'not acknowledged', error=error)
-            del self._owed[0]
+                event(log, logging.DEBUG, self._acks[0].filebase, 'not acknowledged', error=error)
+            del self._acks[0]
 
     # What is held.
 
     def hold(self, claim: BrokerClaim) -> None:
         """From now on the message is at work."""
         OWN_CLAIMS[self._key(claim.filebase)] = claim
-        self._board.ledger.begin(claim.identity)
+        self._delivery_counts.begin(claim.identity)
 
     def held(self, filebase: str) -> BrokerClaim:
         """:raises EntryTakenError: this process has no such claim, or has lost it."""
         claim = OWN_CLAIMS.get(self._key(filebase))
         if claim is not None and not claim.holds():
             self.let_go(claim)
-            raise LostClaimError(
+            raise ConnectionLostError(
                 'the connection was lost: the broker gives it out again',
-                queue=self._board.name,
+                queue=self._queue.name,
                 filebase=filebase,
             )
         if claim is None:
-            raise EntryTakenError('not held by this process', queue=self._board.name, filebase=filebase)
+            raise EntryTakenError('not held by this process', queue=self._queue.name, filebase=filebase)
         return claim
 
     def let_go(self, claim: BrokerClaim) -> None:
         """From now on the message is not ours."""
         OWN_CLAIMS.pop(self._key(claim.filebase), None)
-        self._board.ledger.end(claim.identity)
+        self._delivery_counts.end(claim.identity)
 
     def claimed(self) -> list[str]:
         """:return: the filebases that this process holds of this slice's queues."""
         address, first, _ = self._key('')
-        queues = set(self._board.broker_queues)
+        queues = set(self._queue.broker_queues)
         return sorted(
             filebase
             for (one, other, filebase), claim in list(OWN_CLAIMS.items())
@@ -276,7 +340,7 @@ class Source:
     def close(self) -> None:
         """Give back what was looked at and not taken."""
         try:
-            self._pay()
+            self._flush_acks()
         except BrokerDownError as error:
-            event(log, logging.WARNING, None, 'not acknowledged', number=len(self._owed), error=error)
+            event(log, logging.WARNING, None, 'not acknowledged', number=len(self._acks), error=error)
         self._unwait()

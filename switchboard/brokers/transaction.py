@@ -27,8 +27,8 @@ from typing import Any
 
 from zope.interface import implementer
 
-from switchboard.brokers.board import BrokerSwitchboard
-from switchboard.brokers.inlet import Posted, publish_all
+from switchboard.brokers.producer import PreparedMessage, publish_all
+from switchboard.brokers.queue import BrokerQueue
 from switchboard.errors import EntryTakenError, QueueError, SwitchboardError
 from switchboard.events import event
 from switchboard.handoff.deduplication import commit_deduplicated, marker_of
@@ -56,13 +56,13 @@ class BrokerTransaction:
         self.spool = spool
         self.board = board
         self.filebase = filebase
-        self.is_remote = isinstance(board, BrokerSwitchboard)
+        self.is_remote = isinstance(board, BrokerQueue)
         # What is in directories: the input, if it is there, and outputs.
         is_near = filebase is not None and not self.is_remote
         self.local = (
             Transaction(spool.stage, board, board.held(filebase)) if is_near else Transaction(spool.stage)
         )
-        self.posted: list[Posted] = []
+        self.posted: list[PreparedMessage] = []
         self._numbers: dict[str, int] = {}
 
     def emit(self, queue: Any, msg: Any, metadata: dict[str, Any]) -> str:
@@ -129,7 +129,7 @@ class BrokerTransaction:
         self.discard()
         if not self.is_remote:
             return self.local.keep(msg, msgdata)
-        board: BrokerSwitchboard = self.board
+        board: BrokerQueue = self.board
         if board.is_changed(self.filebase, msg):
             claim = board.held(self.filebase)
             posted = board.prepare_anew(msg, dict(msgdata), claim.entry)
@@ -152,10 +152,10 @@ class BrokerTransaction:
         self.posted.clear()
 
 
-def _parted(queues: Sequence[Any]) -> tuple[list[BrokerSwitchboard], list[Any]]:
+def _parted(queues: Sequence[Any]) -> tuple[list[BrokerQueue], list[Any]]:
     """:return: those on brokers, and those in directories."""
-    remote = [queue for queue in queues if isinstance(queue, BrokerSwitchboard)]
-    return remote, [queue for queue in queues if not isinstance(queue, BrokerSwitchboard)]
+    remote = [queue for queue in queues if isinstance(queue, BrokerQueue)]
+    return remote, [queue for queue in queues if not isinstance(queue, BrokerQueue)]
 
 
 def commit_all(

@@ -22,12 +22,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from kombu.transport.virtual import Base64
 
-from switchboard.brokers.headers import HISTORY, KIND, METADATA, WHEN
+from switchboard.brokers.message import HISTORY, KIND, METADATA, WHEN, OutgoingMessage
 from switchboard.errors import MessageTooLargeError
 from switchboard.message.content_types import TYPES
 from switchboard.message.entry import Entry
@@ -47,52 +46,14 @@ _MAX_SHORT_BYTES = 255
 _DEFAULT = Serializers()
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A message for a broker.
-
-    :ivar properties: by kombu's names: ``message_id content_type content_encoding priority expiration delivery_mode ...``.
-    """
-
-    body: bytes
-    headers: dict[str, Any] = field(default_factory=dict)
-    properties: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Delivery:
-    """A message that a broker has given out, and that is ours until we end it.
-
-    :ivar deaths: how often a holder of it died, where the broker counts that.
-    :ivar tag: what the broker calls this delivery; good for one connection.
-    """
-
-    queue: str
-    body: bytes
-    headers: dict[str, Any]
-    properties: dict[str, Any]
-    exchange: str = ''
-    routing_key: str = ''
-    redelivered: bool = False
-    deaths: int | None = None
-    tag: Any = None
-    generation: int = 0
-
-    @property
-    def message_id(self) -> str | None:
-        """What the message's producer calls it; the same each time it is given out."""
-        found = self.properties.get('message_id')
-        return str(found) if found else None
-
-
-def letter_of(
+def encode(
     msg: Any,
     msgdata: Mapping[str, Any],
     *,
     message_id: str,
     serializers: Serializers | None = None,
     history: Sequence[Record] = (),
-) -> Letter:
+) -> OutgoingMessage:
     """Write a message for a broker.
 
     What kombu or `content.write` has put into a queue goes out as the message that kombu's consumers expect.
@@ -101,9 +62,9 @@ def letter_of(
     :raises MessageTooLargeError: the metadata are more than headers carry.
     """
     if is_kombu(msg):
-        return _kombu_letter(msg, message_id)
+        return _encode_kombu(msg, message_id)
     serialized = (serializers or _DEFAULT).serialize(msg)
-    letter = _letter(serialized.kind, serialized.body, msgdata, message_id, history)
+    letter = _encode(serialized.kind, serialized.body, msgdata, message_id, history)
     expires_s = msgdata.get(EXPIRES)
     if isinstance(expires_s, int | float):
         left_ms = int((expires_s - SYSTEM_NAMER.clock.time_ns() / NS) * 1000)
@@ -111,7 +72,7 @@ def letter_of(
     return letter
 
 
-def letter_of_entry(entry: Entry, more: Sequence[Record] = ()) -> Letter:
+def encode_entry(entry: Entry, more: Sequence[Record] = ()) -> OutgoingMessage:
     """Write an entry, with its name and its history, for a queue on a broker.
 
     :param more: what its history says more.
@@ -125,7 +86,7 @@ def letter_of_entry(entry: Entry, more: Sequence[Record] = ()) -> Letter:
         records = [
             {key: value for key, value in one.items() if key not in ('set', 'drop')} for one in records
         ]
-    letter = _letter(entry.kind, entry.body, metadata, name.digest, records)
+    letter = _encode(entry.kind, entry.body, metadata, name.digest, records)
     letter.headers[WHEN] = entry.filebase.partition('+')[0]
     if name.priority:
         letter.properties['priority'] = name.priority
@@ -134,9 +95,9 @@ def letter_of_entry(entry: Entry, more: Sequence[Record] = ()) -> Letter:
     return letter
 
 
-def _letter(
+def _encode(
     kind: str, body: bytes, metadata: Mapping[str, Any], message_id: str, history: Sequence[Record]
-) -> Letter:
+) -> OutgoingMessage:
     kept = json.loads(dump_metadata(metadata))
     headers: dict[str, Any] = {KIND: kind}
     rest: dict[str, Any] = {}
@@ -162,7 +123,7 @@ def _letter(
     priority = kept.get('priority')
     if type(priority) is int and 0 < priority <= HIGHEST_PRIORITY:
         properties['priority'] = priority
-    return Letter(body, headers, properties)
+    return OutgoingMessage(body, headers, properties)
 
 
 def _is_carried_key(key: str) -> bool:
@@ -218,7 +179,7 @@ def is_kombu(msg: Any) -> bool:
     )
 
 
-def _kombu_letter(msg: Mapping[str, Any], message_id: str) -> Letter:
+def _encode_kombu(msg: Mapping[str, Any], message_id: str) -> OutgoingMessage:
     own = msg['properties']
     body = msg['body']
     if own.get('body_encoding') == 'base64':
@@ -235,4 +196,4 @@ def _kombu_letter(msg: Mapping[str, Any], message_id: str) -> Letter:
         'delivery_mode': PERSISTENT,
     }
     headers = dict(msg.get('headers') or {})
-    return Letter(body.encode() if isinstance(body, str) else bytes(body), headers, properties)
+    return OutgoingMessage(body.encode() if isinstance(body, str) else bytes(body), headers, properties)

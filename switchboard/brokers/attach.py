@@ -1,6 +1,6 @@
 """Queues on brokers as part of a spool: what `RemoteQueues` loads.
 
-The spool gives such a queue what only this machine has: the bad queue, what operators say, the keys that it has seen, and the ledger of deaths.
+The spool gives such a queue what only this machine has: the bad queue, what operators say, the keys that it has seen, and the delivery_counts of deaths.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from switchboard.brokers.board import BrokerSwitchboard
-from switchboard.brokers.claims import BrokerClaim
-from switchboard.brokers.depositing import deposit
-from switchboard.brokers.handoff import BrokerTransaction, commit_all
-from switchboard.brokers.ledger import Ledger
-from switchboard.brokers.link import need_library
-from switchboard.brokers.options import limits_of
+from switchboard.brokers import need_library
+from switchboard.brokers.consumer import BrokerClaim
+from switchboard.brokers.delivery_counts import DeliveryCounts
+from switchboard.brokers.producer import limits_of, store_copy
+from switchboard.brokers.queue import BrokerQueue
+from switchboard.brokers.transaction import BrokerTransaction, commit_all
 from switchboard.brokers.url import read_broker_url
 from switchboard.errors import ConfigError, SwitchboardError
 from switchboard.events import event
@@ -35,7 +34,7 @@ from switchboard.spool.spool import Spool
 from switchboard.store.disk import Folder
 from switchboard.store.layout import BAD
 
-__all__ = ['BrokerTransaction', 'check', 'commit_all', 'make_board', 'publish_many']
+__all__ = ['BrokerTransaction', 'check', 'commit_all', 'make_queue', 'publish_many']
 
 log = logging.getLogger('switchboard.queue')
 
@@ -51,17 +50,17 @@ def check(options: QueueOptions) -> None:
     limits_of(options, url)
 
 
-def make_board(
+def make_queue(
     spool: Spool, name: str, slice: int | None, numslices: int, options: QueueOptions
-) -> BrokerSwitchboard:
+) -> BrokerQueue:
     """:return: a new object for a queue of the spool that is on a broker.
 
     :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
     """
     assert options.url is not None
-    ledger = Ledger(Folder(spool.path(f'.held@{name}'), spool.disk), spool.disk, spool.clock)
+    delivery_counts = DeliveryCounts(Folder(spool.path(f'.held@{name}'), spool.disk), spool.disk, spool.clock)
     try:
-        board = BrokerSwitchboard(
+        board = BrokerQueue(
             name,
             options.url,
             slice,
@@ -69,7 +68,7 @@ def make_board(
             options=options,
             clock=spool.clock,
             bad=spool[BAD] if name != BAD else None,
-            ledger=ledger,
+            delivery_counts=delivery_counts,
         )
     except ConfigError as error:
         error.section = error.section or f'queue.{name}'
@@ -92,7 +91,7 @@ class BrokerDeadLetters:
     They are stored where they go, and then acknowledged: a crash in between has them stored once more.
     """
 
-    def __init__(self, spool: Spool, board: BrokerSwitchboard) -> None:
+    def __init__(self, spool: Spool, board: BrokerQueue) -> None:
         self._spool = spool
         self._board = board
 
@@ -122,7 +121,7 @@ class BrokerDeadLetters:
                     'cause': cause,
                     'reason': reason,
                 }
-                deposit(target, letter, [record], suffix=PRESERVED if target.name == BAD else READY)
+                store_copy(target, letter, [record], suffix=PRESERVED if target.name == BAD else READY)
         except SwitchboardError as error:
             event(log, logging.ERROR, claim.filebase, 'not dead-lettered', queue=name, error=error)
             return False
@@ -155,7 +154,7 @@ def publish_many(spool: Spool, parcels: Sequence[Publication]) -> list[Any]:
     local: list[int] = []
     for number, parcel in enumerate(parcels):
         try:
-            if any(isinstance(spool[name], BrokerSwitchboard) for name in parcel.queues):
+            if any(isinstance(spool[name], BrokerQueue) for name in parcel.queues):
                 outcomes[number] = _store(spool, parcel)
             else:
                 local.append(number)

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from amqp import exceptions
-from kombu import Connection
+from kombu import Connection as KombuConnection
 
-from switchboard.brokers.amqppublishing import AmqpPublishing
-from switchboard.brokers.bell import Bell
-from switchboard.brokers.wire import Delivery
+from switchboard.brokers.connection import Notifier
+from switchboard.brokers.message import Delivery
+from switchboard.brokers.rabbitmq_publish import RabbitPublisher
 from switchboard.errors import UnknownQueueError
 from switchboard.store.watch import readable
 
@@ -33,8 +33,8 @@ _PROPERTIES = (
 ).split()
 
 
-class AmqpLink(AmqpPublishing):
-    """A connection to RabbitMQ.  See `Link`."""
+class RabbitConnection(RabbitPublisher):
+    """A connection to RabbitMQ.  See `Connection`."""
 
     kind = 'rabbitmq'
 
@@ -46,13 +46,13 @@ class AmqpLink(AmqpPublishing):
         self._consumers: dict[str, str] = {}
         self._prefetch = 1
         # For who sleeps on the connection: what another thread has read of it, or that it is gone.
-        self._bell: Bell | None = None
+        self._notifier: Notifier | None = None
 
     # The connection.
 
     def _open(self) -> None:
         if self._client is None:
-            self._client = Connection(
+            self._client = KombuConnection(
                 self.broker.address,
                 connect_timeout=self.connect_timeout_s,
                 heartbeat=self.broker.heartbeat_s,
@@ -124,8 +124,8 @@ class AmqpLink(AmqpPublishing):
         self._connection.heartbeat_tick(rate=2)
 
     def _ring(self) -> None:
-        if self._bell is not None:
-            self._bell.ring()
+        if self._notifier is not None:
+            self._notifier.ring()
 
     def _is_readable(self) -> bool:
         sock = self._connection.sock
@@ -193,7 +193,7 @@ class AmqpLink(AmqpPublishing):
     def _lose_channel(self) -> None:
         """Go on without the channel that messages came by: what it held is the broker's again."""
         self._taking = None
-        self.generation += 1
+        self.connection_number += 1
         self._held.clear()
         self._pushed.clear()
         self._consumers.clear()
@@ -213,7 +213,7 @@ class AmqpLink(AmqpPublishing):
             bool(told.get('redelivered')),
             deaths if isinstance(deaths, int) else None,
             told['delivery_tag'],
-            self.generation,
+            self.connection_number,
         )
 
     def _ack(self, delivery: Delivery) -> None:
@@ -230,17 +230,17 @@ class AmqpLink(AmqpPublishing):
 
     # While idle, the broker pushes: one message, no more.
 
-    def listen(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
+    def consume(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
         """See `Remote`."""
         with self._lock:
             try:
-                self._again('listen', lambda: self._listen(queues, prefetch))
+                self._again('listen', lambda: self._consume(queues, prefetch))
             except exceptions.ChannelError as error:
                 self._lose_channel()
                 raise UnknownQueueError('the broker has no such queue', queue=queues[0]) from error
 
-    def _listen(self, queues: Sequence[str], prefetch: int) -> None:
-        self._bell = self._bell or Bell()
+    def _consume(self, queues: Sequence[str], prefetch: int) -> None:
+        self._notifier = self._notifier or Notifier()
         channel = self._take_channel()
         channel.basic_qos(0, prefetch, False)
         self._prefetch = prefetch
@@ -255,13 +255,13 @@ class AmqpLink(AmqpPublishing):
     def _push(self, queue: str, message: Any) -> None:
         self._pushed.append(self._delivery(queue, message))
 
-    def unlisten(self) -> None:
+    def cancel(self) -> None:
         """See `Remote`."""
         with self._lock:
             consumers, self._consumers = self._consumers, {}
             if not consumers or not self._is_open():
                 return
-            with self._working('unlisten'):
+            with self._working('cancel'):
                 for tag in consumers.values():
                     self._taking.basic_cancel(tag)
                 # Of several queues, each may have pushed one: one is what there is time for.
@@ -275,13 +275,16 @@ class AmqpLink(AmqpPublishing):
             transport = getattr(self._connection, '_transport', None)
             if transport is None or transport.sock is None:
                 return []
-            return [transport.sock.fileno(), *([self._bell.fileno()] if self._bell is not None else [])]
+            return [
+                transport.sock.fileno(),
+                *([self._notifier.fileno()] if self._notifier is not None else []),
+            ]
 
-    def hears(self) -> bool:
+    def has_message(self) -> bool:
         """See `Remote`."""
         with self._lock:
-            if self._bell is not None:
-                self._bell.hush()
+            if self._notifier is not None:
+                self._notifier.hush()
             if not self._is_open() or not self._consumers:
                 return True  # or it was made anew meanwhile, and nothing is pushed to it
             with self._working('listen'):

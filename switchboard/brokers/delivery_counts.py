@@ -30,7 +30,7 @@ _MAX_SLOTS = 100_000
 FORGET_S = 30 * 86400
 
 
-class Ledger:
+class DeliveryCounts:
     """What processes of this machine hold of one queue.
 
     :param folder: where the files are; made when first needed.  None: deaths are counted in this object alone.
@@ -42,7 +42,7 @@ class Ledger:
         self._clock = clock
         self._deaths: dict[str, int] = {}
         self._forget()
-        _LEDGERS.add(self)
+        _COUNTS.add(self)
 
     def _forget(self) -> None:
         self._fd, self._name = -1, ''
@@ -119,14 +119,14 @@ class Ledger:
         for name in names:
             try:
                 if name.endswith(HELD):
-                    found += self._bury(name)
+                    found += self._collect_dead_owner(name)
                 elif name.endswith(DEATHS):
                     self._forget_old(name)
             except OSError as error:
                 event(log, logging.WARNING, None, 'not read', note=name, error=error)
         return found
 
-    def _bury(self, name: str) -> list[str]:
+    def _collect_dead_owner(self, name: str) -> list[str]:
         assert self._folder is not None
         opened = self._disk.open_locked(name, self._folder.fd)
         if opened is None:
@@ -199,4 +199,4 @@ class Ledger:
         self._forget()
 
 
-_LEDGERS = after_fork(Ledger._after_fork)
+_COUNTS = after_fork(DeliveryCounts._after_fork)

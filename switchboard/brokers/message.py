@@ -1,0 +1,55 @@
+"""The names of the headers that are ours in a broker's messages.  What is in them: see ``wire``.
+
+They stand apart because a bridge knows a message by them before it has loaded anything of a broker's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+OURS = 'x-switchboard-'
+# What a message of an installation of ours has, and none of others.
+KIND = f'{OURS}kind'
+WHEN = f'{OURS}when'
+METADATA = f'{OURS}metadata'
+HISTORY = f'{OURS}history'
+DUE = f'{OURS}due'
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message for a broker.
+
+    :ivar properties: by kombu's names: ``message_id content_type content_encoding priority expiration delivery_mode ...``.
+    """
+
+    body: bytes
+    headers: dict[str, Any] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Delivery:
+    """A message that a broker has given out, and that is ours until we end it.
+
+    :ivar deaths: how often a holder of it died, where the broker counts that.
+    :ivar tag: what the broker calls this delivery; good for one connection.
+    """
+
+    queue: str
+    body: bytes
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    exchange: str = ''
+    routing_key: str = ''
+    redelivered: bool = False
+    deaths: int | None = None
+    tag: Any = None
+    connection_number: int = 0
+
+    @property
+    def message_id(self) -> str | None:
+        """What the message's producer calls it; the same each time it is given out."""
+        found = self.properties.get('message_id')
+        return str(found) if found else None

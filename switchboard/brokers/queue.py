@@ -1,0 +1,482 @@
+"""What an idle runner of a broker's queue sleeps on: the broker's word that something has come, a timer, or a signal handler's.
+
+The way out of a queue on a broker: what the holder of a claim can do with its message.
+
+`BrokerProducer` is the way in; `BrokerQueue` adds how a message is claimed.
+
+One queue on a broker: `ISwitchboard` over RabbitMQ or Redis.
+
+A claim is an unacknowledged message, and the broker's redelivery is the recovery.  What that changes, against a directory:
+
+- nothing can be listed, because looking is taking: ``files`` says so (`NotListableError`);
+- a message cannot be changed where it is.  Given back as it was, it goes to its old place; with a new history, or later, it is published anew
+  and then acknowledged, never the reverse: a crash in between leaves two, with the same message id;
+- the history of a message that is claimed is in this process's memory until then.
+
+A message that its queue cannot keep goes to the dead letters, by default the bad queue of the spool on this machine, where operators' tools find it: it is
+on the disk there before the broker has_message that it is done.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from zope.interface import implementer
+
+from switchboard.brokers.connection import Connection
+from switchboard.brokers.consumer import BrokerClaim, ConnectionLostError, Source
+from switchboard.brokers.delivery_counts import DeliveryCounts
+from switchboard.brokers.producer import (
+    LONGEST_DELAY_S,
+    BrokerProducer,
+    PreparedMessage,
+    Target,
+    publish,
+    store_copy,
+)
+from switchboard.brokers.url import BrokerUrl
+from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.errors import (
+    BrokerDownError,
+    ContentDisallowedError,
+    CorruptEntryError,
+    EntryExpiredError,
+    EntryTakenError,
+    ForeignFileError,
+    NotListableError,
+    QueueError,
+)
+from switchboard.events import event
+from switchboard.interfaces import ISwitchboard, Taken
+from switchboard.message.entry import changes, is_body_changed
+from switchboard.message.expiry import is_expired
+from switchboard.message.journal import Record, count_since_retry
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, is_filebase, with_when
+from switchboard.options import QueueOptions
+from switchboard.queue.consumer import CAUSES
+from switchboard.queue.recovery import timestamp
+from switchboard.queue.switchboard import Switchboard
+from switchboard.queue.throttle import Throttle
+from switchboard.queue.wakeup import LONGEST_S, Wakeup
+from switchboard.store.disk import Disk
+
+log = logging.getLogger('switchboard.queue')
+
+
+class BrokerWakeup(Wakeup):
+    """Has the broker tell of new messages while somebody sleeps.  See `Wakeup`.
+
+    Where the broker is away, the timer is all there is.
+    """
+
+    def __init__(self, queue: BrokerProducer, may_take: Callable[[], bool]) -> None:
+        super().__init__()
+        self._queue = queue
+        self._may_take = may_take
+        # One descriptor for good, for event loops, though connections come and go.
+        self._subscription = select.epoll()
+        self._poll.register(self._subscription.fileno(), select.POLLIN)
+        self._watched: list[int] = []
+
+    @property
+    def watches(self) -> bool:
+        """See `Wakeup`."""
+        return bool(self._watched)
+
+    def arm(self) -> None:
+        """See `Wakeup`."""
+        link = self._queue.link
+        self._quiet()
+        if not self._may_take():
+            return  # the broker would push what nobody takes, at once and again
+        try:
+            self._queue.declare(self._queue.broker_queues)
+            link.consume(self._queue.broker_queues)
+            for descriptor in link.descriptors():
+                self._subscription.register(descriptor, select.EPOLLIN)
+                self._watched.append(descriptor)
+        except (QueueError, OSError) as error:
+            event(log, logging.DEBUG, None, 'not watched', queue=self._queue.name, error=error)
+            self._quiet()
+
+    def disarm(self) -> None:
+        """See `Wakeup`."""
+        if self._watched:
+            self._quiet()
+            try:
+                self._queue.link.cancel()
+            except QueueError as error:
+                event(log, logging.DEBUG, None, 'not unwatched', queue=self._queue.name, error=error)
+
+    def _quiet(self) -> None:
+        for descriptor in self._watched:
+            try:
+                self._subscription.unregister(descriptor)
+            except OSError:
+                pass  # the connection is gone, and its descriptor with it
+        self._watched.clear()
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """See `Wakeup`.  A sign of life of the broker's wakes nobody."""
+        ends_s = time.monotonic() + min(LONGEST_S if timeout_s is None else timeout_s, LONGEST_S)
+        while True:
+            left_s = max(0.0, ends_s - time.monotonic())
+            ready = [fd for fd, _ in self._poll.poll(int(left_s * 1000) + (left_s > 0))]
+            if self._read_end in ready:
+                os.read(self._read_end, 4096)
+                return True
+            if any(fd != self._subscription.fileno() for fd in ready):
+                return True
+            if ready and self._has_message():
+                return True
+            if time.monotonic() >= ends_s:
+                return False
+
+    def _has_message(self) -> bool:
+        link = self._queue.link
+        try:
+            heard = link.has_message()
+        except QueueError:
+            heard = True
+        if heard and not link.descriptors():
+            self._quiet()  # the connection is gone: its descriptor would leave no sleep
+        return heard
+
+    def descriptors(self) -> list[int]:
+        """See `Wakeup`."""
+        return [*super().descriptors(), self._subscription.fileno()]
+
+    def close(self) -> None:
+        """See `Wakeup`."""
+        if not self._subscription.closed:
+            self._subscription.close()
+        super().close()
+
+
+log = logging.getLogger('switchboard.queue')
+
+
+@implementer(ISwitchboard)
+class BrokerQueue(BrokerProducer):
+    """One queue on a broker.  See `ISwitchboard`.
+
+    :param url: ``amqp://...`` or ``redis://...``; see `BrokerUrl`.
+    :param slice: which of `numslices` runners this object is for; see ``slices`` in the URL.
+    :param recover: give back what this process gave up.
+    :param bad: where entries go that cannot be processed: a queue in a directory, or another one on a broker; by default the
+        queue ``bad`` of the same broker.
+    :param delivery_counts: where the deaths of holders are counted; by default in this object alone.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str | BrokerUrl,
+        slice: int | None = None,
+        numslices: int = 1,
+        recover: bool = False,
+        *,
+        options: QueueOptions | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        namer: Any = None,
+        link: Connection | None = None,
+        bad: Target | None = None,
+        delivery_counts: DeliveryCounts | None = None,
+    ) -> None:
+        super().__init__(name, url, slice, numslices, options=options, clock=clock, namer=namer, link=link)
+        # What the broker counts need not be counted here.
+        counts_here = delivery_counts is None or self.link.counts_deaths
+        self.delivery_counts: DeliveryCounts = (
+            DeliveryCounts(None, Disk(), self.clock) if counts_here else delivery_counts  # type: ignore[assignment]
+        )
+        # Set by a spool: what was done already, and where dead letters go.
+        self.is_done: Callable[[str], bool] = lambda _filebase: False
+        self.dead_letter: Callable[[BrokerClaim, str, str], bool] | None = None
+        self._source = Source(self, self.delivery_counts, lambda filebase: self.is_done(filebase))
+        self._bad = bad
+        self._throttle = Throttle(self.options.rate and self.options.rate / numslices, clock)
+        # Set by a spool, which knows what operators say.
+        self.paused_by_operator: Callable[..., bool] = lambda **_keys: False
+        # And where markers are written: `Dedupe` asks for these.
+        self.disk: Any = None
+        self.pool: Any = None
+        if recover:
+            self.recover()
+
+    def __repr__(self) -> str:
+        return f'BrokerQueue({self.name!r}, {self.url.shown!r}, {self.slice.index}, {self.slice.count})'
+
+    @property
+    def bad(self) -> Target:
+        """Where entries go that cannot be processed."""
+        if self._bad is None:
+            self._bad = BrokerQueue('bad', self.url.without_options(), link=self.link, clock=self.clock)
+        return self._bad
+
+    def is_paused(self, *, anew: bool = False) -> bool:
+        """Is nothing to be taken for now?"""
+        return self.options.paused or self.paused_by_operator(anew=anew)
+
+    def may_take(self) -> bool:
+        """Is anything to be taken at this moment, if it is there?"""
+        return not self.is_paused(anew=True) and self._throttle.allows()
+
+    # At work.
+
+    def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
+        """See `ISwitchboard`.  A broker gives out what is next: what is before this entry is taken and given back."""
+        if not is_filebase(filebase):
+            raise ForeignFileError('not the name of an entry', queue=self.name, filebase=filebase)
+        claim = self._source.find(filebase)
+        if claim is None:
+            raise EntryTakenError('taken, or gone', queue=self.name, filebase=filebase)
+        return self._open(claim)
+
+    def take(self) -> Taken | None:
+        """See `ISwitchboard`."""
+        if self.is_paused() or not self._throttle.allows():
+            return None
+        while (claim := self._source.next()) is not None:
+            try:
+                taken = Taken(claim.filebase, *self._open(claim))
+            except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, EntryTakenError) as error:
+                event(log, logging.DEBUG, claim.filebase, 'skipped', error=error)
+                continue
+            self._throttle.took()
+            return taken
+        return None
+
+    def _open(self, claim: BrokerClaim) -> tuple[Any, dict[str, Any]]:
+        """Read what was taken."""
+        self._count_deaths(claim)
+        self._source.hold(claim)
+        try:
+            msg, msgdata = claim.entry.load(self.serializers)
+            if is_expired(msgdata, self.clock):
+                raise EntryExpiredError('its time to live is over')
+        except (CorruptEntryError, ContentDisallowedError, EntryExpiredError) as error:
+            error.queue, error.filebase = self.name, claim.filebase
+            self._set_aside(claim, CAUSES[type(error)], error.reason, error=type(error).__name__)
+            raise
+        return msg, msgdata
+
+    def _count_deaths(self, claim: BrokerClaim) -> None:
+        """Put the deaths of those who had the message before into its history.
+
+        :raises EntryTakenError: they were too many, and it is in the bad queue now.
+        """
+        deaths = claim.deaths
+        before = count_since_retry(claim.entry.records, 'recovered')
+        for number in range(before + 1, before + deaths + 1):
+            claim.entry.records.append({'event': 'recovered', 'time': timestamp(self.clock), 'count': number})
+        recoveries = before + deaths
+        if deaths and recoveries >= self.options.max_recoveries:
+            self._source.hold(claim)
+            reason = f'recovered {recoveries} times: its owner died each time'
+            self._set_aside(claim, 'recoveries', reason)
+            raise EntryTakenError('its owners died', queue=self.name, filebase=claim.filebase)
+
+    def ready(self) -> bool:
+        """See `ISwitchboard`."""
+        if not self.may_take():
+            return False
+        try:
+            return self._source.look()
+        except QueueError as error:
+            event(log, logging.DEBUG, None, 'not read', queue=self.name, error=error)
+            return False
+
+    def defer(self, filebase: str, seconds: float) -> None:
+        """See `ISwitchboard`.  It is kept from the other processes, too, if it is met with before the time is over."""
+        self._source.put_off(filebase, seconds)
+
+    def wait_s(self) -> float | None:
+        """See `ISwitchboard`."""
+        waits = [wait for wait in (self._source.wait_s(), self._throttle.wait_s()) if wait is not None]
+        return min(waits) if waits and not self.is_paused() else None
+
+    def wakeup(self) -> BrokerWakeup:
+        """See `ISwitchboard`."""
+        return BrokerWakeup(self, self.may_take)
+
+    def nudge(self) -> None:
+        """Runners of a broker's queue see the end of a pause when they look again."""
+
+    def recover_backup_files(self, *, own: bool = True) -> None:
+        """See `ISwitchboard`."""
+        self.recover(own=own)
+
+    def recover(self, *, own: bool = True) -> list[str]:
+        """See `ISwitchboard`.  What dead processes had, the broker gives out again by itself; on Redis, this sees to it."""
+        self.delivery_counts.collect()
+        for queue in self.broker_queues:
+            for message_id, deaths in self.link.restore(queue):
+                event(log, logging.INFO, None, 'recovered', id=message_id, queue=self.name, count=deaths)
+        claims = [self.held(filebase) for filebase in self.get_files(CLAIMED)] if own else []
+        ready = [claim.filebase for claim in reversed(claims) if self._give_up(claim)]
+        return sorted(ready)
+
+    def _give_up(self, claim: BrokerClaim) -> bool:
+        recoveries = count_since_retry(claim.entry.records, 'recovered') + 1
+        if recoveries >= self.options.max_recoveries:
+            claim.note(self._record({'event': 'recovered', 'count': recoveries}, 'recovered'))
+            self._set_aside(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')
+            return False
+        self._source.let_go(claim)
+        if not claim.link.counts_deaths:
+            self.delivery_counts.add(claim.identity)
+        claim.link.give_up(claim.delivery)
+        return True
+
+    def close(self) -> None:
+        """Give back what was looked at and not taken, and disconnect; what is claimed goes back, too."""
+        self._source.close()
+        self.link.close()
+        self.delivery_counts.close()
+
+    # All that is there.
+
+    @property
+    def files(self) -> list[str]:
+        """See `ISwitchboard`.
+
+        :raises NotListableError: always.
+        """
+        return self.get_files()
+
+    def get_files(self, extension: str = '.pck') -> list[str]:
+        """See `ISwitchboard`, of what this process holds (``.bak``).
+
+        :raises NotListableError: of what is ready.
+        """
+        if extension == CLAIMED:
+            return self._source.claimed()
+        raise NotListableError(
+            f'the queue is on a broker ({self.url.shown}), where looking is taking: it can be counted, not listed',
+            queue=self.name,
+        )
+
+    def held(self, filebase: str) -> BrokerClaim:
+        """:return: this process's claim on an entry.
+
+        :raises EntryTakenError: it has none, or has lost it with its connection.
+        """
+        return self._source.held(filebase)
+
+    def annotate(self, filebase: str, record: Record) -> None:
+        """See `ISwitchboard`."""
+        self.held(filebase).note(self._record(record, 'noted'))
+
+    def _record(self, record: Record, event: str) -> dict[str, Any]:
+        return {**record, 'event': record.get('event', event), 'time': timestamp(self.clock)}
+
+    def history(self, filebase: str) -> list[Record]:
+        """See `ISwitchboard`, of what this process holds."""
+        return list(self.held(filebase).entry.records)
+
+    def changes(self, filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
+        """See `ISwitchboard`."""
+        return changes(self.held(filebase).entry.msgdata(self.serializers), msgdata, strict=strict)
+
+    def is_changed(self, filebase: str, msg: Any) -> bool:
+        """See `ISwitchboard`."""
+        return is_body_changed(self.held(filebase).entry, msg, self.serializers)
+
+    # Out.
+
+    def finish(
+        self, filebase: str, preserve: bool = False, *, reason: str = '', cause: str = 'rejected'
+    ) -> None:
+        """See `ISwitchboard`."""
+        try:
+            claim = self.held(filebase)
+        except ConnectionLostError:
+            raise
+        except EntryTakenError:
+            found = self._source.find(filebase) if is_filebase(filebase) else None
+            if found is None:
+                if preserve and self._is_preserved(filebase):
+                    return
+                raise EntryTakenError(
+                    'gone, or another one has it', queue=self.name, filebase=filebase
+                ) from None
+            claim = found
+            self._source.hold(claim)
+        if preserve:
+            self._set_aside(claim, cause, reason or 'preserved by its runner')
+        else:
+            self.end(claim)
+
+    def end(self, claim: BrokerClaim) -> None:
+        """Tell the broker that a message is done.
+
+        :raises EntryTakenError: it has taken the message back meanwhile, and gives it out again.
+        :raises BrokerDownError: it is away; the message stays claimed.
+        """
+        try:
+            claim.link.ack(claim.delivery)
+        except EntryTakenError:
+            self._source.let_go(claim)
+            raise
+        self._source.let_go(claim)
+        self.delivery_counts.clear(claim.identity)
+
+    def end_done(self, claim: BrokerClaim) -> bool:
+        """Tell the broker that a message is done whose result is safe; if it is away, when it is back.
+
+        :return: False if the broker gives it out again, or may do so.
+        """
+        try:
+            self.end(claim)
+        except (EntryTakenError, BrokerDownError) as error:
+            event(log, logging.WARNING, claim.filebase, 'not acknowledged', queue=self.name, error=error)
+            if isinstance(error, BrokerDownError):
+                self._source.ack_later(claim)
+            return False
+        return True
+
+    def _is_preserved(self, filebase: str) -> bool:
+        bad = self.bad
+        return isinstance(bad, Switchboard) and bad.disk.exists(filebase + PRESERVED, bad.folder.fd)
+
+    def _set_aside(self, claim: BrokerClaim, cause: str, reason: str, **fields: Any) -> None:
+        """End the claim on an entry that its queue cannot keep.
+
+        :raises QueueError: it could not be stored elsewhere; it stays claimed.
+        """
+        readable = cause not in ('corrupt', 'disallowed')
+        if not (self.dead_letter is not None and readable and self.dead_letter(claim, cause, reason)):
+            told = {'event': 'preserved', 'queue': self.name, 'reason': reason, 'cause': cause, **fields}
+            store_copy(self.bad, claim.entry, [self._record(told, 'preserved')], suffix=PRESERVED)
+            event(log, logging.WARNING, claim.filebase, 'preserved', queue=self.name, reason=reason)
+        self.end_done(claim)  # if it comes again, it is preserved again, under the same name
+
+    def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
+        """See `ISwitchboard`."""
+        claim = self.held(filebase)
+        if delay_s <= 0 and record is None and not claim.is_changed:
+            self._source.let_go(claim)
+            claim.link.requeue(claim.delivery)
+            return filebase
+        more = [] if record is None else [self._record(record, 'released')]
+        if delay_s > 0:
+            delay_s = min(delay_s, LONGEST_DELAY_S)
+            filebase = with_when(filebase, self.clock.time_ns() + int(delay_s * NS))
+        self.replace(claim, [self.prepare_again(claim.entry, filebase, more, delay_s)])
+        return filebase
+
+    def replace(self, claim: BrokerClaim, posted: Sequence[PreparedMessage]) -> None:
+        """Publish, and then end the claim: never the reverse.
+
+        :raises QueueError: it was not published; the message stays claimed.
+        """
+        publish(posted)
+        self.end_done(claim)
+
+
+log = logging.getLogger('switchboard.queue')

@@ -1,0 +1,240 @@
+"""A channel of RabbitMQ's that publishes, and knows which messages the broker has confirmed, refused or returned.
+
+The way to RabbitMQ: many messages are sent, and then their confirms are waited for.
+
+Confirms are counted here and not by py-amqp, which waits for each before it sends the next.
+
+An outcome, once known, is kept.  What is sent again, when a connection broke or the broker closed the channel, is only that of which the
+broker had said nothing yet.  It may have stored it all the same: then it is there twice, under the same message id.
+RabbitMQ closes the channel because of one message (it is too large for it; there is no such exchange), and does not say which it
+was, so those in doubt are sent one by one then.  To have none in doubt, what is large goes alone, and so does what goes to
+another exchange than those before it.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import amqp
+from amqp import exceptions
+
+from switchboard.brokers.connection import Publish
+from switchboard.brokers.message import OutgoingMessage
+from switchboard.brokers.rabbitmq_queues import RabbitDeclarer
+from switchboard.errors import (
+    MessageTooLargeError,
+    NoRouteError,
+    QueueError,
+    QueueFullError,
+    QueueMismatchError,
+    SwitchboardError,
+    UnknownExchangeError,
+    UnserializableError,
+)
+
+# Without an outcome yet.
+UNSETTLED: Any = object()
+# Names and keys are strings of this length at most.
+MAX_SHORT_BYTES = 255
+# What a frame has beside what it carries, and what a header frame has before the properties.
+FRAME_BYTES = 8 + 12
+
+
+class EncodedEntry(amqp.Message):
+    """A message in AMQP's form, which it has before anything of it is sent: what has no such form is found in time.
+
+    :param frame_max_bytes: how long a frame may be; all properties are in one.
+    :raises MessageTooLargeError: a number, a text or all properties together are larger than AMQP has room for.
+    :raises UnserializableError: AMQP has no form for a property or a header.
+    """
+
+    def __init__(
+        self, letter: OutgoingMessage, exchange: str, routing_key: str, frame_max_bytes: int
+    ) -> None:
+        super().__init__(letter.body, application_headers=letter.headers, **letter.properties)
+        for text in (exchange, routing_key):
+            if len(text.encode('utf-8', 'surrogatepass')) > MAX_SHORT_BYTES:
+                raise MessageTooLargeError(f'no exchange and no key is so long: {text[:80]}...')
+        try:
+            self._packed: bytes = super()._serialize_properties()
+        except struct.error as error:
+            raise MessageTooLargeError(f'more than a property or a header of AMQP holds: {error}') from error
+        except Exception as error:  # whatever py-amqp stumbles over
+            raise UnserializableError(f'AMQP has no form for a property or a header: {error}') from error
+        if len(self._packed) > frame_max_bytes - FRAME_BYTES:
+            raise MessageTooLargeError(
+                f'headers of {len(self._packed)} bytes are more than a frame of {frame_max_bytes} carries'
+            )
+
+    def _serialize_properties(self) -> bytes:
+        return self._packed
+
+
+class Confirms:
+    """Publishes, and counts.
+
+    RabbitMQ numbers what is published on a channel from 1, and confirms by number, often many at once.  A message that no queue is
+    for is returned first, and confirmed then.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._last = 0
+        self._outcomes: dict[int, Any] = {}
+        # Where each went and what it is called: what a return tells of it.
+        self._sent: dict[int, tuple[str, str, Any]] = {}
+        channel.confirm_select()
+        channel.events['basic_ack'].add(self._on_ack)
+        channel.events['basic_nack'].add(self._on_nack)
+        channel.events['basic_return'].add(self._on_return)
+
+    def send(self, letter: OutgoingMessage, exchange: str, routing_key: str, *, mandatory: bool) -> int:
+        """Publish without waiting.
+
+        :return: its number.
+        :raises QueueError: AMQP cannot carry it; nothing was sent, and nothing counted.
+        """
+        message = EncodedEntry(letter, exchange, routing_key, self._channel.connection.frame_max)
+        self._last += 1
+        self._outcomes[self._last] = UNSETTLED
+        self._sent[self._last] = (exchange, routing_key, letter.properties.get('message_id'))
+        self._channel.basic_publish(message, exchange, routing_key, mandatory=mandatory)
+        return self._last
+
+    def wait(self, connection: Any, timeout_s: float, beat_s: float) -> None:
+        """Wait until there is an outcome for all that was sent.
+
+        :param beat_s: how often the broker is to be shown that we live.
+        :raises TimeoutError: the broker did not confirm in time.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        while self._sent:
+            left_s = give_up_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f'no confirm within {timeout_s:.0f} s')
+            try:
+                connection.drain_events(timeout=min(left_s, beat_s))
+            except TimeoutError:
+                connection.heartbeat_tick(rate=2)
+
+    def outcome(self, number: int) -> Any:
+        """:return: None for a message that was stored, why not, or ``UNSETTLED``.  Forgotten when told."""
+        self._sent.pop(number, None)
+        return self._outcomes.pop(number)
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple, None)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple, QueueFullError('the broker refuses it: its queue takes no more'))
+
+    def _settle(self, tag: int, multiple: bool, error: Exception | None) -> None:
+        for number in [n for n in self._sent if n <= tag] if multiple else [tag]:
+            if self._sent.pop(number, None) is not None and self._outcomes[number] is UNSETTLED:
+                self._outcomes[number] = error
+
+    def _on_return(self, _error: Exception, exchange: str, routing_key: str, message: Any) -> None:
+        sought = (exchange, routing_key, message.properties.get('message_id'))
+        for number, sent in self._sent.items():
+            if sent == sought and self._outcomes[number] is UNSETTLED:
+                self._outcomes[number] = NoRouteError(exchange, routing_key)
+                return
+
+
+# Messages that are sent before the confirms of the first are waited for.
+WINDOW = 200
+# What is as large as this may be too large for the broker (its ``max_message_size`` is 128 MiB, or what an operator says), and a
+# round trip is little for it.
+LARGE_BYTES = 1 << 20
+
+
+class RabbitPublisher(RabbitDeclarer):
+    """The part of a connection to RabbitMQ that publishes.  See `Remote`."""
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._confirms: Confirms | None = None
+
+    def _drop(self) -> None:
+        super()._drop()
+        self._confirms = None
+
+    def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
+        """See `Remote`."""
+        outcomes: list[Any] = [UNSETTLED] * len(postings)
+        with self._lock:
+            for window in _windows(postings):
+                self._publish(postings, window, outcomes, mandatory)
+        return outcomes
+
+    def _publish(
+        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
+    ) -> None:
+        """Publish some of the messages until there is an outcome for each."""
+        try:
+            self._again('publish', lambda: self._send(postings, window, outcomes, mandatory))
+        except exceptions.ChannelError as error:
+            doubtful = [number for number in window if outcomes[number] is UNSETTLED]
+            if len(doubtful) == 1:
+                outcomes[doubtful[0]] = _refused(error, postings[doubtful[0]])
+            else:
+                for number in doubtful:
+                    self._publish(postings, [number], outcomes, mandatory)
+        except SwitchboardError as error:
+            for number in window:
+                if outcomes[number] is UNSETTLED:
+                    outcomes[number] = error
+
+    def _send(
+        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
+    ) -> None:
+        """Send what has no outcome yet, and wait; what is known by then counts also if this fails."""
+        if self._confirms is None:
+            self._confirms = Confirms(self._channel())
+        confirms = self._confirms
+        sent: dict[int, int] = {}
+        try:
+            for number in window:
+                if outcomes[number] is UNSETTLED:
+                    try:
+                        sent[number] = confirms.send(*postings[number], mandatory=mandatory)
+                    except QueueError as error:
+                        error.queue = postings[number][2]
+                        outcomes[number] = error
+            confirms.wait(self._connection, self.confirm_timeout_s, self._beat_s())
+        except exceptions.ChannelError:
+            self._confirms = None
+            raise
+        finally:
+            for number, tag in sent.items():
+                outcomes[number] = confirms.outcome(tag)
+
+
+def _windows(postings: Sequence[Publish]) -> Iterator[list[int]]:
+    """:return: the numbers of those that are sent together, in their order."""
+    window: list[int] = []
+    for number, (letter, exchange, _) in enumerate(postings):
+        is_large = len(letter.body) >= LARGE_BYTES
+        if window and (is_large or len(window) == WINDOW or exchange != postings[window[0]][1]):
+            yield window
+            window = []
+        window.append(number)
+        if is_large:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _refused(error: exceptions.ChannelError, posting: Publish) -> SwitchboardError:
+    _, exchange, routing_key = posting
+    if isinstance(error, exceptions.NotFound):
+        return UnknownExchangeError(exchange)
+    if isinstance(error, exceptions.ContentTooLarge) or 'larger than' in str(error):
+        return MessageTooLargeError(f'the broker refuses it: {error}', queue=routing_key)
+    if isinstance(error, exceptions.PreconditionFailed):
+        return UnserializableError(f'the broker refuses a property: {error}', queue=routing_key)
+    return QueueMismatchError(f'the broker refuses it: {error}', queue=routing_key)
