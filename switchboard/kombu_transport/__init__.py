@@ -8,9 +8,9 @@ A message is an entry like all others: a claim is a lock, so what a dead worker 
 holds is its own for as long as it lives; there is no visibility time-out.  Queues, exchanges and bindings are on the disk and
 the same for all processes (see `switchboard.declared.declarations`).
 
-In reading order: address (the URL), naming (directory names of queue names), arguments (AMQP's), faults (the errors that kombu's
-users catch), payload and content (messages packed, and read by others), broker (publishes), entities (declares), deliveries (what is
-not acknowledged), batch, channel, watch (sleeps), transport; alias makes the name known to kombu.
+In reading order: address (the URL), queue_names (directory names of queue names), arguments (AMQP's), errors (those that kombu's
+users catch), payload and content (messages packed, and read by others), spool_connection (publishes), entities (declares), unacked (what was
+delivered and is not acknowledged), batch, channel, directory_watch (sleeps), transport; alias makes the name known to kombu.
 
 It imports what is below the master.  Everybody names it by ``switchboard.extra.kombu``.
 """

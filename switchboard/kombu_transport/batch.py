@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from switchboard.handoff.transaction import Transaction
-from switchboard.kombu_transport.broker import Routed
-from switchboard.kombu_transport.faults import amqp_errors
+from switchboard.kombu_transport.errors import amqp_errors
+from switchboard.kombu_transport.spool_connection import RoutedMessage, SpoolConnection
 from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry
-
-if TYPE_CHECKING:
-    from switchboard.kombu_transport.channel import Channel
 
 
 class PublishBatch:
     """Messages that are written and not yet visible.
 
+    :param channel: for kombu, which compares it with its producer's.
+    :param unroutable: told of a message that no queue wants, and whether it is mandatory.
     :param max_size: of messages, before it is flushed by itself; never more than 256, for each keeps a descriptor open.
     """
 
-    def __init__(self, channel: Channel, max_size: int) -> None:
+    def __init__(
+        self,
+        channel: object,
+        broker: SpoolConnection,
+        unroutable: Callable[[RoutedMessage, Mapping[str, Any], bool], None],
+        max_size: int,
+    ) -> None:
         self.channel = channel
+        self._broker = broker
+        self._unroutable = unroutable
         self._max_size = min(max_size, BATCH_LIMIT)
         self._items: list[PreparedEntry] = []
         self._transactions: list[Transaction] = []
@@ -39,7 +46,7 @@ class PublishBatch:
 
         :raises NotFound: there is no such exchange.
         """
-        broker = self.channel.broker
+        broker = self._broker
         with broker.lock, amqp_errors('Basic.publish'):
             routed = broker.route(message, exchange or '', routing_key or '')
             self._add(broker.prepare(routed), routed, message, mandatory)
@@ -49,12 +56,12 @@ class PublishBatch:
     def _add(
         self,
         prepared: PreparedEntry | Transaction | None,
-        routed: Routed,
+        routed: RoutedMessage,
         message: Mapping[str, Any],
         mandatory: bool,
     ) -> None:
         if prepared is None:
-            self.channel.unroutable(routed, message, mandatory)
+            self._unroutable(routed, message, mandatory)
         elif isinstance(prepared, Transaction):
             self._transactions.append(prepared)
         else:
@@ -69,7 +76,7 @@ class PublishBatch:
         items, self._items = self._items, []
         transactions, self._transactions = self._transactions, []
         sync, self._sync = self._sync, False
-        broker = self.channel.broker
+        broker = self._broker
         with broker.lock, amqp_errors('Basic.publish'):
             try:
                 broker.flush(items, transactions, sync=sync)
@@ -80,9 +87,9 @@ class PublishBatch:
 
     def discard(self) -> None:
         """Throw away what is not yet visible."""
-        with self.channel.broker.lock:
+        with self._broker.lock:
             for item in self._items:
-                self.channel.broker.spool.spares.abandon(item.draft)
+                self._broker.spool.spares.abandon(item.draft)
             for transaction in self._transactions:
                 transaction.discard()
         self._items, self._transactions = [], []

@@ -20,12 +20,12 @@ from switchboard.events import event
 from switchboard.interfaces import Taken
 from switchboard.kombu_transport.arguments import DELIVERY_LIMIT
 from switchboard.kombu_transport.batch import PublishBatch
-from switchboard.kombu_transport.broker import Broker, Routed
-from switchboard.kombu_transport.deliveries import Deliveries, Delivery, leave
 from switchboard.kombu_transport.entities import Entities
-from switchboard.kombu_transport.faults import amqp_errors
-from switchboard.kombu_transport.naming import directory_name
+from switchboard.kombu_transport.errors import amqp_errors
 from switchboard.kombu_transport.payload import unpack
+from switchboard.kombu_transport.queue_names import directory_name
+from switchboard.kombu_transport.spool_connection import RoutedMessage, SpoolConnection
+from switchboard.kombu_transport.unacked import Delivery, UnackedMessages, retry_later
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import claim_of
 
@@ -61,7 +61,7 @@ class Channel(Entities, virtual.Channel):
     :param connection: the transport.
     """
 
-    QoS = Deliveries
+    QoS = UnackedMessages
     supports_fanout = True
     do_restore = True
     # What is bytes is kept in this; text as it is.
@@ -69,7 +69,7 @@ class Channel(Entities, virtual.Channel):
     from_transport_options = ()
 
     def __init__(self, connection: Any, **kwargs: Any) -> None:
-        self.broker: Broker = connection.broker
+        self.broker: SpoolConnection = connection.broker
         self.events: dict[str, set[Any]] = defaultdict(set)
         self._tags = itertools.count(1)
         self._by_tag: dict[str, Consumer] = {}
@@ -106,7 +106,7 @@ class Channel(Entities, virtual.Channel):
         if not stored:
             self.unroutable(routed, prepared, mandatory)
 
-    def unroutable(self, routed: Routed, message: Mapping[str, Any], mandatory: bool) -> None:
+    def unroutable(self, routed: RoutedMessage, message: Mapping[str, Any], mandatory: bool) -> None:
         """Deal with a message that no queue wants: return it if it is mandatory, else drop it."""
         info = routed.payload['properties']['delivery_info']
         exchange, routing_key = info['exchange'], info['routing_key']
@@ -124,7 +124,7 @@ class Channel(Entities, virtual.Channel):
 
     def create_publish_batch(self, max_size: int) -> PublishBatch:
         """:return: what `kombu.Producer.batch` collects in: many messages, one flush."""
-        return PublishBatch(self, max_size)
+        return PublishBatch(self, self.broker, self.unroutable, max_size)
 
     # Consuming.
 
@@ -237,7 +237,7 @@ class Channel(Entities, virtual.Channel):
                 if message is not None and no_ack:
                     delivery.finish()
             except (SwitchboardError, OSError):
-                leave(delivery, Delivery.give_back)  # nobody has seen it
+                retry_later(delivery, Delivery.give_back)  # nobody has seen it
                 raise
             if message is None:
                 continue
@@ -278,12 +278,12 @@ class Channel(Entities, virtual.Channel):
     def basic_recover(self, requeue: bool = True) -> None:
         """Give all unacknowledged messages back."""
         self.qos.restore_unacked()
-        self.connection.room_was_made()
+        self.connection.wake_for_capacity()
 
     def basic_qos(self, prefetch_size: int = 0, prefetch_count: int = 0, apply_global: bool = False) -> None:
         """Set how many unacknowledged messages this channel may have; 0 is what ``max_unacked`` says."""
         self.qos.prefetch_count = prefetch_count
-        self.connection.room_was_made()
+        self.connection.wake_for_capacity()
 
     def drain_events(self, timeout: float | None = None, callback: Any = None) -> None:
         """See `kombu.transport.virtual.Channel`."""

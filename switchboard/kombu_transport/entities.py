@@ -15,9 +15,9 @@ from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange
 from switchboard.errors import QueueMismatchError, UnknownQueueError
 from switchboard.events import event
 from switchboard.kombu_transport.arguments import ALTERNATE, binding_match, queue_keys, same_arguments
-from switchboard.kombu_transport.broker import PREDECLARED, Broker
-from switchboard.kombu_transport.faults import amqp_errors
-from switchboard.kombu_transport.naming import directory_name
+from switchboard.kombu_transport.errors import amqp_errors
+from switchboard.kombu_transport.queue_names import directory_name
+from switchboard.kombu_transport.spool_connection import PREDECLARED, SpoolConnection
 from switchboard.routing.bindings import Target
 
 log = logging.getLogger('switchboard.queue')
@@ -26,7 +26,7 @@ log = logging.getLogger('switchboard.queue')
 class Entities:
     """What `Channel` can do with queues and exchanges."""
 
-    broker: Broker
+    broker: SpoolConnection
 
     # Exchanges.
 

@@ -15,11 +15,11 @@ from kombu.transport import virtual
 import switchboard
 from switchboard.errors import QueueError, SwitchboardError
 from switchboard.kombu_transport.address import SCHEME, Address, read_address
-from switchboard.kombu_transport.broker import Broker
 from switchboard.kombu_transport.channel import BURST, Channel
-from switchboard.kombu_transport.deliveries import end_what_was_left
-from switchboard.kombu_transport.faults import DiskFault, amqp_errors
-from switchboard.kombu_transport.watch import POLL_S, Watch
+from switchboard.kombu_transport.directory_watch import POLL_S, DirectoryWatch
+from switchboard.kombu_transport.errors import DiskFault, amqp_errors
+from switchboard.kombu_transport.spool_connection import SpoolConnection
+from switchboard.kombu_transport.unacked import retry_what_was_refused
 
 # The kernel tells of a closed file just before it drops the lock: how long to wait before looking, and looking again.
 DEATH_WAITS_S = (0.001, 0.01, 0.1)
@@ -50,9 +50,9 @@ class Transport(virtual.Transport):
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
-        self.broker: Broker
+        self.broker: SpoolConnection
         self._address: Address | None = None
-        self._watch: Watch | None = None
+        self._watch: DirectoryWatch | None = None
         self._pid = os.getpid()
         self._loop: Any = None
         self._timers: list[Any] = []
@@ -73,7 +73,7 @@ class Transport(virtual.Transport):
         """
         self._address = address = read_address(self.client)
         with amqp_errors('Connection.open'):
-            self.broker = broker = Broker(address)
+            self.broker = broker = SpoolConnection(address)
             try:
                 if amqp_errors.doubts_disk:
                     broker.try_disk()
@@ -82,7 +82,7 @@ class Transport(virtual.Transport):
             except BaseException:
                 broker.close()
                 raise
-        self._watch = Watch()
+        self._watch = DirectoryWatch()
         self._pid = os.getpid()
         self._avail_channels.append(self.create_channel(self))
         return self
@@ -178,7 +178,7 @@ class Transport(virtual.Transport):
                         waits.append(wait_s)
         return min(waits)
 
-    def _read_watch(self, watch: Watch) -> None:
+    def _read_watch(self, watch: DirectoryWatch) -> None:
         now_s = time.monotonic()
         for suspect in watch.read():
             self._suspects.setdefault(suspect, (now_s + DEATH_WAITS_S[0], 0))
@@ -192,7 +192,7 @@ class Transport(virtual.Transport):
                 return
             assert self._address is not None
             self._next_look_s = now_s + self._address.recovery_s
-            end_what_was_left()
+            retry_what_was_refused()
             for channel in list(self.channels):
                 channel.qos.end_refused()
             for name in {name for channel in self.channels for name in channel.consumed()}:
@@ -216,7 +216,7 @@ class Transport(virtual.Transport):
             if not self.broker.recover(board, [filebase]) and count + 1 < len(DEATH_WAITS_S):
                 self._suspects[suspect] = (now_s + DEATH_WAITS_S[count + 1], count + 1)
 
-    def room_was_made(self) -> None:
+    def wake_for_capacity(self) -> None:
         """A message was acknowledged, or the limit changed: there may be room for another one."""
         if self._watch is not None and (self._loop is not None or self._thread != threading.get_ident()):
             self._watch.wake()

@@ -18,8 +18,8 @@ from kombu.exceptions import OperationalError
 
 from switchboard.extra.kombu import Transport
 from switchboard.kombu_transport.address import Address, read_address
-from switchboard.kombu_transport.broker import KEPT_BOARDS
-from switchboard.kombu_transport.faults import DiskFault, SpoolMissing
+from switchboard.kombu_transport.errors import DiskFault, SpoolMissing
+from switchboard.kombu_transport.spool_connection import KEPT_BOARDS
 from tests.faults.tmpfs import fill, small_disk
 from tests.kombu.frugal import WAYS
 from tests.kombu.suites import ROOT

@@ -9,7 +9,7 @@ import pytest
 from amqp.exceptions import AccessRefused, ChannelError, NotFound, PreconditionFailed, ResourceLocked
 
 from switchboard import Spool
-from switchboard.kombu_transport.naming import directory_name
+from switchboard.kombu_transport.queue_names import directory_name
 from tests.unit.declared.test_presence import in_child, kill
 
 

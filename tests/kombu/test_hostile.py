@@ -16,9 +16,9 @@ import pytest
 from amqp.exceptions import NotAllowed, PreconditionFailed
 
 from switchboard import Spool
-from switchboard.kombu_transport import deliveries
-from switchboard.kombu_transport.broker import KEPT_BOARDS
-from switchboard.kombu_transport.faults import DiskFault, QueueFull
+from switchboard.kombu_transport import unacked
+from switchboard.kombu_transport.errors import DiskFault, QueueFull
+from switchboard.kombu_transport.spool_connection import KEPT_BOARDS
 from tests.kombu.test_consuming import Inbox, consume_and_keep, put
 from tests.unit.declared.test_presence import in_child, kill
 
@@ -152,7 +152,7 @@ def test_a_consumer_that_is_never_idle_finds_what_the_dead_have_left(connect, qu
 
 
 def test_channels_share_the_files_that_a_process_may_have_open(connection, connect, queue, monkeypatch):
-    monkeypatch.setattr(deliveries, '_files', lambda: 3)
+    monkeypatch.setattr(unacked, '_files', lambda: 3)
     put(connect, *range(5))
     inbox = Inbox(acks=False)
     one, two = connection.channel(), connection.channel()
@@ -168,8 +168,8 @@ def test_channels_share_the_files_that_a_process_may_have_open(connection, conne
 
 
 def test_who_holds_as_much_as_there_may_be_files_says_so(connection, connect, queue, monkeypatch, caplog):
-    monkeypatch.setattr(deliveries, '_files', lambda: 3)
-    monkeypatch.setattr(deliveries, '_next_warning_s', 0.0)
+    monkeypatch.setattr(unacked, '_files', lambda: 3)
+    monkeypatch.setattr(unacked, '_next_warning_s', 0.0)
     put(connect, *range(5))
     inbox = Inbox(acks=False)
     with kombu.Consumer(

@@ -12,7 +12,7 @@ import pytest
 from amqp.exceptions import ContentTooLarge, PreconditionFailed
 
 from switchboard import Spool
-from switchboard.kombu_transport.faults import QueueFull
+from switchboard.kombu_transport.errors import QueueFull
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 A queue has up to three boards here, because a board has one set of options: one that is as the queue was declared, one that does not wait for
 the disk (for messages of ``delivery_mode`` 1), and one to consume with, whose history need not wait for it either.
 
-Everything that touches the spool holds :attr:`Broker.lock`: kombu's users acknowledge from other threads than the one that consumes.
+Everything that touches the spool holds :attr:`SpoolConnection.lock`: kombu's users acknowledge from other threads than the one that consumes.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from switchboard.errors import (
 )
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.address import Address
-from switchboard.kombu_transport.faults import SpoolMissing
-from switchboard.kombu_transport.naming import directory_name
+from switchboard.kombu_transport.errors import SpoolMissing
 from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encoded_by_kombu, pack
+from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.message.naming import CLAIMED, READY
 from switchboard.message.serializers import Raw
 from switchboard.queue.switchboard import Switchboard
@@ -68,7 +68,7 @@ def _is_there(directory: str) -> bool:
     return True
 
 
-class Routed(NamedTuple):
+class RoutedMessage(NamedTuple):
     """A message, packed, and the boards of the queues that it is for."""
 
     payload: dict[str, Any]
@@ -76,7 +76,7 @@ class Routed(NamedTuple):
     boards: list[Switchboard]
 
 
-class Broker:
+class SpoolConnection:
     """A spool as kombu sees it.
 
     :raises SpoolMissing: there is no such spool.
@@ -263,7 +263,7 @@ class Broker:
                 return ()
             raise
 
-    def route(self, message: Mapping[str, Any], exchange: str, routing_key: str) -> Routed:
+    def route(self, message: Mapping[str, Any], exchange: str, routing_key: str) -> RoutedMessage:
         """Find out where a message goes, and pack it for the way."""
         payload, metadata = pack(message, exchange, routing_key, delayed=self.address.eta == 'broker')
         mode = message['properties'].get('delivery_mode')
@@ -274,11 +274,11 @@ class Broker:
                 boards.append(self.board(queue, role))
             except UnknownQueueError:
                 continue  # deleted, and its bindings with it, since we looked
-        return Routed(payload, metadata, boards)
+        return RoutedMessage(payload, metadata, boards)
 
     # Publishing.
 
-    def publish(self, routed: Routed) -> bool:
+    def publish(self, routed: RoutedMessage) -> bool:
         """Store a message in each of its queues: in all or in none, if it is to last.
 
         :return: False if there is no queue for it.
@@ -299,7 +299,7 @@ class Broker:
                 continue  # deleted in this moment: as if it had been before
         return stored > 0
 
-    def _encoded(self, routed: Routed) -> tuple[Raw, dict[str, Any]]:
+    def _encoded(self, routed: RoutedMessage) -> tuple[Raw, dict[str, Any]]:
         """:raises UnserializableError: kombu's own JSON does not hold the headers or properties either."""
         try:
             return encoded(routed.payload), routed.metadata
@@ -318,7 +318,7 @@ class Broker:
             raise
         return transaction
 
-    def prepare(self, routed: Routed) -> PreparedEntry | Transaction | None:
+    def prepare(self, routed: RoutedMessage) -> PreparedEntry | Transaction | None:
         """Write a message for a batch, without making it visible.
 
         :return: None if there is no queue for it.
@@ -340,7 +340,7 @@ class Broker:
             raise error
 
 
-_BROKERS = after_fork(Broker._renew_lock)
+_BROKERS = after_fork(SpoolConnection._renew_lock)
 
 
 def _close_all() -> None:

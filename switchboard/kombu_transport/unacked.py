@@ -24,7 +24,7 @@ from kombu.transport.virtual import QoS
 
 from switchboard.errors import QueueError
 from switchboard.events import event
-from switchboard.kombu_transport.faults import amqp_errors
+from switchboard.kombu_transport.errors import amqp_errors
 from switchboard.kombu_transport.payload import REQUEUED, RETURNED, attempts, was_delivered
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import OWN_CLAIMS, claim_of
@@ -109,14 +109,14 @@ Ending = Callable[[Delivery], None]
 _LEFT: deque[tuple[Delivery, Ending]] = deque()
 
 
-def leave(delivery: Delivery, how: Ending) -> None:
+def retry_later(delivery: Delivery, how: Ending) -> None:
     """Have it ended later, by whichever connection of this process looks next."""
     event(log, logging.ERROR, delivery.filebase, 'disk refused', queue=delivery.board.name)
     _LEFT.append((delivery, how))
 
 
-def end_what_was_left() -> None:
-    """Try again to end what :meth:`leave` was told of."""
+def retry_what_was_refused() -> None:
+    """Try again to end what :meth:`retry_later` was told of."""
     for _ in range(len(_LEFT)):
         try:
             delivery, how = _LEFT.popleft()
@@ -136,7 +136,7 @@ def _is_ended(delivery: Delivery, how: Ending) -> bool:
     return True
 
 
-class Deliveries(QoS):
+class UnackedMessages(QoS):
     """The unacknowledged messages of one channel, and how many it may have.  See `kombu.transport.virtual.QoS`."""
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
@@ -199,7 +199,7 @@ class Deliveries(QoS):
                 self._refused[tag] = how
                 raise
             self._forget(tag)
-        channel.connection.room_was_made()
+        channel.connection.wake_for_capacity()
 
     def end_refused(self) -> None:
         """Try again to end what the disk refused to end."""
@@ -207,7 +207,7 @@ class Deliveries(QoS):
             delivery = self._claims.get(tag)
             if delivery is None or _is_ended(delivery, how):
                 self._forget(tag)
-                self.channel.connection.room_was_made()
+                self.channel.connection.wake_for_capacity()
 
     def _forget(self, tag: Any) -> None:
         self._claims.pop(tag, None)
@@ -226,7 +226,7 @@ class Deliveries(QoS):
                     if delivery.is_held:
                         how(delivery)
                 except (QueueError, OSError) as error:
-                    leave(delivery, how)
+                    retry_later(delivery, how)
                     errors.append((error, message))
                 self._forget(tag)
         return errors

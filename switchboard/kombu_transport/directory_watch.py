@@ -30,7 +30,7 @@ POLL_S = 1.0
 LOCK_WAITS_S = 1.0
 
 
-class Watch:
+class DirectoryWatch:
     """Watches directories while nothing is to be done."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Watch:
         return [self._wake_end] + ([self._inotify.fileno()] if self._inotify is not None else [])
 
     def follow(self, directories: Iterable[str]) -> bool:
-        """Watch these directories from now on, and no others.  Look at them once more afterwards, before sleeping.
+        """DirectoryWatch these directories from now on, and no others.  Look at them once more afterwards, before sleeping.
 
         :return: False if one of them cannot be watched: then only the timer tells.
         """
