@@ -270,14 +270,14 @@ class Connection(Remote):
         """Show the broker that we live."""
 
     @abstractmethod
-    def _beat_s(self) -> float:
+    def beat_s(self) -> float:
         """:return: how often that is to be done."""
 
     @abstractmethod
     def _troubles(self) -> tuple[type[BaseException], ...]:
         """:return: what the library raises when a connection is of no more use."""
 
-    def _is_trouble(self, error: BaseException) -> bool:
+    def is_trouble(self, error: BaseException) -> bool:
         """Does an error say that the connection is of no more use?"""
         return isinstance(error, self._troubles())
 
@@ -326,14 +326,14 @@ class Connection(Remote):
             try:
                 yield
             except BaseException as error:
-                if self._is_trouble(error):
+                if self.is_trouble(error):
                     self._drop()
                     raise self._down(_text(error), step) from error
                 if not isinstance(error, Exception):
                     self._drop()  # stopped in the middle of a frame: nobody knows what comes next on this connection
                 raise
 
-    def _again(self, step: str, work: Callable[[], Any]) -> Any:
+    def again(self, step: str, work: Callable[[], Any]) -> Any:
         """Do what may be done twice: over a new connection, if the old one turns out to be broken."""
         with self._lock:
             was_open = self._is_open()
@@ -454,7 +454,7 @@ class Connection(Remote):
             self._stop_event = threading.Event()
             self._heartbeat_thread = threading.Thread(
                 target=_keep_alive,
-                args=(weakref.ref(self), self._stop_event, self._beat_s()),
+                args=(weakref.ref(self), self._stop_event, self.beat_s()),
                 name='broker-pulse',
                 daemon=True,
             )

@@ -227,16 +227,17 @@ class BrokerProducer:
         return self.prepare_entry(self._entry(packed), is_wish=is_wish)
 
     def prepare_copy(
-        self, entry: Entry, record: Record | None = None, *, unique: str | None = None
+        self, entry: Entry, record: Record | None = None, *, unique: str | None = None, now: bool = False
     ) -> PreparedMessage:
         """Pack a copy of another queue's entry without publishing it yet: same content, another name, its history.
 
         :param record: what the copy's history says more than that.
         :param unique: see :meth:`prepare`.
+        :param now: it is ready now; else it keeps the entry's time.
         :raises QueueError: as :meth:`enqueue`.
         """
         self.check_room(entry)
-        copy = self._entry(self._packer.pack_copy(entry, record))
+        copy = self._entry(self._packer.pack_copy(entry, record, now=now))
         if unique is not None:
             when, plus, rest = copy.filebase.partition('+')
             name = f'{when}{plus}{key_of(copy.filebase)}{unique}{rest[DIGEST_DIGITS:]}'

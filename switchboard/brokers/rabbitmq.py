@@ -12,15 +12,16 @@ from __future__ import annotations
 import os
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amqp import exceptions
 from kombu import Connection as KombuConnection
 
-from switchboard.brokers.connection import Notifier
-from switchboard.brokers.message import Delivery
+from switchboard.brokers.connection import Connection, Notifier, Publish, QueueLimits
+from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.rabbitmq_publish import RabbitPublisher
+from switchboard.brokers.rabbitmq_queues import RabbitDeclarer, open_channel
 from switchboard.errors import UnknownQueueError
 from switchboard.store.watch import readable
 
@@ -33,13 +34,16 @@ _PROPERTIES = (
 ).split()
 
 
-class RabbitConnection(RabbitPublisher):
+class RabbitConnection(Connection):
     """A connection to RabbitMQ.  See `Connection`."""
 
     kind = 'rabbitmq'
 
     def _begin(self) -> None:
         super()._begin()
+        self._connection: Any = None
+        self._declarer = RabbitDeclarer(self, self._channel)
+        self._publisher = RabbitPublisher(self, self._channel)
         self._client: Any = None  # kombu's, which knows the address and its alternates
         self._taking: Any = None
         self._pushed: deque[Delivery] = deque()
@@ -47,6 +51,42 @@ class RabbitConnection(RabbitPublisher):
         self._prefetch = 1
         # For who sleeps on the connection: what another thread has read of it, or that it is gone.
         self._notifier: Notifier | None = None
+
+    def _channel(self) -> Any:
+        return open_channel(self._connection)
+
+    # What its parts do.
+
+    def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
+        """See `Remote`."""
+        with self._lock:
+            return self._publisher.publish_many(postings, mandatory=mandatory)
+
+    def delay(self, queue: str, letter: OutgoingMessage, delay_s: float) -> None:
+        """See `Remote`."""
+        self._declarer.delay(queue, letter, delay_s)
+
+    def declare_queue(
+        self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """See `Remote`."""
+        self._declarer.declare_queue(queue, limits=limits, arguments=arguments)
+
+    def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
+        """See `Remote`."""
+        self._declarer.declare_exchange(exchange, type)
+
+    def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
+        """See `Remote`."""
+        self._declarer.bind(queue, exchange, routing_key)
+
+    def delete_queue(self, queue: str) -> None:
+        """See `Remote`."""
+        self._declarer.delete_queue(queue)
+
+    def count(self, queue: str) -> int:
+        """See `Remote`."""
+        return self._declarer.count(queue)
 
     # The connection.
 
@@ -82,6 +122,7 @@ class RabbitConnection(RabbitPublisher):
 
     def _drop(self) -> None:
         super()._drop()
+        self._publisher.drop()
         connection, self._connection = self._connection, None
         self._taking = None
         self._pushed.clear()
@@ -109,12 +150,12 @@ class RabbitConnection(RabbitPublisher):
             EOFError,
         )
 
-    def _is_trouble(self, error: BaseException) -> bool:
+    def is_trouble(self, error: BaseException) -> bool:
         # py-amqp stumbles over what it has thrown away itself when the connection broke.  Any other such error is a mistake of ours.
         is_collected = self._connection is not None and self._connection._transport is None
-        return super()._is_trouble(error) or (is_collected and isinstance(error, AttributeError | TypeError))
+        return super().is_trouble(error) or (is_collected and isinstance(error, AttributeError | TypeError))
 
-    def _beat_s(self) -> float:
+    def beat_s(self) -> float:
         return max(0.2, self.broker.heartbeat_s / 4)
 
     def _beat(self) -> None:
@@ -149,7 +190,7 @@ class RabbitConnection(RabbitPublisher):
     def get(self, queue: str) -> Delivery | None:
         """See `Remote`."""
         with self._lock:
-            delivery: Delivery | None = self._again('get', lambda: self._get(queue))
+            delivery: Delivery | None = self.again('get', lambda: self._get(queue))
             if delivery is not None:
                 self._held[delivery.tag] = delivery
             return delivery
@@ -234,7 +275,7 @@ class RabbitConnection(RabbitPublisher):
         """See `Remote`."""
         with self._lock:
             try:
-                self._again('listen', lambda: self._consume(queues, prefetch))
+                self.again('listen', lambda: self._consume(queues, prefetch))
             except exceptions.ChannelError as error:
                 self._lose_channel()
                 raise UnknownQueueError('the broker has no such queue', queue=queues[0]) from error

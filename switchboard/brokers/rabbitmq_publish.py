@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import amqp
 from amqp import exceptions
 
-from switchboard.brokers.connection import Publish
+from switchboard.brokers.connection import Connection, Publish
 from switchboard.brokers.message import OutgoingMessage
-from switchboard.brokers.rabbitmq_queues import RabbitDeclarer
 from switchboard.errors import (
     MessageTooLargeError,
     NoRouteError,
@@ -104,13 +103,14 @@ class Confirms:
         self._channel.basic_publish(message, exchange, routing_key, mandatory=mandatory)
         return self._last
 
-    def wait(self, connection: Any, timeout_s: float, beat_s: float) -> None:
+    def wait(self, timeout_s: float, beat_s: float) -> None:
         """Wait until there is an outcome for all that was sent.
 
         :param beat_s: how often the broker is to be shown that we live.
         :raises TimeoutError: the broker did not confirm in time.
         """
         give_up_s = time.monotonic() + timeout_s
+        connection = self._channel.connection
         while self._sent:
             left_s = give_up_s - time.monotonic()
             if left_s <= 0:
@@ -151,23 +151,27 @@ WINDOW = 200
 LARGE_BYTES = 1 << 20
 
 
-class RabbitPublisher(RabbitDeclarer):
-    """The part of a connection to RabbitMQ that publishes.  See `Remote`."""
+class RabbitPublisher:
+    """The part of a connection to RabbitMQ that publishes.  See `Remote`.
 
-    def _begin(self) -> None:
-        super()._begin()
+    :param connection: whose errors and second tries count.
+    :param new_channel: opens a channel.
+    """
+
+    def __init__(self, connection: Connection, new_channel: Callable[[], Any]) -> None:
+        self._connection = connection
+        self._new_channel = new_channel
         self._confirms: Confirms | None = None
 
-    def _drop(self) -> None:
-        super()._drop()
+    def drop(self) -> None:
+        """Forget a channel that went with its connection."""
         self._confirms = None
 
     def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
         """See `Remote`."""
         outcomes: list[Any] = [UNSETTLED] * len(postings)
-        with self._lock:
-            for window in _windows(postings):
-                self._publish(postings, window, outcomes, mandatory)
+        for window in _windows(postings):
+            self._publish(postings, window, outcomes, mandatory)
         return outcomes
 
     def _publish(
@@ -175,7 +179,7 @@ class RabbitPublisher(RabbitDeclarer):
     ) -> None:
         """Publish some of the messages until there is an outcome for each."""
         try:
-            self._again('publish', lambda: self._send(postings, window, outcomes, mandatory))
+            self._connection.again('publish', lambda: self._send(postings, window, outcomes, mandatory))
         except exceptions.ChannelError as error:
             doubtful = [number for number in window if outcomes[number] is UNSETTLED]
             if len(doubtful) == 1:
@@ -193,7 +197,7 @@ class RabbitPublisher(RabbitDeclarer):
     ) -> None:
         """Send what has no outcome yet, and wait; what is known by then counts also if this fails."""
         if self._confirms is None:
-            self._confirms = Confirms(self._channel())
+            self._confirms = Confirms(self._new_channel())
         confirms = self._confirms
         sent: dict[int, int] = {}
         try:
@@ -204,7 +208,7 @@ class RabbitPublisher(RabbitDeclarer):
                     except QueueError as error:
                         error.queue = postings[number][2]
                         outcomes[number] = error
-            confirms.wait(self._connection, self.confirm_timeout_s, self._beat_s())
+            confirms.wait(self._connection.confirm_timeout_s, self._connection.beat_s())
         except exceptions.ChannelError:
             self._confirms = None
             raise

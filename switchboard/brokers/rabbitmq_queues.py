@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -92,32 +92,33 @@ PRIORITIES = 9
 FOR_EVER = 1_000_000_000
 
 
-class RabbitDeclarer(Connection):
-    """The part of a connection to RabbitMQ that declares.  See `Remote`."""
+class RabbitDeclarer:
+    """The part of a connection to RabbitMQ that declares.  See `Remote`.
 
-    def _begin(self) -> None:
-        super()._begin()
-        self._connection: Any = None
+    :param connection: whose lock, errors and second tries count.
+    :param new_channel: opens a channel.
+    """
+
+    def __init__(self, connection: Connection, new_channel: Callable[[], Any]) -> None:
+        self._connection = connection
+        self._new_channel = new_channel
         # The queues for delays that were declared, and by which connection.
         self._known: tuple[int, set[str]] = (0, set())
-
-    def _channel(self) -> Any:
-        return open_channel(self._connection)
 
     def delay(self, queue: str, letter: OutgoingMessage, delay_s: float) -> None:
         """See `Remote`."""
         waiting = waiting_queue(queue, delay_s)
         self._have_waiting(waiting, queue, delay_s)
         try:
-            self.publish(letter, routing_key=waiting)
+            self._connection.publish(letter, routing_key=waiting)
         except NoRouteError:  # somebody has deleted it since
             self._have_waiting(waiting, queue, delay_s, anew=True)
-            self.publish(letter, routing_key=waiting)
+            self._connection.publish(letter, routing_key=waiting)
 
     def _have_waiting(self, waiting: str, queue: str, delay_s: float, *, anew: bool = False) -> None:
         """Make a queue for delays, if it is not there; once a connection."""
         connection_number, known = self._known
-        if not anew and connection_number == self.connection_number and waiting in known:
+        if not anew and connection_number == self._connection.connection_number and waiting in known:
             return
         arguments = {
             'x-queue-type': 'quorum',
@@ -129,15 +130,15 @@ class RabbitDeclarer(Connection):
         }
         self.declare_queue(waiting, arguments=arguments)
         self._known = (
-            self.connection_number,
-            {waiting, *(known if connection_number == self.connection_number else ())},
+            self._connection.connection_number,
+            {waiting, *(known if connection_number == self._connection.connection_number else ())},
         )
 
     def declare_queue(
         self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
     ) -> None:
         """See `Remote`."""
-        wanted = {**(arguments or {}), **_arguments(limits, self.broker.queue_type)}
+        wanted = {**(arguments or {}), **_arguments(limits, self._connection.broker.queue_type)}
         try:
             is_new = self._declared(queue) is None
             self._apart(
@@ -205,17 +206,17 @@ class RabbitDeclarer(Connection):
         """Do what may be refused, on a channel that nothing else depends on."""
 
         def on_a_channel() -> Any:
-            channel = self._channel()
+            channel = self._new_channel()
             try:
                 found = work(channel)
             except Exception as error:
-                if not self._is_trouble(error):  # then it goes with its connection
+                if not self._connection.is_trouble(error):  # then it goes with its connection
                     channel.close()  # if the broker has not
                 raise
             channel.close()
             return found
 
-        return self._again(step, on_a_channel)
+        return self._connection.again(step, on_a_channel)
 
 
 def _arguments(limits: QueueLimits | None, queue_type: str) -> dict[str, Any]:

@@ -270,7 +270,7 @@ class RedisConnection(Connection):
     def _troubles(self) -> tuple[type[BaseException], ...]:
         return (OSError, exceptions.RedisError)
 
-    def _beat_s(self) -> float:
+    def beat_s(self) -> float:
         return self.broker.lease_s / 4
 
     def _beat(self) -> None:
@@ -309,7 +309,7 @@ class RedisConnection(Connection):
         def run() -> Any:
             return self._scripts[script](keys=self._keys(queue), args=arguments)
 
-        return self._again(script.lower(), run)
+        return self.again(script.lower(), run)
 
     # Out.
 
@@ -336,7 +336,7 @@ class RedisConnection(Connection):
         """:raises UnknownExchangeError: of which type the exchange is was never said."""
         if exchange not in self._exchanges:
             raise UnknownExchangeError(exchange)  # kombu would take it for a direct one
-        found: list[str] = self._again('route', lambda: self._channel._lookup(exchange, routing_key))
+        found: list[str] = self.again('route', lambda: self._channel._lookup(exchange, routing_key))
         return found
 
     def _put(self, letter: OutgoingMessage, exchange: str, routing_key: str, queue: str) -> None:
@@ -348,7 +348,7 @@ class RedisConnection(Connection):
             arguments = [self._list_number(letter), message, most, key_of(queue, 'wake')]
             return self._scripts['PUT'](keys=self._keys(queue), args=arguments)
 
-        if not self._again('publish', lambda: _with_room(queue, put)):
+        if not self.again('publish', lambda: _with_room(queue, put)):
             raise QueueFullError(f'max_messages is {most}', queue=queue)
 
     def delay(self, queue: str, letter: OutgoingMessage, delay_s: float) -> None:
@@ -359,7 +359,7 @@ class RedisConnection(Connection):
             arguments = [self._list_number(letter), message, int(min(delay_s, 1e10) * 1000)]
             return self._scripts['DELAY'](keys=self._keys(queue), args=arguments)
 
-        self._again('delay', lambda: _with_room(queue, put))
+        self.again('delay', lambda: _with_room(queue, put))
 
     # In.
 
@@ -438,7 +438,7 @@ class RedisConnection(Connection):
                 )
 
         with self._lock:
-            self._again('listen', subscribe)
+            self.again('listen', subscribe)
 
     def cancel(self) -> None:
         """See `Remote`."""
@@ -464,7 +464,7 @@ class RedisConnection(Connection):
 
     def next_due_s(self, queue: str) -> float | None:
         """See `Remote`."""
-        due_ms = int(self._again('look', lambda: self._scripts['NEXT_DUE'](keys=self._keys(queue))))
+        due_ms = int(self.again('look', lambda: self._scripts['NEXT_DUE'](keys=self._keys(queue))))
         return None if due_ms < 0 else due_ms / 1000
 
     # What there is.
@@ -492,16 +492,16 @@ class RedisConnection(Connection):
 
     def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
         """See `Remote`."""
-        self._again('bind', lambda: self._channel.queue_bind(queue, exchange, routing_key))
+        self.again('bind', lambda: self._channel.queue_bind(queue, exchange, routing_key))
 
     def delete_queue(self, queue: str) -> None:
         """See `Remote`."""
         parts = [key_of(queue, part) for part in PARTS]
-        self._again('delete', lambda: self._channel.client.delete(*self._lists(queue), *parts))
+        self.again('delete', lambda: self._channel.client.delete(*self._lists(queue), *parts))
 
     def count(self, queue: str) -> int:
         """See `Remote`."""
-        return int(self._again('count', lambda: self._channel._size(queue)))
+        return int(self.again('count', lambda: self._channel._size(queue)))
 
 
 def _with_room(queue: str, put: Callable[[], Any]) -> Any:

@@ -8,11 +8,12 @@ stricter than the libraries are when they are not told: kombu takes any certific
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from switchboard.config.url_options import UrlOption, absolute_path, read_options, yes_or_no
 from switchboard.errors import ConfigError
 
 SCHEMES = ('amqps', 'rediss')
@@ -100,24 +101,12 @@ def _verify(text: str) -> bool:
     return word != 'none'
 
 
-def _yes(text: str) -> bool:
-    if text.lower() not in ('yes', 'no', 'true', 'false'):
-        raise ValueError('must be yes or no')
-    return text.lower() in ('yes', 'true')
-
-
-def _path(text: str) -> str:
-    if not text.startswith('/'):
-        raise ValueError('must be a path from the root, because processes have directories of their own')
-    return text
-
-
-_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    'ssl_ca_certs': ('ca_certs', _path),
-    'ssl_certfile': ('certfile', _path),
-    'ssl_keyfile': ('keyfile', _path),
-    'ssl_cert_reqs': ('must_verify', _verify),
-    'ssl_check_hostname': ('check_hostname', _yes),
+OPTIONS: dict[str, UrlOption] = {
+    'ssl_ca_certs': UrlOption('ca_certs', absolute_path),
+    'ssl_certfile': UrlOption('certfile', absolute_path),
+    'ssl_keyfile': UrlOption('keyfile', absolute_path),
+    'ssl_cert_reqs': UrlOption('must_verify', _verify),
+    'ssl_check_hostname': UrlOption('check_hostname', yes_or_no),
 }
 
 
@@ -127,17 +116,9 @@ def read_tls(scheme: str, options: Mapping[str, str]) -> Tls | None:
     :return: None for a connection that is not encrypted.
     :raises ConfigError: one is not known, or cannot be read, or the connection is not encrypted.
     """
-    found = {}
-    for name, value in options.items():
-        if name not in _OPTIONS:
-            raise ConfigError(f'{name!r} is not known: there are {", ".join(_OPTIONS)}', key='url')
-        if scheme not in SCHEMES:
-            raise ConfigError(f'{name!r} is for TLS: write amqps:// or rediss://', key='url')
-        field, read = _OPTIONS[name]
-        try:
-            found[field] = read(value)
-        except ValueError as error:
-            raise ConfigError(f'{name} = {value[:60]!r}: {error}', key='url') from error
+    found = read_options(options.items(), OPTIONS)
+    if options and scheme not in SCHEMES:
+        raise ConfigError(f'{next(iter(options))!r} is for TLS: write amqps:// or rediss://', key='url')
     if 'keyfile' in found and 'certfile' not in found:
         raise ConfigError("'ssl_keyfile' is the key of an 'ssl_certfile', and there is none", key='url')
     return Tls(**found) if scheme in SCHEMES else None

@@ -91,25 +91,26 @@ class BrokerTransaction:
         text = f'{digest_of(self.filebase)} {queue} {number}'
         return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:_UNIQUE_DIGITS]
 
-    def forward(self, *queues: Any, record: Record | None = None) -> None:
+    def forward(self, *queues: Any, record: Record | None = None, now: bool = False) -> None:
         """See `ITransaction`.
 
         :param record: what the history of copies says more than the input's.
+        :param now: make copies ready now, behind what waits.
         """
         assert self.filebase is not None
         remote, near = _parted(queues)
         entry = self.board.held(self.filebase).read()
         posted = [
-            queue.prepare_copy(entry, record or self._moved(queue), unique=self._unique(queue.name))
+            queue.prepare_copy(entry, record or self._moved(queue), unique=self._unique(queue.name), now=now)
             for queue in remote
         ]
         if near and not self.is_remote:
-            self.local.forward(*near, record=record)
+            self.local.forward(*near, record=record, now=now)
         elif near:
             kept = len(self.local.items)
             try:
                 for queue in near:
-                    self.local.add(queue, queue.prepare_copy(entry, record or self._moved(queue)))
+                    self.local.add(queue, queue.prepare_copy(entry, record or self._moved(queue), now=now))
             except BaseException:
                 self.local.undo(kept)
                 raise

@@ -6,13 +6,12 @@ Several addresses of one cluster are separated by a semicolon, as kombu writes t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from switchboard.brokers.tls import PREFIX, Tls, read_tls
-from switchboard.config.units import duration_s
+from switchboard.config.units import choice, count
+from switchboard.config.url_options import UrlOption, read_options, seconds, yes_or_no
 from switchboard.errors import ConfigError
 
 RABBITMQ, REDIS = 'rabbitmq', 'redis'
@@ -57,43 +56,22 @@ class BrokerUrl:
         return replace(self, queue='', slices=1)
 
 
-def _seconds(text: str) -> float:
-    seconds = duration_s(text)
-    if seconds < 1:
-        raise ValueError('must be a second at least')
-    return seconds
-
-
-def _slices(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_SLICES:
-        raise ValueError(f'must be a number from 1 to {MAX_SLICES}')
-    return int(text)
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in words:
-            raise ValueError(f'must be one of {", ".join(words)}')
-        return text
-
-    return read
-
-
 def _name(text: str) -> str:
     if not text or len(text.encode()) > 200 or text.startswith('amq.'):
         raise ValueError('must be 1 to 200 bytes, not starting with amq.')
     return text
 
 
-# By the name in the URL: the field, how it is read, and the kind of broker that it is for.
-_OPTIONS: dict[str, tuple[str, Callable[[str], Any], str]] = {
-    'heartbeat': ('heartbeat_s', _seconds, RABBITMQ),
-    'lease': ('lease_s', _seconds, REDIS),
-    'queue': ('queue', _name, ''),
-    'slices': ('slices', _slices, ''),
-    'type': ('queue_type', _one_of('classic', 'quorum'), RABBITMQ),
-    'declare': ('declare', lambda text: _one_of('yes', 'no')(text) == 'yes', RABBITMQ),
+_OPTIONS: dict[str, UrlOption] = {
+    'heartbeat': UrlOption('heartbeat_s', seconds(1.0)),
+    'lease': UrlOption('lease_s', seconds(1.0)),
+    'queue': UrlOption('queue', _name),
+    'slices': UrlOption('slices', count(1, MAX_SLICES)),
+    'type': UrlOption('queue_type', choice('classic', 'quorum')),
+    'declare': UrlOption('declare', yes_or_no),
 }
+# Those that mean something on one kind of broker only.
+_ONLY = {'heartbeat': RABBITMQ, 'type': RABBITMQ, 'declare': RABBITMQ, 'lease': REDIS}
 
 
 def is_broker_url(text: str) -> bool:
@@ -127,20 +105,12 @@ def read_broker_url(text: str) -> BrokerUrl:
     if any('://' in other and other.partition('://')[0].lower() != scheme for other in others):
         raise ConfigError(f'all addresses of a cluster are {scheme}://, as the first', key='url')
     url = BrokerUrl(kind, '', f'{scheme}://{place}', tls=tls)
-    rest = []
-    for name, value in told:
-        if name.startswith(PREFIX):
-            continue
-        if name not in _OPTIONS:
-            rest.append((name, value))
-            continue
-        attribute, read, only = _OPTIONS[name]
-        if only and only != kind:
-            raise ConfigError(f'{name!r} is an option for {only}, and this is {kind}', key='url')
-        try:
-            url = replace(url, **{attribute: read(value)})
-        except ValueError as error:
-            raise ConfigError(f'{name} = {value[:60]!r}: {error}', key='url') from error
+    ours = [(name, value) for name, value in told if name in _OPTIONS]
+    for name, _ in ours:
+        if _ONLY.get(name, kind) != kind:
+            raise ConfigError(f'{name!r} is an option for {_ONLY[name]}, and this is {kind}', key='url')
+    url = replace(url, **read_options(ours, _OPTIONS))
+    rest = [(name, value) for name, value in told if name not in _OPTIONS and not name.startswith(PREFIX)]
     address = f'{bare}?{urlencode(rest)}' if rest else bare
     return replace(url, address=';'.join([address, *map(_without_ours, others)]))
 

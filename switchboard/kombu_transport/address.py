@@ -6,7 +6,6 @@ over to one of a list (see ``alias``): of ``redis://a/0;switchboard:///x?create=
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from amqp.exceptions import InvalidPath
 
+from switchboard.config.units import choice, count
+from switchboard.config.url_options import UrlOption, read_options, seconds, yes_or_no
+from switchboard.errors import ConfigError
 from switchboard.options import Durability
 
 SCHEME = 'switchboard'
 _LOCAL_HOSTS = ('', 'localhost')
-_TRUE, _FALSE = ('1', 'yes', 'true', 'on'), ('0', 'no', 'false', 'off')
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,15 @@ class Address:
     recovery_s: float = 10.0
 
 
-# By the names that a user writes: the field, and the values it may have.
-_CHOICES = {'durability': ('full', 'lazy'), 'eta': ('worker', 'broker')}
-_NAMES = {
-    **{name: name for name in ('config', 'create', 'durability', 'delivery_limit', 'max_unacked', 'eta')},
-    'rescan': 'rescan_s',
-    'recovery': 'recovery_s',
+OPTIONS = {
+    'config': UrlOption('config', str),
+    'create': UrlOption('create', yes_or_no),
+    'durability': UrlOption('durability', choice('full', 'lazy')),
+    'delivery_limit': UrlOption('delivery_limit', count(0)),
+    'max_unacked': UrlOption('max_unacked', count(0)),
+    'eta': UrlOption('eta', choice('worker', 'broker')),
+    'rescan': UrlOption('rescan_s', seconds()),
+    'recovery': UrlOption('recovery_s', seconds()),
 }
 
 
@@ -55,12 +59,11 @@ def read_address(client: Any) -> Address:
     """
     path, query = _split(client)
     options: Mapping[str, Any] = client.transport_options or {}
-    values = {_NAMES[key]: _read(key, value) for key, value in options.items() if key in _NAMES}
-    for key, value in parse_qsl(query, keep_blank_values=True):
-        if key not in _NAMES:
-            known = ', '.join(sorted(_NAMES))
-            raise InvalidPath(f'{key!r} is no option of a {SCHEME}:// URL; there are {known}')
-        values[_NAMES[key]] = _read(key, value)
+    try:
+        values = read_options([(key, value) for key, value in options.items() if key in OPTIONS], OPTIONS)
+        values |= read_options(parse_qsl(query, keep_blank_values=True), OPTIONS)
+    except ConfigError as error:
+        raise InvalidPath(f'{SCHEME}:// URL: {error}') from error
     directory = path or str(options.get('directory', ''))
     if not directory and not values.get('config'):
         raise InvalidPath(f'the URL names no directory: write {SCHEME}:///var/spool/NAME')
@@ -87,29 +90,3 @@ def _split(client: Any) -> tuple[str, str]:
 def _check_host(host: str) -> None:
     if host not in _LOCAL_HOSTS:
         raise InvalidPath(f'{host!r}: a spool is on this machine; write {SCHEME}:///path, with three slashes')
-
-
-def _read(key: str, value: Any) -> Any:
-    kind = {field.name: field.type for field in dataclasses.fields(Address)}[_NAMES[key]]
-    try:
-        if key in _CHOICES:
-            if value not in _CHOICES[key]:
-                raise ValueError(f'not one of {", ".join(_CHOICES[key])}')
-            return value
-        if kind == 'bool':
-            return _truth(value)
-        if kind == 'str':
-            return str(value)
-        number = int(value) if kind == 'int' else float(value)
-        if number < 0:
-            raise ValueError('below zero')
-    except (ValueError, TypeError) as error:
-        raise InvalidPath(f'{key} = {value!r}: {error}') from error
-    return number
-
-
-def _truth(value: Any) -> bool:
-    text = str(value).lower()
-    if text in _TRUE or text in _FALSE:
-        return text in _TRUE
-    raise ValueError('neither yes nor no')

@@ -38,6 +38,10 @@ from tests.ports import free_port
         ({'hostname': '/var/x', 'transport': 'switchboard'}, Address('/var/x')),
         ({'transport': 'switchboard.extra.kombu:Transport', 'virtual_host': '/var/x'}, Address('/var/x')),
         ({'transport': 'switchboard', 'transport_options': {'directory': '/var/x'}}, Address('/var/x')),
+        (
+            {'hostname': 'switchboard:///var/x?rescan=250ms&recovery=1m'},
+            Address('/var/x', rescan_s=0.25, recovery_s=60.0),
+        ),
         ({'hostname': 'switchboard:///var/a%20b'}, Address('/var/a b')),
         ({'hostname': 'switchboard:////var//x/'}, Address('/var//x')),
         (
@@ -59,7 +63,7 @@ def test_addresses(keys, address):
     [
         ('switchboard:///x?colour=red', 'colour'),
         ('switchboard:///x?eta=never', 'worker, broker'),
-        ('switchboard:///x?delivery_limit=-1', 'below zero'),
+        ('switchboard:///x?delivery_limit=-1', 'at least 0'),
         ('switchboard:///x?create=perhaps', 'neither yes nor no'),
         ('switchboard://example.org/x', 'three slashes'),
         ('switchboard://', 'no directory'),
