@@ -154,6 +154,10 @@ class MessageTooLargeError(QueueError):
     """The message is larger than the queue takes; nothing was stored, and sending it again is of no use."""
 
 
+class OutputsNeverFitError(MessageTooLargeError):
+    """What one message gives rise to can never be stored together, however empty its queues are."""
+
+
 class QueuePausedError(QueueError):
     """The queue takes nothing in for now; nothing was stored."""
 

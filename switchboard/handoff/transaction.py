@@ -23,7 +23,13 @@ from typing import Any
 
 from zope.interface import implementer
 
-from switchboard.errors import DurabilityError, EntryTakenError, QueueError
+from switchboard.errors import (
+    DurabilityError,
+    EntryTakenError,
+    OutputsNeverFitError,
+    QueueError,
+    QueueFullError,
+)
 from switchboard.events import event
 from switchboard.handoff.moving import move
 from switchboard.handoff.stage import COMMIT, OrderKey, Output, Stage
@@ -35,8 +41,9 @@ from switchboard.message.serializers import Raw
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Folder
+from switchboard.store.kernel import open_files_limit
 from switchboard.store.pool import PoolFile
-from switchboard.store.publishing import HOLDERS, PreparedEntry, refusal
+from switchboard.store.publishing import HOLDERS, PreparedEntry, is_out_of_files, refusal
 
 log = logging.getLogger('switchboard.queue')
 
@@ -121,7 +128,12 @@ class Transaction:
         if self.forwarded_to is not None:
             self.forward()  # no longer the only output: it becomes a copy
         key = metadata.get('dedupe_key')
-        filebase = self.add(queue, queue.prepare(msg, metadata))
+        try:
+            item = queue.prepare(msg, metadata)
+        except QueueError as error:
+            self._check_can_fit(queue, lambda: len(queue.serializers.serialize(msg).body), error)
+            raise
+        filebase = self.add(queue, item)
         if key is not None:
             self.keyed.append(KeyedOutput(queue, str(key), self.items[-1]))
         return filebase
@@ -159,11 +171,39 @@ class Transaction:
             self.forwarded_to = None
         try:
             for queue in queues:
-                self.add(queue, queue.prepare_copy(entry, record, now=now))
+                try:
+                    item = queue.prepare_copy(entry, record, now=now)
+                except QueueError as error:
+                    self._check_can_fit(queue, lambda: len(entry.body), error)
+                    raise
+                self.add(queue, item)
         except BaseException:
             self.undo(kept)
             self.forwarded_to = before
             raise
+
+    def _check_can_fit(self, queue: Switchboard, size: Callable[[], int], error: QueueError) -> None:
+        """Find out whether an output was refused because of the other outputs alone: then it can never be stored.
+
+        :param size: gives the least that it takes, in bytes.
+        :raises OutputsNeverFitError: so it is.
+        """
+        reason = ''
+        if isinstance(error, QueueFullError):
+            options = queue.options
+            mine = [item for item in self.items if item.queue == queue.name]
+            if options.max_messages is not None and len(mine) >= options.max_messages:
+                reason = f'{len(mine) + 1} outputs or more, and max_messages is {options.max_messages}'
+            elif options.max_bytes is not None:
+                together = size() + sum(item.size for item in mine)
+                if together > options.max_bytes:
+                    reason = f'outputs of {together} bytes or more, and max_bytes is {options.max_bytes}'
+        elif is_out_of_files(error) and len(self.items) > open_files_limit() // 2:
+            reason = f'{len(self.items) + 1} outputs or more, and {open_files_limit()} files may be open'
+        if reason:
+            raise OutputsNeverFitError(
+                f'one message has {reason}: this can never be stored', queue=queue.name
+            ) from error
 
     def keep(self, msg: Any, msgdata: dict[str, Any]) -> str:
         """See `ITransaction`."""

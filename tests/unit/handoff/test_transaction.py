@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,15 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from switchboard import Spool
-from switchboard.errors import ContentDisallowedError, DurabilityError, EntryTakenError, QueueError
+from switchboard.errors import (
+    ContentDisallowedError,
+    DurabilityError,
+    EntryTakenError,
+    MessageTooLargeError,
+    OutputsNeverFitError,
+    QueueError,
+    QueueFullError,
+)
 from switchboard.handoff.transaction import Transaction, commit_all
 from switchboard.interfaces import ISpool, ITransaction
 from switchboard.message.naming import digest_of
@@ -422,3 +431,53 @@ def test_the_history_of_a_message_that_is_kept_for_ever_stays_short(tmp_path: Pa
     kept = [record.get('times', 1) for record in queue.history(filebase) if record['event'] == 'kept']
     assert 299 - len(kept) <= sum(kept) <= 299
     assert filebase.partition('+')[0] == taken.filebase.partition('+')[0]
+
+
+class TestOutputsThatCanNeverFit:
+    """Trouble passes; what can never be is a failure of its message, or the same first one would be tried for ever."""
+
+    def begin(self, tmp_path: Path, section: str) -> tuple[Spool, Transaction]:
+        config = tmp_path / 'switchboard.cfg'
+        config.write_text(f'[switchboard]\nspool = {tmp_path / "s"}\n[queue.in]\n[queue.out]\n{section}\n')
+        spool = Spool.from_config(str(config))
+        spool['in'].enqueue('input')
+        return spool, spool.transaction(spool['in'], spool['in'].take().filebase)
+
+    def test_more_than_a_queue_may_hold(self, tmp_path: Path) -> None:
+        spool, transaction = self.begin(tmp_path, 'max_messages = 2')
+        transaction.emit(spool['out'], '1', {})
+        transaction.emit(spool['out'], '2', {})
+        with pytest.raises(OutputsNeverFitError, match='max_messages is 2'):
+            transaction.emit(spool['out'], '3', {})
+        transaction.discard()
+
+    def test_but_one_that_waits_for_others_is_only_refused_for_now(self, tmp_path: Path) -> None:
+        spool, transaction = self.begin(tmp_path, 'max_messages = 2')
+        spool['out'].enqueue('another')
+        transaction.emit(spool['out'], '1', {})
+        with pytest.raises(QueueFullError):
+            transaction.emit(spool['out'], '2', {})
+        transaction.discard()
+
+    @pytest.mark.parametrize('sizes', [(60_000, 60_000), (200_000,)])
+    def test_more_bytes_than_a_queue_may_hold(self, sizes: tuple[int, ...], tmp_path: Path) -> None:
+        spool, transaction = self.begin(tmp_path, 'max_bytes = 100k')
+        for size in sizes[:-1]:
+            transaction.emit(spool['out'], b'x' * size, {})
+        with pytest.raises(MessageTooLargeError):
+            transaction.emit(spool['out'], b'x' * sizes[-1], {})
+        transaction.discard()
+
+    def test_more_than_files_may_be_open(self, tmp_path: Path) -> None:
+        def act() -> str:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+            spool, transaction = self.begin(tmp_path, '')
+            try:
+                for number in range(400):
+                    transaction.emit(spool['out'], str(number), {})
+            except OutputsNeverFitError as error:
+                transaction.discard()
+                return str(error)
+            return 'all went in'
+
+        assert '256 files may be open' in in_child(act)
