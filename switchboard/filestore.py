@@ -27,10 +27,16 @@ import stat
 import threading
 from typing import IO, Any
 
+from zope.interface import implementer
+
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import DurabilityError
+from switchboard.interfaces import IFileStore
 from switchboard.options import Durability
 from switchboard.store.disk import CREATE_FLAGS, FILE_MODE, OPEN_FLAGS, Disk, Folder
+
+# What the builtin `open` and `os.mkdir` ask for, of which the umask takes its part.
+OPEN_TO_THE_UMASK = 0o666
 
 DIRECTORIES = ('tmp', 'new', 'cur')
 
@@ -57,6 +63,7 @@ class UniqueNames:
         return f'{seconds:010}.M{microseconds:06}P{os.getpid()}R{self._random}.{self._host}'
 
 
+@implementer(IFileStore)
 class FileStore:
     """One directory with ``tmp``, ``new`` and ``cur`` in it.
 
@@ -65,18 +72,25 @@ class FileStore:
     :param path: where the store is, or will be when it is prepared.
     :param durability: ``full``: what a call did is on the disk when it returns; ``lazy``: it survives the death of every
         process, but not a power cut.
+    :param shared: make directories and files for the group alone, whatever the umask, as in a spool; else they are as the umask
+        says, so that whoever may read what this program writes may read them too.
     """
+
+    sub_dirs = DIRECTORIES
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
         durability: Durability = 'full',
+        shared: bool = False,
         disk: Disk | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.path = os.fspath(path)
         self._is_durable = durability == 'full'
+        self._is_shared = shared
+        self._mode = FILE_MODE if shared else OPEN_TO_THE_UMASK
         self._disk = disk or Disk()
         self._unique_name = UniqueNames(clock)
 
@@ -107,7 +121,7 @@ class FileStore:
 
         def opener(path: str, flags: int) -> int:
             exclusive = os.O_EXCL if filename is None else 0
-            return self._disk.open(path, flags | exclusive | OPEN_FLAGS, FILE_MODE)
+            return self._disk.open(path, flags | exclusive | OPEN_FLAGS, self._mode)
 
         text_encoding = None if 'b' in mode else encoding
         return open(self._place(wanted, 'tmp'), mode, encoding=text_encoding, opener=opener)
@@ -154,15 +168,15 @@ class FileStore:
             raise
         self._sync_names(destination)
 
-    def remove(self, filename: str, directory: str) -> None:
+    def remove(self, filename: str, source: str) -> None:
         """Remove a file.
 
         :param filename: a name, or a path as `list` gives it, of which the last part counts.
         :raises FileNotFoundError: it is not there.
         :raises DurabilityError: a sync failed; after a power cut the file may be there again.
         """
-        self._disk.unlink(self._place(_last_part(filename), directory))
-        self._sync_names(directory)
+        self._disk.unlink(self._place(_last_part(filename), source))
+        self._sync_names(source)
 
     def list(self, directory: str) -> builtins.list[str]:
         """:return: the full paths of the regular files in the directory, sorted by name."""
@@ -177,8 +191,24 @@ class FileStore:
 
     def _make(self, path: str) -> None:
         folder = Folder(path, self._disk)
-        folder.make()
+        if self._is_shared:
+            folder.make()
+        else:
+            self._make_open(path)
         folder.fd  # noqa: B018  opening it makes sure that it is a directory
+
+    def _make_open(self, path: str) -> None:
+        try:
+            self._disk.mkdir(path, 0o777)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            self._make_open(os.path.dirname(path))
+            self._make_open(path)
+            return
+        if self._is_durable:
+            above = Folder(os.path.dirname(path) or '.', self._disk)
+            self._sync(above.fd, 'fsync')
 
     def _directory(self, directory: str) -> str:
         if directory not in DIRECTORIES:
@@ -195,7 +225,7 @@ class FileStore:
         status = self._disk.fstat(source_fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, 'only regular files can be copied', path)
-        fd = self._disk.open(path, CREATE_FLAGS, FILE_MODE)
+        fd = self._disk.open(path, CREATE_FLAGS, self._mode)
         try:
             offset = 0
             while piece := self._disk.read_all(source_fd, COPY_PIECE_BYTES, offset):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from zope.interface import Attribute, Interface
 
@@ -177,6 +177,31 @@ class ISwitchboard(Interface):
 
         :raises NotListableError: the queue is on a broker, and it is not those that this process holds (``.bak``).
         """
+
+
+class IFileStore(Interface):
+    """A directory of whole files, with the calls of gocept.filestore.  See `switchboard.filestore`."""
+
+    path = Attribute('Where it is.')
+    sub_dirs = Attribute('The names of its directories: tmp, new and cur.')
+
+    def prepare() -> None:
+        """Make what is missing of it."""
+
+    def create(filename: str | None = None, mode: str = 'w') -> IO[Any]:
+        """Open a file in ``tmp``; without a name it gets one that is unique."""
+
+    def move(filename: str, source: str, destination: str) -> None:
+        """Move a file from one directory to another, in one step."""
+
+    def copy(filename: str, source: str, destination: str) -> None:
+        """Copy a file; the copy appears whole."""
+
+    def remove(filename: str, source: str) -> None:
+        """Remove a file from a directory."""
+
+    def list(directory: str) -> Sequence[str]:
+        """:return: the full paths of the files in a directory, sorted by name."""
 
 
 class ITransaction(Interface):

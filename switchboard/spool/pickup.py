@@ -101,7 +101,7 @@ class Pickup:
         self.suffix = PLAIN_SUFFIX if board.options.plain_files else ''
         self.directories: frozenset[str] = frozenset()
         self.maildir_new: str | None = None
-        self._store = FileStore(board.queue_directory, disk=board.disk)
+        self._store = FileStore(board.queue_directory, shared=True, disk=board.disk)
         if board.options.maildir:
             self._store.prepare()
             self.directories = frozenset(DIRECTORIES)

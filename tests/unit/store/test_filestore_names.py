@@ -7,9 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from zope.interface.verify import verifyObject
 
 from switchboard.clock import Clock
 from switchboard.filestore import FileStore
+from switchboard.interfaces import IFileStore
 from tests.unit.filestores import *  # noqa: F403  the fixture
 from tests.unit.filestores import put
 
@@ -89,9 +91,42 @@ def test_prepare_says_that_a_name_is_taken_by_a_file(tmp_path: Path, taken: str)
         FileStore(tmp_path / 'store').prepare()
 
 
-def test_files_are_closed_to_strangers(store: FileStore) -> None:
-    assert Path(put(store, 'a-file')).stat().st_mode & 0o007 == 0
+@pytest.mark.parametrize('umask', [0o022, 0o077, 0o007])
+def test_the_umask_says_who_may_read_as_for_every_file_that_a_program_makes(
+    tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        store = FileStore(tmp_path / 'deep' / 'store')
+        store.prepare()
+        file = Path(put(store, 'a-file'))
+        store.copy('a-file', 'new', 'cur')
+    finally:
+        os.umask(before)
+    assert file.stat().st_mode & 0o777 == 0o666 & ~umask
+    assert Path(store.path, 'cur', 'a-file').stat().st_mode & 0o777 == 0o666 & ~umask
+    for directory in (store.path, *(os.path.join(store.path, name) for name in store.sub_dirs)):
+        assert os.stat(directory).st_mode & 0o777 == 0o777 & ~umask
+
+
+@pytest.mark.parametrize('umask', [0o022, 0o077])
+def test_a_shared_store_is_the_groups_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        store = FileStore(tmp_path / 'store', shared=True)
+        store.prepare()
+    finally:
+        os.umask(before)
     assert Path(store.path, 'new').stat().st_mode & 0o777 == 0o770
+
+
+def test_it_has_the_calls_of_its_model_by_the_same_names(store: FileStore) -> None:
+    assert verifyObject(IFileStore, store)
+    assert store.sub_dirs == ('tmp', 'new', 'cur')
+    put(store, 'a-file')
+    store.move(filename='a-file', source='new', destination='cur')
+    store.remove(filename='a-file', source='cur')
+    assert store.list('cur') == []
 
 
 def test_text_is_utf_8_unless_another_encoding_is_asked_for(store: FileStore) -> None:
