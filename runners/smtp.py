@@ -252,7 +252,7 @@ class Smtp(Runner):
             except Exception as error:
                 # A mistake of this program's: those who have the mail have it all the same.
                 self._drop()
-                log.exception('%s: not sent to some', self.filebase)
+                event(log, logging.ERROR, self.filebase, 'not sent', exc_info=True)
                 reason = Answer(451, f'4.3.0 {type(error).__name__}: {error}')
             for one in some:
                 answers.setdefault(one, reason)

@@ -35,7 +35,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -45,7 +45,7 @@ import setproctitle
 from switchboard.errors import ConfigError
 from switchboard.events import event
 from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
-from switchboard.master.signals import nothing
+from switchboard.master.signals import blocked, nothing
 from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.scoreboard import Scoreboard, Slot
@@ -166,6 +166,42 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
             with contextlib.suppress(Exception):
                 stream.flush()
         os._exit(code)
+
+
+def fork_helper(work: Callable[[], object]) -> int:
+    """Start a process that does one thing for the master, holds nothing of it but the log, and ends with it.
+
+    :return: its process id.
+    :raises OSError: the machine has no room for another process.
+    """
+    master = os.getpid()
+    with blocked() as mask:
+        pid = os.fork()
+        if pid > 0:
+            return pid
+        code = EXIT_SOFTWARE
+        try:
+            signal.set_wakeup_fd(-1)
+            for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+                signal.signal(signum, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            close_all_but(log.descriptors())
+            die_with_parent(master)
+            work()
+            code = EXIT_OK
+        except BaseException:
+            event(log.logger('master'), logging.ERROR, None, 'mistake', exc_info=True)
+        finally:
+            os._exit(code)
+
+
+def close_all_but(kept: Iterable[int]) -> None:
+    """Close every descriptor but the standard ones and these."""
+    first = 3
+    for descriptor in sorted(kept):
+        os.closerange(first, descriptor)
+        first = max(first, descriptor + 1)
+    os.closerange(first, os.sysconf('SC_OPEN_MAX'))
 
 
 def _settle(child: Child, stop: StopSignal) -> None:

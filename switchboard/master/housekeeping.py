@@ -15,7 +15,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NoReturn
 
 import setproctitle
@@ -23,7 +23,7 @@ import setproctitle
 from switchboard.config.config import Config
 from switchboard.errors import SwitchboardError
 from switchboard.events import event
-from switchboard.master.child import die_with_parent
+from switchboard.master.child import close_all_but, die_with_parent
 from switchboard.status import log
 
 logger = log.logger('master')
@@ -151,7 +151,7 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
         for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, signal.SIG_DFL)
         # All that the master holds, its lock first of all; only the log stays, and the pipe that tells it that this process lives.
-        _close_all_but((writing, *log.descriptors()))
+        close_all_but((writing, *log.descriptors()))
         die_with_parent(master)
         setproctitle.setproctitle('switchboard: janitor')
         log.speak_as('janitor')
@@ -170,11 +170,3 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
         event(logger, logging.ERROR, None, 'not tidied', exc_info=True)
     finally:
         os._exit(code)
-
-
-def _close_all_but(kept: Iterable[int]) -> None:
-    first = 3
-    for descriptor in sorted(kept):
-        os.closerange(first, descriptor)
-        first = max(first, descriptor + 1)
-    os.closerange(first, os.sysconf('SC_OPEN_MAX'))

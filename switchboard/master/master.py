@@ -42,7 +42,7 @@ import setproctitle
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.master import child, leftovers
+from switchboard.master import child, ending
 from switchboard.master.control import ControlSocket
 from switchboard.master.directory import MasterLock, OwnDirectory
 from switchboard.master.housekeeping import Housekeeping
@@ -186,9 +186,9 @@ class Master:
         stack.callback(self._housekeeping.close)
         self._control = ControlSocket(self._directory, self._selector, self._operations.handle)
         stack.callback(self._control.close)
-        self._own_children = leftovers.children()  # a module of `preload` may have made some
-        leftovers.adopt()
-        if ended := leftovers.end_all_of(str(self.config.spool)):
+        self._own_children = ending.children()  # a module of `preload` may have made some
+        ending.adopt()
+        if ended := ending.end_all_of(str(self.config.spool)):
             event(logger, logging.WARNING, None, 'ended leftovers', number=len(ended))
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from switchboard.config.config import Config
 from switchboard.errors import MasterError
 from switchboard.events import event
-from switchboard.master import child, leftovers
+from switchboard.master import child, ending
 from switchboard.master.signals import blocked
 from switchboard.master.supervision import ChildEnds, RunnerSlice, start_all
 from switchboard.options import RunnerOptions
@@ -58,6 +58,7 @@ class Slices:
         self._work = work
         self._foreign = foreign
         self._others = others
+        self._helpers: set[int] = set()
         self._rng = rng
         self._master = os.getpid()
         self._free = list(range(board.slots))
@@ -101,6 +102,7 @@ class Slices:
             selector=self._selector,
             fork_all=self._fork_all,
             end_leftovers=self._end_leftovers,
+            kill_noted=self._kill_noted,
             rng=self._rng,
             start_timeout_s=self.config.master.start_timeout_s,
             held=held,
@@ -159,7 +161,19 @@ class Slices:
 
     def _end_leftovers(self, owner: int) -> list[int]:
         living = {each.pid for each in self._slices if each.pid}
-        return leftovers.end(owner, living, self._others())
+        return ending.end(owner, living, {*self._others(), *self._helpers})
+
+    def _kill_noted(self, pid: int) -> bool:
+        spool = str(self.config.spool)
+        try:
+            self._helpers.add(
+                child.fork_helper(
+                    lambda: ending.kill_noted(pid, spool, 'killed on request, its time to stop was over')
+                )
+            )
+        except OSError:
+            return False
+        return True
 
     def reap(self, now_s: float) -> None:
         """Take note of every process that has ended."""
@@ -171,6 +185,7 @@ class Slices:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+            self._helpers.discard(pid)
             if owner is not None:
                 owner.ended(code, now_s)
             else:

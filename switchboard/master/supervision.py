@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 
 from switchboard.errors import BoardError
 from switchboard.events import event
-from switchboard.master import child, leftovers
+from switchboard.master import child, ending
 from switchboard.master.policy import Decision, End, History, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
@@ -40,6 +40,8 @@ logger = log.logger('master')
 HANG_GRACE_S = 10.0
 # What was killed has ended a moment later; what has not is told of.
 LOOK_AGAIN_S, TELL_AFTER_S = 0.02, 1.0
+# How long it may take to note in the entries of a process that it is killed on request.
+NOTE_S = 5.0
 # After a freeze a process gets at least this long to beat again, or its whole `hang_timeout` if that is shorter.
 EXCUSE_S = 5.0
 # Of a message that is at work for so long that the master was late more often, the earlier times do not matter.
@@ -106,6 +108,7 @@ class RunnerSlice:
     :param selector: where the channel is registered while there is one, with this object as its data.
     :param fork_all: makes the process.
     :param end_leftovers: kills what a process that has ended has left behind, and returns what it was.
+    :param kill_noted: has a process killed by somebody who notes in its entries that an operator wanted it; False if it cannot be had.
     :param held: whether a prepared process waits for `release`, because another still works on the slice.
     """
 
@@ -120,6 +123,7 @@ class RunnerSlice:
         selector: selectors.BaseSelector,
         fork_all: ForkAll,
         end_leftovers: Callable[[int], Sequence[int]],
+        kill_noted: Callable[[int], bool],
         rng: random.Random,
         start_timeout_s: float,
         held: bool = False,
@@ -135,12 +139,14 @@ class RunnerSlice:
         self._selector = selector
         self._fork_all = fork_all
         self._end_leftovers = end_leftovers
+        self._kill_noted = kill_noted
         self._rng = rng
         self._start_timeout_s = start_timeout_s
         self._lifeline: int | None = None
         self._history = History()
         self._started_s = 0.0
         self._hung = ''
+        self._is_being_killed = False
         # The last process whose remainders may still live, when to look for them, and since when.
         self._ended_pid = 0
         self._look_at_s: float | None = None
@@ -240,7 +246,7 @@ class RunnerSlice:
         :raises OSError: no descriptor is left for it, or no memory.
         """
         assert not self.pid
-        self.phase, self._hung = Phase.NONE, ''
+        self.phase, self._hung, self._is_being_killed = Phase.NONE, '', False
         self._start_at_s = self._kill_at_s = None
         self._started_s = now_s
         self.channel, theirs = socket.socketpair()
@@ -374,14 +380,10 @@ class RunnerSlice:
         self._look_at_s = now_s + min(1.0, max(LOOK_AGAIN_S, waited_s))
         if waited_s < TELL_AFTER_S:
             return
-        reason = (
-            f'waits for process {leftovers.describe(left[0])}, which it has started and which does not end'
-        )
+        reason = f'waits for process {ending.describe(left[0])}, which it has started and which does not end'
         if reason != self.reason:
             self.post(reason=reason)
-            event(
-                logger, logging.ERROR, None, 'waits', runner=self.title, process=leftovers.describe(left[0])
-            )
+            event(logger, logging.ERROR, None, 'waits', runner=self.title, process=ending.describe(left[0]))
 
     def _decide(self, end: End) -> Decision:
         decision = decide(end, self._history, self.options.restart, self._rng)
@@ -424,7 +426,16 @@ class RunnerSlice:
         if self._start_at_s is not None and now_s >= self._start_at_s and self.gone:
             self.start(now_s)
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
-            self.kill()
+            if (
+                self.phase is Phase.STOPPING
+                and not (self._hung or self._is_being_killed)
+                and self._kill_noted(self.pid)
+            ):
+                # Should that not come about, it is killed without a note.
+                self._is_being_killed, self._kill_at_s = True, now_s + NOTE_S
+                event(logger, logging.WARNING, None, 'killing', runner=self.title, runner_pid=self.pid)
+            else:
+                self.kill()
         if self._check_at_s is not None and now_s >= self._check_at_s:
             self._check(now_s)
 

@@ -32,7 +32,7 @@ from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import ReadyQueue, asked_wait_s
-from switchboard.queue.recovery import give_back, move_to_bad, move_to_bad_unread, note, recover
+from switchboard.queue.recovery import INTERRUPTED, give_back, move_to_bad, move_to_bad_unread, note, recover
 from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.disk import Folder
 from switchboard.store.pool import FilePool
@@ -381,6 +381,10 @@ class Consumer:
     def _recover(self, claim: Claim) -> bool:
         filebase = claim.filebase
         # Of the entry itself nothing is read: it may be what its owners died of.
+        if claim.history.records and claim.history.records[-1].get('event') == INTERRUPTED:
+            give_back(claim, self.folder, filebase)  # an operator wanted that death
+            event(log, logging.INFO, filebase, 'released', queue=self.queue)
+            return True
         recoveries = count_since_retry(claim.history.records, 'recovered') + 1
         self.note(claim, 'recovered', count=recoveries)
         counts = claim.writable and claim.history.is_whole

@@ -19,6 +19,9 @@ from switchboard.store.disk import Folder
 
 log = logging.getLogger('switchboard.queue')
 
+# The event of a death that an operator wanted: the recovery that follows is not counted.
+INTERRUPTED = 'interrupted'
+
 
 def timestamp(clock: Clock) -> float:
     """:return: the time as records hold it: seconds since the epoch, to the microsecond."""

@@ -7,6 +7,9 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
+
+from switchboard import Spool
 from switchboard.status.scoreboard import Scoreboard, State
 from tests.acceptance.installation import Installation, ends, kill
 from tests.waiting import eventually
@@ -314,3 +317,24 @@ def test_a_replacement_that_is_killed_while_it_waits_is_replaced_itself(site: In
     site.put('in', 'hello')
     site.told.wait_for('end in .* hello')
     assert len(site.records('in')) == 1
+
+
+@pytest.mark.parametrize('act', ['restart', 'stop'])
+def test_a_job_that_is_killed_on_request_is_noted_and_not_counted(site: Installation, act: str) -> None:
+    site.configure({'in': {'stop_timeout': '100ms'}})
+    site.start()
+    site.put('in', 'wait')
+    for _ in range(4):  # one more than may die
+        site.told.wait_for('begin in .* wait')
+        assert site.ask(act, runner='in')['ok']
+        if act == 'stop':
+            assert site.ask('start', runner='in')['ok']
+    site.told.wait_for('begin in .* wait')
+    [claimed] = (site.spool_directory / 'in').glob('*.bak')
+    board = Spool.from_config(site.config)['in']
+    events = [record['event'] for record in board.history(claimed.stem)]
+    assert events == ['interrupted'] * 4
+    site.open_gate()
+    site.told.wait_for('end in .* wait')
+    assert site.count('bad') == 0
+    assert site.stop() == 0

@@ -32,6 +32,7 @@ class Bench:
         self.channels: list[socket.socket] = []
         self.error: OSError | None = None
         self.left: list[int] = []
+        self.notes = False
 
     def fork_all(self, unborn: Sequence[tuple[RunnerSlice, ChildEnds]]) -> list[int | OSError]:
         if self.error is not None:
@@ -51,6 +52,7 @@ class Bench:
             selector=self.selector,
             fork_all=self.fork_all,
             end_leftovers=lambda _pid: self.left,
+            kill_noted=lambda _pid: self.notes,
             rng=random.Random(1),
             start_timeout_s=100,
             held=held,
@@ -230,6 +232,20 @@ def test_a_stop_is_asked_for_once_and_has_its_time(start: Start) -> None:
     assert made.due_s() is None
     made.ended(-signal.SIGKILL, 16)
     assert (made.state, made.due_s()) == (State.EXITED, None)
+
+
+def test_a_kill_on_request_is_noted_and_done_without_a_note_if_that_takes_too_long(
+    bench: Bench, start: Start
+) -> None:
+    bench.notes = True
+    made = start(PREPARED, READY, stop_timeout_s=5.0)
+    made.stop(10)
+    made.tick(15)
+    assert made.due_s() == 20
+    made.tick(20)
+    assert made.due_s() is None
+    made.ended(-signal.SIGKILL, 21)
+    assert made.state is State.EXITED
 
 
 def test_a_slice_starts_again_only_when_nothing_that_it_has_started_is_left(

@@ -1,4 +1,6 @@
-"""What a runner's process has started and left behind: found, ended, and waited for before its slice works on.
+"""How a runner's process is ended: what it works on is noted if an operator wants its end, and what it has started goes with it.
+
+**What it has started** and left behind is found, ended, and waited for before its slice works on.
 
 A program that a runner started may outlive it: a wrapper's child, a daemon that leads a session of its own, a program of another
 user.  Should its message be tried again beside it, the work is done twice at once.  So the master adopts what loses its parent
@@ -11,17 +13,35 @@ the mark.  A control group for each slice would find the same, and needs one to 
 the whole of it with the master.
 
 Elsewhere than on Linux there is nothing of all this: there a runner's process group ends with it, and no more.
+
+**What it works on**: a kill on request is noted in its entries, so that it does not count as their fault.
+
+An operator's stop, restart or reload has its time, and then the process is killed.  Its entries are recovered as after any death, and three
+deaths send an entry to the bad queue, for a message may be what its owners die of.  Of a death that was asked for it is not.
+
+The process is stopped first, so that it neither writes nor ends anything meanwhile; what it holds, the kernel says.  Its claims are its
+own while it lives, and only because it will never run again may somebody else write to them.  Should it have been just about to append a
+record, that one is torn and this one, behind it, is not seen: then the death counts, as before.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
+import stat
 import sys
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterator
 
+from switchboard.clock import SYSTEM_CLOCK
+from switchboard.events import event
 from switchboard.master.child import MARK, set_subreaper
+from switchboard.message.naming import CLAIMED, is_filebase
+from switchboard.queue.recovery import INTERRUPTED, timestamp
+from switchboard.store.claims import Claim
+from switchboard.store.disk import Disk, Folder
 
 PROC = '/proc'
 MAX_ENVIRON_BYTES = 1 << 20
@@ -124,3 +144,83 @@ def describe(pid: int) -> str:
             return f'{pid} ({name.read().decode("utf-8", "replace").strip()})'
     except OSError:
         return str(pid)
+
+
+log = logging.getLogger('switchboard.master')
+
+# From the signal to the halt, on a machine that is very busy.
+HALT_S, LOOK_EVERY_S = 2.0, 0.002
+
+
+def kill_noted(pid: int, spool: str, reason: str) -> list[str]:
+    """Kill a process of this machine, and note in each entry that it holds why.
+
+    :param pid: a process that cannot become a stranger's meanwhile: its parent has not waited for it.
+    :return: the entries in which it was noted.
+    """
+    noted = []
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        if _halts(pid):
+            for path, descriptor in _claimed(pid, os.path.join(spool, '')):
+                try:
+                    noted.append(_note(path, descriptor, reason))
+                except Exception as error:
+                    # One entry that cannot be noted dies as any other: it is counted.
+                    name = os.path.basename(path)
+                    event(log, logging.WARNING, None, 'history not written', name=name, error=error)
+                finally:
+                    os.close(descriptor)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return noted
+
+
+def _halts(pid: int) -> bool:
+    give_up_s = time.monotonic() + HALT_S
+    while time.monotonic() < give_up_s:
+        with open(f'/proc/{pid}/stat', 'rb') as status:
+            state = status.read().rpartition(b')')[2].split()[0]
+        if state in (b'T', b't'):
+            return True
+        if state in (b'Z', b'X'):
+            return False
+        time.sleep(LOOK_EVERY_S)
+    return False
+
+
+def _claimed(pid: int, spool: str) -> Iterator[tuple[str, int]]:
+    """Yield the claimed entries that a process has open, each with a descriptor of ours."""
+    for name in os.listdir(f'/proc/{pid}/fd'):
+        link = f'/proc/{pid}/fd/{name}'
+        try:
+            path = os.readlink(link)
+            if not (path.startswith(spool) and path.endswith(CLAIMED)):
+                continue
+            descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if os.path.samestat(os.fstat(descriptor), os.stat(link)):
+            yield path, descriptor
+        else:
+            os.close(descriptor)
+
+
+def _note(path: str, descriptor: int, reason: str) -> str:
+    status = os.fstat(descriptor)
+    filebase = os.path.basename(path).removesuffix(CLAIMED)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or not is_filebase(filebase):
+        raise OSError('it is no plain entry')
+    claim = Claim(
+        descriptor,
+        Folder(os.path.dirname(path), Disk()),
+        filebase,
+        CLAIMED,
+        status.st_size,
+        status.st_uid,
+        writable=True,
+        modified_ns=status.st_mtime_ns,
+    )
+    claim.append({'event': INTERRUPTED, 'time': timestamp(SYSTEM_CLOCK), 'reason': reason}, sync=False)
+    return filebase
