@@ -107,6 +107,16 @@ def tell(text: object = '', *, nl: bool = True) -> None:
         output_failed(error, Exit.OK, changes=True)
 
 
+def write_bytes(content: bytes) -> None:
+    """Write bytes to standard output as they are."""
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        error.filename = error.filename or 'standard output'
+        raise
+
+
 def _changes() -> bool:
     context = click.get_current_context(silent=True)
     return context is not None and getattr(context.obj, 'verb', '') not in LOOKING

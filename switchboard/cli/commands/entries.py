@@ -8,7 +8,6 @@ import heapq
 import itertools
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import selection_options
-from switchboard.cli.output import complain, is_terminal, say, tell, write_json, write_table
+from switchboard.cli.output import complain, is_terminal, say, tell, write_bytes, write_json, write_table
 from switchboard.cli.text import age, body_text, duration, moment, number, one_line, said_of, size, visible
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry
@@ -405,8 +404,7 @@ def _show_entry(
     if seen is None or whole is None:
         raise UnknownEntryError(f'{found.queue}/{found.filebase} has gone on a moment ago')
     if raw:
-        sys.stdout.buffer.write(whole.body)
-        sys.stdout.buffer.flush()
+        write_bytes(whole.body)
         return
     said = flags_of(installation.directory, seen.queue)
     if as_json:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 import click
 
+from switchboard.cli.output import tell, write_bytes
 from switchboard.config.inifile import did_you_mean
 
 
@@ -49,6 +49,6 @@ def sample(name: str | None) -> None:
     """
     if name is None:
         for each in samples():
-            click.echo(each)
+            tell(each)
         return
-    sys.stdout.buffer.write(read_sample(name))
+    write_bytes(read_sample(name))
