@@ -56,6 +56,6 @@ def test_without_its_library_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, kind, None)
     with pytest.raises(
-        ConfigError, match=rf"the library {kind}, which is not installed: .* -m pip install .*\[{kind}\]'"
+        ConfigError, match=rf"the library {kind}, which is not installed: .*pip install .*\[{kind}\]'"
     ):
         Serializers(accept=(kind,))
