@@ -223,6 +223,7 @@ def _settle(child: Child, stop: StopSignal) -> None:
     os.environ[MARK] = f'{os.getpid()} {child.config.spool}'
     setproctitle.setproctitle(f'switchboard: {child.title}')
     log.speak_as(child.title)
+    log.take_all()
 
 
 def _give_no_stdin() -> None:

@@ -182,6 +182,15 @@ def _log_files() -> list[LogFile]:
     return [each for each in logging.getLogger(ROOT).handlers if isinstance(each, LogFile)]
 
 
+def take_all() -> None:
+    """Have what other libraries and the users' own code log in this process come to our log too, at our level."""
+    ours, root = logging.getLogger(ROOT), logging.getLogger()
+    for log_file in _log_files():
+        if log_file not in root.handlers:
+            root.addHandler(log_file)
+    root.setLevel(max(ours.getEffectiveLevel(), logging.INFO))
+
+
 def descriptors() -> list[int]:
     """:return: those of the file that `configure` opened."""
     return [descriptor for log_file in _log_files() for descriptor in log_file.descriptors()]

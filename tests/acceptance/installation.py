@@ -32,6 +32,7 @@ TOLD_BYTES = 1 << 20
 JOBS = '''
 """Runners that tell the test what they do, and do what the message says."""
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -81,6 +82,9 @@ class Job(Runner):
             tell('daemon', program.stdout.readline().decode().strip())
             program.wait()
             wait_at_gate()
+        elif msg == 'log':
+            logging.getLogger('mine').info('logged by %s', 'a runner')
+            logging.info('logged by the root')
         elif msg == 'environment':
             tell('environment', *sorted(os.environ))
         elif msg == 'c code':
