@@ -153,14 +153,41 @@ def _spool_of(path: str, disk: Disk) -> str:
         content = disk.read_all(fd, MAX_CONFIG_BYTES)
     finally:
         disk.close(fd)
-    section = ''
-    for line in content.removeprefix(b'\xef\xbb\xbf').decode('utf-8', 'surrogateescape').split('\n'):
-        text = line.strip()
-        if text[:1] == '[' and ']' in text:
-            section = text[1 : text.index(']')].strip()
-        key, equals, value = text.partition('=')
-        if section == 'switchboard' and equals and key.rstrip() == 'spool':
-            value = f'{value} '.partition(' ; ')[0].strip().replace('\\;', ';')
-            if value:
-                return os.path.normpath(os.path.join(os.path.dirname(path), value))
-    raise ConfigError('does not say where the spool is', file=path, section='switchboard', key='spool')
+    value = spool_value(content)
+    if value is None:
+        raise ConfigError('does not say where the spool is', file=path, section='switchboard', key='spool')
+    return os.path.normpath(os.path.join(os.path.dirname(path), value))
+
+
+def spool_value(content: bytes) -> str | None:
+    """Find the value of ``spool`` in the section ``switchboard``, on the key's line or on the one that continues it."""
+    section, indent = '', -1
+    is_spool = False
+    for raw in content.removeprefix(b'\xef\xbb\xbf').decode('utf-8', 'surrogateescape').split('\n'):
+        text = raw.strip()
+        own_indent = len(raw) - len(raw.lstrip())
+        text = '' if text[:1] == '#' else _without_comment(text)
+        if not text:
+            continue
+        if 0 <= indent < own_indent:
+            if is_spool:
+                return text
+        elif text[0] == '[':
+            section, indent, is_spool = text[1:-1].strip(), -1, False
+        else:
+            key, equals, value = text.partition('=')
+            indent, is_spool = (
+                own_indent,
+                section == 'switchboard' and equals == '=' and key.rstrip() == 'spool',
+            )
+            if is_spool and value.strip():
+                return value.strip()
+    return None
+
+
+def _without_comment(text: str) -> str:
+    """See ``inifile``, which has a pattern for it; the module of patterns takes longer to load than the door's work."""
+    for at, char in enumerate(text):
+        if char == ';' and (not at or (text[at - 1].isspace() and not text[at + 1 : at + 2].strip())):
+            return text[:at].rstrip().replace('\\;', ';')
+    return text.replace('\\;', ';')

@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from switchboard import Spool
+from switchboard.config import inifile
 from switchboard.drop.program import JOINED_BYTES, Drop
-from switchboard.drop.request import Request, find_spool
+from switchboard.drop.request import Request, find_spool, spool_value
 from switchboard.errors import (
     ConfigError,
     ContentDisallowedError,
@@ -204,12 +207,50 @@ def test_the_spool_is_named_or_found_through_the_configuration(tmp_path: Path) -
         '[switchboard]\nspool = x',
         '\ufeff; a comment\n[other]\nspool = no\n[ switchboard ]\n  # spool = no\n  spool=x  ; here\n',
         '[switchboard]\nspools = no\nspool\t=\t./x\r\n',
+        '[switchboard]\nspool =\n    x\n',
+        '[switchboard]\nspool = x\t;\there\n',
+        '[switchboard]\nspool =\t; here\n\t# and\n\n\tx ;\n',
+        '[switchboard]\ndurability =\n  spool = no\nspool = x\n',
     ],
 )
 def test_the_configuration_is_read_as_the_configuration_reads_itself(tmp_path: Path, text: str) -> None:
     path = tmp_path / 'switchboard.cfg'
     path.write_text(text)
     assert find_spool(Request(['in', '-C', str(path)]), {}, '', Disk()) == str(tmp_path / 'x')
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(['', '', ' ', '\t', '    ']),
+            st.sampled_from(
+                [
+                    '[switchboard]',
+                    '[other]',
+                    '[ switchboard ]',
+                    'spool = x',
+                    'spool=',
+                    'spool',
+                    'x',
+                    'y;z',
+                    ';',
+                    '# no',
+                    'a = b',
+                    '[',
+                    ']',
+                ]
+            ),
+            st.sampled_from(['', ' ; c', '\t;', ';c', ' ;c', '\t;\tc', ' \\; d', '\r', ' ']),
+        ).map(''.join),
+        max_size=8,
+    ).map('\n'.join)
+)
+def test_the_door_reads_the_key_as_the_configuration_does(text: str) -> None:
+    problems = inifile.Problems()
+    sections = {section.name: section for section in inifile.parse(text.encode(), 'x', problems)}
+    entry = sections['switchboard'].entries.get('spool') if 'switchboard' in sections else None
+    if not problems.errors and (entry is None or len(entry.lines) <= 1):  # the master takes no other
+        assert spool_value(text.encode()) == ((entry.value or None) if entry else None)
 
 
 def test_the_sample_configuration_names_the_same_spool_to_both(tmp_path: Path) -> None:
