@@ -9,7 +9,7 @@ from typing import IO, Any
 from zope.interface import Attribute, Interface
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Taken:
     """An entry that was claimed by :meth:`ISwitchboard.take`.
 

@@ -95,6 +95,7 @@ class Consumer:
         self._ready = ready
         self._dead_letter = dead_letter
         self._sync = options.durability == 'full'
+        self._max_body_bytes = options.max_body_bytes
         # Entries of strict order whose wait a turned clock would make longer: when it ends, on the boot clock.
         self._kept_waits: dict[str, int] = {}
         # The next ones to go where the queue is full and the oldest is to make room.
@@ -108,7 +109,7 @@ class Consumer:
         refused = 0
         while (filebase := self._ready.next()) is not None:
             try:
-                claim = self.claim(filebase)
+                claim = self._claim(filebase)
                 msg, msgdata = self.open(claim)
                 if self._options.strict_order and self._waits(claim):
                     continue
@@ -135,6 +136,9 @@ class Consumer:
         """
         if not is_filebase(filebase):
             raise ForeignFileError('not the name of an entry', queue=self.queue, filebase=filebase)
+        return self._claim(filebase)
+
+    def _claim(self, filebase: str) -> Claim:
         try:
             claim = claim_ready(self.folder, filebase, self.folder.disk)
         except PermissionError as error:
@@ -167,7 +171,8 @@ class Consumer:
         """
         filebase = claim.filebase
         try:
-            self._check_size(claim)
+            if self._max_body_bytes is not None and claim.size > self._max_body_bytes:
+                self._check_size(claim, self._max_body_bytes)
             msg, msgdata = claim.read().load(self._serializers)
             if is_expired(msgdata, self._clock):
                 raise EntryExpiredError('its time to live is over')
@@ -193,15 +198,11 @@ class Consumer:
             refuse(error, 'read', self.queue)
         return msg, msgdata
 
-    def _check_size(self, claim: Claim) -> None:
+    def _check_size(self, claim: Claim, limit: int) -> None:
         """:raises MessageTooLargeError: its body is larger than the queue takes, whoever has put it here."""
-        limit = self._options.max_body_bytes
-        if limit is not None and claim.size > limit:
-            header = read_header(claim.fd, self.folder.disk)
-            if header is not None and header.body_length > limit:
-                raise MessageTooLargeError(
-                    f'a body of {header.body_length} bytes, and the queue takes {limit}'
-                )
+        header = read_header(claim.fd, self.folder.disk)
+        if header is not None and header.body_length > limit:
+            raise MessageTooLargeError(f'a body of {header.body_length} bytes, and the queue takes {limit}')
 
     def undo(self, claim: Claim) -> None:
         """Give an entry back as if it had never been claimed."""

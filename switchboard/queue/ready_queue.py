@@ -257,6 +257,7 @@ class ReadyQueue:
         self._due = self._first_due(kept)
         self._future = FirstNames(kept)
         self._is_dear = False
+        self._may_be_few = not strict and dear_ns >= DEAR_NS
         self._read_at_ns = self._took_ns = 0
         self._mark: int | None = None
         self._stamp_ns: int | None = None
@@ -332,11 +333,11 @@ class ReadyQueue:
 
     def taken(self, filebase: str) -> None:
         """Note that this process has claimed an entry."""
-        with self._lock:
-            if self._waited_s:
+        if self._waited_s or self._keys is not None:
+            with self._lock:
                 self._waited_s.pop(filebase, None)
-            if self._keys is not None:
-                self._keys.add(filebase, is_claimed=True)
+                if self._keys is not None:
+                    self._keys.add(filebase, is_claimed=True)
 
     def watch(self, events: Events) -> None:
         """Go by what the kernel tells of names, from now on, where reading takes long."""
@@ -421,9 +422,14 @@ class ReadyQueue:
         began_ns = self._clock.monotonic_ns()
         self._mark = self._events.mark() if self._events is not None else None
         self._stamp_ns = self._settled_stamp() if self._is_dear else None
-        self._due, self._future = due, future = self._first_due(self._kept), FirstNames(self._kept)
         now = format_when(now_ns) + '~'
         parts = self._names.parts(READY)
+        if self._may_be_few and not self._deferred:
+            some = next(parts, [])
+            if self._names.seen <= NAMES_IN_ONE_CALL and (not some or max(some) <= now):
+                return self._few(some, parts)
+            parts = chain((some,), parts)
+        self._due, self._future = due, future = self._first_due(self._kept), FirstNames(self._kept)
         for some in parts if self._keys is None else self._keys.noted(parts):
             _part(some, now, due, future)
         is_whole = self._names.seen <= NAMES_IN_ONE_CALL
@@ -442,6 +448,20 @@ class ReadyQueue:
         self._add_misdated()
         self._note_next()
         return self._not_deferred(due) if is_whole else self._believed(due, now_ns)
+
+    def _few(self, some: list[str], parts: Iterator[list[str]]) -> list[str]:
+        """Take over a handful of names that are all due: the usual case, in which nothing else needs to be looked at."""
+        for _ in parts:
+            pass  # there are no more, and the reading is closed
+        self._is_dear = False
+        if self._events is not None:
+            self._events.follow(False)
+        self._next_when_ns = self._next_misdated_ns = None
+        if self._delayed or self._misdated:
+            self._delayed, self._misdated = set(), {}
+        if len(some) > 1:
+            some.sort(key=self.order if '+p' in ''.join(some) else None)
+        return some
 
     def _not_deferred(self, due: FirstNames) -> list[str]:
         names = due.sorted()

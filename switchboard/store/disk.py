@@ -90,6 +90,11 @@ class Disk:
 
     def open_file(self, name: str, flags: int, dir_fd: int) -> int:
         """Open or create a file, with a raised limit of open files if need be."""
+        try:
+            return self.open(name, flags, FILE_MODE, dir_fd=dir_fd)
+        except OSError as error:
+            if not self.makes_room(error):
+                raise
         return self.with_room(lambda: self.open(name, flags, FILE_MODE, dir_fd=dir_fd))
 
     def with_room(self, open_it: Callable[[], T]) -> T:
