@@ -152,7 +152,7 @@ class TestALostConnection:
 
         def send_until_it_breaks(self: Confirms, *args: Any, **keys: Any) -> int:
             if len(sent) == 150:
-                self.wait(out.link._connection, 30, 1)
+                self.wait(30, 1)
                 out.link._connection.sock.close()
             sent.append(args)
             return send(self, *args, **keys)
