@@ -31,6 +31,14 @@ def test_every_place_that_the_page_names_is_there() -> None:
     assert [place for place in places if not house_page.is_module(place)] == []
 
 
+def test_every_file_that_contributing_names_is_there() -> None:
+    text = (house_page.ROOT / 'CONTRIBUTING.md').read_text()
+    named = [name for name in re.findall(r'`([a-z_]+/[\w/.]+\.\w+)`', text) if 'NAME' not in name]
+    assert len(named) > 10
+    places = (house_page.ROOT, house_page.PACKAGE)
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
 def test_every_room_has_its_place_in_the_picture() -> None:
     rooms = {path.parent.name for path in house_page.PACKAGE.glob('*/__init__.py')}
     assert rooms - {name for row in house_page.storeys() for name in row} == set()
