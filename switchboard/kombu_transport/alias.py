@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from urllib.parse import urlsplit
 
 import kombu.utils.url
 from kombu.transport import TRANSPORT_ALIASES
@@ -41,7 +42,10 @@ def register() -> None:
 def _leaving_ours_whole(parse_url: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
     @wraps(parse_url)
     def parse(url: str) -> dict[str, Any]:
-        return {'transport': NAME, 'hostname': url} if url.startswith(f'{NAME}://') else parse_url(url)
+        if not url.startswith(f'{NAME}://'):
+            return parse_url(url)
+        # The port means nothing to a spool, but it must not stay the one of the URL before.
+        return {'transport': NAME, 'hostname': url, 'port': urlsplit(url).port}
 
     parse.leaves_whole = NAME  # type: ignore[attr-defined]
     return parse
