@@ -69,6 +69,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownExchangeError,
 )
+from switchboard.events import event
 from switchboard.message.naming import HIGHEST_PRIORITY
 
 
@@ -280,9 +281,7 @@ class RedisConnection(Connection):
         for queue, tags in by_queue.items():
             for tag in map(_text, self._run('RENEW', queue, [self._lease_ms, *tags])):
                 if (lost := self._held.pop(tag, None)) is not None:
-                    log.warning(
-                        '%s: its lease ran out, and another one has it queue=%s', lost.message_id, queue
-                    )
+                    event(log, logging.WARNING, None, 'claim lost', name=lost.message_id, queue=queue)
 
     @property
     def _lease_ms(self) -> int:
