@@ -79,7 +79,12 @@ def test_an_extra_has_code_that_uses_it() -> None:
 
 def test_nothing_tells_to_install_what_is_somebody_elses() -> None:
     folders = ('docs', 'etc', 'switchboard', 'runners', 'bin')
-    files = [path for folder in folders for path in (ROOT / folder).rglob('*') if path.is_file()]
+    files = [
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob('*')
+        if path.is_file() and path.suffix != '.pyc'
+    ]
     texts = {
         path: path.read_text(errors='replace')
         for path in [*files, ROOT / 'README.md', ROOT / 'CONTRIBUTING.md']
