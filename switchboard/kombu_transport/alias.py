@@ -44,7 +44,7 @@ def _leaving_ours_whole(parse_url: Callable[[str], dict[str, Any]]) -> Callable[
     def parse(url: str) -> dict[str, Any]:
         if not url.startswith(f'{NAME}://'):
             return parse_url(url)
-        # The port means nothing to a spool, but it must not stay the one of the URL before.
+        # The port means nothing to a spool; where one is written, the connection says so.
         return {'transport': NAME, 'hostname': url, 'port': urlsplit(url).port}
 
     parse.leaves_whole = NAME  # type: ignore[attr-defined]
