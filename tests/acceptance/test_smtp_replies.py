@@ -94,7 +94,7 @@ def test_what_a_reply_means_for_the_mail(
     tmp_path: Path, stage: str, answer: str, after: str, fate: str
 ) -> None:
     server = Server(answers={stage: answer if after == 'next' else f'{answer}|{after}'})
-    keys: dict[str, str] = {'timeout': '100ms', 'connect_timeout': '100ms'} if after == 'silence' else {}
+    keys: dict[str, str] = {'timeout': '400ms', 'connect_timeout': '400ms'} if after == 'silence' else {}
     if stage == 'AUTH':
         server.extensions = ('AUTH PLAIN',)
         (tmp_path / 'password').write_text('secret')
@@ -118,7 +118,7 @@ def test_an_answer_that_one_recipient_has_got_counts_whatever_the_next_one_meets
     tmp_path: Path, after: str
 ) -> None:
     answers = {f'RCPT TO:<{BOB}>': '550 5.1.1 unknown' + (f'|{after}' if after != 'next' else '')}
-    keys = {'timeout': '100ms'} if after == 'silence' else {}
+    keys = {'timeout': '400ms'} if after == 'silence' else {}
     with serving(Server(answers=answers)) as server:  # type: ignore[arg-type]
         outlet = Outlet(tmp_path, server, **keys)
         outlet.put(BOB, CID)
