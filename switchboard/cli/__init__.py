@@ -1,7 +1,7 @@
 """``switchboard``, the operator's program: one verb for each thing that an operator does.  It shows and asks, and decides nothing.
 
-In reading order: app (the verbs, imported when they are used), context (which installation), options, output, layout and terminal (tables, lines, JSON), text
-(words and numbers), exits (from errors to statuses); then ``commands``.
+In reading order: app (the verbs, imported when they are used), context (which installation), options, output, layout and terminal (tables, lines, JSON),
+exits (from errors to statuses); then ``commands``.
 
 Here is what all verbs share: the group, and the place where an error becomes one line and an exit status.  Verbs raise;
 only `main` ends the process.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from switchboard.cli.text import number, visible
 from switchboard.errors import SelectionError
+from switchboard.operating.text import number, visible
 
 if TYPE_CHECKING:
     from switchboard.operating.selection import Criteria

@@ -18,7 +18,7 @@ import click
 
 from switchboard.cli.exits import LOOKING, Exit, exit_of, lines_of
 from switchboard.cli.layout import GAP, Cell, Column, text_of
-from switchboard.cli.text import one_line, visible
+from switchboard.operating.text import one_line, visible
 
 if TYPE_CHECKING:
     from switchboard.cli.terminal import Spinner

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from switchboard.cli.layout import Cell, Column, layout, text_of
-from switchboard.cli.text import one_line
+from switchboard.operating.text import one_line
 
 
 def console(*, stderr: bool = False) -> Console:

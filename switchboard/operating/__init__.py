@@ -2,9 +2,9 @@
 
 To look, nothing is made or claimed: summary (one entry), finding (one by its name), selection (many, by the selection language),
 spool_view (the queues of a spool), census (how many), grouping (by error, sender ...), queue_info (options, consumers, flags, throughput), entry_fields and
-option_words (as objects and words), lock_holders (who holds what).
+option_words (as objects and words), text (words, numbers and safe text), lock_holders (who holds what).
 
-To act: actions (`choose`, then `apply`) with holding and removing below it, editing, audit (who did what, and why); and janitor (what has to be done
+To act: actions (`choose`, then `apply`) with holding below it, editing, audit (who did what, and why); and janitor (what has to be done
 now and then).
 
 It imports spool and below.

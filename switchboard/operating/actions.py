@@ -19,18 +19,24 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from switchboard.errors import QueueError, SelectionGrewError, SwitchboardError, UnknownQueueError
+from switchboard.errors import (
+    EntryTakenError,
+    QueueError,
+    SelectionGrewError,
+    SwitchboardError,
+    UnknownQueueError,
+)
 from switchboard.handoff.moving import claim_any, move, send_back
 from switchboard.message.naming import PRESERVED, READY, format_when, is_held
 from switchboard.operating.audit import Operator, note
 from switchboard.operating.finding import Found
 from switchboard.operating.holding import hold, let_go
-from switchboard.operating.removing import remove
 from switchboard.operating.spool_view import SpoolView
 from switchboard.queue.ready_queue import order
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.layout import BAD, TRASH
+from switchboard.store.publishing import refuse
 
 
 class Target(NamedTuple):
@@ -176,6 +182,22 @@ class Move:
             claim.close()
             raise
         return Where(self.to, move(claim, source, to, **operated.operator.fields()))
+
+
+def remove(board: Switchboard, filebase: str) -> None:
+    """Finish an entry, ready or preserved, unread.
+
+    :raises EntryTakenError: a process is working on it, or it is gone.
+    :raises QueueError: the disk refused; it is where it was.
+    """
+    claim = claim_any(board, filebase)
+    try:
+        claim.finish(board.pool)
+    except OSError as error:
+        claim.close()
+        if isinstance(error, FileNotFoundError):
+            raise EntryTakenError('its file is gone', queue=board.name, filebase=filebase) from error
+        refuse(error, 'remove', board.name)
 
 
 @dataclass(frozen=True, slots=True)

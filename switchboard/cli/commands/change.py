@@ -20,7 +20,6 @@ from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, selection_options, yes_option
 from switchboard.cli.output import LOOK_EVERY_S, Progress, complain, say, tell, write_json
-from switchboard.cli.text import number, visible
 from switchboard.errors import QueueError
 from switchboard.operating.actions import (
     Action,
@@ -38,6 +37,7 @@ from switchboard.operating.actions import (
 )
 from switchboard.operating.finding import Found, find
 from switchboard.operating.selection import Criteria
+from switchboard.operating.text import number, visible
 
 # A canary is given so long before the others have to be sent back by hand.
 CANARY_TIMEOUT_S = 60.0

@@ -17,8 +17,8 @@ from switchboard.cli.context import Installation, json_option, json_report_optio
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import is_terminal, report, say, tell, write_json
-from switchboard.cli.text import number, visible
 from switchboard.errors import ConfigError, ConfigErrors
+from switchboard.operating.text import number, visible
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config

@@ -21,11 +21,11 @@ from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of
 from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import complain, report, say
-from switchboard.cli.text import visible
 from switchboard.errors import CorruptEntryError, SwitchboardError
 from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.audit import Operator, note, user_name
 from switchboard.operating.editing import Editing
+from switchboard.operating.text import visible
 
 # Between metadata and body; what stands behind it on the line is for people.
 RULE = '======== body'

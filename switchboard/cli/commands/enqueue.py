@@ -19,7 +19,6 @@ from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all, lines_of
 from switchboard.cli.options import DURATION, pairs_callback
 from switchboard.cli.output import say, tell, write_json
-from switchboard.cli.text import number, visible
 from switchboard.errors import (
     CorruptEntryError,
     DurabilityError,
@@ -31,6 +30,7 @@ from switchboard.errors import (
 )
 from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.typed_json import load_json
+from switchboard.operating.text import number, visible
 from switchboard.store.publishing import BATCH_LIMIT
 
 if TYPE_CHECKING:

@@ -21,7 +21,6 @@ from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import selection_options
 from switchboard.cli.output import complain, is_terminal, say, tell, write_bytes, write_json, write_table
-from switchboard.cli.text import age, body_text, duration, moment, number, one_line, said_of, size, visible
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
@@ -35,6 +34,17 @@ from switchboard.operating.lock_holders import holders
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import EntrySummary, time_ns
+from switchboard.operating.text import (
+    age,
+    body_text,
+    duration,
+    moment,
+    number,
+    one_line,
+    said_of,
+    size,
+    visible,
+)
 from switchboard.queue.ready_queue import order
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.reading import peek

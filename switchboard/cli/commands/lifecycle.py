@@ -19,9 +19,9 @@ from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import DURATION, no_wait_option, timeout_option
 from switchboard.cli.output import LOOK_EVERY_S, TELL_EVERY_S, Progress, is_json, report, say, tell
-from switchboard.cli.text import duration, number, visible
 from switchboard.errors import BoardError, MasterError
 from switchboard.master.control import ask, signal_master
+from switchboard.operating.text import duration, number, visible
 from switchboard.status.alive import PID, master_alive, own_directory, read_pid
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import busy_s, read_status, read_status_or_none

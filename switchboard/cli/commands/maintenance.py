@@ -8,7 +8,7 @@ import click
 
 from switchboard.cli.context import Installation, installation_options, json_option, json_report_option, verb
 from switchboard.cli.output import report, tell, write_json
-from switchboard.cli.text import number, size
+from switchboard.operating.text import number, size
 from switchboard.store.pool import MAX_SPARES
 
 

@@ -24,7 +24,6 @@ from switchboard.cli.output import (
     write_json,
     write_table,
 )
-from switchboard.cli.text import age, duration, number, one_line, said_of, size, visible
 from switchboard.errors import SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS
 from switchboard.operating.audit import Operator, note, user_name
@@ -40,6 +39,7 @@ from switchboard.operating.queue_info import (
     queue_info,
 )
 from switchboard.operating.spool_view import flags_of
+from switchboard.operating.text import age, duration, number, one_line, said_of, size, visible
 from switchboard.options import shown_url
 from switchboard.spool.spool import Spool
 from switchboard.store.layout import BAD, TRASH

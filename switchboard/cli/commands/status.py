@@ -18,10 +18,10 @@ from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
 from switchboard.cli.output import is_terminal, tell, write_json, write_table
-from switchboard.cli.text import age, duration, moment, one_line, said_of
 from switchboard.errors import MasterError
 from switchboard.master.control import ask
 from switchboard.operating.queue_info import QueueInfo, census_fields, queue_info
+from switchboard.operating.text import age, duration, moment, one_line, said_of
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import Snapshot, busy_s, master_fields, read_status, runner_fields
 

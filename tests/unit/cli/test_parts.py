@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.cli import text as wording
 from switchboard.cli.commands import entries as tail
 from switchboard.cli.commands.entries import Arrivals
 from switchboard.cli.commands.lifecycle import describe
 from switchboard.cli.commands.status import headline, status_of, troubles
+from switchboard.operating import text as wording
 from switchboard.operating.lock_holders import LOCKS, holders
 from switchboard.status.scoreboard import Scoreboard, Slot, State, SupervisorRecord
 from switchboard.status.snapshot import read_status as take

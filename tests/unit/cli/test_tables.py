@@ -12,8 +12,8 @@ from switchboard.cli import output as tables
 from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.layout import Column, layout
 from switchboard.cli.output import write_table
-from switchboard.cli.text import age, body_text, duration, number, one_line, size, visible
 from switchboard.operating import selection
+from switchboard.operating.text import age, body_text, duration, number, one_line, size, visible
 from switchboard.store.pool import KEPT_OPEN
 
 COLUMNS = (Column('NAME'), Column('N', right=True, drop=1), Column('TEXT', shrink_to=6), Column('X', drop=2))

@@ -13,9 +13,9 @@ import pytest
 from switchboard import Spool
 from switchboard.errors import AmbiguousEntryError, EntryTakenError, UnknownEntryError
 from switchboard.message.naming import NS
+from switchboard.operating.actions import remove
 from switchboard.operating.census import AGE_MINUTES, Shape, count, shapes, walk
 from switchboard.operating.finding import find
-from switchboard.operating.removing import remove
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk, Folder
