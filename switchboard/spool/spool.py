@@ -141,7 +141,7 @@ class Spool:
             self._namer,
             self.spares,
             config=lambda: self.config,
-            base=lambda: self.config.exchanges if self.config else _DEFAULT_EXCHANGE_ONLY,
+            base=lambda: _DEFAULT_EXCHANGE_ONLY if (config := self.config) is None else config.exchanges,
         )
 
     def close(self) -> None:
@@ -166,13 +166,13 @@ class Spool:
 
     @property
     def config(self) -> Config | None:
-        """The configuration that this spool goes by; another one when that was put into force."""
-        return self._in_force.config if self._in_force else None
-
-    def _look_what_is_in_force(self) -> None:
-        if self._in_force is not None and self._in_force.look():
+        """The configuration that this spool goes by; another one as soon as that was put into force."""
+        if self._in_force is None:
+            return None
+        if self._in_force.look():
             # Their options may have changed; entries that somebody holds are held by the process, not by the object.
             self._open_queues.clear()
+        return self._in_force.config
 
     def __repr__(self) -> str:
         return f'Spool({self.directory!r})'
@@ -189,7 +189,7 @@ class Spool:
 
     def queue_names(self) -> list[str]:
         """:return: the queues that are declared or have a directory, sorted; ``bad`` among them."""
-        names = {*self.config.queue_names()} if self.config else set()
+        names = {*config.queue_names()} if (config := self.config) else set()
         names.update(self.declared.records.names())
         with Folder(self.directory, self.disk).scan() as entries:
             names.update(
@@ -199,10 +199,11 @@ class Spool:
 
     def __getitem__(self, name: str) -> Switchboard:
         """See `ISpool`."""
+        fixed = self.declared.is_fixed(name)  # first, for it looks whether other options are in force
         board = self._open_queues.get(name)
         try:
             # Another process may have deleted what a program declared.
-            if board is None or (not self.declared.is_fixed(name) and board.folder.is_closed()):
+            if board is None or (not fixed and board.folder.is_closed()):
                 board = self.board(name)
                 self._open_queues.add(name, board)
         except OSError as error:
@@ -294,13 +295,14 @@ class Spool:
         return self._options(name, None if fixed else self.declared.records.get(name))
 
     def _options(self, name: str, declaration: Declaration | None) -> QueueOptions:
-        if self.config is None:
+        config = self.config
+        if config is None:
             options = replace(self._defaults, durability='full') if name == BAD else self._defaults
-        elif declaration is None and name not in self.config.queue_names():
-            known = ', '.join(sorted(self.config.queue_names()))
+        elif declaration is None and name not in config.queue_names():
+            known = ', '.join(sorted(config.queue_names()))
             raise UnknownQueueError(f'no such queue: the configuration declares {known}', queue=name)
         else:
-            options = self.config.queue_options(name)
+            options = config.queue_options(name)
         # What programs declare is a directory, whatever a section for many queues says.
         return options if declaration is None else replace(declaration.applied_to(options), url=None)
 
@@ -322,7 +324,6 @@ class Spool:
         **metadata_keys: Any,
     ) -> dict[str, str]:
         """See `ISpool`."""
-        self._look_what_is_in_force()
         merged = {**(metadata or {}), **metadata_keys}
         queues = self.exchanges.route(exchange, routing_key, merged)
         if exchange:

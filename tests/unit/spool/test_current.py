@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from switchboard import Spool
+from switchboard import Runner, Spool
 from switchboard.config.config import Config
 from switchboard.errors import NoRouteError, UnknownQueueError
+from switchboard.handoff.publish_many import Publication
+from switchboard.options import RunnerOptions
 from switchboard.spool.current import LOOK_EVERY_NS, activate
 from switchboard.testing import FakeClock
 
@@ -69,6 +71,43 @@ def test_options_of_queues_are_the_new_ones_too(spool, path, clock):
     clock.advance(A_LOOK_S)
     spool.publish('x', exchange='mail', routing_key='key')
     assert spool['new'].options.max_messages == 1
+
+
+def test_a_runner_that_only_emits_goes_by_what_is_in_force(spool, path, clock):
+    class Emits(Runner):
+        def dispose(self, msg, msgdata):
+            self.emit('other', msg, exchange='mail')
+
+    runner = Emits(spool, RunnerOptions('r', '', queue='in'), clock=clock)
+    add_queue(path)
+    activate(Config.load(path))
+    clock.advance(A_LOOK_S)
+    spool['in'].enqueue('x')
+    runner.run(until_empty=True)
+    assert len(Spool.from_config(path)['new'].files) == 1
+    assert spool['bad'].get_files('.psv') == []
+
+
+@pytest.mark.parametrize(
+    'ask',
+    [
+        lambda spool: spool['new'],
+        lambda spool: spool.exchanges.route('mail', 'other', {}),
+        lambda spool: spool.publish('x', routing_key='new'),
+        lambda spool: spool.publish_many([Publication('x', {}, ('new',))])[0]['new'],
+        lambda spool: spool.queue_options('new'),
+        lambda spool: spool.board('new'),
+        lambda spool: spool.pause('new'),
+        lambda spool: spool.config.queue_options('new'),
+        lambda spool: 'new' in spool or pytest.fail('unknown'),
+        lambda spool: spool.queue_names().index('new'),
+    ],
+)
+def test_whatever_is_asked_the_answer_is_of_what_is_in_force(spool, path, clock, ask):
+    add_queue(path)
+    activate(Config.load(path))
+    clock.advance(A_LOOK_S)
+    ask(spool)
 
 
 def test_the_same_configuration_put_in_force_again_is_not_read_again(spool, path, clock):
