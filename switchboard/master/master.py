@@ -290,7 +290,7 @@ class Master:
             event(logger, logging.ERROR, None, 'scoreboard mended', path=self._board.path)
             self._post()
             for each in self._slices:
-                each.post()
+                each.write_anew()
 
     def _look_whether_ready(self) -> None:
         if self._record.state is State.STARTING and all(each.settled for each in self._slices):

@@ -164,8 +164,7 @@ class Replacement:
     def _hand_over(self, now_s: float) -> None:
         for gone in [each for each in self._old if each.gone]:
             self._old.remove(gone)
-            self._pass_counters(gone)
-            self.slices.remove(gone)
+            self.slices.remove(gone, self._heir_of(gone), ended=self.count == 0 and not self.error)
         if self.error:  # what is going are the failed new ones
             self.over = not self._old
             return
@@ -177,14 +176,10 @@ class Replacement:
             failed = [each for each in self._new if each.state in (State.BACKOFF, State.FATAL)]
             self.error = '; '.join(f'{each.title}: {each.reason}' for each in failed)
 
-    def _pass_counters(self, gone: RunnerSlice) -> None:
-        if not self._new:
-            return
-        # Among several, whose range is another anyway, the first takes the counters: their sum stays right.
-        heir = next(
-            (each for each in self._new if (each.part, each.count) == (gone.part, gone.count)), self._new[0]
-        )
-        heir.inherit(gone)
+    def _heir_of(self, gone: RunnerSlice) -> RunnerSlice | None:
+        """:return: who goes on counting; among several, whose range is another anyway, the first: their sum stays right."""
+        same = (each for each in self._new if (each.part, each.count) == (gone.part, gone.count))
+        return next(same, self._new[0] if self._new else None)
 
     def _give_up(self, error: str, now_s: float) -> None:
         """Leave the old slices as they are, and take back the new ones."""

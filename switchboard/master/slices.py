@@ -19,7 +19,7 @@ from switchboard.errors import MasterError
 from switchboard.events import event
 from switchboard.master import child, ending
 from switchboard.master.signals import blocked
-from switchboard.master.supervision import ChildEnds, RunnerSlice, start_all
+from switchboard.master.supervision import ChildEnds, Past, RunnerSlice, start_all
 from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.scoreboard import Scoreboard
@@ -52,6 +52,8 @@ class Slices:
         self.config = config
         self.board = board
         self._slices: list[RunnerSlice] = []
+        # What runners have counted that have no slices now.
+        self._past: dict[str, list[Past]] = {}
         # Made for the first processes, to be forgotten when they run.
         self.spool: Spool | None = None
         self._selector = selector
@@ -108,6 +110,8 @@ class Slices:
             held=held,
         )
         self._slices.append(added)
+        for past in self._past.pop(options.name, ()):
+            added.inherit(past)
         return added
 
     def start_all(self) -> None:
@@ -122,11 +126,20 @@ class Slices:
         ]
         start_all(added, functools.partial(self._fork_all, freeze=True), time.monotonic())
 
-    def remove(self, gone: RunnerSlice) -> None:
-        """Forget a slice and free its place.  Assumes that it has no process."""
+    def remove(self, gone: RunnerSlice, heir: RunnerSlice | None = None, *, ended: bool = False) -> None:
+        """Forget a slice and free its place.  Assumes that it has no process.
+
+        :param heir: counts on from where it has stopped.
+        :param ended: its runner is to have no slices; the next ones count on, however much later they come.
+        """
         assert not gone.pid
-        self._slices.remove(gone)
-        self.board.clear(gone.index)
+        with self.board.changing():
+            if heir is not None:
+                heir.inherit(gone.past())
+            elif ended:
+                self._past.setdefault(gone.name, []).append(gone.past())
+            self._slices.remove(gone)
+            self.board.clear(gone.index)
         # The lowest place first, so that readers find the board's used part in front.
         self._free = sorted([*self._free, gone.index])
 

@@ -32,6 +32,7 @@ from switchboard.master import child, ending
 from switchboard.master.policy import Decision, End, History, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
+from switchboard.status.figures import Figures, sum_of
 from switchboard.status.scoreboard import Record, Scoreboard, State, SupervisorRecord
 
 logger = log.logger('master')
@@ -102,6 +103,15 @@ def start_all(slices: Iterable[RunnerSlice], fork_all: ForkAll, now_s: float) ->
             each.watch(born, forked_ns, now_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What slices that are gone have counted: messages by outcome, restarts, and what they measured."""
+
+    counters: tuple[int, int, int, int]
+    restarts: int
+    figures: Figures
+
+
 class RunnerSlice:
     """A slice of a runner and its process, if it has one.
 
@@ -157,6 +167,7 @@ class RunnerSlice:
         # When the master was late last, and how much of which time was lost: (until, seconds).
         self._lost: list[tuple[float, float]] = []
         self._post = SupervisorRecord(options.name, part, count)
+        self._carried = Figures()
         self.post()
 
     @property
@@ -228,13 +239,35 @@ class RunnerSlice:
         self._post = replace(self._post, **fields)  # type: ignore[arg-type]
         self.board.post(self.index, self._post)
 
-    def inherit(self, gone: RunnerSlice) -> None:
-        """Go on counting from where the slice in whose place this one stands has stopped."""
-        before = gone.record()
-        if before is None:
-            return
-        counters = tuple(map(sum, zip(self._post.carried, before.counters, strict=True)))
-        self.post(carried=counters, restarts=self._post.restarts + before.restarts)
+    def write_anew(self) -> None:
+        """Say all of it once more: somebody has cut the board."""
+        self.post()
+        self.board.post_carried(self.index, self._carried)
+
+    def past(self) -> Past:
+        """:return: what this slice has counted until now, and those in whose place it stands."""
+        record = self.record()
+        if record is None:
+            return Past(self._post.carried, self._post.restarts, self._carried)
+        try:
+            figures = self.board.figures(self.index)
+        except BoardError:
+            figures = self._carried
+        return Past(record.counters, record.restarts, figures)
+
+    def inherit(self, past: Past) -> None:
+        """Go on counting from where others of this runner have stopped.
+
+        Of more errors than a slice has room for, those keep their counters that the runner as a whole has.
+        """
+        done, failed, retried, kept = map(sum, zip(self._post.carried, past.counters, strict=True))
+        try:
+            shown = self.board.figures_of(self.name).errors or None
+        except BoardError:
+            shown = None
+        self._carried = sum_of((self._carried, past.figures), keep=shown)
+        self.board.post_carried(self.index, self._carried)
+        self.post(carried=(done, failed, retried, kept), restarts=self._post.restarts + past.restarts)
 
     def start(self, now_s: float) -> None:
         """Start a process."""

@@ -115,6 +115,7 @@ class AsyncRunner(Runner):
                 events.remove_reader(descriptor)
             self._main_task = None
             await self._cancel()
+            self.slot.rest()
             loop.leave()
             with self._hook('cleanup'):
                 await self.cleanup()
@@ -205,6 +206,7 @@ class AsyncRunner(Runner):
     async def _wait_for_messages(self) -> None:
         with self._hook('snooze'):
             self.snooze(0)
+        self.slot.rest()
         loop = self._loop
         waiter = asyncio.create_task(self._woken.wait())
         timeout_s = loop.trouble.still_s()

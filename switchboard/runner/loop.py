@@ -145,7 +145,7 @@ class Loop:
         self.settler.give_back_stuck()
         try:
             self.spool.recover()
-            self.queue.recover(own=False)
+            self.settler.recovered(len(self.queue.recover(own=False)))
         except (QueueError, OSError) as error:
             event(
                 log,

@@ -304,10 +304,12 @@ class Runner:
                     if not handled and not loop.is_stopping:
                         with self._hook('snooze'):
                             self.snooze(handled)
+                        self.slot.rest()
                         loop.sleep()
                     loop.recover()
                     self.slot.beat()
             finally:
+                self.slot.rest()
                 loop.leave()
                 with self._hook('cleanup'):
                     self.cleanup()

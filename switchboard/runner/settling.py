@@ -20,10 +20,10 @@ from switchboard.clock import Backoff, Clock
 from switchboard.errors import DestinationDown, EntryTakenError, QueueError, ResultError
 from switchboard.events import event
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
-from switchboard.message.naming import NS, digest_of
+from switchboard.message.naming import NS, digest_of, parse
 from switchboard.options import RunnerOptions
 from switchboard.runner.verdict import Verdict, judge
-from switchboard.status.scoreboard import NullSlot
+from switchboard.status.scoreboard import NullSlot, Outcome
 
 log = logging.getLogger('switchboard.runner')
 
@@ -120,21 +120,24 @@ class Work:
     :ivar verdict: what is to become of the message; None: commit it.
     """
 
-    __slots__ = ('_settler', 'taken', 'transaction', 'verdict')
+    __slots__ = ('_began_ns', '_settler', 'taken', 'transaction', 'verdict')
 
     def __init__(self, settler: Settler, taken: Taken, transaction: ITransaction) -> None:
         self._settler = settler
         self.taken = taken
         self.transaction = transaction
         self.verdict: Verdict | None = None
+        self._began_ns = 0
 
     def __enter__(self) -> Work:
+        self._began_ns = self._settler.now_ns()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self._settler.end_forked_child(error)
+        self._settler.measured(self.taken.filebase, self._began_ns)
         return error is None or self.failed(error)
 
     def returned(self, result: object) -> None:
@@ -227,6 +230,21 @@ class Settler:
         """:return: what is put around the call of ``dispose``."""
         return Work(self, taken, self._spool.transaction(self.queue, taken.filebase))
 
+    def now_ns(self) -> int:
+        """:return: the time by which durations are measured."""
+        return self._clock.monotonic_ns()
+
+    def measured(self, filebase: str, began_ns: int) -> None:
+        """Tell the scoreboard how long ``dispose`` took, and how long the message could have been taken before that."""
+        took_ns = max(0, self._clock.monotonic_ns() - began_ns)
+        name = parse(filebase)  # one of a broker need not say since when it is ready
+        waited_ns = None if name is None else max(0, self._clock.time_ns() - took_ns - name.when_ns)
+        self._slot.measured(took_ns, waited_ns)
+
+    def recovered(self, count: int) -> None:
+        """Tell the scoreboard how many entries of dead owners are ready again."""
+        self._slot.recovered(count)
+
     def is_ending(self, error: BaseException) -> bool:
         """Was this raised because the process is to end, and not by the message?"""
         return not isinstance(error, Exception) and self._is_stopping()
@@ -314,7 +332,8 @@ class Settler:
             self._keep_for_later(filebase, error)
         if verdict.outcome not in ('kept', 'trouble'):
             self._forget(filebase)
-        self._slot.end('kept' if verdict.outcome == 'trouble' else verdict.outcome)
+        outcome: Outcome = 'kept' if verdict.outcome == 'trouble' else verdict.outcome
+        self._slot.end(outcome, str(verdict.record.get('error', '')))
         return verdict.outcome in ('failed', 'retried')
 
     def _carry_out(self, filebase: str, verdict: Verdict) -> None:

@@ -5,17 +5,20 @@ knows of a slice (`SupervisorRecord`), the runner writes what it is at (`Slot`).
 each look one ``pread``: less than a microsecond, and nothing that anybody does to the file ends a process.  A mapped file needs no system
 call at all and was rejected, because a file that is cut short under a map kills all who look at it or write to it (SIGBUS).
 
-Layout: one page of header, then one page a slot.  The file is made with room for many slots, because slices may be added
+Layout: one page of header, then three pages a slot.  The file is made with room for many slots, because slices may be added
 while readers have it open, and its space is taken from the disk at once.
 
 ===========  ==========================================================================================
 offset       content
 ===========  ==========================================================================================
 0            magic (8), format version, page size, number of slots (4 each)
+64, 128      how often slices have taken the place of others; odd while one is just doing so
 1024, 2048   the master: process, state, start, last reload and its error
-page + 0     the master's record of the slice, two copies of 1024 bytes
-page + 2048  the work, two copies of 256 bytes: written by the runner at each message and heartbeat
-page + 2560  the last error, two copies of 768 bytes: written by the runner when something fails
+slot + 0     the master's record of the slice, two copies of 1024 bytes
+slot + 2048  the work, two copies of 256 bytes: written by the runner at each message and heartbeat
+slot + 2560  the last error, two copies of 768 bytes: written by the runner when something fails
+slot + 4096  the figures, two copies of 2048 bytes: written by the runner, seldom (see `figures`)
+slot + 8192  the figures of the slices in whose place this one stands: written by the master
 ===========  ==========================================================================================
 
 Each group has one writer and two copies (see `double_buffer`), so a reader always finds a whole one.  A file written anew and
@@ -27,29 +30,34 @@ start, and the fault tests of the store have nothing to find here.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from switchboard.errors import BoardError
 from switchboard.status.double_buffer import READ_TRIES, DoubleBuffer, TornError
+from switchboard.status.figures import Figures, buffer, sum_of
 from switchboard.status.record import MasterRecord, Record, State, SupervisorRecord
 
 __all__ = ['MasterRecord', 'NullSlot', 'Outcome', 'Record', 'Scoreboard', 'Slot', 'State', 'SupervisorRecord']
 
 MAGIC = b'SWBOARD\n'
-VERSION = 1
+VERSION = 2
 PAGE_BYTES = 4096
-# Room for slices that are added while running: one MiB.
+SLOT_BYTES = 3 * PAGE_BYTES
+# Room for slices that are added while running: three MiB.
 ROOM = 256
+# How old the figures of a busy runner may be.
+FIGURES_EVERY_NS = 1_000_000_000
 
 HEADER = struct.Struct('<8sIII')
 Outcome = Literal['done', 'failed', 'retried', 'kept']
-
+_Found = TypeVar('_Found')
 
 _STATES = tuple(State)
 _CODES = {state: code for code, state in enumerate(_STATES)}
@@ -63,6 +71,10 @@ _POST = DoubleBuffer('64sIIIBQIQ4Q512s', 0, 1024)
 _WORK = DoubleBuffer('IQQQQQ96sQQ', 2048, 256)
 # when, whether it is fatal, text
 _ERROR = DoubleBuffer('QB720s', 2560, 768)
+_FIGURES = buffer(PAGE_BYTES)
+_CARRIED = buffer(2 * PAGE_BYTES)
+# how often slices have taken the place of others
+_CHANGES = DoubleBuffer('Q', 64, 64)
 
 
 def _cut(text: str, limit: int) -> bytes:
@@ -83,8 +95,20 @@ class NullSlot:
     def begin(self, filebase: str) -> None:
         """Say which entry is at work from now on."""
 
-    def end(self, outcome: Outcome) -> None:
-        """Say what became of it."""
+    def end(self, outcome: Outcome, error: str = '') -> None:
+        """Say what became of it.
+
+        :param error: the name of the class of the error that ended it.
+        """
+
+    def measured(self, process_ns: int, wait_ns: int | None) -> None:
+        """Say how long a message was at work and, if that is known, how long it had waited for it."""
+
+    def recovered(self, count: int) -> None:
+        """Say how many entries of dead owners were made ready again."""
+
+    def rest(self) -> None:
+        """Say that nothing more is to be said for a while."""
 
     def error(self, text: str) -> None:
         """Keep the text of the last thing that went wrong."""
@@ -123,11 +147,20 @@ class Slot(NullSlot):
         self._error_number = error[0] if error else 0
         # Counters go on where the process before this one left them: they count the slice, not the process.
         self.done, self.failed, self.retried, self.kept = before[3:7] if before else (0, 0, 0, 0)
+        try:
+            [counted] = board.read(self._base, _FIGURES)
+        except BoardError:
+            counted = None
+        self._figures_number = counted[0] if counted else 0
+        self.figures = Figures.of(counted[1:]) if counted else Figures()
+        self._figures_ns = 0
+        self._has_news = False
         self._write(0)
 
     def beat(self) -> None:
         now_ns = self._clock_ns()
         self._write(now_ns)
+        self.rest()
         if self._on_ready is not None:
             told, self._on_ready = self._on_ready, None
             told()
@@ -136,9 +169,30 @@ class Slot(NullSlot):
         now_ns = self._clock_ns()
         self._write(now_ns, _cut(filebase, 96), now_ns, now_ns + self._allowed_ns if self._allowed_ns else 0)
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: Outcome, error: str = '') -> None:
         setattr(self, outcome, getattr(self, outcome) + 1)
-        self._write(self._clock_ns())
+        now_ns = self._clock_ns()
+        self._write(now_ns)
+        if outcome == 'failed':
+            self.figures.failed_by(error, time.time_ns())
+            self._write_figures(now_ns)
+        elif self._has_news and now_ns - self._figures_ns >= FIGURES_EVERY_NS:
+            self._write_figures(now_ns)
+
+    def measured(self, process_ns: int, wait_ns: int | None) -> None:
+        self.figures.process.observe(process_ns)
+        if wait_ns is not None:
+            self.figures.wait.observe(wait_ns)
+        self._has_news = True
+
+    def recovered(self, count: int) -> None:
+        if count:
+            self.figures.recovered += count
+            self._write_figures(self._clock_ns())
+
+    def rest(self) -> None:
+        if self._has_news:
+            self._write_figures(self._clock_ns())
 
     def error(self, text: str) -> None:
         self._write_error(text, fatal=False)
@@ -151,6 +205,12 @@ class Slot(NullSlot):
         counts = (self.done, self.failed, self.retried, self.kept)
         values = (self._pid, now_ns, *counts, current, since_ns, deadline_ns)
         _WORK.write(self._descriptor, self._base, self._number, *values)
+
+    def _write_figures(self, now_ns: int) -> None:
+        self._figures_number += 1
+        self._figures_ns = now_ns
+        self._has_news = False
+        _FIGURES.write(self._descriptor, self._base, self._figures_number, *self.figures.values())
 
     def _write_error(self, text: str, *, fatal: bool) -> None:
         self._error_number += 1
@@ -166,6 +226,8 @@ class Scoreboard:
         self.slots = slots
         # Of what this process has written last, in the header and in each slot.
         self._numbers = [0] * (slots + 1)
+        self._carried = [0] * slots
+        self._changes = 0
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], slots: int = ROOM, *, directory: int | None = None) -> Self:
@@ -219,7 +281,7 @@ class Scoreboard:
         :return: whether that was needed; what was in it is gone then.
         :raises OSError: the disk is full.
         """
-        size = PAGE_BYTES * (self.slots + 1)
+        size = PAGE_BYTES + SLOT_BYTES * self.slots
         header = HEADER.pack(MAGIC, VERSION, PAGE_BYTES, self.slots)
         is_whole = os.fstat(self.descriptor).st_size >= size
         if is_whole and os.pread(self.descriptor, HEADER.size, 0) == header:
@@ -232,8 +294,10 @@ class Scoreboard:
         """:return: these groups of one page, each whole.
         :raises BoardError: somebody has damaged one of them.
         """
+        first = min(each.offset for each in groups)
+        length = max(each.offset + 2 * each.size for each in groups) - first
         for _ in range(READ_TRIES):
-            page = os.pread(self.descriptor, PAGE_BYTES, base)
+            page = bytes(first) + os.pread(self.descriptor, length, base + first)
             try:
                 return [each.find(page) for each in groups]
             except TornError:
@@ -250,14 +314,60 @@ class Scoreboard:
         """:return: where slot `index` begins."""
         if not 0 <= index < self.slots:
             raise BoardError(f'the board has {self.slots} slots, there is no slot {index}')
-        return PAGE_BYTES * (index + 1)
+        return PAGE_BYTES + SLOT_BYTES * index
 
     def records(self) -> list[Record]:
         """:return: all slots in use, by runner and slice.  Each group is a snapshot of one moment."""
+        return self._unchanged(self._records)
+
+    def measured(self) -> list[tuple[Record, Figures]]:
+        """:return: the same, and what each of them has measured."""
+        return self._unchanged(lambda: [(each, self.figures(each.index)) for each in self._records()])
+
+    def _records(self) -> list[Record]:
         found = (self.record(index) for index in range(self.slots))
         return sorted(
             (r for r in found if r is not None), key=lambda r: (r.runner, r.numslices, r.slice, r.index)
         )
+
+    def _unchanged(self, look: Callable[[], _Found]) -> _Found:
+        """Look again if a slice has taken the place of another meanwhile: counters would be missing, or be there twice.
+
+        A master that died while one did so has left it undone; what there is is shown then.
+        """
+        for _ in range(READ_TRIES):
+            before = self.read(0, _CHANGES)
+            found = look()
+            if before == self.read(0, _CHANGES) and (before[0] is None or before[0][1] % 2 == 0):
+                break
+        return found
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """Let a slice take the place of another; who reads meanwhile looks again."""
+        self._change()
+        try:
+            yield
+        finally:
+            self._change()
+
+    def _change(self) -> None:
+        self._changes += 1
+        _CHANGES.write(self.descriptor, 0, self._changes, self._changes)
+
+    def figures(self, index: int) -> Figures:
+        """:return: what a slice has measured, and those in whose place it stands."""
+        own, carried = self.read(self.base(index), _FIGURES, _CARRIED)
+        return sum_of(Figures.of(each[1:]) for each in (own, carried) if each is not None)
+
+    def figures_of(self, runner: str) -> Figures:
+        """:return: what all slices of a runner have measured together."""
+        return sum_of(self.figures(each.index) for each in self._records() if each.runner == runner)
+
+    def post_carried(self, index: int, figures: Figures) -> None:
+        """Write the figures of those in whose place a slice stands; the master's part."""
+        self._carried[index] += 1
+        _CARRIED.write(self.descriptor, self.base(index), self._carried[index], *figures.values())
 
     def record(self, index: int) -> Record | None:
         """:return: one slot, or nothing when it is free."""
@@ -307,7 +417,7 @@ class Scoreboard:
 
     def clear(self, index: int) -> None:
         """Free a slot.  Assumes that no runner holds it."""
-        os.pwrite(self.descriptor, bytes(PAGE_BYTES), self.base(index))
+        os.pwrite(self.descriptor, bytes(SLOT_BYTES), self.base(index))
 
     def post_master(self, record: MasterRecord) -> None:
         """Write what the master says of itself."""
@@ -341,6 +451,6 @@ def _check_header(header: bytes, size: int, path: Path) -> int:
         raise BoardError(
             f'{path} is of format {version}, this program reads format {VERSION}: restart the master'
         )
-    if size < PAGE_BYTES * (slots + 1):
+    if size < PAGE_BYTES + SLOT_BYTES * slots:
         raise BoardError(f'{path} is torn: {size} bytes do not hold {slots} slots')
     return int(slots)

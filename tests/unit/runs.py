@@ -76,7 +76,7 @@ class RecordingSlot(NullSlot):
     def begin(self, filebase: str) -> None:
         self.calls.append('begin')
 
-    def end(self, outcome: Any) -> None:
+    def end(self, outcome: Any, error: str = '') -> None:
         self.calls.append(outcome)
 
     def error(self, text: str) -> None:

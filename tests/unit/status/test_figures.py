@@ -1,0 +1,156 @@
+"""What runners measure: bounded, added up without a sum that ever falls, and on the board when it is wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from switchboard.status.figures import (
+    BOUNDS_S,
+    ERROR_NAME,
+    MAX_ERRORS,
+    NS,
+    OTHER,
+    ErrorCount,
+    Figures,
+    Histogram,
+    sum_of,
+)
+from switchboard.status.scoreboard import Scoreboard, Slot, SupervisorRecord
+
+HOSTILE = ('', 'a b', 'x\ny', 'x"} 1', 'é', '1abc', 'x\0y', 'n' * 82, OTHER)
+names = st.one_of(st.sampled_from(HOSTILE), st.from_regex(ERROR_NAME, fullmatch=True))
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Scoreboard]:
+    board = Scoreboard.create(tmp_path / 'board', 4)
+    for index in range(2):
+        board.post(index, SupervisorRecord('in', index, 2, os.getpid()))
+    yield board
+    board.close()
+
+
+def shown(figures: Figures) -> dict[str, int]:
+    return {name: each.count for name, each in figures.errors.items()} | {OTHER: figures.other_errors}
+
+
+def test_a_duration_is_counted_in_the_first_bucket_that_holds_it() -> None:
+    histogram = Histogram()
+    for bound in BOUNDS_S:
+        histogram.observe(round(bound * NS))
+    histogram.observe(round(BOUNDS_S[-1] * NS) + 1)
+    assert histogram.counts == [1] * (len(BOUNDS_S) + 1)
+    assert histogram.total == len(BOUNDS_S) + 1
+
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_a_name_that_is_none_has_no_counter_of_its_own(name: str) -> None:
+    figures = Figures()
+    figures.failed_by(name, 1)
+    assert shown(figures) == {OTHER: 1}
+
+
+@given(st.lists(names, max_size=100))
+def test_whatever_the_errors_are_called_all_are_counted_and_few_are_named(failures: list[str]) -> None:
+    figures = Figures()
+    for at, name in enumerate(failures):
+        figures.failed_by(name, at)
+    assert sum(shown(figures).values()) == len(failures)
+    assert len(figures.errors) <= MAX_ERRORS
+    assert Figures.of(figures.values()) == figures
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), names), max_size=120), st.integers(0, 2))
+def test_no_sum_falls_while_slices_fail_and_take_each_others_places(
+    failures: list[tuple[int, str]], gone: int
+) -> None:
+    slices = [Figures() for _ in range(3)]
+    before: dict[str, int] = {}
+    for at, (part, name) in enumerate(failures):
+        slices[part % len(slices)].failed_by(name, at)
+        if at == len(failures) // 2:
+            keep = sum_of(slices).errors
+            heir = sum_of((slices.pop(gone), slices.pop(0)), keep=keep)
+            # As a board does it: what was carried stays apart, and the heir counts on beside it.
+            slices += [Figures.of(heir.values()), Figures()]
+        now = shown(sum_of(slices))
+        assert {name: count for name, count in before.items() if now.get(name, 0) < count} == {}
+        assert len(now) <= MAX_ERRORS + 1
+        before = now
+    assert sum(before.values()) == len(failures)
+
+
+def test_durations_are_on_the_board_when_the_runner_rests_and_once_a_second_before(board: Scoreboard) -> None:
+    now_ns = 5 * NS
+    slot = Slot(board, 0, clock_ns=lambda: now_ns)
+    for seconds in (0, 0.5, 0.9, 1.0):
+        now_ns = int((5 + seconds) * NS)
+        slot.measured(NS, 2 * NS)
+        slot.end('done')
+        assert board.figures(0).process.total == (4 if seconds == 1.0 else 1)
+    slot.measured(NS, None)
+    slot.rest()
+    assert (board.figures(0).process.total, board.figures(0).wait.total) == (5, 4)
+    assert board.figures(0).wait.sum_ns == 8 * NS
+
+
+def test_a_failure_and_a_recovery_are_on_the_board_at_once(board: Scoreboard) -> None:
+    slot = Slot(board, 0)
+    slot.end('failed', 'ValueError')
+    slot.recovered(2)
+    found = board.figures(0)
+    assert shown(found) == {'ValueError': 1, OTHER: 0}
+    assert found.recovered == 2
+
+
+def test_the_next_process_of_a_slice_counts_on(board: Scoreboard) -> None:
+    for _ in range(2):
+        slot = Slot(board, 0)
+        slot.measured(NS, NS)
+        slot.end('failed', 'ValueError')
+    assert shown(board.figures(0)) == {'ValueError': 2, OTHER: 0}
+    assert board.figures(0).process.total == 2
+
+
+def test_what_others_have_measured_is_carried_on_and_a_freed_slot_has_measured_nothing(
+    board: Scoreboard,
+) -> None:
+    slot = Slot(board, 0)
+    slot.end('failed', 'ValueError')
+    board.post_carried(1, board.figures(0))
+    board.clear(0)
+    assert shown(board.figures_of('in')) == {'ValueError': 1, OTHER: 0}
+    board.post(0, SupervisorRecord('out'))
+    assert board.figures(0) == Figures()
+
+
+def test_who_looks_while_a_slice_takes_the_place_of_another_sees_its_counters_once(board: Scoreboard) -> None:
+    looks = []
+
+    def look() -> int:
+        looks.append(sum(each.done for each in board._records()))
+        if len(looks) == 1:
+            with board.changing():
+                board.post(0, SupervisorRecord('in', 0, 2, carried=(1, 0, 0, 0)))
+        return looks[-1]
+
+    assert board._unchanged(look) == 1
+    assert looks == [0, 1]
+
+
+def test_a_master_that_dies_while_it_changes_slices_stops_no_reader(board: Scoreboard) -> None:
+    changing = board.changing()
+    changing.__enter__()
+    assert len(board.measured()) == 2
+
+
+def test_an_error_that_is_kept_by_decision_has_the_time_of_the_decision() -> None:
+    late = Figures(errors={'A': ErrorCount(1, 9)})
+    kept = sum_of([late], keep={'A': ErrorCount(5, 2)})
+    assert kept.errors == {'A': ErrorCount(1, 2)}
