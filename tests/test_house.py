@@ -41,10 +41,10 @@ TOP_LEVEL = {
 }
 
 # What works on the spool leaves every touch of the file system to `disk`.  What is beside it (configuration, log, master) has
-# files of its own, and what sleeps (`wakeup`) a pipe.
+# files of its own, and what sleeps (`watch`) a pipe.
 ROOMS_THROUGH_DISK = ('handoff', 'message', 'queue', 'routing', 'store')
 SPOOL_MODULES = ('filestore', 'spool/spool')
-NOT_THROUGH_DISK = {'store/disk', 'store/kernel', 'queue/wakeup'}
+NOT_THROUGH_DISK = {'store/disk', 'store/kernel', 'store/watch'}
 
 # Functions and values of `os` that ask about the process or work on text, and never on a file.
 HARMLESS_OS = {

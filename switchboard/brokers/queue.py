@@ -20,7 +20,6 @@ on the disk there before the broker has_message that it is done.
 from __future__ import annotations
 
 import logging
-import os
 import select
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,8 +61,9 @@ from switchboard.queue.consumer import CAUSES
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
 from switchboard.queue.throttle import Throttle
-from switchboard.queue.wakeup import LONGEST_S, Wakeup
+from switchboard.queue.wakeup import Wakeup
 from switchboard.store.disk import Disk
+from switchboard.store.watch import LONGEST_S, readable
 
 log = logging.getLogger('switchboard.queue')
 
@@ -80,7 +80,6 @@ class BrokerWakeup(Wakeup):
         self._may_take = may_take
         # One descriptor for good, for event loops, though connections come and go.
         self._subscription = select.epoll()
-        self._poll.register(self._subscription.fileno(), select.POLLIN)
         self._watched: list[int] = []
 
     @property
@@ -126,9 +125,9 @@ class BrokerWakeup(Wakeup):
         ends_s = time.monotonic() + min(LONGEST_S if timeout_s is None else timeout_s, LONGEST_S)
         while True:
             left_s = max(0.0, ends_s - time.monotonic())
-            ready = [fd for fd, _ in self._poll.poll(int(left_s * 1000) + (left_s > 0))]
-            if self._read_end in ready:
-                os.read(self._read_end, 4096)
+            ready = readable(self.descriptors(), left_s)
+            if self._watch.pipe.fileno() in ready:
+                self._watch.pipe.empty()
                 return True
             if any(fd != self._subscription.fileno() for fd in ready):
                 return True

@@ -18,12 +18,12 @@ from typing import Any
 from amqp import exceptions
 from kombu import Connection as KombuConnection
 
-from switchboard.brokers.connection import Connection, Notifier, Publish, QueueLimits
+from switchboard.brokers.connection import Connection, Publish, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.rabbitmq_publish import RabbitPublisher
 from switchboard.brokers.rabbitmq_queues import RabbitDeclarer, open_channel
 from switchboard.errors import UnknownQueueError
-from switchboard.store.watch import readable
+from switchboard.store.watch import SelfPipe, readable
 
 # How long the rest of a frame may take of which the beginning is here.
 FRAME_TIMEOUT_S = 1.0
@@ -50,7 +50,7 @@ class RabbitConnection(Connection):
         self._consumers: dict[str, str] = {}
         self._prefetch = 1
         # For who sleeps on the connection: what another thread has read of it, or that it is gone.
-        self._notifier: Notifier | None = None
+        self._notifier: SelfPipe | None = None
 
     def _channel(self) -> Any:
         return open_channel(self._connection)
@@ -166,7 +166,7 @@ class RabbitConnection(Connection):
 
     def _ring(self) -> None:
         if self._notifier is not None:
-            self._notifier.ring()
+            self._notifier.wake()
 
     def _is_readable(self) -> bool:
         sock = self._connection.sock
@@ -281,7 +281,7 @@ class RabbitConnection(Connection):
                 raise UnknownQueueError('the broker has no such queue', queue=queues[0]) from error
 
     def _consume(self, queues: Sequence[str], prefetch: int) -> None:
-        self._notifier = self._notifier or Notifier()
+        self._notifier = self._notifier or SelfPipe()
         channel = self._take_channel()
         channel.basic_qos(0, prefetch, False)
         self._prefetch = prefetch
@@ -325,7 +325,7 @@ class RabbitConnection(Connection):
         """See `Remote`."""
         with self._lock:
             if self._notifier is not None:
-                self._notifier.hush()
+                self._notifier.empty()
             if not self._is_open() or not self._consumers:
                 return True  # or it was made anew meanwhile, and nothing is pushed to it
             with self._working('listen'):

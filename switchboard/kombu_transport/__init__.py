@@ -10,7 +10,7 @@ the same for all processes (see `switchboard.declared.declarations`).
 
 In reading order: address (the URL), queue_names (directory names of queue names), arguments (AMQP's), errors (those that kombu's
 users catch), payload and content (messages packed, and read by others), spool_connection (publishes), entities (declares), unacked (what was
-delivered and is not acknowledged), batch, channel, directory_watch (sleeps), transport; alias makes the name known to kombu.
+delivered and is not acknowledged), batch, channel, transport; alias makes the name known to kombu.
 
 It imports what is below the master.  Everybody names it by ``switchboard.extra.kombu``.
 """

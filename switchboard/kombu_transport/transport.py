@@ -16,10 +16,11 @@ import switchboard
 from switchboard.errors import QueueError, SwitchboardError
 from switchboard.kombu_transport.address import SCHEME, Address, read_address
 from switchboard.kombu_transport.channel import BURST, Channel
-from switchboard.kombu_transport.directory_watch import POLL_S, DirectoryWatch
 from switchboard.kombu_transport.errors import DiskFault, amqp_errors
 from switchboard.kombu_transport.spool_connection import SpoolConnection
 from switchboard.kombu_transport.unacked import retry_what_was_refused
+from switchboard.message.naming import CLAIMED
+from switchboard.store.watch import ARRIVALS, CLOSED, POLL_S, DirectoryWatch
 
 # The kernel tells of a closed file just before it drops the lock: how long to wait before looking, and looking again.
 DEATH_WAITS_S = (0.001, 0.01, 0.1)
@@ -136,7 +137,7 @@ class Transport(virtual.Transport):
         if self._deliver_all():
             return
         while True:
-            is_told = watch.follow(self._directories())
+            is_told = watch.follow(set(self._directories()), ARRIVALS)
             if self._deliver_all():
                 return
             left_s = None if ends_s is None else ends_s - time.monotonic()
@@ -180,7 +181,12 @@ class Transport(virtual.Transport):
 
     def _read_watch(self, watch: DirectoryWatch) -> None:
         now_s = time.monotonic()
-        for suspect in watch.read():
+        watch.clear()
+        for directory, name, mask in watch.events():
+            if not (mask & CLOSED and name.endswith(CLAIMED)):
+                continue
+            # A claim's file was closed: its owner died, or somebody looked whether it had.
+            suspect = directory, name[: -len(CLAIMED)]
             self._suspects.setdefault(suspect, (now_s + DEATH_WAITS_S[0], 0))
 
     def _look_after_queues(self) -> None:
@@ -240,7 +246,7 @@ class Transport(virtual.Transport):
 
     def _add_readers(self) -> None:
         assert self._watch is not None
-        for fd in self._watch.filenos():
+        for fd in self._watch.descriptors():
             if fd not in self._readers:
                 self._loop.add_reader(fd, self._on_news)
                 self._readers.append(fd)
@@ -281,7 +287,7 @@ class Transport(virtual.Transport):
             if self._deliver_all():
                 watch.wake()
                 return
-            is_told = watch.follow(self._directories())
+            is_told = watch.follow(set(self._directories()), ARRIVALS)
             self._add_readers()
             if self._deliver_all():
                 watch.wake()

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
+from switchboard.store.watch import SelfPipe
+
 
 def nothing(signum: int, frame: FrameType | None) -> None:
     """A handler for signals that only have to wake somebody.
@@ -41,34 +43,30 @@ class SignalPipe:
     """Takes over `signals` until it is closed.  Only the main thread may make one."""
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._pipe = SelfPipe()
         # A full pipe holds thousands of signals that are still to be read; one more says nothing new.
-        self._wakeup_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._wakeup_before = signal.set_wakeup_fd(self._pipe.write_end, warn_on_full_buffer=False)
         self._before: dict[signal.Signals, Any] = {each: signal.signal(each, nothing) for each in signals}
 
     def fileno(self) -> int:
         """:return: the descriptor to wait on."""
-        return self._read
+        return self._pipe.fileno()
 
     def descriptors(self) -> tuple[int, int]:
         """:return: what a forked child closes at once."""
-        return self._read, self._write
+        return self._pipe.read_end, self._pipe.write_end
 
     def take(self) -> list[signal.Signals]:
         """:return: the signals that came since the last call, each once, in the order of their first coming."""
-        numbers = b''
-        with contextlib.suppress(BlockingIOError):
-            while chunk := os.read(self._read, 4096):
-                numbers += chunk
-        return [signal.Signals(number) for number in dict.fromkeys(numbers) if number in self._before]
+        numbers = dict.fromkeys(self._pipe.empty())
+        return [signal.Signals(number) for number in numbers if number in self._before]
 
     def close(self) -> None:
         """Put everything back as it was."""
         signal.set_wakeup_fd(self._wakeup_before)
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
-        os.close(self._read)
-        os.close(self._write)
+        self._pipe.close()
 
 
 @contextlib.contextmanager

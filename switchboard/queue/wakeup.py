@@ -1,40 +1,25 @@
-"""What an idle runner sleeps on: a new name in its queue's directory, a timer, or a word from a signal handler.
+"""The sleep of an idle runner: until a new name in its queue's directory, a timer, or a word from a signal handler.
 
-inotify tells of new names at once, but a busy runner would get an event for each of its own renames.  So the watch is
-set when the runner has found nothing to do, the directory is looked at once more (something may have come between), and
-the watch is removed when it wakes.  Where there is no inotify, or a file system sends no events (NFS), the timer is
-all there is; it runs always.
+The watch is set when the runner has found nothing to do, the directory is looked at once more (something may have come between), and
+the watch is removed when it wakes (see `switchboard.store.watch`).
 
-Of a directory that takes long to read, names are of more worth than the quiet: then the watch stays, and all that comes and goes
-is told by name (see ``ready_queue``).
+For large directories the watch stays armed, and its events replace a rescan: they say which names came and went (see ``ready_queue``).
 """
 
 from __future__ import annotations
 
-import os
-import select
+from switchboard.store.watch import (
+    ARRIVALS,
+    CREATIONS,
+    DEPARTURES,
+    IGNORED,
+    LOSSES,
+    MOVED,
+    DirectoryWatch,
+    readable,
+)
 
-try:
-    from inotify_simple import INotify, flags  # type: ignore[import-untyped]
-except ImportError:  # not Linux
-    INotify = None
-else:
-    # As plain numbers: the library's flags are objects, and to combine two of them runs a page of Python.
-    # Never CREATE: what is being created is not finished.
-    ARRIVALS = int(flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR)
-    # But in a maildir: some mail servers link a finished file into it.
-    LINKS = int(flags.CREATE)
-    DEPARTURES = int(flags.MOVED_FROM | flags.DELETE)
-    # The directory itself was renamed away: names come elsewhere from now on.
-    MOVED = int(flags.MOVE_SELF)
-    LOSSES = int(flags.Q_OVERFLOW | flags.UNMOUNT)
-    IGNORED = int(flags.IGNORED)
-
-# Without events, how long a message may lie before it is seen.
-POLL_S = 1.0
-# The kernel counts milliseconds in 31 bits.  An entry may be delayed for longer.
-LONGEST_S = 1_000_000.0
-# Names that are kept for who asks for them; more are as dear as reading the directory.
+# Names that are kept until somebody asks for them; more are as dear as reading the directory.
 MAX_NAMES = 50_000
 
 
@@ -49,62 +34,45 @@ class Wakeup:
     def __init__(self, directory: str | None = None, maildir_new: str | None = None) -> None:
         self.directory = directory
         self.maildir_new = maildir_new
-        self._inotify: INotify | None = None
-        self._watch: int | None = None
-        self._watch_of_new: int | None = None
         # Are names wanted, and does the watch that is set tell them?
         self._follows = self._tells = False
         self._names: list[tuple[str, bool]] = []
         self._are_lost = False
         self._others: tuple[int, ...] = ()
-        self._poll = select.poll()
-        self._read_end, self._write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._poll.register(self._read_end, select.POLLIN)
-        if INotify is not None and directory is not None:
-            try:
-                self._inotify = INotify(nonblocking=True)
-                self._poll.register(self._inotify.fileno(), select.POLLIN)
-            except OSError:  # the limit of inotify instances of this user
-                self._inotify = None
+        self._watch = DirectoryWatch()
+        if directory is not None:
+            self._watch.open()  # at once, because an event loop asks for the descriptors once
 
     @property
     def watches(self) -> bool:
         """Will the kernel tell of new names?  If not, only the timer does."""
-        return self._watch is not None and (self.maildir_new is None or self._watch_of_new is not None)
+        return self._is_armed and (
+            self.maildir_new is None or self._watch.number_of(self.maildir_new) is not None
+        )
+
+    @property
+    def _is_armed(self) -> bool:
+        return self._watch.number_of(self.directory) is not None
 
     def arm(self) -> None:
         """Watch the directory from now on.  Look at it once more afterwards, before sleeping."""
-        if self._inotify is None or self._watch is not None:
+        if self.directory is None or self._is_armed:
             return
         self._tells = self._follows
-        self._watch = self._add_watch(self.directory, ARRIVALS | MOVED | (DEPARTURES if self._tells else 0))
+        self._watch.watch(self.directory, ARRIVALS | MOVED | (DEPARTURES if self._tells else 0))
         if self.maildir_new is not None:
-            self._watch_of_new = self._add_watch(self.maildir_new, ARRIVALS | LINKS)
-
-    def _add_watch(self, directory: str | None, mask: int) -> int | None:
-        assert self._inotify is not None
-        try:
-            watch: int = self._inotify.add_watch(directory, mask)
-        except OSError:  # the limit of watches, or the directory is gone: the timer remains
-            return None
-        return watch
+            self._watch.watch(self.maildir_new, ARRIVALS | CREATIONS)
 
     def disarm(self) -> None:
         """Stop watching, and forget what came; where names are wanted, go on."""
-        if self._inotify is not None and not (self._follows and self._tells):
+        if not (self._follows and self._tells):
             self._remove_watches()
 
     def _remove_watches(self) -> None:
-        assert self._inotify is not None
-        for watch in (self._watch, self._watch_of_new):
-            if watch is not None:
-                try:
-                    self._inotify.rm_watch(watch)
-                except OSError:
-                    pass  # the directory went away, and the watch with it
-        if self._watch is not None or self._watch_of_new is not None:
-            self._inotify.read(timeout=0)
-        self._watch = self._watch_of_new = None
+        was_armed = self._is_armed or self._watch.number_of(self.maildir_new) is not None
+        self._watch.rest()
+        if was_armed:
+            self._watch.events()
 
     # See `Events`.
 
@@ -114,7 +82,7 @@ class Wakeup:
 
     def renew(self) -> None:
         """Watch the directory that stands at this path by now."""
-        if self._inotify is not None and self._watch is not None:
+        if self._is_armed:
             self._remove_watches()
             self.arm()
 
@@ -123,7 +91,7 @@ class Wakeup:
 
         :return: what to give to :meth:`since`; None if nothing will be told.
         """
-        if self._inotify is None or not self._follows:
+        if self.directory is None or not self._follows:
             return None
         if not self._tells:
             self._remove_watches()
@@ -131,13 +99,13 @@ class Wakeup:
         self._collect()
         self._names.clear()
         self._are_lost = False
-        return self._watch
+        return self._watch.number_of(self.directory)
 
     def since(self, mark: int) -> list[tuple[str, bool]] | None:
         """:return: the names since the mark, or since they were last asked for, each with whether it came; None if not all
         of them are known.
         """
-        if self._inotify is None or self._watch != mark:
+        if self._watch.number_of(self.directory) != mark:
             return None
         self._collect()
         if self._are_lost:
@@ -146,12 +114,11 @@ class Wakeup:
         return names
 
     def _collect(self) -> None:
-        assert self._inotify is not None
-        for event in self._inotify.read(timeout=0):
-            if event.mask & (LOSSES | MOVED) or (event.mask & IGNORED and event.wd == self._watch):
+        for directory, name, mask in self._watch.events():
+            if mask & (LOSSES | MOVED) or (mask & IGNORED and directory == self.directory):
                 self._are_lost = True
-            elif event.wd == self._watch:
-                self._names.append((event.name, not event.mask & DEPARTURES))
+            elif directory == self.directory:
+                self._names.append((name, not mask & DEPARTURES))
         if len(self._names) > MAX_NAMES:
             self._are_lost = True
             self._names.clear()
@@ -161,46 +128,27 @@ class Wakeup:
 
         :return: False if the time ran out.
         """
-        # Rounded up: waking a moment too early would mean a round for nothing.
-        events = self._poll.poll(None if timeout_s is None else int(min(timeout_s, LONGEST_S) * 1000) + 1)
-        for fd, _ in events:
-            if fd == self._read_end:
-                os.read(self._read_end, 4096)
+        pipe = self._watch.pipe
+        ready = readable(self.descriptors(), timeout_s)
+        for fd in ready:
+            if fd == pipe.fileno():
+                pipe.empty()
             elif self._tells:
                 self._collect()
-        return bool(events)
+        return bool(ready)
 
     def watch_also(self, *descriptors: int) -> None:
         """End the sleep when one of these is readable, too; they take the place of those that were given before."""
-        if descriptors == self._others:
-            return
-        for descriptor in self._others:
-            self._poll.unregister(descriptor)
-        for descriptor in descriptors:
-            self._poll.register(descriptor, select.POLLIN)
         self._others = descriptors
 
     def descriptors(self) -> list[int]:
         """:return: what an event loop has to watch in place of :meth:`wait`; call ``wait(0)`` when one is readable."""
-        inotify = [self._inotify.fileno()] if self._inotify is not None else []
-        return [self._read_end, *inotify, *self._others]
+        return [*self._watch.descriptors(), *self._others]
 
     def wake(self) -> None:
         """End the sleep, or the next one.  Safe to call from a signal handler."""
-        try:
-            os.write(self._write_end, b'!')
-        except BlockingIOError:
-            pass  # it has been told often enough
+        self._watch.wake()
 
     def close(self) -> None:
         """Give the descriptors back."""
-        if self._inotify is not None:
-            self._inotify.close()
-            self._inotify = None
-        for end in (self._read_end, self._write_end):
-            if end >= 0:
-                os.close(end)
-        self._read_end = self._write_end = -1
-
-    def __del__(self) -> None:
-        self.close()
+        self._watch.close()

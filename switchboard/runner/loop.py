@@ -15,9 +15,10 @@ from switchboard.interfaces import ISpool, ISwitchboard, Taken
 from switchboard.message.journal import count_since_retry
 from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
-from switchboard.queue.wakeup import POLL_S, Wakeup
+from switchboard.queue.wakeup import Wakeup
 from switchboard.runner.retirement import Wear
 from switchboard.runner.settling import Settler
+from switchboard.store.watch import POLL_S
 
 log = logging.getLogger('switchboard.runner')
 

@@ -1,9 +1,47 @@
-"""Sleeping on descriptors, and on directories in which something may appear."""
+"""Sleeping until something happens: a name in some directories, a word from another thread or a signal handler, a timer.
+
+inotify tells new names at once, but a busy process would get an event for each of its own renames: a watch stands only while there is
+nothing to do, and its owner looks at the directory once more after setting it.  Where there is no inotify, or a file system sends no
+events (NFS), the timer is all there is; so every sleep has one.
+
+Rejected: ``eventfd`` for the word, which exists on Linux only, and cannot carry the number of a signal.
+"""
 
 from __future__ import annotations
 
+import os
 import select
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+try:
+    from inotify_simple import INotify, flags  # type: ignore[import-untyped]
+except ImportError:  # not Linux
+    INotify = None
+    ARRIVALS = CREATIONS = RENAMES = CLOSED = DEPARTURES = MOVED = LOSSES = IGNORED = 0
+else:
+    # As plain numbers: the library's flags are objects, and to combine two of them runs a page of Python.
+    # A name that is complete.  Never CREATE: a file that is being created is not finished.
+    ARRIVALS = int(flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR)
+    RENAMES = int(flags.MOVED_TO | flags.ONLYDIR)
+    # A new directory, and a file in a maildir: some mail servers link a finished file into it.
+    CREATIONS = int(flags.CREATE)
+    CLOSED = int(flags.CLOSE_WRITE)
+    DEPARTURES = int(flags.MOVED_FROM | flags.DELETE)
+    # The directory itself was renamed away: names come elsewhere from now on.
+    MOVED = int(flags.MOVE_SELF)
+    LOSSES = int(flags.Q_OVERFLOW | flags.UNMOUNT)
+    IGNORED = int(flags.IGNORED)
+
+# Without events, how long a message may lie before it is seen.
+POLL_S = 1.0
+# The kernel counts milliseconds in 31 bits.  An entry may be delayed for longer.
+LONGEST_S = 1_000_000.0
+# As many bytes as a pipe holds: one read empties it.
+PIPE_BYTES = 65_536
+# How long a closing or waking thread waits for another one to have done reading: no longer, since after a fork that thread may not be there.
+LOCK_WAITS_S = 1.0
 
 
 def readable(descriptors: Sequence[int], timeout_s: float | None) -> list[int]:
@@ -12,6 +50,8 @@ def readable(descriptors: Sequence[int], timeout_s: float | None) -> list[int]:
     :param timeout_s: how long at most; None for ever.
     :return: those that can be read; none if the time is over.
     """
+    if timeout_s is not None:
+        timeout_s = min(timeout_s, LONGEST_S)
     if hasattr(select, 'poll'):
         poll = select.poll()
         for descriptor in descriptors:
@@ -22,3 +62,190 @@ def readable(descriptors: Sequence[int], timeout_s: float | None) -> list[int]:
         ]
     # eventlet takes `poll` and `epoll` away; its `select` lets other green threads run, and knows no limit of descriptors.
     return select.select(descriptors, (), (), timeout_s)[0]
+
+
+class SelfPipe:
+    """A descriptor that is readable from the moment at which something was written to it until it is emptied.
+
+    Signal handlers and other threads may write.  It crosses a fork, needs no clean-up by name, and is waited for with a time-out.
+    """
+
+    def __init__(self) -> None:
+        self.read_end = self.write_end = -1
+        self.read_end, self.write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def fileno(self) -> int:
+        """:return: the descriptor to wait on."""
+        return self.read_end
+
+    def wake(self) -> None:
+        """Make it readable.  Safe to call from a signal handler."""
+        try:
+            os.write(self.write_end, b'!')
+        except BlockingIOError:
+            pass  # it is readable already
+
+    def empty(self) -> bytes:
+        """:return: the bytes that were written since the last call; none if there are none.
+
+        Under eventlet only when it is readable: its `os.read` waits where there is nothing, whatever the descriptor was made as.
+        """
+        try:
+            return os.read(self.read_end, PIPE_BYTES)
+        except BlockingIOError:
+            return b''
+
+    def close(self, close: Callable[[int], None] = os.close) -> None:
+        """Give the descriptors back.  After a fork, parent and child close their own."""
+        for end in (self.read_end, self.write_end):
+            if end >= 0:
+                close(end)
+        self.read_end = self.write_end = -1
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        self.close(close)  # at the end of a process `os` may be gone already
+
+
+class DirectoryWatch:
+    """Sleeps until a name comes into one of some directories, another thread wakes it, or the time is over.
+
+    inotify is opened with the first watch: a user may have few of its descriptors (128, unless the administrator says otherwise).
+    """
+
+    def __init__(self) -> None:
+        # Watches by directory, and directories by watch: the kernel never gives a watch's number again.
+        self._watched: dict[str, int] = {}
+        self._directories: dict[int, str] = {}
+        self._inotify: INotify | None = None
+        # Another thread may close it, and a descriptor's number is somebody else's then.
+        self._lock = threading.RLock()
+        self.pipe = SelfPipe()
+
+    def open(self) -> bool:
+        """:return: False if the kernel tells no events: there is no inotify, or this user has as many as allowed, perhaps not for long."""
+        if self._inotify is None and INotify is not None and self.pipe.read_end >= 0:
+            try:
+                self._inotify = INotify(nonblocking=True)
+            except OSError:
+                return False
+        return self._inotify is not None
+
+    def watch(self, directory: str, mask: int) -> bool:
+        """Watch one more directory.  Look at it once more afterwards, before sleeping.
+
+        :param mask: the events of interest.
+        :return: False if that is not possible: then only the timer tells.
+        """
+        with self._lock:
+            if directory in self._watched:
+                return True
+            if not self.open():
+                return False
+            try:
+                watch = self._inotify.add_watch(directory, mask)  # type: ignore[union-attr]
+            except OSError:  # the limit of watches, or the directory is gone
+                return False
+            self._watched[directory] = watch
+            self._directories[watch] = directory
+            return True
+
+    def follow(self, directories: set[str], mask: int) -> bool:
+        """Watch these directories from now on, and no others.
+
+        :return: False if one of them cannot be watched.
+        """
+        with self._lock:
+            if not directories and not self._watched:
+                return True
+            for directory in self._watched.keys() - directories:
+                self.unwatch(directory)
+            return self.open() and all(self.watch(directory, mask) for directory in directories)
+
+    def unwatch(self, directory: str) -> None:
+        """Watch a directory no longer."""
+        with self._lock:
+            watch = self._watched.pop(directory, None)
+            if watch is None or self._inotify is None:
+                return
+            self._directories.pop(watch, None)
+            try:
+                self._inotify.rm_watch(watch)
+            except OSError:
+                pass  # the directory went away, and the watch with it
+
+    def rest(self) -> None:
+        """Watch nothing."""
+        with self._lock:
+            for directory in list(self._watched):
+                self.unwatch(directory)
+
+    def number_of(self, directory: str | None) -> int | None:
+        """:return: the number of a directory's watch, another one each time that it is set; None if it is not watched."""
+        return None if directory is None else self._watched.get(directory)
+
+    def events(self) -> list[tuple[str, str, int]]:
+        """Read the events, so that they wake nobody any more.
+
+        :return: directory, name and mask of each; the directory is empty where the kernel says that it lost some.
+        """
+        with self._lock:
+            read = []
+            for event in self._inotify.read(timeout=0) if self._inotify is not None else ():
+                directory = self._directories.get(event.wd)
+                if directory is None:
+                    if event.mask & LOSSES:
+                        read.append(('', '', event.mask))
+                    continue  # of a watch that was removed
+                if event.mask & IGNORED:  # the directory was deleted
+                    self._directories.pop(event.wd)
+                    self._watched.pop(directory, None)
+                read.append((directory, event.name, event.mask))
+            return read
+
+    def clear(self) -> None:
+        """Forget every :meth:`wake`."""
+        with self._lock:
+            if self.pipe.read_end >= 0 and readable([self.pipe.read_end], 0):
+                self.pipe.empty()
+
+    def descriptors(self) -> list[int]:
+        """:return: what an event loop waits on; one more once something is watched."""
+        return [self.pipe.read_end] + ([self._inotify.fileno()] if self._inotify is not None else [])
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Sleep until something comes, or the end of the time; what came is to be read.
+
+        :return: False if the time ran out.
+        """
+        descriptors = self.descriptors()
+        # Or another thread has closed it.
+        return -1 in descriptors or bool(readable(descriptors, timeout_s))
+
+    def wake(self) -> None:
+        """End the sleep, or the next one, from any thread or signal handler."""
+        with self._locked_if_possible():
+            if self.pipe.write_end >= 0:
+                self.pipe.wake()
+
+    def close(self) -> None:
+        """Give the descriptors back.  In a forked child that ends nothing for its parent."""
+        with self._locked_if_possible():
+            if self._inotify is not None:
+                self._inotify.close()
+                self._inotify = None
+            self.pipe.close()
+            self._watched.clear()
+            self._directories.clear()
+
+    def __del__(self) -> None:
+        if self._inotify is not None:
+            self._inotify.close()
+
+    @contextmanager
+    def _locked_if_possible(self) -> Iterator[None]:
+        is_mine = self._lock.acquire(timeout=LOCK_WAITS_S)
+        try:
+            yield
+        finally:
+            if is_mine:
+                self._lock.release()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import heapq
 import itertools
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -48,6 +48,7 @@ from switchboard.operating.text import (
 from switchboard.queue.ready_queue import order
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.reading import peek
+from switchboard.store.watch import CREATIONS, POLL_S, RENAMES, DirectoryWatch
 
 # Wide enough for whole names and some words beside them.
 WHOLE_NAMES_COLUMNS = 150
@@ -561,7 +562,6 @@ def _body_lines(entry: Entry, *, headers: bool, full: bool) -> Iterator[str]:
 
 
 ARRIVED = (READY, PRESERVED)
-LOOK_EVERY_S = 1.0
 
 
 class Arrivals:
@@ -573,23 +573,14 @@ class Arrivals:
     def __init__(self, root: Path, places: list[tuple[str, Folder]]) -> None:
         self._places = dict(places)
         self._known: set[tuple[str, str]] = set()
-        self._watched: dict[int, str] = {}
-        try:
-            from inotify_simple import INotify, flags  # type: ignore[import-untyped]
-
-            self._inotify = INotify()
-            # Entries come by a rename; a file is closed at every claim of it as well.
-            self._mask = flags.MOVED_TO | flags.ONLYDIR
-            self._root = self._inotify.add_watch(root, flags.CREATE | flags.MOVED_TO | flags.ONLYDIR)
-            for queue in self._places:
-                self._watch(queue)
-        except (ImportError, OSError):
-            self._inotify = None
+        self._names = {folder.path: queue for queue, folder in places}
+        self._root = os.fspath(root)
+        self._watch = DirectoryWatch()
+        self._is_told = self._watch.watch(self._root, CREATIONS | RENAMES) and all(
+            self._watch.watch(path, RENAMES) or not os.path.lexists(path) for path in self._names
+        )
+        if not self._is_told:
             self._known = set(self._there(self._places))
-
-    def _watch(self, queue: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._watched[self._inotify.add_watch(self._places[queue].path, self._mask)] = queue
 
     def _there(self, queues: Iterable[str]) -> Iterator[tuple[str, str]]:
         for queue in queues:
@@ -598,9 +589,9 @@ class Arrivals:
 
     def wait(self) -> list[Found]:
         """:return: what has arrived since the last call."""
-        if self._inotify is not None:
-            return [found for event in self._inotify.read() for found in self._of_event(event.wd, event.name)]
-        time.sleep(LOOK_EVERY_S)
+        self._watch.wait(None if self._is_told else POLL_S)
+        if self._is_told:
+            return [found for event in self._watch.events() for found in self._of_event(*event)]
         there = set(self._there(self._places))
         fresh, self._known = sorted(there - self._known), there
         return [self._found(queue, name) for queue, name in fresh]
@@ -608,12 +599,16 @@ class Arrivals:
     def _found(self, queue: str, name: str) -> Found:
         return Found(queue, Folder(self._places[queue].path, Disk()), name[:-4], name[-4:])
 
-    def _of_event(self, watch: int, name: str) -> Iterator[Found]:
-        if watch == self._root and name in self._places:
-            self._watch(name)  # first, so that what comes while the directory is read is not missed
+    def _of_event(self, directory: str, name: str, mask: int) -> Iterator[Found]:
+        if directory == self._root and name in self._places:
+            path = self._places[name].path
+            self._watch.unwatch(path)  # of the directory that stood there before
+            self._watch.watch(
+                path, RENAMES
+            )  # first, so that what comes while the directory is read is not missed
             yield from (self._found(*each) for each in sorted(self._there([name])))
-        elif watch in self._watched and name[-4:] in ARRIVED and is_filebase(name[:-4]):
-            yield self._found(self._watched[watch], name)
+        elif directory in self._names and name[-4:] in ARRIVED and is_filebase(name[:-4]):
+            yield self._found(self._names[directory], name)
 
 
 @verb()

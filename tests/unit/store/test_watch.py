@@ -1,0 +1,110 @@
+"""What sleeps: a pipe to oneself, and a watch on directories."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from switchboard.store.watch import (
+    ARRIVALS,
+    CLOSED,
+    CREATIONS,
+    IGNORED,
+    RENAMES,
+    DirectoryWatch,
+    SelfPipe,
+    readable,
+)
+
+LONG_S = 60
+
+
+@pytest.fixture
+def watch():
+    watch = DirectoryWatch()
+    yield watch
+    watch.close()
+
+
+class TestSelfPipe:
+    def test_is_readable_until_it_is_emptied(self):
+        pipe = SelfPipe()
+        assert readable([pipe.fileno()], 0) == []
+        pipe.wake()
+        pipe.wake()
+        assert readable([pipe.fileno()], LONG_S) == [pipe.fileno()]
+        assert pipe.empty() == b'!!'
+        assert pipe.empty() == b''
+        assert readable([pipe.fileno()], 0) == []
+
+    def test_one_call_empties_a_full_one(self):
+        pipe = SelfPipe()
+        for _ in range(70_000):
+            pipe.wake()
+        pipe.empty()
+        assert readable([pipe.fileno()], 0) == []
+
+    def test_may_be_closed_twice(self):
+        pipe = SelfPipe()
+        pipe.close()
+        pipe.close()
+        assert pipe.fileno() == -1
+
+
+class TestDirectoryWatch:
+    def test_says_which_name_came_into_which_directory(self, watch, tmp_path: Path):
+        for name in ('one', 'other'):
+            (tmp_path / name).mkdir()
+            assert watch.watch(str(tmp_path / name), ARRIVALS)
+        assert not watch.wait(0)
+        (tmp_path / 'other' / 'x').touch()
+        assert watch.wait(LONG_S)
+        assert watch.events() == [(str(tmp_path / 'other'), 'x', CLOSED)]
+        assert not watch.wait(0)
+
+    def test_follows_these_and_no_others(self, watch, tmp_path: Path):
+        one, other = tmp_path / 'one', tmp_path / 'other'
+        one.mkdir()
+        other.mkdir()
+        assert watch.follow({str(one)}, RENAMES)
+        assert watch.follow({str(other)}, RENAMES)
+        os.rename(one, other / 'one')
+        assert [event[:2] for event in watch.events()] == [(str(other), 'one')]
+        assert watch.follow(set(), RENAMES)
+        assert watch.number_of(str(other)) is None
+
+    def test_a_directory_that_is_deleted_and_made_again_can_be_watched_again(self, watch, tmp_path: Path):
+        folder = str(tmp_path / 'queue')
+        os.mkdir(folder)
+        watch.watch(folder, RENAMES)
+        number = watch.number_of(folder)
+        os.rmdir(folder)
+        assert watch.wait(LONG_S)
+        assert [event[2] & IGNORED for event in watch.events()] == [IGNORED]
+        os.mkdir(folder)
+        assert watch.number_of(folder) is None
+        assert watch.watch(folder, RENAMES)
+        assert watch.number_of(folder) != number
+
+    def test_a_directory_that_is_not_there_leaves_the_timer(self, watch, tmp_path: Path):
+        assert not watch.watch(str(tmp_path / 'none'), RENAMES)
+        assert not watch.follow({str(tmp_path / 'none')}, RENAMES)
+
+    def test_a_word_wakes_until_it_is_cleared(self, watch):
+        watch.clear()
+        watch.wake()
+        assert watch.wait(None)
+        watch.clear()
+        assert not watch.wait(0)
+
+    def test_opens_nothing_of_inotify_before_the_first_watch(self, watch, tmp_path: Path):
+        assert len(watch.descriptors()) == 1
+        watch.watch(str(tmp_path), CREATIONS)
+        assert len(watch.descriptors()) == 2
+
+    def test_a_closed_one_ends_every_sleep_and_watches_nothing(self, watch, tmp_path: Path):
+        watch.close()
+        watch.wake()
+        watch.clear()
+        assert watch.wait(LONG_S)
+        assert not watch.watch(str(tmp_path), RENAMES)
