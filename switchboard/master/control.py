@@ -27,9 +27,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from switchboard.errors import MasterError, NotRunningError
+from switchboard.errors import CorruptEntryError, MasterError, NotRunningError
 from switchboard.events import event
 from switchboard.master.directory import OwnDirectory
+from switchboard.message.typed_json import parse_json
 from switchboard.status import log
 from switchboard.status.alive import CONTROL, master_alive, own_directory
 
@@ -65,9 +66,9 @@ class Request:
         :raises MasterError: it is none.
         """
         try:
-            members = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise MasterError(f'not a request: {str(error)[:MAX_WORD_CHARACTERS]}') from error
+            members, _ = parse_json(line, 'not a request')
+        except CorruptEntryError as error:
+            raise MasterError(error.reason[:MAX_WORD_CHARACTERS]) from error
         if not isinstance(members, dict):
             raise MasterError('not a request: it has to be an object with a member "do"')
         do, runner, instances = (members.get(each) for each in ('do', 'runner', 'instances'))

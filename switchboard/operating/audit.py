@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from switchboard.events import event
+from switchboard.message.journal import load_record
 from switchboard.store.layout import ACTS, OLD_ACTS, RUN
 
 log = logging.getLogger('switchboard.operator')
@@ -98,7 +99,5 @@ def _backwards(directory: Path) -> Iterator[dict[str, Any]]:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - 2 * MAX_ACTS_BYTES))
             lines = stream.read(2 * MAX_ACTS_BYTES).splitlines()
         for line in reversed(lines):
-            with contextlib.suppress(ValueError, RecursionError):
-                fields = json.loads(line)
-                if isinstance(fields, dict):
-                    yield fields
+            if (fields := load_record(line)) is not None:
+                yield dict(fields)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from switchboard.errors import CorruptEntryError
 from switchboard.message.naming import CLAIMED, NS
+from switchboard.message.typed_json import parse_json
 from switchboard.operating.summary import EntrySummary
 
 # What keeps one entry's content from being told of: each is the entry's fault, and no other's.
@@ -76,8 +77,8 @@ def describe_body(kind: str, body: bytes) -> dict[str, str]:
     if kind != 'json' or b'"task"' not in body[:MAX_DESCRIBED_BYTES] or len(body) > MAX_DESCRIBED_BYTES:
         return {}
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value, _ = parse_json(body, 'body')
+    except CorruptEntryError:
         return {}
     headers = value.get('headers') if isinstance(value, dict) else None
     if not isinstance(headers, dict) or not isinstance(headers.get('task'), str):

@@ -8,7 +8,6 @@ several threads: nothing is remembered in it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from switchboard.errors import NotListableError, UnknownQueueError
+from switchboard.message.journal import load_record
 from switchboard.message.naming import check_queue_name
 from switchboard.operating.finding import Found, find
 from switchboard.operating.selection import Criteria, select
@@ -120,10 +120,11 @@ def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
     for flag in FLAGS:
         try:
             with (directory / RUN / flag / queue).open('rb') as stream:
-                content = json.loads(stream.read(MAX_FLAG_BYTES) or b'{}')
+                content = load_record(stream.read(MAX_FLAG_BYTES))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, RecursionError):
-            content = {}  # put up by hand, perhaps with `touch`
-        found[flag] = content if isinstance(content, dict) else {}
+        except OSError:
+            content = None
+        # One put up by hand, perhaps with `touch`, says nothing.
+        found[flag] = dict(content or {})
     return found

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from switchboard.clock import Clock
 from switchboard.events import event
+from switchboard.message.journal import load_record
 from switchboard.message.naming import NS
 from switchboard.store.disk import Disk, Folder
 
@@ -97,10 +98,5 @@ class Flags:
     def read(self, flag: Flag, queue: str) -> Mapping[str, Any] | None:
         """:return: since when (seconds since the epoch) and why the flag is up; None if it is not."""
         text = self._folder(flag).read(queue, MAX_CONTENT_BYTES)
-        if text is None:
-            return None
-        try:
-            content = json.loads(text or b'{}')
-        except ValueError:
-            content = {}  # put up by hand, perhaps with `touch`
-        return content if isinstance(content, dict) else {}
+        # One put up by hand, perhaps with `touch`, says nothing.
+        return None if text is None else load_record(text) or {}

@@ -26,7 +26,7 @@ from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS, PRESERVED, READY, is_filebase, is_held
-from switchboard.message.typed_json import tagged_or_text
+from switchboard.message.typed_json import parse_json, tagged_or_text
 from switchboard.operating.census import walk
 from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
 from switchboard.operating.finding import Found
@@ -552,8 +552,8 @@ def _body_lines(entry: Entry, *, headers: bool, full: bool) -> Iterator[str]:
     text = body_text(body[:SHOWN_BODY_BYTES] if cut else body)
     if entry.kind == 'json' and not cut:
         try:
-            text = visible(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
-        except (ValueError, RecursionError):
+            text = visible(json.dumps(parse_json(body, 'body')[0], indent=2, ensure_ascii=False))
+        except CorruptEntryError:
             pass  # shown as it is
     for line in text.removesuffix('\n').split('\n') if text else ():
         yield f'  {line}'
