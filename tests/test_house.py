@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from switchboard.events import WORDS
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # A room of more wants a wall.
@@ -192,3 +194,23 @@ def test_a_touch_of_the_file_system_is_noticed(source: str) -> None:
 )
 def test_what_does_not_touch_the_file_system_is_let_be(source: str) -> None:
     assert list(touches_of_the_disk(ast.parse(source))) == []
+
+
+def test_every_line_of_the_log_is_an_event_and_every_word_is_in_the_list_and_used() -> None:
+    used: dict[str, str] = {}
+    for path in (*ROOT.glob('switchboard/**/*.py'), *ROOT.glob('runners/*.py')):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call):
+                continue
+            if ast.unparse(call.func) == 'event':
+                word = call.args[3]
+                assert isinstance(word, ast.Constant), (
+                    f'{path}:{call.lineno}: the word is to be found by grep'
+                )
+                used[word.value] = f'{path}:{call.lineno}'
+            elif re.fullmatch(
+                r'(log|logger)\.(debug|info|warning|error|exception|critical|log)', ast.unparse(call.func)
+            ):
+                assert path.name in ('events.py',), f'{path}:{call.lineno}: log by `event`'
+    assert {word: where for word, where in used.items() if word not in WORDS} == {}
+    assert set(WORDS) - set(used) == set()

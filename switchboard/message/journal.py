@@ -77,6 +77,11 @@ def _parse_record(tail: bytes, start: int, digest: str) -> tuple[Record, int] | 
     return None if record is None else (record, text_start + length)
 
 
+def begins_record(text: bytes) -> bool:
+    """Could a record, perhaps a torn one, stand at the beginning of `text`?"""
+    return text.startswith(_MARK)
+
+
 def parse_records(tail: bytes, digest: str) -> tuple[list[Record], int]:
     """Read what stands behind the body.
 

@@ -205,9 +205,13 @@ class Settler:
         """This process is the one that works here."""
         self._forks = _forks
 
+    def is_forked_child(self) -> bool:
+        """Is this process one that `dispose` has forked?"""
+        return self._forks != _forks
+
     def end_forked_child(self, error: BaseException | None) -> None:
         """End this process, if it is one that `dispose` has forked: nothing here is its own, and it must not go on as a second runner."""
-        if self._forks == _forks:
+        if not self.is_forked_child():
             return
         code: object = 0
         if isinstance(error, SystemExit):

@@ -7,7 +7,7 @@ import os
 from switchboard.errors import CorruptEntryError
 from switchboard.message.entry import UNKNOWN, Entry, read_entry
 from switchboard.message.envelope import MAX_HEADER_BYTES, Header, parse_header
-from switchboard.message.journal import MAX_JOURNAL_BYTES, Record, find_records, parse_records
+from switchboard.message.journal import MAX_JOURNAL_BYTES, Record, begins_record, find_records, parse_records
 from switchboard.message.naming import digest_of
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 
@@ -55,7 +55,8 @@ def read_history(filebase: str, fd: int, size: int, disk: Disk) -> History:
         start = size  # no history, if none is found from the end
     tail = disk.read_all(fd, min(size, MAX_JOURNAL_BYTES), max(0, size - MAX_JOURNAL_BYTES))
     records, _ = find_records(tail, digest)
-    return History(records, size, is_whole=bool(records) or start == size)
+    # What does not begin with a record never was a history: nothing is lost by one that begins behind it.
+    return History(records, size, is_whole=bool(records) or not begins_record(disk.read_all(fd, 2, start)))
 
 
 def read_file(filebase: str, fd: int, size: int, disk: Disk, history: History | None = None) -> Entry:

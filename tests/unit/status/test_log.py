@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.events import WORDS, event
+from switchboard.events import event
 from switchboard.status import log
 
 ENTRY = '1700000000.000000001+' + 'ab' * 20
@@ -121,27 +119,6 @@ def test_json_lines_keep_a_traceback_as_a_list_and_their_own_members(path: Path)
     record = json.loads(path.read_text())
     assert record['traceback'][-1] == "KeyError: 'x'"
     assert (record['pid'] != 77, record['level']) == (True, 'error')
-
-
-def test_every_word_is_in_the_list_and_every_word_of_the_list_is_used() -> None:
-    used: dict[str, str] = {}
-    root = Path(log.__file__).parents[2]
-    for path in (*root.glob('switchboard/**/*.py'), *root.glob('runners/*.py')):
-        for call in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(call, ast.Call):
-                continue
-            if ast.unparse(call.func) == 'event':
-                word = call.args[3]
-                assert isinstance(word, ast.Constant), (
-                    f'{path}:{call.lineno}: the word is to be found by grep'
-                )
-                used[word.value] = f'{path}:{call.lineno}'
-            elif re.fullmatch(
-                r'(log|logger)\.(debug|info|warning|error|exception|critical|log)', ast.unparse(call.func)
-            ):
-                assert path.name in ('events.py',), f'{path}:{call.lineno}: log by `event`'
-    assert {word: where for word, where in used.items() if word not in WORDS} == {}
-    assert set(WORDS) - set(used) == set()
 
 
 def test_after_a_rotation_reopen_writes_to_the_new_file(path: Path) -> None:
