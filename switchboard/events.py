@@ -89,6 +89,7 @@ WORDS = MappingProxyType(
         'not synced': 'a hand-off is committed, and a sync failed',
         'not taken': 'an entry could not be read; others were',
         'not taken back': 'a hand-off was not committed, and the disk may not know that',
+        'not taken over': "a queue file of Mailman's could not be read; it is tried again at the next start",
         'not tidied': 'the janitor could not do its work',
         'not unwatched': 'a broker still tells of a queue',
         'not watched': 'a broker does not tell of a queue',

@@ -11,7 +11,7 @@ import click
 
 from switchboard.cli.context import Installation
 
-# By family: the verb, the module in this package, and what it does.  The function is called like the verb.
+# By family: the verb, the module in this package, and what it does.  The function is called like the verb, with `_` for `-`.
 FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
     'Run': (
         ('init', 'config', 'Make a configuration or a spool.'),
@@ -54,6 +54,7 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ('purge', 'queues', 'Drop all that waits in queues.'),
         ('tidy', 'maintenance', 'Do what the janitor does, now.'),
         ('spares', 'maintenance', 'Show, fill or empty the pool of spare files.'),
+        ('export-mailman', 'mailman', "Write what waits as Mailman's own files."),
     ),
     'Configure': (
         ('check', 'config', 'Show every mistake of the configuration.'),
@@ -78,7 +79,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f'switchboard.cli.commands.{VERBS[cmd_name][0]}')
-        command = getattr(module, cmd_name)
+        command = getattr(module, cmd_name.replace('-', '_'))
         assert isinstance(command, click.Command)
         return command
 

@@ -237,4 +237,5 @@ def mail_bytes(mail: Message) -> bytes:
     """
     if isinstance(mail, _Lazy) and not mail._touched:
         return mail._raw
-    return flatten(mail, unixfrom=bool(mail.get_unixfrom()))
+    # Some programs keep an address there, which is no line of a mail.
+    return flatten(mail, unixfrom=(mail.get_unixfrom() or '').startswith('From '))

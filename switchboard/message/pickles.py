@@ -19,7 +19,21 @@ from zope.interface import implementer
 from switchboard.errors import ConfigError, CorruptEntryError, UnserializableError
 from switchboard.interfaces import ISerializer
 
-# What a pickled mail is made of, and where Mailman's own subclass is read as if it was the standard library's.
+# What the mails and the metadata of Mailman's queues are made of.  Subclasses of a mail are read as the standard library's own: what makes them
+# special is no part of a queue file, or is among the attributes.
+_SUBCLASSES = (
+    ('mailman.email.message', 'Message'),
+    ('mailman.email.message', 'UserNotification'),
+    ('mailman.email.message', 'OwnerNotification'),
+    ('mailman.email.message', 'MultipartDigestMessage'),
+    ('email.mime.base', 'MIMEBase'),
+    ('email.mime.message', 'MIMEMessage'),
+    ('email.mime.multipart', 'MIMEMultipart'),
+    ('email.mime.nonmultipart', 'MIMENonMultipart'),
+    ('email.mime.text', 'MIMEText'),
+    ('mailbox', 'MMDFMessage'),
+    ('mailbox', 'mboxMessage'),
+)
 _MAIL_CLASSES = {
     ('email.message', 'Message'): 'email.message:Message',
     ('email.message', 'EmailMessage'): 'email.message:EmailMessage',
@@ -28,9 +42,11 @@ _MAIL_CLASSES = {
     ('email.headerregistry', 'HeaderRegistry'): 'email.headerregistry:HeaderRegistry',
     ('email.charset', 'Charset'): 'email.charset:Charset',
     ('email.header', 'Header'): 'email.header:Header',
-    ('mailman.email.message', 'Message'): 'email.message:Message',
-    ('datetime', 'datetime'): 'datetime:datetime',
-    ('datetime', 'timedelta'): 'datetime:timedelta',
+    **dict.fromkeys(_SUBCLASSES, 'email.message:Message'),
+    **{
+        ('datetime', name): f'datetime:{name}'
+        for name in ('datetime', 'date', 'time', 'timedelta', 'timezone')
+    },
     ('builtins', 'set'): 'builtins:set',
     ('builtins', 'frozenset'): 'builtins:frozenset',
     # As protocol 2 calls them.

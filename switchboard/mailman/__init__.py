@@ -1,0 +1,22 @@
+"""GNU Mailman on this switchboard: its queues, its own runners and master, without a line of Mailman changed.
+
+In reading order: metadata (what stands beside a mail), queue (a switchboard with the manners of Mailman's), takeover (queue files that Mailman wrote, read once), export (and back),
+installation (what puts the queues in their place), plugin (what Mailman is told to load).
+
+It imports what is below the master, and Mailman; nothing else imports it.
+"""
+
+from __future__ import annotations
+
+from switchboard.lazy import lazy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from switchboard.mailman.installation import install
+    from switchboard.mailman.plugin import Plugin
+
+__all__ = ['Plugin', 'install']
+
+__getattr__ = lazy(
+    __name__, {'Plugin': 'switchboard.mailman.plugin', 'install': 'switchboard.mailman.installation'}
+)

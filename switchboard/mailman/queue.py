@@ -1,0 +1,133 @@
+"""A switchboard with the manners of Mailman's: its arguments, its class of messages, its shunt queue."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from mailman.config import config
+from mailman.email.message import Message
+from mailman.interfaces.switchboard import ISwitchboard
+from zope.interface import implementer
+
+from switchboard.clock import SYSTEM_CLOCK
+from switchboard.events import event
+from switchboard.mailman.metadata import restore, storable
+from switchboard.mailman.takeover import take_over
+from switchboard.message.entry import MAILMAN
+from switchboard.message.journal import Record
+from switchboard.message.naming import NS
+from switchboard.options import SAFE_KINDS
+from switchboard.spool.spool import Spool
+
+log = logging.getLogger('mailman.error')
+
+SHUNT = 'shunt'
+# Under which Mailman notes from which queue a message was shunted.
+ORIGIN = 'whichq'
+
+MESSAGE_CLASS = f'{Message.__module__}:{Message.__qualname__}'
+# What Mailman itself wrote is read as well, until it is taken over.
+ACCEPTED = (*SAFE_KINDS, MAILMAN)
+
+_spools: dict[str, Spool] = {}
+
+
+def spool_at(directory: str) -> Spool:
+    """:return: the one spool of this process over the directory that holds Mailman's queues."""
+    spool = _spools.get(directory)
+    if spool is None or spool.stage.folder.is_closed():
+        spool = _spools[directory] = Spool(directory)
+    return spool
+
+
+@implementer(ISwitchboard)
+class MailmanQueue:
+    """One of Mailman's queues.  See Mailman's `ISwitchboard`.
+
+    Its directory is a queue of the spool that is the directory above.
+
+    :param slice: which of `numslices` parts of the queue this object sees; any number where there is only one.
+    :param recover: make ready again what dead processes had claimed, and take over what Mailman itself has written.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        queue_directory: str,
+        slice: int | None = None,
+        numslices: int = 1,
+        recover: bool = False,
+    ) -> None:
+        self.name = name
+        self.queue_directory = queue_directory
+        parent, own = os.path.split(os.path.abspath(queue_directory))
+        self._spool = spool_at(parent)
+        self._queue = self._spool.board(own, slice, numslices, accept=ACCEPTED, message_class=MESSAGE_CLASS)
+        if recover:
+            self.recover_backup_files()
+
+    def enqueue(self, _msg: Any, _metadata: Mapping[str, Any] | None = None, **_kws: Any) -> str:
+        """Store a message with its metadata, on the disk when this returns."""
+        metadata = storable(_msg, {**(_metadata or {}), **_kws})
+        metadata['version'] = config.QFILE_SCHEMA_VERSION
+        if self.name == SHUNT and (error := sys.exception()) is not None:
+            item = self._queue.prepare(_msg, metadata, records=_history(error, metadata))
+            self._queue.publish(item)
+            return item.filebase
+        return self._queue.enqueue(_msg, metadata)
+
+    def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
+        """Claim an entry, and give its message and its metadata."""
+        msg, metadata = self._queue.dequeue(filebase)
+        restore(msg, metadata)
+        return msg, metadata
+
+    def finish(self, filebase: str, preserve: bool = False) -> None:
+        """Remove a claimed entry, or keep it in the bad queue; what goes wrong is logged, as Mailman expects it."""
+        try:
+            self._queue.finish(filebase, preserve)
+        except Exception:
+            event(log, logging.ERROR, filebase, 'not settled', queue=self.name, exc_info=True)
+
+    @property
+    def files(self) -> list[str]:
+        """The entries that are ready, first in first out."""
+        return self.get_files()
+
+    def get_files(self, extension: str = '.pck') -> list[str]:
+        """The entries in one state, first in first out."""
+        return self._queue.files if extension == '.pck' else self._queue.get_files(extension)
+
+    def recover_backup_files(self) -> None:
+        """Make ready again what dead processes had claimed; what a living one holds is left alone."""
+        self._queue.recover_backup_files()
+        take_over(self._spool, self._queue)
+
+
+def _history(error: BaseException, metadata: Mapping[str, Any]) -> list[Record]:
+    """What failed, and from where it came: `switchboard retry` sends it back there, as `mailman unshunt` does."""
+    origin = metadata.get(ORIGIN)
+    now = SYSTEM_CLOCK.time_ns() / NS
+    failed = {
+        'event': 'failed',
+        'time': now,
+        'runner': origin,
+        'error': type(error).__name__,
+        'message': str(error),
+        'traceback': ''.join(traceback.format_exception(error)),
+    }
+    return [
+        failed,
+        {
+            'event': 'dead-lettered',
+            'time': now,
+            'queue': origin,
+            'cause': 'failed',
+            'reason': f'{type(error).__name__}: {error}',
+        },
+    ]

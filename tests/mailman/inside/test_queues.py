@@ -1,0 +1,209 @@
+"""Mailman's queues on this switchboard, in a process that has Mailman's configuration."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from email import message_from_string
+from email.header import Header
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mailman.config import config
+from mailman.core import runner as mailman_runner
+from mailman.core import switchboard as mailman_switchboard
+from mailman.core.initialize import initialize_1
+from mailman.email.message import Message, UserNotification
+
+from switchboard.mailman import Plugin, install
+from switchboard.mailman.export import export
+from switchboard.mailman.queue import MailmanQueue
+
+Theirs = mailman_switchboard.Switchboard
+
+POST = 'From: anne@example.org\nTo: list@example.com\nSubject: a post\nMessage-ID: <1>\n\nhello\n'
+
+
+@pytest.fixture(scope='session')
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    var = tmp_path_factory.mktemp('site') / 'var'
+    file = var.with_name('mailman.cfg')
+    file.write_text(f'[mailman]\nlayout: here\n[paths.here]\nvar_dir: {var}\n')
+    initialize_1(str(file))
+    config.create_paths = True
+    return var
+
+
+@pytest.fixture
+def queues(site: Path, tmp_path: Path) -> Iterator[Path]:
+    """A directory of queues, with ours in Mailman's place."""
+    for name in ('in', 'shunt', 'bad'):
+        (tmp_path / name).mkdir()
+    config.switchboards.clear()
+    for name in ('in', 'shunt', 'bad'):
+        config.switchboards[name] = Theirs(name, str(tmp_path / name))
+    install()
+    yield tmp_path
+    for module in (mailman_switchboard, mailman_runner):
+        module.Switchboard = Theirs
+
+
+def post(text: str = POST) -> Message:
+    return message_from_string(text, Message)
+
+
+def cli(queues: Path, *words: str) -> str:
+    command = [sys.executable, '-m', 'switchboard', '-s', str(queues), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_class_is_replaced_wherever_mailman_has_it_and_nothing_else_is(queues: Path) -> None:
+    assert mailman_switchboard.Switchboard is MailmanQueue
+    assert mailman_runner.Switchboard is MailmanQueue
+    assert {type(queue) for queue in config.switchboards.values()} == {MailmanQueue}
+
+
+def test_a_second_installation_changes_nothing(queues: Path) -> None:
+    before = dict(config.switchboards)
+    install()
+    Plugin().pre_hook()
+    assert config.switchboards == before
+
+
+def test_a_message_comes_back_as_mailmans_class_with_what_stood_beside_it(queues: Path) -> None:
+    queue = config.switchboards['in']
+    msg = post()
+    msg.original_size = 77
+    msg.set_unixfrom('anne@example.org')
+    beside = {
+        'received_time': datetime.datetime(2026, 11, 28, 12, 0, tzinfo=datetime.UTC),
+        'recipients': {'a@example.org', 'b@example.org'},
+        'rule_hits': ['x'],
+    }
+    filebase = queue.enqueue(
+        msg, beside, listid='list.example.com', original_subject=Header('Grüße', 'utf-8')
+    )
+    assert queue.files == [filebase]
+    back, metadata = queue.dequeue(filebase)
+    assert isinstance(back, Message)
+    assert (back['subject'], back.original_size, back.get_unixfrom()) == ('a post', 77, 'anne@example.org')
+    assert metadata == {
+        **beside,
+        'listid': 'list.example.com',
+        'original_subject': 'Grüße',
+        'version': 3,
+        '_parsemsg': False,
+    }
+    queue.finish(filebase)
+    assert (queue.files, queue.get_files('.bak')) == ([], [])
+
+
+def test_a_notification_keeps_its_recipients(queues: Path) -> None:
+    queue = config.switchboards['in']
+    queue.enqueue(UserNotification('a@example.org', 'b@example.org', 'subject', 'text'))
+    back, _ = queue.dequeue(queue.files[0])
+    assert back.recipients == {'a@example.org'}
+
+
+def shunt(queue: Any) -> str:
+    """What Mailman's runner does with an error that nobody has caught."""
+    [filebase] = queue.files
+    msg, metadata = queue.dequeue(filebase)
+    try:
+        raise ValueError('no such template')
+    except ValueError:
+        metadata['whichq'] = queue.name
+        shunted: str = config.switchboards['shunt'].enqueue(msg, metadata)
+    queue.finish(filebase)
+    return shunted
+
+
+def test_what_is_shunted_says_why_and_goes_back_where_it_came_from(queues: Path) -> None:
+    queue = config.switchboards['in']
+    queue.enqueue(post())
+    shunted = shunt(queue)
+    assert 'ValueError' in cli(queues, 'ls', 'shunt')
+    shown = cli(queues, 'show', shunted)
+    assert 'no such template' in shown
+    assert 'Traceback' in shown
+    cli(queues, 'retry', '-q', 'shunt', '--all', '--yes')
+    assert config.switchboards['shunt'].files == []
+    back, metadata = queue.dequeue(queue.files[0])
+    assert (back['message-id'], metadata['whichq']) == ('<1>', 'in')
+
+
+def test_preserved_messages_lie_in_bad(queues: Path) -> None:
+    queue = config.switchboards['in']
+    filebase = queue.enqueue(post())
+    queue.dequeue(filebase)
+    queue.finish(filebase, preserve=True)
+    assert config.switchboards['bad'].get_files('.psv') == [filebase]
+
+
+def test_a_failing_finish_is_logged_and_not_raised(queues: Path) -> None:
+    config.switchboards['in'].finish('1795889548.744580706+9ec8596c37b2acc42f0f07bd00000000000008fd')
+
+
+def test_what_mailman_wrote_is_taken_over_once_in_its_place(queues: Path) -> None:
+    old = Theirs('in', str(queues / 'in'))
+    first = old.enqueue(
+        post(POST.replace('<1>', '<old>')),
+        recipients={'a@example.org'},
+        received_time=datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC),
+    )
+    config.switchboards['in'].enqueue(post(POST.replace('<1>', '<new>')))
+    interrupted = old.enqueue(post(POST.replace('<1>', '<interrupted>')))
+    old.dequeue(interrupted)
+    queue = MailmanQueue('in', str(queues / 'in'), 1, 1, True)
+    assert first not in queue.files
+    found = [queue.dequeue(filebase) for filebase in queue.files]
+    assert {msg['message-id'] for msg, _ in found} == {'<old>', '<new>', '<interrupted>'}
+    msg, metadata = next(each for each in found if each[0]['message-id'] == '<old>')
+    assert isinstance(msg, Message)
+    assert metadata['recipients'] == {'a@example.org'}
+    assert metadata['received_time'] == datetime.datetime(2026, 11, 28, tzinfo=datetime.UTC)
+
+
+class Evil:
+    """What a stranger may leave in a queue's directory."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ('touch /nonexistent/never',)
+
+
+def test_a_pickle_that_would_run_something_goes_to_bad_unread(queues: Path) -> None:
+    name = '1795889548.7445807+9ec8596c37b2acc42f0f07bd00000000000008fd'
+    (queues / 'in' / f'{name}.pck').write_bytes(pickle.dumps(Evil()) + pickle.dumps({}))
+    queue = MailmanQueue('in', str(queues / 'in'), recover=True)
+    assert queue.files == []
+    assert config.switchboards['bad'].get_files('.psv') == [name]
+
+
+def test_the_way_back_writes_what_mailman_reads(queues: Path) -> None:
+    msg = post()
+    msg.original_size = 9
+    config.switchboards['in'].enqueue(msg, recipients={'a@example.org'})
+    assert export(queues)['in'] == 1
+    assert export(queues)['in'] == 0
+    old = Theirs('in', str(queues / 'in'))
+    [filebase] = old.files
+    back, metadata = old.dequeue(filebase)
+    assert type(back) is Message
+    assert (back.as_string(), back.original_size) == (POST, 9)
+    assert (metadata['recipients'], metadata['version'], metadata['_parsemsg']) == (
+        {'a@example.org'},
+        3,
+        False,
+    )
+
+
+def test_the_verb_for_the_way_back_says_what_it_wrote(queues: Path) -> None:
+    config.switchboards['in'].enqueue(post())
+    assert cli(queues, 'export-mailman') == 'in 1 entry\n'

@@ -1,0 +1,76 @@
+"""GNU Mailman itself: its own tests, its own daemons, and ours that import it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.mailman.site import Site, storm
+from tests.mailman.suite import CACHE, EXPECTED, QUICK, VERSIONS, MailmanTree, compare, results
+
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group('mailman')]
+
+# So many differences have a reason that is written down; more would be another program.
+EXPECTED_MAX = 12
+
+
+@pytest.fixture(scope='module')
+def tree() -> MailmanTree:
+    """Mailman and all that its tests need; fetched where nothing may be skipped, else only if it is there already."""
+    tree = MailmanTree(VERSIONS[0], CACHE)
+    if not tree.is_prepared() and not os.environ.get('SWITCHBOARD_REQUIRE_SERVERS'):
+        pytest.skip('Mailman is not prepared here: python -m tests.mailman.suite fetches it')
+    tree.prepare()
+    return tree
+
+
+@pytest.mark.timeout(600)
+def test_mailmans_tests_of_queues_and_runners_pass_as_they_do_without_us(
+    tree: MailmanTree, tmp_path: Path
+) -> None:
+    comparison = compare(tree, QUICK, tmp_path)
+    assert len(comparison.plain) > 170
+    assert comparison.unexpected() == {}
+
+
+def test_the_list_of_differences_is_short_and_each_has_a_reason() -> None:
+    assert len(EXPECTED) <= EXPECTED_MAX
+    assert all(len(reason) > 20 for reason in EXPECTED.values())
+
+
+def test_what_mailman_prints_is_read_test_by_test(tmp_path: Path) -> None:
+    printed = f"""test_a (mailman.x.TestX.test_a) ... ok
+{tmp_path}/src/mailman/docs/x.rst ... FAIL
+test_b (mailman.x.TestX.test_b) ... skipped 'no'
+some noise
+"""
+    assert results(printed, tmp_path) == {
+        'test_a (mailman.x.TestX.test_a)': 'ok',
+        'mailman/docs/x.rst': 'FAIL',
+        'test_b (mailman.x.TestX.test_b)': 'skipped',
+    }
+
+
+def test_our_own_tests_pass_beside_mailman(tree: MailmanTree) -> None:
+    done = subprocess.run(
+        tree.pytest('tests/mailman/inside'), capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def site(tree: MailmanTree, tmp_path: Path) -> Iterator[Site]:
+    site = Site(tree, tmp_path, with_plugin=True)
+    yield site
+    site.close()
+
+
+@pytest.mark.timeout(900)
+def test_a_site_whose_processes_are_killed_loses_no_post(site: Site) -> None:
+    outcome = storm(site, posts=40, kills=6, seed=3)
+    assert (outcome['posts'], outcome['lost']) == (40, 0), outcome
+    assert outcome['in bad'] == 0, outcome
