@@ -13,10 +13,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 # Extras that are no library of the package: tools.
-TOOLS = {'test', 'bench', 'dev', 'release', 'build'}
+TOOLS = {'test', 'bench', 'dev', 'docs', 'release', 'build'}
 KINDS = {
     'core': [''],
-    'test': ['', 'lmtp', 'msgpack', 'yaml', 'test', 'dev', 'build'],
+    'test': ['', 'lmtp', 'msgpack', 'yaml', 'test', 'dev', 'docs', 'build'],
+    'docs': ['', 'docs', 'build'],
     'release': ['', 'release', 'build'],
 }
 # Words that would bring somebody else's distribution of our name.
