@@ -98,6 +98,11 @@ def write_contract(app: Any, what: str, name: str, thing: Any, options: Any, lin
         lines[:] = contract.splitlines()
 
 
+def escape_stars(app: Any, context: Any, lines: list[str]) -> None:
+    # In a help text a star is a star: what a user types.
+    lines[:] = [re.sub(r'(?<!\\)\*', r'\\*', line) for line in lines]
+
+
 def write_front_page(app: Any, exception: Exception | None) -> None:
     if exception is None and app.builder.format == 'html':
         shutil.copy(Path(app.outdir) / 'README.html', Path(app.outdir) / 'index.html')
@@ -108,5 +113,7 @@ def setup(app: Any) -> dict[str, bool]:
     import_module('switchboard.testing')
     app.connect('source-read', read_page)
     app.connect('autodoc-process-docstring', write_contract)
+    for part in ('description', 'options', 'arguments'):
+        app.connect(f'sphinx-click-process-{part}', escape_stars)
     app.connect('build-finished', write_front_page)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

@@ -5,13 +5,17 @@ The site's own check (`bin/docs`) finds the same dead links, and takes half a mi
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from switchboard import errors
+
 ROOT = Path(__file__).resolve().parent.parent
+TROUBLE = ROOT / 'docs' / 'howto' / 'troubleshooting.md'
 PAGES = sorted([*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md')])
 FENCED = re.compile(r'^ *```.*?^ *```[^`\n]*$', re.DOTALL | re.MULTILINE)
 LINK = re.compile(r'\]\(\s*<?(?!https?:|mailto:)(?P<place>[^)#>\s]*)(?:#(?P<anchor>[^)>\s]+))?[^)]*\)')
@@ -52,3 +56,52 @@ def test_a_dead_link_is_noticed(tmp_path: Path) -> None:
         'other.md#gone: no such heading',
         '#gone: no such heading',
     ]
+
+
+# A row of a table whose first cell is one or more names.
+NAMED = re.compile(r'^\| ((?:`[^`|]+`(?:, )?)+) \|', re.MULTILINE)
+# Of a call of `event`: these levels are no trouble.
+QUIET = {'logging.DEBUG', 'logging.INFO'}
+
+
+def named_below(page: Path, heading: str) -> list[str]:
+    """:return: the names in the first column of the table below a heading."""
+    part = page.read_text().partition(f'\n## {heading}\n')[2].partition('\n## ')[0]
+    return [name for cell in NAMED.findall(part) for name in re.findall(r'`([^`]+)`', cell)]
+
+
+def loud_words() -> set[str]:
+    """:return: the words of all log lines that may be of level warning or above."""
+    found = set()
+    for path in (*(ROOT / 'switchboard').rglob('*.py'), *(ROOT / 'runners').glob('*.py')):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == 'event':
+                word = call.args[3]
+                assert isinstance(word, ast.Constant)
+                if ast.unparse(call.args[1]) not in QUIET:
+                    found.add(word.value)
+    return found
+
+
+def test_each_error_is_explained() -> None:
+    classes = {
+        name: each
+        for name, each in vars(errors).items()
+        if isinstance(each, type) and issubclass(each, errors.SwitchboardError)
+    }
+    branches = {name for name, each in classes.items() if each is errors.SwitchboardError}
+    branches |= {'QueueError', 'RouteError', 'RunnerError', 'MasterError'}
+    assert sorted(named_below(TROUBLE, 'Errors')) == sorted(set(classes) - branches)
+
+
+def test_each_log_line_at_warning_and_above_is_explained() -> None:
+    names = named_below(TROUBLE, 'Log lines')
+    assert names == sorted(names)
+    assert set(names) == loud_words()
+
+
+def test_a_glossary_has_a_word_once() -> None:
+    words = re.findall(r'^\| ([^|]*?) \|', (ROOT / 'docs/reference/glossary.md').read_text(), re.MULTILINE)
+    words = [word for word in words if word.startswith('**')]
+    assert len(words) > 50
+    assert len(words) == len(set(words))
