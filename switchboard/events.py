@@ -13,8 +13,12 @@ import json
 import logging
 import math
 import re
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
+
+# The entry that the running code works on: a thread has its own, and so has each task of an event loop.
+AT_WORK: ContextVar[str | None] = ContextVar('at_work', default=None)
 
 # What may stand in a line without quotes.
 PLAIN = re.compile(r'[^\s"=\\]+')
@@ -98,6 +102,7 @@ WORDS = MappingProxyType(
         'nothing taken': 'the disk or the broker gives no message; it is tried again',
         'on_error failed': "a runner's own hook failed",
         'preserved': 'an entry went to the bad queue',
+        'printed': "a line that a runner's own code has written to standard output or standard error",
         'queue deleted': 'a queue was deleted',
         'ready': 'all runners have begun their loop, or failed to',
         'records stay': 'records of finished hand-offs could not be removed; recovery will',
@@ -149,7 +154,7 @@ def event(log: logging.Logger, level: int, filebase: str | None, word: str, /, *
         return
     exc_info: Any = fields.pop('exc_info', None)
     text = ' '.join(filter(None, (filebase, word, pairs(**fields))))
-    members = {'filebase': filebase, 'event': word, **{key: _member(value) for key, value in fields.items()}}
+    members = {'filebase': filebase, 'event': word, **{key: member(value) for key, value in fields.items()}}
     extra = {'members': {key: value for key, value in members.items() if value is not None}}
     log.log(level, '%s', text, exc_info=exc_info, extra=extra, stacklevel=2)
 
@@ -165,7 +170,8 @@ def _quote(value: object) -> str:
     return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
-def _member(value: object) -> object:
+def member(value: object) -> object:
+    """:return: the value as JSON holds it: truth and numbers as they are, all else as text."""
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return str(value)

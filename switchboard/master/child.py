@@ -164,7 +164,7 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
-                stream.flush()
+                stream.close()
         os._exit(code)
 
 
@@ -224,6 +224,7 @@ def _settle(child: Child, stop: StopSignal) -> None:
     setproctitle.setproctitle(f'switchboard: {child.title}')
     log.speak_as(child.title)
     log.take_all()
+    log.take_streams()
 
 
 def _give_no_stdin() -> None:

@@ -13,11 +13,13 @@ leaves ``dispose`` is about its own message: it is tried again, or preserved, an
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -128,6 +130,11 @@ class Runner:
         """A key that stays the same each time the message at work is tried."""
         filebase = self.filebase
         return digest_of(filebase) if filebase else ''
+
+    @cached_property
+    def log(self) -> logging.Logger:
+        """A logger of this runner's name; under a master its lines stand in the master's log, with the entry at work."""
+        return logging.getLogger(f'switchboard.runner.{self.name}')
 
     @property
     def is_stopping(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from switchboard.clock import Backoff, Clock
 from switchboard.errors import DestinationDown, EntryTakenError, QueueError, ResultError
-from switchboard.events import event
+from switchboard.events import AT_WORK, event
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.naming import NS, digest_of, parse
 from switchboard.options import RunnerOptions
@@ -120,7 +120,7 @@ class Work:
     :ivar verdict: what is to become of the message; None: commit it.
     """
 
-    __slots__ = ('_began_ns', '_settler', 'taken', 'transaction', 'verdict')
+    __slots__ = ('_began_ns', '_settler', '_token', 'taken', 'transaction', 'verdict')
 
     def __init__(self, settler: Settler, taken: Taken, transaction: ITransaction) -> None:
         self._settler = settler
@@ -130,6 +130,7 @@ class Work:
         self._began_ns = 0
 
     def __enter__(self) -> Work:
+        self._token = AT_WORK.set(self.taken.filebase)
         self._began_ns = self._settler.now_ns()
         return self
 
@@ -138,7 +139,10 @@ class Work:
     ) -> bool:
         self._settler.end_forked_child(error)
         self._settler.measured(self.taken.filebase, self._began_ns)
-        return error is None or self.failed(error)
+        try:
+            return error is None or self.failed(error)
+        finally:
+            AT_WORK.reset(self._token)
 
     def returned(self, result: object) -> None:
         """Take what ``dispose`` returned for what it means.

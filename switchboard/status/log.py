@@ -9,22 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import logging
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from switchboard.events import pairs
+from switchboard.events import AT_WORK, event, member, pairs
 
 PURPOSES = ('queue', 'exchange', 'runner', 'master', 'drop', 'web', 'config')
 ROOT = 'switchboard'
 # Control characters of a message would forge lines and play tricks on terminals.
 CONTROL = re.compile('[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]')
+
+
+# Of a line that is not ours, so much is kept: a library may log all that it was sent.
+MAX_CHARACTERS = 8192
+# What every record has; all else was given as ``extra``.
+_KNOWN = frozenset({*vars(logging.makeLogRecord({})), 'message', 'asctime', 'taskName'})
 
 
 def logger(purpose: str) -> logging.Logger:
@@ -52,12 +60,15 @@ class LineFormatter(logging.Formatter):
     speaker = 'master'
 
     def format(self, record: logging.LogRecord) -> str:
-        purpose = record.name.removeprefix(f'{ROOT}.')
+        purpose = record.name
+        if purpose.startswith(f'{ROOT}.'):
+            purpose = purpose.split('.')[1]
         who = purpose if purpose == self.speaker else f'{purpose} {self.speaker}'
         head = f'{timestamp(record.created)} {record.levelname.lower()} {who}[{record.process}]'
-        return '\n    '.join(
-            [f'{head} {escape(record.getMessage())}', *map(escape, self.traceback_lines(record))]
-        )
+        text = record.getMessage()
+        if not hasattr(record, 'members'):
+            text = ' '.join(filter(None, (AT_WORK.get(), cut(text), pairs(**_extra(record)))))
+        return '\n    '.join([f'{head} {escape(text)}', *map(escape, self.traceback_lines(record))])
 
     def traceback_lines(self, record: logging.LogRecord) -> list[str]:
         """:return: the lines of the record's traceback, if it has one."""
@@ -75,12 +86,33 @@ class JsonFormatter(LineFormatter):
             'process': self.speaker,
             'pid': record.process,
         }
-        members: Mapping[str, Any] = getattr(record, 'members', None) or {'event': record.getMessage()}
-        for key, value in members.items():
+        members: Mapping[str, Any] | None = getattr(record, 'members', None)
+        for key, value in (_members(record) if members is None else members).items():
             fields.setdefault(key, value)
         if record.exc_info:
             fields['traceback'] = self.traceback_lines(record)
         return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+def cut(text: str) -> str:
+    """:return: the text, or its beginning and how much was left out."""
+    left_out = len(text) - MAX_CHARACTERS
+    return f'{text[:MAX_CHARACTERS]}... ({left_out} characters more)' if left_out > 0 else text
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in vars(record).items() if key not in _KNOWN}
+
+
+def _members(record: logging.LogRecord) -> dict[str, object]:
+    """:return: those of a line that was not written by `event`: somebody's own, or a library's."""
+    members: dict[str, object] = {
+        'filebase': AT_WORK.get(),
+        'event': 'logged',
+        'message': cut(record.getMessage()),
+    }
+    members |= {key: member(value) for key, value in _extra(record).items()}
+    return {key: value for key, value in members.items() if value is not None}
 
 
 class LogFile(logging.Handler):
@@ -189,6 +221,75 @@ def take_all() -> None:
         if log_file not in root.handlers:
             root.addHandler(log_file)
     root.setLevel(max(ours.getEffectiveLevel(), logging.INFO))
+
+
+def take_streams() -> None:
+    """Have what is printed in this process be events: see `Printed`."""
+    for name, level in (('stdout', logging.INFO), ('stderr', logging.WARNING)):
+        stream = io.TextIOWrapper(
+            cast(Any, Printed(name, level)), encoding='utf-8', errors='backslashreplace', write_through=True
+        )
+        setattr(sys, name, stream)
+
+
+class Printed(io.RawIOBase):
+    """A standard stream whose lines are events, each with the entry at work; blank ones are left out.
+
+    What goes to the descriptor past it is not seen here: programs that inherit it, and code in C.
+
+    :param name: ``stdout`` or ``stderr``.
+    """
+
+    def __init__(self, name: str, level: int) -> None:
+        self._name = name
+        self._level = level
+        # Of two threads that print at the same time, each has its own line.
+        self._own = threading.local()
+
+    def writable(self) -> bool:
+        """See `io.IOBase`."""
+        return True
+
+    def fileno(self) -> int:
+        """:return: the descriptor, for a program that is to inherit it."""
+        return 1 if self._name == 'stdout' else 2
+
+    def write(self, written: Any) -> int:
+        """See `io.RawIOBase`: all of it is taken."""
+        content = bytes(written)
+        if getattr(self._own, 'is_writing', False):  # the log itself complains, about this very line
+            os.write(self.fileno(), content)
+            return len(content)
+        rest, entry = getattr(self._own, 'rest', (b'', None))
+        if rest and entry != AT_WORK.get():
+            self._say(rest, entry)
+            rest = b''
+        *lines, rest = (rest + content).split(b'\n')
+        for line in lines:
+            self._say(line, AT_WORK.get())
+        while len(rest) >= MAX_CHARACTERS:
+            self._say(rest[:MAX_CHARACTERS], AT_WORK.get())
+            rest = rest[MAX_CHARACTERS:]
+        self._own.rest = (rest, AT_WORK.get())
+        return len(content)
+
+    def _say(self, line: bytes, entry: str | None) -> None:
+        text = line.decode('utf-8', 'backslashreplace').rstrip()
+        if not text:
+            return
+        self._own.is_writing = True
+        try:
+            event(logger('runner'), self._level, entry, 'printed', stream=self._name, text=cut(text))
+        finally:
+            self._own.is_writing = False
+
+    def close(self) -> None:
+        """Say what has no end of line."""
+        if not self.closed:
+            rest, entry = getattr(self._own, 'rest', (b'', None))
+            self._own.rest = (b'', None)
+            self._say(rest, entry)
+        super().close()
 
 
 def descriptors() -> list[int]:

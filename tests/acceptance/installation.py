@@ -31,6 +31,7 @@ TOLD_BYTES = 1 << 20
 
 JOBS = '''
 """Runners that tell the test what they do, and do what the message says."""
+import asyncio
 import ctypes
 import logging
 import os
@@ -39,7 +40,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from switchboard import Runner
+from switchboard import AsyncRunner, Runner
 
 HERE = Path(__file__).parent
 
@@ -85,12 +86,36 @@ class Job(Runner):
         elif msg == 'log':
             logging.getLogger('mine').info('logged by %s', 'a runner')
             logging.info('logged by the root')
+            self.log.warning('logged by itself', extra={'seconds': 0.25, 'endless': float('inf'), 'times': 3})
+        elif msg == 'write':
+            sys.stdout.write('in ')
+            sys.stdout.write('pieces\\n\\n')
+            sys.stdout.buffer.write(b'bytes \\xff\\n')
+            print('to standard error', file=sys.stderr)
+            print('without an end', end='', flush=True)
+            print('x' * 20000, file=sys.stderr)
         elif msg == 'environment':
             tell('environment', *sorted(os.environ))
         elif msg == 'c code':
             tell('in c', os.getpid())
             ctypes.PyDLL(None).pause()
         tell('end', self.name, os.getpid(), msg)
+
+
+class Together(AsyncRunner):
+    met = None
+
+    async def setup(self):
+        self.met = asyncio.Barrier(2)
+
+    async def dispose(self, msg, msgdata):
+        # Both are at work at once, and each speaks while the other is.
+        await self.met.wait()
+        print('printed of', msg)
+        await self.met.wait()
+        self.log.info('logged of %s', msg)
+        await self.met.wait()
+        await asyncio.to_thread(print, 'printed in a thread of', msg)
 
 
 class Sender(Job):

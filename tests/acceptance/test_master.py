@@ -336,12 +336,3 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def test_what_a_runners_own_code_logs_is_in_the_log_with_its_runner(site: Installation) -> None:
-    site.configure({'in': {}})
-    site.start()
-    site.put('in', 'log')
-    site.log.wait_for(r' info mine in 1/1\[\d+\] logged by a runner$')
-    site.log.wait_for(r' info root in 1/1\[\d+\] logged by the root$')
-    assert site.stop() == 0

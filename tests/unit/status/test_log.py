@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import json
 import logging
 import os
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.events import event
+from switchboard.events import AT_WORK, event
 from switchboard.status import log
 
 ENTRY = '1700000000.000000001+' + 'ab' * 20
@@ -104,10 +108,11 @@ def test_whatever_the_fields_hold_it_is_one_line_and_json(fields: dict[str, Any]
             assert record['event'] == 'preserved'
 
 
-def test_a_message_of_another_kind_is_an_event_by_its_text(path: Path) -> None:
+def test_a_message_of_another_kind_is_an_event_with_its_text(path: Path) -> None:
     log.configure(path, as_json=True)
     logging.getLogger('switchboard.queue').warning('%s is %d=x', 'this', 3)
-    assert json.loads(path.read_text())['event'] == 'this is 3=x'
+    line = json.loads(path.read_text())
+    assert (line['event'], line['message']) == ('logged', 'this is 3=x')
 
 
 def test_json_lines_keep_a_traceback_as_a_list_and_their_own_members(path: Path) -> None:
@@ -167,3 +172,68 @@ def test_arguments_that_do_not_fit_are_no_reason_to_die(path: Path, monkeypatch:
     log.logger('master').info('%d', 'three')
     log.logger('master').info('still here')
     assert path.read_text().endswith('still here\n')
+
+
+@contextlib.contextmanager
+def printing(path: Path) -> Iterator[None]:
+    streams = sys.stdout, sys.stderr
+    log.configure(path, as_json=True)
+    log.take_streams()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def printed(path: Path) -> list[tuple[str, str | None]]:
+    return [(line['text'], line.get('filebase')) for line in map(json.loads, path.read_text().splitlines())]
+
+
+def test_a_line_that_was_begun_for_one_entry_is_not_ended_for_another(path: Path) -> None:
+    def speak() -> None:
+        AT_WORK.set('one')
+        print('begun', end='')
+        AT_WORK.set('two')
+        print('whole')
+        print('begun anew', end='')
+        AT_WORK.set(None)
+        sys.stdout.close()
+
+    with printing(path):
+        contextvars.copy_context().run(speak)
+    assert printed(path) == [('begun', 'one'), ('whole', 'two'), ('begun anew', 'two')]
+
+
+def test_threads_that_print_at_once_do_not_mix_their_lines(path: Path) -> None:
+    halfway = threading.Barrier(2)
+
+    def speak(name: str) -> None:
+        sys.stdout.write(f'{name} begins ')
+        halfway.wait()
+        sys.stdout.write(f'{name} ends\n')
+
+    threads = [threading.Thread(target=speak, args=(name,)) for name in ('anna', 'bert')]
+    with printing(path):
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+    assert {text for text, _ in printed(path)} == {'anna begins anna ends', 'bert begins bert ends'}
+
+
+def test_a_line_without_end_is_said_in_pieces(path: Path) -> None:
+    with printing(path):
+        sys.stdout.write('x' * (3 * log.MAX_CHARACTERS + 5))
+    assert [len(text) for text, _ in printed(path)] == [*[log.MAX_CHARACTERS] * 3, 5]
+
+
+def test_a_record_that_does_not_fit_its_message_is_told_of_and_ends_nobody(path: Path) -> None:
+    with printing(path):
+        logging.getLogger('switchboard.queue').warning('%d', 'no number')
+    assert any('no number' in text for text, _ in printed(path))
+
+
+def test_what_a_library_logs_without_end_is_cut(path: Path) -> None:
+    log.configure(path)
+    logging.getLogger('switchboard.queue').warning('y' * (log.MAX_CHARACTERS + 7))
+    assert path.read_text().endswith('yyy... (7 characters more)\n')
