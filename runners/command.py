@@ -17,7 +17,7 @@ that goes on, of the same kind, with the same metadata.
 it ended with                  the message
 =============================  ==============================================================================
 0                              is finished
-71 to 75                       is tried again later, as long as ``give_up`` says (the system's trouble)
+71 to 75                       is tried again later, as long as ``max_retry_time`` says (the system's trouble)
 64 to 70, 76 to 78             goes to bad at once (the message's fault)
 any other status               is tried as often as ``max_attempts`` says, and goes to bad then
 a signal                       as 71 to 75: somebody killed it

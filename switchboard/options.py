@@ -57,13 +57,13 @@ class QueueOptions:
     message_class: str | type | None = None
     max_recoveries: int = MAX_RECOVERIES
     max_attempts: int = 1
-    give_up_s: float | None = 5 * 86400.0
+    max_retry_time_s: float | None = 5 * 86400.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     dead_letter: str = 'bad'
     max_messages: int | None = None
     max_bytes: int | None = None
     max_body_bytes: int | None = None
-    min_free_bytes: int = 0
+    min_free_space_bytes: int = 0
     overflow: Overflow = 'reject'
     ttl_s: float | None = None
     rate: float | None = None
@@ -75,12 +75,21 @@ class QueueOptions:
     paused: bool = False
     scrub: bool = False
     # Taken from by a program or a person outside the master: then `check` does not warn that nobody consumes it.
-    external: bool = False
+    consumed_externally: bool = False
     # The queue is not in the spool's directory, but on a broker.
     url: str | None = None
     # Doors for programs that know nothing of entries: a maildir in the queue's directory, and `*.eml` files dropped there.
     maildir: bool = False
-    plain_files: bool = True
+    accept_eml_files: bool = True
+
+
+# Fields by the names that they had before: records of declared queues may hold them.
+OLD_FIELDS = {
+    'give_up_s': 'max_retry_time_s',
+    'min_free_bytes': 'min_free_space_bytes',
+    'external': 'consumed_externally',
+    'plain_files': 'accept_eml_files',
+}
 
 
 def shown_url(url: str | None) -> str | None:
@@ -100,17 +109,14 @@ def shown_url(url: str | None) -> str | None:
 class RestartOptions:
     """When a runner that ended is started again.
 
-    Waits grow from ``first_s`` to ``cap_s``; more than ``max_restarts`` ends within ``window_s`` seconds make the slice
-    FATAL; a run of ``healthy_s`` seconds forgives what was before.
+    Waits grow as ``retry`` says; more than ``max_restarts`` ends within ``window_s`` seconds make the slice
+    FATAL; a run of ``stable_s`` seconds forgives what was before.
     """
 
-    first_s: float = 1.0
-    cap_s: float = 60.0
-    factor: float = 2.0
-    jitter: float = 0.1
+    retry: RetryPolicy = RetryPolicy(1.0, 60.0)
     max_restarts: int = 10
     window_s: float = 600.0
-    healthy_s: float = 60.0
+    stable_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ class RunnerOptions:
     queue: str = ''
     instances: int = 1
     batch_size: int = 1
-    rescan_s: float = 5.0
+    poll_interval_s: float = 5.0
     recovery_s: float = 60.0
     max_seconds: float | None = None
     hang_timeout_s: float = 60.0
@@ -156,7 +162,7 @@ class MasterOptions:
     # How long a runner may take to import its class and set itself up before that counts as a hang.
     start_timeout_s: float = 300.0
     # Between two rounds of the janitor, who recovers and expires what no runner looks at.
-    tidy_s: float = 60.0
+    maintenance_interval_s: float = 60.0
     # The runner that the signals TTIN and TTOU give a slice more or less.  Empty: the first that has a queue.
-    scale: str = ''
+    scale_runner: str = ''
     restart: RestartOptions = field(default_factory=RestartOptions)

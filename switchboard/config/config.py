@@ -32,6 +32,7 @@ from switchboard.config.keys import (
     read_values,
     refuse_unknown,
     restart_options,
+    with_new_spellings,
 )
 from switchboard.config.queue_sections import QueueRule, QueueRules, is_pattern
 from switchboard.errors import ConfigError, UnknownQueueError
@@ -259,7 +260,7 @@ class _Loader:
         except UnknownQueueError as error:
             self.problems.error(section.error(str(error).replace('queue name', f'{kind} name')))
             return
-        self.sections[kind].append(section)
+        self.sections[kind].append(with_new_spellings(section, self.problems))
 
     def _core_values(self) -> dict[str, Any]:
         if not self.sections['switchboard']:
@@ -277,11 +278,13 @@ class _Loader:
         section = self.sections['master'][0]
         refuse_unknown(section, MASTER_KEYS, self.problems)
         values = read_values(section, MASTER_KEYS, self.base, self.problems)
-        scale = values.get('scale')
+        scale = values.get('scale_runner')
         names = [_name(one) for one in self.sections['runner']]
         if scale and scale not in names:
             hint = did_you_mean(scale, names)
-            self.problems.error(section.entries['scale'].error(f'there is no runner {scale[:60]!r}{hint}'))
+            self.problems.error(
+                section.entries['scale_runner'].error(f'there is no runner {scale[:60]!r}{hint}')
+            )
         restart = restart_options(RestartOptions(), values)
         return MasterOptions(restart=restart, **values)
 

@@ -146,11 +146,13 @@ def _advise_on_queues(parts: Parts, problems: Problems) -> None:
     for name, rule in parts.queues.named.items():
         options = parts.queues.options(name)
         # Of a queue on a broker, the consumers may be on other machines.
-        elsewhere = options.external or options.url is not None
+        elsewhere = options.consumed_externally or options.url is not None
         if name == BAD or elsewhere or _only_waits(options):
             continue
         if name not in consumers:
-            reason = 'nobody consumes this queue; if a program or a person does, say `external = yes`'
+            reason = (
+                'nobody consumes this queue; if a program or a person does, say `consumed_externally = yes`'
+            )
             problems.warn(rule.section.error(reason))
         elif not any(runner.instances for runner in consumers[name]):
             reason = f'nobody consumes this queue: runner {consumers[name][0].name} has instances = 0'

@@ -143,10 +143,10 @@ SWITCHBOARD_KEYS: Mapping[str, Key] = {
 QUEUE_DEFAULTS = ('durability', 'message_class')
 
 RESTART_KEYS: Mapping[str, Key] = {
-    'restart': Key('restart', retry_policy),
+    'restart': Key('retry', retry_policy),
     'max_restarts': Key('max_restarts', count(0)),
     'restart_window': Key('window_s', _wait_s),
-    'healthy_after': Key('healthy_s', _wait_s),
+    'stable_after': Key('stable_s', _wait_s),
 }
 
 MASTER_KEYS: Mapping[str, Key] = {
@@ -159,8 +159,8 @@ MASTER_KEYS: Mapping[str, Key] = {
     'python_path': Key('python_path', words, is_path=True, is_list=True),
     'ready_timeout': Key('ready_timeout_s', _wait_s),
     'start_timeout': Key('start_timeout_s', _wait_s),
-    'tidy': Key('tidy_s', _wait_s),
-    'scale': Key('scale', lambda text: '' if text == 'none' else text),
+    'maintenance_interval': Key('maintenance_interval_s', _wait_s),
+    'scale_runner': Key('scale_runner', lambda text: '' if text == 'none' else text),
     **RESTART_KEYS,
 }
 
@@ -169,7 +169,7 @@ RUNNER_KEYS: Mapping[str, Key] = {
     'queue': Key('queue', _queue),
     'instances': Key('instances', count(0, MAX_INSTANCES)),
     'batch_size': Key('batch_size', count(1, MAX_BATCH)),
-    'rescan': Key('rescan_s', _wait_s),
+    'poll_interval': Key('poll_interval_s', _wait_s),
     'recovery': Key('recovery_s', _wait_s),
     'max_seconds': Key('max_seconds', optional(_wait_s)),
     'hang_timeout': Key('hang_timeout_s', _wait_s),
@@ -188,13 +188,13 @@ QUEUE_KEYS: Mapping[str, Key] = {
     'message_class': Key('message_class', optional(_class_path)),
     'max_recoveries': Key('max_recoveries', count(1)),
     'max_attempts': Key('max_attempts', count(1)),
-    'give_up': Key('give_up_s', optional(_wait_s)),
+    'max_retry_time': Key('max_retry_time_s', optional(_wait_s)),
     'retry': Key('retry', retry_policy),
     'dead_letter': Key('dead_letter', _dead_letter),
     'max_messages': Key('max_messages', optional(count(1))),
     'max_bytes': Key('max_bytes', optional(size_bytes)),
     'max_body': Key('max_body_bytes', optional(size_bytes)),
-    'min_free': Key('min_free_bytes', size_bytes),
+    'min_free_space': Key('min_free_space_bytes', size_bytes),
     'overflow': Key('overflow', choice('reject', 'dead-letter', 'drop-oldest')),
     'ttl': Key('ttl_s', optional(_wait_s)),
     'rate': Key('rate', optional(rate)),
@@ -205,11 +205,38 @@ QUEUE_KEYS: Mapping[str, Key] = {
     'strict_order': Key('strict_order', truth),
     'paused': Key('paused', truth),
     'scrub': Key('scrub', truth),
-    'external': Key('external', truth),
+    'consumed_externally': Key('consumed_externally', truth),
     'url': Key('url', optional(_broker_url)),
     'maildir': Key('maildir', truth),
-    'plain_files': Key('plain_files', truth),
+    'accept_eml_files': Key('accept_eml_files', truth),
 }
+
+# Keys as they were spelled before, by kind of section: read as before, and shown by their names of today.
+OLD_SPELLINGS: Mapping[str, Mapping[str, str]] = {
+    'master': {'tidy': 'maintenance_interval', 'scale': 'scale_runner', 'healthy_after': 'stable_after'},
+    'runner': {'rescan': 'poll_interval', 'healthy_after': 'stable_after'},
+    'queue': {
+        'give_up': 'max_retry_time',
+        'min_free': 'min_free_space',
+        'external': 'consumed_externally',
+        'plain_files': 'accept_eml_files',
+    },
+}
+
+
+def with_new_spellings(section: Section, problems: Problems) -> Section:
+    """:return: the section with the names of today for its keys; a key that is there by both names is noted in `problems`."""
+    old = OLD_SPELLINGS.get(section.name.partition('.')[0], {})
+    if not old.keys() & section.entries.keys():
+        return section
+    entries: dict[str, Entry] = {}
+    for name, entry in section.entries.items():
+        known = old.get(name, name)
+        if known != name and known in section.entries:
+            problems.error(entry.error(f'is the old name of `{known}`, which is set in this section, too'))
+        else:
+            entries[known] = entry
+    return dataclasses.replace(section, entries=entries)
 
 
 def read_values(section: Section, keys: Mapping[str, Key], base: Path, problems: Problems) -> dict[str, Any]:
@@ -241,9 +268,6 @@ def restart_options(base: RestartOptions, values: dict[str, Any]) -> RestartOpti
     changes: dict[str, Any] = {
         key.field: values.pop(key.field) for key in RESTART_KEYS.values() if key.field in values
     }
-    policy = changes.pop('restart', None)
-    if policy is not None:
-        changes |= dataclasses.asdict(policy)
     return dataclasses.replace(base, **changes)
 
 

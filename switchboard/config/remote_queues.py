@@ -88,8 +88,8 @@ def impossible(options: QueueOptions, url: str) -> Iterator[tuple[str, str]]:
     for field, reason in _LOCAL_ONLY:
         if getattr(options, field):
             yield field, f'not for a queue with `url`: {reason}'
-    if options.min_free_bytes:
-        yield 'min_free', "not for a queue with `url`: it is the broker's disk that matters"
+    if options.min_free_space_bytes:
+        yield 'min_free_space', "not for a queue with `url`: it is the broker's disk that matters"
     if options.overflow == 'dead-letter':
         yield 'overflow', 'a broker refuses or drops what is too much: say reject or drop-oldest'
     if not url.startswith('redis'):

@@ -31,7 +31,7 @@ from switchboard.errors import CorruptEntryError, QueueMismatchError
 from switchboard.events import event
 from switchboard.message.naming import Namer
 from switchboard.message.typed_json import parse_json
-from switchboard.options import QueueOptions, RetryPolicy
+from switchboard.options import OLD_FIELDS, QueueOptions, RetryPolicy
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.store.layout import DECLARED, DECLARED_LOCK
 
@@ -94,6 +94,7 @@ def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
 
     :raises QueueMismatchError: a key is no field of `QueueOptions`.
     """
+    options = _today(options)
     unknown = sorted(options.keys() - _FIELDS)
     if unknown:
         raise QueueMismatchError(f'there is no queue option {", ".join(unknown)}', queue=queue)
@@ -104,6 +105,10 @@ def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:
     }
     read: dict[str, Any] = json.loads(json.dumps(values))
     return read
+
+
+def _today(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {OLD_FIELDS.get(key, key): value for key, value in options.items()}
 
 
 class Declarations:
@@ -167,6 +172,7 @@ class Declarations:
         try:
             fields = parse_json(content, name)[0]
             fields['discard'] = tuple(fields.get('discard', ()))
+            fields['options'] = _today(fields.get('options', {}))
             declaration = Declaration(name, **fields)
             declaration.applied_to(QueueOptions())
         except (CorruptEntryError, ValueError, TypeError, AttributeError, OverflowError) as error:

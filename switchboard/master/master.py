@@ -10,7 +10,7 @@ TERM, INT   stop: runners finish their message and go, are killed after ``stop_t
 HUP         read the configuration again and restart what changed
 USR1        restart the runners one by one
 USR2        reopen the logs, here and in the runners
-TTIN, TTOU  one slice more, one slice less, of ``[master] scale`` or of the first runner that has a queue
+TTIN, TTOU  one slice more, one slice less, of ``[master] scale_runner`` or of the first runner that has a queue
 QUIT        write to the log where the master is
 ==========  ==========================================================================================================
 
@@ -181,7 +181,7 @@ class Master:
             reopen=self._reopen,
         )
         self._housekeeping = Housekeeping(
-            lambda: self._slices.config, self.config.master.tidy_s, time.monotonic()
+            lambda: self._slices.config, self.config.master.maintenance_interval_s, time.monotonic()
         )
         stack.callback(self._housekeeping.close)
         self._control = ControlSocket(self._directory, self._selector, self._operations.handle)

@@ -219,7 +219,7 @@ class Operations:
         """One slice more or less of the runner that the configuration names for it, or of the first with a queue."""
         config = self.slices.config
         with_queue = (name for name, options in config.runners.items() if options.queue)
-        name = config.master.scale or next(with_queue, None)
+        name = config.master.scale_runner or next(with_queue, None)
         if name is None or name not in config.runners:
             event(logger, logging.WARNING, None, 'nothing to scale')
             return

@@ -11,7 +11,7 @@ The rules, in this order:
    started again at once, at no cost.  Only when it does so several times within a second of its start is it held to one
    start a second, so that a limit below what a fresh process needs does not burn a processor.
 4. Anything else counts: it waits in BACKOFF, 1, 2, 4 ... 60 seconds with jitter.  More than ``max_restarts`` such ends
-   within ``window_s`` make it FATAL.  A run of ``healthy_s`` forgives everything before it.
+   within ``window_s`` make it FATAL.  A run of ``stable_s`` forgives everything before it.
 
 A count for the life of the master, as Mailman has it, was rejected: ten crashes in a year are no reason to stop.
 """
@@ -98,7 +98,7 @@ def decide(end: End, history: History, options: RestartOptions, rng: random.Rand
         return Decision(State.EXITED, History())
     if end.code == EXIT_CONFIG:
         return Decision(State.FATAL, history, reason='its configuration cannot work (exit status 78)')
-    if end.ran_s >= options.healthy_s:
+    if end.ran_s >= options.stable_s:
         history = History()
     if end.code == EXIT_OK and end.looped and not end.hung:
         return _recycled(end, history)
@@ -121,12 +121,5 @@ def _failed(end: End, history: History, options: RestartOptions, rng: random.Ran
     if len(failures_s) > options.max_restarts:
         many = f'ended {len(failures_s)} times within {options.window_s:g} s, gave up: {reason}'
         return Decision(State.FATAL, History(failures_s), reason=many)
-    wait_s = backoff_s(history.streak, options, rng)
+    wait_s = options.retry.delay_s(history.streak + 1, rng)
     return Decision(State.BACKOFF, History(failures_s, history.streak + 1), wait_s, reason)
-
-
-def backoff_s(streak: int, options: RestartOptions, rng: random.Random) -> float:
-    """:return: how long to wait after `streak` earlier failures in a row."""
-    # The exponent is bounded because a float is not: 2.0 ** 1100 raises.
-    wait_s = min(options.cap_s, options.first_s * options.factor ** min(streak, 64))
-    return wait_s * (1 + rng.uniform(-options.jitter, options.jitter))

@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from switchboard.config.keys import QUEUE_KEYS
+from switchboard.config.keys import OLD_SPELLINGS, QUEUE_KEYS
 from switchboard.options import QueueOptions, RetryPolicy, shown_url
 
 _TIMES = ((86400, 'd'), (3600, 'h'), (60, 'm'), (1, 's'))
 _SIZES = ((1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K'))
-_SIZE_FIELDS = frozenset(('max_bytes', 'max_body_bytes', 'min_free_bytes'))
+_SIZE_FIELDS = frozenset(('max_bytes', 'max_body_bytes', 'min_free_space_bytes'))
 
 
 def option_words(options: QueueOptions, default: QueueOptions | None = None) -> dict[str, str]:
@@ -31,7 +31,7 @@ def read_options(words: Mapping[str, str]) -> dict[str, Any]:
     """
     values = {}
     for name, text in words.items():
-        key = QUEUE_KEYS.get(name)
+        key = QUEUE_KEYS.get(OLD_SPELLINGS['queue'].get(name, name))
         if key is None:
             from switchboard.config.inifile import did_you_mean
 

@@ -130,8 +130,8 @@ class QueueInfo:
     def set_options(self) -> dict[str, str]:
         """The options that differ from the built-in defaults, in words."""
         default = QueueOptions()
-        if self.name == BAD or self.options.external:
-            default = dataclasses.replace(default, external=self.options.external)
+        if self.name == BAD or self.options.consumed_externally:
+            default = dataclasses.replace(default, consumed_externally=self.options.consumed_externally)
         return option_words(self.options, default)
 
     @property

@@ -75,7 +75,7 @@ class AsyncRunner(Runner):
         """Called once, after the last message."""
 
     async def periodic(self) -> None:  # type: ignore[override]  # a coroutine here
-        """Called when messages have ended, and at least every ``rescan_s`` seconds."""
+        """Called when messages have ended, and at least every ``poll_interval_s`` seconds."""
 
     def run(self, *, once: bool = False, until_empty: bool = False) -> int:
         """See `IRunner`."""

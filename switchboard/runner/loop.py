@@ -181,7 +181,7 @@ class Loop:
         """:return: how long a sleep may last."""
         now_ns = self.clock.monotonic_ns()
         # A sleeper that missed its heartbeat would be taken for one that hangs.
-        waits = [self.options.rescan_s, self.options.hang_timeout_s / 3]
+        waits = [self.options.poll_interval_s, self.options.hang_timeout_s / 3]
         if self._wake_ns is not None:
             waits.append((self._wake_ns - now_ns) / NS)
             self._wake_ns = None

@@ -198,7 +198,7 @@ class Runner:
         """Called once, at the end."""
 
     def periodic(self) -> None:
-        """Called after each pass over the queue, and at least every ``rescan_s`` seconds."""
+        """Called after each pass over the queue, and at least every ``poll_interval_s`` seconds."""
 
     def snooze(self, filecnt: int) -> None:
         """Called before the loop sleeps.

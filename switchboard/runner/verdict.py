@@ -3,7 +3,7 @@
 ============================  ==========================================================================================
 raised                        verdict
 ============================  ==========================================================================================
-`TemporaryFailure`            tried again later, until ``give_up`` seconds after its first failure
+`TemporaryFailure`            tried again later, until ``max_retry_time`` seconds after its first failure
 `PermanentFailure`            preserved
 `MessageTooLargeError`        preserved: no queue of that kind will ever take it
 `DestinationDown`             left where it is, unwritten; the runner waits
@@ -81,7 +81,11 @@ def judge(
         record['event'] = 'deferred'
         first_s = _first_failure_s(history)
         now_s = time.time() if now_s is None else now_s
-        if options.give_up_s is not None and first_s is not None and now_s - first_s > options.give_up_s:
+        if (
+            options.max_retry_time_s is not None
+            and first_s is not None
+            and now_s - first_s > options.max_retry_time_s
+        ):
             return Verdict(
                 'failed', f'given up after {attempt} attempts: {text}', record=record, cause='attempts'
             )

@@ -98,7 +98,7 @@ class Pickup:
         self._board = board
         self._disk = board.disk
         self._clock = board.clock
-        self.suffix = PLAIN_SUFFIX if board.options.plain_files else ''
+        self.suffix = PLAIN_SUFFIX if board.options.accept_eml_files else ''
         self.directories: frozenset[str] = frozenset()
         self.maildir_new: str | None = None
         self._store = FileStore(board.queue_directory, shared=True, disk=board.disk)

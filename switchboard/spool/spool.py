@@ -266,7 +266,7 @@ class Spool:
         dead_letter: Callable[[Switchboard], DeadLetters] | None = None
         if declaration is not None or options.dead_letter != BAD:
             dead_letter = lambda queue: DeadLetters(self, proxy(queue), declaration)  # noqa: E731
-        imports = (options.maildir or options.plain_files) and name != BAD
+        imports = (options.maildir or options.accept_eml_files) and name != BAD
         return Services(
             is_draining=partial(self.flags.is_set, 'draining', name),
             is_paused=partial(self.flags.is_set, 'paused', name),

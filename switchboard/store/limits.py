@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         def max_bytes(self) -> int | None: ...
 
         @property
-        def min_free_bytes(self) -> int: ...
+        def min_free_space_bytes(self) -> int: ...
 
     class Accepted(Protocol):
         """A message that was written and is no entry yet."""
@@ -110,7 +110,7 @@ class Limits:
         self.disk = disk
         self.clock = clock
         self.counted = options.max_messages is not None or options.max_bytes is not None
-        self.any = self.counted or options.min_free_bytes > 0
+        self.any = self.counted or options.min_free_space_bytes > 0
         self.tally = tally or Tally()
         # What was accepted and is not yet to be seen: a batch, or the outputs of a hand-off.
         self.pending = Pending()
@@ -144,13 +144,13 @@ class Limits:
 
     def _check(self, messages: int, size: int) -> None:
         options = self.options
-        if options.min_free_bytes:
+        if options.min_free_space_bytes:
             free = self._free()
-            if free - size < options.min_free_bytes and self._free_space():
+            if free - size < options.min_free_space_bytes and self._free_space():
                 free = self._free()
-            if free - size < options.min_free_bytes:
+            if free - size < options.min_free_space_bytes:
                 raise QueueFullError(
-                    f'{free} bytes are free on the disk, and min_free keeps {options.min_free_bytes}',
+                    f'{free} bytes are free on the disk, and min_free_space keeps {options.min_free_space_bytes}',
                     queue=self.queue,
                 )
         if self.counted:

@@ -45,7 +45,7 @@ class PublishedOptions:
         'max_body_bytes',
         'max_bytes',
         'max_messages',
-        'min_free_bytes',
+        'min_free_space_bytes',
         'order_key',
         'overflow',
         'priority',
@@ -62,7 +62,7 @@ class PublishedOptions:
         self.max_body_bytes: int | None = None
         self.max_bytes: int | None = None
         self.max_messages: int | None = None
-        self.min_free_bytes = 0
+        self.min_free_space_bytes = 0
         self.order_key: str | None = None
         self.overflow = 'reject'
         self.priority = 0
@@ -77,7 +77,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     'max_body_bytes': int,
     'max_bytes': int,
     'max_messages': int,
-    'min_free_bytes': int,
+    'min_free_space_bytes': int,
     'order_key': lambda text: _unquoted(text),
     'overflow': str,
     'priority': int,

@@ -170,7 +170,7 @@ def test_a_reload_with_mistakes_shows_all_of_them_and_changes_nothing(site: Inst
     site.configure({'in': {}})
     cli(site, 'start')
     pids = site.pids()
-    site.config.write_text(site.config.read_text() + 'rescan = 5\n[queue.in]\ncolor = red\n')
+    site.config.write_text(site.config.read_text() + 'poll_interval = 5\n[queue.in]\ncolor = red\n')
     lines = len(site.config.read_text().splitlines())
     ran = cli(site, 'reload')
     assert ran.returncode == 78

@@ -97,7 +97,7 @@ def test_a_thousand_callers_who_say_nothing_end_nobody(site: Installation) -> No
 
 
 def test_a_lack_of_descriptors_ends_nobody(site: Installation) -> None:
-    site.configure({'in': {}}, tidy='1s')
+    site.configure({'in': {}}, maintenance_interval='1s')
     master = site.start()
     pids = site.pids()
     before = resource.prlimit(master.pid, resource.RLIMIT_NOFILE)

@@ -176,7 +176,9 @@ def test_a_janitor_that_hangs_is_killed_and_replaced_even_if_it_is_stopped():
 
 
 def test_the_janitor_writes_to_the_log_and_to_nothing_else(site: Installation):
-    site.configure({'jobs': {}}, tidy='100ms', log_level='debug', log_file=site.home / 'switchboard.log')
+    site.configure(
+        {'jobs': {}}, maintenance_interval='100ms', log_level='debug', log_file=site.home / 'switchboard.log'
+    )
     (site.home / 'switchboard.log').touch()
     site.start(ready=False)
     eventually(lambda: 'janitor[' in (site.home / 'switchboard.log').read_text(), 'the janitor has logged')
@@ -186,7 +188,7 @@ def test_the_janitor_writes_to_the_log_and_to_nothing_else(site: Installation):
 
 
 def test_the_master_sends_the_janitor(site: Installation):
-    site.configure({'jobs': {}}, tidy='100ms')
+    site.configure({'jobs': {}}, maintenance_interval='100ms')
     with site.config.open('a') as configuration:
         configuration.write('[queue.in]\nttl = 100ms\n')
     site.start()

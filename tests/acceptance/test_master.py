@@ -138,7 +138,7 @@ def test_kill_9_of_a_runner_loses_nothing_and_it_is_back(site: Installation) -> 
 
 def test_a_runner_that_somebody_terminates_is_back_at_once(site: Installation) -> None:
     # Mailman never restarts it.
-    site.configure({'in': {'restart': '1h..1h', 'healthy_after': '2h'}})
+    site.configure({'in': {'restart': '1h..1h', 'stable_after': '2h'}})
     site.start()
     for _ in range(2):
         os.kill(site.pids()['in 1/1'], signal.SIGTERM)

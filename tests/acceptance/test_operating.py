@@ -232,7 +232,7 @@ def test_ttin_and_ttou_give_the_first_runner_with_a_queue_a_slice_more_or_less(s
 
 
 def test_ttou_never_takes_the_last_slice(site: Installation) -> None:
-    site.configure({'in': {}, 'out': {'instances': 2}}, scale='out')
+    site.configure({'in': {}, 'out': {'instances': 2}}, scale_runner='out')
     site.start()
     for _ in range(3):
         send(site, signal.SIGTTOU)

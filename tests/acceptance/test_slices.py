@@ -74,7 +74,7 @@ class Scene:
     def start_worker(self) -> Child:
         def work() -> int:
             options = RunnerOptions(
-                name='mover', class_path='', queue='in', batch_size=self.batch_size, rescan_s=0.05
+                name='mover', class_path='', queue='in', batch_size=self.batch_size, poll_interval_s=0.05
             )
             mover = Mover(self.open(), options)
             mover.progress = self.progress

@@ -45,9 +45,9 @@ queue =
 listen = 127.0.0.1:{port}
 routing_key = in
 [queue.in]
-external = yes
+consumed_externally = yes
 [queue.dropped]
-external = yes
+consumed_externally = yes
 maildir = yes
 """
 

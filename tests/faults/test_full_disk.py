@@ -82,7 +82,7 @@ def test_spares_do_not_count_as_taken_where_some_room_is_to_stay_free(disk: Path
     board = Spool(disk / 'spool')['in']
     enqueue_until_full(board, 3000)
     drain(board)
-    options = QueueOptions(min_free_bytes=500_000)
+    options = QueueOptions(min_free_space_bytes=500_000)
     careful = Switchboard('in', disk / 'spool' / 'in', options=options, pool=board.pool)
     careful.enqueue('a')
     fill(disk, leave=400_000)

@@ -22,7 +22,7 @@ WORDS = r"""
     [ ] = ; # -> , : . * ? all: any: exchange: none yes 5m 10M 1s..2h x2 jitter 10% a b.c "q" ' %(a)s ${b} \; \ é 𝄞
     [switchboard] [master] [runner.a] [runner.b] [queue.a] [queue.*] [queue.a*] [exchange.x] [exchange.y] [queue.bad]
     type=topic type=headers type=fanout type=direct alternate=exchange:y alternate=a bindings= class=m:C queue=a spool=s
-    dead_letter=a dead_letter=exchange:x accept=pickle scale=a
+    dead_letter=a dead_letter=exchange:x accept=pickle scale_runner=a
     """.split()
 BLANKS = ['\n', '\n', '\n', '\n    ', ' ', ' = ', '\t', '\x0b', '\x85', '\r\n', '\0']
 KEYS = [*SWITCHBOARD_KEYS, *MASTER_KEYS, *RUNNER_KEYS, *QUEUE_KEYS]

@@ -42,9 +42,9 @@ class There(Runner):
 CONFIG = """
 [queue.in]
 [queue.out]
-external = yes
+consumed_externally = yes
 [queue.late]
-external = yes
+consumed_externally = yes
 [queue.far]
 url = {url}?queue={name}&{options}
 retry = 0.2s..0.2s x2

@@ -50,7 +50,7 @@ own = take
 [queue.out]
 max_recoveries = 1000
 [queue.in]
-external = yes
+consumed_externally = yes
 """
 
 
@@ -162,7 +162,7 @@ remote_queue = {name}
 routing_key = in
 declare = no
 [queue.in]
-external = yes
+consumed_externally = yes
 """
 
 

@@ -35,7 +35,7 @@ remote_queue = {name}
 routing_key = in
 prefetch = 3
 [queue.in]
-external = yes
+consumed_externally = yes
 max_messages = 2
 """
 

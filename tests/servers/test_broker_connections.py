@@ -125,7 +125,7 @@ class TestAnIdleRunner:
     def test_is_woken_at_once_and_finds_a_broker_again_that_was_away(
         self, server: Broker, far: Far, cls: Any
     ) -> None:
-        runner = cls(far.another(), RunnerOptions('collect', '', 'far', rescan_s=60.0))
+        runner = cls(far.another(), RunnerOptions('collect', '', 'far', poll_interval_s=60.0))
         thread = threading.Thread(target=runner.run)
         thread.start()
         try:

@@ -40,7 +40,7 @@ class TestWhatABrokerCannotDo:
 
     @pytest.mark.parametrize(
         'options',
-        [{'strict_order': True}, {'min_free_bytes': 1}, {'scrub': True}, {'overflow': 'dead-letter'}],
+        [{'strict_order': True}, {'min_free_space_bytes': 1}, {'scrub': True}, {'overflow': 'dead-letter'}],
     )
     def test_an_option_that_would_not_hold_is_an_error(
         self, place: OnBroker, options: dict[str, Any]

@@ -202,7 +202,7 @@ def test_an_operator_sees_why_nothing_goes_on(secure: Secure, tmp_path: Path) ->
 BOTH_WAYS = """
 [queue.out]
 [queue.in]
-external = yes
+consumed_externally = yes
 [runner.up]
 class = runners.bridge:ToBroker
 queue = out

@@ -25,9 +25,9 @@ listen = {home}/lmtp.sock
 routing_key = in
 socket_mode = 666
 [queue.in]
-external = yes
+consumed_externally = yes
 [queue.dropped]
-external = yes
+consumed_externally = yes
 maildir = yes
 """
 

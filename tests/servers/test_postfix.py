@@ -36,9 +36,9 @@ routing_key = in
 """
 QUEUES = """
 [queue.in]
-external = yes
+consumed_externally = yes
 [queue.dropped]
-external = yes
+consumed_externally = yes
 maildir = yes
 """
 RESEND = '''

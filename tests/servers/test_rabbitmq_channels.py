@@ -95,7 +95,7 @@ class TestAJobThatIsLongerThanConsumerTimeout:
                 if msg == 'next':
                     self.third.set()
 
-        runner = Slow(far.another(), RunnerOptions('slow', '', 'far', rescan_s=60.0))
+        runner = Slow(far.another(), RunnerOptions('slow', '', 'far', poll_interval_s=60.0))
         thread = threading.Thread(target=runner.run)
         far.board.enqueue('slow')
         thread.start()

@@ -22,7 +22,7 @@ remote_queue = orders
 site = here
 send_history = yes
 [queue.out]
-external = yes
+consumed_externally = yes
 max_attempts = 2
 retry = 10s
 """
@@ -35,7 +35,7 @@ remote_queue = invoices
 routing_key = in
 site = here
 [queue.in]
-external = yes
+consumed_externally = yes
 """
 
 

@@ -143,7 +143,7 @@ class TestTheConfiguration:
         ('line', 'reason'),
         [
             ('strict_order = yes', 'strict_order: queue a: not for a queue with `url`'),
-            ('min_free = 1G', 'min_free: queue a: not for a queue with `url`'),
+            ('min_free_space = 1G', 'min_free_space: queue a: not for a queue with `url`'),
             ('max_bytes = 1G', 'max_bytes: queue a: Redis does not count'),
             ('max_messages = 5\noverflow = drop-oldest', 'overflow: queue a: on Redis'),
         ],

@@ -29,7 +29,7 @@ class = jobs_of_check:Job
 queue = in
 colour = red
 [queue.out]
-external = yes
+consumed_externally = yes
 """
 EXCHANGES = """\
 [exchange.mail]

@@ -175,14 +175,14 @@ def options() -> st.SearchStrategy[QueueOptions]:
         durability=st.sampled_from(['full', 'lazy']),
         accept=st.sampled_from([('mail',), ('json', 'text')]),
         max_attempts=st.integers(1, 99),
-        give_up_s=st.none() | seconds,
+        max_retry_time_s=st.none() | seconds,
         retry=st.builds(
             RetryPolicy, st.just(5.0), st.just(3600.0), st.sampled_from([1.0, 2.5]), st.just(0.1)
         ),
         dead_letter=st.sampled_from(['bad', 'exchange:dead']),
         max_messages=st.none() | st.integers(1, 10**9),
         max_bytes=st.none() | sizes,
-        min_free_bytes=sizes,
+        min_free_space_bytes=sizes,
         ttl_s=st.none() | seconds,
         rate=st.none() | st.sampled_from([0.5, 10.0, 1000 / 3600, 2.25]),
         order_key=st.none() | st.just('list'),

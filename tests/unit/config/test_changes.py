@@ -15,7 +15,7 @@ class = m:B
 queue = two
 instances = 2
 [queue.three]
-external = yes
+consumed_externally = yes
 """
 EXCHANGES = (
     '[exchange.x]\ntype = direct\nbindings =\n  k -> one\n[exchange.y]\ntype = fanout\nbindings = two\n'

@@ -51,13 +51,14 @@ def test_each_option_has_a_key() -> None:
     def names(options: type) -> set[str]:
         return {field.name for field in dataclasses.fields(options)}
 
-    restart = {'restart', 'max_restarts', 'window_s', 'healthy_s'}
+    restart = {'retry', 'max_restarts', 'window_s', 'stable_s'}
     assert {key.field for key in QUEUE_KEYS.values()} == names(QueueOptions)
     assert {key.field for key in RUNNER_KEYS.values()} == (names(RunnerOptions) | restart) - {
         'name',
         'settings',
+        'restart',
     }
-    assert {key.field for key in MASTER_KEYS.values()} == names(MasterOptions) | restart
+    assert {key.field for key in MASTER_KEYS.values()} == (names(MasterOptions) | restart) - {'restart'}
 
 
 def test_the_smallest_configuration_has_the_defaults(tmp_path: Path) -> None:
@@ -103,8 +104,8 @@ def test_the_master_has_its_options(tmp_path: Path) -> None:
         preload=('email.message', 'json'),
         ready_timeout_s=60,
         start_timeout_s=120,
-        scale='a',
-        restart=RestartOptions(2, 30, 3, 0, 5, 300, 10),
+        scale_runner='a',
+        restart=RestartOptions(RetryPolicy(2, 30, 3, 0), 5, 300, 10),
     )
 
 
@@ -123,7 +124,7 @@ def test_a_runner_has_its_options_and_the_rest_is_for_its_class(tmp_path: Path) 
             queue='in',
             instances=3,
             batch_size=10,
-            rescan_s=1,
+            poll_interval_s=1,
             recovery_s=120,
             max_seconds=3600,
             hang_timeout_s=120,
@@ -131,7 +132,7 @@ def test_a_runner_has_its_options_and_the_rest_is_for_its_class(tmp_path: Path) 
             max_messages=1000,
             max_age_s=86400,
             max_memory_bytes=100 << 20,
-            restart=RestartOptions(first_s=2, cap_s=30, max_restarts=1),
+            restart=RestartOptions(RetryPolicy(2, 30), max_restarts=1),
             settings={'command': 'sh -c "a ; b"', 'Table': 'one = 1\ntwo = 2', 'empty': ''},
         )
     }
@@ -158,13 +159,13 @@ def test_a_queue_has_its_options(tmp_path: Path) -> None:
         pickle_classes=('a.b:C', 'd:E'),
         max_recoveries=5,
         max_attempts=7,
-        give_up_s=86400,
+        max_retry_time_s=86400,
         retry=RetryPolicy(1, 2, 1, 0.05),
         dead_letter='b',
         max_messages=10,
         max_bytes=1 << 30,
         max_body_bytes=25 << 20,
-        min_free_bytes=100 << 20,
+        min_free_space_bytes=100 << 20,
         overflow='drop-oldest',
         ttl_s=900,
         rate=0.5,
@@ -173,9 +174,9 @@ def test_a_queue_has_its_options(tmp_path: Path) -> None:
         order_key='list',
         paused=True,
         scrub=True,
-        external=True,
+        consumed_externally=True,
         maildir=True,
-        plain_files=False,
+        accept_eml_files=False,
     )
 
 

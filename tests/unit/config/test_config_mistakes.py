@@ -18,7 +18,7 @@ from tests.unit.configurations import errors, load, warnings
         ('[master.x]\n', '3 [master.x]: is no section of this file; did you mean master?'),
         ('[master]\nlog_levl = info\n', '4 [master] log_levl: is not known in this section; did you mean log_level?'),
         ('[master]\nSpool = x\n', '4 [master] Spool: is not known in this section'),
-        ('[master]\nscale = b\n[runner.a]\nclass = m:C\n', "4 [master] scale: there is no runner 'b'"),
+        ('[master]\nscale_runner = b\n[runner.a]\nclass = m:C\n', "4 [master] scale_runner: there is no runner 'b'"),
         ('[master]\npreload = a-b\n', "4 [master] preload: 'a-b' names no module"),
         ('[queue.a]\nttl = 15\n', "4 [queue.a] ttl: '15' is not a duration; write it like 250ms, 5s, 15m, 1h30m or 2d; did you mean 15s?"),
         ('[queue.a]\nttl = 0\n', '4 [queue.a] ttl: must be longer than nothing'),
@@ -86,7 +86,7 @@ def test_queues_that_nobody_consumes_are_told(tmp_path: Path) -> None:
         '[queue.a]\n[queue.b]\nexternal = yes\n[queue.c]\n[queue.bad]\n[runner.r]\nclass = m:C\nqueue = c\n[queue.d]\n[queue.d*]\nexternal = yes\n',
     )
     assert warnings(config) == [
-        '3 [queue.a]: nobody consumes this queue; if a program or a person does, say `external = yes`'
+        '3 [queue.a]: nobody consumes this queue; if a program or a person does, say `consumed_externally = yes`'
     ]
 
 

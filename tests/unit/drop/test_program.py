@@ -325,7 +325,7 @@ def test_a_message_may_be_as_long_as_the_limit_and_the_from_line_does_not_count(
         drop(tmp_path, b'From a@x Sun Nov 22 03:00:00 2026\n' + b'x' * 101)
 
 
-@pytest.mark.parametrize('limit', ['max_messages = 1', 'max_bytes = 200', 'min_free = 1000T'])
+@pytest.mark.parametrize('limit', ['max_messages = 1', 'max_bytes = 200', 'min_free_space = 1000T'])
 def test_a_queue_that_is_full_refuses(tmp_path: Path, limit: str) -> None:
     config = load(tmp_path, f'[queue.in]\n{limit}\n')
     publish_queue_options(config)

@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from switchboard.master.policy import Decision, End, History, backoff_s, decide
-from switchboard.options import RestartOptions
+from switchboard.master.policy import Decision, End, History, decide
+from switchboard.options import RestartOptions, RetryPolicy
 from switchboard.status.record import State
 
-EVEN = RestartOptions(jitter=0)
+EVEN = RestartOptions(RetryPolicy(1, 60, jitter=0))
 
 
 def after(*ends: End, options: RestartOptions = EVEN) -> list[Decision]:
@@ -91,14 +91,14 @@ def test_no_restarts_at_all_can_be_asked_for() -> None:
 
 def test_jitter_spreads_the_waits_around_their_mean_and_no_further() -> None:
     rng = random.Random(7)
-    options = RestartOptions(jitter=0.1)
-    waits = [backoff_s(3, options, rng) for _ in range(200)]
+    options = RestartOptions()
+    waits = [options.retry.delay_s(4, rng) for _ in range(200)]
     assert 7.2 <= min(waits) < 7.4
     assert 8.6 < max(waits) <= 8.8
 
 
 def test_a_very_long_streak_still_waits_the_cap() -> None:
-    assert backoff_s(100_000, EVEN, random.Random(1)) == 60
+    assert EVEN.retry.delay_s(100_001, random.Random(1)) == 60
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 from switchboard.master.child import GO, PREPARED, READY
 from switchboard.master.supervision import ChildEnds, RunnerSlice
-from switchboard.options import RestartOptions, RunnerOptions
+from switchboard.options import RestartOptions, RetryPolicy, RunnerOptions
 from switchboard.status.scoreboard import PAGE_BYTES, Scoreboard, Slot, State
 from tests.processes import few_descriptors
 
@@ -41,7 +41,7 @@ class Bench:
         return [NOBODY for _ in unborn]
 
     def slice(self, part: int = 0, count: int = 1, *, held: bool = False, **options: object) -> RunnerSlice:
-        restart = RestartOptions(jitter=0)
+        restart = RestartOptions(RetryPolicy(1, 60, jitter=0))
         made = RunnerOptions('in', 'jobs:Job', restart=restart, **options)  # type: ignore[arg-type]
         return RunnerSlice(
             made,

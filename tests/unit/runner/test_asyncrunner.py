@@ -139,7 +139,7 @@ def test_a_stop_waits_for_the_messages_that_are_at_work_and_begins_no_others(spo
 
 def test_an_idle_runner_is_woken_by_a_message(spool):
     begun.clear()
-    runner = make(Slow, spool, rescan_s=3600)
+    runner = make(Slow, spool, poll_interval_s=3600)
     thread = threading.Thread(target=runner.run)
     thread.start()
     spool['in'].enqueue('wake up')

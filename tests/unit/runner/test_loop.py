@@ -63,7 +63,7 @@ class TestStopping:
             def snooze(self, filecnt: int) -> None:
                 asleep.set()
 
-        runner = make_runner(spool, cls=Sleeper, rescan_s=3600.0)
+        runner = make_runner(spool, cls=Sleeper, poll_interval_s=3600.0)
         thread = threading.Thread(target=runner.run)
         thread.start()
         asleep.wait_or_timeout()
@@ -125,7 +125,7 @@ class TestWakingUp:
             runner.stop()
 
         runner = make_runner(
-            spool, dispose, cls=Sleeper, rescan_s=3600.0, recovery_s=3600.0, hang_timeout_s=9999.0
+            spool, dispose, cls=Sleeper, poll_interval_s=3600.0, recovery_s=3600.0, hang_timeout_s=9999.0
         )
         thread = threading.Thread(target=runner.run)
         thread.start()
@@ -204,7 +204,7 @@ class TestTroubleWithTheDisk:
         failing = FailingBoard(spool.board('in'))
         failing.wakeup = lambda: Waits(clock)  # type: ignore[attr-defined]
         spool.board = lambda *_slice: failing
-        return make_runner(spool, hang_timeout_s=9999.0, rescan_s=9999.0, recovery_s=60.0)
+        return make_runner(spool, hang_timeout_s=9999.0, poll_interval_s=9999.0, recovery_s=60.0)
 
     def test_a_queue_that_cannot_be_read_is_waited_for_and_longer_each_time(
         self, runner: Any, spool: Any
@@ -348,7 +348,7 @@ class TestTroubleOfOneMessage:
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
             runner.emit(msgdata['to'], msg)
 
-        runner = make_runner(spool, dispose, rescan_s=3600)
+        runner = make_runner(spool, dispose, poll_interval_s=3600)
         for _ in range(4):
             runner._loop.trouble._clock.advance(2)
             runner._pass()

@@ -151,7 +151,7 @@ class TestHooks:
                 if len(beats) == 3:
                     self.stop()
 
-        runner = Server(spool, RunnerOptions(name='s', class_path='', rescan_s=0.001))
+        runner = Server(spool, RunnerOptions(name='s', class_path='', poll_interval_s=0.001))
         assert runner.board is None
         assert runner.run() == 0
         assert len(beats) == 3
@@ -222,7 +222,7 @@ class TestFailing:
         self, kind: str, tmp_path: Path
     ) -> None:
         clock = FakeClock()
-        spool = make_spool(kind, tmp_path, clock=clock, options=QueueOptions(give_up_s=250))
+        spool = make_spool(kind, tmp_path, clock=clock, options=QueueOptions(max_retry_time_s=250))
         spool['in'].enqueue('x')
         times: list[float] = []
 

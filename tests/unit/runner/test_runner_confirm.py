@@ -108,7 +108,7 @@ class Idler(Runner):
 
 def test_a_descriptor_and_a_time_of_its_own_end_a_runners_sleep(tmp_path: Path) -> None:
     reading, writing = os.pipe()
-    runner = Idler(make_spool('memory', tmp_path), RunnerOptions('r', '', rescan_s=50))
+    runner = Idler(make_spool('memory', tmp_path), RunnerOptions('r', '', poll_interval_s=50))
     try:
         os.write(writing, b'x')
         runner.wake_on(reading)
@@ -116,7 +116,7 @@ def test_a_descriptor_and_a_time_of_its_own_end_a_runners_sleep(tmp_path: Path) 
         assert runner.times == 3
         runner.wake_on()
         os.close(reading)
-        runner = Idler(make_spool('memory', tmp_path), RunnerOptions('r', '', rescan_s=50))
+        runner = Idler(make_spool('memory', tmp_path), RunnerOptions('r', '', poll_interval_s=50))
         runner.snooze = lambda filecnt: runner.wake_in(0.01)  # type: ignore[method-assign]
         runner.run()
         assert runner.is_stopping

@@ -114,7 +114,7 @@ class TestPermanentFailure:
 
 class TestTemporaryFailure:
     def test_it_is_tried_again_however_often(self) -> None:
-        verdict = say(TemporaryFailure('busy'), times(50, 'deferred'), give_up_s=None)
+        verdict = say(TemporaryFailure('busy'), times(50, 'deferred'), max_retry_time_s=None)
         assert (verdict.outcome, verdict.delay_s, verdict.record['attempt']) == ('retried', 60, 51)
         assert verdict.record['event'] == 'deferred'
         assert 'traceback' not in verdict.record
@@ -133,8 +133,8 @@ class TestTemporaryFailure:
 
     def test_it_is_given_up_when_the_first_one_is_long_ago(self) -> None:
         history = [{'event': 'deferred', 'time': 100.0}, {'event': 'deferred', 'time': 990.0}]
-        assert say(TemporaryFailure('x'), history, give_up_s=901).outcome == 'retried'
-        verdict = say(TemporaryFailure('x'), history, give_up_s=899)
+        assert say(TemporaryFailure('x'), history, max_retry_time_s=901).outcome == 'retried'
+        verdict = say(TemporaryFailure('x'), history, max_retry_time_s=899)
         assert (verdict.outcome, verdict.cause) == ('failed', 'attempts')
         assert verdict.text == 'given up after 3 attempts: TemporaryFailure: x'
 
@@ -144,12 +144,13 @@ class TestTemporaryFailure:
             {'event': 'retried', 'time': 980.0},
             {'event': 'failed', 'time': 990.0},
         ]
-        assert say(TemporaryFailure('x'), history, give_up_s=20).outcome == 'retried'
-        assert say(TemporaryFailure('x'), history, give_up_s=5).outcome == 'failed'
+        assert say(TemporaryFailure('x'), history, max_retry_time_s=20).outcome == 'retried'
+        assert say(TemporaryFailure('x'), history, max_retry_time_s=5).outcome == 'failed'
 
     def test_a_record_without_a_time_is_no_reason_to_give_up(self) -> None:
         assert (
-            say(TemporaryFailure('x'), [{'event': 'deferred', 'time': 'x'}], give_up_s=1).outcome == 'retried'
+            say(TemporaryFailure('x'), [{'event': 'deferred', 'time': 'x'}], max_retry_time_s=1).outcome
+            == 'retried'
         )
 
 
@@ -186,7 +187,7 @@ def test_whatever_wait_is_asked_for_one_comes_out_that_can_be_waited_for(asked: 
 @pytest.mark.parametrize('when', [10**400, math.inf, math.nan, 'yesterday', None])
 def test_a_time_in_the_history_that_is_none_is_no_first_failure(when: Any) -> None:
     history = [{'event': 'failed', 'time': when}]
-    assert say(TemporaryFailure(), history, give_up_s=1.0).outcome == 'retried'
+    assert say(TemporaryFailure(), history, max_retry_time_s=1.0).outcome == 'retried'
 
 
 def test_a_message_that_is_too_large_for_a_queue_is_not_tried_again() -> None:

@@ -32,7 +32,7 @@ accept = mail, text, bytes, json
 [queue.out]
 [queue.letters]
 maildir = yes
-plain_files = yes
+accept_eml_files = yes
 [queue.late]
 dead_letter = out
 durability = lazy

@@ -35,7 +35,7 @@ spool = {spool}
 [queue.*]
 max_messages = 100
 maildir = yes
-plain_files = yes
+accept_eml_files = yes
 dead_letter = dead
 [queue.dead]
 dead_letter = bad

@@ -308,7 +308,7 @@ def test_what_was_begun_and_abandoned_is_removed_after_36_hours(tmp_path: Path) 
 
 
 def test_a_queue_may_refuse_plain_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    board = spool_with(tmp_path, 'plain_files = no')['in']
+    board = spool_with(tmp_path, 'accept_eml_files = no')['in']
     (tmp_path / 's' / 'in' / 'one.eml').write_bytes(MAIL % b'x')
     assert subjects(board) == []
     assert 'ignored name=one.eml what="foreign file"' in caplog.text

@@ -91,9 +91,9 @@ def test_without_a_limit_nothing_is_asked(tmp_path: Path, clock: FakeClock) -> N
 
 def test_the_disks_reserve_is_kept(tmp_path: Path, clock: FakeClock) -> None:
     disk = CountingDisk(free_bytes=1_000_000)
-    board = make(tmp_path, clock, disk, min_free_bytes=900_000)
+    board = make(tmp_path, clock, disk, min_free_space_bytes=900_000)
     board.enqueue(b'x')
-    with pytest.raises(QueueFullError, match='min_free keeps 900000'):
+    with pytest.raises(QueueFullError, match='min_free_space keeps 900000'):
         board.enqueue(b'x' * 200_000)
     disk.free_bytes = 800_000
     with pytest.raises(QueueFullError, match='are free on the disk'):

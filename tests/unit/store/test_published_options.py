@@ -25,7 +25,7 @@ accept = mail, json
 max_body = 10M
 max_messages = 7
 max_bytes = 1G
-min_free = 1M
+min_free_space = 1M
 priority = 3
 ttl = 90s
 order_key = the list; 100% = "all" ü
