@@ -55,10 +55,15 @@ class TestSlices:
         slices = {digest_of(board.enqueue(number, list='a', order_key=number))[:8] for number in range(9)}
         assert len(slices) == 1
 
-    @pytest.mark.parametrize(('index', 'count'), [(0, 0), (1, 1), (-1, 2), (2, 2)])
+    @pytest.mark.parametrize(('index', 'count'), [(0, 0), (-1, 2), (2, 2)])
     def test_a_slice_that_cannot_be_is_refused(self, backend: Backend, index: int, count: int) -> None:
         with pytest.raises(ValueError, match='slice'):
             backend.board(slice=index, numslices=count)
+
+    def test_of_one_slice_any_index_is_that_slice(self, backend: Backend) -> None:
+        board = backend.board(slice=1, numslices=1)
+        board.enqueue('x')
+        assert board.take().msg == 'x'
 
 
 class TestWhatIsChanged:

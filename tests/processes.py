@@ -7,10 +7,13 @@ import pickle
 import resource
 import select
 import signal
+import subprocess
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Self
 
 import psutil
@@ -157,6 +160,29 @@ def held_elsewhere(board: Any, filebase: str) -> Iterator[Child]:
         if child.status is None:
             enough.set()
             child.join()
+
+
+def in_new_program(function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function of a module in a program that has just been started: with no memory, files or threads of other tests.
+
+    :return: its value.
+    :raises subprocess.CalledProcessError: it raised an exception, or was killed.
+    """
+    ran = subprocess.run(
+        [sys.executable, '-c', _CALL],
+        input=pickle.dumps((function, args)),
+        stdout=subprocess.PIPE,
+        check=True,
+        cwd=Path(__file__).resolve().parent.parent,
+    )
+    return pickle.loads(ran.stdout)
+
+
+_CALL = """
+import pickle, sys
+function, args = pickle.load(sys.stdin.buffer)
+sys.stdout.buffer.write(pickle.dumps(function(*args)))
+"""
 
 
 def in_child(function: Callable[[], Any], uid: int | None = None) -> Any:

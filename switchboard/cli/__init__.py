@@ -9,6 +9,7 @@ only `main` ends the process.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -85,6 +86,9 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
         return Exit.INTERRUPTED
     except BrokenPipeError as error:
         return output_failed(error, Exit.OK, changes=False)
+    except SystemExit:
+        # What click makes of a reader who has gone, and of nothing else: verbs raise, and do not end the process.
+        return output_failed(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), Exit.OK, changes=False)
     except (SwitchboardError, OSError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +42,12 @@ def test_we_and_the_floor_take_turns(tmp_path: Path) -> None:
 def test_a_workload_gives_back_what_it_was_given(name: str, workload: str, tmp_path: Path) -> None:
     if name == 'ours-kombu':
         pytest.importorskip('kombu')
-    contender = ENTRANTS[name].make(tmp_path)
-    seconds, messages = timed(contender, workload, 'mail-read', 3, 0)
-    assert seconds > 0
-    assert messages == 3
-    waiting = [path for path in tmp_path.glob('spool/[!.]*/*') if path.suffix in ('.pck', '.bak')]
-    assert len(waiting) == (3 if workload == 'prefill' else 0)
+    with closing(ENTRANTS[name].make(tmp_path)) as contender:
+        seconds, messages = timed(contender, workload, 'mail-read', 3, 0)
+        assert seconds > 0
+        assert messages == 3
+        waiting = [path for path in tmp_path.glob('spool/[!.]*/*') if path.suffix in ('.pck', '.bak')]
+        assert len(waiting) == (3 if workload == 'prefill' else 0)
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from importlib.resources.abc import Traversable
 import click
 
 from switchboard.cli.output import tell, write_bytes
-from switchboard.config.inifile import did_you_mean
 
 
 def samples() -> dict[str, Traversable]:
@@ -32,6 +31,8 @@ def read_sample(name: str) -> bytes:
     """
     known = samples()
     if name not in known:
+        from switchboard.config.inifile import did_you_mean
+
         raise click.UsageError(
             f'there is no sample {name!r}{did_you_mean(name, known)}; there are {", ".join(known)}'
         )

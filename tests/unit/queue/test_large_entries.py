@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from switchboard.message.envelope import pack_header
 from switchboard.message.journal import MAX_JOURNAL_BYTES
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
-from tests.processes import in_child
+from tests.processes import in_new_program
 from tests.unit.queue.test_recovery import die_with
 
 LAZY = QueueOptions(durability='lazy')
@@ -38,16 +39,19 @@ def make_sparse(queue: Switchboard, size: int, suffix: str = '.pck') -> str:
     return filebase
 
 
-def with_little_memory(function):
-    """Call a function in a child that has room for no large entry."""
+def with_little_memory(method: str, queue: Switchboard) -> Any:
+    """Use a queue in a program that has room for no large entry."""
+    return in_new_program(_limited, method, queue.name, queue.queue_directory)
 
-    def limited():
-        with open('/proc/self/statm', encoding='ascii') as stream:
-            used = int(stream.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 24 * MIB,) * 2)
-        return function()
 
-    return in_child(limited)
+def _limited(method: str, name: str, directory: str) -> Any:
+    queue = Switchboard(name, directory, options=LAZY)
+    with open('/proc/self/statm', encoding='ascii') as stream:
+        used = int(stream.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 24 * MIB,) * 2)
+    if method == 'recover':
+        return queue.recover()
+    return [one.msg for one in iter(queue.take, None)]
 
 
 @pytest.mark.parametrize('size', [17 * MIB, 2 * 1024 * MIB])
@@ -62,7 +66,7 @@ class TestSparseFiles:
 
     def test_one_that_is_claimed_is_recovered_without_being_read(self, queue: Switchboard, size: int) -> None:
         hollow = make_sparse(queue, size, '.bak')
-        assert with_little_memory(queue.recover) == [hollow]
+        assert with_little_memory('recover', queue) == [hollow]
         assert queue.history(hollow)[-1]['event'] == 'recovered'
 
 
@@ -73,7 +77,7 @@ class TestHonestOnes:
         large = queue.enqueue(b'x' * 40 * MIB)
         for death in range(3):
             die_with(queue, large)
-            assert with_little_memory(queue.recover) == ([large] if death < 2 else [])
+            assert with_little_memory('recover', queue) == ([large] if death < 2 else [])
         [path] = (tmp_path / 'bad').iterdir()
         assert path.stem == large
 
@@ -83,10 +87,7 @@ class TestHonestOnes:
         queue.enqueue(b'x' * 40 * MIB)
         queue.enqueue('next')
 
-        def work() -> list[object]:
-            return [one.msg for one in iter(queue.take, None)]
-
-        assert with_little_memory(work) == ['next']
+        assert with_little_memory('take', queue) == ['next']
         assert len(list((tmp_path / 'bad').iterdir())) == 1
 
 

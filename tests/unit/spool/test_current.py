@@ -84,7 +84,7 @@ def test_a_runner_that_only_emits_goes_by_what_is_in_force(spool, path, clock):
     clock.advance(A_LOOK_S)
     spool['in'].enqueue('x')
     runner.run(until_empty=True)
-    assert len(Spool.from_config(path)['new'].files) == 1
+    assert len(Spool.from_config(path, clock=clock)['new'].files) == 1
     assert spool['bad'].get_files('.psv') == []
 
 

@@ -13,7 +13,7 @@ import pytest
 from switchboard import Spool
 from switchboard.operating.janitor import tidy
 from switchboard.spool.spool import open_at_once
-from tests.processes import in_child
+from tests.processes import in_child, in_new_program
 
 
 def descriptors() -> int:
@@ -86,6 +86,11 @@ def test_what_somebody_holds_is_held_though_its_queue_was_let_go_of(tmp_path: Pa
     assert spool['used'].get_files('.bak') == []
 
 
+def tidy_with_few_files(limit: int, spool: Path) -> int:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    return tidy(Spool(spool, 'lazy')).recovered
+
+
 @pytest.mark.parametrize('limit', [64, 256])
 def test_the_janitor_works_where_few_files_may_be_open(limit: int, tmp_path: Path) -> None:
     names = [f'q{number}' for number in range(2 * limit)]
@@ -98,11 +103,7 @@ def test_the_janitor_works_where_few_files_may_be_open(limit: int, tmp_path: Pat
 
     in_child(leave)
 
-    def clean() -> int:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-        return tidy(Spool(tmp_path / 'spool', 'lazy')).recovered
-
-    assert in_child(clean) == len(names)
+    assert in_new_program(tidy_with_few_files, limit, tmp_path / 'spool') == len(names)
 
 
 def test_answers_to_many_short_lived_clients_pin_nothing(tmp_path: Path) -> None:
