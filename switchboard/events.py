@@ -69,6 +69,7 @@ WORDS = MappingProxyType(
         'master failed': 'the master cannot go on',
         'mistake': 'an error in Switchboard itself; please report it',
         'not acknowledged': 'a message is done, and the broker does not know it yet',
+        'not answered': 'a request could not be answered',
         'not closed': 'something could not be closed',
         'not collected': 'files that were dropped cannot be taken in for now',
         'not counted': 'something that is counted was not',

@@ -28,6 +28,7 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ('runner', 'programs', 'Run one slice of one runner, for debugging.'),
         ('status', 'status', 'Show the master and every runner.'),
         ('top', 'status', 'Show the same and the queues, live.'),
+        ('metrics', 'metrics', 'Write numbers for Prometheus.'),
     ),
     'Look': (
         ('queues', 'queues', 'Show how much is in every queue.'),

@@ -44,6 +44,7 @@ SHIPPED_RUNNERS = {
     'command': 'switchboard.runners.command:Command',
     'from-broker': 'switchboard.runners.bridge:FromBroker',
     'lmtp': 'switchboard.runners.lmtp:Lmtp',
+    'metrics': 'switchboard.runners.metrics:Metrics',
     'null': 'switchboard.runners.null:Null',
     'retry': 'switchboard.runners.retry:Retry',
     'route': 'switchboard.runners.route:Route',

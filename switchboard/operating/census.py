@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from switchboard.message.naming import (
@@ -24,6 +24,8 @@ from switchboard.message.naming import (
 )
 from switchboard.store.disk import Folder
 
+# After so many names a count with a budget looks at the time.
+LOOK_EVERY = 256
 # Upper ends of the columns of an age table, in minutes: those of Postfix's qshape, which operators can read.
 AGE_MINUTES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
 
@@ -50,6 +52,8 @@ class Census:
     origins: dict[str, int] = field(default_factory=dict)
     # Why it could not be counted.
     trouble: str = ''
+    # Whether the time for it was over before all was counted.
+    is_truncated: bool = False
 
     @property
     def entries(self) -> int:
@@ -72,9 +76,18 @@ def walk(folder: Folder, suffixes: Sequence[str]) -> Iterator[tuple[str, str]]:
         return
 
 
-def count(folder: Folder, queue: str, *, sizes: bool = True, now_ns: int | None = None) -> Census:
+def count(
+    folder: Folder,
+    queue: str,
+    *,
+    sizes: bool = True,
+    now_ns: int | None = None,
+    until_ns: int | None = None,
+    clock_ns: Callable[[], int] = time.monotonic_ns,
+) -> Census:
     """Count what is in a queue's directory; all zeros if there is none.
 
+    :param until_ns: when to stop, by `clock_ns`; what there is more is not counted then.
     :raises PermissionError: this process may not look.
     """
     census = Census(queue)
@@ -83,7 +96,10 @@ def count(folder: Folder, queue: str, *, sizes: bool = True, now_ns: int | None 
     oldest, next_ = '~', '~'
     try:
         with folder.scan() as entries:
-            for entry in entries:
+            for seen, entry in enumerate(entries):
+                if until_ns is not None and seen % LOOK_EVERY == 0 and clock_ns() >= until_ns:
+                    census.is_truncated = True
+                    break
                 filebase, suffix = entry.name[:-4], entry.name[-4:]
                 if suffix not in (READY, CLAIMED, PRESERVED) or parse(filebase) is None:
                     census.foreign += not entry.name.startswith('.') and suffix != UNFINISHED

@@ -38,13 +38,21 @@ MAX_OPENED = 20_000
 UNKNOWN = -1
 
 
-def count_queue(view: SpoolView, name: str, *, sizes: bool = True, spool: Spool | None = None) -> Census:
+def count_queue(
+    view: SpoolView,
+    name: str,
+    *,
+    sizes: bool = True,
+    spool: Spool | None = None,
+    until_ns: int | None = None,
+) -> Census:
     """Count what is in a queue, wherever it is: a directory is walked over, a broker is asked for what is ready, which is all that it tells.
 
     :param spool: for queues on brokers; without one, and where the broker is away, `UNKNOWN` many wait there.
+    :param until_ns: as in `census.count`; a broker is not asked for a part.
     """
     if not view.is_remote(name):
-        return count(view.folder(name), name, sizes=sizes)
+        return count(view.folder(name), name, sizes=sizes, until_ns=until_ns)
     if spool is None:
         return Census(name, waiting=UNKNOWN)
     board: Any = spool[name]

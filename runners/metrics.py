@@ -1,0 +1,66 @@
+"""Numbers for Prometheus, served beside the other runners: no queue, no messages.
+
+::
+
+    [runner.metrics]
+    class = metrics
+    queue =
+    listen = 127.0.0.1:9736
+
+It ends with the master.  A server of its own (``switchboard metrics --listen``) goes on then, and can be given fewer rights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from switchboard import Runner
+from switchboard.errors import ConfigError
+from switchboard.runner.api import Setting, duration_s, needs, words
+
+if TYPE_CHECKING:
+    from switchboard.metrics.exporter import Exporter
+    from switchboard.metrics.listener import Listener
+
+
+class Metrics(Runner):
+    """The exporter: a runner without a queue."""
+
+    settings: ClassVar[Mapping[str, Setting]] = {
+        'listen': Setting(str, default='127.0.0.1:9736'),
+        'hosts': Setting(words, default=()),
+        'budget': Setting(duration_s, default=10.0),
+    }
+
+    exporter: Exporter | None = None
+    listener: Listener | None = None
+
+    def setup(self) -> None:
+        """See `IRunner`."""
+        try:
+            from switchboard.metrics.exporter import exporter_of
+            from switchboard.metrics.listener import Listener
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition('.')[0] != 'prometheus_client':
+                raise
+            raise self._wrong(
+                needs('a runner of class `metrics`', 'prometheus-client', 'metrics'), 'class'
+            ) from error
+        self.exporter = exporter_of(self.spool, self.setting['budget'])
+        try:
+            self.listener = Listener(self.exporter.render, self.setting['listen'], self.setting['hosts'])
+        except OSError as error:
+            raise self._wrong(f'{self.setting["listen"]}: {error.strerror or error}', 'listen') from error
+        self.exporter.counting.start()
+        self.listener.start()
+
+    def _wrong(self, reason: str, key: str) -> ConfigError:
+        return ConfigError(reason, section=f'runner.{self.name}', key=key)
+
+    def cleanup(self) -> None:
+        """See `IRunner`."""
+        if self.listener is not None:
+            self.listener.close()
+        if self.exporter is not None:
+            self.exporter.counting.close()

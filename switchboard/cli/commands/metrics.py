@@ -1,0 +1,105 @@
+"""``switchboard metrics``: numbers for Prometheus, once or by a server of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from switchboard.cli.context import Installation, verb
+from switchboard.cli.options import DURATION
+from switchboard.cli.output import say, write_bytes
+from switchboard.errors import SwitchboardError
+from switchboard.installing import needs
+from switchboard.operating.spool_view import SpoolView
+
+
+@verb()
+@click.option(
+    '--textfile',
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar='PATH',
+    help='Write this file instead, by one rename.',
+)
+@click.option(
+    '--listen',
+    metavar='HOST:PORT',
+    is_flag=False,
+    flag_value='127.0.0.1:9736',
+    help='Serve /metrics; without an address, on 127.0.0.1:9736.',
+)
+@click.option(
+    '--host',
+    'hosts',
+    multiple=True,
+    metavar='NAME:PORT',
+    help='By which name it is asked for, besides those of a loopback address.',
+)
+@click.option(
+    '--budget',
+    type=DURATION,
+    default='10s',
+    show_default=True,
+    help='How long one count of the queues may take.',
+)
+def metrics(
+    installation: Installation,
+    textfile: Path | None,
+    listen: str | None,
+    hosts: tuple[str, ...],
+    budget: float,
+) -> None:
+    """Write numbers for Prometheus: queues, runners, the master, the disk.
+
+    Once to standard output, or to a file for the node exporter (--textfile), or as a server until it is stopped (--listen). The
+    queues are counted in the time that --budget says; of one that has more than that, the numbers are lower bounds, and say so.
+    """
+    try:
+        from switchboard.metrics.counting import count_all
+        from switchboard.metrics.exporter import Exporter
+        from switchboard.metrics.exposition import render
+        from switchboard.metrics.listener import Listener
+        from switchboard.metrics.textfile import write
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition('.')[0] != 'prometheus_client':
+            raise
+        raise SwitchboardError(needs('`switchboard metrics`', 'prometheus-client', 'metrics')) from error
+    if listen is not None and textfile is not None:
+        raise click.UsageError('give --listen or --textfile')
+    directory, config = installation.existing_directory(), installation.config_or_none
+    if listen is None:
+        count = count_all(SpoolView(directory, config), budget)
+        text, _ = render(directory, count, config, errors=count.failures)
+        if textfile is None:
+            write_bytes(text)
+        else:
+            write(textfile, text)
+        return
+    exporter = Exporter(lambda: _view(installation), budget)
+    server = Listener(exporter.render, listen, hosts)
+    exporter.counting.start()
+    say(f'metrics are at http://{listen.rpartition(":")[0]}:{server.port}/metrics')
+    try:
+        server.serve()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.close()
+        exporter.counting.close()
+
+
+def _view(installation: Installation) -> SpoolView:
+    """:return: the spool by the configuration of now; by the one before, while it has mistakes."""
+    from switchboard.config.config import Config
+
+    directory, config, path = (
+        installation.existing_directory(),
+        installation.config_or_none,
+        installation.config_path,
+    )
+    if config is not None and path is not None:
+        try:
+            config = Config.load(path)
+        except (SwitchboardError, OSError):
+            pass  # the master's own reload tells of it
+    return SpoolView(directory, config)

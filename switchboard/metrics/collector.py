@@ -1,0 +1,220 @@
+"""From the scoreboard and a count of the queues to samples, made anew for each scrape.
+
+The library's own way for many processes (a file for each that ever lived) was rejected: the scoreboard has one page a slice already, and what the
+dead have counted is carried on there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector as LibraryCollector
+
+from switchboard import __version__
+from switchboard.errors import BoardError
+from switchboard.message.naming import NS
+from switchboard.metrics.counting import Count
+from switchboard.metrics.families import FAMILIES, PREFIX
+from switchboard.operating.queue_info import UNKNOWN
+from switchboard.operating.spool_view import flags_of
+from switchboard.status.alive import SCOREBOARD, master_alive, own_directory
+from switchboard.status.figures import BOUNDS_S, ERROR_NAME, MAX_ERRORS, OTHER, Figures, Histogram, sum_of
+from switchboard.status.record import MasterRecord, Record, State
+from switchboard.status.scoreboard import VERSION, Scoreboard
+from switchboard.store.layout import DRAINING, PAUSED
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+
+STATES = ('waiting', 'delayed', 'held', 'claimed', 'preserved')
+OUTCOMES = ('done', 'failed', 'retried', 'kept')
+
+
+class Samples:
+    """Metrics by name, in the order in which they are first given a sample.
+
+    :param created_s: since when counters of runners count.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, Metric] = {}
+        self.created_s: float | None = None
+
+    def gauge(self, name: str, value: float, *labels: str) -> None:
+        """Give one value."""
+        made = GaugeMetricFamily(PREFIX + name, FAMILIES[name].says, labels=FAMILIES[name].labels)
+        metric = self._found.setdefault(name, made)
+        assert isinstance(metric, GaugeMetricFamily)
+        metric.add_metric(list(labels), value)
+
+    def counter(self, name: str, value: float, *labels: str) -> None:
+        """Give one count."""
+        made = CounterMetricFamily(PREFIX + name, FAMILIES[name].says, labels=FAMILIES[name].labels)
+        metric = self._found.setdefault(name, made)
+        assert isinstance(metric, CounterMetricFamily)
+        metric.add_metric(list(labels), value, created=self.created_s)
+
+    def histogram(self, name: str, value: Histogram, *labels: str) -> None:
+        """Give one histogram."""
+        bounds = [*(str(bound) for bound in BOUNDS_S), '+Inf']
+        buckets = list(zip(bounds, itertools.accumulate(value.counts), strict=True))
+        made = HistogramMetricFamily(PREFIX + name, FAMILIES[name].says, labels=FAMILIES[name].labels)
+        metric = self._found.setdefault(name, made)
+        assert isinstance(metric, HistogramMetricFamily)
+        metric.add_metric(list(labels), buckets, value.sum_ns / NS)
+
+    def __iter__(self) -> Iterator[Metric]:
+        return iter(self._found.values())
+
+
+class Collector(LibraryCollector):
+    """See the module.
+
+    :param directory: the spool.
+    :param count: the last count of its queues.
+    :param config: tells which runners there are to be, and what they work on.
+    :param errors: what this exporter failed in before.
+    """
+
+    def __init__(self, directory: Path, count: Count, config: Config | None = None, errors: int = 0) -> None:
+        self._directory = directory
+        self._count = count
+        self._config = config
+        self._errors = errors
+
+    def collect(self) -> Iterable[Metric]:
+        """:return: all metrics."""
+        began_s = time.perf_counter()
+        samples = Samples()
+        self._collect_queues(samples, time.time_ns())
+        for name, number in bounded(self._count.errors).items():
+            samples.gauge('bad_entries', number, name)
+        errors = self._errors
+        try:
+            self._collect_board(samples)
+        except (BoardError, OSError):
+            errors += 1
+        self._collect_disk(samples)
+        samples.gauge('build_info', 1, __version__, platform.python_version(), str(VERSION))
+        samples.gauge('exporter_census_timestamp_seconds', self._count.at_ns / NS)
+        samples.created_s = None
+        samples.counter('exporter_errors', errors)
+        samples.gauge('exporter_scrape_seconds', time.perf_counter() - began_s)
+        return samples
+
+    def _collect_queues(self, samples: Samples, now_ns: int) -> None:
+        for queue, census in self._count.queues.items():
+            if census.waiting == UNKNOWN:
+                continue
+            for state in STATES:
+                samples.gauge('queue_entries', getattr(census, state), queue, state)
+            samples.gauge('queue_foreign_files', census.foreign, queue)
+            samples.gauge('queue_bytes', census.size_bytes, queue)
+            age_s = max(0.0, (now_ns - census.oldest_ns) / NS) if census.oldest_ns else 0.0
+            samples.gauge('queue_oldest_claimable_age_seconds', age_s, queue)
+            if census.oldest_ns:
+                samples.gauge('queue_oldest_claimable_timestamp_seconds', census.oldest_ns / NS, queue)
+            if census.next_ns:
+                samples.gauge('queue_next_due_timestamp_seconds', census.next_ns / NS, queue)
+            flags = flags_of(self._directory, queue)
+            samples.gauge('queue_paused', PAUSED in flags, queue)
+            samples.gauge('queue_draining', DRAINING in flags, queue)
+            samples.gauge('queue_census_truncated', census.is_truncated, queue)
+
+    def _collect_board(self, samples: Samples) -> None:
+        is_up = master_alive(self._directory)
+        samples.gauge('master_up', is_up)
+        path = own_directory(self._directory) / SCOREBOARD
+        if not path.exists():
+            return
+        board = Scoreboard.open(path)
+        try:
+            master, measured = board.master(), board.measured()
+        finally:
+            board.close()
+        self._collect_master(samples, master)
+        runners: dict[str, list[tuple[Record, Figures]]] = {name: [] for name in self._configured()}
+        for record, figures in measured:
+            runners.setdefault(record.runner, []).append((record, figures))
+        for name, queue in self._configured().items():
+            if queue:
+                samples.gauge('runner_queue_info', 1, name, queue)
+        for name, slices in runners.items():
+            records = [record for record, _ in slices]
+            self._collect_counters(samples, name, records, sum_of(figures for _, figures in slices))
+            self._collect_slices(samples, name, records, is_up=is_up)
+
+    def _configured(self) -> dict[str, str]:
+        """:return: the queues of the runners that there are to be."""
+        runners = self._config.runners if self._config is not None else {}
+        return {name: options.queue for name, options in runners.items()}
+
+    def _collect_master(self, samples: Samples, master: MasterRecord) -> None:
+        if not master.started_ns:
+            return
+        samples.created_s = master.started_ns / NS
+        samples.gauge('master_start_timestamp_seconds', master.started_ns / NS)
+        samples.gauge('config_last_reload_successful', not master.reload_error)
+        if not master.reload_error:
+            read_ns = master.reloaded_ns or master.started_ns
+            samples.gauge('config_last_reload_success_timestamp_seconds', read_ns / NS)
+
+    def _collect_counters(self, samples: Samples, name: str, records: list[Record], figures: Figures) -> None:
+        for outcome in OUTCOMES:
+            samples.counter(f'entries_{outcome}', sum(getattr(one, outcome) for one in records), name)
+        for error, counted in sorted(figures.errors.items()):
+            samples.counter('entries_failed_by_error', counted.count, name, error)
+        samples.counter('entries_failed_by_error', figures.other_errors, name, OTHER)
+        samples.counter('entries_recovered', figures.recovered, name)
+        samples.counter('runner_restarts', sum(one.restarts for one in records), name)
+        samples.histogram('entry_process_seconds', figures.process, name)
+        samples.histogram('entry_wait_seconds', figures.wait, name)
+
+    def _collect_slices(self, samples: Samples, name: str, records: list[Record], *, is_up: bool) -> None:
+        wall_ns, now_ns = time.time_ns(), time.monotonic_ns()
+        # Without a master nobody works, whatever the board says; it may be of another boot, and so its times.
+        working = [one for one in records if is_up and one.state in (State.RUNNING, State.STOPPING)]
+        wanted = [one for one in records if is_up and one.state is not State.EXITED]
+        newest = max(wanted, key=lambda one: one.started_ns, default=None)
+        samples.gauge('runner_slices', len(working), name)
+        samples.gauge('runner_slices_wanted', newest.numslices if newest is not None else 0, name)
+        samples.gauge('runner_busy_slices', sum(bool(one.current) for one in working), name)
+        late = sum(bool(one.deadline_ns) and one.deadline_ns < now_ns for one in working)
+        samples.gauge('runner_deadline_overrun_slices', late, name)
+        for metric, times in (
+            ('runner_heartbeat_timestamp_seconds', [one.heartbeat_ns for one in working]),
+            ('runner_claim_since_timestamp_seconds', [one.current_since_ns for one in working]),
+        ):
+            if known := [each_ns for each_ns in times if each_ns]:
+                samples.gauge(metric, (wall_ns - now_ns + min(known)) / NS, name)
+
+    def _collect_disk(self, samples: Samples) -> None:
+        try:
+            found = os.statvfs(self._directory)
+        except OSError:
+            return
+        spool = self._directory.name
+        samples.gauge('spool_free_bytes', found.f_bavail * found.f_frsize, spool)
+        samples.gauge('spool_size_bytes', found.f_blocks * found.f_frsize, spool)
+        samples.gauge('spool_free_inodes', found.f_favail, spool)
+
+
+def bounded(errors: Mapping[str, int]) -> dict[str, int]:
+    """:return: the most frequent classes, and how many have another; names that are none count as others."""
+    named = Counter({name: count for name, count in errors.items() if ERROR_NAME.fullmatch(name)})
+    named.pop(OTHER, None)
+    most = dict(sorted(named.items(), key=lambda item: (-item[1], item[0]))[:MAX_ERRORS])
+    return most | {OTHER: sum(errors.values()) - sum(most.values())}

@@ -1,0 +1,141 @@
+"""The queues, counted in the background with a budget: no scrape walks over a directory.
+
+A thread counts, rests ten times as long as that took, and counts again.  Each queue has its share of the time that is left; what is not counted
+by then is not counted, and is said so.  Of the bad queue, files are opened to tell the errors, and of those not more than `MAX_OPENED`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from switchboard.events import event
+from switchboard.message.naming import NS, PRESERVED
+from switchboard.operating.census import Census, walk
+from switchboard.operating.entry_fields import UNTELLABLE
+from switchboard.operating.queue_info import MAX_OPENED, count_queue
+from switchboard.operating.spool_view import SpoolView
+from switchboard.operating.summary import summarize
+from switchboard.store.layout import BAD
+
+log = logging.getLogger('switchboard.web')
+
+# How long one count of everything may take.
+BUDGET_S = 10.0
+# The shortest rest, and the longest in times of what the count took.
+REST_S, REST_SHARE = 15.0, 10.0
+# Of the budget, what is left to telling the errors of the bad queue.
+ERRORS_SHARE = 0.3
+NO_ERROR = 'none'
+
+
+@dataclass(frozen=True)
+class Count:
+    """All queues at one moment.
+
+    :param at_ns: when; 0 for never.
+    :param errors: how many entries of the bad queue have which error class.
+    :param failures: how many queues could not be counted.
+    """
+
+    at_ns: int = 0
+    queues: Mapping[str, Census] = field(default_factory=dict)
+    errors: Mapping[str, int] = field(default_factory=dict)
+    failures: int = 0
+
+
+def count_all(
+    view: SpoolView,
+    budget_s: float = BUDGET_S,
+    *,
+    is_stopping: Callable[[], bool] = lambda: False,
+    clock_ns: Callable[[], int] = time.monotonic_ns,
+) -> Count:
+    """Count all queues that lie in the spool; those on brokers have exporters of their own."""
+    at_ns, began_ns = time.time_ns(), clock_ns()
+    queues: dict[str, Census] = {}
+    failures = 0
+    names = [name for name in view.queue_names() if not view.is_remote(name)]
+    ends_ns = began_ns + int(budget_s * (1 - ERRORS_SHARE) * NS)
+    for place, name in enumerate(names):
+        if is_stopping():
+            break
+        now_ns = clock_ns()
+        until_ns = now_ns + max(0, ends_ns - now_ns) // (len(names) - place)
+        try:
+            queues[name] = count_queue(view, name, until_ns=until_ns)
+        except OSError as error:
+            failures += 1
+            event(log, logging.WARNING, None, 'not counted', queue=name, error=error)
+    errors = errors_of(view, began_ns + int(budget_s * NS), is_stopping=is_stopping, clock_ns=clock_ns)
+    return Count(at_ns, queues, errors, failures)
+
+
+def errors_of(
+    view: SpoolView, until_ns: int, *, is_stopping: Callable[[], bool], clock_ns: Callable[[], int]
+) -> dict[str, int]:
+    """:return: how many entries of the bad queue have which class of error; those that there was no time for are left out."""
+    found: Counter[str] = Counter()
+    folder = view.folder(BAD)
+    try:
+        for opened, (filebase, suffix) in enumerate(walk(folder, (PRESERVED,))):
+            if opened >= MAX_OPENED or clock_ns() >= until_ns or is_stopping():
+                break
+            entry = summarize(folder, BAD, filebase, suffix)
+            if entry is not None:
+                try:
+                    found[entry.last_error[0] or NO_ERROR] += 1
+                except UNTELLABLE:
+                    found[NO_ERROR] += 1
+    except OSError:
+        pass  # that it cannot be counted is told already
+    return dict(found)
+
+
+class Counting:
+    """A thread that counts again and again.
+
+    :param view: asked each time, because the configuration may be another by then.
+    """
+
+    def __init__(self, view: Callable[[], SpoolView], budget_s: float = BUDGET_S) -> None:
+        self._view = view
+        self._budget_s = budget_s
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.last = Count()
+        self.failures = 0
+        # Set after each count.
+        self.counted = threading.Event()
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._thread = threading.Thread(target=self._run, name='census', daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Count no more; return when the thread has ended."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def look(self) -> Count:
+        """Count now."""
+        try:
+            self.last = count_all(self._view(), self._budget_s, is_stopping=self._stop.is_set)
+            self.failures += self.last.failures
+        except Exception:
+            self.failures += 1
+            event(log, logging.ERROR, None, 'not counted', exc_info=True)
+        self.counted.set()
+        return self.last
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            began_s = time.monotonic()
+            self.look()
+            self._stop.wait(max(REST_S, REST_SHARE * (time.monotonic() - began_s)))

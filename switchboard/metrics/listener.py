@@ -1,0 +1,188 @@
+"""An HTTP server that answers one question: ``GET /metrics``.
+
+It listens on a loopback address, or on any other if it is told by which names it is asked for: a page elsewhere whose name was pointed at this
+machine must not read it through somebody's browser, so a ``Host`` that is not on the list is refused, whatever else is asked.  A name
+stands there with its port, exactly.  Nothing of a message is ever sent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from switchboard.errors import ConfigError
+from switchboard.events import event
+
+log = logging.getLogger('switchboard.web')
+
+LISTEN = '127.0.0.1:9736'
+PATH = '/metrics'
+# Who is slower, or who is one too many, is let go.
+TIMEOUT_S = 10.0
+MAX_AT_ONCE = 16
+# By these a loopback address is asked for.
+LOOPBACK_NAMES = ('127.0.0.1', '[::1]', 'localhost')
+
+# Gives the text and its type, for an ``Accept``.
+Render = Callable[[str], tuple[bytes, str]]
+
+
+def read_address(text: str) -> tuple[str, int]:
+    """:return: host and port of ``host:port`` or ``[address]:port``.
+
+    :raises ValueError: it is none.
+    """
+    host, mark, port = text.rpartition(':')
+    bare = host[1:-1] if host.startswith('[') and host.endswith(']') else host
+    if not mark or not bare or (':' in bare and bare == host) or not port.isascii() or not port.isdigit():
+        raise ValueError('give an address as 127.0.0.1:9736 or [::1]:9736')
+    if int(port) > 65535:
+        raise ValueError('a port is at most 65535')
+    return bare, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Can only this machine reach it?"""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == 'localhost'
+
+
+class Listener:
+    """See the module.
+
+    :param address: ``host:port``; port 0 is any that is free.
+    :param hosts: what ``Host`` may be, besides the names of a loopback address.
+    :raises ConfigError: the address is none, or no loopback address and there are no names.
+    :raises OSError: it cannot be listened on.
+    """
+
+    def __init__(self, render: Render, address: str = LISTEN, hosts: Sequence[str] = ()) -> None:
+        try:
+            host, port = read_address(address)
+        except ValueError as error:
+            raise ConfigError(f'{address}: {error}', key='listen') from error
+        if not is_loopback(host) and not hosts:
+            raise ConfigError(
+                f'{address} can be reached from elsewhere: say by which names it is asked for, each with its port',
+                key='hosts',
+            )
+        family = socket.AF_INET6 if ':' in host else socket.AF_INET
+        handler = type('Handler', (_Handler,), {'render': staticmethod(render)})
+        server = type('Server', (_Server,), {'address_family': family})
+        self._server: _Server = server((host, port), handler)
+        self.port: int = self._server.server_address[1]
+        names = LOOPBACK_NAMES if is_loopback(host) else ()
+        self._server.hosts = frozenset(
+            [*(f'{name}:{self.port}' for name in names), *(each.lower() for each in hosts)]
+        )
+        self._thread: threading.Thread | None = None
+
+    def serve(self) -> None:
+        """Answer until `close` is called."""
+        self._server.serve_forever(poll_interval=0.5)
+
+    def start(self) -> None:
+        """Answer in a thread."""
+        self._thread = threading.Thread(target=self.serve, name='metrics', daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        if self._thread is not None:
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    hosts: frozenset[str] = frozenset()
+
+    def __init__(self, *arguments: Any) -> None:
+        self._free = threading.BoundedSemaphore(MAX_AT_ONCE)
+        super().__init__(*arguments)
+
+    def server_bind(self) -> None:
+        # Without the look at the name of this machine that the base class takes.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        event(log, logging.DEBUG, None, 'not answered', exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    render: Render
+    timeout = TIMEOUT_S
+    server_version, sys_version = 'switchboard', ''
+
+    def parse_request(self) -> bool:
+        """Read the first line and the headers, and refuse whoever asks for somebody else, before anything else is looked at."""
+        if not super().parse_request():
+            return False
+        hosts = self.headers.get_all('host') or []
+        if len(hosts) != 1:
+            self._say(400, b'one Host is needed\n')
+        elif hosts[0].strip().lower() not in self.server.hosts:
+            self._say(421, b'this exporter does not go by that name\n')
+        elif self.command not in ('GET', 'HEAD'):
+            self._say(405, b'there is no such method here\n')
+        elif self.path.partition('?')[0] != PATH:
+            self._say(404, b'only /metrics is here\n')
+        else:
+            return True
+        return False
+
+    def do_GET(self) -> None:
+        try:
+            text, kind = self.render(self.headers.get('accept', ''))
+        except Exception:
+            event(log, logging.ERROR, None, 'not answered', exc_info=True)
+            self._say(500, b'the numbers could not be read; the log says why\n')
+            return
+        self._say(200, text, kind)
+
+    do_HEAD = do_GET  # noqa: N815 - the same
+
+    def _say(self, status: int, content: bytes, kind: str = 'text/plain; charset=utf-8') -> None:
+        self.close_connection = True
+        self.send_response(status)
+        for name, value in (
+            ('Content-Type', kind),
+            ('Content-Length', str(len(content))),
+            ('Connection', 'close'),
+            ('Cache-Control', 'no-store'),
+            ('X-Content-Type-Options', 'nosniff'),
+            ('Content-Security-Policy', "default-src 'none'; frame-ancestors 'none'"),
+            ('Cross-Origin-Resource-Policy', 'same-origin'),
+        ):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != 'HEAD':
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing: a line for each scrape is of no use."""

@@ -1,0 +1,90 @@
+"""The exporter's own server: whoever asks for somebody else is refused, whatever he asks."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from switchboard.errors import ConfigError
+from switchboard.metrics.listener import Listener, read_address
+
+
+def render(accept: str) -> tuple[bytes, str]:
+    if accept == 'trouble':
+        raise OSError(5, 'trouble')
+    return b'x 1\n', 'text/plain'
+
+
+@pytest.fixture
+def server() -> Iterator[Listener]:
+    listener = Listener(render, '127.0.0.1:0', ['metrics.test:80'])
+    listener.start()
+    yield listener
+    listener.close()
+
+
+def ask(server: Listener, request: str) -> str:
+    """:return: the answer to a request that is sent as it is."""
+    with socket.create_connection(('127.0.0.1', server.port), 60) as connection:
+        connection.sendall(request.replace('\n', '\r\n').encode())
+        return b''.join(iter(lambda: connection.recv(65536), b'')).decode()
+
+
+def status(server: Listener, method: str, *headers: str, path: str = '/metrics') -> int:
+    lines = '\n'.join([f'{method} {path} HTTP/1.1', *headers, '', ''])
+    return int(ask(server, lines).split(' ', 2)[1])
+
+
+@pytest.mark.parametrize(
+    'name', ['127.0.0.1:{port}', 'localhost:{port}', 'LOCALHOST:{port}', 'metrics.test:80']
+)
+def test_by_its_names_it_can_be_asked(server: Listener, name: str) -> None:
+    answer = ask(server, f'GET /metrics HTTP/1.1\nHost: {name.format(port=server.port)}\n\n')
+    assert answer.startswith('HTTP/1.0 200')
+    assert answer.endswith('\r\n\r\nx 1\n')
+    assert 'nosniff' in answer
+    assert "default-src 'none'" in answer
+
+
+@pytest.mark.parametrize('method', ['GET', 'HEAD', 'POST', 'DELETE', 'OPTIONS', 'BREW'])
+@pytest.mark.parametrize(
+    'name', ['evil.test', '127.0.0.1.evil.test:{port}', '127.0.0.1', '127.0.0.1:1', 'metrics.test', '', '*']
+)
+def test_by_another_name_it_is_not_there(server: Listener, method: str, name: str) -> None:
+    assert status(server, method, f'Host: {name.format(port=server.port)}') == 421
+
+
+@pytest.mark.parametrize('method', ['GET', 'POST'])
+@pytest.mark.parametrize('number', [0, 2])
+def test_one_name_is_said(server: Listener, method: str, number: int) -> None:
+    assert status(server, method, *[f'Host: 127.0.0.1:{server.port}'] * number) == 400
+
+
+def test_it_answers_one_question(server: Listener) -> None:
+    host = f'Host: 127.0.0.1:{server.port}'
+    assert status(server, 'GET', host, path='/') == 404
+    assert status(server, 'POST', host) == 405
+    assert status(server, 'GET', host, path='/metrics?x=1') == 200
+    assert status(server, 'GET', host, 'Accept: trouble') == 500
+    assert ask(server, f'HEAD /metrics HTTP/1.1\n{host}\n\n').endswith('\r\n\r\n')
+
+
+def test_who_says_nothing_does_not_keep_it_from_the_others(server: Listener) -> None:
+    with socket.create_connection(('127.0.0.1', server.port), 60):
+        assert status(server, 'GET', f'Host: 127.0.0.1:{server.port}') == 200
+
+
+def test_a_place_that_others_reach_needs_names() -> None:
+    with pytest.raises(ConfigError, match='names'):
+        Listener(render, '0.0.0.0:0')
+    Listener(render, '0.0.0.0:0', ['box.test:9736']).close()
+
+
+@pytest.mark.parametrize('text', ['', '9736', 'x', ':1', '::1:9', '[]:1', 'x:', 'x:y', 'x:65536', 'x:\u0661'])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r'address|port'):
+        read_address(text)
+    with pytest.raises(ConfigError):
+        Listener(render, text)
