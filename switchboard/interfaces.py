@@ -60,7 +60,8 @@ class ISwitchboard(Interface):
         """Store one message and return its filebase.
 
         With ``durability = full`` the bytes and the directory entry are on the disk when this returns.  A crash before
-        that leaves nothing, a spare that means nothing, or the whole message: never a part of it.
+        that leaves nothing, a spare that means nothing, or the whole message: never a part of it.  (A power cut before that may leave a
+        name whose content is torn: whoever reads it finds that out, and it goes to the bad queue.)
 
         Some metadata keys have a meaning here: ``order_key`` (entries of one key stay in one slice, in order),
         ``priority`` (0 to 9), ``delay`` (seconds) and ``not_before`` (seconds since the epoch); the last two are used up.

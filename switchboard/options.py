@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Durability = Literal['full', 'lazy']
+Flush = Literal['one', 'two']
 Overflow = Literal['reject', 'dead-letter', 'drop-oldest']
 LogLevel = Literal['debug', 'info', 'warning', 'error']
 
@@ -50,6 +51,8 @@ class QueueOptions:
     """The options of one queue.  See the configuration reference for what each one means to an operator."""
 
     durability: Durability = 'full'
+    # How many flushes `full` may do with, where the file system writes a file's new name with the file.
+    flush: Flush = 'one'
     accept: Sequence[str] = SAFE_KINDS
     pickle_classes: Sequence[str] = ()
     serializer: str = 'json'

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests import system_calls
+from tests import flushes, system_calls
 from tests.servers.place import missing
 
 
@@ -19,6 +19,15 @@ def test_the_page_of_system_calls_is_what_strace_counts() -> None:
     assert page == system_calls.written(page), (
         f'the page is stale: run `{system_calls.COMMAND}` and commit it'
     )
+
+
+@pytest.mark.slow
+def test_the_table_of_flushes_is_what_strace_counts() -> None:
+    if shutil.which('strace') is None:
+        missing('strace')
+    page = flushes.PAGE.read_text()
+    assert flushes.PART.search(page)
+    assert page == flushes.written(page), f'the page is stale: run `{flushes.COMMAND}` and commit it'
 
 
 def test_of_an_operation_that_was_done_twice_the_shorter_is_shown() -> None:

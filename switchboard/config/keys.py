@@ -138,10 +138,11 @@ SWITCHBOARD_KEYS: Mapping[str, Key] = {
     'spool': Key('spool', _text, is_path=True),
     'exchange_file': Key('exchange_file', _text, is_path=True),
     'durability': Key('durability', choice('full', 'lazy')),
+    'flush': Key('flush', choice('one', 'two')),
     'message_class': Key('message_class', optional(_class_path)),
 }
 # Those that say what holds for each queue whose section says nothing else.
-QUEUE_DEFAULTS = ('durability', 'message_class')
+QUEUE_DEFAULTS = ('durability', 'flush', 'message_class')
 
 RESTART_KEYS: Mapping[str, Key] = {
     'restart': Key('retry', retry_policy),
@@ -183,6 +184,7 @@ RUNNER_KEYS: Mapping[str, Key] = {
 
 QUEUE_KEYS: Mapping[str, Key] = {
     'durability': Key('durability', choice('full', 'lazy')),
+    'flush': Key('flush', choice('one', 'two')),
     'accept': Key('accept', words, is_list=True),
     'pickle_classes': Key('pickle_classes', _classes, is_list=True),
     'serializer': Key('serializer', choice('json', 'msgpack', 'yaml')),

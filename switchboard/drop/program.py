@@ -270,7 +270,7 @@ class Drop:
             pool.abandon(draft)
             raise
         item = PreparedEntry(draft, self.folder, self.queue, self.filebase)
-        publish((item,), pool, disk, sync=door.durability == 'full')
+        publish((item,), pool, disk, sync=door.durability == 'full', flush=door.flush)
 
     def _store_slowly(self, at_commit: Callable[[], object]) -> None:
         from switchboard.drop.once import declared, described, store_once

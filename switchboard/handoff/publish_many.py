@@ -120,7 +120,7 @@ def _emit(spool: Queues, publication: Publication) -> tuple[Transaction, dict[st
 def _publish(board: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[Outcome]) -> None:
     try:
         sync = board.options.durability == 'full'
-        publish([item for _, item in items], board.pool, board.disk, sync=sync)
+        publish([item for _, item in items], board.pool, board.disk, sync=sync, flush=board.options.flush)
     except QueueError as error:
         for number, _ in items:
             outcomes[number] = error

@@ -5,8 +5,10 @@
 3. **commit**: the input's ``.bak`` is renamed to ``.stage/<transaction>:commit``, in one step;
 4. the outputs are renamed into their queues, and the commit record becomes a spare.
 
-With ``full``, the bytes are on the disk before 2 ends, the stage's names before 3 and again after it, the queues' names
-before the record goes.  A crash before 3 leaves the input claimed and outputs without a record: recovery makes the
+With ``full``, the outputs are on the disk before 3, bytes and names; the record is before 4; and the queues' names are before the
+record goes.  That is one flush, one, and none where the file system keeps names in order: there no flush is needed between 4 and
+the end of the record.  Where an ``fsync`` of a file brings that file's name along and no other, each of the three is a flush of
+files; elsewhere the bytes have a flush of their own, and each directory has one.  A crash before 3 leaves the input claimed and outputs without a record: recovery makes the
 input ready again and the outputs spares.  A crash after 3 leaves a record: recovery does step 4.  Until the
 end everything is locked by its owner, and recovery leaves alone what is locked.
 
@@ -38,12 +40,13 @@ from switchboard.message.entry import MAILMAN
 from switchboard.message.journal import Record, is_long_kept
 from switchboard.message.naming import READY
 from switchboard.message.serializers import Raw
+from switchboard.options import Flush
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Folder
-from switchboard.store.kernel import open_files_limit
+from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE, open_files_limit
 from switchboard.store.pool import PoolFile
-from switchboard.store.publishing import HOLDERS, PreparedEntry, is_out_of_files, refusal
+from switchboard.store.publishing import HOLDERS, PreparedEntry, is_one_flush, is_out_of_files, refusal
 
 log = logging.getLogger('switchboard.queue')
 
@@ -94,6 +97,7 @@ class Transaction:
         # Those that are to be stored once: their keys are looked for at the commit (see `deduplication`).
         self.keyed: list[KeyedOutput] = []
         self.full = False
+        self.flush: Flush = 'one'
         self.forwarded_to: Switchboard | None = None
         self._staged: list[str] = []
 
@@ -233,6 +237,8 @@ class Transaction:
     def add(self, queue: Switchboard, item: PreparedEntry) -> str:
         """Have a prepared message published at the commit."""
         self.full |= queue.options.durability == 'full'
+        if queue.options.flush == 'two':
+            self.flush = 'two'
         HOLDERS.add(self)
         self.items.append(item)
         return item.filebase
@@ -305,6 +311,12 @@ class Transaction:
                 stage.pool.abandon(PoolFile(record.fd, record.folder, record.name, record.size))
             raise
         self._record = record
+
+    @property
+    def record_fd(self) -> int:
+        """The commit record's descriptor, after step 3."""
+        assert self._record is not None
+        return self._record.fd
 
     def _new_record(self) -> Claim:
         return Claim.of_new(self.stage.pool.acquire(), self.stage.disk)
@@ -382,10 +394,23 @@ class Transaction:
         self.forwarded_to = None
 
 
+def _order(transactions: Sequence[Transaction]) -> int:
+    """:return: what a flush of a file is relied on for."""
+    is_one = all(is_one_flush(transaction.flush, transaction.stage.folder) for transaction in transactions)
+    return transactions[0].stage.folder.order if transactions and is_one else APART
+
+
 def _flush(transactions: Sequence[Transaction], folders: Iterable[Folder]) -> None:
+    """Have the names in directories on the disk."""
     if any(transaction.full for transaction in transactions):
         for folder in {id(folder): folder for folder in folders}.values():
             folder.sync()
+
+
+def _flush_files(transactions: Sequence[Transaction], fds: Sequence[int]) -> None:
+    """Have files on the disk, by an order of `WITH_FILE` or better: their content and their names."""
+    if fds and any(transaction.full for transaction in transactions):
+        transactions[0].stage.disk.sync_files(fds, names=True)
 
 
 def commit_all(transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
@@ -441,9 +466,10 @@ def _fail(
 
 def _stage(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:
     """Steps 1 and 2, for those that can."""
+    order = _order(handoffs)
     try:
         written = [item.draft.fd for each in handoffs if each.full for item in each.items]
-        if written:
+        if written and order == APART:
             handoffs[0].stage.disk.sync_files(written)
     except OSError as error:
         for transaction in handoffs:
@@ -457,7 +483,10 @@ def _stage(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError
         except OSError as error:
             _fail(transaction, error, failed)
     try:
-        _flush(staged, [transaction.stage.folder for transaction in staged])
+        if order == APART:
+            _flush(staged, [transaction.stage.folder for transaction in staged])
+        else:
+            _flush_files(staged, [item.draft.fd for each in staged if each.full for item in each.items])
     except OSError as error:
         for transaction in staged:
             _fail(transaction, error, failed)
@@ -474,8 +503,14 @@ def _rename_inputs(staged: Sequence[Transaction], failed: dict[Transaction, Queu
             committed.append(transaction)
         except (OSError, QueueError) as error:
             _fail(transaction, error, failed)
+    order = _order(committed)
     try:
-        _flush(committed, [transaction.stage.folder for transaction in committed])
+        if order == APART:
+            _flush(committed, [transaction.stage.folder for transaction in committed])
+        else:
+            # In order: the last one brings those before it along.
+            records = [transaction.record_fd for transaction in committed]
+            _flush_files(committed, records[-1:] if order == IN_ORDER else records)
     except OSError as error:
         _take_back(committed, error, failed)
         return []
@@ -515,8 +550,14 @@ def _publish(committed: Sequence[Transaction]) -> None:
             event(log, logging.ERROR, None, 'committed in part', transaction=transaction.name, error=error)
         stuck |= transaction.order_keys()
         transaction.let_go()
+    order = _order(published)
+    items = [item for transaction in published for item in transaction.items]
     try:
-        _flush(published, [item.folder for transaction in published for item in transaction.items])
+        if order == APART:
+            _flush(published, [item.folder for item in items])
+        elif order == WITH_FILE:
+            _flush_files(published, [item.draft.fd for item in items])
+        # In order: a record that is gone tells that the outputs' names are there, and until then it tells of them itself.
         for transaction in published:
             transaction.remove_record()
     except OSError as error:

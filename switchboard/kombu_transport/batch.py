@@ -8,6 +8,7 @@ from typing import Any
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.errors import amqp_errors
 from switchboard.kombu_transport.spool_connection import RoutedMessage, SpoolConnection
+from switchboard.options import Flush
 from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry
 
 
@@ -33,6 +34,7 @@ class PublishBatch:
         self._items: list[PreparedEntry] = []
         self._transactions: list[Transaction] = []
         self._sync = False
+        self._flush: Flush = 'one'
 
     def publish(
         self,
@@ -67,6 +69,8 @@ class PublishBatch:
         else:
             self._items.append(prepared)
             self._sync |= any(board.options.durability == 'full' for board in routed.boards)
+            if any(board.options.flush == 'two' for board in routed.boards):
+                self._flush = 'two'
 
     def flush(self) -> None:
         """Make all visible.
@@ -79,7 +83,7 @@ class PublishBatch:
         broker = self._broker
         with broker.lock, amqp_errors('Basic.publish'):
             try:
-                broker.flush(items, transactions, sync=sync)
+                broker.flush(items, transactions, sync=sync, flush=self._flush)
             except BaseException:
                 for transaction in transactions:
                     transaction.discard()

@@ -33,6 +33,7 @@ from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encod
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.message.naming import CLAIMED, READY
 from switchboard.message.serializers import Raw
+from switchboard.options import Flush
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import claim_of
@@ -331,11 +332,16 @@ class SpoolConnection:
         return routed.boards[0].prepare(raw, dict(metadata))
 
     def flush(
-        self, items: Sequence[PreparedEntry], transactions: Sequence[Transaction], *, sync: bool
+        self,
+        items: Sequence[PreparedEntry],
+        transactions: Sequence[Transaction],
+        *,
+        sync: bool,
+        flush: Flush = 'one',
     ) -> None:
         """Make the messages of a batch visible, with one flush."""
         if items:
-            publish(items, self.spool.spares, self.spool.disk, sync=sync)
+            publish(items, self.spool.spares, self.spool.disk, sync=sync, flush=flush)
         for error in self.spool.commit_all(transactions).values():
             raise error
 

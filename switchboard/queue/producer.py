@@ -50,6 +50,7 @@ class Producer:
         self.queue = folder.place
         self.pool = pool
         self.sync = options.durability == 'full'
+        self.flush = options.flush
         self.admission = admission
         self._packer = Packer(self.queue, options, serializers, namer)
         self._follow = follow
@@ -134,7 +135,7 @@ class Producer:
             batch = opened.of(self)
         try:
             if batch is None:
-                publish((item,), self.pool, self.folder.disk, sync=self.sync)
+                publish((item,), self.pool, self.folder.disk, sync=self.sync, flush=self.flush)
             else:
                 batch.add(item)
         except BaseException:
@@ -180,7 +181,9 @@ class Batch:
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self._drafts = DraftBatch(producer.pool, producer.folder.disk, sync=producer.sync)
+        self._drafts = DraftBatch(
+            producer.pool, producer.folder.disk, sync=producer.sync, flush=producer.flush
+        )
         self._around: Batch | None = None
         self._whole: Batch = self
         self._thread = 0

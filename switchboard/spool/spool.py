@@ -204,7 +204,7 @@ class Spool:
         try:
             # Another process may have deleted what a program declared.
             if board is None or (not fixed and board.folder.is_closed()):
-                board = self.board(name)
+                board = self.queue(name)
                 self._open_queues.add(name, board)
         except OSError as error:
             refuse(error, 'open', name)
@@ -218,7 +218,7 @@ class Spool:
         except UnknownQueueError:
             return False
 
-    def board(
+    def queue(
         self, name: str, slice: int | None = None, numslices: int = 1, **changed_options: Any
     ) -> Switchboard:
         """:return: a new object for one slice of a queue; ``spool[name]`` is the shared one for the whole queue.
@@ -233,9 +233,12 @@ class Spool:
             options = replace(self._options(name, declaration), **changed_options)
             return self._board(name, slice, numslices, options, declaration)
 
+    # As it was called before.
+    board = queue
+
     def prepare_board(self, name: str, slice: int | None, numslices: int) -> None:
-        """Make in advance what :meth:`board` is to return: in a process that is about to be forked, it is made for all."""
-        self._prepared[name, slice, numslices] = self.board(name, slice, numslices)
+        """Make in advance what :meth:`queue` is to return: in a process that is about to be forked, it is made for all."""
+        self._prepared[name, slice, numslices] = self.queue(name, slice, numslices)
 
     def _board(
         self,

@@ -16,7 +16,7 @@ from _weakref import ref  # which is there already; `weakref` would be loaded fo
 from itertools import islice
 
 from switchboard.errors import LockTimeoutError
-from switchboard.store.kernel import allow_more_files, is_being_written, renameat2, syncfs
+from switchboard.store.kernel import allow_more_files, is_being_written, rename_order, renameat2, syncfs
 from switchboard.store.layout import DRAFT_PREFIX
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -76,6 +76,7 @@ class Disk:
     geteuid = staticmethod(os.geteuid)
     renameat2 = staticmethod(renameat2)
     is_being_written = staticmethod(is_being_written)
+    rename_order = staticmethod(rename_order)
 
     # Nobody holds a lock that others wait for longer than some flushes and the listing of a directory take.
     lock_timeout_s = 10.0
@@ -106,14 +107,19 @@ class Disk:
                 if not self.makes_room(error):
                     raise
 
-    def sync_files(self, fds: Sequence[int]) -> None:
+    def sync_files(self, fds: Sequence[int], *, names: bool = False) -> None:
         """Return when the content of files that were just written is on the disk: with one flush, if they are many.
 
+        :param names: and the names that they were given; only where the file system has a flush of a file do that, see `Folder.order`.
         :raises OSError: something could not be written: none of them is to be believed.
         """
         if len(fds) < SYNCFS_FROM or not self.syncfs(fds[0]):
             for fd in fds:
-                self.fdatasync(fd)
+                # Where a name is to come with the content it must be fsync: the other one may leave out what only the name needs.
+                if names:
+                    self.fsync(fd)
+                else:
+                    self.fdatasync(fd)
 
     def write_all(self, fd: int, content: bytes | memoryview, offset: int = 0) -> None:
         """Write everything: a call may write less than it was given when the disk runs full."""
@@ -318,6 +324,14 @@ class Folder:
         self.disk = disk
         self._fd = -1
         self._replaced: list[int] = []
+        self._order: int | None = None
+
+    @property
+    def order(self) -> int:
+        """What an ``fsync`` of a file in it makes durable besides the content: `APART`, `WITH_FILE` or `IN_ORDER`."""
+        if self._order is None:
+            self._order = self.disk.rename_order(self.fd)
+        return self._order
 
     def make(self, *, sync: bool = True) -> None:
         """Make the directory, and those above it, if they are not there; 0770 whatever the umask says.

@@ -1,4 +1,6 @@
-"""What the disk asks of the kernel and Python has no name for: a rename that replaces nothing, more open files, who writes."""
+"""What the disk asks of the kernel and Python has no name for: a rename that replaces nothing, more open files, who writes, and what a
+flush of a file makes durable besides its content.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RENAME_NOREPLACE = 1
+
+# What an `fsync` of a file makes durable besides its content, by file system; the higher, the more.
+#
+# APART: nothing.  The directory has a flush of its own.
+# WITH_FILE: the renames of that file.
+# IN_ORDER: and every rename before them, of whatever file: names reach the disk in the order in which they were changed.
+APART, WITH_FILE, IN_ORDER = 0, 1, 2
+_ORDERS = {'ext4': IN_ORDER, 'xfs': IN_ORDER, 'btrfs': WITH_FILE}
 
 
 def renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
@@ -76,6 +86,35 @@ def _find_syncfs() -> Callable[[int], int] | None:
         return ctypes.get_errno() if call(fd) else 0
 
     return sync
+
+
+def rename_order(fd: int) -> int:
+    """:return: what an ``fsync`` of a file on this file system makes durable; `APART` where nobody can tell.
+
+    The kernel's list of mounts is asked, and not ``statfs``, which gives one number for ext2, ext3 and ext4.
+    """
+    try:
+        name, device = _mounted(fd)
+        order = _ORDERS.get(name, APART)
+        # Without a journal ext4 writes the directory with the file, and promises no order.
+        return WITH_FILE if name == 'ext4' and not _has_journal(device) else order
+    except (OSError, ValueError, IndexError, StopIteration):
+        return APART
+
+
+def _mounted(fd: int) -> tuple[str, str]:
+    """:return: the type of the file system that a file is on, and the number of its device."""
+    with open(f'/proc/self/fdinfo/{fd}', 'rb') as about:
+        mount = next(line.split()[1] for line in about if line.startswith(b'mnt_id:'))
+    with open('/proc/self/mountinfo', 'rb') as mounts:
+        fields, _, rest = next(line.partition(b' - ') for line in mounts if line.split(b' ', 1)[0] == mount)
+    return rest.split()[0].decode(), fields.split()[2].decode()
+
+
+def _has_journal(device: str) -> bool:
+    name = os.path.basename(os.readlink(f'/sys/dev/block/{device}'))
+    with open(f'/sys/fs/ext4/{name}/journal_task', 'rb') as task:
+        return task.read().strip() != b'<none>'
 
 
 def open_files_limit() -> int:

@@ -27,7 +27,7 @@ TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from switchboard.options import QueueOptions
+    from switchboard.options import Durability, Flush, QueueOptions
 
 MAGIC = 'switchboard-doors/1'
 # Some hundred thousand queues.
@@ -42,6 +42,7 @@ class PublishedOptions:
         'dead_letter',
         'dedupe_window_s',
         'durability',
+        'flush',
         'max_body_bytes',
         'max_bytes',
         'max_messages',
@@ -58,7 +59,8 @@ class PublishedOptions:
         self.accept: tuple[str, ...] = ('mail', 'bytes', 'text', 'json')
         self.dead_letter = BAD
         self.dedupe_window_s = 86400.0
-        self.durability = 'full'
+        self.durability: Durability = 'full'
+        self.flush: Flush = 'one'
         self.max_body_bytes: int | None = None
         self.max_bytes: int | None = None
         self.max_messages: int | None = None
@@ -74,6 +76,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     'dead_letter': str,
     'dedupe_window_s': float,
     'durability': str,
+    'flush': str,
     'max_body_bytes': int,
     'max_bytes': int,
     'max_messages': int,

@@ -1,10 +1,12 @@
 """From a message's bytes to an entry that others can see, in steps that a crash may stop anywhere.
 
 1. take a draft (locked, meaningless) and write the whole file into it;
-2. ``full``: wait until the bytes are on the disk;
+2. ``full``, two flushes: wait until the bytes are on the disk;
 3. rename it into the queue: from here on it is an entry;
-4. ``full``: wait until the directory is on the disk;
+4. ``full``, two flushes: wait until the directory is on the disk; one flush: wait until file and name are, by an ``fsync`` of the file;
 5. drop the lock.
+
+One flush does where the file system writes a file's new name with the file (see `Folder.order`), and two do everywhere.
 
 The lock is held to the end.  So if step 4 fails, the entry can be taken back before anybody has claimed it, and
 "not stored" is true.  A sync that failed is never tried again: the kernel may have thrown the pages away.
@@ -18,12 +20,15 @@ import os
 from switchboard.errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk, Folder
+from switchboard.store.kernel import APART
 from switchboard.store.pool import FilePool, PoolFile
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn, Protocol
+
+    from switchboard.options import Flush
 
     class Holder(Protocol):
         """What has written drafts that are not published yet."""
@@ -134,20 +139,24 @@ def _write(
     return draft
 
 
-def publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync: bool) -> None:
+def publish(
+    items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync: bool, flush: Flush = 'one'
+) -> None:
     """Make written drafts visible: all of them, or, if an error is raised, none.
 
     A crash in the middle of many leaves some visible and the others spares.
 
     :param sync: return when they are on the disk.
+    :param flush: ``two``: do not rely on the file system's writing a name with its file.
     :raises QueueFullError: the disk is full.
     :raises UnknownQueueError: a queue was deleted meanwhile.
     :raises DurabilityError: a sync or a rename failed.
     """
     published = 0
     step = 'fdatasync'
+    once = sync and is_one_flush(flush, items[0].folder)
     try:
-        if sync:
+        if sync and not once:
             disk.sync_files([item.draft.fd for item in items])
         step = 'rename'
         for item in items:
@@ -156,7 +165,10 @@ def publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync:
                 draft.name, item.filebase + READY, src_dir_fd=draft.folder.fd, dst_dir_fd=item.folder.fd
             )
             published += 1
-        if sync:
+        if once:
+            step = 'fsync'
+            disk.sync_files([item.draft.fd for item in items], names=True)
+        elif sync:
             step = 'fsync of the directory'
             for folder in {id(item.folder): item.folder for item in items}.values():
                 folder.sync()
@@ -174,6 +186,11 @@ def publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync:
         raise
     for item in items:
         disk.unlock_and_close(item.draft.fd)
+
+
+def is_one_flush(flush: str, folder: Folder) -> bool:
+    """Is a file that was renamed into this directory on the disk, name and all, when it was flushed itself?"""
+    return flush != 'two' and folder.order != APART
 
 
 def _look_for_folder(item: PreparedEntry, error: FileNotFoundError) -> None:
@@ -209,13 +226,14 @@ os.register_at_fork(after_in_child=_forget_all)
 class Batch:
     """Written drafts that wait for one flush.
 
-    :param sync: as for `publish`.
+    :param sync: as for `publish`; so is `flush`.
     """
 
-    def __init__(self, pool: FilePool, disk: Disk, *, sync: bool) -> None:
+    def __init__(self, pool: FilePool, disk: Disk, *, sync: bool, flush: Flush = 'one') -> None:
         self._pool = pool
         self._disk = disk
         self._sync = sync
+        self._flush = flush
         self._items: list[PreparedEntry] = []
         # The filebases of what was flushed already: that stays stored if something fails later.
         self.stored: set[str] = set()
@@ -238,7 +256,7 @@ class Batch:
         if self._items:
             items, self._items = self._items, []
             HOLDERS.discard(self)
-            publish(items, self._pool, self._disk, sync=self._sync)
+            publish(items, self._pool, self._disk, sync=self._sync, flush=self._flush)
             self.stored.update(item.filebase for item in items)
 
     def discard(self) -> None:

@@ -87,6 +87,7 @@ class FaultyDisk(Disk):
     :param calls: the names of the calls that count.
     :param disk: the disk below.
     :param sync: really wait for the disk.  A test that does not cut the power has nothing to wait for.
+    :param order: what a flush of a file is to be relied on for, see `Folder.order`; by default what the disk below says.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class FaultyDisk(Disk):
         calls: Container[str] = CALLS,
         disk: Disk | None = None,
         sync: bool = False,
+        order: int | None = None,
     ) -> None:
         self.fail_at = fail_at
         self.error = error
@@ -109,6 +111,7 @@ class FaultyDisk(Disk):
         self.calls = calls
         self.disk = disk or Disk()
         self.sync = sync
+        self.order = order
         # How many calls there were, which of them was struck, and what was called.
         self.count = 0
         self.struck = ''
@@ -127,6 +130,10 @@ class FaultyDisk(Disk):
     def files(self) -> dict[int, str]:
         """:return: the names of the files that are open, by descriptor; directories are not among them."""
         return dict(self._open)
+
+    def rename_order(self, fd: int) -> int:
+        """See `Disk`."""
+        return self.disk.rename_order(fd) if self.order is None else self.order
 
     def makes_room(self, error: OSError) -> bool:
         """See `Disk`: this process stands at its hard limit, so that what fails has failed."""

@@ -3,14 +3,16 @@
 No file system would be as unkind as this model in all ways at once.  It assumes what POSIX and the journaling file systems
 (ext4, XFS, Btrfs, F2FS) give, and nothing more:
 
-* A *sync of a file* (``fsync``, ``fdatasync``) makes its data and its size durable: not its name.
+* A *sync of a file* (``fsync``, ``fdatasync``) makes its data and its size durable: not its name.  With the order ``WITH_FILE``, ``fsync``
+  makes the changes of its name durable too, as Btrfs does; with ``IN_ORDER``, all changes of names that were made before them, as the
+  one journal of ext4 and XFS does.
 * A *sync of a directory* makes durable every change of a name in it so far: not the files' data, and not the
   directory's own name in the one above.
 * A *rename is atomic*, across directories too: after the cut it has happened or it has not; there are never two names or
   none.  So it is durable as soon as one of the two directories was synced.
 * Changes of names that concern *the same file or the same name* keep their order.  All others may be reordered: any
   of those that were not synced may be there, and any may be missing.  Half of the cuts keep the order of all changes, as a
-  journal does: a hole that shows there is one that people meet.
+  journal does: a hole that shows there is one that people meet.  With ``IN_ORDER`` all cuts do.
 * *Data* that was not synced may be on the disk or not, block by block, in any order; the *size* is a thing of its own. Where
   the size is there and the data is not, there is what the file held before, or zeros, or somebody's old blocks.
 * Times, owners and modes are not modelled, nor is a disk that says "synced" and lies.
@@ -19,7 +21,10 @@ No file system would be as unkind as this model in all ways at once.  It assumes
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from switchboard.store.kernel import APART, IN_ORDER
 
 # A name in a directory: the directory's path, and the name.
 Slot = tuple[str, str]
@@ -97,9 +102,13 @@ class Change:
 
 
 class Ledger:
-    """The names and files of a disk: what is durable, and what is pending."""
+    """The names and files of a disk: what is durable, and what is pending.
 
-    def __init__(self) -> None:
+    :param order: see the module.
+    """
+
+    def __init__(self, order: int = APART) -> None:
+        self.order = order
         self.files: dict[int, File] = {}
         self.settled: Names = {}
         self.pending: list[Change] = []
@@ -128,17 +137,26 @@ class Ledger:
         """Data are written at an offset; None: the file is cut, or stretched, to that size."""
         self.files[number].pending.append((where, what))
 
+    def sync_data(self, number: int) -> None:
+        """Make a file's content durable."""
+        self.files[number].sync()
+
     def sync_file(self, number: int) -> None:
         """See the module."""
-        self.files[number].sync()
+        self.sync_data(number)
+        if self.order != APART:
+            self._sync_names(lambda change: change.node == number)
 
     def sync_directory(self, directory: str) -> None:
         """Make the changes of names in a directory durable, and those that they build upon."""
+        self._sync_names(lambda change: change.touches(directory))
+
+    def _sync_names(self, is_meant: Callable[[Change], bool]) -> None:
         wanted: set[Node | Slot] = set()
         durable: list[Change] = []
         for change in reversed(self.pending):
             things = change.things()
-            if change.touches(directory) or not wanted.isdisjoint(things):
+            if is_meant(change) or not wanted.isdisjoint(things) or (durable and self.order == IN_ORDER):
                 wanted |= things
                 durable.append(change)
         for change in reversed(durable):
@@ -166,7 +184,7 @@ class Ledger:
     def names_after_cut(self, rng: random.Random) -> Names:
         """:return: the names that a power cut might leave."""
         names = dict(self.settled)
-        if rng.random() < 0.5:  # a journal: what happened first is there first
+        if self.order == IN_ORDER or rng.random() < 0.5:  # a journal: what happened first is there first
             for change in self.pending[: rng.randint(0, len(self.pending))]:
                 change.apply(names)
             return names

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from switchboard.store.disk import Disk
+from switchboard.store.kernel import APART
 from switchboard.testing.ledger import Ledger, Slot
 
 Event = tuple[str, tuple[Any, ...]]
@@ -73,10 +74,13 @@ class PowerLossDisk(Disk):
     """Works on the real disk, without waiting for it, and records every change.
 
     :param seed: decides what each cut leaves.
+    :param order: what a flush of a file is good for besides its content, see `Folder.order`: ``APART`` is the model without mercy,
+        ``WITH_FILE`` and ``IN_ORDER`` are what Btrfs, and what ext4 and XFS, keep.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, order: int = APART) -> None:
         self.seed = seed
+        self.order = order
         self.events: list[Event] = []
         # The running program's view: what each name and each descriptor leads to.
         self._names: dict[Slot, int | str] = {}
@@ -101,7 +105,7 @@ class PowerLossDisk(Disk):
 
     def moments(self) -> Iterator[Moment]:
         """Walk over the run: the point before the first change, and the one after each."""
-        ledger = Ledger()
+        ledger = Ledger(self.order)
         notes: list[Any] = []
         yield Moment(0, '', ledger, self.seed, notes)
         for number, (what, arguments) in enumerate(self.events, 1):
@@ -189,9 +193,13 @@ class PowerLossDisk(Disk):
         os.ftruncate(fd, size)
         self._record('write', self._opened[fd], size, None)
 
+    def rename_order(self, fd: int) -> int:
+        """See `Disk`."""
+        return self.order
+
     def fdatasync(self, fd: int) -> None:  # type: ignore[override]
         """See `Disk`."""
-        self.fsync(fd)
+        self._record('sync_data', self._opened[fd])
 
     def fsync(self, fd: int) -> None:  # type: ignore[override]
         """See `Disk`."""

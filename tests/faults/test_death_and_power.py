@@ -19,19 +19,19 @@ from switchboard.spool.spool import Spool
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.operations import OPERATIONS, Operation
-from tests.faults.test_power_loss import OPERATION_BEGUN, OPERATION_DONE, Outcome, cuts
+from tests.faults.test_power_loss import OPERATION_BEGUN, OPERATION_DONE, ORDERS, Outcome, cuts
 from tests.faults.world import World
 
 DIED = 'died'
 VARIANTS = 6
 
 
-def after_failed_syncs(operation: Operation, scratch: Path) -> Iterator[Outcome]:
+def after_failed_syncs(operation: Operation, scratch: Path, order: int) -> Iterator[Outcome]:
     """Each sync of an operation fails once; the power goes at any time from its beginning to its end."""
     for number in itertools.count(1):
         directory = scratch / str(number)
         directory.mkdir()
-        power = PowerLossDisk(seed=number)
+        power = PowerLossDisk(seed=number, order=order)
         disk = FaultyDisk(error=errno.EIO, calls=('fsync', 'fdatasync'), disk=power)
         world = prepared(operation, directory, disk, power)
         power.note(OPERATION_BEGUN)
@@ -50,12 +50,12 @@ def after_failed_syncs(operation: Operation, scratch: Path) -> Iterator[Outcome]
         shutil.rmtree(directory)
 
 
-def after_recoveries(operation: Operation, scratch: Path) -> Iterator[Outcome]:
+def after_recoveries(operation: Operation, scratch: Path, order: int) -> Iterator[Outcome]:
     """A process dies at each call of an operation; the power goes at any time while another recovers, and after."""
     for number in itertools.count(1):
         directory = scratch / str(number)
         directory.mkdir()
-        power = PowerLossDisk(seed=number)
+        power = PowerLossDisk(seed=number, order=order)
         disk = FaultyDisk(kill='simulated', disk=power)
         world = prepared(operation, directory, disk, power)
         disk.arm(number)
@@ -89,13 +89,19 @@ def recover(path: Path, disk: PowerLossDisk) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
-def test_a_sync_that_fails_and_then_a_power_cut_lose_nothing(operation: Operation, scratch: Path) -> None:
-    for outcome in after_failed_syncs(operation, scratch):
+@ORDERS
+def test_a_sync_that_fails_and_then_a_power_cut_lose_nothing(
+    order: int, operation: Operation, scratch: Path
+) -> None:
+    for outcome in after_failed_syncs(operation, scratch, order):
         assert outcome.found in outcome.allowed, outcome
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
-def test_what_a_recovery_has_finished_is_not_undone_by_halves(operation: Operation, scratch: Path) -> None:
-    for outcome in after_recoveries(operation, scratch):
+@ORDERS
+def test_what_a_recovery_has_finished_is_not_undone_by_halves(
+    order: int, operation: Operation, scratch: Path
+) -> None:
+    for outcome in after_recoveries(operation, scratch, order):
         assert outcome.found in outcome.allowed, outcome

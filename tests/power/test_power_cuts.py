@@ -1,0 +1,129 @@
+"""Power cuts of real file systems while the product works: what was promised with ``durability = full`` is there, and once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.faults.world import DAMAGED
+from tests.power import images
+from tests.power.images import FILE_SYSTEMS, FileSystem
+from tests.power.work import number_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(images.why_not()), reason=images.why_not())]
+
+# `SWITCHBOARD_POWER_CUTS=100` asks for more.
+CUTS = int(os.environ.get('SWITCHBOARD_POWER_CUTS', '4'))
+# Lines that the worker is to write between two cuts: by work, and not by time.
+LINES_BETWEEN = 250
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Promises:
+    """What the log says."""
+
+    order: int = -1
+    begun: set[int] = field(default_factory=set)
+    accepted: set[int] = field(default_factory=set)
+    finished: set[int] = field(default_factory=set)
+    left: set[tuple[int, str]] = field(default_factory=set)
+    lines: int = 0
+
+    @classmethod
+    def read(cls, log: Path) -> Promises:
+        promises = cls()
+        for line in log.read_text().split('\n'):
+            match line.split():
+                case ['order', order, '.']:
+                    promises.order = int(order)
+                case ['begun' | 'accepted' | 'finished' as what, number, '.']:
+                    getattr(promises, what).add(int(number))
+                case ['left', number, queue, '.']:
+                    promises.left.add((int(number), queue))
+            promises.lines += 1
+        return promises
+
+
+@dataclass
+class Tally:
+    """What some cuts have shown."""
+
+    checked: int = 0
+    errors: list[str] = field(default_factory=list)
+
+
+def look(spool: Path, before: Promises, after: Promises, tally: Tally) -> None:
+    """Compare what is there with what had been promised before the cut, and was not yet taken back after it."""
+    command = [sys.executable, '-m', 'tests.power.found', str(spool)]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert not said.returncode, said.stderr
+    found = json.loads(said.stdout)
+    places: dict[int, list[str]] = {}
+    for queue, texts in found.items():
+        for text in texts:
+            if text != DAMAGED:
+                body = text.rpartition('\n\n')[2]
+                places.setdefault(number_of(body), []).append(queue)
+    counts = Counter({number: len(queues) for number, queues in places.items() if number})
+    for number in before.accepted - after.finished:
+        tally.checked += 1
+        if counts[number] != 1:
+            tally.errors.append(f'{number}: there {counts[number]} times')
+    tally.errors += [f'{number}: doubled' for number, count in counts.items() if count > 1]
+    tally.errors += [f'{number}: never sent' for number in counts.keys() - after.begun]
+    tally.errors += [
+        f'{number}: back in {queue}' for number, queue in before.left if queue in places.get(number, ())
+    ]
+
+
+def cut_often(kind: FileSystem, mode: str, work: Path, cuts: int) -> Tally:
+    """Have the product work on a file system, and take the power away several times."""
+    tally = Tally()
+    log = work / 'log'
+    log.touch()
+    with images.host(work) as host:
+        image = images.make(kind, host)
+        with images.mounted(image, work / 'original', kind.options) as original:
+            command = [sys.executable, '-m', 'tests.power.work', str(original / 'spool'), str(log), mode]
+            worker = subprocess.Popen(command, cwd=ROOT)
+            try:
+                for number in range(1, cuts + 1):
+                    _wait_for_lines(log, number * LINES_BETWEEN, worker)
+                    before = Promises.read(log)
+                    copy = images.cut(image)
+                    after = Promises.read(log)
+                    assert before.order == kind.order
+                    with images.mounted(copy, work / 'cut', kind.copy_options) as place:
+                        look(place / 'spool', before, after, tally)
+            finally:
+                worker.kill()
+                worker.wait()
+    return tally
+
+
+def _wait_for_lines(log: Path, lines: int, worker: subprocess.Popen[bytes]) -> None:
+    while Promises.read(log).lines < lines:
+        assert worker.poll() is None
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize('mode', ['full', 'two'])
+@pytest.mark.parametrize('kind', FILE_SYSTEMS, ids=str)
+def test_what_was_promised_survives_a_power_cut(kind: FileSystem, mode: str, tmp_path: Path) -> None:
+    tally = cut_often(kind, mode, tmp_path, CUTS)
+    assert tally.errors == []
+    assert tally.checked > 20 * CUTS
+
+
+@pytest.mark.parametrize('kind', FILE_SYSTEMS, ids=str)
+def test_a_disk_that_flushes_nothing_is_found_out(kind: FileSystem, tmp_path: Path) -> None:
+    assert cut_often(kind, 'none', tmp_path, CUTS).errors

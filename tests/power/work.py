@@ -1,0 +1,153 @@
+"""``python -m tests.power.work SPOOL LOG MODE``: work with a spool until somebody ends it, and write down what was promised.
+
+MODE: ``full``; ``two``, with two flushes; ``none``: the disk says "flushed" and does nothing, which is to be found out.
+
+The log lies elsewhere, where no power is cut. A line is a word, a message's number, and perhaps its queue.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import random
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from switchboard import Spool
+from switchboard.store.disk import Disk
+
+# Messages that are there at a time, about: each cut looks for all of them.
+KEPT = 300
+
+
+class LyingDisk(Disk):
+    """Flushes nothing."""
+
+    fsync = staticmethod(lambda fd: None)
+    fdatasync = staticmethod(lambda fd: None)
+    syncfs = staticmethod(lambda fd: True)
+
+
+class Work:
+    """Everything that a program and an operator do with messages, at random."""
+
+    def __init__(self, directory: str, log: str, mode: str) -> None:
+        self.spool = Spool(directory, disk=LyingDisk() if mode == 'none' else Disk())
+        keys = {'flush': 'two'} if mode == 'two' else {}
+        self.queues = {name: self.spool.queue(name, **keys) for name in ('in', 'middle', 'end', 'dead')}
+        self.log = open(log, 'a', buffering=1)  # noqa: SIM115  closed with the process
+        self.numbers = itertools.count(1)
+        self.kept = 0
+        self.note('order', self.queues['in'].folder.order)
+
+    def note(self, what: str, *words: Any) -> None:
+        self.log.write(' '.join([what, *map(str, words), '.\n']))
+
+    def new(self) -> str:
+        number = next(self.numbers)
+        self.note('begun', number)
+        self.kept += 1
+        return f'{number}:' + 'y' * random.choice((10, 800, 6000))
+
+    def accepted(self, *texts: str) -> None:
+        for text in texts:
+            self.note('accepted', number_of(text))
+
+    def enqueue(self) -> None:
+        text = self.new()
+        self.queues['in'].enqueue(text)
+        self.accepted(text)
+
+    def enqueue_many(self) -> None:
+        texts = [self.new() for _ in range(random.choice((2, 5, 20)))]
+        self.queues['in'].enqueue_many(texts)
+        self.accepted(*texts)
+
+    def enqueue_once(self) -> None:
+        text = self.new()
+        for _ in range(2):
+            self.spool['in'].enqueue(text, dedupe_key=text[:20])
+            self.accepted(text)
+
+    def adopt(self) -> None:
+        """Drop a mail as a file, on the disk, and have it taken in."""
+        number = next(self.numbers)
+        self.note('begun', number)
+        self.kept += 1
+        folder = self.queues['in'].folder
+        name, mail = f'{number}.eml', b'Subject: x\n\n%d:mail\n' % number
+        fd = os.open(f'.{name}', os.O_CREAT | os.O_WRONLY, 0o660, dir_fd=folder.fd)
+        os.write(fd, mail)
+        os.fsync(fd)
+        os.close(fd)
+        os.rename(f'.{name}', name, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
+        os.fsync(folder.fd)
+        self.note('accepted', number)
+        pickup = self.spool['in'].pickup
+        assert pickup is not None
+        pickup.collect([name])
+
+    def hand_on(self, source: str = 'in', target: str = 'middle') -> None:
+        queue = self.queues[source]
+        taken = queue.take()
+        if taken is None:
+            return
+        transaction = self.spool.transaction(queue, taken.filebase)
+        text = str(taken.msg.get_payload()) if hasattr(taken.msg, 'get_payload') else str(taken.msg)
+        transaction.emit(self.queues[target], text, {})
+        for _ in range(random.choice((0, 0, 2))):
+            transaction.emit(self.queues['end'], f'0:a note on {number_of(text)}', {})
+        transaction.commit()
+        self.note('left', number_of(text), source)
+
+    def hand_on_again(self) -> None:
+        self.hand_on('middle', 'end')
+
+    def forward(self) -> None:
+        taken = self.queues['middle'].take()
+        if taken is not None:
+            transaction = self.spool.transaction(self.queues['middle'], taken.filebase)
+            transaction.forward(self.queues['end'])
+            transaction.commit()
+
+    def release(self) -> None:
+        taken = self.queues['in'].take()
+        if taken is not None:
+            self.queues['in'].release(taken.filebase, record={'event': 'failed', 'error': 'again'})
+
+    def preserve(self) -> None:
+        taken = self.queues['in'].take()
+        if taken is not None:
+            self.queues['in'].finish(taken.filebase, preserve=True)
+
+    def finish(self) -> None:
+        for queue in ('end', 'middle', 'in'):
+            while self.kept > KEPT and (taken := self.queues[queue].take()) is not None:
+                text = str(taken.msg.get_payload()) if hasattr(taken.msg, 'get_payload') else str(taken.msg)
+                self.note('finished', number_of(text))
+                self.queues[queue].finish(taken.filebase)
+                self.kept -= text[:2] != '0:'
+
+    def for_ever(self) -> None:
+        """Work."""
+        steps: list[Callable[[], None]] = [
+            *[self.enqueue, self.hand_on, self.hand_on_again] * 4,
+            *(self.enqueue_many, self.enqueue_once, self.adopt),
+            *(self.forward, self.release, self.preserve),
+        ]
+        while True:
+            random.choice(steps)()
+            if self.kept > KEPT:
+                self.finish()
+
+
+def number_of(text: str) -> int:
+    """:return: the number that a message's text begins with."""
+    return int(text.partition(':')[0])
+
+
+if __name__ == '__main__':
+    logging.getLogger('switchboard').addHandler(logging.NullHandler())
+    Work(*sys.argv[1:4]).for_ever()
