@@ -28,6 +28,7 @@ from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Disk
+from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.store.publishing import HOLDERS, PreparedEntry
 from switchboard.testing import MemorySpool
 from switchboard.testing.faults import FaultyDisk
@@ -240,18 +241,19 @@ class TestOnDisk:
         assert transaction not in HOLDERS
 
     @pytest.mark.parametrize(
-        ('call', 'number'),
+        ('order', 'call', 'number'),
         [
-            ('fdatasync', 1),
-            ('fdatasync', 2),
-            *(('rename', n) for n in range(1, 6)),
-            *(('fsync', n) for n in range(1, 4)),
+            *((APART, 'fdatasync', n) for n in (1, 2)),
+            *((APART, 'fsync', n) for n in range(1, 4)),
+            *((WITH_FILE, 'fsync', n) for n in range(1, 6)),
+            *((IN_ORDER, 'fsync', n) for n in range(1, 4)),
+            *((order, 'rename', n) for order in (APART, WITH_FILE, IN_ORDER) for n in range(1, 6)),
         ],
     )
     def test_a_commit_that_fails_leaves_the_input_and_no_output_or_is_finished_by_recovery(
-        self, tmp_path: Path, call: str, number: int
+        self, tmp_path: Path, order: int, call: str, number: int
     ) -> None:
-        disk = FaultyDisk(0, errno.EIO, calls=(call,))
+        disk = FaultyDisk(0, errno.EIO, calls=(call,), order=order)
         spool = Spool(tmp_path, 'full', disk=disk)
         transaction = begin(spool)
         for name in ('a', 'b'):

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from switchboard.errors import DurabilityError, QueueError, QueueFullError
+from switchboard.options import QueueOptions
+from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Disk, Folder
+from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import (
     BATCH_LIMIT,
@@ -55,8 +58,12 @@ def scene(tmp_path: Path) -> Scene:
 class RecordingDisk(Disk):
     """Remembers the calls that make a message last."""
 
-    def __init__(self) -> None:
+    def __init__(self, order: int = APART) -> None:
         self.calls: list[str] = []
+        self.order = order
+
+    def rename_order(self, fd: int) -> int:
+        return self.order
 
     def fdatasync(self, fd: int) -> None:  # type: ignore[override]
         self.calls.append('fdatasync')
@@ -111,6 +118,27 @@ class TestOrder:
         assert disk.calls == ['fdatasync'] * 3 + ['rename'] * 3 + ['fsync']
         assert scene.entries() == ['a.pck', 'b.pck', 'c.pck']
 
+    @pytest.mark.parametrize('order', [WITH_FILE, IN_ORDER])
+    def test_one_flush_is_names_and_then_the_files(self, order: int, tmp_path: Path) -> None:
+        disk = RecordingDisk(order)
+        scene = Scene(tmp_path, disk)
+        publish([scene.prepare(name) for name in 'abc'], scene.pool, disk, sync=True)
+        assert disk.calls == ['rename'] * 3 + ['fsync'] * 3
+        assert scene.entries() == ['a.pck', 'b.pck', 'c.pck']
+
+    def test_two_flushes_can_be_asked_for(self, tmp_path: Path) -> None:
+        disk = RecordingDisk(IN_ORDER)
+        scene = Scene(tmp_path, disk)
+        publish([scene.prepare('a')], scene.pool, disk, sync=True, flush='two')
+        assert disk.calls == ['fdatasync', 'rename', 'fsync']
+
+    def test_a_queue_asks_for_two_flushes_by_its_options(self, tmp_path: Path) -> None:
+        disk = RecordingDisk(IN_ORDER)
+        queue = Switchboard('in', tmp_path / 'in', disk=disk, options=QueueOptions(flush='two'))
+        disk.calls.clear()
+        queue.enqueue('x')
+        assert disk.calls == ['fdatasync', 'rename', 'fsync']
+
     def test_lazy_waits_for_nothing(self, tmp_path: Path) -> None:
         disk = RecordingDisk()
         scene = Scene(tmp_path, disk)
@@ -133,10 +161,18 @@ class TestOrder:
 
 
 class TestFailure:
-    @pytest.mark.parametrize('call', ['fdatasync', 'rename', 'fsync'])
-    @pytest.mark.parametrize('which', [1, 2])
-    def test_a_step_that_fails_takes_all_back(self, tmp_path: Path, call: str, which: int) -> None:
-        disk = FaultyDisk(which if call != 'fsync' else 1, errno.EIO, calls=(call,))
+    @pytest.mark.parametrize(
+        ('order', 'call', 'which'),
+        [
+            *((APART, call, which) for call in ('fdatasync', 'rename') for which in (1, 2)),
+            (APART, 'fsync', 1),
+            *((WITH_FILE, call, which) for call in ('rename', 'fsync') for which in (1, 2)),
+        ],
+    )
+    def test_a_step_that_fails_takes_all_back(
+        self, tmp_path: Path, order: int, call: str, which: int
+    ) -> None:
+        disk = FaultyDisk(which, errno.EIO, calls=(call,), order=order)
         scene = Scene(tmp_path, disk)
         items = [scene.prepare(name) for name in 'ab']
         with pytest.raises(DurabilityError) as caught:
@@ -144,8 +180,9 @@ class TestFailure:
         assert caught.value.step.startswith(call)
         assert scene.entries() == []
 
-    def test_pages_that_a_failed_sync_left_are_not_used_again(self, tmp_path: Path) -> None:
-        disk = FaultyDisk(1, errno.EIO, calls=('fdatasync',))
+    @pytest.mark.parametrize('order', [APART, WITH_FILE])
+    def test_pages_that_a_failed_sync_left_are_not_used_again(self, order: int, tmp_path: Path) -> None:
+        disk = FaultyDisk(1, errno.EIO, calls=('fdatasync', 'fsync'), order=order)
         scene = Scene(tmp_path, disk)
         with pytest.raises(DurabilityError):
             publish([scene.prepare('a')], scene.pool, disk, sync=True)
