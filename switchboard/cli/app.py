@@ -29,6 +29,7 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ('status', 'status', 'Show the master and every runner.'),
         ('top', 'status', 'Show the same and the queues, live.'),
         ('metrics', 'metrics', 'Write numbers for Prometheus.'),
+        ('web', 'web', "Show the operators' desk, a web page."),
     ),
     'Look': (
         ('queues', 'queues', 'Show how much is in every queue.'),

@@ -50,6 +50,7 @@ SHIPPED_RUNNERS = {
     'route': 'switchboard.runners.route:Route',
     'smtp': 'switchboard.runners.smtp:Smtp',
     'to-broker': 'switchboard.runners.bridge:ToBroker',
+    'web': 'switchboard.runners.web:Web',
 }
 
 _SHORT_NAME = re.compile(r'[a-z][a-z0-9]*(?:-[a-z0-9]+)*')

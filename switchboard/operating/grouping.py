@@ -25,12 +25,12 @@ NONE = '(none)'
 def group_of(by: str, *, domain: bool = False) -> Callable[[EntrySummary], list[str]]:
     """:return: a function that says to which groups an entry belongs.
 
-    :param by: ``queue``, ``kind``, ``origin`` or ``error``, or a key of the metadata; of a list, each member is a group.
+    :param by: ``queue``, ``kind``, ``origin``, ``error`` or ``frame``, or a key of the metadata; of a list, each member is a group.
     :param domain: of addresses, take what is behind the ``@``.
     """
 
     def read(entry: EntrySummary) -> list[str]:
-        if by in ('queue', 'kind', 'origin'):
+        if by in ('queue', 'kind', 'origin', 'frame'):
             found: object = getattr(entry, by)
         elif by == 'error':
             found = entry.last_error[0]

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, get_args
@@ -139,6 +140,9 @@ FIELDS: dict[str, Field] = {
     'state': Field(', '.join(sorted(STATES)), 'text', lambda e, now: (e.state(now),)),
     'error': Field(
         'class of its last error, or its cause', 'text', lambda e, _: (e.last_error[0], e.cause), True
+    ),
+    'frame': Field(
+        'innermost own frame of its last traceback: jobs.py:dispose', 'text', lambda e, _: (e.frame,)
     ),
     'cause': Field(
         'why it was put aside: rejected, attempts, expired ...', 'text', lambda e, _: (e.cause,), True
@@ -488,16 +492,53 @@ def _scan(text: str, at: int, end: str) -> tuple[Pattern, int]:
     return Pattern((*pieces, piece)), at
 
 
-def select(places: Iterable[tuple[str, Folder]], criteria: Criteria, now_ns: int) -> Iterator[Found]:
+class Budget:
+    """How much a look may cost: it ends early when that is spent, and what was found by then is less than there is.
+
+    :param seconds: the time.
+    :param opened: how many files may be opened.
+    """
+
+    def __init__(self, seconds: float, opened: int = 20_000) -> None:
+        self._until_s = time.monotonic() + seconds
+        self._left = opened
+        self.names = 0
+        self.is_spent = False
+
+    def takes_name(self) -> bool:
+        """:return: whether one more name may be looked at."""
+        self.names += 1
+        # The clock is asked now and then: asking costs as much as a name.
+        if self.names % 64 == 0 and time.monotonic() > self._until_s:
+            self.is_spent = True
+        return not self.is_spent
+
+    def takes_file(self) -> bool:
+        """:return: whether one more file may be opened."""
+        self._left -= 1
+        if self._left < 0 or time.monotonic() > self._until_s:
+            self.is_spent = True
+        return not self.is_spent
+
+
+def select(
+    places: Iterable[tuple[str, Folder]], criteria: Criteria, now_ns: int, budget: Budget | None = None
+) -> Iterator[Found]:
     """Walk over the entries of some queues that are asked for, in no order.
 
     A file is opened only if its name does not decide; what was read of it then goes with what is found.
+
+    :param budget: where to end; it says whether that came before the end of the queues.
     """
     for queue, folder in places:
         if not criteria.takes_queue(queue):
             continue
         for filebase, suffix in walk(folder, criteria.suffixes()):
+            if budget is not None and not budget.takes_name():
+                return
             answer = criteria.by_name(queue, filebase, suffix, now_ns)
+            if answer is None and budget is not None and not budget.takes_file():
+                return
             if answer is None:
                 found = Found(queue, folder, filebase, suffix)
                 entry = found.look()

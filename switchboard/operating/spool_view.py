@@ -18,7 +18,7 @@ from switchboard.errors import NotListableError, UnknownQueueError
 from switchboard.message.journal import load_record
 from switchboard.message.naming import check_queue_name
 from switchboard.operating.finding import Found, find
-from switchboard.operating.selection import Criteria, select
+from switchboard.operating.selection import Budget, Criteria, select
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import BAD, DRAINING, PAUSED, RUN, TRASH
 
@@ -97,9 +97,11 @@ class SpoolView:
         """Find one entry, in these queues or in all.  See `finding.find`."""
         return find(self.places(queues), text)
 
-    def select(self, criteria: Criteria, queues: Sequence[str] = ()) -> Iterator[Found]:
+    def select(
+        self, criteria: Criteria, queues: Sequence[str] = (), budget: Budget | None = None
+    ) -> Iterator[Found]:
         """Find the entries that fit; in the queues that the selection names, in these or in all.  See `selection.select`."""
-        return select(self.searched(criteria, queues), criteria, time.time_ns())
+        return select(self.searched(criteria, queues), criteria, time.time_ns(), budget)
 
     def searched(self, criteria: Criteria, queues: Sequence[str] = ()) -> list[Place]:
         """:return: where entries that fit a selection are looked for.

@@ -9,6 +9,7 @@ Nothing is claimed, so an entry may have gone on a moment later.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -200,12 +201,36 @@ class EntrySummary:
                 return str(record.get('cause', 'rejected')), str(record['reason'])
         return '', ''
 
+    @property
+    def frame(self) -> str:
+        """Where its last error was raised: file and function of the innermost frame that is no library's; empty if it is not told."""
+        for record in reversed(self.entry.records):
+            if isinstance(record.get('traceback'), str):
+                return frame_of(str(record['traceback']))
+        return ''
+
     def metadata(self) -> dict[str, Any]:
         """:return: its metadata as a runner would get them; empty if they cannot be read."""
         try:
             return self.entry.changed_metadata(load_metadata(self.entry.metadata))
         except (CorruptEntryError, ValueError, OverflowError, RecursionError, TypeError):
             return {}
+
+
+# A traceback is what a runner wrote, or anybody: so much of its end is looked at.
+_MAX_TRACEBACK = 20_000
+_FRAME = re.compile(r'^  File "([^"\n]*)", line \d+, in ([^\n]*)$', re.MULTILINE)
+_LIBRARY = re.compile(r'/(?:site|dist)-packages/|/lib/python3|^<frozen')
+
+
+def frame_of(traceback: str) -> str:
+    """:return: the innermost frame that is no library's, as ``jobs.py:dispose``: without line numbers, which every release moves."""
+    frames = _FRAME.findall(traceback[-_MAX_TRACEBACK:])
+    own = [frame for frame in frames if not _LIBRARY.search(frame[0])] or frames
+    if not own:
+        return ''
+    path, function = own[-1]
+    return f'{path.rpartition("/")[2]}:{function}'
 
 
 def summarize(folder: Folder, queue: str, filebase: str, suffix: str | None = None) -> EntrySummary | None:

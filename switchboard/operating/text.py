@@ -96,5 +96,6 @@ def said_of(queue: str, flagged: dict[str, dict[str, Any]]) -> list[str]:
     for flag, fields in flagged.items():
         since, reason = fields.get('since'), str(fields.get('reason') or '')
         when = f' since {moment(since)}' if isinstance(since, int | float) and 0 <= since < 1e10 else ''
-        lines.append(f'{visible(queue)}: {flag}{when}' + (f': {one_line(reason)}' if reason else ''))
+        by = f' by {one_line(str(fields["by"]))}' if fields.get('by') else ''
+        lines.append(f'{visible(queue)}: {flag}{when}{by}' + (f': {one_line(reason)}' if reason else ''))
     return lines

@@ -364,13 +364,13 @@ class Spool:
             return self._outposts.publish_many(parcels)
         return publish_many(self, parcels)
 
-    def pause(self, name: str, reason: str = '') -> None:
+    def pause(self, name: str, reason: str = '', by: str = '') -> None:
         """Have nothing taken out of a queue until :meth:`resume`, in any process, also after a restart."""
-        self.flags.set('paused', self[name].name, reason)
+        self.flags.set('paused', self[name].name, reason, by)
 
-    def drain(self, name: str, reason: str = '') -> None:
+    def drain(self, name: str, reason: str = '', by: str = '') -> None:
         """Let nothing into a queue until :meth:`resume`: producers get `QueuePausedError`, mail servers try again later."""
-        self.flags.set('draining', self[name].name, reason)
+        self.flags.set('draining', self[name].name, reason, by)
 
     def resume(self, name: str) -> bool:
         """End a pause and a drain.

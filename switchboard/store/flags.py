@@ -62,12 +62,17 @@ class Flags:
             self._known[flag, queue] = now_ns, answer
         return answer
 
-    def set(self, flag: Flag, queue: str, reason: str = '') -> None:
+    def set(self, flag: Flag, queue: str, reason: str = '', by: str = '') -> None:
         """Put the flag up; if it is, its time and reason stay.  It is on the disk when this returns.
+
+        :param by: who says it.
 
         :raises OSError: it could not be written.
         """
-        content = json.dumps({'since': self._clock.time_ns() / NS, 'reason': reason[:1000]}).encode()
+        said = {'since': self._clock.time_ns() / NS, 'reason': reason[:1000]} | (
+            {'by': by[:100]} if by else {}
+        )
+        content = json.dumps(said).encode()
         folder = self._folder(flag)
         try:
             fd = self._disk.create_locked(queue, folder.fd)

@@ -228,7 +228,7 @@ def _entries(census: Census) -> str:
     default='queue',
     show_default=True,
     metavar='WHAT',
-    help='A row for each queue, kind, origin or error, or for each value of the metadata key WHAT.',
+    help='A row for each queue, kind, origin, error or frame, or for each value of the metadata key WHAT.',
 )
 @click.option('--domain', is_flag=True, help='Of addresses, take what is behind the @.')
 @json_option
@@ -298,7 +298,7 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
     """
     _check(installation, names)
     for name in names:
-        installation.spool().pause(name, reason)
+        installation.spool().pause(name, reason, user_name())
         _note(installation, 'pause', name, reason)
         report(f'{visible(name)}: paused', act='pause', queue=name)
 
@@ -326,7 +326,7 @@ def drain(
     """
     _check(installation, names)
     for name in names:
-        installation.spool().drain(name, reason)
+        installation.spool().drain(name, reason, user_name())
         _note(installation, 'drain', name, reason)
         report(f'{visible(name)}: draining', act='drain', queue=name)
     if waits and not _wait_until_empty(installation, names, timeout_s):

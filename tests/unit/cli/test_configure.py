@@ -325,7 +325,7 @@ def test_the_manual_names_every_verb_with_every_option(name: str) -> None:
 
 
 # These hand all that is said on to a program of its own, or are one.
-WITHOUT_JSON = {'run', 'drop', 'master', 'runner', 'sample'}
+WITHOUT_JSON = {'run', 'drop', 'master', 'runner', 'sample', 'metrics', 'web'}
 
 
 @pytest.mark.parametrize('name', sorted(VERBS.keys() - WITHOUT_JSON))

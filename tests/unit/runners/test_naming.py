@@ -26,7 +26,7 @@ def found(class_path: str, queue: str = 'in') -> tuple[str, str]:
 
 @pytest.mark.parametrize('name', sorted(SHIPPED_RUNNERS))
 def test_a_shipped_runner_has_a_short_name_and_the_spelling_from_before(name: str) -> None:
-    queue = '' if name in ('lmtp', 'from-broker', 'metrics') else 'in'
+    queue = '' if name in ('lmtp', 'from-broker', 'metrics', 'web') else 'in'
     module, _, cls = SHIPPED_RUNNERS[name].partition(':')
     assert found(name, queue) == (module, cls)
     assert found(SHIPPED_RUNNERS[name], queue) == (module, cls)

@@ -1,0 +1,86 @@
+"""The operators' desk as a runner without a queue: a web page that the master starts and watches.
+
+::
+
+    [runner.desk]
+    class = web
+    queue =
+    listen = /run/switchboard/desk.sock
+    environment = production
+    colour = red
+
+It has the master's rights.  A desk that can only look is a process of another user: ``switchboard web --read-only``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from switchboard import AsyncRunner
+from switchboard.errors import ConfigError
+from switchboard.runner.api import Setting, event, needs, octal, truth, words
+
+log = logging.getLogger('switchboard.web')
+
+
+class Web(AsyncRunner):
+    """Serves the desk of its own installation."""
+
+    settings: ClassVar[Mapping[str, Setting]] = {  # type: ignore[assignment]
+        **AsyncRunner.settings,
+        'listen': Setting(str, '127.0.0.1:8025'),
+        'hosts': Setting(words, ()),
+        'read_only': Setting(truth, False),
+        'users_file': Setting(str, ''),
+        'user_header': Setting(str, ''),
+        'environment': Setting(str, ''),
+        'colour': Setting(str, 'grey'),
+        'redact': Setting(words, ()),
+        'socket_mode': Setting(octal, 0o660),
+    }
+
+    async def setup(self) -> None:  # type: ignore[override]  # a coroutine here
+        """See `AsyncRunner`.
+
+        :raises ConfigError: it must not, or cannot, listen there.
+        """
+        section = f'runner.{self.name}'
+        try:
+            from switchboard.web.desk import Desk
+            from switchboard.web.server import listener, make_server
+            from switchboard.web.settings import REDACTED, DeskSettings, read_users
+        except ImportError as error:
+            raise ConfigError(
+                needs('the desk', error.name or 'starlette', 'web'), section=section, key='class'
+            ) from error
+        if self.options.instances > 1:
+            raise ConfigError('there is one desk', section=section, key='instances')
+        setting: dict[str, Any] = {
+            key: self.setting[key]
+            for key in ('listen', 'hosts', 'read_only', 'environment', 'colour', 'socket_mode')
+        }
+        settings = DeskSettings(
+            **setting,
+            users=read_users(self.setting['users_file']),
+            user_header=self.setting['user_header'].lower(),
+            redact=REDACTED + self.setting['redact'],
+        )
+        settings.check(section)
+        spool: Any = self.spool
+        config = spool.config
+        self._desk = Desk(Path(spool.path()), config.path if config is not None else None, settings)
+        self._server = make_server(self._desk)
+        sockets = [listener(self._desk)]
+        self._desk.surveyor.start()
+        self._serving = asyncio.create_task(self._server.serve(sockets))
+        event(log, logging.INFO, None, 'listening', runner=self.name, place=settings.listen)
+
+    async def cleanup(self) -> None:  # type: ignore[override]  # a coroutine here
+        """See `AsyncRunner`."""
+        self._server.should_exit = True
+        await self._serving
+        self._desk.surveyor.close()

@@ -1,0 +1,108 @@
+"""``switchboard web``: the operators' desk, in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import click
+
+from switchboard.cli.context import Installation, verb
+from switchboard.cli.output import say
+from switchboard.errors import SwitchboardError
+from switchboard.installing import needs
+
+
+class MissingLibraryError(SwitchboardError):
+    """The desk's libraries are not installed."""
+
+
+@verb()
+@click.option(
+    '--listen',
+    default='127.0.0.1:8025',
+    show_default=True,
+    metavar='HOST:PORT|PATH',
+    help='Where; a path is a Unix socket.',
+)
+@click.option(
+    '--host',
+    'hosts',
+    multiple=True,
+    metavar='NAME[:PORT]',
+    help='What browsers call it; default: the loopback names.',
+)
+@click.option('--read-only', is_flag=True, help='Look only: nothing that writes is there.')
+@click.option(
+    '--users-file',
+    type=click.Path(path_type=Path, dir_okay=False),
+    help='Lines of name:password; who is not in it gets nothing.',
+)
+@click.option(
+    '--user-header', default='', metavar='HEADER', help='The header in which a proxy in front names the user.'
+)
+@click.option(
+    '--environment', default='', metavar='WORD', help='A word for every title: production, test ...'
+)
+@click.option(
+    '--colour', default='grey', metavar='COLOUR', help='Of its badge: grey, green, amber, red, violet, blue.'
+)
+@click.option(
+    '--redact', multiple=True, metavar='PATTERN', help='Also hide the values of metadata keys like this.'
+)
+def web(
+    installation: Installation,
+    listen: str,
+    hosts: tuple[str, ...],
+    read_only: bool,
+    users_file: Path | None,
+    user_header: str,
+    environment: str,
+    colour: str,
+    redact: tuple[str, ...],
+) -> None:
+    """Show the operators' desk, a web page, until Ctrl-C.
+
+    It needs no master, and listens where only this machine can reach it.  For others: a Unix socket and `ssh -L`, a proxy with
+    single sign-on, or --users-file with --host.
+
+    \b
+    switchboard web
+    switchboard web --read-only --environment production --colour red
+    switchboard web --listen /run/switchboard/desk.sock
+    """
+    try:
+        from switchboard.web.desk import Desk
+        from switchboard.web.server import listener, make_server, where
+        from switchboard.web.settings import REDACTED, DeskSettings, read_users
+    except ImportError as error:
+        raise MissingLibraryError(needs('the desk', error.name or 'starlette', 'web')) from error
+    settings = DeskSettings(
+        listen=listen,
+        hosts=hosts,
+        read_only=read_only,
+        users=read_users(users_file),
+        user_header=user_header.lower(),
+        environment=environment[:40],
+        colour=colour,
+        redact=REDACTED + redact,
+    )
+    settings.check()
+    path = installation.config_path
+    desk = Desk(installation.existing_directory(), path.absolute() if path is not None else None, settings)
+    server = make_server(desk)
+    sockets = [listener(desk)]
+    say(f'the desk is at {where(desk)}')
+    desk.surveyor.start()
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, setattr, server, 'should_exit', True)
+        await server.serve(sockets)
+
+    try:
+        asyncio.run(serve())
+    finally:
+        desk.surveyor.close()

@@ -1,0 +1,251 @@
+"""The acts: first a page that names act, filter and number, then the deed, and a result for each entry by its name.
+
+What is ticked is named; *all that match* is a filter and the number that was shown, and if more fit by then nothing is done.  Each act claims its
+entries, so of two operators one hears that an entry is gone.  A deed has a time: what is left then is said, and can be gone on with.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from switchboard.errors import MasterError, SelectionGrewError
+from switchboard.events import event
+from switchboard.master.control import ask
+from switchboard.message.naming import is_filebase
+from switchboard.operating.actions import (
+    Action,
+    Hold,
+    Move,
+    Release,
+    Remove,
+    Restore,
+    Result,
+    Retry,
+    Target,
+    apply,
+    by_queue,
+    choose,
+)
+from switchboard.operating.audit import MAX_REASON, Operator, note, recent
+from switchboard.operating.finding import Found
+from switchboard.operating.selection import Budget, Criteria
+from switchboard.operating.summary import summarize
+from switchboard.store.layout import BAD, TRASH
+from switchboard.web.desk import Desk
+from switchboard.web.equal_command import command, for_names, for_selection
+from switchboard.web.forms import BadRequestError, Form
+from switchboard.web.looking import MAX_SELECTION, criteria_of
+
+log = logging.getLogger('switchboard.web')
+
+MAX_TICKED = 500
+MAX_CHOSEN = 10_000
+CHOOSE_S, DEED_S = 0.7, 20.0
+MAX_INSTANCES = 256
+ASK_TIMEOUT_S = 15.0
+
+ACTIONS: dict[str, Callable[[str], Action]] = {
+    'retry': lambda to: Retry(to or None, selects_all=True),
+    'mv': lambda to: Move(to),
+    'hold': lambda _: Hold(),
+    'release': lambda _: Release(),
+    'rm': lambda _: Remove(),
+    'restore': lambda to: Restore(to or None),
+}
+WORDS = {
+    'retry': 'Send back',
+    'mv': 'Move',
+    'hold': 'Hold',
+    'release': 'Release',
+    'rm': 'Put into the trash',
+    'restore': 'Restore',
+}
+
+
+class Plan:
+    """What a form asks for: an act, and the entries that it is for."""
+
+    def __init__(self, desk: Desk, form: Form, seconds: float = CHOOSE_S) -> None:
+        self.act = form.choice('act', ACTIONS)
+        self.to = form.text('to', limit=200)
+        if self.to:
+            desk.view.known([self.to])
+        if self.act == 'mv' and not self.to:
+            raise BadRequestError('name the queue to move to')
+        self.reason = form.text('reason', limit=MAX_REASON)
+        self.names = form.all('entry', MAX_TICKED)
+        self.is_all = form.text('scope') == 'all'
+        self.canary = form.number('canary', 0, 0, 50)
+        if bool(self.names) is self.is_all:
+            raise BadRequestError('nothing is ticked: tick entries, or choose all that match')
+        self.criteria = (
+            criteria_of(form) if self.is_all else Criteria.parse(form.text('q', limit=MAX_SELECTION))
+        )
+        self.gone: list[str] = []
+        self.budget = Budget(seconds, MAX_CHOSEN * 2)
+        self.action = ACTIONS[self.act](self.to)
+        self.targets = self._choose(desk)
+
+    @property
+    def is_whole(self) -> bool:
+        """Was all looked at?"""
+        return not self.budget.is_spent and len(self.targets) < MAX_CHOSEN
+
+    def _choose(self, desk: Desk) -> list[Target]:
+        if self.is_all:
+            queues = () if self.criteria.values('queue') else (TRASH if self.act == 'restore' else BAD,)
+            return choose(desk.view.select(self.criteria, queues, self.budget), self.action, limit=MAX_CHOSEN)
+        found = []
+        for name in self.names:
+            queue, _, filebase = name.partition('/')
+            if not is_filebase(filebase):
+                raise BadRequestError('that is no name of an entry')
+            ((_, folder),) = desk.view.places([queue])
+            try:
+                seen = summarize(folder, queue, filebase)
+            except FileNotFoundError:
+                seen = None
+            if seen is None:
+                self.gone.append(name)
+            else:
+                found.append(Found(queue, folder, filebase, seen.suffix, seen))
+        return choose(found, self.action, named=True)
+
+    def command(self, desk: Desk) -> str:
+        """:return: the same on the command line."""
+        more = [*(('--to', self.to) if self.to else ()), *(('--reason', self.reason) if self.reason else ())]
+        if self.canary:
+            more += ['--canary', str(self.canary)]
+        if self.is_all:
+            return for_selection(
+                desk.place, (self.act, *(() if self.criteria else ('--all',))), self.criteria, *more
+            )
+        return for_names(desk.place, (self.act,), self.names, *more)
+
+    def fields(self, desk: Desk) -> dict[str, Any]:
+        """:return: the plan, for its page and for programs."""
+        return {
+            'act': self.act,
+            'word': WORDS[self.act],
+            'to': self.to or None,
+            'reason': self.reason,
+            'selection': str(self.criteria),
+            'is_all': self.is_all,
+            'entries': [] if self.is_all else [str(each) for each in self.targets],
+            'count': len(self.targets),
+            'is_whole': self.is_whole,
+            'by_queue': dict(by_queue(self.targets)),
+            'gone': self.gone,
+            'sent_back_before': sum(bool(each.retried) for each in self.targets),
+            'comes_back': sum(each.retried >= 3 for each in self.targets),
+            'canary': self.canary,
+            'command': self.command(desk),
+        }
+
+
+def confirm(desk: Desk, form: Form) -> dict[str, Any]:
+    """:return: what would be done, for somebody to say yes to."""
+    return Plan(desk, form).fields(desk)
+
+
+def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
+    """Do it.
+
+    :return: what became of each entry: ``done``, ``not_done`` with the reason, ``gone``; and how many are ``left``.
+    :raises SelectionGrewError: more fit than somebody has agreed to; nothing was done.
+    """
+    expect = form.number('expect', -1, 0, MAX_CHOSEN)
+    plan = Plan(desk, form, DEED_S if form.text('is_whole', 'yes') == 'yes' else CHOOSE_S)
+    targets = plan.targets
+    if plan.is_all:
+        if expect < 0:
+            raise BadRequestError('expect is missing: how many was it said that there are?')
+        if form.text('is_whole', 'yes') != 'yes':
+            targets = targets[:expect]
+        if len(targets) > expect:
+            raise SelectionGrewError(expect, len(targets))
+    if plan.canary:
+        targets = targets[: plan.canary]
+    results: list[Result] = []
+    until_s = time.monotonic() + DEED_S
+    with desk.operated(operator) as operated:
+        for each in targets:
+            if time.monotonic() > until_s:
+                break
+            apply(plan.action, [each], operated, results.append)
+    event(log, logging.INFO, None, 'acted', act=plan.act, by=operator.by, via=operator.via, filter=str(plan.criteria), number=len(results), reason=operator.reason)  # fmt: skip
+    done = [
+        {'entry': str(one.target), 'now': None if one.now is None else f'{one.now.queue}/{one.now.filebase}'}
+        for one in results
+        if one.error is None
+    ]
+    return {
+        'act': plan.act,
+        'word': WORDS[plan.act],
+        'done': done,
+        'not_done': [
+            {'entry': str(one.target), 'why': _why(desk, one)} for one in results if one.error is not None
+        ],
+        'gone': plan.gone,
+        'left': len(targets) - len(results),
+        'canary': plan.canary,
+        'selection': str(plan.criteria) if plan.is_all else form.text('q', limit=MAX_SELECTION),
+        'command': plan.command(desk),
+    }
+
+
+def _why(desk: Desk, result: Result) -> str:
+    """:return: why nothing was done; of an entry that is gone, who was first, if the acts say it."""
+    for one in recent(desk.directory, 200):
+        if one.get('entry') == result.target.filebase:
+            when = time.strftime('%H:%M:%S', time.localtime(float(one.get('time', 0))))
+            return f'{result.error}: {one.get("by", "somebody")} was first ({one.get("act")}, {when})'
+    return str(result.error)
+
+
+def say(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]:
+    """Pause, drain or resume a queue."""
+    what = form.choice('say', ('pause', 'drain', 'resume'))
+    desk.view.known([name])
+    with desk.operated(operator) as operated:
+        spool = operated.spool
+        if what == 'resume':
+            spool.resume(name)
+        else:
+            getattr(spool, what)(name, operator.reason, operator.by)
+    note(desk.directory, operator, what, name)
+    return {'act': what, 'queue': name, 'command': command(desk.place, what, name)}
+
+
+def direct(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]:
+    """Restart or scale a runner, by its master.
+
+    :raises MasterError: there is no master, or it says no.
+    """
+    what = form.choice('do', ('restart', 'scale'))
+    if desk.config is not None and name not in desk.config.runners:
+        raise BadRequestError('there is no such runner')
+    request: dict[str, object] = {'do': what, 'runner': name}
+    words = [what, name]
+    if what == 'scale':
+        request['instances'] = form.number('instances', 1, 0, MAX_INSTANCES)
+        words = ['scale', f'{name}={request["instances"]}']
+    before = sum(record.runner == name for record in desk.snapshot().records)
+    try:
+        answer = ask(desk.directory, request, ASK_TIMEOUT_S)
+    except TimeoutError:
+        answer = {'ok': True, 'pending': True}
+    if not answer.get('ok'):
+        raise MasterError('; '.join(map(str, answer.get('errors', ['the master gave no reason']))))
+    note(desk.directory, operator, what, '', to=name)
+    return {
+        'act': what,
+        'runner': name,
+        'before': before,
+        'instances': request.get('instances'),
+        'pending': bool(answer.get('pending')),
+        'command': command(desk.place, *words),
+    }

@@ -1,0 +1,342 @@
+"""The table of routes.  A desk that is read-only has no route that writes: they are not mounted, so no handler has to ask."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from switchboard.errors import (
+    ForeignFileError,
+    MasterError,
+    SelectionError,
+    SelectionGrewError,
+    SwitchboardError,
+    UnknownEntryError,
+    UnknownQueueError,
+)
+from switchboard.operating.audit import MAX_REASON, Operator
+from switchboard.web import acting, looking, openapi
+from switchboard.web.desk import Desk
+from switchboard.web.forms import BadRequestError, Form
+from switchboard.web.guard import Guard
+from switchboard.web.identity import User
+from switchboard.web.message_body import Body
+from switchboard.web.render import environment
+from switchboard.web.sparkline import sparkline
+from switchboard.web.survey import SLOTS
+
+Page = Callable[..., dict[str, Any]]
+Handler = Callable[[Request], Awaitable[Response]]
+
+# Path, page, template, parameters of the query.
+PAGES: tuple[tuple[str, Page, str, tuple[str, ...]], ...] = (
+    ('/', looking.overview, 'overview', ()),
+    ('/queues/{name}', looking.queue, 'queue', ()),
+    ('/entries', looking.entries, 'entries', ('q', 'limit', 'after')),
+    ('/entries/{name}/{filebase}', looking.entry, 'entry', ()),
+    ('/groups', looking.groups, 'groups', ('by',)),
+    ('/canary', looking.canary, 'canary', ('q', 'entry')),
+    ('/runners', looking.runners, 'runners', ()),
+    ('/topology', looking.topology, 'topology', ()),
+    ('/configuration', looking.configuration, 'configuration', ()),
+    ('/acts', looking.acts, 'acts', ('limit',)),
+)
+STATIC = {'desk.css': 'text/css', 'desk.js': 'text/javascript', 'icon.svg': 'image/svg+xml'}
+# Which status an error is; the first that fits.
+STATUSES: tuple[tuple[type[BaseException], int], ...] = (
+    (BadRequestError, 400),
+    (SelectionError, 400),
+    (SelectionGrewError, 409),
+    (UnknownEntryError, 404),
+    (UnknownQueueError, 404),
+    (ForeignFileError, 404),
+    (MasterError, 503),
+    (SwitchboardError, 409),
+    (PermissionError, 403),
+    (FileNotFoundError, 404),
+)
+# Members that are another number at each look, though nothing has happened.
+VOLATILE = ('_age_s', 'age_s', 'next_due_s', 'current_s', 'counted_at_ns')
+COLUMNS = ('queue', 'filebase', 'state', 'ready_at_ns', 'age_s', 'kind', 'body_bytes', 'attempts', 'recoveries', 'sent_back', 'origin', 'cause', 'error', 'message', 'damage')  # fmt: skip
+
+
+def make_app(desk: Desk) -> ASGIApp:
+    """:return: the application of one desk."""
+    routes = Routes(desk)
+    inner = Starlette(
+        routes=routes.all(),
+        exception_handlers={HTTPException: routes.on_http_error, Exception: routes.on_error},
+    )
+    return Guard(inner, desk.settings.allowed_hosts(), desk.identity)
+
+
+class Routes:
+    """The handlers: each reads a request, calls a page or an act, and answers with HTML or JSON."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._templates = environment()
+        self._static = {name: (files('switchboard.web') / 'static' / name).read_bytes() for name in STATIC}
+        self._version = hashlib.sha256(b''.join(self._static.values())).hexdigest()[:12]
+
+    def all(self) -> list[Route]:
+        """:return: the routes that this desk has."""
+        found = [
+            Route('/static/{name}', self._file),
+            Route('/spark/{kind}/{name}.svg', self._spark),
+            Route('/entries/{name}/{filebase}/download', self._download),
+            Route('/export.{format}', self._export),
+            Route('/help', self._help),
+            Route('/api/openapi.json', self._openapi),
+        ]
+        for path, page, template, _ in PAGES:
+            found.append(Route(path, self._page(page, template)))
+            found.append(Route(f'/api{path}', self._page(page, '')))
+        if not self.desk.settings.read_only:
+            for beginning in ('', '/api'):
+                found += [
+                    Route(
+                        f'{beginning}/confirm',
+                        self._write(acting.confirm, 'confirm', needs_operator=False),
+                        methods=['POST'],
+                    ),
+                    Route(f'{beginning}/act', self._write(acting.act, 'result'), methods=['POST']),
+                    Route(
+                        f'{beginning}/queues/{{name}}/say', self._write(acting.say, 'queue'), methods=['POST']
+                    ),
+                    Route(
+                        f'{beginning}/runners/{{name}}/do',
+                        self._write(acting.direct, 'directed'),
+                        methods=['POST'],
+                    ),
+                ]
+        return found
+
+    # What looks.
+
+    def _page(self, page: Page, template: str) -> Handler:
+        async def handle(request: Request) -> Response:
+            return await run_in_threadpool(self._answer, request, page, template)
+
+        return handle
+
+    def _answer(self, request: Request, page: Page, template: str) -> Response:
+        self.desk.follow()
+        try:
+            shown = page(self.desk, _query(request), **request.path_params)
+        except (SwitchboardError, OSError) as error:
+            return self._wrong(request, error, is_api=not template)
+        tag = _etag(shown, template, self._version)
+        if request.headers.get('if-none-match') == tag:
+            return Response(status_code=304, headers={'etag': tag})
+        if not template:
+            return JSONResponse(shown, headers={'etag': tag})
+        return self._html(request, template, shown, headers={'etag': tag})
+
+    def _html(
+        self,
+        request: Request,
+        template: str,
+        shown: dict[str, Any],
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        user: User = request.scope['user']
+        settings = self.desk.settings
+        surveyor = self.desk.surveyor
+        text = self._templates.get_template(f'{template}.html').render(
+            page=shown,
+            template=template,
+            path=request.url.path,
+            query=request.url.query,
+            environment=settings.environment,
+            colour=settings.colour,
+            read_only=settings.read_only,
+            user=user.name,
+            token='' if settings.read_only else self.desk.identity.token(user),
+            version=self._version,
+            queue_names=self.desk.view.queue_names(),
+            since_ns=surveyor.started_ns,
+        )
+        return Response(text, status, headers, media_type='text/html')
+
+    def _wrong(self, request: Request, error: BaseException, *, is_api: bool) -> Response:
+        status = next((number for kind, number in STATUSES if isinstance(error, kind)), 500)
+        text = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
+        return self._say_wrong(request, status, text, is_api=is_api)
+
+    def _say_wrong(self, request: Request, status: int, text: str, *, is_api: bool) -> Response:
+        if is_api:
+            return JSONResponse({'error': text}, status)
+        return self._html(request, 'error', {'status': status, 'text': text, 'command': ''}, status)
+
+    async def on_http_error(self, request: Request, error: Exception) -> Response:
+        """Answer for a route that is not there."""
+        assert isinstance(error, HTTPException)
+        return self._say_wrong(
+            request, error.status_code, error.detail, is_api=request.url.path.startswith('/api/')
+        )
+
+    async def on_error(self, request: Request, error: Exception) -> Response:
+        """Answer for a mistake of ours, without a traceback."""
+        return self._say_wrong(
+            request,
+            500,
+            f'{type(error).__name__}; the log says more',
+            is_api=request.url.path.startswith('/api/'),
+        )
+
+    async def _file(self, request: Request) -> Response:
+        name = request.path_params['name']
+        if name not in STATIC:
+            raise HTTPException(404)
+        headers = {'etag': f'"{self._version}"', 'cache-control': 'public, max-age=3600'}
+        if request.headers.get('if-none-match') == headers['etag']:
+            return Response(status_code=304, headers=headers)
+        return Response(self._static[name], headers=headers, media_type=STATIC[name])
+
+    async def _spark(self, request: Request) -> Response:
+        kind, name = request.path_params['kind'], request.path_params['name']
+        surveyor = self.desk.surveyor
+        values = {'waiting': surveyor.waiting, 'done': surveyor.done}.get(kind)
+        if values is None:
+            raise HTTPException(404)
+        return Response(sparkline(list(values.get(name, ())), SLOTS), media_type='image/svg+xml')
+
+    async def _download(self, request: Request) -> Response:
+        return await run_in_threadpool(self._send_body, request)
+
+    def _send_body(self, request: Request) -> Response:
+        try:
+            found = looking.locate(self.desk, **request.path_params)
+            body = Body(found)
+        except (SwitchboardError, OSError) as error:
+            return self._wrong(request, error, is_api=False)
+        name = ''.join(
+            char for char in found.filebase if char.isascii() and (char.isalnum() or char in '.+-')
+        )
+        headers = {
+            'content-disposition': f'attachment; filename="{name}.bin"',
+            'content-length': str(body.length),
+            'content-security-policy': "default-src 'none'; frame-ancestors 'none'; sandbox",
+        }
+        return StreamingResponse(body.chunks(), headers=headers, media_type='application/octet-stream')
+
+    async def _export(self, request: Request) -> Response:
+        return await run_in_threadpool(self._send_export, request)
+
+    def _send_export(self, request: Request) -> Response:
+        kind = request.path_params['format']
+        if kind not in ('csv', 'json'):
+            return self._say_wrong(request, 404, 'there are csv and json', is_api=False)
+        try:
+            rows, is_whole = looking.export(self.desk, _query(request))
+        except (SwitchboardError, OSError) as error:
+            return self._wrong(request, error, is_api=False)
+        headers = {
+            'content-disposition': f'attachment; filename="entries.{kind}"',
+            'x-is-whole': 'yes' if is_whole else 'no',
+        }
+        if kind == 'json':
+            return JSONResponse({'entries': rows, 'is_whole': is_whole}, headers=headers)
+        out = io.StringIO()
+        writer = csv.writer(out)
+        writer.writerow(COLUMNS)
+        writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
+        return Response(out.getvalue(), headers=headers, media_type='text/csv')
+
+    async def _help(self, request: Request) -> Response:
+        return await run_in_threadpool(self._html, request, 'help', {'command': ''})
+
+    async def _openapi(self, request: Request) -> Response:
+        return JSONResponse(openapi.describe((path, page, taken) for path, page, _, taken in PAGES))
+
+    # What acts.
+
+    def _write(
+        self, deed: Callable[..., dict[str, Any]], template: str, *, needs_operator: bool = True
+    ) -> Handler:
+        async def handle(request: Request) -> Response:
+            body = await request.body()
+            return await run_in_threadpool(self._do, request, body, deed, template, needs_operator)
+
+        return handle
+
+    def _do(
+        self,
+        request: Request,
+        body: bytes,
+        deed: Callable[..., dict[str, Any]],
+        template: str,
+        needs_operator: bool,
+    ) -> Response:
+        is_api = request.url.path.startswith('/api/')
+        try:
+            form = _form(request, body)
+            user: User = request.scope['user']
+            if not request.scope['is_program'] and not self.desk.identity.is_token(
+                form.text('token', limit=200), user
+            ):
+                return self._say_wrong(request, 403, 'This form is stale, or not of this desk. Go back, load the page again, and do it once more.', is_api=is_api)  # fmt: skip
+            words: dict[str, Any] = dict(request.path_params)
+            if needs_operator:
+                words['operator'] = Operator(
+                    user.name, 'api' if is_api else 'desk', form.text('reason', limit=MAX_REASON)
+                )
+            shown = deed(self.desk, form, **words)
+        except (SwitchboardError, OSError) as error:
+            return self._wrong(request, error, is_api=is_api)
+        if is_api:
+            return JSONResponse(shown)
+        if template == 'queue':
+            return RedirectResponse(f'/queues/{shown["queue"]}', 303)
+        if shown.get('canary') and template == 'result' and shown['done']:
+            sent = [('entry', one['now']) for one in shown['done'] if one['now']]
+            return RedirectResponse('/canary?' + urlencode([('q', shown['selection']), *sent]), 303)
+        return self._html(request, template, shown)
+
+
+def _query(request: Request) -> Form:
+    return Form.parse(request.url.query)
+
+
+def _form(request: Request, body: bytes) -> Form:
+    kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
+    if kind != 'application/x-www-form-urlencoded':
+        raise BadRequestError('send application/x-www-form-urlencoded')
+    try:
+        return Form.parse(body.decode('ascii'))
+    except UnicodeDecodeError as error:
+        raise BadRequestError('the form is not encoded') from error
+
+
+def _etag(shown: Any, template: str, version: str) -> str:
+    text = json.dumps(_steady(shown), sort_keys=True, default=str)
+    return f'W/"{hashlib.sha256(f"{template} {version} {text}".encode()).hexdigest()[:32]}"'
+
+
+def _steady(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _steady(one) for key, one in value.items() if not str(key).endswith(VOLATILE)}
+    if isinstance(value, list | tuple):
+        return [_steady(one) for one in value]
+    return value
+
+
+def _cell(value: Any) -> Any:
+    """:return: a cell that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ('=', '+', '-', '@', '\t', '\r') else value

@@ -1,0 +1,108 @@
+"""One installation as the desk sees it: its view, which follows the configuration, its master, and the spool that acts work on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from switchboard.errors import BoardError, ConfigError
+from switchboard.operating.actions import OperatedSpool
+from switchboard.operating.audit import Operator
+from switchboard.operating.spool_view import SpoolView
+from switchboard.status.scoreboard import MasterRecord
+from switchboard.status.snapshot import Snapshot, read_status
+from switchboard.web.identity import Identity
+from switchboard.web.settings import DeskSettings
+from switchboard.web.survey import Surveyor
+
+if TYPE_CHECKING:
+    from switchboard.config.config import Config
+
+# The configuration's files are looked at this often.
+LOOK_EVERY_S = 2.0
+
+
+class Desk:
+    """See the module.
+
+    :param directory: the spool.
+    :param config_path: its configuration; None for a spool without one.
+    """
+
+    def __init__(self, directory: Path, config_path: Path | None, settings: DeskSettings) -> None:
+        self.directory = directory
+        self.config_path = config_path
+        self.settings = settings
+        self.identity = Identity(settings)
+        self.surveyor = Surveyor(lambda: self.view)
+        self.config: Config | None = None
+        self.config_errors: list[str] = []
+        self._stamp: object = None
+        self._looked_s = float('-inf')
+        self._reading = threading.Lock()
+        # A spool is made for one thread: acts go one after the other.
+        self._acting = threading.Lock()
+
+    @property
+    def place(self) -> Path:
+        """What a command line has to name."""
+        return self.config_path or self.directory
+
+    @property
+    def view(self) -> SpoolView:
+        """The spool, to look at, by the configuration as it stands; one with mistakes changes nothing."""
+        self.follow()
+        return SpoolView(self.directory, self.config)
+
+    def follow(self) -> None:
+        """Look now and then whether the configuration is another by now."""
+        with self._reading:
+            if self.config_path is not None and time.monotonic() - self._looked_s >= LOOK_EVERY_S:
+                self._looked_s = time.monotonic()
+                self._read_config(self.config_path)
+
+    def _read_config(self, path: Path) -> None:
+        from switchboard.config.config import Config
+
+        files = self.config.sources if self.config is not None else (path,)
+        stamp = [_stamp(file) for file in files]
+        if stamp == self._stamp:
+            return
+        try:
+            self.config = Config.load(path)
+            self.config_errors = []
+        except ConfigError as error:
+            self.config_errors = [str(one) for one in getattr(error, 'errors', None) or [error]]
+        self._stamp = [_stamp(file) for file in (self.config.sources if self.config is not None else (path,))]
+
+    def snapshot(self) -> Snapshot:
+        """:return: what the board says; of one that cannot be read, that there is none."""
+        try:
+            return read_status(self.directory)
+        except (BoardError, OSError):
+            return Snapshot(self.directory, False, MasterRecord(), (), has_board=False)
+
+    @contextmanager
+    def operated(self, operator: Operator) -> Iterator[OperatedSpool]:
+        """Yield the spool, to act on; one act after the other."""
+        from switchboard.spool.spool import Spool
+
+        view = self.view
+        with self._acting:
+            spool = Spool.from_config(self.config) if self.config is not None else Spool(self.directory)
+            try:
+                yield OperatedSpool(view, spool, operator)
+            finally:
+                spool.close()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino, status.st_size

@@ -1,0 +1,81 @@
+"""What was sent, read within bounds: each number has a largest value, each text a length, each list a number of members."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from urllib.parse import parse_qsl
+
+from switchboard.errors import SwitchboardError
+
+MAX_FIELDS = 2100
+MAX_TEXT = 8000
+
+
+class BadRequestError(SwitchboardError):
+    """What was sent cannot be meant."""
+
+
+class Form:
+    """The fields of a query or a form."""
+
+    def __init__(self, fields: Mapping[str, tuple[str, ...]]) -> None:
+        self._fields = fields
+
+    @classmethod
+    def parse(cls, text: str) -> Form:
+        """Read ``application/x-www-form-urlencoded``.
+
+        :raises BadRequestError: it is none, or has too much.
+        """
+        try:
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors='strict')
+        except (ValueError, UnicodeDecodeError) as error:
+            raise BadRequestError('the request cannot be read, or has too many fields') from error
+        fields: dict[str, tuple[str, ...]] = {}
+        for key, value in pairs:
+            if len(value) > MAX_TEXT or len(key) > 100:
+                raise BadRequestError(f'{key[:100]} is too long')
+            fields[key] = (*fields.get(key, ()), value)
+        return cls(fields)
+
+    def text(self, name: str, default: str = '', limit: int = MAX_TEXT) -> str:
+        """:return: one text.
+
+        :raises BadRequestError: it is longer, or there are several.
+        """
+        values = self._fields.get(name, ())
+        if len(values) > 1 or (values and len(values[0]) > limit):
+            raise BadRequestError(f'{name} is there twice, or too long')
+        return values[0] if values else default
+
+    def number(self, name: str, default: int, lowest: int, highest: int) -> int:
+        """:return: one whole number.
+
+        :raises BadRequestError: it is none, or beyond its bounds.
+        """
+        text = self.text(name)
+        if not text:
+            return default
+        if not (text.isascii() and text.isdecimal() and len(text) < 12 and lowest <= int(text) <= highest):
+            raise BadRequestError(f'{name} must be a number from {lowest} to {highest}')
+        return int(text)
+
+    def choice(self, name: str, known: Collection[str], default: str = '') -> str:
+        """:return: one of some words.
+
+        :raises BadRequestError: it is none of them.
+        """
+        text = self.text(name) or default
+        if text not in known:
+            raise BadRequestError(f'{name} must be one of {", ".join(sorted(known))}')
+        return text
+
+    def all(self, name: str, limit: int) -> tuple[str, ...]:
+        """:return: all values of a field.
+
+        :raises BadRequestError: there are more.
+        """
+        values = self._fields.get(name, ())
+        if len(values) > limit:
+            raise BadRequestError(f'{name}: at most {limit} at once')
+        return values

@@ -1,0 +1,568 @@
+"""The pages: each is a function that returns what it shows as an object for programs, and changes nothing.
+
+None walks over a queue without a budget; what was not looked at is said.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from switchboard.errors import SwitchboardError, UnknownEntryError
+from switchboard.message.naming import is_filebase, parse
+from switchboard.message.typed_json import tagged_or_text
+from switchboard.operating.audit import recent
+from switchboard.operating.census import AGE_MINUTES, Census
+from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
+from switchboard.operating.finding import Found
+from switchboard.operating.lock_holders import holders
+from switchboard.operating.queue_info import census_fields, queue_info
+from switchboard.operating.selection import Budget, Criteria, Pattern, Term, select
+from switchboard.operating.spool_view import flags_of
+from switchboard.operating.summary import summarize
+from switchboard.options import shown_url
+from switchboard.queue.ready_queue import order
+from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
+from switchboard.store.layout import BAD, TRASH
+from switchboard.web.desk import Desk
+from switchboard.web.equal_command import command, for_selection
+from switchboard.web.forms import BadRequestError, Form
+from switchboard.web.message_body import Body, describe, redacted
+from switchboard.web.survey import OTHERS, Survey
+
+# A page is there within a second.
+BUDGET_S = 0.6
+ROWS, MAX_ROWS = 50, 500
+MAX_EXPORTED = 20_000
+EXPORT_S = 20.0
+MAX_ACTS = 500
+MAX_CANARY = 50
+MAX_SELECTION = 2000
+
+
+def alarms(desk: Desk, board: Snapshot) -> list[dict[str, str]]:
+    """:return: what somebody should look at now, the worst first."""
+    found = []
+    if board.has_board and not board.alive:
+        found.append(
+            _alarm(
+                'bad',
+                'The master is gone. Queues are as on disk; what is sent back waits for a master.',
+                '/runners',
+            )
+        )
+    elif not board.has_board:
+        found.append(_alarm('warn', 'No master has run here yet. Queues are as on disk.', '/runners'))
+    if desk.config_errors:
+        text = f'The configuration has {len(desk.config_errors)} mistakes; what was read before holds.'
+        found.append(_alarm('bad', text, '/configuration'))
+    if board.alive and board.master.reload_error:
+        found.append(
+            _alarm('bad', 'The last reload failed; the configuration before holds.', '/configuration')
+        )
+    for record in board.failing if board.alive else ():
+        found.append(
+            _alarm(
+                'bad',
+                f'Runner {record.title} is {record.state.value}: {record.reason or "see its last error"}',
+                '/runners',
+            )
+        )
+    survey = desk.surveyor.last
+    if survey is not None:
+        bad = survey.bad
+        if bad.total:
+            new = sum(row.counts[0] for row in bad.by.get('error', ()))
+            more = f', {new} of them in the last five minutes' if new else ''
+            found.append(_alarm('warn', f'{bad.total:,} bad entries{more}.', '/groups'))
+        for name, census in survey.queues.items():
+            if census.trouble:
+                found.append(_alarm('bad', f'{name}: {census.trouble}', f'/queues/{name}'))
+    return found
+
+
+def _alarm(level: str, text: str, link: str) -> dict[str, str]:
+    return {'level': level, 'text': text, 'link': link}
+
+
+def overview(desk: Desk, form: Form) -> dict[str, Any]:
+    """All queues, all runners, and what is wrong."""
+    board = desk.snapshot()
+    survey = desk.surveyor.last
+    return {
+        'counted_at_ns': _counted(survey),
+        'alarms': alarms(desk, board),
+        'master': master_fields(board),
+        'queues': _queues(desk, survey),
+        'runners': _runners(board),
+        'errors': _top_errors(survey),
+        'command': command(desk.place, 'top'),
+    }
+
+
+def _counted(survey: Survey | None) -> str | None:
+    return None if survey is None else str(survey.at_ns)
+
+
+def _queues(desk: Desk, survey: Survey | None) -> list[dict[str, Any]]:
+    rows = []
+    now_s = time.time()
+    for name in desk.view.queue_names():
+        said = flags_of(desk.directory, name)
+        census = survey.queues.get(name) if survey is not None else None
+        rows.append(_queue_row(survey, name, census, said, now_s))
+    return rows
+
+
+def _queue_row(
+    survey: Survey | None, name: str, census: Census | None, said: dict[str, Any], now_s: float
+) -> dict[str, Any]:
+    in_bad = survey.bad.origins.get(name, 0) if survey is not None and name not in (BAD, TRASH) else None
+    fields = census_fields(census or Census(name), said, now_s, in_bad)
+    done = survey.throughput.get(name) if survey is not None else None
+    return fields | {
+        'counted': census is not None,
+        'trouble': (census.trouble if census is not None else '') or None,
+        'oldest_at_ns': str(census.oldest_ns) if census is not None and census.oldest_ns else None,
+        'said': said,
+        'done': done.done if done else None,
+        'failed': done.failed if done else None,
+        'consumers': done.slices if done else 0,
+    }
+
+
+def _runners(board: Snapshot) -> list[dict[str, Any]]:
+    """:return: each runner, with its slices."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in board.records:
+        one = found.setdefault(
+            record.runner,
+            {
+                'runner': record.runner,
+                'slices': [],
+                'done': 0,
+                'failed': 0,
+                'retried': 0,
+                'kept': 0,
+                'restarts': 0,
+            },
+        )
+        one['slices'].append(runner_fields(record))
+        for key in ('done', 'failed', 'retried', 'kept', 'restarts'):
+            one[key] += getattr(record, key)
+    return list(found.values())
+
+
+def _top_errors(survey: Survey | None, many: int = 5) -> list[dict[str, Any]]:
+    if survey is None:
+        return []
+    rows = survey.bad.by.get('error', [])[:many]
+    return [
+        {
+            'error': row.name,
+            'entries': row.total,
+            'fresh': row.counts[0],
+            'selection': _group_selection('error', row.name),
+        }
+        for row in rows
+    ]
+
+
+def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
+    """One queue: how much is in it, what was said to it, its options and who set them."""
+    view = desk.view
+    view.known([name])
+    survey = desk.surveyor.last
+    census = survey.queues.get(name) if survey is not None else None
+    found = queue_info(view, name)
+    options = {
+        key: {'value': text, 'set_by': found.set_by(key) or None} for key, text in found.set_options.items()
+    }
+    board = desk.snapshot()
+    config = desk.config
+    consumers = [
+        one
+        for one in _runners(board)
+        if config is not None
+        and one['runner'] in config.runners
+        and config.runners[one['runner']].queue == name
+    ]
+    return {
+        'counted_at_ns': _counted(survey),
+        **_queue_row(survey, name, census, found.said, time.time()),
+        'consuming_programs': found.consumers,
+        'url': shown_url(found.options.url),
+        'options': options,
+        'where': list(found.where()),
+        'runners': consumers,
+        'files': str(desk.directory / name),
+        'command': command(desk.place, 'show', name),
+    }
+
+
+def criteria_of(form: Form) -> Criteria:
+    """:return: the selection that a query or a form says: ``q``, and a field for each of the usual words.
+
+    :raises SelectionError: it cannot be read.
+    """
+    criteria = Criteria.parse(form.text('q', limit=MAX_SELECTION))
+    for name in (
+        'queue',
+        'state',
+        'error',
+        'match',
+        'origin',
+        'kind',
+        'older',
+        'younger',
+        'tries',
+        'retried',
+        'size',
+        'sender',
+    ):
+        text = form.text(name, limit=200)
+        if not text:
+            continue
+        words: dict[str, Any] = {'metadata': {'sender': text}} if name == 'sender' else {name: text}
+        criteria &= Criteria.of(**words)
+    return criteria
+
+
+class Look:
+    """A look at the entries that fit, within a budget: the first so many, and how many there are as far as was looked."""
+
+    def __init__(
+        self, desk: Desk, criteria: Criteria, limit: int, after: str = '', seconds: float = BUDGET_S
+    ) -> None:
+        self.budget = Budget(seconds)
+        self.matching = 0
+        last_queue, _, last = after.partition('/')
+        behind = (order(last), last_queue) if last else None
+        queues = () if criteria.values('queue') else (BAD,)
+
+        def counted() -> Iterator[Found]:
+            for found in desk.view.select(criteria, queues, self.budget):
+                self.matching += 1
+                if behind is None or (order(found.filebase), found.queue) > behind:
+                    yield found._replace(summary=None)
+
+        self.found = heapq.nsmallest(limit + 1, counted(), key=lambda one: (order(one.filebase), one.queue))
+        self.has_more = len(self.found) > limit
+        del self.found[limit:]
+
+
+def entries(desk: Desk, form: Form) -> dict[str, Any]:
+    """The entries that fit the filter, in the order in which they would be taken; the bad queue's, if it names no queue."""
+    criteria = criteria_of(form)
+    limit = form.number('limit', ROWS, 1, MAX_ROWS)
+    after = form.text('after', limit=200)
+    if after and not is_filebase(after.partition('/')[2]):
+        raise BadRequestError('after names no entry')
+    look = Look(desk, criteria, limit, after)
+    now_ns, owners = time.time_ns(), holders()
+    rows = []
+    for found in look.found:
+        entry = found.look()
+        if entry is not None:
+            rows.append(_entry(found, entry_fields(entry, now_ns, owners)))
+    named = criteria.values('queue') or (BAD,)
+    survey = desk.surveyor.last
+    counted = [survey.queues[name].entries for name in named if survey is not None and name in survey.queues]
+    return {
+        'selection': str(criteria),
+        'queues': list(named),
+        'entries': rows,
+        'matching': look.matching,
+        'is_whole': not look.budget.is_spent,
+        'looked_at': look.budget.names,
+        'without_filter': sum(counted) if counted else None,
+        'trouble': [
+            survey.queues[name].trouble
+            for name in named
+            if survey is not None and name in survey.queues and survey.queues[name].trouble
+        ],
+        'next': f'{look.found[-1].queue}/{look.found[-1].filebase}' if look.has_more else None,
+        'command': for_selection(desk.place, ('ls', *(() if criteria.values('queue') else (BAD,))), criteria),
+    }
+
+
+def _entry(found: Found, fields: dict[str, Any]) -> dict[str, Any]:
+    name = parse(found.filebase)
+    return fields | {'ready_at_ns': str(name.when_ns if name else 0)}
+
+
+def locate(desk: Desk, name: str, filebase: str) -> Found:
+    """:return: one entry, by its whole name in its queue.
+
+    :raises UnknownEntryError: it is not there.
+    """
+    view = desk.view
+    if not is_filebase(filebase):
+        raise UnknownEntryError('that is no name of an entry')
+    ((_, folder),) = view.places([name])
+    try:
+        entry = summarize(folder, name, filebase)
+    except FileNotFoundError:
+        entry = None
+    if entry is None:
+        raise UnknownEntryError(
+            'it is not there any more: it was done, moved or removed', queue=name, filebase=filebase
+        )
+    return Found(name, folder, filebase, entry.suffix, entry)
+
+
+def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
+    """One entry: metadata, its whole history, its body, and who holds it by the kernel's word."""
+    found = locate(desk, name, filebase)
+    seen = found.look()
+    assert seen is not None
+    now_ns, owners = time.time_ns(), holders()
+    fields = _entry(found, entry_fields(seen, now_ns, owners))
+    patterns = desk.settings.redact
+    metadata = redacted(seen.metadata(), patterns)
+    body = describe(found, seen.kind)
+    described: dict[str, str] = {}
+    if (body['bytes'] or 0) <= body['shown']:
+        content = Body(found)
+        try:
+            described = describe_body(seen.kind, content.read(content.length))
+        finally:
+            content.close()
+    return fields | {
+        'holder': _holder(desk, fields),
+        'home': _told(lambda: seen.home),
+        'metadata': json.loads(json.dumps(tagged_or_text(metadata), default=str)),
+        'history': [redacted(dict(record), patterns) for record in seen.entry.records],
+        'body': body,
+        'described': described,
+        'comes_back': fields['sent_back'] >= 3,
+        'file': str(desk.directory / name / (filebase + found.suffix)),
+        'command': command(desk.place, 'show', f'{name}/{filebase}'),
+    }
+
+
+def _told(read: Any) -> Any:
+    try:
+        return read()
+    except UNTELLABLE:
+        return None
+
+
+def _holder(desk: Desk, fields: dict[str, Any]) -> dict[str, Any]:
+    """:return: ``state``: held, owner gone, or not claimed; and of a runner's process, which."""
+    if fields['state'] != 'claimed':
+        return {'state': 'not claimed'}
+    if not fields['owner_pid']:
+        return {'state': 'owner gone'}
+    for record in desk.snapshot().records:
+        if record.pid == fields['owner_pid']:
+            return {'state': 'held', 'pid': record.pid, 'runner': record.title}
+    return {'state': 'held', 'pid': fields['owner_pid'], 'runner': None}
+
+
+AGES = tuple((low, high) for low, high in zip((0, *AGE_MINUTES), (*AGE_MINUTES, 0), strict=True))
+
+
+def groups(desk: Desk, form: Form) -> dict[str, Any]:
+    """What is in the bad queue: what went wrong, by age; each cell leads to its entries."""
+    by = form.choice('by', ('error', 'frame'), 'error')
+    survey = desk.surveyor.last
+    bad = survey.bad if survey is not None else None
+    rows = []
+    for row in bad.by.get(by, []) if bad is not None else ():
+        selection = _group_selection(by, row.name)
+        cells = [
+            {'entries': count, 'selection': _aged(selection, *age) if selection is not None else None}
+            for count, age in zip(row.counts, AGES, strict=True)
+        ]
+        rows.append(
+            {
+                'group': row.name,
+                'entries': row.total,
+                'new': row.name in bad.new[by] if bad else False,
+                'selection': selection,
+                'cells': cells,
+            }
+        )
+    return {
+        'by': by,
+        'counted_at_ns': _counted(survey),
+        'total': bad.total if bad is not None else None,
+        'looked_at': bad.looked_at if bad is not None else None,
+        'ages': [f'{high} min' if high < 60 else f'{high / 60:.0f} h' for _, high in AGES[:-1]] + ['older'],
+        'groups': rows,
+        'command': command(desk.place, 'shape', BAD, '--by', by),
+    }
+
+
+def _group_selection(by: str, name: str) -> str | None:
+    if name == OTHERS:
+        return None
+    value = '' if name == '(none)' else name
+    return str(Criteria((Term('queue', (Pattern.exactly(BAD),)), Term(by, (Pattern.exactly(value),)))))
+
+
+def _aged(selection: str, low: int, high: int) -> str:
+    return selection + (f' older:{low}m' if low else '') + (f' younger:{high}m' if high else '')
+
+
+def runners(desk: Desk, form: Form) -> dict[str, Any]:
+    """Each runner and its slices: what it works on, what it has done, its last error."""
+    board = desk.snapshot()
+    config = desk.config
+    rows = _runners(board)
+    shown = {one['runner'] for one in rows}
+    for one in rows:
+        options = config.runners.get(one['runner']) if config is not None else None
+        one['queue'] = options.queue if options is not None else None
+        one['class'] = options.class_path if options is not None else None
+    missing = [name for name in config.runners if name not in shown] if config is not None else []
+    return {
+        'alarms': alarms(desk, board),
+        'master': master_fields(board),
+        'runners': rows,
+        'not_running': missing,
+        'command': command(desk.place, 'status'),
+    }
+
+
+def topology(desk: Desk, form: Form) -> dict[str, Any]:
+    """Which way messages go: exchanges, queues, runners, with how much waits in each queue."""
+    config = desk.config
+    survey = desk.surveyor.last
+    if config is None:
+        return {
+            'routes': [],
+            'has_configuration': False,
+            'counted_at_ns': _counted(survey),
+            'command': command(desk.place, 'graph'),
+        }
+    routes = []
+    for edge in config.graph().edges:
+        routes.append(
+            {
+                'from': {'kind': edge.source[0], 'name': edge.source[1], **_depth(survey, *edge.source)},
+                'kind': edge.kind,
+                'pattern': edge.label or None,
+                'to': {'kind': edge.target[0], 'name': edge.target[1], **_depth(survey, *edge.target)},
+            }
+        )
+    return {
+        'routes': routes,
+        'has_configuration': True,
+        'counted_at_ns': _counted(survey),
+        'command': command(desk.place, 'graph'),
+    }
+
+
+def _depth(survey: Survey | None, kind: str, name: str) -> dict[str, Any]:
+    if kind != 'queue':
+        return {}
+    census = survey.queues.get(name) if survey is not None else None
+    return {'waiting': None if census is None else census.waiting + census.preserved}
+
+
+def configuration(desk: Desk, form: Form) -> dict[str, Any]:
+    """The configuration in force, and what is wrong with the files."""
+    config = desk.view.config
+    board = desk.snapshot()
+    return {
+        'file': str(desk.config_path) if desk.config_path is not None else None,
+        'spool': str(desk.directory),
+        'errors': desk.config_errors,
+        'warnings': [str(one) for one in config.warnings] if config is not None else [],
+        'reload_error': board.master.reload_error or None,
+        'digest': config.digest if config is not None else None,
+        'runners': [
+            {
+                'runner': name,
+                'class': one.class_path,
+                'queue': one.queue or None,
+                'instances': one.instances,
+                'settings': redacted(dict(one.settings), desk.settings.redact),
+            }
+            for name, one in (config.runners.items() if config is not None else ())
+        ],
+        'queues': [
+            {
+                'queue': name,
+                'options': dict(queue_info(desk.view, name).set_options),
+            }
+            for name in desk.view.queue_names()
+        ],
+        'desk': {
+            'listen': desk.settings.listen,
+            'hosts': sorted(desk.settings.allowed_hosts()),
+            'read_only': desk.settings.read_only,
+            'users_are_known_by': 'password'
+            if desk.settings.users
+            else desk.settings.user_header or ('the socket' if desk.settings.is_unix else 'nothing'),
+            'redacted': list(desk.settings.redact),
+        },
+        'command': command(desk.place, 'check'),
+    }
+
+
+def acts(desk: Desk, form: Form) -> dict[str, Any]:
+    """What operators did last, by command line and desk alike."""
+    limit = form.number('limit', 100, 1, MAX_ACTS)
+    return {
+        'acts': recent(desk.directory, limit),
+        'limit': limit,
+        'command': f'tail {desk.directory}/.run/acts',
+    }
+
+
+def canary(desk: Desk, form: Form) -> dict[str, Any]:
+    """What became of the few that were sent back first: gone through, back again, or not done yet."""
+    names = form.all('entry', MAX_CANARY)
+    criteria = Criteria.parse(form.text('q', limit=MAX_SELECTION))
+    states = [{'entry': name, 'became': _became(desk, name)} for name in names]
+    counts = {
+        word: sum(one['became'] == word for one in states)
+        for word in ('went through', 'failed again', 'not done yet')
+    }
+    return {
+        'entries': states,
+        'counts': counts,
+        'is_over': not counts['not done yet'],
+        'selection': str(criteria),
+        'command': for_selection(desk.place, ('retry',), criteria, '--canary', str(len(names) or 1)),
+    }
+
+
+def _became(desk: Desk, name: str) -> str:
+    queue, _, filebase = name.partition('/')
+    if not is_filebase(filebase):
+        raise BadRequestError('that is no name of an entry')
+    digest = filebase.partition('+')[2]
+    folders = [(queue, ())] if queue else []
+    for where, _ in [*folders, (BAD, ())]:
+        try:
+            places = desk.view.places([where])
+        except SwitchboardError:
+            continue
+        budget = Budget(BUDGET_S / 4)
+        for found in select(places, Criteria.parse(f'id:{digest}'), time.time_ns(), budget):
+            seen = found.look()
+            if seen is None:
+                continue
+            return 'failed again' if where == BAD or seen.attempts + seen.recoveries else 'not done yet'
+    return 'went through'
+
+
+def export(desk: Desk, form: Form) -> tuple[list[dict[str, Any]], bool]:
+    """:return: the entries that fit, as objects, and whether they are all."""
+    criteria = criteria_of(form)
+    limit = form.number('limit', MAX_EXPORTED, 1, MAX_EXPORTED)
+    look = Look(desk, criteria, limit, seconds=EXPORT_S)
+    now_ns, owners = time.time_ns(), holders()
+    rows = []
+    for found in look.found:
+        seen = found.look()
+        if seen is not None:
+            rows.append(_entry(found, entry_fields(seen, now_ns, owners)))
+    return rows, not look.has_more and not look.budget.is_spent

@@ -1,0 +1,163 @@
+"""What is in an entry's body, as text to look at: nothing is unpickled, unpacked or run, and of a long one the beginning is read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from switchboard.errors import CorruptEntryError
+from switchboard.message.envelope import MAX_HEADER_BYTES, parse_header
+from switchboard.operating.finding import Found
+from switchboard.operating.text import size
+from switchboard.store.disk import OPEN_FLAGS
+
+SHOWN_BYTES = 64 << 10
+CHUNK_BYTES = 256 << 10
+HEX_BYTES = 2 << 10
+MAX_PARTS = 20
+HIDDEN = '(not shown)'
+
+
+class Body:
+    """The bytes of one entry's body, open to be read; `close` it.
+
+    :raises FileNotFoundError: the entry is gone.
+    :raises OSError: it cannot be read.
+    """
+
+    def __init__(self, found: Found) -> None:
+        folder = found.folder
+        self._disk = folder.disk
+        self._fd = self._disk.open(found.filebase + found.suffix, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
+        self._start = 0
+        whole = self._disk.fstat(self._fd).st_size
+        self.length = whole
+        try:
+            header = parse_header(self._disk.read_all(self._fd, min(whole, MAX_HEADER_BYTES)))
+        except CorruptEntryError:
+            return  # all that there is
+        self._start = min(header.body_start, whole)
+        self.length = min(header.body_length, whole - self._start)
+
+    def read(self, limit: int, offset: int = 0) -> bytes:
+        """:return: so many bytes, or what there is."""
+        return self._disk.read_all(self._fd, max(0, min(limit, self.length - offset)), self._start + offset)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Read all of it, a part at a time, and close it."""
+        try:
+            for offset in range(0, self.length, CHUNK_BYTES):
+                yield self.read(CHUNK_BYTES, offset)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let the file go."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._disk.close(fd)
+
+
+def describe(found: Found, kind: str) -> dict[str, Any]:
+    """:return: ``parts``, each with a title and a text; ``bytes``; ``shown``; and a ``note``, where there is something to say."""
+    try:
+        body = Body(found)
+    except OSError as error:
+        return {'bytes': None, 'shown': 0, 'note': f'cannot be read: {error.strerror}', 'parts': []}
+    try:
+        content = body.read(SHOWN_BYTES)
+    except OSError as error:
+        return {'bytes': body.length, 'shown': 0, 'note': f'cannot be read: {error.strerror}', 'parts': []}
+    finally:
+        body.close()
+    parts, note = _parts(kind, content, is_whole=body.length == len(content))
+    if body.length > len(content):
+        note = f'the first {size(len(content))} of {size(body.length)}' + (f'; {note}' if note else '')
+    return {'bytes': body.length, 'shown': len(content), 'note': note, 'parts': parts}
+
+
+def _parts(kind: str, content: bytes, *, is_whole: bool) -> tuple[list[dict[str, str]], str]:
+    base, plus, packing = kind.partition('+')
+    if not content:
+        return [], 'empty'
+    if plus:
+        return [_part('bytes', _hex(content))], f'packed by {packing}; not unpacked here'
+    if base == 'pickle':
+        return [], f'pickle, {len(content)} bytes, not read'
+    if base == 'mail':
+        return _mail(content), ''
+    if base == 'json' and is_whole:
+        try:
+            return [_part('JSON', json.dumps(json.loads(content), indent=2, ensure_ascii=False))], ''
+        except (ValueError, RecursionError):
+            return [_part('source', _text(content))], 'no JSON'
+    if base in ('json', 'text', 'yaml'):
+        return [_part('text' if base == 'text' else 'source', _text(content))], ''
+    return [_part('bytes', _hex(content))], '' if len(
+        content
+    ) <= HEX_BYTES else f'the first {HEX_BYTES} bytes'
+
+
+def _part(title: str, text: str) -> dict[str, str]:
+    return {'title': title, 'text': text}
+
+
+def _text(content: bytes) -> str:
+    return content.decode('utf-8', 'backslashreplace').replace('\r\n', '\n')
+
+
+def _hex(content: bytes) -> str:
+    lines = []
+    for at in range(0, min(len(content), HEX_BYTES), 16):
+        row = content[at : at + 16]
+        shown = ''.join(chr(byte) if 32 <= byte < 127 else '.' for byte in row)
+        lines.append(f'{at:08x}  {row.hex(" "):<47}  {shown}')
+    return '\n'.join(lines)
+
+
+def _mail(content: bytes) -> list[dict[str, str]]:
+    """:return: header and body as they are written, and each text part decoded; HTML stays source."""
+    head, _, _ = content.replace(b'\r\n', b'\n').partition(b'\n\n')
+    parts = [_part('header', _text(head))]
+    try:
+        from email import message_from_bytes
+
+        mail = message_from_bytes(content)
+        for number, part in enumerate(mail.walk()):
+            if number >= MAX_PARTS:
+                parts.append(_part('more parts', f'only the first {MAX_PARTS} are shown'))
+                break
+            if part.is_multipart():
+                continue
+            payload = part.get_payload(decode=True)
+            payload = payload if isinstance(payload, bytes) else b''
+            title = part.get_content_type()
+            if part.get_content_maintype() == 'text':
+                parts.append(_part(title, _text(payload)))
+            else:
+                parts.append(_part(title, f'{len(payload)} bytes, not shown'))
+    except Exception:  # the mail library raises what it likes
+        return [_part('source', _text(content))]
+    return parts
+
+
+def redacted(value: Any, patterns: tuple[str, ...], depth: int = 0) -> Any:
+    """:return: the value without what stands under a key that is not to be shown."""
+    if depth > 20:
+        return '...'
+    if isinstance(value, dict):
+        return {
+            key: HIDDEN if is_hidden(str(key), patterns) else redacted(one, patterns, depth + 1)
+            for key, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redacted(one, patterns, depth + 1) for one in value]
+    return value
+
+
+def is_hidden(key: str, patterns: tuple[str, ...]) -> bool:
+    """:return: whether a key's value is not to be shown."""
+    return any(fnmatchcase(key.lower(), pattern.lower()) for pattern in patterns)

@@ -1,0 +1,126 @@
+"""Listening: one desk on one socket, in this process, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import pwd
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from switchboard.errors import ConfigError
+from switchboard.web.app import make_app
+from switchboard.web.desk import Desk
+from switchboard.web.identity import PEER
+
+# People, and their tabs.
+MAX_CONNECTIONS = 200
+STOP_S = 5
+
+
+class PeerProtocol(H11Protocol):
+    """HTTP, where the other end of a Unix socket is known by the kernel's word."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See `asyncio.Protocol`."""
+        super().connection_made(transport)
+        connection = transport.get_extra_info('socket')
+        if connection is not None and connection.family == socket.AF_UNIX:
+            _, uid, _ = struct.unpack('3i', connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            self.client = (PEER, uid)
+
+
+class Server(uvicorn.Server):
+    """Leaves signals to who runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take none."""
+        yield
+
+
+def make_server(desk: Desk) -> Server:
+    """:return: a server, not listening yet."""
+    config = uvicorn.Config(
+        make_app(desk),
+        http=PeerProtocol,
+        ws='none',
+        lifespan='off',
+        loop='asyncio',
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=STOP_S,
+        h11_max_incomplete_event_size=64 << 10,
+    )
+    return Server(config)
+
+
+def listener(desk: Desk) -> socket.socket:
+    """Listen.
+
+    :raises ConfigError: the place is taken, or cannot be used.
+    """
+    settings = desk.settings
+    try:
+        return _unix(settings.listen, settings.socket_mode) if settings.is_unix else _tcp(*settings.address)
+    except OSError as error:
+        raise ConfigError(f'{settings.listen}: {error.strerror or error}', key='listen') from error
+
+
+def _tcp(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    made = socket.socket(family, kind, protocol)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(128)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _unix(path: str, mode: int) -> socket.socket:
+    """Take the place of a socket that nobody listens at; of nothing else."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    beside = os.path.join(os.path.dirname(path), f'.{os.getpid()}.sock')
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(os.lstat(path).st_mode):
+                raise FileExistsError(errno.EEXIST, 'is there, and is no socket')
+            with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+                probe.settimeout(1)
+                try:
+                    probe.connect(path)
+                except ConnectionRefusedError:
+                    pass
+                else:
+                    raise OSError(errno.EADDRINUSE, 'somebody listens there')
+        made.bind(beside)
+        os.chmod(beside, mode)
+        made.listen(128)
+        os.rename(beside, path)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def where(desk: Desk) -> str:
+    """:return: what to open in a browser, or how to come there."""
+    settings = desk.settings
+    if not settings.is_unix:
+        return f'http://{settings.listen}/'
+    user = pwd.getpwuid(os.getuid()).pw_name
+    return f'{settings.listen} (ssh -L 8025:{settings.listen} {user}@{socket.gethostname()}, then http://localhost:8025/)'

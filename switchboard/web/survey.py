@@ -1,0 +1,170 @@
+"""Counts of all queues, made in the background: no request walks over a million names.
+
+A thread counts, rests ten times as long as that took, and counts again; pages show the last counts and when they were made.  Of what was put
+aside, files are opened to tell the errors, and of those at most `MAX_OPENED`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from switchboard.events import event
+from switchboard.message.naming import PRESERVED
+from switchboard.operating.census import Census, Shape, walk
+from switchboard.operating.entry_fields import UNTELLABLE
+from switchboard.operating.grouping import group_of
+from switchboard.operating.queue_info import MAX_OPENED, Throughput, count_queue, throughput
+from switchboard.operating.spool_view import SpoolView
+from switchboard.operating.summary import summarize
+from switchboard.status.snapshot import read_status_or_none
+from switchboard.store.layout import BAD
+
+log = logging.getLogger('switchboard.web')
+
+REST_S = 5.0
+REST_SHARE = 10
+# The last hour, a value each 30 seconds.
+SLOTS, SLOT_S = 120, 30.0
+# One `stat` an entry is too much for more of them.
+SIZED = 50_000
+# Groups that a page shows; what is beyond them is one row.
+MAX_GROUPS = 100
+OTHERS = '(others)'
+
+
+@dataclass
+class BadSurvey:
+    """What is in the bad queue, by what went wrong."""
+
+    by: dict[str, list[Shape]] = field(default_factory=dict)
+    origins: dict[str, int] = field(default_factory=dict)
+    looked_at: int = 0
+    total: int = 0
+    # By way of grouping, the groups whose first entry came within the hour.
+    new: dict[str, set[str]] = field(default_factory=dict)
+
+
+@dataclass
+class Survey:
+    """One count of everything, and when it was made."""
+
+    at_ns: int
+    queues: dict[str, Census]
+    bad: BadSurvey
+    throughput: dict[str, Throughput]
+
+
+class Surveyor:
+    """Counts, in a thread of its own if it is started.
+
+    :param view: asked each time, because the configuration may be another by then.
+    """
+
+    def __init__(self, view: Callable[[], SpoolView]) -> None:
+        self._view = view
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.last: Survey | None = None
+        self.started_ns = time.time_ns()
+        self.waiting: dict[str, deque[float]] = {}
+        self.done: dict[str, deque[float]] = {}
+        self._slot_s = 0.0
+        self._counted: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._thread = threading.Thread(target=self._run, name='survey', daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Count no more; return when the thread has ended."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            began_s = time.monotonic()
+            try:
+                self.look()
+            except Exception:
+                event(log, logging.ERROR, None, 'not counted', exc_info=True)
+            took_s = time.monotonic() - began_s
+            self._stop.wait(max(REST_S, REST_SHARE * took_s))
+
+    def look(self) -> Survey:
+        """Count everything now."""
+        view = self._view()
+        queues: dict[str, Census] = {}
+        for name in view.queue_names():
+            if self._stop.is_set():
+                break
+            before = self.last.queues.get(name) if self.last is not None else None
+            try:
+                queues[name] = count_queue(view, name, sizes=before is None or before.entries <= SIZED)
+            except OSError as error:
+                queues[name] = Census(name, trouble=f'it cannot be read: {error.strerror}')
+        bad = survey_bad(view, queues[BAD].preserved if BAD in queues else 0, self._stop.is_set)
+        if BAD in queues:
+            queues[BAD].origins = bad.origins
+        board = read_status_or_none(view.directory)
+        done = throughput(view.config, board.records) if board is not None else {}
+        self.last = Survey(time.time_ns(), queues, bad, done)
+        self._remember(self.last)
+        return self.last
+
+    def _remember(self, survey: Survey) -> None:
+        now_s = time.monotonic()
+        if now_s < self._slot_s:
+            return
+        self._slot_s = now_s + SLOT_S
+        for name, census in survey.queues.items():
+            self.waiting.setdefault(name, deque(maxlen=SLOTS)).append(
+                max(0, census.waiting) + census.preserved
+            )
+            done = survey.throughput.get(name, Throughput()).done
+            before = self._counted.get(name, done)
+            # A new master counts from 0.
+            self.done.setdefault(name, deque(maxlen=SLOTS)).append(max(0, done - before) / SLOT_S)
+            self._counted[name] = done
+        for name in self.waiting.keys() - survey.queues.keys():
+            del self.waiting[name], self.done[name]
+
+
+def survey_bad(view: SpoolView, total: int, is_stopping: Callable[[], bool] = lambda: False) -> BadSurvey:
+    """:return: what is in the bad queue; of more than `MAX_OPENED`, those that were met first."""
+    found = BadSurvey(total=total)
+    now_ns = time.time_ns()
+    groupings = {by: group_of(by) for by in ('error', 'frame')}
+    rows: dict[str, dict[str, Shape]] = {by: {} for by in groupings}
+    oldest: dict[tuple[str, str], float] = {}
+    origins: Counter[str] = Counter()
+    folder = view.folder(BAD)
+    for filebase, suffix in walk(folder, (PRESERVED,)):
+        if found.looked_at >= MAX_OPENED or is_stopping():
+            break
+        entry = summarize(folder, BAD, filebase, suffix)
+        if entry is None:
+            continue
+        found.looked_at += 1
+        try:
+            origins[entry.origin or '?'] += 1
+            age_s = entry.age_s(now_ns)
+            names = {by: read(entry)[0] for by, read in groupings.items()}
+        except UNTELLABLE:
+            age_s, names = 0.0, dict.fromkeys(groupings, '(none)')
+        for by, name in names.items():
+            key = name if name in rows[by] or len(rows[by]) < MAX_GROUPS else OTHERS
+            rows[by].setdefault(key, Shape(key)).add(max(0.0, age_s))
+            oldest[by, key] = max(age_s, oldest.get((by, key), 0.0))
+    found.total = max(total, found.looked_at)
+    found.origins = dict(origins)
+    for by, shapes in rows.items():
+        found.by[by] = sorted(shapes.values(), key=lambda row: (-row.total, row.name))
+        found.new[by] = {name for (kind, name), age_s in oldest.items() if kind == by and age_s < 3600}
+    return found

@@ -1,0 +1,339 @@
+"""The pages and their twins: what they show of a spool, and that looking changes nothing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard.web import app
+from switchboard.web.message_body import HIDDEN
+from switchboard.web.render import environment
+from tests.unit.commands import at_work, fail, switchboard
+from tests.unit.desks import Browser, browser
+
+HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', '{{7*7}}', 'javascript:alert(1)', 'a\u202eb', '\x1b[31mred', "';alert(1)//", '=1+1']  # fmt: skip
+
+
+class Tags(HTMLParser):
+    """Collects what could run, or leads away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bad: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name.startswith('on') or name == 'style':
+                self.bad.append(f'{tag} {name}')
+            if name in ('href', 'src', 'action') and value is not None:
+                self.links.append(value)
+                if not value.startswith(('/', '#', '?')) or value.startswith('//'):
+                    self.bad.append(value)
+        if tag in ('style', 'iframe', 'object', 'base') or (
+            tag == 'script' and ('type', 'module') not in attrs
+        ):
+            self.bad.append(tag)
+
+
+def links_of(text: str) -> Tags:
+    tags = Tags()
+    tags.feed(text)
+    return tags
+
+
+def crawl(here: Browser) -> dict[str, str]:
+    """:return: every page that links lead to, by its path."""
+    seen: dict[str, str] = {}
+    left = ['/']
+    while left:
+        path = left.pop().partition('#')[0]
+        if not path or path in seen or len(seen) > 400:
+            continue
+        answer = here.get(path)
+        assert answer.status_code == 200, (path, answer.text[:300])
+        seen[path] = answer.text if answer.headers['content-type'].startswith('text/html') else ''
+        if seen[path]:
+            left += [
+                link
+                for link in links_of(seen[path]).links
+                if link not in ('/act', '/confirm') and not link.endswith(('/say', '/do'))
+            ]
+    return seen
+
+
+def tree(directory: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in directory.rglob('*')
+        if path.is_file()
+    }
+
+
+def fill(here: Browser) -> None:
+    for number, text in enumerate(HOSTILE):
+        fail(here.spool, 'out', {text: text}, f'Error{number}' if number % 2 else text, text)
+        here.spool['in'].enqueue(text, {text: text, 'sender': text})
+    here.spool['in'].enqueue(
+        b'Subject: <b>\nFrom: a@example.com\nContent-Type: text/html\n\n<script>x</script>\n'
+    )
+
+
+def test_hostile_content_is_text_on_every_page_that_a_link_leads_to(here: Browser) -> None:
+    fill(here)
+    here.count()
+    pages = crawl(here)
+    assert sum('/entries/' in path for path in pages) >= 2 * len(HOSTILE)
+    for path, text in pages.items():
+        assert links_of(text).bad == [], path
+        assert not re.search('[\x00-\x08\x0b-\x1f\u202a-\u202e]', text), path
+        assert '49' not in re.findall(r'\{\{7\*7\}\}|\b49\b', text), path
+    everything = ''.join(pages.values())
+    assert '&lt;script&gt;alert(1)&lt;/script&gt;' in everything
+    assert '{{7*7}}' in everything
+    assert '\\u202e' in everything
+    assert '\\x1b[31m' in everything
+
+
+def test_looking_changes_nothing(here: Browser) -> None:
+    fill(here)
+    here.count()
+    before = tree(here.desk.directory)
+    crawl(here)
+    for path, _, _, _ in app.PAGES:
+        if '{' not in path:
+            here.json(path)
+    assert tree(here.desk.directory) == before
+
+
+def test_no_template_has_a_way_out_of_escaping() -> None:
+    made = environment()
+    assert 'safe' not in made.filters
+    source = Path(app.__file__).parent
+    for path in [*source.glob('templates/*.html'), *source.glob('*.py')]:
+        text = path.read_text()
+        assert not re.search(r'\bMarkup\b|\|\s*safe\b|autoescape false', text), path
+
+
+def test_the_twin_has_what_the_page_shows_and_the_command_line_says(here: Browser) -> None:
+    names = sorted(fail(here.spool, 'out', number) for number in range(5))
+    here.count()
+    found = here.json('/entries')
+    assert [one['filebase'] for one in found['entries']] == names
+    assert re.findall(r'data-key="bad/([^"]+)"', here.get('/entries').text.replace('&#43;', '+')) == names
+    said = switchboard('-C', here.config, 'ls', 'bad', '--json').objects
+    members = set(said[0])
+    for shown, told in zip(found['entries'], said, strict=True):
+        assert members <= shown.keys()
+        assert {key: shown[key] for key in members - {'age_s'}} == {
+            key: told[key] for key in members - {'age_s'}
+        }
+        assert int(shown['ready_at_ns']) / 1e9 == pytest.approx(told['ready_at'])
+        assert isinstance(shown['ready_at_ns'], str)
+    assert found['matching'] == 5
+    queues = {one['queue']: one for one in here.json('/')['queues']}
+    for told in switchboard('-C', here.config, 'queues', '--json').objects:
+        assert told.keys() <= queues[told['queue']].keys()
+        assert queues[told['queue']]['waiting'] == told['waiting']
+
+
+def test_the_command_that_a_page_shows_lists_the_same(here: Browser) -> None:
+    import shlex
+
+    for number in range(6):
+        fail(here.spool, 'out' if number % 2 else 'orders', number, 'Time out' if number < 3 else 'Other')
+    for query in (
+        'error=Time+out',
+        'q=origin:out',
+        'q=error:"Time out" origin:orders',
+        'older=1h',
+        'q=-error:Other',
+    ):
+        found = here.json(f'/entries?{query}')
+        words = shlex.split(found['command'])[1:]
+        ran = switchboard(*words, '--names')
+        assert ran.lines == [f'{one["queue"]}/{one["filebase"]}' for one in found['entries']], query
+
+
+def test_paging_by_name_loses_and_repeats_nothing_of_one_same_time(here: Browser) -> None:
+    folder = here.spool['in'].folder.path
+    first = here.spool['in'].enqueue('x')
+    source = Path(folder) / f'{first}.pck'
+    for number in range(0xABC000, 0xABC000 + 120):
+        (Path(folder) / f'{first[:-16]}{number:016x}.pck').write_bytes(source.read_bytes())
+    source.unlink()
+    seen: list[str] = []
+    after = ''
+    while True:
+        found = here.json(f'/entries?q=queue:in&limit=50&after={after.replace("+", "%2B")}')
+        seen += [one['filebase'] for one in found['entries']]
+        if found['next'] is None:
+            break
+        after = found['next']
+    assert len(seen) == len(set(seen)) == 120
+    assert seen == sorted(seen)
+
+
+def test_an_unchanged_page_costs_no_body(here: Browser) -> None:
+    fail(here.spool, 'out', 'x')
+    here.count()
+    for path in ('/', '/entries', '/groups', '/api/entries', '/runners'):
+        tag = here.get(path).headers['etag']
+        again = here.get(path, headers={'if-none-match': tag})
+        assert (again.status_code, again.content) == (304, b''), path
+    tag = here.get('/entries').headers['etag']
+    fail(here.spool, 'out', 'y')
+    assert here.get('/entries', headers={'if-none-match': tag}).status_code == 200
+
+
+def test_an_empty_page_says_which_kind_of_empty_it_is(here: Browser) -> None:
+    assert 'not yet counted' in here.get('/entries').text
+    here.count()
+    assert 'No bad messages' in here.get('/entries').text
+    fail(here.spool, 'out', 'x')
+    here.count()
+    text = here.get('/entries?q=error:None').text
+    assert 'None match the filter' in text
+    assert '1 without it' in text
+
+
+def test_an_entry_tells_its_whole_life(here: Browser) -> None:
+    filebase = fail(here.spool, 'out', {'n': 1}, 'ValueError', 'no way')
+    found = here.json(f'/entries/bad/{filebase.replace("+", "%2B")}')
+    assert [one['event'] for one in found['history']][-2:] == ['failed', 'preserved']
+    assert 'in dispose' in found['history'][-2]['traceback']
+    assert found['body']['parts'] == [{'title': 'JSON', 'text': '{\n  "n": 1\n}'}]
+    assert found['holder'] == {'state': 'not claimed'}
+    assert found['home'] == 'out'
+
+
+def test_who_holds_an_entry_is_the_kernels_word(here: Browser) -> None:
+    with at_work(here.spool, 'in', 'x') as filebase:
+        found = here.json(f'/entries/in/{filebase.replace("+", "%2B")}')
+        assert found['holder'] == {'state': 'held', 'pid': os.getpid(), 'runner': None}
+    found = here.json(f'/entries/in/{filebase.replace("+", "%2B")}')
+    assert found['holder'] == {'state': 'owner gone'}
+
+
+def test_secrets_in_metadata_are_not_shown_anywhere(here: Browser) -> None:
+    filebase = here.spool['in'].enqueue(
+        'x', {'API_token': 'hush', 'deep': {'password': ['hush']}, 'plain': 'seen'}
+    )
+    path = f'/entries/in/{filebase.replace("+", "%2B")}'
+    for text in (here.get(path).text, here.get(f'/api{path}').text):
+        assert 'hush' not in text
+        assert HIDDEN in text
+        assert 'seen' in text
+
+
+@pytest.mark.parametrize(
+    ('content', 'says'),
+    [
+        (b'', 'empty'),
+        (b'\x80\x04\x95pickled', 'bytes'),
+        (b'\0' * 100_000, 'the first'),
+        (gzip.compress(b'x', mtime=0), 'bytes'),
+    ],
+)
+def test_odd_bodies_give_a_page_and_a_download(here: Browser, content: bytes, says: str) -> None:
+    filebase = here.spool['in'].enqueue(content)
+    path = f'/entries/in/{filebase.replace("+", "%2B")}'
+    found = here.json(path)
+    assert says in json.dumps(found['body'])
+    answer = here.get(f'{path}/download')
+    assert answer.content == content
+    assert answer.headers['content-type'] == 'application/octet-stream'
+    assert re.fullmatch(r'attachment; filename="[\w.+-]+"', answer.headers['content-disposition'])
+    assert 'sandbox' in answer.headers['content-security-policy']
+
+
+def test_torn_and_unreadable_entries_give_a_page_with_what_is_known(here: Browser) -> None:
+    filebase = here.spool['in'].enqueue('x' * 1000)
+    path = Path(here.spool.path('in', f'{filebase}.pck'))
+    path.write_bytes(path.read_bytes()[:200])
+    place = f'/entries/in/{filebase.replace("+", "%2B")}'
+    assert 'Damaged' in here.get(place).text
+    path.write_bytes(b'nonsense')
+    assert 'Damaged' in here.get(place).text
+    path.unlink()
+    assert here.get(place).status_code == 404
+
+
+def test_groups_add_up_and_each_cell_leads_to_its_entries(here: Browser) -> None:
+    for number in range(9):
+        fail(here.spool, 'out', number, f'Error{number % 3}')
+    here.count()
+    for by in ('error', 'frame'):
+        found = here.json(f'/groups?by={by}')
+        assert sum(one['entries'] for one in found['groups']) == found['total'] == 9
+        for row in found['groups']:
+            assert sum(cell['entries'] for cell in row['cells']) == row['entries']
+            listed = here.client.get('/api/entries', params={'q': row['selection']}).json()
+            assert listed['matching'] == row['entries']
+            for cell in row['cells']:
+                listed = here.client.get('/api/entries', params={'q': cell['selection']}).json()
+                assert listed['matching'] == cell['entries']
+
+
+def test_a_selection_is_exported_whole(here: Browser) -> None:
+    for number in range(3):
+        fail(here.spool, 'out', number, '=cmd', '=1+1')
+    assert len(here.get('/export.json?q=queue:bad').json()['entries']) == 3
+    lines = here.get('/export.csv?q=queue:bad').text.splitlines()
+    assert len(lines) == 4
+    assert "'=1+1" in lines[1]
+
+
+def test_a_broken_configuration_is_told_and_what_was_read_before_holds(here: Browser) -> None:
+    here.get('/')
+    here.config.write_text('[switchboard]\nspool = spool\nnonsense = 1\n')
+    here.desk._looked_s = float('-inf')
+    assert 'mistakes' in here.get('/').text
+    assert 'nonsense' in here.get('/configuration').text
+    assert here.json('/topology')['has_configuration']
+
+
+def test_no_master_is_told_and_its_buttons_are_off(here: Browser) -> None:
+    here.count()
+    assert 'No master has run here yet' in here.get('/').text
+
+
+def test_every_page_names_the_environment_and_has_a_title_of_its_own(tmp_path: Path) -> None:
+    with browser(tmp_path, environment='<prod>', colour='red') as made:
+        made.count()
+        titles = set()
+        for path, _, _, _ in app.PAGES:
+            if '{' in path:
+                continue
+            match = re.search('<title>(.*?)</title>', made.get(path).text)
+            assert match is not None
+            assert '&lt;prod&gt;' in match[1]
+            titles.add(match[1])
+        assert len(titles) == sum('{' not in path for path, *_ in app.PAGES)
+
+
+def test_openapi_names_every_page(here: Browser) -> None:
+    described: dict[str, Any] = here.get('/api/openapi.json').json()
+    assert set(described['paths']) == {f'/api{path}' for path, *_ in app.PAGES}
+    assert all(one['get']['summary'] for one in described['paths'].values())
+
+
+def test_an_error_of_ours_is_told_without_a_traceback(here: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise RuntimeError('secret')
+
+    monkeypatch.setattr(here.desk, 'snapshot', broken)
+    from starlette.testclient import TestClient
+
+    client = TestClient(here.client.app, base_url='http://127.0.0.1:8025', raise_server_exceptions=False)
+    answer = client.get('/api/runners')
+    assert answer.status_code == 500
+    assert 'secret' not in answer.text
+    assert answer.headers['x-content-type-options'] == 'nosniff'
