@@ -5,13 +5,12 @@ from __future__ import annotations
 import doctest
 import fcntl
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from switchboard import Spool
-from switchboard.cli.commands import entries as tail
+from switchboard.cli.commands import entries
 from switchboard.cli.commands.entries import Arrivals
 from switchboard.cli.commands.lifecycle import describe
 from switchboard.cli.commands.status import headline, status_of, troubles
@@ -19,6 +18,7 @@ from switchboard.operating import text as wording
 from switchboard.operating.lock_holders import LOCKS, holders
 from switchboard.status.scoreboard import Scoreboard, Slot, State, SupervisorRecord
 from switchboard.status.snapshot import read_status as take
+from switchboard.store import watch
 from switchboard.store.disk import Disk, Folder
 
 
@@ -53,8 +53,8 @@ def test_other_lines_and_a_missing_list_name_nobody(tmp_path: Path) -> None:
 def test_without_events_arrivals_are_found_by_looking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, 'inotify_simple', None)
-    monkeypatch.setattr(tail, 'LOOK_EVERY_S', 0.0)
+    monkeypatch.setattr(watch, 'INotify', None)
+    monkeypatch.setattr(entries, 'POLL_S', 0.0)
     spool = Spool(tmp_path / 'spool', durability='lazy')
     spool['in'].enqueue('before')
     arrivals = Arrivals(
