@@ -7,16 +7,22 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.servers.place import ROOT, missing
 
 ETC = ROOT / 'etc'
 
 
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+UNITS = ('switchboard.service', 'switchboard-metrics.service')
+
+
+@pytest.mark.parametrize('name', UNITS)
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path, name: str) -> None:
     if shutil.which('systemd-analyze') is None:
         missing('systemd-analyze (apt-get install systemd)')
-    unit = tmp_path / 'switchboard.service'
-    text = (ETC / 'systemd' / 'switchboard.service').read_text()
+    unit = tmp_path / name
+    text = (ETC / 'systemd' / name).read_text()
     (tmp_path / 'root').symlink_to(ROOT)  # whose own name may be one that a unit would have to quote
     unit.write_text(text.replace('/opt/switchboard', str(tmp_path / 'root')))
     verified = subprocess.run(
@@ -31,10 +37,11 @@ def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
     assert verified.returncode == 0
 
 
-def test_systemd_counts_few_rights_that_the_unit_leaves() -> None:
+@pytest.mark.parametrize('name', UNITS)
+def test_systemd_counts_few_rights_that_the_unit_leaves(name: str) -> None:
     if shutil.which('systemd-analyze') is None:
         missing('systemd-analyze (apt-get install systemd)')
-    unit = ETC / 'systemd' / 'switchboard.service'
+    unit = ETC / 'systemd' / name
     command = ['systemd-analyze', 'security', '--offline=yes', '--threshold=30', str(unit)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stdout[-500:] + ran.stderr

@@ -1,0 +1,81 @@
+"""What is shipped in ``etc/``, and the runbook: written from the descriptions in `alerts` and `dashboard`.
+
+::
+
+    python -m switchboard.metrics.shipped [--runbook URL] [DIRECTORY]
+
+writes ``prometheus/switchboard.rules.yml`` and ``grafana/switchboard.json`` below the directory, ``etc`` if none is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from switchboard.metrics.alerts import ALERTS, Alert
+from switchboard.metrics.dashboard import dashboard
+
+RUNBOOK = 'file:/opt/switchboard/docs/howto/monitor.md'
+RULES, DASHBOARD = 'prometheus/switchboard.rules.yml', 'grafana/switchboard.json'
+
+
+def rules(runbook: str = RUNBOOK) -> str:
+    """:return: the rules as YAML.  Texts are quoted as in JSON, which YAML reads."""
+    return '\n'.join(_rules(runbook)) + '\n'
+
+
+def _rules(runbook: str) -> Iterator[str]:
+    yield '# Alerts of Switchboard for Prometheus.  Written by `python -m switchboard.metrics.shipped`; change the description there.'
+    yield 'groups:'
+    yield '  - name: switchboard'
+    yield '    rules:'
+    for alert in ALERTS:
+        yield f'      - alert: {alert.name}'
+        yield f'        expr: {json.dumps(alert.expression)}'
+        yield f'        for: {alert.holds}'
+        yield '        labels:'
+        yield f'          severity: {alert.severity}'
+        yield '        annotations:'
+        yield f'          summary: {json.dumps(alert.summary)}'
+        yield f'          description: {json.dumps(alert.meaning)}'
+        yield f'          runbook_url: {json.dumps(f"{runbook}#{alert.name.lower()}")}'
+
+
+def runbook() -> str:
+    """:return: what each alert means and what to do, in Markdown."""
+    chapters: dict[str, list[Alert]] = {}
+    for alert in ALERTS:
+        chapters.setdefault(alert.name, []).append(alert)
+    return '\n'.join(line for name, alerts in chapters.items() for line in _chapter(name, alerts))
+
+
+def _chapter(name: str, alerts: list[Alert]) -> Iterator[str]:
+    yield f'### {name}'
+    yield ''
+    for alert in alerts:
+        held = '' if alert.holds == '0m' else f', when it has been so for {alert.holds}'
+        yield f'*{alert.severity.capitalize()}*{held}. {alert.meaning} {alert.advice}'
+        yield ''
+
+
+def write(directory: Path, url: str = RUNBOOK) -> None:
+    """Write the files that are shipped."""
+    for place, text in (
+        (RULES, rules(url)),
+        (DASHBOARD, json.dumps(dashboard(), indent=2) + '\n'),
+    ):
+        path = directory / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(prog='python -m switchboard.metrics.shipped')
+    parser.add_argument(
+        '--runbook', default=RUNBOOK, help='where the runbook is, for the links of the alerts'
+    )
+    parser.add_argument('directory', nargs='?', type=Path, default=Path('etc'))
+    chosen = parser.parse_args()
+    write(chosen.directory, chosen.runbook)

@@ -1,0 +1,258 @@
+"""The rules and the dashboard as promtool reads them, each alert with what rouses it and what does not, and a real Prometheus that scrapes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Spool
+from switchboard.metrics.alerts import ALERTS
+from switchboard.metrics.dashboard import ANNOTATIONS, ROWS, dashboard, expressions
+from switchboard.metrics.exporter import exporter_of
+from switchboard.metrics.families import FAMILIES, PREFIX
+from switchboard.metrics.listener import Listener
+from switchboard.metrics.shipped import DASHBOARD, RULES, rules, runbook
+from tests.ports import free_port
+from tests.servers.place import ROOT, missing
+from tests.waiting import eventually
+
+# By alert: when it is looked at, series that rouse it, and series that do not. `x+yxn` begins at x and grows by y, n times.
+Q, R = 'queue="in"', 'runner="in"'
+EXAMPLES: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
+    'SwitchboardDown': ('5m', {'master_up': '0x20'}, {'master_up': '1x20'}),
+    'OldestClaimableTooOld': (
+        '30m',
+        {f'queue_oldest_claimable_timestamp_seconds{{{Q}}}': '0x60'},
+        {f'queue_oldest_claimable_timestamp_seconds{{{Q}}}': '0x60', f'queue_paused{{{Q}}}': '1x60'},
+    ),
+    'QueueWithoutRunner': (
+        '10m',
+        {
+            f'queue_entries{{{Q}, state="waiting"}}': '5x20',
+            f'runner_queue_info{{{R}, {Q}}}': '1x20',
+            f'runner_slices{{{R}}}': '0x20',
+        },
+        {
+            f'queue_entries{{{Q}, state="waiting"}}': '5x20',
+            f'runner_queue_info{{{R}, {Q}}}': '1x20',
+            f'runner_slices{{{R}}}': '1x20',
+        },
+    ),
+    'QueueGrowing': (
+        '90m',
+        {
+            f'queue_entries{{{Q}, state="waiting"}}': '0+10x100',
+            f'queue_oldest_claimable_age_seconds{{{Q}}}': '0+30x100',
+        },
+        {
+            f'queue_entries{{{Q}, state="waiting"}}': '0+10x100',
+            f'queue_oldest_claimable_age_seconds{{{Q}}}': '3x100',
+        },
+    ),
+    'FailureRatioHigh': (
+        '30m',
+        {f'entries_done_total{{{R}}}': '0+10x40', f'entries_failed_total{{{R}}}': '0+2x40'},
+        {f'entries_done_total{{{R}}}': '0+1x40', f'entries_failed_total{{{R}}}': '0+0.5x40'},
+    ),
+    'BadQueueGrew': (
+        '30m',
+        {'queue_entries{queue="bad", state="preserved"}': '0+5x40'},
+        {'queue_entries{queue="bad", state="preserved"}': '50-1x40'},
+    ),
+    'RunnerCrashLoop': (
+        '30m',
+        {f'runner_restarts_total{{{R}}}': '0+1x40'},
+        {f'runner_restarts_total{{{R}}}': '3x40'},
+    ),
+    'SlicesMissing': (
+        '15m',
+        {f'runner_slices{{{R}}}': '1x20', f'runner_slices_wanted{{{R}}}': '2x20'},
+        {f'runner_slices{{{R}}}': '2x20', f'runner_slices_wanted{{{R}}}': '2x20'},
+    ),
+    'EntryStuck': (
+        '15m',
+        {f'runner_deadline_overrun_slices{{{R}}}': '1x20'},
+        {f'runner_claim_since_timestamp_seconds{{{R}}}': '0x20'},
+    ),
+    'HeartbeatOld': (
+        '30m',
+        {f'runner_heartbeat_timestamp_seconds{{{R}}}': '0x60'},
+        {f'runner_heartbeat_timestamp_seconds{{{R}}}': '0x60', f'runner_busy_slices{{{R}}}': '1x60'},
+    ),
+    'SpoolFillsIn24h': (
+        '90m',
+        {'spool_free_inodes{spool="x"}': '100000-100x100'},
+        {'spool_free_inodes{spool="x"}': '0x100', 'spool_free_bytes{spool="x"}': '1e12x100'},
+    ),
+    'ReloadFailed': (
+        '10m',
+        {'config_last_reload_successful': '0x20'},
+        {'config_last_reload_successful': '1x20'},
+    ),
+    'PausedTooLong': ('90m', {f'queue_paused{{{Q}}}': '1x100'}, {f'queue_paused{{{Q}}}': '1x50 0x50'}),
+    'CensusStale': (
+        '60m',
+        {'exporter_census_timestamp_seconds': '0x100'},
+        {'exporter_census_timestamp_seconds': '0+60x100', f'queue_census_truncated{{{Q}}}': '0x100'},
+    ),
+    'EntriesRecovered': (
+        '30m',
+        {f'entries_recovered_total{{{R}}}': '0x20 1x20'},
+        {f'entries_recovered_total{{{R}}}': '7x40'},
+    ),
+}
+
+
+@pytest.fixture
+def promtool(tmp_path: Path) -> Callable[..., str]:
+    """:return: a function that runs it, and gives what it says."""
+    if shutil.which('promtool') is None:
+        missing('promtool (apt-get install prometheus)')
+
+    def run(*words: str) -> str:
+        ran = subprocess.run(
+            ['promtool', *words], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    return run
+
+
+def test_what_is_shipped_is_what_its_command_writes() -> None:
+    command = 'run `python -m switchboard.metrics.shipped` and commit what it writes'
+    assert (ROOT / 'etc' / RULES).read_text() == rules(), command
+    assert json.loads((ROOT / 'etc' / DASHBOARD).read_text()) == dashboard(), command
+
+
+def test_the_runbook_has_what_each_alert_means_and_links_to_it() -> None:
+    page = (ROOT / 'docs/howto/monitor.md').read_text()
+    assert page.endswith(runbook()), 'write the part of the page below <!-- alerts --> anew'
+    for alert in ALERTS:
+        assert f'\n### {alert.name}\n' in page
+        assert f'monitor.md#{alert.name.lower()}' in rules()
+
+
+def test_promtool_takes_all_rules(promtool: Callable[..., str]) -> None:
+    assert f'{len(ALERTS)} rules found' in promtool('check', 'rules', str(ROOT / 'etc' / RULES))
+
+
+def test_each_alert_is_roused_by_what_it_is_for_and_by_nothing_else(
+    promtool: Callable[..., str], tmp_path: Path
+) -> None:
+    assert EXAMPLES.keys() == {alert.name for alert in ALERTS}
+    (tmp_path / 'rules.yml').write_text(rules())
+    tests: list[dict[str, Any]] = []
+    for name, (at, roused, quiet) in EXAMPLES.items():
+        for series, is_roused in ((roused, True), (quiet, False)):
+            shown = [{'series': _series(each), 'values': values} for each, values in series.items()]
+            expr = f'count(ALERTS{{alertname="{name}", alertstate="firing"}}) > bool 0 or vector(0)'
+            samples = [{'labels': '{}', 'value': int(is_roused)}]
+            test = {'expr': expr, 'eval_time': at, 'exp_samples': samples}
+            tests.append({'name': name, 'interval': '1m', 'input_series': shown, 'promql_expr_test': [test]})
+    (tmp_path / 'tests.yml').write_text(
+        json.dumps({'rule_files': ['rules.yml'], 'evaluation_interval': '1m', 'tests': tests})
+    )
+    assert 'SUCCESS' in promtool('test', 'rules', 'tests.yml')
+
+
+def _series(name: str) -> str:
+    name, _, labels = name.partition('{')
+    return f'{PREFIX}{name}{{job="switchboard", instance="box", {labels.rstrip("}")}}}'
+
+
+def test_prometheus_can_read_every_query_of_the_dashboard(
+    promtool: Callable[..., str], tmp_path: Path
+) -> None:
+    queries = [query.replace('$__rate_interval', '5m') for query in expressions()]
+    assert len(queries) >= len(ANNOTATIONS) + sum(map(len, ROWS.values()))
+    known = [{'record': f'q:{number}', 'expr': query} for number, query in enumerate(queries)]
+    (tmp_path / 'rules.yml').write_text(json.dumps({'groups': [{'name': 'q', 'rules': known}]}))
+    promtool('check', 'rules', 'rules.yml')
+
+
+def test_every_metric_of_alerts_and_dashboard_is_one_of_ours() -> None:
+    import re
+
+    ours = set()
+    for family in FAMILIES.values():
+        endings = {'counter': ('_total',), 'gauge': ('',), 'histogram': ('_bucket', '_sum', '_count')}
+        ours |= {PREFIX + family.name + ending for ending in endings[family.type]}
+    for query in [*expressions(), *(alert.expression for alert in ALERTS)]:
+        assert set(re.findall(rf'\b{PREFIX}\w+', query)) <= ours
+
+
+def test_each_panel_has_a_title_a_unit_and_a_word_of_what_it_shows() -> None:
+    for panel in dashboard()['panels']:
+        if panel['type'] != 'row':
+            assert panel['title']
+            assert panel['description'].endswith('.')
+            assert panel['fieldConfig']['defaults']['unit']
+            assert panel['datasource'] == {'type': 'prometheus', 'uid': '${datasource}'}
+
+
+def test_a_real_prometheus_scrapes_it(tmp_path: Path) -> None:
+    if shutil.which('prometheus') is None:
+        missing('prometheus (apt-get install prometheus)')
+    spool = Spool(tmp_path / 'spool')
+    spool['in'].enqueue('x')
+    exporter = exporter_of(spool)
+    exporter.counting.look()
+    listener = Listener(exporter.render, '127.0.0.1:0')
+    listener.start()
+    port = free_port()
+    (tmp_path / 'rules.yml').write_text(rules())
+    (tmp_path / 'prometheus.yml').write_text(
+        json.dumps(
+            {
+                'global': {'scrape_interval': '1s', 'evaluation_interval': '1s'},
+                'rule_files': ['rules.yml'],
+                'scrape_configs': [
+                    {
+                        'job_name': 'switchboard',
+                        'static_configs': [{'targets': [f'127.0.0.1:{listener.port}']}],
+                    }
+                ],
+            }
+        )
+    )
+    server = subprocess.Popen(
+        [
+            'prometheus',
+            '--config.file=prometheus.yml',
+            '--storage.tsdb.path=data',
+            f'--web.listen-address=127.0.0.1:{port}',
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def value_of(query: str) -> float | None:
+        url = f'http://127.0.0.1:{port}/api/v1/query?{urllib.parse.urlencode({"query": query})}'
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                found = json.load(answer)['data']['result']
+        except OSError:
+            return None
+        return float(found[0]['value'][1]) if found else None
+
+    try:
+        eventually(
+            lambda: value_of('switchboard_queue_entries{queue="in", state="waiting"}') == 1, 'the entry'
+        )
+        assert value_of('up{job="switchboard"}') == 1
+        assert value_of('switchboard_master_up') == 0
+        eventually(lambda: value_of('ALERTS{alertname="SwitchboardDown"}') == 1, 'the alert')
+    finally:
+        server.terminate()
+        server.wait(60)
+        listener.close()
