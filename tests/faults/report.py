@@ -29,6 +29,7 @@ from pathlib import Path
 from switchboard.testing.power import PowerLossDisk
 from tests.acceptance.storm import storm
 from tests.faults.conftest import MEMORY
+from tests.faults.loops import loop_table
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
 from tests.faults.test_death_and_power import after_failed_syncs, after_recoveries
 from tests.faults.test_every_call import Case, cases, expected
@@ -43,6 +44,7 @@ from tests.faults.test_power_loss import (
     cuts,
     record,
 )
+from tests.faults.whole_runners import RUNS
 from tests.faults.world import State, observe
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'explanation' / 'proof.md'
@@ -114,7 +116,7 @@ def fault_cell(operation: Operation, directory: Path, name: str) -> str:
 
 def kill_table(scratch: Path) -> str:
     rows = []
-    for operation in OPERATIONS:
+    for operation in (*OPERATIONS, *RUNS):
         tell(f'kills: {operation}')
         outcomes = list(kill_outcomes(operation, scratch))
         spans = []
@@ -263,6 +265,7 @@ def main() -> int:
         'kills': kill_table,
         'power': power_table,
         'pipelines': pipeline_table,
+        'loops': lambda _: loop_table(),
         'machine': lambda _: machine(),
     }
     if arguments.storm:

@@ -12,6 +12,7 @@ import pytest
 
 from switchboard.testing.faults import FaultyDisk
 from tests.faults.operations import OPERATIONS, Operation
+from tests.faults.whole_runners import RUNS
 from tests.faults.world import World, observe
 
 FINISHED, FEWER_CALLS = 0, 3
@@ -38,7 +39,7 @@ def die_at(operation: Operation, directory: Path, number: int) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('operation', OPERATIONS, ids=str)
+@pytest.mark.parametrize('operation', [*OPERATIONS, *RUNS], ids=str)
 def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
     operation: Operation, scratch: Path
 ) -> None:
