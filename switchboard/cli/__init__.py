@@ -72,6 +72,7 @@ def call(args: Sequence[str] | None = None) -> int:
 
 
 def _call(args: Sequence[str] | None, installation: Installation) -> int:
+    stdout = sys.stdout
     try:
         status = switchboard.main(args, prog_name='switchboard', standalone_mode=False, obj=installation)
         return int(status) if isinstance(status, int) else Exit.OK
@@ -87,7 +88,9 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
     except BrokenPipeError as error:
         return output_failed(error, Exit.OK, changes=False)
     except SystemExit:
-        # What click makes of a reader who has gone, and of nothing else: verbs raise, and do not end the process.
+        # A verb that is a program of its own has ended, or the reader has gone: click puts another stream in place then.
+        if sys.stdout is stdout:
+            raise
         return output_failed(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), Exit.OK, changes=False)
     except (SwitchboardError, OSError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
