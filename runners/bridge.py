@@ -96,7 +96,7 @@ class ToBroker(Bridge):
         self._outbox: list[tuple[str, tuple[OutgoingMessage, str, str]]] = []
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
-        """Write the letter; it is sent by :meth:`confirm`.
+        """Write the outgoing; it is sent by :meth:`confirm`.
 
         :raises PermanentFailure: it goes in a circle, or its key cannot be made.
         """
@@ -114,12 +114,12 @@ class ToBroker(Bridge):
             else self.setting['remote_queue']
         )
         history = told_elsewhere(self.queue.history(self.filebase)) if self.setting['send_history'] else ()
-        letter = encode(msg, msgdata, message_id=self.idempotency_key, history=history)
-        letter.headers[PATH_HEADER] = path
-        if KIND in letter.headers:
+        outgoing = encode(msg, msgdata, message_id=self.idempotency_key, history=history)
+        outgoing.headers[PATH_HEADER] = path
+        if KIND in outgoing.headers:
             # A broker throws away what has expired.  The metadata say when that is, and who takes it makes a dead letter of it.
-            letter.properties.pop('expiration', None)
-        self._outbox.append((self.filebase, (letter, exchange, key)))
+            outgoing.properties.pop('expiration', None)
+        self._outbox.append((self.filebase, (outgoing, exchange, key)))
 
     def confirm(self) -> Mapping[str, Exception]:
         """Publish all, and wait for the broker's word on each."""
@@ -130,7 +130,7 @@ class ToBroker(Bridge):
             raise
         except SwitchboardError as error:
             raise DestinationDown(str(error)) from error
-        outcomes = self.link.publish_many([posting for _, posting in outbox], mandatory=True)
+        outcomes = self.connection.publish_many([posting for _, posting in outbox], mandatory=True)
         return {
             filebase: self._judged(outcome)
             for (filebase, _), outcome in zip(outbox, outcomes, strict=True)

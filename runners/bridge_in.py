@@ -90,7 +90,6 @@ class FromBroker(Bridge):
         # What was fetched and is not acknowledged, by the order in which it came.
         self._unacked: list[Delivery] = []
         # What is stored, and not acknowledged because the broker was away.
-        self._acks: list[Delivery] = []
         super().setup()
         exchange, key = self.setting['exchange'], self.setting['routing_key']
         try:
@@ -101,26 +100,10 @@ class FromBroker(Bridge):
         except (UnknownExchangeError, UnknownQueueError) as error:
             where = 'exchange' if exchange else 'routing_key'
             raise ConfigError(str(error), section=f'runner.{self.name}', key=where) from error
-        self._arrivals = Arrivals(self, self.link.url)
+        self._arrivals = Arrivals(self, self.connection.url)
         self._backoff = Backoff(*TROUBLE_WAIT_S)
         self._is_down = False
         self._next_restore_ns = 0
-
-    def cleanup(self) -> None:
-        """See `Runner`.  What was fetched goes back to the broker."""
-        try:
-            self._flush_acks()
-        except BrokerDownError as error:
-            event(
-                log,
-                logging.WARNING,
-                None,
-                'not acknowledged',
-                number=len(self._acks),
-                runner=self.name,
-                error=error,
-            )
-        super().cleanup()
 
     def run(self, *, once: bool = False, until_empty: bool = False) -> int:
         """See `IRunner`: one pass is all that is in the broker's queue."""
@@ -159,16 +142,16 @@ class FromBroker(Bridge):
 
     def _turn(self) -> bool:
         """:return: whether there may be more to do at once."""
-        if self.connect() or not self.link.descriptors():
+        if self.connect() or not self.connection.descriptors():
             self._next_restore_ns = 0
-            self.link.consume([self.setting['remote_queue']], prefetch=self.setting['prefetch'])
+            self.connection.consume([self.setting['remote_queue']], prefetch=self.setting['prefetch'])
         self._is_down = False
-        self._flush_acks()
+        self.connection.flush_acks()
         self._restore()
         self._fetch()
         if not self._unacked:
             self._backoff.reset()
-            self.wake_on(*self.link.descriptors())
+            self.wake_on(*self.connection.descriptors())
             return self._to_the_end and self._more_comes()
         self._looks_left = LOOKS
         stored = self._store()
@@ -182,10 +165,10 @@ class FromBroker(Bridge):
     def _more_comes(self) -> bool:
         """Is something on its way?  For who does not wait for it to wake him."""
         self._looks_left -= 1
-        is_ready = self.link.count(self.setting['remote_queue']) > 0
-        if self._looks_left <= 0 or not (is_ready or self.link.has_message()):
+        is_ready = self.connection.count(self.setting['remote_queue']) > 0
+        if self._looks_left <= 0 or not (is_ready or self.connection.has_message()):
             return False
-        select.select(self.link.descriptors(), [], [], PUSH_S)
+        select.select(self.connection.descriptors(), [], [], PUSH_S)
         return True
 
     def _restore(self) -> None:
@@ -193,14 +176,14 @@ class FromBroker(Bridge):
         now_ns = self.clock.monotonic_ns()
         if now_ns >= self._next_restore_ns:
             self._next_restore_ns = now_ns + int(self.options.recovery_s * NS)
-            self.link.restore(self.setting['remote_queue'])
+            self.connection.restore(self.setting['remote_queue'])
 
     def _fetch(self) -> None:
         limit = self.setting['prefetch']
-        self.link.has_message()  # or what it has heard would wake us again and again
-        self._unacked = [one for one in self._unacked if self.link.holds(one)]
+        self.connection.has_message()  # or what it has heard would wake us again and again
+        self._unacked = [one for one in self._unacked if self.connection.holds(one)]
         while len(self._unacked) < limit:
-            delivery = self.link.get(self.setting['remote_queue'])
+            delivery = self.connection.get(self.setting['remote_queue'])
             if delivery is None:
                 break
             self._unacked.append(delivery)
@@ -208,26 +191,8 @@ class FromBroker(Bridge):
     def _acknowledge(self, stored: list[Delivery]) -> None:
         done = {id(delivery) for delivery in stored}
         self._unacked = [one for one in self._unacked if id(one) not in done]
-        self._acks += stored
-        self._flush_acks()
-
-    def _flush_acks(self) -> None:
-        """Acknowledge what is stored.
-
-        :raises BrokerDownError: the broker is away; what it leaves to us meanwhile is acknowledged when it is back.
-        """
-        if not self._acks:
-            return
-        stored, self._acks = self._acks, []
-        down: BrokerDownError | None = None
-        for delivery, error in zip(stored, self.link.ack_many(stored), strict=True):
-            if isinstance(error, BrokerDownError):
-                self._acks.append(delivery)
-                down = error
-            elif error is not None:  # it comes again, and is known then
-                event(log, logging.INFO, None, 'not acknowledged', runner=self.name, error=error)
-        if down is not None:
-            raise down
+        self.connection.ack_later(*stored)
+        self.connection.flush_acks()
 
     def _store(self) -> list[Delivery]:
         """:return: those that may be acknowledged."""

@@ -101,13 +101,13 @@ class Bridge(Runner):
             )
 
     def setup(self) -> None:
-        """Make the link; it connects when it is used first."""
-        self.link = self.make_link()
+        """Make the connection; it connects when it is used first."""
+        self.connection = self.make_connection()
         directory = getattr(self.spool, 'directory', '')
         self.site = self.setting['site'] or f'{socket.gethostname()}:{directory}'
         self._declared_at = -1
 
-    def make_link(self) -> Connection:
+    def make_connection(self) -> Connection:
         """:return: the connection to the broker, not made yet."""
         from switchboard.brokers import connect
 
@@ -121,7 +121,7 @@ class Bridge(Runner):
 
     def cleanup(self) -> None:
         """Give back what is not acknowledged, and take leave."""
-        self.link.close()
+        self.connection.close()
 
     def _with_password(self, url: str) -> str:
         password = read_secret(self.setting['password_file'], f'runner.{self.name}')
@@ -134,27 +134,29 @@ class Bridge(Runner):
         :raises BrokerDownError: the broker is away.
         :raises SwitchboardError: what is to be declared is there already, and is different.
         """
-        self.link.connect()
-        if self.link.connection_number == self._declared_at:
+        self.connection.connect()
+        if self.connection.connection_number == self._declared_at:
             return False
-        connection_number = self.link.connection_number
+        connection_number = self.connection.connection_number
         if self.setting['declare']:
             self._declare()
         elif self.setting['remote_exchange']:
-            self.link.expect_exchange(self.setting['remote_exchange'], self.setting['remote_exchange_type'])
+            self.connection.expect_exchange(
+                self.setting['remote_exchange'], self.setting['remote_exchange_type']
+            )
         self._declared_at = connection_number
         return True
 
     def _declare(self) -> None:
-        setting, link = self.setting, self.link
+        setting, connection = self.setting, self.connection
         exchange, queue = setting['remote_exchange'], setting['remote_queue']
         if exchange:
-            link.declare_exchange(exchange, setting['remote_exchange_type'])
+            connection.declare_exchange(exchange, setting['remote_exchange_type'])
         if queue:
-            link.declare_queue(queue, arguments=setting['remote_arguments'] or None)
+            connection.declare_queue(queue, arguments=setting['remote_arguments'] or None)
         if exchange and queue:
             for key in setting['remote_bindings'] or ('',):
-                link.bind(queue, exchange, key)
+                connection.bind(queue, exchange, key)
 
 
 def _with_password(address: str, password: str) -> str:

@@ -1,6 +1,6 @@
 """Queues on brokers as part of a spool: what `RemoteQueues` loads.
 
-The spool gives such a queue what only this machine has: the bad queue, what operators say, the keys that it has seen, and the delivery_counts of deaths.
+The spool gives such a queue what only this machine has: the bad queue, operators' flags, the keys that were seen, and the counts of deaths.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class BrokerDeadLetters:
             for target in targets:
                 target.check_room(entry)
             metadata.pop(EXPIRES, None)  # a dead letter must not die again on arrival
-            letter = dataclasses.replace(entry, metadata=dump_metadata(metadata))
+            outgoing = dataclasses.replace(entry, metadata=dump_metadata(metadata))
             for target in targets:
                 record = {
                     'event': 'dead-lettered',
@@ -121,7 +121,7 @@ class BrokerDeadLetters:
                     'cause': cause,
                     'reason': reason,
                 }
-                store_copy(target, letter, [record], suffix=PRESERVED if target.name == BAD else READY)
+                store_copy(target, outgoing, [record], suffix=PRESERVED if target.name == BAD else READY)
         except SwitchboardError as error:
             event(log, logging.ERROR, claim.filebase, 'not dead-lettered', queue=name, error=error)
             return False

@@ -1,8 +1,4 @@
-"""Waking who sleeps on a connection, when another thread has read what it brought.
-
-What a queue or a bridge asks of a connection to a broker.  ``linking`` is what RabbitMQ and Redis share of it.
-
-A connection to a broker, for queues that live there and for bridges.
+"""A connection to a broker: what queues and bridges ask of it, and what RabbitMQ and Redis share of the answer.
 
 What a program that holds messages for long needs of a connection, and kombu leaves to its users:
 
@@ -14,7 +10,7 @@ What a program that holds messages for long needs of a connection, and kombu lea
 - while the broker is away, calls fail at once until the next try is due: 0.5 s, doubling to 30 s;
 - what is published counts when the broker has confirmed it, and nothing is fetched ahead.
 
-RabbitMQ and Redis differ in all the rest; see ``amqplink`` and ``redislink``.  Rejected: a thread that owns the connection and is
+RabbitMQ and Redis differ in all the rest; see ``rabbitmq`` and ``redis_connection``.  Rejected: a thread that owns the connection and is
 sent requests, because each call would pay for two switches of threads; kombu's own ``ensure``, which sleeps where a runner must go on.
 """
 
@@ -32,7 +28,7 @@ from typing import Any
 
 from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl
-from switchboard.clock import SYSTEM_CLOCK, Clock
+from switchboard.clock import SYSTEM_CLOCK, Backoff, Clock
 from switchboard.errors import BrokerDownError, EntryTakenError
 from switchboard.events import event
 from switchboard.message.naming import NS
@@ -126,7 +122,7 @@ class Remote(ABC):
         """:return: how many messages are ready; 0 for a queue that is not there."""
 
     @abstractmethod
-    def delay(self, queue: str, letter: OutgoingMessage, delay_s: float) -> None:
+    def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
         """Put a message into a queue when a time has passed; the broker keeps it until then.
 
         :raises BrokerDownError: it was not confirmed.
@@ -134,18 +130,18 @@ class Remote(ABC):
 
     @abstractmethod
     def consume(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
-        """Be told when something comes into a queue: one of :meth:`descriptors` is then readable.
+        """Make arrivals in some queues visible: one of :meth:`descriptors` is then readable.
 
         :param prefetch: how many messages RabbitMQ sends ahead of their acknowledgement; Redis sends none.
         """
 
     @abstractmethod
     def cancel(self) -> None:
-        """Be told no longer."""
+        """End :meth:`consume`."""
 
     @abstractmethod
     def descriptors(self) -> list[int]:
-        """:return: what to poll after :meth:`listen`."""
+        """:return: what to poll after :meth:`consume`."""
 
     def next_due_s(self, queue: str) -> float | None:
         """:return: seconds until a delayed message is due, where the broker does not tell by itself."""
@@ -196,7 +192,7 @@ class Connection(Remote):
         self.confirm_timeout_s = confirm_timeout_s
         self.clock = clock
         self.connection_number = 0
-        self._backoff_s = 0.0
+        self._backoff = Backoff(*BACKOFF_S)
         self._next_try_ns = 0
         self._begin()
         _CONNECTIONS.add(self)
@@ -206,6 +202,7 @@ class Connection(Remote):
         self._heartbeat_thread: threading.Thread | None = None
         self._stop_event = threading.Event()
         self._held: dict[Any, Delivery] = {}
+        self._acks: list[Delivery] = []
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.url!r})'
@@ -265,14 +262,14 @@ class Connection(Remote):
             except Exception as error:
                 # The libraries raise whatever a broken greeting makes them raise, and all of it means: not now.
                 self._drop()
-                first_s, last_s = BACKOFF_S
-                self._backoff_s = min(last_s, max(first_s, self._backoff_s * 2))
-                self._next_try_ns = self.clock.monotonic_ns() + int(self._backoff_s * NS)
+                wait_s = self._backoff.next()
+                self._next_try_ns = self.clock.monotonic_ns() + int(wait_s * NS)
                 reason = _text(error) if self.broker.tls is None else self.broker.tls.explain(_text(error))
-                raise self._down(reason, 'connect', self._backoff_s) from error
-            if self._backoff_s:
+                raise self._down(reason, 'connect', wait_s) from error
+            if self._backoff.wait_s:
                 event(log, logging.WARNING, None, 'broker back', url=self.url)
-            self._backoff_s, self._next_try_ns = 0.0, 0
+            self._backoff.reset()
+            self._next_try_ns = 0
             self._start_heartbeat()
 
     def _down(self, reason: str, step: str, retry_after_s: float = 0.0) -> BrokerDownError:
@@ -280,7 +277,7 @@ class Connection(Remote):
 
     @contextmanager
     def _working(self, step: str) -> Iterator[None]:
-        """Have a connection, alone; a broken one is dropped, and the caller told.
+        """Have a connection, alone; a broken one is dropped.
 
         :raises BrokerDownError: there is none, or it broke.
         """
@@ -310,7 +307,7 @@ class Connection(Remote):
                 return work()
 
     def publish(
-        self, letter: OutgoingMessage, *, exchange: str = '', routing_key: str = '', mandatory: bool = True
+        self, outgoing: OutgoingMessage, *, exchange: str = '', routing_key: str = '', mandatory: bool = True
     ) -> None:
         """Publish one message, and return when the broker has confirmed it.
 
@@ -320,7 +317,7 @@ class Connection(Remote):
         :raises MessageTooLargeError: it is more than the broker takes, or its protocol has room for.
         :raises BrokerDownError: it was not confirmed; it may have been stored all the same.
         """
-        for error in self.publish_many([(letter, exchange, routing_key)], mandatory=mandatory):
+        for error in self.publish_many([(outgoing, exchange, routing_key)], mandatory=mandatory):
             if error is not None:
                 raise error
 
@@ -328,7 +325,7 @@ class Connection(Remote):
         """Say that a message is done.
 
         :raises EntryTakenError: the connection it came by is gone: the broker gives it out again.
-        :raises BrokerDownError: the broker is away, and leaves it to us: try again.
+        :raises BrokerDownError: the connection is lost, and the lease is still ours (Redis only): call again.
         """
         self._end(delivery, self._ack)
 
@@ -346,6 +343,31 @@ class Connection(Remote):
                 except (EntryTakenError, BrokerDownError) as error:
                     outcomes.append(error)
         return outcomes
+
+    def ack_later(self, *deliveries: Delivery) -> None:
+        """Acknowledge messages with the next :meth:`flush_acks`; until then they are held."""
+        with self._lock:
+            self._acks += deliveries
+
+    def flush_acks(self) -> None:
+        """Acknowledge what :meth:`ack_later` was given.  A message that the broker took back meanwhile comes again, and is known then.
+
+        :raises BrokerDownError: the broker is away; what is still held is acknowledged by a later call.
+        """
+        if not self._acks:
+            return
+        with self._lock:
+            deliveries, self._acks = self._acks, []
+            down: BrokerDownError | None = None
+            for delivery, error in zip(deliveries, self.ack_many(deliveries), strict=True):
+                if isinstance(error, BrokerDownError):
+                    self._acks.append(delivery)
+                    down = error
+                elif error is not None:
+                    name = delivery.message_id
+                    event(log, logging.INFO, name, 'not acknowledged', queue=delivery.queue, error=error)
+        if down is not None:
+            raise down
 
     def requeue(self, delivery: Delivery) -> None:
         """Give a message back, to where it was.
@@ -379,13 +401,18 @@ class Connection(Remote):
             return self._held.get(delivery.tag) is delivery and self._is_open()
 
     def unacked(self) -> int:
-        """:return: how many messages this link holds."""
+        """:return: how many messages this connection holds."""
         return len(self._held)
 
     def close(self) -> None:
-        """Give back what is held, and disconnect.  The link can be used again."""
-        pulse = self._heartbeat_thread
+        """Acknowledge what is to be, give back what is held, and disconnect.  The connection can be used again."""
+        heartbeat_thread = self._heartbeat_thread
         with self._lock:
+            try:
+                self.flush_acks()
+            except BrokerDownError as error:
+                event(log, logging.WARNING, None, 'not acknowledged', number=len(self._acks), error=error)
+                self._acks.clear()
             for delivery in reversed(list(self._held.values())):
                 try:
                     self.requeue(delivery)
@@ -398,8 +425,8 @@ class Connection(Remote):
                 except Exception as error:
                     event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
             self._drop()
-        if pulse is not None and pulse is not threading.current_thread():
-            pulse.join(CONNECT_TIMEOUT_S)
+        if heartbeat_thread is not None and heartbeat_thread is not threading.current_thread():
+            heartbeat_thread.join(CONNECT_TIMEOUT_S)
 
     def _forget_held(self) -> None:
         """What the old connection held is the broker's again."""
@@ -418,7 +445,7 @@ class Connection(Remote):
             self._heartbeat_thread = threading.Thread(
                 target=_keep_alive,
                 args=(weakref.ref(self), self._stop_event, self.beat_s()),
-                name='broker-pulse',
+                name='broker-heartbeat',
                 daemon=True,
             )
             self._heartbeat_thread.start()
@@ -451,10 +478,10 @@ class Connection(Remote):
         self._begin()
 
 
-def _keep_alive(link: weakref.ref[Connection], stop: threading.Event, beat_s: float) -> None:
-    # Not by the link itself, which would then never be let go of.
+def _keep_alive(connection: weakref.ref[Connection], stop: threading.Event, beat_s: float) -> None:
+    # By a weak reference, or the connection would live as long as its thread.
     while not stop.wait(beat_s):
-        alive = link()
+        alive = connection()
         if alive is None:
             return
         alive._send_heartbeat(stop)

@@ -15,7 +15,7 @@ cannot carry exactly (a number beyond 64 bits, a lone surrogate, a name that bro
 ``x-switchboard-due``
     when a message is due that waits for longer than the broker's timers run.
 
-Reading is in ``arriving``.
+Reading is in ``decode``.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def encode(
     if is_kombu(msg):
         return _encode_kombu(msg, message_id)
     serialized = (serializers or _DEFAULT).serialize(msg)
-    letter = _encode(serialized.kind, serialized.body, msgdata, message_id, history)
+    outgoing = _encode(serialized.kind, serialized.body, msgdata, message_id, history)
     expires_s = msgdata.get(EXPIRES)
     if isinstance(expires_s, int | float):
         left_ms = int((expires_s - SYSTEM_NAMER.clock.time_ns() / NS) * 1000)
-        letter.properties['expiration'] = str(max(0, left_ms))
-    return letter
+        outgoing.properties['expiration'] = str(max(0, left_ms))
+    return outgoing
 
 
 def encode_entry(entry: Entry, more: Sequence[Record] = ()) -> OutgoingMessage:
@@ -86,13 +86,13 @@ def encode_entry(entry: Entry, more: Sequence[Record] = ()) -> OutgoingMessage:
         records = [
             {key: value for key, value in one.items() if key not in ('set', 'drop')} for one in records
         ]
-    letter = _encode(entry.kind, entry.body, metadata, name.digest, records)
-    letter.headers[WHEN] = entry.filebase.partition('+')[0]
+    outgoing = _encode(entry.kind, entry.body, metadata, name.digest, records)
+    outgoing.headers[WHEN] = entry.filebase.partition('+')[0]
     if name.priority:
-        letter.properties['priority'] = name.priority
+        outgoing.properties['priority'] = name.priority
     else:
-        letter.properties.pop('priority', None)
-    return letter
+        outgoing.properties.pop('priority', None)
+    return outgoing
 
 
 def _encode(

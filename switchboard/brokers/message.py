@@ -1,6 +1,6 @@
-"""The names of the headers that are ours in a broker's messages.  What is in them: see ``wire``.
+"""Messages to and from a broker, and the names of our headers in them; their content is described in ``encode``.
 
-They stand apart because a bridge knows a message by them before it has loaded anything of a broker's.
+They stand apart because a bridge recognizes a message by its headers before it has loaded anything of a broker's.
 """
 
 from __future__ import annotations

@@ -1,12 +1,9 @@
-"""How a queue's options are told to its broker.  Which of them no broker can keep is known below, where configurations are checked.
+"""The way into a queue on a broker: pack as a directory does, name, and publish confirmed.  `BrokerQueue` adds the rest of an entry's life.
 
-The way into a queue on a broker: pack as a directory does, name, and publish confirmed.
+A queue's options become arguments of the broker's queue (`limits_of`).  Configurations with options that no broker can keep are refused in `switchboard.config.remote_queues`.
 
-`BrokerQueue` adds the rest of an entry's life.
-
-Putting an entry that comes from a broker into a queue, with its name and its history: durable when this returns.
-
-The bad queue, and queues for dead letters, are mostly directories of this machine's spool; they may be queues on a broker as well.
+`store_copy` is the way from a broker into any queue, with name and history: the bad queue, and queues for dead letters, are mostly directories of this
+machine's spool, and may be queues on a broker as well.
 """
 
 from __future__ import annotations
@@ -93,7 +90,7 @@ class PreparedMessage:
 
     board: BrokerProducer
     filebase: str
-    letter: OutgoingMessage
+    outgoing: OutgoingMessage
     queue: str
     delay_s: float = 0.0
 
@@ -115,7 +112,7 @@ class BrokerProducer:
         options: QueueOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
         namer: Namer | None = None,
-        link: Connection | None = None,
+        connection: Connection | None = None,
     ) -> None:
         self.name = check_queue_name(name)
         self.slice = make_slice(slice, numslices)
@@ -132,7 +129,7 @@ class BrokerProducer:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self._packer = Packer(name, self.options, self.serializers, namer)
         self._limits = limits_of(self.options, self.url)
-        self.link = link or connect(self.url)
+        self.connection = connection or connect(self.url)
         base = self.url.queue or name
         count = self.url.slices
         # Of one, it has the plain name, so that other programs find it.
@@ -162,13 +159,13 @@ class BrokerProducer:
         if not self.url.declare:
             return
         connection_number, known = self._declared
-        if anew or connection_number != self.link.connection_number:
+        if anew or connection_number != self.connection.connection_number:
             known = set()
         for queue in queues:
             if queue not in known:
-                self.link.declare_queue(queue, limits=self._limits)
+                self.connection.declare_queue(queue, limits=self._limits)
                 known.add(queue)
-        self._declared = (self.link.connection_number, known)
+        self._declared = (self.connection.connection_number, known)
 
     # In.
 
@@ -295,11 +292,13 @@ class BrokerProducer:
             name = parse(entry.filebase)
             assert name is not None
             delay_s = (name.when_ns - self.clock.time_ns()) / NS
-        letter = encode_entry(entry, more)
+        outgoing = encode_entry(entry, more)
         if delay_s > LONGEST_WAIT_S:
-            letter.headers[DUE] = self.clock.time_ns() / NS + delay_s
+            outgoing.headers[DUE] = self.clock.time_ns() / NS + delay_s
             delay_s = LONGEST_WAIT_S
-        return PreparedMessage(self, entry.filebase, letter, self.queue_of(entry.filebase), max(0.0, delay_s))
+        return PreparedMessage(
+            self, entry.filebase, outgoing, self.queue_of(entry.filebase), max(0.0, delay_s)
+        )
 
     def prepare_again(
         self, old: Entry, filebase: str, more: Sequence[Record], delay_s: float = 0.0
@@ -312,7 +311,7 @@ class BrokerProducer:
 
         :raises BrokerDownError: the broker is away.
         """
-        return sum(self.link.count(queue) for queue in self.broker_queues)
+        return sum(self.connection.count(queue) for queue in self.broker_queues)
 
 
 def publish(posted: Sequence[PreparedMessage]) -> None:
@@ -348,7 +347,7 @@ def publish_all(posted: Sequence[PreparedMessage]) -> list[SwitchboardError | No
 
 
 def _publish(board: BrokerProducer, posted: Sequence[PreparedMessage]) -> list[SwitchboardError | None]:
-    outcomes: list[Any] = board.link.publish_many([(one.letter, '', one.queue) for one in posted])
+    outcomes: list[Any] = board.connection.publish_many([(one.outgoing, '', one.queue) for one in posted])
     for number, error in enumerate(outcomes):
         if isinstance(error, NoRouteError):
             outcomes[number] = _once_more(board, posted[number], error)
@@ -367,7 +366,7 @@ def _once_more(
         return missing
     try:
         board.declare([posted.queue], anew=True)
-        board.link.publish(posted.letter, routing_key=posted.queue)
+        board.connection.publish(posted.outgoing, routing_key=posted.queue)
     except NoRouteError:
         return missing
     except SwitchboardError as another:
@@ -377,7 +376,7 @@ def _once_more(
 
 def _delay(board: BrokerProducer, posted: PreparedMessage) -> SwitchboardError | None:
     try:
-        board.link.delay(posted.queue, posted.letter, posted.delay_s)
+        board.connection.delay(posted.queue, posted.outgoing, posted.delay_s)
     except SwitchboardError as error:
         return error
     return None

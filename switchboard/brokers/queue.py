@@ -1,10 +1,6 @@
-"""What an idle runner of a broker's queue sleeps on: the broker's word that something has come, a timer, or a signal handler's.
+"""One queue on a broker: `ISwitchboard` over RabbitMQ or Redis, and the sleep of its idle runner.
 
-The way out of a queue on a broker: what the holder of a claim can do with its message.
-
-`BrokerProducer` is the way in; `BrokerQueue` adds how a message is claimed.
-
-One queue on a broker: `ISwitchboard` over RabbitMQ or Redis.
+`BrokerProducer` is the way in, `BrokerConsumer` finds messages; `BrokerQueue` adds what the holder of a claim can do with its message.
 
 A claim is an unacknowledged message, and the broker's redelivery is the recovery.  What that changes, against a directory:
 
@@ -14,7 +10,7 @@ A claim is an unacknowledged message, and the broker's redelivery is the recover
 - the history of a message that is claimed is in this process's memory until then.
 
 A message that its queue cannot keep goes to the dead letters, by default the bad queue of the spool on this machine, where operators' tools find it: it is
-on the disk there before the broker has_message that it is done.
+on the disk there before the broker hears that it is done.
 """
 
 from __future__ import annotations
@@ -28,7 +24,7 @@ from typing import Any
 from zope.interface import implementer
 
 from switchboard.brokers.connection import Connection
-from switchboard.brokers.consumer import BrokerClaim, ConnectionLostError, Source
+from switchboard.brokers.consumer import BrokerClaim, BrokerConsumer, ConnectionLostError
 from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.brokers.producer import (
     LONGEST_DELAY_S,
@@ -89,14 +85,14 @@ class BrokerWakeup(Wakeup):
 
     def arm(self) -> None:
         """See `Wakeup`."""
-        link = self._queue.link
+        connection = self._queue.connection
         self._quiet()
         if not self._may_take():
             return  # the broker would push what nobody takes, at once and again
         try:
             self._queue.declare(self._queue.broker_queues)
-            link.consume(self._queue.broker_queues)
-            for descriptor in link.descriptors():
+            connection.consume(self._queue.broker_queues)
+            for descriptor in connection.descriptors():
                 self._subscription.register(descriptor, select.EPOLLIN)
                 self._watched.append(descriptor)
         except (QueueError, OSError) as error:
@@ -108,7 +104,7 @@ class BrokerWakeup(Wakeup):
         if self._watched:
             self._quiet()
             try:
-                self._queue.link.cancel()
+                self._queue.connection.cancel()
             except QueueError as error:
                 event(log, logging.DEBUG, None, 'not unwatched', queue=self._queue.name, error=error)
 
@@ -137,12 +133,12 @@ class BrokerWakeup(Wakeup):
                 return False
 
     def _has_message(self) -> bool:
-        link = self._queue.link
+        connection = self._queue.connection
         try:
-            heard = link.has_message()
+            heard = connection.has_message()
         except QueueError:
             heard = True
-        if heard and not link.descriptors():
+        if heard and not connection.descriptors():
             self._quiet()  # the connection is gone: its descriptor would leave no sleep
         return heard
 
@@ -183,20 +179,22 @@ class BrokerQueue(BrokerProducer):
         options: QueueOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
         namer: Any = None,
-        link: Connection | None = None,
+        connection: Connection | None = None,
         bad: Target | None = None,
         delivery_counts: DeliveryCounts | None = None,
     ) -> None:
-        super().__init__(name, url, slice, numslices, options=options, clock=clock, namer=namer, link=link)
+        super().__init__(
+            name, url, slice, numslices, options=options, clock=clock, namer=namer, connection=connection
+        )
         # What the broker counts need not be counted here.
-        counts_here = delivery_counts is None or self.link.counts_deaths
+        counts_here = delivery_counts is None or self.connection.counts_deaths
         self.delivery_counts: DeliveryCounts = (
             DeliveryCounts(None, Disk(), self.clock) if counts_here else delivery_counts  # type: ignore[assignment]
         )
         # Set by a spool: what was done already, and where dead letters go.
         self.is_done: Callable[[str], bool] = lambda _filebase: False
         self.dead_letter: Callable[[BrokerClaim, str, str], bool] | None = None
-        self._source = Source(self, self.delivery_counts, lambda filebase: self.is_done(filebase))
+        self._consumer = BrokerConsumer(self, self.delivery_counts, lambda filebase: self.is_done(filebase))
         self._bad = bad
         self._throttle = Throttle(self.options.rate and self.options.rate / numslices, clock)
         # Set by a spool, which knows what operators say.
@@ -214,7 +212,9 @@ class BrokerQueue(BrokerProducer):
     def bad(self) -> Target:
         """Where entries go that cannot be processed."""
         if self._bad is None:
-            self._bad = BrokerQueue('bad', self.url.without_options(), link=self.link, clock=self.clock)
+            self._bad = BrokerQueue(
+                'bad', self.url.without_options(), connection=self.connection, clock=self.clock
+            )
         return self._bad
 
     def is_paused(self, *, anew: bool = False) -> bool:
@@ -231,7 +231,7 @@ class BrokerQueue(BrokerProducer):
         """See `ISwitchboard`.  A broker gives out what is next: what is before this entry is taken and given back."""
         if not is_filebase(filebase):
             raise ForeignFileError('not the name of an entry', queue=self.name, filebase=filebase)
-        claim = self._source.find(filebase)
+        claim = self._consumer.find(filebase)
         if claim is None:
             raise EntryTakenError('taken, or gone', queue=self.name, filebase=filebase)
         return self._open(claim)
@@ -240,7 +240,7 @@ class BrokerQueue(BrokerProducer):
         """See `ISwitchboard`."""
         if self.is_paused() or not self._throttle.allows():
             return None
-        while (claim := self._source.next()) is not None:
+        while (claim := self._consumer.next()) is not None:
             try:
                 taken = Taken(claim.filebase, *self._open(claim))
             except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, EntryTakenError) as error:
@@ -253,7 +253,7 @@ class BrokerQueue(BrokerProducer):
     def _open(self, claim: BrokerClaim) -> tuple[Any, dict[str, Any]]:
         """Read what was taken."""
         self._count_deaths(claim)
-        self._source.hold(claim)
+        self._consumer.hold(claim)
         try:
             msg, msgdata = claim.entry.load(self.serializers)
             if is_expired(msgdata, self.clock):
@@ -275,7 +275,7 @@ class BrokerQueue(BrokerProducer):
             claim.entry.records.append({'event': 'recovered', 'time': timestamp(self.clock), 'count': number})
         recoveries = before + deaths
         if deaths and recoveries >= self.options.max_recoveries:
-            self._source.hold(claim)
+            self._consumer.hold(claim)
             reason = f'recovered {recoveries} times: its owner died each time'
             self._set_aside(claim, 'recoveries', reason)
             raise EntryTakenError('its owners died', queue=self.name, filebase=claim.filebase)
@@ -285,18 +285,18 @@ class BrokerQueue(BrokerProducer):
         if not self.may_take():
             return False
         try:
-            return self._source.look()
+            return self._consumer.look()
         except QueueError as error:
             event(log, logging.DEBUG, None, 'not read', queue=self.name, error=error)
             return False
 
     def defer(self, filebase: str, seconds: float) -> None:
         """See `ISwitchboard`.  It is kept from the other processes, too, if it is met with before the time is over."""
-        self._source.put_off(filebase, seconds)
+        self._consumer.defer(filebase, seconds)
 
     def wait_s(self) -> float | None:
         """See `ISwitchboard`."""
-        waits = [wait for wait in (self._source.wait_s(), self._throttle.wait_s()) if wait is not None]
+        waits = [wait for wait in (self._consumer.wait_s(), self._throttle.wait_s()) if wait is not None]
         return min(waits) if waits and not self.is_paused() else None
 
     def wakeup(self) -> BrokerWakeup:
@@ -314,7 +314,7 @@ class BrokerQueue(BrokerProducer):
         """See `ISwitchboard`.  What dead processes had, the broker gives out again by itself; on Redis, this sees to it."""
         self.delivery_counts.collect()
         for queue in self.broker_queues:
-            for message_id, deaths in self.link.restore(queue):
+            for message_id, deaths in self.connection.restore(queue):
                 event(log, logging.INFO, None, 'recovered', id=message_id, queue=self.name, count=deaths)
         claims = [self.held(filebase) for filebase in self.get_files(CLAIMED)] if own else []
         ready = [claim.filebase for claim in reversed(claims) if self._give_up(claim)]
@@ -326,16 +326,16 @@ class BrokerQueue(BrokerProducer):
             claim.note(self._record({'event': 'recovered', 'count': recoveries}, 'recovered'))
             self._set_aside(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')
             return False
-        self._source.let_go(claim)
-        if not claim.link.counts_deaths:
+        self._consumer.let_go(claim)
+        if not claim.connection.counts_deaths:
             self.delivery_counts.add(claim.identity)
-        claim.link.give_up(claim.delivery)
+        claim.connection.give_up(claim.delivery)
         return True
 
     def close(self) -> None:
         """Give back what was looked at and not taken, and disconnect; what is claimed goes back, too."""
-        self._source.close()
-        self.link.close()
+        self._consumer.close()
+        self.connection.close()
         self.delivery_counts.close()
 
     # All that is there.
@@ -354,7 +354,7 @@ class BrokerQueue(BrokerProducer):
         :raises NotListableError: of what is ready.
         """
         if extension == CLAIMED:
-            return self._source.claimed()
+            return self._consumer.claimed()
         raise NotListableError(
             f'the queue is on a broker ({self.url.shown}), where looking is taking: it can be counted, not listed',
             queue=self.name,
@@ -365,7 +365,7 @@ class BrokerQueue(BrokerProducer):
 
         :raises EntryTakenError: it has none, or has lost it with its connection.
         """
-        return self._source.held(filebase)
+        return self._consumer.held(filebase)
 
     def annotate(self, filebase: str, record: Record) -> None:
         """See `ISwitchboard`."""
@@ -397,7 +397,7 @@ class BrokerQueue(BrokerProducer):
         except ConnectionLostError:
             raise
         except EntryTakenError:
-            found = self._source.find(filebase) if is_filebase(filebase) else None
+            found = self._consumer.find(filebase) if is_filebase(filebase) else None
             if found is None:
                 if preserve and self._is_preserved(filebase):
                     return
@@ -405,7 +405,7 @@ class BrokerQueue(BrokerProducer):
                     'gone, or another one has it', queue=self.name, filebase=filebase
                 ) from None
             claim = found
-            self._source.hold(claim)
+            self._consumer.hold(claim)
         if preserve:
             self._set_aside(claim, cause, reason or 'preserved by its runner')
         else:
@@ -418,11 +418,11 @@ class BrokerQueue(BrokerProducer):
         :raises BrokerDownError: it is away; the message stays claimed.
         """
         try:
-            claim.link.ack(claim.delivery)
+            claim.connection.ack(claim.delivery)
         except EntryTakenError:
-            self._source.let_go(claim)
+            self._consumer.let_go(claim)
             raise
-        self._source.let_go(claim)
+        self._consumer.let_go(claim)
         self.delivery_counts.clear(claim.identity)
 
     def end_done(self, claim: BrokerClaim) -> bool:
@@ -435,7 +435,7 @@ class BrokerQueue(BrokerProducer):
         except (EntryTakenError, BrokerDownError) as error:
             event(log, logging.WARNING, claim.filebase, 'not acknowledged', queue=self.name, error=error)
             if isinstance(error, BrokerDownError):
-                self._source.ack_later(claim)
+                self._consumer.ack_later(claim)
             return False
         return True
 
@@ -459,8 +459,8 @@ class BrokerQueue(BrokerProducer):
         """See `ISwitchboard`."""
         claim = self.held(filebase)
         if delay_s <= 0 and record is None and not claim.is_changed:
-            self._source.let_go(claim)
-            claim.link.requeue(claim.delivery)
+            self._consumer.let_go(claim)
+            claim.connection.requeue(claim.delivery)
             return filebase
         more = [] if record is None else [self._record(record, 'released')]
         if delay_s > 0:

@@ -62,9 +62,9 @@ class RabbitConnection(Connection):
         with self._lock:
             return self._publisher.publish_many(postings, mandatory=mandatory)
 
-    def delay(self, queue: str, letter: OutgoingMessage, delay_s: float) -> None:
+    def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
         """See `Remote`."""
-        self._declarer.delay(queue, letter, delay_s)
+        self._declarer.delay(queue, outgoing, delay_s)
 
     def declare_queue(
         self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None

@@ -1,6 +1,4 @@
-"""A channel of RabbitMQ's that publishes, and knows which messages the broker has confirmed, refused or returned.
-
-The way to RabbitMQ: many messages are sent, and then their confirms are waited for.
+"""Publishing on RabbitMQ: many messages are sent, and then their confirms are waited for.
 
 Confirms are counted here and not by py-amqp, which waits for each before it sends the next.
 
@@ -51,9 +49,9 @@ class EncodedEntry(amqp.Message):
     """
 
     def __init__(
-        self, letter: OutgoingMessage, exchange: str, routing_key: str, frame_max_bytes: int
+        self, outgoing: OutgoingMessage, exchange: str, routing_key: str, frame_max_bytes: int
     ) -> None:
-        super().__init__(letter.body, application_headers=letter.headers, **letter.properties)
+        super().__init__(outgoing.body, application_headers=outgoing.headers, **outgoing.properties)
         for text in (exchange, routing_key):
             if len(text.encode('utf-8', 'surrogatepass')) > MAX_SHORT_BYTES:
                 raise MessageTooLargeError(f'no exchange and no key is so long: {text[:80]}...')
@@ -90,16 +88,16 @@ class Confirms:
         channel.events['basic_nack'].add(self._on_nack)
         channel.events['basic_return'].add(self._on_return)
 
-    def send(self, letter: OutgoingMessage, exchange: str, routing_key: str, *, mandatory: bool) -> int:
+    def send(self, outgoing: OutgoingMessage, exchange: str, routing_key: str, *, mandatory: bool) -> int:
         """Publish without waiting.
 
         :return: its number.
         :raises QueueError: AMQP cannot carry it; nothing was sent, and nothing counted.
         """
-        message = EncodedEntry(letter, exchange, routing_key, self._channel.connection.frame_max)
+        message = EncodedEntry(outgoing, exchange, routing_key, self._channel.connection.frame_max)
         self._last += 1
         self._outcomes[self._last] = UNSETTLED
-        self._sent[self._last] = (exchange, routing_key, letter.properties.get('message_id'))
+        self._sent[self._last] = (exchange, routing_key, outgoing.properties.get('message_id'))
         self._channel.basic_publish(message, exchange, routing_key, mandatory=mandatory)
         return self._last
 
@@ -220,8 +218,8 @@ class RabbitPublisher:
 def _windows(postings: Sequence[Publish]) -> Iterator[list[int]]:
     """:return: the numbers of those that are sent together, in their order."""
     window: list[int] = []
-    for number, (letter, exchange, _) in enumerate(postings):
-        is_large = len(letter.body) >= LARGE_BYTES
+    for number, (outgoing, exchange, _) in enumerate(postings):
+        is_large = len(outgoing.body) >= LARGE_BYTES
         if window and (is_large or len(window) == WINDOW or exchange != postings[window[0]][1]):
             yield window
             window = []

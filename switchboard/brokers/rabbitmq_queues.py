@@ -1,16 +1,11 @@
-"""A channel of RabbitMQ's that is closed when the broker has closed it.
+"""Declaring on RabbitMQ: queues, exchanges, and queues for delays; and the channels for it.
 
-py-amqp opens such a channel again, at once and without a word: under the same number, and without the consumers, the confirms and the
-messages that it had.  Who goes on with it waits for what never comes, and acknowledges what is another's.  Here it is gone, and
-its number is free.
+**Channels.**  py-amqp reuses the number of a channel after the broker's Channel.Close, and opens it again without its consumers, confirms and unacknowledged
+deliveries: all of them are lost silently.  Here a channel that the broker closed is gone, and its number is free.  A refused call raises
+`amqp.exceptions.ChannelError`.  A channel that the broker closes of its own accord, as when a job takes longer than ``consumer_timeout``, counts as the end of
+the connection: another one is made, and all that the old one held is the broker's again.
 
-What is refused of a call is said to the caller (`amqp.exceptions.ChannelError`).  What the broker does of its own accord, as when a job
-takes longer than ``consumer_timeout``, counts as the end of the connection: the link makes another one, and knows that all it held
-is the broker's again.
-
-What there is on a RabbitMQ: queues, exchanges, and queues for delays.
-
-A delay is a queue in which nobody reads, whose messages expire into the one they are for.  RabbitMQ lets only the first of a queue
+**Delays.**  A delay is a queue in which nobody reads, whose messages expire into the one they are for.  RabbitMQ lets only the first of a queue
 expire, so there is one for each length of time, and lengths are rounded up.  It is a quorum queue with dead letters *at least once*:
 the broker lets go of a message when the queue that it is for has confirmed it.  While that one is full, or deleted, or its node is away,
 the message stays, and is offered again every three minutes.
@@ -105,15 +100,15 @@ class RabbitDeclarer:
         # The queues for delays that were declared, and by which connection.
         self._known: tuple[int, set[str]] = (0, set())
 
-    def delay(self, queue: str, letter: OutgoingMessage, delay_s: float) -> None:
+    def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
         """See `Remote`."""
         waiting = waiting_queue(queue, delay_s)
         self._have_waiting(waiting, queue, delay_s)
         try:
-            self._connection.publish(letter, routing_key=waiting)
+            self._connection.publish(outgoing, routing_key=waiting)
         except NoRouteError:  # somebody has deleted it since
             self._have_waiting(waiting, queue, delay_s, anew=True)
-            self._connection.publish(letter, routing_key=waiting)
+            self._connection.publish(outgoing, routing_key=waiting)
 
     def _have_waiting(self, waiting: str, queue: str, delay_s: float, *, anew: bool = False) -> None:
         """Make a queue for delays, if it is not there; once a connection."""

@@ -1,16 +1,10 @@
-"""A message in a list of Redis, as kombu's transport writes and reads it.
+"""A connection to Redis: leases, scripts that are one step, and a subscription for idle runners.
 
-How Redis tells an idle runner that something has come: a subscription, on a connection of its own.
+Redis has no acknowledgement, so a holder has a lease, which its connection renews for as long as the process lives: a slow job keeps its message, and
+a dead one's comes back when the lease is over.  What Redis has stored outlives a connection, so a delivery is ours still
+after it was made anew.  A reply says that a message is in Redis's memory, and on its disk as far as its ``appendfsync`` goes.
 
-It is not of the pool that the commands use, which is thrown away when a command fails: the thread that renews leases would otherwise
-close what a runner sleeps on, and an epoll says nothing of a descriptor that was closed.
-
-A subscription counts when Redis has confirmed it.  Commands go by another connection and may overtake it, so who looked before that, and
-found nothing, would not be told of what came in between.
-
-What is done inside Redis, where a script is one step.
-
-kombu takes a message out of its list and then notes that it has it, so a crash in between loses it.  Here both are one script.  The lists are
+**Scripts.**  kombu takes a message out of its list and then notes that it has it, so a crash in between loses it.  Here both are one script.  The lists are
 kombu's own (``QUEUE`` and, by priority, ``QUEUE\x06\x163 ...6 ...9``), so its programs and ours read and write the same queue.  What is ours:
 
 ``switchboard:QUEUE:held``
@@ -30,17 +24,13 @@ No Redis Cluster: the keys of a queue have no hash tag, and a cluster would have
 Times are those of the server, so that the clocks of its clients do not matter.
 
 Where Redis has used up its ``maxmemory``, it stops a script at its first write if that is one that may need memory; if the first is one
-that never does (``HDEL``, ``ZREM``, ``RPOP``), the script is done to its end.  What ends, renews or gives back a message must go on there,
+that needs no memory (``HDEL``, ``ZREM``, ``RPOP``), Redis runs the rest of the script even above ``maxmemory``.  What ends, renews or gives back a message must go on there,
 or a full Redis would take messages from those who work on them, and could not be emptied: so these scripts begin with such a write.
 Rejected: the flag ``allow-oom``, because it is Redis 7's.
 
-A connection to Redis.
-
-Redis has no acknowledgement, so a holder has a lease, which its connection renews for as long as the process lives: a slow job keeps its message, and
-a dead one's comes back when the lease is over.  What Redis has stored outlives a connection, so a delivery is ours still
-after it was made anew.
-
-A reply says that a message is in Redis's memory, and on its disk as far as its ``appendfsync`` goes.
+**The subscription** has a connection of its own, and not one of the pool that the commands use: that pool is thrown away when a command fails, so the thread that
+renews leases would close what a runner sleeps on, and an epoll says nothing of a descriptor that was closed.  It counts when Redis has confirmed it: commands
+go by another connection and may overtake it, so a runner that looked before, and found nothing, would miss what came in between.
 """
 
 from __future__ import annotations
@@ -73,11 +63,11 @@ from switchboard.events import event
 from switchboard.message.naming import HIGHEST_PRIORITY
 
 
-def pack(channel: Any, letter: OutgoingMessage, exchange: str, routing_key: str) -> str:
+def pack(channel: Any, outgoing: OutgoingMessage, exchange: str, routing_key: str) -> str:
     """:return: what kombu's consumers read."""
-    properties = dict(letter.properties)
+    properties = dict(outgoing.properties)
     told = {name: properties.pop(name, None) for name in ('content_type', 'content_encoding')}
-    message = channel.prepare_message(letter.body, headers=letter.headers, properties=properties, **told)
+    message = channel.prepare_message(outgoing.body, headers=outgoing.headers, properties=properties, **told)
     channel._inplace_augment_message(message, exchange, routing_key)
     text: str = kombu_json.dumps(message)
     return text
@@ -122,7 +112,7 @@ class Subscription:
     """Hears what is published on channels.
 
     :param pool: of connections to the server: another one like it is made.
-    :param connection_number: the link's, when these were made.
+    :param connection_number: the connection's, when these were made.
     :raises OSError: Redis did not confirm the subscription in time.
     :raises redis.RedisError: or did not take it.
     """
@@ -167,7 +157,7 @@ class Subscription:
         return heard
 
     def close(self) -> None:
-        """Hear no longer."""
+        """End the subscription."""
         with suppress(OSError, exceptions.RedisError):
             self._pubsub.close()
 
@@ -253,7 +243,7 @@ class RedisConnection(Connection):
         super().close()
 
     def _drop(self) -> None:
-        # What is held stays held, and the pulse goes on: it is the lease that counts.  Who sleeps goes on listening.
+        # What is held stays held, and its lease is renewed; the subscription stays, too.
         channel = self._channel
         self._forget()
         if channel is not None:
@@ -296,9 +286,9 @@ class RedisConnection(Connection):
         """:return: the keys of a queue in the order in which the scripts name them."""
         return [key_of(queue, part) for part in PARTS] + self._lists(queue)
 
-    def _list_number(self, letter: OutgoingMessage) -> int:
+    def _list_number(self, outgoing: OutgoingMessage) -> int:
         """:return: which list a message goes into, from 1: a higher priority into a later one, which is emptied first."""
-        priority = max(0, min(int(letter.properties.get('priority') or 0), HIGHEST_PRIORITY))
+        priority = max(0, min(int(outgoing.properties.get('priority') or 0), HIGHEST_PRIORITY))
         steps: list[int] = self._channel.priority_steps[1:]
         return 1 + sum(step <= priority for step in steps)
 
@@ -315,21 +305,21 @@ class RedisConnection(Connection):
     def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
         """See `Remote`."""
         outcomes: list[Exception | None] = []
-        for letter, exchange, routing_key in postings:
+        for outgoing, exchange, routing_key in postings:
             try:
-                self._publish(letter, exchange, routing_key, mandatory)
+                self._publish(outgoing, exchange, routing_key, mandatory)
                 outcomes.append(None)
             except SwitchboardError as error:
                 outcomes.append(error)
         return outcomes
 
-    def _publish(self, letter: OutgoingMessage, exchange: str, routing_key: str, mandatory: bool) -> None:
+    def _publish(self, outgoing: OutgoingMessage, exchange: str, routing_key: str, mandatory: bool) -> None:
         with self._lock:
             queues = [routing_key] if not exchange else self._route(exchange, routing_key)
             if mandatory and not queues:
                 raise NoRouteError(exchange, routing_key)
             for queue in queues:
-                self._put(letter, exchange, routing_key, queue)
+                self._put(outgoing, exchange, routing_key, queue)
 
     def _route(self, exchange: str, routing_key: str) -> list[str]:
         """:raises UnknownExchangeError: of which type the exchange is was never said."""
@@ -338,24 +328,24 @@ class RedisConnection(Connection):
         found: list[str] = self.again('route', lambda: self._channel._lookup(exchange, routing_key))
         return found
 
-    def _put(self, letter: OutgoingMessage, exchange: str, routing_key: str, queue: str) -> None:
+    def _put(self, outgoing: OutgoingMessage, exchange: str, routing_key: str, queue: str) -> None:
         limits = self._limits.get(queue)
         most = '' if limits is None or limits.max_messages is None else limits.max_messages
 
         def put() -> Any:
-            message = pack(self._channel, letter, exchange, routing_key)
-            arguments = [self._list_number(letter), message, most, key_of(queue, 'wake')]
+            message = pack(self._channel, outgoing, exchange, routing_key)
+            arguments = [self._list_number(outgoing), message, most, key_of(queue, 'wake')]
             return self._scripts['PUT'](keys=self._keys(queue), args=arguments)
 
         if not self.again('publish', lambda: _with_room(queue, put)):
             raise QueueFullError(f'max_messages is {most}', queue=queue)
 
-    def delay(self, queue: str, letter: OutgoingMessage, delay_s: float) -> None:
+    def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
         """See `Remote`."""
 
         def put() -> Any:
-            message = pack(self._channel, letter, '', queue)
-            arguments = [self._list_number(letter), message, int(min(delay_s, 1e10) * 1000)]
+            message = pack(self._channel, outgoing, '', queue)
+            arguments = [self._list_number(outgoing), message, int(min(delay_s, 1e10) * 1000)]
             return self._scripts['DELAY'](keys=self._keys(queue), args=arguments)
 
         self.again('delay', lambda: _with_room(queue, put))
@@ -442,9 +432,9 @@ class RedisConnection(Connection):
     def cancel(self) -> None:
         """See `Remote`."""
         with self._lock:
-            ears, self._subscription = self._subscription, None
-            if ears is not None:
-                ears.close()
+            subscription, self._subscription = self._subscription, None
+            if subscription is not None:
+                subscription.close()
 
     def descriptors(self) -> list[int]:
         """See `Remote`."""

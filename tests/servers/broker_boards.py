@@ -48,27 +48,27 @@ class SeenQueue(BrokerQueue):
         return self._list(self.broker_queues) + self._list_delayed()
 
     def _list(self, queues: list[str]) -> list[str]:
-        had_waiting = bool(self._source._waiting)
-        self._source.close()
+        had_waiting = bool(self._consumer._waiting)
+        self._consumer.close()
         found = []
         for queue in queues:
             deliveries = []
             try:
-                while (delivery := self.link.get(queue)) is not None:
+                while (delivery := self.connection.get(queue)) is not None:
                     deliveries.append(delivery)
             except UnknownQueueError:
                 pass  # nobody has put anything into it
             found += [filebase_of(delivery) for delivery in deliveries]
             for delivery in reversed(deliveries):
-                self.link.requeue(delivery)
+                self.connection.requeue(delivery)
         if had_waiting:
-            self._source.look()
+            self._consumer.look()
         return found if len(queues) == 1 else sorted(found)
 
     def _list_delayed(self) -> list[str]:
         if self.url.kind == 'rabbitmq':
             return self._list(sorted(self.delayed))
-        client = self.link._channel.client  # type: ignore[attr-defined]
+        client = self.connection._channel.client  # type: ignore[attr-defined]
         return [
             one.decode()
             for queue in self.broker_queues
@@ -79,11 +79,11 @@ class SeenQueue(BrokerQueue):
         try:
             return super().history(filebase)
         except EntryTakenError:
-            claim = self._source.find(filebase)
+            claim = self._consumer.find(filebase)
             if claim is None:
                 raise
             self._count_deaths(claim)
-            self.link.requeue(claim.delivery)
+            self.connection.requeue(claim.delivery)
             return claim.entry.records
 
 
@@ -134,7 +134,7 @@ class OnBroker(Backend):
             board.close()
         if self.boards:
             for queue in queues:
-                self.boards[0].link.delete_queue(queue)
+                self.boards[0].connection.delete_queue(queue)
             self.boards[0].close()
 
 
@@ -169,7 +169,7 @@ def wait_for(board: Any, timeout_s: float = 120.0) -> Any:
 def wait_for_broker(board: BrokerQueue) -> None:
     for _ in range(300):
         try:
-            board.link.connect()
+            board.connection.connect()
             board.count()
             return
         except BrokerDownError as error:

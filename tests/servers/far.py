@@ -106,5 +106,5 @@ class Far:
             board: Any = spool['far']
             board.close()
         for queue in self.board.all_queues:
-            self.board.link.delete_queue(queue)
+            self.board.connection.delete_queue(queue)
         self.board.close()

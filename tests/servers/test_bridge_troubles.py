@@ -52,7 +52,7 @@ class NothingIsPreserved(Disk):
 
 
 class Inwards:
-    """A bridge, and a link of who sends to it."""
+    """A bridge, and a connection of who sends to it."""
 
     def __init__(self, url: str, directory: Path) -> None:
         self.disk = NothingIsPreserved()
@@ -61,20 +61,20 @@ class Inwards:
         self.config = load(directory, text, head='[switchboard]\nspool = spool\ndurability = lazy\n')
         self.spool = Spool.from_config(self.config, disk=self.disk)
         self.runner = FromBroker(self.spool, self.config.runners['down'])
-        self.link = connect(url)
-        self.link.declare_queue(self.name)
+        self.connection = connect(url)
+        self.connection.declare_queue(self.name)
 
     def send(self, *bodies: bytes, **properties: str) -> None:
         for body in bodies:
-            self.link.publish(OutgoingMessage(body, {}, properties), routing_key=self.name)
+            self.connection.publish(OutgoingMessage(body, {}, properties), routing_key=self.name)
 
     def unacked(self) -> int:
-        return self.runner.link.unacked()
+        return self.runner.connection.unacked()
 
     def close(self) -> None:
         self.runner.cleanup()
-        self.link.delete_queue(self.name)
-        self.link.close()
+        self.connection.delete_queue(self.name)
+        self.connection.close()
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_what_cannot_be_preserved_for_now_holds_up_no_other_and_is_in_bad_once(
     [filebase] = bad.get_files('.psv')
     assert bad.get_files() == bad.get_files('.bak') == []
     assert 'CorruptEntryError' in bad.history(filebase)[-1]['reason']
-    assert inwards.link.count(inwards.name) == 0
+    assert inwards.connection.count(inwards.name) == 0
 
 
 def test_while_the_queue_is_full_for_longer_than_the_broker_waits_nothing_is_lost(
@@ -124,7 +124,7 @@ def test_while_the_queue_is_full_for_longer_than_the_broker_waits_nothing_is_los
             inwards.runner.stop()
             thread.join(60)
     assert sorted(str(one.msg) for one in found) == ['0', '1', '2', '3', '4', '5']
-    assert inwards.link.count(inwards.name) == 0
+    assert inwards.connection.count(inwards.name) == 0
 
 
 def test_what_was_stored_when_redis_went_away_is_acknowledged_when_it_is_back(
@@ -153,6 +153,6 @@ def test_what_was_stored_when_redis_went_away_is_acknowledged_when_it_is_back(
         if not inwards.unacked():
             break
         wait(0.1)
-    assert inwards.unacked() == inwards.link.count(inwards.name) == 0
+    assert inwards.unacked() == inwards.connection.count(inwards.name) == 0
     assert sorted(one.msg for one in arrive(inwards.spool['in'], 2)) == ['one', 'two']
     inwards.close()

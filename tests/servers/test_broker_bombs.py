@@ -40,4 +40,4 @@ def test_a_bomb_of_any_compression_is_in_the_bad_queue_as_it_came(place: OnBroke
         record = bad.history(filebase)[-1]
         assert record['cause'] == 'corrupt'
         assert f'are more than {LIMIT_BYTES} when they are decompressed' in record['reason']
-    assert board.link.unacked() == 0
+    assert board.connection.unacked() == 0

@@ -45,7 +45,7 @@ class TestALostConnection:
         board = board_of(rabbitmq)
         filebase = board.enqueue('x')
         board.take()
-        board.link._drop()
+        board.connection._drop()
         with pytest.raises(EntryTakenError, match='again'):
             board.finish(filebase)
         again = wait_for(board)
@@ -57,7 +57,7 @@ class TestALostConnection:
         board = board_of(rabbitmq)
         filebase = board.enqueue('x')
         board.take()
-        board.link._drop()
+        board.connection._drop()
         assert board.take() is None  # it came, and is the one that is at work
         assert board.get_files('.bak') == [filebase]
         board.finish(filebase)
@@ -67,7 +67,7 @@ class TestALostConnection:
         board = board_of(rabbitmq)
         wakeup = board.wakeup()
         wakeup.arm()
-        board.link._drop()
+        board.connection._drop()
         assert not board.ready()  # by a new connection, to which nothing is pushed
         assert wakeup.wait(5)
         wakeup.close()
@@ -77,7 +77,7 @@ class TestALostConnection:
         board = board_of(place)
         filebase = board.enqueue('x')
         board.take()
-        board.link._drop()
+        board.connection._drop()
         board.finish(filebase)
         assert board_of(place).take() is None
         place.close()
@@ -89,7 +89,7 @@ class TestALostConnection:
         dead, other = board_of(place, '&lease=1s'), board_of(place, '&lease=1s')
         filebase = dead.enqueue('x')
         dead.take()
-        dead.link._stop_heartbeat()  # as if its process had died
+        dead.connection._stop_heartbeat()  # as if its process had died
         wait(1.2)
         other.recover(own=False)
         OWN_CLAIMS.clear()  # it was another process's
@@ -186,14 +186,14 @@ class TestTheBrokerAway:
         board = board_of(place)
         board.is_done = lambda _filebase: True
         board.enqueue('x')
-        ack = board.link.ack
+        ack = board.connection.ack
 
         def ack_when_it_is_away(delivery: Any) -> None:
             monkeypatch.undo()
             redis_server.stop()
             ack(delivery)
 
-        monkeypatch.setattr(board.link, 'ack', ack_when_it_is_away)
+        monkeypatch.setattr(board.connection, 'ack', ack_when_it_is_away)
         try:
             with pytest.raises(BrokerDownError):
                 board.take()
@@ -201,7 +201,7 @@ class TestTheBrokerAway:
             redis_server.start()
         wait_for_broker(board)
         assert board.take() is None
-        assert board.link.unacked() == 0
+        assert board.connection.unacked() == 0
         place.close()
 
 
@@ -211,26 +211,26 @@ def test_where_the_first_address_does_not_answer_the_second_is_asked(place: OnBr
     nobody = f'{scheme}://{user}{at}127.0.0.1:{free_port()}/'
     second = f'{place.url}?heartbeat=5s' if scheme == 'amqp' else f'{place.url}?lease=5s'
     queue = board_of(OnBroker(place.url, Path(place.spool.directory)))
-    link = connect(f'{nobody};{second}', connect_timeout_s=5.0)
+    connection = connect(f'{nobody};{second}', connect_timeout_s=5.0)
     with pytest.raises(BrokerDownError):
-        link.connect()
+        connection.connect()
     wait(0.6)
-    link.declare_queue(queue.all_queues[0])
-    link.publish(OutgoingMessage(b'x'), routing_key=queue.all_queues[0])
-    assert link.count(queue.all_queues[0]) == 1
-    link.delete_queue(queue.all_queues[0])
-    link.close()
+    connection.declare_queue(queue.all_queues[0])
+    connection.publish(OutgoingMessage(b'x'), routing_key=queue.all_queues[0])
+    assert connection.count(queue.all_queues[0]) == 1
+    connection.delete_queue(queue.all_queues[0])
+    connection.close()
     queue.close()
 
 
 def test_a_mistake_of_ours_does_not_look_like_a_broker_that_is_away(place: OnBroker) -> None:
-    link = connect(place.url)
-    link.connect()
+    connection = connect(place.url)
+    connection.connect()
     for mistake in (AttributeError, TypeError, KeyError):
-        with pytest.raises(mistake), link._working('test'):
+        with pytest.raises(mistake), connection._working('test'):
             raise mistake
-        assert link.connection_number == 1
-    link.close()
+        assert connection.connection_number == 1
+    connection.close()
 
 
 def test_the_bindings_of_a_topic_exchange_that_others_have_declared_are_those_of_a_topic(

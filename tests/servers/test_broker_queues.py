@@ -81,7 +81,7 @@ class TestPublishing:
     def test_a_queue_that_was_deleted_meanwhile_is_made_again(self, rabbitmq: OnBroker) -> None:
         board = board_of(rabbitmq)
         board.enqueue('a')
-        board.link.delete_queue(board.all_queues[0])
+        board.connection.delete_queue(board.all_queues[0])
         board.enqueue('b')
         assert drain(board) == ['b']
 
@@ -92,21 +92,21 @@ class TestPublishing:
         board_of(rabbitmq, '&declare=no', max_messages=6).enqueue('x')
 
     def test_what_no_queue_is_for_is_returned(self, place: OnBroker) -> None:
-        link = connect(place.url)
+        connection = connect(place.url)
         letter = encode('x', {}, message_id='1')
         exchange = f'{place.prefix}.ex'
         with pytest.raises((UnknownExchangeError, NoRouteError)):
-            link.publish(letter, exchange=exchange, routing_key='a')
-        link.declare_exchange(exchange, 'topic')
-        link.declare_queue(f'{place.prefix}.in')
-        link.bind(f'{place.prefix}.in', exchange, 'a.#')
+            connection.publish(letter, exchange=exchange, routing_key='a')
+        connection.declare_exchange(exchange, 'topic')
+        connection.declare_queue(f'{place.prefix}.in')
+        connection.bind(f'{place.prefix}.in', exchange, 'a.#')
         with pytest.raises(NoRouteError):
-            link.publish(letter, exchange=exchange, routing_key='b')
-        outcomes = link.publish_many([(letter, exchange, key) for key in ('a.b', 'b', 'a.c')])
+            connection.publish(letter, exchange=exchange, routing_key='b')
+        outcomes = connection.publish_many([(letter, exchange, key) for key in ('a.b', 'b', 'a.c')])
         assert [type(one) for one in outcomes] == [type(None), NoRouteError, type(None)]
-        assert link.count(f'{place.prefix}.in') == 2
-        link.delete_queue(f'{place.prefix}.in')
-        link.close()
+        assert connection.count(f'{place.prefix}.in') == 2
+        connection.delete_queue(f'{place.prefix}.in')
+        connection.close()
 
     def test_many_are_confirmed_together(self, place: OnBroker) -> None:
         board = board_of(place)
@@ -129,7 +129,7 @@ class TestTaking:
         one.enqueue_many(range(5))
         first = one.take()
         assert first is not None
-        assert one.link.unacked() == 1
+        assert one.connection.unacked() == 1
         assert drain(other) == [1, 2, 3, 4]
         one.finish(first.filebase)
 
@@ -138,7 +138,7 @@ class TestTaking:
         posted = board.prepare('x', {})
         for _ in range(2):
             board.declare([posted.queue])
-            board.link.publish(posted.letter, routing_key=posted.queue)
+            board.connection.publish(posted.outgoing, routing_key=posted.queue)
         taken = board.take()
         assert taken is not None
         assert board.take() is None
@@ -206,10 +206,10 @@ class TestTaking:
         board.declare([name])
         letter = encode('x', {}, message_id='1')
         letter.headers['x-switchboard-kind'] = 'json'
-        board.link.publish(letter, routing_key=name)
+        board.connection.publish(letter, routing_key=name)
         forbidden = encode('x', {}, message_id='2')
         forbidden.headers['x-switchboard-kind'] = 'pickle'
-        board.link.publish(forbidden, routing_key=name)
+        board.connection.publish(forbidden, routing_key=name)
         board.enqueue('good')
         assert drain(board) == ['good']
         bad = place.preserved()

@@ -77,8 +77,8 @@ class TestHandOff:
         transaction = BrokerTransaction(far.spool, far.board, taken.filebase)
         transaction.emit(far.spool['out'], 'x', {})
         _commit_once(far.spool, transaction)  # and here the process dies
-        far.board._source.let_go(OWN_CLAIMS[far.board._source._key(taken.filebase)])
-        far.board.link._heartbeat_thread = None
+        far.board._consumer.let_go(OWN_CLAIMS[far.board._consumer._key(taken.filebase)])
+        far.board.connection._heartbeat_thread = None
         far.board.close()
         other = far.another()
         work(other, 'far')
@@ -93,7 +93,7 @@ class TestHandOff:
         taken = far.board.take()
         transaction = far.spool.transaction(far.board, taken.filebase)
         transaction.emit(far.spool['out'], 'x', {})
-        far.board.link._drop()
+        far.board.connection._drop()
         transaction.commit()
         work(far.another(), 'far')
         assert far.out() == ['x']

@@ -99,8 +99,8 @@ class TestWhoIsBelieved:
         board = open_board(secure.options)
         board.enqueue('x')
         for _ in range(2):
-            board.link._drop()  # of localhost, though kombu has written another name of it down by now
-            board.link.connect()
+            board.connection._drop()  # of localhost, though kombu has written another name of it down by now
+            board.connection.connect()
         assert wait_for(board).msg == 'x'
 
     def test_one_whose_certificate_names_another_host_if_that_is_said(
@@ -121,13 +121,13 @@ class TestWhoIsBelieved:
         board = open_board(secure.options)
         board.enqueue_many(['parent', 'child'])
         assert board.take().msg == 'parent'
-        connection_number = board.link.connection_number
+        connection_number = board.connection.connection_number
         pid = os.fork()
         if pid == 0:
             os._exit(0 if board.take().msg == 'child' else 1)
         assert os.waitpid(pid, 0)[1] == 0
         board.enqueue('again')
-        assert board.link.connection_number == connection_number
+        assert board.connection.connection_number == connection_number
 
 
 class TestWhoIsNot:

@@ -55,7 +55,7 @@ class TestAJobThatIsLongerThanConsumerTimeout:
         wait(TOO_LONG_S)
         with pytest.raises(EntryTakenError, match='again'):
             board.finish(filebase)
-        assert board.link.unacked() == 0
+        assert board.connection.unacked() == 0
         again = wait_for(board)
         assert again.filebase == filebase
         board.finish(again.filebase)
@@ -65,19 +65,19 @@ class TestAJobThatIsLongerThanConsumerTimeout:
 
     def test_nothing_is_left_of_what_the_connection_had(self, rabbitmq: OnBroker) -> None:
         board = board_of(rabbitmq)
-        link: Any = board.link
+        connection: Any = board.connection
         board.enqueue('a')
-        connection_number = link.connection_number
-        held = link.get(board.all_queues[0])
-        link.consume(board.all_queues, prefetch=1)
+        connection_number = connection.connection_number
+        held = connection.get(board.all_queues[0])
+        connection.consume(board.all_queues, prefetch=1)
         wait(TOO_LONG_S)
         with pytest.raises(BrokerDownError, match='acknowledgement'):
-            link.has_message()
-        assert not link.holds(held)
-        assert link.unacked() == 0
-        assert link.descriptors() == []
-        link.consume(board.all_queues, prefetch=1)
-        assert link.connection_number > connection_number
+            connection.has_message()
+        assert not connection.holds(held)
+        assert connection.unacked() == 0
+        assert connection.descriptors() == []
+        connection.consume(board.all_queues, prefetch=1)
+        assert connection.connection_number > connection_number
         assert wait_for(board).msg == 'a'
 
     def test_a_runner_goes_on(self, rabbitmq_server: Broker, tmp_path: Path) -> None:
@@ -112,11 +112,11 @@ class TestAJobThatIsLongerThanConsumerTimeout:
         far.close()
 
     def test_what_a_broker_refuses_of_a_call_is_still_told_as_that(self, rabbitmq: OnBroker) -> None:
-        link = board_of(rabbitmq).link
+        connection = board_of(rabbitmq).connection
         with pytest.raises(UnknownQueueError):
-            link.get('no such queue')
+            connection.get('no such queue')
         with pytest.raises(UnknownQueueError):
-            link.consume(['no such queue'])
+            connection.consume(['no such queue'])
 
 
 class TestChannels:
@@ -125,45 +125,45 @@ class TestChannels:
     ) -> None:
         board = board_of(rabbitmq)
         board.enqueue('a')
-        link: Any = board.link
+        connection: Any = board.connection
         [queue] = board.all_queues
-        held, connection_number = link.get(queue), link.connection_number
-        link._taking.basic_ack(4711)
-        assert link.count('no such queue') == 0  # has_message of it meanwhile, and connects again
-        assert link.connection_number > connection_number
-        assert not link.holds(held)
+        held, connection_number = connection.get(queue), connection.connection_number
+        connection._taking.basic_ack(4711)
+        assert connection.count('no such queue') == 0  # has_message of it meanwhile, and connects again
+        assert connection.connection_number > connection_number
+        assert not connection.holds(held)
         assert wait_for(board).msg == 'a'
 
     def test_none_is_left_of_what_was_refused(self, rabbitmq_server: Broker, rabbitmq: OnBroker) -> None:
-        link = connect(rabbitmq_server.url)
-        assert isinstance(link, RabbitConnection)
+        connection = connect(rabbitmq_server.url)
+        assert isinstance(connection, RabbitConnection)
         letter = encode('x', {}, message_id='1')
         name = f'{rabbitmq.prefix}.there'
-        link.declare_queue(name)
-        link.publish(letter, routing_key=name)
+        connection.declare_queue(name)
+        connection.publish(letter, routing_key=name)
         before = channels(rabbitmq_server)
-        connection_number = link.connection_number
+        connection_number = connection.connection_number
         for _ in range(100):
-            assert link.count('no such queue') == 0
+            assert connection.count('no such queue') == 0
             with pytest.raises(UnknownExchangeError):
-                link.bind(name, 'no such exchange', 'x')
+                connection.bind(name, 'no such exchange', 'x')
             with pytest.raises(QueueMismatchError):
-                link.declare_queue(name, arguments={'x-max-length': 1})
+                connection.declare_queue(name, arguments={'x-max-length': 1})
             with pytest.raises(UnknownExchangeError):
-                link.publish(letter, exchange='no such exchange', routing_key='x')
+                connection.publish(letter, exchange='no such exchange', routing_key='x')
             with pytest.raises(UnknownQueueError):
-                link.get('no such queue')
+                connection.get('no such queue')
             with pytest.raises(UnknownQueueError):
-                link.consume(['no such queue'])
-        link.publish(letter, routing_key=name)
-        assert link.get(name) is not None
+                connection.consume(['no such queue'])
+        connection.publish(letter, routing_key=name)
+        assert connection.get(name) is not None
         assert channels(rabbitmq_server) <= before + 1  # the one by which messages come
-        assert len(link._connection.channels) <= 3
-        assert link._connection.channel_max >= 2047
-        assert link.count(name) == 1
-        link.delete_queue(name)
+        assert len(connection._connection.channels) <= 3
+        assert connection._connection.channel_max >= 2047
+        assert connection.count(name) == 1
+        connection.delete_queue(name)
         assert connection_number == 1
-        link.close()
+        connection.close()
 
 
 class TestASleeper:
@@ -171,14 +171,14 @@ class TestASleeper:
 
     def test_a_message_that_another_thread_has_read_wakes_at_once(self, rabbitmq: OnBroker) -> None:
         board, other = board_of(rabbitmq), board_of(rabbitmq)
-        link: Any = board.link
+        connection: Any = board.connection
         wakeup = board.wakeup()
         wakeup.arm()
         other.enqueue('a')
 
         def another_has_read_it() -> bool:
-            link._send_heartbeat(link._stop_event)
-            return bool(link._pushed)
+            connection._send_heartbeat(connection._stop_event)
+            return bool(connection._pushed)
 
         eventually(another_has_read_it, 'read by another thread')
         began_s = time.monotonic()
@@ -192,10 +192,10 @@ class TestASleeper:
 
     def test_a_connection_that_another_thread_has_given_up_wakes_as_well(self, rabbitmq: OnBroker) -> None:
         board = board_of(rabbitmq)
-        link: Any = board.link
+        connection: Any = board.connection
         wakeup = board.wakeup()
         wakeup.arm()
-        link._drop()
+        connection._drop()
         began_s = time.monotonic()
         assert wakeup.wait(30)
         assert time.monotonic() - began_s < 10

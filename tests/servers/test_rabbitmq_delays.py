@@ -99,7 +99,7 @@ class TestQueuesForDelays:
     def test_one_that_somebody_has_deleted_is_made_again(self, rabbitmq: OnBroker) -> None:
         board = board_of(rabbitmq)
         board.enqueue('lost with it', delay=0.4)
-        board.link.delete_queue(waiting_for(board, 0.4))
+        board.connection.delete_queue(waiting_for(board, 0.4))
         board.enqueue('late', delay=0.4)
         assert wait_for(board).msg == 'late'
         assert board.take() is None
@@ -115,11 +115,11 @@ class TestQueuesForDelays:
         }
         old = f'{name}.wait.600'
         board.declare([name])
-        board.link.declare_queue(old, arguments=arguments)
-        board.link.publish(board.prepare('old', {}).letter, routing_key=old)
+        board.connection.declare_queue(old, arguments=arguments)
+        board.connection.publish(board.prepare('old', {}).outgoing, routing_key=old)
         board.enqueue('new', delay=0.6)
         assert sorted([wait_for(board).msg, wait_for(board).msg]) == ['new', 'old']
-        board.link.delete_queue(old)
+        board.connection.delete_queue(old)
 
     def test_what_is_delayed_keeps_its_priority(self, rabbitmq: OnBroker) -> None:
         board = board_of(rabbitmq)

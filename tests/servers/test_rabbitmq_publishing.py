@@ -29,27 +29,27 @@ MIB = 1 << 20
 
 
 class Out:
-    """A link, and a queue to publish to."""
+    """A connection, and a queue to publish to."""
 
     def __init__(self, url: str) -> None:
-        link = connect(url)
-        assert isinstance(link, RabbitConnection)
-        self.link = link
+        connection = connect(url)
+        assert isinstance(connection, RabbitConnection)
+        self.connection = connection
         self.queue = uuid.uuid4().hex[:8]
-        self.link.declare_queue(self.queue)
+        self.connection.declare_queue(self.queue)
 
     def posting(self, number: int = 0, exchange: str = '', body: str = 'x', **changes: Any) -> Any:
         letter = encode(body, {}, message_id=str(number))
         return replace(letter, **changes), exchange, self.queue
 
     def publish(self, *postings: Any) -> list[type]:
-        return [type(one) for one in self.link.publish_many(postings)]
+        return [type(one) for one in self.connection.publish_many(postings)]
 
     def ids(self) -> list[str]:
         found = []
-        while (delivery := self.link.get(self.queue)) is not None:
+        while (delivery := self.connection.get(self.queue)) is not None:
             found.append(str(delivery.message_id))
-            self.link.ack(delivery)
+            self.connection.ack(delivery)
         return found
 
 
@@ -57,8 +57,8 @@ class Out:
 def out(rabbitmq_server: Broker) -> Iterator[Out]:
     out = Out(rabbitmq_server.url)
     yield out
-    out.link.delete_queue(out.queue)
-    out.link.close()
+    out.connection.delete_queue(out.queue)
+    out.connection.close()
 
 
 STORED = type(None)
@@ -80,12 +80,12 @@ class TestWhatAmqpCannotCarry:
     def test_it_is_sorted_out_and_the_others_are_stored(
         self, out: Out, changes: dict[str, Any], error: type[Exception]
     ) -> None:
-        connection_number = out.link.connection_number
+        connection_number = out.connection.connection_number
         unfit = out.posting(9, **changes)
         assert out.publish(out.posting(1), unfit, out.posting(2)) == [STORED, error, STORED]
         assert out.publish(unfit) == [error]
         assert out.ids() == ['1', '2']
-        assert out.link.connection_number == connection_number
+        assert out.connection.connection_number == connection_number
 
     def test_a_key_that_is_too_long_is_sorted_out_as_well(self, out: Out) -> None:
         letter = out.posting(9)[0]
@@ -153,7 +153,7 @@ class TestALostConnection:
         def send_until_it_breaks(self: Confirms, *args: Any, **keys: Any) -> int:
             if len(sent) == 150:
                 self.wait(30, 1)
-                out.link._connection.sock.close()
+                out.connection._connection.sock.close()
             sent.append(args)
             return send(self, *args, **keys)
 

@@ -90,7 +90,7 @@ class TestALostAnswer:
         taken = board.take()
         assert taken.msg == 'first'
         assert board.history(taken.filebase) == []
-        assert board.link.unacked() == 1
+        assert board.connection.unacked() == 1
         assert board.count() == 1
 
     def test_after_the_lease_it_is_given_to_another_and_the_next_one_to_us(
@@ -171,13 +171,13 @@ class TestASleeper:
         assert sleeper.falls_asleep.wait(30)
         with middleman.away():
             Redis.from_url(place.url).client_kill_filter(_type='normal', skipme=True)
-            while board.link._is_open():
+            while board.connection._is_open():
                 wait(0.05)
         board_of(place).enqueue('x')
         assert sleeper.woken()
         wait_for_broker(board)
         assert board.take().msg == 'x'
-        assert board.link.unacked() == 2
+        assert board.connection.unacked() == 2
 
     def test_is_not_woken_by_nothing(self, board: Any) -> None:
         wakeup = board.wakeup()

@@ -77,7 +77,7 @@ def test_who_works_keeps_his_message_and_ends_it(full: Full) -> None:
     assert other.recover(own=False) == []
     assert full.client.hlen(f'switchboard:{board.all_queues[0]}:deaths') == 0
     board.finish(filebase)
-    assert board.link.unacked() == 0
+    assert board.connection.unacked() == 0
 
 
 def test_what_is_given_back_is_the_next_again(full: Full) -> None:
@@ -94,7 +94,7 @@ def test_what_a_dead_holder_had_is_given_to_another_and_counted(full: Full) -> N
     filebase = dead.enqueue('first')
     dead.take()
     full.fill(dead)
-    dead.link._stop_heartbeat()  # as if its process had died
+    dead.connection._stop_heartbeat()  # as if its process had died
     wait(1.2)
     other.recover(own=False)
     OWN_CLAIMS.clear()  # it was another process's
@@ -123,7 +123,7 @@ def test_what_fails_is_in_the_bad_queue_on_this_machines_disk(full: Full) -> Non
     full.fill(board)
     board.finish(filebase, preserve=True, reason='why')
     assert full.place.preserved().history(filebase)[-1]['reason'] == 'why'
-    assert board.link.unacked() == 0
+    assert board.connection.unacked() == 0
 
 
 def test_what_is_to_be_tried_again_later_stays_with_its_holder_until_it_can_be_written(full: Full) -> None:

@@ -53,16 +53,16 @@ class Bridged(Pipeline):
         outer = self
 
         class Out(ToBroker):
-            def make_link(self) -> Any:
-                return outer.link()
+            def make_connection(self) -> Any:
+                return outer.connection()
 
         class In(FromBroker):
-            def make_link(self) -> Any:
-                return outer.link()
+            def make_connection(self) -> Any:
+                return outer.connection()
 
         return self.runner(Out if name == 'up' else In, name)
 
-    def link(self) -> MemoryConnection:
+    def connection(self) -> MemoryConnection:
         self.links.append(MemoryConnection(self.broker))
         return self.links[-1]
 

@@ -46,6 +46,7 @@ class MemoryConnection:
         self.prefetch = 0
         self.is_closed = False
         self.calls: dict[str, int] = defaultdict(int)
+        self.acks: list[Delivery] = []
 
     def break_off(self) -> None:
         """Lose the connection: the broker gives out again what was held."""
@@ -96,6 +97,14 @@ class MemoryConnection:
             else EntryTakenError('given out again', queue=delivery.queue)
             for delivery in deliveries
         ]
+
+    def ack_later(self, *deliveries: Delivery) -> None:
+        self.acks += deliveries
+
+    def flush_acks(self) -> None:
+        deliveries, self.acks = self.acks, []
+        if deliveries:
+            self.ack_many(deliveries)
 
     def holds(self, delivery: Delivery) -> bool:
         return delivery.tag in self.held

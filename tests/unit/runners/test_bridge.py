@@ -230,21 +230,21 @@ def test_the_password_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
         'amqp://broker.example.com//', f'{url}\npassword_file = {tmp_path}/secret\nheartbeat = 7s'
     )
     runner = Bridged(tmp_path, text).runner(ToBroker, 'up')
-    link = runner.make_link()
-    assert link.broker.address == 'amqp://shop:p%40ss%2Fword@broker.example.com:5673/vhost'
-    assert link.broker.heartbeat_s == 7
-    assert 'p@ss' not in link.url
+    connection = runner.make_connection()
+    assert connection.broker.address == 'amqp://shop:p%40ss%2Fword@broker.example.com:5673/vhost'
+    assert connection.broker.heartbeat_s == 7
+    assert 'p@ss' not in connection.url
     (tmp_path / 'secret').unlink()
     with pytest.raises(ConfigError, match=r'\[runner.up\] password_file: cannot be read'):
-        runner.make_link()
+        runner.make_connection()
 
 
 def test_the_password_is_that_of_each_address(tmp_path: Path) -> None:
     (tmp_path / 'secret').write_text('pw\n')
     url = 'amqp://me%40site@a.example.com:5672;amqp://you@b.example.com//'
     text = OUT.replace('amqp://broker.example.com//', f'{url}\npassword_file = {tmp_path}/secret')
-    link = Bridged(tmp_path, text).runner(ToBroker, 'up').make_link()
-    assert link.broker.address == 'amqp://me%40site:pw@a.example.com:5672;amqp://you:pw@b.example.com//'
+    connection = Bridged(tmp_path, text).runner(ToBroker, 'up').make_connection()
+    assert connection.broker.address == 'amqp://me%40site:pw@a.example.com:5672;amqp://you:pw@b.example.com//'
 
 
 def test_the_first_of_several_addresses_names_the_broker() -> None:
