@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import errors
+from tests.test_documentation import blocks_of, commands_of
 
 ROOT = Path(__file__).resolve().parent.parent
 TROUBLE = ROOT / 'docs' / 'howto' / 'troubleshooting.md'
@@ -105,3 +106,28 @@ def test_a_glossary_has_a_word_once() -> None:
     words = [word for word in words if word.startswith('**')]
     assert len(words) > 50
     assert len(words) == len(set(words))
+
+
+# Programs of a checkout's bin/: an installation has others in their place.
+OF_A_CHECKOUT = re.compile(r'(?:^|[|;&({] *|\bdo )(?:bin/\S+|drop|master|runner|demo)\b(?= )', re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    'path', [each for each in PAGES if each.is_relative_to(ROOT / 'docs')], ids=lambda each: each.name
+)
+def test_what_a_page_runs_is_what_an_installation_has(path: Path) -> None:
+    commands = [
+        command
+        for block in blocks_of(path.read_text())
+        if block.mark == 'run' and block.language == 'console'
+        for _, command, _ in commands_of(block)
+    ]
+    assert [command for command in commands if OF_A_CHECKOUT.search(command)] == []
+
+
+@pytest.mark.parametrize(
+    'command', ['drop in <mail', 'printf x | drop in', 'bin/drop in', 'for x in a; do drop in $x; done']
+)
+def test_a_program_of_a_checkout_is_noticed(command: str) -> None:
+    assert OF_A_CHECKOUT.search(command)
+    assert not OF_A_CHECKOUT.search(command.replace('bin/', '').replace('drop', 'switchboard-drop'))
