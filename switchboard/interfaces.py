@@ -55,6 +55,7 @@ class ISwitchboard(Interface):
 
     name = Attribute('The name of the queue.')
     options = Attribute('Its `QueueOptions`.')
+    is_remote = Attribute('Is it on a broker?  Then it has no directory.')
 
     def enqueue(msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """Store one message and return its filebase.

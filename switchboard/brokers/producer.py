@@ -102,6 +102,8 @@ class BrokerProducer:
     :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
     """
 
+    is_remote = True
+
     def __init__(
         self,
         name: str,

@@ -105,6 +105,14 @@ class Config:
     warnings: tuple[ConfigError, ...] = ()
     sources: tuple[Path, ...] = ()
     digest: str = ''
+    # Are any of the queues on a broker?
+    has_remote_queues: bool = field(init=False, repr=False, compare=False)
+    _declared: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, '_declared', frozenset(self.declared))
+        any_url = any(self.queue_options(name).url is not None for name in self.declared)
+        object.__setattr__(self, 'has_remote_queues', any_url)
 
     @classmethod
     def load(cls, path: Path | str) -> Config:
@@ -120,6 +128,10 @@ class Config:
     def queue_names(self) -> tuple[str, ...]:
         """:return: the queues that are declared, in the order of the file, and the bad queue as the last."""
         return self.declared
+
+    def declares(self, name: str) -> bool:
+        """Is it one of these queues?"""
+        return name in self._declared
 
     def queue_options(self, name: str) -> QueueOptions:
         """:return: the options of a queue; one that is not declared has what the globs that match it say."""

@@ -19,24 +19,13 @@ IMPLEMENTATION = 'switchboard.brokers.attach'
 
 
 class RemoteQueues:
-    """The queues of a spool that are on brokers.  It is false where there is none.
+    """The queues of a spool that are on brokers.
 
-    :param spool: a `Spool`.
+    :param spool: a `Spool` whose configuration says ``has_remote_queues``.
     """
 
     def __init__(self, spool: Any) -> None:
         self._spool = spool
-        self._seen: Any = None
-        self._any = False
-
-    def __bool__(self) -> bool:
-        config = self._spool.config
-        if config is not self._seen:
-            self._seen = config
-            self._any = config is not None and any(
-                config.queue_options(name).url is not None for name in config.queue_names()
-            )
-        return self._any
 
     def board(self, name: str, slice: int | None, numslices: int, options: QueueOptions) -> Any:
         """:return: a new `ISwitchboard` for one slice of a queue.
@@ -98,8 +87,3 @@ def impossible(options: QueueOptions, url: str) -> Iterator[tuple[str, str]]:
         yield 'max_bytes', 'Redis does not count the bytes of a queue: say max_messages'
     if options.max_messages is not None and options.overflow == 'drop-oldest':
         yield 'overflow', 'on Redis, a full queue can only refuse: say reject'
-
-
-def is_remote(board: object) -> bool:
-    """Is a queue on a broker?  Then it has no directory."""
-    return getattr(board, 'folder', None) is None

@@ -58,7 +58,7 @@ class DeclaredQueues:
     def is_fixed(self, name: str) -> bool:
         """Does the configuration name this queue?"""
         config = self._config()
-        return name == BAD or (config is not None and name in config.queue_names())
+        return name == BAD or (config is not None and config.declares(name))
 
     def is_known(self, name: str) -> bool:
         """Is there such a queue: in the configuration, declared, or, without a configuration, as a directory?"""

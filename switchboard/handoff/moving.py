@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from switchboard.config.remote_queues import is_remote
 from switchboard.errors import CorruptEntryError, EntryTakenError, QueueError
 from switchboard.message.expiry import expiry_elsewhere
 from switchboard.message.journal import origin_of
@@ -61,7 +60,7 @@ def move(
     :raises QueueError: it could not be moved; it is where it was, and no longer locked, unless it was at work: then it
         still is.
     """
-    if is_remote(target):
+    if target.is_remote:
         return _send(claim, source, target, event, now, fields)
     old = claim.filebase
     filebase = with_when(old, target.clock.time_ns()) if now else old

@@ -90,6 +90,8 @@ class Switchboard:
     :raises OSError: the directory cannot be made or opened.
     """
 
+    is_remote = False
+
     def __init__(
         self,
         name: str,

@@ -18,7 +18,6 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from switchboard.config.remote_queues import is_remote
 from switchboard.declared.declarations import Declaration
 from switchboard.errors import SwitchboardError
 from switchboard.events import event
@@ -127,7 +126,7 @@ class DeadLetters:
     def _send(self, claim: Claim, targets: list[Switchboard], cause: str, reason: str) -> None:
         board, filebase = self._board, claim.filebase
         fields: dict[str, Any] = {'cause': cause, 'reason': reason}
-        if len(targets) == 1 and not is_remote(targets[0]):
+        if len(targets) == 1 and not targets[0].is_remote:
             move(claim, board, targets[0], event='dead-lettered', now=True, **fields)
         else:
             record: Record = {'event': 'dead-lettered', 'time': timestamp(board.clock), 'queue': board.name}

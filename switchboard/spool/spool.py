@@ -121,7 +121,7 @@ class Spool:
         self.spares = FilePool(self._folder(SPARE), disk, self._namer)
         self._scrubbed = FilePool(self._folder(SPARE), disk, self._namer, scrub=True)
         self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer)
-        run = self._folder(RUN)
+        self.run = run = self._folder(RUN)
         self._in_force: ActiveConfig | None = None
         if config is not None:
             from switchboard.spool.current import (
@@ -132,7 +132,7 @@ class Spool:
         self.flags = Flags(run.path, disk, clock)
         self._open_queues = OpenQueues(open_at_once())
         self._bad, self._room = Folder(self.path(BAD), disk), Folder(self.path(RUN, ROOM), disk)
-        self._outposts = RemoteQueues(self)
+        self._remote_queues = RemoteQueues(self)
         self._prepared: dict[tuple[str, int | None, int], Switchboard] = {}
         self.declared = DeclaredQueues(
             self.directory,
@@ -173,6 +173,11 @@ class Spool:
             # Their options may have changed; entries that somebody holds are held by the process, not by the object.
             self._open_queues.clear()
         return self._in_force.config
+
+    @property
+    def _has_remote_queues(self) -> bool:
+        config = self.config
+        return config is not None and config.has_remote_queues
 
     def __repr__(self) -> str:
         return f'Spool({self.directory!r})'
@@ -249,7 +254,7 @@ class Spool:
         declaration: Declaration | None,
     ) -> Switchboard:
         if options.url is not None:
-            found: Switchboard = self._outposts.board(name, slice, numslices, options)
+            found: Switchboard = self._remote_queues.board(name, slice, numslices, options)
             return found
         return Switchboard(
             name,
@@ -301,7 +306,7 @@ class Spool:
         config = self.config
         if config is None:
             options = replace(self._defaults, durability='full') if name == BAD else self._defaults
-        elif declaration is None and name not in config.queue_names():
+        elif declaration is None and not config.declares(name):
             known = ', '.join(sorted(config.queue_names()))
             raise UnknownQueueError(f'no such queue: the configuration declares {known}', queue=name)
         else:
@@ -360,8 +365,8 @@ class Spool:
 
         :return: what became of each, in the same order: filebases by queue, or the error.
         """
-        if self._outposts:
-            return self._outposts.publish_many(parcels)
+        if self._has_remote_queues:
+            return self._remote_queues.publish_many(parcels)
         return publish_many(self, parcels)
 
     def pause(self, name: str, reason: str = '', by: str = '') -> None:
@@ -383,8 +388,8 @@ class Spool:
 
     def transaction(self, board: Switchboard | None, filebase: str | None) -> Transaction:
         """See `ISpool`."""
-        if self._outposts:
-            transaction: Transaction = self._outposts.transaction(board, filebase)
+        if self._has_remote_queues:
+            transaction: Transaction = self._remote_queues.transaction(board, filebase)
             return transaction
         if board is None or filebase is None:
             return Transaction(self.stage)
@@ -396,8 +401,8 @@ class Spool:
         :return: those that were not committed, and why; their inputs are still claimed.
         """
         return (
-            self._outposts.commit_all(transactions)
-            if self._outposts
+            self._remote_queues.commit_all(transactions)
+            if self._has_remote_queues
             else commit_deduplicated(self, transactions)
         )
 

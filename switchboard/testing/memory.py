@@ -60,6 +60,8 @@ class MemorySwitchboard:
     :param bad: the entries of the bad queue.
     """
 
+    is_remote = False
+
     def __init__(
         self,
         name: str,
