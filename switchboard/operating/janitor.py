@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import nsmallest
 
-from switchboard.config.remote_queues import is_remote
 from switchboard.errors import EntryExpiredError, QueueError
 from switchboard.events import event
 from switchboard.message.expiry import is_expired
@@ -65,6 +64,10 @@ def tidy(spool: Spool) -> Tidied:
         done.reaped = len(spool.reap())
     except (QueueError, OSError) as error:
         event(log, logging.ERROR, None, 'not read', error=error)
+    try:
+        spool.spares.shrink(spool.run, spool.clock.monotonic_ns())
+    except OSError as error:
+        event(log, logging.ERROR, None, 'not tidied', error=error)
     for name in spool.queue_names():
         try:
             if name == BAD:
@@ -75,7 +78,7 @@ def tidy(spool: Spool) -> Tidied:
                 if not _is_declared(spool, TRASH):
                     continue
             board = spool[name]
-            if is_remote(board):
+            if board.is_remote:
                 # On Redis it is we who give out again what dead holders had; the rest is the broker's affair.
                 board.recover(own=False)
                 done.forgotten += spool.dedupe(board).forget()

@@ -51,6 +51,7 @@ DRAINING = 'draining'  # directory: a file for each queue that lets nothing in
 ROOM = 'room'  # directory: how full each queue with limits is
 ACTS, OLD_ACTS = 'acts', 'acts.old'  # what operators have done, a line of JSON for each act
 OPTIONS_COPY = 'queues'  # what the mail servers' door knows of the configuration
+SPARES = 'spares'  # since when how many finished files have lain unused, for who gives them back slowly
 ACTIVE_CONFIG = 'inforce'  # the digest of the configuration that was put into force
 DECLARED = 'declared'  # directory: a record for each queue that a program declared
 DECLARED_LOCK = '.lock'  # there: who changes a record holds it

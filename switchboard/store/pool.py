@@ -5,6 +5,10 @@ page), so a spool keeps finished files in ``.spare`` and writes the next message
 written in that directory, under its lock, and published by a rename out of it: a crash leaves a spare, which means
 nothing.
 
+There are as many as messages were waiting at once: each that is finished leaves one, and each new one takes one.  So the next burst of
+that size is written into finished files.  What lay unused for an hour goes slowly (:meth:`FilePool.shrink`), and :data:`MAX_SPARE_BYTES`
+bounds the room.
+
 A file is used again only if it is a regular file of ours with one link: another user's process may still have it open,
 and a backup by hard links must not change.  A stale body cannot be taken for a message: the header names its digest,
 which must be that of the name.
@@ -19,8 +23,9 @@ import os
 import stat as stat_module
 from _weakref import ref  # `weakref` itself takes the mail servers' door a twentieth of its time to load
 
-from switchboard.message.naming import SYSTEM_NAMER, UNFINISHED, Namer
+from switchboard.message.naming import NS, SYSTEM_NAMER, UNFINISHED, Namer
 from switchboard.store.disk import FILE_MODE, Disk, Folder
+from switchboard.store.layout import SPARES
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -30,8 +35,8 @@ if TYPE_CHECKING:
 
 # Descriptors of spares kept open and locked by this process: enough for a burst, few beside the soft limit of 1,024.
 KEPT_OPEN = 64
-# Names remembered of finished files that are not kept open: for a burst, and few enough to be found gone one by one.
-REMEMBERED = 1024
+# Names remembered of finished files that are not kept open: for a burst of so many, in some ten megabytes.
+REMEMBERED = 131_072
 # Between two looks at the directory for spares of other processes, when the last look found none.
 MISSES_BEFORE_LOOK = 64
 # A spare keeps its blocks up to this size; above, they go back to the file system.
@@ -40,8 +45,17 @@ KEPT_BYTES = 64 * 1024
 POOLED_BYTES = 256 * 1024
 # Finished files after which those in the directory are counted again, at the least.
 COUNT_EVERY = 256
-# Files in `.spare` beyond which finished ones are deleted.
-MAX_SPARES = 4096
+# The room that files in `.spare` may take; beyond, finished ones are deleted.
+MAX_SPARE_BYTES = 1 << 30
+# What a small file takes of it.
+BLOCK_BYTES = 4096
+MAX_SPARES = MAX_SPARE_BYTES // BLOCK_BYTES
+# So many are kept even if they lay unused for long.
+ALWAYS_KEPT = 4096
+# Of the others that were not used for so long, one in `SHRINKS_BY` goes: half of them in some five hours.
+UNUSED_NS = 3600 * NS
+SHRINKS_BY = 8
+_MAX_NOTE_BYTES = 200
 
 
 class PoolFile:
@@ -68,6 +82,7 @@ class FilePool:
     :param scrub: empty each file when it is recycled, for those who must not keep finished messages on the disk.
     :param limit: files in the directory beyond which finished ones are deleted (about: it is counted now and then); with 0 none is
         kept.
+    :param limit_bytes: room for them, by the mean size of the files that this process gives.
     :param looks: names of others' files that are tried in one look, for a process that writes one message and ends; None
         is all of them.
     """
@@ -81,6 +96,7 @@ class FilePool:
         suffix: str = '',
         scrub: bool = False,
         limit: int = MAX_SPARES,
+        limit_bytes: int = MAX_SPARE_BYTES,
         kept_bytes: int = KEPT_BYTES,
         looks: int | None = None,
     ) -> None:
@@ -90,6 +106,8 @@ class FilePool:
         self.suffix = suffix
         self.scrub = scrub
         self.limit = limit
+        self._limit_bytes = limit_bytes
+        self._mean_bytes: float = BLOCK_BYTES
         self.looks = looks
         self.kept_bytes = kept_bytes
         self._open: list[PoolFile] = []
@@ -159,7 +177,7 @@ class FilePool:
         :param reusable: it may be written again by this process; it is deleted otherwise.
         :raises OSError: that was refused.  The file is where it was, and still open and locked.
         """
-        if reusable and not self._is_full():
+        if reusable and not self._is_full(size):
             try:
                 self.disk.rename(name, name, src_dir_fd=folder.fd, dst_dir_fd=self.folder.fd)
                 self._keep(PoolFile(fd, self.folder, name, size))
@@ -194,15 +212,17 @@ class FilePool:
             if len(self._seen) < REMEMBERED:  # who has finished a burst is about to write the next one
                 self._seen.append(draft.name)
 
-    def _is_full(self) -> bool:
+    def _is_full(self, size: int) -> bool:
         if not self.limit:
             return True
+        kept = 0 if self.scrub or size > self.kept_bytes else size
+        self._mean_bytes += (max(BLOCK_BYTES, kept) - self._mean_bytes) / COUNT_EVERY
         self._given += 1
         if self._given >= self._count_at:
             # Counting costs as much as there are, so far from the limit it is done seldom.
             self._given = 0
             try:
-                room = self.limit - self.count()
+                room = min(self.limit, int(self._limit_bytes / self._mean_bytes)) - self.count()
             except OSError:
                 room = 0  # it cannot be told: no more of them
             self._full, self._count_at = room <= 0, max(COUNT_EVERY, room // 4)
@@ -244,6 +264,36 @@ class FilePool:
             return False
         self._remove(PoolFile(opened[0], self.folder, name, 0))
         return True
+
+    def shrink(self, run: Folder, boot_ns: int) -> int:
+        """Give back some of the files that lay unused for an hour.  The janitor calls it in each round.
+
+        :param run: where it is noted since when how many have lain unused.
+        :param boot_ns: the time now, on the boot clock.
+        :return: how many were deleted.
+        :raises OSError: the directory or the note cannot be read or written.
+        """
+        count, unused = self.count(), self.unused(run, boot_ns)
+        if unused is None:
+            least, since_ns = count, boot_ns
+        else:
+            least, since_ns = min(unused[0], count), boot_ns - unused[1]
+        deleted = 0
+        if boot_ns - since_ns >= UNUSED_NS:
+            surplus = max(0, least - ALWAYS_KEPT) // SHRINKS_BY
+            deleted = sum(self._delete(name) for name in self.folder.names(surplus)) if surplus else 0
+            least, since_ns = count - deleted, boot_ns
+        if unused is None or (least, boot_ns - since_ns) != unused:
+            run.replace(SPARES, f'{least} {since_ns}'.encode(), sync=False)
+        return deleted
+
+    @staticmethod
+    def unused(run: Folder, boot_ns: int) -> tuple[int, int] | None:
+        """:return: how many were never used, and for how many nanoseconds; None if nobody has looked since the machine was started."""
+        words = (run.read(SPARES, _MAX_NOTE_BYTES) or b'').split()
+        if len(words) != 2 or not all(word.isdigit() for word in words) or int(words[1]) > boot_ns:
+            return None
+        return int(words[0]), boot_ns - int(words[1])
 
     def free_space(self) -> int:
         """Delete the finished files, because the disk is full.  Never raises.

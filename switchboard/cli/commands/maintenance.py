@@ -8,8 +8,9 @@ import click
 
 from switchboard.cli.context import Installation, installation_options, json_option, json_report_option, verb
 from switchboard.cli.output import report, tell, write_json
+from switchboard.message.naming import NS
 from switchboard.operating.text import number, size
-from switchboard.store.pool import MAX_SPARES
+from switchboard.store.pool import ALWAYS_KEPT, MAX_SPARE_BYTES, MAX_SPARES
 
 
 @verb()
@@ -45,7 +46,8 @@ def spares(context: click.Context, as_json: bool) -> None:
 
 
 def _show(context: click.Context, *, as_json: bool) -> None:
-    pool = context.ensure_object(Installation).spool().spares
+    spool = context.ensure_object(Installation).spool()
+    pool = spool.spares
     count = size_bytes = 0
     with pool.folder.scan() as entries:
         for entry in entries:
@@ -54,10 +56,27 @@ def _show(context: click.Context, *, as_json: bool) -> None:
                 count += 1
             except FileNotFoundError:
                 pass  # it was taken while it was counted
+    unused, since_ns = pool.unused(spool.run, spool.clock.monotonic_ns()) or (None, 0)
     if as_json:
-        write_json({'spares': count, 'size_bytes': size_bytes, 'limit': MAX_SPARES})
-    else:
-        tell(f'{number(count, "spare")}, {size(size_bytes)}; at most {MAX_SPARES} are kept')
+        limits = {'limit_bytes': MAX_SPARE_BYTES, 'always_kept': ALWAYS_KEPT}
+        write_json(
+            {
+                'spares': count,
+                'size_bytes': size_bytes,
+                'unused': unused,
+                'unused_s': since_ns // NS,
+                **limits,
+            }
+        )
+        return
+    tell(
+        f'{number(count, "spare")}, {size(size_bytes)}: as many as messages were waiting at once; '
+        f'at most {size(MAX_SPARE_BYTES)} are kept'
+    )
+    if unused is not None:
+        tell(
+            f'{unused} of them unused for {since_ns // (60 * NS)} minutes; what stays unused for an hour goes slowly'
+        )
 
 
 @spares.command()

@@ -14,7 +14,17 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.message.naming import Namer
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.pool import KEPT_BYTES, KEPT_OPEN, POOLED_BYTES, FilePool, PoolFile
+from switchboard.store.pool import (
+    ALWAYS_KEPT,
+    COUNT_EVERY,
+    KEPT_BYTES,
+    KEPT_OPEN,
+    POOLED_BYTES,
+    SHRINKS_BY,
+    UNUSED_NS,
+    FilePool,
+    PoolFile,
+)
 from switchboard.testing.faults import FaultyDisk
 from tests.processes import NOBODY, Child, in_child
 
@@ -214,6 +224,49 @@ class TestPool:
             board.finish(taken.filebase)
         assert spares.count() <= 5 + 20
         assert os.listdir(tmp_path / 'in') == []
+
+    def test_the_room_that_they_take_is_bounded_by_the_size_of_what_is_given(self, tmp_path: Path) -> None:
+        folder = Folder(tmp_path / '.spare', Disk())
+        folder.make()
+        board = Switchboard(
+            'in', tmp_path / 'in', pool=FilePool(folder, folder.disk, limit_bytes=40 * 60_000)
+        )
+        board.enqueue_many([b'x' * 60_000] * (2 * COUNT_EVERY))
+        while (taken := board.take()) is not None:
+            board.finish(taken.filebase)
+        assert len(os.listdir(folder.path)) < 2 * COUNT_EVERY
+
+    def test_a_burst_larger_than_what_is_always_kept_is_kept_whole(self, spares: FilePool) -> None:
+        assert spares.fill(ALWAYS_KEPT + 900) == ALWAYS_KEPT + 900
+        taken = [spares.acquire() for _ in range(3)]
+        for draft in taken:
+            spares.recycle(draft.fd, draft.folder, draft.name, draft.size)
+        assert spares.count() == ALWAYS_KEPT + 900
+
+    def test_what_lay_unused_for_an_hour_goes_slowly(self, spares: FilePool, tmp_path: Path) -> None:
+        run = Folder(tmp_path / '.run', Disk())
+        run.make()
+        spares.fill(ALWAYS_KEPT + 800, size=1)
+        assert spares.unused(run, 0) is None
+        assert spares.shrink(run, 0) == 0
+        assert spares.unused(run, 60) == (ALWAYS_KEPT + 800, 60)
+        drafts = [spares.acquire() for _ in range(80)]
+        assert spares.count() == ALWAYS_KEPT + 800
+        for draft in drafts:
+            draft.folder.disk.unlink(draft.name, dir_fd=draft.folder.fd)  # published elsewhere
+            draft.folder.disk.let_go(draft.fd)
+        assert spares.shrink(run, UNUSED_NS // 2) == 0
+        assert spares.shrink(run, UNUSED_NS) == 720 // SHRINKS_BY
+        assert spares.shrink(run, UNUSED_NS + 1) == 0
+        assert spares.shrink(run, 3 * UNUSED_NS) == (720 - 720 // SHRINKS_BY) // SHRINKS_BY
+        assert spares.shrink(run, 5) == 0, 'the machine was started anew: the count begins again'
+
+    def test_a_small_pool_is_left_alone(self, spares: FilePool, tmp_path: Path) -> None:
+        run = Folder(tmp_path / '.run', Disk())
+        run.make()
+        spares.fill(10)
+        assert [spares.shrink(run, hour * UNUSED_NS) for hour in range(4)] == [0] * 4
+        assert spares.count() == 10
 
     def test_filling_makes_what_is_missing_and_emptying_deletes_what_nobody_writes(
         self, spares: FilePool
