@@ -109,7 +109,9 @@ def test_a_glossary_has_a_word_once() -> None:
 
 
 # Programs of a checkout's bin/: an installation has others in their place.
-OF_A_CHECKOUT = re.compile(r'(?:^|[|;&({] *|\bdo )(?:\w+=\S* )*(?:bin/\S+|drop|master|runner|demo)\b(?= )', re.MULTILINE)
+OF_A_CHECKOUT = re.compile(
+    r'(?:^|[|;&({] *|\bdo )(?:\w+=\S* )*(?:bin/\S+|drop|master|runner|demo)\b(?= )', re.MULTILINE
+)
 
 
 @pytest.mark.parametrize(
