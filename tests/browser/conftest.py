@@ -1,0 +1,106 @@
+"""A desk as it is at work: ``switchboard web`` in a process of its own, and the distribution's Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Spool
+from tests.ports import free_port
+
+CHROMIUM = shutil.which('chromium')
+CONFIG = """[switchboard]
+spool = spool
+durability = lazy
+[runner.out]
+class = null
+queue = out
+[queue.in]
+external = yes
+[queue.orders]
+external = yes
+"""
+
+
+class Site:
+    """One desk.
+
+    :param directory: of its installation.
+    """
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self.config = directory / 'switchboard.cfg'
+        if not self.config.exists():
+            self.config.write_text(CONFIG)
+            (directory / 'exchange.cfg').write_text('')
+        self.spool = Spool.from_config(self.config)
+        self.spool['in']
+        self.port = free_port()
+        self.url = f'http://127.0.0.1:{self.port}'
+        words = [
+            '-m',
+            'switchboard',
+            '-C',
+            str(self.config),
+            'web',
+            '--listen',
+            f'127.0.0.1:{self.port}',
+            *options,
+        ]
+        self.process = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        assert 'the desk is at' in line, line
+
+    def close(self) -> None:
+        """End it."""
+        self.process.terminate()
+        self.process.wait(30)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        self.spool.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A desk with nothing in its queues."""
+    made = Site(tmp_path, '--environment', 'proving', '--colour', 'violet')
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope='session')
+def chromium() -> Iterator[Any]:
+    """A browser."""
+    if CHROMIUM is None:
+        if os.environ.get('SWITCHBOARD_REQUIRE_SERVERS') == '1':
+            pytest.fail('chromium is not installed')
+        pytest.skip('chromium is not installed')
+    api = pytest.importorskip('playwright.sync_api')
+    with api.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(chromium: Any) -> Iterator[Any]:
+    """A tab, in which nothing may go wrong."""
+    context = chromium.new_context(viewport={'width': 1280, 'height': 900})
+    made = context.new_page()
+    wrong: list[str] = []
+    made.on('console', lambda message: wrong.append(message.text) if message.type == 'error' else None)
+    made.on('pageerror', lambda error: wrong.append(str(error)))
+    made.on('dialog', lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    yield made
+    context.close()
+    assert wrong == []

@@ -1,0 +1,231 @@
+"""The desk in a real browser: what people do, and what hostile messages try."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Site
+from tests.unit.commands import fail
+
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group('browser')]
+
+PAGES = (
+    '/',
+    '/entries',
+    '/groups',
+    '/groups?by=frame',
+    '/queues/in',
+    '/runners',
+    '/topology',
+    '/configuration',
+    '/acts',
+    '/help',
+)
+HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', '{{7*7}}', 'javascript:alert(1)', 'a\u202eb', '\x1b[31mred']  # fmt: skip
+WATCH = "addEventListener('securitypolicyviolation', (event) => console.error('violation ' + event.violatedDirective))"
+
+
+def is_too_wide(tab: Any) -> bool:
+    return bool(tab.evaluate('document.documentElement.scrollWidth > document.documentElement.clientWidth'))
+
+
+def test_hostile_content_does_nothing_in_a_browser(site: Site, tab: Any) -> None:
+    for text in HOSTILE:
+        fail(site.spool, 'out', {text: text}, text, text)
+        site.spool['in'].enqueue(text, {text: text})
+    tab.add_init_script(WATCH)
+    shown: list[str] = []
+    for path in PAGES:
+        tab.goto(site.url + path)
+    for path in ('/entries', '/entries?q=queue:in'):
+        tab.goto(site.url + path)
+        for link in [one.get_attribute('href') for one in tab.query_selector_all('[data-key] a')]:
+            tab.goto(site.url + link)
+            shown.append(tab.inner_text('main'))
+    for text in HOSTILE[:4]:
+        assert text in ''.join(shown)
+
+
+@pytest.mark.parametrize('scheme', ['light', 'dark'])
+@pytest.mark.parametrize('width', [320, 768, 1440])
+def test_no_page_scrolls_sideways_and_no_target_is_tiny(
+    site: Site, chromium: Any, width: int, scheme: str
+) -> None:
+    for number in range(8):
+        fail(site.spool, 'out', number, 'AVeryLongNameOfAnErrorWithoutAnyBreakInIt' * 2, 'x' * 400)
+    context = chromium.new_context(viewport={'width': width, 'height': 800}, color_scheme=scheme)
+    tab = context.new_page()
+    for path in PAGES:
+        tab.goto(site.url + path)
+        assert not is_too_wide(tab), path
+        small = tab.evaluate(
+            "[...document.querySelectorAll('button, select, input:not([type=hidden]):not([type=checkbox]):not([type=radio])')]"
+            '.filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 24).map((one) => one.outerHTML)'
+        )
+        assert small == [], path
+    tab.goto(site.url + '/entries')
+    tab.click('[data-key] a')
+    assert not is_too_wide(tab)
+    context.close()
+
+
+@pytest.mark.parametrize('script', [True, False], ids=['with script', 'without script'])
+def test_find_tick_send_back_remove_and_undo(site: Site, chromium: Any, script: bool) -> None:
+    for number in range(3):
+        fail(site.spool, 'out', number, 'TimeoutError')
+    fail(site.spool, 'out', 'other', 'Other')
+    context = chromium.new_context(java_script_enabled=script)
+    tab = context.new_page()
+    tab.goto(site.url + '/entries')
+    tab.fill('#filter', 'error:TimeoutError')
+    tab.click('text=Show >> nth=0')
+    assert 'q=error%3ATimeoutError' in tab.url
+    assert tab.locator('[data-key]').count() == 3
+    tab.locator('[name=entry]').first.check()
+    tab.click('button[value=retry]')
+    assert 'proving' in tab.title()
+    tab.fill('.confirm [name=reason]', 'the server is back')
+    tab.click('.confirm form button')
+    assert '1 done' in tab.inner_text('h1')
+    (name,) = site.spool['out'].files
+    record = site.spool['out'].history(name)[-1]
+    assert (record['via'], record['reason']) == ('desk', 'the server is back')
+    tab.click('text=Back to the entries')
+    tab.goto(site.url + '/entries?q=error:Other')
+    tab.check('[name=scope][value=all]')
+    tab.click('button[value=rm]')
+    assert 'Put into the trash 1 entry?' in tab.inner_text('h1')
+    tab.click('.confirm form button')
+    tab.click('text=Open the trash')
+    tab.locator('[name=entry]').first.check()
+    tab.click('button[value=restore]')
+    tab.click('.confirm form button')
+    assert '1 done' in tab.inner_text('h1')
+    tab.goto(site.url + '/queues/in')
+    tab.click('button[value=pause]')
+    assert 'Paused' in tab.inner_text('main')
+    context.close()
+    assert len(site.spool['bad'].get_files('.psv')) == 3
+
+
+def test_rows_do_not_move_while_something_is_ticked(site: Site, tab: Any) -> None:
+    for number in range(5):
+        fail(site.spool, 'out', number)
+    tab.goto(site.url + '/entries')
+    tab.select_option('#refresh', '2')
+    tab.mouse.move(5, 5)
+    tab.locator('[name=entry]').nth(2).check()
+    before = tab.eval_on_selector_all('[data-key]', 'all => all.map((one) => one.dataset.key)')
+    place = tab.locator('[data-key]').nth(2).bounding_box()
+    for number in range(7):
+        fail(site.spool, 'out', f'new {number}')
+    tab.wait_for_selector('#notice:not([hidden])')
+    assert '7 new' in tab.inner_text('#notice')
+    assert tab.eval_on_selector_all('[data-key]', 'all => all.map((one) => one.dataset.key)') == before
+    assert tab.locator('[data-key]').nth(2).bounding_box() == place
+    assert tab.locator('[name=entry]').nth(2).is_checked()
+    tab.locator('[name=entry]').nth(2).uncheck()
+    tab.evaluate('document.activeElement.blur()')
+    tab.mouse.move(5, 5)
+    tab.locator('[data-key]').nth(11).wait_for()
+    assert tab.locator('[data-key]').count() == 12
+
+
+def test_keys_alone_reach_and_send_back(site: Site, tab: Any) -> None:
+    for number in range(3):
+        fail(site.spool, 'out', number)
+    tab.goto(site.url + '/')
+    tab.keyboard.press('g')
+    with tab.expect_navigation():
+        tab.keyboard.press('e')
+    assert tab.url.endswith('/entries')
+    for key in ('j', 'x', 'j', 'x'):
+        tab.keyboard.press(key)
+    assert tab.locator('[name=entry]:checked').count() == 2
+    tab.focus('button[value=retry]')
+    with tab.expect_navigation():
+        tab.keyboard.press('Enter')
+    with tab.expect_navigation():
+        tab.keyboard.press('Enter')
+    assert '2 done' in tab.inner_text('h1')
+    tab.goto(site.url + '/entries')
+    tab.keyboard.press('/')
+    tab.keyboard.type('jxg?e')
+    assert tab.input_value('#filter').endswith('jxg?e')
+    tab.goto(site.url + '/help')
+    tab.uncheck('#keys')
+    tab.goto(site.url + '/entries')
+    tab.keyboard.press('j')
+    assert tab.locator('tr.here').count() == 0
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """A page of somebody else, that posts and fetches."""
+
+    target = ''
+    fields = ''
+
+    def do_GET(self) -> None:
+        body = f"""<!doctype html><iframe id="frame" src="{self.target}/"></iframe>
+        <form id="form" method="post" action="{self.target}/act"><input name="act" value="rm"><input name="entry" value="{self.fields}"></form>
+        <script>
+        window.answers = Promise.all([
+          fetch('{self.target}/act', {{method: 'POST', mode: 'no-cors', body: new URLSearchParams({{act: 'rm', entry: '{self.fields}'}})}}).then((answer) => answer.type, () => 'refused'),
+          fetch('{self.target}/api/entries').then(() => 'read', () => 'refused'),
+        ]);
+        </script>""".encode()
+        self.send_response(200)
+        self.send_header('content-type', 'text/html')
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize('host', ['127.0.0.1', 'localhost'], ids=['another port', 'another site'])
+def test_a_page_elsewhere_neither_reads_nor_writes_nor_frames(site: Site, chromium: Any, host: str) -> None:
+    filebase = fail(site.spool, 'out', 'x')
+    path = Path(site.spool.path('bad', f'{filebase}.psv'))
+    before = path.read_bytes()
+    handler = type('Handler', (Elsewhere,), {'target': site.url, 'fields': f'bad/{filebase}'})
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        context = chromium.new_context()
+        tab = context.new_page()
+        tab.goto(f'http://{host}:{server.server_address[1]}/')
+        assert tab.evaluate('window.answers') == ['refused', 'refused']
+        frame = tab.query_selector('#frame').content_frame()
+        assert frame is None or 'Switchboard' not in frame.content()
+        with tab.expect_navigation() as navigated:
+            tab.evaluate("document.getElementById('form').submit()")
+        assert navigated.value.status == 403
+        context.close()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert path.read_bytes() == before
+
+
+def test_a_tab_that_nobody_sees_asks_nothing(site: Site, tab: Any) -> None:
+    tab.goto(site.url + '/')
+    asked: list[str] = []
+    tab.on('request', lambda request: asked.append(request.url) if request.resource_type == 'fetch' else None)
+    tab.evaluate(
+        "Object.defineProperty(document, 'hidden', {get: () => true, configurable: true}); document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    tab.select_option('#refresh', '2')
+    with tab.expect_request(lambda request: request.url == f'{site.url}/') as begun:
+        assert asked == []
+        tab.evaluate(
+            "Object.defineProperty(document, 'hidden', {get: () => false}); document.dispatchEvent(new Event('visibilitychange'))"
+        )
+    assert begun.value
