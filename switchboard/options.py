@@ -139,6 +139,8 @@ class RunnerOptions:
     max_messages: int | None = None
     max_age_s: float | None = None
     max_memory_bytes: int | None = None
+    # Whether a message at work is a span, and how that belongs to the context that the message was put in with.
+    tracing: Literal['off', 'link', 'parent'] = 'off'
     restart: RestartOptions = field(default_factory=RestartOptions)
     settings: Mapping[str, str] = field(default_factory=dict)
 

@@ -28,6 +28,7 @@ GROUND = {
     'interfaces',
     'lazy',
     'options',
+    'trace_context',
 }
 ROOMS = sorted(
     path.parent for path in (ROOT / 'switchboard').glob('*/__init__.py') if path.parent.name != 'extra'

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = {'test', 'bench', 'dev', 'docs', 'release', 'build'}
 KINDS = {
     'core': [''],
-    'test': ['', 'lmtp', 'metrics', 'msgpack', 'yaml', 'web', 'test', 'dev', 'docs', 'build'],
+    'test': ['', 'lmtp', 'metrics', 'msgpack', 'tracing', 'yaml', 'web', 'test', 'dev', 'docs', 'build'],
     'docs': ['', 'docs', 'build'],
     'release': ['', 'release', 'build'],
 }

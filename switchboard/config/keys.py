@@ -175,6 +175,7 @@ RUNNER_KEYS: Mapping[str, Key] = {
     'poll_interval': Key('poll_interval_s', _wait_s),
     'recovery': Key('recovery_s', _wait_s),
     'max_seconds': Key('max_seconds', optional(_wait_s)),
+    'tracing': Key('tracing', choice('off', 'link', 'parent')),
     'hang_timeout': Key('hang_timeout_s', _wait_s),
     'stop_timeout': Key('stop_timeout_s', _wait_s),
     'max_messages': Key('max_messages', optional(count(1))),

@@ -14,9 +14,6 @@ from switchboard.metrics.counting import Count
 if TYPE_CHECKING:
     from switchboard.config.config import Config
 
-# What is sent when nobody says what he reads.
-PLAIN = 'text/plain; version=0.0.4; charset=utf-8'
-
 
 def render(
     directory: Path,

@@ -16,13 +16,14 @@ from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.naming import Namer
 from switchboard.message.packing import EncodedEntry, Packer
-from switchboard.message.serializers import Serializers
+from switchboard.message.serializers import Raw, Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.admission import Admission
 from switchboard.store.disk import Folder
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import Batch as DraftBatch
 from switchboard.store.publishing import PreparedEntry, publish, write
+from switchboard.trace_context import carry
 
 # The innermost open batch of the code that asks, which knows the ones around it.
 _OPEN: ContextVar[Batch | None] = ContextVar('open batch', default=None)
@@ -96,6 +97,8 @@ class Producer:
             return self._write(
                 self._packer.pack_anew(msg, metadata, replaces, records, is_delayed=is_delayed)
             )
+        if not records and type(msg) is not Raw:  # messages of kombu have headers of their own for it
+            carry(metadata)
         self.admission.check_open()
         packed = self._packer.pack(msg, metadata, unique=unique)
         if records:

@@ -90,6 +90,7 @@ class AsyncRunner(Runner):
             events.add_reader(descriptor, self._woken.set)
         with self._hook('setup'):
             await self.setup()
+        self._trace()
         try:
             loop.enter()
             loop.recover()
@@ -116,6 +117,7 @@ class AsyncRunner(Runner):
             self._main_task = None
             await self._cancel()
             self.slot.rest()
+            self._flush_traces()
             loop.leave()
             with self._hook('cleanup'):
                 await self.cleanup()

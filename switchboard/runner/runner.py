@@ -27,6 +27,7 @@ from zope.interface import implementer
 
 from switchboard.clock import Clock
 from switchboard.errors import ConfigError, QueueError, RunnerError, UnknownQueueError
+from switchboard.installing import needs
 from switchboard.interfaces import IRunner, ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
@@ -87,6 +88,25 @@ class Runner:
             spool, self.queue, options, self.clock, self._settler, takes_many=self._takes_many()
         )
         self._working: Work | None = None
+        self._part = f'{(slice or 0) + 1}/{numslices}'
+
+    def _trace(self) -> None:
+        """Have a span for each message, if that is wanted: in the process that works, because an SDK does not survive a fork.
+
+        :raises ConfigError: the library is missing.
+        """
+        if self.options.tracing == 'off' or self.queue is None:
+            return
+        try:
+            from switchboard.runner.tracing import Tracing
+        except ModuleNotFoundError as error:
+            reason = needs('tracing', 'opentelemetry-api', 'tracing')
+            raise ConfigError(reason, section=f'runner.{self.name}', key='tracing') from error
+        self._settler.tracing = Tracing(self.options, self._part)
+
+    def _flush_traces(self) -> None:
+        if self._settler.tracing is not None:
+            self._settler.tracing.flush()
 
     @classmethod
     def check_class(cls, options: RunnerOptions) -> None:
@@ -298,6 +318,7 @@ class Runner:
         with self._stopped_by_interrupt():
             with self._hook('setup'):
                 self.setup()
+            self._trace()
             try:
                 loop.enter()
                 loop.recover()
@@ -317,6 +338,7 @@ class Runner:
                     self.slot.beat()
             finally:
                 self.slot.rest()
+                self._flush_traces()
                 loop.leave()
                 with self._hook('cleanup'):
                     self.cleanup()

@@ -24,6 +24,7 @@ from switchboard.message.naming import NS, digest_of, parse
 from switchboard.options import RunnerOptions
 from switchboard.runner.verdict import Verdict, judge
 from switchboard.status.scoreboard import NullSlot, Outcome
+from switchboard.trace_context import carry
 
 log = logging.getLogger('switchboard.runner')
 
@@ -120,7 +121,7 @@ class Work:
     :ivar verdict: what is to become of the message; None: commit it.
     """
 
-    __slots__ = ('_began_ns', '_settler', '_token', 'taken', 'transaction', 'verdict')
+    __slots__ = ('_began_ns', '_settler', '_span', '_token', 'taken', 'transaction', 'verdict')
 
     def __init__(self, settler: Settler, taken: Taken, transaction: ITransaction) -> None:
         self._settler = settler
@@ -128,9 +129,12 @@ class Work:
         self.transaction = transaction
         self.verdict: Verdict | None = None
         self._began_ns = 0
+        self._span: Any = None
 
     def __enter__(self) -> Work:
         self._token = AT_WORK.set(self.taken.filebase)
+        if self._settler.tracing is not None:
+            self._span = self._settler.begin_span(self.taken)
         self._began_ns = self._settler.now_ns()
         return self
 
@@ -143,6 +147,9 @@ class Work:
             return error is None or self.failed(error)
         finally:
             AT_WORK.reset(self._token)
+            if self._span is not None:
+                outcome = 'done' if self.verdict is None else self.verdict.outcome
+                self._settler.tracing.end(*self._span, outcome, error)
 
     def returned(self, result: object) -> None:
         """Take what ``dispose`` returned for what it means.
@@ -200,6 +207,8 @@ class Settler:
         self._on_error = on_error
         self._is_stopping = is_stopping
         self._forks = _forks
+        # Set in the process that works, where spans are wanted: see `tracing`.
+        self.tracing: Any = None
         # Claimed, and the disk does not let them go.
         self._stuck: list[str] = []
         # How often in a row a message was kept.
@@ -249,6 +258,14 @@ class Settler:
         waited_ns = None if name is None else max(0, self._clock.time_ns() - took_ns - name.when_ns)
         self._slot.measured(took_ns, waited_ns)
 
+    def begin_span(self, taken: Taken) -> object:
+        """:return: the span of a message, open."""
+        try:
+            history = self.queue.history(taken.filebase)
+        except QueueError:
+            history = []
+        return self.tracing.begin(taken.filebase, taken.msgdata, history)
+
     def recovered(self, count: int) -> None:
         """Tell the scoreboard how many entries of dead owners are ready again."""
         self._slot.recovered(count)
@@ -262,6 +279,10 @@ class Settler:
     def judge(self, taken: Taken, error: BaseException) -> Verdict:
         """Say what is to become of a message whose ``dispose`` raised."""
         verdict = self._verdict(taken.filebase, error)
+        if self.tracing is not None and verdict.record:
+            span: dict[str, Any] = {}
+            carry(span)  # the next attempt is linked to this one
+            verdict = replace(verdict, record={**verdict.record, **span})
         try:
             self._on_error(taken.msg, taken.msgdata, error)
         except BaseException as another:

@@ -1,0 +1,248 @@
+"""Traces: the context rides with the message and is nobody's to change; each attempt is a span that leads back to it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Not in `bin/constraints --lowest`, which installs what users do.
+pytest.importorskip('opentelemetry.sdk')
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from switchboard import Spool, trace_context
+from switchboard.errors import PermanentFailure
+from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
+from switchboard.runner.runner import Runner
+from switchboard.runner.tracing import Tracing
+from tests.unit.runs import make_spool
+
+PARENT = '00-' + 'ab' * 16 + '-' + 'cd' * 8 + '-01'
+
+
+@pytest.fixture
+def exporter() -> InMemorySpanExporter:
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def provider(exporter: InMemorySpanExporter) -> Iterator[TracerProvider]:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield provider
+    provider.shutdown()
+
+
+def work(spool: Spool, provider: TracerProvider, dispose: Any, tracing: Any = 'link') -> None:
+    class Works(Runner):
+        def dispose(self, msg: Any, msgdata: dict[str, Any]) -> object:
+            return dispose(self, msg, msgdata)
+
+        def _trace(self) -> None:
+            self._settler.tracing = Tracing(self.options, '1/1', provider)
+
+    options = RunnerOptions('works', 'x:Works', queue='in', tracing=tracing)
+    Works(spool, options).run(until_empty=True)
+
+
+def spans(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
+    return list(exporter.get_finished_spans())
+
+
+def context_of(spool: Spool, queue: str) -> dict[str, Any]:
+    board = spool[queue]
+    _, msgdata = board.dequeue(board.files[0])
+    return msgdata
+
+
+def test_what_is_put_in_while_a_span_is_open_carries_it(tmp_path: Path, provider: TracerProvider) -> None:
+    spool = Spool(tmp_path)
+    with provider.get_tracer('t').start_as_current_span('outer') as outer:
+        spool['in'].enqueue('x')
+    found = trace_context.read(context_of(spool, 'in'))
+    assert found is not None
+    assert found[:2] == (outer.get_span_context().trace_id, outer.get_span_context().span_id)
+
+
+def test_without_a_span_nothing_is_carried_and_what_a_producer_says_stays(
+    tmp_path: Path, provider: TracerProvider
+) -> None:
+    spool = Spool(tmp_path)
+    spool['in'].enqueue('x')
+    assert trace_context.PARENT not in context_of(spool, 'in')
+    with provider.get_tracer('t').start_as_current_span('outer'):
+        spool['out'].enqueue('x', traceparent=PARENT)
+    assert context_of(spool, 'out')[trace_context.PARENT] == PARENT
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        None,
+        7,
+        '',
+        PARENT.upper(),
+        PARENT[:-1],
+        PARENT + '0',
+        PARENT + '\n',
+        'ff' + PARENT[2:],
+        '00-' + '0' * 32 + PARENT[35:],
+    ],
+)
+def test_what_is_no_context_is_none(text: Any) -> None:
+    assert trace_context.read({'traceparent': text}) is None
+
+
+def test_a_state_that_is_too_long_is_left_out() -> None:
+    assert trace_context.read({'traceparent': PARENT, 'tracestate': 'a=' + 'b' * 510}) is not None
+    found = trace_context.read({'traceparent': PARENT, 'tracestate': 'a=' + 'b' * 511})
+    assert found is not None
+    assert found[3] == ''
+
+
+def test_a_message_is_a_span_of_a_trace_of_its_own_linked_to_where_it_was_put_in(
+    tmp_path: Path, provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    spool = Spool(tmp_path)
+    filebase = spool['in'].enqueue('x', traceparent=PARENT, tracestate='a=b')
+    work(spool, provider, lambda runner, msg, msgdata: None)
+    [span] = spans(exporter)
+    assert (span.name, span.kind, span.parent) == ('process in', SpanKind.CONSUMER, None)
+    [link] = span.links
+    assert f'{link.context.trace_id:032x}' == 'ab' * 16
+    assert link.context.trace_state.to_header() == 'a=b'
+    assert dict(span.attributes or {}) == {
+        'messaging.system': 'switchboard',
+        'messaging.operation.name': 'process',
+        'messaging.operation.type': 'process',
+        'messaging.destination.name': 'in',
+        'messaging.destination.partition.id': '1/1',
+        'messaging.message.id': filebase.split('+')[1],
+        'messaging.consumer.group.name': 'works',
+        'switchboard.attempt': 1,
+        'switchboard.outcome': 'done',
+    }
+
+
+def test_it_is_a_child_of_that_where_this_is_wanted_and_linked_too(
+    tmp_path: Path, provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    spool = Spool(tmp_path)
+    spool['in'].enqueue('x', traceparent=PARENT)
+    work(spool, provider, lambda runner, msg, msgdata: None, 'parent')
+    [span] = spans(exporter)
+    assert span.parent is not None
+    assert f'{span.parent.span_id:016x}' == 'cd' * 8
+    assert len(span.links) == 1
+
+
+def test_a_second_attempt_is_linked_to_the_first(
+    tmp_path: Path, provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    spool = make_spool(
+        'directory', tmp_path, options=QueueOptions(max_attempts=2, retry=RetryPolicy(0, 0, 0))
+    )
+    spool['in'].enqueue('x', traceparent=PARENT)
+    errors = [ValueError('secret')]
+
+    def dispose(runner: Runner, msg: Any, msgdata: Any) -> None:
+        if errors:
+            raise errors.pop()
+
+    work(spool, provider, dispose)
+    first, second = spans(exporter)
+    attributes = first.attributes or {}
+    assert (attributes['error.type'], attributes['switchboard.outcome']) == ('ValueError', 'retried')
+    assert 'secret' not in str(first.to_json())
+    assert (second.attributes or {})['switchboard.attempt'] == 2
+    assert [link.context.span_id for link in second.links] == [
+        int('cd' * 8, 16),
+        first.get_span_context().span_id,
+    ]
+
+
+def test_the_context_survives_hand_off_and_the_bad_queue_and_is_found_by_what_is_put_in_meanwhile(
+    tmp_path: Path, provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    spool = Spool(tmp_path)
+    spool['in'].enqueue('forward', traceparent=PARENT)
+    spool['in'].enqueue('emit', traceparent=PARENT)
+    spool['in'].enqueue('fail', traceparent=PARENT)
+
+    def dispose(runner: Runner, msg: Any, msgdata: Any) -> None:
+        if msg == 'fail':
+            raise PermanentFailure('no')
+        if msg == 'forward':
+            runner.forward('forwarded')
+        else:
+            runner.emit('emitted', msg, msgdata)
+            runner.emit('fresh', msg)
+
+    work(spool, provider, dispose)
+    for queue in ('forwarded', 'emitted'):
+        assert context_of(spool, queue)[trace_context.PARENT] == PARENT
+    found = trace_context.read(context_of(spool, 'fresh'))
+    assert found is not None
+    assert found[1] == spans(exporter)[1].get_span_context().span_id
+    bad = spool['bad']
+    [name] = bad.get_files('.psv')
+    assert bad.peek(name, '.psv').metadata.find(PARENT.encode()) > 0
+
+
+def test_a_receiver_of_otlp_is_sent_the_span(tmp_path: Path) -> None:
+    bodies: list[bytes] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(self.rfile.read(int(self.headers['content-length'])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            pass
+
+    server = HTTPServer(('127.0.0.1', 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    provider = TracerProvider(shutdown_on_exit=False)
+    place = f'http://127.0.0.1:{server.server_address[1]}/v1/traces'
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(place)))
+    try:
+        spool = Spool(tmp_path)
+        spool['in'].enqueue('x', traceparent=PARENT)
+        work(spool, provider, lambda runner, msg, msgdata: None)  # what was measured is sent when it ends
+        request = ExportTraceServiceRequest.FromString(bodies[0])
+        [span] = request.resource_spans[0].scope_spans[0].spans
+        assert span.name == 'process in'
+        assert span.links[0].trace_id.hex() == 'ab' * 16
+    finally:
+        provider.shutdown()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_who_does_not_ask_for_it_has_no_span(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool['in'].enqueue('x')
+    seen = []
+
+    class Looks(Runner):
+        def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+            seen.append(trace.get_current_span().get_span_context().is_valid)
+
+    Looks(spool, RunnerOptions('looks', 'x:Looks', queue='in')).run(until_empty=True)
+    assert seen == [False]
