@@ -307,7 +307,7 @@ class Master:
             if signum is signal.SIGCHLD:
                 self._slices.reap(now_s)
             elif signum is signal.SIGINT and self._stopping:
-                self._slices.kill()
+                self._slices.kill_on_request(now_s)
             elif signum in (signal.SIGTERM, signal.SIGINT):
                 event(logger, logging.INFO, None, 'stop requested', signal=signum.name)
                 self.stop()

@@ -234,6 +234,11 @@ class Slices:
         for each in self:
             each.stop(now_s)
 
+    def kill_on_request(self, now_s: float) -> None:
+        """End every process now, because an operator wants it.  See `RunnerSlice.kill_on_request`."""
+        for each in self:
+            each.kill_on_request(now_s)
+
     def kill(self) -> None:
         """End every process now."""
         for each in self:

@@ -359,6 +359,19 @@ class RunnerSlice:
         self.signal(signal.SIGTERM)
         event(logger, logging.INFO, None, 'stopping', runner=self.title, runner_pid=self.pid)
 
+    def kill_on_request(self, now_s: float) -> None:
+        """Kill its process, with a note in its entries if it was asked to stop: then its death is not the fault of these."""
+        if (
+            self.phase is Phase.STOPPING
+            and not (self._hung or self._is_being_killed)
+            and self._kill_noted(self.pid)
+        ):
+            # Should that not come about, it is killed without a note.
+            self._is_being_killed, self._kill_at_s = True, now_s + NOTE_S
+            event(logger, logging.WARNING, None, 'killing', runner=self.title, runner_pid=self.pid)
+        else:
+            self.kill()
+
     def kill(self) -> None:
         """End its process and all that the process has started, now."""
         if self.pid:
@@ -459,16 +472,7 @@ class RunnerSlice:
         if self._start_at_s is not None and now_s >= self._start_at_s and self.gone:
             self.start(now_s)
         if self._kill_at_s is not None and now_s >= self._kill_at_s:
-            if (
-                self.phase is Phase.STOPPING
-                and not (self._hung or self._is_being_killed)
-                and self._kill_noted(self.pid)
-            ):
-                # Should that not come about, it is killed without a note.
-                self._is_being_killed, self._kill_at_s = True, now_s + NOTE_S
-                event(logger, logging.WARNING, None, 'killing', runner=self.title, runner_pid=self.pid)
-            else:
-                self.kill()
+            self.kill_on_request(now_s)
         if self._check_at_s is not None and now_s >= self._check_at_s:
             self._check(now_s)
 

@@ -338,3 +338,20 @@ def test_a_job_that_is_killed_on_request_is_noted_and_not_counted(site: Installa
     site.told.wait_for('end in .* wait')
     assert site.count('bad') == 0
     assert site.stop() == 0
+
+
+def test_a_second_interrupt_that_kills_is_noted_and_not_counted(site: Installation) -> None:
+    site.configure({'in': {'stop_timeout': '1h'}})
+    site.put('in', 'wait')
+    for _ in range(4):  # one more than may die
+        master = site.start()
+        site.told.wait_for('begin in .* wait')
+        master.send_signal(signal.SIGINT)
+        site.log.wait_for('stop requested')
+        master.send_signal(signal.SIGINT)
+        site.log.wait_for('ended .*SIGKILL')
+        master.wait(30)
+    [entry] = [*(site.spool_directory / 'in').glob('*.bak'), *(site.spool_directory / 'in').glob('*.pck')]
+    events = [record['event'] for record in Spool.from_config(site.config)['in'].history(entry.stem)]
+    assert events == ['interrupted'] * 4
+    assert site.count('bad') == 0

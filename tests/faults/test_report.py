@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from tests.faults.loops import LOOPS
 from tests.faults.operations import OPERATIONS
 from tests.faults.report import PAGE, replace
+from tests.faults.whole_runners import RUNS
 
 
-@pytest.mark.parametrize('section', ['faults', 'kills', 'power'])
-def test_each_table_of_the_page_has_a_row_for_each_operation(section: str) -> None:
+@pytest.mark.parametrize(
+    ('section', 'operations'),
+    [('faults', OPERATIONS), ('kills', [*OPERATIONS, *RUNS]), ('power', OPERATIONS), ('loops', LOOPS)],
+)
+def test_each_table_of_the_page_has_a_row_for_each_operation(section: str, operations: list[Any]) -> None:
     table = PAGE.read_text().partition(f'<!-- {section}: generated -->')[2].partition('<!-- end -->')[0]
     rows = [line.split('|')[1].strip() for line in table.strip().splitlines()[2:]]
-    assert rows == [operation.name for operation in OPERATIONS]
+    assert rows == [operation.name for operation in operations]
 
 
 def test_the_page_shows_no_hole() -> None:
