@@ -44,7 +44,7 @@ autodoc_typehints = 'signature'
 
 PART = re.compile(r'^## (?P<caption>.+)\n(?P<text>(?:(?!^## ).*\n?)*)', re.MULTILINE)
 PAGE = re.compile(r'^- \[[^\]]+\]\((?P<place>[^):]+)\.md\)$', re.MULTILINE)
-SEE = re.compile(r'^See `(?P<interface>I[A-Z]\w*)`')
+SEE = re.compile(r' ?See `(?P<interface>I[A-Z]\w*)`\.')
 # What a page calls outside of this directory is a file of the checkout.
 OUTSIDE = re.compile(r'\[(?P<text>[^\]]*)\]\((?P<place>(?:\.\./)+[^)#:]+)(?:#[^)]*)?\)')
 # A place that is linked to and has no heading of its own; GitHub wants HTML there.
@@ -80,22 +80,20 @@ def read_page(app: Any, name: str, source: list[str]) -> None:
     source[0] = contents(text) if name == root_doc else text
 
 
-def contract_of(name: str, lines: list[str]) -> str | None:
-    """:return: what the interface says of a class or a method that says to see it there."""
-    match = SEE.match(lines[0]) if lines else None
-    if match is None:
-        return None
-    interface = getattr(interfaces, match['interface'])
-    assert isinstance(interface, InterfaceClass)
-    method = name.rpartition('.')[2]
-    described = interface.get(method)
-    return inspect.cleandoc((described if described is not None else interface).getDoc())
+def contract_of(interface: str, name: str) -> list[str]:
+    """:return: what an interface says of itself, or of the method of that name."""
+    found = getattr(interfaces, interface)
+    assert isinstance(found, InterfaceClass)
+    described = found.get(name.rpartition('.')[2])
+    return inspect.cleandoc((described if described is not None else found).getDoc()).splitlines()
 
 
 def write_contract(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    contract = contract_of(name, lines)
-    if contract is not None:
-        lines[:] = contract.splitlines()
+    for at, line in enumerate(lines):
+        if (match := SEE.search(line)) is not None:
+            own, contract = SEE.sub('', line), contract_of(match['interface'], name)
+            lines[at : at + 1] = contract if own in ('', contract[0]) else [own, '', *contract]
+            return
 
 
 def escape_stars(app: Any, context: Any, lines: list[str]) -> None:

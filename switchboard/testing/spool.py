@@ -260,5 +260,5 @@ class MemorySpool:
         return failed
 
     def recover(self) -> int:
-        """See `ISpool`: in memory, nothing is left half done."""
+        """See `ISpool`.  In memory nothing is left half done."""
         return 0
