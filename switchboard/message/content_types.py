@@ -165,6 +165,16 @@ def _from_brotli(new_reader: Callable[[], Any]) -> Callable[[bytes, int], bytes]
     return read
 
 
+def _from_zstandard(zstandard: Any, decoder: Callable[[bytes], bytes]) -> Callable[[bytes, int], bytes]:
+    def read(body: bytes, max_bytes: int) -> bytes:
+        # This library decompresses the whole or a stream; only the first says whether the end is missing, and only the second stops.
+        with zstandard.ZstdDecompressor(max_window_size=MAX_DICTIONARY_BYTES).stream_reader(body) as stream:
+            begin: bytes = stream.read(max_bytes)
+        return begin if len(begin) == max_bytes else decoder(body)
+
+    return read
+
+
 def _too_old(_body: bytes, _max_bytes: int) -> bytes:
     raise ValueError('it needs brotli 1.2, because older ones do not stop at a limit')
 
@@ -186,6 +196,11 @@ def _readers() -> dict[Any, Callable[[bytes, int], bytes]]:
     zstd = _library('compression.zstd' if sys.version_info >= (3, 14) else 'backports.zstd')
     if zstd is not None:
         found[zstd.decompress] = _from_streams(zstd.ZstdDecompressor)
+    from kombu import compression
+
+    if hasattr(compression, 'zstd_decompress'):  # of kombu before 5.7
+        decoder = compression.zstd_decompress
+        found[decoder] = _from_zstandard(importlib.import_module('zstandard'), decoder)
     for name in ('brotli', 'brotlicffi'):
         brotli = _library(name)
         if brotli is not None:
