@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from switchboard.spool.spool import Spool
+from tests.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 # Who delivers: mail servers refuse to do it as root.
 USER = 'nobody'
+READY_LINE = re.compile(rb' master\[\d+\] ready ')
 
 
 def missing(what: str) -> None:
@@ -95,15 +97,21 @@ class Place:
 
     @contextlib.contextmanager
     def master(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a master until the end of the block."""
+        """Run a master until the end of the block, which begins when all its runners are ready."""
         code = 'from switchboard.master.programs import master; master()'
-        with open(self.directory / 'master.log', 'ab') as log:
+        path = self.directory / 'master.log'
+        with open(path, 'ab') as log:
+            begin = log.tell()
             process = subprocess.Popen([sys.executable, '-c', code, '-C', str(self.config)], stderr=log)
         try:
+            eventually(
+                lambda: READY_LINE.search(path.read_bytes()[begin:]) or process.poll() is not None,
+                lambda: f'ready: {path.read_text()}',
+            )
             yield process
         finally:
             process.terminate()
-            assert process.wait(120) == 0, (self.directory / 'master.log').read_text()
+            assert process.wait(120) == 0, path.read_text()
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def test_each_way_delivers_the_mail_and_its_envelope(somewhere: Place) -> None:
 
 
 def test_mails_wait_at_the_server_while_our_disk_is_full_and_our_server_is_down(somewhere: Place) -> None:
-    with small_disk(somewhere.spool_directory, '2m') as fill:
+    with small_disk(somewhere.spool_directory, '8m') as fill:
         spool = somewhere.configure(CONFIGURATION.format(home=somewhere.directory))
         with exim(somewhere) as server:
             fill()

@@ -97,7 +97,7 @@ def test_each_way_delivers_the_mail_and_its_envelope(somewhere: Place) -> None:
 
 def test_mails_wait_at_the_server_while_our_disk_is_full(somewhere: Place) -> None:
     port = free_port()
-    with small_disk(somewhere.spool_directory, '2m') as fill:
+    with small_disk(somewhere.spool_directory, '8m') as fill:
         spool = somewhere.configure(LMTP_RUNNER.format(port=port) + QUEUES)
         with somewhere.master(), postfix(somewhere, port) as server:
             fill()

@@ -18,6 +18,8 @@ def samples() -> dict[str, Traversable]:
 
 def _below(directory: Traversable, before: str) -> Iterator[tuple[str, Traversable]]:
     for each in sorted(directory.iterdir(), key=lambda each: each.name):
+        if each.name == '__pycache__':
+            continue  # an installation compiles the samples that are Python
         if each.is_dir():
             yield from _below(each, f'{before}{each.name}/')
         else:
