@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import http.server
+import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from switchboard.master.control import signal_master
 from tests.browser.conftest import Site
-from tests.unit.commands import fail
+from tests.unit.commands import fail, succeed, switchboard
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group('browser')]
 
@@ -229,3 +231,92 @@ def test_a_tab_that_nobody_sees_asks_nothing(site: Site, tab: Any) -> None:
             "Object.defineProperty(document, 'hidden', {get: () => false}); document.dispatchEvent(new Event('visibilitychange'))"
         )
     assert begun.value
+
+
+@pytest.mark.parametrize('look', ['light', 'dark', 'forced'])
+def test_axe_finds_nothing_serious_on_any_page(site: Site, chromium: Any, look: str) -> None:
+    axe = pytest.importorskip('axe_playwright_python')
+    source = (Path(axe.__file__).parent / 'axe.min.js').read_text()
+    for number in range(4):
+        fail(site.spool, 'out', number, 'TimeoutError')
+    site.spool.pause('orders', 'the shop is closed', 'ann')
+    context = chromium.new_context(
+        color_scheme='dark' if look == 'dark' else 'light',
+        forced_colors='active' if look == 'forced' else 'none',
+    )
+    tab = context.new_page()
+
+    def look_at(path: str) -> None:
+        tab.evaluate(source)
+        found = tab.evaluate('axe.run().then((found) => found.violations)')
+        wrong = [
+            (path, one['id'], [node['html'][:200] for node in one['nodes']])
+            for one in found
+            if one['impact'] in ('serious', 'critical')
+        ]
+        assert wrong == []
+
+    for path in (*PAGES, '/queues/orders', '/nothing', '/entries?q=error:None'):
+        tab.goto(site.url + path)
+        look_at(path)
+    tab.goto(site.url + '/entries')
+    tab.click('[data-key] a')
+    look_at('an entry')
+    tab.click('button[value=retry]')
+    look_at('a confirmation')
+    tab.click('.confirm form button')
+    look_at('a result')
+    context.close()
+
+
+def test_a_master_that_is_killed_is_told_and_one_that_is_back_too_without_a_reload(
+    site: Site, tab: Any
+) -> None:
+    succeed('-C', site.config, 'start')
+    try:
+        tab.goto(site.url + '/runners')
+        tab.select_option('#refresh', '2')
+        tab.mouse.move(5, 5)
+        assert tab.locator('button[value=scale]').is_enabled()
+        assert signal_master(site.config.parent / 'spool', signal.SIGKILL)
+        tab.locator('.alarm.bad', has_text='The master is gone').wait_for()
+        filebase = fail(site.spool, 'orders', 'x')
+        other = tab.context.new_page()
+        other.goto(site.url + '/runners')
+        assert other.locator('button[value=scale]').is_disabled()
+        other.goto(f'{site.url}/entries')
+        other.locator('[name=entry]').first.check()
+        other.click('button[value=retry]')
+        other.click('.confirm form button')
+        assert '1 done' in other.inner_text('h1')
+        assert [name.partition('+')[2] for name in site.spool['orders'].files] == [filebase.partition('+')[2]]
+        other.close()
+        succeed('-C', site.config, 'start')
+        tab.locator('.alarm.bad').wait_for(state='detached')
+    finally:
+        switchboard('-C', site.config, 'stop')
+
+
+def test_a_group_is_tried_with_two_and_then_the_rest_goes(site: Site, tab: Any) -> None:
+    for number in range(5):
+        fail(site.spool, 'out', number, 'TimeoutError')
+    fail(site.spool, 'out', 'other', 'Other')
+    succeed('-C', site.config, 'start')
+    try:
+        tab.goto(site.url + '/groups')
+        tab.select_option('#refresh', '2')
+        tab.get_by_role('button', name='Try 2 of TimeoutError first').click()
+        assert 'Send back 2 of 5' in tab.inner_text('h1')
+        tab.click('.confirm form button')
+        tab.get_by_role('button', name='Send back the rest').click()
+        assert 'Send back 3 entries' in tab.inner_text('h1')
+        tab.click('.confirm form button')
+        assert '3 done' in tab.inner_text('h1')
+        assert len(site.spool['bad'].get_files('.psv')) == 1
+        tab.goto(site.url + '/runners')
+        tab.fill('[name=instances]', '2')
+        tab.click('button[value=scale]')
+        assert '1 → 2 processes' in tab.inner_text('h1')
+        assert len(succeed('-C', site.config, 'status', '--json').objects) >= 3
+    finally:
+        switchboard('-C', site.config, 'stop')
