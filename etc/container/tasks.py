@@ -1,14 +1,11 @@
-"""Celery, with the same spool as its broker."""
-
-from __future__ import annotations
+"""Celery with the volume as its broker; `python -c 'import tasks; tasks.add.delay(1, 2)'` in any of the containers calls it."""
 
 from celery import Celery
 
-app = Celery('tasks', broker='switchboard:///var/spool/switchboard', backend=None)
-app.conf.update(task_acks_late=True, worker_prefetch_multiplier=1, task_ignore_result=True)
+app = Celery('tasks', broker='switchboard:///var/spool/switchboard')
 
 
 @app.task
-def add(x: int, y: int) -> int:
-    """Add two numbers."""
-    return x + y
+def add(first, second):
+    """Add two numbers; the worker's log shows the sum."""
+    return first + second

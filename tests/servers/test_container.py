@@ -1,103 +1,182 @@
-"""The files for containers, run without an engine: the same programs, without root, the master as process 1 of a namespace of its own.
+"""The files for containers, by the same steps in namespaces of the kernel: no engine is needed for that.
 
-What is not tried here is what an engine does: building the image, mounting the volume.
+What the image starts is process 1 of a namespace here, and gets what an engine sends: the signal of ``STOPSIGNAL``, and the health check.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from switchboard import Spool
+from switchboard.config.config import Config
+from switchboard.config.units import duration_s
+from tests.acceptance.installation import PATIENCE_S, Lines
 from tests.servers.place import ROOT, missing
 from tests.waiting import eventually
 
 CONTAINER = ROOT / 'etc' / 'container'
-pytestmark = pytest.mark.slow
+DOCKERFILE = (CONTAINER / 'Dockerfile').read_text()
+NAMESPACES = ['unshare', '--user', '--map-root-user', '--pid', '--fork', '--mount-proc', '--kill-child']
+
+
+def instruction(name: str) -> str:
+    """:return: the rest of the one line of the Dockerfile that begins so."""
+    [rest] = re.findall(rf'^{name} (.*)$', DOCKERFILE, re.MULTILINE)
+    return str(rest)
+
+
+def command(text: str) -> list[str]:
+    """:return: a command of the image, by the programs of this environment."""
+    words: list[str] = json.loads(text)
+    assert words[0] == 'switchboard'
+    return [sys.executable, '-m', *words]
+
+
+class Container:
+    """The image's process 1 in a namespace of its own."""
+
+    def __init__(self, home: Path) -> None:
+        text = (CONTAINER / 'switchboard.cfg').read_text()
+        self.spool = home / 'spool'
+        self.config = home / 'switchboard.cfg'
+        # A program whose child loses its parent, lives a little longer than it, and is nobody's then but process 1's.
+        (home / 'work').write_text('#!/bin/sh\n(setsid sleep 0.1 &)\ncat >/dev/null\n')
+        (home / 'work').chmod(0o755)
+        text = text.replace('/var/spool/switchboard', str(self.spool)).replace(
+            'sha256sum', str(home / 'work')
+        )
+        self.config.write_text(text)
+        self.environment = {**os.environ, 'SWITCHBOARD_CONFIG': str(self.config), 'PYTHONPATH': str(ROOT)}
+        self.process = subprocess.Popen(
+            [*NAMESPACES, *command(instruction('CMD'))], env=self.environment, stderr=subprocess.PIPE
+        )
+        assert self.process.stderr is not None
+        self.log = Lines(self.process.stderr.fileno())
+
+    @property
+    def first(self) -> int:
+        """Process 1, by its number outside."""
+        path = f'/proc/{self.process.pid}/task/{self.process.pid}/children'
+        return int(Path(path).read_text())
+
+    def is_healthy(self) -> bool:
+        """:return: what the health check says, inside."""
+        check = command(instruction('HEALTHCHECK').partition(' CMD ')[2])
+        enter = [
+            'nsenter',
+            '--user',
+            '--preserve-credentials',
+            '--pid',
+            '--mount',
+            '--target',
+            str(self.first),
+        ]
+        ran = subprocess.run(
+            [*enter, *check], env=self.environment, capture_output=True, timeout=PATIENCE_S, check=False
+        )
+        return ran.returncode == 0
+
+    def close(self) -> None:
+        """End all of it."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """What the image's lines make, with the volume in a directory of the test's."""
-    for name in ('switchboard.cfg', 'app.py', 'tasks.py'):
-        text = (CONTAINER / name).read_text().replace('/var/spool/switchboard', str(tmp_path / 'spool'))
-        (tmp_path / name).write_text(text)
-    (tmp_path / 'spool').mkdir(mode=0o2770)
-    return tmp_path
+def container(tmp_path: Path) -> Iterator[Container]:
+    if shutil.which('unshare') is None or subprocess.run([*NAMESPACES, 'true'], check=False).returncode:
+        missing('namespaces for users (unshare --user --pid)')
+    made = Container(tmp_path)
+    yield made
+    made.close()
 
 
-def environment(place: Path) -> dict[str, str]:
-    path = f'{Path(sys.executable).parent}:/usr/bin:/bin'
-    return {
-        'PATH': path,
-        'HOME': str(place),
-        'PYTHONPATH': f'{place}:{ROOT}',
-        'SWITCHBOARD_CONFIG': str(place / 'switchboard.cfg'),
-    }
+def test_as_process_1_the_master_works_is_healthy_and_stops_when_it_is_told(container: Container) -> None:
+    container.log.wait_for('"event": "ready"')
+    assert '"pid": 1,' in container.log.seen[-1]
+    Spool.from_config(container.config)['in'].enqueue('a message')
+    assert container.is_healthy()
+    os.kill(container.first, signal.Signals[instruction('STOPSIGNAL')])
+    assert container.process.wait(PATIENCE_S) == 0
+    assert json.loads(container.log.wait_for('"event": "stopped"').string)['pid'] == 1
 
 
-def namespaced(place: Path, *command: str) -> subprocess.Popen[bytes]:
-    """Start a program as process 1 of a PID namespace, with no right outside of it."""
-    unshare = shutil.which('unshare')
-    if unshare is None:
-        missing('unshare (apt-get install util-linux)')
-    isolation = ('--user', '--map-current-user', '--pid', '--fork', '--kill-child', '--mount-proc')
-    tried = subprocess.run([unshare, *isolation, 'true'], capture_output=True, check=False, timeout=60)
-    if tried.returncode != 0:
-        missing(f'namespaces without rights: {tried.stderr.decode().strip()}')
-    return subprocess.Popen([unshare, *isolation, *command], cwd=place, env=environment(place))
+def test_as_process_1_the_master_waits_for_whatever_loses_its_parent(container: Container) -> None:
+    container.log.wait_for('"event": "ready"')
+    board = Spool.from_config(container.config)['in']
+    for _ in range(3):
+        board.enqueue('a message')
+    eventually(lambda: not board.files and not board.get_files('.bak'), 'worked off')
+    # The runner of programs adopts them first, and ends: then they are the master's.
+    first = container.first
+
+    def inside() -> list[str]:
+        return [
+            status.read_text()
+            for status in Path('/proc').glob('[0-9]*/status')
+            if re.search(rf'^PPid:\s+{first}$', status.read_text(), re.MULTILINE)
+        ]
+
+    eventually(lambda: not any('State:\tZ' in each for each in inside()), 'without zombies')
+    assert inside()
 
 
-def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
+def test_a_runner_that_gave_up_is_no_health(container: Container) -> None:
+    container.log.wait_for('"event": "ready"')
+    text = container.config.read_text()
+    container.config.write_text(text.replace('command = ', 'command = /no/such/'))
+    os.kill(container.first, signal.SIGHUP)
+    container.log.wait_for('"event": "gave up"')
+    assert not container.is_healthy()
 
 
-def test_the_master_is_process_1_works_and_ends_by_the_stop_signal(place: Path) -> None:
-    [entry] = re.findall(r'^ENTRYPOINT \["(\w+)"\]$', (CONTAINER / 'Dockerfile').read_text(), re.M)
-    [words] = re.findall(r'^CMD \["(\w+)"\]$', (CONTAINER / 'Dockerfile').read_text(), re.M)
-    running = namespaced(place, entry, words)
+def test_the_time_to_stop_is_longer_than_a_message_may_take() -> None:
+    config = Config.load(CONTAINER / 'switchboard.cfg')
+    longest_s = max(each.stop_timeout_s for each in config.runners.values())
+    graces = re.findall(r'stop_grace_period: (\S+)', (CONTAINER / 'compose.yaml').read_text())
+    assert graces
+    assert all(duration_s(each) > longest_s for each in graces)
+    assert str(config.spool) in instruction('VOLUME')
+
+
+def test_the_image_runs_as_a_number_that_owns_the_spool_and_is_not_root() -> None:
+    user = instruction('USER').split(':')
+    assert user == ['998', '998']
+    assert '-o 998 -g 998 /var/spool/switchboard' in DOCKERFILE
+    assert '--uid 998 --gid 998' in DOCKERFILE
+
+
+def test_the_services_are_one_image_on_one_volume() -> None:
+    yaml = pytest.importorskip('yaml')
+    compose = yaml.safe_load((CONTAINER / 'compose.yaml').read_text())
+    services = compose['services']
+    assert set(services) == {'worker', 'producer', 'celery'}
+    assert {each['image'] for each in services.values()} == {'switchboard'}
+    assert {tuple(each['volumes']) for each in services.values()} == {('spool:/var/spool/switchboard',)}
+    assert list(compose['volumes']) == ['spool']
+    # What is no master has a process 1 that passes signals on.
+    assert all('init' in each for name, each in services.items() if name != 'worker')
+
+
+def test_what_celery_runs_is_a_module_with_the_spool_as_its_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, 'dont_write_bytecode', True)  # nothing may lie beside the samples
+    monkeypatch.syspath_prepend(str(CONTAINER))
+    import tasks
+
     try:
-        health = ['switchboard', 'status']
-        eventually(
-            lambda: (
-                subprocess.run(health, env=environment(place), capture_output=True, check=False).returncode
-                == 0
-            ),
-            'healthy',
-        )
-        subprocess.run([sys.executable, 'app.py', '3'], cwd=place, env=environment(place), check=True)
-        packed = Spool(place / 'spool')['packed']
-        eventually(lambda: len(packed.files) == 3, 'worked off')
-        [master] = children(running.pid)
-        assert 'NSpid:\t' in Path(f'/proc/{master}/status').read_text()
-        assert (
-            Path(f'/proc/{master}/status').read_text().partition('NSpid:')[2].split('\n')[0].split()[-1]
-            == '1'
-        )
-        os.kill(master, signal.SIGTERM)
-        assert running.wait(60) == 0
+        assert tasks.app.conf.broker_url == 'switchboard:///var/spool/switchboard'
+        assert tasks.add(1, 2) == 3
     finally:
-        running.kill()
-        running.wait(60)
-
-
-def test_celery_finds_its_broker_in_the_same_volume(place: Path) -> None:
-    send = 'import tasks; tasks.add.delay(1, 2)'
-    subprocess.run([sys.executable, '-c', send], cwd=place, env=environment(place), check=True, timeout=120)
-    assert len(Spool(place / 'spool')['celery'].files) == 1
-
-
-def test_what_the_files_say_agrees() -> None:
-    build, compose = (CONTAINER / 'Dockerfile').read_text(), (CONTAINER / 'compose.yaml').read_text()
-    assert 'USER switchboard\n' in build
-    assert build.index('USER switchboard') < build.index('CMD ["master"]')
-    assert 'STOPSIGNAL SIGTERM' in build
-    assert compose.count('spool:/var/spool/switchboard') == 3
-    assert 'spool = /var/spool/switchboard' in (CONTAINER / 'switchboard.cfg').read_text()
+        del sys.modules['tasks']
