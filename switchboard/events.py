@@ -27,6 +27,7 @@ WORDS = MappingProxyType(
     {
         'abandoned': "a mail that a maildir's writer never finished was removed",
         'acted': 'an operator has done something to an entry or a queue',
+        'alerted': "the operator's command was told of something",
         'answered': 'a mail server has answered for a recipient',
         'broker back': 'the connection to a broker stands again',
         'cannot import': "a runner's class cannot be imported; it is FATAL",
@@ -68,6 +69,7 @@ WORDS = MappingProxyType(
         'log not reopened': 'a log file could not be opened anew; the old one is in use',
         'master failed': 'the master cannot go on',
         'mistake': 'an error in Switchboard itself; please report it',
+        'not alerted': "the operator's command could not be told of something",
         'not acknowledged': 'a message is done, and the broker does not know it yet',
         'not answered': 'a request could not be answered',
         'not closed': 'something could not be closed',

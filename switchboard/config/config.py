@@ -103,6 +103,8 @@ class Config:
     declared: tuple[str, ...] = (BAD,)
     exchanges: ExchangeTable = field(default_factory=ExchangeTable)
     warnings: tuple[ConfigError, ...] = ()
+    # What is told of events: a program and its arguments.
+    on_event: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
     digest: str = ''
     # Are any of the queues on a broker?
@@ -240,6 +242,7 @@ class _Loader:
             queues=queues,
             declared=declared,
             exchanges=self._exchanges(exchange_file, 'exchange_file' in values, declared),
+            on_event=values.get('on_event', ()),
             sources=tuple(self.sources),
             digest=f'{self.checksum:08x}-{self.size_bytes}',
         )

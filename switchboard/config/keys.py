@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,10 @@ def _text(text: str) -> str:
     return text
 
 
+def _command(text: str) -> tuple[str, ...]:
+    return () if text == 'none' else tuple(shlex.split(_text(text)))
+
+
 def _class_path(text: str) -> str:
     if not _CLASS.fullmatch(text):
         raise ValueError(f'{text[:60]!r} names no class; write package.module:Class')
@@ -141,6 +146,7 @@ SWITCHBOARD_KEYS: Mapping[str, Key] = {
     'durability': Key('durability', choice('full', 'lazy')),
     'flush': Key('flush', choice('one', 'two')),
     'message_class': Key('message_class', optional(_class_path)),
+    'on_event': Key('on_event', _command),
 }
 # Those that say what holds for each queue whose section says nothing else.
 QUEUE_DEFAULTS = ('durability', 'flush', 'message_class')

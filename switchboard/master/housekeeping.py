@@ -11,12 +11,14 @@ deadline, after which it is killed and another one is sent; each time with twice
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any, NoReturn
 
 import setproctitle
 
@@ -30,7 +32,9 @@ logger = log.logger('master')
 
 # How many times as long as a round takes the spool is left alone after it.
 REST_SHARE = 50
-MAX_ANSWER_BYTES = 32
+MAX_ANSWER_BYTES = 65536
+# Of so many queues at most it is said that their disk is full.
+MAX_TOLD = 100
 # How long the first round may take, and the longest that is ever allowed.
 DEADLINE_S, LONGEST_S = 300.0, 86400.0
 
@@ -41,6 +45,7 @@ class Housekeeping:
     :param config: gives the configuration that is in force.
     :param interval_s: seconds between two rounds.
     :param deadline_s: how long a round may take before its janitor is killed.
+    :param on_back: is given what the janitor has seen.
     :param live: what the new process does; it never returns.
     """
 
@@ -52,7 +57,9 @@ class Housekeeping:
         live: Callable[[Config, int, int], NoReturn] | None = None,
         *,
         deadline_s: float = DEADLINE_S,
+        on_back: Callable[[Mapping[str, Any]], object] = lambda _seen: None,
     ) -> None:
+        self._on_back = on_back
         self._config = config
         self._live = live or _live
         self._interval_s = interval_s
@@ -139,9 +146,12 @@ class Housekeeping:
     def _took_s(self) -> float | None:
         """:return: how long the last round took; None if it goes on; 0 if its janitor died."""
         try:
-            return float(os.read(self._at_work, MAX_ANSWER_BYTES) or b'0')
+            took_s, _, seen = os.read(self._at_work, MAX_ANSWER_BYTES).partition(b' ')
         except BlockingIOError:
             return None
+        if seen:
+            self._on_back(json.loads(seen))
+        return float(took_s or b'0')
 
 
 def _live(config: Config, master: int, writing: int) -> NoReturn:
@@ -155,14 +165,20 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
         die_with_parent(master)
         setproctitle.setproctitle('switchboard: janitor')
         log.speak_as('janitor')
-        from switchboard.operating.janitor import tidy
+        from switchboard.operating.janitor import count_bad, full_disks, tidy
         from switchboard.spool.spool import Spool
 
         began_s = time.monotonic()
-        done = tidy(Spool.from_config(config))
+        spool = Spool.from_config(config)
+        done = tidy(spool)
+        seen = (
+            {'bad': count_bad(spool), 'full': dict(islice(full_disks(spool), MAX_TOLD))}
+            if config.on_event
+            else {}
+        )
         took_s = time.monotonic() - began_s
         event(logger, logging.DEBUG, None, 'tidied', done=done, took_s=round(took_s, 3))
-        os.write(writing, b'%.3f' % took_s)
+        os.write(writing, b'%.3f %s' % (took_s, json.dumps(seen).encode()))
         code = os.EX_OK
     except (SwitchboardError, OSError) as error:
         event(logger, logging.ERROR, None, 'not tidied', error=error)

@@ -33,9 +33,9 @@ import selectors
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import setproctitle
 
@@ -54,6 +54,7 @@ from switchboard.master.slices import Slices
 from switchboard.spool.current import activate
 from switchboard.spool.spool import Spool
 from switchboard.status import log
+from switchboard.status.alerts import Alerts
 from switchboard.status.alive import SCOREBOARD
 from switchboard.status.scoreboard import ROOM, MasterRecord, Record, Scoreboard, State
 
@@ -169,7 +170,7 @@ class Master:
             self._selector,
             work=self._work,
             foreign=self._descriptors,
-            others=lambda: {*self._own_children, self._housekeeping.pid},
+            others=lambda: {*self._own_children, self._housekeeping.pid, self._alerts.pid},
             rng=self._rng,
         )
         self._operations = Operations(
@@ -180,8 +181,18 @@ class Master:
             shut_down=self.stop,
             reopen=self._reopen,
         )
+        self._alerts = Alerts(
+            lambda: self._slices.config.on_event,
+            {'spool': self.config.spool, 'config': self.config.path},
+            child.fork_helper,
+            child.die_with_parent,
+        )
+        stack.callback(self._alerts.close)
         self._housekeeping = Housekeeping(
-            lambda: self._slices.config, self.config.master.maintenance_interval_s, time.monotonic()
+            lambda: self._slices.config,
+            self.config.master.maintenance_interval_s,
+            time.monotonic(),
+            on_back=self._note_seen,
         )
         stack.callback(self._housekeeping.close)
         self._control = ControlSocket(self._directory, self._selector, self._operations.handle)
@@ -199,6 +210,8 @@ class Master:
             self._lock.fileno(),
             *self._signals.descriptors(),
             *self._control.descriptors(),
+            *self._housekeeping.descriptors(),
+            *self._alerts.descriptors(),
         ]
         fileno = getattr(self._selector, 'fileno', None)  # epoll and kqueue have one, select has not
         return [*own, *([fileno()] if fileno else []), *self._own_descriptors()]
@@ -223,6 +236,17 @@ class Master:
 
     def _note_reload(self, error: str) -> None:
         self._post(reloaded_ns=time.time_ns(), reload_error=error)
+
+    def _note_seen(self, seen: Mapping[str, Any]) -> None:
+        bad = seen.get('bad', 0)
+        self._alerts.note('bad-grew', {'bad': (f'{bad} messages have failed for good', bad)} if bad else {})
+        self._alerts.note('disk-reserve', seen.get('full', {}))
+
+    def _note_own(self, _now_s: float) -> None:
+        fatal = {each.title: each.reason for each in self._slices if each.state is State.FATAL}
+        self._alerts.note('runner-fatal', fatal)
+        error = self._record.reload_error
+        self._alerts.note('reload-failed', {'': error} if error else {})
 
     def _loop(self) -> int:
         event(
@@ -257,8 +281,9 @@ class Master:
         parts = (
             (self._slices, self._control)
             if self._stopping
-            else (self._slices, self._control, self._housekeeping)
+            else (self._slices, self._control, self._housekeeping, self._alerts)
         )
+        self._guard(self._note_own, now_s)
         for each in parts:
             self._guard(each.tick, now_s)
         self._operations.advance(now_s)

@@ -11,7 +11,7 @@ may be found some hours after it is over, if nobody takes it before.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
 
@@ -89,6 +89,26 @@ def tidy(spool: Spool) -> Tidied:
         except (QueueError, OSError) as error:
             event(log, logging.ERROR, None, 'not tidied', queue=name, error=error)
     return done
+
+
+def count_bad(spool: Spool) -> int:
+    """:return: how many entries the bad queue holds."""
+    return sum(1 for _ in walk(spool[BAD].folder, (PRESERVED,)))
+
+
+def full_disks(spool: Spool) -> Iterator[tuple[str, str]]:
+    """Yield the queues whose ``min_free`` is reached, each with what is to be said of it."""
+    for name in spool.queue_names():
+        board = spool[name]
+        if is_remote(board) or not board.options.min_free_bytes:
+            continue
+        status = spool.disk.statvfs(board.folder.path)
+        free = status.f_bavail * status.f_frsize
+        if free < board.options.min_free_bytes:
+            yield (
+                name,
+                f'{free} bytes are free on the disk, and min_free keeps {board.options.min_free_bytes}',
+            )
 
 
 def expire(board: Switchboard) -> int:

@@ -83,6 +83,8 @@ class Job(Runner):
             tell('daemon', program.stdout.readline().decode().strip())
             program.wait()
             wait_at_gate()
+        elif msg == 'fail':
+            raise ValueError('fails')
         elif msg == 'log':
             logging.getLogger('mine').info('logged by %s', 'a runner')
             logging.info('logged by the root')

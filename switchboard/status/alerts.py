@@ -1,0 +1,283 @@
+"""Alerts: a command of the operator's that is told what went wrong, and when it is over.
+
+For who has no monitoring system: ``on_event = command`` in ``[switchboard]``.  What is told of is a condition, not an occurrence: it begins, and
+most of the time it ends.  So nothing piles up while the command is slow or the limit is reached; what has come and gone meanwhile is not
+told of at all.
+
+The command is run by a process of its own, one at a time, with a time limit: it may fail, hang, or not exist, and the master's loop does not wait for
+it.  It is told at most `PER_MINUTE` times a minute, and of one subject at most once in `QUIET_S`, however often that comes and goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from switchboard.events import event
+from switchboard.status import log
+
+logger = log.logger('master')
+
+# A hundred runners that fail at once are ten calls now, and the others when somebody has looked, perhaps.
+PER_MINUTE, MINUTE_S = 10, 60.0
+# A runner that goes FATAL, is restarted and goes FATAL again is one alert in this time.
+QUIET_S = 60.0
+# How long the command may take.
+LIMIT_S = 30.0
+# After that, the process that runs it has this long to end it.
+GRACE_S = 10.0
+# Of what the command says, the end is kept.
+MAX_SAID_BYTES = 4096
+# It is written to a pipe before anybody reads.
+MAX_REASON_CHARACTERS = 1000
+
+PROBLEM, RESOLVED = 'problem', 'resolved'
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One thing to be told.
+
+    :param name: ``runner-fatal``, ``bad-grew``, ``disk-reserve`` or ``reload-failed``.
+    :param subject: the runner and slice, or the queue; empty for the master itself.
+    :param state: `PROBLEM` or `RESOLVED`.
+    :param number: how many, where something is counted.
+    """
+
+    name: str
+    subject: str
+    state: str
+    reason: str
+    number: int | None = None
+    place: Mapping[str, str] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, object]:
+        """:return: what the command gets as JSON."""
+        facts: dict[str, object] = {
+            'event': self.name,
+            'state': self.state,
+            'subject': self.subject,
+            'reason': self.reason[:MAX_REASON_CHARACTERS],
+            'number': self.number,
+            'host': socket.gethostname(),
+            'time': log.timestamp(time.time()),
+            **self.place,
+        }
+        return {key: value for key, value in facts.items() if value is not None}
+
+
+@dataclass(slots=True)
+class Condition:
+    """What is known of one subject, and what was told of it last."""
+
+    reason: str = ''
+    number: int | None = None
+    told: bool = False
+    told_number: int = 0
+    quiet_until_s: float = 0.0
+
+    @property
+    def is_news(self) -> bool:
+        """Whether it is to be told of, now or when the quiet is over."""
+        if self.told != bool(self.reason):
+            return True
+        return self.told and (self.number or 0) > self.told_number
+
+
+class Alerts:
+    """Notes conditions, and has the command told of what is new.
+
+    :param command: gives the command that is in force; an empty one wants to be told nothing.
+    :param place: what is told each time: spool and configuration.
+    :param start: makes a process that does something, and returns its process id.
+    :param tie: called in a new process with its parent, with which it is to end.
+    """
+
+    def __init__(
+        self,
+        command: Callable[[], Sequence[str]],
+        place: Mapping[str, Path],
+        start: Callable[[Callable[[], object]], int],
+        tie: Callable[[int], object] = lambda _parent: None,
+    ) -> None:
+        self._command = command
+        self._place = {key: str(path) for key, path in place.items()}
+        self._start = start
+        self._tie = tie
+        self._conditions: dict[tuple[str, str], Condition] = {}
+        self._times: deque[float] = deque()
+        self._pid = 0
+        self._pidfd = -1
+        self._ends_s = 0.0
+
+    @property
+    def pid(self) -> int:
+        """The process that runs the command, or ran it last; 0 for none yet."""
+        return self._pid
+
+    def descriptors(self) -> list[int]:
+        """:return: what a forked child closes at once."""
+        return [self._pidfd] if self._pidfd >= 0 else []
+
+    def note(self, name: str, subjects: Mapping[str, str | tuple[str, int]]) -> None:
+        """Say what is wrong now.
+
+        :param subjects: the reasons, by subject: and a number, which is told of again when it grows.  What is not in it is well.
+        """
+        for (kind, subject), condition in self._conditions.items():
+            if kind == name and subject not in subjects:
+                condition.reason, condition.number = '', None
+        for subject, said in subjects.items():
+            condition = self._conditions.setdefault((name, subject), Condition())
+            condition.reason, condition.number = said if isinstance(said, tuple) else (said, None)
+            condition.told_number = min(condition.told_number, condition.number or 0)
+
+    def due_s(self) -> float | None:
+        """:return: when `tick` wants to be called next, on the monotonic clock."""
+        if self._pidfd >= 0:
+            return self._ends_s
+        news = [each.quiet_until_s for each in self._conditions.values() if each.is_news]
+        if not news or not self._command():
+            return None
+        return max(min(news), self._times[0] + MINUTE_S if len(self._times) >= PER_MINUTE else 0.0)
+
+    def tick(self, now_s: float) -> None:
+        """Tell of what is new, if it is time and the last command has ended."""
+        if self._is_at_work(now_s):
+            return
+        while self._times and now_s - self._times[0] >= MINUTE_S:
+            self._times.popleft()
+        for (name, subject), condition in list(self._conditions.items()):
+            if not condition.is_news:
+                if not condition.told and now_s >= condition.quiet_until_s:
+                    del self._conditions[name, subject]
+                continue
+            if now_s < condition.quiet_until_s or len(self._times) >= PER_MINUTE:
+                continue
+            if command := tuple(self._command()):
+                self._tell(command, name, subject, condition, now_s)
+                return
+
+    def _tell(
+        self, command: tuple[str, ...], name: str, subject: str, condition: Condition, now_s: float
+    ) -> None:
+        is_problem = bool(condition.reason)
+        alert = Alert(
+            name,
+            subject,
+            PROBLEM if is_problem else RESOLVED,
+            condition.reason,
+            condition.number,
+            self._place,
+        )
+        self._times.append(now_s)
+        condition.told, condition.told_number = is_problem, condition.number or 0
+        condition.quiet_until_s = now_s + QUIET_S
+        try:
+            self._pid = self._start(lambda: tell(command, alert.facts(), tie=self._tie))
+            self._pidfd = os.pidfd_open(self._pid)
+        except OSError as error:
+            event(logger, logging.ERROR, None, 'not alerted', alert=name, subject=subject, error=error)
+            return
+        self._ends_s = now_s + LIMIT_S + GRACE_S
+
+    def _is_at_work(self, now_s: float) -> bool:
+        if self._pidfd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        if not poll.poll(0):
+            if now_s < self._ends_s:
+                return True
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self.close()
+        return False
+
+    def close(self) -> None:
+        """Tell nothing more; a command that is at work ends with the master."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+def tell(
+    command: Sequence[str],
+    facts: Mapping[str, object],
+    limit_s: float = LIMIT_S,
+    tie: Callable[[int], object] = lambda _parent: None,
+) -> bool:
+    """Run the command, with the facts in its environment and as JSON on its standard input, and end it in time.
+
+    :return: whether it ended well; if not, the log says why.
+    """
+    about = {'alert': facts['event'], 'state': facts['state'], 'subject': facts['subject'] or None}
+    variables = {f'SWITCHBOARD_{key.upper()}': str(value).replace('\0', '') for key, value in facts.items()}
+    own = os.getpid()
+    reading, writing = os.pipe()
+    os.write(writing, json.dumps(facts).encode() + b'\n')
+    os.close(writing)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=reading,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **variables},
+            start_new_session=True,
+            preexec_fn=lambda: tie(own),  # this process has one thread
+        )
+    except OSError as error:
+        event(logger, logging.ERROR, None, 'not alerted', **about, error=error)
+        return False
+    finally:
+        os.close(reading)
+    said, is_late = _listen(process, time.monotonic() + limit_s)
+    if is_late:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    status = process.wait()
+    if is_late or status:
+        how = f'took longer than {limit_s:g} s' if is_late else f'ended with status {status}'
+        event(logger, logging.ERROR, None, 'not alerted', **about, error=how, said=said or None)
+        return False
+    event(logger, logging.INFO, None, 'alerted', **about)
+    return True
+
+
+def _listen(process: subprocess.Popen[bytes], ends_s: float) -> tuple[str, bool]:
+    """:return: the end of what it said, and whether its time is over."""
+    assert process.stdout is not None
+    said, is_open = b'', True
+    with process.stdout as stream:
+        while process.poll() is None or is_open:
+            left_s = ends_s - time.monotonic()
+            if left_s <= 0:
+                return _text(said), process.poll() is None
+            if not is_open:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(left_s)
+                continue
+            # Something that it has left in the background may keep the stream open: its own end is what counts.
+            readable, _, _ = select.select([stream], [], [], min(left_s, 0.1))
+            if readable:
+                chunk = os.read(stream.fileno(), 65536)
+                said, is_open = (said + chunk)[-MAX_SAID_BYTES:], bool(chunk)
+            elif process.poll() is not None:
+                break
+    return _text(said), False
+
+
+def _text(said: bytes) -> str:
+    return said.decode('utf-8', 'backslashreplace').strip()
