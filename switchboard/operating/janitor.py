@@ -100,14 +100,14 @@ def full_disks(spool: Spool) -> Iterator[tuple[str, str]]:
     """Yield the queues whose ``min_free`` is reached, each with what is to be said of it."""
     for name in spool.queue_names():
         board = spool[name]
-        if is_remote(board) or not board.options.min_free_bytes:
+        if is_remote(board) or not board.options.min_free_space_bytes:
             continue
         status = spool.disk.statvfs(board.folder.path)
         free = status.f_bavail * status.f_frsize
-        if free < board.options.min_free_bytes:
+        if free < board.options.min_free_space_bytes:
             yield (
                 name,
-                f'{free} bytes are free on the disk, and min_free keeps {board.options.min_free_bytes}',
+                f'{free} bytes are free on the disk, and min_free_space keeps {board.options.min_free_space_bytes}',
             )
 
 

@@ -79,11 +79,11 @@ def test_what_goes_to_bad_is_told_of_with_its_number(site: Installation, teller:
 def test_a_reserve_of_the_disk_that_is_reached_is_told_of(site: Installation, teller: Path) -> None:
     configure(site, {'in': {}}, teller, maintenance_interval='50ms')
     with site.config.open('a') as configuration:
-        configuration.write('[queue.in]\nmin_free = 1000000T\n')
+        configuration.write('[queue.in]\nmin_free_space = 1000000T\n')
     site.start()
     facts = heard(site, 'disk-reserve', 'problem')
     assert facts['subject'] == 'in'
-    assert 'min_free' in facts['reason']
+    assert 'min_free_space' in facts['reason']
     assert site.stop() == 0
 
 
