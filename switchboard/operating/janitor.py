@@ -100,7 +100,7 @@ def full_disks(spool: Spool) -> Iterator[tuple[str, str]]:
     """Yield the queues whose ``min_free`` is reached, each with what is to be said of it."""
     for name in spool.queue_names():
         board = spool[name]
-        if is_remote(board) or not board.options.min_free_space_bytes:
+        if board.is_remote or not board.options.min_free_space_bytes:
             continue
         status = spool.disk.statvfs(board.folder.path)
         free = status.f_bavail * status.f_frsize
