@@ -37,8 +37,8 @@ from switchboard.handoff.moving import move
 from switchboard.handoff.stage import COMMIT, OrderKey, Output, Stage
 from switchboard.interfaces import ITransaction
 from switchboard.message.entry import MAILMAN
-from switchboard.message.journal import Record, is_long_kept
-from switchboard.message.naming import READY
+from switchboard.message.journal import Record, is_long_kept, note_first
+from switchboard.message.naming import READY, digest_of
 from switchboard.message.serializers import Raw
 from switchboard.options import Flush
 from switchboard.queue.switchboard import Switchboard
@@ -231,8 +231,9 @@ class Transaction:
 
         :return: its filebase.
         """
-        queue = self.queue
-        return self.add(queue, queue.prepare(msg, dict(metadata), replaces=self.claim.read()))
+        queue, entry = self.queue, self.claim.read()
+        records = note_first(entry.records, digest_of(entry.filebase))
+        return self.add(queue, queue.prepare(msg, dict(metadata), replaces=entry, records=records))
 
     def add(self, queue: Switchboard, item: PreparedEntry) -> str:
         """Have a prepared message published at the commit."""

@@ -152,6 +152,17 @@ def is_long_kept(records: Sequence[Record]) -> bool:
     return len([record for record in records if record.get('event') == 'kept']) >= FOLD_KEPT_FROM
 
 
+def first_digest(records: Sequence[Record], digest: str) -> str:
+    """:return: the digest that the message came with: one that is kept with other content, or folded, is stored anew under another."""
+    firsts = (record.get('first') for record in records if record.get('event') == 'noted')
+    return next((first for first in firsts if isinstance(first, str)), digest)
+
+
+def note_first(records: Sequence[Record], digest: str) -> list[Record]:
+    """:return: what a history says more when its message is stored anew: the digest that it came with, once."""
+    return [{'event': 'noted', 'first': digest}] if first_digest(records, '') == '' else []
+
+
 def count_since_retry(records: Sequence[Record], event: str) -> int:
     """How often did `event` happen since an operator last sent the entry back?"""
     count = 0

@@ -29,6 +29,7 @@ from switchboard.clock import Clock
 from switchboard.errors import ConfigError, QueueError, RunnerError, UnknownQueueError
 from switchboard.installing import needs
 from switchboard.interfaces import IRunner, ISpool, ISwitchboard, ITransaction, Taken
+from switchboard.message.journal import first_digest
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 from switchboard.runner.hooks import check_hooks
@@ -149,7 +150,14 @@ class Runner:
     def idempotency_key(self) -> str:
         """A key that stays the same each time the message at work is tried."""
         filebase = self.filebase
-        return digest_of(filebase) if filebase else ''
+        if not filebase:
+            return ''
+        assert self.queue is not None
+        try:
+            history = self.queue.history(filebase)
+        except QueueError:  # it is not ours any more, and nothing is stored anew by us
+            history = []
+        return first_digest(history, digest_of(filebase))
 
     @cached_property
     def log(self) -> logging.Logger:

@@ -6,7 +6,7 @@ another process: every claim is one's own, and nothing survives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -115,13 +115,20 @@ class MemorySwitchboard:
         """See `Store`."""
         return self.store.first_with(key, stored.filebase, self.clock.time_ns(), self.options.dedupe_window_s)
 
-    def prepare(self, msg: Any, metadata: dict[str, Any], *, replaces: Entry | None = None) -> Stored:
+    def prepare(
+        self,
+        msg: Any,
+        metadata: dict[str, Any],
+        *,
+        replaces: Entry | None = None,
+        records: Sequence[Record] = (),
+    ) -> Stored:
         """Pack a message without making it an entry yet.
 
         :raises QueueError: as :meth:`enqueue`.
         """
         if replaces is not None:
-            return _stored(self._packer.pack_anew(msg, metadata, replaces))
+            return _stored(self._packer.pack_anew(msg, metadata, replaces, records))
         packed = self._packer.pack(msg, metadata)
         self._ask_for_room(len(packed.content))
         return _stored(packed)

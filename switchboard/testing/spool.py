@@ -19,8 +19,17 @@ from zope.interface import implementer
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import QueueError, SwitchboardError, UnknownQueueError
 from switchboard.interfaces import ISpool, ITransaction
+from switchboard.message.journal import note_first
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import PRESERVED, READY, SYSTEM_NAMER, Namer, check_queue_name, with_when
+from switchboard.message.naming import (
+    PRESERVED,
+    READY,
+    SYSTEM_NAMER,
+    Namer,
+    check_queue_name,
+    digest_of,
+    with_when,
+)
 from switchboard.options import QueueOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
@@ -91,7 +100,9 @@ class MemoryTransaction:
         self.discard()
         if self.board.is_changed(self.filebase, msg):
             entry = self._input().read()
-            self._outputs.append((self.board, self.board.prepare(msg, dict(msgdata), replaces=entry)))
+            records = note_first(entry.records, digest_of(self.filebase))
+            item = self.board.prepare(msg, dict(msgdata), replaces=entry, records=records)
+            self._outputs.append((self.board, item))
             self.commit()
             return self._outputs[0][1].filebase
         changed = self.board.changes(self.filebase, msgdata)

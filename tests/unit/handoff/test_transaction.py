@@ -175,7 +175,7 @@ class TestKeeping:
         assert spool['in'].files == [kept, filebases[1]]
         back, msgdata = spool['in'].dequeue(kept)
         assert (back['subject'], msgdata['n']) == ('second', 2)
-        assert [record['event'] for record in spool['in'].history(kept)] == ['failed']
+        assert [record['event'] for record in spool['in'].history(kept)] == ['failed', 'noted']
 
     def test_there_is_room_for_it_in_a_full_queue(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path)
@@ -429,7 +429,8 @@ def test_the_history_of_a_message_that_is_kept_for_ever_stays_short(tmp_path: Pa
         assert (msg, msgdata['round']) == (b'the body', number)
         assert len(queue.history(filebase)) < 70
     events = [record['event'] for record in queue.history(filebase)]
-    assert events.count('noted') == 1
+    # Of ours, and of the name that it came with.
+    assert events.count('noted') == 2
     kept = [record.get('times', 1) for record in queue.history(filebase) if record['event'] == 'kept']
     assert 299 - len(kept) <= sum(kept) <= 299
     assert filebase.partition('+')[0] == taken.filebase.partition('+')[0]

@@ -56,6 +56,26 @@ class TestDisposing:
         assert keys == [digest_of(filebase)] * 3
         assert (runner.filebase, runner.idempotency_key) == ('', '')
 
+    def test_the_key_stays_however_often_the_message_is_kept_and_whatever_of_it_changes(
+        self, kind: str, tmp_path: Path
+    ) -> None:
+        spool = make_spool(kind, tmp_path, clock=FakeClock())
+        filebase = spool['in'].enqueue([0], tries=0)
+        keys, names = [], set()
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> bool:
+            keys.append(runner.idempotency_key)
+            names.add(runner.filebase)
+            msgdata['tries'] += 1
+            # Of a message that is kept with other metadata so often, the history is folded: it is stored anew.
+            if len(keys) in (2, 75):
+                msg.append(len(keys))
+            return len(keys) < 80
+
+        run_until_empty(make_runner(spool, dispose))
+        assert len(names) >= 3
+        assert keys == [digest_of(filebase)] * 80
+
     def test_once_is_one_pass(self, spool: Any) -> None:
         spool['in'].enqueue('x')
         runner = make_runner(spool)
