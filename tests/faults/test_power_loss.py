@@ -19,7 +19,7 @@ from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.testing.power import Moment, PowerLossDisk
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.pipeline import Line, messages, wrong
-from tests.faults.world import State, World, observe_after_cut
+from tests.faults.world import DAMAGED, State, World, observe_after_cut
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +49,10 @@ def cut(
     found = observe_after_cut(scratch / 'spool', believing=believing)
     shutil.rmtree(scratch)
     return found
+
+
+def _sound(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text for text in texts if text != DAMAGED)
 
 
 class Outcome(NamedTuple):
@@ -82,6 +86,9 @@ def cuts(
         allowed = operation.after_cut(promised=returned and OPERATION_DONE in moment.notes)
         for variant in range(variants):
             found, _ = cut(moment, directory, directory.parent / 'after', variant)
+            if disk.order != APART:
+                # With one flush the name of what was not promised may be there without its content: it is found out, and counts as nothing.
+                found = {queue: sound for queue, texts in found.items() if (sound := _sound(texts))}
             yield Outcome(moment.number, variant, found, allowed)
 
 
