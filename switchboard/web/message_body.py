@@ -10,6 +10,7 @@ from typing import Any
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.envelope import MAX_HEADER_BYTES, parse_header
+from switchboard.message.typed_json import parse_json
 from switchboard.operating.finding import Found
 from switchboard.operating.text import size
 from switchboard.store.disk import OPEN_FLAGS
@@ -91,8 +92,10 @@ def _parts(kind: str, content: bytes, *, is_whole: bool) -> tuple[list[dict[str,
         return _mail(content), ''
     if base == 'json' and is_whole:
         try:
-            return [_part('JSON', json.dumps(json.loads(content), indent=2, ensure_ascii=False))], ''
-        except (ValueError, RecursionError):
+            return [
+                _part('JSON', json.dumps(parse_json(content, 'body')[0], indent=2, ensure_ascii=False))
+            ], ''
+        except (CorruptEntryError, ValueError, RecursionError):
             return [_part('source', _text(content))], 'no JSON'
     if base in ('json', 'text', 'yaml'):
         return [_part('text' if base == 'text' else 'source', _text(content))], ''

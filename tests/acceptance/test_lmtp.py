@@ -8,6 +8,7 @@ import smtplib
 import socket
 import stat
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -136,14 +137,14 @@ def test_more_clients_than_allowed_are_told_to_come_later(tmp_path: Path) -> Non
 
 
 class CountingDisk(Disk):
-    """Counts the flushes of directories."""
+    """Counts the flushes, each of as many files as there are to be flushed."""
 
     def __init__(self) -> None:
         self.flushes = 0
         self.entered = threading.Event()
         self.gate = threading.Event()
 
-    def fsync(self, fd: int) -> None:  # type: ignore[override]
+    def sync_files(self, fds: Sequence[int], *, names: bool = False) -> None:
         """See `Disk`."""
         self.flushes += 1
         self.entered.set()

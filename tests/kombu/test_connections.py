@@ -245,18 +245,18 @@ has_batches = pytest.mark.skipif(not hasattr(kombu.Producer, 'batch'), reason='n
 def test_a_batch_is_visible_when_it_ends_with_one_flush(connect, files):
     channel = connect(durability='full').default_channel
     kombu.Queue('q')(channel).declare()
-    folders = []
+    flushes = []
     producer = kombu.Producer(channel)
     assert producer.supports_batch_publish
-    board = channel.broker.board('q', 'publish')
-    real = board.folder.sync
-    board.folder.sync = lambda: folders.append('q') or real()
+    disk = channel.broker.spool.disk
+    real = disk.sync_files
+    disk.sync_files = lambda fds, **keys: flushes.append(len(fds)) or real(fds, **keys)
     with producer.batch():
         for number in range(10):
             producer.publish(number, routing_key='q')
         assert files('q') == []
     assert len(files('q')) == 10
-    assert folders == ['q']
+    assert flushes == [10]
 
 
 @has_batches

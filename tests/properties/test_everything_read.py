@@ -337,6 +337,7 @@ def test_the_unbounded_reader_of_json_reads_nothing_that_others_wrote() -> None:
         'switchboard/brokers/encode.py',  # what was written a line before
         'switchboard/kombu_transport/payload.py',
         'switchboard/declared/declarations.py',  # what was written in the same line
+        'switchboard/web/looking.py',  # so was this
     }
     root = Path(__file__).parents[2]
     found = {
