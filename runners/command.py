@@ -465,13 +465,15 @@ class Program:
         except subprocess.TimeoutExpired:
             pass
         self._signal(signal.SIGKILL)
-        self._process.wait()
+        # One that has become another user's cannot be ended: `end` says for whom the message waits.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE_S)
 
     def _signal(self, signum: int) -> None:
         try:
             os.killpg(self._process.pid, signum)
-        except ProcessLookupError:
-            pass  # all of them have gone
+        except (ProcessLookupError, PermissionError):
+            pass  # all of them have gone, or are another user's
 
     def judge(self) -> None:
         """Say what its end means for the message.

@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -338,6 +340,50 @@ def test_a_message_waits_for_what_cannot_be_ended_and_it_is_told_for_whom(
     runner.run(until_empty=True)
     assert (bench.directory / 'program.py.runs').read_text() == 'xx'
     assert 'exit status 1' in case.reason()
+
+
+NOBODY = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which('setpriv') is None, reason='needs root and setpriv')
+@pytest.mark.parametrize('in_time', [True, False])
+def test_a_message_waits_for_a_program_that_has_become_another_users(
+    monkeypatch: pytest.MonkeyPatch, *, in_time: bool
+) -> None:
+    monkeypatch.setattr('switchboard.runners.command.GRACE_S', 0.1)
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, NOBODY, NOBODY)
+        become_root = Path(name, 'setpriv')
+        shutil.copy(str(shutil.which('setpriv')), become_root)
+        become_root.chmod(0o4755)
+        # The program tells its number, and is root's from then on: with its whole identity, as what `sudo` starts.
+        script = f'echo $$ >> {name}/pids; exec sleep 600'
+        command = f'{become_root} --reuid 0 --regid 0 --clear-groups sh -c {shlex.quote(script)}'
+        if in_time:
+            command = f'sh -c {shlex.quote(command + " & sleep 1; exit 75")}'
+
+        def work() -> tuple[int, list[str], bool]:
+            section = f'[runner.do]\nclass = runners.command:Command\nqueue = in\ncommand = {command}\n'
+            keys = '' if in_time else 'timeout = 1s\n'
+            case = Pipeline(Path(name), f'{section}{keys}[queue.in]\n')
+            case.spool['in'].enqueue(mail())
+            runner = case.runner(Command, 'do')
+            told: list[str] = []
+            monkeypatch.setattr(runner.slot, 'error', told.append)
+            for _ in range(2):
+                runner.run(until_empty=True)
+            return len(case.waiting('in')), told, bool(case.spool['bad'].get_files('.psv'))
+
+        try:
+            with Child(work, uid=NOBODY) as child:
+                waiting, told, is_bad = child.join()
+            pids = Path(name, 'pids').read_text().split()
+            assert len(pids) == 1, 'it was begun again beside the first'
+            assert (waiting, is_bad) == (1, False)
+            assert f'pid {pids[0]}' in told[-1]
+        finally:
+            for pid in Path(name, 'pids').read_text().split() if Path(name, 'pids').exists() else ():
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def test_too_much_environment_is_the_messages_fault(bench: Bench) -> None:
