@@ -62,6 +62,15 @@ GROUPS = {
     'tests/servers/test_broker': 'brokers',
     'tests/servers/test_bridge': 'brokers',
 }
+# All of these start programs, or try every call: together they take longer than all others.
+SLOW = (
+    'tests/acceptance/',
+    'tests/faults/test_every_call.py',
+    'tests/kombu/test_connections.py::test_a_hundred_connections',
+    'tests/kombu/test_connections.py::test_queues_that_are_published_to',
+    'tests/servers/',
+    'tests/unit/metrics/test_listener.py',
+)
 # Each test of these stands alone, and there are many: they fill what the others leave.
 ALONE = ('tests/faults/test_every_call.py', 'tests/test_documentation.py')
 FIRST = ('other-peoples-suites', 'celery', 'brokers')
@@ -79,8 +88,12 @@ def pytest_configure() -> None:
             signal.signal(signum, lambda *_: None)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests run in one process (``--dist loadgroup``), and put those first that take long because they wait."""
+    """Say which tests are slow, and which run in one process (``--dist loadgroup``); those that wait long come first."""
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
     groups = {item: _group(item) for item in items}
     for item, group in groups.items():
         if group and item.get_closest_marker('xdist_group') is None:

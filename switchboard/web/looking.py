@@ -26,7 +26,7 @@ from switchboard.operating.summary import summarize
 from switchboard.options import shown_url
 from switchboard.queue.ready_queue import order
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
-from switchboard.store.layout import BAD, TRASH
+from switchboard.store.layout import ACTS, BAD, RUN, TRASH
 from switchboard.web.desk import Desk
 from switchboard.web.equal_command import command, for_selection
 from switchboard.web.forms import BadRequestError, Form
@@ -512,7 +512,7 @@ def acts(desk: Desk, form: Form) -> dict[str, Any]:
     return {
         'acts': recent(desk.directory, limit),
         'limit': limit,
-        'command': f'tail {desk.directory}/.run/acts',
+        'command': f'tail {desk.directory / RUN / ACTS}',
     }
 
 
