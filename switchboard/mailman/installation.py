@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from types import ModuleType
 
@@ -26,6 +27,8 @@ def install() -> None:
         setattr(module, NAME, MailmanQueue)
     for name, queue in list(config.switchboards.items()):
         config.switchboards[name] = MailmanQueue(name, queue.queue_directory)
+    # What this switchboard has to say stands in Mailman's log of its runners, wherever and however that is kept.
+    logging.getLogger('switchboard').parent = logging.getLogger('mailman.runner')
 
 
 def _modules_with(theirs: object) -> list[ModuleType]:

@@ -48,7 +48,15 @@ enabled: yes
 """
 
 # Tests that cannot give the same result, and why.
-EXPECTED: Mapping[str, str] = {}
+_LOG = 'expects a traceback of the very call of os.rename in Mailman itself; ours is logged as one event'
+_QFILE = 'mailman qfile reads a pickle by its path; `switchboard show` reads an entry, and unpickles nothing'
+_PLUGINS = 'prints the names of all plugins, of which there is one more now'
+EXPECTED: Mapping[str, str] = {
+    'test_log_exception_in_finish (mailman.core.tests.test_switchboard.TestSwitchboard.test_log_exception_in_finish)': _LOG,
+    'mailman/commands/docs/qfile.rst': _QFILE,
+    'mailman/plugins/docs/intro.rst': _PLUGINS,
+    'test_all_sections (mailman.rest.tests.test_systemconf.TestSystemConfiguration.test_all_sections)': _PLUGINS,
+}
 
 _RESULT = re.compile(r'^(?P<test>\S.*?) \.\.\. (?P<result>ok|FAIL|ERROR|skipped.*|expected failure)$')
 
@@ -154,6 +162,7 @@ class MailmanTree:
             extra = directory / 'plugin.cfg'
             extra.write_text(PLUGIN)
             environment['MAILMAN_EXTRA_TESTING_CFG'] = str(extra)
+        # A dotted name chooses the pages in the folder of that name, too.
         patterns = [word for test in tests for word in ('-P', re.escape(test).replace(r'\.', '[./]'))]
         command = [self.python, '-m', 'nose2', '-v', *patterns]
         done = subprocess.run(
@@ -182,11 +191,24 @@ def results(output: str, source: Path) -> dict[str, str]:
 
 
 def compare(tree: MailmanTree, tests: Sequence[str], directory: Path) -> Comparison:
-    """Run the tests without the plugin, and then with it."""
-    return Comparison(
+    """Run the tests without the plugin, and then with it.
+
+    Some of Mailman's tests wait for a process for so many seconds: what differs is run once more, alone, in both ways.
+    """
+    comparison = Comparison(
         tree.run(tests, with_plugin=False, directory=directory),
         tree.run(tests, with_plugin=True, directory=directory),
     )
+    if again := [_pattern(test) for test in comparison.unexpected()]:
+        for known, with_plugin in ((comparison.plain, False), (comparison.ours, True)):
+            known |= tree.run(again, with_plugin=with_plugin, directory=directory)
+    return comparison
+
+
+def _pattern(test: str) -> str:
+    """What chooses one test: its dotted name, or the path of a page."""
+    name, bracket, dotted = test.partition(' (')
+    return dotted.rstrip(')') if bracket else name
 
 
 def main() -> int:

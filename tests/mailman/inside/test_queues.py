@@ -112,6 +112,20 @@ def test_a_notification_keeps_its_recipients(queues: Path) -> None:
     assert back.recipients == {'a@example.org'}
 
 
+def test_a_field_that_is_a_header_object_comes_back_as_one(queues: Path) -> None:
+    queue = config.switchboards['in']
+    msg = post()
+    del msg['subject']
+    msg['Subject'] = Header(
+        'Grüße an diese sehr lange Liste von Leuten, an ihre Nachbarn und deren Freunde', 'utf-8'
+    )
+    queue.enqueue(msg)
+    back, metadata = queue.dequeue(queue.files[0])
+    assert isinstance(back['subject'], Header)
+    assert str(back['subject']) == str(msg['subject'])
+    assert 'header_objects' not in metadata
+
+
 def shunt(queue: Any) -> str:
     """What Mailman's runner does with an error that nobody has caught."""
     [filebase] = queue.files
