@@ -134,7 +134,18 @@ def test_the_longer_a_round_takes_the_rarer_it_is():
     assert broom.due_s() == 60.0 + 2.0 * (1 + REST_SHARE) + 60.0
 
 
-def test_a_janitor_that_is_still_at_work_or_has_died_stops_nothing():
+@pytest.fixture
+def janitors():
+    """Lists the children that this process has got since; servers that other tests have started are its children, too."""
+
+    def children():
+        return [each.pid for each in psutil.Process().children()]
+
+    before = set(children())
+    return lambda: [pid for pid in children() if pid not in before]
+
+
+def test_a_janitor_that_is_still_at_work_or_has_died_stops_nothing(janitors):
     def live(_config, _master, _writing):
         signal.pause()
         os._exit(0)
@@ -144,16 +155,16 @@ def test_a_janitor_that_is_still_at_work_or_has_died_stops_nothing():
     first = broom._at_work
     broom.tick(120.0)
     assert broom._at_work == first
-    [child] = [each.pid for each in psutil.Process().children()]
+    [child] = janitors()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     broom.tick(180.0)
-    [child] = [each.pid for each in psutil.Process().children()]
+    [child] = janitors()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
 
-def test_a_janitor_that_hangs_is_killed_and_replaced_even_if_it_is_stopped():
+def test_a_janitor_that_hangs_is_killed_and_replaced_even_if_it_is_stopped(janitors):
     def live(_config, _master, _writing):
         os.kill(os.getpid(), signal.SIGSTOP)
         os._exit(0)
@@ -161,15 +172,15 @@ def test_a_janitor_that_hangs_is_killed_and_replaced_even_if_it_is_stopped():
     broom = Housekeeping(lambda: None, 60.0, 0.0, live, deadline_s=100.0)
     broom.tick(60.0)
     broom.tick(120.0)
-    [first] = [each.pid for each in psutil.Process().children()]
+    [first] = janitors()
     broom.tick(180.0)
     assert os.waitpid(first, 0)[1] == signal.SIGKILL
-    [second] = [each.pid for each in psutil.Process().children()]
+    [second] = janitors()
     broom.tick(300.0)  # it has twice as long
-    assert [each.pid for each in psutil.Process().children()] == [second]
+    assert janitors() == [second]
     broom.tick(390.0)
     assert os.waitpid(second, 0)[1] == signal.SIGKILL
-    [third] = [each.pid for each in psutil.Process().children()]
+    [third] = janitors()
     os.kill(third, signal.SIGKILL)
     os.waitpid(third, 0)
     broom.close()
