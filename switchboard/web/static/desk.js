@@ -58,6 +58,7 @@ function takeOverRows(fresh) {
   }
   shown.tBodies[0].replaceChildren(...document.importNode(next.tBodies[0], true).childNodes);
   notice.hidden = true;
+  pending = null;
 }
 
 function tell(text, fresh) {
@@ -84,6 +85,8 @@ async function refresh() {
       const text = await answer.text();
       takeOver(new DOMParser().parseFromString(POLICY ? POLICY.createHTML(text) : text, 'text/html'));
     }
+    // What could not be taken over before, and has not changed since.
+    if (answer.status === 304 && pending) takeOver(pending);
     if (!answer.ok && answer.status !== 304) throw new Error(String(answer.status));
     if (notice.dataset.text === 'The desk does not answer.') notice.hidden = true;
     // A desk that is slow is asked less often.
