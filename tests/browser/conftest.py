@@ -78,9 +78,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
         made.close()
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def chromium() -> Iterator[Any]:
-    """A browser."""
+    """A browser.  Not for longer than its tests: playwright leaves an event loop running in this thread, and others start their own."""
     if CHROMIUM is None:
         if os.environ.get('SWITCHBOARD_REQUIRE_SERVERS') == '1':
             pytest.fail('chromium is not installed')
