@@ -73,8 +73,11 @@ _WORK = DoubleBuffer('IQQQQQ96sQQ', 2048, 256)
 _ERROR = DoubleBuffer('QB720s', 2560, 768)
 _FIGURES = buffer(PAGE_BYTES)
 _CARRIED = buffer(2 * PAGE_BYTES)
-# how often slices have taken the place of others
+# How often slices have taken the place of others.
 _CHANGES = DoubleBuffer('Q', 64, 64)
+
+# How often all slots are read again while the master exchanges two of them, which takes it some microseconds.
+CHANGE_TRIES = 5
 
 
 def _cut(text: str, limit: int) -> bytes:
@@ -335,7 +338,7 @@ class Scoreboard:
 
         A master that died while one did so has left it undone; what there is is shown then.
         """
-        for _ in range(READ_TRIES):
+        for _ in range(CHANGE_TRIES):
             before = self.read(0, _CHANGES)
             found = look()
             if before == self.read(0, _CHANGES) and (before[0] is None or before[0][1] % 2 == 0):
