@@ -68,6 +68,8 @@ class MailmanQueue:
         parent, own = os.path.split(os.path.abspath(queue_directory))
         self._spool = spool_at(parent)
         self._queue = self._spool.board(own, slice, numslices, accept=ACCEPTED, message_class=MESSAGE_CLASS)
+        # The entry that the last call of `dequeue` did not give.
+        self._refused = ''
         if recover:
             self.recover_backup_files()
 
@@ -82,13 +84,22 @@ class MailmanQueue:
         return self._queue.enqueue(_msg, metadata)
 
     def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
-        """Claim an entry, and give its message and its metadata."""
+        """Claim an entry, and give its message and its metadata.
+
+        Mailman's runner takes every error for an unreadable message, and asks at once to preserve it.  What could not be read lies in the bad queue by
+        then; another process's message, or one that the disk did not give, is left where it is (see :meth:`finish`).
+        """
+        self._refused = filebase
         msg, metadata = self._queue.dequeue(filebase)
+        self._refused = ''
         restore(msg, metadata)
         return msg, metadata
 
     def finish(self, filebase: str, preserve: bool = False) -> None:
         """Remove a claimed entry, or keep it in the bad queue; what goes wrong is logged, as Mailman expects it."""
+        if filebase == self._refused:
+            self._refused = ''
+            return
         try:
             self._queue.finish(filebase, preserve)
         except Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fcntl
 import os
 import pickle
 import subprocess
@@ -20,6 +21,7 @@ from mailman.core import switchboard as mailman_switchboard
 from mailman.core.initialize import initialize_1
 from mailman.email.message import Message, UserNotification
 
+from switchboard.errors import EntryTakenError
 from switchboard.mailman import Plugin, install
 from switchboard.mailman.export import export
 from switchboard.mailman.queue import MailmanQueue
@@ -159,6 +161,21 @@ def test_preserved_messages_lie_in_bad(queues: Path) -> None:
     queue.dequeue(filebase)
     queue.finish(filebase, preserve=True)
     assert config.switchboards['bad'].get_files('.psv') == [filebase]
+
+
+def test_what_another_process_has_is_not_preserved_by_a_runner_that_was_refused_it(queues: Path) -> None:
+    queue = config.switchboards['in']
+    filebase = queue.enqueue(post())
+    with open(queues / 'in' / f'{filebase}.pck', 'rb+') as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(EntryTakenError):
+            queue.dequeue(filebase)
+    queue.finish(filebase, preserve=True)
+    assert queue.files == [filebase]
+    assert config.switchboards['bad'].get_files('.psv') == []
+    queue.dequeue(filebase)
+    queue.finish(filebase)
+    assert queue.files == []
 
 
 def test_a_failing_finish_is_logged_and_not_raised(queues: Path) -> None:
