@@ -6,6 +6,8 @@ nothing needs to be synced.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from switchboard.errors import CorruptEntryError, EntryTakenError, QueueError
@@ -64,16 +66,23 @@ def move(
         return _send(claim, source, target, event, now, fields)
     old = claim.filebase
     filebase = with_when(old, target.clock.time_ns()) if now else old
-    try:
+    with _let_go_if_it_fails(claim, source):
         _move(claim, source, target, filebase, event, fields, preserved=preserved or target.name == BAD)
+    claim.close()
+    return filebase
+
+
+@contextmanager
+def _let_go_if_it_fails(claim: Claim, source: Switchboard) -> Iterator[None]:
+    """An entry that could not be moved is unlocked, unless it was at work before."""
+    try:
+        yield
     except BaseException as error:
         if not claim.is_at_work:
             claim.close()
         if isinstance(error, OSError):
             refuse(error, 'move', source.name)
         raise
-    claim.close()
-    return filebase
 
 
 def _send(
@@ -81,17 +90,11 @@ def _send(
 ) -> str:
     """Move a locked entry into a queue on a broker: it is stored there before it ends here, so that a crash in between leaves two."""
     told: Any = target
-    try:
+    with _let_go_if_it_fails(claim, source):
         filebase: str = told.take_over(
             claim.read(), {'event': event, 'queue': source.name, **fields}, now=now
         )
         claim.finish(source.pool)
-    except BaseException as error:
-        if not claim.is_at_work:
-            claim.close()
-        if isinstance(error, OSError):
-            refuse(error, 'move', source.name)
-        raise
     return filebase
 
 
