@@ -13,20 +13,10 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
+from tests.desk_installation import install
 from tests.ports import free_port
 
 CHROMIUM = shutil.which('chromium')
-CONFIG = """[switchboard]
-spool = spool
-durability = lazy
-[runner.out]
-class = null
-queue = out
-[queue.in]
-external = yes
-[queue.orders]
-external = yes
-"""
 
 
 class Site:
@@ -36,10 +26,7 @@ class Site:
     """
 
     def __init__(self, directory: Path, *options: str) -> None:
-        self.config = directory / 'switchboard.cfg'
-        if not self.config.exists():
-            self.config.write_text(CONFIG)
-            (directory / 'exchange.cfg').write_text('')
+        self.config = install(directory)
         self.spool = Spool.from_config(self.config)
         self.spool['in']
         self.port = free_port()

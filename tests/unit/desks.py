@@ -14,29 +14,16 @@ from switchboard import Spool
 from switchboard.web.app import make_app
 from switchboard.web.desk import Desk
 from switchboard.web.settings import DeskSettings
+from tests.desk_installation import install
 
 ORIGIN = 'http://127.0.0.1:8025'
-CONFIG = """[switchboard]
-spool = spool
-durability = lazy
-[runner.out]
-class = null
-queue = out
-[queue.in]
-external = yes
-[queue.orders]
-external = yes
-"""
 
 
 class Browser:
     """One desk, and a browser that looks at it."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
-        self.config = directory / 'switchboard.cfg'
-        if not self.config.exists():
-            self.config.write_text(CONFIG)
-            (directory / 'exchange.cfg').write_text('')
+        self.config = install(directory)
         self.spool = Spool.from_config(self.config)
         self.spool['in']
         self.desk = Desk(directory / 'spool', self.config, DeskSettings(**settings))
