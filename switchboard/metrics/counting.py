@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from switchboard.events import event
 from switchboard.message.naming import NS, PRESERVED
-from switchboard.operating.census import Census, walk
+from switchboard.operating.census import Census, CountingThread, walk
 from switchboard.operating.entry_fields import UNTELLABLE
 from switchboard.operating.queue_info import MAX_OPENED, count_queue
 from switchboard.operating.spool_view import SpoolView
@@ -26,8 +26,8 @@ log = logging.getLogger('switchboard.web')
 
 # How long one count of everything may take.
 BUDGET_S = 10.0
-# The shortest rest, and the longest in times of what the count took.
-REST_S, REST_SHARE = 15.0, 10.0
+# The shortest rest.
+REST_S = 15.0
 # Of the budget, what is left to telling the errors of the bad queue.
 ERRORS_SHARE = 0.3
 NO_ERROR = 'none'
@@ -105,37 +105,20 @@ class Counting:
     def __init__(self, view: Callable[[], SpoolView], budget_s: float = BUDGET_S) -> None:
         self._view = view
         self._budget_s = budget_s
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        thread = CountingThread(self.look, 'census', REST_S, log)
+        self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
         self.last = Count()
         self.failures = 0
         # Set after each count.
         self.counted = threading.Event()
 
-    def start(self) -> None:
-        """Begin to count."""
-        self._thread = threading.Thread(target=self._run, name='census', daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Count no more; return when the thread has ended."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-
     def look(self) -> Count:
         """Count now."""
         try:
-            self.last = count_all(self._view(), self._budget_s, is_stopping=self._stop.is_set)
+            self.last = count_all(self._view(), self._budget_s, is_stopping=self._is_stopping)
             self.failures += self.last.failures
         except Exception:
             self.failures += 1
             event(log, logging.ERROR, None, 'not counted', exc_info=True)
         self.counted.set()
         return self.last
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            began_s = time.monotonic()
-            self.look()
-            self._stop.wait(max(REST_S, REST_SHARE * (time.monotonic() - began_s)))

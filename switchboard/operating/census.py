@@ -6,11 +6,14 @@ in the future need one too: their files' dates say whether they are delayed or o
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from switchboard.events import event
 from switchboard.message.naming import (
     CLAIMED,
     NS,
@@ -26,6 +29,8 @@ from switchboard.store.disk import Folder
 
 # After so many names a count with a budget looks at the time.
 LOOK_EVERY = 256
+# A thread that counts rests so many times as long as a count took.
+REST_SHARE = 10
 # Upper ends of the columns of an age table, in minutes: those of Postfix's qshape, which operators can read.
 AGE_MINUTES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
 
@@ -186,3 +191,41 @@ def shapes(ages: Iterable[tuple[str, float]]) -> list[Shape]:
 def age_s(filebase: str, now_ns: int) -> float:
     """:return: seconds since an entry is ready, by its name; below zero if it is not."""
     return (now_ns - _when_ns(filebase)) / NS
+
+
+class CountingThread:
+    """A thread that counts, rests ten times as long as that took, and counts again.
+
+    :param count: an error that it raises is logged, and it is called again after the next rest.
+    :param rest_s: the shortest rest.
+    """
+
+    def __init__(self, count: Callable[[], object], name: str, rest_s: float, log: logging.Logger) -> None:
+        self._count = count
+        self._rest_s = rest_s
+        self._log = log
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Count no more; return when the thread has ended."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def is_stopping(self) -> bool:
+        """Is it to be ended?  A long count asks now and then."""
+        return self._stop.is_set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            began_s = time.monotonic()
+            try:
+                self._count()
+            except Exception:
+                event(self._log, logging.ERROR, None, 'not counted', exc_info=True)
+            self._stop.wait(max(self._rest_s, REST_SHARE * (time.monotonic() - began_s)))

@@ -7,15 +7,13 @@ aside, files are opened to tell the errors, and of those at most `MAX_OPENED`.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from switchboard.events import event
 from switchboard.message.naming import PRESERVED
-from switchboard.operating.census import Census, Shape, walk
+from switchboard.operating.census import Census, CountingThread, Shape, walk
 from switchboard.operating.entry_fields import UNTELLABLE
 from switchboard.operating.grouping import group_of
 from switchboard.operating.queue_info import MAX_OPENED, Throughput, count_queue, throughput
@@ -27,7 +25,6 @@ from switchboard.store.layout import BAD
 log = logging.getLogger('switchboard.web')
 
 REST_S = 5.0
-REST_SHARE = 10
 # The last hour, a value each 30 seconds.
 SLOTS, SLOT_S = 120, 30.0
 # One `stat` an entry is too much for more of them.
@@ -67,8 +64,8 @@ class Surveyor:
 
     def __init__(self, view: Callable[[], SpoolView]) -> None:
         self._view = view
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        thread = CountingThread(self.look, 'survey', REST_S, log)
+        self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
         self.last: Survey | None = None
         self.started_ns = time.time_ns()
         self.waiting: dict[str, deque[float]] = {}
@@ -76,40 +73,19 @@ class Surveyor:
         self._slot_s = 0.0
         self._counted: dict[str, int] = {}
 
-    def start(self) -> None:
-        """Begin to count."""
-        self._thread = threading.Thread(target=self._run, name='survey', daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Count no more; return when the thread has ended."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            began_s = time.monotonic()
-            try:
-                self.look()
-            except Exception:
-                event(log, logging.ERROR, None, 'not counted', exc_info=True)
-            took_s = time.monotonic() - began_s
-            self._stop.wait(max(REST_S, REST_SHARE * took_s))
-
     def look(self) -> Survey:
         """Count everything now."""
         view = self._view()
         queues: dict[str, Census] = {}
         for name in view.queue_names():
-            if self._stop.is_set():
+            if self._is_stopping():
                 break
             before = self.last.queues.get(name) if self.last is not None else None
             try:
                 queues[name] = count_queue(view, name, sizes=before is None or before.entries <= SIZED)
             except OSError as error:
                 queues[name] = Census(name, trouble=f'it cannot be read: {error.strerror}')
-        bad = survey_bad(view, queues[BAD].preserved if BAD in queues else 0, self._stop.is_set)
+        bad = survey_bad(view, queues[BAD].preserved if BAD in queues else 0, self._is_stopping)
         if BAD in queues:
             queues[BAD].origins = bad.origins
         board = read_status_or_none(view.directory)
