@@ -15,7 +15,7 @@ from switchboard.errors import (
     QueuePausedError,
     SwitchboardError,
 )
-from switchboard.runner.api import HIGHEST_PRIORITY, NS, Outcome, Publication
+from switchboard.runner.api import BAD, HIGHEST_PRIORITY, NS, Outcome, Publication
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # What is about the place and not about the message: it is tried again, and nothing is put aside for it.
 TROUBLE = (QueueFullError, DurabilityError, QueuePausedError)
-BAD = 'bad'
 # Of the headers of a message that is put aside, so much is kept: that must never fail for being too large.
 MAX_HEADERS, MAX_CHARACTERS = 50, 1000
 # Of decoded bodies, so much is gathered before it is stored: what was fetched may be a hundred times as long when it is decompressed.

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from switchboard.options import RunnerOptions
     from switchboard.runner.settings import Setting, read_secret
     from switchboard.runner.template import Template
+    from switchboard.store.layout import BAD
 
 __all__ = [
+    'BAD',
     'HIGHEST_PRIORITY',
     'NS',
     'Backoff',
@@ -63,6 +65,7 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
+        'BAD': 'switchboard.store.layout',
         'Backoff': 'switchboard.clock',
         'HIGHEST_PRIORITY': 'switchboard.message.naming',
         'NS': 'switchboard.message.naming',
