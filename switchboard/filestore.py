@@ -195,7 +195,7 @@ class FileStore:
             folder.make()
         else:
             self._make_open(path)
-        folder.fd  # noqa: B018  opening it makes sure that it is a directory
+        folder.open()
 
     def _make_open(self, path: str) -> None:
         try:

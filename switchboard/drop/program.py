@@ -32,7 +32,7 @@ from switchboard.message.envelope import MAX_METADATA_BYTES, pack_header
 from switchboard.message.mail_envelope import (
     MAX_DROPPED_BYTES,
     MAX_FROM_LINE_BYTES,
-    Letterhead,
+    MailEnvelope,
     dump,
     split_from_line,
 )
@@ -165,7 +165,7 @@ class Drop:
             self.folder.make()
         else:
             try:
-                self.folder.fd  # noqa: B018  opening it is the question
+                self.folder.open()
             except FileNotFoundError as error:
                 raise UnknownQueueError(
                     f'there is no such queue in {self.spool}', queue=self.queue
@@ -206,8 +206,8 @@ class Drop:
     def seal(self, environment: Mapping[bytes, bytes]) -> None:
         """Write the metadata: what the arguments, the environment and the ``From `` line tell."""
         request = self.request
-        letterhead = Letterhead(request.sender, request.recipients, request.fields)
-        self.metadata = letterhead.metadata(environment, self.from_line)
+        envelope = MailEnvelope(request.sender, request.recipients, request.fields)
+        self.metadata = envelope.metadata(environment, self.from_line)
         if request.dedupe and 'dedupe_key' not in self.metadata:
             from switchboard.drop.once import dedupe_key
 

@@ -20,7 +20,7 @@ MAX_HEAD_BYTES = 16 * 1024
 _NAME = re.compile(rb'[!-9;-~]+')
 
 
-def postmark(mail: bytes) -> dict[str, Any]:
+def read_delivery_headers(mail: bytes) -> dict[str, Any]:
     """:return: ``sender`` (a text, empty for a bounce) and ``recipients`` (a list), as far as they are told."""
     fields = _fields(mail[:MAX_HEAD_BYTES])
     found: dict[str, Any] = {}

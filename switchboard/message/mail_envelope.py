@@ -63,7 +63,7 @@ _DATE = rb"""
 _ESCAPES = {'"': '\\"', '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t', '\f': '\\f', '\b': '\\b'}
 
 
-class Letterhead:
+class MailEnvelope:
     """What is known of a message besides its bytes.
 
     :param sender: as it was given by argument; None if it was not.

@@ -122,7 +122,7 @@ class Switchboard:
         self.folder = folder = Folder(self.queue_directory, disk)
         folder.place = name
         folder.make()
-        folder.fd  # noqa: B018  a directory that cannot be opened is an error here, and not in the middle of a step
+        folder.open()
         if namer is None:
             namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         if bad is None:

@@ -30,7 +30,7 @@ from switchboard.events import event
 from switchboard.filestore import DIRECTORIES, FileStore
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction, commit_all
-from switchboard.message.delivery_headers import postmark
+from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import UNKNOWN, Entry
 from switchboard.message.mail import lazy_mail
 from switchboard.message.mail_envelope import MAX_DROPPED_BYTES
@@ -88,7 +88,7 @@ class Dropped:
 
 
 class Pickup:
-    """Takes in what is dropped into one queue.  See `Letterbox`.
+    """Takes in what is dropped into one queue.  See `Pickup` of `switchboard.queue.listing`.
 
     :param stage: over which a file becomes an entry.
     """
@@ -113,7 +113,7 @@ class Pickup:
         self._complaint = ('', 0)
 
     def collect(self, names: list[str]) -> int:
-        """See `Letterbox`."""
+        """See `Pickup` of `switchboard.queue.listing`."""
         now_ns = self._clock.monotonic_ns()
         if not self._waiting:
             try:
@@ -129,11 +129,11 @@ class Pickup:
         return taken
 
     def has_more(self) -> bool:
-        """See `Letterbox`."""
+        """See `Pickup` of `switchboard.queue.listing`."""
         return bool(self._waiting)
 
     def wait_s(self) -> float | None:
-        """See `Letterbox`."""
+        """See `Pickup` of `switchboard.queue.listing`."""
         if not self._unsettled:
             return None
         first_ns = min(since_ns for _, since_ns in self._unsettled.values())
@@ -243,7 +243,7 @@ class Pickup:
         metadata = {
             'door': 'maildir' if in_maildir else 'file',
             'file': dropped.name,
-            **(postmark(content) if in_maildir else {}),
+            **(read_delivery_headers(content) if in_maildir else {}),
         }
         if len(content) != size or dropped.has_changed(self._disk):
             dropped.claim.close()

@@ -7,7 +7,7 @@ which one message becomes several in one step.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -185,7 +185,7 @@ class Spool:
     def _folder(self, name: str) -> Folder:
         folder = Folder(os.path.join(self.directory, name), self.disk)
         folder.make()
-        folder.fd  # noqa: B018  see `Inlet`
+        folder.open()
         return folder
 
     def path(self, *parts: str) -> str:
@@ -271,9 +271,7 @@ class Spool:
         )
 
     def _services(self, name: str, options: QueueOptions, declaration: Declaration | None) -> Services:
-        dead_letter: Callable[[Switchboard], DeadLetters] | None = None
-        if declaration is not None or options.dead_letter != BAD:
-            dead_letter = lambda queue: DeadLetters(self, proxy(queue), declaration)  # noqa: E731
+        has_target = declaration is not None or options.dead_letter != BAD
         imports = (options.maildir or options.accept_eml_files) and name != BAD
         return Services(
             is_draining=partial(self.flags.is_set, 'draining', name),
@@ -281,7 +279,7 @@ class Spool:
             tally=SharedTally(self._room, name, self.disk),
             # What a queue has does not keep the queue: it is closed when nobody uses it any more, and not by and by.
             once=lambda queue: partial(self._enqueue_once, proxy(queue)),
-            dead_letter=dead_letter,
+            dead_letter=(lambda queue: DeadLetters(self, proxy(queue), declaration)) if has_target else None,
             pickup=(lambda queue: Pickup(self.stage, proxy(queue))) if imports else None,
         )
 

@@ -359,6 +359,13 @@ class Folder:
         mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
         self.disk.fchmod(self.fd, mode & 0o6000 | DIRECTORY_MODE)
 
+    def open(self) -> None:
+        """Open the directory now, where an error is to be raised here and not in the middle of a step.
+
+        :raises OSError: it cannot be opened, or is no directory.
+        """
+        _ = self.fd
+
     def trusts(self, uid: int) -> bool:
         """May a file's history be believed, if that is its owner: this user, root, or the owner of the directory?"""
         return uid in (0, self.disk.geteuid(), self.disk.fstat(self.fd).st_uid)

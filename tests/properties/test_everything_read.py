@@ -32,10 +32,10 @@ from switchboard.drop.request import Request as Arguments
 from switchboard.drop.request import spool_value
 from switchboard.errors import SwitchboardError
 from switchboard.master.control import Request
-from switchboard.message.delivery_headers import postmark
+from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import read_entry
 from switchboard.message.journal import find_records, load_record, pack_record, parse_records
-from switchboard.message.mail_envelope import Letterhead, split_from_line
+from switchboard.message.mail_envelope import MailEnvelope, split_from_line
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import SYSTEM_NAMER, check_queue_name, digest_of, parse
 from switchboard.message.packing import Packer
@@ -227,7 +227,7 @@ def acts(content: bytes) -> object:
 )
 def maildir_file(content: bytes) -> object:
     split_from_line(content)
-    found = postmark(content)
+    found = read_delivery_headers(content)
     mail = SERIALIZERS.for_kind('mail')
     assert mail is not None
     message = mail.loads(content)
@@ -244,7 +244,7 @@ def described_task(content: bytes) -> object:
 @reader(b'a@b', b'<', b'"', b'\xff', b',')
 def environment_at_the_door(content: bytes) -> object:
     variables = dict.fromkeys((b'SENDER', b'RECIPIENT', b'LOCAL', b'HOST', b'EXTENSION'), content)
-    return Letterhead().metadata(variables, content)
+    return MailEnvelope().metadata(variables, content)
 
 
 @reader(b'in\0-f\0a@b\0-m\0priority=3\0--\0c@d', b'-m\0a=b\0', b'-', b'\0', b'-r', b'-m\0delay=1e9', b'=')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from switchboard.message.delivery_headers import postmark
+from switchboard.message.delivery_headers import read_delivery_headers
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ from switchboard.message.delivery_headers import postmark
 def test_the_envelope_is_read_above_the_first_received_field_only(
     head: bytes, found: dict[str, object]
 ) -> None:
-    assert postmark(head) == found
+    assert read_delivery_headers(head) == found
 
 
 def test_a_head_without_end_is_looked_at_in_its_beginning_only() -> None:
-    assert postmark(b'X-A: b\n' * 100_000 + b'Return-Path: <late@example.com>\n\n') == {}
+    assert read_delivery_headers(b'X-A: b\n' * 100_000 + b'Return-Path: <late@example.com>\n\n') == {}

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.message.delivery_headers import postmark
+from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.mail_envelope import (
     MAX_FROM_LINE_BYTES,
-    Letterhead,
+    MailEnvelope,
     dump,
     quote,
     quote_slowly,
@@ -20,7 +20,7 @@ from switchboard.message.mail_envelope import (
 
 
 def told(from_line: bytes = b'', **environment: bytes) -> dict[str, object]:
-    return Letterhead().metadata({key.encode(): value for key, value in environment.items()}, from_line)
+    return MailEnvelope().metadata({key.encode(): value for key, value in environment.items()}, from_line)
 
 
 def test_a_postfix_alias_tells_by_environment() -> None:
@@ -70,8 +70,8 @@ def test_the_null_sender_of_a_bounce_is_not_the_same_as_no_sender() -> None:
 
 
 def test_arguments_win_over_the_environment() -> None:
-    letterhead = Letterhead('<a@x>', ['<b@x>', 'c@x'], {'list': 'l'})
-    assert letterhead.metadata({b'SENDER': b'no', b'RECIPIENT': b'no'}) == {
+    envelope = MailEnvelope('<a@x>', ['<b@x>', 'c@x'], {'list': 'l'})
+    assert envelope.metadata({b'SENDER': b'no', b'RECIPIENT': b'no'}) == {
         'sender': 'a@x',
         'recipients': ['b@x', 'c@x'],
         'list': 'l',
@@ -159,7 +159,7 @@ def test_what_only_begins_with_the_word_is_a_part_of_the_message(line: bytes) ->
     assert split_from_line(line + b'\nSubject: x\n') == (b'', 0)
     assert 'sender' not in told(line)
     if not line.startswith(b'From :'):  # a field, with a blank that there should not be
-        assert postmark(line + b'\nReturn-Path: <a@example.com>\n') == {}
+        assert read_delivery_headers(line + b'\nReturn-Path: <a@example.com>\n') == {}
 
 
 @given(
