@@ -2,7 +2,7 @@
 
 The commands are run by a shell exactly as they are printed, so that what a newcomer repeats is what was seen.  Only two things
 are done behind the scenes: messages are published from Python, by the lines that are shown, and the live table
-is drawn from the board and the queue directories.
+is drawn from the scoreboard and the queue directories.
 """
 
 from __future__ import annotations
@@ -210,12 +210,12 @@ class Demo:
     def _counts(self) -> list[tuple[str, int, int]]:
         """:return: queue, entries that wait or are at work, and those that its runner has done."""
         done: dict[str, int] = {}
-        board = Scoreboard.open(self.spool_directory / '.run' / 'master' / 'scoreboard')
+        scoreboard = Scoreboard.open(self.spool_directory / '.run' / 'master' / 'scoreboard')
         try:
-            for record in board.records():
+            for record in scoreboard.records():
                 done[record.runner] = done.get(record.runner, 0) + record.done
         finally:
-            board.close()
+            scoreboard.close()
         queues = {'in': 'route', 'lists': 'lists', 'archive': 'archive', 'out': 'out'}
         return [
             (queue, self._waiting(self.spool_directory / queue), done.get(runner, 0))

@@ -112,7 +112,7 @@ class Server(Protocol):
         ...
 
     def note(self, outcome: Outcome, recipients: Sequence[str]) -> None:
-        """Tell the log and the board what became of a mail."""
+        """Tell the log and the scoreboard what became of a mail."""
         ...
 
 

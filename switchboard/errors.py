@@ -292,5 +292,5 @@ class NotRunningError(MasterError):
     """No master holds this spool."""
 
 
-class BoardError(MasterError):
-    """The status board is missing, torn, or of another format."""
+class ScoreboardError(MasterError):
+    """The status scoreboard is missing, torn, or of another format."""

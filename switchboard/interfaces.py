@@ -276,14 +276,14 @@ class ISpool(Interface):
         :raises NoRouteError: nothing matched, and the exchange has no alternate; nothing was stored.
         """
 
-    def board(name: str, slice: int | None = None, numslices: int = 1) -> Any:
+    def queue(name: str, slice: int | None = None, numslices: int = 1) -> Any:
         """:return: a new `ISwitchboard` for one slice of a queue; ``spool[name]`` is the shared one for the whole queue.
 
         :raises UnknownQueueError: the configuration does not declare it, or the name cannot be one.
         """
 
-    def transaction(board: Any, filebase: str) -> Any:
-        """:return: an `ITransaction` whose input is the claimed entry `filebase` of `board`."""
+    def transaction(queue: Any, filebase: str) -> Any:
+        """:return: an `ITransaction` whose input is the claimed entry `filebase` of `queue`."""
 
     def commit_all(transactions: Sequence[Any]) -> Mapping[Any, Exception]:
         """Commit many transactions with the flushes of one.

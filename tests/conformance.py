@@ -40,7 +40,7 @@ class Backend:
 
     cannot: ClassVar[frozenset[str]] = frozenset()
 
-    def board(
+    def queue(
         self,
         name: str = 'in',
         slice: int | None = None,
@@ -66,8 +66,8 @@ def _leave_out_what_cannot_be(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture
-def board(backend: Backend) -> Any:
-    return backend.board()
+def queue(backend: Backend) -> Any:
+    return backend.queue()
 
 
 def mail(text: str = 'hello', message_class: type[Message] = Message) -> Message:
@@ -78,22 +78,22 @@ def mail(text: str = 'hello', message_class: type[Message] = Message) -> Message
     return msg
 
 
-def drain(board: Any) -> list[Any]:
+def drain(queue: Any) -> list[Any]:
     """Take all that is due and finish it."""
     messages = []
-    while (taken := board.take()) is not None:
+    while (taken := queue.take()) is not None:
         messages.append(taken.msg)
-        board.finish(taken.filebase)
+        queue.finish(taken.filebase)
     return messages
 
 
 class TestTheContract:
-    def test_the_object_provides_all_that_the_interface_names(self, board: Any) -> None:
-        assert verifyObject(ISwitchboard, board)
+    def test_the_object_provides_all_that_the_interface_names(self, queue: Any) -> None:
+        assert verifyObject(ISwitchboard, queue)
 
     def test_the_queue_knows_its_name_and_its_options(self, backend: Backend) -> None:
-        board = backend.board('other', options=QueueOptions(max_attempts=7))
-        assert (board.name, board.options.max_attempts) == ('other', 7)
+        queue = backend.queue('other', options=QueueOptions(max_attempts=7))
+        assert (queue.name, queue.options.max_attempts) == ('other', 7)
 
 
 class TestAMessageComesBackEqual:
@@ -114,58 +114,58 @@ class TestAMessageComesBackEqual:
         ],
         ids=repr,
     )
-    def test_a_plain_value_keeps_its_value_and_its_type(self, board: Any, msg: Any) -> None:
-        back, _ = board.dequeue(board.enqueue(msg))
+    def test_a_plain_value_keeps_its_value_and_its_type(self, queue: Any, msg: Any) -> None:
+        back, _ = queue.dequeue(queue.enqueue(msg))
         assert back == msg
         assert type(back) is type(msg)
 
     @pytest.mark.parametrize('message_class', [Message, EmailMessage])
-    def test_a_mail_keeps_its_bytes_and_its_class(self, board: Any, message_class: type[Message]) -> None:
+    def test_a_mail_keeps_its_bytes_and_its_class(self, queue: Any, message_class: type[Message]) -> None:
         msg = mail(message_class=message_class)
-        back, _ = board.dequeue(board.enqueue(msg))
+        back, _ = queue.dequeue(queue.enqueue(msg))
         assert isinstance(back, message_class)
         assert isinstance(back, EmailMessage) is (message_class is EmailMessage)
         assert back.as_bytes() == msg.as_bytes()
         assert back['subject'] == 'hello'
 
-    def test_a_mail_that_was_changed_after_it_was_enqueued_comes_out_as_it_went_in(self, board: Any) -> None:
+    def test_a_mail_that_was_changed_after_it_was_enqueued_comes_out_as_it_went_in(self, queue: Any) -> None:
         msg = mail('before')
-        filebase = board.enqueue(msg)
+        filebase = queue.enqueue(msg)
         msg.replace_header('Subject', 'after')
-        assert board.dequeue(filebase)[0]['subject'] == 'before'
+        assert queue.dequeue(filebase)[0]['subject'] == 'before'
 
-    def test_an_empty_body_is_a_message_like_any_other(self, board: Any) -> None:
-        board.enqueue('')
-        assert drain(board) == ['']
+    def test_an_empty_body_is_a_message_like_any_other(self, queue: Any) -> None:
+        queue.enqueue('')
+        assert drain(queue) == ['']
 
 
 class TestMetadata:
-    def test_the_version_and_the_parse_flag_are_always_there(self, board: Any) -> None:
-        assert board.dequeue(board.enqueue('x'))[1] == {'version': 3, '_parsemsg': False}
+    def test_the_version_and_the_parse_flag_are_always_there(self, queue: Any) -> None:
+        assert queue.dequeue(queue.enqueue('x'))[1] == {'version': 3, '_parsemsg': False}
 
-    def test_keywords_win_over_the_mapping_which_is_not_changed(self, board: Any) -> None:
+    def test_keywords_win_over_the_mapping_which_is_not_changed(self, queue: Any) -> None:
         metadata = {'list': 'a', 'tries': 1}
-        _, msgdata = board.dequeue(board.enqueue('x', metadata, list='b', other=None))
+        _, msgdata = queue.dequeue(queue.enqueue('x', metadata, list='b', other=None))
         assert msgdata == {'list': 'b', 'tries': 1, 'other': None, 'version': 3, '_parsemsg': False}
         assert metadata == {'list': 'a', 'tries': 1}
 
-    def test_keys_with_an_underscore_are_dropped(self, board: Any) -> None:
-        _, msgdata = board.dequeue(board.enqueue('x', {'_secret': object(), 'version': 7}, _parsemsg=True))
+    def test_keys_with_an_underscore_are_dropped(self, queue: Any) -> None:
+        _, msgdata = queue.dequeue(queue.enqueue('x', {'_secret': object(), 'version': 7}, _parsemsg=True))
         assert msgdata == {'version': 3, '_parsemsg': False}
 
-    def test_what_a_taker_does_to_the_metadata_is_not_in_the_queue(self, board: Any) -> None:
-        filebase = board.enqueue('x', list=['a'])
-        board.dequeue(filebase)[1]['list'].append('b')
-        board.release(filebase)
-        assert board.dequeue(filebase)[1]['list'] == ['a']
+    def test_what_a_taker_does_to_the_metadata_is_not_in_the_queue(self, queue: Any) -> None:
+        filebase = queue.enqueue('x', list=['a'])
+        queue.dequeue(filebase)[1]['list'].append('b')
+        queue.release(filebase)
+        assert queue.dequeue(filebase)[1]['list'] == ['a']
 
     @pytest.mark.needs('delay')
-    def test_a_delay_is_used_up(self, board: Any) -> None:
-        assert 'delay' not in board.dequeue(board.enqueue('x', delay=0))[1]
+    def test_a_delay_is_used_up(self, queue: Any) -> None:
+        assert 'delay' not in queue.dequeue(queue.enqueue('x', delay=0))[1]
 
 
 class TestTypes:
-    def test_values_that_json_does_not_have_come_back_equal_and_of_the_same_type(self, board: Any) -> None:
+    def test_values_that_json_does_not_have_come_back_equal_and_of_the_same_type(self, queue: Any) -> None:
         values = {
             'time': datetime(2026, 11, 28, 18, tzinfo=UTC),
             'amount': Decimal('1.50'),
@@ -173,7 +173,7 @@ class TestTypes:
             'raw': (b'\xff', [uuid.UUID(int=1)], timedelta(1)),
             'tag': {'__type__': 'set', '__value__': [1]},
         }
-        msg, msgdata = board.dequeue(board.enqueue(values, values))
+        msg, msgdata = queue.dequeue(queue.enqueue(values, values))
         assert is_equal(msg, values)
         assert is_equal({key: msgdata[key] for key in values}, values)
 
@@ -192,89 +192,89 @@ class TestWhatCannotBeStored:
         ],
     )
     def test_the_error_names_the_key_or_the_type_and_nothing_is_stored(
-        self, board: Any, msg: Any, metadata: dict[Any, Any], culprit: str
+        self, queue: Any, msg: Any, metadata: dict[Any, Any], culprit: str
     ) -> None:
         with pytest.raises(UnserializableError, match=culprit):
-            board.enqueue(msg, metadata)
-        assert board.get_files() == []
+            queue.enqueue(msg, metadata)
+        assert queue.get_files() == []
 
-    def test_a_value_that_contains_itself_is_refused(self, board: Any) -> None:
+    def test_a_value_that_contains_itself_is_refused(self, queue: Any) -> None:
         loop: list[Any] = []
         loop.append(loop)
         with pytest.raises(UnserializableError, match='contains itself'):
-            board.enqueue(loop)
+            queue.enqueue(loop)
 
     def test_a_kind_that_the_queue_does_not_accept_is_refused(self, backend: Backend) -> None:
-        board = backend.board(options=QueueOptions(accept=('mail',)))
+        queue = backend.queue(options=QueueOptions(accept=('mail',)))
         with pytest.raises(ContentDisallowedError) as caught:
-            board.enqueue(b'x')
+            queue.enqueue(b'x')
         assert (caught.value.kind, caught.value.queue) == ('bytes', 'in')
-        assert board.get_files() == []
+        assert queue.get_files() == []
 
     def test_a_body_that_is_too_long_is_refused(self, backend: Backend) -> None:
-        board = backend.board(options=QueueOptions(max_body_bytes=3))
-        board.enqueue(b'abc')
+        queue = backend.queue(options=QueueOptions(max_body_bytes=3))
+        queue.enqueue(b'abc')
         with pytest.raises(MessageTooLargeError):
-            board.enqueue(b'abcd')
-        assert drain(board) == [b'abc']
+            queue.enqueue(b'abcd')
+        assert drain(queue) == [b'abc']
 
     @pytest.mark.needs('limits', 'clock')
     def test_a_full_queue_refuses_and_takes_again_when_there_is_room(self, backend: Backend) -> None:
         clock = FakeClock()
-        board = backend.board(options=QueueOptions(max_messages=2), clock=clock)
-        board.enqueue('a')
-        board.enqueue('b')
+        queue = backend.queue(options=QueueOptions(max_messages=2), clock=clock)
+        queue.enqueue('a')
+        queue.enqueue('b')
         with pytest.raises(QueueFullError, match='max_messages is 2'):
-            board.enqueue('c')
-        assert drain(board) == ['a', 'b']
+            queue.enqueue('c')
+        assert drain(queue) == ['a', 'b']
         clock.advance(2)  # a queue may believe its last count for a second
-        board.enqueue('c')
-        assert drain(board) == ['c']
+        queue.enqueue('c')
+        assert drain(queue) == ['c']
 
 
 class TestOrder:
-    def test_messages_come_out_as_they_went_in(self, board: Any) -> None:
-        filebases = [board.enqueue(number) for number in range(50)]
-        assert board.files == board.get_files() == filebases
-        assert drain(board) == list(range(50))
+    def test_messages_come_out_as_they_went_in(self, queue: Any) -> None:
+        filebases = [queue.enqueue(number) for number in range(50)]
+        assert queue.files == queue.get_files() == filebases
+        assert drain(queue) == list(range(50))
 
-    def test_no_two_entries_have_one_name(self, board: Any) -> None:
-        assert len({board.enqueue('the same') for _ in range(200)}) == 200
+    def test_no_two_entries_have_one_name(self, queue: Any) -> None:
+        assert len({queue.enqueue('the same') for _ in range(200)}) == 200
 
     @pytest.mark.needs('clock')
     def test_a_clock_that_stands_still_changes_nothing(self, backend: Backend) -> None:
-        board = backend.board(clock=FakeClock())
-        filebases = [board.enqueue(number) for number in range(20)]
+        queue = backend.queue(clock=FakeClock())
+        filebases = [queue.enqueue(number) for number in range(20)]
         assert len(set(filebases)) == 20
-        assert drain(board) == list(range(20))
+        assert drain(queue) == list(range(20))
 
     @pytest.mark.needs('clock')
     def test_a_clock_that_is_set_back_changes_nothing(self, backend: Backend) -> None:
         clock = FakeClock()
-        board = backend.board(clock=clock)
-        before = [board.enqueue(number) for number in range(5)]
+        queue = backend.queue(clock=clock)
+        before = [queue.enqueue(number) for number in range(5)]
         clock.set_back(3600)
-        after = [board.enqueue(number) for number in range(5, 10)]
-        assert board.files == before + after
-        assert drain(board) == list(range(10))
+        after = [queue.enqueue(number) for number in range(5, 10)]
+        assert queue.files == before + after
+        assert drain(queue) == list(range(10))
 
     @pytest.mark.needs('priority')
-    def test_a_higher_priority_goes_first_and_each_priority_is_in_order(self, board: Any) -> None:
+    def test_a_higher_priority_goes_first_and_each_priority_is_in_order(self, queue: Any) -> None:
         for number, priority in enumerate([0, 9, 0, 5, 9, 5]):
-            board.enqueue(number, priority=priority)
-        assert drain(board) == [1, 4, 3, 5, 0, 2]
+            queue.enqueue(number, priority=priority)
+        assert drain(queue) == [1, 4, 3, 5, 0, 2]
 
     @pytest.mark.needs('priority')
     @pytest.mark.parametrize('priority', [-1, 10])
-    def test_a_priority_outside_the_scale_is_refused(self, board: Any, priority: int) -> None:
+    def test_a_priority_outside_the_scale_is_refused(self, queue: Any, priority: int) -> None:
         with pytest.raises(UnserializableError, match='priority'):
-            board.enqueue('x', priority=priority)
+            queue.enqueue('x', priority=priority)
 
-    def test_a_priority_in_words_ranks_nothing_and_is_kept(self, board: Any) -> None:
-        board.enqueue(1)
-        filebase = board.enqueue(2, priority='high')
-        assert board.files[-1] == filebase
-        assert board.dequeue(filebase)[1]['priority'] == 'high'
+    def test_a_priority_in_words_ranks_nothing_and_is_kept(self, queue: Any) -> None:
+        queue.enqueue(1)
+        filebase = queue.enqueue(2, priority='high')
+        assert queue.files[-1] == filebase
+        assert queue.dequeue(filebase)[1]['priority'] == 'high'
 
 
 @pytest.mark.needs('delay', 'clock')
@@ -282,73 +282,73 @@ class TestDelay:
     @pytest.fixture
     def timed(self, backend: Backend) -> Any:
         clock = FakeClock()
-        return SimpleNamespace(clock=clock, board=backend.board(clock=clock))
+        return SimpleNamespace(clock=clock, queue=backend.queue(clock=clock))
 
     def test_a_delayed_entry_is_there_but_not_due(self, timed: Any) -> None:
-        filebase = timed.board.enqueue('x', delay=60)
-        assert timed.board.files == []
-        assert timed.board.get_files() == [filebase]
-        assert timed.board.take() is None
-        assert timed.board.wait_s() == pytest.approx(60)
+        filebase = timed.queue.enqueue('x', delay=60)
+        assert timed.queue.files == []
+        assert timed.queue.get_files() == [filebase]
+        assert timed.queue.take() is None
+        assert timed.queue.wait_s() == pytest.approx(60)
 
     def test_it_is_due_when_its_time_has_come(self, timed: Any) -> None:
-        timed.board.enqueue('late', delay=60)
-        timed.board.enqueue('soon', not_before=timed.clock.time_ns() / 1e9 + 30)
-        timed.board.enqueue('now')
-        assert drain(timed.board) == ['now']
+        timed.queue.enqueue('late', delay=60)
+        timed.queue.enqueue('soon', not_before=timed.clock.time_ns() / 1e9 + 30)
+        timed.queue.enqueue('now')
+        assert drain(timed.queue) == ['now']
         timed.clock.advance(30.001)
-        assert drain(timed.board) == ['soon']
+        assert drain(timed.queue) == ['soon']
         timed.clock.advance(30)
-        assert drain(timed.board) == ['late']
+        assert drain(timed.queue) == ['late']
 
     def test_a_time_that_is_past_is_no_delay(self, timed: Any) -> None:
-        timed.board.enqueue(1)
-        timed.board.enqueue(2, not_before=1.5, delay=-60)
-        timed.board.enqueue(3)
-        assert drain(timed.board) == [1, 2, 3]
+        timed.queue.enqueue(1)
+        timed.queue.enqueue(2, not_before=1.5, delay=-60)
+        timed.queue.enqueue(3)
+        assert drain(timed.queue) == [1, 2, 3]
 
     def test_those_that_wait_for_the_same_moment_stay_in_order(self, timed: Any) -> None:
         at_s = timed.clock.time_ns() / 1e9 + 60
         for number in range(20):
-            timed.board.enqueue(number, not_before=at_s)
+            timed.queue.enqueue(number, not_before=at_s)
         timed.clock.advance(61)
-        assert drain(timed.board) == list(range(20))
+        assert drain(timed.queue) == list(range(20))
 
     def test_a_delay_counts_from_the_clock_as_it_is_after_it_was_set_back(self, timed: Any) -> None:
-        timed.board.enqueue('x')
+        timed.queue.enqueue('x')
         timed.clock.set_back(3600)
-        timed.board.enqueue('later', delay=60)
-        assert drain(timed.board) == ['x']
-        assert timed.board.wait_s() == pytest.approx(60)
+        timed.queue.enqueue('later', delay=60)
+        assert drain(timed.queue) == ['x']
+        assert timed.queue.wait_s() == pytest.approx(60)
 
     @pytest.mark.parametrize('delay', ['60', float('nan'), float('inf'), True, 1e300, 10**400, [60]])
     def test_what_is_no_number_of_seconds_is_refused(self, timed: Any, delay: Any) -> None:
         with pytest.raises(UnserializableError, match='delay'):
-            timed.board.enqueue('x', delay=delay)
-        assert timed.board.get_files() == []
+            timed.queue.enqueue('x', delay=delay)
+        assert timed.queue.get_files() == []
 
 
 class TestMany:
-    def test_they_are_stored_in_order_with_their_metadata(self, board: Any) -> None:
-        filebases = board.enqueue_many(['a', ('b', {'n': 2}), b'c'])
-        assert board.files == filebases
-        assert [board.dequeue(filebase) for filebase in filebases][1] == (
+    def test_they_are_stored_in_order_with_their_metadata(self, queue: Any) -> None:
+        filebases = queue.enqueue_many(['a', ('b', {'n': 2}), b'c'])
+        assert queue.files == filebases
+        assert [queue.dequeue(filebase) for filebase in filebases][1] == (
             'b',
             {'n': 2, 'version': 3, '_parsemsg': False},
         )
 
-    def test_an_error_leaves_nothing_of_a_short_list(self, board: Any) -> None:
+    def test_an_error_leaves_nothing_of_a_short_list(self, queue: Any) -> None:
         with pytest.raises(UnserializableError) as caught:
-            board.enqueue_many(['a', object(), 'b'])
-        assert board.get_files() == []
+            queue.enqueue_many(['a', object(), 'b'])
+        assert queue.get_files() == []
         assert not hasattr(caught.value, '__notes__')
 
-    def test_of_a_long_list_the_error_names_what_is_stored(self, board: Any) -> None:
+    def test_of_a_long_list_the_error_names_what_is_stored(self, queue: Any) -> None:
         def messages() -> Any:
             yield from range(1000)
             raise UnserializableError('the source has dried up')
 
         with pytest.raises(UnserializableError) as caught:
-            board.enqueue_many(messages())
+            queue.enqueue_many(messages())
         notes = ' '.join(getattr(caught.value, '__notes__', []))
-        assert sorted(word for word in notes.split() if '+' in word) == board.get_files()
+        assert sorted(word for word in notes.split() if '+' in word) == queue.get_files()

@@ -20,69 +20,69 @@ from tests.conformance import Backend, mail
 class TestSlices:
     @pytest.mark.parametrize('count', [1, 2, 3, 5, 7, 16])
     def test_each_entry_is_in_exactly_one_slice(self, backend: Backend, count: int) -> None:
-        everything = backend.board()
+        everything = backend.queue()
         filebases = [everything.enqueue(number) for number in range(100)]
-        slices = [backend.board(slice=index, numslices=count) for index in range(count)]
-        shares = [board.files for board in slices]
+        slices = [backend.queue(slice=index, numslices=count) for index in range(count)]
+        shares = [queue.files for queue in slices]
         assert sorted(chain.from_iterable(shares)) == filebases
-        assert [board.get_files() for board in slices] == shares
+        assert [queue.get_files() for queue in slices] == shares
         assert all(shares)
-        taken = chain.from_iterable(iter(board.take, None) for board in slices)
+        taken = chain.from_iterable(iter(queue.take, None) for queue in slices)
         assert sorted(one.filebase for one in taken) == filebases
         assert everything.files == []
 
     def test_one_order_key_is_in_one_slice_in_order(self, backend: Backend) -> None:
-        boards = [backend.board(slice=index, numslices=7) for index in range(7)]
+        queues = [backend.queue(slice=index, numslices=7) for index in range(7)]
         for number in range(40):
-            boards[0].enqueue(number, order_key=f'list-{number % 4}')
+            queues[0].enqueue(number, order_key=f'list-{number % 4}')
         for key in range(4):
-            (holder,) = (board for board in boards if key in map(self.key_of(board), board.files))
+            (holder,) = (queue for queue in queues if key in map(self.key_of(queue), queue.files))
             mine = [fb for fb in holder.files if self.key_of(holder)(fb) == key]
             assert [holder.dequeue(filebase)[0] for filebase in mine] == list(range(key, 40, 4))
             holder.recover_backup_files()
 
     @staticmethod
-    def key_of(board: Any) -> Any:
+    def key_of(queue: Any) -> Any:
         def key(filebase: str) -> int:
-            number = board.dequeue(filebase)[0]
-            board.release(filebase)
+            number = queue.dequeue(filebase)[0]
+            queue.release(filebase)
             return int(number) % 4
 
         return key
 
     def test_a_queue_can_have_an_order_key_of_its_own(self, backend: Backend) -> None:
-        board = backend.board(options=QueueOptions(order_key='list'))
-        slices = {digest_of(board.enqueue(number, list='a', order_key=number))[:8] for number in range(9)}
+        queue = backend.queue(options=QueueOptions(order_key='list'))
+        slices = {digest_of(queue.enqueue(number, list='a', order_key=number))[:8] for number in range(9)}
         assert len(slices) == 1
 
     @pytest.mark.parametrize(('index', 'count'), [(0, 0), (-1, 2), (2, 2)])
     def test_a_slice_that_cannot_be_is_refused(self, backend: Backend, index: int, count: int) -> None:
         with pytest.raises(ValueError, match='slice'):
-            backend.board(slice=index, numslices=count)
+            backend.queue(slice=index, numslices=count)
 
     def test_of_one_slice_any_index_is_that_slice(self, backend: Backend) -> None:
-        board = backend.board(slice=1, numslices=1)
-        board.enqueue('x')
-        assert board.take().msg == 'x'
+        queue = backend.queue(slice=1, numslices=1)
+        queue.enqueue('x')
+        assert queue.take().msg == 'x'
 
 
 class TestWhatIsChanged:
     @pytest.fixture
-    def held(self, board: Any) -> Any:
-        filebase = board.enqueue(mail(), tries=1, to=['a'], old=None)
-        msg, msgdata = board.dequeue(filebase)
-        return SimpleNamespace(board=board, filebase=filebase, msg=msg, msgdata=msgdata)
+    def held(self, queue: Any) -> Any:
+        filebase = queue.enqueue(mail(), tries=1, to=['a'], old=None)
+        msg, msgdata = queue.dequeue(filebase)
+        return SimpleNamespace(queue=queue, filebase=filebase, msg=msg, msgdata=msgdata)
 
     def test_nothing(self, held: Any) -> None:
-        assert held.board.changes(held.filebase, held.msgdata) == {}
-        assert not held.board.is_changed(held.filebase, held.msg)
+        assert held.queue.changes(held.filebase, held.msgdata) == {}
+        assert not held.queue.is_changed(held.filebase, held.msg)
 
     def test_metadata_and_also_what_is_inside_of_a_value(self, held: Any) -> None:
         held.msgdata['tries'] += 1
         held.msgdata['to'].append('b')
         held.msgdata['_volatile'] = object()
         del held.msgdata['old']
-        assert held.board.changes(held.filebase, held.msgdata) == {
+        assert held.queue.changes(held.filebase, held.msgdata) == {
             'set': {'tries': 2, 'to': ['a', 'b']},
             'drop': ['old'],
         }
@@ -90,22 +90,22 @@ class TestWhatIsChanged:
     def test_what_cannot_be_stored_is_named_or_left_out(self, held: Any) -> None:
         held.msgdata |= {'seen': {1j}, 'tries': 5}
         with pytest.raises(UnserializableError, match='seen'):
-            held.board.changes(held.filebase, held.msgdata)
-        assert held.board.changes(held.filebase, held.msgdata, strict=False) == {'set': {'tries': 5}}
+            held.queue.changes(held.filebase, held.msgdata)
+        assert held.queue.changes(held.filebase, held.msgdata, strict=False) == {'set': {'tries': 5}}
 
     def test_looking_into_a_mail_does_not_change_it(self, held: Any) -> None:
         assert held.msg.get_payload() == 'hello\n'
         assert [part.get_content_type() for part in held.msg.walk()] == ['text/plain']
-        assert not held.board.is_changed(held.filebase, held.msg)
+        assert not held.queue.is_changed(held.filebase, held.msg)
 
     def test_a_header_more_does(self, held: Any) -> None:
         held.msg['X-Seen'] = 'yes'
-        assert held.board.is_changed(held.filebase, held.msg)
+        assert held.queue.is_changed(held.filebase, held.msg)
 
 
 class TestWakeUp:
     def test_a_sleeper_is_woken_by_a_message_from_another_thread(self, backend: Backend) -> None:
-        wakeup, asleep, woken = backend.board().wakeup(), Signal(), []
+        wakeup, asleep, woken = backend.queue().wakeup(), Signal(), []
 
         def sleep() -> None:
             wakeup.arm()
@@ -116,6 +116,6 @@ class TestWakeUp:
         thread = threading.Thread(target=sleep)
         thread.start()
         asleep.wait_or_timeout()
-        backend.board().enqueue('x')
+        backend.queue().enqueue('x')
         thread.join(30)
         assert woken == [True]

@@ -144,15 +144,15 @@ class Child:
 
 
 @contextmanager
-def held_elsewhere(board: Any, filebase: str) -> Iterator[Child]:
+def held_elsewhere(queue: Any, filebase: str) -> Iterator[Child]:
     """Have another process work on an entry; it finishes it in the end, unless it is killed before."""
     claimed, enough = Signal(), Signal()
 
     def hold() -> None:
-        board.dequeue(filebase)
+        queue.dequeue(filebase)
         claimed.set()
         enough.wait_or_timeout()
-        board.finish(filebase)
+        queue.finish(filebase)
 
     with Child(hold) as child:
         claimed.wait_or_timeout()

@@ -26,20 +26,20 @@ class Alone(Backend):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def board(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
+    def queue(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
         return Switchboard(name, self.path / name, *share, **keys)
 
     def preserved(self) -> Any:
-        return self.board('bad')
+        return self.queue('bad')
 
 
 class ReadSeldom(Alone):
     """A directory that is treated as one that takes long to read."""
 
-    def board(self, *args: Any, **keys: Any) -> Any:
-        board = super().board(*args, **keys, dear_ns=0)
-        board.sleeper = board.wakeup()
-        return board
+    def queue(self, *args: Any, **keys: Any) -> Any:
+        queue = super().queue(*args, **keys, dear_ns=0)
+        queue.sleeper = queue.wakeup()
+        return queue
 
 
 class InSpool(Backend):
@@ -50,9 +50,9 @@ class InSpool(Backend):
     def __init__(self, path: Path) -> None:
         self.spool = Spool(path, self.durability)
 
-    def board(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
+    def queue(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
         if not keys.keys() & {'options', 'clock'}:
-            return self.spool.board(name, *share, **keys)
+            return self.spool.queue(name, *share, **keys)
         return Switchboard(
             name,
             self.spool.path(name),
@@ -74,7 +74,7 @@ class InMemory(Backend):
     def __init__(self, path: Path) -> None:
         self.stores: dict[str, Store] = {}
 
-    def board(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
+    def queue(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
         return MemorySwitchboard(
             name,
             *share,
@@ -84,7 +84,7 @@ class InMemory(Backend):
         )
 
     def preserved(self) -> Any:
-        return self.board('bad')
+        return self.queue('bad')
 
 
 @pytest.fixture(params=[Alone, ReadSeldom, InSpool, LazyInSpool, InMemory])

@@ -189,7 +189,7 @@ def test_a_touch_of_the_file_system_is_noticed(source: str) -> None:
         'import os\nos.path.join("a", "b")',
         'self._disk.mkdir("a")',
         'import os\nos.O_RDONLY',
-        'board.open("a")',
+        'queue.open("a")',
         'open("a", opener=opener)',
     ],
 )

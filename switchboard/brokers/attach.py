@@ -60,7 +60,7 @@ def make_queue(
     assert options.url is not None
     delivery_counts = DeliveryCounts(Folder(spool.path(f'.held@{name}'), spool.disk), spool.disk, spool.clock)
     try:
-        board = BrokerQueue(
+        queue = BrokerQueue(
             name,
             options.url,
             slice,
@@ -75,14 +75,14 @@ def make_queue(
         error.file = error.file or (str(spool.config.path) if spool.config else None)
         raise
     # For the markers of what was done, which stand in the spool.
-    board.disk, board.pool = spool.disk, spool.spares
-    keys = spool.dedupe(board)  # type: ignore[arg-type]  # it has all that is asked for
-    board.is_done = lambda filebase: keys.known(marker_of(digest_of(filebase))) is not None
-    board.is_draining = partial(spool.flags.is_set, 'draining', name)
-    board.paused_by_operator = partial(spool.flags.is_set, 'paused', name)
+    queue.disk, queue.pool = spool.disk, spool.spares
+    keys = spool.dedupe(queue)  # type: ignore[arg-type]  # it has all that is asked for
+    queue.is_done = lambda filebase: keys.known(marker_of(digest_of(filebase))) is not None
+    queue.is_draining = partial(spool.flags.is_set, 'draining', name)
+    queue.paused_by_operator = partial(spool.flags.is_set, 'paused', name)
     if options.dead_letter != BAD:
-        board.dead_letter = BrokerDeadLetters(spool, board)
-    return board
+        queue.dead_letter = BrokerDeadLetters(spool, queue)
+    return queue
 
 
 class BrokerDeadLetters:
@@ -91,16 +91,16 @@ class BrokerDeadLetters:
     They are stored where they go, and then acknowledged: a crash in between has them stored once more.
     """
 
-    def __init__(self, spool: Spool, board: BrokerQueue) -> None:
+    def __init__(self, spool: Spool, queue: BrokerQueue) -> None:
         self._spool = spool
-        self._board = board
+        self._queue = queue
 
     def __call__(self, claim: BrokerClaim, cause: str, reason: str) -> bool:
         """Store a copy where the queue's dead letters go.
 
         :return: False if it is to go to the bad queue instead.
         """
-        name, entry = self._board.name, claim.entry
+        name, entry = self._queue.name, claim.entry
         rounds = [one for one in entry.records if one.get('event') == 'dead-lettered']
         if sum(one.get('queue') == name and one.get('cause') == cause for one in rounds) >= MAX_ROUNDS:
             event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=name)
@@ -115,7 +115,7 @@ class BrokerDeadLetters:
             for target in targets:
                 record = {
                     'event': 'dead-lettered',
-                    'time': timestamp(self._board.clock),
+                    'time': timestamp(self._queue.clock),
                     'queue': name,
                     'to': target.name,
                     'cause': cause,
@@ -139,11 +139,11 @@ class BrokerDeadLetters:
         return True
 
     def _targets(self, metadata: Mapping[str, Any]) -> list[Any]:
-        target = self._board.options.dead_letter
+        target = self._queue.options.dead_letter
         if not target.startswith(EXCHANGE_PREFIX):
             return [self._spool[target]]
         key = metadata.get('routing_key')
-        key = key if isinstance(key, str) else self._board.name
+        key = key if isinstance(key, str) else self._queue.name
         queues = self._spool.exchanges.route(target.removeprefix(EXCHANGE_PREFIX), key, metadata)
         return [self._spool[queue] for queue in queues]
 

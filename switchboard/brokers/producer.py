@@ -88,7 +88,7 @@ LONGEST_DELAY_S = 100 * 365 * 86400.0
 class PreparedMessage:
     """A message that is packed for a broker's queue, and not yet published."""
 
-    board: BrokerProducer
+    producer: BrokerProducer
     filebase: str
     outgoing: OutgoingMessage
     queue: str
@@ -332,43 +332,43 @@ def publish_all(posted: Sequence[PreparedMessage]) -> list[SwitchboardError | No
     :return: for each, None if the broker has confirmed it, or why not.
     """
     outcomes: dict[int, SwitchboardError | None] = {}
-    boards = {id(one.board): one.board for one in posted}
-    for key, board in boards.items():
-        mine = [number for number, one in enumerate(posted) if id(one.board) == key]
+    producers = {id(one.producer): one.producer for one in posted}
+    for key, producer in producers.items():
+        mine = [number for number, one in enumerate(posted) if id(one.producer) == key]
         try:
-            board.declare(sorted({posted[number].queue for number in mine}))
+            producer.declare(sorted({posted[number].queue for number in mine}))
         except SwitchboardError as error:
             outcomes.update(dict.fromkeys(mine, error))
             continue
         late = [number for number in mine if posted[number].delay_s > 0]
         now = [number for number in mine if posted[number].delay_s <= 0]
-        outcomes.update(zip(now, _publish(board, [posted[number] for number in now]), strict=True))
+        outcomes.update(zip(now, _publish(producer, [posted[number] for number in now]), strict=True))
         for number in late:
-            outcomes[number] = _delay(board, posted[number])
+            outcomes[number] = _delay(producer, posted[number])
     return [outcomes[number] for number in range(len(posted))]
 
 
-def _publish(board: BrokerProducer, posted: Sequence[PreparedMessage]) -> list[SwitchboardError | None]:
-    outcomes: list[Any] = board.connection.publish_many([(one.outgoing, '', one.queue) for one in posted])
+def _publish(producer: BrokerProducer, posted: Sequence[PreparedMessage]) -> list[SwitchboardError | None]:
+    outcomes: list[Any] = producer.connection.publish_many([(one.outgoing, '', one.queue) for one in posted])
     for number, error in enumerate(outcomes):
         if isinstance(error, NoRouteError):
-            outcomes[number] = _once_more(board, posted[number], error)
+            outcomes[number] = _once_more(producer, posted[number], error)
         elif isinstance(error, QueueError):
-            error.queue = board.name
+            error.queue = producer.name
     return outcomes
 
 
 def _once_more(
-    board: BrokerProducer, posted: PreparedMessage, error: NoRouteError
+    producer: BrokerProducer, posted: PreparedMessage, error: NoRouteError
 ) -> SwitchboardError | None:
     """Somebody has deleted the queue since it was declared."""
-    missing = UnknownQueueError(f'the broker has no queue {posted.queue!r}', queue=board.name)
+    missing = UnknownQueueError(f'the broker has no queue {posted.queue!r}', queue=producer.name)
     missing.__cause__ = error
-    if not board.url.declare:
+    if not producer.url.declare:
         return missing
     try:
-        board.declare([posted.queue], anew=True)
-        board.connection.publish(posted.outgoing, routing_key=posted.queue)
+        producer.declare([posted.queue], anew=True)
+        producer.connection.publish(posted.outgoing, routing_key=posted.queue)
     except NoRouteError:
         return missing
     except SwitchboardError as another:
@@ -376,9 +376,9 @@ def _once_more(
     return None
 
 
-def _delay(board: BrokerProducer, posted: PreparedMessage) -> SwitchboardError | None:
+def _delay(producer: BrokerProducer, posted: PreparedMessage) -> SwitchboardError | None:
     try:
-        board.connection.delay(posted.queue, posted.outgoing, posted.delay_s)
+        producer.connection.delay(posted.queue, posted.outgoing, posted.delay_s)
     except SwitchboardError as error:
         return error
     return None

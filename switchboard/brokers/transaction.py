@@ -49,18 +49,18 @@ _UNIQUE_DIGITS = 32
 class BrokerTransaction:
     """One input, and its outputs, some of which are on brokers.  See `ITransaction`.
 
-    :param board: the input's queue; None for a message that is published.
+    :param queue: the input's queue; None for a message that is published.
     """
 
-    def __init__(self, spool: Spool, board: Any, filebase: str | None) -> None:
+    def __init__(self, spool: Spool, queue: Any, filebase: str | None) -> None:
         self.spool = spool
-        self.board = board
+        self.queue = queue
         self.filebase = filebase
-        self.is_remote = isinstance(board, BrokerQueue)
+        self.is_remote = isinstance(queue, BrokerQueue)
         # What is in directories: the input, if it is there, and outputs.
         is_near = filebase is not None and not self.is_remote
         self.local = (
-            Transaction(spool.stage, board, board.held(filebase)) if is_near else Transaction(spool.stage)
+            Transaction(spool.stage, queue, queue.held(filebase)) if is_near else Transaction(spool.stage)
         )
         self.posted: list[PreparedMessage] = []
         self._numbers: dict[str, int] = {}
@@ -99,7 +99,7 @@ class BrokerTransaction:
         """
         assert self.filebase is not None
         remote, near = _parted(queues)
-        entry = self.board.held(self.filebase).read()
+        entry = self.queue.held(self.filebase).read()
         posted = [
             queue.prepare_copy(entry, record or self._moved(queue), unique=self._unique(queue.name), now=now)
             for queue in remote
@@ -119,8 +119,8 @@ class BrokerTransaction:
     def _moved(self, queue: Any) -> Record:
         return {
             'event': 'moved',
-            'time': timestamp(self.board.clock),
-            'queue': self.board.name,
+            'time': timestamp(self.queue.clock),
+            'queue': self.queue.name,
             'to': queue.name,
         }
 
@@ -130,14 +130,14 @@ class BrokerTransaction:
         self.discard()
         if not self.is_remote:
             return self.local.keep(msg, msgdata)
-        board: BrokerQueue = self.board
-        if board.is_changed(self.filebase, msg):
-            claim = board.held(self.filebase)
-            posted = board.prepare_anew(msg, dict(msgdata), claim.entry)
-            board.replace(claim, [posted])
+        queue: BrokerQueue = self.queue
+        if queue.is_changed(self.filebase, msg):
+            claim = queue.held(self.filebase)
+            posted = queue.prepare_anew(msg, dict(msgdata), claim.entry)
+            queue.replace(claim, [posted])
             return posted.filebase
-        changed = board.changes(self.filebase, msgdata)
-        return board.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
+        changed = queue.changes(self.filebase, msgdata)
+        return queue.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
 
     def commit(self) -> None:
         """See `ITransaction`.
@@ -194,15 +194,15 @@ def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
 
     :raises QueueError: its outputs could not be stored; they are thrown away.
     """
-    board, filebase = transaction.board, transaction.filebase
+    queue, filebase = transaction.queue, transaction.filebase
     assert filebase is not None
     has_outputs = bool(transaction.local.items)
     if has_outputs:
         _commit_once(spool, transaction)
     try:
-        is_ended = board.end_done(board.held(filebase))
+        is_ended = queue.end_done(queue.held(filebase))
     except EntryTakenError as error:
-        event(log, logging.WARNING, filebase, 'claim lost', queue=board.name, error=error)
+        event(log, logging.WARNING, filebase, 'claim lost', queue=queue.name, error=error)
         is_ended = False
     if not is_ended and not has_outputs:
         # The broker gives it out again.  The work is done all the same, and on this machine that is to be known.
@@ -211,21 +211,21 @@ def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
 
 def _commit_once(spool: Spool, transaction: BrokerTransaction) -> None:
     """Store the outputs with the marker of their input, unless that is known: then they were stored before."""
-    board, filebase, local = transaction.board, transaction.filebase, transaction.local
+    queue, filebase, local = transaction.queue, transaction.filebase, transaction.local
     assert filebase is not None
-    keys, marker = spool.dedupe(board), marker_of(digest_of(filebase))
+    keys, marker = spool.dedupe(queue), marker_of(digest_of(filebase))
     with ExitStack() as stack:
         try:
             stack.enter_context(keys.locked((marker,)))
             spool.stage.recover()
             if keys.known(marker) is not None:
-                event(log, logging.INFO, filebase, 'duplicate', queue=board.name)
+                event(log, logging.INFO, filebase, 'duplicate', queue=queue.name)
                 local.discard()
                 return
-            local.add(board, keys.mark(marker, filebase))
+            local.add(queue, keys.mark(marker, filebase))
         except OSError as error:
             local.discard()
-            refuse(error, 'hand-off', board.name)
+            refuse(error, 'hand-off', queue.name)
         except BaseException:
             local.discard()
             raise

@@ -93,7 +93,7 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     (errors.RouteError, Exit.DATA, ''),
     (errors.AlreadyRunningError, Exit.TEMPORARY, '`switchboard status` shows it, `switchboard stop` ends it'),
     (errors.NotRunningError, Exit.UNAVAILABLE, '`switchboard start` starts one'),
-    (errors.BoardError, Exit.UNAVAILABLE, ''),
+    (errors.ScoreboardError, Exit.UNAVAILABLE, ''),
     (errors.SwitchboardError, Exit.UNAVAILABLE, ''),
     (PermissionError, Exit.NO_PERMISSION, "run it as the spool's owner, or as a member of its group"),
     (FileNotFoundError, Exit.NO_INPUT, ''),

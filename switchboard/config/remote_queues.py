@@ -27,16 +27,16 @@ class RemoteQueues:
     def __init__(self, spool: Any) -> None:
         self._spool = spool
 
-    def board(self, name: str, slice: int | None, numslices: int, options: QueueOptions) -> Any:
+    def queue(self, name: str, slice: int | None, numslices: int, options: QueueOptions) -> Any:
         """:return: a new `ISwitchboard` for one slice of a queue.
 
         :raises ConfigError: a library is missing, the URL cannot be read, or the broker cannot keep an option.
         """
         return load().make_queue(self._spool, name, slice, numslices, options)
 
-    def transaction(self, board: Any, filebase: str | None) -> Any:
+    def transaction(self, queue: Any, filebase: str | None) -> Any:
         """:return: an `ITransaction` whose input and outputs may be on brokers."""
-        return load().BrokerTransaction(self._spool, board, filebase)
+        return load().BrokerTransaction(self._spool, queue, filebase)
 
     def commit_all(self, transactions: Sequence[Any]) -> dict[Any, Any]:
         """See `ISpool`."""

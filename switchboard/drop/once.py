@@ -61,7 +61,7 @@ def described(spool: str, config: str, door: PublishedOptions) -> Find:
         if known is not None and name in known:
             return known[name]
         options = {key: getattr(door, key) for key in type(door).__slots__ if key != 'queue'}
-        return Spool(spool).board(name, **options)
+        return Spool(spool).queue(name, **options)
 
     return find
 
@@ -106,9 +106,9 @@ def store_once(
     _add_site_packages()
     from switchboard.message.mail import lazy_mail
 
-    board = find(queue)
+    found = find(queue)
     at_commit()
-    return board.enqueue(lazy_mail(body), metadata)
+    return found.enqueue(lazy_mail(body), metadata)
 
 
 def _add_site_packages() -> None:

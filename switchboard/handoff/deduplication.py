@@ -58,11 +58,11 @@ class Keys(Protocol):
 class Dedupe:
     """The keys that one queue has seen."""
 
-    def __init__(self, stage: Stage, board: Switchboard) -> None:
+    def __init__(self, stage: Stage, queue: Switchboard) -> None:
         self._stage = stage
-        self._board = board
-        self._name = f'{DEDUPE_PREFIX}{board.name}'
-        self._folder = Folder(os.path.join(stage.spool_path, self._name), board.disk)
+        self._queue = queue
+        self._name = f'{DEDUPE_PREFIX}{queue.name}'
+        self._folder = Folder(os.path.join(stage.spool_path, self._name), queue.disk)
 
     @contextmanager
     def locked(self, markers: Iterable[str]) -> Iterator[None]:
@@ -76,7 +76,7 @@ class Dedupe:
         self._folder.make()
         with ExitStack() as stack:
             for bucket in sorted({_bucket(marker) for marker in markers}):
-                stack.callback(self._board.disk.unlock_and_close, self._lock(bucket))
+                stack.callback(self._queue.disk.unlock_and_close, self._lock(bucket))
             yield
 
     def mark(self, marker: str, filebase: str) -> PreparedEntry:
@@ -84,15 +84,15 @@ class Dedupe:
 
         :raises QueueError: it cannot be written.
         """
-        content = f'{filebase} {self._board.clock.time_ns()}'.encode('ascii')
-        draft = write(self._board.pool, self._board.disk, content, self._board.name)
+        content = f'{filebase} {self._queue.clock.time_ns()}'.encode('ascii')
+        draft = write(self._queue.pool, self._queue.disk, content, self._queue.name)
         return PreparedEntry(draft, self._folder, self._name, marker)
 
     def _lock(self, bucket: str) -> int:
-        disk = self._board.disk
+        disk = self._queue.disk
         fd = disk.open_lock_file(bucket, self._folder.fd)
         try:
-            disk.lock_when_free(fd, f'a key of {self._board.name}')
+            disk.lock_when_free(fd, f'a key of {self._queue.name}')
         except BaseException:
             disk.let_go(fd)
             raise
@@ -106,9 +106,9 @@ class Dedupe:
         filebase, _, accepted_ns = content.decode('ascii', 'replace').partition(' ')
         if not accepted_ns.isdecimal():
             return None  # damaged: better a message twice than not at all
-        age_ns = self._board.clock.time_ns() - int(accepted_ns)
+        age_ns = self._queue.clock.time_ns() - int(accepted_ns)
         # One from the future was made while the clock was ahead: it says nothing of when.
-        is_young = -CLOCK_SLACK_NS <= age_ns < self._board.options.dedupe_window_s * NS
+        is_young = -CLOCK_SLACK_NS <= age_ns < self._queue.options.dedupe_window_s * NS
         return filebase if is_young else None
 
     def forget(self) -> int:
@@ -128,12 +128,12 @@ class Dedupe:
             lock = self._lock(_bucket(marker))
             try:
                 if self.known(marker) is None:
-                    self._board.disk.unlink(name, dir_fd=self._folder.fd)
+                    self._queue.disk.unlink(name, dir_fd=self._folder.fd)
                     removed += 1
             except FileNotFoundError:
                 pass  # another janitor was faster
             finally:
-                self._board.disk.unlock_and_close(lock)
+                self._queue.disk.unlock_and_close(lock)
         return removed
 
 

@@ -22,25 +22,25 @@ from switchboard.store.layout import BAD
 from switchboard.store.publishing import refuse
 
 
-def claim_any(board: Switchboard, filebase: str) -> Claim:
+def claim_any(queue: Switchboard, filebase: str) -> Claim:
     """Lock an entry of a queue, ready or preserved, for an operator who wants to move it.
 
     :raises EntryTakenError: a process is working on it, or it is gone.
     :raises QueueError: it cannot be opened.
     """
-    claim = claim_of(board.folder, filebase)
+    claim = claim_of(queue.folder, filebase)
     if claim is not None:
         return claim
     try:
         for suffix in (READY, PRESERVED):
-            claim = open_claim(board.folder, filebase, suffix, board.disk)
+            claim = open_claim(queue.folder, filebase, suffix, queue.disk)
             if claim is not None:
                 return claim
-        working = board.disk.exists(filebase + CLAIMED, board.folder.fd)
+        working = queue.disk.exists(filebase + CLAIMED, queue.folder.fd)
     except OSError as error:
-        refuse(error, 'claim', board.name)
+        refuse(error, 'claim', queue.name)
     reason = 'a process is working on it' if working else 'no such entry'
-    raise EntryTakenError(reason, queue=board.name, filebase=filebase)
+    raise EntryTakenError(reason, queue=queue.name, filebase=filebase)
 
 
 def move(
@@ -121,32 +121,32 @@ def _move(
     claim.rename(target.folder, filebase, suffix)
 
 
-def origin(board: Switchboard, filebase: str) -> str:
+def origin(queue: Switchboard, filebase: str) -> str:
     """Where an entry came from, which its history knows.
 
     :raises QueueError: it does not say.
     """
-    queue = origin_of(board.history(filebase), board.name)
-    if queue is None or not _is_trusted(board, filebase):
+    name = origin_of(queue.history(filebase), queue.name)
+    if name is None or not _is_trusted(queue, filebase):
         raise QueueError(
-            'its history does not say where it came from: name a queue', queue=board.name, filebase=filebase
+            'its history does not say where it came from: name a queue', queue=queue.name, filebase=filebase
         )
-    return queue
+    return name
 
 
-def _is_trusted(board: Switchboard, filebase: str) -> bool:
+def _is_trusted(queue: Switchboard, filebase: str) -> bool:
     for suffix in (PRESERVED, READY, CLAIMED):
         try:
-            status = board.disk.stat(filebase + suffix, dir_fd=board.folder.fd, follow_symlinks=False)
+            status = queue.disk.stat(filebase + suffix, dir_fd=queue.folder.fd, follow_symlinks=False)
         except FileNotFoundError:
             continue
         except OSError as error:
-            refuse(error, 'read', board.name)
-        return board.folder.trusts(status.st_uid)
+            refuse(error, 'read', queue.name)
+        return queue.folder.trusts(status.st_uid)
     return False
 
 
-def send_back(board: Switchboard, filebase: str, target: Switchboard, **fields: Any) -> str:
+def send_back(queue: Switchboard, filebase: str, target: Switchboard, **fields: Any) -> str:
     """Retry an entry: move it to `target`, ready at once, with its counts of failures and recoveries forgiven.
 
     :return: its filebase there.
@@ -154,18 +154,18 @@ def send_back(board: Switchboard, filebase: str, target: Switchboard, **fields: 
     :raises ContentDisallowedError: the queue does not accept its kind.
     :raises QueueError: it could not be moved.
     """
-    claim = claim_any(board, filebase)
+    claim = claim_any(queue, filebase)
     try:
         entry = claim.read()
         if entry.damage is not None:
             raise CorruptEntryError(
-                f'{entry.damage.reason}; it would come back at once', queue=board.name, filebase=filebase
+                f'{entry.damage.reason}; it would come back at once', queue=queue.name, filebase=filebase
             )
         target.check_room(entry)
         times = sum(record.get('event') == 'retried' for record in entry.records)
     except BaseException as error:
         claim.close()
         if isinstance(error, OSError):
-            refuse(error, 'read', board.name)
+            refuse(error, 'read', queue.name)
         raise
-    return move(claim, board, target, event='retried', now=True, before=times, **fields)
+    return move(claim, queue, target, event='retried', now=True, before=times, **fields)

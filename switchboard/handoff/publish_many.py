@@ -117,13 +117,13 @@ def _emit(spool: Queues, publication: Publication) -> tuple[Transaction, dict[st
     return transaction, filebases
 
 
-def _publish(board: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[Outcome]) -> None:
+def _publish(queue: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[Outcome]) -> None:
     try:
-        sync = board.options.durability == 'full'
-        publish([item for _, item in items], board.pool, board.disk, sync=sync, flush=board.options.flush)
+        sync = queue.options.durability == 'full'
+        publish([item for _, item in items], queue.pool, queue.disk, sync=sync, flush=queue.options.flush)
     except QueueError as error:
         for number, _ in items:
             outcomes[number] = error
     else:
         for number, item in items:
-            outcomes[number] = {board.name: item.filebase}
+            outcomes[number] = {queue.name: item.filebase}

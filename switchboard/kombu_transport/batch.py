@@ -68,8 +68,8 @@ class PublishBatch:
             self._transactions.append(prepared)
         else:
             self._items.append(prepared)
-            self._sync |= any(board.options.durability == 'full' for board in routed.boards)
-            if any(board.options.flush == 'two' for board in routed.boards):
+            self._sync |= any(queue.options.durability == 'full' for queue in routed.queues)
+            if any(queue.options.flush == 'two' for queue in routed.queues):
                 self._flush = 'two'
 
     def flush(self) -> None:

@@ -151,12 +151,12 @@ class Channel(Entities, virtual.Channel):
             )
         name = directory_name(queue)
         with self.broker.lock, amqp_errors('Basic.consume'):
-            board = self.broker.board(name, 'consume')
+            spool_queue = self.broker.queue(name, 'consume')
             ticket = self.broker.spool.consume(name, self.broker.owner_of(name))
             limit = self._delivery_limit(name)
             self._by_tag[tag] = Consumer(tag, queue, name, no_ack, callback, on_cancel, ticket, limit)
             self._consumers.add(tag)
-            self.broker.recover(board)
+            self.broker.recover(spool_queue)
         self.connection.consumers_changed()
         return tag
 
@@ -228,12 +228,12 @@ class Channel(Entities, virtual.Channel):
         consumer.on_cancel(consumer.tag)
 
     def _take(self, queue: str, name: str, no_ack: bool, limit: int) -> Any:
-        board = self.broker.board(name, 'consume')
-        while (taken := board.take()) is not None:
+        spool_queue = self.broker.queue(name, 'consume')
+        while (taken := spool_queue.take()) is not None:
             tag = next(self._tags)
-            delivery = Delivery(board, taken.filebase, limit)
+            delivery = Delivery(spool_queue, taken.filebase, limit)
             try:
-                message = self._made(board, taken, tag, queue)
+                message = self._made(spool_queue, taken, tag, queue)
                 if message is not None and no_ack:
                     delivery.finish()
             except (SwitchboardError, OSError):
@@ -246,9 +246,9 @@ class Channel(Entities, virtual.Channel):
             return message
         return None
 
-    def _made(self, board: Switchboard, taken: Taken, tag: int, queue: str) -> Any:
+    def _made(self, spool_queue: Switchboard, taken: Taken, tag: int, queue: str) -> Any:
         """:return: the message; None if it is none of kombu's, which must not kill its consumer, time and again."""
-        claim = claim_of(board.folder, taken.filebase)
+        claim = claim_of(spool_queue.folder, taken.filebase)
         assert claim is not None
         try:
             message = self.Message(unpack(taken.msg, taken.msgdata, claim.read(), tag, queue), channel=self)
@@ -256,7 +256,7 @@ class Channel(Entities, virtual.Channel):
                 raise message.errors[0][1]
         except Exception as error:
             reason = f'no message of kombu: {error!r}'[:MAX_REASON]
-            board.finish(taken.filebase, preserve=True, cause='corrupt', reason=reason)
+            spool_queue.finish(taken.filebase, preserve=True, cause='corrupt', reason=reason)
             event(log, logging.ERROR, taken.filebase, 'preserved', queue=queue, cause='corrupt', error=reason)
             return None
         return message

@@ -1,6 +1,6 @@
-"""One connection's view of a spool: its boards, and publishing.
+"""One connection's view of a spool: its queues, and publishing.
 
-A queue has up to three boards here, because a board has one set of options: one that is as the queue was declared, one that does not wait for
+A queue is opened up to three times here, because each object has one set of options: one that is as the queue was declared, one that does not wait for
 the disk (for messages of ``delivery_mode`` 1), and one to consume with, whose history need not wait for it either.
 
 Everything that touches the spool holds :attr:`SpoolConnection.lock`: kombu's users acknowledge from other threads than the one that consumes.
@@ -52,9 +52,9 @@ PREDECLARED = {
     'amq.match': 'headers',
 }
 
-# Boards that a connection keeps before it looks which of them are of queues that are gone: a worker answers each one who asks it in a
-# queue of his own, and each board has a directory open.
-KEPT_BOARDS = 64
+# Open queues that a connection keeps before it looks which of them are gone: a worker answers each client in a queue of its own, and each
+# has a directory open.
+KEPT_QUEUES = 64
 
 # The owners among this process's connections.  AMQP gives an exclusive queue to one connection; here it is one process's, because the
 # connections of a process cannot keep anything from each other, and a pool hands out any of them.
@@ -70,11 +70,11 @@ def _is_there(directory: str) -> bool:
 
 
 class RoutedMessage(NamedTuple):
-    """A message, packed, and the boards of the queues that it is for."""
+    """A message, packed, and the queues that it is for."""
 
     payload: dict[str, Any]
     metadata: dict[str, Any]
-    boards: list[Switchboard]
+    queues: list[Switchboard]
 
 
 class SpoolConnection:
@@ -88,8 +88,8 @@ class SpoolConnection:
         self.address = address
         self._renew_lock()
         self.spool = self._open(address)
-        self._boards: dict[tuple[str, Role], Switchboard] = {}
-        self._kept_boards = KEPT_BOARDS
+        self._queues: dict[tuple[str, Role], Switchboard] = {}
+        self._kept_queues = KEPT_QUEUES
         self._owner: Ticket | None = None
         self._owned: dict[str, Ticket] = {}
         # What this connection has declared, by directory.
@@ -128,33 +128,33 @@ class SpoolConnection:
             finally:
                 disk.unlock_and_close(fd)
 
-    # Boards.
+    # Open queues.
 
-    def board(self, queue: str, role: Role) -> Switchboard:
-        """:return: a board of a queue that is there.
+    def queue(self, name: str, role: Role) -> Switchboard:
+        """:return: a queue that is there, as one role uses it.
 
-        :param queue: the name of its directory.
+        :param name: the name of its directory.
         :raises UnknownQueueError: it is not.
         """
-        board = self._boards.get((queue, role))
+        queue = self._queues.get((name, role))
         # Who takes what was listed before needs not ask each time whether the queue is still there: he hears of it at the next listing.
-        is_listed = role == 'consume' and board is not None and not board.is_used_up
-        if board is None or (not is_listed and board.folder.is_closed()):
-            self._boards.pop((queue, role), None)
+        is_listed = role == 'consume' and queue is not None and not queue.is_used_up
+        if queue is None or (not is_listed and queue.folder.is_closed()):
+            self._queues.pop((name, role), None)
             self._let_go_of_some()
-            board = self._boards[queue, role] = self._made(queue, role)
-        return board
+            queue = self._queues[name, role] = self._made(name, role)
+        return queue
 
     def _let_go_of_some(self) -> None:
         """Keep the number of open directories small: those of queues that are gone, then of those that were used first to publish."""
-        if len(self._boards) < self._kept_boards:
+        if len(self._queues) < self._kept_queues:
             return
-        gone = [key for key, board in self._boards.items() if board.folder.is_closed()]
-        kept = len(self._boards) - len(gone)
-        spare = [key for key in self._boards if key[1] != 'consume' and key not in gone]
-        for key in gone + spare[: max(0, kept - KEPT_BOARDS // 2)]:
-            self._boards.pop(key).folder.close()  # a board is in circles, which Python may keep for long
-        self._kept_boards = max(KEPT_BOARDS, 2 * len(self._boards))
+        gone = [key for key, queue in self._queues.items() if queue.folder.is_closed()]
+        kept = len(self._queues) - len(gone)
+        spare = [key for key in self._queues if key[1] != 'consume' and key not in gone]
+        for key in gone + spare[: max(0, kept - KEPT_QUEUES // 2)]:
+            self._queues.pop(key).folder.close()  # the object is in circles, which Python may keep for long
+        self._kept_queues = max(KEPT_QUEUES, 2 * len(self._queues))
 
     def check_known(self, queue: str) -> None:
         """:raises UnknownQueueError: there is no such queue."""
@@ -169,26 +169,26 @@ class SpoolConnection:
             return 0
         return sum(name.endswith(READY) for name in names)
 
-    def is_used_up(self, queue: str) -> bool:
+    def is_used_up(self, name: str) -> bool:
         """Must the queue's directory be read to find the next message?"""
-        board = self._boards.get((queue, 'consume'))
-        return board is None or board.is_used_up
+        queue = self._queues.get((name, 'consume'))
+        return queue is None or queue.is_used_up
 
-    def _made(self, queue: str, role: Role) -> Switchboard:
+    def _made(self, name: str, role: Role) -> Switchboard:
         declared = self.spool.declared
-        with declared.opening(queue):
-            if not declared.is_known(queue):
-                raise UnknownQueueError('no such queue', queue=queue)
+        with declared.opening(name):
+            if not declared.is_known(name):
+                raise UnknownQueueError('no such queue', queue=name)
             changed: dict[str, Any] = {}
             if role != 'publish' or self.address.durability == 'lazy':
                 changed['durability'] = 'lazy'
-            if role == 'consume' and not declared.is_fixed(queue):
-                declaration = declared.records.get(queue)
+            if role == 'consume' and not declared.is_fixed(name):
+                declaration = declared.records.get(name)
                 if declaration is None or 'max_recoveries' not in declaration.options:
                     changed['max_recoveries'] = self.address.delivery_limit or 10**9
-            return self.spool.board(queue, **changed)
+            return self.spool.queue(name, **changed)
 
-    def recover(self, board: Switchboard, filebases: Iterable[str] | None = None) -> int:
+    def recover(self, queue: Switchboard, filebases: Iterable[str] | None = None) -> int:
         """Make ready again what dead consumers held.
 
         Whether they are dead is asked by a descriptor that cannot write: to close one that can would look, to those who
@@ -198,15 +198,15 @@ class SpoolConnection:
         :return: how many were recovered.
         """
         recovered = 0
-        for filebase in board.get_files(CLAIMED) if filebases is None else filebases:
-            if claim_of(board.folder, filebase) is None and self._is_orphan(board, filebase):
-                recovered += len(board.consumer.recover([filebase], own=False))
+        for filebase in queue.get_files(CLAIMED) if filebases is None else filebases:
+            if claim_of(queue.folder, filebase) is None and self._is_orphan(queue, filebase):
+                recovered += len(queue.consumer.recover([filebase], own=False))
         return recovered
 
-    def _is_orphan(self, board: Switchboard, filebase: str) -> bool:
+    def _is_orphan(self, queue: Switchboard, filebase: str) -> bool:
         disk = self.spool.disk
         try:
-            opened = disk.open_locked(filebase + CLAIMED, board.folder.fd, writable=False)
+            opened = disk.open_locked(filebase + CLAIMED, queue.folder.fd, writable=False)
         except OSError:
             return True  # let recovery say what is wrong with it
         if opened is None:
@@ -243,7 +243,7 @@ class SpoolConnection:
                     self.spool.declared.departures.let_go(queue)
             self._owner = None
             self._owned.clear()
-            self._boards.clear()
+            self._queues.clear()
             self.spool.close()
 
     # Routing.
@@ -269,13 +269,13 @@ class SpoolConnection:
         payload, metadata = pack(message, exchange, routing_key, delayed=self.address.eta == 'broker')
         mode = message['properties'].get('delivery_mode')
         role: Role = 'publish lazily' if mode == TRANSIENT else 'publish'
-        boards = []
-        for queue in self.queues(exchange, routing_key, message.get('headers') or {}):
+        queues = []
+        for name in self.queues(exchange, routing_key, message.get('headers') or {}):
             try:
-                boards.append(self.board(queue, role))
+                queues.append(self.queue(name, role))
             except UnknownQueueError:
                 continue  # deleted, and its bindings with it, since we looked
-        return RoutedMessage(payload, metadata, boards)
+        return RoutedMessage(payload, metadata, queues)
 
     # Publishing.
 
@@ -284,17 +284,17 @@ class SpoolConnection:
 
         :return: False if there is no queue for it.
         """
-        boards = routed.boards
-        if not boards:
+        queues = routed.queues
+        if not queues:
             return False
         raw, metadata = self._encoded(routed)
-        if len(boards) > 1 and any(board.options.durability == 'full' for board in boards):
-            self._transaction(boards, raw, metadata).commit()
+        if len(queues) > 1 and any(queue.options.durability == 'full' for queue in queues):
+            self._transaction(queues, raw, metadata).commit()
             return True
         stored = 0
-        for board in boards:
+        for queue in queues:
             try:
-                board.enqueue(raw, metadata)
+                queue.enqueue(raw, metadata)
                 stored += 1
             except UnknownQueueError:
                 continue  # deleted in this moment: as if it had been before
@@ -308,12 +308,12 @@ class SpoolConnection:
             return encoded_by_kombu(routed.payload), {**routed.metadata, TYPED: True}
 
     def _transaction(
-        self, boards: Sequence[Switchboard], raw: Raw, metadata: Mapping[str, Any]
+        self, queues: Sequence[Switchboard], raw: Raw, metadata: Mapping[str, Any]
     ) -> Transaction:
         transaction = Transaction(self.spool.stage)
         try:
-            for board in boards:
-                transaction.emit(board, raw, dict(metadata))
+            for queue in queues:
+                transaction.emit(queue, raw, dict(metadata))
         except BaseException:
             transaction.discard()
             raise
@@ -324,12 +324,12 @@ class SpoolConnection:
 
         :return: None if there is no queue for it.
         """
-        if not routed.boards:
+        if not routed.queues:
             return None
         raw, metadata = self._encoded(routed)
-        if len(routed.boards) > 1:
-            return self._transaction(routed.boards, raw, metadata)
-        return routed.boards[0].prepare(raw, dict(metadata))
+        if len(routed.queues) > 1:
+            return self._transaction(routed.queues, raw, metadata)
+        return routed.queues[0].prepare(raw, dict(metadata))
 
     def flush(
         self,

@@ -172,7 +172,7 @@ class Transport(virtual.Transport):
             for channel in self.channels:
                 for name in channel.wanted():
                     try:
-                        wait_s = self.broker.board(name, 'consume').wait_s()
+                        wait_s = self.broker.queue(name, 'consume').wait_s()
                     except QueueError:
                         wait_s = 0.0  # deleted: the next delivery says so
                     if wait_s is not None:
@@ -203,7 +203,7 @@ class Transport(virtual.Transport):
                 channel.qos.end_refused()
             for name in {name for channel in self.channels for name in channel.consumed()}:
                 try:
-                    self.broker.recover(self.broker.board(name, 'consume'))
+                    self.broker.recover(self.broker.queue(name, 'consume'))
                 except QueueError:
                     continue  # deleted: the next delivery says so
             self.broker.spool.recover()
@@ -216,10 +216,10 @@ class Transport(virtual.Transport):
             directory, filebase = suspect
             del self._suspects[suspect]
             try:
-                board = self.broker.board(os.path.basename(directory), 'consume')
+                queue = self.broker.queue(os.path.basename(directory), 'consume')
             except QueueError:
                 continue  # deleted meanwhile
-            if not self.broker.recover(board, [filebase]) and count + 1 < len(DEATH_WAITS_S):
+            if not self.broker.recover(queue, [filebase]) and count + 1 < len(DEATH_WAITS_S):
                 self._suspects[suspect] = (now_s + DEATH_WAITS_S[count + 1], count + 1)
 
     def wake_for_capacity(self) -> None:

@@ -71,36 +71,36 @@ class Delivery:
     :param limit: how often it may fail; 0 is for ever.
     """
 
-    board: Switchboard
+    queue: Switchboard
     filebase: str
     limit: int
 
     @property
     def is_held(self) -> bool:
         """Does this process hold it?  A child after a fork does not."""
-        return claim_of(self.board.folder, self.filebase) is not None
+        return claim_of(self.queue.folder, self.filebase) is not None
 
     def finish(self) -> None:
         """Acknowledge it."""
-        self.board.finish(self.filebase)
+        self.queue.finish(self.filebase)
 
     def reject(self) -> None:
         """Put it where dead letters go."""
-        self.board.finish(self.filebase, preserve=True, cause='rejected', reason='rejected by its consumer')
+        self.queue.finish(self.filebase, preserve=True, cause='rejected', reason='rejected by its consumer')
 
     def requeue(self) -> None:
         """Give it back to be delivered again, unless that was done too often."""
-        count = attempts(self.board.history(self.filebase)) + 1
+        count = attempts(self.queue.history(self.filebase)) + 1
         if self.limit != NO_LIMIT and count >= self.limit:
             reason = f'given back {count} times by its consumers'
-            self.board.finish(self.filebase, preserve=True, cause='attempts', reason=reason)
+            self.queue.finish(self.filebase, preserve=True, cause='attempts', reason=reason)
         else:
-            self.board.release(self.filebase, record={'event': REQUEUED})
+            self.queue.release(self.filebase, record={'event': REQUEUED})
 
     def give_back(self) -> None:
         """Give it back because the consumer closes: not held against it, but it may have been begun."""
-        known = was_delivered(self.board.history(self.filebase))
-        self.board.release(self.filebase, record=None if known else {'event': RETURNED})
+        known = was_delivered(self.queue.history(self.filebase))
+        self.queue.release(self.filebase, record=None if known else {'event': RETURNED})
 
 
 Ending = Callable[[Delivery], None]
@@ -111,7 +111,7 @@ _LEFT: deque[tuple[Delivery, Ending]] = deque()
 
 def retry_later(delivery: Delivery, how: Ending) -> None:
     """Have it ended later, by whichever connection of this process looks next."""
-    event(log, logging.ERROR, delivery.filebase, 'disk refused', queue=delivery.board.name)
+    event(log, logging.ERROR, delivery.filebase, 'disk refused', queue=delivery.queue.name)
     _LEFT.append((delivery, how))
 
 
@@ -130,7 +130,7 @@ def _is_ended(delivery: Delivery, how: Ending) -> bool:
     try:
         if delivery.is_held:
             how(delivery)
-            event(log, logging.INFO, delivery.filebase, 'disk back', queue=delivery.board.name)
+            event(log, logging.INFO, delivery.filebase, 'disk back', queue=delivery.queue.name)
     except (QueueError, OSError):
         return False
     return True

@@ -40,7 +40,7 @@ def export(directory: str | os.PathLike[str]) -> dict[str, int]:
     spool = Spool(directory)
     spool.recover()
     return {
-        name: _export(spool.board(name, message_class=MESSAGE_CLASS))
+        name: _export(spool.queue(name, message_class=MESSAGE_CLASS))
         for name in spool.queue_names()
         if name != BAD
     }

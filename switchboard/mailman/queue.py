@@ -67,7 +67,7 @@ class MailmanQueue:
         self.queue_directory = queue_directory
         parent, own = os.path.split(os.path.abspath(queue_directory))
         self._spool = spool_at(parent)
-        self._queue = self._spool.board(own, slice, numslices, accept=ACCEPTED, message_class=MESSAGE_CLASS)
+        self._queue = self._spool.queue(own, slice, numslices, accept=ACCEPTED, message_class=MESSAGE_CLASS)
         # The entry that the last call of `dequeue` did not give.
         self._refused = ''
         if recover:

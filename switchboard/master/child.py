@@ -79,7 +79,7 @@ class Child:
     options: RunnerOptions
     slice: int
     numslices: int
-    board: Scoreboard
+    scoreboard: Scoreboard
     index: int
     master: int
     channel: socket.socket
@@ -93,9 +93,9 @@ class Child:
         return f'{self.options.name} {self.slice + 1}/{self.numslices}'
 
     def slot(self) -> Slot:
-        """:return: this process's place on the board; its first heartbeat tells the master."""
+        """:return: this process's place on the scoreboard; its first heartbeat tells the master."""
         return Slot(
-            self.board,
+            self.scoreboard,
             self.index,
             max_seconds=self.options.max_seconds,
             on_ready=lambda: self.channel.send(READY),
@@ -239,7 +239,7 @@ def _reopen_log(_signum: int, _frame: FrameType | None) -> None:
 
 
 def _exit_code(child: Child, work: Work, stop: StopSignal) -> int:
-    """:return: the exit status; whatever went wrong is on the board and in the log by then."""
+    """:return: the exit status; whatever went wrong is on the scoreboard and in the log by then."""
     logger = log.logger('runner')
     slot = child.slot()
     try:

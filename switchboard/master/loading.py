@@ -88,7 +88,7 @@ def warm_up(config: Config) -> Spool | None:
         _Nothing(spool, replace(options, settings={}))
         if options.queue and is_shared:
             for part in range(options.instances):
-                spool.prepare_board(options.queue, part, options.instances)
+                spool.prepare_queue(options.queue, part, options.instances)
         module_name = options.class_path.partition(':')[0]
         if module_name.startswith(SHIPPED_BEFORE):  # what else may be called so, the child finds out
             module_name = SHIPPED + module_name.removeprefix(SHIPPED_BEFORE)

@@ -155,18 +155,18 @@ class Master:
         setproctitle.setproctitle(f'switchboard: master {self.config.spool}')
         faulthandler.register(signal.SIGQUIT, file=2, all_threads=True)
         wanted = sum(each.instances for each in self.config.runners.values())
-        self._board = Scoreboard.create(
+        self._scoreboard = Scoreboard.create(
             self._directory.path / SCOREBOARD, max(ROOM, 4 * wanted), directory=self._directory.fileno()
         )
-        _allow_descriptors(self._board.slots)
-        stack.callback(self._board.close)
+        _allow_descriptors(self._scoreboard.slots)
+        stack.callback(self._scoreboard.close)
         self._selector = stack.enter_context(selectors.DefaultSelector())
         self._signals = SignalPipe(HANDLED)
         stack.callback(self._signals.close)
         self._selector.register(self._signals.fileno(), selectors.EVENT_READ, self)
         self._slices = Slices(
             self.config,
-            self._board,
+            self._scoreboard,
             self._selector,
             work=self._work,
             foreign=self._descriptors,
@@ -218,7 +218,7 @@ class Master:
 
     def _post(self, **fields: object) -> None:
         self._record = replace(self._record, **fields)  # type: ignore[arg-type]
-        self._board.post_master(self._record)
+        self._scoreboard.post_master(self._record)
 
     def _describe(self) -> str:
         """:return: how it looks, in a line."""
@@ -311,8 +311,8 @@ class Master:
             time.sleep(MISTAKE_PAUSE_S)
 
     def _mend_scoreboard(self, _now_s: float) -> None:
-        if self._board.mend():
-            event(logger, logging.ERROR, None, 'scoreboard mended', path=self._board.path)
+        if self._scoreboard.mend():
+            event(logger, logging.ERROR, None, 'scoreboard mended', path=self._scoreboard.path)
             self._post()
             for each in self._slices:
                 each.write_anew()
@@ -324,7 +324,7 @@ class Master:
             event(logger, logging.INFO, None, 'ready', slices=len(self._slices))
             self._manager.ready(self._describe())
             if self._on_ready is not None:
-                self._on_ready(self._board.records())
+                self._on_ready(self._scoreboard.records())
 
     def on_readable(self, now_s: float) -> None:
         """Take the signals that have come."""

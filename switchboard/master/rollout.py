@@ -48,7 +48,7 @@ class Step(Protocol):
 
 
 class Stopping:
-    """Slices finish their message and go.  They stay on the board, EXITED."""
+    """Slices finish their message and go.  They stay on the scoreboard, EXITED."""
 
     def __init__(self, slices: Slices, name: str) -> None:
         self.slices = slices

@@ -1,4 +1,4 @@
-"""All runner slices of one master: who they are, which slot of the board each has, and which process is whose."""
+"""All runner slices of one master: who they are, which slot of the scoreboard each has, and which process is whose."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Slices:
     def __init__(
         self,
         config: Config,
-        board: Scoreboard,
+        scoreboard: Scoreboard,
         selector: selectors.BaseSelector,
         *,
         work: child.Work,
@@ -50,7 +50,7 @@ class Slices:
         rng: random.Random,
     ) -> None:
         self.config = config
-        self.board = board
+        self.scoreboard = scoreboard
         self._slices: list[RunnerSlice] = []
         # What runners have counted that have no slices now.
         self._past: dict[str, list[Past]] = {}
@@ -63,7 +63,7 @@ class Slices:
         self._helpers: set[int] = set()
         self._rng = rng
         self._master = os.getpid()
-        self._free = list(range(board.slots))
+        self._free = list(range(scoreboard.slots))
 
     def __iter__(self) -> Iterator[RunnerSlice]:
         return iter(tuple(self._slices))
@@ -89,17 +89,17 @@ class Slices:
     def add(self, options: RunnerOptions, count: int, part: int, *, held: bool = False) -> RunnerSlice:
         """Make a slice; it has no process yet.
 
-        :raises MasterError: the board has no room for it.
+        :raises MasterError: the scoreboard has no room for it.
         """
         if not self._free:
             raise MasterError(
-                f'there is room for {self.board.slots} runner slices, not for {options.name} too'
+                f'there is room for {self.scoreboard.slots} runner slices, not for {options.name} too'
             )
         added = RunnerSlice(
             options,
             part,
             count,
-            board=self.board,
+            scoreboard=self.scoreboard,
             index=self._free.pop(0),
             selector=self._selector,
             fork_all=self._fork_all,
@@ -117,7 +117,7 @@ class Slices:
     def start_all(self) -> None:
         """Start every runner of the configuration.
 
-        :raises MasterError: the board has no room for them.
+        :raises MasterError: the scoreboard has no room for them.
         """
         added = [
             self.add(options, options.instances, part)
@@ -133,14 +133,14 @@ class Slices:
         :param ended: its runner is to have no slices; the next ones count on, however much later they come.
         """
         assert not gone.pid
-        with self.board.changing():
+        with self.scoreboard.changing():
             if heir is not None:
                 heir.inherit(gone.past())
             elif ended:
                 self._past.setdefault(gone.name, []).append(gone.past())
             self._slices.remove(gone)
-            self.board.clear(gone.index)
-        # The lowest place first, so that readers find the board's used part in front.
+            self.scoreboard.clear(gone.index)
+        # The lowest place first, so that readers find the scoreboard's used part in front.
         self._free = sorted([*self._free, gone.index])
 
     def _fork_all(
@@ -157,7 +157,7 @@ class Slices:
                 options=each.options,
                 slice=each.part,
                 numslices=each.count,
-                board=self.board,
+                scoreboard=self.scoreboard,
                 index=each.index,
                 master=self._master,
                 channel=ends.channel,

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from switchboard.errors import BoardError
+from switchboard.errors import ScoreboardError
 from switchboard.events import event
 from switchboard.master import child, ending
 from switchboard.master.policy import Decision, End, History, decide
@@ -128,7 +128,7 @@ class RunnerSlice:
         part: int,
         count: int,
         *,
-        board: Scoreboard,
+        scoreboard: Scoreboard,
         index: int,
         selector: selectors.BaseSelector,
         fork_all: ForkAll,
@@ -141,7 +141,7 @@ class RunnerSlice:
         self.options = options
         self.part = part
         self.count = count
-        self.board = board
+        self.scoreboard = scoreboard
         self.index = index
         self.held = held
         self.channel: socket.socket | None = None
@@ -182,7 +182,7 @@ class RunnerSlice:
 
     @property
     def state(self) -> State:
-        """What the board says."""
+        """What the scoreboard says."""
         return self._post.state
 
     @property
@@ -229,20 +229,20 @@ class RunnerSlice:
     def record(self) -> Record | None:
         """:return: this slice as the scoreboard shows it; None if it cannot be read, which ends nobody."""
         try:
-            return self.board.record(self.index)
-        except BoardError as error:
+            return self.scoreboard.record(self.index)
+        except ScoreboardError as error:
             event(logger, logging.ERROR, None, 'scoreboard unreadable', runner=self.title, error=error)
             return None
 
     def post(self, **fields: object) -> None:
-        """Change what the board says."""
+        """Change what the scoreboard says."""
         self._post = replace(self._post, **fields)  # type: ignore[arg-type]
-        self.board.post(self.index, self._post)
+        self.scoreboard.post(self.index, self._post)
 
     def write_anew(self) -> None:
-        """Say all of it once more: somebody has cut the board."""
+        """Say all of it once more: somebody has cut the scoreboard."""
         self.post()
-        self.board.post_carried(self.index, self._carried)
+        self.scoreboard.post_carried(self.index, self._carried)
 
     def past(self) -> Past:
         """:return: what this slice has counted until now, and those in whose place it stands."""
@@ -250,8 +250,8 @@ class RunnerSlice:
         if record is None:
             return Past(self._post.carried, self._post.restarts, self._carried)
         try:
-            figures = self.board.figures(self.index)
-        except BoardError:
+            figures = self.scoreboard.figures(self.index)
+        except ScoreboardError:
             figures = self._carried
         return Past(record.counters, record.restarts, figures)
 
@@ -262,11 +262,11 @@ class RunnerSlice:
         """
         done, failed, retried, kept = map(sum, zip(self._post.carried, past.counters, strict=True))
         try:
-            shown = self.board.figures_of(self.name).errors or None
-        except BoardError:
+            shown = self.scoreboard.figures_of(self.name).errors or None
+        except ScoreboardError:
             shown = None
         self._carried = sum_of((self._carried, past.figures), keep=shown)
-        self.board.post_carried(self.index, self._carried)
+        self.scoreboard.post_carried(self.index, self._carried)
         self.post(carried=(done, failed, retried, kept), restarts=self._post.restarts + past.restarts)
 
     def start(self, now_s: float) -> None:
@@ -408,7 +408,7 @@ class RunnerSlice:
         self._apply(decision, now_s)
         self._ended_pid, self._ended_s, self._look_at_s = pid, now_s, now_s
         self.look_for_leftovers(now_s)
-        # Said last, so that who acts on the line finds the board as it says.
+        # Said last, so that who acts on the line finds the scoreboard as it says.
         level = logging.INFO if end.asked or (code == 0 and end.looped) else logging.WARNING
         event(logger, level, None, 'ended', runner=self.title, runner_pid=pid, how=end.describe())
         if decision.state is State.FATAL:

@@ -24,7 +24,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector as LibraryCollector
 
 from switchboard import __version__
-from switchboard.errors import BoardError
+from switchboard.errors import ScoreboardError
 from switchboard.message.naming import NS
 from switchboard.metrics.counting import Count
 from switchboard.metrics.families import FAMILIES, PREFIX
@@ -104,8 +104,8 @@ class Collector(LibraryCollector):
             samples.gauge('bad_entries', number, name)
         errors = self._errors
         try:
-            self._collect_board(samples)
-        except (BoardError, OSError):
+            self._collect_scoreboard(samples)
+        except (ScoreboardError, OSError):
             errors += 1
         self._collect_disk(samples)
         samples.gauge('build_info', 1, __version__, platform.python_version(), str(VERSION))
@@ -134,17 +134,17 @@ class Collector(LibraryCollector):
             samples.gauge('queue_draining', DRAINING in flags, queue)
             samples.gauge('queue_census_truncated', census.is_truncated, queue)
 
-    def _collect_board(self, samples: Samples) -> None:
+    def _collect_scoreboard(self, samples: Samples) -> None:
         is_up = master_alive(self._directory)
         samples.gauge('master_up', is_up)
         path = own_directory(self._directory) / SCOREBOARD
         if not path.exists():
             return
-        board = Scoreboard.open(path)
+        scoreboard = Scoreboard.open(path)
         try:
-            master, measured = board.master(), board.measured()
+            master, measured = scoreboard.master(), scoreboard.measured()
         finally:
-            board.close()
+            scoreboard.close()
         self._collect_master(samples, master)
         runners: dict[str, list[tuple[Record, Figures]]] = {name: [] for name in self._configured()}
         for record, figures in measured:
@@ -185,7 +185,7 @@ class Collector(LibraryCollector):
 
     def _collect_slices(self, samples: Samples, name: str, records: list[Record], *, is_up: bool) -> None:
         wall_ns, now_ns = time.time_ns(), time.monotonic_ns()
-        # Without a master nobody works, whatever the board says; it may be of another boot, and so its times.
+        # Without a master nobody works, whatever the scoreboard says; it may be of another boot, and so its times.
         working = [one for one in records if is_up and one.state in (State.RUNNING, State.STOPPING)]
         wanted = [one for one in records if is_up and one.state is not State.EXITED]
         newest = max(wanted, key=lambda one: one.started_ns, default=None)

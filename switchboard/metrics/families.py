@@ -117,7 +117,7 @@ FAMILIES = _table(
     ('spool_free_bytes', 'gauge', 'spool', 'Room on the file system of the spool.'),
     ('spool_size_bytes', 'gauge', 'spool', 'Size of the file system of the spool.'),
     ('spool_free_inodes', 'gauge', 'spool', 'Files that can still be made on the file system of the spool.'),
-    ('build_info', 'gauge', 'version python board_version', '1: the versions of this exporter.'),
+    ('build_info', 'gauge', 'version python scoreboard_version', '1: the versions of this exporter.'),
     ('exporter_scrape_seconds', 'gauge', '', 'How long it took to gather these numbers.'),
     (
         'exporter_census_timestamp_seconds',

@@ -80,7 +80,7 @@ class OperatedSpool:
         self.operator = operator
         self._bare: Spool | None = None
 
-    def board(self, queue: str) -> Switchboard:
+    def queue(self, queue: str) -> Switchboard:
         """:return: a queue; one that only has a directory, as it is after its section was removed, too.
 
         :raises UnknownQueueError: there is none.
@@ -154,7 +154,7 @@ class Retry:
                 queue=target.queue,
                 filebase=target.filebase,
             )
-        source = operated.board(target.queue)
+        source = operated.queue(target.queue)
         return Where(to, send_back(source, target.filebase, operated.spool[to], **operated.operator.fields()))
 
 
@@ -173,7 +173,7 @@ class Move:
 
     def __call__(self, operated: OperatedSpool, target: Target) -> Where:
         """See `Action`."""
-        source, to = operated.board(target.queue), operated.spool[self.to]
+        source, to = operated.queue(target.queue), operated.spool[self.to]
         claim = claim_any(source, target.filebase)
         try:
             if self.to != BAD:
@@ -184,20 +184,20 @@ class Move:
         return Where(self.to, move(claim, source, to, **operated.operator.fields()))
 
 
-def remove(board: Switchboard, filebase: str) -> None:
+def remove(queue: Switchboard, filebase: str) -> None:
     """Finish an entry, ready or preserved, unread.
 
     :raises EntryTakenError: a process is working on it, or it is gone.
     :raises QueueError: the disk refused; it is where it was.
     """
-    claim = claim_any(board, filebase)
+    claim = claim_any(queue, filebase)
     try:
-        claim.finish(board.pool)
+        claim.finish(queue.pool)
     except OSError as error:
         claim.close()
         if isinstance(error, FileNotFoundError):
-            raise EntryTakenError('its file is gone', queue=board.name, filebase=filebase) from error
-        refuse(error, 'remove', board.name)
+            raise EntryTakenError('its file is gone', queue=queue.name, filebase=filebase) from error
+        refuse(error, 'remove', queue.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +218,7 @@ class Remove:
 
     def __call__(self, operated: OperatedSpool, target: Target) -> Where | None:
         """See `Action`."""
-        source = operated.board(target.queue)
+        source = operated.queue(target.queue)
         if self.at_once or target.queue == TRASH:
             remove(source, target.filebase)
             return None
@@ -252,7 +252,7 @@ class Restore:
             raise QueueError('its history does not say where it was removed from: name a queue with --to', **place)  # fmt: skip
         source = operated.bare[TRASH]
         claim = claim_any(source, target.filebase)
-        filebase = move(claim, source, operated.board(to), event='restored', **operated.operator.fields())
+        filebase = move(claim, source, operated.queue(to), event='restored', **operated.operator.fields())
         return Where(to, filebase)
 
 
@@ -271,7 +271,7 @@ class Hold:
     def __call__(self, operated: OperatedSpool, target: Target) -> Where:
         """See `Action`."""
         return Where(
-            target.queue, hold(operated.board(target.queue), target.filebase, **operated.operator.fields())
+            target.queue, hold(operated.queue(target.queue), target.filebase, **operated.operator.fields())
         )
 
 
@@ -290,7 +290,7 @@ class Release:
     def __call__(self, operated: OperatedSpool, target: Target) -> Where:
         """See `Action`."""
         return Where(
-            target.queue, let_go(operated.board(target.queue), target.filebase, **operated.operator.fields())
+            target.queue, let_go(operated.queue(target.queue), target.filebase, **operated.operator.fields())
         )
 
 

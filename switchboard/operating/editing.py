@@ -56,9 +56,9 @@ class Editing:
     ) -> None:
         self._says = operator.fields() if operator is not None else {}
         self._spool = spool
-        self._board = board = spool[queue]
+        self._queue = opened = spool[queue]
         self.filebase = filebase
-        self._claim = _claim(board, filebase)
+        self._claim = _claim(opened, filebase)
         self._is_stored = False
         try:
             self.entry: Entry = self._claim.read()
@@ -66,7 +66,7 @@ class Editing:
                 raise CorruptEntryError(self.entry.damage.reason, queue=queue, filebase=filebase)
             if self.entry.kind == MAILMAN:
                 raise ContentDisallowedError(MAILMAN, queue=queue, filebase=filebase)
-            self._target = spool[to] if to else spool[origin(board, filebase)] if queue == BAD else board
+            self._target = spool[to] if to else spool[origin(opened, filebase)] if queue == BAD else opened
         except BaseException as error:
             self._give_back()
             if isinstance(error, OSError):
@@ -86,7 +86,7 @@ class Editing:
         :return: the queue and the filebase of the changed message.
         :raises QueueError: it cannot be stored; the old one is as it was, and still claimed.
         """
-        entry, board, target = self.entry, self._board, self._target
+        entry, source, target = self.entry, self._queue, self._target
         new_body = entry.body if body is None else body
         _check(entry.kind, new_body, target)
         before, after = self.metadata, dict(metadata)
@@ -94,21 +94,21 @@ class Editing:
         records: list[Record] = [
             {
                 'event': 'edited',
-                'time': timestamp(board.clock),
+                'time': timestamp(source.clock),
                 'metadata': changed,
                 'body': new_body != entry.body,
                 **self._says,
             }
         ]
         is_delayed = self._is_wished()
-        if target is not board:
+        if target is not source:
             target.check_room(entry)
             records.append(self._move(after))
             place = with_when(self.filebase, target.clock.time_ns())
             entry, is_delayed = dataclasses.replace(entry, filebase=place), False
         raw = Raw(entry.kind, new_body)
         item = target.prepare(raw, after, replaces=entry, records=records, is_delayed=is_delayed)
-        transaction = Transaction(self._spool.stage, board, self._claim)
+        transaction = Transaction(self._spool.stage, source, self._claim)
         transaction.add(target, item)
         transaction.commit()
         self._is_stored = True
@@ -116,24 +116,24 @@ class Editing:
 
     def _move(self, metadata: dict[str, Any]) -> Record:
         """:return: what the history says of the way to another queue: out of the bad one, as of a retry."""
-        board = self._board
-        is_retry = board.name == BAD
-        if is_retry and is_expired({EXPIRES: metadata.get(EXPIRES)}, board.clock):
+        queue = self._queue
+        is_retry = queue.name == BAD
+        if is_retry and is_expired({EXPIRES: metadata.get(EXPIRES)}, queue.clock):
             del metadata[EXPIRES]  # or it would come back at once
         event = 'retried' if is_retry else 'moved'
-        return {'event': event, 'time': timestamp(board.clock), 'queue': board.name, 'to': self._target.name}
+        return {'event': event, 'time': timestamp(queue.clock), 'queue': queue.name, 'to': self._target.name}
 
     def _is_wished(self) -> bool:
         # Beside a name in the future, a file's date in the future tells of a turned clock, and not of a delay.
-        return self._claim.modified_ns <= self._board.clock.time_ns() + CLOCK_SLACK_NS
+        return self._claim.modified_ns <= self._queue.clock.time_ns() + CLOCK_SLACK_NS
 
     def _give_back(self) -> None:
-        if not self._claim.is_own() or self._claim.folder is not self._board.folder:
+        if not self._claim.is_own() or self._claim.folder is not self._queue.folder:
             return  # committed, but for what recovery does
         if self._claim.suffix == PRESERVED:
             self._claim.close()
         else:
-            self._board.release(self.filebase)
+            self._queue.release(self.filebase)
 
     def __enter__(self) -> Self:
         return self
@@ -143,16 +143,16 @@ class Editing:
             self._give_back()
 
 
-def _claim(board: Switchboard, filebase: str) -> Claim:
+def _claim(queue: Switchboard, filebase: str) -> Claim:
     try:
-        if board.disk.exists(filebase + PRESERVED, board.folder.fd):
-            return claim_any(board, filebase)
-        return claim_ready(board.folder, filebase, board.disk)
+        if queue.disk.exists(filebase + PRESERVED, queue.folder.fd):
+            return claim_any(queue, filebase)
+        return claim_ready(queue.folder, filebase, queue.disk)
     except QueueError as error:
-        error.queue = board.name
+        error.queue = queue.name
         raise
     except OSError as error:
-        refuse(error, 'claim', board.name)
+        refuse(error, 'claim', queue.name)
 
 
 def _check(kind: str, body: bytes, target: Switchboard) -> None:

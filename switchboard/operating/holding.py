@@ -29,26 +29,26 @@ from switchboard.store.claims import Claim, open_claim
 from switchboard.store.publishing import refuse
 
 
-def _claim(board: Switchboard, filebase: str) -> Claim:
+def _claim(queue: Switchboard, filebase: str) -> Claim:
     try:
-        claim = open_claim(board.folder, filebase, READY, board.disk)
+        claim = open_claim(queue.folder, filebase, READY, queue.disk)
         if claim is not None:
             return claim
-        working = board.disk.exists(filebase + CLAIMED, board.folder.fd)
-        preserved = board.disk.exists(filebase + PRESERVED, board.folder.fd)
+        working = queue.disk.exists(filebase + CLAIMED, queue.folder.fd)
+        preserved = queue.disk.exists(filebase + PRESERVED, queue.folder.fd)
     except OSError as error:
-        refuse(error, 'claim', board.name)
+        refuse(error, 'claim', queue.name)
     if preserved:
         raise QueueError(
             'what was put aside waits for nobody, so there is nothing to hold; `retry` sends it back',
-            queue=board.name,
+            queue=queue.name,
             filebase=filebase,
         )
     reason = 'a process is working on it' if working else 'no such entry'
-    raise EntryTakenError(reason, queue=board.name, filebase=filebase)
+    raise EntryTakenError(reason, queue=queue.name, filebase=filebase)
 
 
-def hold(board: Switchboard, filebase: str, **fields: str) -> str:
+def hold(queue: Switchboard, filebase: str, **fields: str) -> str:
     """Keep an entry from being taken.
 
     :param fields: what the history is to say of it: ``by``, ``via``, ``reason``.
@@ -57,13 +57,13 @@ def hold(board: Switchboard, filebase: str, **fields: str) -> str:
     :raises QueueError: it is held already, or the disk refused; it is as it was.
     """
     if is_held(filebase):
-        raise QueueError('it is held already', queue=board.name, filebase=filebase)
-    claim = _claim(board, filebase)
+        raise QueueError('it is held already', queue=queue.name, filebase=filebase)
+    claim = _claim(queue, filebase)
     record = {'event': 'held', 'when': filebase.partition('+')[0], **fields}
-    return _rename(board, claim, held_name(filebase), HELD_NS, record)
+    return _rename(queue, claim, held_name(filebase), HELD_NS, record)
 
 
-def let_go(board: Switchboard, filebase: str, **fields: str) -> str:
+def let_go(queue: Switchboard, filebase: str, **fields: str) -> str:
     """Let an entry be taken again: it has its old time and place.
 
     :param fields: what the history is to say of it: ``by``, ``via``, ``reason``.
@@ -73,24 +73,24 @@ def let_go(board: Switchboard, filebase: str, **fields: str) -> str:
     :raises QueueError: it is not held, or the disk refused; it is as it was.
     """
     if not is_held(filebase):
-        raise QueueError('it is not held', queue=board.name, filebase=filebase)
-    claim = _claim(board, filebase)
+        raise QueueError('it is not held', queue=queue.name, filebase=filebase)
+    claim = _claim(queue, filebase)
     try:
         records = claim.read().records
     except OSError as error:
         claim.close()
-        refuse(error, 'read', board.name)
+        refuse(error, 'read', queue.name)
     when = next((one['when'] for one in reversed(records) if one.get('event') == 'held'), '')
     renamed = f'{when}{filebase[filebase.index("+") :]}'
     if not is_filebase(renamed) or is_held(renamed):  # its history could not be written, or was not by us
-        renamed = format_when(board.clock.time_ns()) + filebase[filebase.index('+') :]
-    return _rename(board, claim, renamed, board.clock.time_ns(), {'event': 'let go', **fields})
+        renamed = format_when(queue.clock.time_ns()) + filebase[filebase.index('+') :]
+    return _rename(queue, claim, renamed, queue.clock.time_ns(), {'event': 'let go', **fields})
 
 
-def _rename(board: Switchboard, claim: Claim, renamed: str, when_ns: int, record: dict[str, str]) -> str:
+def _rename(queue: Switchboard, claim: Claim, renamed: str, when_ns: int, record: dict[str, str]) -> str:
     try:
-        board.consumer.rename(claim, renamed, record, is_delayed=True)
+        queue.consumer.rename(claim, renamed, record, is_delayed=True)
     except OSError as error:
         claim.close()
-        refuse(error, 'rename', board.name)
+        refuse(error, 'rename', queue.name)
     return renamed

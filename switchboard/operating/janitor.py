@@ -77,15 +77,15 @@ def tidy(spool: Spool) -> Tidied:
                 done.removed += _empty_trash(spool)
                 if not _is_declared(spool, TRASH):
                     continue
-            board = spool[name]
-            if board.is_remote:
+            queue = spool[name]
+            if queue.is_remote:
                 # On Redis it is we who give out again what dead holders had; the rest is the broker's affair.
-                board.recover(own=False)
-                done.forgotten += spool.dedupe(board).forget()
+                queue.recover(own=False)
+                done.forgotten += spool.dedupe(queue).forget()
                 continue
-            done.recovered += len(board.recover(own=False))
-            done.expired += expire(board)
-            done.forgotten += spool.dedupe(board).forget()
+            done.recovered += len(queue.recover(own=False))
+            done.expired += expire(queue)
+            done.forgotten += spool.dedupe(queue).forget()
         except (QueueError, OSError) as error:
             event(log, logging.ERROR, None, 'not tidied', queue=name, error=error)
     return done
@@ -99,43 +99,43 @@ def count_bad(spool: Spool) -> int:
 def full_disks(spool: Spool) -> Iterator[tuple[str, str]]:
     """Yield the queues whose ``min_free`` is reached, each with what is to be said of it."""
     for name in spool.queue_names():
-        board = spool[name]
-        if board.is_remote or not board.options.min_free_space_bytes:
+        queue = spool[name]
+        if queue.is_remote or not queue.options.min_free_space_bytes:
             continue
-        status = spool.disk.statvfs(board.folder.path)
+        status = spool.disk.statvfs(queue.folder.path)
         free = status.f_bavail * status.f_frsize
-        if free < board.options.min_free_space_bytes:
+        if free < queue.options.min_free_space_bytes:
             yield (
                 name,
-                f'{free} bytes are free on the disk, and min_free_space keeps {board.options.min_free_space_bytes}',
+                f'{free} bytes are free on the disk, and min_free_space keeps {queue.options.min_free_space_bytes}',
             )
 
 
-def expire(board: Switchboard) -> int:
+def expire(queue: Switchboard) -> int:
     """Send entries whose time is over to the dead letters.
 
     :return: how many.
     """
-    until_ns = board.clock.monotonic_ns() + ROUND_NS
+    until_ns = queue.clock.monotonic_ns() + ROUND_NS
     expired = 0
     while True:
-        first = board.first_files(LOOKED_AT)
-        found = sum(_expire(board, filebase) for filebase in first)
+        first = queue.first_files(LOOKED_AT)
+        found = sum(_expire(queue, filebase) for filebase in first)
         expired += found
         if len(first) < LOOKED_AT:
             return expired
-        if found < LOOKED_AT or board.clock.monotonic_ns() > until_ns:
-            return expired + sum(_expire(board, filebase) for filebase in board.some_files(SAMPLED))
+        if found < LOOKED_AT or queue.clock.monotonic_ns() > until_ns:
+            return expired + sum(_expire(queue, filebase) for filebase in queue.some_files(SAMPLED))
 
 
-def _expire(board: Switchboard, filebase: str) -> bool:
+def _expire(queue: Switchboard, filebase: str) -> bool:
     try:
-        entry = board.peek(filebase, READY)
+        entry = queue.peek(filebase, READY)
         metadata = load_metadata(entry.metadata) if entry.damage is None else {}
-        if not is_expired(entry.changed_metadata(metadata), board.clock):
+        if not is_expired(entry.changed_metadata(metadata), queue.clock):
             return False
-        board.dequeue(filebase)
-        board.release(filebase)  # somebody has changed it between the two looks
+        queue.dequeue(filebase)
+        queue.release(filebase)  # somebody has changed it between the two looks
     except EntryExpiredError:
         return True
     except QueueError as error:

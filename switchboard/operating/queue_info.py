@@ -1,7 +1,7 @@
 """What there is to know of a queue besides its entries: how much is in it, options and who set them, consumers, what operators said.
 
 Everything is read, and nothing is made on the way: no directory, no lock.  `queue_info` is one queue; `count_queue` and `origins_of` are the
-parts of it that cost something, for callers with a budget.  What its runners have done is on the board: `throughput` sums it up by queue, and
+parts of it that cost something, for callers with a budget.  What its runners have done is on the scoreboard: `throughput` sums it up by queue, and
 two of these and the time between make rates.
 """
 
@@ -55,13 +55,13 @@ def count_queue(
         return count(view.folder(name), name, sizes=sizes, until_ns=until_ns)
     if spool is None:
         return Census(name, waiting=UNKNOWN)
-    board: Any = spool[name]
+    queue: Any = spool[name]
     try:
-        return Census(name, waiting=board.count())
+        return Census(name, waiting=queue.count())
     except BrokerDownError as error:
         return Census(name, waiting=UNKNOWN, trouble=str(error))
     finally:
-        board.close()
+        queue.close()
 
 
 def origins_of(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str, int]:
@@ -85,7 +85,7 @@ class Throughput:
 
 
 def throughput(config: Config | None, records: Iterable[Record]) -> dict[str, Throughput]:
-    """:return: what was done by queue, from the board.  Counters begin anew with each start of the master."""
+    """:return: what was done by queue, from the scoreboard.  Counters begin anew with each start of the master."""
     sums: dict[str, Counter[str]] = {}
     for record in records:
         options = config.runners.get(record.runner) if config is not None else None

@@ -23,7 +23,7 @@ from switchboard.runner.runner import Runner
 from switchboard.runner.settings import Setting
 from switchboard.runner.settling import Work
 
-# While messages are at work, how often the board is told that the loop turns.
+# While messages are at work, how often the scoreboard is told that the loop turns.
 BEAT_S = 1.0
 
 

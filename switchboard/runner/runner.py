@@ -71,7 +71,7 @@ class Runner:
         self.slot = slot or NullSlot()
         self.clock: Clock = clock or spool.clock
         self.queue: ISwitchboard | None = (
-            spool.board(options.queue, slice, numslices) if options.queue else None
+            spool.queue(options.queue, slice, numslices) if options.queue else None
         )
         self.setting = read_settings(self.settings, options, type(self).__name__)
         self.check(self.setting, options, getattr(getattr(spool, 'config', None), 'runners', {}))

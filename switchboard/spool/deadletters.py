@@ -48,7 +48,7 @@ class Targets(Protocol):
     @property
     def exchanges(self) -> ExchangeTable: ...
 
-    def transaction(self, board: Switchboard | None, filebase: str | None) -> Transaction: ...
+    def transaction(self, queue: Switchboard | None, filebase: str | None) -> Transaction: ...
 
     def __getitem__(self, name: str) -> Switchboard: ...
 
@@ -59,9 +59,9 @@ class DeadLetters:
     :param declaration: what a program said of the queue, if one declared it.
     """
 
-    def __init__(self, spool: Targets, board: Switchboard, declaration: Declaration | None = None) -> None:
+    def __init__(self, spool: Targets, queue: Switchboard, declaration: Declaration | None = None) -> None:
         self._spool = spool
-        self._board = board
+        self._queue = queue
         self._declaration = declaration
 
     def __call__(self, claim: Claim, cause: str, reason: str) -> bool:
@@ -69,17 +69,17 @@ class DeadLetters:
 
         :return: False if it is to go to the bad queue instead; it is still claimed then.
         """
-        if self._board.options.dead_letter == BAD:
+        if self._queue.options.dead_letter == BAD:
             return self._discard(claim, cause)
         records = claim.history.records
         rounds = sum(
             record.get('event') == 'dead-lettered'
-            and record.get('queue') == self._board.name
+            and record.get('queue') == self._queue.name
             and record.get('cause') == cause
             for record in records
         )
         if rounds >= MAX_ROUNDS:
-            event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=self._board.name)
+            event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=self._queue.name)
             return False
         try:
             targets = [self._spool[name] for name in self._queues(claim)]
@@ -92,8 +92,8 @@ class DeadLetters:
                 logging.ERROR,
                 claim.filebase,
                 'not dead-lettered',
-                queue=self._board.name,
-                target=self._board.options.dead_letter,
+                queue=self._queue.name,
+                target=self._queue.options.dead_letter,
                 error=error,
             )
             return False
@@ -103,12 +103,12 @@ class DeadLetters:
         if self._declaration is None or cause not in self._declaration.discard:
             return False
         filebase = claim.filebase
-        claim.finish(self._board.pool)
-        event(log, logging.INFO, filebase, 'dropped', queue=self._board.name, cause=cause)
+        claim.finish(self._queue.pool)
+        event(log, logging.INFO, filebase, 'dropped', queue=self._queue.name, cause=cause)
         return True
 
     def _queues(self, claim: Claim) -> tuple[str, ...]:
-        target = self._board.options.dead_letter
+        target = self._queue.options.dead_letter
         if not target.startswith(EXCHANGE_PREFIX):
             return (target,)
         entry = claim.read()
@@ -121,16 +121,16 @@ class DeadLetters:
         if self._declaration is not None and self._declaration.dead_letter_key is not None:
             return self._declaration.dead_letter_key
         key = metadata.get('routing_key')
-        return key if isinstance(key, str) else self._board.name
+        return key if isinstance(key, str) else self._queue.name
 
     def _send(self, claim: Claim, targets: list[Switchboard], cause: str, reason: str) -> None:
-        board, filebase = self._board, claim.filebase
+        queue, filebase = self._queue, claim.filebase
         fields: dict[str, Any] = {'cause': cause, 'reason': reason}
         if len(targets) == 1 and not targets[0].is_remote:
-            move(claim, board, targets[0], event='dead-lettered', now=True, **fields)
+            move(claim, queue, targets[0], event='dead-lettered', now=True, **fields)
         else:
-            record: Record = {'event': 'dead-lettered', 'time': timestamp(board.clock), 'queue': board.name}
-            transaction = self._spool.transaction(board, filebase)
+            record: Record = {'event': 'dead-lettered', 'time': timestamp(queue.clock), 'queue': queue.name}
+            transaction = self._spool.transaction(queue, filebase)
             try:
                 # The copies' histories say it, not the input's: should we die here, nothing has happened to that.
                 transaction.forward(*targets, record={**record, **fields, 'drop': [EXPIRES]}, now=True)
@@ -144,7 +144,7 @@ class DeadLetters:
             logging.WARNING,
             filebase,
             'dead-lettered',
-            queue=board.name,
+            queue=queue.name,
             to=names,
             cause=cause,
             reason=reason,

@@ -93,19 +93,19 @@ class Pickup:
     :param stage: over which a file becomes an entry.
     """
 
-    def __init__(self, stage: Stage, board: Switchboard) -> None:
+    def __init__(self, stage: Stage, queue: Switchboard) -> None:
         self._stage = stage
-        self._board = board
-        self._disk = board.disk
-        self._clock = board.clock
-        self.suffix = PLAIN_SUFFIX if board.options.accept_eml_files else ''
+        self._queue = queue
+        self._disk = queue.disk
+        self._clock = queue.clock
+        self.suffix = PLAIN_SUFFIX if queue.options.accept_eml_files else ''
         self.directories: frozenset[str] = frozenset()
         self.maildir_new: str | None = None
-        self._store = FileStore(board.queue_directory, shared=True, disk=board.disk)
-        if board.options.maildir:
+        self._store = FileStore(queue.queue_directory, shared=True, disk=queue.disk)
+        if queue.options.maildir:
             self._store.prepare()
             self.directories = frozenset(DIRECTORIES)
-            self.maildir_new = os.path.join(board.queue_directory, 'new')
+            self.maildir_new = os.path.join(queue.queue_directory, 'new')
         self._waiting: deque[tuple[Folder, str]] = deque()
         # Files that may still be written: what they looked like, and since when.
         self._unsettled: dict[str, tuple[tuple[int, int, int], int]] = {}
@@ -141,7 +141,7 @@ class Pickup:
 
     def _candidates(self, names: list[str]) -> list[tuple[Folder, str]]:
         """:return: what may be taken, the oldest first."""
-        places = [(self._board.folder, name) for name in names]
+        places = [(self._queue.folder, name) for name in names]
         if self.maildir_new is not None:
             self._store.prepare()  # somebody may have removed it
             new = Folder(self.maildir_new, self._disk)
@@ -155,7 +155,7 @@ class Pickup:
             if stat_module.S_ISREG(status.st_mode):
                 found.append((status.st_mtime_ns, name, folder))
             else:
-                self._board.report(name, 'not a regular file')
+                self._queue.report(name, 'not a regular file')
         seen = {name for _, name, _ in found}
         self._unsettled = {name: state for name, state in self._unsettled.items() if name in seen}
         found.sort(key=lambda each: each[:2])
@@ -191,7 +191,7 @@ class Pickup:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 raise
-            self._board.report(name, f'cannot be read: {error.strerror}')
+            self._queue.report(name, f'cannot be read: {error.strerror}')
             return None
         if opened is None:
             return None
@@ -209,7 +209,7 @@ class Pickup:
         # What stands in `new` is finished: that is what a maildir is.
         written = (
             self._disk.is_being_written(dropped.claim.fd)
-            if dropped.claim.folder is self._board.folder
+            if dropped.claim.folder is self._queue.folder
             else False
         )
         if written is False and status.st_size:
@@ -228,7 +228,7 @@ class Pickup:
         :return: None if it went to the bad queue, or was written to meanwhile.
         :raises QueueError: there is no room: it is where it was.
         """
-        size, limit = dropped.status.st_size, self._board.options.max_body_bytes
+        size, limit = dropped.status.st_size, self._queue.options.max_body_bytes
         if limit is None:
             limit = MAX_DROPPED_BYTES
         if not size or size > limit:
@@ -239,7 +239,7 @@ class Pickup:
         except MemoryError:
             self._refuse(dropped, f'{size} bytes: more than there is memory for')
             return None
-        in_maildir = dropped.claim.folder is not self._board.folder
+        in_maildir = dropped.claim.folder is not self._queue.folder
         metadata = {
             'door': 'maildir' if in_maildir else 'file',
             'file': dropped.name,
@@ -251,7 +251,7 @@ class Pickup:
         transaction = Transaction(self._stage, claim=dropped.claim)
         try:
             transaction.add(
-                self._board, self._board.prepare(lazy_mail(content), metadata, unique=dropped.unique)
+                self._queue, self._queue.prepare(lazy_mail(content), metadata, unique=dropped.unique)
             )
         except (ContentDisallowedError, MessageTooLargeError) as error:
             self._refuse(dropped, error.reason)
@@ -264,7 +264,7 @@ class Pickup:
             error = failed.get(transaction)
             self._unsettled.pop(dropped.name, None)
             if error is None:
-                event(log, logging.INFO, None, 'imported', name=dropped.name, queue=self._board.name)
+                event(log, logging.INFO, None, 'imported', name=dropped.name, queue=self._queue.name)
             else:
                 dropped.claim.close()
                 self._complain(f'{dropped.name}: not taken in: {error}')
@@ -276,9 +276,9 @@ class Pickup:
         First it becomes a claimed entry, by one rename; a crash after that leaves it to recovery, which finds no header and
         puts it into the bad queue too.
         """
-        board, claim, status = self._board, dropped.claim, dropped.status
+        queue, claim, status = self._queue, dropped.claim, dropped.status
         filebase = str(Name(self._clock.time_ns(), '0' * SLICE_DIGITS + dropped.unique))
-        claim.replace(board.folder, filebase, CLAIMED)
+        claim.replace(queue.folder, filebase, CLAIMED)
         self._unsettled.pop(dropped.name, None)
         # Not read: it may be of any size.
         claim.entry = Entry(filebase, UNKNOWN, b'{}', b'', end=status.st_size)
@@ -287,7 +287,7 @@ class Pickup:
         if writable is not None:
             claim.fd, claim.writable = writable, True
         try:
-            board.consumer.move_to_bad(claim, reason, cause='corrupt', file=dropped.name)
+            queue.consumer.move_to_bad(claim, reason, cause='corrupt', file=dropped.name)
         except OSError as error:
             claim.close()
             self._complain(f'{dropped.name}: left claimed: {error}')
@@ -299,20 +299,20 @@ class Pickup:
         if status.st_nlink > 1:  # its history would be written into the other links as well
             return None
         try:
-            return self._disk.open_file(claim.name, os.O_RDWR | OPEN_FLAGS, self._board.folder.fd)
+            return self._disk.open_file(claim.name, os.O_RDWR | OPEN_FLAGS, self._queue.folder.fd)
         except OSError:
             return None
 
     def _sweep(self) -> None:
         """Remove what writers have begun and abandoned."""
-        folder = Folder(os.path.join(self._board.queue_directory, 'tmp'), self._disk)
+        folder = Folder(os.path.join(self._queue.queue_directory, 'tmp'), self._disk)
         for path in self._store.list('tmp'):
             name = os.path.basename(path)
             try:
                 status = self._disk.stat(name, dir_fd=folder.fd, follow_symlinks=False)
                 if self._clock.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > ABANDONED_NS:
                     self._disk.unlink(name, dir_fd=folder.fd)
-                    event(log, logging.WARNING, None, 'abandoned', name=name, queue=self._board.name)
+                    event(log, logging.WARNING, None, 'abandoned', name=name, queue=self._queue.name)
             except OSError as error:
                 event(log, logging.DEBUG, None, 'not removed', name=name, error=error)
 
@@ -321,4 +321,4 @@ class Pickup:
         last, when_ns = self._complaint
         if text != last or now_ns - when_ns > COMPLAIN_EVERY_NS:
             self._complaint = (text, now_ns)
-            event(log, logging.ERROR, None, 'not collected', error=text, queue=self._board.name)
+            event(log, logging.ERROR, None, 'not collected', error=text, queue=self._queue.name)

@@ -38,8 +38,8 @@ class Replies:
         self._spool = spool
         self._owner = spool.declared.enter()
         self.queue = f'reply.{uuid.uuid4().hex}'
-        self._board = spool.declare(self.queue, owner=self._owner, options={'durability': 'lazy'})
-        self._wakeup = self._board.wakeup()
+        self._queue = spool.declare(self.queue, owner=self._owner, options={'durability': 'lazy'})
+        self._wakeup = self._queue.wakeup()
         self._answers: dict[str, tuple[Any, dict[str, Any]]] = {}
 
     def ask(self, msg: Any, metadata: Mapping[str, Any] | None = None, **keys: Any) -> str:
@@ -67,7 +67,7 @@ class Replies:
                 left_s = None if ends_s is None else ends_s - time.monotonic()
                 if left_s is not None and left_s <= 0:
                     raise ReplyTimeoutError(f'no answer within {timeout_s} s', queue=self.queue)
-                soon_s = self._board.wait_s()
+                soon_s = self._queue.wait_s()
                 waits = [
                     wait_s
                     for wait_s in (left_s, soon_s, None if self._wakeup.watches else 0.05)
@@ -84,12 +84,12 @@ class Replies:
         :return: True if anything has.
         """
         found = False
-        while (taken := self._board.take()) is not None:
+        while (taken := self._queue.take()) is not None:
             found = True
             question = taken.msgdata.get(CORRELATION_ID)
             if isinstance(question, str):
                 self._answers[question] = taken.msg, taken.msgdata
-            self._board.finish(taken.filebase)
+            self._queue.finish(taken.filebase)
         return found
 
     def close(self) -> None:

@@ -205,15 +205,15 @@ class Spool:
     def __getitem__(self, name: str) -> Switchboard:
         """See `ISpool`."""
         fixed = self.declared.is_fixed(name)  # first, for it looks whether other options are in force
-        board = self._open_queues.get(name)
+        queue = self._open_queues.get(name)
         try:
             # Another process may have deleted what a program declared.
-            if board is None or (not fixed and board.folder.is_closed()):
-                board = self.queue(name)
-                self._open_queues.add(name, board)
+            if queue is None or (not fixed and queue.folder.is_closed()):
+                queue = self.queue(name)
+                self._open_queues.add(name, queue)
         except OSError as error:
             refuse(error, 'open', name)
-        return board
+        return queue
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
@@ -236,16 +236,16 @@ class Spool:
         check_queue_name(name)
         with self.declared.opening(name) as declaration:
             options = replace(self._options(name, declaration), **changed_options)
-            return self._board(name, slice, numslices, options, declaration)
+            return self._open(name, slice, numslices, options, declaration)
 
-    # As it was called before.
-    board = queue
+    # The old name, an alias.
+    board = queue  # the old name
 
-    def prepare_board(self, name: str, slice: int | None, numslices: int) -> None:
+    def prepare_queue(self, name: str, slice: int | None, numslices: int) -> None:
         """Make in advance what :meth:`queue` is to return: in a process that is about to be forked, it is made for all."""
         self._prepared[name, slice, numslices] = self.queue(name, slice, numslices)
 
-    def _board(
+    def _open(
         self,
         name: str,
         slice: int | None,
@@ -254,7 +254,7 @@ class Spool:
         declaration: Declaration | None,
     ) -> Switchboard:
         if options.url is not None:
-            found: Switchboard = self._remote_queues.board(name, slice, numslices, options)
+            found: Switchboard = self._remote_queues.queue(name, slice, numslices, options)
             return found
         return Switchboard(
             name,
@@ -283,17 +283,17 @@ class Spool:
             pickup=(lambda queue: Pickup(self.stage, proxy(queue))) if imports else None,
         )
 
-    def _enqueue_once(self, board: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
+    def _enqueue_once(self, queue: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
         transaction = Transaction(self.stage)
-        output = KeyedOutput(board, key, make=lambda: board.prepare(msg, metadata))
+        output = KeyedOutput(queue, key, make=lambda: queue.prepare(msg, metadata))
         transaction.keyed.append(output)
         for error in commit_deduplicated(self, [transaction]).values():
             raise error
         return output.filebase
 
-    def dedupe(self, board: Switchboard) -> Dedupe:
+    def dedupe(self, queue: Switchboard) -> Dedupe:
         """:return: the keys that a queue has seen."""
-        return Dedupe(self.stage, board)
+        return Dedupe(self.stage, queue)
 
     def queue_options(self, name: str) -> QueueOptions:
         """:raises UnknownQueueError: nobody declared such a queue."""
@@ -384,14 +384,14 @@ class Spool:
         self[name].nudge()
         return any(flags)
 
-    def transaction(self, board: Switchboard | None, filebase: str | None) -> Transaction:
+    def transaction(self, queue: Switchboard | None, filebase: str | None) -> Transaction:
         """See `ISpool`."""
         if self._has_remote_queues:
-            transaction: Transaction = self._remote_queues.transaction(board, filebase)
+            transaction: Transaction = self._remote_queues.transaction(queue, filebase)
             return transaction
-        if board is None or filebase is None:
+        if queue is None or filebase is None:
             return Transaction(self.stage)
-        return Transaction(self.stage, board, board.held(filebase))
+        return Transaction(self.stage, queue, queue.held(filebase))
 
     def commit_all(self, transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
         """Commit many transactions with the flushes of one.

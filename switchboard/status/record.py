@@ -1,4 +1,4 @@
-"""What the board says of a master and of each runner slice: the words of `status`, for people and programs alike."""
+"""What the scoreboard says of a master and of each runner slice: the words of `status`, for people and programs alike."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from switchboard.errors import BoardError
+from switchboard.errors import ScoreboardError
 from switchboard.status.double_buffer import READ_TRIES, DoubleBuffer, TornError
 from switchboard.status.figures import Figures, buffer, sum_of
 from switchboard.status.record import MasterRecord, Record, State, SupervisorRecord
@@ -123,36 +123,36 @@ class NullSlot:
 class Slot(NullSlot):
     """The runner's side of one slot; one process at a time may hold it, and one thread of it may write.
 
-    :param max_seconds: how long one message may take; the board shows the deadline that follows from it.
+    :param max_seconds: how long one message may take; the scoreboard shows the deadline that follows from it.
     :param on_ready: called once, at the first heartbeat.
     """
 
     def __init__(
         self,
-        board: Scoreboard,
+        scoreboard: Scoreboard,
         index: int,
         *,
         max_seconds: float | None = None,
         on_ready: Callable[[], object] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._descriptor = board.descriptor
-        self._base = board.base(index)
+        self._descriptor = scoreboard.descriptor
+        self._base = scoreboard.base(index)
         self._allowed_ns = int(max_seconds * 1e9) if max_seconds else 0
         self._on_ready = on_ready
         self._clock_ns = clock_ns
         self._pid = os.getpid()
         try:
-            before, error = board.read(self._base, _WORK, _ERROR)
-        except BoardError:
+            before, error = scoreboard.read(self._base, _WORK, _ERROR)
+        except ScoreboardError:
             before = error = None  # somebody has damaged it: counting begins anew
         self._number = before[0] if before else 0
         self._error_number = error[0] if error else 0
         # Counters go on where the process before this one left them: they count the slice, not the process.
         self.done, self.failed, self.retried, self.kept = before[3:7] if before else (0, 0, 0, 0)
         try:
-            [counted] = board.read(self._base, _FIGURES)
-        except BoardError:
+            [counted] = scoreboard.read(self._base, _FIGURES)
+        except ScoreboardError:
             counted = None
         self._figures_number = counted[0] if counted else 0
         self.figures = Figures.of(counted[1:]) if counted else Figures()
@@ -250,7 +250,7 @@ class Scoreboard:
         try:
             made = cls(path, descriptor, slots)
             made.mend()
-            # The name appears when the header is whole, so no reader meets half a board.
+            # The name appears when the header is whole, so no reader meets half a scoreboard.
             os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             os.close(descriptor)
@@ -261,17 +261,19 @@ class Scoreboard:
     def open(cls, path: str | os.PathLike[str]) -> Self:
         """Open a scoreboard to read it.
 
-        :raises BoardError: there is none, or it is not whole, or of another version.
+        :raises ScoreboardError: there is none, or it is not whole, or of another version.
         """
         path = Path(path)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
-            raise BoardError(f'cannot read {path}: {error.strerror}; has the master been started?') from error
+            raise ScoreboardError(
+                f'cannot read {path}: {error.strerror}; has the master been started?'
+            ) from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise BoardError(f'{path} is not a board')
+                raise ScoreboardError(f'{path} is not a scoreboard')
             slots = _check_header(os.pread(descriptor, HEADER.size, 0), status.st_size, path)
         except BaseException:
             os.close(descriptor)
@@ -295,7 +297,7 @@ class Scoreboard:
 
     def read(self, base: int, *groups: DoubleBuffer) -> list[tuple[Any, ...] | None]:
         """:return: these groups of one page, each whole.
-        :raises BoardError: somebody has damaged one of them.
+        :raises ScoreboardError: somebody has damaged one of them.
         """
         first = min(each.offset for each in groups)
         length = max(each.offset + 2 * each.size for each in groups) - first
@@ -305,7 +307,7 @@ class Scoreboard:
                 return [each.find(page) for each in groups]
             except TornError:
                 continue
-        raise BoardError(f'the scoreboard is damaged at offset {base}; stop and start the master')
+        raise ScoreboardError(f'the scoreboard is damaged at offset {base}; stop and start the master')
 
     def close(self) -> None:
         """Let the file go."""
@@ -316,7 +318,7 @@ class Scoreboard:
     def base(self, index: int) -> int:
         """:return: where slot `index` begins."""
         if not 0 <= index < self.slots:
-            raise BoardError(f'the board has {self.slots} slots, there is no slot {index}')
+            raise ScoreboardError(f'the scoreboard has {self.slots} slots, there is no slot {index}')
         return PAGE_BYTES + SLOT_BYTES * index
 
     def records(self) -> list[Record]:
@@ -439,21 +441,23 @@ class Scoreboard:
 
 def _state(code: int) -> State:
     if code >= len(_STATES):
-        raise BoardError(f'the scoreboard is damaged: there is no state {code}; stop and start the master')
+        raise ScoreboardError(
+            f'the scoreboard is damaged: there is no state {code}; stop and start the master'
+        )
     return _STATES[code]
 
 
 def _check_header(header: bytes, size: int, path: Path) -> int:
     """:return: the number of slots."""
     if len(header) < HEADER.size:
-        raise BoardError(f'{path} is torn: it has {len(header)} bytes')
+        raise ScoreboardError(f'{path} is torn: it has {len(header)} bytes')
     magic, version, page_bytes, slots = HEADER.unpack(header)
     if magic != MAGIC:
-        raise BoardError(f'{path} is not a board')
+        raise ScoreboardError(f'{path} is not a scoreboard')
     if (version, page_bytes) != (VERSION, PAGE_BYTES):
-        raise BoardError(
+        raise ScoreboardError(
             f'{path} is of format {version}, this program reads format {VERSION}: restart the master'
         )
     if size < PAGE_BYTES + SLOT_BYTES * slots:
-        raise BoardError(f'{path} is torn: {size} bytes do not hold {slots} slots')
+        raise ScoreboardError(f'{path} is torn: {size} bytes do not hold {slots} slots')
     return int(slots)

@@ -1,6 +1,6 @@
-"""What the board and the lock say of a master and its runners at one moment, for every face and for the commands that wait for a master.
+"""What the scoreboard and the lock say of a master and its runners at one moment, for every face and for the commands that wait for a master.
 
-The board is a file, so all of this works whether the master lives or not, and needs no answer from it.
+The scoreboard is a file, so all of this works whether the master lives or not, and needs no answer from it.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from switchboard.errors import BoardError
+from switchboard.errors import ScoreboardError
 from switchboard.status.alive import SCOREBOARD, master_alive, own_directory
 from switchboard.status.scoreboard import MasterRecord, Record, Scoreboard, State
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment.  Without a board, there never was a master here."""
+    """One moment.  Without a scoreboard, there never was a master here."""
 
     directory: Path
     alive: bool
     master: MasterRecord
     records: Sequence[Record]
-    has_board: bool = True
+    has_scoreboard: bool = True
 
     @property
     def failing(self) -> list[Record]:
@@ -35,29 +35,29 @@ class Snapshot:
 def read_status(directory: Path) -> Snapshot:
     """:return: how things stand.
 
-    :raises BoardError: the board is damaged, or of another version.
+    :raises ScoreboardError: the scoreboard is damaged, or of another version.
     """
     path = own_directory(directory) / SCOREBOARD
     alive = master_alive(directory)
     if not path.exists():
-        return Snapshot(directory, alive, MasterRecord(), (), has_board=False)
-    board = Scoreboard.open(path)
+        return Snapshot(directory, alive, MasterRecord(), (), has_scoreboard=False)
+    scoreboard = Scoreboard.open(path)
     try:
-        return Snapshot(directory, alive, board.master(), board.records())
+        return Snapshot(directory, alive, scoreboard.master(), scoreboard.records())
     finally:
-        board.close()
+        scoreboard.close()
 
 
 def read_status_or_none(directory: Path) -> Snapshot | None:
     """:return: the same, or None where it cannot be told: good enough for a progress line."""
     try:
         return read_status(directory)
-    except BoardError:
+    except ScoreboardError:
         return None
 
 
 def busy_s(record: Record) -> float:
-    """:return: since when it is at its current entry.  Holds only on a board of this boot."""
+    """:return: since when it is at its current entry.  Holds only on a scoreboard of this boot."""
     return (time.monotonic_ns() - record.current_since_ns) / 1e9
 
 

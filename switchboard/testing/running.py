@@ -22,10 +22,10 @@ def run_until_empty(runner: Runner) -> int:
     """
     for _ in range(MAX_ROUNDS):
         code = runner.run(until_empty=True)
-        board = runner.board
-        if board is None or not isinstance(runner.clock, FakeClock) or not board.get_files():
+        queue = runner.queue
+        if queue is None or not isinstance(runner.clock, FakeClock) or not queue.get_files():
             return code
-        wait_s = board.wait_s()
+        wait_s = queue.wait_s()
         if wait_s is None:
             return code
         runner.clock.advance(max(wait_s, 0.001))

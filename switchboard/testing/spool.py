@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 class MemoryTransaction:
     """One input, and its outputs.  See `ITransaction`."""
 
-    def __init__(self, board: MemorySwitchboard | None = None, filebase: str = '') -> None:
-        self.board = board
+    def __init__(self, queue: MemorySwitchboard | None = None, filebase: str = '') -> None:
+        self.queue = queue
         self.filebase = filebase
         self._outputs: list[tuple[MemorySwitchboard, Stored]] = []
         # By filebase, the keys of outputs that are to be stored once.
@@ -54,8 +54,8 @@ class MemoryTransaction:
         self._forwarded_to: MemorySwitchboard | None = None
 
     def _input(self) -> Stored:
-        assert self.board is not None
-        return self.board.held(self.filebase)
+        assert self.queue is not None
+        return self.queue.held(self.filebase)
 
     def emit(self, queue: MemorySwitchboard, msg: Any, metadata: dict[str, Any]) -> str:
         """See `ITransaction`."""
@@ -96,27 +96,27 @@ class MemoryTransaction:
 
     def keep(self, msg: Any, msgdata: dict[str, Any]) -> str:
         """See `ITransaction`."""
-        assert self.board is not None
+        assert self.queue is not None
         self.discard()
-        if self.board.is_changed(self.filebase, msg):
+        if self.queue.is_changed(self.filebase, msg):
             entry = self._input().read()
             records = note_first(entry.records, digest_of(self.filebase))
-            item = self.board.prepare(msg, dict(msgdata), replaces=entry, records=records)
-            self._outputs.append((self.board, item))
+            item = self.queue.prepare(msg, dict(msgdata), replaces=entry, records=records)
+            self._outputs.append((self.queue, item))
             self.commit()
             return self._outputs[0][1].filebase
-        changed = self.board.changes(self.filebase, msgdata)
-        return self.board.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
+        changed = self.queue.changes(self.filebase, msgdata)
+        return self.queue.release(self.filebase, record={'event': 'kept', **changed} if changed else None)
 
     def commit(self) -> None:
         """See `ITransaction`."""
-        if self.board is not None and not self._outputs and self._forwarded_to is None:
-            self.board.finish(self.filebase)
-        elif self.board is not None:
+        if self.queue is not None and not self._outputs and self._forwarded_to is None:
+            self.queue.finish(self.filebase)
+        elif self.queue is not None:
             stored = self._input()
-            self.board.store.remove(stored)
+            self.queue.store.remove(stored)
             if self._forwarded_to is not None:
-                move(stored, self.board, self._forwarded_to)
+                move(stored, self.queue, self._forwarded_to)
         for queue, output in self._outputs:
             key = self._keys.get(output.filebase)
             if key is None or queue.first_with(key, output) == output.filebase:
@@ -156,7 +156,7 @@ class MemorySpool:
         self._defaults = options or QueueOptions()
         self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self._stores: dict[str, Store] = {}
-        self._boards: dict[str, MemorySwitchboard] = {}
+        self._queues: dict[str, MemorySwitchboard] = {}
 
     @classmethod
     def from_config(cls, config: str | os.PathLike[str] | Config, **keys: Any) -> MemorySpool:
@@ -178,18 +178,18 @@ class MemorySpool:
 
     def __getitem__(self, name: str) -> MemorySwitchboard:
         """See `ISpool`."""
-        board = self._boards.get(name)
-        if board is None:
-            board = self._boards[name] = self.board(name)
-        return board
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = self.queue(name)
+        return queue
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self.queue_names()
 
-    def board(self, name: str, slice: int | None = None, numslices: int = 1) -> MemorySwitchboard:
+    def queue(self, name: str, slice: int | None = None, numslices: int = 1) -> MemorySwitchboard:
         """See `ISpool`."""
         options = self.queue_options(check_queue_name(name))
-        board = MemorySwitchboard(
+        queue = MemorySwitchboard(
             name,
             slice,
             numslices,
@@ -200,8 +200,10 @@ class MemorySpool:
             bad=self._stores.setdefault(BAD, Store()),
         )
         if options.dead_letter != BAD:
-            board.dead_letter = lambda stored, cause, reason: self._dead_letter(board, stored, cause, reason)
-        return board
+            queue.dead_letter = lambda stored, cause, reason: self._dead_letter(queue, stored, cause, reason)
+        return queue
+
+    board = queue  # the old name
 
     def queue_options(self, name: str) -> QueueOptions:
         """:raises UnknownQueueError: the configuration does not declare such a queue."""
@@ -236,29 +238,29 @@ class MemorySpool:
         transaction.commit()
         return filebases
 
-    def _dead_letter(self, board: MemorySwitchboard, stored: Stored, cause: str, reason: str) -> bool:
-        target = board.options.dead_letter
+    def _dead_letter(self, source: MemorySwitchboard, stored: Stored, cause: str, reason: str) -> bool:
+        target = source.options.dead_letter
         entry = stored.read()
         try:
             queues: Sequence[str] = (target,)
             if target.startswith(EXCHANGE_PREFIX):
                 metadata = entry.changed_metadata(load_metadata(entry.metadata))
-                key = metadata.get('routing_key', board.name)
+                key = metadata.get('routing_key', source.name)
                 queues = self.exchanges.route(target.removeprefix(EXCHANGE_PREFIX), key, metadata)
-            for queue in queues:
-                self[queue].check_room(entry)
+            for name in queues:
+                self[name].check_room(entry)
         except SwitchboardError:
             return False
-        board.store.remove(stored)
+        source.store.remove(stored)
         now = with_when(stored.filebase, self.clock.time_ns())
-        for queue in queues:
+        for name in queues:
             copy = Stored(now, stored.content, wished=False)
-            move(copy, board, self[queue], 'dead-lettered', cause=cause, reason=reason)
+            move(copy, source, self[name], 'dead-lettered', cause=cause, reason=reason)
         return True
 
-    def transaction(self, board: MemorySwitchboard | None = None, filebase: str = '') -> MemoryTransaction:
+    def transaction(self, queue: MemorySwitchboard | None = None, filebase: str = '') -> MemoryTransaction:
         """See `ISpool`."""
-        return MemoryTransaction(board, filebase)
+        return MemoryTransaction(queue, filebase)
 
     def commit_all(self, transactions: Sequence[MemoryTransaction]) -> dict[MemoryTransaction, QueueError]:
         """See `ISpool`."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from switchboard.errors import BoardError, ConfigError
+from switchboard.errors import ConfigError, ScoreboardError
 from switchboard.operating.actions import OperatedSpool
 from switchboard.operating.audit import Operator
 from switchboard.operating.spool_view import SpoolView
@@ -80,11 +80,11 @@ class Desk:
         self._stamp = [_stamp(file) for file in (self.config.sources if self.config is not None else (path,))]
 
     def snapshot(self) -> Snapshot:
-        """:return: what the board says; of one that cannot be read, that there is none."""
+        """:return: what the scoreboard says; of one that cannot be read, that there is none."""
         try:
             return read_status(self.directory)
-        except (BoardError, OSError):
-            return Snapshot(self.directory, False, MasterRecord(), (), has_board=False)
+        except (ScoreboardError, OSError):
+            return Snapshot(self.directory, False, MasterRecord(), (), has_scoreboard=False)
 
     @contextmanager
     def operated(self, operator: Operator) -> Iterator[OperatedSpool]:

@@ -43,10 +43,10 @@ MAX_CANARY = 50
 MAX_SELECTION = 2000
 
 
-def alarms(desk: Desk, board: Snapshot) -> list[dict[str, str]]:
+def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
     """:return: what somebody should look at now, the worst first."""
     found = []
-    if board.has_board and not board.alive:
+    if snapshot.has_scoreboard and not snapshot.alive:
         found.append(
             _alarm(
                 'bad',
@@ -54,16 +54,16 @@ def alarms(desk: Desk, board: Snapshot) -> list[dict[str, str]]:
                 '/runners',
             )
         )
-    elif not board.has_board:
+    elif not snapshot.has_scoreboard:
         found.append(_alarm('warn', 'No master has run here yet. Queues are as on disk.', '/runners'))
     if desk.config_errors:
         text = f'The configuration has {len(desk.config_errors)} mistakes; what was read before holds.'
         found.append(_alarm('bad', text, '/configuration'))
-    if board.alive and board.master.reload_error:
+    if snapshot.alive and snapshot.master.reload_error:
         found.append(
             _alarm('bad', 'The last reload failed; the configuration before holds.', '/configuration')
         )
-    for record in board.failing if board.alive else ():
+    for record in snapshot.failing if snapshot.alive else ():
         found.append(
             _alarm(
                 'bad',
@@ -90,14 +90,14 @@ def _alarm(level: str, text: str, link: str) -> dict[str, str]:
 
 def overview(desk: Desk, form: Form) -> dict[str, Any]:
     """All queues, all runners, and what is wrong."""
-    board = desk.snapshot()
+    snapshot = desk.snapshot()
     survey = desk.surveyor.last
     return {
         'counted_at_ns': _counted(survey),
-        'alarms': alarms(desk, board),
-        'master': master_fields(board),
+        'alarms': alarms(desk, snapshot),
+        'master': master_fields(snapshot),
         'queues': _queues(desk, survey),
-        'runners': _runners(board),
+        'runners': _runners(snapshot),
         'errors': _top_errors(survey),
         'command': command(desk.place, 'top'),
     }
@@ -134,10 +134,10 @@ def _queue_row(
     }
 
 
-def _runners(board: Snapshot) -> list[dict[str, Any]]:
+def _runners(snapshot: Snapshot) -> list[dict[str, Any]]:
     """:return: each runner, with its slices."""
     found: dict[str, dict[str, Any]] = {}
-    for record in board.records:
+    for record in snapshot.records:
         one = found.setdefault(
             record.runner,
             {
@@ -181,11 +181,11 @@ def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
     options = {
         key: {'value': text, 'set_by': found.set_by(key) or None} for key, text in found.set_options.items()
     }
-    board = desk.snapshot()
+    snapshot = desk.snapshot()
     config = desk.config
     consumers = [
         one
-        for one in _runners(board)
+        for one in _runners(snapshot)
         if config is not None
         and one['runner'] in config.runners
         and config.runners[one['runner']].queue == name
@@ -411,9 +411,9 @@ def _aged(selection: str, low: int, high: int) -> str:
 
 def runners(desk: Desk, form: Form) -> dict[str, Any]:
     """Each runner and its slices: what it works on, what it has done, its last error."""
-    board = desk.snapshot()
+    snapshot = desk.snapshot()
     config = desk.config
-    rows = _runners(board)
+    rows = _runners(snapshot)
     shown = {one['runner'] for one in rows}
     for one in rows:
         options = config.runners.get(one['runner']) if config is not None else None
@@ -421,8 +421,8 @@ def runners(desk: Desk, form: Form) -> dict[str, Any]:
         one['class'] = options.class_path if options is not None else None
     missing = [name for name in config.runners if name not in shown] if config is not None else []
     return {
-        'alarms': alarms(desk, board),
-        'master': master_fields(board),
+        'alarms': alarms(desk, snapshot),
+        'master': master_fields(snapshot),
         'runners': rows,
         'not_running': missing,
         'command': command(desk.place, 'status'),
@@ -468,13 +468,13 @@ def _depth(survey: Survey | None, kind: str, name: str) -> dict[str, Any]:
 def configuration(desk: Desk, form: Form) -> dict[str, Any]:
     """The configuration in force, and what is wrong with the files."""
     config = desk.view.config
-    board = desk.snapshot()
+    snapshot = desk.snapshot()
     return {
         'file': str(desk.config_path) if desk.config_path is not None else None,
         'spool': str(desk.directory),
         'errors': desk.config_errors,
         'warnings': [str(one) for one in config.warnings] if config is not None else [],
-        'reload_error': board.master.reload_error or None,
+        'reload_error': snapshot.master.reload_error or None,
         'digest': config.digest if config is not None else None,
         'runners': [
             {

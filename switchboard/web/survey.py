@@ -88,8 +88,8 @@ class Surveyor:
         bad = survey_bad(view, queues[BAD].preserved if BAD in queues else 0, self._is_stopping)
         if BAD in queues:
             queues[BAD].origins = bad.origins
-        board = read_status_or_none(view.directory)
-        done = throughput(view.config, board.records) if board is not None else {}
+        snapshot = read_status_or_none(view.directory)
+        done = throughput(view.config, snapshot.records) if snapshot is not None else {}
         self.last = Survey(time.time_ns(), queues, bad, done)
         self._remember(self.last)
         return self.last

@@ -51,9 +51,9 @@ class Door:
 
     def entries(self) -> list[Path]:
         """:return: the files of the queue, each of which is whole."""
-        board = Spool(self.spool)['in']
-        for filebase in board.get_files():
-            assert board.peek(filebase).damage is None
+        queue = Spool(self.spool)['in']
+        for filebase in queue.get_files():
+            assert queue.peek(filebase).damage is None
         return sorted((self.spool / 'in').iterdir())
 
     def stored(self) -> bytes:

@@ -249,12 +249,12 @@ class Installation:
         return len([each for each in directory.glob('*') if each.suffix in ('.pck', '.bak', '.psv')])
 
     def records(self, runner: str | None = None) -> list[Record]:
-        """:return: what the board says."""
-        with contextlib.closing(Scoreboard.open(self.run / 'scoreboard')) as board:
-            return [each for each in board.records() if runner in (None, each.runner)]
+        """:return: what the scoreboard says."""
+        with contextlib.closing(Scoreboard.open(self.run / 'scoreboard')) as scoreboard:
+            return [each for each in scoreboard.records() if runner in (None, each.runner)]
 
     def record(self, runner: str) -> Record:
-        """:return: what the board says of a runner with one slice."""
+        """:return: what the scoreboard says of a runner with one slice."""
         [record] = self.records(runner)
         return record
 
@@ -280,8 +280,8 @@ class Installation:
             assert master.stderr is not None
             master.stderr.close()
         if master_alive(self.spool_directory):  # one in the background
-            with contextlib.closing(Scoreboard.open(self.run / 'scoreboard')) as board:
-                pid = board.master().pid
+            with contextlib.closing(Scoreboard.open(self.run / 'scoreboard')) as scoreboard:
+                pid = scoreboard.master().pid
             kill(pid)
             assert ends(pid)
         for pid in pids:

@@ -28,10 +28,10 @@ class Outlet:
         settings = {'host': '127.0.0.1', 'port': str(server.port), 'hostname': 'client.example', **settings}
         options = RunnerOptions('out', 'runners.smtp:Smtp', 'out', settings=settings)
         self.runner = Smtp(self.spool, options, **keys)
-        self.board = self.spool['out']
+        self.queue = self.spool['out']
 
     def put(self, *recipients: str, msg: Any = RAW, sender: str = ANN, **metadata: Any) -> str:
-        return self.board.enqueue(msg, sender=sender, recipients=list(recipients), **metadata)
+        return self.queue.enqueue(msg, sender=sender, recipients=list(recipients), **metadata)
 
     def work(self) -> None:
         """One pass."""
@@ -42,6 +42,6 @@ class Outlet:
         found = []
         for filebase in self.spool['bad'].get_files(PRESERVED):
             entry = self.spool['bad'].peek(filebase)
-            _, metadata = entry.load(self.board.serializers)
+            _, metadata = entry.load(self.queue.serializers)
             found.append((metadata['recipients'], entry.records[-1]['reason']))
         return found

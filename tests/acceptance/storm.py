@@ -85,8 +85,8 @@ class Stage(Runner):
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> object:
         target = STAGES[self.options.queue]
-        assert self.board is not None
-        deaths = sum(record['event'] == 'recovered' for record in self.board.history(self.filebase))
+        assert self.queue is not None
+        deaths = sum(record['event'] == 'recovered' for record in self.queue.history(self.filebase))
         if random.random() < 0.1:
             self.forward(target)
         else:
@@ -109,7 +109,7 @@ def run_stage(spool: Path, queue: str, index: int, count: int) -> None:
 
 def produce(spool: Path, ledger: Path, pace_s: float) -> None:
     """Enqueue until told to stop, a message each `pace_s`; the ledger is named after this process's life and nobody else's."""
-    board = Spool(spool)['in']
+    queue = Spool(spool)['in']
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     with ledger.open('a', buffering=1) as file:
@@ -120,7 +120,7 @@ def produce(spool: Path, ledger: Path, pace_s: float) -> None:
             body = 'x' * random.choice((0, 200, 2000))
             file.write(f'begun {" ".join(texts)}\n')
             try:
-                board.enqueue_many([f'{text} {body}' for text in texts])
+                queue.enqueue_many([f'{text} {body}' for text in texts])
             except QueueError as error:
                 file.write(f'refused {" ".join(texts)}\n')
                 time.sleep(0.05 if isinstance(error, QueueFullError) else 0.2)

@@ -53,8 +53,8 @@ def configure(site: Installation, **keys: object) -> None:
 
 
 def outputs(site: Installation) -> list[str]:
-    board = Spool.from_config(site.config)['out']
-    return sorted(board.peek(filebase).body.decode() for filebase in board.get_files())
+    queue = Spool.from_config(site.config)['out']
+    return sorted(queue.peek(filebase).body.decode() for filebase in queue.get_files())
 
 
 def test_messages_of_one_process_are_at_work_together_and_handed_on(async_site: Installation) -> None:

@@ -167,6 +167,6 @@ def test_many_at_once_all_get_in(door: Door) -> None:
     for number, process in enumerate(processes):
         process.communicate(b'%d' % number)
         assert process.returncode == 0
-    board = Spool(door.spool)['in']
-    assert sorted(int(board.peek(filebase).body) for filebase in board.files) == list(range(24))
+    queue = Spool(door.spool)['in']
+    assert sorted(int(queue.peek(filebase).body) for filebase in queue.files) == list(range(24))
     assert len(list((door.spool / '.spare').iterdir())) == 0

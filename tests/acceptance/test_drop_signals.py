@@ -143,8 +143,8 @@ def test_a_message_that_is_sent_until_it_is_accepted_is_stored_once(door: Door) 
                     life_s /= 1.2
                     break
                 life_s *= 1.2
-    board = Spool(door.spool)['in']
-    assert sorted(int(board.peek(filebase).body) for filebase in board.get_files()) == list(range(12))
+    queue = Spool(door.spool)['in']
+    assert sorted(int(queue.peek(filebase).body) for filebase in queue.get_files()) == list(range(12))
 
 
 def test_the_same_message_at_the_same_time_is_stored_once(door: Door) -> None:

@@ -49,18 +49,18 @@ def test_kill_9_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) -> None
         '[queue.in]\nmaildir = yes\nmax_recoveries = 1000\n[queue.out]\nexternal = yes\n'
     )
     spool = Spool.from_config(config)
-    queue = tmp_path / 'spool' / 'in'
-    board, found = spool['out'], list[int]()
+    directory = tmp_path / 'spool' / 'in'
+    queue, found = spool['out'], list[int]()
     spool['in']  # makes its directories
 
     numbers = iter(range(MAILS))
     runners = [start(config) for _ in range(3)]
-    wakeup = board.wakeup()
+    wakeup = queue.wakeup()
     give_up_s = time.monotonic() + 240
     try:
         for _ in range(KILLS):
             for number in islice(numbers, MAILS // KILLS):
-                drop(queue, number)
+                drop(directory, number)
             # At whatever instant: a runner starts in some tenths of a second, and is done in some hundredths.
             wakeup.wait(random.random() * 0.3)
             victim = random.randrange(len(runners))
@@ -69,11 +69,11 @@ def test_kill_9_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) -> None
             runners[victim] = start(config)
         while len(found) < MAILS:
             assert time.monotonic() < give_up_s, f'{len(found)} of {MAILS} have arrived'
-            while (taken := board.take()) is not None:
+            while (taken := queue.take()) is not None:
                 found.append(int(taken.msg['subject']))
-                board.finish(taken.filebase)
+                queue.finish(taken.filebase)
             wakeup.arm()
-            if len(found) < MAILS and not board.ready():
+            if len(found) < MAILS and not queue.ready():
                 wakeup.wait(1.0)
             wakeup.disarm()
     finally:
@@ -82,5 +82,5 @@ def test_kill_9_neither_loses_nor_doubles_a_dropped_mail(tmp_path: Path) -> None
             runner.wait()
         wakeup.close()
     assert sorted(found) == list(range(MAILS))
-    assert board.take() is None
+    assert queue.take() is None
     assert spool['bad'].get_files('.psv') == []

@@ -24,12 +24,15 @@ def test_sixteen_runners_are_ready_soon_after_the_start(site: Installation) -> N
     records = site.records()
     assert len(records) == 16
     assert {each.state for each in records} == {State.RUNNING}
-    with_board = site.log.seen
+    with_scoreboard = site.log.seen
     started_ns = min(each.started_ns for each in records)
     beats_ns = max(each.heartbeat_ns for each in records)
     assert beats_ns > 0
     assert started_ns > 0
-    first, last = with_board[0].split()[0], next(line for line in with_board if ' ready ' in line).split()[0]
+    first, last = (
+        with_scoreboard[0].split()[0],
+        next(line for line in with_scoreboard if ' ready ' in line).split()[0],
+    )
     taken = datetime.fromisoformat(last) - datetime.fromisoformat(first)
     assert taken.total_seconds() < MAILMANS_START_S
     assert processor_s(family(master.pid, site)) < 1.5

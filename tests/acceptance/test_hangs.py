@@ -1,4 +1,4 @@
-"""Runners that hang, runners that only take long, and what the board tells of both."""
+"""Runners that hang, runners that only take long, and what the scoreboard tells of both."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_start_that_takes_for_ever_is_a_hang_and_does_not_hold_up_the_others(s
     assert site.record('slow').state in (State.STOPPING, State.BACKOFF)
 
 
-def test_the_board_tells_what_a_runner_is_at(site: Installation) -> None:
+def test_the_scoreboard_tells_what_a_runner_is_at(site: Installation) -> None:
     site.configure({'in': {'max_seconds': '1h'}})
     site.start()
     site.put('in', 'wait')
@@ -79,7 +79,7 @@ def test_the_board_tells_what_a_runner_is_at(site: Installation) -> None:
     assert site.record('in').current == ''
 
 
-def test_the_board_can_be_read_when_the_master_is_dead(site: Installation) -> None:
+def test_the_scoreboard_can_be_read_when_the_master_is_dead(site: Installation) -> None:
     site.configure({'in': {}})
     master = site.start()
     kill(master.pid)

@@ -25,13 +25,13 @@ from tests.ports import free_port
 MAIL = b'Subject: hello\r\n\r\nworld\r\n'
 
 
-def bodies(home: Path, queue: str) -> list[tuple[bytes, list[str]]]:
+def bodies(home: Path, name: str) -> list[tuple[bytes, list[str]]]:
     """:return: what a queue holds, with its recipients."""
-    board = Spool.from_config(home / 'switchboard.cfg')[queue]
+    queue = Spool.from_config(home / 'switchboard.cfg')[name]
     found = []
-    while (taken := board.take()) is not None:
+    while (taken := queue.take()) is not None:
         found.append((bytes(taken.msg), taken.msgdata['recipients']))
-        board.finish(taken.filebase)
+        queue.finish(taken.filebase)
     return found
 
 
@@ -39,8 +39,8 @@ def test_a_mail_is_stored_before_250_is_said(tmp_path: Path) -> None:
     config = configure(tmp_path)
     with listening(config), Client(tmp_path / 'lmtp') as client:
         assert client.deliver(MAIL, 'lists@example.org') == {'lists@example.org': 250}
-        board = Spool.from_config(config)['lists']
-        taken = board.take()
+        queue = Spool.from_config(config)['lists']
+        taken = queue.take()
     assert taken is not None
     assert bytes(taken.msg) == b'Subject: hello\n\nworld\n'
     assert taken.msgdata == {

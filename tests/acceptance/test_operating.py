@@ -331,8 +331,8 @@ def test_a_job_that_is_killed_on_request_is_noted_and_not_counted(site: Installa
             assert site.ask('start', runner='in')['ok']
     site.told.wait_for('begin in .* wait')
     [claimed] = (site.spool_directory / 'in').glob('*.bak')
-    board = Spool.from_config(site.config)['in']
-    events = [record['event'] for record in board.history(claimed.stem)]
+    queue = Spool.from_config(site.config)['in']
+    events = [record['event'] for record in queue.history(claimed.stem)]
     assert events == ['interrupted'] * 4
     site.open_gate()
     site.told.wait_for('end in .* wait')

@@ -45,7 +45,7 @@ def test_an_entry_of_another_language_is_read_as_it_was_meant(
     command: list[str], tmp_path: Path, body: bytes
 ) -> None:
     spool = Spool(tmp_path / 'spool')
-    board = spool['in']
+    queue = spool['in']
     arguments = [*command, str(tmp_path / 'spool' / 'in'), 'bytes', json.dumps(METADATA)]
     names = []
     for _ in range(2):
@@ -53,10 +53,10 @@ def test_an_entry_of_another_language_is_read_as_it_was_meant(
         assert made.stderr == b''
         names.append(made.stdout.decode().strip())
     assert all(is_filebase(name) for name in names)
-    assert board.files == names
+    assert queue.files == names
     for name in names:
-        assert board.dequeue(name) == (body, {**METADATA, 'version': 3, '_parsemsg': False})
-        board.finish(name)
+        assert queue.dequeue(name) == (body, {**METADATA, 'version': 3, '_parsemsg': False})
+        queue.finish(name)
     assert list((tmp_path / 'spool' / '.drafts').iterdir()) == []
 
 

@@ -41,13 +41,13 @@ def load(site: Installation) -> Iterator[list[int]]:
 
     :return: how many of each key were put, in a list of one.
     """
-    board = Spool.from_config(site.config)['in']
+    queue = Spool.from_config(site.config)['in']
     rounds, over = [0], threading.Event()
 
     def produce() -> None:
         while not over.is_set():
             for key in KEYS:
-                board.enqueue(f'{key}-{rounds[0]}', order_key=key)
+                queue.enqueue(f'{key}-{rounds[0]}', order_key=key)
             rounds[0] += 1
             while site.count('in') > BACKLOG and not over.wait(0.01):
                 pass  # what is to be worked off in the end must not depend on how fast this machine is

@@ -45,8 +45,8 @@ class Mover(Runner):
         os.write(self.progress, b'.')
 
     def periodic(self) -> None:
-        board = self.spool['in']
-        if not board.get_files() and not board.get_files('.bak'):
+        queue = self.spool['in']
+        if not queue.get_files() and not queue.get_files('.bak'):
             self.stop()
 
 
@@ -180,11 +180,11 @@ def test_the_slice_count_changes_while_messages_are_worked_on(tmp_path: Path, st
     scene.fill(600)
 
     def work(index: int, slices: int) -> list[int]:
-        board = scene.open().board('in', index, slices)
+        queue = scene.open().queue('in', index, slices)
         seen = []
-        while (taken := board.take()) is not None:
+        while (taken := queue.take()) is not None:
             seen.append(taken.msg)
-            board.finish(taken.filebase)
+            queue.finish(taken.filebase)
         return seen
 
     shares = [(0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]

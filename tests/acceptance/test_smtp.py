@@ -27,7 +27,7 @@ def test_a_mail_is_delivered_with_its_envelope(tmp_path: Path) -> None:
         (ANN, [BOB, CID], b'Subject: hello\r\n\r\n..world\r\n'),
         ('', [BOB], b'Subject: bounce\r\n\r\nlone\r\n'),
     ]
-    assert outlet.board.get_files() == []
+    assert outlet.queue.get_files() == []
 
 
 def test_one_connection_serves_many_mails(tmp_path: Path) -> None:
@@ -70,9 +70,9 @@ def test_recipients_that_are_to_come_later_are_tried_again_and_the_others_are_no
         outlet = Outlet(tmp_path, server, clock)
         filebase = outlet.put(BOB, CID)
         outlet.work()
-        [waiting] = outlet.board.get_files()
+        [waiting] = outlet.queue.get_files()
         assert waiting != filebase
-        [record] = outlet.board.history(waiting)
+        [record] = outlet.queue.history(waiting)
         assert record['event'] == 'deferred'
         assert record['message'] == f'{CID}: 450 4.2.1 later'
         assert record['set'] == {'recipients': [CID]}
@@ -137,8 +137,8 @@ def test_an_answer_to_the_whole_mail_is_one_to_each_recipient(
         assert answer in reason
     else:
         assert outlet.bad() == []
-        [waiting] = outlet.board.get_files()
-        assert outlet.board.history(waiting)[-1]['event'] == 'deferred'
+        [waiting] = outlet.queue.get_files()
+        assert outlet.queue.history(waiting)[-1]['event'] == 'deferred'
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_the_entrys_digest_goes_along_as_envelope_id(tmp_path: Path) -> None:
 )
 def test_a_mail_without_an_envelope_goes_to_bad(tmp_path: Path, metadata: dict[str, Any]) -> None:
     outlet = Outlet(tmp_path, Server(port=9))
-    outlet.board.enqueue(RAW, metadata)
+    outlet.queue.enqueue(RAW, metadata)
     outlet.work()
     assert len(outlet.spool['bad'].get_files(PRESERVED)) == 1
 

@@ -80,13 +80,13 @@ CASES = [
 
 
 def fate_of(outlet: Outlet, server: Server) -> str:
-    waiting = outlet.board.get_files()
+    waiting = outlet.queue.get_files()
     if outlet.bad():
         return 'bad'
     if not waiting:
         # The mails that the server has, or said that it has.
         return 'done'
-    return 'later' if outlet.board.history(waiting[0]) else 'down'
+    return 'later' if outlet.queue.history(waiting[0]) else 'down'
 
 
 @pytest.mark.parametrize(('stage', 'answer', 'after', 'fate'), CASES)
@@ -127,8 +127,8 @@ def test_an_answer_that_one_recipient_has_got_counts_whatever_the_next_one_meets
         assert [recipients for recipients, _ in outlet.bad()] == [[BOB]]
         assert [recipients for _, recipients, _ in server.mails] == [[CID]]
         return
-    [waiting] = outlet.board.get_files()
-    _, msgdata = outlet.board.peek(waiting).load(outlet.board.serializers)
+    [waiting] = outlet.queue.get_files()
+    _, msgdata = outlet.queue.peek(waiting).load(outlet.queue.serializers)
     assert msgdata['recipients'] == [CID]
     assert list(msgdata['refused']) == [BOB]
 
@@ -143,8 +143,8 @@ def test_who_has_the_mail_does_not_get_it_again_when_a_later_portion_fails(
         outlet.put(BOB, CID)
         outlet.work()
     assert [recipients for _, recipients, _ in server.mails] == [[BOB]]
-    [waiting] = outlet.board.get_files()
-    _, msgdata = outlet.board.peek(waiting).load(outlet.board.serializers)
+    [waiting] = outlet.queue.get_files()
+    _, msgdata = outlet.queue.peek(waiting).load(outlet.queue.serializers)
     assert msgdata['recipients'] == [CID]
 
 
@@ -164,8 +164,8 @@ def test_who_has_the_mail_does_not_get_it_again_when_this_program_has_a_mistake(
         monkeypatch.setattr(outlet.runner, '_send', fail)
         outlet.work()
     assert [recipients for _, recipients, _ in server.mails] == [[BOB]]
-    [waiting] = outlet.board.get_files()
-    assert 'ZeroDivisionError' in str(outlet.board.history(waiting)[-1])
+    [waiting] = outlet.queue.get_files()
+    assert 'ZeroDivisionError' in str(outlet.queue.history(waiting)[-1])
 
 
 @pytest.mark.parametrize('odd', ['x\udce4@example.org', 'a@b>\r\nDATA', '\ud800@example.org', 'a\x7f@b'])

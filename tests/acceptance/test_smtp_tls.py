@@ -63,7 +63,7 @@ def test_tls_and_a_password_are_used(tmp_path: Path, certificate: Path) -> None:
         unwelcome = Outlet(tmp_path, server, **keys, tls_ca=str(certificate))
         unwelcome.work()
     assert len(server.mails) == 1
-    assert len(unwelcome.board.get_files()) == 1
+    assert len(unwelcome.queue.get_files()) == 1
     assert unwelcome.bad() == []
 
 

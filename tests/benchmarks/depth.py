@@ -29,10 +29,10 @@ def _take(directory: str) -> object:
     """The first message out of a queue that nobody has listed yet."""
     from switchboard import Spool
 
-    board = Spool(directory, durability='lazy')[QUEUE]
-    taken = board.take()
+    queue = Spool(directory, durability='lazy')[QUEUE]
+    taken = queue.take()
     assert taken is not None
-    return board.release(taken.filebase)
+    return queue.release(taken.filebase)
 
 
 def _recover(directory: str) -> object:

@@ -44,32 +44,32 @@ class Mailman(Contender):
         self._module = _load_mailman_switchboard()
         if not sync:
             os.fsync = _no_sync
-        self._boards: dict[str, Any] = {}
+        self._queues: dict[str, Any] = {}
         self._listed: dict[str, deque[str]] = {}
         self._taken = ''
 
-    def _board(self, queue: str) -> Any:
-        if queue not in self._boards:
-            path = str(self.directory / queue)
-            self._boards[queue] = self._module.Switchboard(queue, path, self.slice, self.numslices)
-            self._listed[queue] = deque()
-        return self._boards[queue]
+    def _queue(self, name: str) -> Any:
+        if name not in self._queues:
+            path = str(self.directory / name)
+            self._queues[name] = self._module.Switchboard(name, path, self.slice, self.numslices)
+            self._listed[name] = deque()
+        return self._queues[name]
 
     def put(self, queue: str, msg: Any) -> None:
-        self._board(queue).enqueue(msg)
+        self._queue(queue).enqueue(msg)
 
     def take(self, queue: str) -> Any:
-        board = self._board(queue)
+        source = self._queue(queue)
         listed = self._listed[queue]
         if not listed:
-            listed.extend(board.files)
+            listed.extend(source.files)
         if not listed:
             return None
         self._taken = listed.popleft()
-        return board.dequeue(self._taken)[0]
+        return source.dequeue(self._taken)[0]
 
     def done(self, queue: str) -> None:
-        self._boards[queue].finish(self._taken)
+        self._queues[queue].finish(self._taken)
 
 
 class Dirq(BytesContender):

@@ -92,13 +92,13 @@ class Doors:
         """Take everything out."""
         for path in self._new.iterdir() if self._new.exists() else ():
             path.unlink()
-        for board in (self._in, self._dropped):
-            _empty(board)
+        for queue in (self._in, self._dropped):
+            _empty(queue)
 
 
-def _empty(board: Switchboard) -> None:
-    while (taken := board.take()) is not None:
-        board.finish(taken.filebase)
+def _empty(queue: Switchboard) -> None:
+    while (taken := queue.take()) is not None:
+        queue.finish(taken.filebase)
 
 
 def turn(server: Postfix, doors: Doors, way: str, mails: int) -> float:

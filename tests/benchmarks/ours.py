@@ -54,39 +54,39 @@ class Ours(Contender):
         self.batch = batch
         self.forward = forward
         self._fans = False
-        self._boards: dict[str, Switchboard] = {}
+        self._queues: dict[str, Switchboard] = {}
         self._stages: dict[tuple[str, str], _Emit] = {}
         self._taken = ''
 
-    def board(self, queue: str) -> Switchboard:
+    def queue(self, name: str) -> Switchboard:
         """:return: this process's slice of a queue."""
-        board = self._boards.get(queue)
-        if board is None:
-            board = self._boards[queue] = self.spool.board(queue, self.slice, self.numslices)
-        return board
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = self.spool.queue(name, self.slice, self.numslices)
+        return queue
 
     def put(self, queue: str, msg: Any) -> None:
-        self.board(queue).enqueue(msg)
+        self.queue(queue).enqueue(msg)
 
     def put_many(self, queue: str, messages: Iterable[Any]) -> None:
-        board = self.board(queue)
+        target = self.queue(queue)
         if self.batch == 1:
             for msg in messages:
-                board.enqueue(msg)
+                target.enqueue(msg)
             return
         rest = iter(messages)
         while some := list(islice(rest, self.batch)):
-            board.enqueue_many(some)
+            target.enqueue_many(some)
 
     def take(self, queue: str) -> Any:
-        taken = self.board(queue).take()
+        taken = self.queue(queue).take()
         if taken is None:
             return None
         self._taken = taken.filebase
         return taken.msg
 
     def done(self, queue: str) -> None:
-        self.board(queue).finish(self._taken)
+        self.queue(queue).finish(self._taken)
 
     def move(self, source: str, target: str) -> int:
         """By a runner, with all that a runner does for each message."""
@@ -104,7 +104,7 @@ class Ours(Contender):
         if not self._fans:
             # One spool for both ends, or they would not share their spares.
             self.spool = Spool.from_config(self._fan_config(queues))
-            self._boards.clear()
+            self._queues.clear()
             self._stages.clear()
             self._fans = True
         self.spool.publish(msg, exchange='fan', routing_key='all')

@@ -118,7 +118,7 @@ def run(place: Path, times: int, source: str = '') -> dict[str, Any]:
     spool_directory, bare_directory = place / 'wakeup', place / 'wakeup-bare'
     bare_directory.mkdir()
     (place / 'one').touch()
-    board = Spool(spool_directory, durability='lazy', disk=StampingDisk())['w']
+    queue = Spool(spool_directory, durability='lazy', disk=StampingDisk())['w']
     rng = random.Random(1)
     waits_us: dict[str, list[float]] = {'runner': [], 'bare': []}
     sleepers: list[_Sleeper] = []
@@ -129,7 +129,7 @@ def run(place: Path, times: int, source: str = '') -> dict[str, Any]:
             time.sleep(rng.uniform(*PAUSE_S))
             begun_ns = time.monotonic_ns()
             stamps.clear()
-            board.enqueue(b'x' * 1024)
+            queue.enqueue(b'x' * 1024)
             runner_us = (sleepers[0].answer_ns() - (stamps[-1] if stamps else begun_ns)) / 1000
             time.sleep(rng.uniform(*PAUSE_S))
             begun_ns = time.monotonic_ns()

@@ -12,9 +12,9 @@ from tests.faults.operation import operation, subsets
 from tests.faults.world import World
 
 
-@operation('enqueue', after='a', prepare=lambda world: world.board('in'), durable=True)
+@operation('enqueue', after='a', prepare=lambda world: world.queue('in'), durable=True)
 def enqueue(world: World) -> None:
-    world.board('in').enqueue('a')
+    world.queue('in').enqueue('a')
 
 
 @operation('enqueue in a new spool', after='a', errors=(SwitchboardError, OSError), durable=True)
@@ -23,12 +23,12 @@ def enqueue_in_a_new_spool(world: World) -> None:
 
 
 def finish_one(world: World) -> None:
-    world.board('in').finish(world.claimed('old'))
+    world.queue('in').finish(world.claimed('old'))
 
 
 @operation('enqueue in a spare', after='a', prepare=finish_one, durable=True)
 def enqueue_in_a_spare(world: World) -> None:
-    world.board('in').enqueue('a', clock='set back')
+    world.queue('in').enqueue('a', clock='set back')
 
 
 def leave_spares(world: World) -> None:
@@ -41,27 +41,27 @@ def leave_spares(world: World) -> None:
 
 @operation("enqueue in another's spare", after='a', prepare=leave_spares, durable=True)
 def enqueue_in_anothers_spare(world: World) -> None:
-    world.board('in').enqueue('a')
+    world.queue('in').enqueue('a')
 
 
 def open_alone(world: World) -> None:
-    world.kept['board'] = Switchboard('in', world.path / 'in', disk=world.disk)
+    world.kept['queue'] = Switchboard('in', world.path / 'in', disk=world.disk)
 
 
 @operation('enqueue, without a spool', after='a', prepare=open_alone, durable=True)
 def enqueue_alone(world: World) -> None:
-    world.kept['board'].enqueue('a')
+    world.kept['queue'].enqueue('a')
 
 
 @operation(
     'batch of three',
     after='a b c',
     between=subsets('a b c'),
-    prepare=lambda world: world.board('in'),
+    prepare=lambda world: world.queue('in'),
     durable=True,
 )
 def batch(world: World) -> None:
-    world.board('in').enqueue_many(['a', 'b', 'c'])
+    world.queue('in').enqueue_many(['a', 'b', 'c'])
 
 
 @operation(
@@ -71,7 +71,7 @@ def batch(world: World) -> None:
     durable=True,
 )
 def enqueue_with_a_limit(world: World) -> None:
-    world.board('few').enqueue('a')
+    world.queue('few').enqueue('a')
 
 
 # A mail is there once, be it as the file that was dropped or as an entry.
@@ -79,18 +79,18 @@ MAIL = 'Subject: a\n\n'
 
 
 def drop_file(world: World) -> None:
-    board = world.configured()['in']
-    Path(board.queue_directory, 'a.eml').write_text(MAIL)
+    queue = world.configured()['in']
+    Path(queue.queue_directory, 'a.eml').write_text(MAIL)
 
 
 @operation('adopt a dropped file', {'in': (MAIL,)}, {'in': (MAIL,)}, prepare=drop_file, durable=True)
 def adopt_file(world: World) -> None:
-    world.board('in').take()
+    world.queue('in').take()
 
 
 def deliver_to_maildir(world: World) -> None:
-    board = world.configured()['letters']
-    Path(board.queue_directory, 'new', '1.a.host').write_text(MAIL)
+    queue = world.configured()['letters']
+    Path(queue.queue_directory, 'new', '1.a.host').write_text(MAIL)
 
 
 @operation(
@@ -101,7 +101,7 @@ def deliver_to_maildir(world: World) -> None:
     durable=True,
 )
 def adopt_mail(world: World) -> None:
-    world.board('letters').take()
+    world.queue('letters').take()
 
 
 def call_the_door(world: World) -> None:

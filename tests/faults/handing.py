@@ -14,12 +14,12 @@ from tests.faults.world import World, hand_on, state
 
 @operation('hand-off, no output', 'a', '', prepare=claim_a)
 def hand_off_nothing(world: World) -> None:
-    hand_on(world.spool, world.board('in'), world.kept['a'], {})
+    hand_on(world.spool, world.queue('in'), world.kept['a'], {})
 
 
 @operation('hand-off, 1 output', 'a', {'out': ('b',)}, prepare=claim_a, durable=True)
 def hand_off_one(world: World) -> None:
-    hand_on(world.spool, world.board('in'), world.kept['a'], {'out': ['b']})
+    hand_on(world.spool, world.queue('in'), world.kept['a'], {'out': ['b']})
 
 
 @operation(
@@ -31,7 +31,7 @@ def hand_off_one(world: World) -> None:
 )
 def hand_off_five(world: World) -> None:
     outputs = {'out': ['b', 'c'], 'left': ['d', 'e'], 'in': ['f']}
-    hand_on(world.spool, world.board('in'), world.kept['a'], outputs)
+    hand_on(world.spool, world.queue('in'), world.kept['a'], outputs)
 
 
 def claim_three(world: World) -> None:
@@ -55,8 +55,8 @@ def hand_off_three(world: World) -> None:
     transactions = []
     try:
         for filebase, body in zip(world.kept['inputs'], 'ABC', strict=True):
-            transactions.append(world.spool.transaction(world.board('in'), filebase))
-            transactions[-1].emit(world.board('out'), body, {})
+            transactions.append(world.spool.transaction(world.queue('in'), filebase))
+            transactions[-1].emit(world.queue('out'), body, {})
     except BaseException:
         for transaction in transactions:
             transaction.discard()
@@ -74,7 +74,7 @@ class Forwarding(Runner):
 
 
 def wait_for_a_runner(world: World) -> None:
-    world.board('in').enqueue_many(['a', 'b', 'c'])
+    world.queue('in').enqueue_many(['a', 'b', 'c'])
     world.kept['runner'] = Forwarding(world.spool, RunnerOptions('forward', '', 'in', batch_size=2))
 
 
@@ -106,9 +106,9 @@ def publish(world: World) -> None:
 
 
 def forward_to(world: World, *queues: str) -> None:
-    transaction = world.spool.transaction(world.board('in'), world.kept['a'])
+    transaction = world.spool.transaction(world.queue('in'), world.kept['a'])
     try:
-        transaction.forward(*(world.board(name) for name in queues))
+        transaction.forward(*(world.queue(name) for name in queues))
     except BaseException:
         transaction.discard()
         raise

@@ -14,22 +14,22 @@ FANNED_OUT = {'left': ('a',), 'middle': ('a',), 'right': ('a',)}
 
 
 def enqueue_a(world: World) -> None:
-    world.kept['a'] = world.board('in').enqueue('a')
+    world.kept['a'] = world.queue('in').enqueue('a')
 
 
 @operation('hold', 'a', 'a', prepare=enqueue_a)
 def hold_a(world: World) -> None:
-    hold(world.board('in'), world.kept['a'], reason='why')
+    hold(world.queue('in'), world.kept['a'], reason='why')
 
 
 def enqueue_and_hold(world: World) -> None:
     enqueue_a(world)
-    world.kept['a'] = hold(world.board('in'), world.kept['a'])
+    world.kept['a'] = hold(world.queue('in'), world.kept['a'])
 
 
 @operation('let go', 'a', 'a', prepare=enqueue_and_hold)
 def let_go_a(world: World) -> None:
-    let_go(world.board('in'), world.kept['a'])
+    let_go(world.queue('in'), world.kept['a'])
 
 
 @operation('edit', 'a', 'b', prepare=enqueue_a, durable=True)
@@ -39,7 +39,7 @@ def edit(world: World) -> None:
 
 
 def enqueue_three(world: World) -> None:
-    world.board('in').enqueue_many(['a', 'b', 'c'])
+    world.queue('in').enqueue_many(['a', 'b', 'c'])
 
 
 @operation('purge', 'a b c', '', prepare=enqueue_three, between=subsets('a b c'))
@@ -48,9 +48,9 @@ def purge(world: World) -> None:
 
 
 def emit_once(world: World) -> Any:
-    transaction = world.spool.transaction(world.board('in'), world.kept['a'])
+    transaction = world.spool.transaction(world.queue('in'), world.kept['a'])
     try:
-        transaction.emit_all([world.board('out')], 'A', {'dedupe_key': 'k'})
+        transaction.emit_all([world.queue('out')], 'A', {'dedupe_key': 'k'})
     except BaseException:
         transaction.discard()
         raise

@@ -22,7 +22,7 @@ def claimed_in(queue: str) -> Callable[[World], None]:
 # What cannot be brought to where dead letters go is preserved.
 @operation('dead letter', state(dying='a'), state(out='a'), prepare=claimed_in('dying'), between=(IN_BAD,))
 def dead_letter(world: World) -> None:
-    world.board('dying').finish(world.kept['a'], preserve=True)
+    world.queue('dying').finish(world.kept['a'], preserve=True)
 
 
 @operation(
@@ -33,14 +33,14 @@ def dead_letter(world: World) -> None:
     between=(IN_BAD,),
 )
 def dead_letter_to_three_queues(world: World) -> None:
-    world.board('fanned').finish(world.kept['a'], preserve=True)
+    world.queue('fanned').finish(world.kept['a'], preserve=True)
 
 
 def filled(queue: str) -> Callable[[World], None]:
     def prepare(world: World) -> None:
         world.configured()
-        world.board(queue).enqueue('a')
-        world.board('out')
+        world.queue(queue).enqueue('a')
+        world.queue('out')
 
     return prepare
 
@@ -57,7 +57,7 @@ def filled(queue: str) -> Callable[[World], None]:
     durable=True,
 )
 def push_the_oldest_out(world: World) -> None:
-    world.board('ring').enqueue('b')
+    world.queue('ring').enqueue('b')
 
 
 @operation(
@@ -69,26 +69,26 @@ def push_the_oldest_out(world: World) -> None:
     undone=(state(pushed='a b'),),
 )
 def push_the_oldest_to_the_dead_letters(world: World) -> None:
-    world.board('pushed').enqueue('b')
+    world.queue('pushed').enqueue('b')
 
 
-@operation('enqueue once', after='a', prepare=lambda world: world.board('in'), durable=True)
+@operation('enqueue once', after='a', prepare=lambda world: world.queue('in'), durable=True)
 def enqueue_once(world: World) -> None:
-    world.board('in').enqueue('a', dedupe_key='k')
+    world.queue('in').enqueue('a', dedupe_key='k')
 
 
 @operation('enqueue what was there', 'a', 'a', prepare=enqueue_once, durable=True)
 def enqueue_what_was_there(world: World) -> None:
-    world.board('in').enqueue('b', dedupe_key='k')
+    world.queue('in').enqueue('b', dedupe_key='k')
 
 
 def enqueue_once_and_finish(world: World) -> Any:
     enqueue_once(world)
-    filebase = world.board('in').files[0]
-    world.board('in').dequeue(filebase)
-    world.board('in').finish(filebase)
+    filebase = world.queue('in').files[0]
+    world.queue('in').dequeue(filebase)
+    world.queue('in').finish(filebase)
 
 
 @operation('enqueue what was there and is done', '', '', prepare=enqueue_once_and_finish)
 def enqueue_what_was_there_and_is_done(world: World) -> None:
-    world.board('in').enqueue('b', dedupe_key='k')
+    world.queue('in').enqueue('b', dedupe_key='k')

@@ -30,11 +30,11 @@ def die_at(world: World, call: str, number: int, act: Callable[[World], Any], fi
 
 def die_with_claim(world: World, times: int = 1) -> None:
     die_at(world, 'pread', 1, dequeue, enqueue_a)
-    world.board('in')
+    world.queue('in')
     for _ in range(times - 1):
-        board = World(world.directory).board('in')
-        board.recover_backup_files()
-        board.dequeue(board.get_files()[0])
+        queue = World(world.directory).queue('in')
+        queue.recover_backup_files()
+        queue.dequeue(queue.get_files()[0])
         for claim in list(OWN_CLAIMS.values()):
             claim.close()
 
@@ -42,7 +42,7 @@ def die_with_claim(world: World, times: int = 1) -> None:
 # A file that can only be read cannot count how often its owners died, and is preserved at the first time.
 @operation('recover a claim', 'a', 'a', prepare=die_with_claim, between=({'bad': ('a',)},))
 def recover_claim(world: World) -> None:
-    world.board('in').recover_backup_files()
+    world.queue('in').recover_backup_files()
 
 
 @operation(
@@ -52,7 +52,7 @@ def recover_claim(world: World) -> None:
     prepare=lambda world: die_with_claim(world, 3),
 )
 def recover_claim_the_third_time(world: World) -> None:
-    world.board('in').recover_backup_files()
+    world.queue('in').recover_backup_files()
 
 
 def recover_stage(world: World) -> None:
@@ -69,10 +69,10 @@ for _number, _what, _found in (
 
     def _prepare(world: World, number: int = _number) -> None:
         def act(doomed: World) -> None:
-            hand_on(doomed.spool, doomed.board('in'), doomed.kept['a'], {'out': ['b', 'c']})
+            hand_on(doomed.spool, doomed.queue('in'), doomed.kept['a'], {'out': ['b', 'c']})
 
         die_at(world, 'rename', number, act, claim_a)
-        world.board('in')
+        world.queue('in')
 
     operation(
         f'recover a hand-off, {_what}',
@@ -90,15 +90,15 @@ def preserve_a(world: World) -> None:
 
 @operation('retry', {'bad': ('a',)}, {'in': ('a',)}, prepare=preserve_a)
 def retry(world: World) -> None:
-    send_back(world.board('bad'), world.kept['a'], world.board('in'))
+    send_back(world.queue('bad'), world.kept['a'], world.queue('in'))
 
 
 def enqueue_to_move(world: World) -> None:
     enqueue_a(world)
-    world.kept['out'] = world.board('out')
+    world.kept['out'] = world.queue('out')
 
 
 @operation('move', 'a', {'out': ('a',)}, prepare=enqueue_to_move)
 def move_to_another_queue(world: World) -> None:
-    board = world.board('in')
-    move(claim_any(board, world.kept['a']), board, world.kept['out'])
+    queue = world.queue('in')
+    move(claim_any(queue, world.kept['a']), queue, world.kept['out'])

@@ -43,15 +43,15 @@ def consume(config: Path, pipe: Connection, progress: int) -> None:
     spool, finished, turn = Spool.from_config(config), 0, 0
     while not pipe.poll():
         try:
-            board = spool['q']
-            taken = board.take()
+            queue = spool['q']
+            taken = queue.take()
             if taken is None:
                 continue
             turn += 1
             if turn % 3 == 0:
-                board.release(taken.filebase)
+                queue.release(taken.filebase)
                 continue
-            board.finish(taken.filebase)
+            queue.finish(taken.filebase)
             finished += 1
             os.write(progress, GOT)
         except UnknownQueueError:

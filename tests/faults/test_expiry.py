@@ -42,7 +42,7 @@ def test_a_death_on_the_way_to_the_dead_letters_revives_nothing(
         doomed = Spool.from_config(home / 'switchboard.cfg', disk=disk, clock=clock)
         doomed[queue].enqueue('too old', ttl=10)
         for target in targets:
-            doomed.board(target)
+            doomed.queue(target)
         clock.advance(11)
         disk.arm(number)
         with contextlib.suppress(Killed):

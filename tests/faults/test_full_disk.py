@@ -25,65 +25,65 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
-def enqueue_until_full(board: Switchboard, size: int) -> list[str]:
+def enqueue_until_full(queue: Switchboard, size: int) -> list[str]:
     accepted = []
     for number in range(100_000):
         text = f'{number:06d}' + 'x' * size
         try:
-            board.enqueue(text)
+            queue.enqueue(text)
         except QueueFullError:
             return accepted
         accepted.append(text)
     raise AssertionError('the disk never was full')
 
 
-def drain(board: Switchboard) -> list[str]:
+def drain(queue: Switchboard) -> list[str]:
     bodies = []
-    while (taken := board.take()) is not None:
+    while (taken := queue.take()) is not None:
         bodies.append(taken.msg)
-        board.finish(taken.filebase)
+        queue.finish(taken.filebase)
     return bodies
 
 
 @pytest.mark.parametrize('size', [10, 3000, 30_000])
 def test_what_was_accepted_before_the_disk_was_full_is_all_there(disk: Path, size: int) -> None:
-    board = Spool(disk / 'spool')['in']
-    accepted = enqueue_until_full(board, size)
+    queue = Spool(disk / 'spool')['in']
+    accepted = enqueue_until_full(queue, size)
     assert accepted
-    assert drain(board) == accepted
-    assert [board.dequeue(board.enqueue('again'))[0]] == ['again']
+    assert drain(queue) == accepted
+    assert [queue.dequeue(queue.enqueue('again'))[0]] == ['again']
 
 
 def test_claims_can_be_finished_released_and_preserved_on_a_full_disk(disk: Path) -> None:
     spool = Spool(disk / 'spool')
-    board = spool['in']
-    accepted = enqueue_until_full(board, 3000)
+    queue = spool['in']
+    accepted = enqueue_until_full(queue, 3000)
     fill(disk)
-    first, second, third = (board.take() for _ in range(3))
+    first, second, third = (queue.take() for _ in range(3))
     assert first is not None
     assert second is not None
     assert third is not None
-    board.finish(first.filebase)
-    board.release(second.filebase, record={'event': 'failed', 'message': 'x' * 5000})
-    board.finish(third.filebase, preserve=True, reason='told to')
+    queue.finish(first.filebase)
+    queue.release(second.filebase, record={'event': 'failed', 'message': 'x' * 5000})
+    queue.finish(third.filebase, preserve=True, reason='told to')
     assert spool['bad'].get_files('.psv') == [third.filebase]
-    assert sorted(drain(board)) == sorted({*accepted} - {first.msg, third.msg})
+    assert sorted(drain(queue)) == sorted({*accepted} - {first.msg, third.msg})
 
 
 def test_spares_hold_no_room_that_a_message_needs(disk: Path) -> None:
-    board = Spool(disk / 'spool')['in']
-    enqueue_until_full(board, 3000)
-    drain(board)
+    queue = Spool(disk / 'spool')['in']
+    enqueue_until_full(queue, 3000)
+    drain(queue)
     large = 'x' * 700_000
-    assert board.dequeue(board.enqueue(large))[0] == large
+    assert queue.dequeue(queue.enqueue(large))[0] == large
 
 
 def test_spares_do_not_count_as_taken_where_some_room_is_to_stay_free(disk: Path) -> None:
-    board = Spool(disk / 'spool')['in']
-    enqueue_until_full(board, 3000)
-    drain(board)
+    queue = Spool(disk / 'spool')['in']
+    enqueue_until_full(queue, 3000)
+    drain(queue)
     options = QueueOptions(min_free_space_bytes=500_000)
-    careful = Switchboard('in', disk / 'spool' / 'in', options=options, pool=board.pool)
+    careful = Switchboard('in', disk / 'spool' / 'in', options=options, pool=queue.pool)
     careful.enqueue('a')
     fill(disk, leave=400_000)
     with pytest.raises(QueueFullError, match='min_free'):
@@ -142,14 +142,14 @@ def test_a_runner_that_cannot_emit_leaves_its_input_and_waits_without_spinning(d
 @pytest.mark.parametrize('options', [{'max_messages': 10}, {'max_bytes': 10_000}], ids=['messages', 'bytes'])
 def test_a_batch_does_not_go_over_a_limit_either(tmp_path: Path, options: dict[str, int]) -> None:
     clock = FakeClock()
-    board = Switchboard(
+    queue = Switchboard(
         'in', tmp_path / 'in', options=QueueOptions(durability='lazy', **options), clock=clock
     )
     with pytest.raises(QueueFullError):
-        board.enqueue_many(['x' * 900] * 100)
-    assert board.files == []
-    accepted = enqueue_until_full(board, 800)
+        queue.enqueue_many(['x' * 900] * 100)
+    assert queue.files == []
+    accepted = enqueue_until_full(queue, 800)
     assert len(accepted) in (10, 11)
-    assert drain(board) == accepted
+    assert drain(queue) == accepted
     clock.advance(2)  # it is not counted again for each message
-    assert len(enqueue_until_full(board, 800)) == len(accepted)
+    assert len(enqueue_until_full(queue, 800)) == len(accepted)

@@ -50,12 +50,12 @@ def found(home: Path) -> tuple[list[bytes], list[str], list[str]]:
     """
     spool = make_spool(home, Disk())
     spool.recover()
-    board = spool['in']
-    board.recover_backup_files()
+    queue = spool['in']
+    queue.recover_backup_files()
     bodies = []
-    while (taken := board.take()) is not None:
+    while (taken := queue.take()) is not None:
         bodies.append(bytes(taken.msg))
-        board.finish(taken.filebase)
+        queue.finish(taken.filebase)
     return sorted(bodies), spool['bad'].get_files(PRESERVED), os.listdir(home / 'spool' / '.stage')
 
 
@@ -68,10 +68,10 @@ def worlds(tmp_path: Path, **fault: Any) -> Iterator[tuple[Path, FaultyDisk]]:
         drop(home)
         disk = FaultyDisk(**fault)
         spool = make_spool(home, disk)
-        board = spool['in']
-        letterbox = board.pickup
+        queue = spool['in']
+        letterbox = queue.pickup
         assert letterbox is not None
-        board.producer.admission.check_open()
+        queue.producer.admission.check_open()
         disk.arm(number)
         names = ['0.eml', '1.eml', 'large.eml']
         try:

@@ -43,13 +43,13 @@ class FromMaildir(Runner):
 
 
 def wait_for_async(world: World) -> None:
-    world.board('in').enqueue_many(['a', 'b', 'c'])
+    world.queue('in').enqueue_many(['a', 'b', 'c'])
     options = RunnerOptions('upper', '', 'in', settings={'concurrency': '2'})
     world.kept['runner'] = Async(world.spool, options)
 
 
 def wait_for_a_program(world: World) -> None:
-    world.board('in').enqueue_many(['a', 'b'])
+    world.queue('in').enqueue_many(['a', 'b'])
     settings = {'command': '/usr/bin/tr a-c A-C', 'output': 'out'}
     world.kept['runner'] = Command(world.spool, RunnerOptions('upper', '', 'in', settings=settings))
 

@@ -12,17 +12,17 @@ from tests.faults.world import DAMAGED, World
 
 
 def enqueue_a(world: World) -> None:
-    world.kept['a'] = world.board('in').enqueue('a')
+    world.kept['a'] = world.queue('in').enqueue('a')
 
 
 @operation('dequeue', 'a', 'a', prepare=enqueue_a)
 def dequeue(world: World) -> None:
-    world.board('in').dequeue(world.kept['a'])
+    world.queue('in').dequeue(world.kept['a'])
 
 
-@operation('take', 'a b', 'a b', prepare=lambda world: world.board('in').enqueue_many(['a', 'b']))
+@operation('take', 'a b', 'a b', prepare=lambda world: world.queue('in').enqueue_many(['a', 'b']))
 def take(world: World) -> None:
-    world.kept['taken'] = world.board('in').take()
+    world.kept['taken'] = world.queue('in').take()
 
 
 def enqueue_damaged(world: World) -> None:
@@ -42,17 +42,17 @@ def enqueue_damaged(world: World) -> None:
 )
 def dequeue_damaged(world: World) -> None:
     with contextlib.suppress(CorruptEntryError):
-        world.board('in').dequeue(world.kept['a'])
+        world.queue('in').dequeue(world.kept['a'])
 
 
 def enqueue_expired(world: World) -> None:
-    world.kept['a'] = world.board('in').enqueue('a', ttl=0)
+    world.kept['a'] = world.queue('in').enqueue('a', ttl=0)
 
 
 @operation('dequeue an expired entry', 'a', {'bad': ('a',)}, prepare=enqueue_expired, repeatable=False)
 def dequeue_expired(world: World) -> None:
     with contextlib.suppress(EntryExpiredError):
-        world.board('in').dequeue(world.kept['a'])
+        world.queue('in').dequeue(world.kept['a'])
 
 
 def claim_a(world: World) -> None:
@@ -61,29 +61,29 @@ def claim_a(world: World) -> None:
 
 @operation('finish', 'a', '', prepare=claim_a)
 def finish(world: World) -> None:
-    world.board('in').finish(world.kept['a'])
+    world.queue('in').finish(world.kept['a'])
 
 
 @operation('finish what nobody claimed', 'a', '', prepare=enqueue_a)
 def finish_unclaimed(world: World) -> None:
-    world.board('in').finish(world.kept['a'])
+    world.queue('in').finish(world.kept['a'])
 
 
 def claim_alone(world: World) -> None:
     open_alone(world)
-    board = world.kept['board']
-    world.kept['a'] = board.enqueue('a')
-    board.dequeue(world.kept['a'])
+    queue = world.kept['queue']
+    world.kept['a'] = queue.enqueue('a')
+    queue.dequeue(world.kept['a'])
 
 
 @operation('finish, without a spool', 'a', '', prepare=claim_alone)
 def finish_alone(world: World) -> None:
-    world.kept['board'].finish(world.kept['a'])
+    world.kept['queue'].finish(world.kept['a'])
 
 
 @operation('preserve', 'a', {'bad': ('a',)}, prepare=claim_a)
 def preserve(world: World) -> None:
-    world.board('in').finish(world.kept['a'], preserve=True, reason='told to')
+    world.queue('in').finish(world.kept['a'], preserve=True, reason='told to')
 
 
 @operation(
@@ -95,23 +95,23 @@ def preserve(world: World) -> None:
     between=({'bad': ('a',)},),
 )
 def preserve_elsewhere(world: World) -> None:
-    world.board('dying').finish(world.kept['a'], preserve=True, reason='told to')
+    world.queue('dying').finish(world.kept['a'], preserve=True, reason='told to')
 
 
 @operation('release', 'a', 'a', prepare=claim_a)
 def release(world: World) -> None:
-    world.board('in').release(world.kept['a'], delay_s=0.001, record={'event': 'failed'})
+    world.queue('in').release(world.kept['a'], delay_s=0.001, record={'event': 'failed'})
 
 
 @operation('annotate', 'a', 'a', prepare=claim_a)
 def annotate(world: World) -> None:
-    world.board('in').annotate(world.kept['a'], {'event': 'noted', 'text': 'x' * 1000})
+    world.queue('in').annotate(world.kept['a'], {'event': 'noted', 'text': 'x' * 1000})
 
 
 @operation('keep with another body', 'a', 'A', prepare=claim_a, durable=True)
 def keep_changed(world: World) -> None:
-    board = world.board('in')
-    transaction = world.spool.transaction(board, world.kept['a'])
+    queue = world.queue('in')
+    transaction = world.spool.transaction(queue, world.kept['a'])
     try:
         transaction.keep('A', {})
     except BaseException:

@@ -90,13 +90,13 @@ class World:
         self._spool = Spool.from_config(Config.load(settings), disk=self.disk)
         return self._spool
 
-    def board(self, name: str) -> Switchboard:
+    def queue(self, name: str) -> Switchboard:
         return self.spool[name]
 
     def claimed(self, body: str, queue: str = 'in') -> str:
         """Enqueue a message and claim it."""
-        filebase = self.board(queue).enqueue(body)
-        self.board(queue).dequeue(filebase)
+        filebase = self.queue(queue).enqueue(body)
+        self.queue(queue).dequeue(filebase)
         return filebase
 
     def leaks(self) -> list[str]:
@@ -109,13 +109,13 @@ class World:
         return sorted(name for fd, name in self.disk.files().items() if fd not in known)
 
 
-def hand_on(spool: Spool, board: Switchboard, filebase: str, outputs: Mapping[str, list[str]]) -> None:
+def hand_on(spool: Spool, queue: Switchboard, filebase: str, outputs: Mapping[str, list[str]]) -> None:
     """Do what a runner does when ``dispose`` has emitted `outputs`."""
-    transaction: Transaction = spool.transaction(board, filebase)
+    transaction: Transaction = spool.transaction(queue, filebase)
     try:
-        for queue, bodies in outputs.items():
+        for name, bodies in outputs.items():
             for body in bodies:
-                transaction.emit(spool[queue], body, {})
+                transaction.emit(spool[name], body, {})
     except BaseException:
         transaction.discard()
         raise

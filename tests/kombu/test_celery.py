@@ -196,8 +196,8 @@ def test_a_worker_that_is_told_to_shut_down_leaves_nothing_behind(own_shop):
     started = [line[2] for line in own_shop.lines() if line[1] == 'start']
     assert sorted(started) == sorted(done)
     assert all(name.endswith('.pck') for name in own_shop.files('celery'))
-    board = Spool(own_shop.spool)['celery']
-    waiting = {str(content.read(board.dequeue(filebase)[0])[0][0]) for filebase in board.files}
+    queue = Spool(own_shop.spool)['celery']
+    waiting = {str(content.read(queue.dequeue(filebase)[0])[0][0]) for filebase in queue.files}
     assert done | waiting == {str(name) for name in range(30)}
     # A task that Celery has handed to a process of its pool, and that has not been begun when it stops, it forgets: the process runs the task, waits half a
     # minute for its word to be taken, and nobody acknowledges.  With every broker; that is one task for each process of the pool at most.

@@ -19,7 +19,7 @@ from kombu.exceptions import OperationalError
 from switchboard.extra.kombu import Transport
 from switchboard.kombu_transport.address import Address, read_address
 from switchboard.kombu_transport.errors import DiskFault, SpoolMissing
-from switchboard.kombu_transport.spool_connection import KEPT_BOARDS
+from switchboard.kombu_transport.spool_connection import KEPT_QUEUES
 from tests.faults.tmpfs import fill, small_disk
 from tests.kombu.frugal import WAYS
 from tests.kombu.suites import ROOT
@@ -137,11 +137,11 @@ def test_queues_that_are_published_to_keep_few(connection):
     channel = connection.default_channel
     producer = kombu.Producer(channel)
     before = len(os.listdir('/proc/self/fd'))
-    for number in range(4 * KEPT_BOARDS):
+    for number in range(4 * KEPT_QUEUES):
         kombu.Queue(f'queue{number}')(channel).declare()
         producer.publish('x', routing_key=f'queue{number}')
-    assert len(os.listdir('/proc/self/fd')) < before + 2 * KEPT_BOARDS
-    for number in range(4 * KEPT_BOARDS):
+    assert len(os.listdir('/proc/self/fd')) < before + 2 * KEPT_QUEUES
+    for number in range(4 * KEPT_QUEUES):
         producer.publish('y', routing_key=f'queue{number}')
     assert kombu.Queue('queue0')(channel).get(no_ack=True).payload == 'x'
 

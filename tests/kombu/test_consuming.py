@@ -58,10 +58,10 @@ def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connect, qu
     reader, writer = os.pipe()
 
     def publish() -> None:
-        board = Spool(spool_path, durability='lazy')['work']
+        queue = Spool(spool_path, durability='lazy')['work']
         os.read(reader, 1)
         time.sleep(0.05)  # the consumer is asleep by then, which is what this is about
-        board.enqueue({'a': 1})
+        queue.enqueue({'a': 1})
 
     pid = in_child(lambda: threading.Thread(target=publish).start())
     try:
@@ -293,11 +293,11 @@ def test_the_loop_delivers_a_message_when_it_is_due(connect, hub):
     channel = connection.default_channel
     queue = kombu.Queue('work')(channel)
     queue.declare()
-    board = channel.broker.spool['work']
+    spool_queue = channel.broker.spool['work']
     inbox = Inbox()
     connection.register_with_event_loop(hub)
     with kombu.Consumer(channel, queue, callbacks=[inbox]):
-        board.enqueue({'a': 1}, delay=0.3)
+        spool_queue.enqueue({'a': 1}, delay=0.3)
         started = time.perf_counter()
         run_until(hub, lambda: inbox.bodies)
     assert time.perf_counter() - started > 0.25

@@ -34,29 +34,31 @@ def test_all_compressions_are_there():
 @pytest.mark.parametrize('compression', COMPRESSIONS)
 @pytest.mark.parametrize('serializer', SERIALIZERS)
 def test_both_sides_read_what_the_other_wrote(channel, queue, spool_path, serializer, compression):
-    board = Spool(spool_path, durability='lazy')['work']
-    board.enqueue(content.write(VALUE, serializer=serializer, compression=compression, correlation_id='c'))
+    spool_queue = Spool(spool_path, durability='lazy')['work']
+    spool_queue.enqueue(
+        content.write(VALUE, serializer=serializer, compression=compression, correlation_id='c')
+    )
     message = queue.get(no_ack=True, accept=[serializer])
     assert message.payload == VALUE
     assert message.properties['correlation_id'] == 'c'
     name = 'bzip2' if compression == 'bz2' else compression
     kombu.Producer(channel).publish(VALUE, routing_key='work', serializer=serializer, compression=name)
-    assert content.read(board.take().msg, accept=[serializer]) == VALUE
+    assert content.read(spool_queue.take().msg, accept=[serializer]) == VALUE
 
 
 @pytest.mark.parametrize('body', ['täxt', b'\x00\xff'])
 @pytest.mark.parametrize('compression', [None, 'zlib'])
 def test_what_needs_no_serializer_is_read_by_both(channel, queue, spool_path, body, compression):
-    board = Spool(spool_path, durability='lazy')['work']
-    board.enqueue(content.write(body, serializer=None, compression=compression))
+    spool_queue = Spool(spool_path, durability='lazy')['work']
+    spool_queue.enqueue(content.write(body, serializer=None, compression=compression))
     assert queue.get(no_ack=True).payload == body
     kombu.Producer(channel).publish(body, routing_key='work', compression=compression)
-    assert content.read(board.take().msg) == body
+    assert content.read(spool_queue.take().msg) == body
 
 
 def test_what_is_said_at_enqueue_is_a_property_of_the_message(queue, spool_path):
-    board = Spool(spool_path, durability='lazy')['work']
-    board.enqueue(content.write(1), priority=7, reply_to='answers', exchange='e', routing_key='k')
+    spool_queue = Spool(spool_path, durability='lazy')['work']
+    spool_queue.enqueue(content.write(1), priority=7, reply_to='answers', exchange='e', routing_key='k')
     message = queue.get(no_ack=True)
     assert (message.properties['priority'], message.properties['reply_to']) == (7, 'answers')
     assert message.delivery_info['exchange'] == 'e'
@@ -108,7 +110,7 @@ def test_a_damaged_message_is_an_error_of_one_kind(changed):
 
 
 @pytest.fixture
-def boards(tmp_path, spool_path):
+def queues(tmp_path, spool_path):
     """A queue for each kind, all of one configured spool."""
     sections = ''.join(
         f'[queue.{kind}]\nexternal = yes\naccept = json, {kind}\nserializer = {kind}\npickle_classes =\n'
@@ -129,8 +131,8 @@ def boards(tmp_path, spool_path):
         ('pickle', datetime.date(2026, 11, 22)),
     ],
 )
-def test_each_kind_of_the_spool_is_a_content_type_of_kombu(boards, connect, tmp_path, kind, value):
-    boards[kind].enqueue(value, colour='red')
+def test_each_kind_of_the_spool_is_a_content_type_of_kombu(queues, connect, tmp_path, kind, value):
+    queues[kind].enqueue(value, colour='red')
     connection = connect(config=tmp_path / 'switchboard.cfg')
     queue = kombu.Queue(kind)(connection.default_channel)
     message = queue.get(accept=['json'])
@@ -144,11 +146,11 @@ def test_each_kind_of_the_spool_is_a_content_type_of_kombu(boards, connect, tmp_
 
 
 def test_mail_text_and_bytes_arrive_as_they_are(queue, spool_path):
-    board = Spool(spool_path, durability='lazy')['work']
+    spool_queue = Spool(spool_path, durability='lazy')['work']
     mail = EmailMessage()
     mail['Subject'] = 'grüße'
     for msg in (mail, 'lone \udc80 surrogate', zlib.compress(b'x')):
-        board.enqueue(msg)
+        spool_queue.enqueue(msg)
     first, second, third = (queue.get(no_ack=True) for _ in range(3))
     assert (first.content_type, first.body) == ('message/rfc822', bytes(mail))
     assert second.body == b'lone \xed\xb2\x80 surrogate'

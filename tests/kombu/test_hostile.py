@@ -18,7 +18,7 @@ from amqp.exceptions import NotAllowed, PreconditionFailed
 from switchboard import Spool
 from switchboard.kombu_transport import unacked
 from switchboard.kombu_transport.errors import DiskFault, QueueFull
-from switchboard.kombu_transport.spool_connection import KEPT_BOARDS
+from switchboard.kombu_transport.spool_connection import KEPT_QUEUES
 from tests.kombu.test_consuming import Inbox, consume_and_keep, put
 from tests.unit.declared.test_presence import in_child, kill
 
@@ -31,13 +31,13 @@ def queue(channel):
 
 
 @pytest.fixture
-def board(queue, spool_path):
+def spool_queue(queue, spool_path):
     return Spool(spool_path, durability='lazy')['work']
 
 
-def test_many_bad_messages_in_a_row_are_passed_over(board, queue, files, connect):
+def test_many_bad_messages_in_a_row_are_passed_over(spool_queue, queue, files, connect):
     for _ in range(1100):  # more than Python has frames
-        board.enqueue({'body': 'x', 'properties': {'body_encoding': 'no such one'}})
+        spool_queue.enqueue({'body': 'x', 'properties': {'body_encoding': 'no such one'}})
     put(connect, 'good')
     assert queue.get(no_ack=True).payload == 'good'
     assert len(files('bad')) == 1100
@@ -51,8 +51,8 @@ def test_many_bad_messages_in_a_row_are_passed_over(board, queue, files, connect
         {'body': 'x', 'properties': {}, 'headers': []},
     ],
 )
-def test_a_value_that_only_looks_like_a_message_is_delivered_as_a_value(board, queue, value):
-    board.enqueue(value)
+def test_a_value_that_only_looks_like_a_message_is_delivered_as_a_value(spool_queue, queue, value):
+    spool_queue.enqueue(value)
     assert queue.get(no_ack=True).payload == value
 
 
@@ -66,9 +66,9 @@ def test_a_value_that_only_looks_like_a_message_is_delivered_as_a_value(board, q
     ],
 )  # fmt: skip
 def test_a_body_that_cannot_be_read_goes_to_bad_and_kills_nobody(
-    board, queue, connection, channel, connect, files, message
+    spool_queue, queue, connection, channel, connect, files, message
 ):
-    board.enqueue(message)
+    spool_queue.enqueue(message)
     put(connect, 'good')
     inbox = Inbox()
     with kombu.Consumer(channel, queue, callbacks=[inbox]):
@@ -212,7 +212,9 @@ def test_damaged_exchanges_say_how_to_mend_them_and_stop_nothing_else(connect, s
     kombu.Queue('bound', kombu.Exchange('e'), 'k')(connect().default_channel).declare()
 
 
-def test_a_full_disk_refuses_what_comes_and_lets_be_done_what_is_there(connect, queue, board, monkeypatch):
+def test_a_full_disk_refuses_what_comes_and_lets_be_done_what_is_there(
+    connect, queue, spool_queue, monkeypatch
+):
     put(connect, 'x')
     connection = connect()
     channel = connection.default_channel
@@ -305,12 +307,12 @@ def test_who_answers_many_askers_keeps_no_directory_open_for_those_that_are_gone
     def directories() -> int:
         return sum(str(spool_path / 'reply') in os.readlink(link) for link in descriptors())
 
-    for number in range(3 * KEPT_BOARDS):
+    for number in range(3 * KEPT_QUEUES):
         reply = kombu.Queue(f'reply{number}', durable=False)(asking.default_channel)
         reply.declare()
         put(lambda: answering, 'pong', queue=reply.name, delivery_mode=1)
         reply.delete()
-    assert directories() <= 2 * (KEPT_BOARDS + 1)  # who asks has them open, too
+    assert directories() <= 2 * (KEPT_QUEUES + 1)  # who asks has them open, too
 
 
 def descriptors() -> list[str]:

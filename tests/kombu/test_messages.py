@@ -96,7 +96,7 @@ def test_a_persistent_message_in_a_durable_queue_is_synced_and_no_other(connect,
 def test_the_connections_word_on_durability_is_the_upper_bound(connect):
     channel = connect(durability='lazy').default_channel
     kombu.Queue('work')(channel).declare()
-    assert channel.broker.board('work', 'publish').options.durability == 'lazy'
+    assert channel.broker.queue('work', 'publish').options.durability == 'lazy'
 
 
 def test_a_message_beyond_a_limit_is_refused_or_makes_room(channel, files):
@@ -197,7 +197,7 @@ def test_closing_gives_back_what_is_not_acknowledged_and_holds_nothing_against_i
     message = queue(second.default_channel).get()
     assert message.delivery_info['redelivered'] is True
     assert message.delivery_info['attempts'] == 1
-    history = message.channel.broker.board('work', 'consume').history
+    history = message.channel.broker.queue('work', 'consume').history
     [delivery] = message.channel.qos._claims.values()
     assert [record['event'] for record in history(delivery.filebase)] == ['returned']
 
@@ -286,11 +286,11 @@ def test_dead_letters_go_through_an_exchange_with_their_own_key(channel):
 
 
 def test_what_other_programs_put_in_is_a_message_too(channel, queue, spool_path):
-    board = Spool(spool_path)['work']
+    spool_queue = Spool(spool_path)['work']
     mail = EmailMessage()
     mail['Subject'] = 'hello'
     for msg in ({'a': 1}, 'text', b'\xff', mail):
-        board.enqueue(msg, colour='red')
+        spool_queue.enqueue(msg, colour='red')
     got = [queue.get(accept=['json', 'text/plain', 'application/data']) for _ in range(4)]
     assert [message.content_type for message in got] == [
         'application/json', 'text/plain', 'application/data', 'message/rfc822'

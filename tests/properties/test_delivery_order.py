@@ -58,7 +58,7 @@ class Delivery(RuleBasedStateMachine):
             durability='lazy', priority_step_s=STEP_S, strict_order=self.strict, max_recoveries=1000
         )
         self.everything = Switchboard('in', f'{self.home}/in', options=options, clock=self.clock)
-        self.boards = [
+        self.queues = [
             Switchboard(
                 'in',
                 f'{self.home}/in',
@@ -71,7 +71,7 @@ class Delivery(RuleBasedStateMachine):
             )
             for index in range(self.slices)
         ]
-        self.wakeups = [board.wakeup() for board in self.boards if self.read_seldom]
+        self.wakeups = [queue.wakeup() for queue in self.queues if self.read_seldom]
         self.messages: dict[str, Message] = {}
 
     def teardown(self) -> None:
@@ -107,9 +107,9 @@ class Delivery(RuleBasedStateMachine):
     def take(self, number: int) -> None:
         index = number % self.slices
         self.clock.advance(A_MOMENT_S)
-        board = self.boards[index]
-        board.ready()
-        taken = board.take()
+        queue = self.queues[index]
+        queue.ready()
+        taken = queue.take()
         expected = self.expected(Slice(index, self.slices))
         assert (taken and taken.filebase) == (expected and expected.filebase)
         if expected is not None:
@@ -167,8 +167,8 @@ class Delivery(RuleBasedStateMachine):
         self.messages[filebase] = message
 
     def holder(self, message: Message) -> Switchboard:
-        [board] = [board for board in self.boards if board.slice.holds(message.filebase)]
-        return board
+        [queue] = [queue for queue in self.queues if queue.slice.holds(message.filebase)]
+        return queue
 
 
 @pytest.mark.parametrize('strict', [False, True], ids=['by priority', 'in strict order'])

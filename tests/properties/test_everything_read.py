@@ -139,20 +139,20 @@ def name(content: bytes) -> object:
 
 def scoreboard_of_one() -> bytes:
     with tempfile.TemporaryDirectory() as directory:
-        board = Scoreboard.create(f'{directory}/board', 2)
-        board.post(0, SupervisorRecord('in', 0, 1))
-        board.close()
-        return Path(directory, 'board').read_bytes()
+        scoreboard = Scoreboard.create(f'{directory}/scoreboard', 2)
+        scoreboard.post(0, SupervisorRecord('in', 0, 1))
+        scoreboard.close()
+        return Path(directory, 'scoreboard').read_bytes()
 
 
 @reader(scoreboard_of_one(), b'\0', b'x' * 4096)
 def scoreboard(content: bytes) -> object:
-    with file_at(content, 'board') as directory:
-        board = Scoreboard.open(directory / 'board')
+    with file_at(content, 'scoreboard') as directory:
+        scoreboard = Scoreboard.open(directory / 'scoreboard')
         try:
-            return board.records(), board.master()
+            return scoreboard.records(), scoreboard.master()
         finally:
-            board.close()
+            scoreboard.close()
 
 
 @reader(b'{"do":"scale","runner":"in","instances":3}', *JSON_UNITS)

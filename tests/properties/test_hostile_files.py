@@ -86,26 +86,26 @@ def test_in_a_queue_it_is_left_alone_and_the_others_go_on(
     home: Path, make: Callable[[Path], None], suffix: str
 ) -> None:
     spool = Spool(home / 'spool', 'lazy')
-    board = spool['in']
+    queue = spool['in']
     make(home / 'spool' / 'in' / (NAME + suffix))
-    board.enqueue('a')
-    board.recover_backup_files()
-    taken = board.take()
+    queue.enqueue('a')
+    queue.recover_backup_files()
+    taken = queue.take()
     assert taken is not None
     assert taken.msg == 'a'
-    board.finish(taken.filebase)
-    assert board.take() is None
+    queue.finish(taken.filebase)
+    assert queue.take() is None
     assert os.path.lexists(home / 'spool' / 'in' / (NAME + suffix))
 
 
 @each_kind
 def test_asking_for_it_by_name_says_that_it_is_foreign(home: Path, make: Callable[[Path], None]) -> None:
-    board = Spool(home / 'spool', 'lazy')['in']
+    queue = Spool(home / 'spool', 'lazy')['in']
     make(home / 'spool' / 'in' / (NAME + READY))
     with pytest.raises(ForeignFileError):
-        board.dequeue(NAME)
+        queue.dequeue(NAME)
     with pytest.raises(ForeignFileError):
-        board.finish(NAME)
+        queue.finish(NAME)
 
 
 @each_kind
@@ -168,7 +168,7 @@ def test_a_file_of_a_terabyte_that_takes_no_place_takes_no_memory_either(
     home: Path, suffix: str, start: bytes
 ) -> None:
     spool = Spool(home / 'spool', 'lazy')
-    board = spool['in']
+    queue = spool['in']
     path = home / 'spool' / 'in' / (NAME + suffix)
     with path.open('wb') as file:
         file.write(start)
@@ -178,10 +178,10 @@ def test_a_file_of_a_terabyte_that_takes_no_place_takes_no_memory_either(
             pytest.skip('no such large files here')
     if suffix == READY:
         with pytest.raises(CorruptEntryError):
-            board.dequeue(NAME)
+            queue.dequeue(NAME)
     else:
-        board.recover_backup_files()
-        assert board.take() is None
+        queue.recover_backup_files()
+        assert queue.take() is None
     assert spool['bad'].get_files(PRESERVED) == [NAME]
     assert spool['bad'].history(NAME)[-1]['cause'] == 'corrupt'
     assert (home / 'spool' / 'bad' / (NAME + PRESERVED)).stat().st_size > 2**40
@@ -192,25 +192,25 @@ def test_a_file_of_a_terabyte_that_takes_no_place_takes_no_memory_either(
 
 def test_a_file_with_a_second_name_is_never_written_again(home: Path) -> None:
     spool = Spool(home / 'spool', 'lazy')
-    board = spool['in']
-    filebase = board.enqueue('a backup by hard links must not change')
+    queue = spool['in']
+    filebase = queue.enqueue('a backup by hard links must not change')
     backup = home / 'backup'
     os.link(home / 'spool' / 'in' / (filebase + READY), backup)
     content = backup.read_bytes()
-    board.finish(filebase)
+    queue.finish(filebase)
     for number in range(3):
-        board.enqueue(f'{number}' * 100)
+        queue.enqueue(f'{number}' * 100)
     assert backup.read_bytes() == content
 
 
 def test_a_file_that_others_may_read_is_private_before_a_message_is_written_into_it(home: Path) -> None:
     spool = Spool(home / 'spool', 'lazy')
-    board = spool['in']
-    filebase = board.enqueue('dropped by a script with a careless umask')
+    queue = spool['in']
+    filebase = queue.enqueue('dropped by a script with a careless umask')
     path = home / 'spool' / 'in' / (filebase + READY)
     path.chmod(0o666)
-    board.finish(filebase)
-    board.enqueue('private')
+    queue.finish(filebase)
+    queue.enqueue('private')
     modes = {stat.S_IMODE(file.stat().st_mode) for file in (home / 'spool' / 'in').iterdir()}
     assert modes == {FILE_MODE}
 
@@ -219,13 +219,13 @@ def test_what_another_user_dropped_is_not_written_again_after_a_hand_off(home: P
     if os.geteuid() != 0:
         pytest.skip('only root can make a file of another user')
     spool = Spool(home / 'spool', 'lazy')
-    board = spool['in']
-    filebase = board.enqueue('theirs')
+    queue = spool['in']
+    filebase = queue.enqueue('theirs')
     path = home / 'spool' / 'in' / (filebase + READY)
     os.chown(path, 65534, -1)
     with path.open('rb+') as still_open:
-        board.dequeue(filebase)
-        transaction = spool.transaction(board, filebase)
+        queue.dequeue(filebase)
+        transaction = spool.transaction(queue, filebase)
         transaction.emit(spool['out'], 'ours', {})
         transaction.commit()
         for number in range(3):

@@ -65,15 +65,15 @@ def put(config: Config, messages: int, batch: int, size: int = 1) -> Callable[[]
     """Enqueue until the queue is full."""
 
     def work() -> int:
-        board = Spool.from_config(config)['in']
+        queue = Spool.from_config(config)['in']
         accepted = 0
         for start in range(0, messages, batch):
             number = min(batch, messages - start)
             try:
                 if batch == 1:
-                    board.enqueue(b'x' * size)
+                    queue.enqueue(b'x' * size)
                 else:
-                    board.enqueue_many([b'x' * size] * number)
+                    queue.enqueue_many([b'x' * size] * number)
             except QueueFullError:
                 continue
             accepted += number
@@ -124,8 +124,8 @@ def test_producers_that_push_the_oldest_out_never_fail_and_leave_a_full_queue(
     with tempfile.TemporaryDirectory() as home:
         config = spool_in(Path(home), max_messages=limit, overflow='drop-oldest')
         accepted = together([put(config, each, 1) for _ in range(producers)])
-        board = Spool.from_config(config)['in']
-        left, claimed = len(board.files), len(board.get_files('.bak'))
+        queue = Spool.from_config(config)['in']
+        left, claimed = len(queue.files), len(queue.get_files('.bak'))
     assert sum(accepted) == producers * each
     assert claimed == 0
     assert min(limit, producers * each) - producers < left <= limit + producers - 1
@@ -137,9 +137,9 @@ def test_producers_that_push_the_oldest_out_never_fail_and_leave_a_full_queue(
 def test_producers_together_store_each_key_once(producers: int, keys: int, each: int) -> None:
     def put_with_keys(config: Config, first: int) -> Callable[[], int]:
         def work() -> int:
-            board = Spool.from_config(config)['in']
+            queue = Spool.from_config(config)['in']
             for number in range(first, first + each):
-                board.enqueue(number % keys, dedupe_key=number % keys)
+                queue.enqueue(number % keys, dedupe_key=number % keys)
             return 0
 
         return work
@@ -147,8 +147,8 @@ def test_producers_together_store_each_key_once(producers: int, keys: int, each:
     with tempfile.TemporaryDirectory() as home:
         config = spool_in(Path(home))
         together([put_with_keys(config, first) for first in range(producers)])
-        board = Spool.from_config(config)['in']
-        bodies = sorted(int(board.peek(filebase).body) for filebase in board.files)
+        queue = Spool.from_config(config)['in']
+        bodies = sorted(int(queue.peek(filebase).body) for filebase in queue.files)
     assert bodies == sorted(
         {number % keys for first in range(producers) for number in range(first, first + each)}
     )

@@ -60,10 +60,10 @@ class Process:
 
     disk: FaultyDisk
     spool: Spool
-    boards: dict[str, Switchboard] = field(default_factory=dict)
+    queues: dict[str, Switchboard] = field(default_factory=dict)
 
     def work_on(self, index: int, count: int) -> None:
-        self.boards = {name: self.spool.board(name, index, count) for name in QUEUES}
+        self.queues = {name: self.spool.queue(name, index, count) for name in QUEUES}
 
 
 class SpoolMachine(RuleBasedStateMachine):
@@ -125,27 +125,27 @@ class SpoolMachine(RuleBasedStateMachine):
     def enqueue(self, data: st.DataObject, delay: int | None, priority: int) -> None:
         metadata = {} if delay is None else {'delay': delay}
         text = self._new()
-        filebase = self._process(data).boards['in'].enqueue(text, metadata, priority=priority)
+        filebase = self._process(data).queues['in'].enqueue(text, metadata, priority=priority)
         self.messages[text] = Message(text, 'in', filebase=filebase)
 
     @rule(data=st.data(), count=st.integers(1, 4))
     def enqueue_many(self, data: st.DataObject, count: int) -> None:
         texts = [self._new() for _ in range(count)]
-        for text, filebase in zip(texts, self._process(data).boards['in'].enqueue_many(texts), strict=True):
+        for text, filebase in zip(texts, self._process(data).queues['in'].enqueue_many(texts), strict=True):
             self.messages[text] = Message(text, 'in', filebase=filebase)
 
     @precondition(lambda self: self._in_state(READY_))
     @rule(data=st.data(), queue=st.sampled_from(('in', 'in', 'out')), count=st.integers(1, 3))
     def take(self, data: st.DataObject, queue: str, count: int) -> None:
         process = self._process(data)
-        board = process.boards[queue]
+        source = process.queues[queue]
         for _ in range(count):
-            taken = board.take()
+            taken = source.take()
             if taken is None:
                 return
             message = self.messages[taken.msg]
             assert (message.state, message.queue) == (READY_, queue)
-            assert board.slice.holds(taken.filebase)
+            assert source.slice.holds(taken.filebase)
             name = parse(taken.filebase)
             assert name is not None
             assert self.set_back or name.when_ns <= self.clock.time_ns() + NS
@@ -157,28 +157,28 @@ class SpoolMachine(RuleBasedStateMachine):
     def _held(self, data: st.DataObject) -> tuple[Message, Process, Switchboard]:
         message = data.draw(st.sampled_from(self._in_state(CLAIMED_)))
         assert message.owner is not None
-        return message, message.owner, message.owner.boards[message.queue]
+        return message, message.owner, message.owner.queues[message.queue]
 
     @precondition(lambda self: self._in_state(CLAIMED_))
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
-        message, _, board = self._held(data)
-        board.finish(message.filebase)
+        message, _, queue = self._held(data)
+        queue.finish(message.filebase)
         message.state, message.owner = GONE, None
 
     @precondition(lambda self: self._in_state(CLAIMED_))
     @rule(data=st.data())
     def preserve(self, data: st.DataObject) -> None:
-        message, _, board = self._held(data)
-        board.finish(message.filebase, preserve=True, reason='the model says so')
+        message, _, queue = self._held(data)
+        queue.finish(message.filebase, preserve=True, reason='the model says so')
         message.state, message.owner = BAD, None
 
     @precondition(lambda self: self._in_state(CLAIMED_))
     @rule(data=st.data(), delay_s=st.sampled_from([0.0, 3.0, 300.0]), noted=st.booleans())
     def release(self, data: st.DataObject, delay_s: float, noted: bool) -> None:
-        message, _, board = self._held(data)
+        message, _, queue = self._held(data)
         record = {'event': 'kept'} if noted else None
-        message.filebase = board.release(message.filebase, delay_s=delay_s, record=record)
+        message.filebase = queue.release(message.filebase, delay_s=delay_s, record=record)
         message.state, message.owner = READY_, None
 
     @precondition(lambda self: self._in_state(CLAIMED_))
@@ -186,8 +186,8 @@ class SpoolMachine(RuleBasedStateMachine):
     def hand_on(self, data: st.DataObject, outputs: int) -> None:
         self._hand_on(*self._held(data), [self._new() for _ in range(outputs)])
 
-    def _hand_on(self, message: Message, process: Process, board: Switchboard, texts: list[str]) -> None:
-        transaction = process.spool.transaction(board, message.filebase)
+    def _hand_on(self, message: Message, process: Process, queue: Switchboard, texts: list[str]) -> None:
+        transaction = process.spool.transaction(queue, message.filebase)
         made = [
             Message(text, 'out', filebase=transaction.emit(process.spool['out'], text, {})) for text in texts
         ]
@@ -198,8 +198,8 @@ class SpoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._in_state(CLAIMED_))
     @rule(data=st.data())
     def forward(self, data: st.DataObject) -> None:
-        message, process, board = self._held(data)
-        transaction = process.spool.transaction(board, message.filebase)
+        message, process, queue = self._held(data)
+        transaction = process.spool.transaction(queue, message.filebase)
         transaction.forward(process.spool['out'])
         transaction.commit()
         message.state, message.owner, message.queue = READY_, None, 'out'
@@ -208,13 +208,13 @@ class SpoolMachine(RuleBasedStateMachine):
     def recover(self, data: st.DataObject) -> None:
         process = self._process(data)
         process.spool.recover()
-        for name, board in process.boards.items():
-            board.recover_backup_files(own=False)
+        for name, queue in process.queues.items():
+            queue.recover_backup_files(own=False)
             for message in self.messages.values():
                 if (
                     message.state == ORPHANED
                     and message.queue == name
-                    and board.slice.holds(message.filebase)
+                    and queue.slice.holds(message.filebase)
                 ):
                     message.recoveries += 1
                     message.state = READY_ if message.recoveries < MAX_RECOVERIES else BAD
@@ -222,9 +222,9 @@ class SpoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: self._in_state(CLAIMED_))
     @rule(data=st.data(), call=st.integers(1, 35), outputs=st.integers(0, 3))
     def die_while_handing_on(self, data: st.DataObject, call: int, outputs: int) -> None:
-        message, process, board = self._held(data)
+        message, process, queue = self._held(data)
         texts = [self._new() for _ in range(outputs)]
-        self._die_at(process, call, lambda: self._hand_on(message, process, board, texts))
+        self._die_at(process, call, lambda: self._hand_on(message, process, queue, texts))
         found = self._read()
         if message.text not in found:
             message.state, message.owner = GONE, None
@@ -238,7 +238,7 @@ class SpoolMachine(RuleBasedStateMachine):
     def die_while_enqueueing(self, data: st.DataObject, call: int) -> None:
         process = self._process(data)
         text = self._new()
-        self._die_at(process, call, lambda: process.boards['in'].enqueue(text))
+        self._die_at(process, call, lambda: process.queues['in'].enqueue(text))
         found = self._read()
         if text in found:
             self.messages[text] = Message(text, 'in', filebase=found[text][2])
@@ -300,11 +300,11 @@ class SpoolMachine(RuleBasedStateMachine):
         self.clock.advance(10**6)
         process = self.processes[0]
         found = {message.text for message in self.messages.values() if message.state not in (GONE, BAD)}
-        for board in process.boards.values():
-            board.recover_backup_files()
-            while (taken := board.take()) is not None:
+        for queue in process.queues.values():
+            queue.recover_backup_files()
+            while (taken := queue.take()) is not None:
                 found.discard(taken.msg)
-                board.finish(taken.filebase)
+                queue.finish(taken.filebase)
         bad = {text for text, (queue, _, _) in self._read().items() if queue == 'bad'}
         assert found <= bad
         process.disk.bury()

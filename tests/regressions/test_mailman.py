@@ -32,7 +32,7 @@ LAZY = QueueOptions(durability='lazy')
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Switchboard:
+def queue(tmp_path: Path) -> Switchboard:
     return Switchboard('in', tmp_path / 'in', options=LAZY)
 
 
@@ -50,16 +50,16 @@ def runner(spool: Spool, dispose: Any, queue: str = 'in', **options: Any) -> Any
 
 class TestTwoRunnersOnOneSlice:
     def test_the_slower_one_is_told_not_now_and_the_message_is_no_ones_bad_mail(
-        self, board: Switchboard, tmp_path: Path
+        self, queue: Switchboard, tmp_path: Path
     ) -> None:
-        filebase = board.enqueue('x')
-        listed = board.files
-        with held_elsewhere(board, filebase):
+        filebase = queue.enqueue('x')
+        listed = queue.files
+        with held_elsewhere(queue, filebase):
             for name in listed:  # it listed before the other one was faster
                 with pytest.raises(EntryTakenError):
-                    board.dequeue(name)
+                    queue.dequeue(name)
                 with pytest.raises(EntryTakenError):
-                    board.finish(name, preserve=True)
+                    queue.finish(name, preserve=True)
         assert (os.listdir(tmp_path / 'in'), bad(tmp_path)) == ([], [])
 
     def test_two_loops_share_a_queue_and_handle_each_message_once(self, tmp_path: Path) -> None:
@@ -79,34 +79,34 @@ class TestTwoRunnersOnOneSlice:
 
 class TestRecoveryBesideLiveWork:
     def test_a_second_switchboard_does_not_turn_a_live_claim_back(
-        self, board: Switchboard, tmp_path: Path
+        self, queue: Switchboard, tmp_path: Path
     ) -> None:
-        filebase = board.enqueue('x')
-        with held_elsewhere(board, filebase):
+        filebase = queue.enqueue('x')
+        with held_elsewhere(queue, filebase):
             assert Switchboard('in', tmp_path / 'in', recover=True).files == []
-            assert board.get_files('.bak') == [filebase]
-            assert board.history(filebase) == []
+            assert queue.get_files('.bak') == [filebase]
+            assert queue.history(filebase) == []
         assert os.listdir(tmp_path / 'in') == []
 
 
 class TestForeignFiles:
     def test_a_name_that_is_none_does_not_make_the_listing_raise(
-        self, board: Switchboard, tmp_path: Path
+        self, queue: Switchboard, tmp_path: Path
     ) -> None:
         for name in ('foo.pck', 'foo.bak', '1.2+3.pck', '+.pck', '.pck', 'x+y+z.pck'):
             (tmp_path / 'in' / name).write_bytes(b'x')
-        filebase = board.enqueue('x')
-        assert board.files == board.get_files() == [filebase]
-        assert board.recover() == []
-        taken = board.take()
+        filebase = queue.enqueue('x')
+        assert queue.files == queue.get_files() == [filebase]
+        assert queue.recover() == []
+        taken = queue.take()
         assert taken is not None
         assert taken.msg == 'x'
-        assert board.take() is None
+        assert queue.take() is None
 
 
 class TestNothingIsExecuted:
     def test_a_pickle_is_not_run_by_dequeue_recovery_or_inspection(
-        self, board: Switchboard, tmp_path: Path
+        self, queue: Switchboard, tmp_path: Path
     ) -> None:
         class Bomb:
             def __reduce__(self) -> Any:
@@ -116,24 +116,24 @@ class TestNothingIsExecuted:
         content = pickle.dumps(Bomb()) + pickle.dumps({'version': 3})
         (tmp_path / 'in' / f'1732242000.5+{digest}.pck').write_bytes(content)
         (tmp_path / 'in' / f'1732242001.5+{digest}.bak').write_bytes(content)
-        assert len(board.recover()) == 1
-        for filebase in board.files:
-            board.peek(filebase)
-            board.history(filebase)
-        assert board.take() is None
+        assert len(queue.recover()) == 1
+        for filebase in queue.files:
+            queue.peek(filebase)
+            queue.history(filebase)
+        assert queue.take() is None
         assert len(bad(tmp_path)) == 2
         assert not (tmp_path / 'executed').exists()
 
 
 class TestRecoveryOnDisk:
     def test_nothing_is_rewritten_in_place_the_history_is_appended(
-        self, board: Switchboard, tmp_path: Path
+        self, queue: Switchboard, tmp_path: Path
     ) -> None:
-        filebase = board.enqueue('x' * 1000, recipients=['a'])
+        filebase = queue.enqueue('x' * 1000, recipients=['a'])
         path = tmp_path / 'in' / f'{filebase}.pck'
         before = path.read_bytes()
-        in_child(lambda: board.dequeue(filebase) and None)
-        board.recover()
+        in_child(lambda: queue.dequeue(filebase) and None)
+        queue.recover()
         assert path.read_bytes().startswith(before)
         assert len(path.read_bytes()) > len(before)
 
@@ -144,19 +144,19 @@ class TestRecoveryOnDisk:
             def fsync(self, fd: int) -> None:  # type: ignore[override]
                 synced.append(os.path.basename(os.readlink(f'/proc/self/fd/{fd}')))
 
-        board = Switchboard('in', tmp_path / 'in', disk=WatchingDisk())
+        queue = Switchboard('in', tmp_path / 'in', disk=WatchingDisk())
         assert synced == [tmp_path.name]  # the new directory's own name
-        filebase = board.enqueue('x')
+        filebase = queue.enqueue('x')
         # The directory, or, where that brings its name along, the file under the name that it has got.
         assert synced[1:] in (['in'], [f'{filebase}.pck'])
 
-    def test_temporary_files_of_the_dead_are_cleaned(self, board: Switchboard, tmp_path: Path) -> None:
+    def test_temporary_files_of_the_dead_are_cleaned(self, queue: Switchboard, tmp_path: Path) -> None:
         def die() -> None:
-            board.pool.acquire()
+            queue.pool.acquire()
 
         in_child(die)
         assert len(os.listdir(tmp_path / 'in')) == 1
-        board.recover()
+        queue.recover()
         assert os.listdir(tmp_path / 'in') == []
 
 
@@ -246,22 +246,22 @@ class TestTroubleOfOurOwn:
         self, tmp_path: Path, error: int, raised: type[Exception]
     ) -> None:
         disk = FaultyDisk(0, error, calls=('pwrite',))
-        board = Switchboard('in', tmp_path / 'in', disk=disk)
+        queue = Switchboard('in', tmp_path / 'in', disk=disk)
         disk.arm(1)
         with pytest.raises(raised) as caught:
-            board.enqueue('x')
+            queue.enqueue('x')
         assert not isinstance(caught.value, PermanentFailure)
-        assert board.get_files() == []
-        board.enqueue('x')  # the sender tries again
-        assert len(board.files) == 1
+        assert queue.get_files() == []
+        queue.enqueue('x')  # the sender tries again
+        assert len(queue.files) == 1
 
 
 class TestSlices:
     @pytest.mark.parametrize('count', [3, 5, 6, 7])
     def test_any_number_will_do_and_a_list_is_pinned_to_one(
-        self, board: Switchboard, tmp_path: Path, count: int
+        self, queue: Switchboard, tmp_path: Path, count: int
     ) -> None:
-        filebases = [board.enqueue(number, order_key=f'list-{number % 9}') for number in range(90)]
+        filebases = [queue.enqueue(number, order_key=f'list-{number % 9}') for number in range(90)]
         slices = [Switchboard('in', tmp_path / 'in', index, count).files for index in range(count)]
         assert sorted(name for share in slices for name in share) == filebases
         for key in range(9):
@@ -271,8 +271,8 @@ class TestSlices:
             ]
 
     def test_the_number_may_change_while_others_run(self, tmp_path: Path) -> None:
-        board = Switchboard('in', tmp_path / 'in', options=LAZY)
-        board.enqueue_many(range(60))
+        queue = Switchboard('in', tmp_path / 'in', options=LAZY)
+        queue.enqueue_many(range(60))
         handled: list[int] = []
         for index, count in ((0, 2), (1, 3), (0, 1), (2, 3)):
             part = Switchboard('in', tmp_path / 'in', index, count, options=LAZY)
@@ -281,9 +281,9 @@ class TestSlices:
                 if taken is not None:
                     handled.append(taken.msg)
                     part.finish(taken.filebase)
-        while (taken := board.take()) is not None:
+        while (taken := queue.take()) is not None:
             handled.append(taken.msg)
-            board.finish(taken.filebase)
+            queue.finish(taken.filebase)
         assert sorted(handled) == list(range(60))
 
 

@@ -17,23 +17,23 @@ def subjects(taken: Sequence[Taken]) -> list[str]:
     return sorted(str(one.msg['subject']) for one in taken)
 
 
-def arrive(board: Switchboard, number: int, told: Callable[[], str] = str) -> list[Taken]:
+def arrive(queue: Switchboard, number: int, told: Callable[[], str] = str) -> list[Taken]:
     """Take messages as they come, and finish them, until there were `number`.
 
     :param told: what to show if they do not come.
     """
     give_up_s = time.monotonic() + PATIENCE_S
     found: list[Taken] = []
-    wakeup = board.wakeup()
+    wakeup = queue.wakeup()
     try:
         while True:
-            while (taken := board.take()) is not None:
+            while (taken := queue.take()) is not None:
                 found.append(taken)
-                board.finish(taken.filebase)
+                queue.finish(taken.filebase)
             if len(found) >= number:
                 return found
             wakeup.arm()
-            if not board.ready():
+            if not queue.ready():
                 left_s = give_up_s - time.monotonic()
                 assert left_s > 0, f'{len(found)} of {number} have arrived: {subjects(found)}\n{told()}'
                 wakeup.wait(min(1.0, left_s))

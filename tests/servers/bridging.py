@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from switchboard import Spool
-from switchboard.errors import BoardError, QueueError
+from switchboard.errors import QueueError, ScoreboardError
 from switchboard.status.scoreboard import Record, Scoreboard, State
 from tests.acceptance.installation import ends
 from tests.faults.tmpfs import mounted
@@ -65,13 +65,13 @@ class Site:
         return bool(records) and all(record.state is State.RUNNING for record in records)
 
     def records(self) -> list[Record]:
-        """:return: what the board says."""
+        """:return: what the scoreboard says."""
         try:
             with contextlib.closing(
                 Scoreboard.open(self.spool_directory / '.run' / 'master' / 'scoreboard')
-            ) as board:
-                return board.records()
-        except BoardError:
+            ) as scoreboard:
+                return scoreboard.records()
+        except ScoreboardError:
             return []
 
     def stop(self) -> int:
@@ -131,13 +131,13 @@ class Site:
         wanted = self.count(queue) + number
         self.wait_for(lambda: self.count(queue) >= wanted, f'{number} more in {queue}')
 
-    def take_all(self, queue: str) -> Counter[str]:
+    def take_all(self, name: str) -> Counter[str]:
         """:return: how often each message is in a queue, which is empty then."""
-        board = self.spool[queue]
+        queue = self.spool[name]
         found: Counter[str] = Counter()
-        while (taken := board.take()) is not None:
+        while (taken := queue.take()) is not None:
             found[taken.msg.split()[0]] += 1
-            board.finish(taken.filebase)
+            queue.finish(taken.filebase)
         return found
 
 
@@ -147,7 +147,7 @@ class Producer:
     def __init__(self, site: Site, queue: str) -> None:
         self.accepted: set[str] = set()
         self.refused = 0
-        self._board = Spool.from_config(site.config)[queue]
+        self._queue = Spool.from_config(site.config)[queue]
         self._enough = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -156,7 +156,7 @@ class Producer:
         while not self._enough.wait(PACE_S):
             number += 1
             try:
-                self._board.enqueue(f'{number} {"x" * random.choice((0, 200, 2000))}', routing_key='a.b')
+                self._queue.enqueue(f'{number} {"x" * random.choice((0, 200, 2000))}', routing_key='a.b')
             except QueueError:
                 self.refused += 1
             else:

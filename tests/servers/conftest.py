@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.broker_boards import OnBroker
+from tests.servers.broker_queues import OnBroker
 from tests.servers.brokers import Broker
 from tests.servers.far import Far
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from switchboard import Spool
-from tests.servers.broker_boards import drain
+from tests.servers.broker_queues import drain
 from tests.unit.configurations import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ class Far:
         return self.spools[-1]
 
     @property
-    def board(self) -> Any:
+    def queue(self) -> Any:
         return self.spool['far']
 
     def run(self) -> int:
@@ -103,8 +103,8 @@ class Far:
 
     def close(self) -> None:
         for spool in self.spools:
-            board: Any = spool['far']
-            board.close()
-        for queue in self.board.all_queues:
-            self.board.connection.delete_queue(queue)
-        self.board.close()
+            queue: Any = spool['far']
+            queue.close()
+        for name in self.queue.all_queues:
+            self.queue.connection.delete_queue(name)
+        self.queue.close()

@@ -184,7 +184,7 @@ def test_a_message_arrives_with_its_metadata_its_kind_and_its_history(
 ) -> None:
     broker: Broker = request.getfixturevalue(f'{kind}_server')
     here = work_off(tmp_path / 'here', FROM_HERE.format(url=broker.url, name=name), 'up')
-    board = here.spool['out']
+    queue = here.spool['out']
     metadata = {'place': 'north', 'numbers': [1, 2.5, None], 'big': 2**70, 'odd\udcff': 'key'}
     sent: list[Any] = [
         {'a': [1, None]},
@@ -192,10 +192,10 @@ def test_a_message_arrives_with_its_metadata_its_kind_and_its_history(
         b'\x00\xff',
         message_from_bytes(b'Subject: x\n\nbody\n'),
     ]
-    digests = [board.enqueue(one, metadata).partition('+')[2] for one in sent]
-    failed = board.get_files()[0]
-    board.dequeue(failed)
-    board.release(failed, record={'event': 'failed', 'error': 'Oops', 'message': 'once'})
+    digests = [queue.enqueue(one, metadata).partition('+')[2] for one in sent]
+    failed = queue.get_files()[0]
+    queue.dequeue(failed)
+    queue.release(failed, record={'event': 'failed', 'error': 'Oops', 'message': 'once'})
     work_off(tmp_path / 'here', FROM_HERE.format(url=broker.url, name=name), 'up')
     assert here.count('out') == 0
     there = work_off(tmp_path / 'there', TO_THERE.format(url=broker.url, name=name), 'down')

@@ -19,7 +19,7 @@ from switchboard.message.naming import PRESERVED
 from switchboard.runners.bridge import FromBroker
 from switchboard.store.disk import Disk
 from tests.servers.arrivals import arrive
-from tests.servers.broker_boards import wait
+from tests.servers.broker_queues import wait
 from tests.servers.brokers import Broker
 from tests.servers.rabbits import setting
 from tests.unit.configurations import load

@@ -9,7 +9,7 @@ from kombu import Connection
 from kombu.compression import encoders
 
 from switchboard.message.naming import is_filebase
-from tests.servers.broker_boards import OnBroker, board_of, drain
+from tests.servers.broker_queues import OnBroker, drain, queue_of
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -18,9 +18,9 @@ BOMB = '0' * (32 * 1024 * 1024)
 
 
 def test_a_bomb_of_any_compression_is_in_the_bad_queue_as_it_came(place: OnBroker) -> None:
-    board = board_of(place, max_body_bytes=LIMIT_BYTES)
-    name = board.all_queues[0]
-    board.declare([name])
+    queue = queue_of(place, max_body_bytes=LIMIT_BYTES)
+    name = queue.all_queues[0]
+    queue.declare([name])
     with Connection(place.url) as connection:
         producer = connection.Producer(auto_declare=False)
         for compression in encoders():
@@ -28,7 +28,7 @@ def test_a_bomb_of_any_compression_is_in_the_bad_queue_as_it_came(place: OnBroke
         producer.publish('x' * LIMIT_BYTES, routing_key=name, serializer='raw', compression='zlib')
     tracemalloc.start()
     try:
-        assert drain(board) == [b'x' * LIMIT_BYTES]
+        assert drain(queue) == [b'x' * LIMIT_BYTES]
         assert tracemalloc.get_traced_memory()[1] < len(BOMB) / 2
     finally:
         tracemalloc.stop()
@@ -40,4 +40,4 @@ def test_a_bomb_of_any_compression_is_in_the_bad_queue_as_it_came(place: OnBroke
         record = bad.history(filebase)[-1]
         assert record['cause'] == 'corrupt'
         assert f'are more than {LIMIT_BYTES} when they are decompressed' in record['reason']
-    assert board.connection.unacked() == 0
+    assert queue.connection.unacked() == 0

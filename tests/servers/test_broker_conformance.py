@@ -13,7 +13,7 @@ from tests.conformance import *  # noqa: E402, F403
 from tests.conformance import _leave_out_what_cannot_be  # noqa: E402, F401
 from tests.conformance_life import *  # noqa: E402, F403
 from tests.conformance_runner import *  # noqa: E402, F403
-from tests.servers.broker_boards import OnBroker  # noqa: E402
+from tests.servers.broker_queues import OnBroker  # noqa: E402
 
 pytestmark = [pytest.mark.server]
 

@@ -18,7 +18,7 @@ from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.testing import Signal
 from tests.ports import free_port
-from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for, wait_for_broker
+from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for, wait_for_broker
 from tests.servers.brokers import Broker
 from tests.servers.far import Far
 
@@ -29,64 +29,64 @@ class TestALongJob:
     def test_a_job_that_is_longer_than_heartbeat_and_lease_keeps_its_message(self, place: OnBroker) -> None:
         rabbit = place.url.startswith('amqp')
         options = '&heartbeat=1s' if rabbit else '&lease=1s'
-        board, other = board_of(place, options), board_of(place, options)
-        filebase = board.enqueue('x')
-        assert board.take() is not None
+        queue, other = queue_of(place, options), queue_of(place, options)
+        filebase = queue.enqueue('x')
+        assert queue.take() is not None
         wait(4)
         other.recover(own=False)
         assert other.take() is None
-        board.finish(filebase)
+        queue.finish(filebase)
         assert other.take() is None
         assert other.count() == 0
 
 
 class TestALostConnection:
     def test_old_tags_are_void_and_the_message_comes_again(self, rabbitmq: OnBroker) -> None:
-        board = board_of(rabbitmq)
-        filebase = board.enqueue('x')
-        board.take()
-        board.connection._drop()
+        queue = queue_of(rabbitmq)
+        filebase = queue.enqueue('x')
+        queue.take()
+        queue.connection._drop()
         with pytest.raises(EntryTakenError, match='again'):
-            board.finish(filebase)
-        again = wait_for(board)
+            queue.finish(filebase)
+        again = wait_for(queue)
         assert again.filebase == filebase
-        board.finish(filebase)
-        assert board.count() == 0
+        queue.finish(filebase)
+        assert queue.count() == 0
 
     def test_what_comes_again_to_who_still_works_on_it_is_his(self, rabbitmq: OnBroker) -> None:
-        board = board_of(rabbitmq)
-        filebase = board.enqueue('x')
-        board.take()
-        board.connection._drop()
-        assert board.take() is None  # it came, and is the one that is at work
-        assert board.get_files('.bak') == [filebase]
-        board.finish(filebase)
-        assert board.count() == 0
+        queue = queue_of(rabbitmq)
+        filebase = queue.enqueue('x')
+        queue.take()
+        queue.connection._drop()
+        assert queue.take() is None  # it came, and is the one that is at work
+        assert queue.get_files('.bak') == [filebase]
+        queue.finish(filebase)
+        assert queue.count() == 0
 
     def test_who_was_about_to_sleep_is_woken_if_it_was_made_anew_meanwhile(self, rabbitmq: OnBroker) -> None:
-        board = board_of(rabbitmq)
-        wakeup = board.wakeup()
+        queue = queue_of(rabbitmq)
+        wakeup = queue.wakeup()
         wakeup.arm()
-        board.connection._drop()
-        assert not board.ready()  # by a new connection, to which nothing is pushed
+        queue.connection._drop()
+        assert not queue.ready()  # by a new connection, to which nothing is pushed
         assert wakeup.wait(5)
         wakeup.close()
 
     def test_on_redis_the_message_stays_with_its_holder(self, redis_server: Broker, tmp_path: Path) -> None:
         place = OnBroker(redis_server.url, tmp_path / 'spool')
-        board = board_of(place)
-        filebase = board.enqueue('x')
-        board.take()
-        board.connection._drop()
-        board.finish(filebase)
-        assert board_of(place).take() is None
+        queue = queue_of(place)
+        filebase = queue.enqueue('x')
+        queue.take()
+        queue.connection._drop()
+        queue.finish(filebase)
+        assert queue_of(place).take() is None
         place.close()
 
     def test_a_dead_holders_lease_ends_and_that_is_counted(
         self, redis_server: Broker, tmp_path: Path
     ) -> None:
         place = OnBroker(redis_server.url, tmp_path / 'spool')
-        dead, other = board_of(place, '&lease=1s'), board_of(place, '&lease=1s')
+        dead, other = queue_of(place, '&lease=1s'), queue_of(place, '&lease=1s')
         filebase = dead.enqueue('x')
         dead.take()
         dead.connection._stop_heartbeat()  # as if its process had died
@@ -131,77 +131,77 @@ class TestAnIdleRunner:
         try:
             wait(1)  # it is asleep by then
             began_s = time.monotonic()
-            far.board.enqueue('one')
+            far.queue.enqueue('one')
             runner.collected.wait_or_timeout()
             assert time.monotonic() - began_s < 1  # no poll, and no rescan
             wait(0.5)  # it has acknowledged by then, and the broker has heard of it
             server.stop()
             server.start()
-            wait_for_broker(far.board)
+            wait_for_broker(far.queue)
             runner.collected = Signal()
-            far.board.enqueue('two')
+            far.queue.enqueue('two')
             runner.collected.wait_or_timeout(60)
         finally:
             runner.stop()
             thread.join(30)
         assert runner.messages == ['one', 'two']
-        assert far.board.count() == 0
+        assert far.queue.count() == 0
 
 
 class TestTheBrokerAway:
     def test_gone_in_the_middle_of_a_job_and_started_again_it_has_lost_nothing(
         self, server: Broker, place: OnBroker
     ) -> None:
-        board = board_of(place)
-        filebase, second = board.enqueue_many(['at work', 'waiting'])
-        assert board.take() is not None
-        if board.url.kind == 'rabbitmq':
+        queue = queue_of(place)
+        filebase, second = queue.enqueue_many(['at work', 'waiting'])
+        assert queue.take() is not None
+        if queue.url.kind == 'rabbitmq':
             server.kill()
         else:
             server.stop()  # as it is configured, it writes each second; and who was killed may not know who has what
         try:
             with pytest.raises(BrokerDownError):
-                board.enqueue('while it is away')
+                queue.enqueue('while it is away')
             with pytest.raises(BrokerDownError, match='tried again') as caught:
-                board.enqueue('and at once')
+                queue.enqueue('and at once')
             assert 0 < caught.value.retry_after_s <= 1
-            assert not board.ready()
+            assert not queue.ready()
         finally:
             server.start()
-        wait_for_broker(board)
-        if board.url.kind == 'rabbitmq':
+        wait_for_broker(queue)
+        if queue.url.kind == 'rabbitmq':
             with pytest.raises(EntryTakenError):
-                board.finish(filebase)
+                queue.finish(filebase)
         else:
-            board.finish(filebase)
-            board.enqueue('at work')
-        messages = [wait_for(board).msg, wait_for(board).msg]
+            queue.finish(filebase)
+            queue.enqueue('at work')
+        messages = [wait_for(queue).msg, wait_for(queue).msg]
         assert sorted(messages) == ['at work', 'waiting']
-        assert second in board.get_files('.bak')
+        assert second in queue.get_files('.bak')
 
     def test_what_is_known_already_is_acknowledged_when_it_is_back(
         self, redis_server: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place = OnBroker(redis_server.url, tmp_path / 'spool')
-        board = board_of(place)
-        board.is_done = lambda _filebase: True
-        board.enqueue('x')
-        ack = board.connection.ack
+        queue = queue_of(place)
+        queue.is_done = lambda _filebase: True
+        queue.enqueue('x')
+        ack = queue.connection.ack
 
         def ack_when_it_is_away(delivery: Any) -> None:
             monkeypatch.undo()
             redis_server.stop()
             ack(delivery)
 
-        monkeypatch.setattr(board.connection, 'ack', ack_when_it_is_away)
+        monkeypatch.setattr(queue.connection, 'ack', ack_when_it_is_away)
         try:
             with pytest.raises(BrokerDownError):
-                board.take()
+                queue.take()
         finally:
             redis_server.start()
-        wait_for_broker(board)
-        assert board.take() is None
-        assert board.connection.unacked() == 0
+        wait_for_broker(queue)
+        assert queue.take() is None
+        assert queue.connection.unacked() == 0
         place.close()
 
 
@@ -210,7 +210,7 @@ def test_where_the_first_address_does_not_answer_the_second_is_asked(place: OnBr
     user, at, _ = rest.rpartition('@')
     nobody = f'{scheme}://{user}{at}127.0.0.1:{free_port()}/'
     second = f'{place.url}?heartbeat=5s' if scheme == 'amqp' else f'{place.url}?lease=5s'
-    queue = board_of(OnBroker(place.url, Path(place.spool.directory)))
+    queue = queue_of(OnBroker(place.url, Path(place.spool.directory)))
     connection = connect(f'{nobody};{second}', connect_timeout_s=5.0)
     with pytest.raises(BrokerDownError):
         connection.connect()

@@ -10,7 +10,7 @@ import sys
 import pytest
 from kombu import Connection
 
-from tests.servers.broker_boards import wait
+from tests.servers.broker_queues import wait
 from tests.servers.far import ROOT, Far
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -18,17 +18,17 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 class TestAKilledRunner:
     def test_its_message_is_given_out_again_and_done_once(self, far: Far) -> None:
-        far.board.enqueue_many(['a', 'kill', 'b'])
+        far.queue.enqueue_many(['a', 'kill', 'b'])
         assert far.run() == -signal.SIGKILL
         for _ in range(50):
             assert far.run() == 0
-            if far.board.count() == 0 and len(far.spool['out'].files) == 3:
+            if far.queue.count() == 0 and len(far.spool['out'].files) == 3:
                 break
             wait(0.2)
         assert sorted(far.out()) == ['a', 'b', 'kill']
 
     def test_one_that_kills_each_time_goes_to_bad(self, far: Far) -> None:
-        filebase = far.board.enqueue('poison')
+        filebase = far.queue.enqueue('poison')
         for _ in range(100):
             if far.run() == 0 and far.spool['bad'].get_files('.psv'):
                 break
@@ -39,11 +39,11 @@ class TestAKilledRunner:
         assert history[-1]['cause'] == 'recoveries'
 
     def test_one_whose_body_kills_those_who_decode_it_goes_to_bad_as_it_came(self, far: Far) -> None:
-        far.board.enqueue('before')
+        far.queue.enqueue('before')
         with Connection(far.url) as connection:
             connection.Producer(auto_declare=False).publish(
                 b'deadly',
-                routing_key=far.board.all_queues[0],
+                routing_key=far.queue.all_queues[0],
                 serializer='raw',
                 headers={'compression': 'deadly'},
             )
@@ -63,22 +63,22 @@ FORK = """
 import os, sys
 from switchboard import Spool
 spool = Spool.from_config(sys.argv[1])
-board = spool['far']
-board.enqueue_many(['parent', 'child'])
-mine = board.take()
+queue = spool['far']
+queue.enqueue_many(['parent', 'child'])
+mine = queue.take()
 pid = os.fork()
 if pid == 0:
-    theirs = board.take()
+    theirs = queue.take()
     assert theirs.msg == 'child', theirs
-    assert board.get_files('.bak') == [theirs.filebase]
-    board.finish(theirs.filebase)
+    assert queue.get_files('.bak') == [theirs.filebase]
+    queue.finish(theirs.filebase)
     os._exit(0)
 assert os.waitpid(pid, 0)[1] == 0
-board.finish(mine.filebase)
-assert board.take() is None and board.count() == 0
-board.enqueue('after')
-assert board.count() == 1
-board.close()
+queue.finish(mine.filebase)
+assert queue.take() is None and queue.count() == 0
+queue.enqueue('after')
+assert queue.count() == 1
+queue.close()
 """
 
 

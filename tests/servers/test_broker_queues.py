@@ -20,23 +20,23 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.message.naming import digest_of
-from tests.servers.broker_boards import OnBroker, board_of, drain, wait, wait_for
+from tests.servers.broker_queues import OnBroker, drain, queue_of, wait, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 
 class TestWhatABrokerCannotDo:
     def test_what_is_ready_is_not_listed_but_counted(self, place: OnBroker) -> None:
-        board = board_of(place)
-        board.enqueue_many(['a', 'b', 'c'])
-        for look in (lambda: board.files, board.get_files):
+        queue = queue_of(place)
+        queue.enqueue_many(['a', 'b', 'c'])
+        for look in (lambda: queue.files, queue.get_files):
             with pytest.raises(NotListableError, match='counted, not listed'):
                 look()
-        assert board.count() == 3
-        taken = board.take()
+        assert queue.count() == 3
+        taken = queue.take()
         assert taken is not None
-        assert board.get_files('.bak') == [taken.filebase]
-        assert board.count() == 2
+        assert queue.get_files('.bak') == [taken.filebase]
+        assert queue.count() == 2
 
     @pytest.mark.parametrize(
         'options',
@@ -46,50 +46,50 @@ class TestWhatABrokerCannotDo:
         self, place: OnBroker, options: dict[str, Any]
     ) -> None:
         with pytest.raises(ConfigError):
-            board_of(place, **options)
+            queue_of(place, **options)
 
     def test_a_key_for_deduplication_is_refused(self, place: OnBroker) -> None:
         with pytest.raises(Exception, match='dedupe_key'):
-            board_of(place).enqueue('x', dedupe_key='1')
+            queue_of(place).enqueue('x', dedupe_key='1')
 
 
 class TestPublishing:
     def test_a_full_queue_refuses_and_takes_again_when_there_is_room(self, place: OnBroker) -> None:
-        board = board_of(place, max_messages=2)
-        board.enqueue_many(['a', 'b'])
+        queue = queue_of(place, max_messages=2)
+        queue.enqueue_many(['a', 'b'])
         with pytest.raises(QueueFullError):
-            board.enqueue('c')
-        assert board.count() == 2
-        taken = board.take()
+            queue.enqueue('c')
+        assert queue.count() == 2
+        taken = queue.take()
         assert taken is not None
-        board.finish(taken.filebase)
-        board.enqueue('c')
-        assert drain(board) == ['b', 'c']
+        queue.finish(taken.filebase)
+        queue.enqueue('c')
+        assert drain(queue) == ['b', 'c']
 
     def test_the_oldest_makes_room_where_the_broker_does_that(self, rabbitmq: OnBroker) -> None:
-        board = board_of(rabbitmq, max_messages=2, overflow='drop-oldest')
-        board.enqueue_many(['a', 'b', 'c'])
-        assert drain(board) == ['b', 'c']
+        queue = queue_of(rabbitmq, max_messages=2, overflow='drop-oldest')
+        queue.enqueue_many(['a', 'b', 'c'])
+        assert drain(queue) == ['b', 'c']
 
     def test_a_queue_that_must_be_there_and_is_not_is_an_error(self, rabbitmq: OnBroker) -> None:
-        board = board_of(rabbitmq, '&declare=no')
+        queue = queue_of(rabbitmq, '&declare=no')
         with pytest.raises(UnknownQueueError, match='no queue'):
-            board.enqueue('x')
+            queue.enqueue('x')
         with pytest.raises(UnknownQueueError):
-            board.take()
+            queue.take()
 
     def test_a_queue_that_was_deleted_meanwhile_is_made_again(self, rabbitmq: OnBroker) -> None:
-        board = board_of(rabbitmq)
-        board.enqueue('a')
-        board.connection.delete_queue(board.all_queues[0])
-        board.enqueue('b')
-        assert drain(board) == ['b']
+        queue = queue_of(rabbitmq)
+        queue.enqueue('a')
+        queue.connection.delete_queue(queue.all_queues[0])
+        queue.enqueue('b')
+        assert drain(queue) == ['b']
 
     def test_a_queue_that_is_there_with_other_arguments_is_a_mismatch(self, rabbitmq: OnBroker) -> None:
-        board_of(rabbitmq, max_messages=5).enqueue('x')
+        queue_of(rabbitmq, max_messages=5).enqueue('x')
         with pytest.raises(QueueMismatchError, match='max-length'):
-            board_of(rabbitmq, max_messages=6).enqueue('x')
-        board_of(rabbitmq, '&declare=no', max_messages=6).enqueue('x')
+            queue_of(rabbitmq, max_messages=6).enqueue('x')
+        queue_of(rabbitmq, '&declare=no', max_messages=6).enqueue('x')
 
     def test_what_no_queue_is_for_is_returned(self, place: OnBroker) -> None:
         connection = connect(place.url)
@@ -109,23 +109,23 @@ class TestPublishing:
         connection.close()
 
     def test_many_are_confirmed_together(self, place: OnBroker) -> None:
-        board = board_of(place)
-        filebases = board.enqueue_many(range(1000))
-        assert board.count() == len(set(filebases)) == 1000
-        assert drain(board) == list(range(1000))
+        queue = queue_of(place)
+        filebases = queue.enqueue_many(range(1000))
+        assert queue.count() == len(set(filebases)) == 1000
+        assert drain(queue) == list(range(1000))
 
     def test_a_quorum_queue_does_as_well(self, rabbitmq: OnBroker) -> None:
-        board = board_of(rabbitmq, '&type=quorum')
-        board.enqueue_many(['a', 'b'])
-        taken = board.take()
+        queue = queue_of(rabbitmq, '&type=quorum')
+        queue.enqueue_many(['a', 'b'])
+        taken = queue.take()
         assert taken is not None
-        board.release(taken.filebase, record={'event': 'failed'})
-        assert drain(board) == ['b', 'a']
+        queue.release(taken.filebase, record={'event': 'failed'})
+        assert drain(queue) == ['b', 'a']
 
 
 class TestTaking:
     def test_nothing_is_fetched_ahead(self, place: OnBroker) -> None:
-        one, other = board_of(place), board_of(place)
+        one, other = queue_of(place), queue_of(place)
         one.enqueue_many(range(5))
         first = one.take()
         assert first is not None
@@ -134,16 +134,16 @@ class TestTaking:
         one.finish(first.filebase)
 
     def test_a_message_that_was_published_twice_is_worked_on_once_while_it_is(self, place: OnBroker) -> None:
-        board = board_of(place)
-        posted = board.prepare('x', {})
+        queue = queue_of(place)
+        posted = queue.prepare('x', {})
         for _ in range(2):
-            board.declare([posted.queue])
-            board.connection.publish(posted.outgoing, routing_key=posted.queue)
-        taken = board.take()
+            queue.declare([posted.queue])
+            queue.connection.publish(posted.outgoing, routing_key=posted.queue)
+        taken = queue.take()
         assert taken is not None
-        assert board.take() is None
-        board.finish(taken.filebase)
-        assert board.count() == 0
+        assert queue.take() is None
+        queue.finish(taken.filebase)
+        assert queue.count() == 0
 
     def test_metadata_of_every_kind_come_back_equal(self, place: OnBroker) -> None:
         metadata = {
@@ -163,23 +163,23 @@ class TestTaking:
             'k' * 300: 'long',
             'long': 'x' * 20_000,
         }
-        board = board_of(place)
-        _, msgdata = board.dequeue(board.enqueue('x', metadata))
+        queue = queue_of(place)
+        _, msgdata = queue.dequeue(queue.enqueue('x', metadata))
         assert msgdata == {**metadata, 'version': 3, '_parsemsg': False}
         assert isinstance(msgdata['whole'], float)
         assert msgdata['true'] is True
 
     def test_what_a_paused_queue_has_stays_there(self, place: OnBroker) -> None:
-        board = board_of(place, paused=True)
-        board.enqueue('x')
-        assert board.take() is None
-        assert not board.ready()
-        assert board.count() == 1
+        queue = queue_of(place, paused=True)
+        queue.enqueue('x')
+        assert queue.take() is None
+        assert not queue.ready()
+        assert queue.count() == 1
 
     def test_a_message_of_kombus_is_read_and_ours_is_by_kombu(self, place: OnBroker) -> None:
-        board = board_of(place)
-        name = board.all_queues[0]
-        board.declare([name])
+        queue = queue_of(place)
+        name = queue.all_queues[0]
+        queue.declare([name])
         with Connection(place.url) as connection:
             producer = connection.Producer(auto_declare=False)
             producer.publish(
@@ -190,28 +190,28 @@ class TestTaking:
                 correlation_id='7',
                 compression='zlib',
             )
-            taken = wait_for(board)
+            taken = wait_for(queue)
             assert taken.msg == {'a': [1]}
             assert (taken.msgdata['task'], taken.msgdata['correlation_id']) == ('add', '7')
-            board.finish(taken.filebase)
-            board.enqueue({'b': 2}, list='x')
+            queue.finish(taken.filebase)
+            queue.enqueue({'b': 2}, list='x')
             message = connection.default_channel.basic_get(name)
             found = connection.default_channel.message_to_python(message)
             assert (found.payload, found.headers['list']) == ({'b': 2}, 'x')
             found.ack()
 
     def test_what_cannot_be_read_goes_to_bad_and_the_next_is_taken(self, place: OnBroker) -> None:
-        board = board_of(place)
-        name = board.all_queues[0]
-        board.declare([name])
+        queue = queue_of(place)
+        name = queue.all_queues[0]
+        queue.declare([name])
         letter = encode('x', {}, message_id='1')
         letter.headers['x-switchboard-kind'] = 'json'
-        board.connection.publish(letter, routing_key=name)
+        queue.connection.publish(letter, routing_key=name)
         forbidden = encode('x', {}, message_id='2')
         forbidden.headers['x-switchboard-kind'] = 'pickle'
-        board.connection.publish(forbidden, routing_key=name)
-        board.enqueue('good')
-        assert drain(board) == ['good']
+        queue.connection.publish(forbidden, routing_key=name)
+        queue.enqueue('good')
+        assert drain(queue) == ['good']
         bad = place.preserved()
         causes = [bad.history(one)[-1]['cause'] for one in bad.get_files('.psv')]
         assert sorted(causes) == ['corrupt', 'disallowed']
@@ -219,41 +219,41 @@ class TestTaking:
 
 class TestLater:
     def test_a_delay_is_kept_by_the_broker(self, place: OnBroker) -> None:
-        board = board_of(place)
-        board.enqueue('late', delay=0.6)
-        board.enqueue('now')
-        assert drain(board) == ['now']
-        board.close()  # whoever asked for it may be gone
-        assert wait_for(board).msg == 'late'
+        queue = queue_of(place)
+        queue.enqueue('late', delay=0.6)
+        queue.enqueue('now')
+        assert drain(queue) == ['now']
+        queue.close()  # whoever asked for it may be gone
+        assert wait_for(queue).msg == 'late'
 
     def test_a_message_whose_time_is_over_is_a_dead_letter(self, place: OnBroker) -> None:
-        board = board_of(place)
-        filebase = board.enqueue('x', ttl=0.2)
+        queue = queue_of(place)
+        filebase = queue.enqueue('x', ttl=0.2)
         wait(0.3)
-        assert board.take() is None
+        assert queue.take() is None
         assert place.preserved().history(filebase)[-1]['cause'] == 'expired'
 
     def test_a_retry_comes_back_with_its_history(self, place: OnBroker) -> None:
-        board = board_of(place)
-        filebase = board.enqueue('x', n=1)
-        board.take()
-        board.release(filebase, delay_s=0.5, record={'event': 'failed', 'error': 'Oops', 'set': {'n': 2}})
-        assert board.take() is None
-        again = wait_for(board)
+        queue = queue_of(place)
+        filebase = queue.enqueue('x', n=1)
+        queue.take()
+        queue.release(filebase, delay_s=0.5, record={'event': 'failed', 'error': 'Oops', 'set': {'n': 2}})
+        assert queue.take() is None
+        again = wait_for(queue)
         assert digest_of(again.filebase) == digest_of(filebase)
         assert again.msgdata['n'] == 2
-        assert [one['error'] for one in board.history(again.filebase)] == ['Oops']
+        assert [one['error'] for one in queue.history(again.filebase)] == ['Oops']
 
 
 class TestPreserving:
     def test_it_is_in_bad_with_reason_and_history_and_then_acknowledged(self, place: OnBroker) -> None:
-        board = board_of(place)
-        filebase = board.enqueue('x')
-        board.take()
-        board.annotate(filebase, {'event': 'failed', 'traceback': 'line 1'})
-        board.finish(filebase, preserve=True, reason='no such user', cause='attempts')
-        assert board.count() == 0
-        assert board.get_files('.bak') == []
+        queue = queue_of(place)
+        filebase = queue.enqueue('x')
+        queue.take()
+        queue.annotate(filebase, {'event': 'failed', 'traceback': 'line 1'})
+        queue.finish(filebase, preserve=True, reason='no such user', cause='attempts')
+        assert queue.count() == 0
+        assert queue.get_files('.bak') == []
         failed, preserved = place.preserved().history(filebase)
         assert failed['traceback'] == 'line 1'
         assert (preserved['queue'], preserved['reason'], preserved['cause']) == (
@@ -263,13 +263,13 @@ class TestPreserving:
         )
 
     def test_the_bad_queue_may_be_on_the_broker(self, place: OnBroker) -> None:
-        board = board_of(place)
-        board._bad = place.board('bad', cls=BrokerQueue)
-        filebase = board.enqueue('x')
-        board.take()
-        board.finish(filebase, preserve=True, reason='why')
-        assert board.count() == 0
-        bad: Any = board.bad
+        queue = queue_of(place)
+        queue._bad = place.queue('bad', cls=BrokerQueue)
+        filebase = queue.enqueue('x')
+        queue.take()
+        queue.finish(filebase, preserve=True, reason='why')
+        assert queue.count() == 0
+        bad: Any = queue.bad
         taken = bad.take()
         assert (taken.filebase, taken.msg) == (filebase, 'x')
         assert bad.history(filebase)[-1]['reason'] == 'why'
@@ -278,25 +278,25 @@ class TestPreserving:
 
 class TestSlices:
     def test_each_key_is_in_one_of_the_brokers_queues_in_order(self, place: OnBroker) -> None:
-        boards = [
-            place.board(slice=index, numslices=2, cls=BrokerQueue, url_options='&slices=4')
+        queues = [
+            place.queue(slice=index, numslices=2, cls=BrokerQueue, url_options='&slices=4')
             for index in range(2)
         ]
         for number in range(60):
-            boards[number % 2].enqueue(number, order_key=f'list-{number % 6}')
-        assert [len(board.broker_queues) for board in boards] == [2, 2]
-        assert set(boards[0].broker_queues).isdisjoint(boards[1].broker_queues)
-        shares = [drain(board) for board in boards]
+            queues[number % 2].enqueue(number, order_key=f'list-{number % 6}')
+        assert [len(queue.broker_queues) for queue in queues] == [2, 2]
+        assert set(queues[0].broker_queues).isdisjoint(queues[1].broker_queues)
+        shares = [drain(queue) for queue in queues]
         assert sorted(shares[0] + shares[1]) == list(range(60))
         for key in range(6):
             mine = [[number for number in share if number % 6 == key] for share in shares]
             assert sorted(mine) == [[], list(range(key, 60, 6))]
 
     def test_more_runners_than_queues_share_them(self, place: OnBroker) -> None:
-        boards = [
-            place.board(slice=index, numslices=4, cls=BrokerQueue, url_options='&slices=2')
+        queues = [
+            place.queue(slice=index, numslices=4, cls=BrokerQueue, url_options='&slices=2')
             for index in range(4)
         ]
-        assert boards[0].broker_queues == boards[1].broker_queues != boards[2].broker_queues
-        boards[0].enqueue_many(range(20))
-        assert sorted(number for board in boards for number in drain(board)) == list(range(20))
+        assert queues[0].broker_queues == queues[1].broker_queues != queues[2].broker_queues
+        queues[0].enqueue_many(range(20))
+        assert sorted(number for queue in queues for number in drain(queue)) == list(range(20))

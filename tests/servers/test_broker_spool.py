@@ -16,7 +16,7 @@ from switchboard.handoff.publish_many import Publication
 from switchboard.message.naming import digest_of
 from switchboard.operating.janitor import tidy
 from switchboard.options import RunnerOptions
-from tests.servers.broker_boards import drain, wait, wait_for, wait_for_broker
+from tests.servers.broker_queues import drain, wait, wait_for, wait_for_broker
 from tests.servers.brokers import Broker
 from tests.servers.far import Far
 from tests.unit.commands import succeed, switchboard
@@ -51,10 +51,10 @@ class TestHandOff:
         for number in range(5):
             far.spool['in'].enqueue(number, n=number)
         work(far.spool, 'in', batch_size=3)
-        assert far.board.count() == 5
+        assert far.queue.count() == 5
         work(far.another(), 'far', batch_size=2)
         assert far.out() == list(range(5))
-        assert far.board.count() == 0
+        assert far.queue.count() == 0
 
     def test_an_input_that_is_tried_again_has_outputs_of_the_same_identity(self, far: Far) -> None:
         filebase = far.spool['in'].enqueue('x')
@@ -62,42 +62,42 @@ class TestHandOff:
         for _ in range(2):  # the first time, the process dies after the confirm and before the commit
             far.spool['in'].dequeue(filebase)
             transaction = BrokerTransaction(far.spool, far.spool['in'], filebase)
-            names.append(transaction.emit(far.board, 'x', {}))
+            names.append(transaction.emit(far.queue, 'x', {}))
             assert _publish([transaction]) == {}
             transaction.discard()
             far.spool['in'].recover()
         assert digest_of(names[0]) == digest_of(names[1])
-        assert far.board.count() == 2
+        assert far.queue.count() == 2
         work(far.another(), 'far')
         assert far.out() == ['x']
 
     def test_what_was_committed_and_not_acknowledged_is_not_worked_on_again(self, far: Far) -> None:
         far.spool['far'].enqueue('x')
-        taken = far.board.take()
-        transaction = BrokerTransaction(far.spool, far.board, taken.filebase)
+        taken = far.queue.take()
+        transaction = BrokerTransaction(far.spool, far.queue, taken.filebase)
         transaction.emit(far.spool['out'], 'x', {})
         _commit_once(far.spool, transaction)  # and here the process dies
-        far.board._consumer.let_go(OWN_CLAIMS[far.board._consumer._key(taken.filebase)])
-        far.board.connection._heartbeat_thread = None
-        far.board.close()
+        far.queue._consumer.let_go(OWN_CLAIMS[far.queue._consumer._key(taken.filebase)])
+        far.queue.connection._heartbeat_thread = None
+        far.queue.close()
         other = far.another()
         work(other, 'far')
         assert far.out() == ['x']
-        assert far.board.count() == 0
+        assert far.queue.count() == 0
 
     def test_a_job_whose_connection_broke_is_done_all_the_same(
         self, rabbitmq_server: Broker, tmp_path: Path
     ) -> None:
         far = Far(rabbitmq_server.url, tmp_path)
-        far.board.enqueue('x')
-        taken = far.board.take()
-        transaction = far.spool.transaction(far.board, taken.filebase)
+        far.queue.enqueue('x')
+        taken = far.queue.take()
+        transaction = far.spool.transaction(far.queue, taken.filebase)
         transaction.emit(far.spool['out'], 'x', {})
-        far.board.connection._drop()
+        far.queue.connection._drop()
         transaction.commit()
         work(far.another(), 'far')
         assert far.out() == ['x']
-        assert far.board.count() == 0
+        assert far.queue.count() == 0
         far.close()
 
     def test_a_full_queue_on_the_broker_leaves_the_input_where_it_is(
@@ -109,7 +109,7 @@ class TestHandOff:
             far.spool['in'].dequeue(filebase)
         transactions = [far.spool.transaction(far.spool['in'], filebase) for filebase in filebases]
         for transaction in transactions:
-            transaction.emit(far.board, 'x', {})
+            transaction.emit(far.queue, 'x', {})
         [(failed, error)] = far.spool.commit_all(transactions).items()
         assert isinstance(error, QueueFullError)
         assert failed is transactions[1]
@@ -117,37 +117,37 @@ class TestHandOff:
         far.close()
 
     def test_an_input_can_be_kept_and_moved(self, far: Far) -> None:
-        far.board.enqueue_many(['again', 'move'])
+        far.queue.enqueue_many(['again', 'move'])
         work(far.spool, 'far')
         wait(1.1)  # what is kept is left alone for a second
         work(far.spool, 'far')
         assert far.out() == ['again']
         assert drain(far.spool['late']) == ['move']
-        assert far.board.count() == 0
+        assert far.queue.count() == 0
 
     def test_one_message_may_go_to_a_directory_and_to_a_broker(self, far: Far) -> None:
         filebase = far.spool['in'].enqueue('x')
         far.spool['in'].dequeue(filebase)
         transaction = far.spool.transaction(far.spool['in'], filebase)
-        transaction.emit_all([far.spool['out'], far.board], 'y', {'n': 1})
+        transaction.emit_all([far.spool['out'], far.queue], 'y', {'n': 1})
         assert far.spool['out'].files == []
         transaction.commit()
         assert far.out() == ['y']
-        assert drain(far.board) == ['y']
+        assert drain(far.queue) == ['y']
         assert far.spool['in'].get_files('.bak') == []
 
     def test_an_entry_can_be_forwarded_to_a_broker(self, far: Far) -> None:
         filebase = far.spool['in'].enqueue('x', n=1)
         far.spool['in'].dequeue(filebase)
         transaction = far.spool.transaction(far.spool['in'], filebase)
-        transaction.forward(far.board)
+        transaction.forward(far.queue)
         transaction.commit()
         assert far.spool['in'].get_files('.bak') == []
-        taken = wait_for(far.board)
+        taken = wait_for(far.queue)
         assert (taken.msg, taken.msgdata['n']) == ('x', 1)
-        [moved] = far.board.history(taken.filebase)
+        [moved] = far.queue.history(taken.filebase)
         assert (moved['event'], moved['queue'], moved['to']) == ('moved', 'in', 'far')
-        far.board.finish(taken.filebase)
+        far.queue.finish(taken.filebase)
 
     def test_programs_and_doors_publish_to_both(self, far: Far) -> None:
         outcomes = far.spool.publish_many(
@@ -163,30 +163,30 @@ class TestHandOff:
             ['far'],
         ]
         far.spool.publish('d', routing_key='far')
-        assert drain(far.board) == ['a', 'c', 'd']
+        assert drain(far.queue) == ['a', 'c', 'd']
         assert sorted(far.out()) == ['a', 'b']
 
 
 class TestDeadLettersAndOperators:
     def test_what_fails_is_in_this_machines_bad_queue_and_can_be_sent_back(self, far: Far) -> None:
-        far.board.enqueue('fail')
+        far.queue.enqueue('fail')
         assert far.run() == 0
         [filebase] = far.spool['bad'].get_files('.psv')
         failed, preserved = far.spool['bad'].history(filebase)
         assert 'no good' in failed['traceback']
         assert preserved['queue'] == 'far'
-        send_back(far.spool['bad'], filebase, far.board)
+        send_back(far.spool['bad'], filebase, far.queue)
         assert far.spool['bad'].get_files('.psv') == []
-        again = wait_for(far.board)
-        assert [one['event'] for one in far.board.history(again.filebase)][-1] == 'retried'
+        again = wait_for(far.queue)
+        assert [one['event'] for one in far.queue.history(again.filebase)][-1] == 'retried'
         assert digest_of(again.filebase) == digest_of(filebase)
-        far.board.finish(again.filebase)
+        far.queue.finish(again.filebase)
 
     def test_dead_letters_go_where_the_queue_says(self, server: Broker, tmp_path: Path) -> None:
         far = Far(server.url, tmp_path, 'dead_letter = late')
-        far.board.enqueue('x')
-        taken = far.board.take()
-        far.board.finish(taken.filebase, preserve=True, reason='why')
+        far.queue.enqueue('x')
+        taken = far.queue.take()
+        far.queue.finish(taken.filebase, preserve=True, reason='why')
         late = far.spool['late']
         [filebase] = late.get_files()
         assert late.history(filebase)[-1]['reason'] == 'why'
@@ -199,13 +199,13 @@ class TestDeadLettersAndOperators:
         far.spool['near'].dequeue(filebase)
         far.spool['near'].finish(filebase, preserve=True, reason='why')
         assert far.spool['near'].get_files('.bak') == []
-        taken = wait_for(far.board)
-        assert far.board.history(taken.filebase)[-1]['reason'] == 'why'
-        far.board.finish(taken.filebase)
+        taken = wait_for(far.queue)
+        assert far.queue.history(taken.filebase)[-1]['reason'] == 'why'
+        far.queue.finish(taken.filebase)
         far.close()
 
     def test_the_command_line_counts_and_does_not_list(self, far: Far) -> None:
-        far.board.enqueue_many(['a', 'b'])
+        far.queue.enqueue_many(['a', 'b'])
         [counted] = succeed('-C', far.path, 'queues', 'far', '--json').objects
         assert counted['waiting'] == 2
         ran = switchboard('-C', far.path, 'ls', 'far')
@@ -214,7 +214,7 @@ class TestDeadLettersAndOperators:
         assert succeed('-C', far.path, 'ls', 'in').lines == succeed('-C', far.path, 'ls', 'out').lines
         assert succeed('-C', far.path, 'check').status == 0
         succeed('-C', far.path, 'pause', 'far')
-        assert far.board.take() is None
+        assert far.queue.take() is None
         succeed('-C', far.path, 'resume', 'far')
         shown = succeed('-C', far.path, 'show', 'far').out + switchboard('-C', far.path, 'status').out
         assert 'far' in shown
@@ -222,7 +222,7 @@ class TestDeadLettersAndOperators:
 
     def test_the_janitor_forgets_what_was_done_long_ago(self, server: Broker, tmp_path: Path) -> None:
         far = Far(server.url, tmp_path, 'dedupe_window = 1ms')
-        far.board.enqueue('x')
+        far.queue.enqueue('x')
         work(far.spool, 'far')
         assert tidy(far.spool).forgotten == 1
         assert far.out() == ['x']
@@ -230,7 +230,7 @@ class TestDeadLettersAndOperators:
 
     def test_enqueue_stores_there_what_it_prints(self, server: Broker, far: Far) -> None:
         told = succeed('-C', far.path, 'enqueue', 'far', '--kind', 'text', input=b'hello').out.split()
-        taken = wait_for(far.board)
+        taken = wait_for(far.queue)
         assert told == [taken.filebase]
         assert taken.msg == 'hello'
         server.stop()
@@ -238,7 +238,7 @@ class TestDeadLettersAndOperators:
             ran = switchboard('-C', far.path, 'enqueue', 'far', '--kind', 'text', input=b'lost?')
         finally:
             server.start()
-            wait_for_broker(far.board)
+            wait_for_broker(far.queue)
         assert ran.status != 0
         assert ran.out == ''
         assert 'mistake in this program' not in ran.err
@@ -249,18 +249,18 @@ class TestDeadLettersAndOperators:
             ran = succeed('-C', far.path, 'queues', 'far')
         finally:
             server.start()
-            wait_for_broker(far.board)
+            wait_for_broker(far.queue)
         assert '?' in ran.out
         assert 'ConnectionRefused' in ran.err or 'Error' in ran.err
 
 
 def test_what_another_process_has_cannot_be_ended(far: Far) -> None:
-    filebase = far.board.enqueue('x')
-    far.board.take()
+    filebase = far.queue.enqueue('x')
+    far.queue.take()
     held = dict(OWN_CLAIMS)
     OWN_CLAIMS.clear()  # as it is in another process
     other: Any = far.another()['far']
     with pytest.raises(EntryTakenError):
         other.finish(filebase)
     OWN_CLAIMS.update(held)
-    far.board.finish(filebase)
+    far.queue.finish(filebase)

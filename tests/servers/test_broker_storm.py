@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.broker_boards import drain, wait
+from tests.servers.broker_queues import drain, wait
 from tests.servers.brokers import Broker
 from tests.servers.far import ROOT, Far
 from tests.waiting import eventually
@@ -66,7 +66,7 @@ def test_runners_are_killed_at_random(server: Broker, tmp_path: Path, seed: int)
             running[number] = name, start(far, name)
         eventually(lambda: len(far.spool['out'].files) >= MESSAGES, 'at an end', every=0.2)
         wait(3)  # what would come twice has come by then: a lease is over
-        assert far.board.count() == 0
+        assert far.queue.count() == 0
     counted = Counter(drain(far.spool['out']))
     assert {number: count for number, count in counted.items() if count > 1} == {}
     assert sorted(counted) == list(range(MESSAGES))

@@ -14,7 +14,7 @@ import pytest
 
 from switchboard.errors import BrokerDownError
 from tests.servers.bridging import Site
-from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for
+from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for
 from tests.servers.brokers import Broker, rabbitmq, redis, started
 from tests.servers.certificates import Authority, Pair
 from tests.unit.commands import switchboard
@@ -51,113 +51,113 @@ def secure(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def open_board(secure: Secure, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def open_queue(secure: Secure, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """A queue, by options of the URL, and by another name of the same host."""
     places = []
 
-    def open_board(options: str, host: str = 'localhost') -> Any:
+    def open_queue(options: str, host: str = 'localhost') -> Any:
         url = secure.server.url.replace('localhost', host)
         places.append(OnBroker(url, tmp_path / f'spool{len(places)}'))
-        return board_of(places[-1], options)
+        return queue_of(places[-1], options)
 
-    yield open_board
+    yield open_queue
     for place in places:
-        place.boards[0].close()
+        place.queues[0].close()
 
 
-def why_refused(board: Any) -> str:
+def why_refused(queue: Any) -> str:
     with pytest.raises(BrokerDownError) as caught:
-        board.enqueue('x')
+        queue.enqueue('x')
     assert caught.value.retry_after_s > 0
     return str(caught.value)
 
 
 class TestWhoIsBelieved:
     def test_messages_go_and_come_and_wake_who_sleeps(
-        self, secure: Secure, open_board: Callable[..., Any]
+        self, secure: Secure, open_queue: Callable[..., Any]
     ) -> None:
-        board = open_board(secure.options)
+        queue = open_queue(secure.options)
         messages = ['x' * 1_000_000, *range(300)]
-        board.enqueue_many(messages)
-        taken = [board.take() for _ in messages]
+        queue.enqueue_many(messages)
+        taken = [queue.take() for _ in messages]
         assert [one.msg for one in taken] == messages
         for one in taken:
-            board.finish(one.filebase)
-        wakeup = board.wakeup()
+            queue.finish(one.filebase)
+        wakeup = queue.wakeup()
         wakeup.arm()
-        assert not board.ready()
-        other = board_of(OnBroker(secure.server.url, board.bad.queue_directory), secure.options)
-        other.all_queues = board.all_queues
+        assert not queue.ready()
+        other = queue_of(OnBroker(secure.server.url, queue.bad.queue_directory), secure.options)
+        other.all_queues = queue.all_queues
         threading.Timer(0.3, other.enqueue, ['y']).start()
         assert wakeup.wait(30)
         wakeup.disarm()
         wakeup.close()
-        assert board.take().msg == 'y'
+        assert queue.take().msg == 'y'
         other.close()
 
-    def test_a_connection_is_made_anew(self, secure: Secure, open_board: Callable[..., Any]) -> None:
-        board = open_board(secure.options)
-        board.enqueue('x')
+    def test_a_connection_is_made_anew(self, secure: Secure, open_queue: Callable[..., Any]) -> None:
+        queue = open_queue(secure.options)
+        queue.enqueue('x')
         for _ in range(2):
-            board.connection._drop()  # of localhost, though kombu has written another name of it down by now
-            board.connection.connect()
-        assert wait_for(board).msg == 'x'
+            queue.connection._drop()  # of localhost, though kombu has written another name of it down by now
+            queue.connection.connect()
+        assert wait_for(queue).msg == 'x'
 
     def test_one_whose_certificate_names_another_host_if_that_is_said(
-        self, secure: Secure, open_board: Callable[..., Any]
+        self, secure: Secure, open_queue: Callable[..., Any]
     ) -> None:
-        board = open_board(f'{secure.options}&ssl_check_hostname=no', '127.0.0.1')
-        board.enqueue('x')
-        assert board.count() == 1
+        queue = open_queue(f'{secure.options}&ssl_check_hostname=no', '127.0.0.1')
+        queue.enqueue('x')
+        assert queue.count() == 1
 
-    def test_anybody_if_that_is_said(self, secure: Secure, open_board: Callable[..., Any]) -> None:
-        board = open_board(f'{secure.certified}&ssl_cert_reqs=none', '127.0.0.1')
-        board.enqueue('x')
-        assert board.count() == 1
+    def test_anybody_if_that_is_said(self, secure: Secure, open_queue: Callable[..., Any]) -> None:
+        queue = open_queue(f'{secure.certified}&ssl_cert_reqs=none', '127.0.0.1')
+        queue.enqueue('x')
+        assert queue.count() == 1
 
     def test_a_child_leaves_the_connection_of_its_parent_alone(
-        self, secure: Secure, open_board: Callable[..., Any]
+        self, secure: Secure, open_queue: Callable[..., Any]
     ) -> None:
-        board = open_board(secure.options)
-        board.enqueue_many(['parent', 'child'])
-        assert board.take().msg == 'parent'
-        connection_number = board.connection.connection_number
+        queue = open_queue(secure.options)
+        queue.enqueue_many(['parent', 'child'])
+        assert queue.take().msg == 'parent'
+        connection_number = queue.connection.connection_number
         pid = os.fork()
         if pid == 0:
-            os._exit(0 if board.take().msg == 'child' else 1)
+            os._exit(0 if queue.take().msg == 'child' else 1)
         assert os.waitpid(pid, 0)[1] == 0
-        board.enqueue('again')
-        assert board.connection.connection_number == connection_number
+        queue.enqueue('again')
+        assert queue.connection.connection_number == connection_number
 
 
 class TestWhoIsNot:
     def test_one_whom_an_unknown_authority_has_signed(
-        self, secure: Secure, open_board: Callable[..., Any]
+        self, secure: Secure, open_queue: Callable[..., Any]
     ) -> None:
-        board = open_board(f'{secure.certified}&ssl_ca_certs={secure.stranger.own.certificate}')
-        assert 'certificate verify failed' in why_refused(board)
+        queue = open_queue(f'{secure.certified}&ssl_ca_certs={secure.stranger.own.certificate}')
+        assert 'certificate verify failed' in why_refused(queue)
 
-    def test_the_same_if_nothing_is_said(self, secure: Secure, open_board: Callable[..., Any]) -> None:
-        assert 'certificate verify failed' in why_refused(open_board(secure.certified))
+    def test_the_same_if_nothing_is_said(self, secure: Secure, open_queue: Callable[..., Any]) -> None:
+        assert 'certificate verify failed' in why_refused(open_queue(secure.certified))
 
     def test_one_whose_certificate_names_another_host(
-        self, secure: Secure, open_board: Callable[..., Any]
+        self, secure: Secure, open_queue: Callable[..., Any]
     ) -> None:
-        reason = why_refused(open_board(secure.options, '127.0.0.1'))
+        reason = why_refused(open_queue(secure.options, '127.0.0.1'))
         assert 'certificate verify failed' in reason
         assert "not valid for '127.0.0.1'" in reason
 
-    def test_we_ourselves_without_a_certificate(self, secure: Secure, open_board: Callable[..., Any]) -> None:
-        reason = why_refused(open_board(f'&ssl_ca_certs={secure.authority.own.certificate}'))
+    def test_we_ourselves_without_a_certificate(self, secure: Secure, open_queue: Callable[..., Any]) -> None:
+        reason = why_refused(open_queue(f'&ssl_ca_certs={secure.authority.own.certificate}'))
         assert 'certificate required' in reason or 'may want a certificate' in reason
 
     @pytest.mark.parametrize('option', ['ssl_ca_certs', 'ssl_certfile', 'ssl_keyfile'])
     def test_a_file_that_is_not_there_is_named(
-        self, secure: Secure, open_board: Callable[..., Any], tmp_path: Path, option: str
+        self, secure: Secure, open_queue: Callable[..., Any], tmp_path: Path, option: str
     ) -> None:
         missing = tmp_path / 'no.pem'
-        board = open_board(f'{secure.options}&{option}={missing}')
-        assert f'{option} = {missing}: No such file' in why_refused(board)
+        queue = open_queue(f'{secure.options}&{option}={missing}')
+        assert f'{option} = {missing}: No such file' in why_refused(queue)
 
 
 SECTIONS = """

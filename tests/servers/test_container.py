@@ -115,10 +115,10 @@ def test_as_process_1_the_master_works_is_healthy_and_stops_when_it_is_told(cont
 
 def test_as_process_1_the_master_waits_for_whatever_loses_its_parent(container: Container) -> None:
     container.log.wait_for('"event": "ready"')
-    board = Spool.from_config(container.config)['in']
+    queue = Spool.from_config(container.config)['in']
     for _ in range(3):
-        board.enqueue('a message')
-    eventually(lambda: not board.files and not board.get_files('.bak'), 'worked off')
+        queue.enqueue('a message')
+    eventually(lambda: not queue.files and not queue.get_files('.bak'), 'worked off')
     # The runner of programs adopts them first, and ends: then they are the master's.
     first = container.first
 

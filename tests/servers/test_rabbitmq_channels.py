@@ -23,7 +23,7 @@ from switchboard.errors import (
 )
 from switchboard.options import RunnerOptions
 from switchboard.testing import Signal
-from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for
+from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for
 from tests.servers.brokers import Broker
 from tests.servers.far import Far
 from tests.servers.rabbits import channels, setting
@@ -49,36 +49,36 @@ class TestAJobThatIsLongerThanConsumerTimeout:
         self, rabbitmq: OnBroker, heartbeat: str
     ) -> None:
         # With the long heartbeat nobody reads what the broker said before the job is done.
-        board = board_of(rabbitmq, f'&heartbeat={heartbeat}')
-        filebase = board.enqueue('long')
-        assert board.take() is not None
+        queue = queue_of(rabbitmq, f'&heartbeat={heartbeat}')
+        filebase = queue.enqueue('long')
+        assert queue.take() is not None
         wait(TOO_LONG_S)
         with pytest.raises(EntryTakenError, match='again'):
-            board.finish(filebase)
-        assert board.connection.unacked() == 0
-        again = wait_for(board)
+            queue.finish(filebase)
+        assert queue.connection.unacked() == 0
+        again = wait_for(queue)
         assert again.filebase == filebase
-        board.finish(again.filebase)
-        assert board.count() == 0
-        board.enqueue('next')
-        assert wait_for(board).msg == 'next'
+        queue.finish(again.filebase)
+        assert queue.count() == 0
+        queue.enqueue('next')
+        assert wait_for(queue).msg == 'next'
 
     def test_nothing_is_left_of_what_the_connection_had(self, rabbitmq: OnBroker) -> None:
-        board = board_of(rabbitmq)
-        connection: Any = board.connection
-        board.enqueue('a')
+        queue = queue_of(rabbitmq)
+        connection: Any = queue.connection
+        queue.enqueue('a')
         connection_number = connection.connection_number
-        held = connection.get(board.all_queues[0])
-        connection.consume(board.all_queues, prefetch=1)
+        held = connection.get(queue.all_queues[0])
+        connection.consume(queue.all_queues, prefetch=1)
         wait(TOO_LONG_S)
         with pytest.raises(BrokerDownError, match='acknowledgement'):
             connection.has_message()
         assert not connection.holds(held)
         assert connection.unacked() == 0
         assert connection.descriptors() == []
-        connection.consume(board.all_queues, prefetch=1)
+        connection.consume(queue.all_queues, prefetch=1)
         assert connection.connection_number > connection_number
-        assert wait_for(board).msg == 'a'
+        assert wait_for(queue).msg == 'a'
 
     def test_a_runner_goes_on(self, rabbitmq_server: Broker, tmp_path: Path) -> None:
         far = Far(rabbitmq_server.url, tmp_path)
@@ -97,22 +97,22 @@ class TestAJobThatIsLongerThanConsumerTimeout:
 
         runner = Slow(far.another(), RunnerOptions('slow', '', 'far', poll_interval_s=60.0))
         thread = threading.Thread(target=runner.run)
-        far.board.enqueue('slow')
+        far.queue.enqueue('slow')
         thread.start()
         try:
             wait(TOO_LONG_S + 1)
-            far.board.enqueue('next')
+            far.queue.enqueue('next')
             runner.third.wait_or_timeout(30)
         finally:
             runner.stop()
             thread.join(30)
         # It was done when the broker gave it out again, and that was known.
         assert seen == ['slow', 'next']
-        assert far.board.count() == 0
+        assert far.queue.count() == 0
         far.close()
 
     def test_what_a_broker_refuses_of_a_call_is_still_told_as_that(self, rabbitmq: OnBroker) -> None:
-        connection = board_of(rabbitmq).connection
+        connection = queue_of(rabbitmq).connection
         with pytest.raises(UnknownQueueError):
             connection.get('no such queue')
         with pytest.raises(UnknownQueueError):
@@ -123,16 +123,16 @@ class TestChannels:
     def test_a_tag_that_the_broker_does_not_know_ends_the_connection_and_not_the_program(
         self, rabbitmq: OnBroker
     ) -> None:
-        board = board_of(rabbitmq)
-        board.enqueue('a')
-        connection: Any = board.connection
-        [queue] = board.all_queues
-        held, connection_number = connection.get(queue), connection.connection_number
+        queue = queue_of(rabbitmq)
+        queue.enqueue('a')
+        connection: Any = queue.connection
+        [name] = queue.all_queues
+        held, connection_number = connection.get(name), connection.connection_number
         connection._taking.basic_ack(4711)
         assert connection.count('no such queue') == 0  # has_message of it meanwhile, and connects again
         assert connection.connection_number > connection_number
         assert not connection.holds(held)
-        assert wait_for(board).msg == 'a'
+        assert wait_for(queue).msg == 'a'
 
     def test_none_is_left_of_what_was_refused(self, rabbitmq_server: Broker, rabbitmq: OnBroker) -> None:
         connection = connect(rabbitmq_server.url)
@@ -170,9 +170,9 @@ class TestASleeper:
     """What the thread that keeps the connection alive reads must wake who sleeps on it."""
 
     def test_a_message_that_another_thread_has_read_wakes_at_once(self, rabbitmq: OnBroker) -> None:
-        board, other = board_of(rabbitmq), board_of(rabbitmq)
-        connection: Any = board.connection
-        wakeup = board.wakeup()
+        queue, other = queue_of(rabbitmq), queue_of(rabbitmq)
+        connection: Any = queue.connection
+        wakeup = queue.wakeup()
         wakeup.arm()
         other.enqueue('a')
 
@@ -185,15 +185,15 @@ class TestASleeper:
         assert wakeup.wait(30)
         assert time.monotonic() - began_s < 10
         wakeup.disarm()
-        assert wait_for(board).msg == 'a'
+        assert wait_for(queue).msg == 'a'
         wakeup.arm()
         assert not wakeup.wait(0.3)  # it wakes once
         wakeup.close()
 
     def test_a_connection_that_another_thread_has_given_up_wakes_as_well(self, rabbitmq: OnBroker) -> None:
-        board = board_of(rabbitmq)
-        connection: Any = board.connection
-        wakeup = board.wakeup()
+        queue = queue_of(rabbitmq)
+        connection: Any = queue.connection
+        wakeup = queue.wakeup()
         wakeup.arm()
         connection._drop()
         began_s = time.monotonic()

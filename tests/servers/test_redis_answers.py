@@ -14,7 +14,7 @@ from redis import Redis
 
 from switchboard.brokers.redis_connection import script_of
 from switchboard.errors import BrokerDownError, EntryTakenError
-from tests.servers.broker_boards import OnBroker, board_of, wait, wait_for_broker
+from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for_broker
 from tests.servers.brokers import Broker
 from tests.servers.middleman import Middleman
 
@@ -43,78 +43,78 @@ def middleman(redis_server: Broker) -> Iterator[Middleman]:
 
 
 @pytest.fixture
-def board(place: OnBroker, middleman: Middleman) -> Iterator[Any]:
+def queue(place: OnBroker, middleman: Middleman) -> Iterator[Any]:
     """A queue by way of the middleman, with Redis's scripts loaded."""
-    board_of(place)  # by which the queue is deleted at the end
+    queue_of(place)  # by which the queue is deleted at the end
     url, place.url = place.url, f'redis://127.0.0.1:{middleman.port}/0'
-    board = board_of(place, '&lease=1s')
+    queue = queue_of(place, '&lease=1s')
     place.url = url
-    place.boards.remove(board)
-    assert board.take() is None
-    yield board
-    board.close()
+    place.queues.remove(queue)
+    assert queue.take() is None
+    yield queue
+    queue.close()
 
 
-def take_and_hear_nothing(board: Any, middleman: Middleman) -> None:
+def take_and_hear_nothing(queue: Any, middleman: Middleman) -> None:
     """Take the first of two; Redis has given it out, and is away when it should say so."""
-    board.enqueue_many(['first', 'second'])
+    queue.enqueue_many(['first', 'second'])
     middleman.lose_answer_to(TAKE)
     with middleman.away(), pytest.raises(BrokerDownError):
-        board.take()
+        queue.take()
 
 
 class TestALostAnswer:
     def test_what_was_taken_is_taken_and_no_other(
-        self, board: Any, place: OnBroker, middleman: Middleman
+        self, queue: Any, place: OnBroker, middleman: Middleman
     ) -> None:
-        first = board.enqueue_many(['first', 'second'])[0]
+        first = queue.enqueue_many(['first', 'second'])[0]
         middleman.lose_answer_to(TAKE)
-        taken = board.take()
+        taken = queue.take()
         assert middleman.has_lost.is_set()
         assert (taken.msg, taken.filebase) == ('first', first)
-        assert board.history(first) == []
+        assert queue.history(first) == []
         wait(1.5)  # longer than the lease, which is renewed
-        other = board_of(place, '&lease=1s')
+        other = queue_of(place, '&lease=1s')
         assert other.recover(own=False) == []
         assert other.take().msg == 'second'
         assert other.take() is None
-        board.finish(first)
-        assert Redis.from_url(place.url).hlen(f'switchboard:{board.all_queues[0]}:held') == 1
+        queue.finish(first)
+        assert Redis.from_url(place.url).hlen(f'switchboard:{queue.all_queues[0]}:held') == 1
 
     def test_it_is_taken_when_the_broker_is_back(
-        self, board: Any, place: OnBroker, middleman: Middleman
+        self, queue: Any, place: OnBroker, middleman: Middleman
     ) -> None:
-        take_and_hear_nothing(board, middleman)
+        take_and_hear_nothing(queue, middleman)
         assert middleman.has_lost.is_set()
-        wait_for_broker(board)
-        taken = board.take()
+        wait_for_broker(queue)
+        taken = queue.take()
         assert taken.msg == 'first'
-        assert board.history(taken.filebase) == []
-        assert board.connection.unacked() == 1
-        assert board.count() == 1
+        assert queue.history(taken.filebase) == []
+        assert queue.connection.unacked() == 1
+        assert queue.count() == 1
 
     def test_after_the_lease_it_is_given_to_another_and_the_next_one_to_us(
-        self, board: Any, place: OnBroker, middleman: Middleman
+        self, queue: Any, place: OnBroker, middleman: Middleman
     ) -> None:
-        take_and_hear_nothing(board, middleman)
+        take_and_hear_nothing(queue, middleman)
         wait(1.2)
-        other = board_of(place, '&lease=1s')
+        other = queue_of(place, '&lease=1s')
         other.recover(own=False)
         assert other.take().msg == 'first'
-        wait_for_broker(board)
-        assert board.take().msg == 'second'
+        wait_for_broker(queue)
+        assert queue.take().msg == 'second'
 
-    def test_what_was_finished_is_finished(self, board: Any, place: OnBroker, middleman: Middleman) -> None:
-        board.enqueue('x')
-        board.finish(board.take().filebase)  # the script is loaded by now
-        filebase = board.enqueue('y')
-        board.take()
+    def test_what_was_finished_is_finished(self, queue: Any, place: OnBroker, middleman: Middleman) -> None:
+        queue.enqueue('x')
+        queue.finish(queue.take().filebase)  # the script is loaded by now
+        filebase = queue.enqueue('y')
+        queue.take()
         middleman.lose_answer_to(END)
         with pytest.raises(EntryTakenError):  # which is all that can be told
-            board.finish(filebase)
+            queue.finish(filebase)
         assert middleman.has_lost.is_set()
         wait(1.2)
-        other = board_of(place, '&lease=1s')
+        other = queue_of(place, '&lease=1s')
         assert other.recover(own=False) == []
         assert other.take() is None
 
@@ -122,10 +122,10 @@ class TestALostAnswer:
 class Sleeper(threading.Thread):
     """Sleeps once as a runner does."""
 
-    def __init__(self, board: Any) -> None:
+    def __init__(self, queue: Any) -> None:
         super().__init__()
-        self.board = board
-        self.wakeup = board.wakeup()
+        self.queue = queue
+        self.wakeup = queue.wakeup()
         self.falls_asleep = threading.Event()
         self.is_woken = False
         self.slept_s = 0.0
@@ -133,7 +133,7 @@ class Sleeper(threading.Thread):
     def run(self) -> None:
         self.wakeup.arm()
         began_s = time.monotonic()
-        if self.board.ready():
+        if self.queue.ready():
             self.is_woken = True
         else:
             self.falls_asleep.set()
@@ -149,38 +149,38 @@ class Sleeper(threading.Thread):
 
 class TestASleeper:
     def test_is_woken_by_what_comes_with_the_word_that_he_is_listened_for(
-        self, board: Any, place: OnBroker, middleman: Middleman
+        self, queue: Any, place: OnBroker, middleman: Middleman
     ) -> None:
         middleman.hold_answer_to(b'SUBSCRIBE')
-        sleeper = Sleeper(board)
+        sleeper = Sleeper(queue)
         sleeper.start()
         assert middleman.holds.wait(30)
         sleeper.falls_asleep.wait(1)  # which he must not: he has not been told yet
-        board_of(place).enqueue('x')
+        queue_of(place).enqueue('x')
         middleman.let_go.set()
         assert sleeper.woken()
-        assert board.take().msg == 'x'
+        assert queue.take().msg == 'x'
 
     def test_is_woken_when_the_connection_that_renews_his_leases_broke_meanwhile(
-        self, board: Any, place: OnBroker, middleman: Middleman
+        self, queue: Any, place: OnBroker, middleman: Middleman
     ) -> None:
-        board.enqueue('held')
-        assert board.take() is not None
-        sleeper = Sleeper(board)
+        queue.enqueue('held')
+        assert queue.take() is not None
+        sleeper = Sleeper(queue)
         sleeper.start()
         assert sleeper.falls_asleep.wait(30)
         with middleman.away():
             Redis.from_url(place.url).client_kill_filter(_type='normal', skipme=True)
-            while board.connection._is_open():
+            while queue.connection._is_open():
                 wait(0.05)
-        board_of(place).enqueue('x')
+        queue_of(place).enqueue('x')
         assert sleeper.woken()
-        wait_for_broker(board)
-        assert board.take().msg == 'x'
-        assert board.connection.unacked() == 2
+        wait_for_broker(queue)
+        assert queue.take().msg == 'x'
+        assert queue.connection.unacked() == 2
 
-    def test_is_not_woken_by_nothing(self, board: Any) -> None:
-        wakeup = board.wakeup()
+    def test_is_not_woken_by_nothing(self, queue: Any) -> None:
+        wakeup = queue.wakeup()
         wakeup.arm()
         assert not wakeup.wait(0.3)
         wakeup.disarm()

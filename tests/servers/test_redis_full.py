@@ -15,7 +15,7 @@ from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.errors import QueueFullError
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
-from tests.servers.broker_boards import OnBroker, board_of, drain, wait
+from tests.servers.broker_queues import OnBroker, drain, queue_of, wait
 from tests.servers.brokers import Broker, redis, started
 from tests.servers.far import Far
 
@@ -37,26 +37,26 @@ class Full:
         self.client.config_set('maxmemory-policy', 'noeviction')
         self.place = place
 
-    def board(self) -> Any:
-        return board_of(self.place, '&lease=1s')
+    def queue(self) -> Any:
+        return queue_of(self.place, '&lease=1s')
 
-    def fill(self, board: Any) -> None:
+    def fill(self, queue: Any) -> None:
         """Enqueue until there is no more memory, and leave none for anything small either."""
         self._limit(ROOM_BYTES)
         with pytest.raises(QueueFullError, match='no more memory'):
-            _enqueue_for_ever(board, 'x' * (ROOM_BYTES // 50))
+            _enqueue_for_ever(queue, 'x' * (ROOM_BYTES // 50))
         # What connections take and give back counts as well, so that for a moment there might be room again.
         self._limit(-ROOM_BYTES // 10)
         with pytest.raises(QueueFullError, match='no more memory'):
-            board.enqueue('')
+            queue.enqueue('')
 
     def _limit(self, room_bytes: int) -> None:
         self.client.config_set('maxmemory', self.client.info('memory')['used_memory'] + room_bytes)
 
 
-def _enqueue_for_ever(board: Any, text: str) -> None:
+def _enqueue_for_ever(queue: Any, text: str) -> None:
     while True:
-        board.enqueue(text)
+        queue.enqueue(text)
 
 
 @pytest.fixture
@@ -69,28 +69,28 @@ def full(small_redis: Broker, tmp_path: Path) -> Iterator[Full]:
 
 
 def test_who_works_keeps_his_message_and_ends_it(full: Full) -> None:
-    board, other = full.board(), full.board()
-    filebase = board.enqueue('work')
-    assert board.take().msg == 'work'
-    full.fill(board)
+    queue, other = full.queue(), full.queue()
+    filebase = queue.enqueue('work')
+    assert queue.take().msg == 'work'
+    full.fill(queue)
     wait(2)  # two leases long
     assert other.recover(own=False) == []
-    assert full.client.hlen(f'switchboard:{board.all_queues[0]}:deaths') == 0
-    board.finish(filebase)
-    assert board.connection.unacked() == 0
+    assert full.client.hlen(f'switchboard:{queue.all_queues[0]}:deaths') == 0
+    queue.finish(filebase)
+    assert queue.connection.unacked() == 0
 
 
 def test_what_is_given_back_is_the_next_again(full: Full) -> None:
-    board, other = full.board(), full.board()
-    filebase = board.enqueue('first')
-    board.take()
-    full.fill(board)
-    board.release(filebase)
+    queue, other = full.queue(), full.queue()
+    filebase = queue.enqueue('first')
+    queue.take()
+    full.fill(queue)
+    queue.release(filebase)
     assert other.take().msg == 'first'
 
 
 def test_what_a_dead_holder_had_is_given_to_another_and_counted(full: Full) -> None:
-    dead, other = full.board(), full.board()
+    dead, other = full.queue(), full.queue()
     filebase = dead.enqueue('first')
     dead.take()
     full.fill(dead)
@@ -105,38 +105,38 @@ def test_what_a_dead_holder_had_is_given_to_another_and_counted(full: Full) -> N
 
 
 def test_what_was_put_off_comes_and_it_can_be_emptied(full: Full) -> None:
-    board = full.board()
-    board.enqueue('late', delay=0.5)
-    full.fill(board)
+    queue = full.queue()
+    queue.enqueue('late', delay=0.5)
+    full.fill(queue)
     with pytest.raises(QueueFullError, match='no more memory'):
-        board.enqueue('later', delay=5)
+        queue.enqueue('later', delay=5)
     wait(0.6)
-    assert 'late' in drain(board)
-    board.enqueue('there is room')
-    assert drain(board) == ['there is room']
+    assert 'late' in drain(queue)
+    queue.enqueue('there is room')
+    assert drain(queue) == ['there is room']
 
 
 def test_what_fails_is_in_the_bad_queue_on_this_machines_disk(full: Full) -> None:
-    board = full.board()
-    filebase = board.enqueue('work')
-    board.take()
-    full.fill(board)
-    board.finish(filebase, preserve=True, reason='why')
+    queue = full.queue()
+    filebase = queue.enqueue('work')
+    queue.take()
+    full.fill(queue)
+    queue.finish(filebase, preserve=True, reason='why')
     assert full.place.preserved().history(filebase)[-1]['reason'] == 'why'
-    assert board.connection.unacked() == 0
+    assert queue.connection.unacked() == 0
 
 
 def test_what_is_to_be_tried_again_later_stays_with_its_holder_until_it_can_be_written(full: Full) -> None:
-    board = full.board()
-    filebase = board.enqueue('work')
-    board.take()
-    full.fill(board)
+    queue = full.queue()
+    filebase = queue.enqueue('work')
+    queue.take()
+    full.fill(queue)
     with pytest.raises(QueueFullError):
-        board.release(filebase, delay_s=5.0, record={'event': 'failed'})
-    assert board.get_files('.bak') == [filebase]
+        queue.release(filebase, delay_s=5.0, record={'event': 'failed'})
+    assert queue.get_files('.bak') == [filebase]
     full.client.config_set('maxmemory', 0)
-    board.release(filebase, delay_s=0.1, record={'event': 'failed'})
-    assert board.get_files('.bak') == []
+    queue.release(filebase, delay_s=0.1, record={'event': 'failed'})
+    assert queue.get_files('.bak') == []
 
 
 class Fail(Runner):
@@ -154,8 +154,8 @@ def test_a_runner_that_fails_tries_again_and_its_tries_count_when_there_is_memor
 ) -> None:
     far = Far(small_redis.url, tmp_path, 'max_attempts = 3')
     runner = Fail(far.another(), RunnerOptions('fail', '', 'far', recovery_s=0.2))
-    filebase = far.board.enqueue('x')
-    full.fill(full.board())
+    filebase = far.queue.enqueue('x')
+    full.fill(full.queue())
     thread = threading.Thread(target=runner.run)
     thread.start()
     try:

@@ -70,11 +70,11 @@ class Bridged(Pipeline):
         self.clock.advance(0.001)
         runner.run(once=True)
 
-    def contents(self, queue: str) -> list[Any]:
-        board = self.spool[queue]
-        taken = list(iter(board.take, None))
+    def contents(self, name: str) -> list[Any]:
+        queue = self.spool[name]
+        taken = list(iter(queue.take, None))
         for one in taken:
-            board.release(one.filebase)
+            queue.release(one.filebase)
         return [one.msg for one in taken]
 
 

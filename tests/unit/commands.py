@@ -63,13 +63,13 @@ def at_work(spool: Spool, queue: str, msg: object) -> Iterator[str]:
         yield filebase
 
 
-def fail(spool: Spool, queue: str, msg: object, error: str = 'ValueError', text: str = 'no way') -> str:
+def fail(spool: Spool, name: str, msg: object, error: str = 'ValueError', text: str = 'no way') -> str:
     """Put a message into the bad queue, as a runner does that could not handle it."""
-    board = spool[queue]
-    filebase = board.enqueue(msg)
-    board.dequeue(filebase)
+    queue = spool[name]
+    filebase = queue.enqueue(msg)
+    queue.dequeue(filebase)
     traceback = f'Traceback (most recent call last):\n  File "jobs.py", line 3, in dispose\n{error}: {text}\n'
     record = {'event': 'failed', 'attempt': 1, 'error': error, 'message': text, 'traceback': traceback}
-    board.annotate(filebase, record)
-    board.finish(filebase, preserve=True, reason=f'{error}: {text}')
+    queue.annotate(filebase, record)
+    queue.finish(filebase, preserve=True, reason=f'{error}: {text}')
     return filebase

@@ -102,15 +102,15 @@ def test_the_tour_of_enqueue_dequeue_finish_iterate_and_recover(queue_directory:
 def test_calls_that_print_nothing_in_a_doctest_of_mailmans_print_nothing_here(queue_directory: str) -> None:
     source = """
     >>> from switchboard import Switchboard
-    >>> board = Switchboard('test', queue_directory)
-    >>> filebase = board.enqueue('x')
-    >>> _ = board.dequeue(filebase)
-    >>> board.recover_backup_files()
-    >>> _ = board.dequeue(filebase)
-    >>> board.finish(filebase)
-    >>> filebase = board.enqueue('x')
-    >>> board.finish(filebase, preserve=True)
-    >>> board.files
+    >>> queue = Switchboard('test', queue_directory)
+    >>> filebase = queue.enqueue('x')
+    >>> _ = queue.dequeue(filebase)
+    >>> queue.recover_backup_files()
+    >>> _ = queue.dequeue(filebase)
+    >>> queue.finish(filebase)
+    >>> filebase = queue.enqueue('x')
+    >>> queue.finish(filebase, preserve=True)
+    >>> queue.files
     []
     """
     tour = doctest.DocTestParser().get_doctest(source, {'queue_directory': queue_directory}, 'tour', None, 0)
@@ -121,4 +121,4 @@ def test_calls_that_print_nothing_in_a_doctest_of_mailmans_print_nothing_here(qu
 def test_a_slice_is_given_as_mailmans_runners_give_it(queue_directory: str) -> None:
     filebases = sorted(Switchboard('test', queue_directory).enqueue('x') for _ in range(16))
     slices = [Switchboard('test', queue_directory, index, 4, True) for index in range(4)]
-    assert sorted(filebase for board in slices for filebase in board.files) == filebases
+    assert sorted(filebase for queue in slices for filebase in queue.files) == filebases

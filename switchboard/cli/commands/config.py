@@ -88,7 +88,7 @@ def init(installation: Installation, directory: Path | None) -> None:
         activate(config)
     missing = [name for name in queues if not os.path.isdir(spool.path(name))]
     for name in missing:
-        spool.board(name)
+        spool.queue(name)
     if not there:
         spool.spares.fill(FIRST_SPARES)
     if not missing:

@@ -144,8 +144,8 @@ class Sender:
         :raises QueueError: the flush failed: none of these was stored.
         """
         filebases: list[dict[str, str]] = []
-        board = self.spool[self.queue] if self.queue else None
-        batch: AbstractContextManager[object] = board.batch() if board is not None else nullcontext()
+        queue = self.spool[self.queue] if self.queue else None
+        batch: AbstractContextManager[object] = queue.batch() if queue is not None else nullcontext()
         with batch:
             for name, message in messages:
                 try:

@@ -19,7 +19,7 @@ from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import DURATION, no_wait_option, timeout_option
 from switchboard.cli.output import LOOK_EVERY_S, TELL_EVERY_S, Progress, is_json, report, say, tell
-from switchboard.errors import BoardError, MasterError
+from switchboard.errors import MasterError, ScoreboardError
 from switchboard.master.control import ask, signal_master
 from switchboard.operating.text import duration, number, visible
 from switchboard.status.alive import PID, master_alive, own_directory, read_pid
@@ -106,7 +106,7 @@ def _starting(directory: Path, wanted: int, started_s: float) -> str:
 
     text = f'starting, {duration(time.monotonic() - started_s)}'
     snapshot = read_status_or_none(directory)
-    # A board that is older than this start is the last master's.
+    # A scoreboard that is older than this start is the last master's.
     age_s = time.monotonic() - started_s
     if snapshot is None or snapshot.master.started_ns / 1e9 < time.time() - age_s:
         return text
@@ -314,8 +314,8 @@ GONE_TIMEOUT_S = 10.0
 
 
 def pid_of_master(directory: Path) -> int | None:
-    """:return: the process that the board names, or else the pid file: to be waited for, not to be signalled."""
-    with contextlib.suppress(BoardError):
+    """:return: the process that the scoreboard names, or else the pid file: to be waited for, not to be signalled."""
+    with contextlib.suppress(ScoreboardError):
         if pid := read_status(directory).master.pid:
             return pid
     return read_pid(own_directory(directory) / PID)

@@ -1,4 +1,4 @@
-"""``switchboard status`` and ``top``: the master and every runner, from the board; also when the master is dead."""
+"""``switchboard status`` and ``top``: the master and every runner, from the scoreboard; also when the master is dead."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def under_way(snapshot: Snapshot) -> list[str]:
 def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
     """:return: one line about the master, and its colour."""
     master = snapshot.master
-    if not snapshot.has_board:
+    if not snapshot.has_scoreboard:
         text = 'is starting' if snapshot.alive else 'not running; none was ever started here'
         return f'master: {text}', 'yellow'
     since = f'since {moment(master.started_ns / 1e9)}, {age(now_s - master.started_ns / 1e9)}'
@@ -152,7 +152,7 @@ def status(context: click.Context, installation: Installation, as_json: bool) ->
         config = installation.config_or_none
         _write_status(snapshot, busy_with, list(config.runners) if config is not None else [])
         _write_queues([queue_info(installation.view, name) for name in installation.view.queue_names()])
-    if installation.named_spool is not None and not snapshot.has_board and not snapshot.alive:
+    if installation.named_spool is not None and not snapshot.has_scoreboard and not snapshot.alive:
         context.exit(Exit.OK)  # without a configuration there is nothing that a master would do
     context.exit(status_of(snapshot))
 

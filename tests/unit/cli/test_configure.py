@@ -371,8 +371,8 @@ def test_objects_have_the_members_that_the_manual_names(tmp_path: Path) -> None:
     queues = succeed('-s', tmp_path, 'queues', '--json').objects
     assert set().union(*queues) == members('A queue')
     (tmp_path / '.run' / 'master').mkdir(parents=True)
-    board = Scoreboard.create(tmp_path / '.run' / 'master' / 'scoreboard', 4)
-    board.post(0, SupervisorRecord('in', state=State.RUNNING))
+    scoreboard = Scoreboard.create(tmp_path / '.run' / 'master' / 'scoreboard', 4)
+    scoreboard.post(0, SupervisorRecord('in', state=State.RUNNING))
     master, runner, *_ = switchboard('-s', tmp_path, 'status', '--json').objects
     assert (master.keys(), runner.keys()) == (members('The master'), members("A runner's slice"))
     for words in (['retry', filebase], ['edit', 'in/', '--set', 'a=b']):

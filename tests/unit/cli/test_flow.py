@@ -24,12 +24,12 @@ class TestHold:
         ran = succeed('-s', spool.directory, 'hold', first, '--reason', 'ask Ann')
         held = ran.out.rpartition('/')[2].strip()
         assert held.startswith(ON_HOLD_PREFIX)
-        board = Spool(spool.directory, durability='lazy')['in']
-        taken = board.take()
+        queue = Spool(spool.directory, durability='lazy')['in']
+        taken = queue.take()
         assert taken is not None
         assert taken.msg == 'second'
-        assert board.take() is None
-        board.release(second)
+        assert queue.take() is None
+        queue.release(second)
         assert succeed('-s', spool.directory, 'release', held).out == f'in/{held} -> in/{first}\n'
         assert spool['in'].files == [first, second]
         events = [(one['event'], one.get('reason')) for one in spool['in'].history(first)]

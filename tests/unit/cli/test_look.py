@@ -28,26 +28,26 @@ def names(ran: Ran) -> list[str]:
 
 
 def test_queues_counts_what_waits_is_delayed_and_is_claimed(spool: Spool, look: Look) -> None:
-    board = spool['in']
-    board.enqueue('waits')
-    board.enqueue('waits too')
-    board.enqueue('later', delay=3600)
-    claimed = board.enqueue('claimed')
-    board.dequeue(claimed)
+    queue = spool['in']
+    queue.enqueue('waits')
+    queue.enqueue('waits too')
+    queue.enqueue('later', delay=3600)
+    claimed = queue.enqueue('claimed')
+    queue.dequeue(claimed)
     dead = fail(spool, 'in', 'dead')
     one, bad = look('queues', '--json').objects
     assert (one['queue'], one['waiting'], one['delayed'], one['claimed'], one['in_bad']) == ('in', 2, 1, 1, 1)
     assert 0 <= one['oldest_age_s'] < 60
     assert 3500 < one['next_due_s'] <= 3600
-    assert one['size_bytes'] == sum(path.stat().st_size for path in Path(board.queue_directory).iterdir())
+    assert one['size_bytes'] == sum(path.stat().st_size for path in Path(queue.queue_directory).iterdir())
     assert (bad['queue'], bad['preserved'], bad['origins']) == ('bad', 1, {'in': 1})
     assert dead
 
 
 def test_the_oldest_entry_is_the_oldest_that_could_be_taken(spool: Spool, look: Look) -> None:
-    board = spool['in']
-    board.dequeue(board.enqueue('claimed', not_before=time.time() - 5000))
-    board.enqueue('delayed', delay=60)
+    queue = spool['in']
+    queue.dequeue(queue.enqueue('claimed', not_before=time.time() - 5000))
+    queue.enqueue('delayed', delay=60)
     (one, _) = look('queues', '--json').objects
     assert one['oldest_age_s'] is None
 
@@ -99,9 +99,9 @@ def test_looking_at_a_spool_that_is_not_there_makes_none(tmp_path: Path) -> None
 
 
 def test_ls_lists_entries_as_they_are_taken(spool: Spool, look: Look) -> None:
-    board = spool['in']
-    first, second = board.enqueue('first'), board.enqueue('second')
-    urgent = board.enqueue('urgent', priority=9)
+    queue = spool['in']
+    first, second = queue.enqueue('first'), queue.enqueue('second')
+    urgent = queue.enqueue('urgent', priority=9)
     assert names(look('ls', 'in')) == [urgent, first, second]
     assert names(look('ls', 'in', '--reverse')) == [second, first, urgent]
 
@@ -153,9 +153,9 @@ def test_entries_are_selected_by_what_is_known_of_them(spool: Spool, look: Look)
 
 
 def test_entries_are_selected_by_their_metadata(spool: Spool, look: Look) -> None:
-    board = spool['in']
-    cats = board.enqueue('x', rcpt=['cats@example.org', 'all@example.org'], size=3)
-    board.enqueue('x', rcpt=['dogs@example.org'], size=4)
+    queue = spool['in']
+    cats = queue.enqueue('x', rcpt=['cats@example.org', 'all@example.org'], size=3)
+    queue.enqueue('x', rcpt=['dogs@example.org'], size=4)
     assert names(look('ls', 'in', '-m', 'rcpt=cats@example.org')) == [cats]
     assert names(look('ls', 'in', '-m', 'size=3')) == [cats]
     assert names(look('ls', 'in', '-m', 'size:=3')) == [cats]
@@ -163,10 +163,10 @@ def test_entries_are_selected_by_their_metadata(spool: Spool, look: Look) -> Non
 
 
 def test_entries_are_selected_by_state_and_age(spool: Spool, look: Look) -> None:
-    board = spool['in']
-    old = board.enqueue('old', not_before=time.time() - 7200)
-    delayed = board.enqueue('delayed', delay=60)
-    board.enqueue('new')
+    queue = spool['in']
+    old = queue.enqueue('old', not_before=time.time() - 7200)
+    delayed = queue.enqueue('delayed', delay=60)
+    queue.enqueue('new')
     renamed = f'{time.time() - 7200:.9f}{old[old.index("+") :]}'
     os.rename(spool.path('in', old + '.pck'), spool.path('in', renamed + '.pck'))
     assert names(look('ls', 'in', '--older', '1h')) == [renamed]
@@ -190,14 +190,14 @@ def test_a_damaged_entry_is_listed_as_such(spool: Spool, look: Look) -> None:
 
 
 def test_shape_counts_by_age_in_minutes(spool: Spool, look: Look) -> None:
-    board = spool['in']
+    queue = spool['in']
     for minutes in (1, 7, 7, 100, 5000):
-        filebase = board.enqueue('x')
+        filebase = queue.enqueue('x')
         os.rename(
             spool.path('in', filebase + '.pck'),
             spool.path('in', f'{time.time() - minutes * 60:.9f}{filebase[filebase.index("+") :]}.pck'),
         )
-    board.enqueue('x', delay=60)
+    queue.enqueue('x', delay=60)
     (row,) = look('shape', '--json').objects
     assert (row['queue'], row['total'], row['later']) == ('in', 6, 1)
     assert {key: row[key] for key in ('5', '10', '20', '160', '1280+')} == {
@@ -250,11 +250,11 @@ def test_one_hostile_entry_does_not_keep_the_others_from_being_seen(tmp_path: Pa
     spool = Spool(tmp_path, durability='lazy')
     hostile = []
     for record in HOSTILE:
-        board = spool['in']
-        filebase = board.enqueue('x')
-        board.dequeue(filebase)
-        board.annotate(filebase, record)
-        board.finish(filebase, preserve=True)
+        queue = spool['in']
+        filebase = queue.enqueue('x')
+        queue.dequeue(filebase)
+        queue.annotate(filebase, record)
+        queue.finish(filebase, preserve=True)
         hostile.append(filebase)
     filebase = fail(spool, 'in', 'deep')
     text = b'{"event":"failed","error":"E","set":' + b'{"a":' * 900 + b'1' + b'}' * 901

@@ -69,37 +69,39 @@ def test_without_events_arrivals_are_found_by_looking(
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Scoreboard:
+def scoreboard(tmp_path: Path) -> Scoreboard:
     (tmp_path / '.run' / 'master').mkdir(parents=True)
     return Scoreboard.create(tmp_path / '.run' / 'master' / 'scoreboard', 4)
 
 
-def test_a_slice_in_trouble_is_told_of_with_its_reason(board: Scoreboard, tmp_path: Path) -> None:
-    board.post(0, SupervisorRecord('in', state=State.FATAL, reason='no such class'))
-    board.post(
+def test_a_slice_in_trouble_is_told_of_with_its_reason(scoreboard: Scoreboard, tmp_path: Path) -> None:
+    scoreboard.post(0, SupervisorRecord('in', state=State.FATAL, reason='no such class'))
+    scoreboard.post(
         1,
         SupervisorRecord(
             'out', state=State.BACKOFF, reason='exited with status 1', next_restart_ns=105_000_000_000
         ),
     )
-    board.post(2, SupervisorRecord('well', state=State.RUNNING, pid=os.getpid()))
-    Slot(board, 2).error('ValueError: \x1b[2J')
+    scoreboard.post(2, SupervisorRecord('well', state=State.RUNNING, pid=os.getpid()))
+    Slot(scoreboard, 2).error('ValueError: \x1b[2J')
     told = dict(troubles(take(tmp_path).records, 100.0))
     assert told['in 1/1'] == 'FATAL: no such class'
     assert told['out 1/1'] == 'starts again in 5.0s: exited with status 1'
     assert told['well 1/1'].endswith('ago: ValueError: \\x1b[2J')
 
 
-def test_a_board_without_a_master_is_what_a_dead_one_left(board: Scoreboard, tmp_path: Path) -> None:
+def test_a_scoreboard_without_a_master_is_what_a_dead_one_left(
+    scoreboard: Scoreboard, tmp_path: Path
+) -> None:
     snapshot = take(tmp_path)
     assert not snapshot.alive
     assert headline(snapshot, 0.0)[0].startswith('master: NOT RUNNING; it died')
     assert status_of(snapshot) == 69
 
 
-def test_who_is_left_is_told_with_what_keeps_the_busy_ones(board: Scoreboard, tmp_path: Path) -> None:
+def test_who_is_left_is_told_with_what_keeps_the_busy_ones(scoreboard: Scoreboard, tmp_path: Path) -> None:
     for index, name in enumerate(('in', 'out')):
-        board.post(index, SupervisorRecord(name, pid=os.getpid(), state=State.STOPPING))
-    Slot(board, 0).begin('1795317402.674871037+' + 'a' * 40)
+        scoreboard.post(index, SupervisorRecord(name, pid=os.getpid(), state=State.STOPPING))
+    Slot(scoreboard, 0).begin('1795317402.674871037+' + 'a' * 40)
     assert describe(take(tmp_path).records) == '2 runners left: in 1/1 at 1795317402.674871037 for 0.0s'
     assert describe([]) == '0 runners left'

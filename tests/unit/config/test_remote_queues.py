@@ -48,12 +48,12 @@ def test_without_kombu_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 
 def test_a_broker_that_is_away_is_an_error_of_its_own(tmp_path: Path) -> None:
     spool = Spool.from_config(load(tmp_path, AWAY))
-    board: object = spool['far']
-    assert isinstance(board, BrokerQueue)
+    queue: object = spool['far']
+    assert isinstance(queue, BrokerQueue)
     with pytest.raises(BrokerDownError) as caught:
-        board.enqueue('x')
+        queue.enqueue('x')
     assert caught.value.retry_after_s > 0
-    assert not board.ready()
+    assert not queue.ready()
     assert not (tmp_path / 's' / 'far').exists()
     # What is on the disk goes on.
     spool['near'].enqueue('x')

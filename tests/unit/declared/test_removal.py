@@ -55,11 +55,11 @@ def test_purging_leaves_what_is_being_worked_on(spool):
 def test_a_producer_that_knew_the_queue_hears_that_it_is_gone(configured, tmp_path):
     producer = Spool.from_config(tmp_path / 'switchboard.cfg')
     configured.declare('reply')
-    board = producer['reply']
-    board.enqueue('in time')
+    queue = producer['reply']
+    queue.enqueue('in time')
     assert configured.delete('reply') == 1
     with pytest.raises(UnknownQueueError):
-        board.enqueue('too late')
+        queue.enqueue('too late')
     with pytest.raises(UnknownQueueError):
         producer.publish('too late', routing_key='reply')
     assert left(configured, 'reply') == []
@@ -78,13 +78,13 @@ def test_a_producer_that_knew_the_queue_finds_the_new_one_of_its_name(spool, oth
 def test_what_is_being_worked_on_may_be_finished(spool, other):
     spool.declare('in')
     filebase = spool['in'].enqueue('slow job')
-    board = other['in']
-    board.dequeue(filebase)
+    queue = other['in']
+    queue.dequeue(filebase)
     spool['in'].enqueue('waits')
     assert spool.delete('in') == 1
     with pytest.raises(UnknownQueueError):
         spool.consume('in')
-    board.finish(filebase)
+    queue.finish(filebase)
     assert spool.reap() == ['in']
     assert left(spool, 'in') == left(spool, 'bad') == []
 
@@ -92,10 +92,10 @@ def test_what_is_being_worked_on_may_be_finished(spool, other):
 def test_what_is_given_back_to_a_deleted_queue_goes_to_bad_and_says_why(spool, other):
     spool.declare('in')
     filebase = spool['in'].enqueue('slow job')
-    board = other['in']
-    board.dequeue(filebase)
+    queue = other['in']
+    queue.dequeue(filebase)
     assert spool.delete('in') == 0
-    board.release(filebase)
+    queue.release(filebase)
     assert spool.reap() == ['in']
     assert left(spool, 'bad') == [f'{filebase}.psv']
     assert spool['bad'].history(filebase)[-1]['reason'] == 'its queue was deleted'
@@ -106,9 +106,9 @@ def test_what_a_dead_process_held_goes_to_bad_too(spool, tmp_path):
     filebase = spool['in'].enqueue('slow job')
 
     def work() -> object:
-        board = Spool(tmp_path / 'spool')['in']
-        board.dequeue(filebase)
-        return board
+        queue = Spool(tmp_path / 'spool')['in']
+        queue.dequeue(filebase)
+        return queue
 
     pid = in_child(work)
     spool.delete('in')
@@ -121,13 +121,13 @@ def test_what_a_dead_process_held_goes_to_bad_too(spool, tmp_path):
 def test_a_queue_can_be_declared_anew_while_the_old_one_waits_for_its_last_worker(spool, other):
     spool.declare('in', auto_delete=True)
     filebase = spool['in'].enqueue('slow job')
-    board = other['in']
-    board.dequeue(filebase)
+    queue = other['in']
+    queue.dequeue(filebase)
     spool.delete('in')
     spool.declare('in', options={'ttl_s': 3.0})
     assert spool.reap() == []
     spool['in'].enqueue('new')
-    board.finish(filebase)
+    queue.finish(filebase)
     assert spool['in'].take().msg == 'new'
 
 
@@ -142,23 +142,23 @@ def test_a_queue_that_nobody_declared_is_deleted_too(spool):
 
 
 def test_causes_that_were_named_are_dropped_and_others_kept(spool, clock):
-    board = spool.declare('in', options={'ttl_s': 5.0}, discard=('expired',))
-    board.enqueue('stale')
+    queue = spool.declare('in', options={'ttl_s': 5.0}, discard=('expired',))
+    queue.enqueue('stale')
     clock.advance(6)
-    assert board.take() is None
+    assert queue.take() is None
     assert left(spool, 'bad') == left(spool, 'in') == []
-    board.finish(board.enqueue('refused'), preserve=True, reason='no')
+    queue.finish(queue.enqueue('refused'), preserve=True, reason='no')
     assert len(left(spool, 'bad')) == 1
 
 
 def test_dead_letters_get_the_key_that_was_declared(spool, clock):
     spool.declare('late')
-    board = spool.declare(
+    queue = spool.declare(
         'in', options={'ttl_s': 5.0, 'dead_letter': 'exchange:'}, discard=('expired',), dead_letter_key='late'
     )
-    board.enqueue('stale', routing_key='another')
+    queue.enqueue('stale', routing_key='another')
     clock.advance(6)
-    assert board.take() is None
+    assert queue.take() is None
     assert spool['late'].take().msg == 'stale'
 
 
@@ -167,10 +167,10 @@ def test_what_was_said_of_a_deleted_queue_is_not_said_of_the_next_one_of_its_nam
     spool.pause('in')
     spool.drain('in')
     assert spool.delete('in') == 1
-    board = spool.declare('in')
+    queue = spool.declare('in')
     assert not spool.flags.is_set('paused', 'in', anew=True)
     assert not spool.flags.is_set('draining', 'in', anew=True)
-    assert board.enqueue('y', dedupe_key='key') in board.files
+    assert queue.enqueue('y', dedupe_key='key') in queue.files
     spool.reap()
     assert not [name for name in os.listdir(spool.directory) if name.startswith('.gone@')]
 

@@ -83,10 +83,10 @@ def test_the_second_one_is_not_stored_and_the_first_is_as_ever(tmp_path: Path) -
     raw = b'From a@x Sun Nov 22 03:00:00 2026\n' + MAIL + b'\0\xff\r no end'
     first = drop(tmp_path, raw, '-d', 'content', '-m', 'priority=3')
     assert drop(tmp_path, raw, '-d', 'content', '-m', 'priority=3') == first
-    board = Spool(tmp_path / 's')['in']
-    assert board.files == [first]
+    queue = Spool(tmp_path / 's')['in']
+    assert queue.files == [first]
     assert first.endswith('+p3')
-    msg, msgdata = board.dequeue(first)
+    msg, msgdata = queue.dequeue(first)
     assert msg.as_bytes() == raw.partition(b'\n')[2]
     assert msgdata['sender'] == 'a@x'
 
@@ -152,10 +152,10 @@ def test_in_a_spool_without_a_configuration_the_options_of_a_declared_queue_hold
         drop(tmp_path, MAIL, queue='late')
 
 
-def finished(board: Switchboard) -> Any:
-    taken = board.take()
+def finished(queue: Switchboard) -> Any:
+    taken = queue.take()
     filebase, msg = taken.filebase, taken.msg
-    board.finish(filebase)
+    queue.finish(filebase)
     return msg
 
 

@@ -121,10 +121,10 @@ def test_through_exchanges_each_queue_is_asked_for_itself(spool):
 
 
 def test_a_queue_without_a_spool_does_not_pretend(tmp_path):
-    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'))
+    queue = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'))
     with pytest.raises(QueueError, match='Spool'):
-        board.enqueue('one', dedupe_key='key')
-    assert board.get_files() == []
+        queue.enqueue('one', dedupe_key='key')
+    assert queue.get_files() == []
 
 
 def test_the_directories_of_markers_are_no_queues(spool):
@@ -172,8 +172,8 @@ def test_the_key_of_an_input_is_not_handed_down_to_what_is_made_from_it(spool):
 
 
 def test_runners_that_emit_the_same_keys_in_other_orders_do_not_wait_for_each_other(tmp_path):
-    board = Spool(tmp_path, 'lazy')['in']
-    board.enqueue_many(range(100))
+    queue = Spool(tmp_path, 'lazy')['in']
+    queue.enqueue_many(range(100))
 
     def work(keys):
         emitting(Spool(tmp_path, 'lazy'), *keys, batch_size=5)
@@ -243,10 +243,10 @@ def test_a_key_that_cannot_be_looked_for_keeps_the_input(tmp_path):
 
 
 def test_in_memory_a_key_is_free_again_when_the_window_is_over(clock):
-    board = MemorySpool(clock=clock)['in']
-    first = board.enqueue('one', dedupe_key='key')
+    queue = MemorySpool(clock=clock)['in']
+    first = queue.enqueue('one', dedupe_key='key')
     clock.advance(86_399)
-    assert board.enqueue('two', dedupe_key='key') == first
+    assert queue.enqueue('two', dedupe_key='key') == first
     clock.advance(2)
-    assert board.enqueue('three', dedupe_key='key') != first
-    assert len(board.get_files()) == 2
+    assert queue.enqueue('three', dedupe_key='key') != first
+    assert len(queue.get_files()) == 2

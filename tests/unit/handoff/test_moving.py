@@ -36,12 +36,12 @@ class TestClaiming:
     def test_ready_preserved_and_own_entries_can_be_had(self, spool: Spool) -> None:
         ready, preserved, own = spool['in'].enqueue('a'), fail(spool), spool['in'].enqueue('c')
         spool['in'].dequeue(own)
-        for board, filebase, suffix in (
+        for queue, filebase, suffix in (
             (spool['in'], ready, '.pck'),
             (spool['bad'], preserved, '.psv'),
             (spool['in'], own, '.bak'),
         ):
-            claim = claim_any(board, filebase)
+            claim = claim_any(queue, filebase)
             assert (claim.filebase, claim.suffix) == (filebase, suffix)
             if suffix != '.bak':
                 claim.close()

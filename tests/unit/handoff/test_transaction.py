@@ -54,11 +54,11 @@ def begin(spool: Any, msg: Any = 'input', **metadata: Any) -> Any:
 
 def contents(spool: Any, name: str) -> list[Any]:
     """The messages that are ready in a queue."""
-    board = spool[name]
+    queue = spool[name]
     messages = []
-    for filebase in board.files:
-        messages.append(board.dequeue(filebase)[0])
-        board.release(filebase)
+    for filebase in queue.files:
+        messages.append(queue.dequeue(filebase)[0])
+        queue.release(filebase)
     return messages
 
 
@@ -179,12 +179,12 @@ class TestKeeping:
 
     def test_there_is_room_for_it_in_a_full_queue(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path)
-        board = Switchboard('in', spool.path('in'), options=QueueOptions(max_messages=1), pool=spool.spares)
-        filebase = board.enqueue([1])
-        msg, msgdata = board.dequeue(filebase)
+        queue = Switchboard('in', spool.path('in'), options=QueueOptions(max_messages=1), pool=spool.spares)
+        filebase = queue.enqueue([1])
+        msg, msgdata = queue.dequeue(filebase)
         msg.append(2)
-        kept = spool.transaction(board, filebase).keep(msg, msgdata)
-        assert board.dequeue(kept)[0] == [1, 2]
+        kept = spool.transaction(queue, filebase).keep(msg, msgdata)
+        assert queue.dequeue(kept)[0] == [1, 2]
 
 
 class TestOnDisk:

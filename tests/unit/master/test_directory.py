@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.errors import BoardError, MasterError, NotRunningError
+from switchboard.errors import MasterError, NotRunningError, ScoreboardError
 from switchboard.master.control import ControlSocket, ask
 from switchboard.master.directory import MasterLock, OwnDirectory, replace_file
 from switchboard.status import log
@@ -111,7 +111,7 @@ def test_a_link_in_the_place_of_the_scoreboard_is_replaced_and_not_read(
     with OwnDirectory(tmp_path) as own:
         for name in (SCOREBOARD, f'{SCOREBOARD}.new'):
             (own.path / name).symlink_to(precious)
-        with pytest.raises(BoardError, match='symbolic link'):
+        with pytest.raises(ScoreboardError, match='symbolic link'):
             Scoreboard.open(own.path / SCOREBOARD)
         Scoreboard.create(own.path / SCOREBOARD, 1, directory=own.fileno()).close()
         Scoreboard.open(own.path / SCOREBOARD).close()
@@ -185,8 +185,8 @@ def test_a_member_of_the_group_reads_what_the_master_says_and_cannot_write_it(tm
                             os.close(os.open(own.path / name, os.O_WRONLY))
                         except PermissionError:
                             refused.append(name)
-                    board = Scoreboard.open(own.path / SCOREBOARD)
-                    return master_alive(spool), board.slots, refused
+                    scoreboard = Scoreboard.open(own.path / SCOREBOARD)
+                    return master_alive(spool), scoreboard.slots, refused
 
                 assert in_child(as_member, NOBODY) == (True, 1, [LOCK, SCOREBOARD])
         finally:

@@ -24,10 +24,10 @@ NOBODY = 1 << 30
 
 
 class Bench:
-    """A board, and forks that make no process."""
+    """A scoreboard, and forks that make no process."""
 
     def __init__(self, path: Path) -> None:
-        self.board = Scoreboard.create(path, 4)
+        self.scoreboard = Scoreboard.create(path, 4)
         self.selector = selectors.DefaultSelector()
         self.channels: list[socket.socket] = []
         self.error: OSError | None = None
@@ -47,7 +47,7 @@ class Bench:
             made,
             part,
             count,
-            board=self.board,
+            scoreboard=self.scoreboard,
             index=0,
             selector=self.selector,
             fork_all=self.fork_all,
@@ -60,21 +60,21 @@ class Bench:
 
     def damage(self) -> None:
         """Write nonsense over all slots."""
-        size = self.board.path.stat().st_size
-        with self.board.path.open('r+b') as stream:
+        size = self.scoreboard.path.stat().st_size
+        with self.scoreboard.path.open('r+b') as stream:
             stream.seek(PAGE_BYTES)
             stream.write(b'\xa5' * (size - PAGE_BYTES))
 
     def close(self) -> None:
         self.selector.close()
-        self.board.close()
+        self.scoreboard.close()
         for channel in self.channels:
             channel.close()
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path / 'board')
+    bench = Bench(tmp_path / 'scoreboard')
     yield bench
     bench.close()
 
@@ -166,7 +166,7 @@ def test_the_last_word_of_a_process_that_has_ended_is_heard(bench: Bench, start:
 def test_a_loop_that_beats_is_looked_at_when_its_next_beat_is_overdue(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=10.0)
     assert made.due_s() == 11
-    heart = Slot(bench.board, 0, clock_ns=lambda: 7_000_000_000)
+    heart = Slot(bench.scoreboard, 0, clock_ns=lambda: 7_000_000_000)
     heart._pid = NOBODY
     heart.beat()
     made.tick(11)
@@ -181,7 +181,7 @@ def test_a_loop_that_beats_is_looked_at_when_its_next_beat_is_overdue(bench: Ben
 def test_a_message_is_looked_at_before_its_time_is_up_whenever_it_began(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=60.0, max_seconds=5.0)
     assert made.due_s() == 6
-    heart = Slot(bench.board, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000)
+    heart = Slot(bench.scoreboard, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000)
     heart._pid = NOBODY
     heart.begin('x')
     made.tick(6)
@@ -192,7 +192,7 @@ def test_a_message_is_looked_at_before_its_time_is_up_whenever_it_began(bench: B
 
 def test_a_time_that_the_master_did_not_see_counts_against_nobody(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=10.0)
-    heart = Slot(bench.board, 0, clock_ns=lambda: 7_000_000_000)
+    heart = Slot(bench.scoreboard, 0, clock_ns=lambda: 7_000_000_000)
     heart._pid = NOBODY
     heart.beat()
     made.excuse(1000.0, 1011.0)  # it should have looked at 11
@@ -206,7 +206,7 @@ def test_a_time_that_the_master_did_not_see_counts_against_nobody(bench: Bench, 
 
 def test_a_message_gets_the_time_back_that_was_lost_while_it_was_at_work(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=60.0, max_seconds=5.0)
-    heart = Slot(bench.board, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000)
+    heart = Slot(bench.scoreboard, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000)
     heart._pid = NOBODY
     heart.begin('x')
     made.excuse(100.0, 106.0)

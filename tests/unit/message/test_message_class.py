@@ -66,7 +66,7 @@ PATH = f'{__name__}:Post'
 @pytest.fixture(
     params=['Switchboard', 'Spool', 'MemorySpool', 'class of [switchboard]', 'class of [queue.*]', 'path']
 )
-def board(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+def queue(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if request.param == 'Switchboard':
         return Switchboard('in', tmp_path / 'in', message_class=Post)
     if request.param == 'path':
@@ -92,9 +92,9 @@ def make(cls: Any) -> Any:
     return mail
 
 
-def test_it_is_stored_from_its_fields_and_comes_back_as_its_class(board: Any) -> None:
+def test_it_is_stored_from_its_fields_and_comes_back_as_its_class(queue: Any) -> None:
     CALLS.clear()
-    msg, _ = board.dequeue(board.enqueue(make(Post)))
+    msg, _ = queue.dequeue(queue.enqueue(make(Post)))
     assert isinstance(msg, Post)
     assert type(msg).__name__ == 'Post'
     assert '_headers' not in vars(msg)  # lazily parsed, as ever
@@ -109,23 +109,23 @@ def test_it_is_stored_from_its_fields_and_comes_back_as_its_class(board: Any) ->
     assert mail_bytes(msg) == b'From: ann@example.com\nSubject: x\n\nbody\n'
 
 
-def test_a_mail_of_another_class_comes_back_as_the_one_that_is_named(board: Any) -> None:
+def test_a_mail_of_another_class_comes_back_as_the_one_that_is_named(queue: Any) -> None:
     for mail in (make(Message), make(EmailMessage), lazy_mail(RAW)):
-        msg, _ = board.dequeue(board.enqueue(mail))
+        msg, _ = queue.dequeue(queue.enqueue(mail))
         assert isinstance(msg, Post)
         assert msg.sender == 'ann@example.com'
 
 
 def test_without_a_name_it_comes_back_as_the_librarys_own(tmp_path: Path) -> None:
-    board = Switchboard('in', tmp_path / 'in')
-    assert not isinstance(board.dequeue(board.enqueue(make(Post)))[0], Post)
-    assert isinstance(board.dequeue(board.enqueue(make(Modern)))[0], EmailMessage)
+    queue = Switchboard('in', tmp_path / 'in')
+    assert not isinstance(queue.dequeue(queue.enqueue(make(Post)))[0], Post)
+    assert isinstance(queue.dequeue(queue.enqueue(make(Modern)))[0], EmailMessage)
 
 
 def test_a_modern_one_too(tmp_path: Path) -> None:
-    board = Switchboard('in', tmp_path / 'in', message_class=Modern)
+    queue = Switchboard('in', tmp_path / 'in', message_class=Modern)
     for mail in (make(Modern), make(Post)):
-        msg, _ = board.dequeue(board.enqueue(mail))
+        msg, _ = queue.dequeue(queue.enqueue(mail))
         assert isinstance(msg, Modern)
         assert msg.names == ['ann@example.com']
 

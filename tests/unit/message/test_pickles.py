@@ -79,12 +79,12 @@ class TestNothingIsExecuted:
         self, tmp_path: Path, bomb: bytes, trace: Path, accept: tuple[str, ...]
     ) -> None:
         filebase = drop(tmp_path / 'in', bomb + pickle.dumps({}))
-        board = Switchboard('in', tmp_path / 'in', options=QueueOptions(accept=accept))
-        assert board.files == [filebase]
-        assert board.history(filebase) == []
-        assert board.peek(filebase).kind == 'mailman'
+        queue = Switchboard('in', tmp_path / 'in', options=QueueOptions(accept=accept))
+        assert queue.files == [filebase]
+        assert queue.history(filebase) == []
+        assert queue.peek(filebase).kind == 'mailman'
         with pytest.raises(CorruptEntryError if 'mailman' in accept else ContentDisallowedError):
-            board.dequeue(filebase)
+            queue.dequeue(filebase)
         bad = Switchboard('bad', tmp_path / 'bad')
         assert bad.get_files('.psv') == [filebase]
         assert bad.peek(filebase).body.startswith(bomb)
@@ -93,8 +93,8 @@ class TestNothingIsExecuted:
     def test_nor_does_it_in_recovery(self, tmp_path: Path, bomb: bytes, trace: Path) -> None:
         filebase = drop(tmp_path / 'in', bomb + bomb)
         (tmp_path / 'in' / f'{filebase}.pck').rename(tmp_path / 'in' / f'{filebase}.bak')
-        board = Switchboard('in', tmp_path / 'in', recover=True)
-        assert board.files == [filebase]
+        queue = Switchboard('in', tmp_path / 'in', recover=True)
+        assert queue.files == [filebase]
         assert not trace.exists()
 
     @pytest.mark.parametrize('name', ['os:system', 'builtins:eval', 'builtins:getattr', 'builtins:object'])
@@ -122,9 +122,9 @@ class TestNothingIsExecuted:
 class TestPickle:
     def test_listed_classes_and_plain_values_come_back(self, tmp_path: Path) -> None:
         options = QueueOptions(accept=('pickle', 'json'), pickle_classes=(JOB,))
-        board = Switchboard('in', tmp_path / 'in', options=options)
+        queue = Switchboard('in', tmp_path / 'in', options=options)
         for msg in (Job('a'), (1, 'a', None), (Job('b'), [1, {2.5: b'x'}])):
-            assert board.dequeue(board.enqueue(msg))[0] == msg
+            assert queue.dequeue(queue.enqueue(msg))[0] == msg
 
     def test_what_could_not_be_read_is_not_accepted(self) -> None:
         serializer = PickleSerializer((JOB,))
@@ -146,14 +146,14 @@ class TestPickle:
 
 class TestMailmansFiles:
     @pytest.fixture
-    def board(self, tmp_path: Path) -> Switchboard:
+    def queue(self, tmp_path: Path) -> Switchboard:
         (tmp_path / 'in').mkdir()
         return Switchboard('in', tmp_path / 'in', options=QueueOptions(accept=('mail', 'mailman')))
 
     @pytest.mark.parametrize('protocol', [2, 3, 4, 5])
     @pytest.mark.parametrize('message_class', [Message, EmailMessage])
     def test_message_and_metadata_are_read(
-        self, board: Switchboard, tmp_path: Path, protocol: int, message_class: type[Message]
+        self, queue: Switchboard, tmp_path: Path, protocol: int, message_class: type[Message]
     ) -> None:
         modern = message_class is EmailMessage
         policy = email.policy.default if modern else email.policy.compat32
@@ -161,16 +161,16 @@ class TestMailmansFiles:
         metadata: dict[str, Any] = {'listid': 'a.example.com', 'version': 2, 'recipients': {'b'}}
         if protocol > 2:  # before, bytes are made by a call
             metadata['received_time'] = datetime(2024, 1, 1)  # noqa: DTZ001  as Mailman has it
-        back, msgdata = board.dequeue(drop(tmp_path / 'in', mailman_file(msg, metadata, protocol)))
+        back, msgdata = queue.dequeue(drop(tmp_path / 'in', mailman_file(msg, metadata, protocol)))
         assert type(back) is message_class
         assert back['subject'] == 'moved over'
         assert msgdata == {**metadata, 'version': 3, '_parsemsg': False}
 
-    def test_a_message_that_was_stored_as_text_is_parsed(self, board: Switchboard, tmp_path: Path) -> None:
+    def test_a_message_that_was_stored_as_text_is_parsed(self, queue: Switchboard, tmp_path: Path) -> None:
         for content in ('Subject: x\n\nbody', b'Subject: x\n\nbody'):
             filebase = drop(tmp_path / 'in', mailman_file(content, {'_parsemsg': True}))
-            assert board.dequeue(filebase)[0]['subject'] == 'x'
-            board.finish(filebase)
+            assert queue.dequeue(filebase)[0]['subject'] == 'x'
+            queue.finish(filebase)
 
     def test_mailmans_own_class_is_read_as_the_standard_librarys(self) -> None:
         content = pickle.dumps(Message(), 2).replace(b'cemail.message\n', b'cmailman.email.message\n')
@@ -187,20 +187,20 @@ class TestMailmansFiles:
         ],
     )
     def test_what_is_not_whole_or_holds_more_goes_to_bad(
-        self, board: Switchboard, tmp_path: Path, content: bytes
+        self, queue: Switchboard, tmp_path: Path, content: bytes
     ) -> None:
         filebase = drop(tmp_path / 'in', content)
         with pytest.raises(CorruptEntryError):
-            board.dequeue(filebase)
+            queue.dequeue(filebase)
         assert Switchboard('bad', tmp_path / 'bad').get_files('.psv') == [filebase]
 
-    def test_they_get_a_history_and_are_still_read(self, board: Switchboard, tmp_path: Path) -> None:
+    def test_they_get_a_history_and_are_still_read(self, queue: Switchboard, tmp_path: Path) -> None:
         filebase = drop(tmp_path / 'in', mailman_file(Message(), {'tries': 1}))
-        board.dequeue(filebase)
-        board.release(filebase, record={'event': 'kept', 'set': {'tries': 2}})
-        assert board.dequeue(filebase)[1]['tries'] == 2
-        assert [record['event'] for record in board.history(filebase)] == ['kept']
-        assert board.changes(filebase, {'tries': 3}) == {'set': {'tries': 3}}
+        queue.dequeue(filebase)
+        queue.release(filebase, record={'event': 'kept', 'set': {'tries': 2}})
+        assert queue.dequeue(filebase)[1]['tries'] == 2
+        assert [record['event'] for record in queue.history(filebase)] == ['kept']
+        assert queue.changes(filebase, {'tries': 3}) == {'set': {'tries': 3}}
 
     def test_none_is_written(self) -> None:
         with pytest.raises(UnserializableError, match='read, not written'):

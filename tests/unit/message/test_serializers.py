@@ -99,10 +99,10 @@ def test_values_can_be_written_in_another_kind_than_json(prefer: str) -> None:
 
 
 def test_a_program_can_bring_a_type_of_its_own(tmp_path: Any) -> None:
-    board = Switchboard('in', tmp_path / 'in')
-    board.serializers.register(Invoice, InvoiceSerializer())
-    board.serializers.accept |= {'invoice'}
-    assert board.dequeue(board.enqueue(Invoice(7)))[0] == Invoice(7)
+    queue = Switchboard('in', tmp_path / 'in')
+    queue.serializers.register(Invoice, InvoiceSerializer())
+    queue.serializers.accept |= {'invoice'}
+    assert queue.dequeue(queue.enqueue(Invoice(7)))[0] == Invoice(7)
 
 
 def test_what_it_registers_later_holds_for_types_that_were_looked_up_before() -> None:
@@ -120,12 +120,12 @@ def test_an_error_in_a_programs_own_serializer_sends_the_entry_to_bad_and_not_th
         def loads(self, body: bytes) -> Invoice:
             raise KeyError('number')
 
-    board = Switchboard('in', tmp_path / 'in')
-    board.serializers.register(Invoice, Failing())
-    board.serializers.accept |= {'invoice'}
-    board.enqueue(Invoice(1))
-    board.enqueue('next')
-    taken = board.take()
+    queue = Switchboard('in', tmp_path / 'in')
+    queue.serializers.register(Invoice, Failing())
+    queue.serializers.accept |= {'invoice'}
+    queue.enqueue(Invoice(1))
+    queue.enqueue('next')
+    taken = queue.take()
     assert taken is not None
     assert taken.msg == 'next'
     (name,) = Switchboard('bad', tmp_path / 'bad').get_files('.psv')

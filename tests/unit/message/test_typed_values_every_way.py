@@ -115,11 +115,11 @@ def test_emit_keep_retry_and_a_dead_letter(kind: str, tmp_path: Path) -> None:
 
 
 def test_edit_and_retry_by_hand(spool: Spool, tmp_path: Path) -> None:
-    board = spool['in']
-    board.enqueue(VALUES, VALUES)
-    [filebase] = board.files
-    board.dequeue(filebase)
-    board.finish(filebase, preserve=True)
+    queue = spool['in']
+    queue.enqueue(VALUES, VALUES)
+    [filebase] = queue.files
+    queue.dequeue(filebase)
+    queue.finish(filebase, preserve=True)
     at = ('-s', tmp_path / 'spool')
     succeed(*at, 'edit', filebase, '--set', 'more:={"__type__":"set","__value__":[1]}', '--to', 'in')
     msg, msgdata = take(spool, 'in')
@@ -141,10 +141,10 @@ def test_the_command_line_puts_them_in_and_shows_them(spool: Spool, tmp_path: Pa
 
 @pytest.mark.parametrize('more', [(), ({'event': 'kept', 'set': {'set': {1}}},)])
 def test_a_broker_and_back(spool: Spool, more: Any) -> None:
-    board = spool['in']
-    filebase = board.enqueue(VALUES, VALUES)
+    queue = spool['in']
+    filebase = queue.enqueue(VALUES, VALUES)
     letters = [encode(VALUES, VALUES, message_id='0' * 40)]
-    content = (Path(board.queue_directory) / f'{filebase}.pck').read_bytes()
+    content = (Path(queue.queue_directory) / f'{filebase}.pck').read_bytes()
     letters.append(encode_entry(read_entry(filebase, content), more))
     for letter in letters:
         headers = json.loads(json.dumps(letter.headers))
@@ -179,15 +179,15 @@ def test_kombu_both_ways(spool: Spool, tmp_path: Path) -> None:
 
 
 def test_a_program_that_writes_files_by_itself(spool: Spool) -> None:
-    board = spool['in']
+    queue = spool['in']
     spool['out'].enqueue(VALUES, VALUES)
-    [source] = (Path(board.queue_directory).parent / 'out').glob('*.pck')
+    [source] = (Path(queue.queue_directory).parent / 'out').glob('*.pck')
     head, _, rest = source.read_bytes().partition(b'\n')
     metadata_length = int(head.split()[2])
     metadata, body = rest[:metadata_length], rest[metadata_length:]
     digest = '0' * 40
     header = pack_header('json', len(metadata), len(body), digest, content_checksum(metadata, body))
-    (Path(board.queue_directory) / (name_of(10**18, digest) + '.pck')).write_bytes(header + metadata + body)
+    (Path(queue.queue_directory) / (name_of(10**18, digest) + '.pck')).write_bytes(header + metadata + body)
     assert_same(*take(spool, 'in'))
 
 

@@ -1,4 +1,4 @@
-"""What Prometheus is given: every family as the table says, from the board and the last count, and nothing of a message."""
+"""What Prometheus is given: every family as the table says, from the scoreboard and the last count, and nothing of a message."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def scrape(directory: Path, count: Count | None = None) -> Numbers:
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Scoreboard:
+def scoreboard(tmp_path: Path) -> Scoreboard:
     place = own_directory(tmp_path)
     place.mkdir(parents=True)
-    board = Scoreboard.create(place / SCOREBOARD, 8)
-    board.post_master(MasterRecord(1, State.RUNNING, 5 * NS, 7 * NS))
-    return board
+    scoreboard = Scoreboard.create(place / SCOREBOARD, 8)
+    scoreboard.post_master(MasterRecord(1, State.RUNNING, 5 * NS, 7 * NS))
+    return scoreboard
 
 
 def test_an_empty_directory_has_numbers_too(tmp_path: Path) -> None:
@@ -100,10 +100,10 @@ def test_a_count_that_had_no_time_says_so(tmp_path: Path) -> None:
     assert found['queue_entries', 'in', 'waiting'] == 0
 
 
-def test_counters_of_slices_are_added_up_and_none_is_named(tmp_path: Path, board: Scoreboard) -> None:
+def test_counters_of_slices_are_added_up_and_none_is_named(tmp_path: Path, scoreboard: Scoreboard) -> None:
     for part in range(2):
-        board.post(part, SupervisorRecord('in', part, 2, os.getpid(), restarts=part, started_ns=1))
-        slot = Slot(board, part)
+        scoreboard.post(part, SupervisorRecord('in', part, 2, os.getpid(), restarts=part, started_ns=1))
+        slot = Slot(scoreboard, part)
         slot.beat()
         slot.measured(NS // 100, 2 * NS)
         slot.end('done')
@@ -121,21 +121,21 @@ def test_counters_of_slices_are_added_up_and_none_is_named(tmp_path: Path, board
     assert found['entry_wait_seconds_bucket', '2.5', 'in'] == 2
     assert found['master_start_timestamp_seconds',] == 5
     assert found['config_last_reload_success_timestamp_seconds',] == 7
-    # Its lock is not held: whatever the board says, nobody works.
+    # Its lock is not held: whatever the scoreboard says, nobody works.
     assert found['runner_slices', 'in'] == found['runner_slices_wanted', 'in'] == found['master_up',] == 0
 
 
-def test_a_failed_reload_is_seen(tmp_path: Path, board: Scoreboard) -> None:
-    board.post_master(MasterRecord(1, State.RUNNING, 5 * NS, 7 * NS, 6 * NS, 'a mistake'))
+def test_a_failed_reload_is_seen(tmp_path: Path, scoreboard: Scoreboard) -> None:
+    scoreboard.post_master(MasterRecord(1, State.RUNNING, 5 * NS, 7 * NS, 6 * NS, 'a mistake'))
     found = scrape(tmp_path)
     assert found['config_last_reload_successful',] == 0
     assert ('config_last_reload_success_timestamp_seconds',) not in found
 
 
-def test_a_board_of_another_version_is_an_error_of_the_exporter_and_no_end(
-    tmp_path: Path, board: Scoreboard
+def test_a_scoreboard_of_another_version_is_an_error_of_the_exporter_and_no_end(
+    tmp_path: Path, scoreboard: Scoreboard
 ) -> None:
-    board.path.write_bytes(b'SWBOARD\n' + (1).to_bytes(4, 'little') + bytes(9000))
+    scoreboard.path.write_bytes(b'SWBOARD\n' + (1).to_bytes(4, 'little') + bytes(9000))
     found = scrape(tmp_path)
     assert found['exporter_errors_total',] == 1
     assert ('master_start_timestamp_seconds',) not in found
@@ -166,8 +166,8 @@ def test_of_many_errors_the_most_frequent_are_told() -> None:
     assert found[OTHER] == sum(range(80)) + 7
 
 
-def test_what_is_told_is_what_the_table_says(tmp_path: Path, board: Scoreboard) -> None:
-    board.post(0, SupervisorRecord('in', 0, 1, os.getpid()))
+def test_what_is_told_is_what_the_table_says(tmp_path: Path, scoreboard: Scoreboard) -> None:
+    scoreboard.post(0, SupervisorRecord('in', 0, 1, os.getpid()))
     told = {}
     for family in text_string_to_metric_families(
         render(tmp_path, count_all(SpoolView(tmp_path)))[0].decode()
@@ -181,8 +181,8 @@ def test_what_is_told_is_what_the_table_says(tmp_path: Path, board: Scoreboard) 
     assert not {name for name, family in FAMILIES.items() if family.type != 'gauge'} - told.keys()
 
 
-def test_counters_say_since_when_they_count_to_who_reads_that(tmp_path: Path, board: Scoreboard) -> None:
-    board.post(0, SupervisorRecord('in', 0, 1, os.getpid()))
+def test_counters_say_since_when_they_count_to_who_reads_that(tmp_path: Path, scoreboard: Scoreboard) -> None:
+    scoreboard.post(0, SupervisorRecord('in', 0, 1, os.getpid()))
     text, kind = render(tmp_path, Count(), accept='application/openmetrics-text; version=1.0.0')
     assert kind.startswith('application/openmetrics-text')
     assert b'switchboard_entries_done_created{runner="in"} 5.0' in text

@@ -112,10 +112,10 @@ def test_a_place_that_is_not_there_is_each_entrys_error(operated: OperatedSpool,
 
 
 def test_a_retry_of_what_never_failed_and_came_from_nowhere_asks_for_a_queue(operated: OperatedSpool) -> None:
-    board = operated.spool['bad']
+    queue = operated.spool['bad']
     filebase = operated.spool['in'].enqueue('x')
     path = Path(operated.spool.path('in', f'{filebase}.pck'))
-    board.folder.make()
+    queue.folder.make()
     path.rename(operated.spool.path('bad', f'{filebase}.psv'))
     (result,) = act(operated, Retry(), 'queue:bad')
     assert isinstance(result.error, QueueError)

@@ -37,22 +37,22 @@ def test_a_directory_that_is_not_there_is_an_empty_queue(tmp_path: Path) -> None
 
 
 def test_the_oldest_waiting_and_the_next_delayed_are_told(spool: Spool) -> None:
-    board = spool['in']
+    queue = spool['in']
     for when in (1_000_000_100, 1_000_000_050, 1_000_000_300, 1_000_000_200):
-        board.enqueue('x', not_before=when)
+        queue.enqueue('x', not_before=when)
     names = {1_000_000_050: 'a', 1_000_000_100: 'b', 1_000_000_200: 'c', 1_000_000_300: 'd'}
-    for filebase, (when, letter) in zip(board.get_files(), names.items(), strict=True):
+    for filebase, (when, letter) in zip(queue.get_files(), names.items(), strict=True):
         path = Path(spool.path('in', f'{when}.000000000+{letter * 40}.pck'))
         Path(spool.path('in', filebase + '.pck')).rename(path)
         os.utime(path, (1_000_000_000, 1_000_000_000))
-    census = count(board.folder, 'in', now_ns=1_000_000_150 * NS)
+    census = count(queue.folder, 'in', now_ns=1_000_000_150 * NS)
     assert (census.waiting, census.delayed) == (2, 2)
     assert (census.oldest_ns, census.next_ns) == (1_000_000_050 * NS, 1_000_000_200 * NS)
 
 
 def test_an_entry_that_goes_while_it_is_counted_is_no_error(spool: Spool) -> None:
-    board = spool['in']
-    filebases = board.enqueue_many(['x', 'y'])
+    queue = spool['in']
+    filebases = queue.enqueue_many(['x', 'y'])
 
     class Emptying(Disk):
         @contextmanager
@@ -68,7 +68,7 @@ def test_an_entry_that_goes_while_it_is_counted_is_no_error(spool: Spool) -> Non
 
                 yield names()
 
-    census = count(Folder(board.queue_directory, Emptying()), 'in')
+    census = count(Folder(queue.queue_directory, Emptying()), 'in')
     assert (census.waiting, census.size_bytes) == (2, 0)
 
 
@@ -125,9 +125,9 @@ def test_a_cause_is_as_good_as_a_class_of_error(spool: Spool) -> None:
 
 
 def test_the_age_of_a_preserved_entry_is_in_its_history(spool: Spool) -> None:
-    board = spool['in']
-    filebase = board.enqueue('x', not_before=1_000_000_000)
-    board.finish(filebase, preserve=True)
+    queue = spool['in']
+    filebase = queue.enqueue('x', not_before=1_000_000_000)
+    queue.finish(filebase, preserve=True)
     assert selected(spool, Criteria.parse('older:1h'), 'bad') == []
     assert selected(spool, Criteria.parse('older:0'), 'bad') == [filebase]
 
@@ -150,12 +150,12 @@ def test_what_is_removed_becomes_a_spare(spool: Spool) -> None:
 
 
 def test_what_only_a_turned_clock_has_put_into_the_future_is_waiting(clock: FakeClock, spool: Spool) -> None:
-    board = spool['in']
-    misdated, delayed = board.enqueue('x'), board.enqueue('y', delay=60)
+    queue = spool['in']
+    misdated, delayed = queue.enqueue('x'), queue.enqueue('y', delay=60)
     clock.set_back(3600)
     now_ns = clock.time_ns()
-    census = count(board.folder, 'in', now_ns=now_ns)
+    census = count(queue.folder, 'in', now_ns=now_ns)
     assert (census.waiting, census.delayed) == (1, 1)
-    assert board.files == [misdated]
-    seen = [summarize(board.folder, 'in', filebase) for filebase in (misdated, delayed)]
+    assert queue.files == [misdated]
+    seen = [summarize(queue.folder, 'in', filebase) for filebase in (misdated, delayed)]
     assert [one.state(now_ns) for one in seen if one] == ['waiting', 'delayed']

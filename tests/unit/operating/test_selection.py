@@ -30,12 +30,12 @@ def spool(tmp_path_factory: pytest.TempPathFactory) -> Spool:
 @pytest.fixture(scope='module')
 def names(spool: Spool) -> dict[str, str]:
     """:return: what the table calls an entry, by its filebase."""
-    board = spool['in']
+    queue = spool['in']
     found = {
-        board.enqueue('plain'): 'plain',
-        board.enqueue(b'x' * 5000, list='dogs', n=3, flag=True): 'large',
-        board.enqueue('later', delay=3600): 'later',
-        board.enqueue('first', priority=9, kind='metal', to=['a b', 'c*d']): 'first',
+        queue.enqueue('plain'): 'plain',
+        queue.enqueue(b'x' * 5000, list='dogs', n=3, flag=True): 'large',
+        queue.enqueue('later', delay=3600): 'later',
+        queue.enqueue('first', priority=9, kind='metal', to=['a b', 'c*d']): 'first',
         spool['out'].enqueue({'json': 1}, list='cats'): 'json',
         fail(spool, 'in', 'x', 'TimeoutError', 'no route to host'): 'timeout',
         fail(spool, 'out', 'y', 'ValueError', 'Wrong: "quoted"'): 'value',
@@ -256,11 +256,11 @@ def test_a_history_that_makes_nonsense_is_its_entrys_and_no_others(tmp_path: Pat
         {'event': 'failed', 'time': True, 'set': {'a': [[[]]]}, 'drop': [[]]},
     ]
     for record in hostile:
-        board = spool['in']
-        filebase = board.enqueue('bad')
-        board.dequeue(filebase)
-        board.annotate(filebase, record)
-        board.finish(filebase, preserve=True)
+        queue = spool['in']
+        filebase = queue.enqueue('bad')
+        queue.dequeue(filebase)
+        queue.annotate(filebase, record)
+        queue.finish(filebase, preserve=True)
     places = [('bad', Folder(spool.path('bad'), Disk()))]
     for text in ('error:ValueError', 'error:ValueError older:0', 'error:ValueError age:<1h a:*,-'):
         found = [each.filebase for each in select(places, Criteria.parse(text), spool.clock.time_ns())]

@@ -15,8 +15,8 @@ from switchboard.store.reading import peek
 from tests.unit.commands import fail
 
 
-def look(board: Switchboard, filebase: str, suffix: str | None = None) -> EntrySummary:
-    seen = summarize(board.folder, board.name, filebase, suffix)
+def look(queue: Switchboard, filebase: str, suffix: str | None = None) -> EntrySummary:
+    seen = summarize(queue.folder, queue.name, filebase, suffix)
     assert seen is not None
     return seen
 
@@ -26,11 +26,11 @@ def look(board: Switchboard, filebase: str, suffix: str | None = None) -> EntryS
 def test_a_glance_tells_the_same_as_the_whole_file(
     spool: Spool, body_bytes: int, metadata_bytes: int
 ) -> None:
-    board = spool['in']
-    filebase = board.enqueue(b'x' * body_bytes, note='y' * metadata_bytes)
-    board.dequeue(filebase)
-    board.annotate(filebase, {'event': 'failed', 'error': 'ValueError', 'message': 'z' * 5000})
-    seen, whole = look(board, filebase), peek(board.folder, filebase, '.bak')
+    queue = spool['in']
+    filebase = queue.enqueue(b'x' * body_bytes, note='y' * metadata_bytes)
+    queue.dequeue(filebase)
+    queue.annotate(filebase, {'event': 'failed', 'error': 'ValueError', 'message': 'z' * 5000})
+    seen, whole = look(queue, filebase), peek(queue.folder, filebase, '.bak')
     assert whole is not None
     assert (seen.kind, seen.body_bytes, seen.damage) == (whole.kind, body_bytes, '')
     assert (seen.entry.metadata, seen.entry.records) == (whole.metadata, whole.records)
@@ -46,20 +46,20 @@ def test_a_body_is_not_read(spool: Spool) -> None:
             Counting.read += size
             return super().read_all(fd, size, offset)
 
-    board = spool['in']
-    filebase = board.enqueue(b'x' * 5_000_000)
-    board.folder.disk = Counting()
-    assert look(board, filebase).body_bytes == 5_000_000
+    queue = spool['in']
+    filebase = queue.enqueue(b'x' * 5_000_000)
+    queue.folder.disk = Counting()
+    assert look(queue, filebase).body_bytes == 5_000_000
     assert Counting.read <= FIRST_READ_BYTES
 
 
 def test_an_entry_is_found_under_the_name_it_has_by_now(spool: Spool) -> None:
-    board = spool['in']
-    filebase = board.enqueue('x')
-    board.dequeue(filebase)
-    assert look(board, filebase, '.pck').suffix == '.bak'
-    board.finish(filebase)
-    assert summarize(board.folder, 'in', filebase, '.pck') is None
+    queue = spool['in']
+    filebase = queue.enqueue('x')
+    queue.dequeue(filebase)
+    assert look(queue, filebase, '.pck').suffix == '.bak'
+    queue.finish(filebase)
+    assert summarize(queue.folder, 'in', filebase, '.pck') is None
 
 
 @pytest.mark.parametrize(
@@ -73,57 +73,57 @@ def test_an_entry_is_found_under_the_name_it_has_by_now(spool: Spool) -> None:
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(spool: Spool, content: bytes, damage: str) -> None:
-    board = spool['in']
-    filebase = board.enqueue('x')
+    queue = spool['in']
+    filebase = queue.enqueue('x')
     Path(spool.path('in', filebase + '.pck')).write_bytes(content)
-    seen = look(board, filebase)
+    seen = look(queue, filebase)
     assert seen.damage.startswith(damage)
     assert seen.size_bytes == len(content)
     assert seen.metadata() == {'version': 3, '_parsemsg': False}
 
 
 def test_the_history_of_a_file_without_a_header_is_found(spool: Spool) -> None:
-    board = spool['in']
-    filebase = board.enqueue('x')
+    queue = spool['in']
+    filebase = queue.enqueue('x')
     Path(spool.path('in', filebase + '.pck')).write_bytes(b'From somebody\n' * 200_000)
-    board.finish(filebase, preserve=True, reason='no entry')
+    queue.finish(filebase, preserve=True, reason='no entry')
     seen = look(spool['bad'], filebase)
     assert [record['event'] for record in seen.entry.records] == ['preserved']
     assert seen.origin == 'in'
 
 
 def test_what_may_not_be_opened_is_damage_and_no_error(spool: Spool) -> None:
-    board = spool['in']
-    filebase = board.enqueue('x')
+    queue = spool['in']
+    filebase = queue.enqueue('x')
     path = Path(spool.path('in', filebase + '.pck'))
     path.unlink()
     path.symlink_to('/etc/passwd')
-    assert 'cannot be opened' in look(board, filebase).damage
+    assert 'cannot be opened' in look(queue, filebase).damage
     path.unlink()
     os.mkfifo(path)
-    assert look(board, filebase).damage
+    assert look(queue, filebase).damage
 
 
 def test_counts_begin_anew_when_an_entry_is_sent_back(spool: Spool) -> None:
-    board = spool['in']
-    filebase = board.enqueue('x')
-    board.dequeue(filebase)
+    queue = spool['in']
+    filebase = queue.enqueue('x')
+    queue.dequeue(filebase)
     for event in ('failed', 'deferred', 'recovered'):
-        board.annotate(filebase, {'event': event, 'error': 'OldError', 'message': 'old'})
-    seen = look(board, filebase)
+        queue.annotate(filebase, {'event': event, 'error': 'OldError', 'message': 'old'})
+    seen = look(queue, filebase)
     assert (seen.attempts, seen.recoveries, seen.retried) == (2, 1, 0)
-    board.annotate(filebase, {'event': 'retried'})
-    board.annotate(filebase, {'event': 'failed', 'error': 'NewError', 'message': 'new'})
-    seen = look(board, filebase)
+    queue.annotate(filebase, {'event': 'retried'})
+    queue.annotate(filebase, {'event': 'failed', 'error': 'NewError', 'message': 'new'})
+    seen = look(queue, filebase)
     assert (seen.attempts, seen.recoveries, seen.retried, seen.last_error) == (1, 0, 1, ('NewError', 'new'))
 
 
 def test_where_no_error_was_raised_the_cause_says_what_went_wrong(spool: Spool) -> None:
-    board = spool['in']
-    filebase = board.enqueue('x')
+    queue = spool['in']
+    filebase = queue.enqueue('x')
     for _ in range(3):
-        board.dequeue(filebase)
-        board.recover_backup_files()
+        queue.dequeue(filebase)
+        queue.recover_backup_files()
     seen = look(spool['bad'], filebase)
     assert seen.last_error[0] == seen.cause == 'recoveries'
     other = fail(spool, 'in', 'y', 'TimeoutError', 'no answer')
@@ -132,8 +132,8 @@ def test_where_no_error_was_raised_the_cause_says_what_went_wrong(spool: Spool) 
 
 
 def test_the_age_of_a_preserved_entry_counts_from_when_it_was_preserved(spool: Spool) -> None:
-    board = spool['in']
-    filebase = board.enqueue('x', not_before=1_000_000_000)
-    board.finish(filebase, preserve=True)
+    queue = spool['in']
+    filebase = queue.enqueue('x', not_before=1_000_000_000)
+    queue.finish(filebase, preserve=True)
     seen = look(spool['bad'], filebase)
     assert 0 <= seen.age_s(spool.clock.time_ns()) < 60

@@ -150,7 +150,7 @@ class TestThreads:
 
     def test_producers_in_threads_share_a_limit(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path, 'lazy')
-        queue = spool.board('in', max_messages=50)
+        queue = spool.queue('in', max_messages=50)
         refused: list[int] = []
 
         def produce() -> None:

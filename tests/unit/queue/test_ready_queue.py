@@ -193,7 +193,7 @@ class TestForeignNames:
     def test_what_has_an_entrys_name_and_is_none_is_reported_once_and_passed_over(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
     ) -> None:
-        board = Switchboard('in', tmp_path / 'in')
+        queue = Switchboard('in', tmp_path / 'in')
         path = tmp_path / 'in' / f'1732242000.5+{DIGEST}.pck'
         match kind:
             case 'directory':
@@ -207,13 +207,13 @@ class TestForeignNames:
                 path.symlink_to('nowhere')
             case 'socket':
                 os.mknod(path, stat.S_IFSOCK | 0o600)
-        filebase = board.enqueue('good')
-        taken = board.take()
+        filebase = queue.enqueue('good')
+        taken = queue.take()
         assert taken is not None
         assert taken.filebase == filebase
-        assert board.take() is None
-        assert not board.ready()
-        assert board.files == []
+        assert queue.take() is None
+        assert not queue.ready()
+        assert queue.files == []
         assert [path.name in record.getMessage() for record in caplog.records] == [True]
         assert path.is_symlink() or path.exists()
 
@@ -292,60 +292,60 @@ class TestReplacedDirectory:
     def test_what_comes_into_the_new_one_is_taken_and_the_log_says_so(
         self, tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        board = Switchboard('in', tmp_path / 'in', clock=clock)
-        board.enqueue('old')
+        queue = Switchboard('in', tmp_path / 'in', clock=clock)
+        queue.enqueue('old')
         self.replace(tmp_path, clock).enqueue('new')
-        assert [one.msg for one in iter(board.take, None)] == ['new']
+        assert [one.msg for one in iter(queue.take, None)] == ['new']
         assert 'replaced' in caplog.text
 
     def test_what_a_producer_puts_there_goes_into_the_new_one(self, tmp_path: Path, clock: FakeClock) -> None:
-        board = Switchboard('in', tmp_path / 'in', clock=clock)
-        board.enqueue('old')
+        queue = Switchboard('in', tmp_path / 'in', clock=clock)
+        queue.enqueue('old')
         other = self.replace(tmp_path, clock)
-        board.enqueue('new')
+        queue.enqueue('new')
         assert [one.msg for one in iter(other.take, None)] == ['new']
-        assert [one.msg for one in iter(board.take, None)] == []
-        board.enqueue('newer')
+        assert [one.msg for one in iter(queue.take, None)] == []
+        queue.enqueue('newer')
         clock.advance(1)
-        assert [one.msg for one in iter(board.take, None)] == ['newer']
+        assert [one.msg for one in iter(queue.take, None)] == ['newer']
 
     def test_what_is_at_work_is_finished_where_it_began(self, tmp_path: Path, clock: FakeClock) -> None:
-        board = Switchboard('in', tmp_path / 'in', clock=clock)
-        board.enqueue_many(['old', 'older'])
-        taken = board.take()
+        queue = Switchboard('in', tmp_path / 'in', clock=clock)
+        queue.enqueue_many(['old', 'older'])
+        taken = queue.take()
         assert taken is not None
         self.replace(tmp_path, clock).enqueue('new')
-        board.finish(taken.filebase)
+        queue.finish(taken.filebase)
         clock.advance(1)
-        assert [one.msg for one in iter(board.take, None)] == ['new']
+        assert [one.msg for one in iter(queue.take, None)] == ['new']
         assert len(list((tmp_path / 'away').iterdir())) == 1
 
     def test_a_directory_that_is_read_seldom_is_followed_as_well(
         self, tmp_path: Path, clock: FakeClock
     ) -> None:
-        board = Switchboard('in', tmp_path / 'in', clock=clock, dear_ns=0)
-        wakeup = board.wakeup()
+        queue = Switchboard('in', tmp_path / 'in', clock=clock, dear_ns=0)
+        wakeup = queue.wakeup()
         for _ in range(2):
-            assert not board.ready()
+            assert not queue.ready()
         other = self.replace(tmp_path, clock)
         other.enqueue('new')
-        assert [one.msg for one in iter(board.take, None)] == ['new']
+        assert [one.msg for one in iter(queue.take, None)] == ['new']
         other.enqueue('newer')
         clock.advance(1)
-        assert [one.msg for one in iter(board.take, None)] == ['newer']
+        assert [one.msg for one in iter(queue.take, None)] == ['newer']
         wakeup.close()
 
     def test_a_sleeper_is_woken(self, tmp_path: Path, clock: FakeClock) -> None:
-        board = Switchboard('in', tmp_path / 'in', clock=clock)
-        wakeup = board.wakeup()
+        queue = Switchboard('in', tmp_path / 'in', clock=clock)
+        wakeup = queue.wakeup()
         wakeup.arm()
-        assert not board.ready()
+        assert not queue.ready()
         self.replace(tmp_path, clock)
         assert wakeup.wait(60)
         wakeup.close()
 
     def test_one_that_is_gone_is_an_error(self, tmp_path: Path, clock: FakeClock) -> None:
-        board = Switchboard('in', tmp_path / 'in', clock=clock)
+        queue = Switchboard('in', tmp_path / 'in', clock=clock)
         (tmp_path / 'in').rmdir()
         with pytest.raises(DurabilityError):
-            board.take()
+            queue.take()

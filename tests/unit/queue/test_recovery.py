@@ -24,7 +24,7 @@ LAZY = QueueOptions(durability='lazy')
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Switchboard:
+def queue(tmp_path: Path) -> Switchboard:
     return Switchboard('in', tmp_path / 'in', options=LAZY)
 
 
@@ -33,155 +33,155 @@ def bad(tmp_path: Path) -> Switchboard:
     return Switchboard('bad', tmp_path / 'bad', options=LAZY)
 
 
-def die_with(board: Switchboard, *filebases: str) -> None:
+def die_with(queue: Switchboard, *filebases: str) -> None:
     """Claim entries in a process that dies with them in its hands."""
 
     def claim() -> None:
         for filebase in filebases:
-            board.dequeue(filebase)
+            queue.dequeue(filebase)
 
     in_child(claim)
 
 
-def events(board: Switchboard, filebase: str) -> list[str]:
-    return [record['event'] for record in board.history(filebase)]
+def events(queue: Switchboard, filebase: str) -> list[str]:
+    return [record['event'] for record in queue.history(filebase)]
 
 
 class TestTheDead:
-    def test_their_claims_are_ready_again_in_their_old_places(self, board: Switchboard) -> None:
-        filebases = board.enqueue_many(range(5))
-        die_with(board, *filebases[1:4])
-        assert board.files == [filebases[0], filebases[4]]
-        assert board.recover() == filebases[1:4]
-        assert board.files == filebases
+    def test_their_claims_are_ready_again_in_their_old_places(self, queue: Switchboard) -> None:
+        filebases = queue.enqueue_many(range(5))
+        die_with(queue, *filebases[1:4])
+        assert queue.files == [filebases[0], filebases[4]]
+        assert queue.recover() == filebases[1:4]
+        assert queue.files == filebases
 
-    def test_a_new_object_can_do_it_when_it_is_made(self, board: Switchboard, tmp_path: Path) -> None:
-        filebase = board.enqueue('x')
-        die_with(board, filebase)
+    def test_a_new_object_can_do_it_when_it_is_made(self, queue: Switchboard, tmp_path: Path) -> None:
+        filebase = queue.enqueue('x')
+        die_with(queue, filebase)
         assert Switchboard('in', tmp_path / 'in').files == []
         assert Switchboard('in', tmp_path / 'in', recover=True).files == [filebase]
 
-    def test_each_slice_recovers_its_own(self, board: Switchboard, tmp_path: Path) -> None:
-        filebases = board.enqueue_many(range(20))
-        die_with(board, *filebases)
+    def test_each_slice_recovers_its_own(self, queue: Switchboard, tmp_path: Path) -> None:
+        filebases = queue.enqueue_many(range(20))
+        die_with(queue, *filebases)
         slices = [Switchboard('in', tmp_path / 'in', index, 3, options=LAZY) for index in range(3)]
         recovered = [part.recover() for part in slices]
         assert all(recovered)
         assert sorted(filebase for part in recovered for filebase in part) == filebases
 
     def test_the_third_death_sends_the_entry_to_bad_with_its_story(
-        self, board: Switchboard, bad: Switchboard
+        self, queue: Switchboard, bad: Switchboard
     ) -> None:
-        filebase = board.enqueue('it kills')
+        filebase = queue.enqueue('it kills')
         for death in range(1, 4):
-            die_with(board, filebase)
-            assert board.recover() == ([filebase] if death < 3 else [])
+            die_with(queue, filebase)
+            assert queue.recover() == ([filebase] if death < 3 else [])
         assert bad.get_files('.psv') == [filebase]
         history = bad.history(filebase)
         assert [record.get('count') for record in history] == [1, 2, 3, None]
         assert 'recovered 3 times' in history[-1]['reason']
         assert (history[-1]['cause'], history[-1]['queue']) == ('recoveries', 'in')
 
-    def test_a_failure_in_between_does_not_forgive(self, board: Switchboard, bad: Switchboard) -> None:
-        filebase = board.enqueue('x')
+    def test_a_failure_in_between_does_not_forgive(self, queue: Switchboard, bad: Switchboard) -> None:
+        filebase = queue.enqueue('x')
         for _ in range(3):
-            die_with(board, filebase)
-            board.recover_backup_files()
-            if board.files:
-                board.dequeue(filebase)
-                board.release(filebase, record={'event': 'failed'})
+            die_with(queue, filebase)
+            queue.recover_backup_files()
+            if queue.files:
+                queue.dequeue(filebase)
+                queue.release(filebase, record={'event': 'failed'})
         assert bad.get_files('.psv') == [filebase]
 
-    def test_a_recovery_that_does_not_keep_its_lock_leaves_the_entry_free(self, board: Switchboard) -> None:
-        filebase = board.enqueue('x')
-        die_with(board, filebase)
-        board.recover_backup_files()
-        assert in_child(lambda: board.dequeue(filebase)[0]) == 'x'
+    def test_a_recovery_that_does_not_keep_its_lock_leaves_the_entry_free(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue('x')
+        die_with(queue, filebase)
+        queue.recover_backup_files()
+        assert in_child(lambda: queue.dequeue(filebase)[0]) == 'x'
         assert not any(name.startswith(filebase) for _, name in OWN_CLAIMS)
 
 
 class TestTheLiving:
-    def test_what_they_hold_is_never_touched_however_often_it_is_tried(self, board: Switchboard) -> None:
-        filebase = board.enqueue('x')
-        with held_elsewhere(board, filebase):
+    def test_what_they_hold_is_never_touched_however_often_it_is_tried(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue('x')
+        with held_elsewhere(queue, filebase):
             for _ in range(10):
-                assert board.recover() == []
-                assert Switchboard(board.name, board.queue_directory, recover=True).files == []
-            assert events(board, filebase) == []
-        assert os.listdir(board.queue_directory) == []
+                assert queue.recover() == []
+                assert Switchboard(queue.name, queue.queue_directory, recover=True).files == []
+            assert events(queue, filebase) == []
+        assert os.listdir(queue.queue_directory) == []
 
 
 class TestWhatCannotBeRecovered:
-    def test_a_torn_entry_is_recovered_and_found_at_dequeue(self, board: Switchboard, tmp_path: Path) -> None:
-        filebase = board.enqueue('x' * 100)
-        die_with(board, filebase)
+    def test_a_torn_entry_is_recovered_and_found_at_dequeue(self, queue: Switchboard, tmp_path: Path) -> None:
+        filebase = queue.enqueue('x' * 100)
+        die_with(queue, filebase)
         path = tmp_path / 'in' / f'{filebase}.bak'
         path.write_bytes(path.read_bytes()[:50])
-        assert board.recover() == [filebase]
-        assert board.take() is None
+        assert queue.recover() == [filebase]
+        assert queue.take() is None
         assert os.listdir(tmp_path / 'bad') == [f'{filebase}.psv']
 
-    def test_foreign_things_with_the_suffix_stop_nothing(self, board: Switchboard, tmp_path: Path) -> None:
-        filebase = board.enqueue('x')
-        die_with(board, filebase)
+    def test_foreign_things_with_the_suffix_stop_nothing(self, queue: Switchboard, tmp_path: Path) -> None:
+        filebase = queue.enqueue('x')
+        die_with(queue, filebase)
         (tmp_path / 'in' / 'foo.bak').touch()
         os.mkfifo(tmp_path / 'in' / f'{with_when(filebase, 1)}.bak')
-        assert board.recover() == [filebase]
+        assert queue.recover() == [filebase]
         assert len(os.listdir(tmp_path / 'in')) == 3
 
     @pytest.mark.parametrize('call', ['flock', 'fstat', 'pread', 'renameat2', 'open'])
     def test_a_call_that_fails_leaves_it_to_the_next_time(self, tmp_path: Path, call: str) -> None:
         disk = FaultyDisk(0, errno.EIO, calls=(call,))
-        board = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
-        filebase = board.enqueue('x')
-        die_with(board, filebase)
+        queue = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
+        filebase = queue.enqueue('x')
+        die_with(queue, filebase)
         disk.arm(1)
-        first = board.recover()
+        first = queue.recover()
         assert disk.struck == call
-        assert (first or board.recover()) == [filebase]
-        assert board.dequeue(filebase)[0] == 'x'
+        assert (first or queue.recover()) == [filebase]
+        assert queue.dequeue(filebase)[0] == 'x'
 
     def test_a_history_that_cannot_be_written_does_not_keep_the_message(self, tmp_path: Path) -> None:
         disk = FaultyDisk(0, errno.ENOSPC, calls=('pwrite',))
-        board = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
-        filebase = board.enqueue('x')
-        die_with(board, filebase)
+        queue = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
+        filebase = queue.enqueue('x')
+        die_with(queue, filebase)
         disk.arm(1)
-        assert board.recover() == [filebase]
+        assert queue.recover() == [filebase]
         assert disk.struck
-        assert events(board, filebase) == []
+        assert events(queue, filebase) == []
 
 
 class TestPreserving:
     def test_where_bad_has_one_of_that_name_it_goes_there_under_another_time(
-        self, board: Switchboard, bad: Switchboard, tmp_path: Path
+        self, queue: Switchboard, bad: Switchboard, tmp_path: Path
     ) -> None:
-        filebase = board.enqueue('x')
+        filebase = queue.enqueue('x')
         (tmp_path / 'bad' / f'{filebase}.psv').write_text('a copy made by hand')
-        board.dequeue(filebase)
-        board.finish(filebase, preserve=True, reason='again')
+        queue.dequeue(filebase)
+        queue.finish(filebase, preserve=True, reason='again')
         names = bad.get_files('.psv')
         assert names[0] == filebase
         assert names[1].partition('+')[2] == filebase.partition('+')[2]
         assert bad.history(names[1])[-1]['reason'] == 'again'
         assert (tmp_path / 'bad' / f'{filebase}.psv').read_text() == 'a copy made by hand'
 
-    def test_the_bad_queue_is_made_when_it_is_needed(self, board: Switchboard, tmp_path: Path) -> None:
-        board.finish(board.enqueue('x'))
+    def test_the_bad_queue_is_made_when_it_is_needed(self, queue: Switchboard, tmp_path: Path) -> None:
+        queue.finish(queue.enqueue('x'))
         assert not (tmp_path / 'bad').exists()
-        board.finish(board.enqueue('x'), preserve=True)
+        queue.finish(queue.enqueue('x'), preserve=True)
         assert len(os.listdir(tmp_path / 'bad')) == 1
 
     def test_if_the_disk_refuses_it_stays_claimed_and_can_be_finished_again(self, tmp_path: Path) -> None:
         disk = FaultyDisk(0, errno.EIO, calls=('renameat2',))
-        board = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
-        filebase = board.enqueue('x')
-        board.dequeue(filebase)
+        queue = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
+        filebase = queue.enqueue('x')
+        queue.dequeue(filebase)
         disk.arm(1)
         with pytest.raises(DurabilityError, match='preserve'):
-            board.finish(filebase, preserve=True)
-        assert board.get_files('.bak') == [filebase]
-        board.finish(filebase, preserve=True)
+            queue.finish(filebase, preserve=True)
+        assert queue.get_files('.bak') == [filebase]
+        queue.finish(filebase, preserve=True)
         assert os.listdir(tmp_path / 'bad') == [f'{filebase}.psv']
 
     def test_a_queue_of_a_spool_uses_the_spools_bad_queue(self, tmp_path: Path) -> None:
@@ -197,24 +197,24 @@ class TestDeadLetters:
 
         def dead_letter(claim: Any, cause: str, _reason: str) -> bool:
             # Whoever moves it on finds it held, as if a runner had claimed it.
-            seen.append((board.held(claim.filebase) is claim, cause))
+            seen.append((queue.held(claim.filebase) is claim, cause))
             if answer:
-                board.release(claim)
+                queue.release(claim)
             return answer
 
         services = Services(dead_letter=lambda _queue: dead_letter)
         options = QueueOptions(max_recoveries=1)
-        board = Switchboard('in', path / 'in', options=options, services=services)
-        return board, seen
+        queue = Switchboard('in', path / 'in', options=options, services=services)
+        return queue, seen
 
     @pytest.mark.parametrize('answer', [True, False])
     def test_who_takes_dead_letters_is_asked_before_they_go_to_bad(
         self, tmp_path: Path, answer: bool
     ) -> None:
-        board, seen = self.make(tmp_path, answer)
-        filebase = board.enqueue('x')
-        die_with(board, filebase)
-        assert board.recover() == []
+        queue, seen = self.make(tmp_path, answer)
+        filebase = queue.enqueue('x')
+        die_with(queue, filebase)
+        assert queue.recover() == []
         assert seen == [(True, 'recoveries')]
         assert os.listdir(tmp_path / ('in' if answer else 'bad')) == [
             f'{filebase}{".pck" if answer else ".psv"}'
@@ -225,8 +225,8 @@ class TestDeadLetters:
 def test_records_have_the_time_of_the_queues_clock(tmp_path: Path) -> None:
     clock = FakeClock(1_732_242_000.123456789)
     assert timestamp(clock) == 1_732_242_000.123456
-    board = Switchboard('in', tmp_path / 'in', options=LAZY, clock=clock)
-    filebase = board.enqueue('x')
-    board.dequeue(filebase)
-    board.annotate(filebase, {'event': 'noted'})
-    assert board.history(filebase)[-1]['time'] == 1_732_242_000.123456
+    queue = Switchboard('in', tmp_path / 'in', options=LAZY, clock=clock)
+    filebase = queue.enqueue('x')
+    queue.dequeue(filebase)
+    queue.annotate(filebase, {'event': 'noted'})
+    assert queue.history(filebase)[-1]['time'] == 1_732_242_000.123456

@@ -22,18 +22,18 @@ STRICT = QueueOptions(
 
 
 @pytest.fixture
-def board(tmp_path: Path, clock: FakeClock) -> Switchboard:
+def queue(tmp_path: Path, clock: FakeClock) -> Switchboard:
     return Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
 
 
-def fill(board: Switchboard, *messages: str) -> list[str]:
+def fill(queue: Switchboard, *messages: str) -> list[str]:
     """Messages like ``a1``: key and number."""
-    return [board.enqueue(msg, order_key=msg[0]) for msg in messages]
+    return [queue.enqueue(msg, order_key=msg[0]) for msg in messages]
 
 
-def taken(board: Switchboard) -> list[str]:
+def taken(queue: Switchboard) -> list[str]:
     found = []
-    while (one := board.take()) is not None:
+    while (one := queue.take()) is not None:
         found.append(one.msg)
     return found
 
@@ -51,71 +51,71 @@ def test_one_key_stays_in_one_slice(tmp_path, clock):
         assert len(seen) == 8
 
 
-def test_while_one_is_at_work_the_others_of_its_key_wait_and_other_keys_do_not(board):
-    fill(board, 'a1', 'a2', 'b1', 'b2')
-    assert taken(board) == ['a1', 'b1']
+def test_while_one_is_at_work_the_others_of_its_key_wait_and_other_keys_do_not(queue):
+    fill(queue, 'a1', 'a2', 'b1', 'b2')
+    assert taken(queue) == ['a1', 'b1']
 
 
-def test_the_next_may_be_taken_when_the_first_is_finished(board, clock):
-    first, _ = fill(board, 'a1', 'a2')
-    assert taken(board) == ['a1']
-    board.finish(first)
+def test_the_next_may_be_taken_when_the_first_is_finished(queue, clock):
+    first, _ = fill(queue, 'a1', 'a2')
+    assert taken(queue) == ['a1']
+    queue.finish(first)
     clock.advance(1)
-    assert taken(board) == ['a2']
+    assert taken(queue) == ['a2']
 
 
-def test_one_that_waits_for_its_retry_holds_its_key_back_and_keeps_its_place(board, clock):
-    first, _, _ = fill(board, 'a1', 'a2', 'b1')
-    assert board.take().msg == 'a1'
-    assert board.release(first, delay_s=60, record={'event': 'failed'}) == first
+def test_one_that_waits_for_its_retry_holds_its_key_back_and_keeps_its_place(queue, clock):
+    first, _, _ = fill(queue, 'a1', 'a2', 'b1')
+    assert queue.take().msg == 'a1'
+    assert queue.release(first, delay_s=60, record={'event': 'failed'}) == first
     clock.advance(30)
-    assert taken(board) == ['b1']
+    assert taken(queue) == ['b1']
     clock.advance(31)
-    assert taken(board) == ['a1']
+    assert taken(queue) == ['a1']
 
 
-def test_another_process_is_held_back_as_well(board, clock, tmp_path):
-    first, _ = fill(board, 'a1', 'a2')
-    board.take()
+def test_another_process_is_held_back_as_well(queue, clock, tmp_path):
+    first, _ = fill(queue, 'a1', 'a2')
+    queue.take()
     other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
     assert taken(other) == []
-    board.release(first, delay_s=60)
+    queue.release(first, delay_s=60)
     clock.advance(1)
     assert taken(other) == []
     clock.advance(60)
     assert taken(other) == ['a1']
 
 
-def test_one_that_was_preserved_lets_the_next_pass(board, clock):
-    first, _ = fill(board, 'a1', 'a2')
-    board.take()
-    board.finish(first, preserve=True)
+def test_one_that_was_preserved_lets_the_next_pass(queue, clock):
+    first, _ = fill(queue, 'a1', 'a2')
+    queue.take()
+    queue.finish(first, preserve=True)
     clock.advance(1)
-    assert taken(board) == ['a2']
+    assert taken(queue) == ['a2']
 
 
-def test_a_delayed_entry_holds_back_only_what_came_after_it(board, clock):
-    fill(board, 'a1')
-    board.enqueue('a9', order_key='a', delay=100)
-    assert taken(board) == ['a1']
+def test_a_delayed_entry_holds_back_only_what_came_after_it(queue, clock):
+    fill(queue, 'a1')
+    queue.enqueue('a9', order_key='a', delay=100)
+    assert taken(queue) == ['a1']
 
 
-def test_a_high_priority_passes_other_keys_and_not_its_own(board):
-    fill(board, 'a1')
-    board.enqueue('a2', order_key='a', priority=9)
-    board.enqueue('b1', order_key='b', priority=5)
-    assert taken(board) == ['b1', 'a1']
+def test_a_high_priority_passes_other_keys_and_not_its_own(queue):
+    fill(queue, 'a1')
+    queue.enqueue('a2', order_key='a', priority=9)
+    queue.enqueue('b1', order_key='b', priority=5)
+    assert taken(queue) == ['b1', 'a1']
 
 
-def test_while_one_is_at_work_not_even_the_highest_priority_of_its_key_is_taken(board, clock):
-    (first,) = fill(board, 'a1')
-    assert taken(board) == ['a1']
-    board.enqueue('a2', order_key='a', priority=9)
+def test_while_one_is_at_work_not_even_the_highest_priority_of_its_key_is_taken(queue, clock):
+    (first,) = fill(queue, 'a1')
+    assert taken(queue) == ['a1']
+    queue.enqueue('a2', order_key='a', priority=9)
     clock.advance(1)
-    assert taken(board) == []
-    board.finish(first)
+    assert taken(queue) == []
+    queue.finish(first)
     clock.advance(1)
-    assert taken(board) == ['a2']
+    assert taken(queue) == ['a2']
 
 
 def test_one_that_is_claimed_while_its_queue_is_read_is_not_overlooked(tmp_path, clock):
@@ -131,41 +131,41 @@ def test_one_that_is_claimed_while_its_queue_is_read_is_not_overlooked(tmp_path,
     armed = []
     other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
     first, second = fill(other, 'a1', 'a2')
-    board = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock, disk=Claims())
+    queue = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock, disk=Claims())
     armed.append(first)
-    assert board.take() is None
+    assert queue.take() is None
     assert second in other.files
 
 
-def test_one_that_has_expired_lets_the_next_pass(board, clock):
-    board.enqueue('a1', order_key='a', ttl=5)
-    fill(board, 'a2')
+def test_one_that_has_expired_lets_the_next_pass(queue, clock):
+    queue.enqueue('a1', order_key='a', ttl=5)
+    fill(queue, 'a2')
     clock.advance(6)
-    assert taken(board) == ['a2']
+    assert taken(queue) == ['a2']
 
 
-def test_one_that_expires_while_it_waits_for_its_retry_lets_the_next_pass(board, clock):
-    first = board.enqueue('a1', order_key='a', ttl=5)
-    fill(board, 'a2')
-    board.take()
-    board.release(first, delay_s=60, record={'event': 'failed'})
+def test_one_that_expires_while_it_waits_for_its_retry_lets_the_next_pass(queue, clock):
+    first = queue.enqueue('a1', order_key='a', ttl=5)
+    fill(queue, 'a2')
+    queue.take()
+    queue.release(first, delay_s=60, record={'event': 'failed'})
     clock.advance(6)
-    assert taken(board) == []  # it is looked at when its wait is over
+    assert taken(queue) == []  # it is looked at when its wait is over
     clock.advance(60)
-    assert taken(board) == ['a2']
+    assert taken(queue) == ['a2']
 
 
-def test_a_delayed_one_waits_for_what_came_while_it_was_delayed(board, clock, tmp_path):
+def test_a_delayed_one_waits_for_what_came_while_it_was_delayed(queue, clock, tmp_path):
     other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
-    fill(board, 'a1')
-    board.enqueue('a9', order_key='a', delay=20)
-    [first] = [one.filebase for one in iter(board.take, None)]
-    board.finish(first)
+    fill(queue, 'a1')
+    queue.enqueue('a9', order_key='a', delay=20)
+    [first] = [one.filebase for one in iter(queue.take, None)]
+    queue.finish(first)
     clock.advance(10)
-    fill(board, 'a2')
+    fill(queue, 'a2')
     clock.advance(11)
     assert other.take().msg == 'a2'
-    assert taken(board) == []
+    assert taken(queue) == []
 
 
 class Fails(Runner):
@@ -194,11 +194,11 @@ def test_a_runner_works_each_key_in_order_across_a_failure(tmp_path, clock):
 
 
 def test_without_strict_order_one_that_waits_lets_the_others_pass(tmp_path, clock):
-    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
-    first, _ = fill(board, 'a1', 'a2')
-    board.take()
-    board.release(first, delay_s=60)
-    assert taken(board) == ['a2']
+    queue = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _ = fill(queue, 'a1', 'a2')
+    queue.take()
+    queue.release(first, delay_s=60)
+    assert taken(queue) == ['a2']
 
 
 def test_a_history_says_until_when_an_entry_waits():
@@ -209,16 +209,16 @@ def test_a_history_says_until_when_an_entry_waits():
 
 
 def test_one_that_its_producer_still_holds_is_not_passed_by_others_of_its_key(tmp_path, clock):
-    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
-    first, _, _ = fill(board, 'a1', 'a2', 'b1')
+    queue = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _, _ = fill(queue, 'a1', 'a2', 'b1')
     with (tmp_path / 'in' / f'{first}.pck').open('rb') as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        assert taken(board) == ['b1']
+        assert taken(queue) == ['b1']
         clock.advance(1)
-        assert taken(board) == []
-    fill(board, 'a3')
+        assert taken(queue) == []
+    fill(queue, 'a3')
     clock.advance(1)
-    assert taken(board) == ['a1', 'a2', 'a3']
+    assert taken(queue) == ['a1', 'a2', 'a3']
 
 
 class TickingClock(FakeClock):
@@ -234,80 +234,80 @@ class TickingClock(FakeClock):
 
 def test_what_waited_for_one_that_its_producer_held_is_not_passed_by_what_comes_later(tmp_path):
     clock = TickingClock()
-    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
-    first, _, _ = fill(board, 'a1', 'a2', 'a3')
+    queue = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _, _ = fill(queue, 'a1', 'a2', 'a3')
     with (tmp_path / 'in' / f'{first}.pck').open('rb') as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        assert taken(board) == []
-    fill(board, 'a4')
+        assert taken(queue) == []
+    fill(queue, 'a4')
     clock.tick_s = 0.0001
     found: list[str] = []
     while len(found) < 4:
-        found += taken(board)
+        found += taken(queue)
     assert found == ['a1', 'a2', 'a3', 'a4']
 
 
 def test_one_that_somebody_else_has_taken_holds_nobody_back(tmp_path, clock):
-    board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
-    first, _ = fill(board, 'a1', 'a2')
-    board.ready()
+    queue = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+    first, _ = fill(queue, 'a1', 'a2')
+    queue.ready()
     Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy')).dequeue(first)
-    assert taken(board) == ['a2']
+    assert taken(queue) == ['a2']
 
 
 class TestWaiting:
     """How often a queue of strict order looks, and after whom an entry waits."""
 
-    def wakes(self, board: Switchboard, clock: FakeClock, seconds: float) -> int:
+    def wakes(self, queue: Switchboard, clock: FakeClock, seconds: float) -> int:
         """Count how often a runner would wake that sleeps as long as it is told to."""
         until_ns, wakes = clock.monotonic_ns() + int(seconds * NS), 0
         while clock.monotonic_ns() < until_ns:
-            assert taken(board) == []
-            assert not board.ready()
-            wait_s = board.wait_s()
+            assert taken(queue) == []
+            assert not queue.ready()
+            wait_s = queue.wait_s()
             assert wait_s is not None
             clock.advance(wait_s + 0.0001)
             wakes += 1
         return wakes
 
-    def test_an_entry_behind_one_that_waits_for_its_retry_is_not_looked_at_before(self, board, clock):
-        first, *_ = fill(board, 'a1', 'a2', 'a3')
-        board.take()
-        board.release(first, delay_s=3600, record={'event': 'failed'})
-        assert self.wakes(board, clock, 3599) < 5
-        assert taken(board) == ['a1']
+    def test_an_entry_behind_one_that_waits_for_its_retry_is_not_looked_at_before(self, queue, clock):
+        first, *_ = fill(queue, 'a1', 'a2', 'a3')
+        queue.take()
+        queue.release(first, delay_s=3600, record={'event': 'failed'})
+        assert self.wakes(queue, clock, 3599) < 5
+        assert taken(queue) == ['a1']
 
-    def test_one_behind_an_entry_at_work_is_looked_at_once_a_second(self, board, clock):
-        fill(board, 'a1', 'a2')
-        board.take()
-        assert self.wakes(board, clock, 100) < 115
+    def test_one_behind_an_entry_at_work_is_looked_at_once_a_second(self, queue, clock):
+        fill(queue, 'a1', 'a2')
+        queue.take()
+        assert self.wakes(queue, clock, 100) < 115
 
     def test_one_that_is_contended_for_long_is_looked_at_once_a_second(self, tmp_path, clock):
-        board = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
-        [first] = fill(board, 'a1')
+        queue = Switchboard('in', tmp_path / 'in', options=QueueOptions(durability='lazy'), clock=clock)
+        [first] = fill(queue, 'a1')
         with (tmp_path / 'in' / f'{first}.pck').open('rb') as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
-            assert self.wakes(board, clock, 100) < 115
+            assert self.wakes(queue, clock, 100) < 115
 
-    def test_one_behind_an_entry_at_work_is_to_be_had_as_soon_as_that_is_done(self, board, clock):
-        first, _ = fill(board, 'a1', 'a2')
-        board.take()
-        self.wakes(board, clock, 20)
-        board.finish(first)
-        assert taken(board) == ['a2']
+    def test_one_behind_an_entry_at_work_is_to_be_had_as_soon_as_that_is_done(self, queue, clock):
+        first, _ = fill(queue, 'a1', 'a2')
+        queue.take()
+        self.wakes(queue, clock, 20)
+        queue.finish(first)
+        assert taken(queue) == ['a2']
 
 
-def test_one_that_an_operator_lets_go_waits_for_a_later_one_that_is_at_work(board, clock, tmp_path):
-    first, second = fill(board, 'a1', 'a2')
+def test_one_that_an_operator_lets_go_waits_for_a_later_one_that_is_at_work(queue, clock, tmp_path):
+    first, second = fill(queue, 'a1', 'a2')
     away = tmp_path / 'away'
     (tmp_path / 'in' / f'{first}.pck').rename(away)
-    assert taken(board) == ['a2']
+    assert taken(queue) == ['a2']
     away.rename(tmp_path / 'in' / f'{first}.pck')
     clock.advance(2)
-    assert taken(board) == []
+    assert taken(queue) == []
     other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
     assert taken(other) == []
-    board.finish(second)
+    queue.finish(second)
     clock.advance(2)
     assert taken(other) == ['a1']
 
@@ -327,18 +327,18 @@ def test_after_a_clock_was_set_back_the_directory_is_not_read_for_each_message(t
     )
     clock.set_back(3600)
     disk = CountingDisk()
-    board = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock, disk=disk)
-    assert len(taken(board)) == 26
+    queue = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock, disk=disk)
+    assert len(taken(queue)) == 26
     assert disk.listed < 10
 
 
-def test_the_wait_for_a_retry_is_kept_when_the_clock_is_set_back(board, clock, tmp_path):
-    first, _ = fill(board, 'a1', 'a2')
-    board.take()
-    board.release(first, delay_s=60, record={'event': 'failed'})
+def test_the_wait_for_a_retry_is_kept_when_the_clock_is_set_back(queue, clock, tmp_path):
+    first, _ = fill(queue, 'a1', 'a2')
+    queue.take()
+    queue.release(first, delay_s=60, record={'event': 'failed'})
     clock.set_back(3600)
     other = Switchboard('in', tmp_path / 'in', options=STRICT, clock=clock)
-    for each in (board, other):
+    for each in (queue, other):
         assert taken(each) == []
     clock.advance(61)
     assert taken(other) == ['a1']

@@ -25,7 +25,7 @@ LAZY = QueueOptions(durability='lazy')
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Switchboard:
+def queue(tmp_path: Path) -> Switchboard:
     return Switchboard('in', tmp_path / 'in', options=LAZY)
 
 
@@ -43,9 +43,9 @@ class TestPublicSurface:
             switchboard.nothing  # type: ignore[attr-defined]  # noqa: B018
 
     def test_a_queue_knows_its_name_and_its_directory(self, tmp_path: Path) -> None:
-        board = Switchboard('in', tmp_path / 'a' / '..' / 'in')
-        assert (board.name, board.queue_directory) == ('in', str(tmp_path / 'in'))
-        assert str(tmp_path / 'in') in repr(board)
+        queue = Switchboard('in', tmp_path / 'a' / '..' / 'in')
+        assert (queue.name, queue.queue_directory) == ('in', str(tmp_path / 'in'))
+        assert str(tmp_path / 'in') in repr(queue)
 
     def test_its_arguments_may_be_given_by_position_as_mailmans(self, tmp_path: Path) -> None:
         filebase = Switchboard('in', str(tmp_path / 'in')).enqueue('x')
@@ -81,44 +81,44 @@ class TestDirectory:
         assert (tmp_path / 'in' / f'{filebase}.pck').stat().st_gid == NOBODY
         assert stat.S_IMODE((tmp_path / 'in').stat().st_mode) == 0o2770
 
-    def test_less_shows_a_mail(self, board: Switchboard) -> None:
-        filebase = board.enqueue(b'Subject: hello\n\nworld\n', sender='a')
-        content = (Path(board.queue_directory) / f'{filebase}.pck').read_bytes()
+    def test_less_shows_a_mail(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue(b'Subject: hello\n\nworld\n', sender='a')
+        content = (Path(queue.queue_directory) / f'{filebase}.pck').read_bytes()
         header, _, rest = content.partition(b'\n')
         assert header.startswith(b'switchboard/1 bytes 14 22 ')
         assert rest == b'{"sender":"a"}Subject: hello\n\nworld\n'
 
 
 class TestBatch:
-    def test_it_is_seen_when_the_block_ends(self, board: Switchboard) -> None:
-        with board.batch():
-            filebases = [board.enqueue(number) for number in range(3)]
-            assert board.get_files() == []
-            with board.batch():  # joins the outer one
-                filebases.append(board.enqueue(3))
-            assert board.get_files() == []
-        assert board.files == filebases
+    def test_it_is_seen_when_the_block_ends(self, queue: Switchboard) -> None:
+        with queue.batch():
+            filebases = [queue.enqueue(number) for number in range(3)]
+            assert queue.get_files() == []
+            with queue.batch():  # joins the outer one
+                filebases.append(queue.enqueue(3))
+            assert queue.get_files() == []
+        assert queue.files == filebases
 
-    def test_a_block_that_raises_stores_nothing(self, board: Switchboard) -> None:
+    def test_a_block_that_raises_stores_nothing(self, queue: Switchboard) -> None:
         def fail() -> None:
-            with board.batch():
-                board.enqueue('x')
+            with queue.batch():
+                queue.enqueue('x')
                 raise KeyError
 
         with pytest.raises(KeyError):
             fail()
-        assert os.listdir(board.queue_directory) == []
-        board.enqueue('and goes on')
-        assert len(board.files) == 1
+        assert os.listdir(queue.queue_directory) == []
+        queue.enqueue('and goes on')
+        assert len(queue.files) == 1
 
-    def test_a_long_one_needs_no_more_descriptors_than_a_short_one(self, board: Switchboard) -> None:
-        assert len(board.enqueue_many(range(2000))) == len(board.files) == 2000
+    def test_a_long_one_needs_no_more_descriptors_than_a_short_one(self, queue: Switchboard) -> None:
+        assert len(queue.enqueue_many(range(2000))) == len(queue.files) == 2000
 
 
 class TestDamage:
-    def corrupt(self, board: Switchboard, change: Any) -> str:
-        filebase = board.enqueue('x' * 100, n=1)
-        path = Path(board.queue_directory) / f'{filebase}.pck'
+    def corrupt(self, queue: Switchboard, change: Any) -> str:
+        filebase = queue.enqueue('x' * 100, n=1)
+        path = Path(queue.queue_directory) / f'{filebase}.pck'
         path.write_bytes(change(path.read_bytes()))
         return filebase
 
@@ -134,44 +134,44 @@ class TestDamage:
         ],
     )
     def test_a_torn_file_goes_to_bad_with_the_reason_and_the_next_one_is_taken(
-        self, board: Switchboard, tmp_path: Path, change: Any, reason: str
+        self, queue: Switchboard, tmp_path: Path, change: Any, reason: str
     ) -> None:
-        filebase = self.corrupt(board, change)
-        good = board.enqueue('good')
-        taken = board.take()
+        filebase = self.corrupt(queue, change)
+        good = queue.enqueue('good')
+        taken = queue.take()
         assert taken is not None
         assert taken.filebase == good
         assert reason in preserved(tmp_path)[filebase]
 
-    def test_a_file_under_anothers_name_goes_to_bad(self, board: Switchboard, tmp_path: Path) -> None:
-        one, other = board.enqueue('one'), board.enqueue('other')
-        path = Path(board.queue_directory)
+    def test_a_file_under_anothers_name_goes_to_bad(self, queue: Switchboard, tmp_path: Path) -> None:
+        one, other = queue.enqueue('one'), queue.enqueue('other')
+        path = Path(queue.queue_directory)
         (path / f'{one}.pck').rename(path / 'aside')
         (path / f'{other}.pck').rename(path / f'{one}.pck')
         (path / 'aside').rename(path / f'{other}.pck')
-        assert board.take() is None
+        assert queue.take() is None
         assert [reason.partition(':')[0] for reason in preserved(tmp_path).values()] == [
             'stale or swapped'
         ] * 2
 
-    def test_another_time_in_the_name_is_no_damage(self, board: Switchboard) -> None:
-        filebase = board.enqueue('x')
-        path = Path(board.queue_directory)
+    def test_another_time_in_the_name_is_no_damage(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue('x')
+        path = Path(queue.queue_directory)
         renamed = with_when(filebase, 5)
         (path / f'{filebase}.pck').rename(path / f'{renamed}.pck')
-        assert board.dequeue(renamed)[0] == 'x'
+        assert queue.dequeue(renamed)[0] == 'x'
 
-    def test_the_error_names_queue_and_entry(self, board: Switchboard) -> None:
-        filebase = self.corrupt(board, lambda content: content[:-1])
+    def test_the_error_names_queue_and_entry(self, queue: Switchboard) -> None:
+        filebase = self.corrupt(queue, lambda content: content[:-1])
         with pytest.raises(CorruptEntryError) as caught:
-            board.dequeue(filebase)
+            queue.dequeue(filebase)
         assert (caught.value.queue, caught.value.filebase) == ('in', filebase)
         with pytest.raises(EntryTakenError):
-            board.dequeue(filebase)
+            queue.dequeue(filebase)
 
-    def test_a_kind_that_is_not_accepted_goes_to_bad_unread(self, board: Switchboard, tmp_path: Path) -> None:
-        filebase = board.enqueue({'a': 1})
-        picky = Switchboard('in', board.queue_directory, options=QueueOptions(accept=('mail',)))
+    def test_a_kind_that_is_not_accepted_goes_to_bad_unread(self, queue: Switchboard, tmp_path: Path) -> None:
+        filebase = queue.enqueue({'a': 1})
+        picky = Switchboard('in', queue.queue_directory, options=QueueOptions(accept=('mail',)))
         with pytest.raises(ContentDisallowedError) as caught:
             picky.dequeue(filebase)
         assert caught.value.kind == 'json'

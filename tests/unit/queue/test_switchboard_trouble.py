@@ -26,7 +26,7 @@ LAZY = QueueOptions(durability='lazy')
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Switchboard:
+def queue(tmp_path: Path) -> Switchboard:
     return Switchboard('in', tmp_path / 'in', options=LAZY)
 
 
@@ -131,43 +131,43 @@ def room_for(files: int) -> int:
 
 
 class TestOpenFiles:
-    def test_a_soft_limit_below_what_is_open_already_is_raised_as_well(self, board: Switchboard) -> None:
-        board.enqueue('x')
+    def test_a_soft_limit_below_what_is_open_already_is_raised_as_well(self, queue: Switchboard) -> None:
+        queue.enqueue('x')
 
         def work() -> bool:
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             fds = [os.dup(0) for _ in range(100)]
             resource.setrlimit(resource.RLIMIT_NOFILE, (20, hard))
-            taken = board.take()
+            taken = queue.take()
             assert taken is not None
-            board.finish(taken.filebase)
+            queue.finish(taken.filebase)
             return resource.getrlimit(resource.RLIMIT_NOFILE)[0] > len(fds)
 
         assert in_child(work)
 
-    def test_a_batch_of_claims_raises_the_soft_limit_as_far_as_it_needs(self, board: Switchboard) -> None:
-        board.enqueue_many(range(300))
+    def test_a_batch_of_claims_raises_the_soft_limit_as_far_as_it_needs(self, queue: Switchboard) -> None:
+        queue.enqueue_many(range(300))
 
         def work() -> tuple[int, bool]:
             hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (room_for(60), hard))
-            taken = list(iter(board.take, None))
+            taken = list(iter(queue.take, None))
             for one in taken:
                 assert one is not None
-                board.finish(one.filebase)
+                queue.finish(one.filebase)
             return len(taken), resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 300
 
         assert in_child(work) == (300, True)
 
     def test_at_the_hard_limit_it_says_so_and_works_on_what_it_has(self, tmp_path: Path) -> None:
         clock = FakeClock()
-        board = Switchboard('in', tmp_path / 'in', options=LAZY, clock=clock)
-        board.enqueue_many(range(300))
+        queue = Switchboard('in', tmp_path / 'in', options=LAZY, clock=clock)
+        queue.enqueue_many(range(300))
 
         def take_all() -> tuple[list[Taken], str]:
             taken: list[Taken] = []
             try:
-                while (one := board.take()) is not None:
+                while (one := queue.take()) is not None:
                     taken.append(one)
             except DurabilityError as error:
                 return taken, str(error)
@@ -176,11 +176,11 @@ class TestOpenFiles:
         def work() -> list[str]:
             resource.setrlimit(resource.RLIMIT_NOFILE, (room_for(60),) * 2)
             errors = []
-            while board.get_files():
+            while queue.get_files():
                 taken, error = take_all()
                 assert taken
                 for one in taken:
-                    board.finish(one.filebase)
+                    queue.finish(one.filebase)
                 errors.append(error)
                 clock.advance(31)  # they are deferred for half a minute
             return errors
@@ -205,27 +205,27 @@ class TestFullDisk:
         subprocess.run(['umount', '-l', str(path)], check=True)
 
     def test_a_full_disk_refuses_and_loses_nothing(self, small_disk: Path) -> None:
-        board = Switchboard('in', small_disk / 'in')
+        queue = Switchboard('in', small_disk / 'in')
         stored: list[str] = []
 
         def fill() -> None:
             for number in range(100):
-                stored.append(board.enqueue(bytes([number]) * 20_000))
+                stored.append(queue.enqueue(bytes([number]) * 20_000))
 
         with pytest.raises(QueueFullError, match='No space'):
             fill()
         assert 5 < len(stored) < 14
-        assert board.get_files() == stored
+        assert queue.get_files() == stored
         assert [name for name in os.listdir(small_disk / 'in') if name.endswith('.tmp')] == []
         for number, filebase in enumerate(stored):
-            assert board.dequeue(filebase)[0] == bytes([number]) * 20_000
-            board.annotate(filebase, {'event': 'no room for this', 'text': 'x' * 9000})
-            board.finish(filebase)
-        board.enqueue(b'x' * 20_000)
+            assert queue.dequeue(filebase)[0] == bytes([number]) * 20_000
+            queue.annotate(filebase, {'event': 'no room for this', 'text': 'x' * 9000})
+            queue.finish(filebase)
+        queue.enqueue(b'x' * 20_000)
 
     def test_an_entry_can_leave_a_full_disk_for_the_bad_queue(self, small_disk: Path) -> None:
-        board = Switchboard('in', small_disk / 'in')
-        filebase = board.enqueue('x')
+        queue = Switchboard('in', small_disk / 'in')
+        filebase = queue.enqueue('x')
         Switchboard('bad', small_disk / 'bad')
 
         def fill() -> None:
@@ -235,5 +235,5 @@ class TestFullDisk:
 
         with pytest.raises(OSError, match='No space'):
             fill()
-        board.finish(filebase, preserve=True, reason='y' * 8000)
+        queue.finish(filebase, preserve=True, reason='y' * 8000)
         assert os.listdir(small_disk / 'bad') == [f'{filebase}.psv']

@@ -61,8 +61,8 @@ def test_the_slices_of_a_queue_share_its_rate(tmp_path):
         everything.enqueue(number)
     taken = 0
     for index in range(2):
-        board = Switchboard('in', tmp_path / 'in', index, 2, options=options, clock=clock)
-        while board.take() is not None:
+        queue = Switchboard('in', tmp_path / 'in', index, 2, options=options, clock=clock)
+        while queue.take() is not None:
             taken += 1
-        assert 0 < board.wait_s() <= 0.5
+        assert 0 < queue.wait_s() <= 0.5
     assert taken == 4

@@ -134,7 +134,7 @@ class TestWakingUp:
         handled.wait_or_timeout()
         thread.join(30)
 
-    def test_the_board_hears_of_each_beat_and_message(self, spool: Any) -> None:
+    def test_the_queue_hears_of_each_beat_and_message(self, spool: Any) -> None:
         spool['in'].enqueue_many(['good', 'bad'])
         slot = RecordingSlot()
 
@@ -149,11 +149,11 @@ class TestWakingUp:
         assert slot.calls[0] == 'beat'
 
 
-class FailingBoard:
+class FailingQueue:
     """A queue whose calls fail when a test says so; everything else is the real one's."""
 
-    def __init__(self, board: Any) -> None:
-        self._board = board
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
         self.failing: dict[str, Exception] = {}
         self.called: list[str] = []
 
@@ -166,7 +166,7 @@ class FailingBoard:
                 raise error
 
             return fail
-        return getattr(self._board, name)
+        return getattr(self._queue, name)
 
 
 class Waits:
@@ -201,21 +201,21 @@ class TestTroubleWithTheDisk:
 
     @pytest.fixture
     def runner(self, spool: Any, clock: FakeClock) -> Any:
-        failing = FailingBoard(spool.board('in'))
+        failing = FailingQueue(spool.queue('in'))
         failing.wakeup = lambda: Waits(clock)  # type: ignore[attr-defined]
-        spool.board = lambda *_slice: failing
+        spool.queue = lambda *_slice: failing
         return make_runner(spool, hang_timeout_s=9999.0, poll_interval_s=9999.0, recovery_s=60.0)
 
     def test_a_queue_that_cannot_be_read_is_waited_for_and_longer_each_time(
         self, runner: Any, spool: Any
     ) -> None:
         spool['in'].enqueue('x')
-        runner.board.failing['take'] = DurabilityError('bad sector', step='list')
+        runner.queue.failing['take'] = DurabilityError('bad sector', step='list')
         wakeup = runner._loop.wakeup
 
         def then() -> None:
             if len(wakeup.waits) == 9:
-                runner.board.failing.clear()
+                runner.queue.failing.clear()
             if len(wakeup.waits) == 10:
                 runner.stop()
 
@@ -225,9 +225,9 @@ class TestTroubleWithTheDisk:
         assert [msg for msg, _ in runner.seen] == ['x']
 
     def test_an_error_of_the_system_is_no_end_either(self, runner: Any) -> None:
-        runner.board.failing['take'] = OSError('odd')
+        runner.queue.failing['take'] = OSError('odd')
         assert runner.run(until_empty=True) == 0
-        assert runner.board.called.count('take') == 1
+        assert runner.queue.called.count('take') == 1
 
     def test_a_full_queue_downstream_leaves_the_message_where_it_is(self, kind: str, tmp_path: Path) -> None:
         spool = make_spool(kind, tmp_path, options=QueueOptions(max_messages=1))
@@ -248,10 +248,10 @@ class TestTroubleWithTheDisk:
     ) -> None:
         filebase = spool['in'].enqueue('x')
         runner.then = lambda *_: (_ for _ in ()).throw(TemporaryFailure(retry_after_s=600))
-        runner.board.failing['release'] = DurabilityError('io', step='release')
+        runner.queue.failing['release'] = DurabilityError('io', step='release')
         runner.run(once=True)
         assert spool['in'].get_files('.bak') == [filebase]
-        runner.board.failing.clear()
+        runner.queue.failing.clear()
         clock.advance(60)
         runner.run(once=True)
         assert spool['in'].get_files('.bak') == []
@@ -264,7 +264,7 @@ class TestTroubleWithTheDisk:
         spool['in'].enqueue('x')
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
-            runner.board.finish(runner.filebase)  # as if another process had done it by now
+            runner.queue.finish(runner.filebase)  # as if another process had done it by now
             raise TemporaryFailure(retry_after_s=600)
 
         runner.then = dispose
@@ -272,12 +272,12 @@ class TestTroubleWithTheDisk:
         runner.then = None
         clock.advance(60)
         runner.run(once=True)
-        assert runner.board.called.count('recover') == 2
+        assert runner.queue.called.count('recover') == 2
         assert spool['in'].get_files() == spool['bad'].get_files('.psv') == []
 
     def test_a_recovery_that_fails_is_no_end(self, runner: Any, spool: Any) -> None:
         spool['in'].enqueue('x')
-        runner.board.failing['recover'] = DurabilityError('io', step='list')
+        runner.queue.failing['recover'] = DurabilityError('io', step='list')
         assert runner.run(until_empty=True) == 0
         assert len(runner.seen) == 1
 

@@ -172,7 +172,7 @@ class TestHooks:
                     self.stop()
 
         runner = Server(spool, RunnerOptions(name='s', class_path='', poll_interval_s=0.001))
-        assert runner.board is None
+        assert runner.queue is None
         assert runner.run() == 0
         assert len(beats) == 3
 

@@ -60,9 +60,9 @@ def spans(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
     return list(exporter.get_finished_spans())
 
 
-def context_of(spool: Spool, queue: str) -> dict[str, Any]:
-    board = spool[queue]
-    _, msgdata = board.dequeue(board.files[0])
+def context_of(spool: Spool, name: str) -> dict[str, Any]:
+    queue = spool[name]
+    _, msgdata = queue.dequeue(queue.files[0])
     return msgdata
 
 

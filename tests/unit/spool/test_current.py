@@ -66,7 +66,7 @@ def test_a_file_that_broke_after_it_was_put_in_force_leaves_the_old_one(spool, p
 def test_options_of_queues_are_the_new_ones_too(spool, path, clock):
     add_queue(path)
     with pytest.raises(UnknownQueueError):
-        spool.board('new')
+        spool.queue('new')
     activate(Config.load(path))
     clock.advance(A_LOOK_S)
     spool.publish('x', exchange='mail', routing_key='key')
@@ -96,7 +96,7 @@ def test_a_runner_that_only_emits_goes_by_what_is_in_force(spool, path, clock):
         lambda spool: spool.publish('x', routing_key='new'),
         lambda spool: spool.publish_many([Publication('x', {}, ('new',))])[0]['new'],
         lambda spool: spool.queue_options('new'),
-        lambda spool: spool.board('new'),
+        lambda spool: spool.queue('new'),
         lambda spool: spool.pause('new'),
         lambda spool: spool.config.queue_options('new'),
         lambda spool: 'new' in spool or pytest.fail('unknown'),

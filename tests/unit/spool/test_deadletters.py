@@ -79,11 +79,11 @@ def work(spool: Spool, queue: str, clock: FakeClock) -> None:
     Refuse(spool, RunnerOptions('refuse', '', queue=queue), clock=clock).run(until_empty=True)
 
 
-def letters(spool: Spool, queue: str) -> list[dict]:
-    board = spool[queue]
+def letters(spool: Spool, name: str) -> list[dict]:
+    queue = spool[name]
     found = []
-    for filebase in board.files:
-        [record] = [one for one in board.history(filebase) if one['event'] == 'dead-lettered']
+    for filebase in queue.files:
+        [record] = [one for one in queue.history(filebase) if one['event'] == 'dead-lettered']
         found.append(record)
     return found
 

@@ -98,7 +98,7 @@ class TestQueues:
 
     def test_a_slice_is_an_object_of_its_own(self, free: Any) -> None:
         filebases = [free['in'].enqueue(number) for number in range(20)]
-        shares = [free.board('in', index, 3).files for index in range(3)]
+        shares = [free.queue('in', index, 3).files for index in range(3)]
         assert sorted(name for share in shares for name in share) == filebases
 
     def test_with_one_only_those_are_there_that_it_declares(self, declared: Any) -> None:

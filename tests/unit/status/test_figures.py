@@ -1,4 +1,4 @@
-"""What runners measure: bounded, added up without a sum that ever falls, and on the board when it is wanted."""
+"""What runners measure: bounded, added up without a sum that ever falls, and on the scoreboard when it is wanted."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ names = st.one_of(st.sampled_from(HOSTILE), st.from_regex(ERROR_NAME, fullmatch=
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[Scoreboard]:
-    board = Scoreboard.create(tmp_path / 'board', 4)
+def scoreboard(tmp_path: Path) -> Iterator[Scoreboard]:
+    scoreboard = Scoreboard.create(tmp_path / 'scoreboard', 4)
     for index in range(2):
-        board.post(index, SupervisorRecord('in', index, 2, os.getpid()))
-    yield board
-    board.close()
+        scoreboard.post(index, SupervisorRecord('in', index, 2, os.getpid()))
+    yield scoreboard
+    scoreboard.close()
 
 
 def shown(figures: Figures) -> dict[str, int]:
@@ -77,7 +77,7 @@ def test_no_sum_falls_while_slices_fail_and_take_each_others_places(
         if at == len(failures) // 2:
             keep = sum_of(slices).errors
             heir = sum_of((slices.pop(gone), slices.pop(0)), keep=keep)
-            # As a board does it: what was carried stays apart, and the heir counts on beside it.
+            # As a scoreboard does it: what was carried stays apart, and the heir counts on beside it.
             slices += [Figures.of(heir.values()), Figures()]
         now = shown(sum_of(slices))
         assert {name: count for name, count in before.items() if now.get(name, 0) < count} == {}
@@ -86,68 +86,72 @@ def test_no_sum_falls_while_slices_fail_and_take_each_others_places(
     assert sum(before.values()) == len(failures)
 
 
-def test_durations_are_on_the_board_when_the_runner_rests_and_once_a_second_before(board: Scoreboard) -> None:
+def test_durations_are_on_the_scoreboard_when_the_runner_rests_and_once_a_second_before(
+    scoreboard: Scoreboard,
+) -> None:
     now_ns = 5 * NS
-    slot = Slot(board, 0, clock_ns=lambda: now_ns)
+    slot = Slot(scoreboard, 0, clock_ns=lambda: now_ns)
     for seconds in (0, 0.5, 0.9, 1.0):
         now_ns = int((5 + seconds) * NS)
         slot.measured(NS, 2 * NS)
         slot.end('done')
-        assert board.figures(0).process.total == (4 if seconds == 1.0 else 1)
+        assert scoreboard.figures(0).process.total == (4 if seconds == 1.0 else 1)
     slot.measured(NS, None)
     slot.rest()
-    assert (board.figures(0).process.total, board.figures(0).wait.total) == (5, 4)
-    assert board.figures(0).wait.sum_ns == 8 * NS
+    assert (scoreboard.figures(0).process.total, scoreboard.figures(0).wait.total) == (5, 4)
+    assert scoreboard.figures(0).wait.sum_ns == 8 * NS
 
 
-def test_a_failure_and_a_recovery_are_on_the_board_at_once(board: Scoreboard) -> None:
-    slot = Slot(board, 0)
+def test_a_failure_and_a_recovery_are_on_the_scoreboard_at_once(scoreboard: Scoreboard) -> None:
+    slot = Slot(scoreboard, 0)
     slot.end('failed', 'ValueError')
     slot.recovered(2)
-    found = board.figures(0)
+    found = scoreboard.figures(0)
     assert shown(found) == {'ValueError': 1, OTHER: 0}
     assert found.recovered == 2
 
 
-def test_the_next_process_of_a_slice_counts_on(board: Scoreboard) -> None:
+def test_the_next_process_of_a_slice_counts_on(scoreboard: Scoreboard) -> None:
     for _ in range(2):
-        slot = Slot(board, 0)
+        slot = Slot(scoreboard, 0)
         slot.measured(NS, NS)
         slot.end('failed', 'ValueError')
-    assert shown(board.figures(0)) == {'ValueError': 2, OTHER: 0}
-    assert board.figures(0).process.total == 2
+    assert shown(scoreboard.figures(0)) == {'ValueError': 2, OTHER: 0}
+    assert scoreboard.figures(0).process.total == 2
 
 
 def test_what_others_have_measured_is_carried_on_and_a_freed_slot_has_measured_nothing(
-    board: Scoreboard,
+    scoreboard: Scoreboard,
 ) -> None:
-    slot = Slot(board, 0)
+    slot = Slot(scoreboard, 0)
     slot.end('failed', 'ValueError')
-    board.post_carried(1, board.figures(0))
-    board.clear(0)
-    assert shown(board.figures_of('in')) == {'ValueError': 1, OTHER: 0}
-    board.post(0, SupervisorRecord('out'))
-    assert board.figures(0) == Figures()
+    scoreboard.post_carried(1, scoreboard.figures(0))
+    scoreboard.clear(0)
+    assert shown(scoreboard.figures_of('in')) == {'ValueError': 1, OTHER: 0}
+    scoreboard.post(0, SupervisorRecord('out'))
+    assert scoreboard.figures(0) == Figures()
 
 
-def test_who_looks_while_a_slice_takes_the_place_of_another_sees_its_counters_once(board: Scoreboard) -> None:
+def test_who_looks_while_a_slice_takes_the_place_of_another_sees_its_counters_once(
+    scoreboard: Scoreboard,
+) -> None:
     looks = []
 
     def look() -> int:
-        looks.append(sum(each.done for each in board._records()))
+        looks.append(sum(each.done for each in scoreboard._records()))
         if len(looks) == 1:
-            with board.changing():
-                board.post(0, SupervisorRecord('in', 0, 2, carried=(1, 0, 0, 0)))
+            with scoreboard.changing():
+                scoreboard.post(0, SupervisorRecord('in', 0, 2, carried=(1, 0, 0, 0)))
         return looks[-1]
 
-    assert board._unchanged(look) == 1
+    assert scoreboard._unchanged(look) == 1
     assert looks == [0, 1]
 
 
-def test_a_master_that_dies_while_it_changes_slices_stops_no_reader(board: Scoreboard) -> None:
-    changing = board.changing()
+def test_a_master_that_dies_while_it_changes_slices_stops_no_reader(scoreboard: Scoreboard) -> None:
+    changing = scoreboard.changing()
     changing.__enter__()
-    assert len(board.measured()) == 2
+    assert len(scoreboard.measured()) == 2
 
 
 def test_an_error_that_is_kept_by_decision_has_the_time_of_the_decision() -> None:

@@ -1,4 +1,4 @@
-"""The board: what one process writes, another reads whole, whoever dies in between."""
+"""The scoreboard: what one process writes, another reads whole, whoever dies in between."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.errors import BoardError
+from switchboard.errors import ScoreboardError
 from switchboard.status.scoreboard import (
     PAGE_BYTES,
     MasterRecord,
@@ -24,30 +24,30 @@ ENTRY = '1700000000.000001+' + 'ab' * 20
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[Scoreboard]:
-    board = Scoreboard.create(tmp_path / 'board', 4)
-    yield board
-    board.close()
+def scoreboard(tmp_path: Path) -> Iterator[Scoreboard]:
+    scoreboard = Scoreboard.create(tmp_path / 'scoreboard', 4)
+    yield scoreboard
+    scoreboard.close()
 
 
 def reading(path: Path) -> contextlib.closing[Scoreboard]:
     return contextlib.closing(Scoreboard.open(path))
 
 
-def posted(board: Scoreboard, **fields: object) -> SupervisorRecord:
+def posted(scoreboard: Scoreboard, **fields: object) -> SupervisorRecord:
     post = SupervisorRecord('in', slice=0, numslices=2, pid=os.getpid(), started_ns=5, **fields)  # type: ignore[arg-type]
-    board.post(0, post)
+    scoreboard.post(0, post)
     return post
 
 
-def test_a_new_board_has_no_records_and_a_blank_master(board: Scoreboard) -> None:
-    assert board.records() == []
-    assert board.master() == MasterRecord()
+def test_a_new_scoreboard_has_no_records_and_a_blank_master(scoreboard: Scoreboard) -> None:
+    assert scoreboard.records() == []
+    assert scoreboard.master() == MasterRecord()
 
 
-def test_what_the_master_posts_is_read_through_another_descriptor(board: Scoreboard) -> None:
-    posted(board, restarts=3, state=State.BACKOFF, reason='exit 1', next_restart_ns=9)
-    with reading(board.path) as reader:
+def test_what_the_master_posts_is_read_through_another_descriptor(scoreboard: Scoreboard) -> None:
+    posted(scoreboard, restarts=3, state=State.BACKOFF, reason='exit 1', next_restart_ns=9)
+    with reading(scoreboard.path) as reader:
         [record] = reader.records()
     assert (record.runner, record.slice, record.numslices, record.pid) == ('in', 0, 2, os.getpid())
     assert (record.state, record.restarts, record.reason) == (State.BACKOFF, 3, 'exit 1')
@@ -55,99 +55,99 @@ def test_what_the_master_posts_is_read_through_another_descriptor(board: Scorebo
     assert record.title == 'in 1/2'
 
 
-def test_a_slice_is_running_from_its_first_heartbeat_on_and_says_so_once(board: Scoreboard) -> None:
-    posted(board)
+def test_a_slice_is_running_from_its_first_heartbeat_on_and_says_so_once(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
     told: list[str] = []
-    slot = Slot(board, 0, on_ready=lambda: told.append('ready'))
-    assert board.records()[0].state is State.STARTING
+    slot = Slot(scoreboard, 0, on_ready=lambda: told.append('ready'))
+    assert scoreboard.records()[0].state is State.STARTING
     slot.beat()
     slot.beat()
-    assert board.records()[0].state is State.RUNNING
+    assert scoreboard.records()[0].state is State.RUNNING
     assert told == ['ready']
 
 
-def test_the_entry_at_work_shows_since_when_and_until_when(board: Scoreboard) -> None:
-    posted(board)
-    slot = Slot(board, 0, max_seconds=2, clock_ns=lambda: 1_000)
+def test_the_entry_at_work_shows_since_when_and_until_when(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
+    slot = Slot(scoreboard, 0, max_seconds=2, clock_ns=lambda: 1_000)
     slot.begin(ENTRY)
-    record = board.records()[0]
+    record = scoreboard.records()[0]
     assert (record.current, record.current_since_ns, record.deadline_ns) == (ENTRY, 1_000, 2_000_001_000)
     slot.end('done')
-    record = board.records()[0]
+    record = scoreboard.records()[0]
     assert (record.current, record.current_since_ns, record.deadline_ns, record.done) == ('', 0, 0, 1)
 
 
-def test_each_outcome_has_its_counter(board: Scoreboard) -> None:
-    posted(board)
-    slot = Slot(board, 0)
+def test_each_outcome_has_its_counter(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
+    slot = Slot(scoreboard, 0)
     for outcome, times in (('done', 1), ('failed', 2), ('retried', 3), ('kept', 4)):
         for _ in range(times):
             slot.begin(ENTRY)
             slot.end(outcome)  # type: ignore[arg-type]
-    record = board.records()[0]
+    record = scoreboard.records()[0]
     assert (record.done, record.failed, record.retried, record.kept) == (1, 2, 3, 4)
 
 
-def test_the_next_process_counts_on_but_does_not_inherit_the_heartbeat(board: Scoreboard) -> None:
-    posted(board)
-    slot = Slot(board, 0)
+def test_the_next_process_counts_on_but_does_not_inherit_the_heartbeat(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
+    slot = Slot(scoreboard, 0)
     slot.begin(ENTRY)
     slot.end('done')
-    board.post(0, SupervisorRecord('in', pid=os.getpid() + 1))
-    record = board.records()[0]
+    scoreboard.post(0, SupervisorRecord('in', pid=os.getpid() + 1))
+    record = scoreboard.records()[0]
     assert (record.done, record.heartbeat_ns, record.state) == (1, 0, State.STARTING)
-    again = Slot(board, 0)
+    again = Slot(scoreboard, 0)
     again.begin(ENTRY)
     again.end('done')
-    assert board.records()[0].done == 2
+    assert scoreboard.records()[0].done == 2
 
 
-def test_a_slice_that_stands_in_the_place_of_others_carries_their_counters_on(board: Scoreboard) -> None:
-    board.post(0, SupervisorRecord('in', carried=(10, 20, 30, 40)))
-    assert board.records()[0].counters == (10, 20, 30, 40)
-    slot = Slot(board, 0)
+def test_a_slice_that_stands_in_the_place_of_others_carries_their_counters_on(scoreboard: Scoreboard) -> None:
+    scoreboard.post(0, SupervisorRecord('in', carried=(10, 20, 30, 40)))
+    assert scoreboard.records()[0].counters == (10, 20, 30, 40)
+    slot = Slot(scoreboard, 0)
     slot.begin(ENTRY)
     slot.end('failed')
-    assert board.records()[0].counters == (10, 21, 30, 40)
+    assert scoreboard.records()[0].counters == (10, 21, 30, 40)
 
 
-def test_a_long_error_is_cut_between_characters(board: Scoreboard) -> None:
-    posted(board)
-    Slot(board, 0).error('ü' * 1000)
-    text = board.records()[0].last_error
+def test_a_long_error_is_cut_between_characters(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
+    Slot(scoreboard, 0).error('ü' * 1000)
+    text = scoreboard.records()[0].last_error
     assert text == 'ü' * 360
-    Slot(board, 0).fatal('x' + 'ü' * 1000)
-    record = board.records()[0]
+    Slot(scoreboard, 0).fatal('x' + 'ü' * 1000)
+    record = scoreboard.records()[0]
     assert record.last_error == 'x' + 'ü' * 359
     assert record.fatal
 
 
-def test_a_writer_killed_in_the_middle_of_a_copy_leaves_the_one_before_it(board: Scoreboard) -> None:
-    posted(board, reason='first')
-    posted(board, reason='second')
+def test_a_writer_killed_in_the_middle_of_a_copy_leaves_the_one_before_it(scoreboard: Scoreboard) -> None:
+    posted(scoreboard, reason='first')
+    posted(scoreboard, reason='second')
     for copy in range(2):
-        whole = board.path.read_bytes()
-        os.pwrite(board.descriptor, os.urandom(192), PAGE_BYTES + copy * 1024 + 8)
-        assert board.records()[0].reason in ('first', 'second')
-        os.pwrite(board.descriptor, whole, 0)
+        whole = scoreboard.path.read_bytes()
+        os.pwrite(scoreboard.descriptor, os.urandom(192), PAGE_BYTES + copy * 1024 + 8)
+        assert scoreboard.records()[0].reason in ('first', 'second')
+        os.pwrite(scoreboard.descriptor, whole, 0)
 
 
-def test_a_board_damaged_beyond_that_is_an_error_and_not_a_wrong_answer(board: Scoreboard) -> None:
-    posted(board)
-    posted(board)
+def test_a_scoreboard_damaged_beyond_that_is_an_error_and_not_a_wrong_answer(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
+    posted(scoreboard)
     for start in (PAGE_BYTES + 8, PAGE_BYTES + 1024 + 8):
-        [byte] = os.pread(board.descriptor, 1, start)
-        os.pwrite(board.descriptor, bytes([byte ^ 1]), start)
-    with pytest.raises(BoardError, match='damaged'):
-        board.records()
+        [byte] = os.pread(scoreboard.descriptor, 1, start)
+        os.pwrite(scoreboard.descriptor, bytes([byte ^ 1]), start)
+    with pytest.raises(ScoreboardError, match='damaged'):
+        scoreboard.records()
 
 
-def test_readers_never_see_a_torn_record_while_another_process_writes(board: Scoreboard) -> None:
-    posted(board)
+def test_readers_never_see_a_torn_record_while_another_process_writes(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
     child = os.fork()
     if child == 0:
         try:
-            slot = Slot(board, 0)
+            slot = Slot(scoreboard, 0)
             slot._pid = os.getppid()
             while True:
                 slot.begin('a' * 96)
@@ -158,7 +158,7 @@ def test_readers_never_see_a_torn_record_while_another_process_writes(board: Sco
     try:
         seen: set[int] = set()
         while len(seen) < 50:
-            record = board.records()[0]
+            record = scoreboard.records()[0]
             assert record.current in ('', 'a' * 96)
             assert record.last_error in ('', 'b' * 700)
             seen.add(record.done)
@@ -167,39 +167,39 @@ def test_readers_never_see_a_torn_record_while_another_process_writes(board: Sco
         os.waitpid(child, 0)
 
 
-def test_a_freed_slot_is_gone_and_can_be_used_again(board: Scoreboard) -> None:
-    posted(board)
-    Slot(board, 0).end('failed')
-    board.clear(0)
-    assert board.records() == []
-    board.post(0, SupervisorRecord('out'))
-    assert [(record.runner, record.failed) for record in board.records()] == [('out', 0)]
+def test_a_freed_slot_is_gone_and_can_be_used_again(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
+    Slot(scoreboard, 0).end('failed')
+    scoreboard.clear(0)
+    assert scoreboard.records() == []
+    scoreboard.post(0, SupervisorRecord('out'))
+    assert [(record.runner, record.failed) for record in scoreboard.records()] == [('out', 0)]
 
 
-def test_records_come_by_runner_and_slice_wherever_they_lie(board: Scoreboard) -> None:
+def test_records_come_by_runner_and_slice_wherever_they_lie(scoreboard: Scoreboard) -> None:
     for index, (runner, part) in enumerate([('out', 0), ('in', 1), ('in', 0)]):
-        board.post(index, SupervisorRecord(runner, part, 2))
-    assert [record.title for record in board.records()] == ['in 1/2', 'in 2/2', 'out 1/2']
+        scoreboard.post(index, SupervisorRecord(runner, part, 2))
+    assert [record.title for record in scoreboard.records()] == ['in 1/2', 'in 2/2', 'out 1/2']
 
 
-def test_the_master_tells_its_state_and_its_last_reload_error(board: Scoreboard) -> None:
+def test_the_master_tells_its_state_and_its_last_reload_error(scoreboard: Scoreboard) -> None:
     record = MasterRecord(12, State.RUNNING, 1, 2, 3, 'switchboard.cfg:3 [queue.in] ttl: not a duration')
-    board.post_master(record)
-    with reading(board.path) as reader:
+    scoreboard.post_master(record)
+    with reading(scoreboard.path) as reader:
         assert reader.master() == record
 
 
-def test_a_slot_that_is_not_there_is_an_error(board: Scoreboard) -> None:
-    with pytest.raises(BoardError, match='4 slots'):
-        board.post(4, SupervisorRecord('in'))
+def test_a_slot_that_is_not_there_is_an_error(scoreboard: Scoreboard) -> None:
+    with pytest.raises(ScoreboardError, match='4 slots'):
+        scoreboard.post(4, SupervisorRecord('in'))
 
 
-def test_creating_a_board_does_not_disturb_readers_of_the_old_one(board: Scoreboard) -> None:
-    posted(board)
-    with reading(board.path) as reader:
-        Scoreboard.create(board.path, 4).close()
+def test_creating_a_scoreboard_does_not_disturb_readers_of_the_old_one(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
+    with reading(scoreboard.path) as reader:
+        Scoreboard.create(scoreboard.path, 4).close()
         assert len(reader.records()) == 1
-    with reading(board.path) as reader:
+    with reading(scoreboard.path) as reader:
         assert reader.records() == []
 
 
@@ -208,75 +208,81 @@ def test_creating_a_board_does_not_disturb_readers_of_the_old_one(board: Scorebo
     [
         (b'', 'torn'),
         (b'SWBOARD\n', 'torn'),
-        (b'#!/bin/sh\n' + bytes(100), 'is not a board'),
+        (b'#!/bin/sh\n' + bytes(100), 'is not a scoreboard'),
         (b'SWBOARD\n' + (9).to_bytes(4, 'little') + bytes(100), 'format 9'),
     ],
 )
-def test_a_file_that_is_no_board_of_ours_says_so(tmp_path: Path, content: bytes, reason: str) -> None:
-    path = tmp_path / 'board'
+def test_a_file_that_is_no_scoreboard_of_ours_says_so(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / 'scoreboard'
     path.write_bytes(content)
-    with pytest.raises(BoardError, match=reason):
+    with pytest.raises(ScoreboardError, match=reason):
         Scoreboard.open(path)
 
 
-def test_a_board_cut_short_says_so(board: Scoreboard) -> None:
-    os.truncate(board.path, PAGE_BYTES * 2)
-    with pytest.raises(BoardError, match='do not hold 4 slots'):
-        Scoreboard.open(board.path)
+def test_a_scoreboard_cut_short_says_so(scoreboard: Scoreboard) -> None:
+    os.truncate(scoreboard.path, PAGE_BYTES * 2)
+    with pytest.raises(ScoreboardError, match='do not hold 4 slots'):
+        Scoreboard.open(scoreboard.path)
 
 
-def test_a_board_that_is_cut_short_ends_neither_its_readers_nor_its_writers(board: Scoreboard) -> None:
-    posted(board, reason='before')
-    slot = Slot(board, 0)
-    with reading(board.path) as reader:
-        os.truncate(board.path, 0)
+def test_a_scoreboard_that_is_cut_short_ends_neither_its_readers_nor_its_writers(
+    scoreboard: Scoreboard,
+) -> None:
+    posted(scoreboard, reason='before')
+    slot = Slot(scoreboard, 0)
+    with reading(scoreboard.path) as reader:
+        os.truncate(scoreboard.path, 0)
         assert reader.records() == []
         assert reader.master() == MasterRecord()
         slot.begin(ENTRY)
         slot.error('x')
-        posted(board, reason='after')
-        assert board.mend()  # the writers have made it long enough for themselves only
-        with reading(board.path) as again:
+        posted(scoreboard, reason='after')
+        assert scoreboard.mend()  # the writers have made it long enough for themselves only
+        with reading(scoreboard.path) as again:
             assert again.slots == 4
         assert [each.current for each in reader.records()] == [ENTRY]
 
 
-def test_a_board_that_is_cut_short_is_made_whole_again(board: Scoreboard) -> None:
-    posted(board)
-    assert not board.mend()
-    os.truncate(board.path, 100)
-    assert board.mend()
-    assert not board.mend()
-    with reading(board.path) as reader:
+def test_a_scoreboard_that_is_cut_short_is_made_whole_again(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
+    assert not scoreboard.mend()
+    os.truncate(scoreboard.path, 100)
+    assert scoreboard.mend()
+    assert not scoreboard.mend()
+    with reading(scoreboard.path) as reader:
         assert reader.records() == []
-        posted(board)
+        posted(scoreboard)
         assert [each.title for each in reader.records()] == ['in 1/2']
 
 
 @pytest.mark.parametrize('length', range(0, PAGE_BYTES * 2, 97))
 def test_whatever_length_it_is_cut_to_a_reader_has_an_answer_or_an_error_of_ours(
-    board: Scoreboard, length: int
+    scoreboard: Scoreboard, length: int
 ) -> None:
-    posted(board)
-    with reading(board.path) as reader:
-        os.truncate(board.path, length)
-        with contextlib.suppress(BoardError):
+    posted(scoreboard)
+    with reading(scoreboard.path) as reader:
+        os.truncate(scoreboard.path, length)
+        with contextlib.suppress(ScoreboardError):
             assert len(reader.records()) <= 1
 
 
 @pytest.mark.parametrize('kind', ['link', 'fifo', 'directory'])
-def test_what_is_no_plain_file_is_not_opened_as_a_board(board: Scoreboard, kind: str, tmp_path: Path) -> None:
+def test_what_is_no_plain_file_is_not_opened_as_a_scoreboard(
+    scoreboard: Scoreboard, kind: str, tmp_path: Path
+) -> None:
     path = tmp_path / 'other'
-    {'link': lambda: path.symlink_to(board.path), 'fifo': lambda: os.mkfifo(path), 'directory': path.mkdir}[
-        kind
-    ]()
-    with pytest.raises(BoardError):
+    {
+        'link': lambda: path.symlink_to(scoreboard.path),
+        'fifo': lambda: os.mkfifo(path),
+        'directory': path.mkdir,
+    }[kind]()
+    with pytest.raises(ScoreboardError):
         Scoreboard.open(path)
 
 
-def test_a_missing_board_asks_whether_a_master_was_started(tmp_path: Path) -> None:
-    with pytest.raises(BoardError, match='has the master been started'):
-        Scoreboard.open(tmp_path / 'board')
+def test_a_missing_scoreboard_asks_whether_a_master_was_started(tmp_path: Path) -> None:
+    with pytest.raises(ScoreboardError, match='has the master been started'):
+        Scoreboard.open(tmp_path / 'scoreboard')
 
 
 def test_a_runner_without_a_master_reports_to_nobody() -> None:

@@ -26,7 +26,7 @@ LAZY = QueueOptions(durability='lazy')
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Switchboard:
+def queue(tmp_path: Path) -> Switchboard:
     return Switchboard('in', tmp_path / 'in', options=LAZY)
 
 
@@ -58,22 +58,22 @@ class TestTaking:
                 if str(target).endswith('.bak'):
                     seen.append(is_locked(tmp_path / 'in' / target))
 
-        board = Switchboard('in', tmp_path / 'in', disk=AskingDisk())
-        filebase = board.enqueue('x')
-        board.dequeue(filebase)
+        queue = Switchboard('in', tmp_path / 'in', disk=AskingDisk())
+        filebase = queue.enqueue('x')
+        queue.dequeue(filebase)
         assert seen == [True]
         assert is_locked(tmp_path / 'in' / f'{filebase}.bak')
-        board.finish(filebase)
+        queue.finish(filebase)
 
-    def test_a_locked_entry_is_not_now(self, board: Switchboard, tmp_path: Path) -> None:
-        filebase = board.enqueue('x')
+    def test_a_locked_entry_is_not_now(self, queue: Switchboard, tmp_path: Path) -> None:
+        filebase = queue.enqueue('x')
         with (tmp_path / 'in' / f'{filebase}.pck').open() as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             with pytest.raises(EntryTakenError):
-                board.dequeue(filebase)
-            assert board.take() is None
-            assert board.files == [filebase]
-        assert board.dequeue(filebase)[0] == 'x'
+                queue.dequeue(filebase)
+            assert queue.take() is None
+            assert queue.files == [filebase]
+        assert queue.dequeue(filebase)[0] == 'x'
 
     @pytest.mark.parametrize('error', [errno.EIO, errno.ENOSPC, errno.EROFS])
     def test_a_rename_that_fails_leaves_it_ready_and_unlocked(self, tmp_path: Path, error: int) -> None:
@@ -86,59 +86,59 @@ class TestTaking:
 
     def test_one_entry_has_one_claim_however_its_queue_is_spelled(self, tmp_path: Path) -> None:
         (tmp_path / 'link').symlink_to(tmp_path)
-        board = Switchboard('in', tmp_path / 'in')
-        filebase = board.enqueue('x')
-        board.dequeue(filebase)
+        queue = Switchboard('in', tmp_path / 'in')
+        filebase = queue.enqueue('x')
+        queue.dequeue(filebase)
         Switchboard('in', tmp_path / 'link' / 'in').finish(filebase)
         assert os.listdir(tmp_path / 'in') == []
 
-    def test_a_hundred_claims_have_a_hundred_descriptors_and_give_them_back(self, board: Switchboard) -> None:
-        board.enqueue('warms up')
-        while (one := board.take()) is not None:
-            board.finish(one.filebase)
+    def test_a_hundred_claims_have_a_hundred_descriptors_and_give_them_back(self, queue: Switchboard) -> None:
+        queue.enqueue('warms up')
+        while (one := queue.take()) is not None:
+            queue.finish(one.filebase)
         gc.collect()  # what earlier tests left in circles must not go just now
         before = len(os.listdir('/proc/self/fd'))
-        board.enqueue_many(range(100))
-        taken = [board.take() for _ in range(100)]
+        queue.enqueue_many(range(100))
+        taken = [queue.take() for _ in range(100)]
         assert len(os.listdir('/proc/self/fd')) == before + 100
         for one in taken:
             assert one is not None
-            board.finish(one.filebase)
+            queue.finish(one.filebase)
         assert len(os.listdir('/proc/self/fd')) == before
 
 
 class TestOtherProcesses:
     def test_what_another_process_holds_cannot_be_dequeued_finished_released_or_recovered(
-        self, board: Switchboard, tmp_path: Path
+        self, queue: Switchboard, tmp_path: Path
     ) -> None:
-        filebase = board.enqueue('x')
-        with held_elsewhere(board, filebase):
+        filebase = queue.enqueue('x')
+        with held_elsewhere(queue, filebase):
             for call in (
-                board.dequeue,
-                board.finish,
-                lambda name: board.finish(name, preserve=True),
-                board.release,
-                lambda name: board.annotate(name, {}),
+                queue.dequeue,
+                queue.finish,
+                lambda name: queue.finish(name, preserve=True),
+                queue.release,
+                lambda name: queue.annotate(name, {}),
             ):
                 with pytest.raises(EntryTakenError):
                     call(filebase)
-            assert board.recover() == []
-            assert board.get_files('.bak') == [filebase]
+            assert queue.recover() == []
+            assert queue.get_files('.bak') == [filebase]
         assert os.listdir(tmp_path / 'in') == []
         assert not (tmp_path / 'bad').exists()
 
-    def test_a_claim_ends_with_the_process_that_holds_it(self, board: Switchboard) -> None:
-        filebase = board.enqueue('x')
-        with held_elsewhere(board, filebase) as child:
+    def test_a_claim_ends_with_the_process_that_holds_it(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue('x')
+        with held_elsewhere(queue, filebase) as child:
             child.kill()
-        assert board.recover() == [filebase]
+        assert queue.recover() == [filebase]
 
-    def test_a_child_does_not_keep_what_it_inherited_when_its_parent_dies(self, board: Switchboard) -> None:
-        filebase = board.enqueue('x')
+    def test_a_child_does_not_keep_what_it_inherited_when_its_parent_dies(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue('x')
         forked, end = Signal(), Signal()
 
         def live() -> None:
-            board.dequeue(filebase)
+            queue.dequeue(filebase)
             if os.fork() == 0:
                 try:
                     assert OWN_CLAIMS == {}
@@ -150,22 +150,22 @@ class TestOtherProcesses:
 
         with Child(live) as child:
             forked.wait_or_timeout()
-            assert board.recover() == []
+            assert queue.recover() == []
             child.kill()
-            assert board.recover() == [filebase]  # though the grandchild lives
+            assert queue.recover() == [filebase]  # though the grandchild lives
         end.set()
 
-    def test_a_child_cannot_finish_what_its_parent_holds(self, board: Switchboard) -> None:
-        filebase = board.enqueue('x')
-        board.dequeue(filebase)
+    def test_a_child_cannot_finish_what_its_parent_holds(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue('x')
+        queue.dequeue(filebase)
 
         def try_to_finish() -> bool:
             with pytest.raises(EntryTakenError):
-                board.finish(filebase)
-            return board.recover() == []
+                queue.finish(filebase)
+            return queue.recover() == []
 
         assert in_child(try_to_finish)
-        board.finish(filebase)
+        queue.finish(filebase)
 
 
 class TestOtherUsers:
@@ -184,14 +184,14 @@ class TestOtherUsers:
         dropped.chmod(0o644)
 
         def work() -> Any:
-            board = Switchboard('in', dropped.parent, options=LAZY)
-            msg, _ = board.dequeue(dropped.stem)
-            board.annotate(dropped.stem, {'event': 'seen'})
-            board.release(dropped.stem, delay_s=0.001)
-            (filebase,) = board.get_files()
-            board.dequeue(filebase)
-            board.finish(filebase)
-            return msg, board.get_files(), board.get_files('.bak')
+            queue = Switchboard('in', dropped.parent, options=LAZY)
+            msg, _ = queue.dequeue(dropped.stem)
+            queue.annotate(dropped.stem, {'event': 'seen'})
+            queue.release(dropped.stem, delay_s=0.001)
+            (filebase,) = queue.get_files()
+            queue.dequeue(filebase)
+            queue.finish(filebase)
+            return msg, queue.get_files(), queue.get_files('.bak')
 
         assert in_child(work, NOBODY) == ('x', [], [])
 
@@ -199,11 +199,11 @@ class TestOtherUsers:
         dropped.chmod(0o000)
 
         def work() -> Any:
-            board = Switchboard('in', dropped.parent, options=LAZY)
-            good = board.enqueue('good')
+            queue = Switchboard('in', dropped.parent, options=LAZY)
+            good = queue.enqueue('good')
             with pytest.raises(CorruptEntryError, match='unreadable'):
-                board.dequeue(dropped.stem)
-            taken = board.take()
+                queue.dequeue(dropped.stem)
+            taken = queue.take()
             assert taken is not None
             return taken.filebase == good
 
@@ -238,9 +238,9 @@ class TestOtherUsers:
         dropped.parent.chmod(0o755)
 
         def work() -> None:
-            board = Switchboard('in', dropped.parent, options=LAZY)
+            queue = Switchboard('in', dropped.parent, options=LAZY)
             with pytest.raises(DurabilityError):
-                board.dequeue(dropped.stem)
+                queue.dequeue(dropped.stem)
 
         in_child(work, NOBODY)
         assert dropped.exists()
@@ -259,40 +259,40 @@ class TestHistory:
                 return os.pwrite(fd, content[:100], offset)
 
         disk = HalfDisk()
-        board = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
-        filebase = board.enqueue('x')
-        board.dequeue(filebase)
+        queue = Switchboard('in', tmp_path / 'in', options=LAZY, disk=disk)
+        filebase = queue.enqueue('x')
+        queue.dequeue(filebase)
         disk.writes_left = 3
-        board.annotate(filebase, {'event': 'a long one', 'text': 'x' * 500})
-        assert board.history(filebase) == []
+        queue.annotate(filebase, {'event': 'a long one', 'text': 'x' * 500})
+        assert queue.history(filebase) == []
         disk.writes_left = 10
-        board.annotate(filebase, {'event': 'short'})
-        board.release(filebase)
+        queue.annotate(filebase, {'event': 'short'})
+        queue.release(filebase)
         entry = Switchboard('in', tmp_path / 'in').peek(filebase)
         assert [record['event'] for record in entry.records] == ['short']
         assert entry.end == (tmp_path / 'in' / f'{filebase}.pck').stat().st_size
 
-    def test_a_record_leaves_the_modification_time_alone(self, board: Switchboard, tmp_path: Path) -> None:
-        filebase = board.enqueue('x')
+    def test_a_record_leaves_the_modification_time_alone(self, queue: Switchboard, tmp_path: Path) -> None:
+        filebase = queue.enqueue('x')
         path = tmp_path / 'in' / f'{filebase}.pck'
         os.utime(path, ns=(10**18, 10**18))
-        board.dequeue(filebase)
-        board.release(filebase, record={'event': 'kept'})
+        queue.dequeue(filebase)
+        queue.release(filebase, record={'event': 'kept'})
         assert path.stat().st_mtime_ns == 10**18
 
     def test_a_name_cannot_be_taken_from_a_copy_made_by_hand(
-        self, board: Switchboard, tmp_path: Path
+        self, queue: Switchboard, tmp_path: Path
     ) -> None:
-        filebase = board.enqueue('x')
-        board.dequeue(filebase)
+        filebase = queue.enqueue('x')
+        queue.dequeue(filebase)
         (tmp_path / 'in' / f'{filebase}.pck').write_text('a copy')
         with pytest.raises(DurabilityError):
-            board.release(filebase)
+            queue.release(filebase)
         assert (tmp_path / 'in' / f'{filebase}.pck').read_text() == 'a copy'
-        claim = open_claim(board.folder, filebase, '.bak', board.disk)
+        claim = open_claim(queue.folder, filebase, '.bak', queue.disk)
         assert claim is None  # still held
         (tmp_path / 'in' / f'{filebase}.pck').unlink()
-        assert board.release(filebase) == filebase
+        assert queue.release(filebase) == filebase
 
 
 class TestTheTableOfOwnClaims:
@@ -301,29 +301,29 @@ class TestTheTableOfOwnClaims:
     def own(self) -> set[str]:
         return {name for _, name in OWN_CLAIMS}
 
-    def test_a_claim_is_there_from_its_lock_to_its_end(self, board: Switchboard) -> None:
-        filebase = board.enqueue('x')
-        claim = open_claim(board.folder, filebase, '.pck', board.disk)
+    def test_a_claim_is_there_from_its_lock_to_its_end(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue('x')
+        claim = open_claim(queue.folder, filebase, '.pck', queue.disk)
         assert claim is not None
         assert f'{filebase}.pck' in self.own()
-        assert claim_of(board.folder, filebase) is None  # it is locked, and not at work
-        claim.rename(board.folder, filebase, '.bak')
-        assert claim_of(board.folder, filebase) is claim
+        assert claim_of(queue.folder, filebase) is None  # it is locked, and not at work
+        claim.rename(queue.folder, filebase, '.bak')
+        assert claim_of(queue.folder, filebase) is claim
         assert f'{filebase}.pck' not in self.own()
         claim.close()
         assert not claim.is_own()
-        assert claim_of(board.folder, filebase) is None
+        assert claim_of(queue.folder, filebase) is None
 
-    def test_a_finished_claim_is_not_there(self, board: Switchboard) -> None:
-        claim = claim_ready(board.folder, board.enqueue('x'), board.disk)
-        claim.finish(board.pool)
+    def test_a_finished_claim_is_not_there(self, queue: Switchboard) -> None:
+        claim = claim_ready(queue.folder, queue.enqueue('x'), queue.disk)
+        claim.finish(queue.pool)
         assert not claim.is_own()
         assert f'{claim.filebase}.bak' not in self.own()
 
-    def test_one_that_could_not_be_finished_still_is(self, board: Switchboard) -> None:
-        claim = claim_ready(board.folder, board.enqueue('x'), board.disk)
-        os.unlink(os.path.join(board.queue_directory, claim.name))
+    def test_one_that_could_not_be_finished_still_is(self, queue: Switchboard) -> None:
+        claim = claim_ready(queue.folder, queue.enqueue('x'), queue.disk)
+        os.unlink(os.path.join(queue.queue_directory, claim.name))
         with pytest.raises(FileNotFoundError):
-            claim.finish(board.pool)
-        assert claim_of(board.folder, claim.filebase) is claim
+            claim.finish(queue.pool)
+        assert claim_of(queue.folder, claim.filebase) is claim
         claim.close()

@@ -15,16 +15,16 @@ A_LOOK_S = LOOK_EVERY_NS / 1e9 + 0.001
 
 
 def test_nothing_is_taken_from_a_paused_queue_and_messages_still_come_in(spool, clock):
-    board = spool['in']
+    queue = spool['in']
     spool.pause('in', 'the disk is being replaced')
     clock.advance(A_LOOK_S)
-    board.enqueue('waits')
-    assert board.take() is None
-    assert not board.ready()
-    assert board.wait_s() is None
+    queue.enqueue('waits')
+    assert queue.take() is None
+    assert not queue.ready()
+    assert queue.wait_s() is None
     spool.resume('in')
     clock.advance(A_LOOK_S)
-    assert board.take().msg == 'waits'
+    assert queue.take().msg == 'waits'
 
 
 def test_a_pause_is_seen_by_other_processes_and_survives_a_restart(spool, clock):
@@ -34,13 +34,13 @@ def test_a_pause_is_seen_by_other_processes_and_survives_a_restart(spool, clock)
 
 
 def test_nothing_comes_into_a_queue_that_is_drained_and_what_is_there_is_worked_off(spool, clock):
-    board = spool['in']
-    board.enqueue('old')
+    queue = spool['in']
+    queue.enqueue('old')
     spool.drain('in')
     clock.advance(A_LOOK_S)
     with pytest.raises(QueuePausedError):
-        board.enqueue('new')
-    assert board.take().msg == 'old'
+        queue.enqueue('new')
+    assert queue.take().msg == 'old'
 
 
 def test_a_message_is_not_moved_into_a_queue_that_is_drained(spool, clock):

@@ -33,8 +33,8 @@ def fork_and_wait(forked: Signal, end: Signal) -> None:
 
 def uncommitted(path: Path) -> tuple[Spool, Transaction]:
     spool = Spool(path, 'lazy')
-    board = spool['in']
-    transaction = spool.transaction(board, board.take().filebase)
+    queue = spool['in']
+    transaction = spool.transaction(queue, queue.take().filebase)
     transaction.emit_all([spool['out'], spool['copies']], 'made', {})
     return spool, transaction
 

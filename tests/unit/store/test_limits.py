@@ -38,48 +38,48 @@ def make(path: Path, clock: FakeClock, disk: Disk | None = None, **options: Any)
 
 
 def test_a_number_of_messages_and_not_one_more(tmp_path: Path, clock: FakeClock) -> None:
-    board = make(tmp_path, clock, max_messages=3)
+    queue = make(tmp_path, clock, max_messages=3)
     for number in range(3):
-        board.enqueue(number)
+        queue.enqueue(number)
     with pytest.raises(QueueFullError, match='3 messages wait, and max_messages is 3'):
-        board.enqueue(3)
-    assert len(board.files) == 3
+        queue.enqueue(3)
+    assert len(queue.files) == 3
 
 
 def test_claimed_entries_count_and_foreign_files_do_not(tmp_path: Path, clock: FakeClock) -> None:
-    board = make(tmp_path, clock, max_messages=2)
+    queue = make(tmp_path, clock, max_messages=2)
     (tmp_path / 'in' / 'README').touch()
-    board.enqueue(1)
-    board.take()
-    board.enqueue(2)
+    queue.enqueue(1)
+    queue.take()
+    queue.enqueue(2)
     with pytest.raises(QueueFullError):
-        board.enqueue(3)
+        queue.enqueue(3)
 
 
 def test_bytes_are_those_of_the_files(tmp_path: Path, clock: FakeClock) -> None:
-    board = make(tmp_path, clock, max_bytes=2000)
-    board.enqueue(b'x' * 1000)
+    queue = make(tmp_path, clock, max_bytes=2000)
+    queue.enqueue(b'x' * 1000)
     with pytest.raises(QueueFullError, match='max_bytes is 2000'):
-        board.enqueue(b'x' * 1000)
-    board.enqueue(b'x' * 500)
+        queue.enqueue(b'x' * 1000)
+    queue.enqueue(b'x' * 500)
 
 
 def test_what_others_have_put_in_is_seen_after_a_second(tmp_path: Path, clock: FakeClock) -> None:
-    board, other = make(tmp_path, clock, max_messages=3), make(tmp_path, clock)
-    board.enqueue(1)
+    queue, other = make(tmp_path, clock, max_messages=3), make(tmp_path, clock)
+    queue.enqueue(1)
     for number in range(5):
         other.enqueue(number)
-    board.enqueue(2)
+    queue.enqueue(2)
     clock.advance(1.1)
     with pytest.raises(QueueFullError, match='7 messages wait'):
-        board.enqueue(3)
+        queue.enqueue(3)
 
 
 def test_the_directory_is_not_listed_for_each_message(tmp_path: Path, clock: FakeClock) -> None:
     disk = CountingDisk()
-    board = make(tmp_path, clock, disk, max_messages=1000)
+    queue = make(tmp_path, clock, disk, max_messages=1000)
     for number in range(100):
-        board.enqueue(number)
+        queue.enqueue(number)
     assert disk.listed == 1
 
 
@@ -91,53 +91,53 @@ def test_without_a_limit_nothing_is_asked(tmp_path: Path, clock: FakeClock) -> N
 
 def test_the_disks_reserve_is_kept(tmp_path: Path, clock: FakeClock) -> None:
     disk = CountingDisk(free_bytes=1_000_000)
-    board = make(tmp_path, clock, disk, min_free_space_bytes=900_000)
-    board.enqueue(b'x')
+    queue = make(tmp_path, clock, disk, min_free_space_bytes=900_000)
+    queue.enqueue(b'x')
     with pytest.raises(QueueFullError, match='min_free_space keeps 900000'):
-        board.enqueue(b'x' * 200_000)
+        queue.enqueue(b'x' * 200_000)
     disk.free_bytes = 800_000
     with pytest.raises(QueueFullError, match='are free on the disk'):
-        board.enqueue(b'x')
-    assert len(board.files) == 1
+        queue.enqueue(b'x')
+    assert len(queue.files) == 1
 
 
 def test_a_message_that_was_not_stored_does_not_count(tmp_path: Path, clock: FakeClock) -> None:
-    board = make(tmp_path, clock, max_messages=1)
+    queue = make(tmp_path, clock, max_messages=1)
 
     def give_up() -> None:
-        with board.batch():
-            board.enqueue('given up')
+        with queue.batch():
+            queue.enqueue('given up')
             raise RuntimeError('stop')
 
     with pytest.raises(RuntimeError, match='stop'):
         give_up()
     clock.advance(1.1)
-    board.enqueue('x')
-    assert len(board.files) == 1
+    queue.enqueue('x')
+    assert len(queue.files) == 1
 
 
 class TestShared:
     """What the producers of a spool know together."""
 
     def make(self, path: Path, clock: FakeClock, disk: Disk | None = None, **options: Any) -> Switchboard:
-        return Spool(path, disk=disk, clock=clock).board('in', **options)
+        return Spool(path, disk=disk, clock=clock).queue('in', **options)
 
     def test_what_others_have_put_in_is_known_at_once(self, tmp_path: Path, clock: FakeClock) -> None:
-        boards = [self.make(tmp_path, clock, max_messages=3) for _ in range(4)]
-        for board in boards[:3]:
-            board.enqueue('x')
+        queues = [self.make(tmp_path, clock, max_messages=3) for _ in range(4)]
+        for queue in queues[:3]:
+            queue.enqueue('x')
         with pytest.raises(QueueFullError):
-            boards[3].enqueue('x')
+            queues[3].enqueue('x')
 
     def test_one_counts_for_all(self, tmp_path: Path, clock: FakeClock) -> None:
         disk = CountingDisk()
-        boards = [self.make(tmp_path, clock, disk, max_messages=100) for _ in range(4)]
-        for board in boards:  # each spool looks for its spares, once
-            board.enqueue('x')
+        queues = [self.make(tmp_path, clock, disk, max_messages=100) for _ in range(4)]
+        for queue in queues:  # each spool looks for its spares, once
+            queue.enqueue('x')
         disk.listed = 0
         for _ in range(10):
-            for board in boards:
-                board.enqueue('x')
+            for queue in queues:
+                queue.enqueue('x')
         assert disk.listed == 0
 
     def test_a_record_from_before_a_restart_of_the_machine_is_not_believed(
@@ -145,19 +145,19 @@ class TestShared:
     ) -> None:
         clock.advance(10**6)
         self.make(tmp_path, clock, max_messages=1).enqueue('x')
-        board = self.make(tmp_path, FakeClock(), max_messages=2)
-        board.enqueue('x')
+        queue = self.make(tmp_path, FakeClock(), max_messages=2)
+        queue.enqueue('x')
         with pytest.raises(QueueFullError, match='2 messages wait'):
-            board.enqueue('x')
+            queue.enqueue('x')
 
     @pytest.mark.parametrize('content', [b'', b'x' * 80, b'1 2 3', b'\xff' * 200])
     def test_a_damaged_record_is_made_anew(self, tmp_path: Path, clock: FakeClock, content: bytes) -> None:
-        board = self.make(tmp_path, clock, max_messages=2)
-        board.enqueue('x')
+        queue = self.make(tmp_path, clock, max_messages=2)
+        queue.enqueue('x')
         (tmp_path / '.run' / 'room' / 'in').write_bytes(content)
-        board.enqueue('x')
+        queue.enqueue('x')
         with pytest.raises(QueueFullError, match='2 messages wait'):
-            board.enqueue('x')
+            queue.enqueue('x')
 
     def test_who_may_not_use_the_record_counts_for_himself(self, tmp_path: Path, clock: FakeClock) -> None:
         class Forbidden(Disk):
@@ -166,11 +166,11 @@ class TestShared:
                     raise PermissionError(13, 'Permission denied')
                 return Disk.open(path, flags, mode, dir_fd=dir_fd)
 
-        board = self.make(tmp_path, clock, Forbidden(), max_messages=2)
-        board.enqueue('x')
-        board.enqueue('x')
+        queue = self.make(tmp_path, clock, Forbidden(), max_messages=2)
+        queue.enqueue('x')
+        queue.enqueue('x')
         with pytest.raises(QueueFullError, match='2 messages wait'):
-            board.enqueue('x')
+            queue.enqueue('x')
 
     def test_a_record_that_cannot_be_written_stops_nobody(self, tmp_path: Path, clock: FakeClock) -> None:
         class Full(Disk):
@@ -179,11 +179,11 @@ class TestShared:
                     raise OSError(28, 'No space left on device')
                 return Disk.pwrite(fd, content, offset)
 
-        board = self.make(tmp_path, clock, Full(), max_messages=2)
-        board.enqueue('x')
-        board.enqueue('x')
+        queue = self.make(tmp_path, clock, Full(), max_messages=2)
+        queue.enqueue('x')
+        queue.enqueue('x')
         with pytest.raises(QueueFullError):
-            board.enqueue('x')
+            queue.enqueue('x')
 
     def test_a_queue_without_limits_has_no_record(self, tmp_path: Path, clock: FakeClock) -> None:
         self.make(tmp_path, clock).enqueue('x')
@@ -192,30 +192,30 @@ class TestShared:
 
 class TestMakingRoom:
     def test_the_oldest_goes_whatever_its_priority(self, tmp_path: Path, clock: FakeClock) -> None:
-        board = make(tmp_path, clock, max_messages=2, overflow='drop-oldest')
+        queue = make(tmp_path, clock, max_messages=2, overflow='drop-oldest')
         for number, priority in enumerate((9, 0, 0)):
-            board.enqueue(number, priority=priority)
+            queue.enqueue(number, priority=priority)
             clock.advance(1)
-        assert [board.peek(one).body for one in board.files] == [b'1', b'2']
+        assert [queue.peek(one).body for one in queue.files] == [b'1', b'2']
 
     def test_what_is_at_work_or_not_yet_due_is_not_dropped(self, tmp_path: Path, clock: FakeClock) -> None:
-        board = make(tmp_path, clock, max_messages=2, overflow='drop-oldest')
-        board.enqueue('at work')
-        assert board.take() is not None
-        board.enqueue('later', delay=60)
+        queue = make(tmp_path, clock, max_messages=2, overflow='drop-oldest')
+        queue.enqueue('at work')
+        assert queue.take() is not None
+        queue.enqueue('later', delay=60)
         with pytest.raises(QueueFullError):
-            board.enqueue('no room')
-        assert len(board.get_files()) == len(board.get_files('.bak')) == 1
+            queue.enqueue('no room')
+        assert len(queue.get_files()) == len(queue.get_files('.bak')) == 1
 
     def test_the_directory_is_not_read_for_each_message(self, tmp_path: Path, clock: FakeClock) -> None:
         disk = CountingDisk()
-        board = make(tmp_path, clock, disk, max_messages=300, overflow='drop-oldest', durability='lazy')
+        queue = make(tmp_path, clock, disk, max_messages=300, overflow='drop-oldest', durability='lazy')
         for number in range(300):
-            board.enqueue(number)
+            queue.enqueue(number)
         clock.advance(0.5)
         disk.listed = 0
         for number in range(90):
-            board.enqueue(number)
-        assert len(board.files) == 300
+            queue.enqueue(number)
+        assert len(queue.files) == 300
         # Once for a hundred of the oldest, and a count before each drop, as long as counting is cheap.
         assert disk.listed <= 95

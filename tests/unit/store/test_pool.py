@@ -44,15 +44,15 @@ def files(spares: FilePool) -> list[Path]:
     return sorted(Path(spares.folder.path).iterdir())
 
 
-def cycle(board: Switchboard, msg: object = 'x') -> int:
+def cycle(queue: Switchboard, msg: object = 'x') -> int:
     """Put a message through its whole life.
 
     :return: the inode of its file.
     """
-    filebase = board.enqueue(msg)
-    number = (Path(board.queue_directory) / f'{filebase}.pck').stat().st_ino
-    board.dequeue(filebase)
-    board.finish(filebase)
+    filebase = queue.enqueue(msg)
+    number = (Path(queue.queue_directory) / f'{filebase}.pck').stat().st_ino
+    queue.dequeue(filebase)
+    queue.finish(filebase)
     return number
 
 
@@ -74,12 +74,12 @@ class TestRecycling:
         assert path.stat().st_size == 0
 
     def test_only_the_files_that_are_kept_open_may_be_large(self, spool: Spool) -> None:
-        board = spool['in']
+        queue = spool['in']
         for number in range(KEPT_OPEN + 1):
-            board.enqueue(b'%d' % number + b'x' * KEPT_BYTES)
-        for filebase in board.files:
-            board.dequeue(filebase)
-            board.finish(filebase)
+            queue.enqueue(b'%d' % number + b'x' * KEPT_BYTES)
+        for filebase in queue.files:
+            queue.dequeue(filebase)
+            queue.finish(filebase)
         sizes = sorted(path.stat().st_size for path in files(spool.spares))
         assert sizes[0] == 0
         assert all(KEPT_BYTES < size <= POOLED_BYTES for size in sizes[1:])
@@ -89,23 +89,23 @@ class TestRecycling:
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
         scrubbing = FilePool(folder, folder.disk, scrub=True)
-        board = Switchboard('in', tmp_path / 'in', pool=scrubbing)
-        cycle(board, 'secret')
+        queue = Switchboard('in', tmp_path / 'in', pool=scrubbing)
+        cycle(queue, 'secret')
         (path,) = files(scrubbing)
         assert path.read_bytes() == b''
 
     def test_what_an_older_message_left_in_a_file_is_never_taken_for_history(self, spool: Spool) -> None:
-        board = spool['in']
-        first = board.enqueue('x' * 50)
-        board.dequeue(first)
+        queue = spool['in']
+        first = queue.enqueue('x' * 50)
+        queue.dequeue(first)
         for _ in range(5):
-            board.annotate(first, {'event': 'old', 'text': 'y' * 100})
-        board.finish(first)
-        second = board.enqueue('x' * 50)
-        assert board.history(second) == []
-        assert board.dequeue(second)[0] == 'x' * 50
-        board.annotate(second, {'event': 'new'})
-        assert [record['event'] for record in board.history(second)] == ['new']
+            queue.annotate(first, {'event': 'old', 'text': 'y' * 100})
+        queue.finish(first)
+        second = queue.enqueue('x' * 50)
+        assert queue.history(second) == []
+        assert queue.dequeue(second)[0] == 'x' * 50
+        queue.annotate(second, {'event': 'new'})
+        assert [record['event'] for record in queue.history(second)] == ['new']
 
     def test_a_spare_that_another_process_left_is_found(self, spool: Spool) -> None:
         number = in_child(lambda: cycle(Spool(spool.directory, 'lazy')['in']))
@@ -131,25 +131,25 @@ class TestWhatIsNotUsedAgain:
         assert (tmp_path / 'backup').stat().st_nlink == 1
 
     def test_a_message_that_was_linked_while_it_waited(self, spool: Spool, tmp_path: Path) -> None:
-        board = spool['in']
-        filebase = board.enqueue('to be kept')
-        os.link(Path(board.queue_directory) / f'{filebase}.pck', tmp_path / 'backup')
-        board.finish(filebase)
+        queue = spool['in']
+        filebase = queue.enqueue('to be kept')
+        os.link(Path(queue.queue_directory) / f'{filebase}.pck', tmp_path / 'backup')
+        queue.finish(filebase)
         for number in range(3):
-            cycle(board, f'message {number}')
+            cycle(queue, f'message {number}')
         assert (tmp_path / 'backup').read_bytes().endswith(b'to be kept')
 
     @pytest.mark.skipif(os.geteuid() != 0, reason='needs root, to be two users')
     def test_another_users_file(self, spool: Spool) -> None:
-        board = spool['in']
-        filebase = board.enqueue('theirs')
-        path = Path(board.queue_directory) / f'{filebase}.pck'
+        queue = spool['in']
+        filebase = queue.enqueue('theirs')
+        path = Path(queue.queue_directory) / f'{filebase}.pck'
         os.chown(path, NOBODY, NOBODY)
         theirs = path.stat().st_ino
         with path.open('rb') as reader:
-            board.dequeue(filebase)
-            board.finish(filebase)
-            assert cycle(board, 'ours') != theirs
+            queue.dequeue(filebase)
+            queue.finish(filebase)
+            assert cycle(queue, 'ours') != theirs
             assert reader.read().endswith(b'theirs')
 
     @pytest.mark.skipif(os.geteuid() != 0, reason='needs root, to be two users')
@@ -218,22 +218,22 @@ class TestPool:
         folder.make()
         spares = FilePool(folder, folder.disk, limit=5)
         assert spares.fill(100) == 5
-        board = Switchboard('in', tmp_path / 'in', pool=spares)
-        board.enqueue_many(range(20))
-        while (taken := board.take()) is not None:
-            board.finish(taken.filebase)
+        queue = Switchboard('in', tmp_path / 'in', pool=spares)
+        queue.enqueue_many(range(20))
+        while (taken := queue.take()) is not None:
+            queue.finish(taken.filebase)
         assert spares.count() <= 5 + 20
         assert os.listdir(tmp_path / 'in') == []
 
     def test_the_room_that_they_take_is_bounded_by_the_size_of_what_is_given(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
-        board = Switchboard(
+        queue = Switchboard(
             'in', tmp_path / 'in', pool=FilePool(folder, folder.disk, limit_bytes=40 * 60_000)
         )
-        board.enqueue_many([b'x' * 60_000] * (2 * COUNT_EVERY))
-        while (taken := board.take()) is not None:
-            board.finish(taken.filebase)
+        queue.enqueue_many([b'x' * 60_000] * (2 * COUNT_EVERY))
+        while (taken := queue.take()) is not None:
+            queue.finish(taken.filebase)
         assert len(os.listdir(folder.path)) < 2 * COUNT_EVERY
 
     def test_a_burst_larger_than_what_is_always_kept_is_kept_whole(self, spares: FilePool) -> None:
@@ -296,12 +296,12 @@ class TestPool:
 
 class TestWithoutASpool:
     def test_the_directory_is_empty_when_the_queue_is(self, tmp_path: Path) -> None:
-        board = Switchboard('in', tmp_path / 'in')
+        queue = Switchboard('in', tmp_path / 'in')
         for number in range(3):
-            cycle(board, number)
-        board.enqueue('x')
+            cycle(queue, number)
+        queue.enqueue('x')
         assert len(os.listdir(tmp_path / 'in')) == 1
-        board.finish(board.files[0])
+        queue.finish(queue.files[0])
         assert os.listdir(tmp_path / 'in') == []
         assert os.listdir(tmp_path) == ['in']
 
@@ -316,9 +316,9 @@ class TestWithoutASpool:
         assert os.listdir(tmp_path) == []
 
     def test_recovery_of_the_queue_does_that_too(self, tmp_path: Path) -> None:
-        board = Switchboard('in', tmp_path / 'in')
+        queue = Switchboard('in', tmp_path / 'in')
         (tmp_path / 'in' / 'left.tmp').touch()
-        assert board.recover() == []
+        assert queue.recover() == []
         assert os.listdir(tmp_path / 'in') == []
 
 

@@ -77,18 +77,18 @@ class TestMemory:
         assert MemorySwitchboard('in', None, 1, True, store=one.store).files == [filebase]
 
     def test_bytes_are_limited_as_those_of_files(self) -> None:
-        board = MemorySwitchboard('in', options=QueueOptions(max_bytes=2000))
-        board.enqueue(b'x' * 1000)
+        queue = MemorySwitchboard('in', options=QueueOptions(max_bytes=2000))
+        queue.enqueue(b'x' * 1000)
         with pytest.raises(QueueFullError, match='max_bytes'):
-            board.enqueue(b'x' * 1000)
+            queue.enqueue(b'x' * 1000)
 
     @pytest.mark.parametrize(('overflow', 'preserved'), [('drop-oldest', []), ('dead-letter', ['a'])])
     def test_a_full_queue_can_make_room(self, overflow: Any, preserved: list[str]) -> None:
-        board = MemorySwitchboard('in', options=QueueOptions(max_messages=1, overflow=overflow))
-        board.enqueue('a')
-        board.enqueue('b')
-        assert [board.dequeue(filebase)[0] for filebase in board.files] == ['b']
-        assert [stored.read().body.decode() for stored in board.bad_store.entries.values()] == preserved
+        queue = MemorySwitchboard('in', options=QueueOptions(max_messages=1, overflow=overflow))
+        queue.enqueue('a')
+        queue.enqueue('b')
+        assert [queue.dequeue(filebase)[0] for filebase in queue.files] == ['b']
+        assert [stored.read().body.decode() for stored in queue.bad_store.entries.values()] == preserved
 
     def test_a_paused_queue_gives_nothing_and_a_slow_one_not_more_than_it_may(self) -> None:
         paused = MemorySwitchboard('in', options=QueueOptions(paused=True))
@@ -104,17 +104,17 @@ class TestMemory:
 
     def test_a_message_whose_time_is_over_is_not_given_out(self) -> None:
         clock = FakeClock()
-        board = MemorySwitchboard('in', options=QueueOptions(ttl_s=60), clock=clock)
-        filebase = board.enqueue('x')
+        queue = MemorySwitchboard('in', options=QueueOptions(ttl_s=60), clock=clock)
+        filebase = queue.enqueue('x')
         clock.advance(61)
-        assert board.take() is None
-        assert list(board.bad_store.entries) == [filebase]
+        assert queue.take() is None
+        assert list(queue.bad_store.entries) == [filebase]
 
     def test_what_is_taken_out_is_another_object_each_time(self) -> None:
-        board = MemorySwitchboard('in')
+        queue = MemorySwitchboard('in')
         msg = {'a': [1]}
-        filebase = board.enqueue(msg)
+        filebase = queue.enqueue(msg)
         msg['a'].append(2)
-        board.dequeue(filebase)[0]['a'].append(3)
-        board.release(filebase)
-        assert board.dequeue(filebase)[0] == {'a': [1]}
+        queue.dequeue(filebase)[0]['a'].append(3)
+        queue.release(filebase)
+        assert queue.dequeue(filebase)[0] == {'a': [1]}

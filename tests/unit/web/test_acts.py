@@ -167,10 +167,10 @@ def test_a_canary_goes_first_and_the_rest_is_offered_when_it_went_through(here: 
     place = answer.headers['location']
     assert 'rest …' not in here.get(place).text
     assert here.json(place)['counts']['not done yet'] == 2
-    board = here.spool['out']
-    for filebase in board.files:
-        board.dequeue(filebase)
-        board.finish(filebase)
+    queue = here.spool['out']
+    for filebase in queue.files:
+        queue.dequeue(filebase)
+        queue.finish(filebase)
     found = here.json(place)
     assert (found['counts']['went through'], found['is_over']) == (2, True)
     assert 'Send back the rest' in here.get(place).text
@@ -182,23 +182,23 @@ def test_a_canary_that_failed_again_is_told(here: Browser) -> None:
         fail(here.spool, 'out', number)
     page = here.post('/confirm', {'act': 'retry', 'scope': 'all', 'q': 'queue:bad', 'canary': '1'})
     place = here.post('/act', hidden(page.text)).headers['location']
-    board = here.spool['out']
-    (filebase,) = board.files
-    board.dequeue(filebase)
-    board.annotate(filebase, {'event': 'failed', 'attempt': 1, 'error': 'ValueError', 'message': 'again'})
-    board.finish(filebase, preserve=True)
+    queue = here.spool['out']
+    (filebase,) = queue.files
+    queue.dequeue(filebase)
+    queue.annotate(filebase, {'event': 'failed', 'attempt': 1, 'error': 'ValueError', 'message': 'again'})
+    queue.finish(filebase, preserve=True)
     assert here.json(place)['counts']['failed again'] == 1
 
 
 def test_what_came_back_three_times_is_warned_of(here: Browser) -> None:
-    board = here.spool['out']
+    queue = here.spool['out']
     filebase = fail(here.spool, 'out', 'x')
     for _ in range(3):
         succeed('-C', here.config, 'retry', f'bad/{filebase}')
-        (filebase,) = board.files
-        board.dequeue(filebase)
-        board.annotate(filebase, {'event': 'failed', 'attempt': 1, 'error': 'ValueError', 'message': 'again'})
-        board.finish(filebase, preserve=True)
+        (filebase,) = queue.files
+        queue.dequeue(filebase)
+        queue.annotate(filebase, {'event': 'failed', 'attempt': 1, 'error': 'ValueError', 'message': 'again'})
+        queue.finish(filebase, preserve=True)
     (filebase,) = here.spool['bad'].get_files('.psv')
     page = here.post('/confirm', {'act': 'retry', 'entry': f'bad/{filebase}'})
     assert 'came back three times or more' in page.text

@@ -97,10 +97,10 @@ class OnBroker(Backend):
         self.options = options
         self.spool = Spool(path)
         self.prefix = uuid.uuid4().hex[:8]
-        self.boards: list[BrokerQueue] = []
+        self.queues: list[BrokerQueue] = []
         self.delayed: set[str] = set()
 
-    def board(
+    def queue(
         self,
         name: str = 'in',
         *share: Any,
@@ -110,7 +110,7 @@ class OnBroker(Backend):
     ) -> Any:
         disk = Disk()
         more = url_options or self.options
-        board = cls(
+        queue = cls(
             name,
             f'{self.url}?queue={self.prefix}.{name}{more}',
             *share,
@@ -120,30 +120,30 @@ class OnBroker(Backend):
             ),
             **keys,
         )
-        if isinstance(board, SeenQueue):
-            board.delayed = self.delayed
-        self.boards.append(board)
-        return board
+        if isinstance(queue, SeenQueue):
+            queue.delayed = self.delayed
+        self.queues.append(queue)
+        return queue
 
     def preserved(self) -> Any:
         return self.spool['bad']
 
     def close(self) -> None:
-        queues = {queue for board in self.boards for queue in board.all_queues} | self.delayed
-        for board in self.boards:
-            board.close()
-        if self.boards:
-            for queue in queues:
-                self.boards[0].connection.delete_queue(queue)
-            self.boards[0].close()
+        names = {name for queue in self.queues for name in queue.all_queues} | self.delayed
+        for queue in self.queues:
+            queue.close()
+        if self.queues:
+            for name in names:
+                self.queues[0].connection.delete_queue(name)
+            self.queues[0].close()
 
 
-def board_of(place: OnBroker, url_options: str = '', **options: Any) -> BrokerQueue:
-    """A board as programs have it, not one that lists by taking."""
-    board: BrokerQueue = place.board(
+def queue_of(place: OnBroker, url_options: str = '', **options: Any) -> BrokerQueue:
+    """A queue as programs have it, not one that lists by taking."""
+    queue: BrokerQueue = place.queue(
         options=QueueOptions(**options), cls=BrokerQueue, url_options=url_options
     )
-    return board
+    return queue
 
 
 def wait(seconds: float) -> None:
@@ -151,30 +151,30 @@ def wait(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def wait_for(board: Any, timeout_s: float = 120.0) -> Any:
+def wait_for(queue: Any, timeout_s: float = 120.0) -> Any:
     """Sleep as a runner does until there is something."""
-    wakeup = board.wakeup()
+    wakeup = queue.wakeup()
     give_up_s = time.monotonic() + timeout_s
     while time.monotonic() < give_up_s:
-        if (taken := board.take()) is not None:
+        if (taken := queue.take()) is not None:
             wakeup.close()
             return taken
         wakeup.arm()
-        if not board.ready():
-            wakeup.wait(min(0.5, board.wait_s() or 0.5))
+        if not queue.ready():
+            wakeup.wait(min(0.5, queue.wait_s() or 0.5))
         wakeup.disarm()
     raise TimeoutError('nothing came')
 
 
-def wait_for_broker(board: BrokerQueue) -> None:
+def wait_for_broker(queue: BrokerQueue) -> None:
     for _ in range(300):
         try:
-            board.connection.connect()
-            board.count()
+            queue.connection.connect()
+            queue.count()
             return
         except BrokerDownError as error:
             wait(max(0.1, error.retry_after_s))
     raise TimeoutError('the broker does not come back')
 
 
-__all__ = ['OnBroker', 'SeenQueue', 'board_of', 'drain', 'wait', 'wait_for', 'wait_for_broker']
+__all__ = ['OnBroker', 'SeenQueue', 'drain', 'queue_of', 'wait', 'wait_for', 'wait_for_broker']
