@@ -32,6 +32,15 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def line_width() -> int | None:
+    """:return: how many columns the terminal has; None where programs read."""
+    if not is_terminal():
+        return None
+    from switchboard.cli.terminal import console
+
+    return console().width
+
+
 def write_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, heading: bool = True) -> bool:
     """Write a table; columns that are empty in every row are left out on a terminal.
 

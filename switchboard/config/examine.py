@@ -14,7 +14,6 @@ from switchboard.config.keys import QUEUE_KEYS, RUNNER_KEYS
 from switchboard.config.queue_sections import QueueRule, QueueRules
 from switchboard.config.remote_queues import impossible
 from switchboard.errors import ConfigError
-from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
@@ -40,7 +39,8 @@ _KEY_OF_FIELD = {key.field: name for name, key in QUEUE_KEYS.items()}
 def examine(parts: Parts, runner_sections: Mapping[str, Section], problems: Problems) -> None:
     """Note in `problems` what is wrong between the parts of a configuration, and what is strange."""
     declared = dict.fromkeys(parts.declared)
-    seen: set[QueueOptions] = set()
+    # The built-in kinds need no look: what knows all kinds takes longer to load than the rest of this.
+    seen = {QueueOptions()}
     for name in declared:
         options = parts.queues.options(name)
         _check_dead_letter(parts, name, options, declared, problems)
@@ -96,6 +96,8 @@ def _check_url(parts: Parts, name: str, options: QueueOptions, problems: Problem
 
 
 def _check_kinds(parts: Parts, name: str, options: QueueOptions, problems: Problems) -> None:
+    from switchboard.message.serializers import Serializers
+
     try:
         Serializers(options.accept, options.pickle_classes, options.serializer)
     except ConfigError as error:

@@ -22,6 +22,7 @@ from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
 from switchboard.status import log
+from switchboard.store.watch import load_inotify
 
 if TYPE_CHECKING:
     from switchboard.master.child import Child, StopSignal
@@ -82,6 +83,7 @@ def warm_up(config: Config) -> Spool | None:
         broker: processes do not share what may be connected.
     """
     spool = Spool.from_config(config)
+    load_inotify()
     queues = {each.queue for each in config.runners.values() if each.queue}
     is_shared = not any(config.queue_options(queue).url for queue in queues)
     for options in config.runners.values():

@@ -12,15 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, UnserializableError
 from switchboard.message.envelope import Header, check, parse_header, unpack
 from switchboard.message.journal import Record, find_records, in_effect, parse_records
 from switchboard.message.metadata import ALWAYS, load_metadata
 from switchboard.message.naming import digest_of
-from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import dump_json, is_equal
+
+if TYPE_CHECKING:
+    from switchboard.message.serializers import Serializers
 
 # The kind of a file that holds Mailman's two pickles, and of one whose header cannot be read.
 MAILMAN = 'mailman'

@@ -14,25 +14,24 @@ import select
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-try:
-    from inotify_simple import INotify, flags  # type: ignore[import-untyped]
-except ImportError:  # not Linux
-    INotify = None
-    ARRIVALS = CREATIONS = RENAMES = CLOSED = DEPARTURES = MOVED = LOSSES = IGNORED = 0
-else:
-    # As plain numbers: the library's flags are objects, and to combine two of them runs a page of Python.
-    # A name that is complete.  Never CREATE: a file that is being created is not finished.
-    ARRIVALS = int(flags.MOVED_TO | flags.CLOSE_WRITE | flags.ONLYDIR)
-    RENAMES = int(flags.MOVED_TO | flags.ONLYDIR)
-    # A new directory, and a file in a maildir: some mail servers link a finished file into it.
-    CREATIONS = int(flags.CREATE)
-    CLOSED = int(flags.CLOSE_WRITE)
-    DEPARTURES = int(flags.MOVED_FROM | flags.DELETE)
-    # The directory itself was renamed away: names come elsewhere from now on.
-    MOVED = int(flags.MOVE_SELF)
-    LOSSES = int(flags.Q_OVERFLOW | flags.UNMOUNT)
-    IGNORED = int(flags.IGNORED)
+# The kernel's own numbers (sys/inotify.h): the library is imported when something is watched, because it brings ctypes, which takes
+# longer to load than a command line that only looks.
+_CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
+_MOVE_SELF, _UNMOUNT, _Q_OVERFLOW, _IGNORED, _ONLYDIR = 0x800, 0x2000, 0x4000, 0x8000, 0x1000000
+
+# A name that is complete.  Never CREATE: a file that is being created is not finished.
+ARRIVALS = _MOVED_TO | _CLOSE_WRITE | _ONLYDIR
+RENAMES = _MOVED_TO | _ONLYDIR
+# A new directory, and a file in a maildir: some mail servers link a finished file into it.
+CREATIONS = _CREATE
+CLOSED = _CLOSE_WRITE
+DEPARTURES = _MOVED_FROM | _DELETE
+# The directory itself was renamed away: names come elsewhere from now on.
+MOVED = _MOVE_SELF
+LOSSES = _Q_OVERFLOW | _UNMOUNT
+IGNORED = _IGNORED
 
 # Without events, how long a message may lie before it is seen.
 POLL_S = 1.0
@@ -42,6 +41,15 @@ LONGEST_S = 1_000_000.0
 PIPE_BYTES = 65_536
 # How long a closing or waking thread waits for another one to have done reading: no longer, since after a fork that thread may not be there.
 LOCK_WAITS_S = 1.0
+
+
+def load_inotify() -> Any:
+    """:return: the library's class; None where there is no inotify."""
+    try:
+        from inotify_simple import INotify  # type: ignore[import-untyped]
+    except ImportError:  # not Linux
+        return None
+    return INotify
 
 
 def readable(descriptors: Sequence[int], timeout_s: float | None) -> list[int]:
@@ -116,16 +124,17 @@ class DirectoryWatch:
         # Watches by directory, and directories by watch: the kernel never gives a watch's number again.
         self._watched: dict[str, int] = {}
         self._directories: dict[int, str] = {}
-        self._inotify: INotify | None = None
+        self._inotify: Any = None  # the library has no types
         # Another thread may close it, and a descriptor's number is somebody else's then.
         self._lock = threading.RLock()
         self.pipe = SelfPipe()
 
     def open(self) -> bool:
         """:return: False if the kernel tells no events: there is no inotify, or this user has as many as allowed, perhaps not for long."""
-        if self._inotify is None and INotify is not None and self.pipe.read_end >= 0:
+        inotify = load_inotify()
+        if self._inotify is None and inotify is not None and self.pipe.read_end >= 0:
             try:
-                self._inotify = INotify(nonblocking=True)
+                self._inotify = inotify(nonblocking=True)
             except OSError:
                 return False
         return self._inotify is not None
@@ -142,7 +151,7 @@ class DirectoryWatch:
             if not self.open():
                 return False
             try:
-                watch = self._inotify.add_watch(directory, mask)  # type: ignore[union-attr]
+                watch = self._inotify.add_watch(directory, mask)
             except OSError:  # the limit of watches, or the directory is gone
                 return False
             self._watched[directory] = watch

@@ -7,7 +7,6 @@ import heapq
 import itertools
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,16 @@ from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import selection_options
-from switchboard.cli.output import complain, is_terminal, say, tell, write_bytes, write_json, write_table
+from switchboard.cli.output import (
+    complain,
+    is_terminal,
+    line_width,
+    say,
+    tell,
+    write_bytes,
+    write_json,
+    write_table,
+)
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
@@ -333,7 +341,8 @@ def _list(
 
 def _write_rows(chosen: Iterable[Found], names: Sequence[str], now_ns: int) -> bool:
     """:return: whether there was anything to write."""
-    whole = not is_terminal() or shutil.get_terminal_size().columns >= WHOLE_NAMES_COLUMNS
+    width = line_width()
+    whole = width is None or width >= WHOLE_NAMES_COLUMNS
     owners = holders()
 
     def rows() -> Iterator[list[Cell]]:

@@ -41,7 +41,6 @@ from switchboard.operating.queue_info import (
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.text import age, duration, number, one_line, said_of, size, visible
 from switchboard.options import shown_url
-from switchboard.spool.spool import Spool
 from switchboard.store.layout import BAD, TRASH
 
 COLUMNS = (
@@ -512,6 +511,8 @@ def purge(context: click.Context, installation: Installation, names: tuple[str, 
         try:
             return spool.purge(name)
         except UnknownQueueError:  # its section was removed
+            from switchboard.spool.spool import Spool
+
             return Spool(installation.directory).purge(name)
 
     context.exit(_each(installation, names, drop, 'purge'))

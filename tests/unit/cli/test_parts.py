@@ -53,7 +53,7 @@ def test_other_lines_and_a_missing_list_name_nobody(tmp_path: Path) -> None:
 def test_without_events_arrivals_are_found_by_looking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, 'INotify', None)
+    monkeypatch.setattr(watch, 'load_inotify', lambda: None)
     monkeypatch.setattr(entries, 'POLL_S', 0.0)
     spool = Spool(tmp_path / 'spool', durability='lazy')
     spool['in'].enqueue('before')

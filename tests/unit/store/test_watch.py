@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from switchboard.store import watch as watch_module
 from switchboard.store.watch import (
     ARRIVALS,
     CLOSED,
@@ -17,6 +18,7 @@ from switchboard.store.watch import (
 )
 
 LONG_S = 60
+NUMBERS = 'CLOSE_WRITE MOVED_FROM MOVED_TO CREATE DELETE MOVE_SELF UNMOUNT Q_OVERFLOW IGNORED ONLYDIR'.split()
 
 
 @pytest.fixture
@@ -49,6 +51,13 @@ class TestSelfPipe:
         pipe.close()
         pipe.close()
         assert pipe.fileno() == -1
+
+
+def test_the_numbers_are_those_of_the_kernel():
+    flags = pytest.importorskip('inotify_simple').flags
+    assert {name: getattr(watch_module, f'_{name}') for name in NUMBERS} == {
+        name: int(getattr(flags, name)) for name in NUMBERS
+    }
 
 
 class TestDirectoryWatch:
