@@ -162,9 +162,12 @@ class Replacement:
             each.stop(now_s)
 
     def _hand_over(self, now_s: float) -> None:
-        for gone in [each for each in self._old if each.gone]:
-            self._old.remove(gone)
-            self.slices.remove(gone, self._heir_of(gone), ended=self.count == 0 and not self.error)
+        if ended := [each for each in self._old if each.gone]:
+            # In one go: who looks all the time is not to look again for each.
+            with self.slices.scoreboard.changing():
+                for gone in ended:
+                    self._old.remove(gone)
+                    self.slices.remove(gone, self._heir_of(gone))
         if self.error:  # what is going are the failed new ones
             self.over = not self._old
             return

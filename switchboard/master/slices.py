@@ -126,19 +126,20 @@ class Slices:
         ]
         start_all(added, functools.partial(self._fork_all, freeze=True), time.monotonic())
 
-    def remove(self, gone: RunnerSlice, heir: RunnerSlice | None = None, *, ended: bool = False) -> None:
+    def remove(self, gone: RunnerSlice, heir: RunnerSlice | None = None) -> None:
         """Forget a slice and free its place.  Assumes that it has no process.
 
-        :param heir: counts on from where it has stopped.
-        :param ended: its runner is to have no slices; the next ones count on, however much later they come.
+        :param heir: counts on from where it has stopped; by default another slice of its runner.  If there is none, the next ones do,
+            however much later they come.
         """
         assert not gone.pid
         with self.scoreboard.changing():
+            self._slices.remove(gone)
+            heir = heir or next(iter(self.named(gone.name)), None)
             if heir is not None:
                 heir.inherit(gone.past())
-            elif ended:
+            else:
                 self._past.setdefault(gone.name, []).append(gone.past())
-            self._slices.remove(gone)
             self.scoreboard.clear(gone.index)
         # The lowest place first, so that readers find the scoreboard's used part in front.
         self._free = sorted([*self._free, gone.index])

@@ -154,7 +154,9 @@ class Collector(LibraryCollector):
                 samples.gauge('runner_queue_info', 1, name, queue)
         for name, slices in runners.items():
             records = [record for record, _ in slices]
-            self._collect_counters(samples, name, records, sum_of(figures for _, figures in slices))
+            # Of a runner without slices nobody tells what it had counted.  To say 0 would look like a new beginning, and the next slices count on.
+            if records:
+                self._collect_counters(samples, name, records, sum_of(figures for _, figures in slices))
             self._collect_slices(samples, name, records, is_up=is_up)
 
     def _configured(self) -> dict[str, str]:

@@ -40,7 +40,7 @@ class DoubleBuffer:
         for copy in range(2):
             start = self.offset + copy * self.size
             raw = page[start : start + span]
-            if not any(raw):
+            if not raw.strip(b'\0'):
                 blank += 1
             elif len(raw) == span and zlib.crc32(raw[4:]) == int.from_bytes(raw[:4], 'little'):
                 values = self.struct.unpack_from(raw, 4)

@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from switchboard.errors import ScoreboardError
+from switchboard.status.alive import is_held
 from switchboard.status.double_buffer import READ_TRIES, DoubleBuffer, TornError
 from switchboard.status.figures import Figures, buffer, sum_of
 from switchboard.status.record import MasterRecord, Record, State, SupervisorRecord
@@ -76,8 +77,9 @@ _CARRIED = buffer(2 * PAGE_BYTES)
 # How often slices have taken the place of others.
 _CHANGES = DoubleBuffer('Q', 64, 64)
 
-# How often all slots are read again while the master exchanges two of them, which takes it some microseconds.
-CHANGE_TRIES = 5
+# How long a reader waits for a master that exchanges slices; that takes it some microseconds, or as long as the kernel lets others run first.
+CHANGE_S = 2.0
+CHANGE_LOOK_S = 0.001
 
 
 def _cut(text: str, limit: int) -> bytes:
@@ -330,26 +332,42 @@ class Scoreboard:
         return self._unchanged(lambda: [(each, self.figures(each.index)) for each in self._records()])
 
     def _records(self) -> list[Record]:
-        found = (self.record(index) for index in range(self.slots))
+        found = (self.record(index) for index in range(self.slots) if not self._is_free(index))
         return sorted(
             (r for r in found if r is not None), key=lambda r: (r.runner, r.numslices, r.slice, r.index)
         )
 
+    def _is_free(self, index: int) -> bool:
+        """Tell the many places that no slice has from the few, at the cost of one short read: somebody may look at all of them all the time."""
+        posts = os.pread(self.descriptor, 2 * _POST.size, self.base(index) + _POST.offset)
+        return not posts.strip(b'\0')
+
     def _unchanged(self, look: Callable[[], _Found]) -> _Found:
         """Look again if a slice has taken the place of another meanwhile: counters would be missing, or be there twice.
 
-        A master that died while one did so has left it undone; what there is is shown then.
+        A master that died while one did so has left it undone, and nobody will end it: what there is is shown then, at once.
         """
-        for _ in range(CHANGE_TRIES):
-            before = self.read(0, _CHANGES)
+        until_s = time.monotonic() + CHANGE_S
+        while True:
+            before = self._changed()
+            is_late = time.monotonic() >= until_s
+            if before % 2 and not is_late and is_held(self.path.parent):
+                time.sleep(CHANGE_LOOK_S)
+                continue
             found = look()
-            if before == self.read(0, _CHANGES) and (before[0] is None or before[0][1] % 2 == 0):
-                break
-        return found
+            if is_late or before % 2 or before == self._changed():
+                return found
+
+    def _changed(self) -> int:
+        [found] = self.read(0, _CHANGES)
+        return int(found[1]) if found is not None else 0
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Let a slice take the place of another; who reads meanwhile looks again."""
+        """Let slices take the place of others; who reads meanwhile looks again."""
+        if self._changes % 2:
+            yield  # several at once
+            return
         self._change()
         try:
             yield

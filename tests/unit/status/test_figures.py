@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from switchboard.status.figures import (
     sum_of,
 )
 from switchboard.status.scoreboard import Scoreboard, Slot, SupervisorRecord
+from switchboard.store.layout import MASTER_LOCK
 
 HOSTILE = ('', 'a b', 'x\ny', 'x"} 1', 'é', '1abc', 'x\0y', 'n' * 82, OTHER)
 names = st.one_of(st.sampled_from(HOSTILE), st.from_regex(ERROR_NAME, fullmatch=True))
@@ -152,6 +155,30 @@ def test_a_master_that_dies_while_it_changes_slices_stops_no_reader(scoreboard: 
     changing = scoreboard.changing()
     changing.__enter__()
     assert len(scoreboard.measured()) == 2
+
+
+def test_who_looks_waits_for_a_living_master_that_is_just_changing_slices(scoreboard: Scoreboard) -> None:
+    # However long that takes: a master may have to wait for a processor in the middle of it.
+    with (scoreboard.path.parent / MASTER_LOCK).open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        looking = threading.Event()
+        seen: list[int] = []
+
+        def look() -> int:
+            return sum(each.done for each in scoreboard._records())
+
+        def read() -> None:
+            looking.set()
+            seen.append(scoreboard._unchanged(look))
+
+        with scoreboard.changing(), scoreboard.changing():
+            reader = threading.Thread(target=read)
+            reader.start()
+            looking.wait()
+            scoreboard.post(0, SupervisorRecord('in', 0, 2, carried=(1, 0, 0, 0)))
+            scoreboard.post(0, SupervisorRecord('in', 0, 2, carried=(3, 0, 0, 0)))
+        reader.join()
+    assert seen == [3]
 
 
 def test_an_error_that_is_kept_by_decision_has_the_time_of_the_decision() -> None:

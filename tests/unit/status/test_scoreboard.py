@@ -292,3 +292,21 @@ def test_a_runner_without_a_master_reports_to_nobody() -> None:
     slot.end('done')
     slot.error('x')
     slot.fatal('y')
+
+
+def test_places_that_no_slice_has_cost_a_reader_one_short_read(
+    scoreboard: Scoreboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever looks all the time, as an exporter does, is not to take a processor for it: of 256 places four are used.
+    scoreboard.post(3, SupervisorRecord('in', 0, 1, 7, State.RUNNING))
+    read: list[int] = []
+    pread = os.pread
+
+    def counted(descriptor: int, length: int, offset: int) -> bytes:
+        read.append(length)
+        return pread(descriptor, length, offset)
+
+    monkeypatch.setattr(os, 'pread', counted)
+    assert [each.index for each in scoreboard.records()] == [3]
+    assert len(read) <= scoreboard.slots + 3
+    assert max(sorted(read)[: scoreboard.slots]) <= 2048
