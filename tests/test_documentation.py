@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import remaining
+from tests.helpers.processes import remaining
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(path for path in [ROOT / 'README.md', *(ROOT / 'docs').rglob('*.md')] if path.exists())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from switchboard import Spool
-from tests.waiting import eventually
+from tests.helpers.waiting import eventually
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DROP = ROOT / 'bin' / 'drop'

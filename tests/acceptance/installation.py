@@ -22,7 +22,7 @@ from switchboard import Spool
 from switchboard.master.control import ask
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import Record, Scoreboard
-from tests import processes
+from tests.helpers import processes
 
 # Long enough for a slow machine under load; nothing waits this long unless it is broken.
 PATIENCE_S = 120.0

@@ -6,7 +6,7 @@ import pytest
 
 from switchboard import Spool
 from tests.acceptance.installation import PATIENCE_S, Installation, kill
-from tests.waiting import eventually
+from tests.helpers.waiting import eventually
 
 JOBS = """
 import asyncio

@@ -15,7 +15,7 @@ from switchboard.cli.app import VERBS
 from switchboard.cli.exits import LOOKING, Exit
 from tests.acceptance.installation import PATIENCE_S
 from tests.acceptance.terminal import PROGRAM, environment
-from tests.unit.commands import fail
+from tests.helpers.commands import fail
 
 
 @pytest.fixture

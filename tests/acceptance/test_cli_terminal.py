@@ -13,7 +13,7 @@ import pytest
 from switchboard import Spool
 from tests.acceptance.installation import PATIENCE_S, Installation, Lines
 from tests.acceptance.terminal import PROGRAM, Terminal, environment, program
-from tests.unit.commands import fail
+from tests.helpers.commands import fail
 
 Open = Callable[..., Terminal]
 

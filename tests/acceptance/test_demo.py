@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import remaining
+from tests.helpers.processes import remaining
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEMO = ROOT / 'bin' / 'demo'

@@ -15,7 +15,7 @@ from switchboard.message.naming import parse
 from switchboard.spool.current import publish_queue_options
 from tests.acceptance.dropping import BODY, DROP, RAW, Door, refused
 from tests.acceptance.installation import PATIENCE_S
-from tests.unit.configurations import load
+from tests.helpers.configurations import load
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import PATIENCE_S, Installation, ends
-from tests.waiting import eventually
+from tests.helpers.waiting import eventually
 
 # What Mailman's start takes in processor time alone.  Here it is a fifth of a second, which no busy machine makes that long.
 MAILMANS_START_S = 15.0

@@ -12,7 +12,7 @@ from switchboard.errors import NotRunningError
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
 from tests.acceptance.installation import Installation, ends, kill
-from tests.waiting import eventually
+from tests.helpers.waiting import eventually
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from switchboard.master.housekeeping import REST_SHARE, Housekeeping
 from switchboard.operating.janitor import LOOKED_AT, tidy
 from switchboard.testing.clock import FakeClock
 from tests.acceptance.installation import Installation
-from tests.waiting import eventually
+from tests.helpers.waiting import eventually
 
 CONFIGURATION = """
 [switchboard]

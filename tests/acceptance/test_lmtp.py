@@ -20,7 +20,7 @@ from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk
 from tests.acceptance.installation import PATIENCE_S
 from tests.acceptance.lmtp import Client, configure, listening
-from tests.ports import free_port
+from tests.helpers.ports import free_port
 
 MAIL = b'Subject: hello\r\n\r\nworld\r\n'
 

@@ -20,8 +20,8 @@ from switchboard.metrics.exposition import render
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.status.figures import ERROR_NAME
 from tests.acceptance.installation import Installation
-from tests.unit.commands import succeed, switchboard
-from tests.waiting import eventually
+from tests.helpers.commands import succeed, switchboard
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 from switchboard import Spool
 from switchboard.status.scoreboard import Scoreboard, State
 from tests.acceptance.installation import Installation, ends, kill
-from tests.waiting import eventually
+from tests.helpers.waiting import eventually
 
 
 def send(site: Installation, signum: signal.Signals) -> None:

@@ -15,8 +15,8 @@ import pytest
 
 from switchboard import Spool
 from tests.acceptance.installation import Installation
-from tests.unit.commands import succeed, switchboard
-from tests.waiting import eventually
+from tests.helpers.commands import succeed, switchboard
+from tests.helpers.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

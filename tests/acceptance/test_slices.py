@@ -19,7 +19,7 @@ import pytest
 from switchboard import Runner, Spool
 from switchboard.options import RunnerOptions
 from switchboard.testing import Signal
-from tests.processes import Child
+from tests.helpers.processes import Child
 
 WORKERS = 3
 

@@ -14,7 +14,7 @@ from switchboard.message.naming import PRESERVED
 from switchboard.testing import FakeClock, run_until_empty
 from tests.acceptance.outlet import ANN, BOB, CID, RAW, Outlet
 from tests.acceptance.smtp_server import Server, serving
-from tests.ports import free_port
+from tests.helpers.ports import free_port
 
 
 def test_a_mail_is_delivered_with_its_envelope(tmp_path: Path) -> None:

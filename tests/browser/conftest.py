@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
-from tests.desk_installation import install
-from tests.ports import free_port
+from tests.helpers.desk_installation import install
+from tests.helpers.ports import free_port
 
 CHROMIUM = shutil.which('chromium')
 

@@ -12,7 +12,7 @@ import pytest
 
 from switchboard.master.control import signal_master
 from tests.browser.conftest import Site
-from tests.unit.commands import fail, succeed, switchboard
+from tests.helpers.commands import fail, succeed, switchboard
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group('browser')]
 

@@ -18,8 +18,8 @@ from celery.events import EventReceiver
 from switchboard import Spool
 from switchboard.extra.kombu import content
 from switchboard.message.naming import parse
+from tests.helpers.waiting import eventually
 from tests.kombu.workers import Shop
-from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings('default')]
 

@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip('celery')
 
+from tests.helpers.waiting import eventually
 from tests.kombu.workers import Shop
-from tests.waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings('default')]
 

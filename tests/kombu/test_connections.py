@@ -21,9 +21,9 @@ from switchboard.kombu_transport.address import Address, read_address
 from switchboard.kombu_transport.errors import DiskFault, SpoolMissing
 from switchboard.kombu_transport.spool_connection import KEPT_QUEUES
 from tests.faults.tmpfs import fill, small_disk
+from tests.helpers.ports import free_port
 from tests.kombu.frugal import WAYS
 from tests.kombu.suites import ROOT
-from tests.ports import free_port
 
 
 @pytest.mark.parametrize(

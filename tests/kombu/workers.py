@@ -12,8 +12,8 @@ from types import ModuleType
 
 import psutil
 
+from tests.helpers.waiting import eventually
 from tests.kombu.suites import ROOT
-from tests.waiting import eventually
 
 READY_TIMEOUT_S = 120.0
 

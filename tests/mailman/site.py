@@ -29,9 +29,9 @@ from typing import Any
 import psutil
 from aiosmtpd.controller import Controller
 
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import eventually
 from tests.mailman.suite import CACHE, PLUGIN, VERSIONS, MailmanTree
-from tests.ports import free_port
-from tests.waiting import eventually
 
 LIST = 'list@example.com'
 MEMBERS = ('anne@example.org', 'bart@example.org', 'cris@example.org')

@@ -16,7 +16,7 @@ from switchboard.config.queue_sections import QueueRules
 from switchboard.config.units import duration_s, retry_policy, size_bytes
 from switchboard.errors import ConfigErrors
 from switchboard.options import QueueOptions
-from tests.unit.configurations import load
+from tests.helpers.configurations import load
 
 WORDS = r"""
     [ ] = ; # -> , : . * ? all: any: exchange: none yes 5m 10M 1s..2h x2 jitter 10% a b.c "q" ' %(a)s ${b} \; \ é 𝄞

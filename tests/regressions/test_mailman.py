@@ -26,7 +26,7 @@ from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock, run_until_empty
 from switchboard.testing.faults import FaultyDisk
-from tests.processes import Child, held_elsewhere, in_child
+from tests.helpers.processes import Child, held_elsewhere, in_child
 
 LAZY = QueueOptions(durability='lazy')
 

@@ -18,7 +18,7 @@ from switchboard.errors import QueueError, ScoreboardError
 from switchboard.status.scoreboard import Record, Scoreboard, State
 from tests.acceptance.installation import ends
 from tests.faults.tmpfs import mounted
-from tests.waiting import eventually
+from tests.helpers.waiting import eventually
 
 MASTER = """
 [switchboard]

@@ -8,8 +8,6 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from switchboard import Spool
 from switchboard.brokers.decode import filebase_of
 from switchboard.brokers.delivery_counts import DeliveryCounts
@@ -22,10 +20,7 @@ from switchboard.message.journal import Record
 from switchboard.message.naming import CLAIMED
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk, Folder
-
-pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 'tests.conformance_runner')
-
-from tests.conformance import Backend, drain  # noqa: E402  after the rewriting of assertions
+from tests.contracts.queue import Backend, drain
 
 
 class SeenQueue(BrokerQueue):

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from tests.ports import free_port
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import eventually
 from tests.servers.certificates import Authority
 from tests.servers.place import missing
-from tests.waiting import eventually
 
 # RabbitMQ takes its time, and more so on a busy machine.
 START_TIMEOUT_S = 240.0

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from switchboard import Spool
+from tests.helpers.configurations import load
 from tests.servers.broker_queues import drain
-from tests.unit.configurations import load
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.spool.spool import Spool
-from tests.waiting import eventually
+from tests.helpers.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 # Who delivers: mail servers refuse to do it as root.

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.ports import free_port
+from tests.helpers.ports import free_port
 from tests.servers.arrivals import PATIENCE_S
 from tests.servers.mailserver import MailServer, wait_for_line
 from tests.servers.place import ROOT, USER, Place, missing

@@ -18,11 +18,11 @@ from switchboard.brokers.message import OutgoingMessage
 from switchboard.message.naming import PRESERVED
 from switchboard.runners.bridge import FromBroker
 from switchboard.store.disk import Disk
+from tests.helpers.configurations import load
 from tests.servers.arrivals import arrive
 from tests.servers.broker_queues import wait
 from tests.servers.brokers import Broker
 from tests.servers.rabbits import setting
-from tests.unit.configurations import load
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 

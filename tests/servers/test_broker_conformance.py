@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 'tests.conformance_runner')
-
-from tests.conformance import *  # noqa: E402, F403
-from tests.conformance import _leave_out_what_cannot_be  # noqa: E402, F401
-from tests.conformance_life import *  # noqa: E402, F403
-from tests.conformance_runner import *  # noqa: E402, F403
-from tests.servers.broker_queues import OnBroker  # noqa: E402
+from tests.contracts.queue import *  # noqa: F403
+from tests.contracts.queue_life import *  # noqa: F403
+from tests.contracts.queue_runner import *  # noqa: F403
+from tests.servers.broker_queues import OnBroker
 
 pytestmark = [pytest.mark.server]
 

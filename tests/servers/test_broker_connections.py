@@ -17,7 +17,7 @@ from switchboard.errors import BrokerDownError, EntryTakenError, UnknownExchange
 from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.testing import Signal
-from tests.ports import free_port
+from tests.helpers.ports import free_port
 from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for, wait_for_broker
 from tests.servers.brokers import Broker
 from tests.servers.far import Far

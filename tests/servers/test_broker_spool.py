@@ -16,10 +16,10 @@ from switchboard.handoff.publish_many import Publication
 from switchboard.message.naming import digest_of
 from switchboard.operating.janitor import tidy
 from switchboard.options import RunnerOptions
+from tests.helpers.commands import succeed, switchboard
 from tests.servers.broker_queues import drain, wait, wait_for, wait_for_broker
 from tests.servers.brokers import Broker
 from tests.servers.far import Far
-from tests.unit.commands import succeed, switchboard
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import eventually
 from tests.servers.broker_queues import drain, wait
 from tests.servers.brokers import Broker
 from tests.servers.far import ROOT, Far
-from tests.waiting import eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from switchboard.errors import BrokerDownError
+from tests.helpers.commands import switchboard
 from tests.servers.bridging import Site
 from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for
 from tests.servers.brokers import Broker, rabbitmq, redis, started
 from tests.servers.certificates import Authority, Pair
-from tests.unit.commands import switchboard
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 

@@ -21,8 +21,8 @@ from switchboard import Spool
 from switchboard.config.config import Config
 from switchboard.config.units import duration_s
 from tests.acceptance.installation import PATIENCE_S, Lines
+from tests.helpers.waiting import eventually
 from tests.servers.place import ROOT, missing
-from tests.waiting import eventually
 
 CONTAINER = ROOT / 'etc' / 'container'
 DOCKERFILE = (CONTAINER / 'Dockerfile').read_text()

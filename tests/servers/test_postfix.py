@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.spool.spool import Spool
-from tests.ports import free_port
+from tests.helpers.ports import free_port
 from tests.servers.arrivals import arrive, subjects
 from tests.servers.place import Place, place, small_disk
 from tests.servers.postfix import Postfix, need_postfix, postfix

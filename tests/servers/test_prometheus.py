@@ -20,9 +20,9 @@ from switchboard.metrics.exporter import exporter_of
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.metrics.listener import Listener
 from switchboard.metrics.shipped import DASHBOARD, RULES, rules, runbook
-from tests.ports import free_port
+from tests.helpers.ports import free_port
+from tests.helpers.waiting import eventually
 from tests.servers.place import ROOT, missing
-from tests.waiting import eventually
 
 # By alert: when it is looked at, series that rouse it, and series that do not. `x+yxn` begins at x and grows by y, n times.
 Q, R = 'queue="in"', 'runner="in"'

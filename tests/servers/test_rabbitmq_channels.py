@@ -23,11 +23,11 @@ from switchboard.errors import (
 )
 from switchboard.options import RunnerOptions
 from switchboard.testing import Signal
+from tests.helpers.waiting import eventually
 from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for
 from tests.servers.brokers import Broker
 from tests.servers.far import Far
 from tests.servers.rabbits import channels, setting
-from tests.waiting import eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 

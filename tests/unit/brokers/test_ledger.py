@@ -11,7 +11,7 @@ from switchboard.brokers.delivery_counts import FORGET_S, DeliveryCounts
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.store.disk import Disk, Folder
 from switchboard.testing import FakeClock
-from tests.processes import Child
+from tests.helpers.processes import Child
 
 ONE, TWO = 'a' * 40, 'b' * 40
 

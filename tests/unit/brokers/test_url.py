@@ -12,8 +12,8 @@ from switchboard.brokers.tls import Tls
 from switchboard.brokers.url import is_broker_url, read_broker_url
 from switchboard.errors import ConfigError
 from switchboard.options import QueueOptions, shown_url
-from tests.unit.commands import switchboard
-from tests.unit.configurations import errors, load, warnings
+from tests.helpers.commands import switchboard
+from tests.helpers.configurations import errors, load, warnings
 
 
 def test_our_options_are_taken_out_and_the_others_go_to_kombu() -> None:

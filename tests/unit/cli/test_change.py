@@ -7,7 +7,7 @@ from pathlib import Path
 
 from switchboard import Spool
 from switchboard.cli.exits import Exit
-from tests.unit.commands import at_work, fail, succeed, switchboard
+from tests.helpers.commands import at_work, fail, succeed, switchboard
 
 
 def preserved(spool: Spool) -> list[str]:

@@ -19,7 +19,7 @@ from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.exits import Exit
 from switchboard.config.config import Config
 from switchboard.status.scoreboard import Scoreboard, State, SupervisorRecord
-from tests.unit.commands import fail, succeed, switchboard
+from tests.helpers.commands import fail, succeed, switchboard
 
 CONFIG = """\
 [switchboard]

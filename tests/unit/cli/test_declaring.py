@@ -12,7 +12,7 @@ from switchboard import Spool
 from switchboard.cli.exits import Exit
 from switchboard.operating.option_words import option_words, read_options
 from switchboard.options import QueueOptions, RetryPolicy
-from tests.unit.commands import at_work, succeed, switchboard
+from tests.helpers.commands import at_work, succeed, switchboard
 
 CONFIG = """
 [switchboard]

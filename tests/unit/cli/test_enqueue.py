@@ -10,7 +10,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.cli.exits import Exit
-from tests.unit.commands import succeed, switchboard
+from tests.helpers.commands import succeed, switchboard
 
 CONFIG = """
 [switchboard]

@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import errors
 from switchboard.cli.exits import Exit, advice, exit_of, lines_of
-from tests.unit.commands import switchboard
+from tests.helpers.commands import switchboard
 
 PAGE = Path(__file__).parents[3] / 'docs' / 'reference' / 'exit-codes.md'
 

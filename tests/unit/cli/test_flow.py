@@ -13,7 +13,7 @@ from switchboard import Spool
 from switchboard.cli.commands.edit import RULE, from_text, to_text
 from switchboard.cli.exits import Exit
 from switchboard.message.naming import ON_HOLD_PREFIX
-from tests.unit.commands import at_work, fail, succeed, switchboard
+from tests.helpers.commands import at_work, fail, succeed, switchboard
 
 
 class TestHold:

@@ -12,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.cli.exits import Exit
-from tests.unit.commands import Ran, fail, succeed, switchboard
+from tests.helpers.commands import Ran, fail, succeed, switchboard
 
 Look = Callable[..., Ran]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.unit.commands import succeed, switchboard
+from tests.helpers.commands import succeed, switchboard
 
 ETC = Path(__file__).resolve().parents[3] / 'etc'
 

@@ -12,7 +12,7 @@ import pytest
 from switchboard import Spool
 from switchboard.cli.exits import Exit
 from switchboard.message.mail import lazy_mail
-from tests.unit.commands import fail, succeed, switchboard
+from tests.helpers.commands import fail, succeed, switchboard
 
 NASTY = b'\x1b]0;owned\x07\x1b[2J\xc2\x9b31m\r over \xe2\x80\xae\xff\x00'
 

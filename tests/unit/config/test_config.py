@@ -10,7 +10,7 @@ import pytest
 from switchboard.config.config import Config
 from switchboard.config.keys import MASTER_KEYS, QUEUE_KEYS, RUNNER_KEYS, SWITCHBOARD_KEYS
 from switchboard.options import MasterOptions, QueueOptions, RestartOptions, RetryPolicy, RunnerOptions
-from tests.unit.configurations import load
+from tests.helpers.configurations import load
 
 ETC = Path(__file__).parents[3] / 'etc'
 COMMENTED = re.compile(r'^# (?=[a-z_]+ = )', re.MULTILINE)

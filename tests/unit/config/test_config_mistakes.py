@@ -6,7 +6,7 @@ import pytest
 
 from switchboard.config.config import Config
 from switchboard.errors import ConfigErrors
-from tests.unit.configurations import errors, load, warnings
+from tests.helpers.configurations import errors, load, warnings
 
 
 @pytest.mark.parametrize(

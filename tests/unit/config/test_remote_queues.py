@@ -12,7 +12,7 @@ from switchboard import Spool
 from switchboard.brokers.queue import BrokerQueue
 from switchboard.config import remote_queues as outposts
 from switchboard.errors import BrokerDownError, ConfigError, QueueMismatchError, UnknownQueueError
-from tests.unit.configurations import load
+from tests.helpers.configurations import load
 
 AWAY = '[queue.far]\nurl = redis://127.0.0.1:1/0\n[queue.near]\nexternal = yes\n'
 LOADS = """

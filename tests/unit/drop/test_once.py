@@ -21,7 +21,7 @@ from switchboard.errors import (
 )
 from switchboard.spool.current import activate, publish_queue_options
 from switchboard.store.disk import Disk
-from tests.unit.configurations import load
+from tests.helpers.configurations import load
 
 MAIL = b'Subject: x\nMessage-ID: <1@example.org>\n\nbody'
 

@@ -36,7 +36,7 @@ from switchboard.message.packing import slice_digits
 from switchboard.spool.current import publish_queue_options
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk
-from tests.unit.configurations import load
+from tests.helpers.configurations import load
 
 ROOT = Path(__file__).resolve().parents[3]
 RAW = b'Subject: x\r\n\r\nbinary \0\xff\rno end'

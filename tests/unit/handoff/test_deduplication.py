@@ -13,8 +13,8 @@ from switchboard.errors import QueueError, QueueFullError
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
 from switchboard.testing import MemorySpool
-from tests.processes import Child
-from tests.unit.runs import make_runner, make_spool
+from tests.helpers.processes import Child
+from tests.helpers.runs import make_runner, make_spool
 
 
 def test_a_second_message_with_the_same_key_is_not_stored(spool):

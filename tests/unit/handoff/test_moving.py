@@ -20,7 +20,7 @@ from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.testing.faults import FaultyDisk
-from tests.processes import held_elsewhere
+from tests.helpers.processes import held_elsewhere
 
 
 def fail(spool: Spool, msg: object = 'x') -> str:

@@ -12,7 +12,7 @@ from switchboard import Spool
 from switchboard.handoff.stage import COMMIT
 from switchboard.handoff.transaction import Transaction
 from switchboard.store.disk import Disk
-from tests.processes import Child, in_child
+from tests.helpers.processes import Child, in_child
 
 
 def staged(spool: Spool) -> list[str]:

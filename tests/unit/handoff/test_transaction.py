@@ -32,7 +32,7 @@ from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.store.publishing import HOLDERS, PreparedEntry
 from switchboard.testing import MemorySpool
 from switchboard.testing.faults import FaultyDisk
-from tests.processes import in_child
+from tests.helpers.processes import in_child
 
 
 @pytest.fixture(params=[Spool, MemorySpool])

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from switchboard.master import child
-from tests import processes
+from tests.helpers import processes
 
 
 def pause_for_ever() -> None:

@@ -17,7 +17,7 @@ from switchboard.errors import MasterError
 from switchboard.master import control
 from switchboard.master.control import ControlSocket, Reply, Request
 from switchboard.master.directory import OwnDirectory
-from tests.processes import few_descriptors
+from tests.helpers.processes import few_descriptors
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

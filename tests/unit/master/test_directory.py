@@ -25,7 +25,7 @@ from switchboard.status.alive import (
     read_pid,
 )
 from switchboard.status.scoreboard import Scoreboard
-from tests.processes import NOBODY, in_child
+from tests.helpers.processes import NOBODY, in_child
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason='only root can be two users')
 

@@ -17,7 +17,7 @@ from switchboard.master.child import GO, PREPARED, READY
 from switchboard.master.supervision import ChildEnds, RunnerSlice
 from switchboard.options import RestartOptions, RetryPolicy, RunnerOptions
 from switchboard.status.scoreboard import PAGE_BYTES, Scoreboard, Slot, State
-from tests.processes import few_descriptors
+from tests.helpers.processes import few_descriptors
 
 # No system gives out pids this high: signals to it go nowhere.
 NOBODY = 1 << 30

@@ -17,7 +17,7 @@ from switchboard.errors import ConfigError
 from switchboard.message.mail import lazy_mail, mail_bytes, message_class
 from switchboard.options import QueueOptions
 from switchboard.testing import MemorySpool
-from tests.unit.configurations import load
+from tests.helpers.configurations import load
 
 RAW = b'From: ann@example.com\nSubject:  x\n\nbody\n'
 CALLS: list[str] = []

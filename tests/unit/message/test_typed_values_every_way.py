@@ -25,8 +25,8 @@ from switchboard.message.typed_json import is_equal
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.routing.headers import HeaderIndex, HeaderMatch
 from switchboard.testing import FakeClock
-from tests.unit.commands import succeed
-from tests.unit.runs import Recorder, make_spool
+from tests.helpers.commands import succeed
+from tests.helpers.runs import Recorder, make_spool
 
 VALUES: dict[str, Any] = {
     'naive': datetime.fromisoformat('2026-11-28T18:00:00.000001'),

@@ -23,7 +23,7 @@ from switchboard.status.alive import SCOREBOARD, own_directory
 from switchboard.status.figures import MAX_ERRORS, OTHER
 from switchboard.status.record import MasterRecord, State
 from switchboard.status.scoreboard import Scoreboard, Slot, SupervisorRecord
-from tests.unit.commands import succeed, switchboard
+from tests.helpers.commands import succeed, switchboard
 
 Numbers = dict[tuple[str, ...], float]
 

@@ -26,7 +26,7 @@ from switchboard.operating.audit import MAX_ACTS_BYTES, Operator, note, recent
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView
 from switchboard.store.disk import Disk
-from tests.unit.commands import at_work, fail
+from tests.helpers.commands import at_work, fail
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk, Folder
 from switchboard.testing import FakeClock
-from tests.unit.commands import at_work, fail
+from tests.helpers.commands import at_work, fail
 
 
 def places(spool: Spool, *names: str) -> list[tuple[str, Folder]]:

@@ -14,7 +14,7 @@ from switchboard.operating.queue_info import Throughput, count_queue, origins_of
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView, flags_of
 from switchboard.status.record import Record, State
-from tests.unit.commands import fail
+from tests.helpers.commands import fail
 
 
 @pytest.fixture

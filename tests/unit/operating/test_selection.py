@@ -17,7 +17,7 @@ from switchboard.message.naming import NS
 from switchboard.operating.finding import Found
 from switchboard.operating.selection import ALIASES, FIELDS, METADATA, STATES, Criteria, Pattern, Term, select
 from switchboard.store.disk import Disk, Folder
-from tests.unit.commands import fail
+from tests.helpers.commands import fail
 
 QUEUES = ('in', 'out', 'bad', 'parked')
 

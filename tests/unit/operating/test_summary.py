@@ -12,7 +12,7 @@ from switchboard.operating.summary import FIRST_READ_BYTES, EntrySummary, summar
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Disk
 from switchboard.store.reading import peek
-from tests.unit.commands import fail
+from tests.helpers.commands import fail
 
 
 def look(queue: Switchboard, filebase: str, suffix: str | None = None) -> EntrySummary:

@@ -15,7 +15,7 @@ from switchboard.message.envelope import pack_header
 from switchboard.message.journal import MAX_JOURNAL_BYTES
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
-from tests.processes import in_new_program
+from tests.helpers.processes import in_new_program
 from tests.unit.queue.test_recovery import die_with
 
 LAZY = QueueOptions(durability='lazy')

@@ -18,7 +18,7 @@ from switchboard.queue.switchboard import Services
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.testing import FakeClock
 from switchboard.testing.faults import FaultyDisk
-from tests.processes import held_elsewhere, in_child
+from tests.helpers.processes import held_elsewhere, in_child
 
 LAZY = QueueOptions(durability='lazy')
 

@@ -19,7 +19,7 @@ from switchboard.errors import (
 )
 from switchboard.message.naming import with_when
 from switchboard.options import QueueOptions
-from tests.processes import NOBODY
+from tests.helpers.processes import NOBODY
 
 LAZY = QueueOptions(durability='lazy')
 

@@ -20,7 +20,7 @@ from switchboard.options import QueueOptions
 from switchboard.queue.consumer import MAX_REFUSED, REFUSED_S
 from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock
-from tests.processes import in_child
+from tests.helpers.processes import in_child
 
 LAZY = QueueOptions(durability='lazy')
 

@@ -13,7 +13,7 @@ from switchboard.errors import ConfigError, TemporaryFailure
 from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.store.disk import Disk
-from tests.processes import Child
+from tests.helpers.processes import Child
 
 
 def make(cls: type[AsyncRunner], spool: Spool, **options) -> AsyncRunner:

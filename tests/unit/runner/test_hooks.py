@@ -12,7 +12,7 @@ import pytest
 from switchboard import AsyncRunner, Runner
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
-from tests.unit.runs import make_runner, make_spool, preserved
+from tests.helpers.runs import make_runner, make_spool, preserved
 
 
 @pytest.fixture(params=['directory', 'memory'])
@@ -162,7 +162,7 @@ def test_whatever_leaves_dispose_is_a_failure_of_its_message_and_the_others_go_o
 
 
 def test_on_error_does_not_end_the_process_either(spool: Any) -> None:
-    from tests.unit.runs import Recorder
+    from tests.helpers.runs import Recorder
 
     class Leaves(Recorder):
         def on_error(self, msg: Any, msgdata: Any, error: BaseException) -> None:

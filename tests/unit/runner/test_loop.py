@@ -24,8 +24,8 @@ from switchboard.errors import (
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions, RetryPolicy
 from switchboard.testing import FakeClock, Signal, run_until_empty
-from tests.processes import Child
-from tests.unit.runs import Recorder, RecordingSlot, make_runner, make_spool, preserved
+from tests.helpers.processes import Child
+from tests.helpers.runs import Recorder, RecordingSlot, make_runner, make_spool, preserved
 
 
 @pytest.fixture(params=['directory', 'memory'])

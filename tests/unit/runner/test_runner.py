@@ -16,7 +16,7 @@ from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.runner.settings import Setting
 from switchboard.testing import FakeClock, run_until_empty
-from tests.unit.runs import Recorder, make_runner, make_spool, preserved
+from tests.helpers.runs import Recorder, make_runner, make_spool, preserved
 
 
 @pytest.fixture(params=['directory', 'memory'])

@@ -13,7 +13,7 @@ from switchboard import Runner
 from switchboard.errors import ConfigError, DestinationDown, PermanentFailure, TemporaryFailure
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.testing import FakeClock
-from tests.unit.runs import RecordingSlot, make_spool, preserved
+from tests.helpers.runs import RecordingSlot, make_spool, preserved
 
 
 @pytest.fixture(params=['directory', 'memory'])

@@ -13,7 +13,7 @@ from switchboard.options import QueueOptions
 from switchboard.routing.bindings import Binding, Exchange, Target
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.testing import FakeClock, run_until_empty
-from tests.unit.runs import Recorder, make_runner, make_spool, preserved
+from tests.helpers.runs import Recorder, make_runner, make_spool, preserved
 
 
 @pytest.fixture(params=['directory', 'memory'])

@@ -26,7 +26,7 @@ from switchboard.errors import PermanentFailure
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.runner.tracing import Tracing
-from tests.unit.runs import make_spool
+from tests.helpers.runs import make_spool
 
 PARENT = '00-' + 'ab' * 16 + '-' + 'cd' * 8 + '-01'
 

@@ -21,7 +21,7 @@ from switchboard.errors import (
 )
 from switchboard.runners.bridge import ToBroker
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, arguments, targets
-from tests.unit.bridges import IN, OUT, Bridged
+from tests.unit.runners.bridges import IN, OUT, Bridged
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from switchboard.brokers.encode import encode
 from switchboard.brokers.message import HISTORY, OutgoingMessage
 from switchboard.runners import bridge_arrivals
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER
-from tests.unit.bridges import IN, Bridged, letter
+from tests.unit.runners.bridges import IN, Bridged, letter
 
 
 @pytest.fixture

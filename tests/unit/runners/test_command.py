@@ -17,8 +17,8 @@ import pytest
 from switchboard.errors import ConfigError
 from switchboard.runners.command import MAX_COMPLAINT_BYTES, Command, Program, environment
 from tests.acceptance.installation import ends
-from tests.processes import Child
-from tests.unit.pipelines import Pipeline, mail
+from tests.helpers.processes import Child
+from tests.unit.runners.pipelines import Pipeline, mail
 
 PROGRAM = 'import os, signal, sys, time\n'
 

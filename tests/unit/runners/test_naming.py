@@ -13,7 +13,7 @@ from switchboard.config.keys import SHIPPED_RUNNERS
 from switchboard.errors import ConfigError
 from switchboard.master.loading import find_class
 from switchboard.options import RunnerOptions
-from tests.processes import Child
+from tests.helpers.processes import Child
 
 ROOT = Path(__file__).resolve().parents[3]
 

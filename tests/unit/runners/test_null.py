@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from switchboard.runners.null import Null
-from tests.unit.pipelines import Pipeline, mail
+from tests.unit.runners.pipelines import Pipeline, mail
 
 
 def test_every_message_is_finished_and_leaves_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from switchboard import Runner
 from switchboard.errors import ConfigError, TemporaryFailure
 from switchboard.handoff.moving import send_back
 from switchboard.runners.retry import Retry
-from tests.unit.pipelines import Pipeline
+from tests.unit.runners.pipelines import Pipeline
 
 CONFIGURATION = """
 [runner.work]

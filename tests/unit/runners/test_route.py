@@ -9,7 +9,7 @@ import pytest
 from switchboard.errors import ConfigError, PermanentFailure
 from switchboard.runner.api import Template
 from switchboard.runners.route import Route
-from tests.unit.pipelines import Pipeline, mail
+from tests.unit.runners.pipelines import Pipeline, mail
 
 RUNNER = """
 [runner.route]

@@ -21,7 +21,7 @@ from switchboard.operating.janitor import tidy
 from switchboard.spool.current import activate
 from switchboard.spool.replies import Replies
 from switchboard.store.disk import Disk
-from tests.processes import NOBODY, in_child
+from tests.helpers.processes import NOBODY, in_child
 
 SECTIONS = """
 [switchboard]

@@ -13,7 +13,7 @@ import pytest
 from switchboard import Spool
 from switchboard.operating.janitor import tidy
 from switchboard.spool.spool import open_at_once
-from tests.processes import in_child, in_new_program
+from tests.helpers.processes import in_child, in_new_program
 
 
 def descriptors() -> int:

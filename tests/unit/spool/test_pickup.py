@@ -15,7 +15,7 @@ from switchboard.message.naming import PRESERVED, digest_of
 from switchboard.spool.pickup import SETTLED_NS
 from switchboard.store.disk import Disk
 from switchboard.testing.clock import FakeClock
-from tests.unit.configurations import load
+from tests.helpers.configurations import load
 
 MAIL = b'Subject: %s\n\nbody\n'
 

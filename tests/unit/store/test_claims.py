@@ -20,7 +20,7 @@ from switchboard.store.claims import OWN_CLAIMS, claim_of, claim_ready, open_cla
 from switchboard.store.disk import Disk, Folder
 from switchboard.testing import Signal
 from switchboard.testing.faults import FaultyDisk
-from tests.processes import NOBODY, Child, held_elsewhere, in_child
+from tests.helpers.processes import NOBODY, Child, held_elsewhere, in_child
 
 LAZY = QueueOptions(durability='lazy')
 

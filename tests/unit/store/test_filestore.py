@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from switchboard.filestore import FileStore
-from tests.unit.filestores import *  # noqa: F403  the fixture
-from tests.unit.filestores import put
+from tests.unit.store.filestores import *  # noqa: F403  the fixture
+from tests.unit.store.filestores import put
 
 
 def test_making_the_object_touches_nothing(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from switchboard.errors import DurabilityError
 from switchboard.filestore import FileStore
 from switchboard.store.disk import Disk
-from tests.unit.filestores import *  # noqa: F403  the fixture
-from tests.unit.filestores import put
+from tests.unit.store.filestores import *  # noqa: F403  the fixture
+from tests.unit.store.filestores import put
 
 
 class RecordingDisk(Disk):

@@ -12,8 +12,8 @@ from zope.interface.verify import verifyObject
 from switchboard.clock import Clock
 from switchboard.filestore import FileStore
 from switchboard.interfaces import IFileStore
-from tests.unit.filestores import *  # noqa: F403  the fixture
-from tests.unit.filestores import put
+from tests.unit.store.filestores import *  # noqa: F403  the fixture
+from tests.unit.store.filestores import put
 
 
 class StoppedClock(Clock):

@@ -17,8 +17,8 @@ from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.store.publishing import HOLDERS
 from switchboard.testing import Signal
-from tests.processes import Child, in_child
-from tests.unit.runs import make_runner
+from tests.helpers.processes import Child, in_child
+from tests.helpers.runs import make_runner
 
 
 def fork_and_wait(forked: Signal, end: Signal) -> None:

@@ -15,7 +15,7 @@ from switchboard.handoff.moving import claim_any, move, origin, send_back
 from switchboard.message.journal import pack_record
 from switchboard.message.naming import digest_of
 from switchboard.operating.summary import summarize
-from tests.processes import NOBODY, in_child
+from tests.helpers.processes import NOBODY, in_child
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from switchboard.store.pool import (
     PoolFile,
 )
 from switchboard.testing.faults import FaultyDisk
-from tests.processes import NOBODY, Child, in_child
+from tests.helpers.processes import NOBODY, Child, in_child
 
 
 @pytest.fixture

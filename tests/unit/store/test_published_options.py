@@ -16,7 +16,7 @@ from switchboard.spool.current import publish_queue_options
 from switchboard.store.disk import Disk
 from switchboard.store.published_options import PublishedOptions, find_published_options
 from switchboard.testing.faults import FaultyDisk
-from tests.unit.configurations import load
+from tests.helpers.configurations import load
 
 QUEUES = """
 [queue.in]

@@ -12,7 +12,7 @@ from switchboard.interfaces import ISpool, ISwitchboard
 from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock, MemorySpool, MemorySwitchboard, run_until_empty
 from switchboard.testing.running import MAX_ROUNDS
-from tests.unit.runs import make_runner
+from tests.helpers.runs import make_runner
 
 
 def test_all_that_the_package_promises_is_there() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip('starlette')
 
-from tests.unit.desks import Browser, browser
+from tests.unit.web.desks import Browser, browser
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 from switchboard.operating.audit import recent
 from switchboard.operating.spool_view import flags_of
-from tests.unit.commands import at_work, fail, succeed
-from tests.unit.desks import Browser, browser
+from tests.helpers.commands import at_work, fail, succeed
+from tests.unit.web.desks import Browser, browser
 
 
 def hidden(text: str) -> dict[str, list[str]]:

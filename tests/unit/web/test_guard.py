@@ -10,8 +10,8 @@ import pytest
 from switchboard.errors import ConfigError
 from switchboard.web.guard import HEADERS, MAX_BODY_BYTES, Refused, check_origin
 from switchboard.web.settings import DeskSettings, read_users
-from tests.unit.commands import fail
-from tests.unit.desks import ORIGIN, Browser, browser
+from tests.helpers.commands import fail
+from tests.unit.web.desks import ORIGIN, Browser, browser
 
 PATHS = ('/', '/api/', '/entries', '/static/desk.css', '/nothing', '/spark/waiting/in.svg')
 

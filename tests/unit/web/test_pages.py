@@ -15,8 +15,8 @@ import pytest
 from switchboard.web import app
 from switchboard.web.message_body import HIDDEN
 from switchboard.web.render import environment
-from tests.unit.commands import at_work, fail, switchboard
-from tests.unit.desks import Browser, browser
+from tests.helpers.commands import at_work, fail, switchboard
+from tests.unit.web.desks import Browser, browser
 
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', '{{7*7}}', 'javascript:alert(1)', 'a\u202eb', '\x1b[31mred', "';alert(1)//", '=1+1']  # fmt: skip
 

@@ -8,8 +8,8 @@ from typing import Any
 from switchboard import Runner
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.runners.bridge import FromBroker, ToBroker
-from tests.unit.brokering import MemoryBroker, MemoryConnection
-from tests.unit.pipelines import Pipeline
+from tests.unit.runners.memory_broker import MemoryBroker, MemoryConnection
+from tests.unit.runners.pipelines import Pipeline
 
 OUT = """
 [runner.up]

@@ -10,7 +10,7 @@ from switchboard.errors import EntryTakenError, ForeignFileError
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock
-from tests.conformance import NOBODYS, Backend, drain
+from tests.contracts.queue import NOBODYS, Backend, drain
 
 
 def events(records: list[Any]) -> list[str]:

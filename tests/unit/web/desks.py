@@ -14,7 +14,7 @@ from switchboard import Spool
 from switchboard.web.app import make_app
 from switchboard.web.desk import Desk
 from switchboard.web.settings import DeskSettings
-from tests.desk_installation import install
+from tests.helpers.desk_installation import install
 
 ORIGIN = 'http://127.0.0.1:8025'
 

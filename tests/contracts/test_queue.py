@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite('tests.conformance', 'tests.conformance_life', 'tests.conformance_runner')
-
-from switchboard import Spool, Switchboard  # noqa: E402  after the rewriting of assertions
-from switchboard.options import Durability  # noqa: E402
-from switchboard.testing import MemorySwitchboard  # noqa: E402
-from switchboard.testing.store import Store  # noqa: E402
-from tests.conformance import *  # noqa: E402, F403
-from tests.conformance import Backend, _leave_out_what_cannot_be  # noqa: E402, F401
-from tests.conformance_life import *  # noqa: E402, F403
-from tests.conformance_runner import *  # noqa: E402, F403
+from switchboard import Spool, Switchboard
+from switchboard.options import Durability
+from switchboard.testing import MemorySwitchboard
+from switchboard.testing.store import Store
+from tests.contracts.queue import *  # noqa: F403
+from tests.contracts.queue import Backend
+from tests.contracts.queue_life import *  # noqa: F403
+from tests.contracts.queue_runner import *  # noqa: F403
 
 
 class Alone(Backend):

@@ -13,7 +13,7 @@ from switchboard.errors import UnserializableError
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
 from switchboard.testing import Signal
-from tests.conformance import Backend, mail
+from tests.contracts.queue import Backend, mail
 
 
 @pytest.mark.needs('slices')
@@ -21,7 +21,8 @@ class TestSlices:
     @pytest.mark.parametrize('count', [1, 2, 3, 5, 7, 16])
     def test_each_entry_is_in_exactly_one_slice(self, backend: Backend, count: int) -> None:
         everything = backend.queue()
-        filebases = [everything.enqueue(number) for number in range(100)]
+        # So many that no slice is empty by chance.
+        filebases = [everything.enqueue(number) for number in range(100 + 25 * count)]
         slices = [backend.queue(slice=index, numslices=count) for index in range(count)]
         shares = [queue.files for queue in slices]
         assert sorted(chain.from_iterable(shares)) == filebases

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from switchboard import Runner, Spool
 from switchboard.message.mail import lazy_mail
 from switchboard.testing.clock import FakeClock
-from tests.unit.configurations import load
+from tests.helpers.configurations import load
 
 R = TypeVar('R', bound=Runner)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.waiting import eventually
+from tests.helpers.waiting import eventually
 
 
 def test_the_first_true_value_is_what_was_waited_for() -> None:

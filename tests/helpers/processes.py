@@ -173,7 +173,7 @@ def in_new_program(function: Callable[..., Any], *args: Any) -> Any:
         input=pickle.dumps((function, args)),
         stdout=subprocess.PIPE,
         check=True,
-        cwd=Path(__file__).resolve().parent.parent,
+        cwd=Path(__file__).resolve().parents[2],
     )
     return pickle.loads(ran.stdout)
 

@@ -58,7 +58,7 @@ class Backend:
 
 
 @pytest.fixture(autouse=True)
-def _leave_out_what_cannot_be(request: pytest.FixtureRequest) -> None:
+def leave_out_what_cannot_be(request: pytest.FixtureRequest) -> None:
     marker = request.node.get_closest_marker('needs')
     missing = set(marker.args if marker else ()) & request.getfixturevalue('backend').cannot
     if missing:
