@@ -5,7 +5,12 @@ Whatever needs the time is given a clock by its constructor, so that a test turn
 
 from __future__ import annotations
 
+import os
 import time
+
+# What tells one start of the machine, and one count of its clocks, from another.
+BOOT_ID, TIME_NAMESPACE = '/proc/sys/kernel/random/boot_id', '/proc/self/ns/time'
+BOOTTIME = getattr(time, 'CLOCK_BOOTTIME', None)
 
 
 class Clock:
@@ -13,6 +18,25 @@ class Clock:
 
     time_ns = staticmethod(time.time_ns)
     monotonic_ns = staticmethod(time.monotonic_ns)
+
+    def boottime_ns(self) -> int:
+        """:return: the time since the machine was started, with the time in which it was suspended."""
+        return self.monotonic_ns() + suspended_ns()
+
+    def boot(self) -> str:
+        """:return: a word for the count of :meth:`boottime_ns`: two of another start of the machine cannot be compared."""
+        try:
+            with open(BOOT_ID) as name:
+                return f'{name.read(64).strip()}{os.readlink(TIME_NAMESPACE)}'
+        except OSError:
+            return 'unknown'
+
+
+def suspended_ns() -> int:
+    """:return: for how long the machine was suspended since it was started; 0 where the kernel does not say."""
+    if BOOTTIME is None:
+        return 0
+    return max(0, time.clock_gettime_ns(BOOTTIME) - time.monotonic_ns())
 
 
 SYSTEM_CLOCK = Clock()

@@ -33,6 +33,7 @@ WORDS = MappingProxyType(
         'cannot import': "a runner's class cannot be imported; it is FATAL",
         'cannot run': "a runner's configuration cannot work; it is FATAL",
         'claim lost': 'the work was done, and the broker had given the message to another meanwhile',
+        'clock set forward': 'what would be deleted by the new time is kept until the clock has stayed so for a while',
         'committed in part': 'a hand-off is committed, and recovery will finish publishing it',
         'configuration read': 'a publisher has read the configuration that is in force now',
         'configuration refused': 'the configuration was changed and cannot be used; the old one stays in force',

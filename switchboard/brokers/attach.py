@@ -58,7 +58,9 @@ def make_queue(
     :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
     """
     assert options.url is not None
-    delivery_counts = DeliveryCounts(Folder(spool.path(f'.held@{name}'), spool.disk), spool.disk, spool.clock)
+    delivery_counts = DeliveryCounts(
+        Folder(spool.path(f'.held@{name}'), spool.disk), spool.disk, spool.clock, spool.steady
+    )
     try:
         queue = BrokerQueue(
             name,
@@ -69,6 +71,7 @@ def make_queue(
             clock=spool.clock,
             bad=spool[BAD] if name != BAD else None,
             delivery_counts=delivery_counts,
+            steady=spool.steady,
         )
     except ConfigError as error:
         error.section = error.section or f'queue.{name}'

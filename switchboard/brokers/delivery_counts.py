@@ -19,6 +19,7 @@ from switchboard.events import event
 from switchboard.message.naming import DIGEST_DIGITS, NS, is_filebase
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.store.forks import after_fork
+from switchboard.store.steady_time import SteadyTime
 
 log = logging.getLogger('switchboard.queue')
 
@@ -34,9 +35,13 @@ class DeliveryCounts:
     """What processes of this machine hold of one queue.
 
     :param folder: where the files are; made when first needed.  None: deaths are counted in this object alone.
+    :param steady: the time by which counts are forgotten.
     """
 
-    def __init__(self, folder: Folder | None, disk: Disk, clock: Clock) -> None:
+    def __init__(
+        self, folder: Folder | None, disk: Disk, clock: Clock, steady: SteadyTime | None = None
+    ) -> None:
+        self._steady = steady or SteadyTime(clock)
         self._folder = folder
         self._disk = disk
         self._clock = clock
@@ -179,7 +184,7 @@ class DeliveryCounts:
             _, _, when = self._disk.read_all(fd, 40).partition(b' ')
         finally:
             self._disk.let_go(fd)
-        if not when.strip().isdigit() or self._clock.time_ns() // NS - int(when) > FORGET_S:
+        if not when.strip().isdigit() or self._steady.time_ns() // NS - int(when) > FORGET_S:
             self._disk.unlink(name, dir_fd=self._folder.fd)
 
     def close(self) -> None:

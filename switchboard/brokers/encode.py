@@ -36,6 +36,7 @@ from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import HIGHEST_PRIORITY, NS, SYSTEM_NAMER, parse
 from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import TAG
+from switchboard.store.steady_time import SteadyTime
 
 PERSISTENT = 2
 # AMQP sends all headers in one frame, of 128 KiB unless somebody has set another limit.
@@ -44,6 +45,8 @@ MAX_HISTORY_BYTES = 50_000
 _MAX_SHORT_BYTES = 255
 
 _DEFAULT = Serializers()
+# The broker throws away what has expired, and does not look twice.
+_STEADY = SteadyTime(SYSTEM_NAMER.clock)
 
 
 def encode(
@@ -67,7 +70,7 @@ def encode(
     outgoing = _encode(serialized.kind, serialized.body, msgdata, message_id, history)
     expires_s = msgdata.get(EXPIRES)
     if isinstance(expires_s, int | float):
-        left_ms = int((expires_s - SYSTEM_NAMER.clock.time_ns() / NS) * 1000)
+        left_ms = int((expires_s - _STEADY.time_ns() / NS) * 1000)
         outgoing.properties['expiration'] = str(max(0, left_ms))
     return outgoing
 

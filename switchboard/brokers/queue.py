@@ -53,12 +53,13 @@ from switchboard.message.expiry import is_expired
 from switchboard.message.journal import Record, count_since_retry
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, is_filebase, with_when
 from switchboard.options import QueueOptions
-from switchboard.queue.consumer import CAUSES
+from switchboard.queue.consumer import CAUSES, CLOCK_DOUBTED, LOOK_AGAIN_S
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.disk import Disk
+from switchboard.store.steady_time import SteadyTime
 from switchboard.store.watch import LONGEST_S, readable
 
 log = logging.getLogger('switchboard.queue')
@@ -166,6 +167,7 @@ class BrokerQueue(BrokerProducer):
     :param bad: where entries go that cannot be processed: a queue in a directory, or another one on a broker; by default the
         queue ``bad`` of the same broker.
     :param delivery_counts: where the deaths of holders are counted; by default in this object alone.
+    :param steady: the time by which messages expire.
     """
 
     def __init__(
@@ -182,10 +184,12 @@ class BrokerQueue(BrokerProducer):
         connection: Connection | None = None,
         bad: Target | None = None,
         delivery_counts: DeliveryCounts | None = None,
+        steady: SteadyTime | None = None,
     ) -> None:
         super().__init__(
             name, url, slice, numslices, options=options, clock=clock, namer=namer, connection=connection
         )
+        self.steady = steady or SteadyTime(self.clock)
         # What the broker counts need not be counted here.
         counts_here = delivery_counts is None or self.connection.counts_deaths
         self.delivery_counts: DeliveryCounts = (
@@ -257,12 +261,23 @@ class BrokerQueue(BrokerProducer):
         try:
             msg, msgdata = claim.entry.load(self.serializers)
             if is_expired(msgdata, self.clock):
+                if not is_expired(msgdata, self.steady):
+                    self._look_again(claim)
                 raise EntryExpiredError('its time to live is over')
         except (CorruptEntryError, ContentDisallowedError, EntryExpiredError) as error:
             error.queue, error.filebase = self.name, claim.filebase
             self._set_aside(claim, CAUSES[type(error)], error.reason, error=type(error).__name__)
             raise
         return msg, msgdata
+
+    def _look_again(self, claim: BrokerClaim) -> None:
+        """Keep a message whose time is over only if the clock is right, which was set forward.
+
+        :raises EntryTakenError: always.
+        """
+        self.release(claim.filebase)
+        self.defer(claim.filebase, LOOK_AGAIN_S)
+        raise EntryTakenError(CLOCK_DOUBTED, queue=self.name, filebase=claim.filebase)
 
     def _count_deaths(self, claim: BrokerClaim) -> None:
         """Put the deaths of those who had the message before into its history.

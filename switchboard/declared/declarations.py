@@ -29,11 +29,12 @@ from typing import Any
 from switchboard.clock import Clock
 from switchboard.errors import CorruptEntryError, QueueMismatchError
 from switchboard.events import event
-from switchboard.message.naming import Namer
+from switchboard.message.naming import CLOCK_SLACK_NS, NS, Namer
 from switchboard.message.typed_json import parse_json
 from switchboard.options import OLD_FIELDS, QueueOptions, RetryPolicy
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.store.layout import DECLARED, DECLARED_LOCK
+from switchboard.store.steady_time import SteadyTime
 
 log = logging.getLogger('switchboard.queue')
 
@@ -115,11 +116,15 @@ class Declarations:
     """The records of a spool's declared queues.
 
     :param run: the directory ``.run``.
+    :param steady: the time by which queues expire.
     """
 
-    def __init__(self, run: str, disk: Disk, clock: Clock, namer: Namer) -> None:
+    def __init__(
+        self, run: str, disk: Disk, clock: Clock, namer: Namer, steady: SteadyTime | None = None
+    ) -> None:
         self.disk = disk
         self.clock = clock
+        self._steady = steady or SteadyTime(clock)
         self._namer = namer
         self._path = os.path.join(run, DECLARED)
         self._made: Folder | None = None
@@ -226,25 +231,35 @@ class Declarations:
 
     def note_use(self, name: str) -> None:
         """Note that the queue is used now."""
-        now_ns = self.clock.time_ns()
+        self._note_use(name, self.clock.time_ns())
+
+    def _note_use(self, name: str, used_ns: int) -> None:
         try:
             fd = self.disk.open(name, os.O_RDONLY | OPEN_FLAGS, dir_fd=self.folder.fd)
         except OSError:
             return
         try:
-            self.disk.utime(fd, ns=(now_ns, now_ns))
+            self.disk.utime(fd, ns=(used_ns, used_ns))
         except PermissionError:
             pass  # another user's: it expires by that user's own use of it
         finally:
             self.disk.let_go(fd)
 
     def unused_s(self, name: str) -> float:
-        """:return: seconds since the queue was last used."""
+        """:return: seconds since the queue was last used; a use in the future is none of which the time is known, and so it is noted anew."""
         try:
             status = self.disk.stat(name, dir_fd=self.folder.fd, follow_symlinks=False)
         except FileNotFoundError:
             return 0.0
-        return (self.clock.time_ns() - status.st_mtime_ns) / 1e9
+        now_ns, steady_ns = self.clock.time_ns(), self._steady.time_ns()
+        if status.st_mtime_ns > now_ns + CLOCK_SLACK_NS:
+            self._note_use(name, now_ns)
+            return 0.0
+        unused_ns = max(0, steady_ns - status.st_mtime_ns)
+        if steady_ns < now_ns and status.st_mtime_ns <= steady_ns:
+            # The clock was set forward since: the use is as long ago as before.
+            self._note_use(name, now_ns - unused_ns)
+        return unused_ns / NS
 
     def clear_drafts(self) -> None:
         """Remove what processes left that died while they wrote."""

@@ -23,6 +23,7 @@ from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.disk import Disk
 from switchboard.store.layout import BAD, CONSUMERS, OWNERS, RUN
 from switchboard.store.pool import FilePool
+from switchboard.store.steady_time import SteadyTime
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -43,12 +44,13 @@ class DeclaredQueues:
         clock: Clock,
         namer: Namer,
         pool: FilePool,
+        steady: SteadyTime,
         *,
         config: Callable[[], Config | None],
         base: Callable[[], ExchangeTable],
     ) -> None:
         run = f'{root}/{RUN}'
-        self.records = Declarations(run, disk, clock, namer)
+        self.records = Declarations(run, disk, clock, namer, steady)
         self.presence = Presence(run, disk, namer)
         self.exchanges = ExchangeStore(self.records, base)
         self.departures = QueueRemoval(root, self.records, self.presence, self.exchanges, pool)

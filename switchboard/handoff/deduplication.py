@@ -28,6 +28,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Folder
 from switchboard.store.layout import DEDUPE_PREFIX, KEY_LOCK_PREFIX
 from switchboard.store.publishing import PreparedEntry, refusal, write
+from switchboard.store.steady_time import SteadyTime
 
 # Producers with keys of different buckets do not wait for each other.
 BUCKETS = 64
@@ -56,9 +57,13 @@ class Keys(Protocol):
 
 
 class Dedupe:
-    """The keys that one queue has seen."""
+    """The keys that one queue has seen.
 
-    def __init__(self, stage: Stage, queue: Switchboard) -> None:
+    :param steady: the time by which they are forgotten.
+    """
+
+    def __init__(self, stage: Stage, queue: Switchboard, steady: SteadyTime) -> None:
+        self._steady = steady
         self._stage = stage
         self._queue = queue
         self._name = f'{DEDUPE_PREFIX}{queue.name}'
@@ -106,9 +111,11 @@ class Dedupe:
         filebase, _, accepted_ns = content.decode('ascii', 'replace').partition(' ')
         if not accepted_ns.isdecimal():
             return None  # damaged: better a message twice than not at all
-        age_ns = self._queue.clock.time_ns() - int(accepted_ns)
         # One from the future was made while the clock was ahead: it says nothing of when.
-        is_young = -CLOCK_SLACK_NS <= age_ns < self._queue.options.dedupe_window_s * NS
+        is_young = any(
+            -CLOCK_SLACK_NS <= clock.time_ns() - int(accepted_ns) < self._queue.options.dedupe_window_s * NS
+            for clock in (self._queue.clock, self._steady)
+        )
         return filebase if is_young else None
 
     def forget(self) -> int:

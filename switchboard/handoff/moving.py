@@ -119,6 +119,8 @@ def _move(
         make_safe(claim, sync=False)
     source.consumer.note(claim, event, queue=source.name, to=target.name, **fields)
     claim.rename(target.folder, filebase, suffix)
+    if suffix == READY:
+        target.consumer.reordered()
 
 
 def origin(queue: Switchboard, filebase: str) -> str:

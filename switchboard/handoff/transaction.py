@@ -100,6 +100,8 @@ class Transaction:
         self.flush: Flush = 'one'
         self.forwarded_to: Switchboard | None = None
         self._staged: list[str] = []
+        # Queues in which outputs come to another place than the last.
+        self._reordered: set[Switchboard] = set()
 
     @property
     def claim(self) -> Claim:
@@ -180,7 +182,7 @@ class Transaction:
                 except QueueError as error:
                     self._check_can_fit(queue, lambda: len(entry.body), error)
                     raise
-                self.add(queue, item)
+                self.add(queue, item, has_place=not now)
         except BaseException:
             self.undo(kept)
             self.forwarded_to = before
@@ -233,10 +235,16 @@ class Transaction:
         """
         queue, entry = self.queue, self.claim.read()
         records = note_first(entry.records, digest_of(entry.filebase))
-        return self.add(queue, queue.prepare(msg, dict(metadata), replaces=entry, records=records))
+        item = queue.prepare(msg, dict(metadata), replaces=entry, records=records)
+        return self.add(queue, item, has_place=True)
 
-    def add(self, queue: Switchboard, item: PreparedEntry) -> str:
-        """Have a prepared message published at the commit."""
+    def add(self, queue: Switchboard, item: PreparedEntry, *, has_place: bool = False) -> str:
+        """Have a prepared message published at the commit.
+
+        :param has_place: it keeps the time of another entry, and so may come before what is there.
+        """
+        if has_place and queue.options.strict_order:
+            self._reordered.add(queue)
         self.full |= queue.options.durability == 'full'
         if queue.options.flush == 'two':
             self.flush = 'two'
@@ -363,6 +371,8 @@ class Transaction:
             stage.disk.rename(
                 staged, item.filebase + READY, src_dir_fd=stage.folder.fd, dst_dir_fd=item.folder.fd
             )
+        for queue in self._reordered:
+            queue.consumer.reordered()
 
     def remove_record(self) -> None:
         """Step 4, second half."""

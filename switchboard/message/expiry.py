@@ -8,15 +8,20 @@ the message is ready.  A message that expires between two looks is found when it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from switchboard.clock import Clock
 from switchboard.message.naming import NS
 
 EXPIRES, QUEUE_EXPIRES = 'expires', 'queue_expires'
 
 
-def is_expired(metadata: Mapping[str, Any], clock: Clock) -> bool:
+class TimeOfDay(Protocol):
+    """A `Clock`, or a `SteadyTime`, by which messages are thrown away."""
+
+    def time_ns(self) -> int: ...
+
+
+def is_expired(metadata: Mapping[str, Any], clock: TimeOfDay) -> bool:
     """Is the message's time over?"""
     if EXPIRES not in metadata and QUEUE_EXPIRES not in metadata:
         return False

@@ -109,7 +109,7 @@ class Editing:
         raw = Raw(entry.kind, new_body)
         item = target.prepare(raw, after, replaces=entry, records=records, is_delayed=is_delayed)
         transaction = Transaction(self._spool.stage, source, self._claim)
-        transaction.add(target, item)
+        transaction.add(target, item, has_place=True)
         transaction.commit()
         self._is_stored = True
         return target.name, item.filebase

@@ -84,7 +84,9 @@ def let_go(queue: Switchboard, filebase: str, **fields: str) -> str:
     renamed = f'{when}{filebase[filebase.index("+") :]}'
     if not is_filebase(renamed) or is_held(renamed):  # its history could not be written, or was not by us
         renamed = format_when(queue.clock.time_ns()) + filebase[filebase.index('+') :]
-    return _rename(queue, claim, renamed, queue.clock.time_ns(), {'event': 'let go', **fields})
+    renamed = _rename(queue, claim, renamed, queue.clock.time_ns(), {'event': 'let go', **fields})
+    queue.consumer.reordered()
+    return renamed
 
 
 def _rename(queue: Switchboard, claim: Claim, renamed: str, when_ns: int, record: dict[str, str]) -> str:

@@ -56,6 +56,7 @@ def tidy(spool: Spool) -> Tidied:
     :return: what there was to do.  What could not be done is in the log, and is tried again in the next round.
     """
     done = Tidied()
+    spool.steady.time_ns()  # so that a clock that was turned is noticed by somebody
     try:
         done.handoffs = spool.recover()
     except OSError as error:
@@ -132,7 +133,7 @@ def _expire(queue: Switchboard, filebase: str) -> bool:
     try:
         entry = queue.peek(filebase, READY)
         metadata = load_metadata(entry.metadata) if entry.damage is None else {}
-        if not is_expired(entry.changed_metadata(metadata), queue.clock):
+        if not is_expired(entry.changed_metadata(metadata), queue.steady):
             return False
         queue.dequeue(filebase)
         queue.release(filebase)  # somebody has changed it between the two looks
@@ -163,7 +164,7 @@ def remove_old(bad: Switchboard, ttl_s: float | None) -> int:
     if ttl_s is None:
         return 0
     now_ns = bad.clock.time_ns()
-    before_ns = now_ns - int(ttl_s * NS)
+    before_ns = bad.steady.time_ns() - int(ttl_s * NS)
     before, now = format_when(before_ns), format_when(now_ns) + '~'
     # No entry was preserved before it was there; of what was delayed or held, the name does not say since when it was.
     candidates = (name for name, _ in walk(bad.folder, (PRESERVED,)) if name < before or name > now)

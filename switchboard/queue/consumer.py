@@ -35,9 +35,11 @@ from switchboard.queue.ready_queue import ReadyQueue, asked_wait_s
 from switchboard.queue.recovery import INTERRUPTED, give_back, move_to_bad, move_to_bad_unread, note, recover
 from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.disk import Folder
+from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import is_out_of_files, refuse
 from switchboard.store.reading import WHOLE_BYTES, peek, read_header
+from switchboard.store.steady_time import SteadyTime
 
 log = logging.getLogger('switchboard.queue')
 
@@ -54,6 +56,12 @@ OLDEST_KEPT = 100
 # Waits of strict order that are remembered beside what histories say.
 MAX_KEPT_WAITS = 1000
 
+# When a message is looked at again whose time is over only if the clock is right, and what is said of it.
+LOOK_AGAIN_S = 60.0
+CLOCK_DOUBTED = (
+    'its time is over if the clock is right, which was set forward: it waits until that is certain'
+)
+
 CAUSES = {
     CorruptEntryError: 'corrupt',
     ContentDisallowedError: 'disallowed',
@@ -64,10 +72,16 @@ CAUSES = {
 UNREADABLE = (CorruptEntryError, ContentDisallowedError, MessageTooLargeError, EntryExpiredError)
 
 
+class ClockDoubtedError(EntryTakenError):
+    """The message waits until the clock, which was set forward, has stayed so for a while."""
+
+
 class Consumer:
     """Takes messages out of one slice of a queue.
 
     :param bad: the directory of the bad queue.
+    :param steady: the time by which messages expire.
+    :param order: the locks of its keys, if it is one of strict order.
     :param dead_letter: sends a claimed entry, for a cause and a reason, to where the queue's dead letters go, and ends the claim; False
         says that it is to go to the bad queue instead.
     """
@@ -78,22 +92,28 @@ class Consumer:
         bad: Folder,
         options: QueueOptions,
         clock: Clock,
+        steady: SteadyTime,
         pool: FilePool,
         serializers: Serializers,
         listing: Listing,
         ready: ReadyQueue,
         dead_letter: Callable[[Claim, str, str], bool] | None = None,
+        order: OrderLock | None = None,
     ) -> None:
         self.folder = folder
         self.queue = folder.place
         self.bad = bad
         self._options = options
         self._clock = clock
+        self._steady = steady
         self._pool = pool
         self._serializers = serializers
         self._listing = listing
         self._ready = ready
         self._dead_letter = dead_letter
+        self._order = order
+        # What said, before the directory was read, that no entry has come to an earlier place.
+        self._mark: bytes | None = None
         self._sync = options.durability == 'full'
         self._max_body_bytes = options.max_body_bytes
         # Entries of strict order whose wait a turned clock would make longer: when it ends, on the boot clock.
@@ -107,13 +127,20 @@ class Consumer:
     def take(self) -> Taken | None:
         """See `ISwitchboard`."""
         refused = 0
-        while (filebase := self._ready.next()) is not None:
+        while True:
+            mark = self._mark
+            if (filebase := self._ready.next()) is None:
+                return None
             try:
-                claim = self._claim(filebase)
+                claim = self._claim(filebase, self._order)
+                if self._order is not None and not self._is_current(claim, mark):
+                    continue
                 msg, msgdata = self.open(claim)
                 if self._options.strict_order and self._waits(claim):
                     continue
                 return Taken(filebase, msg, msgdata, claim)
+            except ClockDoubtedError:
+                self.defer(filebase, LOOK_AGAIN_S)
             except EntryTakenError:
                 self._ready.defer_contended(filebase)
             except (*UNREADABLE, ForeignFileError) as error:
@@ -125,7 +152,32 @@ class Consumer:
                 refused += 1
                 if refused == MAX_REFUSED or is_out_of_files(error):
                     raise
-        return None
+
+    def _is_current(self, claim: Claim, mark: bytes | None) -> bool:
+        """Give an entry back if another one may have come before it since the directory was read.
+
+        :param mark: of when it was read.
+        """
+        assert self._order is not None
+        try:
+            now = self._order.mark(claim.order_fd)
+        except OSError as error:
+            self.undo(claim)
+            refuse(error, 'read', self.queue)
+        if now == mark:
+            return True
+        self.undo(claim)
+        self._mark = now
+        self._ready.look_again()
+        return False
+
+    def reordered(self) -> None:
+        """Say that an entry has come to another place than the last."""
+        if self._order is not None:
+            try:
+                self._order.change()
+            except OSError as error:
+                event(log, logging.WARNING, None, 'not noted', queue=self.queue, error=error)
 
     def claim(self, filebase: str) -> Claim:
         """Claim a ready entry.
@@ -138,9 +190,9 @@ class Consumer:
             raise ForeignFileError('not the name of an entry', queue=self.queue, filebase=filebase)
         return self._claim(filebase)
 
-    def _claim(self, filebase: str) -> Claim:
+    def _claim(self, filebase: str, order: OrderLock | None = None) -> Claim:
         try:
-            claim = claim_ready(self.folder, filebase, self.folder.disk)
+            claim = claim_ready(self.folder, filebase, self.folder.disk, order)
         except PermissionError as error:
             self._preserve_unread(filebase, f'unreadable: {error.strerror}')
             raise CorruptEntryError('unreadable', queue=self.queue, filebase=filebase) from error
@@ -175,6 +227,9 @@ class Consumer:
                 self._check_size(claim, self._max_body_bytes)
             msg, msgdata = claim.read().load(self._serializers)
             if is_expired(msgdata, self._clock):
+                if not is_expired(msgdata, self._steady):
+                    self.undo(claim)
+                    raise ClockDoubtedError(CLOCK_DOUBTED, queue=self.queue, filebase=filebase)
                 raise EntryExpiredError('its time to live is over')
         except MemoryError as error:
             # Another message would have fared better, unless this one is small.

@@ -339,6 +339,11 @@ class ReadyQueue:
                 if self._keys is not None:
                     self._keys.add(filebase, is_claimed=True)
 
+    def look_again(self) -> None:
+        """Give out nothing more of what was read up to now."""
+        with self._lock:
+            self._line.clear()
+
     def watch(self, events: Events) -> None:
         """Go by what the kernel tells of names, from now on, where reading takes long."""
         self._events = events

@@ -43,9 +43,11 @@ from switchboard.store.claims import Claim, claim_of
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.store.layout import BAD, WAKE
 from switchboard.store.limits import Limits
+from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import PreparedEntry
 from switchboard.store.shared_count import Tally
+from switchboard.store.steady_time import SteadyTime
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ class Services:
 
     :param is_draining: has an operator closed the queue to what is new?
     :param is_paused: has an operator stopped the queue?  With ``anew=True``, ask the disk.
+    :param order: the locks of its keys, if it is one of strict order.
     :param tally: the count of what is in the queue that all producers share.
+    :param steady: the time by which messages expire.
     :param once: for a queue, what stores a message with a ``dedupe_key``.
     :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
     :param pickup: for a queue, what imports the files that other programs drop.
@@ -62,7 +66,9 @@ class Services:
 
     is_draining: Callable[[], bool] = lambda: False
     is_paused: Callable[..., bool] = lambda **_keys: False
+    order: OrderLock | None = None
     tally: Tally | None = None
+    steady: SteadyTime | None = None
     once: Callable[[Switchboard], Callable[[Any, dict[str, Any], str], str]] | None = None
     dead_letter: Callable[[Switchboard], Callable[[Claim, str, str], bool]] | None = None
     pickup: Callable[[Switchboard], Pickup] | None = None
@@ -131,6 +137,7 @@ class Switchboard:
         self.serializers = serializers = Serializers(
             options.accept, options.pickle_classes, options.serializer, options.message_class
         )
+        self.steady = services.steady or SteadyTime(clock)
         self._is_paused = services.is_paused
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)
         self.pickup = services.pickup(self) if services.pickup is not None else None
@@ -148,11 +155,13 @@ class Switchboard:
             bad if isinstance(bad, Folder) else Folder(bad, disk),
             options,
             clock,
+            self.steady,
             pool,
             serializers,
             self._listing,
             self._ready,
             services.dead_letter(self) if services.dead_letter is not None else None,
+            services.order,
         )
         limits = Limits(name, folder, options, disk, clock, services.tally, pool.free_space)
         admission = Admission(name, options, serializers, limits, services.is_draining, self.consumer.evict)

@@ -300,7 +300,7 @@ class Settler:
             history = self.queue.history(filebase)
         except QueueError:
             history = []
-        return judge(error, history, self.queue.options, self._clock.time_ns() / NS)
+        return judge(error, history, self.queue.options, self.queue.steady.time_ns() / NS)
 
     def keep(self, work: Work) -> Verdict:
         """Give a message back that ``dispose`` wants to see again, after a wait that grows."""

@@ -310,7 +310,7 @@ class Pickup:
             name = os.path.basename(path)
             try:
                 status = self._disk.stat(name, dir_fd=folder.fd, follow_symlinks=False)
-                if self._clock.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > ABANDONED_NS:
+                if self._queue.steady.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > ABANDONED_NS:
                     self._disk.unlink(name, dir_fd=folder.fd)
                     event(log, logging.WARNING, None, 'abandoned', name=name, queue=self._queue.name)
             except OSError as error:

@@ -35,10 +35,12 @@ from switchboard.spool.pickup import Pickup
 from switchboard.store.disk import Disk, Folder, close_folders
 from switchboard.store.flags import Flags
 from switchboard.store.kernel import open_files_limit
-from switchboard.store.layout import BAD, ROOM, RUN, SPARE, STAGE
+from switchboard.store.layout import BAD, ORDER, ROOM, RUN, SPARE, STAGE
+from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse
 from switchboard.store.shared_count import SharedTally
+from switchboard.store.steady_time import SteadyTime
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -122,6 +124,8 @@ class Spool:
         self._scrubbed = FilePool(self._folder(SPARE), disk, self._namer, scrub=True)
         self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer)
         self.run = run = self._folder(RUN)
+        self.steady = SteadyTime(clock, run)
+        self.steady.time_ns()  # so that a clock that is turned later is known to have been turned
         self._in_force: ActiveConfig | None = None
         if config is not None:
             from switchboard.spool.current import (
@@ -131,7 +135,8 @@ class Spool:
             self._in_force = ActiveConfig(config, run, disk, clock)
         self.flags = Flags(run.path, disk, clock)
         self._open_queues = OpenQueues(open_at_once())
-        self._bad, self._room = Folder(self.path(BAD), disk), Folder(self.path(RUN, ROOM), disk)
+        self._bad = Folder(self.path(BAD), disk)
+        self._room, self._order = (Folder(self.path(RUN, each), disk) for each in (ROOM, ORDER))
         self._remote_queues = RemoteQueues(self)
         self._prepared: dict[tuple[str, int | None, int], Switchboard] = {}
         self.declared = DeclaredQueues(
@@ -140,6 +145,7 @@ class Spool:
             clock,
             self._namer,
             self.spares,
+            self.steady,
             config=lambda: self.config,
             base=lambda: _DEFAULT_EXCHANGE_ONLY if (config := self.config) is None else config.exchanges,
         )
@@ -276,6 +282,8 @@ class Spool:
         return Services(
             is_draining=partial(self.flags.is_set, 'draining', name),
             is_paused=partial(self.flags.is_set, 'paused', name),
+            steady=self.steady,
+            order=OrderLock(self._order, name, self.disk) if options.strict_order else None,
             tally=SharedTally(self._room, name, self.disk),
             # What a queue has does not keep the queue: it is closed when nobody uses it any more, and not by and by.
             once=lambda queue: partial(self._enqueue_once, proxy(queue)),
@@ -293,7 +301,7 @@ class Spool:
 
     def dedupe(self, queue: Switchboard) -> Dedupe:
         """:return: the keys that a queue has seen."""
-        return Dedupe(self.stage, queue)
+        return Dedupe(self.stage, queue, self.steady)
 
     def queue_options(self, name: str) -> QueueOptions:
         """:raises UnknownQueueError: nobody declared such a queue."""

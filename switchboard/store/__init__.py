@@ -3,7 +3,8 @@
 In reading order: layout (every name below the spool), disk (the only door to the file system; kernel has what
 Python does not name), claims (a
 claim is a lock), pool (where entries are written, and where finished files wait), publishing (a
-rename makes an entry visible), reading, limits and shared_count, flags, published_options (what the mail
+rename makes an entry visible), reading, limits and shared_count, order_lock (of keys in strict order), flags, steady_time (what may be deleted by the time
+of day), published_options (what the mail
 servers' door knows), forks (what a child lets go of), watch (sleeping on directories and descriptors).
 
 It imports status, message and the ground.

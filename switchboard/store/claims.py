@@ -28,6 +28,7 @@ from switchboard.store.reading import WHOLE_BYTES, History, read_file, read_hist
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
+    from switchboard.store.order_lock import OrderLock
     from switchboard.store.pool import FilePool, PoolFile
 
 
@@ -49,6 +50,8 @@ class Claim:
     entry: Entry | None = None
     # How many names the file had when it was opened.
     links: int = 1
+    # Holds the lock of its key, in a queue of strict order.
+    order_fd: int = -1
     _history: History | None = None
     # Under which the table has it.
     _key: tuple[tuple[int, int], str] | None = None
@@ -197,6 +200,9 @@ class Claim:
         key = self._key
         if key is not None and OWN_CLAIMS.get(key) is self:
             del OWN_CLAIMS[key]
+        if self.order_fd >= 0:
+            fd, self.order_fd = self.order_fd, -1
+            self.folder.disk.let_go(fd)
 
     def finish(self, pool: FilePool) -> None:
         """End the entry: its file goes to the pool, and the claim is over.
@@ -232,6 +238,8 @@ def _close_inherited() -> None:
     # A child that kept the descriptors would keep the locks when its parent dies.
     for claim in OWN_CLAIMS.values():
         claim.folder.disk.let_go(claim.fd)
+        if claim.order_fd >= 0:
+            claim.folder.disk.let_go(claim.order_fd)
     OWN_CLAIMS.clear()
 
 
@@ -316,12 +324,13 @@ def _is_regular(folder: Folder, name: str, disk: Disk) -> bool:
     return stat_module.S_ISREG(status.st_mode)
 
 
-def claim_ready(folder: Folder, filebase: str, disk: Disk) -> Claim:
+def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | None = None) -> Claim:
     """Claim a ready entry: lock, check, rename to ``.bak``.
 
     A crash before the rename leaves the entry ready, one after it leaves a ``.bak`` without a lock.
 
-    :raises EntryTakenError: somebody else was faster.
+    :param order: locks its key, too.
+    :raises EntryTakenError: somebody else was faster, or another one of its key is at work.
     :raises ForeignFileError: the name leads to no regular file.
     :raises PermissionError: this process may not open it.
     :raises DurabilityError: this process may not rename it.
@@ -330,6 +339,11 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk) -> Claim:
     if claim is None:
         raise EntryTakenError('taken by another process, or gone', filebase=filebase)
     try:
+        if order is not None:
+            fd = order.lock(filebase)
+            if fd is None:
+                raise EntryTakenError('another one of its key is at work', filebase=filebase)
+            claim.order_fd = fd
         disk.rename(filebase + READY, filebase + CLAIMED, src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
     except BaseException as error:
         claim.close()

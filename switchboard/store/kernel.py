@@ -4,15 +4,20 @@ flush of a file makes durable besides its content.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource  # here and not where it is used: a process that may open no more files cannot import either
+import struct
+import sys
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _RENAME_NOREPLACE = 1
+# Of Linux and a few others, where files may be larger than 2 GiB.
+_OFD_SETLK = getattr(fcntl, 'F_OFD_SETLK', None) if sys.platform == 'linux' else None
 
 # What an `fsync` of a file makes durable besides its content, by file system; the higher, the more.
 #
@@ -47,6 +52,24 @@ def _find_renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
         return ctypes.get_errno() if failed else 0
 
     return rename
+
+
+def lock_byte(fd: int, offset: int) -> bool:
+    """Lock one byte of a file for an open file description, without waiting: the lock goes when the last descriptor of it is closed.
+
+    :return: False if another description has it.
+    :raises OSError: the file system has no such locks.
+    """
+    if _OFD_SETLK is None:
+        return True  # nor has this kernel
+    wanted = struct.pack('hhqqi', fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
+    try:
+        fcntl.fcntl(fd, _OFD_SETLK, wanted)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
 
 
 def syncfs(fd: int) -> bool:

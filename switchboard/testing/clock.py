@@ -5,6 +5,7 @@ It starts near the present, because the kernel dates files by its own clock and 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -22,6 +23,7 @@ class FakeClock(Clock):
         self._lock = threading.Lock()
         self._time_ns = time.time_ns() if start_s is None else int(start_s * NS)
         self._monotonic_ns = NS
+        self._boot = os.urandom(8).hex()
 
     def time_ns(self) -> int:
         """See `Clock`."""
@@ -30,6 +32,21 @@ class FakeClock(Clock):
     def monotonic_ns(self) -> int:
         """See `Clock`."""
         return self._monotonic_ns
+
+    def boottime_ns(self) -> int:
+        """See `Clock`."""
+        return self._monotonic_ns
+
+    def boot(self) -> str:
+        """See `Clock`."""
+        return self._boot
+
+    def restart(self, off_s: float = 0.0) -> None:
+        """Start the machine again, after it was off for a time."""
+        with self._lock:
+            self._time_ns += round(off_s * NS)
+            self._monotonic_ns = NS
+            self._boot = os.urandom(8).hex()
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
@@ -43,3 +60,7 @@ class FakeClock(Clock):
         """Set the time of day back, as an administrator or a bad time server does; the monotonic clock goes on."""
         with self._lock:
             self._time_ns -= round(seconds * NS)
+
+    def set_forward(self, seconds: float) -> None:
+        """Set the time of day forward; the monotonic clock goes on."""
+        self.set_back(-seconds)

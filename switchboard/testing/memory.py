@@ -41,9 +41,16 @@ from switchboard.message.naming import (
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.queue.consumer import CAUSES, LONGEST_DELAY_S
+from switchboard.queue.consumer import (
+    CAUSES,
+    CLOCK_DOUBTED,
+    LONGEST_DELAY_S,
+    LOOK_AGAIN_S,
+    ClockDoubtedError,
+)
 from switchboard.queue.ready_queue import ReadyQueue
 from switchboard.queue.throttle import Throttle
+from switchboard.store.steady_time import SteadyTime
 from switchboard.testing.store import MemoryListing, MemoryWakeup, Store, Stored
 
 
@@ -79,6 +86,7 @@ class MemorySwitchboard:
         self.slice = make_slice(slice, numslices)
         self.options = options = options or QueueOptions()
         self.clock = clock
+        self.steady = SteadyTime(clock)
         self.store = store if store is not None else Store()
         self.bad_store = bad if bad is not None else Store()
         self.serializers = Serializers(
@@ -203,6 +211,9 @@ class MemorySwitchboard:
         try:
             msg, msgdata = stored.read().load(self.serializers)
             if is_expired(msgdata, self.clock):
+                if not is_expired(msgdata, self.steady):
+                    self.release(filebase)
+                    raise ClockDoubtedError(CLOCK_DOUBTED, queue=self.name, filebase=filebase)
                 raise EntryExpiredError('its time to live is over')
         except (CorruptEntryError, ContentDisallowedError, EntryExpiredError) as error:
             error.queue, error.filebase = self.name, filebase
@@ -227,6 +238,9 @@ class MemorySwitchboard:
         while (filebase := self._ready.next()) is not None:
             try:
                 taken = Taken(filebase, *self.dequeue(filebase))
+            except ClockDoubtedError:
+                self.defer(filebase, LOOK_AGAIN_S)
+                continue
             except (EntryTakenError, CorruptEntryError, ContentDisallowedError, EntryExpiredError):
                 continue
             self._throttle.took()

@@ -1,0 +1,145 @@
+"""The time by which something may be deleted: what the wall clock says, once it has said so for a while.
+
+A wall clock can be wrong for a moment: a time server that errs, a machine that boots in 1970, a hand that slips.  What is deleted on its word
+meanwhile is gone for good.  So whatever deletes, expires or gives up by the time of day asks here, and is told the earlier of two times:
+
+- the wall clock's;
+- what the wall clock ought to say, by the boot clock, which nobody can turn: how late it was when somebody last looked, and what has
+  passed since.
+
+While they agree, that is the wall clock's time.  A clock that was set back deletes too little, which mends itself, so it is believed at once.
+A clock that was set forward is believed when it has stayed so for :data:`SETTLES_S`: until then it is held against what it ought
+to say, and when it comes back nothing has happened.
+
+What was seen last stands in ``.run/clock``, so a process that is born after the leap knows of it; whoever opens a spool looks, and the
+janitor in each round.  Across a restart of the machine
+the boot clock begins anew; then the clock ought to say what it said when somebody last looked, and the time since the start.  How long
+the machine was off nobody knows, and so what has expired in that time waits as long as after a leap.
+
+There is nothing to lock: the file is replaced whole, each process that looks sees the same leap, and of two that write at the same time either
+may win.  One that cannot be read or written leaves each process with what it has seen itself.
+
+Rejected: a second look at each thing that is to go (each kind would need a place to remember the first one), asking the kernel whether the
+clock is synchronized (machines without a time server never are, and would delete nothing).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from switchboard.clock import Clock
+from switchboard.events import event
+from switchboard.store.disk import Folder
+from switchboard.store.layout import CLOCK
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from typing import NamedTuple
+
+    class _Seen(NamedTuple):
+        """What both clocks said, in nanoseconds."""
+
+        boot_ns: int
+        wall_ns: int
+else:
+    from collections import namedtuple
+
+    _Seen = namedtuple('_Seen', 'boot_ns wall_ns')
+
+log = logging.getLogger('switchboard.queue')
+
+NS = 1_000_000_000
+# For how long a clock that was set forward must have stayed so.
+SETTLES_S = 300.0
+# By how much the clocks may differ and count as going together: some seconds, and what a time server takes out by and by.
+SLACK_NS, SLACK_SHARE = 5 * NS, 1000
+# How old what was noted may become; only a restart of the machine makes a difference.
+NOTED_EVERY_NS = 3600 * NS
+_MAX_NOTE_BYTES = 1024
+
+
+class SteadyTime:
+    """The earlier of the wall clock's time and what it ought to be.  Threads may share it.
+
+    :param run: the spool's directory ``.run``; None: only this object remembers.
+    """
+
+    def __init__(self, clock: Clock, run: Folder | None = None) -> None:
+        self._clock = clock
+        self._run = run
+        self._lock = threading.Lock()
+        self._boot = ''
+        # When the clock was last believed, and since when it has been ahead.
+        self._believed: _Seen | None = None
+        self._ahead: _Seen | None = None
+        if run is None:
+            self._believed = self._look()
+
+    def _look(self) -> _Seen:
+        return _Seen(self._clock.boottime_ns(), self._clock.time_ns())
+
+    def time_ns(self) -> int:
+        """:return: nanoseconds since the epoch."""
+        with self._lock:
+            seen = self._look()
+            if self._believed is None or self._ahead is not None or not _together(self._believed, seen):
+                self._load(seen)  # another process may know better
+            assert self._believed is not None
+            ought_ns = self._believed.wall_ns + seen.boot_ns - self._believed.boot_ns
+            if seen.wall_ns <= ought_ns or _together(self._believed, seen):
+                is_news = self._ahead is not None or not _together(self._believed, seen)
+                if is_news or seen.boot_ns - self._believed.boot_ns > NOTED_EVERY_NS:
+                    self._believe(seen)
+                return seen.wall_ns
+            if self._ahead is None or not _together(self._ahead, seen):
+                self._ahead = seen
+                self._save()
+                ahead_s = round((seen.wall_ns - ought_ns) / NS)
+                event(log, logging.WARNING, None, 'clock set forward', by_s=ahead_s, settles_s=SETTLES_S)
+            elif seen.boot_ns - self._ahead.boot_ns >= SETTLES_S * NS:
+                self._believe(seen)
+                return seen.wall_ns
+            return ought_ns
+
+    def is_doubted(self) -> bool:
+        """Is the clock ahead of what it ought to say, and not believed yet?"""
+        return self.time_ns() < self._clock.time_ns() - SLACK_NS
+
+    def _believe(self, seen: _Seen) -> None:
+        self._believed, self._ahead = seen, None
+        self._save()
+
+    def _load(self, seen: _Seen) -> None:
+        if self._run is None:
+            return
+        self._boot = self._boot or self._clock.boot()
+        words: list[bytes] = []
+        try:
+            words = (self._run.read(CLOCK, _MAX_NOTE_BYTES) or b'').split()
+            boot, numbers = words[0].decode(), [int(word) for word in words[1:5]]
+            believed, ahead = _Seen(*numbers[:2]), _Seen(*numbers[2:4])
+        except (OSError, ValueError, IndexError, TypeError):
+            if self._believed is None:
+                self._believe(seen)
+            return
+        if boot == self._boot:
+            self._believed, self._ahead = believed, ahead if ahead.wall_ns else None
+        else:
+            self._believed, self._ahead = _Seen(0, believed.wall_ns), None
+
+    def _save(self) -> None:
+        if self._run is None or self._believed is None:
+            return
+        ahead = self._ahead or _Seen(0, 0)
+        self._boot = self._boot or self._clock.boot()
+        note = ' '.join((self._boot, *map(str, (*self._believed, *ahead)))).encode()
+        try:
+            self._run.replace(CLOCK, note, sync=False)
+        except OSError as error:
+            event(log, logging.DEBUG, None, 'not noted', note=CLOCK, error=error)
+
+
+def _together(one: _Seen, other: _Seen) -> bool:
+    passed_ns = other.boot_ns - one.boot_ns
+    return abs(other.wall_ns - one.wall_ns - passed_ns) <= SLACK_NS + abs(passed_ns) // SLACK_SHARE

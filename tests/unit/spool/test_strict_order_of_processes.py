@@ -1,0 +1,228 @@
+"""Strict order between processes, by whatever each has read: no two of a key are at work, and what was put first comes first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+from switchboard.handoff.moving import claim_any, move
+from switchboard.operating.holding import hold, let_go
+from switchboard.store.layout import ORDER, RUN
+from tests.helpers.processes import Child
+
+CONFIGURATION = """
+[switchboard]
+spool = spool
+durability = lazy
+[queue.in]
+strict_order = yes
+[queue.aside]
+[queue.plain]
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / 'switchboard.cfg'
+    path.write_text(CONFIGURATION)
+    return path
+
+
+def fill(path: Path) -> list[str]:
+    queue = Spool.from_config(path)['in']
+    return [queue.enqueue(msg, order_key='k') for msg in 'ab']
+
+
+class Process:
+    """A second process, which reads the queue and then takes from it when it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        self._told, self._tell = os.pipe()
+        self._hear, self._said = os.pipe()
+
+        def live() -> None:
+            queue = Spool.from_config(path)['in']
+            queue.ready()
+            while True:
+                os.write(self._said, b'.')
+                if os.read(self._told, 1) != b't':
+                    return
+                taken = queue.take()
+                os.write(self._said, b'-' if taken is None else taken.msg.encode())
+                if os.read(self._told, 1) == b'f' and taken is not None:
+                    queue.finish(taken.filebase)
+
+        self._child = Child(live)
+        assert os.read(self._hear, 1) == b'.'  # it has read the directory
+
+    def take(self) -> str:
+        """:return: the message; '-' if there is none to be had."""
+        os.write(self._tell, b't')
+        return os.read(self._hear, 1).decode()
+
+    def go_on(self, *, finish: bool) -> None:
+        """Finish what it has, or keep it."""
+        os.write(self._tell, b'f' if finish else b'k')
+        assert os.read(self._hear, 1) == b'.'
+
+    def end(self) -> None:
+        """It ends, and gives up what it has."""
+        os.write(self._tell, b'e')
+        self._child.join()
+        for fd in (self._told, self._tell, self._hear, self._said):
+            os.close(fd)
+
+
+def hold_and_release(path: Path, filebase: str) -> Callable[[], object]:
+    queue = Spool.from_config(path)['in']
+    held = hold(queue, filebase)
+    return lambda: let_go(queue, held)
+
+
+def move_away_and_back(path: Path, filebase: str) -> Callable[[], object]:
+    spool = Spool.from_config(path)
+    move(claim_any(spool['in'], filebase), spool['in'], spool['aside'])
+    return lambda: move(claim_any(spool['aside'], filebase), spool['aside'], spool['in'])
+
+
+def forward_away_and_back(path: Path, filebase: str) -> Callable[[], object]:
+    spool = Spool.from_config(path)
+    move(claim_any(spool['in'], filebase), spool['in'], spool['aside'])
+
+    def back() -> None:
+        taken = spool['aside'].take()
+        assert taken is not None
+        transaction = spool.transaction(spool['aside'], taken.filebase)
+        transaction.forward(spool['in'], spool['plain'])
+        transaction.commit()
+
+    return back
+
+
+AWAY = [hold_and_release, move_away_and_back, forward_away_and_back]
+
+
+@pytest.mark.parametrize('away', AWAY)
+def test_the_first_comes_back_while_the_second_is_at_work_and_waits(
+    path: Path, away: Callable[[Path, str], Callable[[], object]]
+) -> None:
+    first, _ = fill(path)
+    other = Process(path)  # it has read: a, b
+    back = away(path, first)
+    spool = Spool.from_config(path)
+    taken = spool['in'].take()
+    assert taken is not None
+    assert taken.msg == 'b'
+    back()
+    assert other.take() == '-'
+    other.go_on(finish=False)
+    spool['in'].finish(taken.filebase)
+    answers = [turn(other) for _ in range(2)]
+    assert [one for one in answers if one != '-'] == ['a']
+    other.end()
+
+
+def turn(process: Process) -> str:
+    for _ in range(1000):  # it has waited for a moment that doubles
+        found = process.take()
+        process.go_on(finish=True)
+        if found != '-':
+            return found
+    return '-'
+
+
+@pytest.mark.parametrize('away', AWAY)
+def test_the_first_that_is_back_is_seen_by_who_has_read_before(
+    path: Path, away: Callable[[Path, str], Callable[[], object]]
+) -> None:
+    first, _ = fill(path)
+    back = away(path, first)
+    other = Process(path)  # it has read: b
+    back()
+    assert other.take() == 'a'
+    other.go_on(finish=True)
+    assert turn(other) == 'b'
+    other.end()
+
+
+def test_a_death_frees_the_key(path: Path) -> None:
+    fill(path)
+
+    def take_and_die() -> None:
+        taken = Spool.from_config(path)['in'].take()
+        assert taken is not None
+        os.kill(os.getpid(), 9)
+
+    with pytest.raises(AssertionError):
+        Child(take_and_die).join()
+    spool = Spool.from_config(path)
+    spool['in'].recover_backup_files()
+    taken = spool['in'].take()
+    assert taken is not None
+    assert taken.msg == 'a'
+
+
+def test_a_child_does_not_keep_its_parents_key(path: Path) -> None:
+    fill(path)
+    spool = Spool.from_config(path)
+    taken = spool['in'].take()
+    assert taken is not None
+    reading, writing = os.pipe()
+    child = Child(lambda: (os.close(writing), os.read(reading, 1)))
+    os.close(reading)
+    spool['in'].finish(taken.filebase)
+    late = Spool.from_config(path)['in'].take()
+    assert late is not None
+    assert late.msg == 'b'
+    os.close(writing)
+    child.join()
+
+
+def keys_locked(path: Path) -> list[str]:
+    """:return: what this process has open of the files that keys are locked in."""
+    links = [f'/proc/self/fd/{name}' for name in os.listdir('/proc/self/fd')]
+    return [
+        os.readlink(link)
+        for link in links
+        if os.path.exists(link) and os.readlink(link).startswith(f'{path.parent}/spool/{RUN}/{ORDER}/')
+    ]
+
+
+@pytest.mark.parametrize(
+    'way', ['finish', 'release', 'release later', 'preserve', 'give up', 'commit', 'move']
+)
+def test_each_way_to_end_a_claim_frees_the_key(path: Path, way: str) -> None:
+    spool = Spool.from_config(path)
+    queue = spool['in']
+    queue.enqueue('x', order_key='k')
+    taken = queue.take()
+    assert taken is not None
+    assert len(keys_locked(path)) == 1
+    ends = {
+        'finish': queue.finish,
+        'release': queue.release,
+        'release later': lambda filebase: queue.release(filebase, delay_s=60),
+        'preserve': lambda filebase: queue.finish(filebase, preserve=True),
+        'give up': lambda _filebase: queue.recover_backup_files(),
+        'commit': lambda filebase: commit(path, filebase),
+        'move': lambda filebase: move(claim_any(queue, filebase), queue, spool['plain']),
+    }
+    ends[way](taken.filebase)
+    assert keys_locked(path) == []
+
+
+def commit(path: Path, filebase: str) -> None:
+    spool = Spool.from_config(path)
+    transaction = spool.transaction(spool['in'], filebase)
+    transaction.emit(spool['plain'], 'y', {})
+    transaction.commit()
+
+
+def test_other_queues_pay_nothing(path: Path) -> None:
+    queue = Spool.from_config(path)['plain']
+    queue.finish(queue.enqueue('x', order_key='k'))
+    assert not (path.parent / 'spool' / RUN / ORDER).exists()
