@@ -78,6 +78,13 @@ def test_an_extra_has_code_that_uses_it() -> None:
             assert modules & imported, f'nothing imports {each.name} of [{extra}]'
 
 
+def test_the_page_about_installing_names_each_extra() -> None:
+    page = (ROOT / 'docs' / 'howto' / 'install.md').read_text()
+    assert [
+        extra for extra in requirements() if extra and extra not in TOOLS and f'[{extra}]' not in page
+    ] == []
+
+
 def test_nothing_tells_to_install_what_is_somebody_elses() -> None:
     folders = ('docs', 'etc', 'switchboard', 'runners', 'bin')
     files = [

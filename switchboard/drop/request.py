@@ -140,10 +140,16 @@ def find_spool(request: Request, environment: Mapping[bytes, bytes], root: str, 
         return request.spool
     if not request.config and environment.get(SPOOL_VARIABLE):
         return os.fsdecode(environment[SPOOL_VARIABLE])
-    named = environment.get(CONFIG_VARIABLE, b'')
-    default = f'{root}/{CHECKOUT_CONFIG}' if root else INSTALLED_CONFIG
-    request.config = request.config or os.fsdecode(named) or default
-    return _spool_of(request.config, disk)
+    request.config = request.config or os.fsdecode(environment.get(CONFIG_VARIABLE, b''))
+    if request.config:
+        return _spool_of(request.config, disk)
+    # The working directory is not searched: a mail server's may be one that strangers write into.
+    request.config = f'{root}/{CHECKOUT_CONFIG}' if root else INSTALLED_CONFIG
+    try:
+        return _spool_of(request.config, disk)
+    except FileNotFoundError as error:
+        reason = 'is not there, and no other is named: give -C CONFIG or -s SPOOL'
+        raise ConfigError(reason, file=request.config) from error
 
 
 def _spool_of(path: str, disk: Disk) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.wheel import ROOT, Installed, build
+from tests.acceptance.wheel import ROOT, WAYS, Installed, build
 from tests.test_documentation import blocks_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -50,17 +50,25 @@ def test_the_wheel_holds_the_samples_and_nothing_that_is_not_its_own(built: tupl
     assert {top for top in tops if not top.startswith('switchboard_queue-')} == {'switchboard'}
 
 
-def test_from_init_to_a_mail_that_is_listed(installed: Installed) -> None:
-    run = installed.run
-    assert run('switchboard', '--version').startswith('switchboard ')
-    run('switchboard', 'init', 'mail')
-    configuration = ('-C', 'mail/etc/switchboard.cfg')
-    run('switchboard', *configuration, 'check')
-    run('switchboard', *configuration, 'start')
+@pytest.mark.parametrize('way', WAYS)
+def test_from_init_to_a_mail_that_is_listed(way: str, built: tuple[Path, Path], tmp_path: Path) -> None:
+    installed = Installed(tmp_path, built[1], way)
+    assert installed.run('switchboard', '--version').startswith('switchboard ')
+    installed.run('switchboard', 'init', 'mail')
+
+    def run(*words: str, input: str = '') -> str:
+        return installed.run(*words, input=input, directory=installed.home / 'mail')
+
+    run('switchboard', 'check')
+    run('switchboard', 'pause', 'in')  # or its runner would take them
+    run('switchboard', 'start')
     try:
-        assert 'RUNNING' in run('switchboard', *configuration, 'status')
+        assert 'RUNNING' in run('switchboard', 'status')
+        run('switchboard', 'drop', 'in', input=MAIL)
+        run('switchboard-drop', 'in', '-C', 'etc/switchboard.cfg', input=MAIL)
+        assert len(run('switchboard', 'ls', 'in', '--json').splitlines()) == 2
     finally:
-        run('switchboard', *configuration, 'stop')
+        run('switchboard', 'stop')
 
 
 @pytest.mark.parametrize(

@@ -61,54 +61,71 @@ def build(directory: Path) -> tuple[Path, Path]:
     return source, made('build_wheel', released)
 
 
+# How pip can be told where to: into an environment, below the user's home, into a directory.
+WAYS = ('venv', 'user', 'target')
+# The interpreter below the environment of the tests, which has nothing of the checkout on its path.
+BASE = Path(getattr(sys, '_base_executable', sys.executable))
+
+
 class Installed:
-    """One environment.
+    """One installation.
 
     :param wheel: what is installed; what it needs is copied from the environment of the tests, so that no network is needed.
+    :param way: one of `WAYS`.
     """
 
-    def __init__(self, directory: Path, wheel: Path) -> None:
+    def __init__(self, directory: Path, wheel: Path, way: str = 'venv') -> None:
         self.directory = directory
         self.home = directory / 'home'
         self.home.mkdir(parents=True)
-        subprocess.run(
-            [sys.executable, '-m', 'venv', '--without-pip', str(directory / 'venv')], check=True, timeout=120
-        )
-        self.bin = directory / 'venv' / 'bin'
+        python, options, extra = BASE, [f'--{way}'], {}
+        if way == 'venv':
+            subprocess.run(
+                [sys.executable, '-m', 'venv', '--without-pip', str(directory / 'venv')],
+                check=True,
+                timeout=120,
+            )
+            python, options = directory / 'venv' / 'bin' / 'python', []
+            self.bin = python.parent
+        elif way == 'user':
+            self.bin = self.home / '.local' / 'bin'
+        else:
+            self.bin = directory / 'target' / 'bin'
+            options.append(str(self.bin.parent))
+            extra['PYTHONPATH'] = str(self.bin.parent)
         self.environment = {
-            'PATH': f'{self.bin}:/usr/local/bin:/usr/bin:/bin',
+            'PATH': f'{self.bin}:{python.parent}:/usr/local/bin:/usr/bin:/bin',
             'HOME': str(self.home),
+            **extra,
             'LC_ALL': 'C.UTF-8',
             'TERM': 'dumb',
             'NO_COLOR': '1',
             'COLUMNS': '100',
             'TZ': 'UTC',
         }
-        place = self.run('python', '-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').strip()
-        for name in needed('switchboard-queue'):
-            copy(name, Path(place))
+        pip = (sys.executable, '-m', 'pip', '--disable-pip-version-check', '--python', str(python))
+        install = ('install', '--quiet', '--no-deps', '--no-index', '--no-warn-script-location')
         subprocess.run(
-            [
-                *(
-                    sys.executable,
-                    '-m',
-                    'pip',
-                    '--disable-pip-version-check',
-                    '--python',
-                    str(self.bin / 'python'),
-                ),
-                *('install', '--quiet', '--no-deps', '--no-index', str(wheel)),
-            ],
+            [*pip, *install, *options, str(wheel)],
+            env={**self.environment, 'PIP_BREAK_SYSTEM_PACKAGES': '1', 'PIP_ROOT_USER_ACTION': 'ignore'},
             check=True,
             timeout=BUILD_TIMEOUT_S,
         )
+        code = 'import switchboard; print(switchboard.__path__[0])'
+        place = Path(self.run(python, '-c', code).strip()).parent
+        assert directory in place.parents, place
+        for name in needed('switchboard-queue'):
+            copy(name, place)
 
-    def run(self, *words: str | Path, input: str = '', status: int = 0) -> str:
-        """:return: what a command wrote on standard output."""
+    def run(self, *words: str | Path, input: str = '', status: int = 0, directory: Path | None = None) -> str:
+        """:return: what a command wrote on standard output.
+
+        :param directory: where it is run; the user's home, if nothing is said.
+        """
         done = subprocess.run(
             [str(word) for word in words],
             executable=shutil.which(str(words[0]), path=self.environment['PATH']),
-            cwd=self.home,
+            cwd=directory or self.home,
             env=self.environment,
             input=input,
             capture_output=True,

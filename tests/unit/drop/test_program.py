@@ -268,6 +268,15 @@ def test_a_configuration_that_names_no_spool_is_an_error(tmp_path: Path, text: s
         find_spool(Request(['in', '-C', str(path)]), {}, '', Disk())
 
 
+def test_where_no_configuration_is_named_or_found_it_says_how_to_name_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'switchboard.cfg').write_text('[switchboard]\nspool = spool\n')
+    monkeypatch.chdir(tmp_path)  # which is not searched
+    with pytest.raises(ConfigError, match=r'no other is named: give -C CONFIG or -s SPOOL$'):
+        find_spool(Request(['in']), {}, str(tmp_path / 'checkout'), Disk())
+
+
 def test_a_queue_that_is_declared_is_made_and_others_are_refused(tmp_path: Path) -> None:
     publish_queue_options(load(tmp_path, '[queue.in]\n'))
     drop(tmp_path, RAW)
