@@ -77,7 +77,7 @@ def make_queue(
         error.section = error.section or f'queue.{name}'
         error.file = error.file or (str(spool.config.path) if spool.config else None)
         raise
-    # For the markers of what was done, which stand in the spool.
+    # For the markers of finished messages, which stand in the spool.
     queue.disk, queue.pool = spool.disk, spool.spares
     keys = spool.dedupe(queue)  # type: ignore[arg-type]  # it has all that is asked for
     queue.is_done = lambda filebase: keys.known(marker_of(digest_of(filebase))) is not None
@@ -152,7 +152,7 @@ class BrokerDeadLetters:
 
 
 def publish_many(spool: Spool, parcels: Sequence[Publication]) -> list[Any]:
-    """See `Spool.publish_many`: what is for directories alone shares its flushes; the others are published one by one."""
+    """See `Spool.publish_many`: messages for directories alone share its flushes; the others are published one by one."""
     outcomes: list[Any] = [None] * len(parcels)
     local: list[int] = []
     for number, parcel in enumerate(parcels):

@@ -5,10 +5,10 @@ What a program that holds messages for long needs of a connection, and kombu lea
 - it is made when it is first needed, so in the process that uses it.  After a fork the child lets go of what it inherited without a
   word to the broker: the parent goes on using it;
 - one thread works on it at a time (a lock), and a thread of its own keeps it alive while a long job runs;
-- when it breaks, the next call makes another one.  What was held by the old one is the broker's again, who gives it out anew: the old
+- when it breaks, the next call makes another one.  Messages held by the old one are the broker's again, which gives them out anew: the old
   tags are void, and say so (`EntryTakenError`).  Acknowledging by an old tag would end another's delivery;
 - while the broker is away, calls fail at once until the next try is due: 0.5 s, doubling to 30 s;
-- what is published counts when the broker has confirmed it, and nothing is fetched ahead.
+- a published message counts when the broker has confirmed it, and nothing is fetched ahead.
 
 RabbitMQ and Redis differ in all the rest; see ``rabbitmq`` and ``redis_connection``.  Rejected: a thread that owns the connection and is
 sent requests, because each call would pay for two switches of threads; kombu's own ``ensure``, which sleeps where a runner must go on.
@@ -60,7 +60,7 @@ class Remote(ABC):
 
     @abstractmethod
     def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
-        """Publish many messages, and wait once.  What cannot go does not hold up the others.
+        """Publish many messages, and wait once.  A message that cannot go does not hold up the others.
 
         :return: for each, None if the broker has confirmed it, or why not.
         """
@@ -102,7 +102,7 @@ class Remote(ABC):
     def expect_exchange(self, exchange: str, type: str = 'topic') -> None:
         """Say of which type an exchange is that others have made.
 
-        A broker that keeps the types of its exchanges needs not be told; Redis does not keep them.
+        A broker that keeps the types of its exchanges needs no hint; Redis does not keep them.
         """
         return
 
@@ -141,7 +141,7 @@ class Remote(ABC):
 
     @abstractmethod
     def descriptors(self) -> list[int]:
-        """:return: what to poll after :meth:`consume`."""
+        """:return: the descriptors to poll after :meth:`consume`."""
 
     def next_due_s(self, queue: str) -> float | None:
         """:return: seconds until a delayed message is due, where the broker does not tell by itself."""
@@ -235,13 +235,13 @@ class Connection(Remote):
 
     @abstractmethod
     def _troubles(self) -> tuple[type[BaseException], ...]:
-        """:return: what the library raises when a connection is of no more use."""
+        """:return: the errors that the library raises when a connection is of no more use."""
 
     def is_trouble(self, error: BaseException) -> bool:
         """Does an error say that the connection is of no more use?"""
         return isinstance(error, self._troubles())
 
-    # What is the same for both.
+    # The part that both drivers share.
 
     def connect(self) -> None:
         """Connect now, if there is no connection.
@@ -352,7 +352,7 @@ class Connection(Remote):
     def flush_acks(self) -> None:
         """Acknowledge what :meth:`ack_later` was given.  A message that the broker took back meanwhile comes again, and is known then.
 
-        :raises BrokerDownError: the broker is away; what is still held is acknowledged by a later call.
+        :raises BrokerDownError: the broker is away; a message that is still held is acknowledged by a later call.
         """
         if not self._acks:
             return
@@ -405,7 +405,7 @@ class Connection(Remote):
         return len(self._held)
 
     def close(self) -> None:
-        """Acknowledge what is to be, give back what is held, and disconnect.  The connection can be used again."""
+        """Acknowledge the finished messages, give back the held ones, and disconnect.  The connection can be used again."""
         heartbeat_thread = self._heartbeat_thread
         with self._lock:
             try:
@@ -429,7 +429,7 @@ class Connection(Remote):
             heartbeat_thread.join(CONNECT_TIMEOUT_S)
 
     def _forget_held(self) -> None:
-        """What the old connection held is the broker's again."""
+        """Forget the messages of the old connection: they are the broker's again."""
         self._held.clear()
 
     def _drop(self) -> None:

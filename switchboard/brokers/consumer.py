@@ -4,7 +4,7 @@ As with a directory, the process holds an entry, and not the object by which it 
 finish it.  So claims stand in one table, by broker, queue and filebase.  A fork leaves them with the parent.
 
 Nothing is fetched ahead.  There are two exceptions, of one message and of few: what an idle runner found when it looked once more before sleeping is
-the next that it takes, and what was deferred (`ISwitchboard.hold`) is kept until its time, because a broker would give it out again at once.
+the next that it takes, and a deferred message (`ISwitchboard.hold`) is kept until its time, because a broker would give it out again at once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class BrokerClaim:
 
     @property
     def identity(self) -> str:
-        """What deaths are counted by."""
+        """The counts of deaths, by queue."""
         return identity_of(self.delivery)
 
     def read(self) -> Entry:
@@ -179,7 +179,7 @@ class BrokerConsumer:
         """Make a claim of a delivery.
 
         A body may kill this process, or stall it until it is killed, while it is decompressed and decoded.  So that is noted before, as a message
-        at work is; and what has had its deaths is not decoded any more.
+        at work is; and a message that has had its deaths is not decoded any more.
         """
         producer, digest = self._producer, identity_of(delivery)
         deaths = self._deaths(delivery, digest)
@@ -252,7 +252,7 @@ class BrokerConsumer:
         except EntryTakenError:
             pass  # the broker has it already
 
-    # What is deferred.
+    # Deferred messages.
 
     def defer(self, filebase: str, seconds: float) -> None:
         """Do not take an entry for a while."""
@@ -308,7 +308,7 @@ class BrokerConsumer:
         self.let_go(claim)
         claim.connection.ack_later(claim.delivery)
 
-    # What is held.
+    # Held messages.
 
     def hold(self, claim: BrokerClaim) -> None:
         """From now on the message is at work."""
@@ -345,7 +345,7 @@ class BrokerConsumer:
         )
 
     def close(self) -> None:
-        """Give back what was looked at and not taken."""
+        """Give back the messages that were looked at and not taken."""
         try:
             self._producer.connection.flush_acks()
         except BrokerDownError as error:

@@ -67,10 +67,10 @@ def load(entry: Entry, serializers: Serializers | None = None) -> tuple[Any, dic
 
 
 def entry_of(delivery: Delivery, max_bytes: int | None = None, *, as_it_came: bool = False) -> Entry:
-    """Make the entry that a directory would have of a delivery.  Never raises: what is wrong is the entry's ``damage``.
+    """Make the entry that a directory would have of a delivery.  Never raises: a mistake in it is the entry's ``damage``.
 
     :param max_bytes: how long a compressed body may be when it is decompressed; None for `content_types.MAX_DECOMPRESSED_BYTES`.
-    :param as_it_came: leave the body compressed and encoded, because those who decoded it before died of it.
+    :param as_it_came: leave the body compressed and encoded, because processes that decoded it before died of it.
     """
     headers, filebase = delivery.headers, filebase_of(delivery)
     kind = headers.get(KIND)
@@ -135,7 +135,7 @@ def _foreign_metadata(delivery: Delivery) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON holds of a header's value."""
+    """The part of a header's value that JSON holds."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What this machine's processes hold of a broker's queue, so that their deaths can be counted.
+"""The messages of a broker's queue that this machine's processes hold, so that their deaths can be counted.
 
 A message that kills its runner must not do so for ever.  A directory counts in the message's own file; RabbitMQ says no more than
 that a message was given out before, which is also so when a runner gave it back in good order.  So each process writes the digests of what it
@@ -32,7 +32,7 @@ FORGET_S = 30 * 86400
 
 
 class DeliveryCounts:
-    """What processes of this machine hold of one queue.
+    """The messages of one queue that processes of this machine hold.
 
     :param folder: where the files are; made when first needed.  None: deaths are counted in this object alone.
     :param steady: the time by which counts are forgotten.
@@ -188,7 +188,7 @@ class DeliveryCounts:
             self._disk.unlink(name, dir_fd=self._folder.fd)
 
     def close(self) -> None:
-        """Let go of the file: nothing is held any more, or what is left is to count as a death."""
+        """Let go of the file: nothing is held any more, or the rest is to count as a death."""
         if self._fd >= 0:
             if not self._slots and self._folder is not None:
                 try:

@@ -5,7 +5,7 @@ The body goes as the bytes that a queue's directory would hold, under the conten
 cannot carry exactly (a number beyond 64 bits, a lone surrogate, a name that brokers use themselves) goes into one header, as JSON.
 
 ``message_id``
-    the entry's digest: its identity for life.  Whoever gets a message twice knows it by that.
+    the entry's digest: its identity for life.  A consumer that gets a message twice knows it by that.
 ``x-switchboard-kind``
     the kind, by which the reader finds its serializer; without it, the content type says.
 ``x-switchboard-when``
@@ -78,7 +78,7 @@ def encode(
 def encode_entry(entry: Entry, more: Sequence[Record] = ()) -> OutgoingMessage:
     """Write an entry, with its name and its history, for a queue on a broker.
 
-    :param more: what its history says more.
+    :param more: records to be added to its history.
     """
     name = parse(entry.filebase)
     assert name is not None

@@ -34,7 +34,7 @@ class Delivery:
     """A message that a broker has given out, and that is ours until we end it.
 
     :ivar deaths: how often a holder of it died, where the broker counts that.
-    :ivar tag: what the broker calls this delivery; good for one connection.
+    :ivar tag: the broker's name for this delivery; good for one connection.
     """
 
     queue: str
@@ -50,6 +50,6 @@ class Delivery:
 
     @property
     def message_id(self) -> str | None:
-        """What the message's producer calls it; the same each time it is given out."""
+        """The producer's name for the message; the same each time it is given out."""
         found = self.properties.get('message_id')
         return str(found) if found else None

@@ -78,7 +78,7 @@ log = logging.getLogger('switchboard.queue')
 
 # Messages of `enqueue_many` that are packed before the first is sent.
 BATCH_LIMIT = 256
-# RabbitMQ's timers are of 32 bits; what is to wait for longer is looked at in between.
+# RabbitMQ's timers are of 32 bits; a message that waits for longer is looked at in between.
 LONGEST_WAIT_S = 20 * 86400.0
 # As long as a directory's names reach, and a century is long stop.
 LONGEST_DELAY_S = 100 * 365 * 86400.0
@@ -96,7 +96,7 @@ class PreparedMessage:
 
 
 class BrokerProducer:
-    """What producers use of a queue on a broker.  See `ISwitchboard`.
+    """The half of a queue on a broker that producers use.  See `ISwitchboard`.
 
     :param url: see `BrokerUrl`.
     :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
@@ -153,7 +153,7 @@ class BrokerProducer:
         return self.all_queues[(int(key_of(filebase), 16) * len(self.all_queues)) >> SLICE_BITS]
 
     def declare(self, queues: Sequence[str], *, anew: bool = False) -> None:
-        """Make what is not there of the broker's queues; once a connection.
+        """Make those of the broker's queues that are missing; once a connection.
 
         :raises BrokerDownError: the broker is away.
         :raises QueueMismatchError: one is there with other arguments.
@@ -230,9 +230,9 @@ class BrokerProducer:
     ) -> PreparedMessage:
         """Pack a copy of another queue's entry without publishing it yet: same content, another name, its history.
 
-        :param record: what the copy's history says more than that.
+        :param record: an addition to the copy's history.
         :param unique: see :meth:`prepare`.
-        :param now: it is ready now; else it keeps the entry's time.
+        :param now: ready now; else it keeps the entry's time.
         :raises QueueError: as :meth:`enqueue`.
         """
         self.check_room(entry)
@@ -247,7 +247,7 @@ class BrokerProducer:
         """Publish an entry that an operator sends here, confirmed.
 
         :param record: of its move, for its history.
-        :param now: it is ready at once, behind what waits.
+        :param now: ready at once, behind the messages that wait.
         :return: its filebase here.
         :raises QueueError: it was not published.
         """
@@ -287,7 +287,7 @@ class BrokerProducer:
     ) -> PreparedMessage:
         """Pack an entry under its own name.
 
-        :param more: what its history says more.
+        :param more: records to be added to its history.
         :param is_wish: the time in its name is waited for.
         """
         if is_wish:
@@ -390,7 +390,7 @@ Target = Switchboard | BrokerProducer
 def store_copy(target: Target, entry: Entry, more: Sequence[Record], *, suffix: str = READY) -> None:
     """Store an entry in another queue.
 
-    :param more: what its history says more there.
+    :param more: records to be added to its history there.
     :param suffix: the state in which it is there, in a directory.
     :raises QueueError: it could not be stored.
     """
@@ -415,7 +415,7 @@ def store_copy(target: Target, entry: Entry, more: Sequence[Record], *, suffix: 
 
 
 def file_of(entry: Entry, more: Sequence[Record] = ()) -> bytes:
-    """:return: the file that a directory would have of an entry.  What cannot be read is kept as it came."""
+    """:return: the file that a directory would have of an entry.  An unreadable one is kept as it came."""
     digest = digest_of(entry.filebase)
     records: list[Any] = [*entry.records, *more]
     head = pack_header(

@@ -195,7 +195,7 @@ class BrokerQueue(BrokerProducer):
         self.delivery_counts: DeliveryCounts = (
             DeliveryCounts(None, Disk(), self.clock) if counts_here else delivery_counts  # type: ignore[assignment]
         )
-        # Set by a spool: what was done already, and where dead letters go.
+        # Set by a spool: the markers of finished messages, and where dead letters go.
         self.is_done: Callable[[str], bool] = lambda _filebase: False
         self.dead_letter: Callable[[BrokerClaim, str, str], bool] | None = None
         self._consumer = BrokerConsumer(self, self.delivery_counts, lambda filebase: self.is_done(filebase))
@@ -214,7 +214,7 @@ class BrokerQueue(BrokerProducer):
 
     @property
     def bad(self) -> Target:
-        """Where entries go that cannot be processed."""
+        """The queue of the entries that cannot be processed."""
         if self._bad is None:
             self._bad = BrokerQueue(
                 'bad', self.url.without_options(), connection=self.connection, clock=self.clock
@@ -232,7 +232,7 @@ class BrokerQueue(BrokerProducer):
     # At work.
 
     def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
-        """See `ISwitchboard`.  A broker gives out what is next: what is before this entry is taken and given back."""
+        """See `ISwitchboard`.  A broker gives out the next one only: the entries before this one are taken and given back."""
         if not is_filebase(filebase):
             raise ForeignFileError('not the name of an entry', queue=self.name, filebase=filebase)
         claim = self._consumer.find(filebase)
@@ -255,7 +255,7 @@ class BrokerQueue(BrokerProducer):
         return None
 
     def _open(self, claim: BrokerClaim) -> tuple[Any, dict[str, Any]]:
-        """Read what was taken."""
+        """Read a taken message."""
         self._count_deaths(claim)
         self._consumer.hold(claim)
         try:
@@ -280,7 +280,7 @@ class BrokerQueue(BrokerProducer):
         raise EntryTakenError(CLOCK_DOUBTED, queue=self.name, filebase=claim.filebase)
 
     def _count_deaths(self, claim: BrokerClaim) -> None:
-        """Put the deaths of those who had the message before into its history.
+        """Put the deaths of processes that had the message before into its history.
 
         :raises EntryTakenError: they were too many, and it is in the bad queue now.
         """
@@ -348,7 +348,7 @@ class BrokerQueue(BrokerProducer):
         return True
 
     def close(self) -> None:
-        """Give back what was looked at and not taken, and disconnect; what is claimed goes back, too."""
+        """Give back the messages that were looked at and not taken, and the claimed ones, and disconnect."""
         self._consumer.close()
         self.connection.close()
         self.delivery_counts.close()
@@ -366,7 +366,7 @@ class BrokerQueue(BrokerProducer):
     def get_files(self, extension: str = '.pck') -> list[str]:
         """See `ISwitchboard`, of what this process holds (``.bak``).
 
-        :raises NotListableError: of what is ready.
+        :raises NotListableError: of ready entries.
         """
         if extension == CLAIMED:
             return self._consumer.claimed()

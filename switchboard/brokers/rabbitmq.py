@@ -4,7 +4,7 @@ Two channels: by one, messages come and are acknowledged; the other publishes wi
 queue that is not there) has a channel of its own, because AMQP closes a channel at each error, and all that is unacknowledged on it goes back.
 
 RabbitMQ closes the channel, too, when a message was not acknowledged for as long as its ``consumer_timeout``: that counts as the end of the
-connection, and what was held is void.
+connection, and the held messages are void.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class RabbitConnection(Connection):
             raise self._down(str(error), 'get') from error
         if message is not None:
             return self._delivery(queue, message)
-        # What was pushed before that answer, and what TLS has read behind it, is no longer on the socket and would wake nobody.
+        # Messages pushed before that answer, and those that TLS has read behind it, are no longer on the socket and would wake nobody.
         self._read_all()
         taken = self._take_pushed(queue)
         if self._pushed:

@@ -2,10 +2,10 @@
 
 Confirms are counted here and not by py-amqp, which waits for each before it sends the next.
 
-An outcome, once known, is kept.  What is sent again, when a connection broke or the broker closed the channel, is only that of which the
+An outcome, once known, is kept.  Only those messages are sent again, when a connection broke or the broker closed the channel, of which the
 broker had said nothing yet.  It may have stored it all the same: then it is there twice, under the same message id.
 RabbitMQ closes the channel because of one message (it is too large for it; there is no such exchange), and does not say which it
-was, so those in doubt are sent one by one then.  To have none in doubt, what is large goes alone, and so does what goes to
+was, so those in doubt are sent one by one then.  To have none in doubt, a large message goes alone, and so does one that goes to
 another exchange than those before it.
 """
 
@@ -41,7 +41,7 @@ FRAME_BYTES = 8 + 12
 
 
 class EncodedEntry(amqp.Message):
-    """A message in AMQP's form, which it has before anything of it is sent: what has no such form is found in time.
+    """A message in AMQP's form, which it has before anything of it is sent: one that has no such form is found in time.
 
     :param frame_max_bytes: how long a frame may be; all properties are in one.
     :raises MessageTooLargeError: a number, a text or all properties together are larger than AMQP has room for.
@@ -73,7 +73,7 @@ class EncodedEntry(amqp.Message):
 class Confirms:
     """Publishes, and counts.
 
-    RabbitMQ numbers what is published on a channel from 1, and confirms by number, often many at once.  A message that no queue is
+    RabbitMQ numbers the messages published on a channel from 1, and confirms by number, often many at once.  A message that no queue is
     for is returned first, and confirmed then.
     """
 
@@ -119,7 +119,7 @@ class Confirms:
                 connection.heartbeat_tick(rate=2)
 
     def outcome(self, number: int) -> Any:
-        """:return: None for a message that was stored, why not, or ``UNSETTLED``.  Forgotten when told."""
+        """:return: None for a message that was stored, why not, or ``UNSETTLED``.  Forgotten when it was returned."""
         self._sent.pop(number, None)
         return self._outcomes.pop(number)
 
@@ -144,7 +144,7 @@ class Confirms:
 
 # Messages that are sent before the confirms of the first are waited for.
 WINDOW = 200
-# What is as large as this may be too large for the broker (its ``max_message_size`` is 128 MiB, or what an operator says), and a
+# A message as large as this may be too large for the broker (its ``max_message_size`` is 128 MiB, or what an operator says), and a
 # round trip is little for it.
 LARGE_BYTES = 1 << 20
 
@@ -152,7 +152,7 @@ LARGE_BYTES = 1 << 20
 class RabbitPublisher:
     """The part of a connection to RabbitMQ that publishes.  See `Remote`.
 
-    :param connection: whose errors and second tries count.
+    :param connection: the connection, whose errors and second tries count.
     :param new_channel: opens a channel.
     """
 
@@ -193,7 +193,7 @@ class RabbitPublisher:
     def _send(
         self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
     ) -> None:
-        """Send what has no outcome yet, and wait; what is known by then counts also if this fails."""
+        """Send the messages without an outcome, and wait; the outcomes known by then count also if this fails."""
         if self._confirms is None:
             self._confirms = Confirms(self._new_channel())
         confirms = self._confirms

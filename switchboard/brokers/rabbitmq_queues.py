@@ -15,7 +15,7 @@ expired and still refused, RabbitMQ deletes no quorum queue on condition that it
 there must be few: eight in each doubling, and none below a tenth of a second apart.
 
 Rejected: classic queues, whose dead letters are thrown away when they are refused, and may be when the broker dies.  ``x-expires``: after the broker was
-away for longer, it deletes the queue with what has expired meanwhile.  One ladder of powers of two for all queues of a broker, for then one that
+away for longer, it deletes the queue with the messages that have expired meanwhile.  One ladder of powers of two for all queues of a broker, for then one that
 is full holds up the others.
 
 What may fail without harm (asking for a queue that is not there) has a channel of its own, because AMQP closes a channel at each error.
@@ -90,7 +90,7 @@ FOR_EVER = 1_000_000_000
 class RabbitDeclarer:
     """The part of a connection to RabbitMQ that declares.  See `Remote`.
 
-    :param connection: whose lock, errors and second tries count.
+    :param connection: the connection, whose lock, errors and second tries count.
     :param new_channel: opens a channel.
     """
 
@@ -151,7 +151,7 @@ class RabbitDeclarer:
         """Have a new queue on the broker's disk before anything is put into it.
 
         RabbitMQ 3 says that a queue is declared before that is on its disk.  Killed in the next tenth of a second, it forgets the
-        queue, and with it what was confirmed.  Of a new exchange it speaks only when all that was declared before is on the disk.
+        queue, and with it confirmed messages.  It confirms a new exchange only when everything declared before is on the disk.
         """
         exchange = f'{queue[:50]}.written.{uuid4().hex}'
 
@@ -191,7 +191,7 @@ class RabbitDeclarer:
         return 0 if declared is None else int(declared.message_count)
 
     def _declared(self, queue: str) -> Any:
-        """:return: what the broker tells of a queue; None if it is not there."""
+        """:return: the broker's answer about a queue; None if it is not there."""
         try:
             return self._apart('count', lambda channel: channel.queue_declare(queue, passive=True))
         except exceptions.NotFound:

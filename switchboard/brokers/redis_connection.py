@@ -5,7 +5,7 @@ a dead one's comes back when the lease is over.  What Redis has stored outlives 
 after it was made anew.  A reply says that a message is in Redis's memory, and on its disk as far as its ``appendfsync`` goes.
 
 **Scripts.**  kombu takes a message out of its list and then notes that it has it, so a crash in between loses it.  Here both are one script.  The lists are
-kombu's own (``QUEUE`` and, by priority, ``QUEUE\x06\x163 ...6 ...9``), so its programs and ours read and write the same queue.  What is ours:
+kombu's own (``QUEUE`` and, by priority, ``QUEUE\x06\x163 ...6 ...9``), so its programs and ours read and write the same queue.  Our own keys:
 
 ``switchboard:QUEUE:held``
     a hash: the messages that somebody has, each behind the number of its list, by the number of this taking.
@@ -25,7 +25,7 @@ Times are those of the server, so that the clocks of its clients do not matter.
 
 Where Redis has used up its ``maxmemory``, it stops a script at its first write if that is one that may need memory; if the first is one
 that needs no memory (``HDEL``, ``ZREM``, ``RPOP``), Redis runs the rest of the script even above ``maxmemory``.  What ends, renews or gives back a message must go on there,
-or a full Redis would take messages from those who work on them, and could not be emptied: so these scripts begin with such a write.
+or a full Redis would take messages from the consumers that work on them, and could not be emptied: so these scripts begin with such a write.
 Rejected: the flag ``allow-oom``, because it is Redis 7's.
 
 **The subscription** has a connection of its own, and not one of the pool that the commands use: that pool is thrown away when a command fails, so the thread that
@@ -64,7 +64,7 @@ from switchboard.message.naming import HIGHEST_PRIORITY
 
 
 def pack(channel: Any, outgoing: OutgoingMessage, exchange: str, routing_key: str) -> str:
-    """:return: what kombu's consumers read."""
+    """:return: the value that kombu's consumers read."""
     properties = dict(outgoing.properties)
     told = {name: properties.pop(name, None) for name in ('content_type', 'content_encoding')}
     message = channel.prepare_message(outgoing.body, headers=outgoing.headers, properties=properties, **told)
@@ -76,7 +76,7 @@ def pack(channel: Any, outgoing: OutgoingMessage, exchange: str, routing_key: st
 def unpack(
     queue: str, message: bytes, *, deaths: int = 0, tag: str = '', connection_number: int = 0
 ) -> Delivery:
-    """Read what is in a list.  Never raises: what is no message of kombu's is a body."""
+    """Read an item of a list.  Never raises: one that is no message of kombu's is a body."""
     try:
         payload = kombu_json.loads(message.decode())
         properties = dict(payload['properties'])
@@ -90,7 +90,7 @@ def unpack(
     for name in ('content-type', 'content-encoding'):
         if payload.get(name):
             properties[name.replace('-', '_')] = payload[name]
-    # Each has a tag of kombu's, which stays the same: as good as an id, for those who gave none.
+    # Each has a tag of kombu's, which stays the same: as good as an id, where the producer gave none.
     kombus_tag = properties.pop('delivery_tag', None)
     if not properties.get('message_id') and kombus_tag:
         properties['message_id'] = str(kombus_tag)
@@ -109,7 +109,7 @@ def unpack(
 
 
 class Subscription:
-    """Hears what is published on channels.
+    """Hears the notices that are published on channels.
 
     :param pool: of connections to the server: another one like it is made.
     :param connection_number: the connection's, when these were made.
@@ -139,7 +139,7 @@ class Subscription:
             raise
 
     def descriptors(self) -> list[int]:
-        """:return: what to poll."""
+        """:return: the descriptors to poll."""
         sock = getattr(self._pubsub.connection, '_sock', None)
         return [sock.fileno()] if sock is not None else []
 
@@ -150,7 +150,7 @@ class Subscription:
         :raises redis.RedisError: the same.
         """
         heard = False
-        # Not by polling the socket: what is behind the first message may have been read already.
+        # Not by polling the socket: the messages behind the first one may have been read already.
         while self._pubsub.connection.can_read(0):
             told = self._pubsub.get_message()
             heard = heard or (told is not None and told['type'] == 'message')
@@ -166,7 +166,7 @@ PARTS = ('held', 'leases', 'deaths', 'delayed')
 
 
 def key_of(queue: str, part: str) -> str:
-    """:return: the name of what is ours of a queue."""
+    """:return: the name of one of our own keys of a queue."""
     return f'switchboard:{queue}:{part}'
 
 
@@ -243,7 +243,7 @@ class RedisConnection(Connection):
         super().close()
 
     def _drop(self) -> None:
-        # What is held stays held, and its lease is renewed; the subscription stays, too.
+        # A held message stays held, and its lease is renewed; the subscription stays, too.
         channel = self._channel
         self._forget()
         if channel is not None:
@@ -293,7 +293,7 @@ class RedisConnection(Connection):
         return 1 + sum(step <= priority for step in steps)
 
     def _run(self, script: str, queue: str, arguments: Sequence[Any]) -> Any:
-        """Run a script that is about what is taken out of a queue; a second time if the connection was broken."""
+        """Run a script about a message that is taken out of a queue; a second time if the connection was broken."""
 
         def run() -> Any:
             return self._scripts[script](keys=self._keys(queue), args=arguments)
@@ -381,7 +381,7 @@ class RedisConnection(Connection):
         try:
             self._settle('REQUEUE', delivery, died)
         except BrokerDownError as error:
-            # Whoever gives a message back forgets it, so its lease must not be renewed any more.
+            # A consumer that gives a message back forgets it, so its lease must not be renewed any more.
             self._held.pop(delivery.tag, None)
             reason = 'given out again when its lease is over'
             raise EntryTakenError(reason, queue=delivery.queue) from error

@@ -1,8 +1,8 @@
-"""Whom to believe that he is the broker, and how to show who we are: the TLS options of a broker's URL.
+"""The TLS options of a broker's URL: which certificates to believe, and which one to show.
 
 They have kombu's names for Redis, and mean the same for RabbitMQ, where kombu itself hands them on under names that py-amqp does not know.
 Without an option, the broker's certificate must be signed by an authority that this machine trusts, and name the host of the URL.  That is
-stricter than the libraries are when they are not told: kombu takes any certificate for ``rediss://``, and py-amqp one of any host.
+stricter than the libraries are by default: kombu takes any certificate for ``rediss://``, and py-amqp one of any host.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PREFIX = 'ssl'
 class Tls:
     """How a connection is encrypted.
 
-    :ivar ca_certs: a file of certificates: of those who may sign the broker's.
+    :ivar ca_certs: a file of certificates: of the authorities that may sign the broker's.
     :ivar certfile: our own certificate, for brokers that ask for one.
     :ivar keyfile: its key, if that is not in the same file.
     :ivar must_verify: is a certificate that nobody known has signed refused?
@@ -65,7 +65,7 @@ class Tls:
         )
 
     def for_redis(self) -> dict[str, Any]:
-        """:return: what kombu hands on to redis-py."""
+        """:return: the arguments that kombu hands on to redis-py."""
         return {
             'ssl_ca_certs': self.ca_certs,
             'ssl_certfile': self.certfile,
@@ -75,7 +75,7 @@ class Tls:
         }
 
     def for_rabbitmq(self, host: str) -> dict[str, Any]:
-        """:return: what kombu hands on to py-amqp, which checks the name that it is given."""
+        """:return: the arguments that kombu hands on to py-amqp, which checks the name that it is given."""
         return {
             'ca_certs': self.ca_certs,
             'certfile': self.certfile,

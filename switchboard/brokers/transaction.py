@@ -10,7 +10,7 @@ broker to directory        outputs and the marker of the input's digest are     
 broker to broker           publish, wait for the confirms, acknowledge                as directory to broker
 =========================  =========================================================  =====================================================
 
-So nothing is lost, and what comes twice can be told: an output's message id is made of its input's digest, its queue and its number.  A queue on
+So nothing is lost, and a second copy can be recognised: an output's message id is made of its input's digest, its queue and its number.  A queue on
 a broker that one of our runners reads is deduplicated by the markers, for as long as its ``dedupe_window`` is, if what the runner emits goes to
 directories.
 
@@ -57,7 +57,7 @@ class BrokerTransaction:
         self.queue = queue
         self.filebase = filebase
         self.is_remote = isinstance(queue, BrokerQueue)
-        # What is in directories: the input, if it is there, and outputs.
+        # The part in directories: the input, if it is there, and outputs.
         is_near = filebase is not None and not self.is_remote
         self.local = (
             Transaction(spool.stage, queue, queue.held(filebase)) if is_near else Transaction(spool.stage)
@@ -74,7 +74,7 @@ class BrokerTransaction:
         """See `ITransaction`."""
         remote, near = _parted(queues)
         once = queues[0].serializers.serialize(msg) if len(queues) > 1 else msg
-        # First what can be undone in one call.
+        # First the part that can be undone in one call.
         posted = [queue.prepare(once, dict(metadata), unique=self._unique(queue.name)) for queue in remote]
         filebases = dict(
             zip(map(id, near), self.local.emit_all(near, once, metadata) if near else (), strict=True)
@@ -94,7 +94,7 @@ class BrokerTransaction:
     def forward(self, *queues: Any, record: Record | None = None, now: bool = False) -> None:
         """See `ITransaction`.
 
-        :param record: what the history of copies says more than the input's.
+        :param record: an addition to the history of copies.
         :param now: make copies ready now, behind what waits.
         """
         assert self.filebase is not None
@@ -142,7 +142,7 @@ class BrokerTransaction:
     def commit(self) -> None:
         """See `ITransaction`.
 
-        :raises QueueError: it could not be; what was published by then stays so, the input stays claimed.
+        :raises QueueError: it could not be; the outputs published by then stay so, the input stays claimed.
         """
         for error in commit_all(self.spool, (self,)).values():
             raise error
@@ -154,7 +154,7 @@ class BrokerTransaction:
 
 
 def _parted(queues: Sequence[Any]) -> tuple[list[BrokerQueue], list[Any]]:
-    """:return: those on brokers, and those in directories."""
+    """:return: the outputs on brokers, and those in directories."""
     remote = [queue for queue in queues if isinstance(queue, BrokerQueue)]
     return remote, [queue for queue in queues if not isinstance(queue, BrokerQueue)]
 
@@ -164,7 +164,7 @@ def commit_all(
 ) -> dict[BrokerTransaction, SwitchboardError]:
     """Commit many transactions: what goes to brokers is confirmed first, of all of them.
 
-    :return: those that were not committed, and why; their inputs are still claimed.
+    :return: the transactions that were not committed, and why; their inputs are still claimed.
     """
     failed = _publish(transactions)
     for transaction in failed:

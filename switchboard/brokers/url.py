@@ -1,6 +1,6 @@
-"""Where a broker is, and how a queue on it is used: ``amqp://user:secret@host/vhost?option=value``.
+"""Broker URLs: where a broker is, and how a queue on it is used: ``amqp://user:secret@host/vhost?option=value``.
 
-The options here are ours and are taken out, those of TLS (``tls``) with them; what is left goes to kombu, which has some of its own.
+The options here are ours and are taken out, those of TLS (``tls``) with them; the rest goes to kombu, which has some of its own.
 Several addresses of one cluster are separated by a semicolon, as kombu writes them; the options of the first count.
 """
 
@@ -87,7 +87,7 @@ def read_broker_url(text: str) -> BrokerUrl:
     first, *others = text.split(';')
     scheme = first.partition('://')[0].lower()
     if not is_broker_url(first):
-        # What has no scheme may be a password from its beginning to its end.
+        # A text without a scheme may be a password from its beginning to its end.
         what = f'{scheme[:40]!r}' if '://' in first else 'this'
         reason = f'{what} is no broker that is known here: write amqp://, amqps://, redis:// or rediss://'
         raise ConfigError(reason, key='url')
@@ -97,7 +97,7 @@ def read_broker_url(text: str) -> BrokerUrl:
         parts = urlsplit(bare)
         place = f'{parts.hostname or "localhost"}{f":{parts.port}" if parts.port else ""}{parts.path}'
     except ValueError:
-        # What is wrong may be the password, so it is not shown.
+        # The wrong part may be the password, so it is not shown.
         reason = 'not a URL: write / # ? @ : in a password as %2F %23 %3F %40 %3A'
         raise ConfigError(reason, key='url') from None
     told = parse_qsl(query, keep_blank_values=True)

@@ -24,7 +24,7 @@ _LOCAL_HOSTS = ('', 'localhost')
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A spool, and how a connection uses it.  What each field means to a user is told in ``docs/reference/kombu.md``."""
+    """A spool, and how a connection uses it.  ``docs/reference/kombu.md`` says what each field means to a user."""
 
     directory: str = ''
     config: str = ''
@@ -50,7 +50,7 @@ OPTIONS = {
 
 
 def read_address(client: Any) -> Address:
-    """Read what a `kombu.Connection` is told.
+    """Read the URL and the options of a `kombu.Connection`.
 
     An option of the URL goes before one of ``transport_options``.  kombu itself writes into the latter, so there an unknown one is no
     mistake; in a URL it is.

@@ -29,12 +29,12 @@ _OVERFLOW = {
     'reject-publish': 'reject',
     'reject-publish-dlx': 'reject',
 }
-# Without a dead-letter exchange these are dropped, as AMQP's users expect; what is rejected goes to the bad queue.
+# Without a dead-letter exchange these are dropped, as AMQP's users expect; rejected messages go to the bad queue.
 DROPPED = ('expired', 'overflow')
 
 
 def queue_keys(arguments: Mapping[str, Any], *, durable: bool, directory: Any) -> dict[str, Any]:
-    """Say what `Spool.declare` is to be told.
+    """Make the arguments of `Spool.declare`.
 
     :param directory: makes a queue's name of what the arguments name.
     :raises PreconditionFailed: an argument has no sense.

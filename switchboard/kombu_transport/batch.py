@@ -16,7 +16,7 @@ class PublishBatch:
     """Messages that are written and not yet visible.
 
     :param channel: for kombu, which compares it with its producer's.
-    :param unroutable: told of a message that no queue wants, and whether it is mandatory.
+    :param unroutable: called with a message that no queue wants, and whether it is mandatory.
     :param max_size: of messages, before it is flushed by itself; never more than 256, for each keeps a descriptor open.
     """
 
@@ -90,7 +90,7 @@ class PublishBatch:
                 raise
 
     def discard(self) -> None:
-        """Throw away what is not yet visible."""
+        """Throw away the messages that are not yet visible."""
         with self._broker.lock:
             for item in self._items:
                 self._broker.spool.spares.abandon(item.draft)
@@ -99,5 +99,5 @@ class PublishBatch:
         self._items, self._transactions = [], []
 
     def close(self) -> None:
-        """See `kombu.Producer.batch`: what was neither flushed nor discarded is discarded."""
+        """See `kombu.Producer.batch`: messages neither flushed nor discarded are discarded."""
         self.discard()

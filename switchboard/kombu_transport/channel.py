@@ -40,7 +40,7 @@ NO_ROUTE = 312
 
 @dataclass(slots=True, eq=False)
 class Consumer:
-    """Who wants the messages of a queue.
+    """A consumer of a queue's messages.
 
     :param name: of the queue's directory.
     """
@@ -64,7 +64,7 @@ class Channel(Entities, virtual.Channel):
     QoS = UnackedMessages
     supports_fanout = True
     do_restore = True
-    # What is bytes is kept in this; text as it is.
+    # Bytes are kept in this; text as it is.
     body_encoding = 'base64'
     from_transport_options = ()
 
@@ -123,7 +123,7 @@ class Channel(Entities, virtual.Channel):
             handler(error, exchange, routing_key, message)
 
     def create_publish_batch(self, max_size: int) -> PublishBatch:
-        """:return: what `kombu.Producer.batch` collects in: many messages, one flush."""
+        """:return: the batch that `kombu.Producer.batch` collects in: many messages, one flush."""
         return PublishBatch(self, self.broker, self.unroutable, max_size)
 
     # Consuming.
@@ -166,7 +166,7 @@ class Channel(Entities, virtual.Channel):
         return self.broker.address.delivery_limit if limit is None else int(limit)
 
     def basic_cancel(self, consumer_tag: str) -> None:
-        """Have no more messages delivered.  What was delivered stays unacknowledged."""
+        """Have no more messages delivered.  Delivered ones stay unacknowledged."""
         with self.broker.lock, amqp_errors('Basic.cancel'):
             consumer = self._by_tag.pop(consumer_tag, None)
             self._consumers.discard(consumer_tag)
@@ -200,7 +200,7 @@ class Channel(Entities, virtual.Channel):
                 count += 1
                 consumer.callback(message)
                 if self.broker.is_used_up(consumer.name):
-                    break  # whoever waits looks anyway
+                    break  # the next wait begins with a look
         # The next time, another one is the first.
         if len(self._by_tag) > 1:
             tag, first = next(iter(self._by_tag.items()))
@@ -252,7 +252,7 @@ class Channel(Entities, virtual.Channel):
         assert claim is not None
         try:
             message = self.Message(unpack(taken.msg, taken.msgdata, claim.read(), tag, queue), channel=self)
-            if message.errors:  # it keeps what is wrong with its body for whoever reads it
+            if message.errors:  # it keeps the errors of its body until the body is read
                 raise message.errors[0][1]
         except Exception as error:
             reason = f'no message of kombu: {error!r}'[:MAX_REASON]
@@ -290,7 +290,7 @@ class Channel(Entities, virtual.Channel):
         self._get_many((), timeout)
 
     def _get_many(self, queues: Iterable[str], timeout: float | None = None) -> None:
-        """Deliver what is there, of all queues that have a consumer.
+        """Deliver the ready messages of all queues that have a consumer.
 
         :raises queue.Empty: nothing is.
         """

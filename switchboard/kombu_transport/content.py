@@ -67,7 +67,7 @@ def write(
         'properties': {'delivery_mode': 2, **properties},
     }
     packed = pack(message, '', '', delayed=False)[0]
-    del packed['properties']['delivery_info']  # whoever puts it in says where
+    del packed['properties']['delivery_info']  # the producer says where
     return packed
 
 
@@ -76,7 +76,7 @@ def read(
 ) -> Any:
     """:return: the value in a message that kombu's producers, or :func:`write`, have written.
 
-    :param accept: serializers by name, or content types; what is written by another one is not read.
+    :param accept: serializers by name, or content types; a body written by another one is not read.
     :param max_bytes: how long a compressed body may be when it is decompressed; by default 128 MiB.
     :raises kombu.exceptions.ContentDisallowed: it is.
     :raises kombu.exceptions.SerializerNotInstalled: one of those named is not there.

@@ -24,7 +24,7 @@ log = logging.getLogger('switchboard.queue')
 
 
 class Entities:
-    """What `Channel` can do with queues and exchanges."""
+    """The methods of `Channel` about queues and exchanges."""
 
     broker: SpoolConnection
 

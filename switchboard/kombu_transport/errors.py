@@ -62,7 +62,7 @@ _TABLE: tuple[tuple[type[Exception], type[AMQPError]], ...] = (
 class amqp_errors:  # noqa: N801  to be read as what it does
     """Raise AMQP's errors for ours, out of a ``with``.  A class, because a generator takes four times as long, six times a message.
 
-    :param method: AMQP's name of what is being done.
+    :param method: AMQP's name of the call.
     """
 
     __slots__ = ('_method',)

@@ -56,7 +56,7 @@ teach_kombu()
 def pack(
     message: Mapping[str, Any], exchange: str, routing_key: str, *, delayed: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Say what is to be stored.
+    """Pack a message for the spool.
 
     :param delayed: a task's ``eta`` is when the entry is ready; otherwise its consumer waits for it.
     :return: the message and its metadata.
@@ -79,7 +79,7 @@ def _text(message: Mapping[str, Any]) -> tuple[str, str]:
     """:return: the body as text, and how it was made of it."""
     body = message['body']
     if isinstance(body, _BYTES):
-        # What is compressed says of itself that it is UTF-8, too.
+        # A compressed body says of itself that it is UTF-8, too.
         is_text = message.get('content-encoding') == 'utf-8' and 'compression' not in (
             message.get('headers') or ()
         )
@@ -158,7 +158,7 @@ def encoded_by_kombu(payload: Mapping[str, Any]) -> Raw:
 def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: str) -> dict[str, Any]:
     """Make what `kombu.transport.virtual.Message` is made from.
 
-    :param entry: what the message was read from.
+    :param entry: the entry that the message was read from.
     :param tag: of this delivery; another one each time.
     """
     if not _is_kombu(msg):
@@ -195,14 +195,14 @@ def _is_kombu(msg: Any) -> bool:
 
 
 def _told(msgdata: Mapping[str, Any]) -> dict[str, Any]:
-    """:return: what the metadata say that is a property of a message in kombu's words."""
+    """:return: the metadata that kombu calls properties of a message."""
     properties = {key: msgdata[key] for key in ('reply_to', 'correlation_id') if key in msgdata}
     properties['priority'] = msgdata.get('priority', 0)
     return properties
 
 
 def _wrapped(msg: Any, msgdata: Mapping[str, Any], entry: Entry) -> dict[str, Any]:
-    """What another program has put in: its bytes as they are stored, under the content type of its kind.
+    """Read a message of another program: its bytes as they are stored, under the content type of its kind.
 
     kombu's consumers read it by their own registry, and only if they accept the type.
     """
@@ -237,7 +237,7 @@ def was_delivered(records: Sequence[Record]) -> bool:
 def attempts(records: Sequence[Record]) -> int:
     """:return: how often a consumer has failed with the message: by giving it back, or by dying.
 
-    What a consumer gave back when it closed is not counted, and what was before an operator's retry is forgiven.
+    A delivery given back by a closing consumer is not counted, and those before an operator's retry are forgiven.
     """
     count = 0
     for one in records:

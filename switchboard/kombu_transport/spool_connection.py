@@ -137,7 +137,7 @@ class SpoolConnection:
         :raises UnknownQueueError: it is not.
         """
         queue = self._queues.get((name, role))
-        # Who takes what was listed before needs not ask each time whether the queue is still there: he hears of it at the next listing.
+        # Taking an entry that was listed before needs no look whether the queue is still there: the next listing finds out.
         is_listed = role == 'consume' and queue is not None and not queue.is_used_up
         if queue is None or (not is_listed and queue.folder.is_closed()):
             self._queues.pop((name, role), None)
@@ -189,10 +189,10 @@ class SpoolConnection:
             return self.spool.queue(name, **changed)
 
     def recover(self, queue: Switchboard, filebases: Iterable[str] | None = None) -> int:
-        """Make ready again what dead consumers held.
+        """Make ready again the messages that dead consumers held.
 
-        Whether they are dead is asked by a descriptor that cannot write: to close one that can would look, to those who
-        watch the directory, like another death.
+        Their locks are tried by a descriptor that cannot write: closing a writable one raises an event (IN_CLOSE_WRITE) that
+        watchers of the directory take for another consumer's death.
 
         :param filebases: which to look at; all, if it is None.
         :return: how many were recovered.
@@ -208,7 +208,7 @@ class SpoolConnection:
         try:
             opened = disk.open_locked(filebase + CLAIMED, queue.folder.fd, writable=False)
         except OSError:
-            return True  # let recovery say what is wrong with it
+            return True  # recovery says why it is damaged
         if opened is None:
             return False
         disk.unlock_and_close(opened[0])
@@ -350,7 +350,7 @@ _BROKERS = after_fork(SpoolConnection._renew_lock)
 
 
 def _close_all() -> None:
-    # A program may end without closing, as Celery's commands do: what is its own alone goes with it all the same.
+    # A program may end without closing, as Celery's commands do: its exclusive queues go with it all the same.
     for broker in list(_BROKERS):
         with suppress(SwitchboardError, OSError):
             broker.close()

@@ -125,7 +125,7 @@ class Transport(virtual.Transport):
     # Waiting.
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-        """Deliver what is there; if there is nothing, wait for it.
+        """Deliver the ready messages; if there is none, wait for one.
 
         :raises TimeoutError: nothing came in time.
         """
@@ -155,7 +155,7 @@ class Transport(virtual.Transport):
             self._look_after_queues()  # who always has something to do must not leave to the dead what they held
         count: int = sum(channel.deliver() for channel in list(self.channels) if not channel.closed)
         if count >= BURST and self._watch is not None:
-            self._watch.rest()  # who is busy needs not be told that there is something to do
+            self._watch.rest()  # a busy consumer needs no notice that there is something to do
         return count
 
     def _directories(self) -> list[str]:
@@ -275,7 +275,7 @@ class Transport(virtual.Transport):
             self._watch.wake()
 
     def _on_news(self) -> None:
-        """Deliver what is there, one burst at a time, and go back to sleep when there is nothing.
+        """Deliver the ready messages, one burst at a time, and go back to sleep when there is none.
 
         While there is something, the descriptor stays readable: the loop comes back here after it has looked at all others.
         """

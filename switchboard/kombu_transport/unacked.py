@@ -1,11 +1,11 @@
-"""What was delivered and is not acknowledged: each message is a claim that this process holds.
+"""Unacknowledged messages: each is a claim that this process holds.
 
 A claim ends when it is acknowledged (the entry is done), rejected (it goes to the dead letters, by default the bad queue), given back (it is
 ready again, under its old name), or when the process dies: then the kernel drops its lock, and it is ready again as soon as another
 consumer looks.  A consumer that lives and is slow keeps it; there is no time-out.
 
-So what the disk refuses to end would stay claimed for as long as this process lives, and take room that its consumer needs.  Whoever acknowledges is
-told, and often cannot help it (Celery writes it to its log): the transport tries again, now and then, until the disk obeys.
+So a claim that the disk refuses to end would stay for as long as this process lives, and take room that its consumer needs.  The caller of
+``ack`` gets an error, and often cannot help it (Celery writes it to its log): the transport tries again, now and then, until the disk obeys.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _next_warning_s = 0.0
 
 
 def _warn_of_files(count: int) -> None:
-    """Say, now and then, that nothing more is taken: what is held may be tasks that wait for their time, and others wait behind them."""
+    """Say, now and then, that nothing more is taken: the held messages may be tasks that wait for their time, and others wait behind them."""
     global _next_warning_s
     now_s = time.monotonic()
     if now_s < _next_warning_s:
@@ -116,7 +116,7 @@ def retry_later(delivery: Delivery, how: Ending) -> None:
 
 
 def retry_what_was_refused() -> None:
-    """Try again to end what :meth:`retry_later` was told of."""
+    """Try again to end the claims given to :meth:`retry_later`."""
     for _ in range(len(_LEFT)):
         try:
             delivery, how = _LEFT.popleft()
@@ -216,7 +216,7 @@ class UnackedMessages(QoS):
             self._refused.pop(tag, None)
 
     def restore_unacked(self) -> list[tuple[BaseException, Any]]:
-        """Give all back, but what was to end otherwise."""
+        """Give all back, but those that were to end otherwise."""
         errors: list[tuple[BaseException, Any]] = []
         with self.channel.broker.lock:
             for tag, delivery in list(self._claims.items()):

@@ -1,4 +1,4 @@
-"""What a runner's process does from its fork to its exit.
+"""A runner's process, from its fork to its exit.
 
 It is forked and not executed anew: the modules are loaded already, so sixteen runners share their memory and are ready in
 milliseconds.  The price is that everything the master holds must be let go here, first of all its lock and its end of
@@ -20,7 +20,7 @@ closes it, it sends SIGKILL to the runner's whole process group, without a threa
 runner that hangs in C code goes as well.  Where the kernel cannot send a signal of choice (no ``F_SETSIG``), a handler of SIGIO does it.
 
 KILL and not TERM: the death of a master is an accident, and after it nobody is left who would end a runner that
-does not go by itself.  Nothing is lost by it; recovery puts back what was claimed.
+does not go by itself.  Nothing is lost by it; recovery puts back the claimed messages.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Child:
     :param channel: its end of the socket to the master.
     :param lifeline: its end of the pipe that ends it with the master.
     :param foreign: the descriptors of the master and of other children, closed at once; its own may be among them.
-    :param spool: what the master has made for its first children; a later one makes its own.
+    :param spool: the spool that the master has made for its first children; a later one makes its own.
     """
 
     config: Config
@@ -109,14 +109,14 @@ class Child:
 
 
 class Stoppable(Protocol):
-    """What can be told to stop from within a signal handler."""
+    """A loop that can be stopped from within a signal handler."""
 
     def stop(self) -> None:
         """Finish the message at work, then return from the loop."""
 
 
 class StopSignal:
-    """The handler of TERM and INT: a runner that loops is told to stop, one that does not loop yet just goes."""
+    """The handler of TERM and INT: a runner that loops stops after its message, one that does not loop yet just exits."""
 
     def __init__(self) -> None:
         self._runner: Stoppable | None = None
@@ -140,7 +140,7 @@ def fork(child: Child, work: Work, mask: set[Any]) -> int:
 
     Assumes that all signals are `blocked`.
 
-    :param mask: those that the process is to hold back.
+    :param mask: the signals that the process is to hold back.
     :return: its process id; the child itself never returns.
     :raises OSError: the machine has no room for another process.
     """
@@ -205,7 +205,7 @@ def close_all_but(kept: Iterable[int]) -> None:
 
 
 def _settle(child: Child, stop: StopSignal) -> None:
-    """Let go of what is the master's, and become a process of one's own."""
+    """Close the master's descriptors, and become a process of its own."""
     signal.set_wakeup_fd(-1)
     for descriptor in set(child.foreign) - {child.channel.fileno(), child.lifeline}:
         os.close(descriptor)

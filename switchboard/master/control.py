@@ -36,7 +36,7 @@ from switchboard.status.alive import CONTROL, master_alive, own_directory
 
 logger = log.logger('master')
 
-# A request is a few words; whoever sends more has something else in mind.
+# A request is a few words; a caller that sends more has something else in mind.
 MAX_REQUEST_BYTES = 8192
 MAX_WORD_CHARACTERS = 256
 # A program says what it wants at once; one that does not holds a place that others need.
@@ -52,7 +52,7 @@ Reply = Callable[[Mapping[str, object]], None]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a caller asks for.  ``runner``, ``instances`` and ``slice`` are None where the request has no such member."""
+    """A caller's request.  ``runner``, ``instances`` and ``slice`` are None where the request has no such member."""
 
     do: str
     runner: str | None = None
@@ -118,7 +118,7 @@ class ControlSocket:
         selector.register(self._listener, selectors.EVENT_READ, self)
 
     def descriptors(self) -> list[int]:
-        """:return: what a forked child closes at once."""
+        """:return: the descriptors that a forked child closes at once."""
         calls = (*self._silent, *self._waiting)
         return [self._listener.fileno(), *(call.connection.fileno() for call in calls)]
 
@@ -211,7 +211,7 @@ class Call:
         self._heard = b''
 
     def on_readable(self, _now_s: float) -> None:
-        """Take what was sent; a caller that has hung up gets no reply, and what it asked for is done all the same."""
+        """Read a request; a caller that has hung up gets no reply, and its request is carried out all the same."""
         try:
             chunk = self.connection.recv(MAX_REQUEST_BYTES)
         except BlockingIOError:

@@ -1,7 +1,7 @@
-"""Going into the background, and telling the one who waits in the foreground what came of it.
+"""Going into the background, and reporting the outcome to the process that waits in the foreground.
 
 The classic way: fork, lead a new session, fork again so that no terminal can be acquired, go to ``/``, close the standard
-streams.  What is not classic is the pipe: the process that was started by hand stays until the daemon says that it is ready, or why
+streams.  The pipe is not classic: the process that was started by hand stays until the daemon says that it is ready, or why
 it is not, so ``switchboard start`` has an exit status that can be believed.  A pid file that somebody polls was rejected: it
 says neither.
 """
@@ -17,16 +17,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-# How often whoever waits is shown how far it is.
+# How often the waiting caller is shown the progress.
 SHOW_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the daemon said: ``ready`` is None if it said nothing in time.
+    """The daemon's report: ``ready`` is None if there was none in time.
 
     :param pid: the daemon.
-    :param told: what it wanted known.
+    :param told: its message.
     :param error: why it could not start.
     """
 
@@ -43,7 +43,7 @@ class Report:
         self._descriptor: int | None = descriptor
 
     def fileno(self) -> int:
-        """:return: what this process's own children have to close; -1 after the report."""
+        """:return: the descriptor that this process's own children have to close; -1 after the report."""
         return -1 if self._descriptor is None else self._descriptor
 
     def ready(self, **told: object) -> None:

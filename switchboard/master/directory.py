@@ -39,7 +39,7 @@ from switchboard.status.alive import (
 )
 
 DIRECTORY_MODE, FILE_MODE = 0o750, 0o640
-# Who asks whether a master lives holds the lock shared for an instant; a master that starts just then looks again.
+# A look whether a master lives holds the lock shared for an instant; a master that starts just then looks again.
 LOOK_AGAIN_S = 0.25
 LOOK_EVERY_S = 0.01
 

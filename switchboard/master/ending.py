@@ -8,7 +8,7 @@ user.  Should its message be tried again beside it, the work is done twice at on
 mark in its environment tell; what nobody living claims belongs to the one that has just ended.
 
 Only the master's own children are signalled: nobody else waits for them, so a number cannot become a stranger's.  Their children are
-adopted in turn, and found at the next look.  A master that was killed adopts nothing any more; the next one finds what is left by
+adopted in turn, and found at the next look.  A master that was killed adopts nothing any more; the next one finds the remainders by
 the mark.  A control group for each slice would find the same, and needs one to be delegated; where a service manager does that, it ends
 the whole of it with the master.
 
@@ -71,7 +71,7 @@ def end(owner: int, living: Collection[int], known: Collection[int]) -> list[int
 
     :param living: the other runners' processes.
     :param known: children that are no runner's remainders.
-    :return: what was there; it is to be looked for again until nothing is.
+    :return: the processes found; repeat until there are none.
     """
     found = [
         pid

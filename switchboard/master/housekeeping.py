@@ -46,7 +46,7 @@ class Housekeeping:
     :param interval_s: seconds between two rounds.
     :param deadline_s: how long a round may take before its janitor is killed.
     :param on_back: is given what the janitor has seen.
-    :param live: what the new process does; it never returns.
+    :param live: the new process's work; it never returns.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Housekeeping:
         return self._pid
 
     def descriptors(self) -> list[int]:
-        """:return: what a forked child closes at once."""
+        """:return: the descriptors that a forked child closes at once."""
         return [each for each in (self._at_work, self._pidfd) if each >= 0]
 
     def close(self) -> None:

@@ -76,7 +76,7 @@ class _Nothing(Runner):
 def warm_up(config: Config) -> Spool | None:
     """Make in the master, before the forks, what its children need.
 
-    Memory that a child does not write to is shared, and running code is writing: it counts references.  So what is made here takes
+    Memory that a child does not write to is shared, and running code is writing: it counts references.  So an object made here takes
     nothing of a child's own memory, and what a child has to make itself takes several pages for each function that is called.
 
     :return: for the children that are forked soon: a later one is to see the disk as it is by then.  None if a runner's queue is at a
@@ -168,7 +168,7 @@ def _import(module_name: str) -> ModuleType:
         return importlib.import_module(module_name)
     except ModuleNotFoundError:
         # The finders' memory of what lies in a directory was made in the master, perhaps before the module was written.  To
-        # forget it each time would have each process read all directories anew, and hold what is in them.
+        # forget it each time would have each process read all directories anew, and hold their contents.
         importlib.invalidate_caches()
         return importlib.import_module(module_name)
 

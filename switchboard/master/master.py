@@ -82,17 +82,17 @@ MISTAKE_PAUSE_S = 0.1
 
 
 class Readable(Protocol):
-    """What a descriptor in the selector belongs to."""
+    """The owner of a descriptor in the selector."""
 
     def on_readable(self, now_s: float) -> None:
-        """Take what has come in, without waiting."""
+        """Read everything that has come in, without waiting."""
 
 
 class Master:
     """Supervises the runners of one installation, from `run` to its end.
 
     :param load: reads and checks the configuration, for a reload.
-    :param work: what a runner's process does.
+    :param work: the work of a runner's process.
     :param on_ready: called once, with all records, when every slice has begun its loop or failed to.
     :param own_descriptors: gives further descriptors that a runner has to close.
     """
@@ -119,7 +119,7 @@ class Master:
         self._manager = ServiceManager()
 
     def run(self) -> int:
-        """Be the master until told to stop.
+        """Be the master until a stop is requested.
 
         :return: the exit status.
         :raises AlreadyRunningError: another master holds the spool.
@@ -147,7 +147,7 @@ class Master:
                     reason, file=str(self.config.path), section='master', key='preload'
                 ) from error
         self._spool: Spool | None = warm_up(self.config)
-        # What is there now is there for good: the collector never touches it, so the children share its pages.
+        # All objects of this moment are there for good: the collector never touches it, so the children share its pages.
         gc.collect()
         gc.freeze()
 

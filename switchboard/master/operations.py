@@ -1,11 +1,11 @@
-"""What an operator can ask of a running master, by a signal or over the control socket: reload, restart, scale, stop.
+"""An operator's requests to a running master, by a signal or over the control socket: reload, restart, scale, stop.
 
 Each becomes a `Rollout`: one handover after another, one slice at a time.  They are done in the order in which they were asked
 for, so two requests never pull at one slice.
 
 A reload reads and checks everything first.  If anything is wrong the old configuration stays in force, the error is logged
 and stands in ``status`` until a reload succeeds.  Then only what changed is restarted: the runners whose section or whose queue
-changed, and those that had given up.  Runners that only publish to what changed are told as every publisher is (see `activate`): they
+changed, and those that had given up.  Runners that only publish to a changed queue notice it as every publisher does (see `activate`): they
 read the new exchanges and options within a tenth of a second, and go on with their message.  What will be restarted, and why, is
 known before it is done (``plan``).
 A slice count that was changed while running stays until the configuration names another one.
@@ -41,7 +41,7 @@ Load = Callable[[Path], Config]
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """What a reload does with one runner, and why."""
+    """The effect of a reload on one runner, and why."""
 
     runner: str
     act: Literal['start', 'end', 'restart', 'scale']
@@ -94,7 +94,7 @@ class Operations:
                 if not self._rollouts[0].advance(now_s):
                     return
             except Exception as error:
-                # A mistake of ours ends what was asked for, and not the runners.
+                # A mistake of ours ends the request, and not the runners.
                 event(
                     logger,
                     logging.ERROR,
@@ -156,7 +156,7 @@ class Operations:
             for error in errors:
                 event(logger, logging.ERROR, None, 'request failed', request=title, error=error)
             event(logger, logging.INFO, None, 'request finished', request=title)
-            if errors:  # what was planned on top of it starts from what really is
+            if errors:  # later plans start from the real state
                 self._counts.clear()
             reply({'ok': not errors, 'errors': errors, **answer})
 
@@ -208,7 +208,7 @@ class Operations:
         if count is None or not 0 <= count <= MAX_INSTANCES:
             self._refuse(reply, f'instances must be a number from 0 to {MAX_INSTANCES}')
             return
-        # Even when nothing is to be done the answer takes its turn: what was asked before may be what makes it true.
+        # Even when nothing is to be done the answer takes its turn: an earlier request may be the one that makes it true.
         steps = []
         if count != self._count(name):
             self._counts[name] = count
@@ -257,7 +257,7 @@ class Operations:
         reply({'ok': True, 'errors': [], 'changes': str(old.changes(new)), 'plan': steps})
 
     def reload(self, reply: Reply = no_reply) -> None:
-        """Read the configuration again, and do what has to be done."""
+        """Read the configuration again, and restart what changed."""
         self._begin_reload()
         old = self.slices.config
         try:

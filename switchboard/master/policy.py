@@ -1,4 +1,4 @@
-"""Restart decisions, and nothing else: what is to become of a runner slice whose process has ended.
+"""The restart policy, and nothing else: the fate of a runner slice whose process has ended.
 
 Pure functions over plain values.  The clock, the dice and the processes belong to the caller, so every rule here is
 tested without any of them, and the loop in `master` holds no policy.
@@ -39,7 +39,7 @@ QUICK_RECYCLES = 3
 class End:
     """How one process ended.  ``code`` is its exit status, or minus the number of the signal that killed it.
 
-    ``looped`` says that it had begun its loop, ``asked`` that it was told to go, ``hung`` why it had to be killed.
+    ``looped`` says that it had begun its loop, ``asked`` that it was asked to go, ``hung`` why it had to be killed.
     """
 
     code: int
@@ -70,7 +70,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a slice has not been forgiven yet."""
+    """The failures of a slice that are not forgiven yet."""
 
     failures_s: tuple[float, ...] = ()
     streak: int = 0
@@ -79,7 +79,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of the slice: its state, the wait before the next start (if any), and why."""
+    """The fate of a slice: its state, the wait before the next start (if any), and why."""
 
     state: State
     history: History
@@ -93,7 +93,7 @@ class Decision:
 
 
 def decide(end: End, history: History, options: RestartOptions, rng: random.Random) -> Decision:
-    """:return: what becomes of a slice with this `history` after this `end`."""
+    """:return: the fate of a slice with this `history` after this `end`."""
     if end.asked:
         return Decision(State.EXITED, History())
     if end.code == EXIT_CONFIG:

@@ -32,7 +32,7 @@ from switchboard.status.scoreboard import NullSlot, Record, State
 
 
 def foreground(config: Config) -> int:
-    """Be the master in this process, until it is told to stop.
+    """Be the master in this process, until a stop is requested.
 
     Logs go to standard error, unless the configuration names a file.
 
@@ -52,7 +52,7 @@ def background(
 
     :param while_waiting: called ten times a second meanwhile, in this process.
     :param timeout_s: wait no longer than this; by default ``ready_timeout``.
-    :return: what it told: ``slices``, the number of runner processes, and ``failed``, those that are not running, each with
+    :return: its report: ``slices``, the number of runner processes, and ``failed``, those that are not running, each with
         ``title``, ``state`` and ``reason``.  Its ``ready`` is None if they were not ready within ``ready_timeout``; the master
         goes on all the same.
     :raises AlreadyRunningError: another master holds the spool.

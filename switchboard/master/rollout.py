@@ -1,7 +1,7 @@
 """Handing the work of a runner from old slices to new ones, and doing several such things one after another.
 
 The new processes are prepared first (class imported, object made).  Only when all of them are, the old ones are asked to
-finish their message and go; a new one begins as soon as no living old slice shares a part of its range.  So what cannot start
+finish their message and go; a new one begins as soon as no living old slice shares a part of its range.  So a version that cannot start
 never takes the place of what works, and messages with one key keep their order.  A runner that holds something only one process can
 hold, such as a port, takes it in ``setup`` and lets it go in ``cleanup``, which follow each other here.
 
@@ -41,7 +41,7 @@ class Step(Protocol):
         """The runner's name, if it is about one."""
 
     def begin(self, now_s: float) -> None:
-        """Do what can be done at once."""
+        """Take the steps that need no waiting."""
 
     def advance(self, now_s: float) -> None:
         """Go on as far as possible; called whenever something has happened."""
@@ -68,7 +68,7 @@ class Stopping:
 
 
 class Spreading:
-    """The time until every publisher has looked at what is in force."""
+    """The time until every publisher has looked at the configuration in force."""
 
     name = ''
     error = ''
@@ -163,12 +163,12 @@ class Replacement:
 
     def _hand_over(self, now_s: float) -> None:
         if ended := [each for each in self._old if each.gone]:
-            # In one go: who looks all the time is not to look again for each.
+            # In one go: a reader that looks all the time is not to look again for each.
             with self.slices.scoreboard.changing():
                 for gone in ended:
                     self._old.remove(gone)
                     self.slices.remove(gone, self._heir_of(gone))
-        if self.error:  # what is going are the failed new ones
+        if self.error:  # the failed new ones are going
             self.over = not self._old
             return
         for each in self._new:
@@ -180,7 +180,7 @@ class Replacement:
             self.error = '; '.join(f'{each.title}: {each.reason}' for each in failed)
 
     def _heir_of(self, gone: RunnerSlice) -> RunnerSlice | None:
-        """:return: who goes on counting; among several, whose range is another anyway, the first: their sum stays right."""
+        """:return: the slice that goes on counting; among several, whose range is another anyway, the first: their sum stays right."""
         same = (each for each in self._new if (each.part, each.count) == (gone.part, gone.count))
         return next(same, self._new[0] if self._new else None)
 
@@ -234,5 +234,5 @@ class Rollout:
             self._steps = deque(each for each in self._steps if each.name != step.name)
 
     def cancel(self, reason: str) -> None:
-        """Do no more; what has begun is left as it is."""
+        """Do no more; a step that has begun is left as it is."""
         self._on_end([*self.errors, reason])

@@ -1,4 +1,4 @@
-"""What systemd is told of the master: ready, reloading, stopping, alive, and one line of status.
+"""Notices to systemd about the master: ready, reloading, stopping, alive, and one line of status.
 
 The protocol of ``sd_notify``: one datagram of ``KEY=value`` lines to the socket that ``NOTIFY_SOCKET`` names.  It is forty lines that
 the manual promises not to change, so no library is needed.  Without the variable, every call does nothing; a datagram that cannot be
@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import MutableMapping
 
-# A change of the status within this time of the last one is told later.
+# A change of the status within this time of the last one is sent later.
 STATUS_EVERY_S = 5.0
 # While it starts or stops, it asks for this much more time, this often.
 EXTEND_S, EXTEND_EVERY_S = 30.0, 10.0
@@ -56,7 +56,7 @@ class ServiceManager:
         self._send('STOPPING=1')
 
     def tick(self, now_s: float, status: str = '') -> None:
-        """Say what is due: that the loop turns, that more time is needed, how it looks."""
+        """Send the notices that are due: the loop turns, more time is needed, the line of status."""
         if self._feed_every_s and now_s - self._fed_s >= self._feed_every_s:
             self._fed_s = now_s
             self._send('WATCHDOG=1')

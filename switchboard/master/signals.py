@@ -25,7 +25,7 @@ def nothing(signum: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def leaving_when_told() -> Iterator[None]:
-    """End this process with status 0 when it is told to stop and has no loop yet that could."""
+    """End this process with status 0 on TERM or INT while it has no loop yet that could stop."""
 
     def leave(_signum: int, _frame: FrameType | None) -> None:
         raise SystemExit(os.EX_OK)
@@ -53,7 +53,7 @@ class SignalPipe:
         return self._pipe.fileno()
 
     def descriptors(self) -> tuple[int, int]:
-        """:return: what a forked child closes at once."""
+        """:return: the descriptors that a forked child closes at once."""
         return self._pipe.read_end, self._pipe.write_end
 
     def take(self) -> list[signal.Signals]:

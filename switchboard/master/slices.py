@@ -33,7 +33,7 @@ logger = log.logger('master')
 class Slices:
     """The slices, in the order in which they were added.
 
-    :param work: what each process does.
+    :param work: the work of each process.
     :param foreign: the master's own descriptors, which a new process has to close.
     :param others: the master's children that are no runners, and were started by none.
     """
@@ -148,7 +148,7 @@ class Slices:
         self, unborn: Sequence[tuple[RunnerSlice, ChildEnds]], *, freeze: bool = False
     ) -> list[int | OSError]:
         """Make a process for each, one right after the other: see `start_all`."""
-        # A slice that is started again has its own options as before, and publishes by what is in force now.
+        # A slice that is started again has its own options as before, and publishes by the configuration in force now.
         config = self.config
         held = [each for one in self._slices for each in one.descriptors()]
         foreign = (*self._foreign(), *held, *(each for _, ends in unborn for each in ends.descriptors()))
@@ -169,7 +169,7 @@ class Slices:
             for each, ends in unborn
         ]
         if freeze:
-            gc.freeze()  # what is young as well: the collector writes into each object that it looks at
+            gc.freeze()  # young objects as well: the collector writes into each object that it looks at
         with blocked() as mask:
             return [_fork(each, self._work, mask) for each in children]
 
@@ -212,7 +212,7 @@ class Slices:
             each.excuse(lost_s, now_s)
 
     def tick(self, now_s: float) -> None:
-        """Do what is due."""
+        """Take the steps that are due, of all slices."""
         for each in self:
             try:
                 each.tick(now_s)

@@ -1,10 +1,10 @@
-"""One runner slice under supervision: its process, its state, and what is due next.
+"""One runner slice under supervision: its process, its state, and the next step that is due.
 
 The mechanism to `policy`'s decisions.  Nothing here waits: the master's loop calls in when a process ended, sent a byte, or
 when the time that `due_s` named has come.
 
 A slice has two clocks.  While it works on a message, only the deadline of that message counts (``max_seconds``, none
-if unset), because a job of thirty minutes is no hang.  Otherwise its loop must beat within ``hang_timeout``.  A slice that hangs is told to
+if unset), because a job of thirty minutes is no hang.  Otherwise its loop must beat within ``hang_timeout``.  A slice that hangs has to
 write where it is into its log, then to stop, then killed with its group.
 
 A master that was late itself (stopped by a signal, frozen with its container) has no ground to judge: what it did not see counts for
@@ -39,7 +39,7 @@ logger = log.logger('master')
 
 # A process that hangs does not get the whole of `stop_timeout`: it had its time.
 HANG_GRACE_S = 10.0
-# What was killed has ended a moment later; what has not is told of.
+# A killed process has ended a moment later; one that has not is reported.
 LOOK_AGAIN_S, TELL_AFTER_S = 0.02, 1.0
 # How long it may take to note in the entries of a process that it is killed on request.
 NOTE_S = 5.0
@@ -51,7 +51,7 @@ MAX_LOST = 100
 
 @dataclass(frozen=True, slots=True)
 class ChildEnds:
-    """What a process to be takes over: its end of the channel, and of the pipe that ends it with the master."""
+    """The descriptors that a process to be takes over: its end of the channel, and of the pipe that ends it with the master."""
 
     channel: socket.socket
     lifeline: int
@@ -105,7 +105,7 @@ def start_all(slices: Iterable[RunnerSlice], fork_all: ForkAll, now_s: float) ->
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What slices that are gone have counted: messages by outcome, restarts, and what they measured."""
+    """The counters of slices that are gone: messages by outcome, restarts, and what they measured."""
 
     counters: tuple[int, int, int, int]
     restarts: int
@@ -182,12 +182,12 @@ class RunnerSlice:
 
     @property
     def state(self) -> State:
-        """What the scoreboard says."""
+        """The state as the scoreboard shows it."""
         return self._post.state
 
     @property
     def reason(self) -> str:
-        """Why it is in this state, if there is something to say."""
+        """The reason for this state, if there is something to say."""
         return self._post.reason
 
     @property
@@ -245,7 +245,7 @@ class RunnerSlice:
         self.scoreboard.post_carried(self.index, self._carried)
 
     def past(self) -> Past:
-        """:return: what this slice has counted until now, and those in whose place it stands."""
+        """:return: the counters of this slice until now, with those of slices that it replaces."""
         record = self.record()
         if record is None:
             return Past(self._post.carried, self._post.restarts, self._carried)
@@ -330,7 +330,7 @@ class RunnerSlice:
                 event(logger, logging.INFO, None, 'running', runner=self.title, runner_pid=self.pid)
 
     def _go_on_to(self, phase: Phase) -> None:
-        # What is being ended stays so, whatever it says meanwhile.
+        # A process that is being ended stays so, whatever it says meanwhile.
         self.phase = max(self.phase, phase)
 
     def release(self, now_s: float) -> None:
@@ -466,7 +466,7 @@ class RunnerSlice:
         return sum(lost_s for until_s, lost_s in self._lost if until_s > began_s)
 
     def tick(self, now_s: float) -> None:
-        """Do what is due."""
+        """Take the step that is due."""
         if self._look_at_s is not None and now_s >= self._look_at_s:
             self.look_for_leftovers(now_s)
         if self._start_at_s is not None and now_s >= self._start_at_s and self.gone:

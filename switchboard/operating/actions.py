@@ -1,14 +1,14 @@
-"""What operators do to entries, one or many: the one way for command line, operated and API.
+"""Operators' acts on entries, one or many: the one way for command line, web page and API.
 
 First entries are chosen (`choose`), which opens each at most once and keeps the little that an action needs to know of it.  Then the
-action is applied to what was chosen (`apply`): an entry that comes meanwhile, such as one that was sent back and failed again, is not
+action is applied to the chosen entries (`apply`): an entry that comes meanwhile, such as one that was sent back and failed again, is not
 dealt with, and where somebody has agreed to a number, more than that is refused.
 
 Each entry is claimed before anything happens to it, so what a process works on is never taken away from it, and of two operators one
 hears that the entry is gone.  What went wrong with one entry does not stop the others.
 
-What is removed lies in the queue ``trash`` for a while, from which `Restore` brings it back; the janitor drops it when its time is over.
-It lies there as entries lie in ``bad``: no runner takes it, whoever has made a queue of that name.
+A removed entry lies in the queue ``trash`` for a while, from which `Restore` brings it back; the janitor drops it when its time is over.
+It lies there as entries lie in ``bad``: no runner takes it, even if a queue of that name was there before.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Target(NamedTuple):
 
 
 class Where(NamedTuple):
-    """Where an entry is after an action."""
+    """The place of an entry after an action."""
 
     queue: str
     filebase: str
 
 
 class Result(NamedTuple):
-    """What became of one entry: where it is now (None: nowhere), or why nothing was done."""
+    """The fate of one entry: where it is now (None: nowhere), or why nothing was done."""
 
     target: Target
     now: Where | None
@@ -70,8 +70,8 @@ class Result(NamedTuple):
 class OperatedSpool:
     """One spool, and an operator who works on it.
 
-    :param view: what is looked at.
-    :param spool: what is worked on.
+    :param view: the spool, to look at.
+    :param spool: the spool, to work on.
     """
 
     def __init__(self, view: SpoolView, spool: Spool, operator: Operator) -> None:
@@ -135,7 +135,7 @@ class Retry:
     opens = True
 
     def takes(self, target: Target, now_ns: int) -> bool:
-        """Of a working queue, what waits for its next attempt, and what failed elsewhere; what is due keeps its place."""
+        """Of a working queue, the entries that wait for their next attempt, and those that failed elsewhere; due ones keep their place."""
         if self.to is not None or self.selects_all:
             return True
         if is_held(target.filebase):
@@ -295,7 +295,7 @@ class Release:
 
 
 def target_of(found: Found, *, opens: bool) -> Target | None:
-    """:return: what an action has to know of an entry; None if it is gone.
+    """:return: the summary of an entry, as actions need it; None if it is gone.
 
     :param opens: whether to open it, unless it has been.
     """

@@ -1,4 +1,4 @@
-"""What operators have done: a line for each act, for the log and for the page of recent acts.
+"""The record of operators' acts: a line for each, for the log and for the page of recent acts.
 
 The history of each entry says who did what to it and why; but an entry that was removed takes its history with it, and nobody looks
 through a million of them for what happened last night.  So each act is also a line of JSON in ``.run/acts``, which is appended to, and set aside as
@@ -31,7 +31,7 @@ MAX_REASON = 1000
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """Who acts, by which way, and why: what an act writes into the history of an entry.
+    """The operator of an act: who, by which way, and why, for the history of an entry.
 
     :param by: a user's name.
     :param via: ``cli``, ``desk`` or ``api``.
@@ -48,7 +48,7 @@ class Operator:
 
 
 def user_name() -> str:
-    """:return: who runs this process; behind ``sudo``, who called that, and as whom."""
+    """:return: the user of this process; behind ``sudo``, the user who called that, and as whom."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -88,7 +88,7 @@ def note(
 
 
 def recent(directory: Path, number: int = 100) -> list[dict[str, Any]]:
-    """:return: the last acts, the newest first; what cannot be read is left out."""
+    """:return: the last acts, the newest first; unreadable lines are left out."""
     return [fields for _, fields in zip(range(number), _backwards(directory), strict=False)]
 
 

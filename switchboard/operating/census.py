@@ -1,6 +1,6 @@
 """How much is in a queue, counted while its directory is walked over: a million entries cost no memory.
 
-Nothing is opened.  What is waiting and what is delayed is in the names; sizes need one ``stat`` an entry, and can be left out.  Those
+Nothing is opened.  The names say which entries wait and which are delayed; sizes need one ``stat`` an entry, and can be left out.  Those
 in the future need one too: their files' dates say whether they are delayed or only a turned clock has put them there.
 """
 
@@ -37,7 +37,7 @@ AGE_MINUTES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
 
 @dataclass(slots=True)
 class Census:
-    """What is in one queue.
+    """The contents of one queue, counted.
 
     ``oldest_ns`` is since when the oldest entry could be claimed: delayed and claimed ones do not count.
     ``next_ns`` is when the next delayed one is due.  Those that an operator holds are not delayed.  Both are 0 for none.
@@ -53,7 +53,7 @@ class Census:
     size_bytes: int = 0
     oldest_ns: int = 0
     next_ns: int = 0
-    # Of a bad queue: how many entries came from which queue.  Filled by who wants it, for it opens every file.
+    # Of a bad queue: how many entries came from which queue.  Filled on demand, for it opens every file.
     origins: dict[str, int] = field(default_factory=dict)
     # Why it could not be counted.
     trouble: str = ''
@@ -90,7 +90,7 @@ def count(
     until_ns: int | None = None,
     clock_ns: Callable[[], int] = time.monotonic_ns,
 ) -> Census:
-    """Count what is in a queue's directory; all zeros if there is none.
+    """Count the entries of a queue's directory; all zeros if there is none.
 
     :param until_ns: when to stop, by `clock_ns`; what there is more is not counted then.
     :raises PermissionError: this process may not look.

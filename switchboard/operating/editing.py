@@ -3,7 +3,7 @@
 An entry's header, metadata and body never change.  So the changed message is a new entry with the old one's place, slice and history,
 and it appears in one step with the end of the old one, as any hand-off: a crash leaves the one or the other.
 
-While somebody edits, the entry is claimed, so that no runner works on what is about to be something else.  If the editing process
+While somebody edits, the entry is claimed, so that no runner works on a message that is about to change.  If the editing process
 dies, recovery gives it back.  One of the bad queue, edited, goes back to where it came from, as after a retry.
 """
 
@@ -34,7 +34,7 @@ from switchboard.store.claims import Claim, claim_ready
 from switchboard.store.layout import BAD
 from switchboard.store.publishing import refuse
 
-# What cannot be read without running something is not read to check it.
+# A body that cannot be read without running something is not read to check it.
 _UNCHECKED = ('pickle',)
 
 
@@ -42,7 +42,7 @@ class Editing:
     """One entry, claimed for as long as somebody changes it.  Use it in a ``with`` block.
 
     :param to: where the changed message is to go; by default where it is or, from the bad queue, where it came from.
-    :param operator: who edits, for the history.
+    :param operator: the editor, for the history.
     :raises QueueError: it is at work, gone, damaged, or of a kind that is never written.
     """
 
@@ -75,7 +75,7 @@ class Editing:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What a runner would get, without what every message has."""
+        """The metadata that a runner would get, without those of every message."""
         metadata = self.entry.changed_metadata(load_metadata(self.entry.metadata))
         return {key: value for key, value in metadata.items() if key not in ALWAYS}
 
@@ -115,7 +115,7 @@ class Editing:
         return target.name, item.filebase
 
     def _move(self, metadata: dict[str, Any]) -> Record:
-        """:return: what the history says of the way to another queue: out of the bad one, as of a retry."""
+        """:return: the record of the way to another queue: out of the bad one, as of a retry."""
         queue = self._queue
         is_retry = queue.name == BAD
         if is_retry and is_expired({EXPIRES: metadata.get(EXPIRES)}, queue.clock):

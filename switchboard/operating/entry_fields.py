@@ -10,14 +10,14 @@ from switchboard.message.naming import CLAIMED, NS
 from switchboard.message.typed_json import parse_json
 from switchboard.operating.summary import EntrySummary
 
-# What keeps one entry's content from being told of: each is the entry's fault, and no other's.
+# The errors that keep one entry's content from being described: each is the entry's fault, and no other's.
 UNTELLABLE = (ValueError, TypeError, OverflowError, RecursionError, AttributeError, KeyError)
 
 
 def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> dict[str, Any]:
     """:return: an entry for programs; of one whose history makes nonsense, what its name says and that it is damaged.
 
-    :param owners: who holds which lock; see `lock_holders`.
+    :param owners: the holder of each lock; see `lock_holders`.
     """
     fields = {
         'filebase': entry.filebase,
@@ -55,15 +55,15 @@ def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, in
         return fields | {'damage': entry.damage or f'its history cannot be told: {type(error).__name__}'}
 
 
-# What is looked for stands at the beginning: a mail's header, a task's message without large arguments.
+# The fields looked for stand at the beginning: a mail's header, a task's message without large arguments.
 MAX_DESCRIBED_BYTES = 1 << 20
 MAX_ARGUMENTS = 1000
 
 
 def describe_body(kind: str, body: bytes) -> dict[str, str]:
-    """:return: what a person calls the message: of a mail its ``subject``, of a Celery task ``task``, ``id``, ``args`` and ``kwargs``.
+    """:return: a person's names for the message: of a mail its ``subject``, of a Celery task ``task``, ``id``, ``args`` and ``kwargs``.
 
-    Nothing is unpickled, and what cannot be told is left out.
+    Nothing is unpickled, and unknown fields are left out.
     """
     if kind.partition('+')[0] == 'mail':
         from email.parser import BytesHeaderParser

@@ -1,6 +1,6 @@
-"""Finding one entry by the beginning of its name; many, by what is known of them, are found by `selection`.
+"""Finding one entry by the beginning of its name; many, by their fields, are found by `selection`.
 
-The directories are walked over as they are, without a listing in memory and without claiming anything.  What is found may have
+The directories are walked over as they are, without a listing in memory and without claiming anything.  A found entry may have
 gone on a moment later; an action on it claims it, and hears so then.
 """
 
@@ -20,7 +20,7 @@ MAX_CANDIDATES = 5
 
 
 class Found(NamedTuple):
-    """Where an entry was a moment ago, and what was read of it, if it had to be opened to be found."""
+    """The place of an entry a moment ago, and its summary, if it had to be opened to be found."""
 
     queue: str
     folder: Folder
@@ -29,7 +29,7 @@ class Found(NamedTuple):
     summary: EntrySummary | None = None
 
     def look(self) -> EntrySummary | None:
-        """:return: what can be told of it, read now unless it has been; None if it is gone."""
+        """:return: its summary, read now unless it has been; None if it is gone."""
         return self.summary or summarize(self.folder, self.queue, self.filebase, self.suffix)
 
 

@@ -1,6 +1,6 @@
 """Entries sorted into groups by something that they have: by queue, kind, origin, error or a key of the metadata.
 
-With the age of each, that is the table of `census.shapes`; with a selection, it is the question what is behind so many failures.
+With the age of each, that is the table of `census.shapes`; with a selection, it answers which cause is behind so many failures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def group_of(by: str, *, domain: bool = False) -> Callable[[EntrySummary], list[
     """:return: a function that says to which groups an entry belongs.
 
     :param by: ``queue``, ``kind``, ``origin``, ``error`` or ``frame``, or a key of the metadata; of a list, each member is a group.
-    :param domain: of addresses, take what is behind the ``@``.
+    :param domain: of addresses, take the part behind the ``@``.
     """
 
     def read(entry: EntrySummary) -> list[str]:

@@ -51,7 +51,7 @@ def _claim(queue: Switchboard, filebase: str) -> Claim:
 def hold(queue: Switchboard, filebase: str, **fields: str) -> str:
     """Keep an entry from being taken.
 
-    :param fields: what the history is to say of it: ``by``, ``via``, ``reason``.
+    :param fields: more fields of its record in the history: ``by``, ``via``, ``reason``.
     :return: its filebase from now on.
     :raises EntryTakenError: a process is working on it, or it is gone.
     :raises QueueError: it is held already, or the disk refused; it is as it was.
@@ -66,7 +66,7 @@ def hold(queue: Switchboard, filebase: str, **fields: str) -> str:
 def let_go(queue: Switchboard, filebase: str, **fields: str) -> str:
     """Let an entry be taken again: it has its old time and place.
 
-    :param fields: what the history is to say of it: ``by``, ``via``, ``reason``.
+    :param fields: more fields of its record in the history: ``by``, ``via``, ``reason``.
 
     :return: its filebase from now on.
     :raises EntryTakenError: it is gone.

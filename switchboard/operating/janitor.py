@@ -1,4 +1,4 @@
-"""What has to be done to a spool now and then, by somebody: also in queues that nobody works on.
+"""The chores of a spool, now and then: recovery, expiry, trash, also in queues that nobody works on.
 
 The master sends a process of its own to do it (``housekeeping``); ``switchboard tidy`` does it by hand.  All of it may run at any time
 and in many processes at once, because it touches nothing that a living process holds.
@@ -40,7 +40,7 @@ ROUND_NS = 10 * NS
 
 @dataclass(slots=True)
 class Tidied:
-    """What a round has found to do."""
+    """The counts of one round."""
 
     handoffs: int = 0
     recovered: int = 0
@@ -53,7 +53,7 @@ class Tidied:
 def tidy(spool: Spool) -> Tidied:
     """Do one round.
 
-    :return: what there was to do.  What could not be done is in the log, and is tried again in the next round.
+    :return: the counts of the round.  A failed chore is in the log, and is tried again in the next round.
     """
     done = Tidied()
     spool.steady.time_ns()  # so that a clock that was turned is noticed by somebody
@@ -98,7 +98,7 @@ def count_bad(spool: Spool) -> int:
 
 
 def full_disks(spool: Spool) -> Iterator[tuple[str, str]]:
-    """Yield the queues whose ``min_free`` is reached, each with what is to be said of it."""
+    """Yield the queues whose ``min_free`` is reached, each with a line about it."""
     for name in spool.queue_names():
         queue = spool[name]
         if queue.is_remote or not queue.options.min_free_space_bytes:
@@ -149,7 +149,7 @@ def _is_declared(spool: Spool, name: str) -> bool:
 
 
 def _empty_trash(spool: Spool) -> int:
-    """Remove what has lain in the trash for longer than the ``ttl`` of [queue.trash]; of a week, if there is no such section."""
+    """Remove the entries that have lain in the trash for longer than the ``ttl`` of [queue.trash]; of a week, if there is no such section."""
     rule = spool.config.queues.named.get(TRASH) if spool.config is not None else None
     ttl_s = TRASH_S if rule is None else rule.values.get('ttl_s', TRASH_S)
     # Without the configuration: it need not declare the trash, and may declare anything of that name.
@@ -166,7 +166,7 @@ def remove_old(bad: Switchboard, ttl_s: float | None) -> int:
     now_ns = bad.clock.time_ns()
     before_ns = bad.steady.time_ns() - int(ttl_s * NS)
     before, now = format_when(before_ns), format_when(now_ns) + '~'
-    # No entry was preserved before it was there; of what was delayed or held, the name does not say since when it was.
+    # No entry was preserved before it was there; of a delayed or held entry, the name does not say since when it was.
     candidates = (name for name, _ in walk(bad.folder, (PRESERVED,)) if name < before or name > now)
     old = nsmallest(LOOKED_AT, candidates)
     return sum(_remove_if(bad, filebase, lambda since_ns: since_ns < before_ns) for filebase in old)

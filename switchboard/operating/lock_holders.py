@@ -1,4 +1,4 @@
-"""Which process holds the lock on which file, as the kernel lists it.
+"""The processes that hold locks on files, as the kernel lists them.
 
 Asking by trying to take a lock would take it, if only for a moment, from who just wants it; reading the list disturbs nobody.
 It is for people to read: nothing is decided by it, and on a system without the list, nobody is named.

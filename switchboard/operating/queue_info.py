@@ -1,4 +1,4 @@
-"""What there is to know of a queue besides its entries: how much is in it, options and who set them, consumers, what operators said.
+"""A queue's facts besides its entries: how much is in it, options and who set them, consumers, operators' flags.
 
 Everything is read, and nothing is made on the way: no directory, no lock.  `queue_info` is one queue; `count_queue` and `origins_of` are the
 parts of it that cost something, for callers with a budget.  What its runners have done is on the scoreboard: `throughput` sums it up by queue, and
@@ -46,7 +46,7 @@ def count_queue(
     spool: Spool | None = None,
     until_ns: int | None = None,
 ) -> Census:
-    """Count what is in a queue, wherever it is: a directory is walked over, a broker is asked for what is ready, which is all that it tells.
+    """Count the entries of a queue, wherever it is: a directory is walked over, a broker is asked for its ready messages, for it counts no others.
 
     :param spool: for queues on brokers; without one, and where the broker is away, `UNKNOWN` many wait there.
     :param until_ns: as in `census.count`; a broker is not asked for a part.
@@ -65,7 +65,7 @@ def count_queue(
 
 
 def origins_of(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str, int]:
-    """:return: how many preserved entries came from which queue; what cannot be told, or is beyond `limit`, is under ``?``."""
+    """:return: how many preserved entries came from which queue; unknown origins, and all beyond `limit`, are under ``?``."""
     found: Counter[str] = Counter()
     for opened, (filebase, suffix) in enumerate(walk(folder, (PRESERVED,))):
         entry = summarize(folder, queue, filebase, suffix) if opened < limit else None
@@ -75,7 +75,7 @@ def origins_of(folder: Folder, queue: str, limit: int = MAX_OPENED) -> dict[str,
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """What the runners of a queue have done since the master started."""
+    """The counters of a queue's runners since the master started."""
 
     done: int = 0
     failed: int = 0
@@ -85,7 +85,7 @@ class Throughput:
 
 
 def throughput(config: Config | None, records: Iterable[Record]) -> dict[str, Throughput]:
-    """:return: what was done by queue, from the scoreboard.  Counters begin anew with each start of the master."""
+    """:return: the counters by queue, from the scoreboard.  Counters begin anew with each start of the master."""
     sums: dict[str, Counter[str]] = {}
     for record in records:
         options = config.runners.get(record.runner) if config is not None else None
@@ -124,7 +124,7 @@ class QueueInfo:
     """One queue.
 
     :param consumers: living consumers, runners among them; None if this user may not look.
-    :param declaration: what a program said of it.
+    :param declaration: the declaration by a program.
     """
 
     name: str
@@ -149,7 +149,7 @@ class QueueInfo:
         return {key: text for key, text in self.set_options.items() if general.get(key) != text}
 
     def set_by(self, key: str) -> str:
-        """:return: who decided an option: a section, a program, or nobody."""
+        """:return: the source of an option: a section, a program, or nobody."""
         field = QUEUE_KEYS[key].field
         if self.declaration is not None and field in self.declaration.options:
             return 'declared'
@@ -195,7 +195,7 @@ def _lasting(declaration: Declaration) -> Iterator[str]:
 
 
 def queue_info(view: SpoolView, name: str) -> QueueInfo:
-    """:return: what there is to know of a queue that is there."""
+    """:return: the facts about a queue that is there."""
     config = view.config
     run, disk = str(view.directory / RUN), Disk()
     declaration = Declarations(run, disk, SYSTEM_CLOCK, SYSTEM_NAMER).read(name)

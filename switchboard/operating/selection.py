@@ -5,7 +5,7 @@ A selection is words with blanks between them, and an entry has to fit all of th
     queue:bad error:Timeout* older:1d -kind:mail sender:eve@example.com state:held,delayed tries:>3 "subject:a b"
 
 A word is ``field:value``.  Commas separate alternatives, ``*`` stands for any text, a word with ``-`` in front must not fit.  Quotes
-(``"``) hold together what has blanks, commas or colons in it, and ``\\`` takes the meaning from a ``*``, a quote or itself.  Numbers, sizes and durations take
+(``"``) hold together a value with blanks, commas or colons in it, and ``\\`` takes the meaning from a ``*``, a quote or itself.  Numbers, sizes and durations take
 ``>``, ``>=``, ``<`` and ``<=``.  A field that is not in `FIELDS` is a key of the metadata; ``metadata.kind:x`` is one that has the name of a field.
 
 `Criteria.parse` reads that, and ``str()`` writes it in one form only, so that equal selections are equal texts.
@@ -116,7 +116,7 @@ class Field:
     """One of the fields that are known: how its values are read and written, and what of an entry they are compared with.
 
     :param kind: ``text``, ``number``, ``size`` or ``duration``.
-    :param of: what an entry has there, at a moment; of a text, all of its values.
+    :param of: the value that an entry has there, at a moment; of a text, all of its values.
     :param folded: upper and lower case are the same.
     """
 
@@ -199,7 +199,7 @@ class Term:
         return cls(field, tuple(_amount(field, known.kind, value.text) for value in values), negated)
 
     def by_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
-        """:return: what a name alone says; None if the file has to be opened."""
+        """:return: the answer by a name alone; None if the file has to be opened."""
         if self.field in _AGES:
             if suffix == PRESERVED or is_held(filebase):
                 return None  # its history says since when
@@ -269,7 +269,7 @@ class Term:
 
 
 def state_of(filebase: str, suffix: str, now_ns: int) -> State:
-    """:return: what an entry's name says of it at a moment."""
+    """:return: the state that an entry's name says, at a moment."""
     if suffix == READY:
         if is_held(filebase):
             return 'held'
@@ -346,7 +346,7 @@ def _quoted(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What entries are asked for: all of the words must fit.  Without any, every entry does."""
+    """A selection of entries: all of its words must fit.  Without any, every entry does."""
 
     terms: tuple[Term, ...] = ()
 
@@ -365,7 +365,7 @@ class Criteria:
 
     @classmethod
     def of(cls, *, metadata: Mapping[str, Any] | None = None, **fields: str | Iterable[str] | None) -> Self:
-        """:return: the selection in which each of these fields has this value, or one of these; what is empty or None asks for nothing.
+        """:return: the selection in which each of these fields has this value, or one of these; empty and None ask for nothing.
 
         Values are read as in the language, but for quotes: ``error='Time*'``, ``tries='>3'``.
 
@@ -383,7 +383,7 @@ class Criteria:
         return cls(tuple(terms))
 
     def __and__(self, other: Criteria) -> Criteria:
-        """:return: what both ask for."""
+        """:return: the selection of the entries that fit both."""
         return Criteria((*self.terms, *other.terms))
 
     def negated(self) -> Criteria:
@@ -407,7 +407,7 @@ class Criteria:
         )
 
     def suffixes(self) -> tuple[str, ...]:
-        """:return: those that entries of the wanted states have."""
+        """:return: the suffixes that entries of the wanted states have."""
         of_state = {'claimed': CLAIMED, 'preserved': PRESERVED}
         found: tuple[str, ...] = SUFFIXES
         for term in self.terms:
@@ -421,7 +421,7 @@ class Criteria:
         return all(term.by_name(queue, '', READY, 0) for term in self.terms if term.field == 'queue')
 
     def by_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
-        """:return: what the name alone says of an entry; None if it has to be opened."""
+        """:return: whether the entry fits, by its name alone; None if it has to be opened."""
         unknown = False
         for term in self.terms:
             answer = term.by_name(queue, filebase, suffix, now_ns)
@@ -467,7 +467,7 @@ def _words(text: str) -> Iterator[Term]:
 def _scan(text: str, at: int, end: str) -> tuple[Pattern, int]:
     """Read up to a blank or the character `end` outside of quotes.
 
-    :return: what was read, and where it ends.
+    :return: the text read, and where it ends.
     """
     pieces, piece = [], ''
     in_quotes = False
@@ -493,7 +493,7 @@ def _scan(text: str, at: int, end: str) -> tuple[Pattern, int]:
 
 
 class Budget:
-    """How much a look may cost: it ends early when that is spent, and what was found by then is less than there is.
+    """How much a look may cost: it ends early when that is spent, and has found fewer entries than there are by then.
 
     :param seconds: the time.
     :param opened: how many files may be opened.
@@ -526,7 +526,7 @@ def select(
 ) -> Iterator[Found]:
     """Walk over the entries of some queues that are asked for, in no order.
 
-    A file is opened only if its name does not decide; what was read of it then goes with what is found.
+    A file is opened only if its name does not decide; the summary read then goes with the found entry.
 
     :param budget: where to end; it says whether that came before the end of the queues.
     """

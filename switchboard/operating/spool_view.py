@@ -1,4 +1,4 @@
-"""A look at a spool that makes and changes nothing: its queues, their directories, what is in them.
+"""A look at a spool that makes and changes nothing: its queues, their directories, their entries.
 
 It needs a directory and, if there is one that can be used, its configuration; no master, no lock and no right to write.  So it works for a
 user that may only read, beside a broken configuration and on a spool that was copied from elsewhere.  One object may be kept for long and used by
@@ -117,7 +117,7 @@ class SpoolView:
 
 
 def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
-    """:return: what operators have said to a queue (``paused``, ``draining``): ``since``, ``reason``, ``by``, as far as it is known."""
+    """:return: the flags that operators have set on a queue (``paused``, ``draining``): ``since``, ``reason``, ``by``, as far as it is known."""
     found = {}
     for flag in FLAGS:
         try:

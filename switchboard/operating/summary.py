@@ -1,4 +1,4 @@
-"""What can be told of an entry at a glance: its kind, size and history, and not its body.
+"""The summary of an entry: its kind, size and history, and not its body.
 
 Lists look at many entries, and a body may be large: so the header, the metadata and the journal are read, and what stands
 between them is not.  The price is that the checksum, which covers the body, is not tested; ``peek`` in ``reading`` does that.
@@ -46,7 +46,7 @@ FIRST_READ_BYTES = 8192
 TAIL_BYTES = 1 << 20
 
 
-# What has brought an entry to where nobody takes it.
+# The events that bring an entry to where nobody takes it.
 _PUT_ASIDE = ('preserved', 'moved', 'dead-lettered', 'removed', 'restored')
 # Times of a history that are no times of ours: before the epoch, or behind the ten digits of seconds that a name has.
 _LAST_TIME_S = 9_999_999_999
@@ -61,7 +61,7 @@ def time_ns(value: object) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class EntrySummary:
-    """One entry as a list shows it.  ``damage`` says what can be seen to be wrong with it.
+    """One entry as a list shows it.  ``damage`` says which damage can be seen.
 
     ``inode`` is the device and number of its file, by which the kernel's list of locks knows it.
     """
@@ -96,7 +96,7 @@ class EntrySummary:
         return name.priority if name else 0
 
     def state(self, now_ns: int) -> State:
-        """:return: what may be concluded from its name and its file's date at this moment."""
+        """:return: the state that follows from its name and its file's date at this moment."""
         if self.suffix == READY:
             if is_held(self.filebase):
                 return 'held'
@@ -127,7 +127,7 @@ class EntrySummary:
         return None
 
     def age_s(self, now_ns: int) -> float:
-        """:return: seconds since it is as it is; below zero for what is not due yet."""
+        """:return: seconds since it is as it is; below zero if it is not due yet."""
         return (now_ns - self.since_ns) / NS
 
     @property
@@ -153,7 +153,7 @@ class EntrySummary:
 
     @property
     def home(self) -> str | None:
-        """Where a retry sends it: the queue in which it failed last, however it was moved since; None if its history names none.
+        """The target of a retry: the queue in which it failed last, however it was moved since; None if its history names none.
 
         An entry that has not failed since it was sent back is at home where it is.
         """
@@ -176,7 +176,7 @@ class EntrySummary:
 
     @property
     def cause(self) -> str:
-        """Why it was put aside last, in one word: ``rejected``, ``attempts``, ``recoveries``, ``expired`` and so on."""
+        """The cause for which it was put aside last, in one word: ``rejected``, ``attempts``, ``recoveries``, ``expired`` and so on."""
         for record in reversed(self.entry.records):
             if isinstance(record.get('cause'), str):
                 return str(record['cause'])
@@ -203,7 +203,7 @@ class EntrySummary:
 
     @property
     def frame(self) -> str:
-        """Where its last error was raised: file and function of the innermost frame that is no library's; empty if it is not told."""
+        """The place where its last error was raised: file and function of the innermost frame that is no library's; empty if unknown."""
         for record in reversed(self.entry.records):
             if isinstance(record.get('traceback'), str):
                 return frame_of(str(record['traceback']))
@@ -237,7 +237,7 @@ def summarize(folder: Folder, queue: str, filebase: str, suffix: str | None = No
     """Look at one entry without claiming it.
 
     :param suffix: the state it was in a moment ago; the others are tried as well.
-    :return: None if there is no such entry (any more).  What cannot be read is no error, but has ``damage``.
+    :return: None if there is no such entry (any more).  An unreadable one is no error, but has ``damage``.
     """
     for extension in (suffix, *SUFFIXES) if suffix else SUFFIXES:
         found = _glance(folder, queue, filebase, extension)
@@ -288,7 +288,7 @@ def _unreadable(folder: Folder, queue: str, filebase: str, suffix: str, why: str
 
 
 def _read(disk: Disk, fd: int, size: int, filebase: str) -> tuple[Entry, int, str]:
-    """:return: what could be read, without the body; the length of the body; what is wrong."""
+    """:return: the readable part, without the body; the length of the body; the damage."""
     first = disk.read_all(fd, min(size, FIRST_READ_BYTES))
     digest = digest_of(filebase)
     try:
@@ -301,7 +301,7 @@ def _read(disk: Disk, fd: int, size: int, filebase: str) -> tuple[Entry, int, st
             )
     except CorruptEntryError as error:
         tail = disk.read_all(fd, min(size, TAIL_BYTES), max(0, size - TAIL_BYTES))
-        # Without a header only the journal can be told, and that is looked for from the end of the file.
+        # Without a header only the journal can be found, from the end of the file.
         entry = read_entry(filebase, first[:MAX_HEADER_BYTES] + tail if size > TAIL_BYTES else tail)
         entry.body = b''
         return entry, size, '' if entry.damage is None else error.reason

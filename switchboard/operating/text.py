@@ -6,7 +6,7 @@ import re
 import time
 from typing import Any
 
-# What could move the cursor, ring, recolour or reverse what stands beside it: control characters but the newline and the tab,
+# Characters that could move the cursor, ring, recolour or reverse their neighbours: control characters but the newline and the tab,
 # separators that break lines, marks that change the direction of writing, and surrogates, which no terminal takes.
 _UNSAFE = re.compile(
     '[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]'

@@ -1,11 +1,11 @@
-"""Alerts: a command of the operator's that is told what went wrong, and when it is over.
+"""Alerts: a command of the operator's, run when something goes wrong, and when it is over.
 
-For who has no monitoring system: ``on_event = command`` in ``[switchboard]``.  What is told of is a condition, not an occurrence: it begins, and
-most of the time it ends.  So nothing piles up while the command is slow or the limit is reached; what has come and gone meanwhile is not
-told of at all.
+Where there is no monitoring system: ``on_event = command`` in ``[switchboard]``.  An alert is about a condition, not an occurrence: it begins, and
+most of the time it ends.  So nothing piles up while the command is slow or the limit is reached; a condition that has come and gone meanwhile is not
+reported at all.
 
 The command is run by a process of its own, one at a time, with a time limit: it may fail, hang, or not exist, and the master's loop does not wait for
-it.  It is told at most `PER_MINUTE` times a minute, and of one subject at most once in `QUIET_S`, however often that comes and goes.
+it.  It runs at most `PER_MINUTE` times a minute, and of one subject at most once in `QUIET_S`, however often that comes and goes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PROBLEM, RESOLVED = 'problem', 'resolved'
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One thing to be told.
+    """One notice for the command.
 
     :param name: ``runner-fatal``, ``bad-grew``, ``disk-reserve`` or ``reload-failed``.
     :param subject: the runner and slice, or the queue; empty for the master itself.
@@ -63,7 +63,7 @@ class Alert:
     place: Mapping[str, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, object]:
-        """:return: what the command gets as JSON."""
+        """:return: the JSON that the command gets."""
         facts: dict[str, object] = {
             'event': self.name,
             'state': self.state,
@@ -79,7 +79,7 @@ class Alert:
 
 @dataclass(slots=True)
 class Condition:
-    """What is known of one subject, and what was told of it last."""
+    """The state of one subject, and the last one reported."""
 
     reason: str = ''
     number: int | None = None
@@ -89,17 +89,17 @@ class Condition:
 
     @property
     def is_news(self) -> bool:
-        """Whether it is to be told of, now or when the quiet is over."""
+        """Whether it is to be reported, now or when the quiet is over."""
         if self.told != bool(self.reason):
             return True
         return self.told and (self.number or 0) > self.told_number
 
 
 class Alerts:
-    """Notes conditions, and has the command told of what is new.
+    """Notes conditions, and runs the command for new ones.
 
-    :param command: gives the command that is in force; an empty one wants to be told nothing.
-    :param place: what is told each time: spool and configuration.
+    :param command: gives the command that is in force; an empty one is never run.
+    :param place: the parts of every notice: spool and configuration.
     :param start: makes a process that does something, and returns its process id.
     :param tie: called in a new process with its parent, with which it is to end.
     """
@@ -127,13 +127,13 @@ class Alerts:
         return self._pid
 
     def descriptors(self) -> list[int]:
-        """:return: what a forked child closes at once."""
+        """:return: the descriptors that a forked child closes at once."""
         return [self._pidfd] if self._pidfd >= 0 else []
 
     def note(self, name: str, subjects: Mapping[str, str | tuple[str, int]]) -> None:
-        """Say what is wrong now.
+        """Note the conditions that hold now.
 
-        :param subjects: the reasons, by subject: and a number, which is told of again when it grows.  What is not in it is well.
+        :param subjects: the reasons, by subject: and a number, which is reported again when it grows.  A subject that is not in it is well.
         """
         for (kind, subject), condition in self._conditions.items():
             if kind == name and subject not in subjects:
@@ -153,7 +153,7 @@ class Alerts:
         return max(min(news), self._times[0] + MINUTE_S if len(self._times) >= PER_MINUTE else 0.0)
 
     def tick(self, now_s: float) -> None:
-        """Tell of what is new, if it is time and the last command has ended."""
+        """Run the command for new conditions, if it is time and the last one has ended."""
         if self._is_at_work(now_s):
             return
         while self._times and now_s - self._times[0] >= MINUTE_S:

@@ -1,4 +1,4 @@
-"""Whether a master holds a spool, and where it keeps what it says about itself, for those who read it.
+"""The question whether a master holds a spool, and the paths of its files, for readers.
 
 To ask takes its lock shared, for an instant, and needs no answer from it.
 """
@@ -21,7 +21,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | NO_LINK
 
 
 def own_directory(spool: str | os.PathLike[str]) -> Path:
-    """:return: where the master of this spool keeps its files, for those who read them."""
+    """:return: the directory of the files of this spool's master, for readers."""
     return Path(spool) / RUN / OWN
 
 

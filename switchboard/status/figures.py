@@ -1,10 +1,10 @@
-"""What a slice has measured: how long messages waited and took, which errors ended them, how many it recovered.
+"""Figures of a slice: how long messages waited and took, which errors ended them, how many it recovered.
 
 These are counted in the runner's memory and go to the scoreboard before it rests, at most once a second while it works, and at once
 when a message failed.  So a busy runner pays a few additions a message for them, and no system call; one that is killed loses
 the figures of its last second, and no count of messages (those are written with each, see `scoreboard`).
 
-Names of errors come from whoever wrote the error class, or made one out of a message: they are bounded.  The first `MAX_ERRORS` classes have a
+Names of errors come from the author of the error class, who may have made one out of a message: they are bounded.  The first `MAX_ERRORS` classes have a
 counter each, all others share one, and so does a name that is none (`ERROR_NAME`).  Who was first is remembered, so
 that slices which are added up keep the same ones for ever: a sum never falls, and no counter changes its meaning.
 """
@@ -41,7 +41,7 @@ COPY_BYTES = 2048
 
 @dataclass(slots=True)
 class Histogram:
-    """Durations by bucket; the last one is for what is longer than all bounds.  A sum in nanoseconds."""
+    """Durations by bucket; the last one is for those longer than all bounds.  A sum in nanoseconds."""
 
     counts: list[int] = field(default_factory=lambda: [0] * _BUCKETS)
     sum_ns: int = 0
@@ -72,7 +72,7 @@ class ErrorCount:
 
 @dataclass(slots=True)
 class Figures:
-    """What was measured since the master started.  ``other_errors`` are those that have no counter of their own."""
+    """The figures since the master started.  ``other_errors`` are those that have no counter of their own."""
 
     process: Histogram = field(default_factory=Histogram)
     wait: Histogram = field(default_factory=Histogram)
@@ -116,7 +116,7 @@ class Figures:
 
     @classmethod
     def of(cls, values: tuple[Any, ...]) -> Self:
-        """:return: what `values` has written."""
+        """:return: the figures that `values` has written."""
         at = iter(values)
         process = Histogram([next(at) for _ in range(_BUCKETS)], next(at))
         wait = Histogram([next(at) for _ in range(_BUCKETS)], next(at))

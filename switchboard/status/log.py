@@ -105,7 +105,7 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _members(record: logging.LogRecord) -> dict[str, object]:
-    """:return: those of a line that was not written by `event`: somebody's own, or a library's."""
+    """:return: the fields of a line that was not written by `event`: a runner's own, or a library's."""
     members: dict[str, object] = {
         'filebase': AT_WORK.get(),
         'event': 'logged',
@@ -177,7 +177,7 @@ class LogFile(logging.Handler):
         super().close()
 
     def descriptors(self) -> list[int]:
-        """:return: what a process that closes all other descriptors has to keep."""
+        """:return: the descriptors that a process has to keep when it closes all others."""
         return [each for each in (self._descriptor, self._directory) if each is not None and each != 2]
 
 
@@ -224,7 +224,7 @@ def take_all() -> None:
 
 
 def take_streams() -> None:
-    """Have what is printed in this process be events: see `Printed`."""
+    """Turn printed lines of this process into events: see `Printed`."""
     for name, level in (('stdout', logging.INFO), ('stderr', logging.WARNING)):
         stream = io.TextIOWrapper(
             cast(Any, Printed(name, level)), encoding='utf-8', errors='backslashreplace', write_through=True
@@ -284,7 +284,7 @@ class Printed(io.RawIOBase):
             self._own.is_writing = False
 
     def close(self) -> None:
-        """Say what has no end of line."""
+        """Write the last line, which has no end."""
         if not self.closed:
             rest, entry = getattr(self._own, 'rest', (b'', None))
             self._own.rest = (b'', None)
@@ -293,7 +293,7 @@ class Printed(io.RawIOBase):
 
 
 def descriptors() -> list[int]:
-    """:return: those of the file that `configure` opened."""
+    """:return: the descriptors of the file that `configure` opened."""
     return [descriptor for log_file in _log_files() for descriptor in log_file.descriptors()]
 
 
@@ -307,7 +307,7 @@ def speak_as(speaker: str) -> None:
 def reopen() -> list[str]:
     """Reopen the file that `configure` opened.  Fit for a signal handler: it does not log.
 
-    :return: what went wrong, in words; the old file is in use then.
+    :return: the error, in words; the old file is in use then.
     """
     errors = []
     for log_file in _log_files():

@@ -1,4 +1,4 @@
-"""What the scoreboard says of a master and of each runner slice: the words of `status`, for people and programs alike."""
+"""The records of the scoreboard, of a master and of each runner slice: the words of `status`, for people and programs alike."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 
 class State(enum.StrEnum):
-    """What a reader may conclude about one runner slice."""
+    """The state of one runner slice, as a reader may conclude it."""
 
     STARTING = 'STARTING'  # a process is there and has not begun its loop
     RUNNING = 'RUNNING'  # it loops
     BACKOFF = 'BACKOFF'  # it ended against our will and will be started again
-    STOPPING = 'STOPPING'  # it was told to go and finishes its message
-    EXITED = 'EXITED'  # it was told to go, and went
+    STOPPING = 'STOPPING'  # it was asked to go and finishes its message
+    EXITED = 'EXITED'  # it was asked to go, and went
     FATAL = 'FATAL'  # it will not be started again unless somebody asks; `reason` says why
 
 
 @dataclass(frozen=True, slots=True)
 class MasterRecord:
-    """What the master says of itself.  Times are wall clock nanoseconds, 0 for never."""
+    """The master's record of itself.  Times are wall clock nanoseconds, 0 for never."""
 
     pid: int = 0
     state: State = State.STARTING
@@ -31,7 +31,7 @@ class MasterRecord:
 
 @dataclass(frozen=True, slots=True)
 class SupervisorRecord:
-    """What the master knows of one slice.  Times are wall clock nanoseconds, 0 for never.
+    """The master's record of one slice.  Times are wall clock nanoseconds, 0 for never.
 
     ``carried`` are the counters (done, failed, retried, kept) of the slices in whose place this one stands.
     """

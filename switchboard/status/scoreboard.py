@@ -285,7 +285,7 @@ class Scoreboard:
     def mend(self) -> bool:
         """Give the file its size and its header, if somebody has cut it; the writer's part.
 
-        :return: whether that was needed; what was in it is gone then.
+        :return: whether that was needed; its content is gone then.
         :raises OSError: the disk is full.
         """
         size = PAGE_BYTES + SLOT_BYTES * self.slots
@@ -364,7 +364,7 @@ class Scoreboard:
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
-        """Let slices take the place of others; who reads meanwhile looks again."""
+        """Let slices take the place of others; readers meanwhile look again."""
         if self._changes % 2:
             yield  # several at once
             return
@@ -379,12 +379,12 @@ class Scoreboard:
         _CHANGES.write(self.descriptor, 0, self._changes, self._changes)
 
     def figures(self, index: int) -> Figures:
-        """:return: what a slice has measured, and those in whose place it stands."""
+        """:return: the figures of a slice, with those of slices that it replaces."""
         own, carried = self.read(self.base(index), _FIGURES, _CARRIED)
         return sum_of(Figures.of(each[1:]) for each in (own, carried) if each is not None)
 
     def figures_of(self, runner: str) -> Figures:
-        """:return: what all slices of a runner have measured together."""
+        """:return: the figures of all slices of a runner together."""
         return sum_of(self.figures(each.index) for each in self._records() if each.runner == runner)
 
     def post_carried(self, index: int, figures: Figures) -> None:
@@ -393,7 +393,7 @@ class Scoreboard:
         _CARRIED.write(self.descriptor, self.base(index), self._carried[index], *figures.values())
 
     def record(self, index: int) -> Record | None:
-        """:return: one slot, or nothing when it is free."""
+        """:return: the record of one slot, or nothing when it is free."""
         base = self.base(index)
         post, work, error = self.read(base, _POST, _WORK, _ERROR)
         if post is None or not post[1][0]:
@@ -449,7 +449,7 @@ class Scoreboard:
         _MASTER.write(self.descriptor, 0, self._next(0), record.pid, _CODES[record.state], *times, error)
 
     def master(self) -> MasterRecord:
-        """:return: what the master says, or said, of itself.  Whether it lives, only its lock tells."""
+        """:return: the master's record.  Whether it lives, only its lock says."""
         [values] = self.read(0, _MASTER)
         if values is None:
             return MasterRecord()

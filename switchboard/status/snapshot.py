@@ -1,4 +1,4 @@
-"""What the scoreboard and the lock say of a master and its runners at one moment, for every face and for the commands that wait for a master.
+"""The state of a master and its runners at one moment, by scoreboard and lock, for every face and for the commands that wait for a master.
 
 The scoreboard is a file, so all of this works whether the master lives or not, and needs no answer from it.
 """
@@ -49,7 +49,7 @@ def read_status(directory: Path) -> Snapshot:
 
 
 def read_status_or_none(directory: Path) -> Snapshot | None:
-    """:return: the same, or None where it cannot be told: good enough for a progress line."""
+    """:return: the same, or None where it is unknown: good enough for a progress line."""
     try:
         return read_status(directory)
     except ScoreboardError:
@@ -62,7 +62,7 @@ def busy_s(record: Record) -> float:
 
 
 def runner_fields(record: Record) -> dict[str, Any]:
-    """:return: one slice for programs."""
+    """:return: the fields of one slice, for programs."""
     return {
         'type': 'runner',
         'runner': record.runner,
@@ -88,7 +88,7 @@ def runner_fields(record: Record) -> dict[str, Any]:
 def master_fields(snapshot: Snapshot, busy_with: Sequence[str] = ()) -> dict[str, Any]:
     """:return: the master for programs.
 
-    :param busy_with: what it says it is doing.
+    :param busy_with: its own word for what it is doing.
     """
     master = snapshot.master
     return {
