@@ -35,6 +35,7 @@ class Web(AsyncRunner):
         'listen': Setting(str, '127.0.0.1:8025'),
         'hosts': Setting(words, ()),
         'read_only': Setting(truth, False),
+        'edit': Setting(truth, False),
         'users_file': Setting(str, ''),
         'user_header': Setting(str, ''),
         'environment': Setting(str, ''),
@@ -61,7 +62,7 @@ class Web(AsyncRunner):
             raise ConfigError('there is one desk', section=section, key='instances')
         setting: dict[str, Any] = {
             key: self.setting[key]
-            for key in ('listen', 'hosts', 'read_only', 'environment', 'colour', 'socket_mode')
+            for key in ('listen', 'hosts', 'read_only', 'edit', 'environment', 'colour', 'socket_mode')
         }
         settings = DeskSettings(
             **setting,

@@ -3,23 +3,26 @@
 And back to the comparison: what a runner changed of a message that it gives back to its queue.  Mailman's runners change a message's metadata and
 ask to keep it queued; Mailman then stores it anew, at the end of the queue, and forgets how often it failed.  Here changed metadata are a record in
 the entry's history.  Only a message whose body was changed is stored anew, in its old place, with its history, as one step with the end of
-the old one.  The entry's own bytes are what the message is compared with, read again: a copy of the metadata made before would cost each message,
+the old one.  What an operator changed is kept in the history as it was, so that it can be shown as a difference, and undone.  The entry's own bytes are what the message is compared with, read again: a copy of the metadata made before would cost each message,
 and would not see what was changed inside of a list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import binascii
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, UnserializableError
 from switchboard.message.envelope import Header, check, parse_header, unpack
 from switchboard.message.journal import Record, find_records, in_effect, parse_records
 from switchboard.message.metadata import ALWAYS, load_metadata
 from switchboard.message.naming import digest_of
-from switchboard.message.typed_json import dump_json, is_equal
+from switchboard.message.typed_json import dump_json, is_equal, tagged_or_text
 
 if TYPE_CHECKING:
     from switchboard.message.serializers import Serializers
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 # The kind of a file that holds Mailman's two pickles, and of one whose header cannot be read.
 MAILMAN = 'mailman'
 UNKNOWN = 'unknown'
+# A body that is longer is edited without a way back: a history is read at each look.
+MAX_KEPT_BYTES = 256 << 10
 
 _PICKLE_PROTOCOLS = (b'\x02', b'\x03', b'\x04', b'\x05')
 
@@ -167,3 +172,117 @@ def is_body_changed(entry: Entry, msg: Any, serializers: Serializers) -> bool:
     # Its bytes may have been written by another program, in another style: then they differ, and nothing was changed.
     original = entry.load(serializers)[0]
     return flat != serializer.dumps(original)
+
+
+class Content(NamedTuple):
+    """Metadata, without what every message has, and body."""
+
+    metadata: dict[str, Any]
+    body: bytes
+
+
+def content_of(entry: Entry) -> Content:
+    """:return: what a runner would get of an entry that is not damaged."""
+    metadata = entry.changed_metadata(load_metadata(entry.metadata))
+    return Content({key: value for key, value in metadata.items() if key not in ALWAYS}, entry.body)
+
+
+def kept_of(
+    changed: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any], body: bytes | None
+) -> dict[str, Any]:
+    """:return: what the record has so that it can be undone; ``body`` is the old one, if it is another now."""
+    kept: dict[str, Any] = {'metadata': {key: before[key] for key in changed if key in before}}
+    if body is not None:
+        if len(body) > MAX_KEPT_BYTES:
+            return {}
+        try:
+            kept['body'] = body.decode('utf-8')
+        except UnicodeDecodeError:
+            kept['base64'] = base64.b64encode(body).decode('ascii')
+    return {'before': kept, 'after': {'metadata': {key: after[key] for key in changed if key in after}}}
+
+
+def before_last_edit(entry: Entry) -> Content | None:
+    """:return: what the message was before it was edited last; None if it never was, or that was not kept."""
+    now = content_of(entry)
+    for record in reversed(entry.records):
+        if record.get('event') == 'edited':
+            return _undone(record, now)
+    return None
+
+
+def _undone(record: Record, now: Content) -> Content | None:
+    kept, keys = record.get('before'), record.get('metadata')
+    if not isinstance(kept, dict) or not isinstance(keys, list) or not isinstance(kept.get('metadata'), dict):
+        return None
+    metadata = {key: value for key, value in now.metadata.items() if key not in keys} | kept['metadata']
+    if not record.get('body'):
+        return Content(metadata, now.body)
+    body = _body_of(kept)
+    return None if body is None else Content(metadata, body)
+
+
+def _body_of(kept: Mapping[str, Any]) -> bytes | None:
+    text, packed = kept.get('body'), kept.get('base64')
+    try:
+        if isinstance(text, str):
+            return text.encode('utf-8')
+        if isinstance(packed, str):
+            return base64.b64decode(packed, validate=True)
+    except (UnicodeEncodeError, binascii.Error, ValueError):
+        pass  # somebody else has written that
+    return None
+
+
+def differences(entry: Entry) -> dict[int, list[str]]:
+    """:return: for each edit of the history, by its place in there, what it changed: see `difference`."""
+    found: dict[int, list[str]] = {}
+    body = entry.body
+    for place in range(len(entry.records) - 1, -1, -1):
+        record = entry.records[place]
+        kept, after = record.get('before'), record.get('after')
+        if record.get('event') != 'edited' or not isinstance(kept, dict) or not isinstance(after, dict):
+            continue
+        before = _body_of(kept) if record.get('body') else body
+        if before is None:
+            break  # and what was before that is not known
+        old, new = kept.get('metadata'), after.get('metadata')
+        if isinstance(old, dict) and isinstance(new, dict):
+            found[place] = difference(Content(old, before), Content(new, body))
+        body = before
+    return found
+
+
+def difference(before: Content, after: Content) -> list[str]:
+    """:return: what is another, as lines that begin with ``-``, ``+`` or a blank, as ``diff -u`` writes them without its head."""
+    return [
+        *_changed_lines(_metadata_lines(before), _metadata_lines(after)),
+        *_changed_lines(_lines(before.body), _lines(after.body)),
+    ]
+
+
+def _metadata_lines(content: Content) -> list[str]:
+    return [
+        f'{key}: {json.dumps(tagged_or_text(value), ensure_ascii=False, sort_keys=True)}'
+        for key, value in sorted(content.metadata.items())
+    ]
+
+
+def _lines(body: bytes) -> list[str]:
+    # A line's end may be what was changed.
+    return (
+        [
+            line.removesuffix('\n') + ('' if line.endswith('\n') else '\\ no end of line')
+            for line in body.decode('utf-8', 'backslashreplace').splitlines(keepends=True)
+        ]
+        if body
+        else []
+    )
+
+
+def _changed_lines(before: list[str], after: list[str]) -> Iterator[str]:
+    import difflib  # seldom needed, and this module is loaded by whoever reads or writes a message
+
+    for line in difflib.unified_diff(before, after, n=3, lineterm=''):
+        if not line.startswith(('--- ', '+++ ', '@@')):
+            yield line

@@ -3,6 +3,9 @@
 An entry's header, metadata and body never change.  So the changed message is a new entry with the old one's place, slice and history,
 and it appears in one step with the end of the old one, as any hand-off: a crash leaves the one or the other.
 
+The history keeps what was there before, so an edit can be looked at, as a difference, and undone, which is an edit back: of the metadata
+what was changed, of the body all, up to `MAX_KEPT_BYTES`.
+
 While somebody edits, the entry is claimed, so that no runner works on a message that is about to change.  If the editing process
 dies, recovery gives it back.  One of the bad queue, edited, goes back to where it came from, as after a retry.
 """
@@ -16,10 +19,9 @@ from typing import Any, Self
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, QueueError
 from switchboard.handoff.moving import claim_any, origin
 from switchboard.handoff.transaction import Transaction
-from switchboard.message.entry import MAILMAN, Entry
+from switchboard.message.entry import MAILMAN, Content, Entry, before_last_edit, content_of, kept_of
 from switchboard.message.expiry import EXPIRES, is_expired
 from switchboard.message.journal import Record
-from switchboard.message.metadata import ALWAYS, load_metadata
 from switchboard.message.naming import (
     CLOCK_SLACK_NS,
     PRESERVED,
@@ -76,13 +78,26 @@ class Editing:
     @property
     def metadata(self) -> dict[str, Any]:
         """The metadata that a runner would get, without those of every message."""
-        metadata = self.entry.changed_metadata(load_metadata(self.entry.metadata))
-        return {key: value for key, value in metadata.items() if key not in ALWAYS}
+        return content_of(self.entry).metadata
 
-    def store(self, metadata: Mapping[str, Any], body: bytes | None = None) -> tuple[str, str]:
+    def before_last(self) -> Content:
+        """:return: what it was before it was edited last.
+
+        :raises QueueError: it was not edited, or what it was then was not kept.
+        """
+        before = before_last_edit(self.entry)
+        if before is None:
+            place = {'queue': self._queue.name, 'filebase': self.filebase}
+            raise QueueError('it was not edited, or too large for what it was before to be kept', **place)
+        return before
+
+    def store(
+        self, metadata: Mapping[str, Any], body: bytes | None = None, *, undoes: bool = False
+    ) -> tuple[str, str]:
         """Put the changed message into the old one's place.
 
         :param body: None leaves it as it is.
+        :param undoes: the history says so.
         :return: the queue and the filebase of the changed message.
         :raises QueueError: it cannot be stored; the old one is as it was, and still claimed.
         """
@@ -97,6 +112,8 @@ class Editing:
                 'time': timestamp(source.clock),
                 'metadata': changed,
                 'body': new_body != entry.body,
+                **kept_of(changed, before, after, entry.body if new_body != entry.body else None),
+                **({'undoes': True} if undoes else {}),
                 **self._says,
             }
         ]

@@ -29,9 +29,9 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.operating.audit import MAX_REASON, Operator
-from switchboard.web import acting, looking, openapi
+from switchboard.web import looking, openapi
 from switchboard.web.desk import Desk
-from switchboard.web.forms import BadRequestError, Form
+from switchboard.web.forms import MAX_TEXT, BadRequestError, Form
 from switchboard.web.guard import Guard
 from switchboard.web.identity import User
 from switchboard.web.message_body import Body
@@ -107,23 +107,36 @@ class Routes:
             found.append(Route(path, self._page(page, template)))
             found.append(Route(f'/api{path}', self._page(page, '')))
         if not self.desk.settings.read_only:
-            for beginning in ('', '/api'):
-                found += [
-                    Route(
-                        f'{beginning}/confirm',
-                        self._write(acting.confirm, 'confirm', needs_operator=False),
-                        methods=['POST'],
-                    ),
-                    Route(f'{beginning}/act', self._write(acting.act, 'result'), methods=['POST']),
-                    Route(
-                        f'{beginning}/queues/{{name}}/say', self._write(acting.say, 'queue'), methods=['POST']
-                    ),
-                    Route(
-                        f'{beginning}/runners/{{name}}/do',
-                        self._write(acting.direct, 'directed'),
-                        methods=['POST'],
-                    ),
-                ]
+            found += self._writing()
+        return found
+
+    def _writing(self) -> list[Route]:
+        """:return: the routes that change something.  A desk that only looks has not even loaded what they do."""
+        from switchboard.web import acting, edit
+
+        entry, is_editing = '/entries/{name}/{filebase}', self.desk.settings.edit
+        deeds: list[tuple[str, Handler]] = [
+            ('/confirm', self._write(acting.confirm, 'confirm', needs_operator=False)),
+            ('/act', self._write(acting.act, 'result')),
+            ('/queues/{name}/say', self._write(acting.say, 'queue')),
+            ('/runners/{name}/do', self._write(acting.direct, 'directed')),
+        ]
+        if is_editing:
+            deeds += [
+                (
+                    f'{entry}/review',
+                    self._write(edit.review, 'review', needs_operator=False, longest=edit.MAX_FIELD),
+                ),
+                (f'{entry}/store', self._write(edit.store, 'result', longest=edit.MAX_FIELD)),
+            ]
+        found = [
+            Route(f'{beginning}{path}', handler, methods=['POST'])
+            for path, handler in deeds
+            for beginning in ('', '/api')
+        ]
+        if is_editing:
+            found.append(Route(f'{entry}/edit', self._page(edit.editable, 'edit')))
+            found.append(Route(f'/api{entry}/edit', self._page(edit.editable, '')))
         return found
 
     # What looks.
@@ -166,6 +179,7 @@ class Routes:
             environment=settings.environment,
             colour=settings.colour,
             read_only=settings.read_only,
+            can_edit=settings.edit,
             user=user.name,
             token='' if settings.read_only else self.desk.identity.token(user),
             version=self._version,
@@ -268,11 +282,16 @@ class Routes:
     # What acts.
 
     def _write(
-        self, deed: Callable[..., dict[str, Any]], template: str, *, needs_operator: bool = True
+        self,
+        deed: Callable[..., dict[str, Any]],
+        template: str,
+        *,
+        needs_operator: bool = True,
+        longest: int = MAX_TEXT,
     ) -> Handler:
         async def handle(request: Request) -> Response:
             body = await request.body()
-            return await run_in_threadpool(self._do, request, body, deed, template, needs_operator)
+            return await run_in_threadpool(self._do, request, body, deed, template, needs_operator, longest)
 
         return handle
 
@@ -283,10 +302,11 @@ class Routes:
         deed: Callable[..., dict[str, Any]],
         template: str,
         needs_operator: bool,
+        longest: int,
     ) -> Response:
         is_api = request.url.path.startswith('/api/')
         try:
-            form = _form(request, body)
+            form = _form(request, body, longest)
             user: User = request.scope['user']
             if not request.scope['is_program'] and not self.desk.identity.is_token(
                 form.text('token', limit=200), user
@@ -314,12 +334,12 @@ def _query(request: Request) -> Form:
     return Form.parse(request.url.query)
 
 
-def _form(request: Request, body: bytes) -> Form:
+def _form(request: Request, body: bytes, longest: int) -> Form:
     kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
     if kind != 'application/x-www-form-urlencoded':
         raise BadRequestError('send application/x-www-form-urlencoded')
     try:
-        return Form.parse(body.decode('ascii'))
+        return Form.parse(body.decode('ascii'), longest)
     except UnicodeDecodeError as error:
         raise BadRequestError('the form is not encoded') from error
 

@@ -22,9 +22,10 @@ class Form:
         self._fields = fields
 
     @classmethod
-    def parse(cls, text: str) -> Form:
+    def parse(cls, text: str, max_text: int = MAX_TEXT) -> Form:
         """Read ``application/x-www-form-urlencoded``.
 
+        :param max_text: how long a value may be.
         :raises BadRequestError: it is none, or has too much.
         """
         try:
@@ -33,10 +34,14 @@ class Form:
             raise BadRequestError('the request cannot be read, or has too many fields') from error
         fields: dict[str, tuple[str, ...]] = {}
         for key, value in pairs:
-            if len(value) > MAX_TEXT or len(key) > 100:
+            if len(value) > max_text or len(key) > 100:
                 raise BadRequestError(f'{key[:100]} is too long')
             fields[key] = (*fields.get(key, ()), value)
         return cls(fields)
+
+    def has(self, name: str) -> bool:
+        """:return: whether it was sent, be it empty."""
+        return name in self._fields
 
     def text(self, name: str, default: str = '', limit: int = MAX_TEXT) -> str:
         """:return: one text.

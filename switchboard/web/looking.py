@@ -5,6 +5,7 @@ None walks over a queue without a budget; what was not looked at is said.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import json
 import time
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from switchboard.errors import SwitchboardError, UnknownEntryError
+from switchboard.message.entry import differences
 from switchboard.message.naming import is_filebase, parse
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.audit import recent
@@ -22,7 +24,7 @@ from switchboard.operating.lock_holders import holders
 from switchboard.operating.queue_info import census_fields, queue_info
 from switchboard.operating.selection import Budget, Criteria, Pattern, Term, select
 from switchboard.operating.spool_view import flags_of
-from switchboard.operating.summary import summarize
+from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.options import shown_url
 from switchboard.queue.ready_queue import order
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
@@ -30,7 +32,7 @@ from switchboard.store.layout import ACTS, BAD, RUN, TRASH
 from switchboard.web.desk import Desk
 from switchboard.web.equal_command import command, for_selection
 from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.message_body import Body, describe, redacted
+from switchboard.web.message_body import Body, describe, redacted, whole
 from switchboard.web.survey import OTHERS, Survey
 
 # A page is there within a second.
@@ -335,13 +337,30 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
         'holder': _holder(desk, fields),
         'home': _told(lambda: seen.home),
         'metadata': json.loads(json.dumps(tagged_or_text(metadata), default=str)),
-        'history': [redacted(dict(record), patterns) for record in seen.entry.records],
+        'history': _history(found, seen, patterns),
+        'is_edited': any(record.get('event') == 'edited' for record in seen.entry.records),
         'body': body,
         'described': described,
         'comes_back': fields['sent_back'] >= 3,
         'file': str(desk.directory / name / (filebase + found.suffix)),
         'command': command(desk.place, 'show', f'{name}/{filebase}'),
     }
+
+
+def _history(found: Found, seen: EntrySummary, patterns: tuple[str, ...]) -> list[dict[str, Any]]:
+    """:return: its records; of an edit, the difference that it made instead of what was there before."""
+    records = [redacted(dict(record), patterns) for record in seen.entry.records]
+    edits: dict[int, list[str]] = {}
+    if any(record.get('event') == 'edited' for record in records):
+        entry = whole(found, seen)
+        edits = differences(dataclasses.replace(entry, records=records)) if entry is not None else {}
+    for place, record in enumerate(records):
+        if record.get('event') == 'edited':
+            record.pop('before', None)
+            record.pop('after', None)
+            if place in edits:
+                record['difference'] = edits[place]
+    return records
 
 
 def _told(read: Any) -> Any:

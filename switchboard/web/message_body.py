@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -9,15 +10,19 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from switchboard.errors import CorruptEntryError
+from switchboard.message.entry import Entry
 from switchboard.message.envelope import MAX_HEADER_BYTES, parse_header
 from switchboard.message.typed_json import parse_json
 from switchboard.operating.finding import Found
+from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import size
 from switchboard.store.disk import OPEN_FLAGS
 
 SHOWN_BYTES = 64 << 10
 CHUNK_BYTES = 256 << 10
 HEX_BYTES = 2 << 10
+# A longer one is neither changed here, nor compared with what it was.
+MAX_WHOLE_BYTES = 64 << 10
 MAX_PARTS = 20
 HIDDEN = '(not shown)'
 
@@ -60,6 +65,21 @@ class Body:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             self._disk.close(fd)
+
+
+def whole(found: Found, seen: EntrySummary) -> Entry | None:
+    """:return: the entry with all of its body; None if that is long, or cannot be read."""
+    try:
+        body = Body(found)
+    except OSError:
+        return None
+    try:
+        is_short = body.length <= MAX_WHOLE_BYTES
+        return dataclasses.replace(seen.entry, body=body.read(body.length)) if is_short else None
+    except OSError:
+        return None
+    finally:
+        body.close()
 
 
 def describe(found: Found, kind: str) -> dict[str, Any]:

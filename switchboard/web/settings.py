@@ -37,6 +37,7 @@ class DeskSettings:
     :param listen: ``host:port``, or the path of a Unix socket.
     :param hosts: what browsers may call it, as ``Host`` names it; without any, the loopback names with its port.
     :param read_only: there is no route that writes.
+    :param edit: messages can be changed.
     :param users: password by user name; empty for none.
     :param user_header: the header in which a proxy names the user; empty for none.
     :param environment: a word in every title; ``colour`` is one of `COLOURS`.
@@ -45,6 +46,7 @@ class DeskSettings:
     listen: str = '127.0.0.1:8025'
     hosts: tuple[str, ...] = ()
     read_only: bool = False
+    edit: bool = False
     users: Mapping[str, str] = field(default_factory=dict)
     user_header: str = ''
     environment: str = ''
@@ -86,6 +88,8 @@ class DeskSettings:
                 raise wrong('hosts', f'{host!r} is no host:port; a star is not understood')
         if self.user_header and not _HEADER.fullmatch(self.user_header):
             raise wrong('user_header', f'{self.user_header!r} is no name of a header')
+        if self.edit and self.read_only:
+            raise wrong('edit', 'is not for a desk that is read-only')
         if self.colour not in COLOURS:
             raise wrong('colour', f'must be one of {", ".join(COLOURS)}')
         if self.is_unix:

@@ -63,10 +63,12 @@ def at_work(spool: Spool, queue: str, msg: object) -> Iterator[str]:
         yield filebase
 
 
-def fail(spool: Spool, name: str, msg: object, error: str = 'ValueError', text: str = 'no way') -> str:
+def fail(
+    spool: Spool, name: str, msg: object, error: str = 'ValueError', text: str = 'no way', **metadata: object
+) -> str:
     """Put a message into the bad queue, as a runner does that could not handle it."""
     queue = spool[name]
-    filebase = queue.enqueue(msg)
+    filebase = queue.enqueue(msg, metadata)
     queue.dequeue(filebase)
     traceback = f'Traceback (most recent call last):\n  File "jobs.py", line 3, in dispose\n{error}: {text}\n'
     record = {'event': 'failed', 'attempt': 1, 'error': error, 'message': text, 'traceback': traceback}

@@ -112,6 +112,7 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
 )
 @click.option('--unset', 'dropped', multiple=True, metavar='KEY', help='Take this out of the metadata.')
 @click.option('--body', type=click.File('rb'), help='Take the body from this file; - is standard input.')
+@click.option('--undo', is_flag=True, help='Make it what it was before it was edited last.')
 @click.option('--to', metavar='QUEUE', help='Send it there.')
 @click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Look in this queue only.')
 @click.option('--reason', default='', metavar='TEXT', help='Why; it stands in the history.')
@@ -123,6 +124,7 @@ def edit(
     changes: dict[str, Any],
     dropped: tuple[str, ...],
     body: Any,
+    undo: bool,
     to: str | None,
     queues: tuple[str, ...],
     reason: str,
@@ -130,18 +132,24 @@ def edit(
     """Change a message: with options, what they say; without, in the editor that $VISUAL or $EDITOR names.
 
     One of a working queue stays in its place.  One of the bad queue goes back to where it came from, ready at once, with its
-    failures forgiven.  The history tells what was changed.  While it is edited nobody else takes it; if you leave the text as it was,
+    failures forgiven.  The history tells what was changed and keeps what it was before, for --undo.  While it is edited nobody else takes it; if you leave the text as it was,
     nothing happens.
 
     \b
     switchboard edit 1795317402.6748
     switchboard edit 1795317402.6748 --set priority:=9 --unset expires
+    switchboard edit 1795317402.6748 --undo
     """
     found = installation.view.find(entry, queues)
     spool = installation.spool()
     operator = Operator(user_name(), 'cli', reason)
+    if undo and (changes or dropped or body is not None):
+        raise click.UsageError('--undo goes without --set, --unset and --body')
     with Editing(spool, found.queue, found.filebase, to, operator) as editing:
-        if changes or dropped or body is not None:
+        new_body: bytes | None
+        if undo:
+            metadata, new_body = editing.before_last()
+        elif changes or dropped or body is not None:
             metadata = {**editing.metadata, **changes}
             for key in dropped:
                 metadata.pop(key, None)
@@ -153,9 +161,9 @@ def edit(
                 return
             metadata, new_body = made
         try:
-            queue, filebase = editing.store(metadata, new_body)
+            queue, filebase = editing.store(metadata, new_body, undoes=undo)
         except SwitchboardError as error:
-            if new_body is not None and body is None:
+            if new_body is not None and body is None and not undo:
                 complain(error)
                 _keep(new_body, 'body')
                 raise click.exceptions.Exit(exit_of(error)) from error

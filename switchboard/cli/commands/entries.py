@@ -30,7 +30,7 @@ from switchboard.cli.output import (
     write_table,
 )
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
-from switchboard.message.entry import Entry
+from switchboard.message.entry import Entry, differences
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS, PRESERVED, READY, is_filebase, is_held
@@ -358,7 +358,7 @@ def _write_rows(chosen: Iterable[Found], names: Sequence[str], now_ns: int) -> b
 # Of a long body, the beginning says what it is.
 SHOWN_BODY_BYTES = 16 * 1024
 # Fields of a record that are not shown as key=value.
-_APART = frozenset(('event', 'time', 'traceback', 'message', 'error'))
+_APART = frozenset(('event', 'time', 'traceback', 'message', 'error', 'before', 'after'))
 _COLOURS = {'red': 'red', 'green': 'green', 'cyan': 'cyan', 'yellow': 'yellow'}
 
 
@@ -506,9 +506,12 @@ def _lines(
     if entry.records:
         yield ''
         yield _title('history')
-        before = ''
-        for record in entry.records:
+        before, edits = '', differences(entry)
+        for place, record in enumerate(entry.records):
             yield from _record_lines(record, before)
+            for line in edits.get(place, ()):
+                colour = {'-': 'red', '+': 'green'}.get(line[:1])
+                yield f'      {click.style(visible(line), fg=colour) if is_terminal() else visible(line)}'
             before = f'{record.get("error")}: {record.get("message")}'
     yield from _body_lines(entry, headers=headers, full=full)
 

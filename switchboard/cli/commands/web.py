@@ -34,6 +34,7 @@ class MissingLibraryError(SwitchboardError):
     help='What browsers call it; default: the loopback names.',
 )
 @click.option('--read-only', is_flag=True, help='Look only: nothing that writes is there.')
+@click.option('--edit', is_flag=True, help='Let messages be changed, too.')
 @click.option(
     '--users-file',
     type=click.Path(path_type=Path, dir_okay=False),
@@ -56,6 +57,7 @@ def web(
     listen: str,
     hosts: tuple[str, ...],
     read_only: bool,
+    edit: bool,
     users_file: Path | None,
     user_header: str,
     environment: str,
@@ -82,6 +84,7 @@ def web(
         listen=listen,
         hosts=hosts,
         read_only=read_only,
+        edit=edit,
         users=read_users(users_file),
         user_header=user_header.lower(),
         environment=environment[:40],
