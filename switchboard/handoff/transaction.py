@@ -516,11 +516,14 @@ def _rename_inputs(staged: Sequence[Transaction], failed: dict[Transaction, Queu
             _fail(transaction, error, failed)
     order = _order(committed)
     try:
+        records = [transaction.record_fd for transaction in committed]
         if order == APART:
+            if committed and committed[0].stage.folder.order == WITH_FILE:
+                # A flush of the directory would bring the new name, and leave the old one: the input would be there, and done.
+                _flush_files(committed, records)
             _flush(committed, [transaction.stage.folder for transaction in committed])
         else:
             # In order: the last one brings those before it along.
-            records = [transaction.record_fd for transaction in committed]
             _flush_files(committed, records[-1:] if order == IN_ORDER else records)
     except OSError as error:
         _take_back(committed, error, failed)

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip('celery')
 
-from celery import chord, group
+from celery import VERSION, chord, group
 from celery.events import EventReceiver
 
 from switchboard import Spool
@@ -224,7 +224,12 @@ def test_a_task_that_a_worker_forgets_when_it_stops_is_run_by_the_next_one(own_s
     threads = psutil.Process(worker.process.pid).num_threads()
     worker.process.terminate()
     eventually(
-        lambda: psutil.Process(worker.process.pid).num_threads() > threads,
+        # Celery 5.4 has no thread for that: there the consumers leave first.
+        lambda: (
+            psutil.Process(worker.process.pid).num_threads() > threads
+            if VERSION[:2] >= (5, 5)
+            else own_shop.files('.run/consumers/celery') == []
+        ),
         worker.showing('waiting for its pool'),
         within_s=90,
     )

@@ -6,11 +6,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import kombu
 import pytest
 
 from tests.kombu.comparison import column, written
 from tests.kombu.sources import source_of
-from tests.kombu.suites import Outcome, Suite, celery, mixins, simple_and_pidbox
+from tests.kombu.suites import Outcome, Suite, mixins, simple_and_pidbox
+from tests.kombu.suites import celery as celery_suite
+
+celery = pytest.importorskip('celery')
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -19,13 +23,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 TOO_FAST = ('complex_canvas', 'trace_log')
 # These pass, and take two minutes more, which a continuous integration has.
 LONG = ('test_retry', 'test_expired', 'revoke_keeps_state', 'test_revoked', 'pool_acquire')
+# Until 5.6, this one publishes to an auto-delete queue whose only consumer has left: kombu's transport in memory keeps it.  RabbitMQ does not, nor do
+# we.  From 5.7 on the queue is its owner's.
+NEVER_DELETED = 'Mailbox.test_reply__collect'
 # They mostly sleep, so one half of them is run beside the other.
 HALF = ' or '.join(('test_timeout', 'eta', 'ignore_result', 'stamp', 'limit', 'pydantic'))
 
 
 @pytest.fixture(scope='module')
 def suites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Suite]]:
-    pytest.importorskip('celery')
     pytest.importorskip('pydantic')
     pytest.importorskip('pytest_rerunfailures')
     work: Path = tmp_path_factory.mktemp('suites')
@@ -34,9 +40,9 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Suite
     left_out = TOO_FAST if all_of_them else (*TOO_FAST, *LONG)
     chosen = ' and '.join(f'not {name}' for name in left_out)
     started = {
-        'tasks': celery(celery_source, work, 'test_tasks', f'({HALF}) and {chosen}', part='-half'),
-        'other tasks': celery(celery_source, work, 'test_tasks', f'not ({HALF}) and {chosen}'),
-        'inspect': celery(celery_source, work, 'test_inspect'),
+        'tasks': celery_suite(celery_source, work, 'test_tasks', f'({HALF}) and {chosen}', part='-half'),
+        'other tasks': celery_suite(celery_source, work, 'test_tasks', f'not ({HALF}) and {chosen}'),
+        'inspect': celery_suite(celery_source, work, 'test_inspect'),
         'mixins': mixins(kombu_source, work),
         'units': simple_and_pidbox(kombu_source, work),
     }
@@ -54,6 +60,8 @@ def test_kombus_integration_tests(suites):
     assert failures(ours) == {}
     assert {one.result for one in ours} == {'passed'}
     assert len(ours) >= 40
+    if kombu.VERSION[:2] < (5, 7):
+        return  # the table is of today's, which has more tests
     ours_written, theirs_written = written()
     assert column(ours) == ours_written
     # How many pass there is not the same each time; which they are, and that they are fewer, is.
@@ -69,7 +77,8 @@ def test_kombus_integration_tests(suites):
 
 def test_kombus_simple_queues_and_mailboxes(suites):
     outcomes = suites['units'].outcomes()
-    assert failures(outcomes) == {}
+    expected = set() if kombu.VERSION[:2] >= (5, 7) else {NEVER_DELETED}
+    assert failures(outcomes).keys() == expected
     assert len(outcomes) > 50
 
 
@@ -82,4 +91,5 @@ def test_celerys_inspection_of_a_worker(suites):
 def test_celerys_tasks(suites):
     outcomes = suites['tasks'].outcomes() + suites['other tasks'].outcomes()
     assert failures(outcomes) == {}
-    assert sum(one.result == 'passed' for one in outcomes) > 30
+    # Celery 5.4 has fewer of them.
+    assert sum(one.result == 'passed' for one in outcomes) > (30 if celery.VERSION[:2] >= (5, 5) else 15)

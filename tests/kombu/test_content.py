@@ -16,7 +16,9 @@ from switchboard.errors import CorruptEntryError
 from switchboard.extra.kombu import content
 
 SERIALIZERS = ('json', 'yaml', 'msgpack', 'pickle', 'switchboard')
-COMPRESSIONS = (None, 'zlib', 'bz2', 'lzma', 'zstd', 'brotli', 'gzip', 'bzip2')
+# Before 5.7, kombu has zstd from another library, which the tests do without.
+HAS_ZSTD = kombu.VERSION[:2] >= (5, 7) or 'application/zstd' in encoders()
+COMPRESSIONS = (None, 'zlib', 'bz2', 'lzma', *(['zstd'] if HAS_ZSTD else []), 'brotli', 'gzip', 'bzip2')
 VALUE = {'täxt': ['a', 1, None, {'b': True}]}
 
 
@@ -28,7 +30,7 @@ def queue(channel):
 
 
 def test_all_compressions_are_there():
-    assert {get_encoder(name)[1] for name in ('zlib', 'bzip2', 'lzma', 'zstd', 'brotli')} <= set(encoders())
+    assert {get_encoder(name)[1] for name in COMPRESSIONS if name} <= set(encoders())
 
 
 @pytest.mark.parametrize('compression', COMPRESSIONS)
