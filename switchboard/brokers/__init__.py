@@ -12,8 +12,8 @@ From below:
 
 - message (what goes to a broker and what comes, and the names of our headers), encode (an entry becomes one) and decode (and back);
 - url, with tls (the address of a broker);
-- connection (what RabbitMQ and Redis have in common), rabbitmq over rabbitmq_publish and rabbitmq_queues, redis_connection with its
-  ``scripts/*.lua``; :func:`connect` makes one;
+- connection and its driver: rabbitmq over rabbitmq_publish and rabbitmq_queues, or redis_driver with its ``scripts/*.lua``; :func:`connect`
+  makes one;
 - producer, consumer and queue (a queue on a broker), delivery_counts (who died with a message), transaction (what goes from a directory to a
   broker, and back), attach (such queues as part of a spool).
 """
@@ -50,10 +50,12 @@ def connect(url: str | BrokerUrl, **keys: Any) -> Connection:
 
     broker = read_broker_url(url) if isinstance(url, str) else url
     need_library(broker)
+    from switchboard.brokers.connection import Connection
+
     if broker.kind == 'rabbitmq':
-        from switchboard.brokers.rabbitmq import RabbitConnection
+        from switchboard.brokers.rabbitmq import RabbitDriver
 
-        return RabbitConnection(broker, **keys)
-    from switchboard.brokers.redis_connection import RedisConnection
+        return Connection(broker, RabbitDriver, **keys)
+    from switchboard.brokers.redis_driver import RedisDriver
 
-    return RedisConnection(broker, **keys)
+    return Connection(broker, RedisDriver, **keys)

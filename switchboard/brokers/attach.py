@@ -14,18 +14,17 @@ from typing import Any
 from switchboard.brokers import need_library
 from switchboard.brokers.consumer import BrokerClaim
 from switchboard.brokers.delivery_counts import DeliveryCounts
-from switchboard.brokers.producer import limits_of, store_copy
-from switchboard.brokers.queue import BrokerQueue
+from switchboard.brokers.producer import limits_of
+from switchboard.brokers.queue import BrokerQueue, BrokerServices, store_copy
 from switchboard.brokers.transaction import BrokerTransaction, commit_all
 from switchboard.brokers.url import read_broker_url
 from switchboard.errors import ConfigError, SwitchboardError
 from switchboard.events import event
-from switchboard.handoff.deduplication import marker_of
 from switchboard.handoff.publish_many import Publication
 from switchboard.handoff.publish_many import publish_many as store_in_directories
 from switchboard.message.expiry import EXPIRES
 from switchboard.message.metadata import dump_metadata, load_metadata
-from switchboard.message.naming import PRESERVED, READY, digest_of
+from switchboard.message.naming import PRESERVED, READY
 from switchboard.options import QueueOptions
 from switchboard.queue.recovery import timestamp
 from switchboard.routing.bindings import EXCHANGE_PREFIX
@@ -62,7 +61,7 @@ def make_queue(
         Folder(spool.path(f'.held@{name}'), spool.disk), spool.disk, spool.clock, spool.steady
     )
     try:
-        queue = BrokerQueue(
+        return BrokerQueue(
             name,
             options.url,
             slice,
@@ -72,20 +71,19 @@ def make_queue(
             bad=spool[BAD] if name != BAD else None,
             delivery_counts=delivery_counts,
             steady=spool.steady,
+            services=BrokerServices(
+                is_draining=partial(spool.flags.is_set, 'draining', name),
+                is_paused=partial(spool.flags.is_set, 'paused', name),
+                keys=spool.dedupe,  # type: ignore[arg-type]  # the queue has all that is asked for
+                dead_letter=partial(BrokerDeadLetters, spool) if options.dead_letter != BAD else None,
+                disk=spool.disk,
+                pool=spool.spares,
+            ),
         )
     except ConfigError as error:
         error.section = error.section or f'queue.{name}'
         error.file = error.file or (str(spool.config.path) if spool.config else None)
         raise
-    # For the markers of finished messages, which stand in the spool.
-    queue.disk, queue.pool = spool.disk, spool.spares
-    keys = spool.dedupe(queue)  # type: ignore[arg-type]  # it has all that is asked for
-    queue.is_done = lambda filebase: keys.known(marker_of(digest_of(filebase))) is not None
-    queue.is_draining = partial(spool.flags.is_set, 'draining', name)
-    queue.paused_by_operator = partial(spool.flags.is_set, 'paused', name)
-    if options.dead_letter != BAD:
-        queue.dead_letter = BrokerDeadLetters(spool, queue)
-    return queue
 
 
 class BrokerDeadLetters:

@@ -1,4 +1,4 @@
-"""A connection to a broker: what queues and bridges ask of it, and what RabbitMQ and Redis share of the answer.
+"""A connection to a broker, for queues and bridges, and the `Driver` that it has: one for RabbitMQ, one for Redis.
 
 What a program that holds messages for long needs of a connection, and kombu leaves to its users:
 
@@ -10,7 +10,8 @@ What a program that holds messages for long needs of a connection, and kombu lea
 - while the broker is away, calls fail at once until the next try is due: 0.5 s, doubling to 30 s;
 - a published message counts when the broker has confirmed it, and nothing is fetched ahead.
 
-RabbitMQ and Redis differ in all the rest; see ``rabbitmq`` and ``redis_connection``.  Rejected: a thread that owns the connection and is
+RabbitMQ and Redis differ in all the rest; see ``rabbitmq`` and ``redis_driver``.  A driver knows nothing of its connection: it makes one try at a time,
+under the connection's lock, and raises what its library raises.  Rejected: a thread that owns the connection and is
 sent requests, because each call would pay for two switches of threads; kombu's own ``ensure``, which sleeps where a runner must go on.
 """
 
@@ -20,22 +21,24 @@ import logging
 import sys
 import threading
 import weakref
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Backoff, Clock
-from switchboard.errors import BrokerDownError, EntryTakenError
+from switchboard.errors import BrokerDownError, EntryTakenError, SwitchboardError
 from switchboard.events import event
 from switchboard.message.naming import NS
 from switchboard.store.forks import after_fork
 
 # A message, its exchange and its routing key.
 Publish = tuple[OutgoingMessage, str, str]
+# Of a message: published, and without an outcome yet.
+UNSETTLED: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,119 +51,113 @@ class QueueLimits:
     priorities: bool = True
 
 
-class Remote(ABC):
-    """The operations of one broker.  Any of them raises `BrokerDownError` while the broker is away.
+class Driver(Protocol):
+    """One try at each operation of a broker, by its library.
 
-    ``kind`` is ``rabbitmq`` or ``redis``.
+    :ivar has_leases: a delivery stays ours when its connection is made anew, for as long as its lease is renewed.  So the broker counts the deaths
+        of holders, and is asked for what they had (:meth:`restore`), and for what is due.
+    :ivar connection_number: another number after each time by which all deliveries became void, or the connection was made anew.
+    :ivar beat_s: how often :meth:`beat` is to be called.
     """
 
-    kind = ''
-    # Does it count how often holders of a message have died, or given it up?
-    counts_deaths = False
+    has_leases: bool
+    connection_number: int
+    beat_s: float
 
-    @abstractmethod
-    def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
-        """Publish many messages, and wait once.  A message that cannot go does not hold up the others.
+    def open(self) -> None:
+        """Connect.  Raises what the library raises."""
 
-        :return: for each, None if the broker has confirmed it, or why not.
+    def is_open(self) -> bool:
+        """Is there a connection, as far as is known?"""
+
+    def shut(self) -> None:
+        """Close the connection politely, if there is one."""
+
+    def drop(self) -> None:
+        """Throw the connection away, whatever its state is."""
+
+    def abandon(self) -> None:
+        """Forget a connection that a fork has copied; the parent must not notice."""
+
+    def is_trouble(self, error: BaseException) -> bool:
+        """Does an error say that the connection is of no more use?"""
+
+    def beat(self, held: Collection[Delivery]) -> list[Any]:
+        """Show the broker that this process lives, and holds messages.
+
+        :return: the tags of those that are lost.
         """
 
-    @abstractmethod
-    def get(self, queue: str) -> Delivery | None:
-        """Take the next message of a queue, and hold it until it is acknowledged or given back.
+    def windows(self, postings: Sequence[Publish]) -> Iterator[list[int]]:
+        """:return: the numbers of those that are sent together, in their order."""
 
-        :return: None if there is none.
-        :raises UnknownQueueError: the broker has no such queue.
-        :raises BrokerDownError: the broker is away.
-        """
-
-    @abstractmethod
-    def _ack(self, delivery: Delivery) -> None:
-        """Tell the broker that it is done."""
-
-    @abstractmethod
-    def _requeue(self, delivery: Delivery) -> None:
-        """Give it back to the broker."""
-
-    @abstractmethod
-    def declare_queue(
-        self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
+    def send(
+        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
     ) -> None:
-        """Make a durable queue, if it is not there.
+        """Publish those of a window that are `UNSETTLED`, and note the outcome of each: None, or why not.
 
-        :param arguments: RabbitMQ's.
-        :raises QueueMismatchError: it is there with other arguments.
+        :raises SwitchboardError: why not, for all that are unsettled still.
         """
 
-    @abstractmethod
-    def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
-        """Make a durable exchange, if it is not there.
-
-        :raises ExchangeMismatchError: it is there, and is another one.
-        """
-
-    def expect_exchange(self, exchange: str, type: str = 'topic') -> None:
-        """Say of which type an exchange is that others have made.
-
-        A broker that keeps the types of its exchanges needs no hint; Redis does not keep them.
-        """
-        return
-
-    @abstractmethod
-    def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
-        """Have an exchange deliver to a queue.
-
-        :raises UnknownExchangeError: one of them is not there.
-        """
-
-    @abstractmethod
-    def delete_queue(self, queue: str) -> None:
-        """Delete a queue with all that is in it."""
-
-    @abstractmethod
-    def count(self, queue: str) -> int:
-        """:return: how many messages are ready; 0 for a queue that is not there."""
-
-    @abstractmethod
     def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
-        """Put a message into a queue when a time has passed; the broker keeps it until then.
+        """See `Connection`."""
 
-        :raises BrokerDownError: it was not confirmed.
+    def get(self, queue: str) -> Delivery | None:
+        """See `Connection`."""
+
+    def ack(self, delivery: Delivery) -> None:
+        """Acknowledge a message.
+
+        :raises EntryTakenError: another one has it.
         """
 
-    @abstractmethod
-    def consume(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
-        """Make arrivals in some queues visible: one of :meth:`descriptors` is then readable.
+    def requeue(self, delivery: Delivery, died: bool) -> None:
+        """Give a message back.
 
-        :param prefetch: how many messages RabbitMQ sends ahead of their acknowledgement; Redis sends none.
+        :param died: count that as a death.
+        :raises EntryTakenError: another one has it.
         """
-
-    @abstractmethod
-    def cancel(self) -> None:
-        """End :meth:`consume`."""
-
-    @abstractmethod
-    def descriptors(self) -> list[int]:
-        """:return: the descriptors to poll after :meth:`consume`."""
-
-    def next_due_s(self, queue: str) -> float | None:
-        """:return: seconds until a delayed message is due, where the broker does not tell by itself."""
-        return None
-
-    @abstractmethod
-    def has_message(self) -> bool:
-        """Is there something, or is the connection gone?  A descriptor may be readable for a mere sign of life."""
 
     def is_same(self, one: Delivery, other: Delivery) -> bool:
-        """Is the second a redelivery of the first, and the first void by that?  Else it is a copy of the message."""
-        return False
+        """See `Connection`."""
 
-    @abstractmethod
     def restore(self, queue: str) -> list[tuple[str, int]]:
-        """Give out anew what dead holders had, where the broker does not do that by itself.
+        """See `Connection`; called where there are leases."""
 
-        :return: the message id of each, and how often that has happened to it.
-        """
+    def next_due_s(self, queue: str) -> float | None:
+        """See `Connection`; called where there are leases."""
+
+    def consume(self, queues: Sequence[str], prefetch: int) -> None:
+        """See `Connection`."""
+
+    def cancel(self) -> None:
+        """See `Connection`."""
+
+    def descriptors(self) -> list[int]:
+        """See `Connection`."""
+
+    def has_message(self) -> bool:
+        """See `Connection`."""
+
+    def declare_queue(
+        self, queue: str, limits: QueueLimits | None, arguments: Mapping[str, Any] | None
+    ) -> None:
+        """See `Connection`."""
+
+    def declare_exchange(self, exchange: str, type: str) -> None:
+        """See `Connection`."""
+
+    def expect_exchange(self, exchange: str, type: str) -> None:
+        """See `Connection`."""
+
+    def bind(self, queue: str, exchange: str, routing_key: str) -> None:
+        """See `Connection`."""
+
+    def delete_queue(self, queue: str) -> None:
+        """See `Connection`."""
+
+    def count(self, queue: str) -> int:
+        """See `Connection`."""
 
 
 log = logging.getLogger('switchboard.queue')
@@ -172,26 +169,25 @@ CONNECT_TIMEOUT_S = 5.0
 CONFIRM_TIMEOUT_S = 30.0
 
 
-class Connection(Remote):
-    """A connection to one broker; what both kinds share.
+class Connection:
+    """A connection to one broker.  Every operation raises `BrokerDownError` while the broker is away.
 
-    :ivar connection_number: another number after each time the connection was made anew.
+    :param make_driver: makes the `Driver` of an address with the two time limits.
     """
 
     def __init__(
         self,
         url: BrokerUrl,
+        make_driver: Callable[[BrokerUrl, float, float], Driver],
         *,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
         confirm_timeout_s: float = CONFIRM_TIMEOUT_S,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.broker = url
+        self.driver = make_driver(url, connect_timeout_s, confirm_timeout_s)
         self.url = url.shown
-        self.connect_timeout_s = connect_timeout_s
-        self.confirm_timeout_s = confirm_timeout_s
-        self.clock = clock
-        self.connection_number = 0
+        self.broker = url
+        self._clock = clock
         self._backoff = Backoff(*BACKOFF_S)
         self._next_try_ns = 0
         self._begin()
@@ -205,43 +201,19 @@ class Connection(Remote):
         self._acks: list[Delivery] = []
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.url!r})'
+        return f'Connection({self.url!r})'
 
-    # What the kinds do.
+    @property
+    def connection_number(self) -> int:
+        """Another number after each time the connection was made anew."""
+        return self.driver.connection_number
 
-    @abstractmethod
-    def _open(self) -> None:
-        """Connect.  Raises what the library raises."""
+    @property
+    def counts_deaths(self) -> bool:
+        """Does the broker count how often holders of a message have died, or given it up?"""
+        return self.driver.has_leases
 
-    @abstractmethod
-    def _is_open(self) -> bool:
-        """Is there a connection, as far as is known?"""
-
-    @abstractmethod
-    def _shut(self) -> None:
-        """Close the connection politely, if that is possible."""
-
-    @abstractmethod
-    def _abandon(self) -> None:
-        """Forget a connection that a fork has copied; the parent must not notice."""
-
-    @abstractmethod
-    def _beat(self) -> None:
-        """Show the broker that we live."""
-
-    @abstractmethod
-    def beat_s(self) -> float:
-        """:return: how often that is to be done."""
-
-    @abstractmethod
-    def _troubles(self) -> tuple[type[BaseException], ...]:
-        """:return: the errors that the library raises when a connection is of no more use."""
-
-    def is_trouble(self, error: BaseException) -> bool:
-        """Does an error say that the connection is of no more use?"""
-        return isinstance(error, self._troubles())
-
-    # The part that both drivers share.
+    # The connection.
 
     def connect(self) -> None:
         """Connect now, if there is no connection.
@@ -249,21 +221,19 @@ class Connection(Remote):
         :raises BrokerDownError: that failed, or the time for the next try has not come.
         """
         with self._lock:
-            if self._is_open():
+            if self.driver.is_open():
                 return
-            now_ns = self.clock.monotonic_ns()
+            now_ns = self._clock.monotonic_ns()
             if now_ns < self._next_try_ns:
                 wait_s = (self._next_try_ns - now_ns) / NS
                 raise self._down(f'away; tried again in {wait_s:.1f} s', 'connect', wait_s)
-            self.connection_number += 1
-            self._forget_held()
             try:
-                self._open()
+                self.driver.open()
             except Exception as error:
                 # The libraries raise whatever a broken greeting makes them raise, and all of it means: not now.
-                self._drop()
+                self.drop()
                 wait_s = self._backoff.next()
-                self._next_try_ns = self.clock.monotonic_ns() + int(wait_s * NS)
+                self._next_try_ns = self._clock.monotonic_ns() + int(wait_s * NS)
                 reason = _text(error) if self.broker.tls is None else self.broker.tls.explain(_text(error))
                 raise self._down(reason, 'connect', wait_s) from error
             if self._backoff.wait_s:
@@ -277,34 +247,70 @@ class Connection(Remote):
 
     @contextmanager
     def _working(self, step: str) -> Iterator[None]:
-        """Have a connection, alone; a broken one is dropped.
+        """Work on the connection alone; a broken one is dropped.
 
-        :raises BrokerDownError: there is none, or it broke.
+        :raises BrokerDownError: it broke.
         """
         with self._lock:
-            self.connect()
             try:
                 yield
             except BaseException as error:
-                if self.is_trouble(error):
-                    self._drop()
+                if self.driver.is_trouble(error):
+                    self.drop()
                     raise self._down(_text(error), step) from error
                 if not isinstance(error, Exception):
-                    self._drop()  # stopped in the middle of a frame: nobody knows what comes next on this connection
+                    self.drop()  # stopped in the middle of a frame: nobody knows what comes next on this connection
                 raise
+
+    def _once(self, step: str, work: Callable[[], Any]) -> Any:
+        """Do what must not be done twice."""
+        with self._lock:
+            self.connect()
+            with self._working(step):
+                return work()
 
     def again(self, step: str, work: Callable[[], Any]) -> Any:
         """Do what may be done twice: over a new connection, if the old one turns out to be broken."""
         with self._lock:
-            was_open = self._is_open()
+            was_open = self.driver.is_open()
             try:
-                with self._working(step):
-                    return work()
+                return self._once(step, work)
             except BrokerDownError:
                 if not was_open:
                     raise
-            with self._working(step):
-                return work()
+            return self._once(step, work)
+
+    def drop(self) -> None:
+        """Throw the connection away, as when it broke, and what is void without it."""
+        if not self.driver.has_leases:
+            self._held.clear()
+            self.stop_heartbeat()
+        self.driver.drop()
+
+    def close(self) -> None:
+        """Acknowledge the finished messages, give back the held ones, and disconnect.  The connection can be used again."""
+        heartbeat_thread = self._heartbeat_thread
+        with self._lock:
+            try:
+                self.flush_acks()
+            except BrokerDownError as error:
+                event(log, logging.WARNING, None, 'not acknowledged', number=len(self._acks), error=error)
+                self._acks.clear()
+            for delivery in reversed(list(self._held.values())):
+                try:
+                    self.requeue(delivery)
+                except EntryTakenError:
+                    continue  # it will be given out again; the others may still be given back
+            self.stop_heartbeat()
+            try:
+                self.driver.shut()
+            except Exception as error:
+                event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
+            self.drop()
+        if heartbeat_thread is not None and heartbeat_thread is not threading.current_thread():
+            heartbeat_thread.join(CONNECT_TIMEOUT_S)
+
+    # Out.
 
     def publish(
         self, outgoing: OutgoingMessage, *, exchange: str = '', routing_key: str = '', mandatory: bool = True
@@ -321,13 +327,50 @@ class Connection(Remote):
             if error is not None:
                 raise error
 
+    def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
+        """Publish many messages, and wait once.  A message that cannot go does not hold up the others.
+
+        :return: for each, None if the broker has confirmed it, or why not.
+        """
+        outcomes: list[Any] = [UNSETTLED] * len(postings)
+        with self._lock:
+            for window in self.driver.windows(postings):
+                try:
+                    self.again('publish', partial(self.driver.send, postings, window, outcomes, mandatory))
+                except SwitchboardError as error:
+                    for number in window:
+                        if outcomes[number] is UNSETTLED:
+                            outcomes[number] = error
+        return outcomes
+
+    def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
+        """Put a message into a queue when a time has passed; the broker keeps it until then.
+
+        :raises BrokerDownError: it was not confirmed.
+        """
+        self.again('delay', lambda: self.driver.delay(queue, outgoing, delay_s))
+
+    # In.
+
+    def get(self, queue: str) -> Delivery | None:
+        """Take the next message of a queue, and hold it until it is acknowledged or given back.
+
+        :return: None if there is none.
+        :raises UnknownQueueError: the broker has no such queue.
+        """
+        with self._lock:
+            delivery: Delivery | None = self.again('get', lambda: self.driver.get(queue))
+            if delivery is not None:
+                self._held[delivery.tag] = delivery
+            return delivery
+
     def ack(self, delivery: Delivery) -> None:
         """Say that a message is done.
 
         :raises EntryTakenError: the connection it came by is gone: the broker gives it out again.
         :raises BrokerDownError: the connection is lost, and the lease is still ours (Redis only): call again.
         """
-        self._end(delivery, self._ack)
+        self._end(delivery, lambda: self.driver.ack(delivery))
 
     def ack_many(self, deliveries: Sequence[Delivery]) -> list[EntryTakenError | BrokerDownError | None]:
         """Say of many that they are done.
@@ -369,73 +412,136 @@ class Connection(Remote):
         if down is not None:
             raise down
 
-    def requeue(self, delivery: Delivery) -> None:
+    def requeue(self, delivery: Delivery, *, died: bool = False) -> None:
         """Give a message back, to where it was.
 
-        :raises EntryTakenError: the connection it came by is gone: it is back already.
+        :param died: have that counted as a death, where the broker counts.
+        :raises EntryTakenError: the broker gives it out again by itself.
         """
-        self._end(delivery, self._requeue)
+        try:
+            self._end(delivery, lambda: self.driver.requeue(delivery, died))
+        except BrokerDownError as error:
+            self._held.pop(delivery.tag, None)  # its lease is not renewed any more
+            raise EntryTakenError('given out again when its lease is over', queue=delivery.queue) from error
 
-    def give_up(self, delivery: Delivery) -> None:
-        """Give a message back, and have it counted as a death, where the broker counts.
-
-        :raises EntryTakenError: as :meth:`requeue`.
-        """
-        self.requeue(delivery)
-
-    def _end(self, delivery: Delivery, end: Callable[[Delivery], None]) -> None:
+    def _end(self, delivery: Delivery, end: Callable[[], None]) -> None:
         with self._lock:
-            if self._held.get(delivery.tag) is not delivery or not self._is_open():
+            if not self.holds(delivery):
                 raise _lost(delivery)
             try:
-                with self._working('acknowledge'):
-                    end(delivery)
+                (self.again if self.driver.has_leases else self._once)('acknowledge', end)
             except BrokerDownError as error:
+                if self.driver.has_leases:
+                    raise
                 raise _lost(delivery) from error
-            finally:
+            except BaseException:
                 self._held.pop(delivery.tag, None)
+                raise
+            self._held.pop(delivery.tag, None)
 
     def holds(self, delivery: Delivery) -> bool:
         """Is a message still ours?"""
+        driver = self.driver
         with self._lock:
-            return self._held.get(delivery.tag) is delivery and self._is_open()
+            return self._held.get(delivery.tag) is delivery and (
+                driver.has_leases
+                or (driver.is_open() and delivery.connection_number == driver.connection_number)
+            )
 
     def unacked(self) -> int:
         """:return: how many messages this connection holds."""
-        return len(self._held)
+        return sum(map(self.holds, list(self._held.values())))
 
-    def close(self) -> None:
-        """Acknowledge the finished messages, give back the held ones, and disconnect.  The connection can be used again."""
-        heartbeat_thread = self._heartbeat_thread
+    def is_same(self, one: Delivery, other: Delivery) -> bool:
+        """Is the second a redelivery of the first, and the first void by that?  Else it is a copy of the message."""
+        is_same = self.driver.is_same(one, other)
+        if is_same:
+            self._held.pop(one.tag, None)
+        return is_same
+
+    def restore(self, queue: str) -> list[tuple[str, int]]:
+        """Give out anew what dead holders had, where the broker does not do that by itself.
+
+        :return: the message id of each, and how often that has happened to it.
+        """
+        found: list[tuple[str, int]] = []
+        if self.driver.has_leases:
+            found = self.again('restore', lambda: self.driver.restore(queue))
+        return found
+
+    # While idle.
+
+    def consume(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
+        """Make arrivals in some queues visible: one of :meth:`descriptors` is then readable.
+
+        :param prefetch: how many messages RabbitMQ sends ahead of their acknowledgement; Redis sends none.
+        :raises UnknownQueueError: the broker has no such queue.
+        """
+        self.again('listen', lambda: self.driver.consume(queues, prefetch))
+
+    def cancel(self) -> None:
+        """End :meth:`consume`."""
+        with self._working('cancel'):
+            self.driver.cancel()
+
+    def descriptors(self) -> list[int]:
+        """:return: the descriptors to poll after :meth:`consume`."""
         with self._lock:
-            try:
-                self.flush_acks()
-            except BrokerDownError as error:
-                event(log, logging.WARNING, None, 'not acknowledged', number=len(self._acks), error=error)
-                self._acks.clear()
-            for delivery in reversed(list(self._held.values())):
-                try:
-                    self.requeue(delivery)
-                except EntryTakenError:
-                    continue  # it will be given out again; the others may still be given back
-            self._stop_heartbeat()
-            if self._is_open():
-                try:
-                    self._shut()
-                except Exception as error:
-                    event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
-            self._drop()
-        if heartbeat_thread is not None and heartbeat_thread is not threading.current_thread():
-            heartbeat_thread.join(CONNECT_TIMEOUT_S)
+            return self.driver.descriptors()
 
-    def _forget_held(self) -> None:
-        """Forget the messages of the old connection: they are the broker's again."""
-        self._held.clear()
+    def has_message(self) -> bool:
+        """Is there something, or is the connection gone?  A descriptor may be readable for a mere sign of life."""
+        with self._working('listen'):
+            return self.driver.has_message()
 
-    def _drop(self) -> None:
-        """Throw a connection away, and what it held."""
-        self._forget_held()
-        self._stop_heartbeat()
+    def next_due_s(self, queue: str) -> float | None:
+        """:return: seconds until a delayed message is due, where the broker does not tell by itself."""
+        due_s: float | None = None
+        if self.driver.has_leases:
+            due_s = self.again('look', lambda: self.driver.next_due_s(queue))
+        return due_s
+
+    # What there is.
+
+    def declare_queue(
+        self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """Make a durable queue, if it is not there.
+
+        :param arguments: RabbitMQ's.
+        :raises QueueMismatchError: it is there with other arguments.
+        """
+        self.again('declare', lambda: self.driver.declare_queue(queue, limits, arguments))
+
+    def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
+        """Make a durable exchange, if it is not there.
+
+        :raises ExchangeMismatchError: it is there, and is another one.
+        """
+        self.again('declare', lambda: self.driver.declare_exchange(exchange, type))
+
+    def expect_exchange(self, exchange: str, type: str = 'topic') -> None:
+        """Say of which type an exchange is that others have made.
+
+        A broker that keeps the types of its exchanges needs no hint; Redis does not keep them.
+        """
+        with self._working('declare'):
+            self.driver.expect_exchange(exchange, type)
+
+    def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
+        """Have an exchange deliver to a queue.
+
+        :raises UnknownExchangeError: one of them is not there.
+        """
+        self.again('bind', lambda: self.driver.bind(queue, exchange, routing_key))
+
+    def delete_queue(self, queue: str) -> None:
+        """Delete a queue with all that is in it."""
+        self.again('delete', lambda: self.driver.delete_queue(queue))
+
+    def count(self, queue: str) -> int:
+        """:return: how many messages are ready; 0 for a queue that is not there."""
+        return int(self.again('count', lambda: self.driver.count(queue)))
 
     # The thread that keeps the connection alive.
 
@@ -444,37 +550,53 @@ class Connection(Remote):
             self._stop_event = threading.Event()
             self._heartbeat_thread = threading.Thread(
                 target=_keep_alive,
-                args=(weakref.ref(self), self._stop_event, self.beat_s()),
+                args=(weakref.ref(self), self._stop_event, self.driver.beat_s),
                 name='broker-heartbeat',
                 daemon=True,
             )
             self._heartbeat_thread.start()
 
-    def _stop_heartbeat(self) -> None:
+    def stop_heartbeat(self) -> None:
+        """Show the broker no more signs of life, until the connection is made anew."""
         self._stop_event.set()
         self._heartbeat_thread = None
 
-    def _send_heartbeat(self, stop: threading.Event) -> None:
+    def send_heartbeat(self, stop: threading.Event | None = None) -> None:
+        """Show the broker that this process lives; called by a thread every now and then.
+
+        :param stop: nothing is sent any more once this is set.
+        """
         with self._lock:
-            if stop.is_set():
+            if stop is not None and stop.is_set():
                 return
+            work = self.again if self.driver.has_leases else self._once
             try:
-                self._beat()
+                lost = work('heartbeat', lambda: self.driver.beat(self._held.values()))
             except Exception as error:
                 event(log, logging.WARNING, None, 'heartbeat failed', url=self.url, error=_text(error))
-                self._drop()
+                self.drop()
+                return
+            for delivery in (self._held.pop(tag, None) for tag in lost):
+                if delivery is not None:
+                    event(
+                        log,
+                        logging.WARNING,
+                        None,
+                        'claim lost',
+                        name=delivery.message_id,
+                        queue=delivery.queue,
+                    )
 
     def __del__(self) -> None:
         # A process that ends has stopped the thread wherever it was: perhaps with the event's lock in its hands.
         if sys.is_finalizing():
             return
         self._stop_event.set()
-        if self._is_open():
-            self._drop()
+        if self.driver.is_open():
+            self.drop()
 
     def _after_fork(self) -> None:
-        self._abandon()
-        self.connection_number += 1
+        self.driver.abandon()
         self._begin()
 
 
@@ -484,7 +606,7 @@ def _keep_alive(connection: weakref.ref[Connection], stop: threading.Event, beat
         alive = connection()
         if alive is None:
             return
-        alive._send_heartbeat(stop)
+        alive.send_heartbeat(stop)
         del alive
 
 
@@ -497,5 +619,5 @@ def _text(error: BaseException) -> str:
 
 def _lost(delivery: Delivery) -> EntryTakenError:
     return EntryTakenError(
-        'the connection that it came by is gone, and the broker gives it out again', queue=delivery.queue
+        'its connection or its lease is gone, and the broker gives it out again', queue=delivery.queue
     )

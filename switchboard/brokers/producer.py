@@ -1,16 +1,12 @@
-"""The way into a queue on a broker: pack as a directory does, name, and publish confirmed.  `BrokerQueue` adds the rest of an entry's life.
+"""The way into a queue on a broker: pack as a directory does, name, and publish confirmed.
 
 A queue's options become arguments of the broker's queue (`limits_of`).  Configurations with options that no broker can keep are refused in `switchboard.config.remote_queues`.
-
-`store_copy` is the way from a broker into any queue, with name and history: the bad queue, and queues for dead letters, are mostly directories of this
-machine's spool, and may be queues on a broker as well.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,29 +27,24 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.message.entry import Entry, read_entry
-from switchboard.message.envelope import content_checksum, pack_header
 from switchboard.message.expiry import expiry_elsewhere
-from switchboard.message.journal import Record, pack_record
+from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import (
     DIGEST_DIGITS,
     NS,
-    READY,
     SLICE_BITS,
     SYSTEM_NAMER,
     Namer,
+    Slice,
     check_queue_name,
-    digest_of,
     key_of,
-    make_slice,
     parse,
     with_when,
 )
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.queue.switchboard import Switchboard
-from switchboard.store.publishing import refuse, write
 
 
 def limits_of(options: QueueOptions, url: BrokerUrl) -> QueueLimits:
@@ -96,29 +87,26 @@ class PreparedMessage:
 
 
 class BrokerProducer:
-    """The half of a queue on a broker that producers use.  See `ISwitchboard`.
+    """Puts messages into one queue on a broker.
 
-    :param url: see `BrokerUrl`.
+    :param is_draining: has an operator closed the queue to what is new?
     :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
     """
-
-    is_remote = True
 
     def __init__(
         self,
         name: str,
         url: str | BrokerUrl,
-        slice: int | None = None,
-        numslices: int = 1,
-        *,
-        options: QueueOptions | None = None,
-        clock: Clock = SYSTEM_CLOCK,
-        namer: Namer | None = None,
-        connection: Connection | None = None,
+        slice: Slice,
+        options: QueueOptions,
+        clock: Clock,
+        namer: Namer | None,
+        connection: Connection | None,
+        is_draining: Callable[[], bool],
     ) -> None:
         self.name = check_queue_name(name)
-        self.slice = make_slice(slice, numslices)
-        self.options = options or QueueOptions()
+        self.slice = slice
+        self.options = options
         self.clock = clock
         self.url = read_broker_url(url) if isinstance(url, str) else url
         self.serializers = Serializers(
@@ -138,8 +126,7 @@ class BrokerProducer:
         self.all_queues = [base] if count == 1 else [f'{base}.{i + 1}of{count}' for i in range(count)]
         self.broker_queues = self._share()
         self._declared: tuple[int, set[str]] = (-1, set())
-        # Set by a spool, which knows what operators say.
-        self.is_draining: Callable[[], bool] = lambda: False
+        self._is_draining = is_draining
 
     def _share(self) -> list[str]:
         """:return: the broker's queues that this slice works on: each has one slice; where there are more slices, some share."""
@@ -171,15 +158,11 @@ class BrokerProducer:
 
     # In.
 
-    def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
+    def enqueue(self, msg: Any, metadata: dict[str, Any]) -> str:
         """See `ISwitchboard`."""
-        posted = self.prepare(msg, {**(metadata or {}), **metadata_keys})
+        posted = self.prepare(msg, metadata)
         publish([posted])
         return posted.filebase
-
-    def batch(self) -> AbstractContextManager[None]:
-        """As a directory's queue has it, for one flush; here each message is confirmed by itself."""
-        return nullcontext()
 
     def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
         """See `ISwitchboard`."""
@@ -219,7 +202,7 @@ class BrokerProducer:
             raise QueueError(
                 'dedupe_key: only a queue in a directory knows what it has seen', queue=self.name
             )
-        if self.is_draining():
+        if self._is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
         is_wish = 'delay' in metadata or 'not_before' in metadata
         packed = self._packer.pack(msg, metadata, unique=unique)
@@ -272,7 +255,7 @@ class BrokerProducer:
 
         :raises ContentDisallowedError: its kind is not accepted.
         """
-        if self.is_draining():
+        if self._is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
         if self.serializers.for_kind(entry.kind) is None:
             raise ContentDisallowedError(entry.kind, queue=self.name)
@@ -382,43 +365,3 @@ def _delay(producer: BrokerProducer, posted: PreparedMessage) -> SwitchboardErro
     except SwitchboardError as error:
         return error
     return None
-
-
-Target = Switchboard | BrokerProducer
-
-
-def store_copy(target: Target, entry: Entry, more: Sequence[Record], *, suffix: str = READY) -> None:
-    """Store an entry in another queue.
-
-    :param more: records to be added to its history there.
-    :param suffix: the state in which it is there, in a directory.
-    :raises QueueError: it could not be stored.
-    """
-    if isinstance(target, BrokerProducer):
-        publish([target.prepare_entry(entry, more)])
-        return
-    disk = target.disk
-    draft = write(target.pool, disk, file_of(entry, more), target.name)
-    try:
-        if target.options.durability == 'full':
-            disk.sync_files([draft.fd])
-        # It may be there: put there before a crash, and given out again by the broker.
-        disk.rename(
-            draft.name, entry.filebase + suffix, src_dir_fd=draft.folder.fd, dst_dir_fd=target.folder.fd
-        )
-        if target.options.durability == 'full':
-            target.folder.sync()
-    except OSError as error:
-        target.pool.abandon(draft, reusable=False)
-        refuse(error, 'preserve', target.name)
-    disk.unlock_and_close(draft.fd)
-
-
-def file_of(entry: Entry, more: Sequence[Record] = ()) -> bytes:
-    """:return: the file that a directory would have of an entry.  An unreadable one is kept as it came."""
-    digest = digest_of(entry.filebase)
-    records: list[Any] = [*entry.records, *more]
-    head = pack_header(
-        entry.kind, len(entry.metadata), len(entry.body), digest, content_checksum(entry.metadata, entry.body)
-    )
-    return b''.join((head, entry.metadata, entry.body, *(pack_record(record, digest) for record in records)))

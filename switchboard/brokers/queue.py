@@ -1,6 +1,6 @@
 """One queue on a broker: `ISwitchboard` over RabbitMQ or Redis, and the sleep of its idle runner.
 
-`BrokerProducer` is the way in, `BrokerConsumer` finds messages; `BrokerQueue` adds what the holder of a claim can do with its message.
+`BrokerQueue` has a `BrokerProducer`, which puts messages in, and a `BrokerConsumer`, which finds them; and it settles the taken ones.
 
 A claim is an unacknowledged message, and the broker's redelivery is the recovery.  What that changes, against a directory:
 
@@ -18,8 +18,10 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from zope.interface import implementer
 
@@ -30,9 +32,7 @@ from switchboard.brokers.producer import (
     LONGEST_DELAY_S,
     BrokerProducer,
     PreparedMessage,
-    Target,
     publish,
-    store_copy,
 )
 from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Clock
@@ -47,11 +47,23 @@ from switchboard.errors import (
     QueueError,
 )
 from switchboard.events import event
+from switchboard.handoff.deduplication import marker_of
 from switchboard.interfaces import ISwitchboard, Taken
-from switchboard.message.entry import changes, is_body_changed
+from switchboard.message.entry import Entry, changes, is_body_changed
+from switchboard.message.envelope import content_checksum, pack_header
 from switchboard.message.expiry import is_expired
-from switchboard.message.journal import Record, count_since_retry
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, is_filebase, with_when
+from switchboard.message.journal import Record, count_since_retry, pack_record
+from switchboard.message.naming import (
+    CLAIMED,
+    NS,
+    PRESERVED,
+    READY,
+    Namer,
+    digest_of,
+    is_filebase,
+    make_slice,
+    with_when,
+)
 from switchboard.options import QueueOptions
 from switchboard.queue.consumer import CAUSES, CLOCK_DOUBTED, LOOK_AGAIN_S
 from switchboard.queue.recovery import timestamp
@@ -59,6 +71,8 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.disk import Disk
+from switchboard.store.pool import FilePool
+from switchboard.store.publishing import refuse, write
 from switchboard.store.steady_time import SteadyTime
 from switchboard.store.watch import LONGEST_S, readable
 
@@ -71,9 +85,9 @@ class BrokerWakeup(Wakeup):
     Where the broker is away, the timer is all there is.
     """
 
-    def __init__(self, queue: BrokerProducer, may_take: Callable[[], bool]) -> None:
+    def __init__(self, producer: BrokerProducer, may_take: Callable[[], bool]) -> None:
         super().__init__()
-        self._queue = queue
+        self._producer = producer
         self._may_take = may_take
         # One descriptor for good, for event loops, though connections come and go.
         self._subscription = select.epoll()
@@ -86,18 +100,18 @@ class BrokerWakeup(Wakeup):
 
     def arm(self) -> None:
         """See `Wakeup`."""
-        connection = self._queue.connection
+        connection = self._producer.connection
         self._quiet()
         if not self._may_take():
             return  # the broker would push what nobody takes, at once and again
         try:
-            self._queue.declare(self._queue.broker_queues)
-            connection.consume(self._queue.broker_queues)
+            self._producer.declare(self._producer.broker_queues)
+            connection.consume(self._producer.broker_queues)
             for descriptor in connection.descriptors():
                 self._subscription.register(descriptor, select.EPOLLIN)
                 self._watched.append(descriptor)
         except (QueueError, OSError) as error:
-            event(log, logging.DEBUG, None, 'not watched', queue=self._queue.name, error=error)
+            event(log, logging.DEBUG, None, 'not watched', queue=self._producer.name, error=error)
             self._quiet()
 
     def disarm(self) -> None:
@@ -105,9 +119,9 @@ class BrokerWakeup(Wakeup):
         if self._watched:
             self._quiet()
             try:
-                self._queue.connection.cancel()
+                self._producer.connection.cancel()
             except QueueError as error:
-                event(log, logging.DEBUG, None, 'not unwatched', queue=self._queue.name, error=error)
+                event(log, logging.DEBUG, None, 'not unwatched', queue=self._producer.name, error=error)
 
     def _quiet(self) -> None:
         for descriptor in self._watched:
@@ -134,7 +148,7 @@ class BrokerWakeup(Wakeup):
                 return False
 
     def _has_message(self) -> bool:
-        connection = self._queue.connection
+        connection = self._producer.connection
         try:
             heard = connection.has_message()
         except QueueError:
@@ -154,11 +168,37 @@ class BrokerWakeup(Wakeup):
         super().close()
 
 
-log = logging.getLogger('switchboard.queue')
+class Markers(Protocol):
+    """The markers of what was done, as `Dedupe` has them."""
+
+    def known(self, marker: str) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class BrokerServices:
+    """What a spool does for its queues on brokers; a queue that is made alone has none of it.
+
+    :param is_draining: has an operator closed the queue to what is new?
+    :param is_paused: has an operator stopped the queue?  With ``anew=True``, ask the disk.
+    :param keys: for a queue, the markers of finished messages.
+    :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
+    :param disk: by which markers are written.
+    :param pool: where markers are written.
+    """
+
+    is_draining: Callable[[], bool] = lambda: False
+    is_paused: Callable[..., bool] = lambda **_keys: False
+    keys: Callable[[BrokerQueue], Markers] | None = None
+    dead_letter: Callable[[BrokerQueue], Callable[[BrokerClaim, str, str], bool]] | None = None
+    disk: Disk | None = None
+    pool: FilePool | None = None
+
+
+_ALONE = BrokerServices()
 
 
 @implementer(ISwitchboard)
-class BrokerQueue(BrokerProducer):
+class BrokerQueue:
     """One queue on a broker.  See `ISwitchboard`.
 
     :param url: ``amqp://...`` or ``redis://...``; see `BrokerUrl`.
@@ -168,7 +208,13 @@ class BrokerQueue(BrokerProducer):
         queue ``bad`` of the same broker.
     :param delivery_counts: where the deaths of holders are counted; by default in this object alone.
     :param steady: the time by which messages expire.
+    :param services: what a spool does for the queue.
+    :ivar all_queues: the broker's queues for all slices.
+    :ivar broker_queues: the broker's queues for this slice.
+    :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
     """
+
+    is_remote = True
 
     def __init__(
         self,
@@ -180,32 +226,45 @@ class BrokerQueue(BrokerProducer):
         *,
         options: QueueOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        namer: Any = None,
+        namer: Namer | None = None,
         connection: Connection | None = None,
-        bad: Target | None = None,
+        bad: Switchboard | BrokerQueue | None = None,
         delivery_counts: DeliveryCounts | None = None,
+        services: BrokerServices = _ALONE,
         steady: SteadyTime | None = None,
     ) -> None:
-        super().__init__(
-            name, url, slice, numslices, options=options, clock=clock, namer=namer, connection=connection
+        self.producer = producer = BrokerProducer(
+            name,
+            url,
+            make_slice(slice, numslices),
+            options or QueueOptions(),
+            clock,
+            namer,
+            connection,
+            services.is_draining,
         )
-        self.steady = steady or SteadyTime(self.clock)
+        self.name, self.slice, self.options, self.clock = name, producer.slice, producer.options, clock
+        self.url, self.connection, self.serializers = producer.url, producer.connection, producer.serializers
+        self.all_queues, self.broker_queues = producer.all_queues, producer.broker_queues
+        self.steady = steady or SteadyTime(clock)
         # What the broker counts need not be counted here.
-        counts_here = delivery_counts is None or self.connection.counts_deaths
-        self.delivery_counts: DeliveryCounts = (
-            DeliveryCounts(None, Disk(), self.clock) if counts_here else delivery_counts  # type: ignore[assignment]
+        if delivery_counts is None or self.connection.counts_deaths:
+            delivery_counts = DeliveryCounts(None, Disk(), clock)
+        self.delivery_counts = delivery_counts
+        # `Dedupe` asks for these.
+        self.disk, self.pool = services.disk, services.pool
+        self._dead_letter = services.dead_letter(self) if services.dead_letter is not None else None
+        self._is_paused = services.is_paused
+        keys = services.keys(self) if services.keys is not None else None
+        self.consumer = BrokerConsumer(
+            producer,
+            delivery_counts,
+            (lambda filebase: keys.known(marker_of(digest_of(filebase))) is not None)
+            if keys is not None
+            else lambda _filebase: False,
         )
-        # Set by a spool: the markers of finished messages, and where dead letters go.
-        self.is_done: Callable[[str], bool] = lambda _filebase: False
-        self.dead_letter: Callable[[BrokerClaim, str, str], bool] | None = None
-        self._consumer = BrokerConsumer(self, self.delivery_counts, lambda filebase: self.is_done(filebase))
         self._bad = bad
         self._throttle = Throttle(self.options.rate and self.options.rate / numslices, clock)
-        # Set by a spool, which knows what operators say.
-        self.paused_by_operator: Callable[..., bool] = lambda **_keys: False
-        # And where markers are written: `Dedupe` asks for these.
-        self.disk: Any = None
-        self.pool: Any = None
         if recover:
             self.recover()
 
@@ -213,7 +272,7 @@ class BrokerQueue(BrokerProducer):
         return f'BrokerQueue({self.name!r}, {self.url.shown!r}, {self.slice.index}, {self.slice.count})'
 
     @property
-    def bad(self) -> Target:
+    def bad(self) -> Switchboard | BrokerQueue:
         """The queue of the entries that cannot be processed."""
         if self._bad is None:
             self._bad = BrokerQueue(
@@ -223,11 +282,37 @@ class BrokerQueue(BrokerProducer):
 
     def is_paused(self, *, anew: bool = False) -> bool:
         """Is nothing to be taken for now?"""
-        return self.options.paused or self.paused_by_operator(anew=anew)
+        return self.options.paused or self._is_paused(anew=anew)
 
     def may_take(self) -> bool:
         """Is anything to be taken at this moment, if it is there?"""
         return not self.is_paused(anew=True) and self._throttle.allows()
+
+    # In.
+
+    def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
+        """See `ISwitchboard`."""
+        return self.producer.enqueue(msg, {**(metadata or {}), **metadata_keys})
+
+    def enqueue_many(self, messages: Iterable[Any]) -> list[str]:
+        """See `ISwitchboard`."""
+        return self.producer.enqueue_many(messages)
+
+    def batch(self) -> AbstractContextManager[BrokerQueue]:
+        """As a directory's queue has it, for one flush; here each message is confirmed by itself."""
+        return nullcontext(self)
+
+    def take_over(self, entry: Entry, record: Record, *, now: bool) -> str:
+        """See `BrokerProducer`."""
+        return self.producer.take_over(entry, record, now=now)
+
+    def check_room(self, entry: Entry) -> None:
+        """See `BrokerProducer`."""
+        self.producer.check_room(entry)
+
+    def count(self) -> int:
+        """See `BrokerProducer`."""
+        return self.producer.count()
 
     # At work.
 
@@ -235,7 +320,7 @@ class BrokerQueue(BrokerProducer):
         """See `ISwitchboard`.  A broker gives out the next one only: the entries before this one are taken and given back."""
         if not is_filebase(filebase):
             raise ForeignFileError('not the name of an entry', queue=self.name, filebase=filebase)
-        claim = self._consumer.find(filebase)
+        claim = self.consumer.find(filebase)
         if claim is None:
             raise EntryTakenError('taken, or gone', queue=self.name, filebase=filebase)
         return self._open(claim)
@@ -244,7 +329,7 @@ class BrokerQueue(BrokerProducer):
         """See `ISwitchboard`."""
         if self.is_paused() or not self._throttle.allows():
             return None
-        while (claim := self._consumer.next()) is not None:
+        while (claim := self.consumer.next()) is not None:
             try:
                 taken = Taken(claim.filebase, *self._open(claim))
             except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, EntryTakenError) as error:
@@ -256,8 +341,8 @@ class BrokerQueue(BrokerProducer):
 
     def _open(self, claim: BrokerClaim) -> tuple[Any, dict[str, Any]]:
         """Read a taken message."""
-        self._count_deaths(claim)
-        self._consumer.hold(claim)
+        self.count_deaths(claim)
+        self.consumer.hold(claim)
         try:
             msg, msgdata = claim.entry.load(self.serializers)
             if is_expired(msgdata, self.clock):
@@ -279,7 +364,7 @@ class BrokerQueue(BrokerProducer):
         self.defer(claim.filebase, LOOK_AGAIN_S)
         raise EntryTakenError(CLOCK_DOUBTED, queue=self.name, filebase=claim.filebase)
 
-    def _count_deaths(self, claim: BrokerClaim) -> None:
+    def count_deaths(self, claim: BrokerClaim) -> None:
         """Put the deaths of processes that had the message before into its history.
 
         :raises EntryTakenError: they were too many, and it is in the bad queue now.
@@ -290,7 +375,7 @@ class BrokerQueue(BrokerProducer):
             claim.entry.records.append({'event': 'recovered', 'time': timestamp(self.clock), 'count': number})
         recoveries = before + deaths
         if deaths and recoveries >= self.options.max_recoveries:
-            self._consumer.hold(claim)
+            self.consumer.hold(claim)
             reason = f'recovered {recoveries} times: its owner died each time'
             self._set_aside(claim, 'recoveries', reason)
             raise EntryTakenError('its owners died', queue=self.name, filebase=claim.filebase)
@@ -300,23 +385,23 @@ class BrokerQueue(BrokerProducer):
         if not self.may_take():
             return False
         try:
-            return self._consumer.look()
+            return self.consumer.look()
         except QueueError as error:
             event(log, logging.DEBUG, None, 'not read', queue=self.name, error=error)
             return False
 
     def defer(self, filebase: str, seconds: float) -> None:
         """See `ISwitchboard`.  It is kept from the other processes, too, if it is met with before the time is over."""
-        self._consumer.defer(filebase, seconds)
+        self.consumer.defer(filebase, seconds)
 
     def wait_s(self) -> float | None:
         """See `ISwitchboard`."""
-        waits = [wait for wait in (self._consumer.wait_s(), self._throttle.wait_s()) if wait is not None]
+        waits = [wait for wait in (self.consumer.wait_s(), self._throttle.wait_s()) if wait is not None]
         return min(waits) if waits and not self.is_paused() else None
 
     def wakeup(self) -> BrokerWakeup:
         """See `ISwitchboard`."""
-        return BrokerWakeup(self, self.may_take)
+        return BrokerWakeup(self.producer, self.may_take)
 
     def nudge(self) -> None:
         """Runners of a broker's queue see the end of a pause when they look again."""
@@ -341,15 +426,15 @@ class BrokerQueue(BrokerProducer):
             claim.note(self._record({'event': 'recovered', 'count': recoveries}, 'recovered'))
             self._set_aside(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')
             return False
-        self._consumer.let_go(claim)
+        self.consumer.let_go(claim)
         if not claim.connection.counts_deaths:
             self.delivery_counts.add(claim.identity)
-        claim.connection.give_up(claim.delivery)
+        claim.connection.requeue(claim.delivery, died=True)
         return True
 
     def close(self) -> None:
         """Give back the messages that were looked at and not taken, and the claimed ones, and disconnect."""
-        self._consumer.close()
+        self.consumer.close()
         self.connection.close()
         self.delivery_counts.close()
 
@@ -369,7 +454,7 @@ class BrokerQueue(BrokerProducer):
         :raises NotListableError: of ready entries.
         """
         if extension == CLAIMED:
-            return self._consumer.claimed()
+            return self.consumer.claimed()
         raise NotListableError(
             f'the queue is on a broker ({self.url.shown}), where looking is taking: it can be counted, not listed',
             queue=self.name,
@@ -380,7 +465,7 @@ class BrokerQueue(BrokerProducer):
 
         :raises EntryTakenError: it has none, or has lost it with its connection.
         """
-        return self._consumer.held(filebase)
+        return self.consumer.held(filebase)
 
     def annotate(self, filebase: str, record: Record) -> None:
         """See `ISwitchboard`."""
@@ -412,7 +497,7 @@ class BrokerQueue(BrokerProducer):
         except ConnectionLostError:
             raise
         except EntryTakenError:
-            found = self._consumer.find(filebase) if is_filebase(filebase) else None
+            found = self.consumer.find(filebase) if is_filebase(filebase) else None
             if found is None:
                 if preserve and self._is_preserved(filebase):
                     return
@@ -420,7 +505,7 @@ class BrokerQueue(BrokerProducer):
                     'gone, or another one has it', queue=self.name, filebase=filebase
                 ) from None
             claim = found
-            self._consumer.hold(claim)
+            self.consumer.hold(claim)
         if preserve:
             self._set_aside(claim, cause, reason or 'preserved by its runner')
         else:
@@ -435,9 +520,9 @@ class BrokerQueue(BrokerProducer):
         try:
             claim.connection.ack(claim.delivery)
         except EntryTakenError:
-            self._consumer.let_go(claim)
+            self.consumer.let_go(claim)
             raise
-        self._consumer.let_go(claim)
+        self.consumer.let_go(claim)
         self.delivery_counts.clear(claim.identity)
 
     def end_done(self, claim: BrokerClaim) -> bool:
@@ -450,7 +535,7 @@ class BrokerQueue(BrokerProducer):
         except (EntryTakenError, BrokerDownError) as error:
             event(log, logging.WARNING, claim.filebase, 'not acknowledged', queue=self.name, error=error)
             if isinstance(error, BrokerDownError):
-                self._consumer.ack_later(claim)
+                self.consumer.ack_later(claim)
             return False
         return True
 
@@ -464,7 +549,7 @@ class BrokerQueue(BrokerProducer):
         :raises QueueError: it could not be stored elsewhere; it stays claimed.
         """
         readable = cause not in ('corrupt', 'disallowed')
-        if not (self.dead_letter is not None and readable and self.dead_letter(claim, cause, reason)):
+        if not (self._dead_letter is not None and readable and self._dead_letter(claim, cause, reason)):
             told = {'event': 'preserved', 'queue': self.name, 'reason': reason, 'cause': cause, **fields}
             store_copy(self.bad, claim.entry, [self._record(told, 'preserved')], suffix=PRESERVED)
             event(log, logging.WARNING, claim.filebase, 'preserved', queue=self.name, reason=reason)
@@ -474,14 +559,14 @@ class BrokerQueue(BrokerProducer):
         """See `ISwitchboard`."""
         claim = self.held(filebase)
         if delay_s <= 0 and record is None and not claim.is_changed:
-            self._consumer.let_go(claim)
+            self.consumer.let_go(claim)
             claim.connection.requeue(claim.delivery)
             return filebase
         more = [] if record is None else [self._record(record, 'released')]
         if delay_s > 0:
             delay_s = min(delay_s, LONGEST_DELAY_S)
             filebase = with_when(filebase, self.clock.time_ns() + int(delay_s * NS))
-        self.replace(claim, [self.prepare_again(claim.entry, filebase, more, delay_s)])
+        self.replace(claim, [self.producer.prepare_again(claim.entry, filebase, more, delay_s)])
         return filebase
 
     def replace(self, claim: BrokerClaim, posted: Sequence[PreparedMessage]) -> None:
@@ -493,4 +578,40 @@ class BrokerQueue(BrokerProducer):
         self.end_done(claim)
 
 
-log = logging.getLogger('switchboard.queue')
+def store_copy(
+    target: Switchboard | BrokerQueue, entry: Entry, more: Sequence[Record], *, suffix: str = READY
+) -> None:
+    """Store an entry in another queue.
+
+    :param more: records to be added to its history there.
+    :param suffix: the state in which it is there, in a directory.
+    :raises QueueError: it could not be stored.
+    """
+    if isinstance(target, BrokerQueue):
+        publish([target.producer.prepare_entry(entry, more)])
+        return
+    disk = target.disk
+    draft = write(target.pool, disk, file_of(entry, more), target.name)
+    try:
+        if target.options.durability == 'full':
+            disk.sync_files([draft.fd])
+        # It may be there: put there before a crash, and given out again by the broker.
+        disk.rename(
+            draft.name, entry.filebase + suffix, src_dir_fd=draft.folder.fd, dst_dir_fd=target.folder.fd
+        )
+        if target.options.durability == 'full':
+            target.folder.sync()
+    except OSError as error:
+        target.pool.abandon(draft, reusable=False)
+        refuse(error, 'preserve', target.name)
+    disk.unlock_and_close(draft.fd)
+
+
+def file_of(entry: Entry, more: Sequence[Record] = ()) -> bytes:
+    """:return: the file that a directory would have of an entry.  An unreadable one is kept as it came."""
+    digest = digest_of(entry.filebase)
+    records: list[Any] = [*entry.records, *more]
+    head = pack_header(
+        entry.kind, len(entry.metadata), len(entry.body), digest, content_checksum(entry.metadata, entry.body)
+    )
+    return b''.join((head, entry.metadata, entry.body, *(pack_record(record, digest) for record in records)))

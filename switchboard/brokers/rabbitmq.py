@@ -1,4 +1,4 @@
-"""A connection to RabbitMQ.
+"""The driver of a connection to RabbitMQ.
 
 Two channels: by one, messages come and are acknowledged; the other publishes with confirms.  What may fail without harm (asking for a
 queue that is not there) has a channel of its own, because AMQP closes a channel at each error, and all that is unacknowledged on it goes back.
@@ -12,17 +12,19 @@ from __future__ import annotations
 import os
 import ssl
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from amqp import exceptions
 from kombu import Connection as KombuConnection
 
-from switchboard.brokers.connection import Connection, Publish, QueueLimits
+from switchboard.brokers.connection import Publish, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
-from switchboard.brokers.rabbitmq_publish import RabbitPublisher
+from switchboard.brokers.rabbitmq_publish import RabbitPublisher, windows
 from switchboard.brokers.rabbitmq_queues import RabbitDeclarer, open_channel
-from switchboard.errors import UnknownQueueError
+from switchboard.brokers.url import BrokerUrl
+from switchboard.errors import BrokerDownError, NoRouteError, UnknownQueueError
 from switchboard.store.watch import SelfPipe, readable
 
 # How long the rest of a frame may take of which the beginning is here.
@@ -33,17 +35,32 @@ _PROPERTIES = (
     'delivery_mode'
 ).split()
 
+# What py-amqp raises when a connection is of no more use.
+_TROUBLES = (OSError, exceptions.ConnectionError, exceptions.RecoverableConnectionError, EOFError)
 
-class RabbitConnection(Connection):
-    """A connection to RabbitMQ.  See `Connection`."""
 
-    kind = 'rabbitmq'
+class RabbitDriver:
+    """See `Driver`.
+
+    :param connect_timeout_s: how long connecting may take.
+    :param confirm_timeout_s: how long an answer may take.
+    :ivar connection: py-amqp's; None while there is none.
+    """
+
+    has_leases = False
+
+    def __init__(self, url: BrokerUrl, connect_timeout_s: float, confirm_timeout_s: float) -> None:
+        self._url = url
+        self._connect_timeout_s = connect_timeout_s
+        self._confirm_timeout_s = confirm_timeout_s
+        self.beat_s = max(0.2, url.heartbeat_s / 4)
+        self.connection_number = 0
+        self._begin()
 
     def _begin(self) -> None:
-        super()._begin()
-        self._connection: Any = None
-        self._declarer = RabbitDeclarer(self, self._channel)
-        self._publisher = RabbitPublisher(self, self._channel)
+        self.connection: Any = None
+        self._declarer = RabbitDeclarer(self._channel, self.is_trouble, self._url.queue_type)
+        self._publisher = RabbitPublisher(self._channel, self._confirm_timeout_s, self.beat_s)
         self._client: Any = None  # kombu's, which knows the address and its alternates
         self._taking: Any = None
         self._pushed: deque[Delivery] = deque()
@@ -53,80 +70,98 @@ class RabbitConnection(Connection):
         self._notifier: SelfPipe | None = None
 
     def _channel(self) -> Any:
-        return open_channel(self._connection)
+        return open_channel(self.connection)
 
     # What its parts do.
 
-    def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
-        """See `Remote`."""
-        with self._lock:
-            return self._publisher.publish_many(postings, mandatory=mandatory)
+    def windows(self, postings: Sequence[Publish]) -> Iterator[list[int]]:
+        """See `Driver`."""
+        return windows(postings)
+
+    def send(
+        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
+    ) -> None:
+        """See `Driver`."""
+        self._publisher.send(postings, window, outcomes, mandatory)
 
     def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
-        """See `Remote`."""
-        self._declarer.delay(queue, outgoing, delay_s)
+        """See `Driver`."""
+        waiting = self._declarer.have_waiting(queue, delay_s)
+        try:
+            self._publisher.send_one(outgoing, waiting)
+        except NoRouteError:  # somebody has deleted it since
+            self._declarer.have_waiting(queue, delay_s, anew=True)
+            self._publisher.send_one(outgoing, waiting)
 
     def declare_queue(
-        self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
+        self, queue: str, limits: QueueLimits | None, arguments: Mapping[str, Any] | None
     ) -> None:
-        """See `Remote`."""
-        self._declarer.declare_queue(queue, limits=limits, arguments=arguments)
+        """See `Driver`."""
+        self._declarer.declare_queue(queue, limits, arguments)
 
-    def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
-        """See `Remote`."""
+    def declare_exchange(self, exchange: str, type: str) -> None:
+        """See `Driver`."""
         self._declarer.declare_exchange(exchange, type)
 
-    def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
-        """See `Remote`."""
+    def expect_exchange(self, exchange: str, type: str) -> None:
+        """See `Driver`."""
+
+    def bind(self, queue: str, exchange: str, routing_key: str) -> None:
+        """See `Driver`."""
         self._declarer.bind(queue, exchange, routing_key)
 
     def delete_queue(self, queue: str) -> None:
-        """See `Remote`."""
+        """See `Driver`."""
         self._declarer.delete_queue(queue)
 
     def count(self, queue: str) -> int:
-        """See `Remote`."""
+        """See `Driver`."""
         return self._declarer.count(queue)
 
     # The connection.
 
-    def _open(self) -> None:
+    def open(self) -> None:
+        """See `Driver`."""
+        self.connection_number += 1
+        tls = self._url.tls
         if self._client is None:
             self._client = KombuConnection(
-                self.broker.address,
-                connect_timeout=self.connect_timeout_s,
-                heartbeat=self.broker.heartbeat_s,
+                self._url.address,
+                connect_timeout=self._connect_timeout_s,
+                heartbeat=self._url.heartbeat_s,
                 transport_options={'client_properties': {'connection_name': f'switchboard {os.getpid()}'}},
             )
             self._secure()
         try:
-            if self.broker.tls is not None:
-                self.broker.tls.check_files()
-            self._connection = self._client.transport.establish_connection()
+            if tls is not None:
+                tls.check_files()
+            self.connection = self._client.transport.establish_connection()
         except Exception:
             self._client.maybe_switch_next()  # the next of a list of addresses
             self._secure()
             raise
         # A broker that stands still must not hold a runner for ever.
-        self._connection.sock.settimeout(self.confirm_timeout_s)
+        self.connection.sock.settimeout(self._confirm_timeout_s)
 
     def _secure(self) -> None:
-        if self.broker.tls is not None:
-            self._client.ssl = self.broker.tls.for_rabbitmq(self._client.hostname or 'localhost')
+        if self._url.tls is not None:
+            self._client.ssl = self._url.tls.for_rabbitmq(self._client.hostname or 'localhost')
 
-    def _is_open(self) -> bool:
-        return self._connection is not None
+    def is_open(self) -> bool:
+        """See `Driver`."""
+        return self.connection is not None
 
-    def _shut(self) -> None:
-        self._connection.close()
+    def shut(self) -> None:
+        """See `Driver`."""
+        if self.connection is not None:
+            self.connection.close()
 
-    def _drop(self) -> None:
-        super()._drop()
+    def drop(self) -> None:
+        """See `Driver`."""
         self._publisher.drop()
-        connection, self._connection = self._connection, None
-        self._taking = None
-        self._pushed.clear()
-        self._consumers.clear()
+        self._declarer.drop()
+        connection, self.connection = self.connection, None
+        self._forget_channel()
         self._ring()
         if connection is not None:
             try:
@@ -134,42 +169,38 @@ class RabbitConnection(Connection):
             except Exception:  # noqa: S110  it is thrown away, whatever its state is
                 pass
 
-    def _abandon(self) -> None:
-        connection, self._connection = self._connection, None
-        transport = getattr(connection, '_transport', None)
+    def abandon(self) -> None:
+        """See `Driver`."""
+        transport = getattr(self.connection, '_transport', None)
         if transport is not None and transport.sock is not None:
             # Not by its own close(), which would shut the connection down for the parent too.
             os.close(transport.sock.detach())
             transport.sock = None
-
-    def _troubles(self) -> tuple[type[BaseException], ...]:
-        return (
-            OSError,
-            exceptions.ConnectionError,
-            exceptions.RecoverableConnectionError,
-            EOFError,
-        )
+        self.connection_number += 1
+        self._begin()
 
     def is_trouble(self, error: BaseException) -> bool:
+        """See `Driver`."""
         # py-amqp stumbles over what it has thrown away itself when the connection broke.  Any other such error is a mistake of ours.
-        is_collected = self._connection is not None and self._connection._transport is None
-        return super().is_trouble(error) or (is_collected and isinstance(error, AttributeError | TypeError))
+        is_collected = self.connection is not None and self.connection._transport is None
+        return isinstance(error, _TROUBLES) or (
+            is_collected and isinstance(error, AttributeError | TypeError)
+        )
 
-    def beat_s(self) -> float:
-        return max(0.2, self.broker.heartbeat_s / 4)
-
-    def _beat(self) -> None:
+    def beat(self, held: Collection[Delivery]) -> list[Any]:
+        """See `Driver`."""
         self._read_all()
         if self._pushed:
             self._ring()
-        self._connection.heartbeat_tick(rate=2)
+        self.connection.heartbeat_tick(rate=2)
+        return []
 
     def _ring(self) -> None:
         if self._notifier is not None:
             self._notifier.wake()
 
     def _is_readable(self) -> bool:
-        sock = self._connection.sock
+        sock = self.connection.sock
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
             return True
         return bool(readable([sock.fileno()], 0))
@@ -177,7 +208,7 @@ class RabbitConnection(Connection):
     def _read(self) -> None:
         """Take one frame in.  Not by ``drain_events``, which after a mere heartbeat waits for more."""
         try:
-            self._connection.blocking_read(timeout=FRAME_TIMEOUT_S)
+            self.connection.blocking_read(timeout=FRAME_TIMEOUT_S)
         except TimeoutError:
             pass  # half a frame: py-amqp keeps it, and the rest comes
 
@@ -188,14 +219,7 @@ class RabbitConnection(Connection):
     # In.
 
     def get(self, queue: str) -> Delivery | None:
-        """See `Remote`."""
-        with self._lock:
-            delivery: Delivery | None = self.again('get', lambda: self._get(queue))
-            if delivery is not None:
-                self._held[delivery.tag] = delivery
-            return delivery
-
-    def _get(self, queue: str) -> Delivery | None:
+        """See `Driver`."""
         if queue in self._consumers and self._prefetch > 1:
             # Nothing is asked for beside it: RabbitMQ may answer with a later message than those that it is just pushing.
             self._read_all()
@@ -209,7 +233,7 @@ class RabbitConnection(Connection):
             self._lose_channel()
             if isinstance(error, exceptions.NotFound):
                 raise UnknownQueueError('the broker has no such queue', queue=queue) from error
-            raise self._down(str(error), 'get') from error
+            raise BrokerDownError(f'{self._url.shown}: {error}', step='get') from error
         if message is not None:
             return self._delivery(queue, message)
         # Messages pushed before that answer, and those that TLS has read behind it, are no longer on the socket and would wake nobody.
@@ -233,9 +257,11 @@ class RabbitConnection(Connection):
 
     def _lose_channel(self) -> None:
         """Go on without the channel that messages came by: what it held is the broker's again."""
-        self._taking = None
         self.connection_number += 1
-        self._held.clear()
+        self._forget_channel()
+
+    def _forget_channel(self) -> None:
+        self._taking = None
         self._pushed.clear()
         self._consumers.clear()
 
@@ -257,82 +283,78 @@ class RabbitConnection(Connection):
             self.connection_number,
         )
 
-    def _ack(self, delivery: Delivery) -> None:
+    def ack(self, delivery: Delivery) -> None:
+        """See `Driver`."""
         # If the broker has taken it back meanwhile, it has said so, and says nothing more.
         self._read_all()
         if self._taking is None:
             raise exceptions.RecoverableConnectionError('the broker has closed the channel')
         self._taking.basic_ack(delivery.tag)
 
-    def _requeue(self, delivery: Delivery) -> None:
+    def requeue(self, delivery: Delivery, died: bool) -> None:
+        """See `Driver`."""
         if self._taking is None:
             raise exceptions.RecoverableConnectionError('the broker has closed the channel')
         self._taking.basic_reject(delivery.tag, requeue=True)
 
     # While idle, the broker pushes: one message, no more.
 
-    def consume(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
-        """See `Remote`."""
-        with self._lock:
-            try:
-                self.again('listen', lambda: self._consume(queues, prefetch))
-            except exceptions.ChannelError as error:
-                self._lose_channel()
-                raise UnknownQueueError('the broker has no such queue', queue=queues[0]) from error
-
-    def _consume(self, queues: Sequence[str], prefetch: int) -> None:
+    def consume(self, queues: Sequence[str], prefetch: int) -> None:
+        """See `Driver`."""
         self._notifier = self._notifier or SelfPipe()
         channel = self._take_channel()
-        channel.basic_qos(0, prefetch, False)
-        self._prefetch = prefetch
-        for queue in queues:
-            if queue not in self._consumers:
-                tag = f'switchboard.{queue}'
-                self._consumers[queue] = tag
-                channel.basic_consume(
-                    queue, consumer_tag=tag, callback=lambda message, queue=queue: self._push(queue, message)
-                )
+        try:
+            channel.basic_qos(0, prefetch, False)
+            self._prefetch = prefetch
+            for queue in queues:
+                if queue not in self._consumers:
+                    tag = f'switchboard.{queue}'
+                    self._consumers[queue] = tag
+                    channel.basic_consume(queue, consumer_tag=tag, callback=partial(self._push, queue))
+        except exceptions.ChannelError as error:
+            self._lose_channel()
+            raise UnknownQueueError('the broker has no such queue', queue=queues[0]) from error
 
     def _push(self, queue: str, message: Any) -> None:
         self._pushed.append(self._delivery(queue, message))
 
     def cancel(self) -> None:
-        """See `Remote`."""
-        with self._lock:
-            consumers, self._consumers = self._consumers, {}
-            if not consumers or not self._is_open():
-                return
-            with self._working('cancel'):
-                for tag in consumers.values():
-                    self._taking.basic_cancel(tag)
-                # Of several queues, each may have pushed one: one is what there is time for.
-                while len(self._pushed) > 1:
-                    self._taking.basic_reject(self._pushed.pop().tag, requeue=True)
+        """See `Driver`."""
+        consumers, self._consumers = self._consumers, {}
+        for tag in consumers.values():
+            self._taking.basic_cancel(tag)
+        # Of several queues, each may have pushed one: one is what there is time for.
+        while consumers and len(self._pushed) > 1:
+            self._taking.basic_reject(self._pushed.pop().tag, requeue=True)
 
     def descriptors(self) -> list[int]:
-        """See `Remote`."""
-        with self._lock:
-            # Not by its own `sock`, which connects anew when another thread has just found it broken.
-            transport = getattr(self._connection, '_transport', None)
-            if transport is None or transport.sock is None:
-                return []
-            return [
-                transport.sock.fileno(),
-                *([self._notifier.fileno()] if self._notifier is not None else []),
-            ]
+        """See `Driver`."""
+        # Not by its own `sock`, which connects anew when another thread has just found it broken.
+        transport = getattr(self.connection, '_transport', None)
+        if transport is None or transport.sock is None:
+            return []
+        return [transport.sock.fileno(), *([self._notifier.fileno()] if self._notifier is not None else [])]
 
     def has_message(self) -> bool:
-        """See `Remote`."""
-        with self._lock:
-            if self._notifier is not None:
-                self._notifier.empty()
-            if not self._is_open() or not self._consumers:
-                return True  # or it was made anew meanwhile, and nothing is pushed to it
-            with self._working('listen'):
-                while not self._pushed and self._is_readable():
-                    self._read()
-            return bool(self._pushed)
+        """See `Driver`."""
+        if self._notifier is not None:
+            self._notifier.empty()
+        if self.connection is None or not self._consumers:
+            return True  # or it was made anew meanwhile, and nothing is pushed to it
+        while not self._pushed and self._is_readable():
+            self._read()
+        return bool(self._pushed)
+
+    # RabbitMQ itself gives out anew what the end of a connection left, and puts what is due into its queue.
+
+    def is_same(self, one: Delivery, other: Delivery) -> bool:
+        """See `Driver`."""
+        return False
 
     def restore(self, queue: str) -> list[tuple[str, int]]:
-        """See `Remote`: RabbitMQ does so by itself, when a connection ends."""
+        """See `Driver`."""
         return []
+
+    def next_due_s(self, queue: str) -> float | None:
+        """See `Driver`."""
+        return None

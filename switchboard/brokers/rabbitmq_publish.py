@@ -19,7 +19,7 @@ from typing import Any
 import amqp
 from amqp import exceptions
 
-from switchboard.brokers.connection import Connection, Publish
+from switchboard.brokers.connection import UNSETTLED, Publish
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.errors import (
     MessageTooLargeError,
@@ -32,8 +32,6 @@ from switchboard.errors import (
     UnserializableError,
 )
 
-# Without an outcome yet.
-UNSETTLED: Any = object()
 # Names and keys are strings of this length at most.
 MAX_SHORT_BYTES = 255
 # What a frame has beside what it carries, and what a header frame has before the properties.
@@ -150,45 +148,46 @@ LARGE_BYTES = 1 << 20
 
 
 class RabbitPublisher:
-    """The part of a connection to RabbitMQ that publishes.  See `Remote`.
+    """The part of a driver of RabbitMQ that publishes.
 
-    :param connection: the connection, whose errors and second tries count.
     :param new_channel: opens a channel.
+    :param beat_s: how often the broker is to be shown that we live, while it is waited for.
     """
 
-    def __init__(self, connection: Connection, new_channel: Callable[[], Any]) -> None:
-        self._connection = connection
+    def __init__(self, new_channel: Callable[[], Any], confirm_timeout_s: float, beat_s: float) -> None:
         self._new_channel = new_channel
+        self._confirm_timeout_s = confirm_timeout_s
+        self._beat_s = beat_s
         self._confirms: Confirms | None = None
 
     def drop(self) -> None:
         """Forget a channel that went with its connection."""
         self._confirms = None
 
-    def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
-        """See `Remote`."""
-        outcomes: list[Any] = [UNSETTLED] * len(postings)
-        for window in _windows(postings):
-            self._publish(postings, window, outcomes, mandatory)
-        return outcomes
+    def send_one(self, outgoing: OutgoingMessage, queue: str) -> None:
+        """Publish one message, and wait for its confirm.
 
-    def _publish(
+        :raises SwitchboardError: why it was not confirmed.
+        """
+        outcomes: list[Any] = [UNSETTLED]
+        self.send([(outgoing, '', queue)], [0], outcomes, True)
+        for error in outcomes:
+            if error is not None:
+                raise error
+
+    def send(
         self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
     ) -> None:
-        """Publish some of the messages until there is an outcome for each."""
+        """See `Driver`."""
         try:
-            self._connection.again('publish', lambda: self._send(postings, window, outcomes, mandatory))
+            self._send(postings, window, outcomes, mandatory)
         except exceptions.ChannelError as error:
             doubtful = [number for number in window if outcomes[number] is UNSETTLED]
             if len(doubtful) == 1:
                 outcomes[doubtful[0]] = _refused(error, postings[doubtful[0]])
-            else:
-                for number in doubtful:
-                    self._publish(postings, [number], outcomes, mandatory)
-        except SwitchboardError as error:
-            for number in window:
-                if outcomes[number] is UNSETTLED:
-                    outcomes[number] = error
+                return
+            for number in doubtful:
+                self.send(postings, [number], outcomes, mandatory)
 
     def _send(
         self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
@@ -206,7 +205,7 @@ class RabbitPublisher:
                     except QueueError as error:
                         error.queue = postings[number][2]
                         outcomes[number] = error
-            confirms.wait(self._connection.confirm_timeout_s, self._connection.beat_s())
+            confirms.wait(self._confirm_timeout_s, self._beat_s)
         except exceptions.ChannelError:
             self._confirms = None
             raise
@@ -215,7 +214,7 @@ class RabbitPublisher:
                 outcomes[number] = confirms.outcome(tag)
 
 
-def _windows(postings: Sequence[Publish]) -> Iterator[list[int]]:
+def windows(postings: Sequence[Publish]) -> Iterator[list[int]]:
     """:return: the numbers of those that are sent together, in their order."""
     window: list[int] = []
     for number, (outgoing, exchange, _) in enumerate(postings):

@@ -33,11 +33,9 @@ from uuid import uuid4
 from amqp import exceptions, spec
 from amqp.exceptions import ChannelError, RecoverableConnectionError, error_for_code
 
-from switchboard.brokers.connection import Connection, QueueLimits
-from switchboard.brokers.message import OutgoingMessage
+from switchboard.brokers.connection import QueueLimits
 from switchboard.errors import (
     ExchangeMismatchError,
-    NoRouteError,
     QueueMismatchError,
     UnknownExchangeError,
 )
@@ -88,64 +86,64 @@ FOR_EVER = 1_000_000_000
 
 
 class RabbitDeclarer:
-    """The part of a connection to RabbitMQ that declares.  See `Remote`.
+    """The part of a driver of RabbitMQ that declares.
 
-    :param connection: the connection, whose lock, errors and second tries count.
     :param new_channel: opens a channel.
+    :param is_trouble: see `Driver`.
+    :param queue_type: of queues with limits, ``quorum`` or ``classic``.
     """
 
-    def __init__(self, connection: Connection, new_channel: Callable[[], Any]) -> None:
-        self._connection = connection
+    def __init__(
+        self, new_channel: Callable[[], Any], is_trouble: Callable[[BaseException], bool], queue_type: str
+    ) -> None:
         self._new_channel = new_channel
-        # The queues for delays that were declared, and by which connection.
-        self._known: tuple[int, set[str]] = (0, set())
+        self._is_trouble = is_trouble
+        self._queue_type = queue_type
+        # The queues for delays that were declared by this connection, and queues that may not be on the broker's disk yet.
+        self._waiting: set[str] = set()
+        self._unwritten: set[str] = set()
 
-    def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
-        """See `Remote`."""
+    def drop(self) -> None:
+        """Forget what a connection has declared."""
+        self._waiting.clear()
+
+    def have_waiting(self, queue: str, delay_s: float, *, anew: bool = False) -> str:
+        """Make a queue for delays, if it is not there; once a connection.
+
+        :return: its name.
+        """
         waiting = waiting_queue(queue, delay_s)
-        self._have_waiting(waiting, queue, delay_s)
-        try:
-            self._connection.publish(outgoing, routing_key=waiting)
-        except NoRouteError:  # somebody has deleted it since
-            self._have_waiting(waiting, queue, delay_s, anew=True)
-            self._connection.publish(outgoing, routing_key=waiting)
-
-    def _have_waiting(self, waiting: str, queue: str, delay_s: float, *, anew: bool = False) -> None:
-        """Make a queue for delays, if it is not there; once a connection."""
-        connection_number, known = self._known
-        if not anew and connection_number == self._connection.connection_number and waiting in known:
-            return
-        arguments = {
-            'x-queue-type': 'quorum',
-            'x-message-ttl': rounded_ms(delay_s),
-            'x-dead-letter-exchange': '',
-            'x-dead-letter-routing-key': queue,
-            'x-dead-letter-strategy': 'at-least-once',
-            'x-overflow': 'reject-publish',  # without a limit; RabbitMQ wants it for `at-least-once`
-        }
-        self.declare_queue(waiting, arguments=arguments)
-        self._known = (
-            self._connection.connection_number,
-            {waiting, *(known if connection_number == self._connection.connection_number else ())},
-        )
+        if anew or waiting not in self._waiting:
+            arguments = {
+                'x-queue-type': 'quorum',
+                'x-message-ttl': rounded_ms(delay_s),
+                'x-dead-letter-exchange': '',
+                'x-dead-letter-routing-key': queue,
+                'x-dead-letter-strategy': 'at-least-once',
+                'x-overflow': 'reject-publish',  # without a limit; RabbitMQ wants it for `at-least-once`
+            }
+            self.declare_queue(waiting, None, arguments)
+            self._waiting.add(waiting)
+        return waiting
 
     def declare_queue(
-        self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
+        self, queue: str, limits: QueueLimits | None, arguments: Mapping[str, Any] | None
     ) -> None:
-        """See `Remote`."""
-        wanted = {**(arguments or {}), **_arguments(limits, self._connection.broker.queue_type)}
+        """See `Driver`."""
+        wanted = {**(arguments or {}), **_arguments(limits, self._queue_type)}
         try:
-            is_new = self._declared(queue) is None
+            if self._declared(queue) is None:
+                self._unwritten.add(queue)
             self._apart(
-                'declare',
                 lambda channel: channel.queue_declare(
                     queue, durable=True, auto_delete=False, arguments=wanted
-                ),
+                )
             )
         except exceptions.ChannelError as error:
             raise QueueMismatchError(f'the broker refuses it: {error.reply_text}', queue=queue) from error
-        if is_new:
+        if queue in self._unwritten:
             self._have_written(queue)
+            self._unwritten.discard(queue)
 
     def _have_written(self, queue: str) -> None:
         """Have a new queue on the broker's disk before anything is put into it.
@@ -160,58 +158,53 @@ class RabbitDeclarer:
             channel.exchange_delete(exchange)
 
         try:
-            self._apart('declare', write)
+            self._apart(write)
         except exceptions.ChannelError as error:
             event(log, logging.DEBUG, None, 'not declared lasting', queue=queue, error=error)
 
-    def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
-        """See `Remote`."""
+    def declare_exchange(self, exchange: str, type: str) -> None:
+        """See `Driver`."""
         try:
             self._apart(
-                'declare',
-                lambda channel: channel.exchange_declare(exchange, type, durable=True, auto_delete=False),
+                lambda channel: channel.exchange_declare(exchange, type, durable=True, auto_delete=False)
             )
         except exceptions.ChannelError as error:
             raise ExchangeMismatchError(f'{exchange}: the broker refuses it: {error.reply_text}') from error
 
-    def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
-        """See `Remote`."""
+    def bind(self, queue: str, exchange: str, routing_key: str) -> None:
+        """See `Driver`."""
         try:
-            self._apart('bind', lambda channel: channel.queue_bind(queue, exchange, routing_key))
+            self._apart(lambda channel: channel.queue_bind(queue, exchange, routing_key))
         except exceptions.ChannelError as error:
             raise UnknownExchangeError(exchange) from error
 
     def delete_queue(self, queue: str) -> None:
-        """See `Remote`."""
-        self._apart('delete', lambda channel: channel.queue_delete(queue))
+        """See `Driver`."""
+        self._apart(lambda channel: channel.queue_delete(queue))
 
     def count(self, queue: str) -> int:
-        """See `Remote`."""
+        """See `Driver`."""
         declared = self._declared(queue)
         return 0 if declared is None else int(declared.message_count)
 
     def _declared(self, queue: str) -> Any:
         """:return: the broker's answer about a queue; None if it is not there."""
         try:
-            return self._apart('count', lambda channel: channel.queue_declare(queue, passive=True))
+            return self._apart(lambda channel: channel.queue_declare(queue, passive=True))
         except exceptions.NotFound:
             return None
 
-    def _apart(self, step: str, work: Any) -> Any:
+    def _apart(self, work: Callable[[Any], Any]) -> Any:
         """Do what may be refused, on a channel that nothing else depends on."""
-
-        def on_a_channel() -> Any:
-            channel = self._new_channel()
-            try:
-                found = work(channel)
-            except Exception as error:
-                if not self._connection.is_trouble(error):  # then it goes with its connection
-                    channel.close()  # if the broker has not
-                raise
-            channel.close()
-            return found
-
-        return self._connection.again(step, on_a_channel)
+        channel = self._new_channel()
+        try:
+            found = work(channel)
+        except Exception as error:
+            if not self._is_trouble(error):  # then it goes with its connection
+                channel.close()  # if the broker has not
+            raise
+        channel.close()
+        return found
 
 
 def _arguments(limits: QueueLimits | None, queue_type: str) -> dict[str, Any]:

@@ -75,7 +75,9 @@ class BrokerTransaction:
         remote, near = _parted(queues)
         once = queues[0].serializers.serialize(msg) if len(queues) > 1 else msg
         # First the part that can be undone in one call.
-        posted = [queue.prepare(once, dict(metadata), unique=self._unique(queue.name)) for queue in remote]
+        posted = [
+            queue.producer.prepare(once, dict(metadata), unique=self._unique(queue.name)) for queue in remote
+        ]
         filebases = dict(
             zip(map(id, near), self.local.emit_all(near, once, metadata) if near else (), strict=True)
         )
@@ -101,7 +103,9 @@ class BrokerTransaction:
         remote, near = _parted(queues)
         entry = self.queue.held(self.filebase).read()
         posted = [
-            queue.prepare_copy(entry, record or self._moved(queue), unique=self._unique(queue.name), now=now)
+            queue.producer.prepare_copy(
+                entry, record or self._moved(queue), unique=self._unique(queue.name), now=now
+            )
             for queue in remote
         ]
         if near and not self.is_remote:
@@ -133,7 +137,7 @@ class BrokerTransaction:
         queue: BrokerQueue = self.queue
         if queue.is_changed(self.filebase, msg):
             claim = queue.held(self.filebase)
-            posted = queue.prepare_anew(msg, dict(msgdata), claim.entry)
+            posted = queue.producer.prepare_anew(msg, dict(msgdata), claim.entry)
             queue.replace(claim, [posted])
             return posted.filebase
         changed = queue.changes(self.filebase, msgdata)
@@ -166,7 +170,7 @@ def commit_all(
 
     :return: the transactions that were not committed, and why; their inputs are still claimed.
     """
-    failed = _publish(transactions)
+    failed = publish_outputs(transactions)
     for transaction in failed:
         transaction.local.discard()
     near = {one.local: one for one in transactions if not one.is_remote and one not in failed}
@@ -180,7 +184,13 @@ def commit_all(
     return failed
 
 
-def _publish(transactions: Sequence[BrokerTransaction]) -> dict[BrokerTransaction, SwitchboardError]:
+def publish_outputs(
+    transactions: Sequence[BrokerTransaction],
+) -> dict[BrokerTransaction, SwitchboardError]:
+    """Publish what goes to brokers, confirmed.
+
+    :return: the transactions of which something was not published, and why.
+    """
     posted = [(transaction, one) for transaction in transactions for one in transaction.posted]
     failed: dict[BrokerTransaction, SwitchboardError] = {}
     for (transaction, _), error in zip(posted, publish_all([one for _, one in posted]), strict=True):
@@ -198,7 +208,7 @@ def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
     assert filebase is not None
     has_outputs = bool(transaction.local.items)
     if has_outputs:
-        _commit_once(spool, transaction)
+        commit_outputs(spool, transaction)
     try:
         is_ended = queue.end_done(queue.held(filebase))
     except EntryTakenError as error:
@@ -206,10 +216,10 @@ def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
         is_ended = False
     if not is_ended and not has_outputs:
         # The broker gives it out again.  The work is done all the same, and on this machine that is to be known.
-        _commit_once(spool, transaction)
+        commit_outputs(spool, transaction)
 
 
-def _commit_once(spool: Spool, transaction: BrokerTransaction) -> None:
+def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
     """Store the outputs with the marker of their input, unless that is known: then they were stored before."""
     queue, filebase, local = transaction.queue, transaction.filebase, transaction.local
     assert filebase is not None

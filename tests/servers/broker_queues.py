@@ -8,6 +8,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from redis import Redis
+
 from switchboard import Spool
 from switchboard.brokers.decode import filebase_of
 from switchboard.brokers.delivery_counts import DeliveryCounts
@@ -30,7 +32,7 @@ class SeenQueue(BrokerQueue):
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         if delay_s > 0:
-            self.delayed.add(waiting_queue(self.queue_of(filebase), min(delay_s, LONGEST_WAIT_S)))
+            self.delayed.add(waiting_queue(self.producer.queue_of(filebase), min(delay_s, LONGEST_WAIT_S)))
         return super().release(filebase, delay_s=delay_s, record=record)
 
     @property
@@ -43,8 +45,8 @@ class SeenQueue(BrokerQueue):
         return self._list(self.broker_queues) + self._list_delayed()
 
     def _list(self, queues: list[str]) -> list[str]:
-        had_waiting = bool(self._consumer._waiting)
-        self._consumer.close()
+        had_waiting = self.consumer.is_keeping()
+        self.consumer.close()
         found = []
         for queue in queues:
             deliveries = []
@@ -57,13 +59,13 @@ class SeenQueue(BrokerQueue):
             for delivery in reversed(deliveries):
                 self.connection.requeue(delivery)
         if had_waiting:
-            self._consumer.look()
+            self.consumer.look()
         return found if len(queues) == 1 else sorted(found)
 
     def _list_delayed(self) -> list[str]:
         if self.url.kind == 'rabbitmq':
             return self._list(sorted(self.delayed))
-        client = self.connection._channel.client  # type: ignore[attr-defined]
+        client = Redis.from_url(self.url.address)
         return [
             one.decode()
             for queue in self.broker_queues
@@ -74,10 +76,10 @@ class SeenQueue(BrokerQueue):
         try:
             return super().history(filebase)
         except EntryTakenError:
-            claim = self._consumer.find(filebase)
+            claim = self.consumer.find(filebase)
             if claim is None:
                 raise
-            self._count_deaths(claim)
+            self.count_deaths(claim)
             self.connection.requeue(claim.delivery)
             return claim.entry.records
 
@@ -101,6 +103,7 @@ class OnBroker(Backend):
         *share: Any,
         cls: type[BrokerQueue] = SeenQueue,
         url_options: str = '',
+        bad: BrokerQueue | None = None,
         **keys: Any,
     ) -> Any:
         disk = Disk()
@@ -109,7 +112,7 @@ class OnBroker(Backend):
             name,
             f'{self.url}?queue={self.prefix}.{name}{more}',
             *share,
-            bad=self.spool['bad'],
+            bad=bad or self.spool['bad'],
             delivery_counts=DeliveryCounts(
                 Folder(self.spool.path(f'.held@{name}'), disk), disk, SYSTEM_CLOCK
             ),

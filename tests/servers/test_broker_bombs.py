@@ -20,7 +20,7 @@ BOMB = '0' * (32 * 1024 * 1024)
 def test_a_bomb_of_any_compression_is_in_the_bad_queue_as_it_came(place: OnBroker) -> None:
     queue = queue_of(place, max_body_bytes=LIMIT_BYTES)
     name = queue.all_queues[0]
-    queue.declare([name])
+    queue.producer.declare([name])
     with Connection(place.url) as connection:
         producer = connection.Producer(auto_declare=False)
         for compression in encoders():

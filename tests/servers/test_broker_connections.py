@@ -13,6 +13,7 @@ from switchboard import Runner
 from switchboard.brokers import connect
 from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.brokers.message import OutgoingMessage
+from switchboard.brokers.queue import BrokerQueue, BrokerServices
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownExchangeError
 from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
@@ -45,7 +46,7 @@ class TestALostConnection:
         queue = queue_of(rabbitmq)
         filebase = queue.enqueue('x')
         queue.take()
-        queue.connection._drop()
+        queue.connection.drop()
         with pytest.raises(EntryTakenError, match='again'):
             queue.finish(filebase)
         again = wait_for(queue)
@@ -57,7 +58,7 @@ class TestALostConnection:
         queue = queue_of(rabbitmq)
         filebase = queue.enqueue('x')
         queue.take()
-        queue.connection._drop()
+        queue.connection.drop()
         assert queue.take() is None  # it came, and is the one that is at work
         assert queue.get_files('.bak') == [filebase]
         queue.finish(filebase)
@@ -67,7 +68,7 @@ class TestALostConnection:
         queue = queue_of(rabbitmq)
         wakeup = queue.wakeup()
         wakeup.arm()
-        queue.connection._drop()
+        queue.connection.drop()
         assert not queue.ready()  # by a new connection, to which nothing is pushed
         assert wakeup.wait(5)
         wakeup.close()
@@ -77,7 +78,7 @@ class TestALostConnection:
         queue = queue_of(place)
         filebase = queue.enqueue('x')
         queue.take()
-        queue.connection._drop()
+        queue.connection.drop()
         queue.finish(filebase)
         assert queue_of(place).take() is None
         place.close()
@@ -89,7 +90,7 @@ class TestALostConnection:
         dead, other = queue_of(place, '&lease=1s'), queue_of(place, '&lease=1s')
         filebase = dead.enqueue('x')
         dead.take()
-        dead.connection._stop_heartbeat()  # as if its process had died
+        dead.connection.stop_heartbeat()  # as if its process had died
         wait(1.2)
         other.recover(own=False)
         OWN_CLAIMS.clear()  # it was another process's
@@ -97,6 +98,13 @@ class TestALostConnection:
         assert taken.filebase == filebase
         assert [one['count'] for one in other.history(filebase)] == [1]
         place.close()
+
+
+class AllAreKnown:
+    """Markers of a queue all of whose entries were done."""
+
+    def known(self, marker: str) -> str:
+        return marker
 
 
 class Collect(Runner):
@@ -183,8 +191,7 @@ class TestTheBrokerAway:
         self, redis_server: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         place = OnBroker(redis_server.url, tmp_path / 'spool')
-        queue = queue_of(place)
-        queue.is_done = lambda _filebase: True
+        queue = place.queue(cls=BrokerQueue, services=BrokerServices(keys=lambda _queue: AllAreKnown()))
         queue.enqueue('x')
         ack = queue.connection.ack
 
@@ -227,8 +234,12 @@ def test_a_mistake_of_ours_does_not_look_like_a_broker_that_is_away(place: OnBro
     connection = connect(place.url)
     connection.connect()
     for mistake in (AttributeError, TypeError, KeyError):
-        with pytest.raises(mistake), connection._working('test'):
+
+        def work(mistake: type[Exception] = mistake) -> None:
             raise mistake
+
+        with pytest.raises(mistake):
+            connection.again('test', work)
         assert connection.connection_number == 1
     connection.close()
 

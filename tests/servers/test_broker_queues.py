@@ -135,9 +135,9 @@ class TestTaking:
 
     def test_a_message_that_was_published_twice_is_worked_on_once_while_it_is(self, place: OnBroker) -> None:
         queue = queue_of(place)
-        posted = queue.prepare('x', {})
+        posted = queue.producer.prepare('x', {})
         for _ in range(2):
-            queue.declare([posted.queue])
+            queue.producer.declare([posted.queue])
             queue.connection.publish(posted.outgoing, routing_key=posted.queue)
         taken = queue.take()
         assert taken is not None
@@ -179,7 +179,7 @@ class TestTaking:
     def test_a_message_of_kombus_is_read_and_ours_is_by_kombu(self, place: OnBroker) -> None:
         queue = queue_of(place)
         name = queue.all_queues[0]
-        queue.declare([name])
+        queue.producer.declare([name])
         with Connection(place.url) as connection:
             producer = connection.Producer(auto_declare=False)
             producer.publish(
@@ -203,7 +203,7 @@ class TestTaking:
     def test_what_cannot_be_read_goes_to_bad_and_the_next_is_taken(self, place: OnBroker) -> None:
         queue = queue_of(place)
         name = queue.all_queues[0]
-        queue.declare([name])
+        queue.producer.declare([name])
         letter = encode('x', {}, message_id='1')
         letter.headers['x-switchboard-kind'] = 'json'
         queue.connection.publish(letter, routing_key=name)
@@ -263,8 +263,7 @@ class TestPreserving:
         )
 
     def test_the_bad_queue_may_be_on_the_broker(self, place: OnBroker) -> None:
-        queue = queue_of(place)
-        queue._bad = place.queue('bad', cls=BrokerQueue)
+        queue = place.queue(cls=BrokerQueue, bad=place.queue('bad', cls=BrokerQueue))
         filebase = queue.enqueue('x')
         queue.take()
         queue.finish(filebase, preserve=True, reason='why')

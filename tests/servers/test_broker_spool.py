@@ -9,7 +9,7 @@ import pytest
 
 from switchboard import Runner, Spool
 from switchboard.brokers.consumer import OWN_CLAIMS
-from switchboard.brokers.transaction import BrokerTransaction, _commit_once, _publish
+from switchboard.brokers.transaction import BrokerTransaction, commit_outputs, publish_outputs
 from switchboard.errors import EntryTakenError, QueueFullError
 from switchboard.handoff.moving import send_back
 from switchboard.handoff.publish_many import Publication
@@ -63,7 +63,7 @@ class TestHandOff:
             far.spool['in'].dequeue(filebase)
             transaction = BrokerTransaction(far.spool, far.spool['in'], filebase)
             names.append(transaction.emit(far.queue, 'x', {}))
-            assert _publish([transaction]) == {}
+            assert publish_outputs([transaction]) == {}
             transaction.discard()
             far.spool['in'].recover()
         assert digest_of(names[0]) == digest_of(names[1])
@@ -76,9 +76,8 @@ class TestHandOff:
         taken = far.queue.take()
         transaction = BrokerTransaction(far.spool, far.queue, taken.filebase)
         transaction.emit(far.spool['out'], 'x', {})
-        _commit_once(far.spool, transaction)  # and here the process dies
-        far.queue._consumer.let_go(OWN_CLAIMS[far.queue._consumer._key(taken.filebase)])
-        far.queue.connection._heartbeat_thread = None
+        commit_outputs(far.spool, transaction)  # and here the process dies
+        OWN_CLAIMS.clear()
         far.queue.close()
         other = far.another()
         work(other, 'far')
@@ -93,7 +92,7 @@ class TestHandOff:
         taken = far.queue.take()
         transaction = far.spool.transaction(far.queue, taken.filebase)
         transaction.emit(far.spool['out'], 'x', {})
-        far.queue.connection._drop()
+        far.queue.connection.drop()
         transaction.commit()
         work(far.another(), 'far')
         assert far.out() == ['x']

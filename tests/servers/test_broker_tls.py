@@ -86,8 +86,9 @@ class TestWhoIsBelieved:
         wakeup = queue.wakeup()
         wakeup.arm()
         assert not queue.ready()
-        other = queue_of(OnBroker(secure.server.url, queue.bad.queue_directory), secure.options)
-        other.all_queues = queue.all_queues
+        place = OnBroker(secure.server.url, queue.bad.queue_directory)
+        place.prefix = queue.all_queues[0].partition('.')[0]
+        other = queue_of(place, secure.options)
         threading.Timer(0.3, other.enqueue, ['y']).start()
         assert wakeup.wait(30)
         wakeup.disarm()
@@ -99,7 +100,7 @@ class TestWhoIsBelieved:
         queue = open_queue(secure.options)
         queue.enqueue('x')
         for _ in range(2):
-            queue.connection._drop()  # of localhost, though kombu has written another name of it down by now
+            queue.connection.drop()  # of localhost, though kombu has written another name of it down by now
             queue.connection.connect()
         assert wait_for(queue).msg == 'x'
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from switchboard import Runner
 from switchboard.brokers import connect
 from switchboard.brokers.encode import encode
-from switchboard.brokers.rabbitmq import RabbitConnection
+from switchboard.brokers.rabbitmq import RabbitDriver
 from switchboard.errors import (
     BrokerDownError,
     EntryTakenError,
@@ -22,6 +23,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.options import RunnerOptions
+from switchboard.store.watch import readable
 from switchboard.testing import Signal
 from tests.helpers.waiting import eventually
 from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for
@@ -128,7 +130,7 @@ class TestChannels:
         connection: Any = queue.connection
         [name] = queue.all_queues
         held, connection_number = connection.get(name), connection.connection_number
-        connection._taking.basic_ack(4711)
+        connection.driver.ack(replace(held, tag=4711))
         assert connection.count('no such queue') == 0  # has_message of it meanwhile, and connects again
         assert connection.connection_number > connection_number
         assert not connection.holds(held)
@@ -136,7 +138,8 @@ class TestChannels:
 
     def test_none_is_left_of_what_was_refused(self, rabbitmq_server: Broker, rabbitmq: OnBroker) -> None:
         connection = connect(rabbitmq_server.url)
-        assert isinstance(connection, RabbitConnection)
+        driver = connection.driver
+        assert isinstance(driver, RabbitDriver)
         letter = encode('x', {}, message_id='1')
         name = f'{rabbitmq.prefix}.there'
         connection.declare_queue(name)
@@ -158,8 +161,8 @@ class TestChannels:
         connection.publish(letter, routing_key=name)
         assert connection.get(name) is not None
         assert channels(rabbitmq_server) <= before + 1  # the one by which messages come
-        assert len(connection._connection.channels) <= 3
-        assert connection._connection.channel_max >= 2047
+        assert len(driver.connection.channels) <= 3
+        assert driver.connection.channel_max >= 2047
         assert connection.count(name) == 1
         connection.delete_queue(name)
         assert connection_number == 1
@@ -177,8 +180,8 @@ class TestASleeper:
         other.enqueue('a')
 
         def another_has_read_it() -> bool:
-            connection._send_heartbeat(connection._stop_event)
-            return bool(connection._pushed)
+            connection.send_heartbeat()
+            return bool(readable(connection.descriptors()[1:], 0))
 
         eventually(another_has_read_it, 'read by another thread')
         began_s = time.monotonic()
@@ -195,7 +198,7 @@ class TestASleeper:
         connection: Any = queue.connection
         wakeup = queue.wakeup()
         wakeup.arm()
-        connection._drop()
+        connection.drop()
         began_s = time.monotonic()
         assert wakeup.wait(30)
         assert time.monotonic() - began_s < 10

@@ -114,9 +114,9 @@ class TestQueuesForDelays:
             'x-dead-letter-routing-key': name,
         }
         old = f'{name}.wait.600'
-        queue.declare([name])
+        queue.producer.declare([name])
         queue.connection.declare_queue(old, arguments=arguments)
-        queue.connection.publish(queue.prepare('old', {}).outgoing, routing_key=old)
+        queue.connection.publish(queue.producer.prepare('old', {}).outgoing, routing_key=old)
         queue.enqueue('new', delay=0.6)
         assert sorted([wait_for(queue).msg, wait_for(queue).msg]) == ['new', 'old']
         queue.connection.delete_queue(old)

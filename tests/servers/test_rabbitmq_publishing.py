@@ -12,7 +12,7 @@ import pytest
 from switchboard.brokers import connect
 from switchboard.brokers.encode import encode
 from switchboard.brokers.message import OutgoingMessage
-from switchboard.brokers.rabbitmq import RabbitConnection
+from switchboard.brokers.rabbitmq import RabbitDriver
 from switchboard.errors import (
     MessageTooLargeError,
     NoRouteError,
@@ -33,8 +33,8 @@ class Out:
 
     def __init__(self, url: str) -> None:
         connection = connect(url)
-        assert isinstance(connection, RabbitConnection)
-        self.connection = connection
+        assert isinstance(connection.driver, RabbitDriver)
+        self.connection, self.driver = connection, connection.driver
         self.queue = uuid.uuid4().hex[:8]
         self.connection.declare_queue(self.queue)
 
@@ -153,7 +153,7 @@ class TestALostConnection:
         def send_until_it_breaks(self: Confirms, *args: Any, **keys: Any) -> int:
             if len(sent) == 150:
                 self.wait(30, 1)
-                out.connection._connection.sock.close()
+                out.driver.connection.sock.close()
             sent.append(args)
             return send(self, *args, **keys)
 

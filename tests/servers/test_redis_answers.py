@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from switchboard.brokers.redis_connection import script_of
+from switchboard.brokers.redis_driver import script_of
 from switchboard.errors import BrokerDownError, EntryTakenError
 from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for_broker
 from tests.servers.brokers import Broker
@@ -171,7 +171,7 @@ class TestASleeper:
         assert sleeper.falls_asleep.wait(30)
         with middleman.away():
             Redis.from_url(place.url).client_kill_filter(_type='normal', skipme=True)
-            while queue.connection._is_open():
+            while queue.connection.driver.is_open():
                 wait(0.05)
         queue_of(place).enqueue('x')
         assert sleeper.woken()

@@ -94,7 +94,7 @@ def test_what_a_dead_holder_had_is_given_to_another_and_counted(full: Full) -> N
     filebase = dead.enqueue('first')
     dead.take()
     full.fill(dead)
-    dead.connection._stop_heartbeat()  # as if its process had died
+    dead.connection.stop_heartbeat()  # as if its process had died
     wait(1.2)
     other.recover(own=False)
     OWN_CLAIMS.clear()  # it was another process's

@@ -1,4 +1,4 @@
-"""A connection to Redis: leases, scripts that are one step, and a subscription for idle runners.
+"""The driver of a connection to Redis: leases, scripts that are one step, and a subscription for idle runners.
 
 Redis has no acknowledgement, so a holder has a lease, which its connection renews for as long as the process lives: a slow job keeps its message, and
 a dead one's comes back when the lease is over.  What Redis has stored outlives a connection, so a delivery is ours still
@@ -35,10 +35,9 @@ go by another connection and may overtake it, so a runner that looked before, an
 
 from __future__ import annotations
 
-import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -48,18 +47,16 @@ from kombu.transport.virtual import Base64
 from kombu.utils import json as kombu_json
 from redis import ConnectionPool, Redis, exceptions
 
-from switchboard.brokers.connection import Connection, Publish, QueueLimits
+from switchboard.brokers.connection import Publish, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
+from switchboard.brokers.url import BrokerUrl
 from switchboard.errors import (
-    BrokerDownError,
     ConfigError,
     EntryTakenError,
     NoRouteError,
     QueueFullError,
-    SwitchboardError,
     UnknownExchangeError,
 )
-from switchboard.events import event
 from switchboard.message.naming import HIGHEST_PRIORITY
 
 
@@ -177,19 +174,32 @@ def script_of(name: str) -> str:
     return ''.join((folder / f'{part}.lua').read_text('utf-8') for part in ('names', name.lower()))
 
 
-log = logging.getLogger('switchboard.queue')
-
 _SCRIPTS = ('TAKE', 'END', 'REQUEUE', 'RESTORE', 'RENEW', 'PUT', 'DELAY', 'NEXT_DUE')
 
 
-class RedisConnection(Connection):
-    """A connection to Redis.  See `Connection`."""
+# What redis-py raises when a connection is of no more use.
+_TROUBLES = (OSError, exceptions.RedisError)
 
-    kind = 'redis'
-    counts_deaths = True
+
+class RedisDriver:
+    """See `Driver`.
+
+    :param connect_timeout_s: how long connecting may take.
+    :param confirm_timeout_s: how long an answer may take.
+    """
+
+    has_leases = True
+
+    def __init__(self, url: BrokerUrl, connect_timeout_s: float, confirm_timeout_s: float) -> None:
+        self._url = url
+        self._connect_timeout_s = connect_timeout_s
+        self._confirm_timeout_s = confirm_timeout_s
+        self.beat_s = url.lease_s / 4
+        self._lease_ms = int(url.lease_s * 1000)
+        self.connection_number = 0
+        self._begin()
 
     def _begin(self) -> None:
-        super()._begin()
         self._limits: dict[str, QueueLimits] = {}
         # By exchange: the type, which Redis does not keep.  What its bindings mean depends on it.
         self._exchanges: dict[str, str] = {}
@@ -197,6 +207,8 @@ class RedisConnection(Connection):
         self._subscription: Subscription | None = None
         # By queue: the number of a taking that was not answered.  Asked again by the same, Redis gives the same message.
         self._asked: dict[str, str] = {}
+        # The message that is being stored, and the queues that it is not in yet.
+        self._storing: tuple[Publish, list[str]] | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -205,17 +217,19 @@ class RedisConnection(Connection):
 
     # The connection.
 
-    def _open(self) -> None:
-        tls = self.broker.tls
+    def open(self) -> None:
+        """See `Driver`."""
+        self.connection_number += 1
+        tls = self._url.tls
         if tls is not None:
             tls.check_files()
         if self._client is None:
             self._client = KombuConnection(
-                self.broker.address,
+                self._url.address,
                 ssl=False if tls is None else tls.for_redis(),
                 transport_options={
-                    'socket_timeout': self.confirm_timeout_s,
-                    'socket_connect_timeout': self.connect_timeout_s,
+                    'socket_timeout': self._confirm_timeout_s,
+                    'socket_connect_timeout': self._connect_timeout_s,
                 },
             )
         try:
@@ -231,19 +245,18 @@ class RedisConnection(Connection):
             channel.exchange_declare(exchange, type=kind, durable=True)
         self._channel = channel
 
-    def _is_open(self) -> bool:
+    def is_open(self) -> bool:
+        """See `Driver`."""
         return self._channel is not None
 
-    def _shut(self) -> None:
-        self._channel.close()
-
-    def close(self) -> None:
-        """See `Connection`."""
+    def shut(self) -> None:
+        """See `Driver`."""
         self.cancel()
-        super().close()
+        if self._channel is not None:
+            self._channel.close()
 
-    def _drop(self) -> None:
-        # A held message stays held, and its lease is renewed; the subscription stays, too.
+    def drop(self) -> None:
+        """See `Driver`: the subscription stays."""
         channel = self._channel
         self._forget()
         if channel is not None:
@@ -252,30 +265,25 @@ class RedisConnection(Connection):
             except Exception:  # noqa: S110  it is thrown away, whatever its state is
                 pass
 
-    def _forget_held(self) -> None:
-        pass
+    def abandon(self) -> None:
+        """See `Driver`: redis-py lets go of what a fork has copied."""
+        self.connection_number += 1
+        self._begin()
 
-    def _abandon(self) -> None:
-        pass  # redis-py lets go of what a fork has copied
+    def is_trouble(self, error: BaseException) -> bool:
+        """See `Driver`."""
+        return isinstance(error, _TROUBLES)
 
-    def _troubles(self) -> tuple[type[BaseException], ...]:
-        return (OSError, exceptions.RedisError)
-
-    def beat_s(self) -> float:
-        return self.broker.lease_s / 4
-
-    def _beat(self) -> None:
+    def beat(self, held: Collection[Delivery]) -> list[Any]:
+        """See `Driver`."""
         by_queue: dict[str, list[str]] = {}
-        for delivery in self._held.values():
+        for delivery in held:
             by_queue.setdefault(delivery.queue, []).append(delivery.tag)
-        for queue, tags in by_queue.items():
-            for tag in map(_text, self._run('RENEW', queue, [self._lease_ms, *tags])):
-                if (lost := self._held.pop(tag, None)) is not None:
-                    event(log, logging.WARNING, None, 'claim lost', name=lost.message_id, queue=queue)
-
-    @property
-    def _lease_ms(self) -> int:
-        return int(self.broker.lease_s * 1000)
+        return [
+            _text(tag)
+            for queue, tags in by_queue.items()
+            for tag in self._run('RENEW', queue, [self._lease_ms, *tags])
+        ]
 
     # Keys.
 
@@ -292,211 +300,171 @@ class RedisConnection(Connection):
         steps: list[int] = self._channel.priority_steps[1:]
         return 1 + sum(step <= priority for step in steps)
 
-    def _run(self, script: str, queue: str, arguments: Sequence[Any]) -> Any:
-        """Run a script about a message that is taken out of a queue; a second time if the connection was broken."""
-
-        def run() -> Any:
-            return self._scripts[script](keys=self._keys(queue), args=arguments)
-
-        return self.again(script.lower(), run)
+    def _run(self, script: str, queue: str, arguments: Sequence[Any] = ()) -> Any:
+        return self._scripts[script](keys=self._keys(queue), args=arguments)
 
     # Out.
 
-    def publish_many(self, postings: Sequence[Publish], *, mandatory: bool = True) -> list[Exception | None]:
-        """See `Remote`."""
-        outcomes: list[Exception | None] = []
-        for outgoing, exchange, routing_key in postings:
-            try:
-                self._publish(outgoing, exchange, routing_key, mandatory)
-                outcomes.append(None)
-            except SwitchboardError as error:
-                outcomes.append(error)
-        return outcomes
+    def windows(self, postings: Sequence[Publish]) -> Iterator[list[int]]:
+        """See `Driver`."""
+        return ([number] for number in range(len(postings)))
 
-    def _publish(self, outgoing: OutgoingMessage, exchange: str, routing_key: str, mandatory: bool) -> None:
-        with self._lock:
-            queues = [routing_key] if not exchange else self._route(exchange, routing_key)
+    def send(
+        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
+    ) -> None:
+        """See `Driver`."""
+        [number] = window
+        posting = postings[number]
+        outgoing, exchange, routing_key = posting
+        if self._storing is None or self._storing[0] is not posting:
+            queues = self._route(exchange, routing_key) if exchange else [routing_key]
             if mandatory and not queues:
                 raise NoRouteError(exchange, routing_key)
-            for queue in queues:
-                self._put(outgoing, exchange, routing_key, queue)
+            self._storing = (posting, queues)
+        left = self._storing[1]
+        while left:
+            self._put(outgoing, exchange, routing_key, left[0])
+            del left[0]
+        self._storing = None
+        outcomes[number] = None
 
     def _route(self, exchange: str, routing_key: str) -> list[str]:
         """:raises UnknownExchangeError: of which type the exchange is was never said."""
         if exchange not in self._exchanges:
             raise UnknownExchangeError(exchange)  # kombu would take it for a direct one
-        found: list[str] = self.again('route', lambda: self._channel._lookup(exchange, routing_key))
-        return found
+        return list(self._channel._lookup(exchange, routing_key))
 
     def _put(self, outgoing: OutgoingMessage, exchange: str, routing_key: str, queue: str) -> None:
         limits = self._limits.get(queue)
         most = '' if limits is None or limits.max_messages is None else limits.max_messages
-
-        def put() -> Any:
-            message = pack(self._channel, outgoing, exchange, routing_key)
-            arguments = [self._list_number(outgoing), message, most, key_of(queue, 'wake')]
-            return self._scripts['PUT'](keys=self._keys(queue), args=arguments)
-
-        if not self.again('publish', lambda: _with_room(queue, put)):
+        message = pack(self._channel, outgoing, exchange, routing_key)
+        arguments = [self._list_number(outgoing), message, most, key_of(queue, 'wake')]
+        with _room(queue):
+            is_stored = self._run('PUT', queue, arguments)
+        if not is_stored:
             raise QueueFullError(f'max_messages is {most}', queue=queue)
 
     def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
-        """See `Remote`."""
-
-        def put() -> Any:
-            message = pack(self._channel, outgoing, '', queue)
-            arguments = [self._list_number(outgoing), message, int(min(delay_s, 1e10) * 1000)]
-            return self._scripts['DELAY'](keys=self._keys(queue), args=arguments)
-
-        self.again('delay', lambda: _with_room(queue, put))
+        """See `Driver`."""
+        message = pack(self._channel, outgoing, '', queue)
+        with _room(queue):
+            delay_ms = int(min(delay_s, 1e10) * 1000)
+            self._run('DELAY', queue, [self._list_number(outgoing), message, delay_ms])
 
     # In.
 
     def get(self, queue: str) -> Delivery | None:
-        """See `Remote`."""
-        with self._lock:
-            asked = self._asked.setdefault(queue, uuid.uuid4().hex)
-            taken = self._run('TAKE', queue, [asked, self._lease_ms])
-            del self._asked[queue]
-            if not taken:
-                return None
-            tag, message, deaths = taken
-            delivery = unpack(
-                queue, message, deaths=int(deaths), tag=_text(tag), connection_number=self.connection_number
-            )
-            self._held[delivery.tag] = delivery
-            return delivery
+        """See `Driver`."""
+        asked = self._asked.setdefault(queue, uuid.uuid4().hex)
+        taken = self._run('TAKE', queue, [asked, self._lease_ms])
+        del self._asked[queue]
+        if not taken:
+            return None
+        tag, message, deaths = taken
+        return unpack(
+            queue, message, deaths=int(deaths), tag=_text(tag), connection_number=self.connection_number
+        )
 
-    def _end(self, delivery: Delivery, end: Any) -> None:
-        with self._lock:
-            if self._held.get(delivery.tag) is not delivery:
-                raise EntryTakenError('not held by this process', queue=delivery.queue)
-            end(delivery)
-            del self._held[delivery.tag]
-
-    def _ack(self, delivery: Delivery) -> None:
+    def ack(self, delivery: Delivery) -> None:
+        """See `Driver`."""
         self._settle('END', delivery)
 
-    def _requeue(self, delivery: Delivery, died: str = '') -> None:
-        try:
-            self._settle('REQUEUE', delivery, died)
-        except BrokerDownError as error:
-            # A consumer that gives a message back forgets it, so its lease must not be renewed any more.
-            self._held.pop(delivery.tag, None)
-            reason = 'given out again when its lease is over'
-            raise EntryTakenError(reason, queue=delivery.queue) from error
-
-    def give_up(self, delivery: Delivery) -> None:
-        """See `Remote`."""
-        self._end(delivery, lambda given: self._requeue(given, '1'))
+    def requeue(self, delivery: Delivery, died: bool) -> None:
+        """See `Driver`."""
+        self._settle('REQUEUE', delivery, '1' if died else '')
 
     def _settle(self, script: str, delivery: Delivery, died: str = '') -> None:
         if not self._run(script, delivery.queue, [delivery.tag, key_of(delivery.queue, 'wake'), died]):
-            del self._held[delivery.tag]
             raise EntryTakenError('the lease ran out, and another one has it', queue=delivery.queue)
 
-    def holds(self, delivery: Delivery) -> bool:
-        """See `Remote`."""
-        return self._held.get(delivery.tag) is delivery
-
     def is_same(self, one: Delivery, other: Delivery) -> bool:
-        """See `Remote`."""
-        if one.tag.rpartition(':')[0] != other.tag.rpartition(':')[0]:
-            return False
-        self._held.pop(one.tag, None)
-        return True
+        """See `Driver`."""
+        return str(one.tag).rpartition(':')[0] == str(other.tag).rpartition(':')[0]
 
     def restore(self, queue: str) -> list[tuple[str, int]]:
-        """See `Remote`."""
+        """See `Driver`."""
         found = self._run('RESTORE', queue, [key_of(queue, 'wake')])
         return [(unpack(queue, message).message_id or '', int(deaths)) for message, deaths in found]
 
     # While idle.
 
-    def consume(self, queues: Sequence[str], *, prefetch: int = 1) -> None:
-        """See `Remote`."""
-
-        channels = [key_of(queue, 'wake') for queue in queues]
-
-        def subscribe() -> None:
-            if self._subscription is None or self._subscription.connection_number != self.connection_number:
-                self.cancel()
-                pool = self._channel.client.connection_pool
-                self._subscription = Subscription(
-                    pool, channels, connection_number=self.connection_number, timeout_s=self.confirm_timeout_s
-                )
-
-        with self._lock:
-            self.again('listen', subscribe)
+    def consume(self, queues: Sequence[str], prefetch: int) -> None:
+        """See `Driver`."""
+        if self._subscription is None or self._subscription.connection_number != self.connection_number:
+            self.cancel()
+            self._subscription = Subscription(
+                self._channel.client.connection_pool,
+                [key_of(queue, 'wake') for queue in queues],
+                connection_number=self.connection_number,
+                timeout_s=self._confirm_timeout_s,
+            )
 
     def cancel(self) -> None:
-        """See `Remote`."""
-        with self._lock:
-            subscription, self._subscription = self._subscription, None
-            if subscription is not None:
-                subscription.close()
+        """See `Driver`."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            subscription.close()
 
     def descriptors(self) -> list[int]:
-        """See `Remote`."""
+        """See `Driver`."""
         return [] if self._subscription is None else self._subscription.descriptors()
 
     def has_message(self) -> bool:
-        """See `Remote`."""
-        with self._lock:
-            if self._subscription is None:
-                return True
-            try:
-                return self._subscription.has_message()
-            except self._troubles():
-                self.cancel()
-                return True
+        """See `Driver`."""
+        if self._subscription is None:
+            return True
+        try:
+            return self._subscription.has_message()
+        except _TROUBLES:
+            self.cancel()
+            return True
 
     def next_due_s(self, queue: str) -> float | None:
-        """See `Remote`."""
-        due_ms = int(self.again('look', lambda: self._scripts['NEXT_DUE'](keys=self._keys(queue))))
+        """See `Driver`."""
+        due_ms = int(self._run('NEXT_DUE', queue))
         return None if due_ms < 0 else due_ms / 1000
 
     # What there is.
 
     def declare_queue(
-        self, queue: str, *, limits: QueueLimits | None = None, arguments: Mapping[str, Any] | None = None
+        self, queue: str, limits: QueueLimits | None, arguments: Mapping[str, Any] | None
     ) -> None:
-        """See `Remote`: a list of Redis is there when something is in it; the limit is kept by its producers."""
+        """See `Driver`: a list of Redis is there when something is in it; the limit is kept by its producers."""
         if limits is not None:
             self._limits[queue] = limits
 
-    def declare_exchange(self, exchange: str, type: str = 'topic') -> None:
-        """See `Remote`."""
-        self.expect_exchange(exchange, type)  # the bindings are all that Redis keeps of it
+    def declare_exchange(self, exchange: str, type: str) -> None:
+        """See `Driver`: the bindings are all that Redis keeps of it."""
+        self.expect_exchange(exchange, type)
 
-    def expect_exchange(self, exchange: str, type: str = 'topic') -> None:
-        """See `Remote`."""
+    def expect_exchange(self, exchange: str, type: str) -> None:
+        """See `Driver`."""
         if type == 'fanout':
             raise ConfigError(f'{exchange}: a fanout of kombu on Redis stores nothing; take a topic and "#"')
-        with self._lock:
-            if self._exchanges.get(exchange) != type:
-                self._exchanges[exchange] = type
-                if self._channel is not None:
-                    self._channel.exchange_declare(exchange, type=type, durable=True)
+        if self._exchanges.get(exchange) != type:
+            self._exchanges[exchange] = type
+            if self._channel is not None:
+                self._channel.exchange_declare(exchange, type=type, durable=True)
 
-    def bind(self, queue: str, exchange: str, routing_key: str = '') -> None:
-        """See `Remote`."""
-        self.again('bind', lambda: self._channel.queue_bind(queue, exchange, routing_key))
+    def bind(self, queue: str, exchange: str, routing_key: str) -> None:
+        """See `Driver`."""
+        self._channel.queue_bind(queue, exchange, routing_key)
 
     def delete_queue(self, queue: str) -> None:
-        """See `Remote`."""
+        """See `Driver`."""
         parts = [key_of(queue, part) for part in PARTS]
-        self.again('delete', lambda: self._channel.client.delete(*self._lists(queue), *parts))
+        self._channel.client.delete(*self._lists(queue), *parts)
 
     def count(self, queue: str) -> int:
-        """See `Remote`."""
-        return int(self.again('count', lambda: self._channel._size(queue)))
+        """See `Driver`."""
+        return int(self._channel._size(queue))
 
 
-def _with_room(queue: str, put: Callable[[], Any]) -> Any:
+@contextmanager
+def _room(queue: str) -> Iterator[None]:
     """:raises QueueFullError: Redis has used up its ``maxmemory``."""
     try:
-        return put()
+        yield
     except exceptions.ResponseError as error:
         if 'OOM command not allowed' not in str(error) and not isinstance(error, exceptions.OutOfMemoryError):
             raise
