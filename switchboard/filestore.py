@@ -25,15 +25,17 @@ import os
 import socket
 import stat
 import threading
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import DurabilityError
 from switchboard.interfaces import IFileStore
-from switchboard.options import Durability
 from switchboard.store.disk import CREATE_FLAGS, FILE_MODE, OPEN_FLAGS, Disk, Folder
+
+if TYPE_CHECKING:
+    from switchboard.queue_defaults import Durability
 
 # What the builtin `open` and `os.mkdir` ask for, of which the umask takes its part.
 OPEN_TO_THE_UMASK = 0o666

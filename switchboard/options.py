@@ -10,16 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from switchboard.queue_defaults import QueueDefaults as Defaults
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-Durability = Literal['full', 'lazy']
-Flush = Literal['one', 'two']
-Overflow = Literal['reject', 'dead-letter', 'drop-oldest']
-LogLevel = Literal['debug', 'info', 'warning', 'error']
+    from switchboard.queue_defaults import Durability, Flush, Overflow
 
-# Kinds that can be read without running anything; what is not listed here must be asked for by name.
-SAFE_KINDS = ('mail', 'bytes', 'text', 'json')
+LogLevel = Literal['debug', 'info', 'warning', 'error']
 
 # A recovery means that a process died with the message in its hands.  Twice can be bad luck.
 MAX_RECOVERIES = 3
@@ -50,10 +48,10 @@ class RetryPolicy:
 class QueueOptions:
     """The options of one queue.  See the configuration reference for what each one means to an operator."""
 
-    durability: Durability = 'full'
+    durability: Durability = Defaults.durability
     # How many flushes `full` may do with, where the file system writes a file's new name with the file.
-    flush: Flush = 'one'
-    accept: Sequence[str] = SAFE_KINDS
+    flush: Flush = Defaults.flush
+    accept: Sequence[str] = Defaults.accept
     pickle_classes: Sequence[str] = ()
     serializer: str = 'json'
     # What mails come back as: a subclass of `email.message.Message`, or its path.
@@ -62,18 +60,18 @@ class QueueOptions:
     max_attempts: int = 1
     max_retry_time_s: float | None = 5 * 86400.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    dead_letter: str = 'bad'
-    max_messages: int | None = None
-    max_bytes: int | None = None
-    max_body_bytes: int | None = None
-    min_free_space_bytes: int = 0
-    overflow: Overflow = 'reject'
-    ttl_s: float | None = None
+    dead_letter: str = Defaults.dead_letter
+    max_messages: int | None = Defaults.max_messages
+    max_bytes: int | None = Defaults.max_bytes
+    max_body_bytes: int | None = Defaults.max_body_bytes
+    min_free_space_bytes: int = Defaults.min_free_space_bytes
+    overflow: Overflow = Defaults.overflow
+    ttl_s: float | None = Defaults.ttl_s
     rate: float | None = None
-    dedupe_window_s: float = 86400.0
+    dedupe_window_s: float = Defaults.dedupe_window_s
     priority_step_s: float = 60.0
-    priority: int = 0
-    order_key: str | None = None
+    priority: int = Defaults.priority
+    order_key: str | None = Defaults.order_key
     strict_order: bool = False
     paused: bool = False
     scrub: bool = False

@@ -60,7 +60,7 @@ def described(spool: str, config: str, door: PublishedOptions) -> Find:
         known = _configured(spool, config)
         if known is not None and name in known:
             return known[name]
-        options = {key: getattr(door, key) for key in type(door).__slots__ if key != 'queue'}
+        options = {key: value for key, value in vars(door).items() if key != 'queue'}
         return Spool(spool).queue(name, **options)
 
     return find

@@ -16,7 +16,6 @@ waits for the answer is gone, nothing is stored, for its mail server takes the m
 from __future__ import annotations
 
 import os
-from zlib import crc32
 
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.drop.request import Request, find_spool
@@ -28,7 +27,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.message.envelope import MAX_METADATA_BYTES, pack_header
+from switchboard.message.envelope import MAX_METADATA_BYTES, seal
 from switchboard.message.mail_envelope import (
     MAX_DROPPED_BYTES,
     MAX_FROM_LINE_BYTES,
@@ -36,7 +35,7 @@ from switchboard.message.mail_envelope import (
     dump,
     split_from_line,
 )
-from switchboard.message.naming import HELD_NS, NS, SLICE_DIGITS, SYSTEM_NAMER, Name, spread
+from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, name_of
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import BAD, DECLARED, DRAINING, ROOM, RUN, SPARE
 from switchboard.store.limits import Limits
@@ -224,13 +223,11 @@ class Drop:
         packed = dump(metadata).encode('ascii')
         if len(packed) > MAX_METADATA_BYTES:
             raise MessageTooLargeError(f'metadata of {len(packed)} bytes', queue=self.queue)
-        checksum = crc32(self.body, crc32(packed))
         key = metadata.get(door.order_key or 'order_key')
-        unique = SYSTEM_NAMER.unique()
-        digest = (spread(checksum, unique) if key is None else _slice_digits(key)) + unique
+        digest, header = seal('mail', packed, self.body, SYSTEM_NAMER.unique(), key)
         priority = door.priority if request.priority is None else request.priority
-        self.filebase = str(Name(when_ns, digest, priority))
-        self.head = pack_header('mail', len(packed), len(self.body), digest, checksum) + packed
+        self.filebase = name_of(when_ns, digest, priority)
+        self.head = header + packed
 
     def _ready_at(self) -> int:
         times_s = self.request.times_s
@@ -294,10 +291,3 @@ def _read_some(stdin: int) -> bytes:
             import select
 
             select.select([stdin], [], [])
-
-
-def _slice_digits(key: object) -> str:
-    import hashlib  # here, because few queues have order keys
-
-    sha1 = hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False)
-    return sha1.hexdigest()[:SLICE_DIGITS]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
@@ -40,13 +40,15 @@ from switchboard.message.entry import MAILMAN
 from switchboard.message.journal import Record, is_long_kept, note_first
 from switchboard.message.naming import READY, digest_of
 from switchboard.message.serializers import Raw
-from switchboard.options import Flush
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Folder
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE, open_files_limit
 from switchboard.store.pool import PoolFile
 from switchboard.store.publishing import HOLDERS, PreparedEntry, is_one_flush, is_out_of_files, refusal
+
+if TYPE_CHECKING:
+    from switchboard.queue_defaults import Flush
 
 log = logging.getLogger('switchboard.queue')
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from amqp.exceptions import InvalidPath
@@ -16,7 +16,9 @@ from amqp.exceptions import InvalidPath
 from switchboard.config.units import choice, count
 from switchboard.config.url_options import UrlOption, read_options, seconds, yes_or_no
 from switchboard.errors import ConfigError
-from switchboard.options import Durability
+
+if TYPE_CHECKING:
+    from switchboard.queue_defaults import Durability
 
 SCHEME = 'switchboard'
 _LOCAL_HOSTS = ('', 'localhost')

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.errors import amqp_errors
 from switchboard.kombu_transport.spool_connection import RoutedMessage, SpoolConnection
-from switchboard.options import Flush
 from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry
+
+if TYPE_CHECKING:
+    from switchboard.queue_defaults import Flush
 
 
 class PublishBatch:

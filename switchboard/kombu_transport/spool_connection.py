@@ -12,7 +12,7 @@ import atexit
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakValueDictionary
 
 from amqp.exceptions import InvalidPath
@@ -33,13 +33,15 @@ from switchboard.kombu_transport.payload import TRANSIENT, TYPED, encoded, encod
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.message.naming import CLAIMED, READY
 from switchboard.message.serializers import Raw
-from switchboard.options import Flush
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import claim_of
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.forks import after_fork
 from switchboard.store.publishing import PreparedEntry, publish
+
+if TYPE_CHECKING:
+    from switchboard.queue_defaults import Flush
 
 Role = Literal['publish', 'publish lazily', 'consume']
 

@@ -21,7 +21,7 @@ from switchboard.mailman.takeover import take_over
 from switchboard.message.entry import MAILMAN
 from switchboard.message.journal import Record
 from switchboard.message.naming import NS
-from switchboard.options import SAFE_KINDS
+from switchboard.queue_defaults import SAFE_KINDS
 from switchboard.spool.spool import Spool
 
 log = logging.getLogger('mailman.error')

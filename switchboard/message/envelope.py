@@ -17,6 +17,7 @@ from __future__ import annotations
 from zlib import crc32
 
 from switchboard.errors import CorruptEntryError
+from switchboard.message.naming import slice_digits, spread
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -82,6 +83,26 @@ def pack_header(kind: str, metadata_length: int, body_length: int, digest: str, 
         _checked.add(kind)
     fields = f'switchboard/1 {kind} {metadata_length} {body_length} {digest}'.encode('ascii')
     return fields + b' %08x\n' % crc32(fields, checksum)
+
+
+def seal(
+    kind: str,
+    metadata: bytes,
+    body: bytes | memoryview,
+    unique: str,
+    key: object = None,
+    slice_: str | None = None,
+) -> tuple[str, bytes]:
+    """Make the digest and the header of a new entry.
+
+    :param unique: the digits of the digest behind those of the slice.
+    :param key: the order key, if there is one: it chooses the slice.
+    :param slice_: the digits that choose the slice of a message without an order key, if not its content is to.
+    """
+    checksum = crc32(body, crc32(metadata))
+    prefix = (slice_ or spread(checksum, unique)) if key is None else slice_digits(key)
+    digest = prefix + unique
+    return digest, pack_header(kind, len(metadata), len(body), digest, checksum)
 
 
 # The kinds that were found to be ones.

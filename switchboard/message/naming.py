@@ -196,6 +196,14 @@ def spread(checksum: int, unique: str) -> str:
     return f'{crc32(unique.encode("ascii"), checksum):0{SLICE_DIGITS}x}'
 
 
+def slice_digits(key: object) -> str:
+    """:return: the digits that put all entries with this order key into one slice."""
+    import hashlib  # here, because it brings a megabyte of OpenSSL with it, and few queues have order keys
+
+    sha1 = hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False)
+    return sha1.hexdigest()[:SLICE_DIGITS]
+
+
 class Slice:
     """The share of the digest space that one of ``count`` runner processes works on.
 

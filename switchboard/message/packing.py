@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
 from switchboard.message.entry import MAILMAN, Entry
-from switchboard.message.envelope import MAX_METADATA_BYTES, content_checksum, pack_header
+from switchboard.message.envelope import MAX_METADATA_BYTES, content_checksum, pack_header, seal
 from switchboard.message.expiry import EXPIRES, QUEUE_EXPIRES
 from switchboard.message.journal import Record, fold_kept, pack_record
 from switchboard.message.metadata import dump_metadata, load_metadata
@@ -21,7 +21,6 @@ from switchboard.message.naming import (
     digest_of,
     name_of,
     parse,
-    spread,
 )
 from switchboard.message.serializers import Raw, Serialized, Serializers
 from switchboard.options import QueueOptions
@@ -87,12 +86,9 @@ class Packer:
             raise MessageTooLargeError(
                 f'metadata of {len(packed_metadata)} bytes: at most {MAX_METADATA_BYTES}', queue=self.queue
             )
-        checksum = content_checksum(packed_metadata, body)
         key = metadata.get(options.order_key or 'order_key') if metadata else None
         unique = unique or self.namer.unique()
-        prefix = (slice_ or spread(checksum, unique)) if key is None else slice_digits(key)
-        digest = prefix + unique
-        header = pack_header(kind, len(packed_metadata), len(body), digest, checksum)
+        digest, header = seal(kind, packed_metadata, body, unique, key, slice_)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)
         name = name_of(when_ns, digest, priority)
         return EncodedEntry(name, b''.join((header, packed_metadata, body)), modified_ns)
@@ -241,12 +237,3 @@ def _journal(old: Entry, digest: str, more: Sequence[Record]) -> bytes:
         pack_record({key: value for key, value in record.items() if key not in settled}, digest)
         for record in (*records, *more)
     )
-
-
-def slice_digits(key: Any) -> str:
-    """:return: the digits that put all entries with this order key into one slice."""
-    import hashlib  # here, because it brings a megabyte of OpenSSL with it
-
-    return hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()[
-        :SLICE_DIGITS
-    ]

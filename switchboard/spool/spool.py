@@ -27,7 +27,7 @@ from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import KeyedOutput, Transaction
 from switchboard.interfaces import ISpool
 from switchboard.message.naming import SYSTEM_NAMER, Namer, check_queue_name
-from switchboard.options import Durability, QueueOptions
+from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Services, Switchboard
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.spool.deadletters import DeadLetters
@@ -44,6 +44,7 @@ from switchboard.store.steady_time import SteadyTime
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
+    from switchboard.queue_defaults import Durability
     from switchboard.spool.current import ActiveConfig
 
 _DEFAULT_EXCHANGE_ONLY = ExchangeTable(())

@@ -20,55 +20,26 @@ This module imports nothing that is slow to load.
 from __future__ import annotations
 
 from switchboard.errors import ConfigError, UnknownQueueError
+from switchboard.queue_defaults import QueueDefaults
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.layout import BAD, OPTIONS_COPY, RUN
+from switchboard.store.layout import OPTIONS_COPY, RUN
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from switchboard.options import Durability, Flush, QueueOptions
+    from switchboard.options import QueueOptions
 
 MAGIC = 'switchboard-doors/1'
 # Some hundred thousand queues.
 MAX_COPY_BYTES = 16 * 1024 * 1024
 
 
-class PublishedOptions:
-    """What a door knows of one queue: fields of `QueueOptions`, with the same defaults."""
-
-    __slots__ = (
-        'accept',
-        'dead_letter',
-        'dedupe_window_s',
-        'durability',
-        'flush',
-        'max_body_bytes',
-        'max_bytes',
-        'max_messages',
-        'min_free_space_bytes',
-        'order_key',
-        'overflow',
-        'priority',
-        'queue',
-        'ttl_s',
-    )
+class PublishedOptions(QueueDefaults):
+    """What a door knows of one queue."""
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
-        self.accept: tuple[str, ...] = ('mail', 'bytes', 'text', 'json')
-        self.dead_letter = BAD
-        self.dedupe_window_s = 86400.0
-        self.durability: Durability = 'full'
-        self.flush: Flush = 'one'
-        self.max_body_bytes: int | None = None
-        self.max_bytes: int | None = None
-        self.max_messages: int | None = None
-        self.min_free_space_bytes = 0
-        self.order_key: str | None = None
-        self.overflow = 'reject'
-        self.priority = 0
-        self.ttl_s: float | None = None
 
 
 _READERS: dict[str, Callable[[str], object]] = {
@@ -135,10 +106,9 @@ def find_published_options(spool: str, queue: str, disk: Disk) -> PublishedOptio
 
 def _line(name: str, options: QueueOptions) -> str:
     fields = [name]
-    default = PublishedOptions(name)
     for key in _READERS:
         value = getattr(options, key)
-        if value is None or value == getattr(default, key):
+        if value is None or value == getattr(QueueDefaults, key):
             continue
         text = ','.join(value) if key == 'accept' else str(value)
         fields.append(f'{key}={_quoted(text) if key == "order_key" else text}')

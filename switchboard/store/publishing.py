@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn, Protocol
 
-    from switchboard.options import Flush
+    from switchboard.queue_defaults import Flush
 
     class Holder(Protocol):
         """What has written drafts that are not published yet."""

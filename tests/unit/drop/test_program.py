@@ -31,8 +31,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.message.naming import SLICE_DIGITS, digest_of, parse
-from switchboard.message.packing import slice_digits
+from switchboard.message.naming import SLICE_DIGITS, digest_of, parse, slice_digits
 from switchboard.spool.current import publish_queue_options
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk

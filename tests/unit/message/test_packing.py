@@ -12,8 +12,8 @@ from switchboard.errors import ContentDisallowedError, MessageTooLargeError
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.envelope import MAX_METADATA_BYTES, parse_header
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import NS, Name, Namer, digest_of, parse
-from switchboard.message.packing import EncodedEntry, Packer, slice_digits
+from switchboard.message.naming import NS, Name, Namer, digest_of, parse, slice_digits
+from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock

@@ -1,0 +1,33 @@
+"""The defaults of the queue options that the mail servers' door goes by as well, in a module that loads nothing."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Literal
+
+    Durability = Literal['full', 'lazy']
+    Flush = Literal['one', 'two']
+    Overflow = Literal['reject', 'dead-letter', 'drop-oldest']
+
+# Kinds that can be read without running anything; what is not listed here must be asked for by name.
+SAFE_KINDS = ('mail', 'bytes', 'text', 'json')
+
+
+class QueueDefaults:
+    """Some fields of `QueueOptions`; see there."""
+
+    accept: Sequence[str] = SAFE_KINDS
+    dead_letter: str = 'bad'
+    dedupe_window_s: float = 86400.0
+    durability: Durability = 'full'
+    flush: Flush = 'one'
+    max_body_bytes: int | None = None
+    max_bytes: int | None = None
+    max_messages: int | None = None
+    min_free_space_bytes: int = 0
+    order_key: str | None = None
+    overflow: Overflow = 'reject'
+    priority: int = 0
+    ttl_s: float | None = None
