@@ -28,6 +28,7 @@ GROUND = {
     'interfaces',
     'lazy',
     'options',
+    'queue_defaults',
     'trace_context',
 }
 ROOMS = sorted(

@@ -8,7 +8,6 @@ import errno
 import fcntl
 import os
 import resource  # here and not where it is used: a process that may open no more files cannot import either
-import struct
 import sys
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -62,6 +61,8 @@ def lock_byte(fd: int, offset: int) -> bool:
     """
     if _OFD_SETLK is None:
         return True  # nor has this kernel
+    import struct  # here, because the mail servers' door locks no byte
+
     wanted = struct.pack('hhqqi', fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
     try:
         fcntl.fcntl(fd, _OFD_SETLK, wanted)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from switchboard import Spool, Switchboard
-from switchboard.options import Durability
 from switchboard.testing import MemorySwitchboard
 from switchboard.testing.store import Store
 from tests.contracts.queue import *  # noqa: F403
 from tests.contracts.queue import Backend
 from tests.contracts.queue_life import *  # noqa: F403
 from tests.contracts.queue_runner import *  # noqa: F403
+
+if TYPE_CHECKING:
+    from switchboard.queue_defaults import Durability
 
 
 class Alone(Backend):

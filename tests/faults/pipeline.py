@@ -11,15 +11,18 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from switchboard.options import Durability, RunnerOptions
+from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
 from switchboard.store.disk import Disk
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.faults.world import DAMAGED
+
+if TYPE_CHECKING:
+    from switchboard.queue_defaults import Durability
 
 STAGES = {'in': 'middle', 'middle': 'end'}
 

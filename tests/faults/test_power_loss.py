@@ -10,16 +10,18 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from switchboard.options import Durability
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.testing.power import Moment, PowerLossDisk
 from tests.faults.operations import OPERATIONS, Operation
 from tests.faults.pipeline import Line, messages, wrong
 from tests.faults.world import DAMAGED, State, World, observe_after_cut
+
+if TYPE_CHECKING:
+    from switchboard.queue_defaults import Durability
 
 pytestmark = pytest.mark.slow
 
