@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.mailman.suite [--version 3.3.10] [--whole] [--page docs/explanation/mailman-suite.md]
+    python -m tests.mailman.suite [--version 3.3.10] [--whole] [--logs DIRECTORY]
 
 The source distribution is fetched by version from the package index, into a cache; nothing of it is part of this project.  Every test's
 result is compared with the result of the same test without the plugin.  What differs must stand in `EXPECTED`, with the reason.
@@ -21,7 +21,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
 ROOT = Path(__file__).resolve().parents[2]
 
 VERSIONS = ('3.3.10', '3.3.9')
@@ -47,6 +46,9 @@ class: switchboard.mailman.Plugin
 enabled: yes
 """
 
+# The variable of the environment that says where the outcomes go, and what stands behind one that is not as it should be.
+VARIABLE, UNEXPECTED = 'SWITCHBOARD_OUTCOMES', 'not as expected'
+
 # Tests that cannot give the same result, and why.
 _LOG = 'expects a traceback of the very call of os.rename in Mailman itself; ours is logged as one event'
 _QFILE = 'mailman qfile reads a pickle by its path; `switchboard show` reads an entry, and unpickles nothing'
@@ -58,8 +60,6 @@ EXPECTED: Mapping[str, str] = {
     'test_all_sections (mailman.rest.tests.test_systemconf.TestSystemConfiguration.test_all_sections)': _PLUGINS,
 }
 
-_RESULT = re.compile(r'^(?P<test>\S.*?) \.\.\. (?P<result>ok|FAIL|ERROR|skipped.*|expected failure)$')
-
 
 @dataclass
 class Comparison:
@@ -67,6 +67,17 @@ class Comparison:
 
     plain: dict[str, str] = field(default_factory=dict)
     ours: dict[str, str] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, object]:
+        """:return: how many tests there are, how many did not go well, and which differ."""
+        return {
+            'tests': len(self.plain),
+            'with the plugin': len(self.ours),
+            'failed without it': sum(UNEXPECTED in outcome for outcome in self.plain.values()),
+            'failed with it': sum(UNEXPECTED in outcome for outcome in self.ours.values()),
+            'differences': self.differences(),
+            'without a reason': sorted(self.unexpected()),
+        }
 
     def differences(self) -> dict[str, tuple[str, str]]:
         """The tests whose results are not the same: without the plugin, and with it."""
@@ -155,38 +166,44 @@ class MailmanTree:
         """Run some of Mailman's tests, or all.
 
         :param tests: prefixes of dotted names; empty for all.
-        :return: ``ok``, ``FAIL`` and so on, by test.
+        :param directory: what was printed is left here.
+        :return: what `Outcomes` has written, by test.
         """
-        environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+        kind = 'with' if with_plugin else 'without'
+        outcomes = directory / f'{kind}.outcomes'
+        outcomes.unlink(missing_ok=True)
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT), VARIABLE: str(outcomes)}
         if with_plugin:
             extra = directory / 'plugin.cfg'
             extra.write_text(PLUGIN)
             environment['MAILMAN_EXTRA_TESTING_CFG'] = str(extra)
         # A dotted name chooses the pages in the folder of that name, too.
         patterns = [word for test in tests for word in ('-P', re.escape(test).replace(r'\.', '[./]'))]
-        command = [self.python, '-m', 'nose2', '-v', *patterns]
-        done = subprocess.run(
-            command,
-            cwd=self.source,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        kind = 'with' if with_plugin else 'without'
-        (directory / f'{kind}.log').write_text(done.stdout)
-        return results(done.stdout, self.source)
+        command = [self.python, '-m', 'nose2', '-v', '--plugin', 'tests.mailman.outcomes', *patterns]
+        with (directory / f'{kind}.log').open('ab') as log:
+            subprocess.run(
+                command,
+                cwd=self.source,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        return read_outcomes(outcomes, self.source)
 
 
-def results(output: str, source: Path) -> dict[str, str]:
-    """Read what nose2 printed: each test's name and what became of it."""
-    found = {}
-    for line in output.splitlines():
-        if match := _RESULT.match(line):
-            name = match['test'].replace(f'{source}/src/', '')
-            found[name] = match['result'].partition(' ')[0]
+def read_outcomes(file: Path, source: Path) -> dict[str, str]:
+    """:return: what became of each test; a page of documentation is named by its path below the source.
+
+    A test with subtests has more than one line; one that is not as expected is enough.
+    """
+    found: dict[str, str] = {}
+    for line in file.read_text().splitlines() if file.exists() else ():
+        name, outcome = json.loads(line)
+        name = name.replace(f'{source}/src/', '')
+        if UNEXPECTED not in found.get(name, ''):
+            found[name] = outcome
     return found
 
 
@@ -220,12 +237,15 @@ def main() -> int:
         '--whole', action='store_true', help='all of its tests, and not those of queues and runners alone'
     )
     parser.add_argument('--cache', type=Path, default=CACHE)
+    parser.add_argument('--logs', type=Path, help='keep here what was printed')
     options = parser.parse_args()
     tree = MailmanTree(options.version, options.cache)
     tree.prepare()
     with tempfile.TemporaryDirectory() as directory:
-        comparison = compare(tree, () if options.whole else QUICK, Path(directory))
-    print(json.dumps({'tests': len(comparison.ours), 'differences': comparison.differences()}, indent=1))
+        logs = options.logs or Path(directory)
+        logs.mkdir(parents=True, exist_ok=True)
+        comparison = compare(tree, () if options.whole else QUICK, logs)
+    print(json.dumps(comparison.summary(), indent=1))
     return 1 if comparison.unexpected() else 0
 
 

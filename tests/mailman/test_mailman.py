@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from switchboard import Spool
 from tests.mailman.site import Site, storm
-from tests.mailman.suite import CACHE, EXPECTED, QUICK, VERSIONS, MailmanTree, compare, results
+from tests.mailman.suite import CACHE, EXPECTED, QUICK, VERSIONS, MailmanTree, compare, read_outcomes
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group('mailman')]
 
@@ -43,16 +44,19 @@ def test_the_list_of_differences_is_short_and_each_has_a_reason() -> None:
     assert all(len(reason) > 20 for reason in EXPECTED.values())
 
 
-def test_what_mailman_prints_is_read_test_by_test(tmp_path: Path) -> None:
-    printed = f"""test_a (mailman.x.TestX.test_a) ... ok
-{tmp_path}/src/mailman/docs/x.rst ... FAIL
-test_b (mailman.x.TestX.test_b) ... skipped 'no'
-some noise
-"""
-    assert results(printed, tmp_path) == {
-        'test_a (mailman.x.TestX.test_a)': 'ok',
-        'mailman/docs/x.rst': 'FAIL',
-        'test_b (mailman.x.TestX.test_b)': 'skipped',
+def test_what_nose_tells_is_read_test_by_test_and_one_bad_subtest_is_enough(tmp_path: Path) -> None:
+    file = tmp_path / 'outcomes'
+    lines = [
+        ['test_a (mailman.x.TestX.test_a)', 'passed'],
+        [f'{tmp_path}/src/mailman/docs/x.rst', 'failed, not as expected'],
+        ['test_b (mailman.x.TestX.test_b)', 'subtest, not as expected'],
+        ['test_b (mailman.x.TestX.test_b)', 'passed'],
+    ]
+    file.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    assert read_outcomes(file, tmp_path) == {
+        'test_a (mailman.x.TestX.test_a)': 'passed',
+        'mailman/docs/x.rst': 'failed, not as expected',
+        'test_b (mailman.x.TestX.test_b)': 'subtest, not as expected',
     }
 
 

@@ -1,0 +1,30 @@
+"""What becomes of each of Mailman's tests: a plugin of nose2 that writes one line of JSON for each.
+
+What is printed will not do: tests print between a name and its result, and a test with a docstring is called by that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from nose2.events import Plugin
+
+from tests.mailman.suite import UNEXPECTED, VARIABLE
+
+
+class Outcomes(Plugin):
+    """Write the outcome of each test: ``passed``, ``failed`` and so on, marked where it is not the one expected."""
+
+    configSection = 'outcomes'  # noqa: N815 - nose2's name
+    alwaysOn = True  # noqa: N815 - nose2's name
+
+    def testOutcome(self, event: Any) -> None:  # noqa: N802 - nose2's name
+        # A subtest that passed is a part of its test, which has an outcome of its own.
+        if event.outcome == 'subtest' and event.exc_info is None:
+            return
+        outcome = event.outcome if event.expected else f'{event.outcome}, {UNEXPECTED}'
+        with Path(os.environ[VARIABLE]).open('a') as file:
+            file.write(json.dumps([str(event.test), outcome]) + '\n')
