@@ -230,13 +230,14 @@ class Transaction:
         changed = queue.changes(filebase, msgdata)
         return queue.release(filebase, record={'event': 'kept', **changed} if changed else None)
 
-    def replace_input(self, msg: Any, metadata: dict[str, Any]) -> str:
+    def replace_input(self, msg: Any, metadata: dict[str, Any], records: Sequence[Record] = ()) -> str:
         """Put a changed message into the input's place: same queue, same time, same history.
 
+        :param records: what the history says more.
         :return: its filebase.
         """
         queue, entry = self.queue, self.claim.read()
-        records = note_first(entry.records, digest_of(entry.filebase))
+        records = [*note_first(entry.records, digest_of(entry.filebase)), *records]
         item = queue.prepare(msg, dict(metadata), replaces=entry, records=records)
         return self.add(queue, item, has_place=True)
 

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from lazr.config import as_boolean
 from mailman.config import config
 from mailman.email.message import Message
 from mailman.interfaces.switchboard import ISwitchboard
@@ -29,12 +30,16 @@ log = logging.getLogger('mailman.error')
 SHUNT = 'shunt'
 # Under which Mailman notes from which queue a message was shunted.
 ORIGIN = 'whichq'
+# Where a message goes back to for which that was not noted.
+UNSHUNTED = 'in'
 
 MESSAGE_CLASS = f'{Message.__module__}:{Message.__qualname__}'
 # What Mailman itself wrote is read as well, until it is taken over.
 ACCEPTED = (*SAFE_KINDS, MAILMAN)
 
 _spools: dict[str, Spool] = {}
+# The queue whose entry this process works on, if it does: Mailman's runners work on one at a time.
+_at_work: list[str] = []
 
 
 def spool_at(directory: str) -> Spool:
@@ -77,11 +82,11 @@ class MailmanQueue:
         """Store a message with its metadata, on the disk when this returns."""
         metadata = storable(_msg, {**(_metadata or {}), **_kws})
         metadata['version'] = config.QFILE_SCHEMA_VERSION
-        if self.name == SHUNT and (error := sys.exception()) is not None:
-            item = self._queue.prepare(_msg, metadata, records=_history(error, metadata))
-            self._queue.publish(item)
-            return item.filebase
-        return self._queue.enqueue(_msg, metadata)
+        if self.name != SHUNT:
+            return self._queue.enqueue(_msg, metadata)
+        item = self._queue.prepare(_msg, metadata, records=_shunted(metadata, sys.exception()))
+        self._queue.publish(item)
+        return item.filebase
 
     def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
         """Claim an entry, and give its message and its metadata.
@@ -92,6 +97,7 @@ class MailmanQueue:
         self._refused = filebase
         msg, metadata = self._queue.dequeue(filebase)
         self._refused = ''
+        _at_work[:] = [self.name]
         restore(msg, metadata)
         return msg, metadata
 
@@ -100,6 +106,7 @@ class MailmanQueue:
         if filebase == self._refused:
             self._refused = ''
             return
+        _at_work.clear()
         try:
             self._queue.finish(filebase, preserve)
         except Exception:
@@ -115,30 +122,58 @@ class MailmanQueue:
         return self._queue.files if extension == '.pck' else self._queue.get_files(extension)
 
     def recover_backup_files(self) -> None:
-        """Make ready again what dead processes had claimed; what a living one holds is left alone."""
-        self._queue.recover_backup_files()
-        take_over(self._spool, self._queue)
+        """Make ready again what dead processes had claimed; what a living one holds is left alone.
+
+        What Mailman itself has written is taken over, here and in the queues for which Mailman starts no runner.
+        """
+        for queue in {self, *_without_runner()}:
+            queue._queue.recover_backup_files()
+            take_over(queue._spool, queue._queue, _shunted if queue.name == SHUNT else None)
 
 
-def _history(error: BaseException, metadata: Mapping[str, Any]) -> list[Record]:
-    """What failed, and from where it came: `switchboard retry` sends it back there, as `mailman unshunt` does."""
-    origin = metadata.get(ORIGIN)
+def _without_runner() -> list[MailmanQueue]:
+    """:return: the queues that wait for an operator: nobody else takes over what lies in them."""
+    names = [each.name.rpartition('.')[2] for each in config.runner_configs if not as_boolean(each.start)]
+    found = [config.switchboards.get(name) for name in names]
+    return [queue for queue in found if isinstance(queue, MailmanQueue)]
+
+
+def _shunted(metadata: Mapping[str, Any], error: BaseException | None = None) -> list[Record]:
+    """:return: the history of a shunted message: what failed, and where `switchboard retry` sends it, which is where `mailman unshunt` does.
+
+    :param error: what the runner is handling, if anything: it shunts a message for a list that is gone without one.
+    """
+    records: list[Record] = []
     now = SYSTEM_CLOCK.time_ns() / NS
-    failed = {
-        'event': 'failed',
-        'time': now,
-        'runner': origin,
-        'error': type(error).__name__,
-        'message': str(error),
-        'traceback': ''.join(traceback.format_exception(error)),
-    }
+    origin = str(metadata.get(ORIGIN, UNSHUNTED))
+    reason = 'shunted without an error: is its list gone, or its error in a log only?'
+    if error is not None:
+        reason = f'{type(error).__name__}: {error}'
+        records.append(
+            {
+                'event': 'failed',
+                'time': now,
+                'runner': _at_work[0] if _at_work else origin,
+                'error': type(error).__name__,
+                'message': str(error),
+                'traceback': ''.join(traceback.format_exception(error)),
+            }
+        )
+    told = {'runner': _at_work[0]} if _at_work else {}
     return [
-        failed,
+        *records,
         {
             'event': 'dead-lettered',
             'time': now,
-            'queue': origin,
+            'queue': _directory_of(origin),
             'cause': 'failed',
-            'reason': f'{type(error).__name__}: {error}',
+            'reason': reason,
+            **told,
         },
     ]
+
+
+def _directory_of(name: str) -> str:
+    """:return: the name of the directory in which Mailman has a queue."""
+    queue = config.switchboards.get(name)
+    return os.path.basename(os.path.normpath(queue.queue_directory)) if queue is not None else name

@@ -8,11 +8,14 @@ be read goes to the bad queue with the reason.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from switchboard.errors import EntryTakenError, QueueError
 from switchboard.events import event
 from switchboard.mailman.metadata import storable
 from switchboard.message.entry import MAILMAN
+from switchboard.message.journal import Record
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 
@@ -22,9 +25,12 @@ log = logging.getLogger('mailman.runner')
 _DIGITS = 9
 
 
-def take_over(spool: Spool, queue: Switchboard) -> int:
+def take_over(
+    spool: Spool, queue: Switchboard, history: Callable[[Mapping[str, Any]], Sequence[Record]] | None = None
+) -> int:
     """Replace what Mailman wrote into a queue.
 
+    :param history: what is to stand in the histories, by an entry's metadata.
     :return: how many files were replaced.
     """
     count = 0
@@ -33,7 +39,7 @@ def take_over(spool: Spool, queue: Switchboard) -> int:
             continue
         try:
             if queue.peek(filebase).kind == MAILMAN:
-                _replace(spool, queue, filebase)
+                _replace(spool, queue, filebase, history)
                 count += 1
         except EntryTakenError:
             continue  # a living process has it
@@ -48,11 +54,17 @@ def is_mailmans_name(filebase: str) -> bool:
     return len(fraction) < _DIGITS
 
 
-def _replace(spool: Spool, queue: Switchboard, filebase: str) -> None:
+def _replace(
+    spool: Spool,
+    queue: Switchboard,
+    filebase: str,
+    history: Callable[[Mapping[str, Any]], Sequence[Record]] | None,
+) -> None:
     msg, metadata = queue.dequeue(filebase)
     transaction = spool.transaction(queue, filebase)
     try:
-        transaction.replace_input(msg, storable(msg, metadata))
+        records = history(metadata) if history is not None else ()
+        transaction.replace_input(msg, storable(msg, metadata), records)
     except BaseException:
         transaction.discard()
         queue.release(filebase)

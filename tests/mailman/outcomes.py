@@ -25,6 +25,7 @@ class Outcomes(Plugin):
         # A subtest that passed is a part of its test, which has an outcome of its own.
         if event.outcome == 'subtest' and event.exc_info is None:
             return
-        outcome = event.outcome if event.expected else f'{event.outcome}, {UNEXPECTED}'
+        is_fine = event.expected or event.outcome == 'skipped'
+        outcome = event.outcome if is_fine else f'{event.outcome}, {UNEXPECTED}'
         with Path(os.environ[VARIABLE]).open('a') as file:
             file.write(json.dumps([str(event.test), outcome]) + '\n')

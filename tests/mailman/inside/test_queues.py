@@ -44,10 +44,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def queues(site: Path, tmp_path: Path) -> Iterator[Path]:
     """A directory of queues, with ours in Mailman's place."""
-    for name in ('in', 'shunt', 'bad'):
+    names = ('in', 'out', 'shunt', 'bad')
+    for name in names:
         (tmp_path / name).mkdir()
     config.switchboards.clear()
-    for name in ('in', 'shunt', 'bad'):
+    for name in names:
         config.switchboards[name] = Theirs(name, str(tmp_path / name))
     install()
     yield tmp_path
@@ -153,6 +154,40 @@ def test_what_is_shunted_says_why_and_goes_back_where_it_came_from(queues: Path)
     assert config.switchboards['shunt'].files == []
     back, metadata = queue.dequeue(queue.files[0])
     assert (back['message-id'], metadata['whichq']) == ('<1>', 'in')
+
+
+def test_what_is_shunted_without_an_error_or_a_queue_goes_back_where_unshunt_would_put_it(
+    queues: Path,
+) -> None:
+    """A runner shunts so what is for a list that is gone."""
+    config.switchboards['out'].enqueue(post())
+    msg, metadata = config.switchboards['out'].dequeue(config.switchboards['out'].files[0])
+    shunted = config.switchboards['shunt'].enqueue(msg, metadata)
+    shown = cli(queues, 'show', shunted)
+    assert 'without an error' in shown
+    assert 'out' in shown
+    cli(queues, 'retry', '-q', 'shunt', '--all', '--yes')
+    assert config.switchboards['shunt'].files == []
+    assert len(config.switchboards['in'].files) == 1
+
+
+def test_a_retry_finds_a_queue_whose_directory_has_another_name(queues: Path, tmp_path: Path) -> None:
+    config.switchboards['in'] = MailmanQueue('in', str(tmp_path / 'incoming'))
+    config.switchboards['in'].enqueue(post())
+    shunt(config.switchboards['in'])
+    cli(queues, 'retry', '-q', 'shunt', '--all', '--yes')
+    assert len(config.switchboards['in'].files) == 1
+
+
+def test_what_mailman_has_shunted_before_is_taken_over_by_any_runner_that_starts(queues: Path) -> None:
+    """No runner works on the shunt queue."""
+    old = Theirs('shunt', str(queues / 'shunt'))
+    old.enqueue(post(), whichq='out')
+    old.enqueue(post())
+    MailmanQueue('in', str(queues / 'in'), recover=True)
+    assert 'a post' in cli(queues, 'show', config.switchboards['shunt'].files[0])
+    cli(queues, 'retry', '-q', 'shunt', '--all', '--yes')
+    assert [len(config.switchboards[name].files) for name in ('shunt', 'out', 'in')] == [0, 1, 1]
 
 
 def test_preserved_messages_lie_in_bad(queues: Path) -> None:
