@@ -170,8 +170,7 @@ class DeliveryCounts:
     def _write(self, digest: str, count: int) -> None:
         assert self._folder is not None
         self._folder.make()
-        flags = os.O_WRONLY | os.O_CREAT | OPEN_FLAGS
-        fd = self._disk.open_file(digest + DEATHS, flags, self._folder.fd)
+        fd = self._disk.open_lock_file(digest + DEATHS, self._folder.fd)
         try:
             self._disk.write_all(fd, b'%d %011d\n' % (count, self._clock.time_ns() // NS))
         finally:

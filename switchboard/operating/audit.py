@@ -19,6 +19,7 @@ from typing import Any
 
 from switchboard.events import event
 from switchboard.message.journal import load_record
+from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import ACTS, OLD_ACTS, RUN
 
 log = logging.getLogger('switchboard.operator')
@@ -72,17 +73,16 @@ def note(
     told = {key: value for key, value in fields.items() if key != 'entry'}
     event(log, logging.INFO, entry or None, 'acted', **told)
     line = json.dumps({'time': SYSTEM_CLOCK.time_ns() / 1e9, **fields}) + '\n'
-    path = directory / RUN / ACTS
+    disk = Disk()
     try:
-        descriptor = os.open(
-            path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o660
-        )
+        run = Folder(directory / RUN, disk)
+        descriptor = disk.open_lock_file(ACTS, run.fd, flags=os.O_WRONLY | os.O_APPEND)
         try:
             os.write(descriptor, line.encode('ascii'))
-            if os.fstat(descriptor).st_size > MAX_ACTS_BYTES:
-                path.rename(path.with_name(OLD_ACTS))
+            if disk.fstat(descriptor).st_size > MAX_ACTS_BYTES:
+                disk.rename(ACTS, OLD_ACTS, src_dir_fd=run.fd, dst_dir_fd=run.fd)
         finally:
-            os.close(descriptor)
+            disk.close(descriptor)
     except OSError as error:
         event(log, logging.WARNING, entry or None, 'not noted', error=error)
 

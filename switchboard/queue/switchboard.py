@@ -40,7 +40,7 @@ from switchboard.queue.ready_queue import DEAR_NS, ReadyQueue
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.claims import Claim, claim_of
-from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import BAD, WAKE
 from switchboard.store.limits import Limits
 from switchboard.store.order_lock import OrderLock
@@ -258,10 +258,8 @@ class Switchboard:
 
     def nudge(self) -> None:
         """Wake the runners that sleep on this queue: something has changed that is no new entry."""
-        flags = (
-            os.O_WRONLY | os.O_CREAT | OPEN_FLAGS
-        )  # it may be there: another one who died here has left it
-        self.disk.close(self.disk.open_file(WAKE, flags, self.folder.fd))
+        # It may be there: another process that died here has left it.
+        self.disk.close(self.disk.open_lock_file(WAKE, self.folder.fd))
         try:
             self.disk.unlink(WAKE, dir_fd=self.folder.fd)
         except FileNotFoundError:

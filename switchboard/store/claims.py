@@ -149,7 +149,7 @@ class Claim:
             disk.unlock_and_close(fd)
             raise
         disk.unlock_and_close(self.fd)
-        self.fd, self.uid, self.writable, self.links = fd, disk.geteuid(), True, 1
+        self.fd, self.uid, self.writable, self.links = fd, disk.fstat(fd).st_uid, True, 1
 
     def date(self, modified_ns: int) -> None:
         """Set the file's modification time, if that is allowed: of another user's file it is not."""

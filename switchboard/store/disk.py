@@ -63,6 +63,7 @@ class Disk:
     pwrite = staticmethod(os.pwrite)
     ftruncate = staticmethod(os.ftruncate)
     fchmod = staticmethod(os.fchmod)
+    fchown = staticmethod(os.fchown)
     fdatasync = staticmethod(getattr(os, 'fdatasync', os.fsync))
     fsync = staticmethod(os.fsync)
     syncfs = staticmethod(syncfs)
@@ -74,6 +75,7 @@ class Disk:
     utime = staticmethod(os.utime)
     statvfs = staticmethod(os.statvfs)
     geteuid = staticmethod(os.geteuid)
+    status_of_owner = staticmethod(os.fstat)
     renameat2 = staticmethod(renameat2)
     is_being_written = staticmethod(is_being_written)
     rename_order = staticmethod(rename_order)
@@ -168,16 +170,17 @@ class Disk:
             time.sleep(wait_s)
             wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
 
-    def open_lock_file(self, name: str, dir_fd: int) -> int:
-        """Open a file that is there to be locked, or to be read and written under its lock; it is made if it is not there.
+    def open_lock_file(self, name: str, dir_fd: int, *, flags: int = os.O_RDWR) -> int:
+        """Open a file that is there to be locked, or to be read and written by many; it is made if it is not there.
 
         Ensures: whoever sees it may open it.  It is made under another name, so that it never has the mode that a umask leaves.
 
+        :param flags: how to open it.
         :raises OSError: it cannot be opened or made.
         """
         while True:
             try:
-                return self.open_file(name, os.O_RDWR | OPEN_FLAGS, dir_fd)
+                return self.open_file(name, flags | OPEN_FLAGS, dir_fd)
             except FileNotFoundError:
                 pass
             draft = draft_name()
@@ -292,6 +295,7 @@ class Disk:
                 status = self.fstat(fd)
                 # It may have had the file, used it and let it go again: then the name leads nowhere, and the file is a message.
                 if self.leads_to(name, dir_fd, status):
+                    self.give_to_owner(fd, dir_fd)
                     if stat_module.S_IMODE(status.st_mode) != FILE_MODE:  # the umask took some of it
                         self.fchmod(fd, FILE_MODE)
                     return fd
@@ -302,6 +306,22 @@ class Disk:
             raise
         self.let_go(fd)
         raise FileExistsError(errno.EEXIST, 'taken by a recovery', name)
+
+    def give_to_owner(self, fd: int, dir_fd: int) -> None:
+        """Give what root has just made to the owner and the group of the directory that holds it.
+
+        An operator's command, or a mail server's, may run as root in the spool of a service user, who has to be able to read and to remove what it makes.
+        Where nothing can be given away (a file system that knows no owners, or a container's root), it stays as it is.
+        """
+        if self.geteuid() != 0:
+            return
+        owner, made = self.status_of_owner(dir_fd), self.status_of_owner(fd)
+        if (owner.st_uid, owner.st_gid) in ((made.st_uid, made.st_gid), (0, 0)):
+            return  # what is root's alone serves nobody else
+        try:
+            self.fchown(fd, owner.st_uid, owner.st_gid)
+        except OSError:
+            pass
 
     def remove_new(self, name: str, dir_fd: int) -> None:
         """Remove a file that never meant anything."""
@@ -355,9 +375,16 @@ class Folder:
                 self._above().sync()
             except PermissionError:
                 pass  # we may write there and not read, so it cannot be opened to be synced
+        self._give_to_owner()
         # The set-group-id bit, inherited from the directory above, stays.
         mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
         self.disk.fchmod(self.fd, mode & 0o6000 | DIRECTORY_MODE)
+
+    def _give_to_owner(self) -> None:
+        if self.disk.geteuid() != 0:
+            return
+        above = self._above()  # kept for as long as its descriptor is of use
+        self.disk.give_to_owner(self.fd, above.fd)
 
     def open(self) -> None:
         """Open the directory now, where an error is to be raised here and not in the middle of a step.
@@ -365,6 +392,11 @@ class Folder:
         :raises OSError: it cannot be opened, or is no directory.
         """
         _ = self.fd
+
+    def share(self) -> None:
+        """Have all that is made in it from now on belong to its group: the set-group-id bit, which directories made in it inherit."""
+        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
+        self.disk.fchmod(self.fd, mode | stat_module.S_ISGID)
 
     def trusts(self, uid: int) -> bool:
         """May a file's history be believed, if that is its owner: this user, root, or the owner of the directory?"""

@@ -40,6 +40,7 @@ CALLS = (
         'pwrite',
         'ftruncate',
         'fchmod',
+        'fchown',
         'fdatasync',
         'fsync',
         'syncfs',
@@ -47,7 +48,19 @@ CALLS = (
     *('rename', 'unlink', 'mkdir', 'rmdir', 'scandir', 'utime', 'statvfs', 'renameat2'),
 )
 ON_DESCRIPTORS = frozenset(
-    ('close', 'flock', 'fstat', 'pread', 'pwrite', 'ftruncate', 'fchmod', 'fdatasync', 'fsync', 'syncfs')
+    (
+        'close',
+        'flock',
+        'fstat',
+        'pread',
+        'pwrite',
+        'ftruncate',
+        'fchmod',
+        'fchown',
+        'fdatasync',
+        'fsync',
+        'syncfs',
+    )
 )
 # What fails on a disk that is full, or that was remounted read-only: the rest goes on.
 CHANGING = frozenset(
@@ -55,6 +68,7 @@ CHANGING = frozenset(
         'pwrite',
         'ftruncate',
         'fchmod',
+        'fchown',
         'rename',
         'unlink',
         'mkdir',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import is_terminal, report, say, tell, write_json
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.operating.text import number, visible
+from switchboard.store.disk import Disk, Folder
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 FIRST_SPARES = 64
 
 SAMPLES = ('switchboard.cfg', 'exchange.cfg')
+
+# Directories that a warning names.
+MAX_NAMED = 3
 
 # Graphviz takes minutes for thousands of nodes.
 DRAWING_S = 60
@@ -80,6 +85,10 @@ def init(installation: Installation, directory: Path | None) -> None:
     from switchboard.status.alive import master_alive
 
     there = installation.directory.is_dir()
+    if not there:
+        root = Folder(installation.directory, Disk())
+        root.make()
+        root.share()
     spool = installation.spool(make=True)
     config = spool.config
     queues = config.queue_names() if config is not None else ('bad',)
@@ -144,6 +153,35 @@ def url_errors(config: Config) -> Iterator[ConfigError]:
             yield error
 
 
+def spool_warnings(config: Config) -> Iterator[ConfigError]:
+    """Look for directories of the spool in which one user may make what another one cannot use."""
+    root = Path(config.spool)
+    if not root.is_dir():
+        return  # `init` makes it as it should be
+    owner = root.stat()
+    places = [root, *(each for each in sorted(root.iterdir()) if each.is_dir() and not each.is_symlink())]
+    closed = [place.name for place in places if not place.stat().st_mode & stat.S_ISGID]
+    if closed:
+        reason = (
+            f'directories without the set-group-id bit ({_some(closed)}): what another user makes there has the group of that user; '
+            f'`find {root} -type d -exec chmod g+s {{}} +`'
+        )
+        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+    foreign = [
+        place.name
+        for place in places
+        if (place.stat().st_uid, place.stat().st_gid) != (owner.st_uid, owner.st_gid)
+    ]
+    if foreign:
+        reason = f'directories of another user or group than the spool ({_some(foreign)}): `chown -R --reference={root} {root}`'
+        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+
+
+def _some(names: list[str]) -> str:
+    more = f' and {len(names) - MAX_NAMED} more' if len(names) > MAX_NAMED else ''
+    return ', '.join(names[:MAX_NAMED]) + more
+
+
 def problems(installation: Installation, *, imports: bool) -> tuple[Config | None, list[Problem]]:
     """:return: the configuration, if it can be used, and what is wrong and what is strange."""
     try:
@@ -151,6 +189,7 @@ def problems(installation: Installation, *, imports: bool) -> tuple[Config | Non
     except ConfigErrors as error:
         return None, [('error', each) for each in error.errors]
     found: list[Problem] = [('warning', each) for each in config.warnings]
+    found += [('warning', each) for each in spool_warnings(config)]
     found += [('error', each) for each in url_errors(config)]
     if imports:
         found += import_problems(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import stat
@@ -68,6 +69,18 @@ def _no_configuration_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_check_of_a_good_configuration_counts_what_is_there(config: Path) -> None:
     out = succeed('-C', config, 'check').out
     assert out == f'{config}: no mistakes (3 queues, 1 runner in 1 slice, 2 exchanges)\n'
+
+
+def test_check_warns_of_a_spool_in_which_one_user_shuts_out_another(config: Path) -> None:
+    succeed('-C', config, 'init')
+    assert 'no mistakes' in succeed('-C', config, 'check').out
+    spool = Config.load(config).spool
+    (spool / 'in').chmod(0o770)
+    out = succeed('-C', config, 'check').out
+    assert '[switchboard] spool: directories without the set-group-id bit (in): ' in out
+    if os.geteuid() == 0:
+        os.chown(spool / 'in', 65534, 65534)
+        assert 'of another user or group than the spool (in): ' in succeed('-C', config, 'check').out
 
 
 def test_check_shows_all_mistakes_each_with_its_place(config: Path) -> None:
@@ -201,7 +214,7 @@ def test_init_makes_a_configuration_that_is_good_and_its_spool(tmp_path: Path) -
     config = Config.load(tmp_path / 'mail' / 'etc' / 'switchboard.cfg')
     made = {path.name for path in config.spool.iterdir() if not path.name.startswith('.')}
     assert made == set(config.queue_names())
-    assert {stat.S_IMODE(path.stat().st_mode) for path in config.spool.iterdir()} == {0o770}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (config.spool, *config.spool.iterdir())} == {0o2770}
     assert 'switchboard start' in ran.err
 
 

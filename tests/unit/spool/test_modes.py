@@ -10,17 +10,19 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
+from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.config.config import Config
 from switchboard.declared.exchangestore import DeclaredExchange
 from switchboard.drop.program import Drop
 from switchboard.drop.request import Request
 from switchboard.errors import QueueFullError
+from switchboard.operating.audit import Operator, note
 from switchboard.operating.editing import Editing
 from switchboard.operating.holding import hold, let_go
 from switchboard.operating.janitor import tidy
 from switchboard.spool.current import activate
 from switchboard.spool.replies import Replies
-from switchboard.store.disk import Disk
+from switchboard.store.disk import Disk, Folder
 from tests.helpers.processes import NOBODY, in_child
 
 SECTIONS = """
@@ -82,6 +84,11 @@ def use(path: Path) -> None:
     door.read(reading)
     door.seal({})
     door.store(lambda: None)
+    note(path / 'spool', Operator('somebody'), 'hold', 'in')
+    delivery_counts = DeliveryCounts(Folder(spool.path('.held@in'), spool.disk), spool.disk, spool.clock)
+    delivery_counts.begin('0' * 40)
+    delivery_counts.add('1' * 40)
+    spool['in'].nudge()
     tidy(spool)
     assert left(path) == []
     consumer.leave()
@@ -110,6 +117,21 @@ def test_all_that_is_made_may_be_used_by_the_group(umask: int, tmp_path: Path) -
     assert (tmp_path / 'spool/.run/declared/.lock').exists()
     assert (tmp_path / 'spool/.run/room/in').exists()
     assert list((tmp_path / 'spool').glob('.dedupe@in/.lock*'))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can give files away')
+@pytest.mark.parametrize('umask', [0o022, 0o077])
+def test_what_root_makes_in_a_users_spool_is_that_users(umask: int, tmp_path: Path) -> None:
+    def act() -> set[tuple[int, int]]:
+        os.umask(umask)
+        root = tmp_path / 'spool'
+        root.mkdir()
+        os.chown(root, NOBODY, NOBODY)
+        use(tmp_path)
+        made = [os.path.join(place, name) for place, *names in os.walk(root) for name in names[0] + names[1]]
+        return {(os.lstat(each).st_uid, os.lstat(each).st_gid) for each in made}
+
+    assert in_child(act) == {(NOBODY, NOBODY)}
 
 
 @pytest.mark.parametrize('umask', [0o022, 0o077])
