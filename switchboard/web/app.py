@@ -28,6 +28,7 @@ from switchboard.errors import (
     UnknownEntryError,
     UnknownQueueError,
 )
+from switchboard.installing import needs
 from switchboard.operating.audit import MAX_REASON, Operator
 from switchboard.web import looking, openapi
 from switchboard.web.desk import Desk
@@ -101,6 +102,7 @@ class Routes:
             Route('/entries/{name}/{filebase}/download', self._download),
             Route('/export.{format}', self._export),
             Route('/help', self._help),
+            Route('/metrics', self._metrics),
             Route('/api/openapi.json', self._openapi),
         ]
         for path, page, template, _ in PAGES:
@@ -272,6 +274,34 @@ class Routes:
         writer.writerow(COLUMNS)
         writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
         return Response(out.getvalue(), headers=headers, media_type='text/csv')
+
+    async def _metrics(self, request: Request) -> Response:
+        return await run_in_threadpool(self._send_metrics, request)
+
+    def _send_metrics(self, request: Request) -> Response:
+        """Answer a scrape: the numbers of the exporter, from the counts that the pages show."""
+        try:
+            from switchboard.metrics.counting import NO_ERROR, Count
+            from switchboard.metrics.exposition import render
+        except ImportError:
+            return self._say_wrong(
+                request, 404, needs('/metrics', 'prometheus-client', 'metrics'), is_api=True
+            )
+        survey = self.desk.surveyor.last
+        count = Count()
+        if survey is not None:
+            rows = survey.bad.by.get('error', ())
+            errors = {NO_ERROR if row.name == '(none)' else row.name: row.total for row in rows}
+            failures = sum(bool(census.trouble) for census in survey.queues.values())
+            count = Count(survey.at_ns, survey.queues, errors, failures)
+        text, kind = render(
+            self.desk.directory,
+            count,
+            self.desk.view.config,
+            errors=count.failures,
+            accept=request.headers.get('accept', ''),
+        )
+        return Response(text, headers={'content-type': kind})
 
     async def _help(self, request: Request) -> Response:
         return await run_in_threadpool(self._html, request, 'help', {'command': ''})

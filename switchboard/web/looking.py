@@ -327,7 +327,7 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     metadata = redacted(seen.metadata(), patterns)
     body = describe(found, seen.kind)
     described: dict[str, str] = {}
-    if (body['bytes'] or 0) <= body['shown']:
+    if body['bytes'] is not None and body['bytes'] <= body['shown']:
         content = Body(found)
         try:
             described = describe_body(seen.kind, content.read(content.length))

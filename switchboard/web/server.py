@@ -10,7 +10,7 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -23,6 +23,8 @@ from switchboard.web.identity import PEER
 # People, and their tabs.
 MAX_CONNECTIONS = 200
 STOP_S = 5
+# The first descriptor that a service manager hands over.
+FIRST_PASSED = 3
 
 
 class PeerProtocol(H11Protocol):
@@ -76,6 +78,47 @@ def listener(desk: Desk) -> socket.socket:
         return _unix(settings.listen, settings.socket_mode) if settings.is_unix else _tcp(*settings.address)
     except OSError as error:
         raise ConfigError(f'{settings.listen}: {error.strerror or error}', key='listen') from error
+
+
+def activated(environ: MutableMapping[str, str] = os.environ) -> socket.socket | None:
+    """Take over the socket that a service manager listens at for this process (``sd_listen_fds``).
+
+    :param environ: the environment, from which its variables are taken away: a program that is started from here has no such socket.
+    :raises ConfigError: there are several, or it is none to listen at.
+    """
+    pid, many = environ.pop('LISTEN_PID', ''), environ.pop('LISTEN_FDS', '')
+    environ.pop('LISTEN_FDNAMES', '')
+    if pid != str(os.getpid()) or many in ('', '0'):
+        return None
+    if many != '1':
+        raise ConfigError(
+            f'the service manager hands over {many} sockets, and the desk listens at one', key='listen'
+        )
+    try:
+        os.set_inheritable(FIRST_PASSED, False)
+        found = socket.socket(fileno=FIRST_PASSED)
+        is_listening = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ConfigError(
+            f'the service manager hands over no socket: {error.strerror}', key='listen'
+        ) from error
+    if not is_listening or found.type != socket.SOCK_STREAM:
+        raise ConfigError('the service manager hands over a socket that nobody listens at', key='listen')
+    return found
+
+
+def name_of(listening: socket.socket) -> str:
+    """:return: where it listens, as `DeskSettings.listen` says it.
+
+    :raises ConfigError: at a Unix socket that has no path.
+    """
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        if not isinstance(name, str) or '/' not in name:
+            raise ConfigError('the desk wants a Unix socket with a path', key='listen')
+        return name
+    host = f'[{name[0]}]' if listening.family == socket.AF_INET6 else name[0]
+    return f'{host}:{name[1]}'
 
 
 def _tcp(host: str, port: int) -> socket.socket:

@@ -67,7 +67,7 @@ def web(
     """Show the operators' desk, a web page, until Ctrl-C.
 
     It needs no master, and listens where only this machine can reach it.  For others: a Unix socket and `ssh -L`, a proxy with
-    single sign-on, or --users-file with --host.
+    single sign-on, or --users-file with --host.  A socket that systemd hands over is used instead of --listen.
 
     \b
     switchboard web
@@ -76,12 +76,13 @@ def web(
     """
     try:
         from switchboard.web.desk import Desk
-        from switchboard.web.server import listener, make_server, where
+        from switchboard.web.server import activated, listener, make_server, name_of, where
         from switchboard.web.settings import REDACTED, DeskSettings, read_users
     except ImportError as error:
         raise MissingLibraryError(needs('the desk', error.name or 'starlette', 'web')) from error
+    passed = activated()
     settings = DeskSettings(
-        listen=listen,
+        listen=listen if passed is None else name_of(passed),
         hosts=hosts,
         read_only=read_only,
         edit=edit,
@@ -95,7 +96,7 @@ def web(
     path = installation.config_path
     desk = Desk(installation.existing_directory(), path.absolute() if path is not None else None, settings)
     server = make_server(desk)
-    sockets = [listener(desk)]
+    sockets = [passed or listener(desk)]
     say(f'the desk is at {where(desk)}')
     desk.surveyor.start()
 
