@@ -152,14 +152,20 @@ def event(log: logging.Logger, level: int, filebase: str | None, word: str, /, *
     :param filebase: the entry that it is about, if it is about one.
     :param word: one of `WORDS`.
     :param fields: what else is to be known; those that are None are left out.  ``exc_info`` is an exception whose traceback is
-        added, or True for the one that is being handled.
+        added, or True for the one that is being handled; ``speaker`` is the process whose line it is, name and process id, where
+        that is not this one.
     """
     if not log.isEnabledFor(level):
         return
     exc_info: Any = fields.pop('exc_info', None)
+    speaker = fields.pop('speaker', None)
     text = ' '.join(filter(None, (filebase, word, pairs(**fields))))
     members = {'filebase': filebase, 'event': word, **{key: member(value) for key, value in fields.items()}}
-    extra = {'members': {key: value for key, value in members.items() if value is not None}}
+    extra: dict[str, object] = {
+        'members': {key: value for key, value in members.items() if value is not None}
+    }
+    if speaker is not None:
+        extra['speaker'] = speaker
     log.log(level, '%s', text, exc_info=exc_info, extra=extra, stacklevel=2)
 
 

@@ -47,7 +47,7 @@ from switchboard.events import event
 from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
 from switchboard.master.signals import blocked, nothing
 from switchboard.options import RunnerOptions
-from switchboard.status import log
+from switchboard.status import log, printed
 from switchboard.status.scoreboard import Scoreboard, Slot
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Child:
 
     :param channel: its end of the socket to the master.
     :param lifeline: its end of the pipe that ends it with the master.
+    :param streams: its standard output and standard error, which the master reads.
     :param foreign: the descriptors of the master and of other children, closed at once; its own may be among them.
     :param spool: the spool that the master has made for its first children; a later one makes its own.
     """
@@ -84,6 +85,7 @@ class Child:
     master: int
     channel: socket.socket
     lifeline: int
+    streams: tuple[int, ...]
     foreign: Sequence[int] = ()
     spool: Spool | None = None
 
@@ -207,8 +209,9 @@ def close_all_but(kept: Iterable[int]) -> None:
 def _settle(child: Child, stop: StopSignal) -> None:
     """Close the master's descriptors, and become a process of its own."""
     signal.set_wakeup_fd(-1)
-    for descriptor in set(child.foreign) - {child.channel.fileno(), child.lifeline}:
+    for descriptor in set(child.foreign) - {child.channel.fileno(), child.lifeline, *child.streams}:
         os.close(descriptor)
+    printed.become_standard_streams(child.streams)
     os.setsid()
     die_with(child.master, child.lifeline)
     for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN, signal.SIGTTOU):
@@ -224,7 +227,7 @@ def _settle(child: Child, stop: StopSignal) -> None:
     setproctitle.setproctitle(f'switchboard: {child.title}')
     log.speak_as(child.title)
     log.take_all()
-    log.take_streams()
+    printed.take_streams()
 
 
 def _give_no_stdin() -> None:

@@ -370,9 +370,9 @@ class Master:
 
 
 def _allow_descriptors(slots: int) -> None:
-    """Raise the soft limit of open files, if need be: two for each runner, and some for everything else."""
+    """Raise the soft limit of open files, if need be: four for each runner, and some for everything else."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * slots + 256
+    wanted = 4 * slots + 256
     if soft != resource.RLIM_INFINITY and soft < wanted:
         allowed = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))

@@ -163,6 +163,7 @@ class Slices:
                 master=self._master,
                 channel=ends.channel,
                 lifeline=ends.lifeline,
+                streams=ends.output.ends(),
                 foreign=foreign,
                 spool=self.spool if self.spool is not None and self.spool.config is config else None,
             )

@@ -33,6 +33,7 @@ from switchboard.master.policy import Decision, End, History, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.figures import Figures, sum_of
+from switchboard.status.printed import RawOutput
 from switchboard.status.scoreboard import Record, Scoreboard, State, SupervisorRecord
 
 logger = log.logger('master')
@@ -51,19 +52,21 @@ MAX_LOST = 100
 
 @dataclass(frozen=True, slots=True)
 class ChildEnds:
-    """The descriptors that a process to be takes over: its end of the channel, and of the pipe that ends it with the master."""
+    """The descriptors that a process to be takes over: its ends of the channel, of the pipe that ends it with the master, and of its output."""
 
     channel: socket.socket
     lifeline: int
+    output: RawOutput
 
-    def descriptors(self) -> tuple[int, int]:
-        """:return: both."""
-        return self.channel.fileno(), self.lifeline
+    def descriptors(self) -> tuple[int, ...]:
+        """:return: all of them."""
+        return self.channel.fileno(), self.lifeline, *self.output.ends()
 
     def close(self) -> None:
         """Let them go: they are the child's now, or nobody's."""
         self.channel.close()
         os.close(self.lifeline)
+        self.output.close_ends()
 
 
 # Makes the processes, and returns for each its process id or why there is none.
@@ -153,6 +156,7 @@ class RunnerSlice:
         self._rng = rng
         self._start_timeout_s = start_timeout_s
         self._lifeline: int | None = None
+        self._output: RawOutput | None = None
         self._history = History()
         self._started_s = 0.0
         self._hung = ''
@@ -217,6 +221,8 @@ class RunnerSlice:
     def descriptors(self) -> list[int]:
         """:return: the master's ends, which every child closes at once."""
         ends = [] if self._lifeline is None else [self._lifeline]
+        if self._output is not None:
+            ends += self._output.descriptors()
         return ends if self.channel is None else [*ends, self.channel.fileno()]
 
     def overlaps(self, other: RunnerSlice) -> bool:
@@ -287,13 +293,16 @@ class RunnerSlice:
         try:
             self.channel.setblocking(False)
             reading, self._lifeline = os.pipe2(os.O_CLOEXEC)
+            self._output = RawOutput(self._selector, self.title)
             self._selector.register(self.channel, selectors.EVENT_READ, self)
         except OSError:
             theirs.close()
             if reading >= 0:
                 os.close(reading)
+            if self._output is not None:
+                self._output.close_ends()
             raise
-        return ChildEnds(theirs, reading)
+        return ChildEnds(theirs, reading, self._output)
 
     def start_failed(self, error: OSError, now_s: float) -> None:
         """Wait before the next try: what the machine lacks now it may have then, so that is a failure like another."""
@@ -305,6 +314,8 @@ class RunnerSlice:
     def watch(self, pid: int, forked_ns: int, now_s: float) -> None:
         """Look after the new process from now on."""
         self.phase = Phase.PREPARING
+        if self._output is not None:
+            self._output.pid = pid
         self._check_at_s = now_s + self._start_timeout_s
         self.post(pid=pid, state=State.STARTING, started_ns=forked_ns, next_restart_ns=0, reason='')
 
@@ -530,3 +541,6 @@ class RunnerSlice:
         if self._lifeline is not None:
             os.close(self._lifeline)
             self._lifeline = None
+        if self._output is not None:
+            self._output.close()
+            self._output = None

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import io
 import json
 import logging
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from switchboard.events import AT_WORK, event, member, pairs
+from switchboard.events import AT_WORK, member, pairs
 
 PURPOSES = ('queue', 'exchange', 'runner', 'master', 'drop', 'web', 'config')
 ROOT = 'switchboard'
@@ -54,7 +52,7 @@ def timestamp(created: float) -> str:
 class LineFormatter(logging.Formatter):
     """For people: time, level, purpose, process, message; a traceback follows, indented.
 
-    ``speaker`` is the name of the process, such as ``in 1/2``.
+    ``speaker`` is the name of the process, such as ``in 1/2``; a record about another process has its ``speaker``.
     """
 
     speaker = 'master'
@@ -63,8 +61,9 @@ class LineFormatter(logging.Formatter):
         purpose = record.name
         if purpose.startswith(f'{ROOT}.'):
             purpose = purpose.split('.')[1]
-        who = purpose if purpose == self.speaker else f'{purpose} {self.speaker}'
-        head = f'{timestamp(record.created)} {record.levelname.lower()} {who}[{record.process}]'
+        speaker, pid = getattr(record, 'speaker', (self.speaker, record.process))
+        who = purpose if purpose == speaker else f'{purpose} {speaker}'
+        head = f'{timestamp(record.created)} {record.levelname.lower()} {who}[{pid}]'
         text = record.getMessage()
         if not hasattr(record, 'members'):
             text = ' '.join(filter(None, (AT_WORK.get(), cut(text), pairs(**_extra(record)))))
@@ -79,12 +78,13 @@ class JsonFormatter(LineFormatter):
     """For programs: one JSON object a line.  Readers ignore members that they do not know."""
 
     def format(self, record: logging.LogRecord) -> str:
+        speaker, pid = getattr(record, 'speaker', (self.speaker, record.process))
         fields: dict[str, Any] = {
             'time': timestamp(record.created),
             'level': record.levelname.lower(),
             'logger': record.name,
-            'process': self.speaker,
-            'pid': record.process,
+            'process': speaker,
+            'pid': pid,
         }
         members: Mapping[str, Any] | None = getattr(record, 'members', None)
         for key, value in (_members(record) if members is None else members).items():
@@ -167,6 +167,12 @@ class LogFile(logging.Handler):
                 return
             os.write(self._descriptor, line.encode('utf-8', 'backslashreplace'))
 
+    def leave_standard_streams(self) -> None:
+        """Write to a descriptor of its own from now on, and have 1 and 2 lead wherever this process likes."""
+        self.takes_stderr = False
+        if self._descriptor == 2:
+            self._descriptor = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
+
     def close(self) -> None:
         if self._descriptor != 2:
             os.close(self._descriptor)
@@ -223,73 +229,10 @@ def take_all() -> None:
     root.setLevel(max(ours.getEffectiveLevel(), logging.INFO))
 
 
-def take_streams() -> None:
-    """Turn printed lines of this process into events: see `Printed`."""
-    for name, level in (('stdout', logging.INFO), ('stderr', logging.WARNING)):
-        stream = io.TextIOWrapper(
-            cast(Any, Printed(name, level)), encoding='utf-8', errors='backslashreplace', write_through=True
-        )
-        setattr(sys, name, stream)
-
-
-class Printed(io.RawIOBase):
-    """A standard stream whose lines are events, each with the entry at work; blank ones are left out.
-
-    What goes to the descriptor past it is not seen here: programs that inherit it, and code in C.
-
-    :param name: ``stdout`` or ``stderr``.
-    """
-
-    def __init__(self, name: str, level: int) -> None:
-        self._name = name
-        self._level = level
-        # Of two threads that print at the same time, each has its own line.
-        self._own = threading.local()
-
-    def writable(self) -> bool:
-        """See `io.IOBase`."""
-        return True
-
-    def fileno(self) -> int:
-        """:return: the descriptor, for a program that is to inherit it."""
-        return 1 if self._name == 'stdout' else 2
-
-    def write(self, written: Any) -> int:
-        """See `io.RawIOBase`: all of it is taken."""
-        content = bytes(written)
-        if getattr(self._own, 'is_writing', False):  # the log itself complains, about this very line
-            os.write(self.fileno(), content)
-            return len(content)
-        rest, entry = getattr(self._own, 'rest', (b'', None))
-        if rest and entry != AT_WORK.get():
-            self._say(rest, entry)
-            rest = b''
-        *lines, rest = (rest + content).split(b'\n')
-        for line in lines:
-            self._say(line, AT_WORK.get())
-        while len(rest) >= MAX_CHARACTERS:
-            self._say(rest[:MAX_CHARACTERS], AT_WORK.get())
-            rest = rest[MAX_CHARACTERS:]
-        self._own.rest = (rest, AT_WORK.get())
-        return len(content)
-
-    def _say(self, line: bytes, entry: str | None) -> None:
-        text = line.decode('utf-8', 'backslashreplace').rstrip()
-        if not text:
-            return
-        self._own.is_writing = True
-        try:
-            event(logger('runner'), self._level, entry, 'printed', stream=self._name, text=cut(text))
-        finally:
-            self._own.is_writing = False
-
-    def close(self) -> None:
-        """Write the last line, which has no end."""
-        if not self.closed:
-            rest, entry = getattr(self._own, 'rest', (b'', None))
-            self._own.rest = (b'', None)
-            self._say(rest, entry)
-        super().close()
+def leave_standard_streams() -> None:
+    """Have the log go where it went, whatever descriptors 1 and 2 are from now on."""
+    for log_file in _log_files():
+        log_file.leave_standard_streams()
 
 
 def descriptors() -> list[int]:

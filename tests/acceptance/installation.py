@@ -96,6 +96,14 @@ class Job(Runner):
             print('to standard error', file=sys.stderr)
             print('without an end', end='', flush=True)
             print('x' * 20000, file=sys.stderr)
+        elif msg == 'write past':
+            os.write(1, b'by a system call\\n')
+            ctypes.CDLL(None).dprintf(2, b'by a library: %d\\n', 42)
+            subprocess.run(['sh', '-c', 'echo by a program; echo and its trouble >&2; printf "without an end"'])
+        elif msg == 'write much':
+            subprocess.run(['sh', '-c', 'yes | head -n 30000; echo that is all'])
+        elif msg == 'crash':
+            ctypes.string_at(0)
         elif msg == 'environment':
             tell('environment', *sorted(os.environ))
         elif msg == 'c code':

@@ -64,9 +64,9 @@ def test_a_runner_holds_nothing_of_its_master(site: Installation) -> None:
     assert any('master.lock' in link for link in inherited)
     for pid in site.pids().values():
         assert not inherited.intersection(links(pid))
-        # Its end of its lifeline is the same pipe as the master's end; nothing else is shared, but standard error.
+        # Its ends of its lifeline and of its output are the same pipes as the master's ends; nothing else is shared, but standard error.
         shared = pipes_and_sockets.intersection(links(pid)) - {stderr}
-        assert len(shared) == 1
+        assert len(shared) == 3
         assert psutil.Process(pid).terminal() is None
         assert os.getsid(pid) == os.getpgid(pid) == pid
 

@@ -21,7 +21,7 @@ def test_a_loop_that_hangs_tells_where_and_is_replaced(site: Installation) -> No
     site.start()
     pid = int(site.told.wait_for(r'periodic (\d+)')[1])
     site.log.wait_for('hangs .*no heartbeat for')
-    site.log.wait_for('jobs.py", line .* in wait_at_gate')
+    site.log.wait_for('jobs.py.*, line .* in wait_at_gate')
     site.log.wait_for(f'killing .*pid={pid}')
     site.log.wait_for('ended .*no heartbeat')
     assert int(site.told.wait_for(r'periodic (\d+)')[1]) != pid

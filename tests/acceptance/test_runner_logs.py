@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -92,3 +93,51 @@ def test_of_messages_at_work_at_once_each_line_has_its_own_entry(site: Installat
         for what in ('printed', 'logged', 'printed in a thread')
         for name, entry in (('anna', anna), ('bert', bert))
     }
+
+
+@pytest.mark.parametrize('log_file', ['', 'log'], ids=['standard error', 'a file'])
+def test_what_is_written_past_python_is_an_event_of_its_runner_too(site: Installation, log_file: str) -> None:
+    named = {'log_file': str(site.home / log_file)} if log_file else {}
+    site.configure({'in': {}}, log_format='json', **named)
+    site.start(ready=False)
+    pid = int(site.told.wait_for(r'setup in (\d+)')[1])
+    enqueue(site, 'write past', 'write much')
+    if not log_file:
+        site.log.wait_for('that is all')  # nobody else empties that pipe
+    site.told.wait_for('end in .* write much')
+    assert site.stop() == 0
+    if log_file:
+        lines = [json.loads(line) for line in (site.home / log_file).read_text().splitlines()]
+    else:
+        site.log.said('x')
+        lines = [json.loads(line) for line in site.log.seen]
+    raw = [line for line in lines if line['event'] == 'printed']
+    assert {(line['process'], line['pid'], line['logger']) for line in raw} == {
+        ('in 1/1', pid, 'switchboard.runner')
+    }
+    assert all(line['time'] for line in raw)
+    said = [(line['level'], line['stream'], line['text']) for line in raw]
+    for each in (
+        ('info', 'stdout', 'by a system call'),
+        ('warning', 'stderr', 'by a library: 42'),
+        ('info', 'stdout', 'by a program'),
+        ('warning', 'stderr', 'and its trouble'),
+        ('info', 'stdout', 'that is all'),
+    ):
+        assert said.count(each) == 1
+    # What had no end of line was ended by the next program's first.
+    assert said.count(('info', 'stdout', 'without an endy')) == 1
+    assert said.count(('info', 'stdout', 'y')) == 29999
+
+
+def test_the_last_words_of_a_crash_are_events_too(site: Installation) -> None:
+    site.configure({'in': {'max_restarts': '1'}}, log_format='json')
+    site.start(ready=False)
+    site.log.wait_for('"event": "ready"')
+    pid = site.pids()['in 1/1']
+    enqueue(site, 'crash')
+    site.log.wait_for('"event": "ended"')
+    said = [line['text'] for line in lines_of(site) if line['event'] == 'printed' and line['pid'] == pid]
+    assert said[0] == 'Fatal Python error: Segmentation fault'
+    assert any(re.search('File ".*jobs.py", line [0-9]+ in dispose', text) for text in said)
+    site.stop()

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from switchboard.events import AT_WORK, event
 from switchboard.status import log
+from switchboard.status.printed import take_streams
 
 ENTRY = '1700000000.000000001+' + 'ab' * 20
 
@@ -178,7 +179,7 @@ def test_arguments_that_do_not_fit_are_no_reason_to_die(path: Path, monkeypatch:
 def printing(path: Path) -> Iterator[None]:
     streams = sys.stdout, sys.stderr
     log.configure(path, as_json=True)
-    log.take_streams()
+    take_streams()
     try:
         yield
     finally:

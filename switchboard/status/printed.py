@@ -1,0 +1,210 @@
+"""What a runner's process writes to its standard streams, as events in the log: lines with a time, the runner and its process id.
+
+Two ways lead there.  What Python code prints in the process is seen by `Printed`, which knows the entry at work.  What goes to the descriptors past
+it (a program that inherits them, a library in C, the interpreter's own last words) comes through a pipe to the master, which outlives the process:
+`RawOutput`.  A thread in the runner was rejected as its reader: it would die with the process, and with it what a crash had to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import selectors
+import sys
+import threading
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, cast
+
+from switchboard.events import AT_WORK, event
+from switchboard.status import log
+
+LEVELS: Mapping[str, int] = MappingProxyType({'stdout': logging.INFO, 'stderr': logging.WARNING})
+DESCRIPTORS: Mapping[str, int] = MappingProxyType({'stdout': 1, 'stderr': 2})
+# The master reads no more at once, so that a process which writes without end does not keep it from the others.
+READ_BYTES = 16 * 1024
+# Of a process that has ended: as much as a pipe holds.  What it has started may go on writing.
+LAST_BYTES = 64 * 1024
+
+
+def split(content: bytes) -> tuple[list[bytes], bytes]:
+    """:return: whole lines, or pieces of those that are too long; and what comes before the next line's end."""
+    *lines, rest = content.split(b'\n')
+    while len(rest) >= log.MAX_CHARACTERS:
+        lines.append(rest[: log.MAX_CHARACTERS])
+        rest = rest[log.MAX_CHARACTERS :]
+    return lines, rest
+
+
+def text_of(line: bytes) -> str:
+    """:return: a line as text, no longer than the log takes; empty if there is nothing to see."""
+    return log.cut(line.decode('utf-8', 'backslashreplace').rstrip())
+
+
+def take_streams() -> None:
+    """Have what is printed in this process be events: see `Printed`."""
+    for name in LEVELS:
+        stream = io.TextIOWrapper(
+            cast(Any, Printed(name)), encoding='utf-8', errors='backslashreplace', write_through=True
+        )
+        setattr(sys, name, stream)
+
+
+class Printed(io.RawIOBase):
+    """A standard stream whose lines are events, each with the entry at work; blank ones are left out.
+
+    :param name: ``stdout`` or ``stderr``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        # Of two threads that print at the same time, each has its own line.
+        self._own = threading.local()
+
+    def writable(self) -> bool:
+        """See `io.IOBase`."""
+        return True
+
+    def fileno(self) -> int:
+        """:return: the descriptor, for a program that is to inherit it."""
+        return DESCRIPTORS[self._name]
+
+    def write(self, written: Any) -> int:
+        """See `io.RawIOBase`: all of it is taken."""
+        content = bytes(written)
+        if getattr(self._own, 'is_writing', False):  # the log itself complains, about this very line
+            os.write(self.fileno(), content)
+            return len(content)
+        rest, entry = getattr(self._own, 'rest', (b'', None))
+        if rest and entry != AT_WORK.get():
+            self._say(rest, entry)
+            rest = b''
+        lines, rest = split(rest + content)
+        for line in lines:
+            self._say(line, AT_WORK.get())
+        self._own.rest = (rest, AT_WORK.get())
+        return len(content)
+
+    def _say(self, line: bytes, entry: str | None) -> None:
+        text = text_of(line)
+        if not text:
+            return
+        self._own.is_writing = True
+        try:
+            event(log.logger('runner'), LEVELS[self._name], entry, 'printed', stream=self._name, text=text)
+        finally:
+            self._own.is_writing = False
+
+    def close(self) -> None:
+        """Say what has no end of line."""
+        if not self.closed:
+            rest, entry = getattr(self._own, 'rest', (b'', None))
+            self._own.rest = (b'', None)
+            self._say(rest, entry)
+        super().close()
+
+
+class RawOutput:
+    """The pipes behind descriptors 1 and 2 of one process, which its master reads.
+
+    :param selector: where the reading ends are registered; a loop calls `on_readable` of what it finds there.
+    :param speaker: the process in the log: ``in 1/2``.
+    :raises OSError: no descriptor is left.
+    """
+
+    def __init__(self, selector: selectors.BaseSelector, speaker: str) -> None:
+        # Of the process; until it is forked.
+        self.pid = 0
+        self._streams: dict[str, _RawStream] = {}
+        try:
+            for name in LEVELS:
+                self._streams[name] = _RawStream(self, name, selector, speaker)
+        except OSError:
+            self.close()
+            self.close_ends()
+            raise
+
+    def ends(self) -> tuple[int, ...]:
+        """:return: the writing ends, the process's 1 and 2."""
+        return tuple(each.writing for each in self._streams.values())
+
+    def descriptors(self) -> list[int]:
+        """:return: the reading ends, which every process that is forked has to close."""
+        return [each.reading for each in self._streams.values() if each.reading >= 0]
+
+    def close_ends(self) -> None:
+        """Let the writing ends go: they are the process's now, or nobody's."""
+        for each in self._streams.values():
+            each.close_end()
+
+    def close(self) -> None:
+        """Say what is still there, and read no more."""
+        for each in self._streams.values():
+            each.close()
+
+
+class _RawStream:
+    def __init__(self, output: RawOutput, name: str, selector: selectors.BaseSelector, speaker: str) -> None:
+        self._output = output
+        self._name = name
+        self._selector = selector
+        self._speaker = speaker
+        self._rest = b''
+        self.reading, self.writing = os.pipe2(os.O_CLOEXEC)
+        # The reader's end alone: programs expect a standard output that waits for them.
+        os.set_blocking(self.reading, False)
+        selector.register(self.reading, selectors.EVENT_READ, self)
+
+    def on_readable(self, _now_s: float) -> None:
+        """Make lines of what has come."""
+        self._read(READ_BYTES)
+
+    def _read(self, most: int) -> bool:
+        try:
+            content = os.read(self.reading, most)
+        except BlockingIOError:
+            return False
+        if not content:  # nobody has the other end any more
+            self._stop()
+            return False
+        lines, self._rest = split(self._rest + content)
+        for line in lines:
+            self._say(line)
+        return True
+
+    def _say(self, line: bytes) -> None:
+        text = text_of(line)
+        if text:
+            logger = log.logger('runner')
+            speaker = self._speaker, self._output.pid
+            event(logger, LEVELS[self._name], None, 'printed', stream=self._name, text=text, speaker=speaker)
+
+    def _stop(self) -> None:
+        if self.reading >= 0:
+            with contextlib.suppress(KeyError):  # there was no memory to register it
+                self._selector.unregister(self.reading)
+            os.close(self.reading)
+            self.reading = -1
+        rest, self._rest = self._rest, b''
+        self._say(rest)
+
+    def close(self) -> None:
+        left = LAST_BYTES
+        while self.reading >= 0 and left > 0 and self._read(READ_BYTES):
+            left -= READ_BYTES
+        self._stop()
+
+    def close_end(self) -> None:
+        if self.writing >= 0:
+            os.close(self.writing)
+            self.writing = -1
+
+
+def become_standard_streams(ends: tuple[int, ...]) -> None:
+    """Have descriptors 1 and 2 of this process lead into these ends, and the log go where it went."""
+    log.leave_standard_streams()
+    for descriptor, end in zip(DESCRIPTORS.values(), ends, strict=True):
+        os.dup2(end, descriptor)
+        os.close(end)
