@@ -17,7 +17,7 @@ from switchboard.message.naming import check_queue_name
 from switchboard.routing.bindings import EXCHANGE_PREFIX, Binding, Exchange, ExchangeType, Target, check_ways
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.routing.headers import Condition, HeaderMatch
-from switchboard.routing.topics import MANY, ONE, TopicTrie, canonical, words_of
+from switchboard.routing.topics import MANY, ONE, canonical, words_of
 
 TYPES = ('direct', 'fanout', 'topic', 'headers')
 KEYS = ('type', 'alternate', 'bindings')
@@ -188,7 +188,7 @@ class _FileReader:
                 return
             self.problems.warn(
                 entry.error(
-                    f'{binding.match} adds nothing for {target}: line {line} sends it all of that',
+                    f'{binding.match} adds nothing for {target}: line {line} says the same',
                     binding.line,
                 )
             )
@@ -202,9 +202,9 @@ class _FileReader:
 
 
 def redundant(exchange: Exchange) -> Iterator[tuple[int, Target, int]]:
-    """Find bindings that could go without a change in what is delivered.
+    """Find bindings that say the same as an earlier one.
 
-    :return: the number of such a binding, the target that it does nothing for, and the number of the binding that does all.
+    :return: the number of such a binding, the target that it does nothing for, and the number of the earlier binding.
     """
     by_target: dict[Target, dict[object, int]] = {}
     for number, binding in enumerate(exchange.bindings):
@@ -212,15 +212,6 @@ def redundant(exchange: Exchange) -> Iterator[tuple[int, Target, int]]:
             first = by_target.setdefault(target, {}).setdefault(_meaning(exchange.type, binding), number)
             if first != number:
                 yield number, target, first
-    for target, meanings in by_target.items() if exchange.type == 'topic' else ():
-        numbers = list(meanings.values())
-        patterns = [str(exchange.bindings[number].match) for number in numbers]
-        # Only bindings to one target are compared, so that a wide fan-out does not compare all with all.
-        trie = TopicTrie(patterns if len(patterns) > 1 else ())
-        for place, pattern in enumerate(patterns):
-            wider = next((other for other in trie.covering(pattern) if other != place), None)
-            if wider is not None:
-                yield numbers[place], target, numbers[wider]
 
 
 def _meaning(kind: ExchangeType, binding: Binding) -> object:

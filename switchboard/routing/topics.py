@@ -111,27 +111,6 @@ class TopicTrie:
             reached = self._with_many(onward)
         return self._numbers(reached)
 
-    def covering(self, pattern: str) -> list[int]:
-        """:return: the numbers of patterns that match each key that `pattern` matches, itself among them.
-
-        All that are returned do; a few roundabout ones (``*.*.#`` covers ``a.#.b``) are not found, which is good enough for
-        advice to an operator.
-        """
-        reached = self._with_many([_ROOT])
-        for word in canonical(pattern):
-            onward: list[int] = []
-            for at in reached:
-                if self._stays[at]:
-                    onward.append(at)
-                if word == MANY:
-                    continue
-                if word != ONE and word in self._words[at]:
-                    onward.append(self._words[at][word])
-                if self._one[at] != _NOWHERE:
-                    onward.append(self._one[at])
-            reached = self._with_many(onward)
-        return self._numbers(reached)
-
     def _with_many(self, places: Sequence[int]) -> list[int]:
         # `#` may stand for nothing: who is before it is behind it too.  Two of them never follow each other (canonical).
         # A place is reached along one path only, so without a `#` there is nothing to make unique.

@@ -59,16 +59,6 @@ def test_the_canonical_form_of_a_pattern_matches_the_same_keys(pattern: str, key
     assert '.'.join(canonical(form)) == form
 
 
-@given(st.lists(PATTERNS, min_size=1, max_size=8), KEYS)
-def test_a_pattern_that_covers_another_matches_all_of_its_keys(patterns: list[str], key: str) -> None:
-    trie = TopicTrie(patterns)
-    for number, pattern in enumerate(patterns):
-        covering = trie.covering(pattern)
-        assert number in covering
-        if matches(pattern, key):
-            assert all(matches(patterns[other], key) for other in covering)
-
-
 @given(PATTERNS, KEYS)
 def test_a_mismatch_can_always_be_told_in_words(pattern: str, key: str) -> None:
     assert mismatch(pattern, key)
