@@ -254,7 +254,7 @@ class ISpool(Interface):
     clock = Attribute('The `Clock` that its queues go by.')
     exchanges = Attribute('The `ExchangeTable`.')
 
-    def __getitem__(name: str) -> Any:
+    def __getitem__(name: str) -> ISwitchboard:
         """:return: the queue of that name.
 
         :raises UnknownQueueError: the configuration does not declare it, or the name cannot be one.
@@ -277,13 +277,13 @@ class ISpool(Interface):
         :raises NoRouteError: nothing matched, and the exchange has no alternate; nothing was stored.
         """
 
-    def queue(name: str, slice: int | None = None, numslices: int = 1) -> Any:
+    def queue(name: str, slice: int | None = None, numslices: int = 1) -> ISwitchboard:
         """:return: a new `ISwitchboard` for one slice of a queue; ``spool[name]`` is the shared one for the whole queue.
 
         :raises UnknownQueueError: the configuration does not declare it, or the name cannot be one.
         """
 
-    def transaction(queue: Any, filebase: str) -> Any:
+    def transaction(queue: Any, filebase: str) -> ITransaction:
         """:return: an `ITransaction` whose input is the claimed entry `filebase` of `queue`."""
 
     def commit_all(transactions: Sequence[Any]) -> Mapping[Any, Exception]:
