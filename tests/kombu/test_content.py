@@ -18,7 +18,8 @@ from switchboard.extra.kombu import content
 SERIALIZERS = ('json', 'yaml', 'msgpack', 'pickle', 'switchboard')
 # Before 5.7, kombu has zstd from another library, which the tests do without.
 HAS_ZSTD = kombu.VERSION[:2] >= (5, 7) or 'application/zstd' in encoders()
-COMPRESSIONS = (None, 'zlib', 'bz2', 'lzma', *(['zstd'] if HAS_ZSTD else []), 'brotli', 'gzip', 'bzip2')
+INSTALLED = ('zlib', 'bzip2', 'lzma', *(['zstd'] if HAS_ZSTD else []), 'brotli')
+COMPRESSIONS = (None, *INSTALLED, 'bz2', 'gzip')
 VALUE = {'täxt': ['a', 1, None, {'b': True}]}
 
 
@@ -30,7 +31,7 @@ def queue(channel):
 
 
 def test_all_compressions_are_there():
-    assert {get_encoder(name)[1] for name in COMPRESSIONS if name} <= set(encoders())
+    assert {get_encoder(name)[1] for name in INSTALLED} <= set(encoders())
 
 
 @pytest.mark.parametrize('compression', COMPRESSIONS)
