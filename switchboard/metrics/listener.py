@@ -17,6 +17,7 @@ from typing import Any
 
 from switchboard.errors import ConfigError
 from switchboard.events import event
+from switchboard.store.watch import SelfPipe, readable
 
 log = logging.getLogger('switchboard.web')
 
@@ -82,11 +83,16 @@ class Listener:
         self._server.hosts = frozenset(
             [*(f'{name}:{self.port}' for name in names), *(each.lower() for each in hosts)]
         )
+        self._server.socket.setblocking(False)  # who has called and hung up is not waited for
         self._thread: threading.Thread | None = None
+        self._end = SelfPipe()
+        self._is_ending = False
 
     def serve(self) -> None:
         """Answer until `close` is called."""
-        self._server.serve_forever(poll_interval=0.5)
+        while not self._is_ending:
+            if self._server.fileno() in readable([self._server.fileno(), self._end.fileno()], None):
+                self._server.handle_request()
 
     def start(self) -> None:
         """Answer in a thread."""
@@ -95,10 +101,12 @@ class Listener:
 
     def close(self) -> None:
         """Answer no more."""
+        self._is_ending = True
+        self._end.wake()
         if self._thread is not None:
-            self._server.shutdown()
             self._thread.join()
         self._server.server_close()
+        self._end.close()
 
 
 class _Server(ThreadingHTTPServer):

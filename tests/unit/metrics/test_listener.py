@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 
@@ -23,6 +24,18 @@ def server() -> Iterator[Listener]:
     listener.start()
     yield listener
     listener.close()
+
+
+def test_it_ends_when_it_is_told_and_keeps_nothing() -> None:
+    before = os.listdir('/proc/self/fd')
+    listener = Listener(render, '127.0.0.1:0')
+    listener.start()
+    assert status(listener, 'GET', f'Host: 127.0.0.1:{listener.port}') == 200
+    listener.close()
+    assert os.listdir('/proc/self/fd') == before
+    listener = Listener(render, '127.0.0.1:0')
+    listener.close()
+    listener.serve()  # it ends at once: nobody has to look now and then whether it is to
 
 
 def ask(server: Listener, request: str) -> str:
