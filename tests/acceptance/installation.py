@@ -51,7 +51,7 @@ def tell(*words):
 
 
 def wait_at_gate():
-    with open(HERE / 'gate', 'rb') as gate:
+    with open(HERE / 'gate', 'rb', buffering=0) as gate:
         gate.read(1)
 
 

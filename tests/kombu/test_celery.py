@@ -238,5 +238,9 @@ def test_a_task_that_a_worker_forgets_when_it_stops_is_run_by_the_next_one(own_s
     assert worker.process.wait(120) == 0
     second = own_shop.worker(name='second')
     eventually(lambda: not own_shop.files('celery'), second.showing('all done'), within_s=90)
-    assert [line[1:] for line in own_shop.lines()][2:] == 2 * [['start', 'forgotten'], ['end', 'forgotten']]
+    once = [['start', 'forgotten'], ['end', 'forgotten']]
+    # Celery 5.4 may wait for its pool before it forgets.
+    assert [line[1:] for line in own_shop.lines()][2:] in (
+        [once * 2] if VERSION[:2] >= (5, 5) else [once, once * 2]
+    )
     assert own_shop.files('bad') == []
