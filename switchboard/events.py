@@ -107,6 +107,7 @@ WORDS = MappingProxyType(
         'on_error failed': "a runner's own hook failed",
         'preserved': 'an entry went to the bad queue',
         'printed': "a line that a runner's own code has written to standard output or standard error",
+        'put off': 'so many messages are held that a task whose time has not come waits in its queue',
         'queue deleted': 'a queue was deleted',
         'ready': 'all runners have begun their loop, or failed to',
         'records stay': 'records of finished hand-offs could not be removed; recovery will',

@@ -22,7 +22,7 @@ from switchboard.kombu_transport.arguments import DELIVERY_LIMIT
 from switchboard.kombu_transport.batch import PublishBatch
 from switchboard.kombu_transport.entities import Entities
 from switchboard.kombu_transport.errors import amqp_errors
-from switchboard.kombu_transport.payload import unpack
+from switchboard.kombu_transport.payload import unpack, wait_s
 from switchboard.kombu_transport.queue_names import directory_name
 from switchboard.kombu_transport.spool_connection import RoutedMessage, SpoolConnection
 from switchboard.kombu_transport.unacked import Delivery, UnackedMessages, retry_later
@@ -239,12 +239,26 @@ class Channel(Entities, virtual.Channel):
             except (SwitchboardError, OSError):
                 retry_later(delivery, Delivery.give_back)  # nobody has seen it
                 raise
-            if message is None:
+            if message is None or (not no_ack and self._is_put_off(delivery, message)):
                 continue
             if not no_ack:
                 self.qos.hold(tag, message, delivery)
             return message
         return None
+
+    def _is_put_off(self, delivery: Delivery, message: Any) -> bool:
+        """Have a task wait in its queue for its time, where more in this process's hands would leave no file for other messages."""
+        if not self.qos.is_crowded() or not (delay_s := wait_s(message.headers)):
+            return False
+        try:
+            delivery.queue.release(delivery.filebase, delay_s=delay_s)
+        except (SwitchboardError, OSError):
+            retry_later(delivery, Delivery.give_back)  # nobody has seen it
+            raise
+        event(
+            log, logging.INFO, delivery.filebase, 'put off', queue=delivery.queue.name, delay_s=round(delay_s)
+        )
+        return True
 
     def _made(self, spool_queue: Switchboard, taken: Taken, tag: int, queue: str) -> Any:
         """:return: the message; None if it is none of kombu's, which must not kill its consumer, time and again."""

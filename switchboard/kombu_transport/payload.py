@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.message import Message as Mail
@@ -120,6 +121,12 @@ def _priority(value: Any) -> int:
         return max(0, min(int(value), HIGHEST_PRIORITY))
     except (TypeError, ValueError):
         return 0
+
+
+def wait_s(headers: Mapping[str, Any]) -> float:
+    """:return: seconds until the time of a task has come; 0 if it has, or if it names none."""
+    ready_s = _eta_s(headers.get('eta'))
+    return 0.0 if ready_s is None else max(0.0, ready_s - time.time())
 
 
 def _eta_s(value: Any) -> float | None:

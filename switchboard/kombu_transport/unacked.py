@@ -48,6 +48,9 @@ def _files() -> int:
     return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - SPARE_FILES)
 
 
+# From this part of them on, a task whose time has not come waits in its queue and not in a worker's hands: the rest is for what can be worked on.
+CROWDED = 0.75
+
 # How long after a warning that messages wait for files the next one is due.
 WARN_AGAIN_S = 60.0
 _next_warning_s = 0.0
@@ -156,6 +159,10 @@ class UnackedMessages(QoS):
         if files <= 0 < limit - len(self._claims):
             _warn_of_files(len(OWN_CLAIMS))
         return max(0, min(limit - len(self._claims), files))
+
+    def is_crowded(self) -> bool:
+        """Does this process hold so many messages that it should take none which only wait for their time?"""
+        return len(OWN_CLAIMS) > _files() * CROWDED
 
     def __len__(self) -> int:
         return len(self._claims)

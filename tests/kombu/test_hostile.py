@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import kombu
@@ -181,6 +182,26 @@ def test_who_holds_as_much_as_there_may_be_files_says_so(connection, connect, qu
     assert len(inbox.bodies) == 3
     [record] = [one for one in caplog.records if one.levelname == 'WARNING']
     assert 'eta=broker' in record.getMessage()
+
+
+def test_tasks_that_wait_for_their_time_leave_files_for_others(connection, connect, queue, monkeypatch):
+    monkeypatch.setattr(unacked, '_files', lambda: 8)
+    producer = connect().Producer()
+    later, soon = ((datetime.now(UTC) + timedelta(seconds=seconds)).isoformat() for seconds in (3600, 2))
+    for number in range(20):
+        producer.publish(f'later {number}', routing_key='work', headers={'eta': later})
+    producer.publish('soon', routing_key='work', headers={'eta': soon})
+    put(connect, 'now')
+    inbox = Inbox(acks=False)
+    with kombu.Consumer(
+        connection.default_channel, kombu.Queue('work'), callbacks=[inbox], prefetch_count=100
+    ):
+        while 'now' not in inbox.bodies:
+            connection.drain_events(timeout=60)
+        assert sum(str(body).startswith('later') for body in inbox.bodies) == 6
+        while 'soon' not in inbox.bodies:
+            connection.drain_events(timeout=60)  # its time has come
+        assert len(inbox.bodies) == 8
 
 
 def test_a_tag_that_is_in_use_is_not_taken_twice(connection, queue, spool_path):
