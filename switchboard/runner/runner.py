@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from types import FrameType
 from typing import Any, ClassVar
+from weakref import proxy
 
 from zope.interface import implementer
 
@@ -76,14 +77,16 @@ class Runner:
         self.setting = read_settings(self.settings, options, type(self).__name__)
         self.check(self.setting, options, getattr(getattr(spool, 'config', None), 'runners', {}))
         self.check_class(options)
+        # Without a circle of references, a runner that is let go of gives its descriptors back at once.
+        me = proxy(self)
         self._settler = Settler(
             spool,
             self.queue,
             options,
             self.slot,
             self.clock,
-            on_error=self.on_error,
-            is_stopping=self._is_ending,
+            on_error=lambda *about: me.on_error(*about),
+            is_stopping=lambda: me._is_ending(),
         )
         self._loop = Loop(
             spool, self.queue, options, self.clock, self._settler, takes_many=self._takes_many()

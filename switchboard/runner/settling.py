@@ -147,6 +147,7 @@ class Work:
             return error is None or self.failed(error)
         finally:
             AT_WORK.reset(self._token)
+            del self._token  # it knows the task's context, and that this one
             if self._span is not None:
                 outcome = 'done' if self.verdict is None else self.verdict.outcome
                 self._settler.tracing.end(*self._span, outcome, error)

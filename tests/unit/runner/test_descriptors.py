@@ -1,0 +1,50 @@
+"""A runner that is let go of gives its descriptors back at once, and not when garbage is collected: a program may make thousands."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from switchboard import AsyncRunner, Runner, Spool
+from switchboard.options import RunnerOptions
+
+
+class Plain(Runner):
+    def dispose(self, msg, msgdata):
+        if msg == 'bad':
+            raise ValueError(msg)
+
+
+class Coroutine(AsyncRunner):
+    async def dispose(self, msg, msgdata):
+        if msg == 'bad':
+            raise ValueError(msg)
+
+
+@pytest.fixture
+def without_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures('without_collection')
+@pytest.mark.parametrize('kind', [Plain, Coroutine])
+def test_a_runner_that_is_let_go_of_keeps_no_descriptor(kind: type[Runner], tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 'lazy')
+    options = RunnerOptions('r', 'tests:None', queue='in')
+
+    def run() -> int:
+        for msg in ('good', 'bad', 'good'):
+            spool['in'].enqueue(msg)
+        kind(spool, options).run(until_empty=True)
+        return len(os.listdir('/proc/self/fd'))
+
+    run()
+    first = run()
+    assert [run() for _ in range(5)] == [first] * 5
