@@ -6,7 +6,7 @@ nothing needs to be synced.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,11 +28,17 @@ def claim_any(queue: Switchboard, filebase: str) -> Claim:
     :raises EntryTakenError: a process is working on it, or it is gone.
     :raises QueueError: it cannot be opened.
     """
-    claim = claim_of(queue.folder, filebase)
-    if claim is not None:
-        return claim
+    return claim_of(queue.folder, filebase) or claim_idle(queue, filebase, (READY, PRESERVED))
+
+
+def claim_idle(queue: Switchboard, filebase: str, suffixes: Sequence[str]) -> Claim:
+    """Lock an entry that nobody works on, in one of these states.
+
+    :raises EntryTakenError: a process is working on it, or it is gone.
+    :raises QueueError: it cannot be opened.
+    """
     try:
-        for suffix in (READY, PRESERVED):
+        for suffix in suffixes:
             claim = open_claim(queue.folder, filebase, suffix, queue.disk)
             if claim is not None:
                 return claim

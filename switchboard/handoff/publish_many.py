@@ -103,6 +103,9 @@ def _emit(spool: Queues, publication: Publication) -> tuple[Transaction, dict[st
     transaction = Transaction(spool.stage)
     filebases: dict[str, str] = {}
     try:
+        if len(publication.queues) > 1:
+            serializers = spool[publication.queues[0]].serializers
+            publication = publication._replace(msg=serializers.serialize(publication.msg))
         for name in publication.queues:
             queue = spool[name]
             if publication.key is None:

@@ -6,6 +6,8 @@ message is read back before it is accepted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -15,60 +17,47 @@ from switchboard.errors import CorruptEntryError, UnserializableError
 from switchboard.interfaces import ISerializer
 
 
-def _same(kind: str, msg: Any, again: Any) -> None:
-    if again != msg:
-        raise UnserializableError(
-            f'{kind}: the message would not read back equal (a tuple, NaN, or a key of an odd type?)'
-        )
-
-
 @implementer(ISerializer)
-class MsgpackSerializer:
-    """Values as MessagePack."""
+class LibrarySerializer:
+    """Values in the form of a library.
 
-    kind = 'msgpack'
+    :param dump: writes a value as bytes, and raises what the value makes the library raise.
+    :param load: reads it.
+    """
 
-    def __init__(self) -> None:
-        self._msgpack = import_module('msgpack')
+    def __init__(self, kind: str, dump: Callable[[Any], bytes], load: Callable[[bytes], Any]) -> None:
+        self.kind = kind
+        self._dump = dump
+        self._load = load
 
     def dumps(self, msg: Any) -> bytes:
         try:
-            body: bytes = self._msgpack.packb(msg)
-            _same(self.kind, msg, self._msgpack.unpackb(body, strict_map_key=False))
-        except UnserializableError:
-            raise
-        except Exception as error:  # the library raises what the value makes it raise
-            raise UnserializableError(f'msgpack: {error}') from error
+            body = self._dump(msg)
+            again = self._load(body)
+        except Exception as error:
+            raise UnserializableError(f'{self.kind}: {error}') from error
+        if again != msg:
+            raise UnserializableError(
+                f'{self.kind}: the message would not read back equal (a tuple, NaN, or a key of an odd type?)'
+            )
         return body
 
     def loads(self, body: bytes) -> Any:
         try:
-            return self._msgpack.unpackb(body, strict_map_key=False)
-        except Exception as error:  # its errors have no common root
-            raise CorruptEntryError(f'msgpack: {error!r}') from error
+            return self._load(body)
+        except Exception as error:  # the libraries' errors have no common root
+            raise CorruptEntryError(f'{self.kind}: {error!r}') from error
 
 
-@implementer(ISerializer)
-class YamlSerializer:
-    """Values as YAML, by the safe loader and dumper: no tag makes an object."""
+def msgpack_serializer() -> LibrarySerializer:
+    """:return: what holds values as MessagePack."""
+    msgpack = import_module('msgpack')
+    return LibrarySerializer('msgpack', msgpack.packb, partial(msgpack.unpackb, strict_map_key=False))
 
-    kind = 'yaml'
 
-    def __init__(self) -> None:
-        self._yaml = import_module('yaml')
-
-    def dumps(self, msg: Any) -> bytes:
-        try:
-            body: bytes = self._yaml.safe_dump(msg, allow_unicode=True).encode('utf-8')
-            _same(self.kind, msg, self._yaml.safe_load(body))
-        except UnserializableError:
-            raise
-        except Exception as error:  # a representer raises what the value makes it raise
-            raise UnserializableError(f'yaml: {error}') from error
-        return body
-
-    def loads(self, body: bytes) -> Any:
-        try:
-            return self._yaml.safe_load(body)
-        except Exception as error:  # the loader's own errors, and RecursionError for deep nesting
-            raise CorruptEntryError(f'yaml: {error}') from error
+def yaml_serializer() -> LibrarySerializer:
+    """:return: what holds values as YAML, by the safe loader and dumper: no tag makes an object."""
+    yaml = import_module('yaml')
+    return LibrarySerializer(
+        'yaml', lambda msg: bytes(yaml.safe_dump(msg, allow_unicode=True), 'utf-8'), yaml.safe_load
+    )

@@ -246,10 +246,10 @@ def _optional(kind: str, pickle_classes: Sequence[str]) -> list[Serializer]:
 
         return [PickleSerializer(pickle_classes) if kind == 'pickle' else MailmanSerializer(pickle_classes)]
     if kind in ('msgpack', 'yaml'):
-        from switchboard.message.formats import MsgpackSerializer, YamlSerializer
+        from switchboard.message.formats import msgpack_serializer, yaml_serializer
 
         try:
-            return [MsgpackSerializer() if kind == 'msgpack' else YamlSerializer()]
+            return [msgpack_serializer() if kind == 'msgpack' else yaml_serializer()]
         except ImportError as error:
             from switchboard.installing import needs
 

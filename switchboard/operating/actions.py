@@ -294,6 +294,17 @@ class Release:
         )
 
 
+# By the verb; each is given the name of a queue, which may be empty.
+ACTIONS: dict[str, Callable[[str], Action]] = {
+    'retry': lambda to: Retry(to or None, selects_all=True),
+    'mv': Move,
+    'hold': lambda _: Hold(),
+    'release': lambda _: Release(),
+    'rm': lambda _: Remove(),
+    'restore': lambda to: Restore(to or None),
+}
+
+
 def target_of(found: Found, *, opens: bool) -> Target | None:
     """:return: the summary of an entry, as actions need it; None if it is gone.
 

@@ -13,9 +13,9 @@ anew); a suffix of its own (each program that knows the other three would take i
 
 from __future__ import annotations
 
-from switchboard.errors import EntryTakenError, QueueError
+from switchboard.errors import QueueError
+from switchboard.handoff.moving import claim_idle
 from switchboard.message.naming import (
-    CLAIMED,
     HELD_NS,
     PRESERVED,
     READY,
@@ -25,16 +25,12 @@ from switchboard.message.naming import (
     is_held,
 )
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.claims import Claim, open_claim
+from switchboard.store.claims import Claim
 from switchboard.store.publishing import refuse
 
 
 def _claim(queue: Switchboard, filebase: str) -> Claim:
     try:
-        claim = open_claim(queue.folder, filebase, READY, queue.disk)
-        if claim is not None:
-            return claim
-        working = queue.disk.exists(filebase + CLAIMED, queue.folder.fd)
         preserved = queue.disk.exists(filebase + PRESERVED, queue.folder.fd)
     except OSError as error:
         refuse(error, 'claim', queue.name)
@@ -44,8 +40,7 @@ def _claim(queue: Switchboard, filebase: str) -> Claim:
             queue=queue.name,
             filebase=filebase,
         )
-    reason = 'a process is working on it' if working else 'no such entry'
-    raise EntryTakenError(reason, queue=queue.name, filebase=filebase)
+    return claim_idle(queue, filebase, (READY,))
 
 
 def hold(queue: Switchboard, filebase: str, **fields: str) -> str:

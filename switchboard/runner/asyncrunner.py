@@ -90,35 +90,30 @@ class AsyncRunner(Runner):
             events.add_reader(descriptor, self._woken.set)
         with self._hook('setup'):
             await self.setup()
-        self._trace()
         try:
-            loop.enter()
-            loop.recover()
-            self.slot.beat()
-            while not loop.is_stopping:
-                begun = self._begin()
-                if self._tasks:
-                    await self._wait_for_work()
-                    await self._call_periodic()
-                elif once or until_empty or loop.wear.is_out():
-                    break
-                else:
-                    await self._call_periodic()
-                    await self._wait_for_messages()
-                if once and begun:
-                    break
-                loop.recover()
-                self.slot.beat()
-            while self._tasks:
-                await self._wait_for_work()
+            with self._looping():
+                try:
+                    while not loop.is_stopping:
+                        begun = self._begin()
+                        if self._tasks:
+                            await self._wait_for_work()
+                            await self._call_periodic()
+                        elif once or until_empty or loop.wear.is_out():
+                            break
+                        else:
+                            await self._call_periodic()
+                            await self._wait_for_messages()
+                        if once and begun:
+                            break
+                        self._next_turn()
+                    while self._tasks:
+                        await self._wait_for_work()
+                finally:
+                    for descriptor in descriptors:
+                        events.remove_reader(descriptor)
+                    self._main_task = None
+                    await self._cancel()
         finally:
-            for descriptor in descriptors:
-                events.remove_reader(descriptor)
-            self._main_task = None
-            await self._cancel()
-            self.slot.rest()
-            self._flush_traces()
-            loop.leave()
             with self._hook('cleanup'):
                 await self.cleanup()
         return 0

@@ -329,31 +329,42 @@ class Runner:
         with self._stopped_by_interrupt():
             with self._hook('setup'):
                 self.setup()
-            self._trace()
             try:
-                loop.enter()
-                loop.recover()
-                self.slot.beat()
-                while not loop.is_stopping:
-                    handled = self._pass()
-                    with self._hook('periodic'):
-                        self.periodic()
-                    if once or (until_empty and not handled) or loop.wear.is_out():
-                        break
-                    if not handled and not loop.is_stopping:
-                        with self._hook('snooze'):
-                            self.snooze(handled)
-                        self.slot.rest()
-                        loop.sleep()
-                    loop.recover()
-                    self.slot.beat()
+                with self._looping():
+                    while not loop.is_stopping:
+                        handled = self._pass()
+                        with self._hook('periodic'):
+                            self.periodic()
+                        if once or (until_empty and not handled) or loop.wear.is_out():
+                            break
+                        if not handled and not loop.is_stopping:
+                            with self._hook('snooze'):
+                                self.snooze(handled)
+                            self.slot.rest()
+                            loop.sleep()
+                        self._next_turn()
             finally:
-                self.slot.rest()
-                self._flush_traces()
-                loop.leave()
                 with self._hook('cleanup'):
                     self.cleanup()
         return 0
+
+    @contextmanager
+    def _looping(self) -> Iterator[None]:
+        """Begin the loop, and end it whatever happens."""
+        self._trace()
+        try:
+            self._loop.enter()
+            self._next_turn()
+            yield
+        finally:
+            self.slot.rest()
+            self._flush_traces()
+            self._loop.leave()
+
+    def _next_turn(self) -> None:
+        """Do what each turn of the loop begins with."""
+        self._loop.recover()
+        self.slot.beat()
 
     @contextmanager
     def _stopped_by_interrupt(self) -> Iterator[None]:

@@ -345,20 +345,10 @@ class Spool:
             merged |= {'exchange': exchange, 'routing_key': routing_key}
         if len(queues) == 1:
             return {queue: self._enqueue(queue, msg, merged) for queue in queues}
-        if merged.get('dedupe_key') is not None:
-            [outcome] = self.publish_many([Publication(msg, merged, queues)])
-            if isinstance(outcome, SwitchboardError):
-                raise outcome
-            return outcome
-        transaction = self.transaction(None, None)
-        try:
-            once = self[queues[0]].serializers.serialize(msg)
-            filebases = {queue: transaction.emit(self[queue], once, dict(merged)) for queue in queues}
-        except BaseException:
-            transaction.discard()
-            raise
-        transaction.commit()
-        return filebases
+        [outcome] = self.publish_many([Publication(msg, merged, queues)])
+        if isinstance(outcome, SwitchboardError):
+            raise outcome
+        return outcome
 
     def _enqueue(self, name: str, msg: Any, metadata: Mapping[str, Any]) -> str:
         try:

@@ -393,6 +393,14 @@ class Folder:
         """
         _ = self.fd
 
+    def open_lock_file(self, name: str) -> int:
+        """Open a file as `Disk.open_lock_file` does; the directory is made with it."""
+        try:
+            return self.disk.open_lock_file(name, self.fd)
+        except FileNotFoundError:
+            self.make(sync=False)
+        return self.disk.open_lock_file(name, self.fd)
+
     def share(self) -> None:
         """Have all that is made in it from now on belong to its group: the set-group-id bit, which directories made in it inherit."""
         mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)

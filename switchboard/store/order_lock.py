@@ -36,20 +36,13 @@ class OrderLock:
         self._queue = queue
         self._disk = disk
 
-    def _open(self) -> int:
-        try:
-            return self._disk.open_lock_file(self._queue, self._folder.fd)
-        except FileNotFoundError:
-            self._folder.make(sync=False)
-        return self._disk.open_lock_file(self._queue, self._folder.fd)
-
     def lock(self, filebase: str) -> int | None:
         """Lock an entry's key.
 
         :return: the descriptor that holds the lock; None if another entry of the key is at work.
         :raises OSError: the file cannot be opened or made.
         """
-        fd = self._open()
+        fd = self._folder.open_lock_file(self._queue)
         try:
             if lock_byte(fd, int(key_of(filebase), 16)):
                 return fd
@@ -68,7 +61,7 @@ class OrderLock:
 
         :raises OSError: it could not be said: processes that have read the directory before may give out a later one first.
         """
-        fd = self._open()
+        fd = self._folder.open_lock_file(self._queue)
         try:
             self._disk.write_all(fd, os.urandom(_MARK_BYTES))
         finally:

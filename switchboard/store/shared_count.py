@@ -69,7 +69,7 @@ class SharedTally(Tally):
         :raises LockTimeoutError: another process keeps it locked.
         """
         # Opened each time: a lock on a descriptor that was inherited by a fork would keep nobody out.
-        fd = self._open()
+        fd = self._folder.open_lock_file(self._queue)
         try:
             self._disk.lock_when_free(fd, f'the count of {self._queue}')
             self._read(fd)
@@ -78,13 +78,6 @@ class SharedTally(Tally):
             raise
         self._fd = fd
         return self
-
-    def _open(self) -> int:
-        try:
-            return self._disk.open_lock_file(self._queue, self._folder.fd)
-        except FileNotFoundError:
-            self._folder.make(sync=False)
-        return self._disk.open_lock_file(self._queue, self._folder.fd)
 
     def _read(self, fd: int) -> None:
         content = self._disk.read_all(fd, _LENGTH)

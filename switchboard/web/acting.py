@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 from switchboard.errors import MasterError, SelectionGrewError
@@ -16,14 +15,8 @@ from switchboard.events import event
 from switchboard.master.control import ask
 from switchboard.message.naming import is_filebase
 from switchboard.operating.actions import (
-    Action,
-    Hold,
-    Move,
-    Release,
-    Remove,
-    Restore,
+    ACTIONS,
     Result,
-    Retry,
     Target,
     apply,
     by_queue,
@@ -47,14 +40,6 @@ CHOOSE_S, DEED_S = 0.7, 20.0
 MAX_INSTANCES = 256
 ASK_TIMEOUT_S = 15.0
 
-ACTIONS: dict[str, Callable[[str], Action]] = {
-    'retry': lambda to: Retry(to or None, selects_all=True),
-    'mv': lambda to: Move(to),
-    'hold': lambda _: Hold(),
-    'release': lambda _: Release(),
-    'rm': lambda _: Remove(),
-    'restore': lambda to: Restore(to or None),
-}
 WORDS = {
     'retry': 'Send back',
     'mv': 'Move',
