@@ -2,7 +2,7 @@
 
 In reading order: settings (where it listens, who may come), guard (what is refused before any page, and the headers of every answer), identity (who
 asks), forms (bounded reading of what was sent); desk (one installation), survey (counts in the background), looking (the pages), message_body (what
-is in an entry, safely), acting (the acts), edit (of one message); equal_command (the same on the command line), render, sparkline, openapi; app (the table of routes), server.
+is in an entry, safely), acting (the acts), edit (of one message); equal_command (the same on the command line), render, drawing, openapi; app (the table of routes), server.
 
 A page is a function that returns an object for programs: ``/api/`` sends it as JSON, and a template shows the same.  It imports operating and below.
 """

@@ -32,12 +32,12 @@ from switchboard.installing import needs
 from switchboard.operating.audit import MAX_REASON, Operator
 from switchboard.web import looking, openapi
 from switchboard.web.desk import Desk
+from switchboard.web.drawing import sparkline, topology
 from switchboard.web.forms import MAX_TEXT, BadRequestError, Form
 from switchboard.web.guard import Guard
 from switchboard.web.identity import User
 from switchboard.web.message_body import Body
 from switchboard.web.render import environment
-from switchboard.web.sparkline import sparkline
 from switchboard.web.survey import SLOTS
 
 Page = Callable[..., dict[str, Any]]
@@ -99,6 +99,7 @@ class Routes:
         found = [
             Route('/static/{name}', self._file),
             Route('/spark/{kind}/{name}.svg', self._spark),
+            Route('/topology.svg', self._topology),
             Route('/entries/{name}/{filebase}/download', self._download),
             Route('/export.{format}', self._export),
             Route('/help', self._help),
@@ -232,6 +233,18 @@ class Routes:
         if values is None:
             raise HTTPException(404)
         return Response(sparkline(list(values.get(name, ())), SLOTS), media_type='image/svg+xml')
+
+    async def _topology(self, request: Request) -> Response:
+        return await run_in_threadpool(self._draw_topology, request)
+
+    def _draw_topology(self, request: Request) -> Response:
+        config, survey = self.desk.view.config, self.desk.surveyor.last
+        queues = survey.queues if survey is not None else {}
+        waiting = {name: max(0, census.waiting) + census.preserved for name, census in queues.items()}
+        drawn = topology(config.graph(), waiting) if config is not None else None
+        if drawn is None:
+            return self._say_wrong(request, 404, 'there is no picture of it', is_api=False)
+        return Response(drawn, media_type='image/svg+xml')
 
     async def _download(self, request: Request) -> Response:
         return await run_in_threadpool(self._send_body, request)

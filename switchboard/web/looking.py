@@ -30,6 +30,7 @@ from switchboard.queue.ready_queue import order
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
 from switchboard.store.layout import ACTS, BAD, RUN, TRASH
 from switchboard.web.desk import Desk
+from switchboard.web.drawing import MAX_EDGES, can_draw
 from switchboard.web.equal_command import command, for_selection
 from switchboard.web.forms import BadRequestError, Form
 from switchboard.web.message_body import Body, describe, redacted, whole
@@ -456,6 +457,7 @@ def topology(desk: Desk, form: Form) -> dict[str, Any]:
         return {
             'routes': [],
             'has_configuration': False,
+            'is_drawn': False,
             'counted_at_ns': _counted(survey),
             'command': command(desk.place, 'graph'),
         }
@@ -472,6 +474,7 @@ def topology(desk: Desk, form: Form) -> dict[str, Any]:
     return {
         'routes': routes,
         'has_configuration': True,
+        'is_drawn': 0 < len(routes) <= MAX_EDGES and can_draw(),
         'counted_at_ns': _counted(survey),
         'command': command(desk.place, 'graph'),
     }

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -337,3 +338,25 @@ def test_an_error_of_ours_is_told_without_a_traceback(here: Browser, monkeypatch
     assert answer.status_code == 500
     assert 'secret' not in answer.text
     assert answer.headers['x-content-type-options'] == 'nosniff'
+
+
+def test_the_routes_are_drawn_where_graphviz_is_and_are_a_table_always(
+    here: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.config.with_name('exchange.cfg').write_text(
+        '[exchange.x]\ntype = topic\nbindings =\n    a.* -> in\n    # -> orders\n'
+    )
+    here.desk._looked_s = float('-inf')
+    here.spool['in'].enqueue('x')
+    here.count()
+    assert [one['pattern'] for one in here.json('/topology')['routes']][:2] == ['a.*', '#']
+    if shutil.which('dot') is not None:
+        assert '/topology.svg' in here.get('/topology').text
+        drawn = here.get('/topology.svg')
+        assert drawn.headers['content-type'] == 'image/svg+xml'
+        assert '<svg' in drawn.text
+        assert 'script' not in drawn.text
+    monkeypatch.setenv('PATH', '/nonexistent')
+    assert '/topology.svg' not in here.get('/topology').text
+    assert 'a.*' in here.get('/topology').text
+    assert here.get('/topology.svg').status_code == 404
