@@ -23,7 +23,9 @@ LOOK = (
         '-Gpad=0.1',
         '-Nstyle=rounded',
         '-Nfontname=sans-serif',
-        '-Nfontsize=11',
+        '-Nfontsize=12',
+        '-Nmargin=0.18,0.08',
+        '-Granksep=0.7',
         '-Efontname=sans-serif',
         '-Efontsize=9',
     ),
@@ -46,6 +48,8 @@ def sparkline(values: Sequence[float], slots: int, *, filled: bool = True) -> st
     :param slots: how many values fill the width.
     """
     shown = list(values)[-slots:]
+    if len(shown) == 1:
+        shown *= 2  # the beginning of a line
     top = max([*shown, 1.0])
     step = WIDTH / max(slots - 1, 1)
     start = WIDTH - step * (len(shown) - 1)
@@ -60,6 +64,7 @@ def sparkline(values: Sequence[float], slots: int, *, filled: bool = True) -> st
         area = f'<polygon points="{corners}" fill="#5b7cfa" fill-opacity="0.16"/>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">'
+        f'<path d="M0 {HEIGHT - 2.5}H{WIDTH}" stroke="#8b94a8" stroke-opacity="0.35"/>'
         f'{area}{line if len(points) > 1 else ""}</svg>\n'
     )
 
@@ -76,11 +81,13 @@ def topology(graph: Graph, waiting: Mapping[str, int | None]) -> bytes | None:
     """
     if not graph.edges or len(graph.edges) > MAX_EDGES or not can_draw():
         return None
+    ends = {end for edge in graph.edges for end in (edge.source, edge.target)}
     nodes = tuple(
-        dataclasses.replace(node, note=f'{waiting[node.name]:,}')
-        if node.kind == 'queue' and waiting.get(node.name)
-        else node
+        dataclasses.replace(
+            node, note=f'{waiting[node.name]:,}' if node.kind == 'queue' and waiting.get(node.name) else ''
+        )
         for node in graph.nodes
+        if (node.kind, node.name) in ends
     )
     return _drawn(dataclasses.replace(graph, nodes=nodes).to_dot())
 

@@ -25,6 +25,7 @@ from switchboard.operating.queue_info import census_fields, queue_info
 from switchboard.operating.selection import Budget, Criteria, Pattern, Term, select
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import EntrySummary, summarize
+from switchboard.operating.text import one_line, said_of
 from switchboard.options import shown_url
 from switchboard.queue.ready_queue import order
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
@@ -33,8 +34,8 @@ from switchboard.web.desk import Desk
 from switchboard.web.drawing import MAX_EDGES, can_draw
 from switchboard.web.equal_command import command, for_selection
 from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.message_body import Body, describe, redacted, whole
-from switchboard.web.survey import OTHERS, Survey
+from switchboard.web.message_body import Body, describe, redacted, title_of, whole
+from switchboard.web.survey import OTHERS, Latest, Rates, Survey
 
 # A page is there within a second.
 BUDGET_S = 0.6
@@ -74,17 +75,46 @@ def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
                 '/runners',
             )
         )
+    found += _alarms_of_queues(desk, snapshot)
+    return sorted(found, key=lambda one: one['level'] != 'bad')
+
+
+def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]]:
+    """Tell why messages do not leave: what fails, what is paused, and what nobody takes."""
     survey = desk.surveyor.last
-    if survey is not None:
-        bad = survey.bad
-        if bad.total:
-            new = sum(row.counts[0] for row in bad.by.get('error', ()))
-            more = f', {new} of them in the last five minutes' if new else ''
-            found.append(_alarm('warn', f'{bad.total:,} bad entries{more}.', '/groups'))
-        for name, census in survey.queues.items():
-            if census.trouble:
-                found.append(_alarm('bad', f'{name}: {census.trouble}', f'/queues/{name}'))
-    return found
+    if survey is None:
+        return
+    bad = survey.bad
+    if bad.total:
+        rows = bad.by.get('error', [])
+        new = sum(row.counts[0] for row in rows)
+        fresh = f', {new:,} of them in the last five minutes' if new else ''
+        latest = bad.latest.get(rows[0].name, Latest()) if rows else Latest()
+        mostly = f': {"mostly " if len(rows) > 1 else ""}{rows[0].name}' if rows else ''
+        where = f' in {latest.origin}' if latest.origin else ''
+        says = f', {one_line(latest.message[:160])}' if latest.message else ''
+        yield _alarm('bad' if new else 'warn', f'{bad.total:,} bad entries{fresh}{mostly}{where}{says}', '/groups')
+    for name, census in survey.queues.items():
+        link = f'/queues/{name}'
+        if census.trouble:
+            yield _alarm('bad', f'{name}: {census.trouble}', link)
+        waiting = f'; {census.waiting:,} wait' if census.waiting > 0 else ''
+        for line in said_of(name, flags_of(desk.directory, name)):
+            yield _alarm('warn', line + waiting, link)
+    yield from _untaken(desk, snapshot, survey)
+
+
+def _untaken(desk: Desk, snapshot: Snapshot, survey: Survey) -> Iterator[dict[str, str]]:
+    """Tell of queues that have a runner in the configuration, and none at work."""
+    if not snapshot.alive or desk.config is None:
+        return
+    working = {record.runner for record in snapshot.records if record.pid}
+    for name, census in survey.queues.items():
+        runners = [runner for runner, options in desk.config.runners.items() if options.queue == name]
+        if census.waiting > 0 and runners and not working.intersection(runners):
+            yield _alarm(
+                'bad', f'{name}: {census.waiting:,} wait, and {", ".join(runners)} has no process', '/runners'
+            )
 
 
 def _alarm(level: str, text: str, link: str) -> dict[str, str]:
@@ -102,6 +132,7 @@ def overview(desk: Desk, form: Form) -> dict[str, Any]:
         'queues': _queues(desk, survey),
         'runners': _runners(snapshot),
         'errors': _top_errors(survey),
+        'bad': survey.bad.total if survey is not None else None,
         'command': command(desk.place, 'top'),
     }
 
@@ -126,6 +157,7 @@ def _queue_row(
     in_bad = survey.bad.origins.get(name, 0) if survey is not None and name not in (BAD, TRASH) else None
     fields = census_fields(census or Census(name), said, now_s, in_bad)
     done = survey.throughput.get(name) if survey is not None else None
+    rates = survey.rates.get(name, Rates()) if survey is not None else Rates()
     return fields | {
         'counted': census is not None,
         'trouble': (census.trouble if census is not None else '') or None,
@@ -134,7 +166,14 @@ def _queue_row(
         'done': done.done if done else None,
         'failed': done.failed if done else None,
         'consumers': done.slices if done else 0,
+        'rate_in': _rounded(rates.entered),
+        'rate_done': _rounded(rates.done),
+        'rate_failed': _rounded(rates.failed),
     }
+
+
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 1) if rate < 10 else float(round(rate))
 
 
 def _runners(snapshot: Snapshot) -> list[dict[str, Any]]:
@@ -168,10 +207,19 @@ def _top_errors(survey: Survey | None, many: int = 5) -> list[dict[str, Any]]:
             'error': row.name,
             'entries': row.total,
             'fresh': row.counts[0],
+            'message': survey.bad.latest.get(row.name, Latest()).message or None,
+            'origin': survey.bad.latest.get(row.name, Latest()).origin or None,
+            'last_age_s': row_age(survey, row.name),
             'selection': _group_selection('error', row.name),
         }
         for row in rows
     ]
+
+
+def row_age(survey: Survey, error: str) -> float | None:
+    """:return: how long ago an entry failed with an error last."""
+    latest = survey.bad.latest.get(error)
+    return None if latest is None else round(latest.age_s + (time.time_ns() - survey.at_ns) / 1e9, 3)
 
 
 def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
@@ -270,7 +318,9 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
     for found in look.found:
         entry = found.look()
         if entry is not None:
-            rows.append(_entry(found, entry_fields(entry, now_ns, owners)))
+            rows.append(
+                _entry(found, entry_fields(entry, now_ns, owners)) | {'title': title_of(found, entry.kind)}
+            )
     named = criteria.values('queue') or (BAD,)
     survey = desk.surveyor.last
     counted = [survey.queues[name].entries for name in named if survey is not None and name in survey.queues]

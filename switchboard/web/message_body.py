@@ -13,6 +13,7 @@ from switchboard.errors import CorruptEntryError
 from switchboard.message.entry import Entry
 from switchboard.message.envelope import MAX_HEADER_BYTES, parse_header
 from switchboard.message.typed_json import parse_json
+from switchboard.operating.entry_fields import describe_body
 from switchboard.operating.finding import Found
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import size
@@ -24,6 +25,8 @@ HEX_BYTES = 2 << 10
 # A longer one is neither changed here, nor compared with what it was.
 MAX_WHOLE_BYTES = 64 << 10
 MAX_PARTS = 20
+# Of a body, to say in a list what it is.
+TITLE_BYTES, MAX_TITLE = 16 << 10, 120
 HIDDEN = '(not shown)'
 
 
@@ -80,6 +83,26 @@ def whole(found: Found, seen: EntrySummary) -> Entry | None:
         return None
     finally:
         body.close()
+
+
+def title_of(found: Found, kind: str) -> str | None:
+    """:return: a few words that tell a person which message it is: a mail's subject, a task's name, the beginning of a text."""
+    try:
+        body = Body(found)
+    except OSError:
+        return None
+    try:
+        content = body.read(TITLE_BYTES)
+        told = describe_body(kind, content)
+        if title := told.get('subject') or told.get('task'):
+            return title[:MAX_TITLE]
+        if kind in ('text', 'json', 'yaml') and content:
+            return ' '.join(_text(content[:MAX_TITLE]).split())
+    except OSError:
+        pass
+    finally:
+        body.close()
+    return None
 
 
 def describe(found: Found, kind: str) -> dict[str, Any]:

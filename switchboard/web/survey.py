@@ -16,7 +16,7 @@ from switchboard.message.naming import PRESERVED
 from switchboard.operating.census import Census, CountingThread, Shape, walk
 from switchboard.operating.entry_fields import UNTELLABLE
 from switchboard.operating.grouping import group_of
-from switchboard.operating.queue_info import MAX_OPENED, Throughput, count_queue, throughput
+from switchboard.operating.queue_info import MAX_OPENED, UNKNOWN, Throughput, count_queue, throughput
 from switchboard.operating.spool_view import SpoolView
 from switchboard.operating.summary import summarize
 from switchboard.status.snapshot import read_status_or_none
@@ -27,11 +27,33 @@ log = logging.getLogger('switchboard.web')
 REST_S = 5.0
 # The last hour, a value each 30 seconds.
 SLOTS, SLOT_S = 120, 30.0
+# Rates are those of about the last minute, and are told when something can be compared with.
+RATE_S, RATE_LEAST_S = 60.0, 4.0
 # One `stat` an entry is too much for more of them.
 SIZED = 50_000
 # Groups that a page shows; what is beyond them is one row.
 MAX_GROUPS = 100
 OTHERS = '(others)'
+# Of the text of an error.
+MAX_TOLD = 400
+
+
+@dataclass(frozen=True)
+class Latest:
+    """Of the entries with one error, the one that failed last: what it said, where it came from, and when that was."""
+
+    message: str = ''
+    origin: str = ''
+    age_s: float = float('inf')
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How many messages a minute came into a queue, were done, and failed; None before there was something to compare with."""
+
+    entered: float | None = None
+    done: float | None = None
+    failed: float | None = None
 
 
 @dataclass
@@ -44,6 +66,7 @@ class BadSurvey:
     total: int = 0
     # By way of grouping, the groups whose first entry came within the hour.
     new: dict[str, set[str]] = field(default_factory=dict)
+    latest: dict[str, Latest] = field(default_factory=dict)
 
 
 @dataclass
@@ -54,6 +77,7 @@ class Survey:
     queues: dict[str, Census]
     bad: BadSurvey
     throughput: dict[str, Throughput]
+    rates: dict[str, Rates] = field(default_factory=dict)
 
 
 class Surveyor:
@@ -71,6 +95,8 @@ class Surveyor:
         self.waiting: dict[str, deque[float]] = {}
         self.done: dict[str, deque[float]] = {}
         self._slot_s = 0.0
+        # Of the last minute: when, and of each queue what was in it, done and failed.
+        self._seen: deque[tuple[float, dict[str, tuple[int, int, int]]]] = deque()
         self._counted: dict[str, int] = {}
 
     def look(self) -> Survey:
@@ -90,9 +116,36 @@ class Surveyor:
             queues[BAD].origins = bad.origins
         snapshot = read_status_or_none(view.directory)
         done = throughput(view.config, snapshot.records) if snapshot is not None else {}
-        self.last = Survey(time.time_ns(), queues, bad, done)
+        self.last = Survey(time.time_ns(), queues, bad, done, self._rates(queues, done))
         self._remember(self.last)
         return self.last
+
+    def _rates(self, queues: dict[str, Census], done: dict[str, Throughput]) -> dict[str, Rates]:
+        """:return: how fast messages come and go, by what has changed within about a minute."""
+        now_s = time.monotonic()
+        now = {}
+        for name, census in queues.items():
+            if census.waiting != UNKNOWN:
+                worked = done.get(name, Throughput())
+                inside = census.waiting + census.delayed + census.held + census.claimed
+                now[name] = (inside, worked.done, worked.failed)
+        while len(self._seen) > 1 and self._seen[1][0] <= now_s - RATE_S:
+            self._seen.popleft()
+        then_s, then = self._seen[0] if self._seen else (now_s, {})
+        self._seen.append((now_s, now))
+        if now_s - then_s < RATE_LEAST_S:
+            return {}
+        minutes = (now_s - then_s) / 60
+        found = {}
+        for name, (inside, gone, failed) in now.items():
+            if name not in then:
+                continue
+            before = then[name]
+            # A new master counts from 0.
+            out, wrong = max(0, gone - before[1]), max(0, failed - before[2])
+            entered = max(0, inside - before[0] + out + wrong)
+            found[name] = Rates(entered / minutes, out / minutes, wrong / minutes)
+        return found
 
     def _remember(self, survey: Survey) -> None:
         now_s = time.monotonic()
@@ -132,8 +185,12 @@ def survey_bad(view: SpoolView, total: int, is_stopping: Callable[[], bool] = la
             origins[entry.origin or '?'] += 1
             age_s = entry.age_s(now_ns)
             names = {by: read(entry)[0] for by, read in groupings.items()}
+            message, origin = entry.last_error[1], entry.origin or ''
         except UNTELLABLE:
             age_s, names = 0.0, dict.fromkeys(groupings, '(none)')
+            message = origin = ''
+        if age_s < found.latest.get(names['error'], Latest()).age_s and len(found.latest) <= MAX_GROUPS:
+            found.latest[names['error']] = Latest(message[:MAX_TOLD], origin, max(0.0, age_s))
         for by, name in names.items():
             key = name if name in rows[by] or len(rows[by]) < MAX_GROUPS else OTHERS
             rows[by].setdefault(key, Shape(key)).add(max(0.0, age_s))
