@@ -93,7 +93,9 @@ def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
         mostly = f': {"mostly " if len(rows) > 1 else ""}{rows[0].name}' if rows else ''
         where = f' in {latest.origin}' if latest.origin else ''
         says = f', {one_line(latest.message[:160])}' if latest.message else ''
-        yield _alarm('bad' if new else 'warn', f'{bad.total:,} bad entries{fresh}{mostly}{where}{says}', '/groups')
+        yield _alarm(
+            'bad' if new else 'warn', f'{bad.total:,} bad entries{fresh}{mostly}{where}{says}', '/groups'
+        )
     for name, census in survey.queues.items():
         link = f'/queues/{name}'
         if census.trouble:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from email import message_from_bytes
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -360,3 +361,54 @@ def test_the_routes_are_drawn_where_graphviz_is_and_are_a_table_always(
     assert '/topology.svg' not in here.get('/topology').text
     assert 'a.*' in here.get('/topology').text
     assert here.get('/topology.svg').status_code == 404
+
+
+def test_the_overview_says_why_messages_do_not_leave_and_offers_to_send_two_back(here: Browser) -> None:
+    for number in range(4):
+        fail(here.spool, 'out', number, 'SMTPConnectError', f'mail.example.com refused {number}')
+    fail(here.spool, 'out', 'x', 'Other')
+    here.spool['orders'].enqueue('x')
+    here.spool.pause('orders', 'the shop is closed', 'ann')
+    here.count()
+    found = here.json('/')
+    assert (
+        '5 bad entries, 5 of them in the last five minutes: mostly SMTPConnectError in out'
+        in found['alarms'][0]['text']
+    )
+    assert 'mail.example.com refused 3' in found['alarms'][0]['text']
+    (paused,) = [one for one in found['alarms'] if 'paused' in one['text']]
+    assert paused['text'].endswith('by ann: the shop is closed; 1 wait')
+    (one, _) = found['errors']
+    assert (one['error'], one['entries'], one['origin'], one['message']) == (
+        'SMTPConnectError',
+        4,
+        'out',
+        'mail.example.com refused 3',
+    )
+    text = here.get('/').text
+    assert 'aria-label="Try 2 of SMTPConnectError first"' in text
+    # Of a single one there is nothing to try first.
+    assert 'Try 2 of Other' not in text
+    assert 'aria-label="Send back all of Other"' in text
+
+
+def test_how_many_come_and_go_in_a_minute_is_told_when_it_is_known(here: Browser) -> None:
+    here.count()
+    assert here.json('/queues/in')['rate_in'] is None
+    surveyor = here.desk.surveyor
+    for _ in range(3):
+        here.spool['in'].enqueue('x')
+    then_s, seen = surveyor._seen[0]
+    surveyor._seen[0] = (then_s - 30, seen)
+    here.count()
+    assert 5 < here.json('/queues/in')['rate_in'] <= 6
+    assert here.json('/queues/in')['rate_done'] == 0
+
+
+def test_a_list_says_what_a_message_is_about(here: Browser) -> None:
+    here.spool['in'].enqueue(message_from_bytes(b'Subject: Minutes of Tuesday\n\nx'))
+    here.spool['in'].enqueue({'order': 7})
+    here.spool['in'].enqueue(b'\0\1')
+    titles = [one['title'] for one in here.json('/entries?q=queue:in')['entries']]
+    assert titles == ['Minutes of Tuesday', '{"order":7}', None]
+    assert 'Minutes of Tuesday' in here.get('/entries?q=queue:in').text
