@@ -541,7 +541,7 @@ class BrokerQueue:
 
     def _is_preserved(self, filebase: str) -> bool:
         bad = self.bad
-        return isinstance(bad, Switchboard) and bad.disk.exists(filebase + PRESERVED, bad.folder.fd)
+        return isinstance(bad, Switchboard) and bad.folder.has(filebase + PRESERVED)
 
     def _set_aside(self, claim: BrokerClaim, cause: str, reason: str, **fields: Any) -> None:
         """End the claim on an entry that its queue cannot keep.
@@ -596,9 +596,7 @@ def store_copy(
         if target.options.durability == 'full':
             disk.sync_files([draft.fd])
         # It may be there: put there before a crash, and given out again by the broker.
-        disk.rename(
-            draft.name, entry.filebase + suffix, src_dir_fd=draft.folder.fd, dst_dir_fd=target.folder.fd
-        )
+        target.folder.receive(draft.folder, draft.name, entry.filebase + suffix)
         if target.options.durability == 'full':
             target.folder.sync()
     except OSError as error:

@@ -160,6 +160,15 @@ class Declarations:
         finally:
             self.disk.unlock_and_close(fd)
 
+    @contextmanager
+    def lock_if_free(self) -> Iterator[bool]:
+        """As :meth:`lock`, without waiting: yield whether it was free."""
+        fd = self.disk.open_lock_file(DECLARED_LOCK, self.folder.fd)
+        try:
+            yield self.disk.lock(fd)
+        finally:
+            self.disk.unlock_and_close(fd)
+
     def names(self) -> list[str]:
         """:return: the declared queues, those that are being deleted included, in no order."""
         return [name for name in self.folder.names() if not name.startswith('.')] if self.is_made() else []

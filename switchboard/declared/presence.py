@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 from switchboard.message.naming import NS, Namer
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.forks import after_fork
+from switchboard.store.layout import CONSUMERS, OWNERS
 
 # Directories that are kept open: a process may look at the consumers of thousands of queues.
 OPEN_PLACES = 16
@@ -143,6 +144,14 @@ class Presence:
             self._folders.pop(place, None)
             return None
         return Attendance(present, gone)
+
+    def places(self) -> Iterator[Folder]:
+        """Yield the directories in which tickets are."""
+        if (owners := self.folder(OWNERS)).exists():
+            yield owners
+        above = self.folder(CONSUMERS)
+        for name in above.names() if above.exists() else ():
+            yield self.folder(f'{CONSUMERS}/{name}')
 
     def clear(self, above: str) -> None:
         """Clear away what the dead left in all places of one kind."""

@@ -44,6 +44,7 @@ from switchboard.store.layout import (
     RUN,
 )
 from switchboard.store.pool import FilePool
+from switchboard.store.renewal import renew
 
 log = logging.getLogger('switchboard.queue')
 
@@ -176,12 +177,27 @@ class QueueRemoval:
 
     def _remove(self, folder: Folder) -> bool:
         try:
+            folder.open()
             self._disk.rmdir(folder.path)
         except FileNotFoundError:
             return True
         except OSError:
             return False
+        self._close(folder)  # what stands here next is another queue, and not this one renewed
         return True
+
+    def renew(self, folder: Folder) -> bool:
+        """Put a fresh directory in the place of a queue's that is empty and large.
+
+        Not while somebody changes declarations: the queue may be about to go, and must not come back.
+
+        :return: whether that was done.
+        """
+        try:
+            with self._declarations.lock_if_free() as is_locked:
+                return is_locked and renew(folder)
+        except OSError:
+            return False
 
     # What is in it.
 

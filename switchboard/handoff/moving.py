@@ -42,7 +42,7 @@ def claim_idle(queue: Switchboard, filebase: str, suffixes: Sequence[str]) -> Cl
             claim = open_claim(queue.folder, filebase, suffix, queue.disk)
             if claim is not None:
                 return claim
-        working = queue.disk.exists(filebase + CLAIMED, queue.folder.fd)
+        working = queue.folder.has(filebase + CLAIMED)
     except OSError as error:
         refuse(error, 'claim', queue.name)
     reason = 'a process is working on it' if working else 'no such entry'

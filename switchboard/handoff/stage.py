@@ -15,6 +15,7 @@ from switchboard.message.naming import READY, Namer, key_of
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.pool import FilePool
+from switchboard.store.renewal import renew
 
 log = logging.getLogger('switchboard.queue')
 
@@ -59,6 +60,9 @@ class Stage:
         :return: how many transactions and outputs were dealt with.
         """
         names = self.folder.names()
+        if not names:
+            renew(self.folder)  # a million that were emitted at once have made it large
+            return 0
         records = sorted(name.partition(':')[0] for name in names if name.endswith(f':{COMMIT}'))
         # Records first: what they name must not be looked at as if it had none.
         done = self._roll_forward(records) if records else 0
@@ -159,9 +163,7 @@ class Stage:
             target = Folder(f'{self.spool_path}/{output.queue}', self.disk)
             target.make()
             targets[output.queue] = target
-        self.disk.rename(
-            output.name, output.filebase + READY, src_dir_fd=self.folder.fd, dst_dir_fd=target.fd
-        )
+        target.receive(self.folder, output.name, output.filebase + READY)
 
     def _end(self, transaction: str, record: Claim, outputs: int) -> bool:
         try:

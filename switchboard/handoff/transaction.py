@@ -283,11 +283,10 @@ class Transaction:
 
     def discard(self, *, reusable: bool = True) -> None:
         """See `ITransaction`."""
-        disk = self.stage.disk
         for item, staged in zip(self.items, self._staged, strict=False):
             draft = item.draft
             try:
-                disk.rename(staged, draft.name, src_dir_fd=self.stage.folder.fd, dst_dir_fd=draft.folder.fd)
+                draft.folder.receive(self.stage.folder, staged, draft.name)
             except OSError:
                 item.draft = PoolFile(draft.fd, self.stage.folder, staged, draft.size)
         for item in self.items:
@@ -306,7 +305,7 @@ class Transaction:
         for number, item in enumerate(self.items):
             name = f'{self.name}:{number}:{item.queue}:{item.filebase}'
             draft = item.draft
-            stage.disk.rename(draft.name, name, src_dir_fd=draft.folder.fd, dst_dir_fd=stage.folder.fd)
+            stage.folder.receive(draft.folder, draft.name, name)
             self._staged.append(name)
 
     def rename_input(self) -> None:
@@ -371,9 +370,7 @@ class Transaction:
         """Step 4, first half."""
         stage = self.stage
         for item, staged in zip(self.items, self._staged, strict=True):
-            stage.disk.rename(
-                staged, item.filebase + READY, src_dir_fd=stage.folder.fd, dst_dir_fd=item.folder.fd
-            )
+            item.folder.receive(stage.folder, staged, item.filebase + READY)
         for queue in self._reordered:
             queue.consumer.reordered()
 

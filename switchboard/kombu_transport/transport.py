@@ -145,8 +145,7 @@ class Transport(virtual.Transport):
                 raise TimeoutError('no message came in time')
             self._look_after_queues()
             wait_s = self._wait_s(is_told)
-            watch.wait(wait_s if left_s is None else min(wait_s, left_s))
-            self._read_watch(watch)
+            self._sleep(watch, wait_s if left_s is None else min(wait_s, left_s))
             if self._watch is not watch:
                 raise DiskFault('the connection was closed meanwhile')
 
@@ -179,15 +178,27 @@ class Transport(virtual.Transport):
                         waits.append(wait_s)
         return min(waits)
 
-    def _read_watch(self, watch: DirectoryWatch) -> None:
+    def _sleep(self, watch: DirectoryWatch, wait_s: float) -> None:
+        """Wait for something to do; that another consumer has taken a message is nothing."""
+        ends_s = time.monotonic() + wait_s
+        while watch.wait(wait_s) and not self._read_watch(watch) and self._watch is watch:
+            wait_s = ends_s - time.monotonic()
+            if wait_s <= 0:
+                return
+
+    def _read_watch(self, watch: DirectoryWatch) -> bool:
+        """:return: whether something has come: a word, or an event that is not only of a claim."""
         now_s = time.monotonic()
-        watch.clear()
+        is_news = watch.clear()
         for directory, name, mask in watch.events():
-            if not (mask & CLOSED and name.endswith(CLAIMED)):
-                continue
-            # A claim's file was closed: its owner died, or somebody looked whether it had.
-            suspect = directory, name[: -len(CLAIMED)]
-            self._suspects.setdefault(suspect, (now_s + DEATH_WAITS_S[0], 0))
+            if not name.endswith(CLAIMED):
+                is_news = True
+            elif mask & CLOSED:
+                # A claim's file was closed: its owner died, or somebody looked whether it had.
+                suspect = directory, name[: -len(CLAIMED)]
+                self._suspects.setdefault(suspect, (now_s + DEATH_WAITS_S[0], 0))
+                is_news = True
+        return is_news
 
     def _look_after_queues(self) -> None:
         """Make ready again what the dead held, end what the disk refused to, and take away queues whose time has come."""
@@ -282,7 +293,8 @@ class Transport(virtual.Transport):
         watch = self._watch
         if watch is None:
             return
-        self._read_watch(watch)
+        if not self._read_watch(watch):
+            return
         try:
             if self._deliver_all():
                 watch.wake()

@@ -162,7 +162,7 @@ class Editing:
 
 def _claim(queue: Switchboard, filebase: str) -> Claim:
     try:
-        if queue.disk.exists(filebase + PRESERVED, queue.folder.fd):
+        if queue.folder.has(filebase + PRESERVED):
             return claim_any(queue, filebase)
         return claim_ready(queue.folder, filebase, queue.disk)
     except QueueError as error:

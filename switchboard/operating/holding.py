@@ -31,7 +31,7 @@ from switchboard.store.publishing import refuse
 
 def _claim(queue: Switchboard, filebase: str) -> Claim:
     try:
-        preserved = queue.disk.exists(filebase + PRESERVED, queue.folder.fd)
+        preserved = queue.folder.has(filebase + PRESERVED)
     except OSError as error:
         refuse(error, 'claim', queue.name)
     if preserved:

@@ -67,6 +67,7 @@ def tidy(spool: Spool) -> Tidied:
         event(log, logging.ERROR, None, 'not read', error=error)
     try:
         spool.spares.shrink(spool.run, spool.clock.monotonic_ns())
+        spool.renew_directories()
     except OSError as error:
         event(log, logging.ERROR, None, 'not tidied', error=error)
     for name in spool.queue_names():

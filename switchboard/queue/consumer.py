@@ -401,7 +401,7 @@ class Consumer:
     def is_preserved(self, filebase: str) -> bool:
         """Is there such an entry in the bad queue?"""
         try:
-            return self.bad.disk.exists(filebase + PRESERVED, self.bad.fd)
+            return self.bad.has(filebase + PRESERVED)
         except OSError:
             return False
 

@@ -1,14 +1,13 @@
 """What a queue's directory holds: the entries of one slice, and what is no entry.
 
 The directory is read by its own descriptor.  Should somebody have renamed it away and put another in its place (a backup that was
-restored), the reading notices and goes on in the new one.
+restored), the reading notices and goes on in the new one.  One that is large and has nothing in it is renewed (see `switchboard.store.renewal`).
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Protocol
 
@@ -28,6 +27,7 @@ from switchboard.message.naming import (
 )
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk, Folder
+from switchboard.store.renewal import is_sparse
 
 log = logging.getLogger('switchboard.queue')
 
@@ -40,6 +40,8 @@ NAMES_AT_A_TIME = 1000
 
 # How often it is asked whether the directory is still the one at its path.
 LOOK_EVERY_NS = NS // 10
+# How long a directory that could not be renewed is left as it is.
+RENEW_AGAIN_NS = 60 * NS
 
 _KNOWN_SUFFIXES = (READY, CLAIMED, PRESERVED, UNFINISHED)
 
@@ -71,7 +73,10 @@ class Pickup(Protocol):
 
 
 class Listing:
-    """Reads a queue's directory."""
+    """Reads a queue's directory.
+
+    :param renew: puts a fresh directory in its place; False if that cannot be.
+    """
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class Listing:
         pickup: Pickup | None = None,
         *,
         notes_claimed: bool = False,
+        renew: Callable[[], bool] = lambda: False,
     ) -> None:
         self.folder = folder
         self.disk = disk
@@ -90,10 +96,13 @@ class Listing:
         self.queue = queue
         self.slice = slice_
         self.pickup = pickup
-        # Of the last reading: the foreign mails that it met, the entries at work, if they are wanted, and how many names in all.
+        # Of the last reading: the foreign mails that it met, the entries at work, if they are wanted, how many names in all, and how large
+        # the directory was.
         self.foreign_mail: list[str] = []
         self.claimed: list[str] = []
-        self.seen = 0
+        self.seen = self.size_bytes = 0
+        self._renew = renew
+        self._renew_at_ns = 0
         self._notes_claimed = notes_claimed
         self._look_at_ns = 0
         self._key = folder.key
@@ -115,16 +124,31 @@ class Listing:
         self.claimed.clear()
         self.seen = 0
         try:
-            with self.folder.scan() as entries:
+            with (scan := self.folder.scan()) as entries:
+                self.size_bytes = scan.size_bytes
                 while names := [entry.name for entry in islice(entries, NAMES_AT_A_TIME)]:
                     self.seen += len(names)
                     yield self._sift(names, suffix)
                     if len(names) < NAMES_AT_A_TIME:
                         break
-            if not self.seen and self.folder.is_gone():
-                raise FileNotFoundError(errno.ENOENT, 'the directory was removed', self.folder.path)
         except OSError as error:
             raise DurabilityError(str(error), step='list', queue=self.queue) from error
+        if not self.seen and self.is_sparse:
+            self._try_to_renew()
+
+    @property
+    def is_sparse(self) -> bool:
+        """Did the last reading cost what was there once, and not what it found?"""
+        return is_sparse(self.size_bytes, self.seen)
+
+    def _try_to_renew(self) -> None:
+        now_ns = self.clock.monotonic_ns()
+        if now_ns < self._renew_at_ns:
+            return
+        if self._renew():
+            self.size_bytes = 0
+        else:
+            self._renew_at_ns = now_ns + RENEW_AGAIN_NS
 
     def _sift(self, names: list[str], suffix: str) -> list[str]:
         cut = -len(suffix)
@@ -168,6 +192,7 @@ class Listing:
         """Is the directory to be read from now on another one than the last time that this was asked?"""
         self.follow()
         try:
+            self.folder.follow()
             key, self._key = self._key, self.folder.key
         except OSError:
             return False  # the reading says what is wrong
@@ -180,8 +205,10 @@ class Listing:
             return
         self._look_at_ns = now_ns + LOOK_EVERY_NS
         try:
+            if not self.folder.is_replaced() or self.folder.follow():
+                return
             # Claims end where they began: what this process holds in the old directory is finished first.
-            if not self.folder.is_replaced() or any(key == self.folder.key for key, _ in [*OWN_CLAIMS]):
+            if any(key == self.folder.key for key, _ in [*OWN_CLAIMS]):
                 return
             self.folder.reopen()
         except OSError:
@@ -201,7 +228,7 @@ class Listing:
         :raises DurabilityError: the disk does not say.
         """
         try:
-            return any(self.disk.exists(filebase + suffix, self.folder.fd) for suffix in suffixes)
+            return any(self.folder.has(filebase + suffix) for suffix in suffixes)
         except OSError as error:
             raise DurabilityError(str(error), step='look', queue=self.queue) from error
 

@@ -9,7 +9,8 @@ having asked for a delay; their files' modification times lie there too.  Of tho
 
 **Cost.**  The directory is read when the names that are due are used up or old, and not for each message.  However many entries there
 are, only the first ones are kept in memory, of those that are due and of those that are to wait.  Reading a directory of a million
-names takes a second of the processor, though all of them may be delayed until next week.  So when reading has taken long, what it found
+names takes a second of the processor, though all of them may be delayed until next week.  So when reading has taken long, or the
+directory is large from what was in it once, what it found
 is kept and brought up to date, in one of two ways:
 
 - the kernel tells the name of each entry that comes and goes (see ``wakeup``), from before the reading on.  In this mode the watch
@@ -104,6 +105,11 @@ class Names(Protocol):
     claimed: list[str]
     seen: int
     reported: set[str]
+
+    @property
+    def is_sparse(self) -> bool:
+        """Did the last reading cost what was there once, and not what it found?"""
+        ...
 
     def parts(self, suffix: str) -> Iterator[list[str]]: ...
     def is_replaced(self) -> bool: ...
@@ -431,8 +437,11 @@ class ReadyQueue:
         parts = self._names.parts(READY)
         if self._may_be_few and not self._deferred:
             some = next(parts, [])
-            if self._names.seen <= NAMES_IN_ONE_CALL and (not some or max(some) <= now):
-                return self._few(some, parts)
+            if self._names.seen <= NAMES_IN_ONE_CALL:
+                for _ in parts:
+                    pass  # there are no more, and the reading is closed
+                if not self._names.is_sparse and (not some or max(some) <= now):
+                    return self._few(some)
             parts = chain((some,), parts)
         self._due, self._future = due, future = self._first_due(self._kept), FirstNames(self._kept)
         for some in parts if self._keys is None else self._keys.noted(parts):
@@ -443,7 +452,7 @@ class ReadyQueue:
             self._keys.note(chain.from_iterable(self._names.parts(READY)))
         self._sort_out_misdated(now_ns)
         self._took_ns = self._clock.monotonic_ns() - began_ns
-        self._is_dear = self._took_ns >= self._dear_ns
+        self._is_dear = self._took_ns >= self._dear_ns or self._names.is_sparse
         if self._events is not None:
             self._events.follow(self._is_dear)
         if self._is_dear:
@@ -454,10 +463,8 @@ class ReadyQueue:
         self._note_next()
         return self._not_deferred(due) if is_whole else self._believed(due, now_ns)
 
-    def _few(self, some: list[str], parts: Iterator[list[str]]) -> list[str]:
+    def _few(self, some: list[str]) -> list[str]:
         """Take over a handful of names that are all due: the usual case, in which nothing else needs to be looked at."""
-        for _ in parts:
-            pass  # there are no more, and the reading is closed
         self._is_dear = False
         if self._events is not None:
             self._events.follow(False)

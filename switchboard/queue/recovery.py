@@ -99,7 +99,7 @@ def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> N
     """
     filebase = name[: name.rindex('.')]
     bad.make()
-    folder.disk.rename_exclusive(name, filebase + PRESERVED, src_dir_fd=folder.fd, dst_dir_fd=bad.fd)
+    bad.receive_exclusive(folder, name, filebase + PRESERVED)
     event(log, logging.WARNING, filebase, 'preserved', queue=folder.place, reason=reason)
 
 

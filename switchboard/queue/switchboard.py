@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from zope.interface import implementer
@@ -46,6 +47,7 @@ from switchboard.store.limits import Limits
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import PreparedEntry
+from switchboard.store.renewal import renew
 from switchboard.store.shared_count import Tally
 from switchboard.store.steady_time import SteadyTime
 
@@ -62,6 +64,7 @@ class Services:
     :param once: for a queue, what stores a message with a ``dedupe_key``.
     :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
     :param pickup: for a queue, what imports the files that other programs drop.
+    :param renew: puts a fresh directory in the place of a queue's that is empty and large.
     """
 
     is_draining: Callable[[], bool] = lambda: False
@@ -72,6 +75,7 @@ class Services:
     once: Callable[[Switchboard], Callable[[Any, dict[str, Any], str], str]] | None = None
     dead_letter: Callable[[Switchboard], Callable[[Claim, str, str], bool]] | None = None
     pickup: Callable[[Switchboard], Pickup] | None = None
+    renew: Callable[[Folder], bool] = renew
 
 
 _ALONE = Services()
@@ -142,7 +146,14 @@ class Switchboard:
         self._throttle = Throttle(options.rate and options.rate / numslices, clock)
         self.pickup = services.pickup(self) if services.pickup is not None else None
         self._listing = Listing(
-            folder, disk, clock, name, self.slice, self.pickup, notes_claimed=options.strict_order
+            folder,
+            disk,
+            clock,
+            name,
+            self.slice,
+            self.pickup,
+            notes_claimed=options.strict_order,
+            renew=partial(services.renew, folder),
         )
         self._ready = ReadyQueue(
             self._listing,
@@ -258,8 +269,13 @@ class Switchboard:
 
     def nudge(self) -> None:
         """Wake the runners that sleep on this queue: something has changed that is no new entry."""
-        # It may be there: another process that died here has left it.
-        self.disk.close(self.disk.open_lock_file(WAKE, self.folder.fd))
+        try:
+            # It may be there: another process that died here has left it.
+            self.disk.close(self.disk.open_lock_file(WAKE, self.folder.fd))
+        except FileNotFoundError:
+            if not self.folder.follow():
+                raise
+            return  # it was renewed: those who slept have heard of that
         try:
             self.disk.unlink(WAKE, dir_fd=self.folder.fd)
         except FileNotFoundError:
@@ -267,7 +283,8 @@ class Switchboard:
 
     def wakeup(self) -> Wakeup:
         """:return: what a runner of this queue sleeps on."""
-        wakeup = Wakeup(self.queue_directory, self.pickup.maildir_new if self.pickup is not None else None)
+        maildir_new = self.pickup.maildir_new if self.pickup is not None else None
+        wakeup = Wakeup(self.queue_directory, maildir_new, self.slice)
         self._ready.watch(wakeup)
         return wakeup
 

@@ -4,10 +4,18 @@ The watch is set when the runner has found nothing to do, the directory is looke
 the watch is removed when it wakes (see `switchboard.store.watch`).
 
 For large directories the watch stays armed, and its events replace a rescan: they say which names came and went (see ``ready_queue``).
+
+**Many sleepers.**  The kernel wakes everybody who watches a directory, whatever the name.  But the name says whose it is: the slice is in
+the digest.  So a runner of another slice goes on sleeping, without looking at the directory; and after it was woken in vain it does not
+listen for a :data:`DEAF_SHARE` th of the time for which nothing of its own has come, :data:`MAX_DEAF_S` at most.  So a slice for which
+messages come all the time hears of each at once, and a crowd of idle ones beside it costs next to nothing.
 """
 
 from __future__ import annotations
 
+import time
+
+from switchboard.message.naming import CLAIMED, READY, Slice, is_filebase
 from switchboard.store.watch import (
     ARRIVALS,
     CREATIONS,
@@ -15,12 +23,16 @@ from switchboard.store.watch import (
     IGNORED,
     LOSSES,
     MOVED,
+    RENEWED,
     DirectoryWatch,
     readable,
 )
 
 # Names that are kept until somebody asks for them; more are as dear as reading the directory.
 MAX_NAMES = 50_000
+# See the module.  What is shorter than the least is no sleep.
+DEAF_SHARE = 20
+MIN_DEAF_S, MAX_DEAF_S = 0.0005, 0.02
 
 
 class Wakeup:
@@ -29,11 +41,17 @@ class Wakeup:
     :param directory: whose new names wake; None for a runner without a queue.
     :param maildir_new: a directory whose names are finished files from their first moment, as those of a maildir's ``new``
         are, and may come as links.
+    :param slice_: whose entries wake; those of others do not.
     """
 
-    def __init__(self, directory: str | None = None, maildir_new: str | None = None) -> None:
+    def __init__(
+        self, directory: str | None = None, maildir_new: str | None = None, slice_: Slice | None = None
+    ) -> None:
         self.directory = directory
         self.maildir_new = maildir_new
+        self._slice = slice_ or Slice()
+        # When something came that was worth waking for.
+        self._woke_s = 0.0
         # Are names wanted, and does the watch that is set tell them?
         self._follows = self._tells = False
         self._names: list[tuple[str, bool]] = []
@@ -56,10 +74,11 @@ class Wakeup:
 
     def arm(self) -> None:
         """Watch the directory from now on.  Look at it once more afterwards, before sleeping."""
-        if self.directory is None or self._is_armed:
+        if self.directory is None:
             return
-        self._tells = self._follows
-        self._watch.watch(self.directory, ARRIVALS | MOVED | (DEPARTURES if self._tells else 0))
+        if not self._is_armed:
+            self._tells = self._follows
+            self._watch.watch(self.directory, ARRIVALS | MOVED | (DEPARTURES if self._tells else 0))
         if self.maildir_new is not None:
             self._watch.watch(self.maildir_new, ARRIVALS | CREATIONS)
 
@@ -113,36 +132,70 @@ class Wakeup:
         names, self._names = self._names, []
         return names
 
-    def _collect(self) -> None:
+    def _collect(self) -> bool:
+        """:return: whether something came that is worth waking for."""
+        is_news = False
         for directory, name, mask in self._watch.events():
-            if mask & (LOSSES | MOVED) or (mask & IGNORED and directory == self.directory):
-                self._are_lost = True
-            elif directory == self.directory:
-                self._names.append((name, not mask & DEPARTURES))
+            if mask & (LOSSES | MOVED | RENEWED) or (mask & IGNORED and directory == self.directory):
+                self._are_lost = is_news = True
+            elif directory != self.directory:
+                is_news = True
+            elif self._is_mine(name):
+                came = not mask & DEPARTURES
+                is_news |= came and not name.endswith(CLAIMED)
+                if self._tells:
+                    self._names.append((name, came))
         if len(self._names) > MAX_NAMES:
-            self._are_lost = True
+            self._are_lost = is_news = True
             self._names.clear()
+        return is_news
+
+    def _is_mine(self, name: str) -> bool:
+        """Does a name concern this slice?  What is no entry concerns all of them."""
+        filebase = name[: -len(READY)]
+        return self._slice.count == 1 or not is_filebase(filebase) or self._slice.holds(filebase)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Sleep until a new name, :meth:`wake`, or the end of the time.
 
         :return: False if the time ran out.
         """
-        pipe = self._watch.pipe
-        ready = readable(self.descriptors(), timeout_s)
+        now_s = time.monotonic()
+        ends_s = None if timeout_s is None else now_s + timeout_s
+        deaf_s = 0.0
+        while True:
+            left_s = None if ends_s is None else max(0.0, ends_s - now_s)
+            if deaf_s >= MIN_DEAF_S:
+                words = [self._watch.pipe.fileno(), *self._others]
+                ready = readable(words, deaf_s if left_s is None else min(deaf_s, left_s))
+                deaf_s = 0.0
+            elif not (ready := readable(self.descriptors(), left_s)):
+                return False
+            now_s = time.monotonic()
+            if self._is_woken(ready):
+                self._woke_s = now_s
+                return True
+            if ready:
+                deaf_s = min(MAX_DEAF_S, (now_s - self._woke_s) / DEAF_SHARE)
+
+    def _is_woken(self, ready: list[int]) -> bool:
+        is_woken = False
         for fd in ready:
-            if fd == pipe.fileno():
-                pipe.empty()
-            elif self._tells:
-                self._collect()
-        return bool(ready)
+            if fd == self._watch.pipe.fileno():
+                self._watch.pipe.empty()
+                is_woken = True
+            elif fd in self._others:
+                is_woken = True
+            else:
+                is_woken |= self._collect()
+        return is_woken
 
     def watch_also(self, *descriptors: int) -> None:
         """End the sleep when one of these is readable, too; they take the place of those that were given before."""
         self._others = descriptors
 
     def descriptors(self) -> list[int]:
-        """:return: what an event loop has to watch in place of :meth:`wait`; call ``wait(0)`` when one is readable."""
+        """:return: what an event loop has to watch in place of :meth:`wait`; call ``wait(0)`` when one is readable: it says whether that is worth waking for."""
         return [*self._watch.descriptors(), *self._others]
 
     def wake(self) -> None:

@@ -87,7 +87,7 @@ class AsyncRunner(Runner):
         self._main_task = asyncio.current_task()
         descriptors = loop.wakeup.descriptors()
         for descriptor in descriptors:
-            events.add_reader(descriptor, self._woken.set)
+            events.add_reader(descriptor, self._hear)
         with self._hook('setup'):
             await self.setup()
         try:
@@ -117,6 +117,10 @@ class AsyncRunner(Runner):
             with self._hook('cleanup'):
                 await self.cleanup()
         return 0
+
+    def _hear(self) -> None:
+        if self._loop.wakeup.wait(0):
+            self._woken.set()
 
     async def _call_periodic(self) -> None:
         with self._hook('periodic'):

@@ -38,6 +38,7 @@ from switchboard.message.naming import CLAIMED, NS, SLICE_DIGITS, Name
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+from switchboard.store.renewal import renew
 
 log = logging.getLogger('switchboard.queue')
 
@@ -145,7 +146,10 @@ class Pickup:
         if self.maildir_new is not None:
             self._store.prepare()  # somebody may have removed it
             new = Folder(self.maildir_new, self._disk)
-            places += [(new, os.path.basename(path)) for path in self._store.list('new')]
+            mails = [(new, os.path.basename(path)) for path in self._store.list('new')]
+            if not mails:
+                renew(new)
+            places += mails
         found = []
         for folder, name in places:
             try:

@@ -39,6 +39,7 @@ from switchboard.store.layout import BAD, ORDER, ROOM, RUN, SPARE, STAGE
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse
+from switchboard.store.renewal import clear_drafts, renew
 from switchboard.store.shared_count import SharedTally
 from switchboard.store.steady_time import SteadyTime
 
@@ -290,6 +291,8 @@ class Spool:
             once=lambda queue: partial(self._enqueue_once, proxy(queue)),
             dead_letter=(lambda queue: DeadLetters(self, proxy(queue), declaration)) if has_target else None,
             pickup=(lambda queue: Pickup(self.stage, proxy(queue))) if imports else None,
+            # What the configuration names is never deleted.
+            renew=renew if self.declared.is_fixed(name) else self.declared.departures.renew,
         )
 
     def _enqueue_once(self, queue: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
@@ -409,6 +412,17 @@ class Spool:
         :return: how many were dealt with.
         """
         return self.stage.recover()
+
+    def renew_directories(self) -> None:
+        """Put fresh directories in the place of those that are empty, and large from what was in them once.
+
+        Runners do that when they have emptied their queue; this is for what nobody works on, and for what many share.
+        """
+        for folder in (self.spares.folder, self.stage.folder, self[BAD].folder):
+            renew(folder)
+        for place in self.declared.presence.places():
+            self.declared.departures.renew(place)
+        clear_drafts(Folder(self.directory, self.disk))
 
     # Queues that come and go.
 

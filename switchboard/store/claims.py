@@ -166,9 +166,7 @@ class Claim:
         """
         name = filebase + suffix
         try:
-            self.folder.disk.rename_exclusive(
-                self.name, name, src_dir_fd=self.folder.fd, dst_dir_fd=folder.fd
-            )
+            folder.receive_exclusive(self.folder, self.name, name)
         except FileExistsError:
             # A rename between two names of one file does nothing: the old one is taken away instead.
             if self.links == 1 or not self._leads_here(folder, name):
@@ -178,8 +176,7 @@ class Claim:
 
     def replace(self, folder: Folder, filebase: str, suffix: str) -> None:
         """Give the file a name that nobody else can have meant, without asking whether it is free."""
-        name = filebase + suffix
-        self.folder.disk.rename(self.name, name, src_dir_fd=self.folder.fd, dst_dir_fd=folder.fd)
+        folder.receive(self.folder, self.name, filebase + suffix)
         self._follow(folder, filebase, suffix)
 
     def _leads_here(self, folder: Folder, name: str) -> bool:
@@ -274,7 +271,7 @@ def _open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim
             raise ForeignFileError(f'{name} is not a regular file', filebase=filebase) from error
         raise
     if opened is None:
-        return None
+        return _open_claim(folder, filebase, suffix, disk) if folder.follow() else None
     fd, status = opened
     if status.st_nlink > 1:
         try:
@@ -359,4 +356,7 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
 
 def claim_of(folder: Folder, filebase: str) -> Claim | None:
     """:return: this process's own claim on an entry that it is working on, if it has one."""
-    return OWN_CLAIMS.get((folder.key, filebase + CLAIMED))
+    claim = OWN_CLAIMS.get((folder.key, filebase + CLAIMED))
+    if claim is None and folder.follow():
+        claim = OWN_CLAIMS.get((folder.key, filebase + CLAIMED))
+    return claim

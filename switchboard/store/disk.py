@@ -16,7 +16,15 @@ from _weakref import ref  # which is there already; `weakref` would be loaded fo
 from itertools import islice
 
 from switchboard.errors import LockTimeoutError
-from switchboard.store.kernel import allow_more_files, is_being_written, rename_order, renameat2, syncfs
+from switchboard.store.kernel import (
+    IN_ORDER,
+    allow_more_files,
+    copy_attributes,
+    is_being_written,
+    rename_order,
+    renameat2,
+    syncfs,
+)
 from switchboard.store.layout import DRAFT_PREFIX
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -40,6 +48,7 @@ CLOSED_BIT = 0o4000
 # O_NOFOLLOW: no symbolic link is ever followed.  O_NONBLOCK: opening a fifo or a device never waits.
 OPEN_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 CREATE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
 # Between two looks whether a lock is free.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.0001, 0.02
@@ -55,6 +64,7 @@ class Disk:
 
     open = staticmethod(os.open)
     close = staticmethod(os.close)
+    dup2 = staticmethod(os.dup2)
     flock = staticmethod(fcntl.flock)
     fstat = staticmethod(os.fstat)
     stat = staticmethod(os.stat)
@@ -77,6 +87,7 @@ class Disk:
     geteuid = staticmethod(os.geteuid)
     status_of_owner = staticmethod(os.fstat)
     renameat2 = staticmethod(renameat2)
+    copy_attributes = staticmethod(copy_attributes)
     is_being_written = staticmethod(is_being_written)
     rename_order = staticmethod(rename_order)
 
@@ -336,6 +347,9 @@ class Folder:
 
     The descriptor is opened when first needed and closed with the object.  Listings open the directory anew, by that descriptor,
     because a position in it is shared by all who inherited a descriptor.
+
+    A directory that has grown large and is empty may be renewed (see `renewal`): another one takes its place, and nothing can be put into
+    the old one.  Who has the old one open hears of it by what is missing there, and goes on in the new one: see :meth:`follow`.
     """
 
     def __init__(self, path: str | os.PathLike[str], disk: Disk) -> None:
@@ -411,11 +425,11 @@ class Folder:
         return uid in (0, self.disk.geteuid(), self.disk.fstat(self.fd).st_uid)
 
     def is_closed(self) -> bool:
-        """Has the directory that this object has open been taken away, or is it about to be?"""
+        """Has the directory that this object has open been taken away, or is it about to be?  One that was renewed is followed."""
         if self._fd < 0:
             return False
         status = self.disk.fstat(self._fd)
-        return status.st_nlink == 0 or bool(status.st_mode & CLOSED_BIT)
+        return bool(status.st_mode & CLOSED_BIT) or (status.st_nlink == 0 and not self.follow())
 
     def close_to_new(self, closed: bool = True) -> None:
         """Tell those who have the directory open to let go of it."""
@@ -451,25 +465,85 @@ class Folder:
             self.disk.let_go(fd)
 
     def _open(self) -> int:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        return self.disk.with_room(lambda: self.disk.open(self.path, flags))
+        return self.disk.with_room(lambda: self.disk.open(self.path, DIRECTORY_FLAGS))
 
-    def scan(self) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
-        """Walk over what is in it, in no order, without holding it all in memory."""
+    def scan(self) -> Scan:
+        """Walk over what is in it, in no order, without holding it all in memory.
+
+        :raises FileNotFoundError: it was removed.
+        """
         return self.disk.with_room(self._scan)
 
-    def _scan(self) -> _Scan:
-        fd = self.disk.open('.', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self.fd)
-        try:
-            entries: Any = self.disk.scandir(fd)  # type: ignore[arg-type]
-            return _Scan(self.disk, fd, entries)
-        except BaseException:
+    def _scan(self) -> Scan:
+        while True:
+            fd = self.disk.open('.', DIRECTORY_FLAGS, dir_fd=self.fd)
+            try:
+                status = self.disk.fstat(fd)
+                if status.st_nlink:
+                    entries: Any = self.disk.scandir(fd)  # type: ignore[arg-type]
+                    return Scan(self.disk, fd, entries, status.st_size)
+            except BaseException:
+                self.disk.let_go(fd)
+                raise
             self.disk.let_go(fd)
-            raise
+            if not self.follow():  # a reading would find nothing, and no error
+                raise FileNotFoundError(errno.ENOENT, 'the directory was removed', self.path)
 
-    def is_gone(self) -> bool:
-        """Was the directory removed that this object has open?  A reading of it finds nothing, and no error."""
-        return self.disk.fstat(self.fd).st_nlink == 0
+    def follow(self) -> bool:
+        """Go on in the directory that has taken the place of this one, if this one was renewed.
+
+        The descriptor keeps its number, for another thread may be using it: in a directory that is gone there is nothing that it could be
+        in the middle of.
+
+        :return: whether it was: what failed because something is not there is to be tried again.
+        """
+        disk = self.disk
+        status = disk.fstat(self.fd)
+        if status.st_nlink or status.st_mode & CLOSED_BIT:
+            return False
+        try:
+            fd = self._open()
+        except FileNotFoundError:
+            return False
+        try:
+            if self.order != IN_ORDER:
+                self._above().sync()  # its own name is on the disk before anything in it is promised to be
+            status = disk.fstat(fd)
+            disk.dup2(fd, self.fd, False)
+            self.key = status.st_dev, status.st_ino
+        finally:
+            disk.let_go(fd)
+        return True
+
+    def receive(self, source: Folder, name: str, target: str) -> None:
+        """Rename a file of another directory into this one, or into the one that has taken its place.
+
+        :raises OSError: it could not be; nothing has changed.
+        """
+        while True:
+            try:
+                self.disk.rename(name, target, src_dir_fd=source.fd, dst_dir_fd=self.fd)
+                return
+            except FileNotFoundError:
+                if not self.follow():
+                    raise
+
+    def receive_exclusive(self, source: Folder, name: str, target: str) -> None:
+        """As :meth:`receive`, and without replacing.
+
+        :raises FileExistsError: see `Disk.rename_exclusive`.
+        """
+        while True:
+            try:
+                self.disk.rename_exclusive(name, target, src_dir_fd=source.fd, dst_dir_fd=self.fd)
+                return
+            except FileNotFoundError:
+                if not self.follow():
+                    raise
+
+    def has(self, name: str) -> bool:
+        """Is there anything of this name in it, or in the one that has taken its place?"""
+        return self.disk.exists(name, self.fd) or (self.follow() and self.disk.exists(name, self.fd))
 
     def is_replaced(self) -> bool:
         """Does another directory stand at this path by now, because somebody renamed this one away or over?
@@ -586,17 +660,25 @@ class Folder:
         return f'Folder({self.path!r})'
 
 
-class _Scan:
-    """A walk over a directory, and the descriptor that it goes by."""
+class Scan:
+    """A walk over a directory, and the descriptor that it goes by.
 
-    __slots__ = ('_disk', '_entries', '_fd')
+    :param size_bytes: of the directory, as large as it has ever been on some file systems.
+    """
+
+    __slots__ = ('_disk', '_entries', '_fd', 'size_bytes')
 
     def __init__(
-        self, disk: Disk, fd: int, entries: AbstractContextManager[Iterator[os.DirEntry[str]]]
+        self,
+        disk: Disk,
+        fd: int,
+        entries: AbstractContextManager[Iterator[os.DirEntry[str]]],
+        size_bytes: int,
     ) -> None:
         self._disk = disk
         self._fd = fd
         self._entries = entries
+        self.size_bytes = size_bytes
 
     def __enter__(self) -> Iterator[os.DirEntry[str]]:
         return self._entries.__enter__()

@@ -1,5 +1,5 @@
-"""What the disk asks of the kernel and Python has no name for: a rename that replaces nothing, more open files, who writes, and what a
-flush of a file makes durable besides its content.
+"""What the disk asks of the kernel and Python has no name for: a rename that replaces nothing, more open files, who writes, what a
+flush of a file makes durable besides its content, and a directory that is like another one.
 """
 
 from __future__ import annotations
@@ -139,6 +139,52 @@ def _has_journal(device: str) -> bool:
     name = os.path.basename(os.readlink(f'/sys/dev/block/{device}'))
     with open(f'/sys/fs/ext4/{name}/journal_task', 'rb') as task:
         return task.read().strip() != b'<none>'
+
+
+# The number of a request, the same on all of Linux but for a few old machines, where it is refused.
+_FS_IOC_GETFLAGS = 0x80086601
+# Flags that say how a directory is stored, and not what it is: by an index, by extents, in its inode.
+_STORED_FLAGS = 0x1000 | 0x80000 | 0x10000000
+
+
+def copy_attributes(source: int, target: int) -> bool:
+    """Give a new directory owner, mode, access lists and labels of another one.
+
+    :return: False if there is something that cannot be given: it is encrypted, or has a flag that new ones do not get.
+    :raises OSError: this process may not give it.
+    """
+    if _flags_of(source) != _flags_of(target):
+        return False
+    old, new = os.fstat(source), os.fstat(target)
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        os.fchown(target, old.st_uid, old.st_gid)
+    if hasattr(os, 'listxattr'):
+        theirs, inherited = _extended(source), _extended(target)
+        for name in inherited.keys() - theirs.keys():
+            os.removexattr(target, name)
+        for name, value in theirs.items():
+            if inherited.get(name) != value:
+                os.setxattr(target, name, value)
+    os.fchmod(target, old.st_mode & 0o7777)
+    return True
+
+
+def _flags_of(fd: int) -> int | None:
+    flags = bytearray(8)
+    try:
+        fcntl.ioctl(fd, _FS_IOC_GETFLAGS, flags)
+    except OSError:
+        return None
+    return int.from_bytes(flags[:4], sys.byteorder) & ~_STORED_FLAGS
+
+
+def _extended(fd: int) -> dict[str, bytes]:
+    try:
+        return {name: os.getxattr(fd, name) for name in os.listxattr(fd)}
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return {}
 
 
 def open_files_limit() -> int:

@@ -34,7 +34,7 @@ DEDUPE_PREFIX = '.dedupe@'
 KEY_LOCK_PREFIX = '.lock'  # there, and two digits: who looks for a key of this bucket holds it
 GONE_PREFIX = '.gone@'
 
-# In any directory: a file that is being written, to be renamed over another one.
+# In any directory: a file that is being written, to be renamed over another one; in the spool, a directory that is to be renamed over an empty one.
 DRAFT_PREFIX = '.new-'
 # In a queue: made and removed at once, to wake those who watch.
 WAKE = '.wake'

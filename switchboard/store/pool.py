@@ -22,10 +22,12 @@ from __future__ import annotations
 import os
 import stat as stat_module
 from _weakref import ref  # `weakref` itself takes the mail servers' door a twentieth of its time to load
+from itertools import islice
 
 from switchboard.message.naming import NS, SYSTEM_NAMER, UNFINISHED, Namer
 from switchboard.store.disk import FILE_MODE, Disk, Folder
 from switchboard.store.layout import SPARES
+from switchboard.store.renewal import renew
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 KEPT_OPEN = 64
 # Names remembered of finished files that are not kept open: for a burst of so many, in some ten megabytes.
 REMEMBERED = 131_072
-# Between two looks at the directory for spares of other processes, when the last look found none.
+# Between two looks at the directory for spares of other processes, when the last look found none; more, where the directory is large.
 MISSES_BEFORE_LOOK = 64
 # A spare keeps its blocks up to this size; above, they go back to the file system.
 KEPT_BYTES = 64 * 1024
@@ -112,7 +114,7 @@ class FilePool:
         self.kept_bytes = kept_bytes
         self._open: list[PoolFile] = []
         self._seen: list[str] = []
-        self._misses = MISSES_BEFORE_LOOK
+        self._misses = self._misses_before_look = MISSES_BEFORE_LOOK
         self._given = self._count_at = 0
         self._full = False
         _POOLS[:] = [pool for pool in _POOLS if pool() is not None]
@@ -150,9 +152,14 @@ class FilePool:
 
     def _find(self) -> PoolFile | None:
         """Take a spare that another process left, if there is one."""
-        if not self._seen and self._misses >= MISSES_BEFORE_LOOK:
+        if not self._seen and self._misses >= self._misses_before_look:
             self._misses = 0
-            seen = self.folder.names(self.looks)
+            with (scan := self.folder.scan()) as entries:
+                seen = [entry.name for entry in islice(entries, self.looks)]
+            # So dear is a look at a directory that once was full of them.
+            self._misses_before_look = max(MISSES_BEFORE_LOOK, scan.size_bytes // BLOCK_BYTES)
+            if not seen:
+                renew(self.folder)
             # Each process starts elsewhere in the list, or all would try the same files one after the other.
             cut = int.from_bytes(os.urandom(4), 'big') % (len(seen) + 1)
             self._seen = seen[cut:] + seen[:cut]
@@ -179,7 +186,7 @@ class FilePool:
         """
         if reusable and not self._is_full(size):
             try:
-                self.disk.rename(name, name, src_dir_fd=folder.fd, dst_dir_fd=self.folder.fd)
+                self.folder.receive(folder, name, name)
                 self._keep(PoolFile(fd, self.folder, name, size))
                 return
             except FileNotFoundError:
@@ -340,6 +347,9 @@ class FilePool:
                 return PoolFile(self.disk.create_locked(name, self.folder.fd), self.folder, name, 0)
             except FileExistsError:
                 continue
+            except FileNotFoundError:
+                if not self.folder.follow():
+                    raise
 
     def _try_open(self, name: str) -> tuple[int, os.stat_result] | None:
         """:return: the file, locked, and its status; None if it is not to be had."""

@@ -161,9 +161,7 @@ def publish(
         step = 'rename'
         for item in items:
             draft = item.draft
-            disk.rename(
-                draft.name, item.filebase + READY, src_dir_fd=draft.folder.fd, dst_dir_fd=item.folder.fd
-            )
+            item.folder.receive(draft.folder, draft.name, item.filebase + READY)
             published += 1
         if once:
             step = 'fsync'
@@ -177,7 +175,7 @@ def publish(
             # Pages that a failed sync left behind are not to be trusted with the next message.
             reusable = step == 'rename'
             if number < published:
-                reusable &= take_back(item, disk)
+                reusable &= take_back(item)
             pool.abandon(item.draft, reusable=reusable)
         if isinstance(error, FileNotFoundError):
             _look_for_folder(items[published], error)
@@ -199,7 +197,7 @@ def _look_for_folder(item: PreparedEntry, error: FileNotFoundError) -> None:
         raise UnknownQueueError('it was deleted; nothing was stored', queue=item.queue) from error
 
 
-def take_back(item: PreparedEntry, disk: Disk) -> bool:
+def take_back(item: PreparedEntry) -> bool:
     """Rename an entry that was published and is still locked back to a draft.
 
     :return: False if that failed as well: then it is to be deleted where it is.  If even that is refused, it stays, though its
@@ -207,7 +205,7 @@ def take_back(item: PreparedEntry, disk: Disk) -> bool:
     """
     draft = item.draft
     try:
-        disk.rename(item.filebase + READY, draft.name, src_dir_fd=item.folder.fd, dst_dir_fd=draft.folder.fd)
+        draft.folder.receive(item.folder, item.filebase + READY, draft.name)
     except OSError:
         item.draft = PoolFile(draft.fd, item.folder, item.filebase + READY, draft.size)
         return False

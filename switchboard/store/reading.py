@@ -112,7 +112,7 @@ def peek(folder: Folder, filebase: str, suffix: str) -> Entry | None:
     try:
         fd = disk.open(filebase + suffix, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
     except FileNotFoundError:
-        return None
+        return peek(folder, filebase, suffix) if folder.follow() else None
     try:
         entry = read_file(filebase, fd, disk.fstat(fd).st_size, disk)
         entry.queue = folder.place

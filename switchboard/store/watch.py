@@ -18,7 +18,7 @@ from typing import Any
 
 # The kernel's own numbers (sys/inotify.h): the library is imported when something is watched, because it brings ctypes, which takes
 # longer to load than a command line that only looks.
-_CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
+_ATTRIB, _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x4, 0x8, 0x40, 0x80, 0x100, 0x200
 _MOVE_SELF, _UNMOUNT, _Q_OVERFLOW, _IGNORED, _ONLYDIR = 0x800, 0x2000, 0x4000, 0x8000, 0x1000000
 
 # A name that is complete.  Never CREATE: a file that is being created is not finished.
@@ -30,6 +30,8 @@ CLOSED = _CLOSE_WRITE
 DEPARTURES = _MOVED_FROM | _DELETE
 # The directory itself was renamed away: names come elsewhere from now on.
 MOVED = _MOVE_SELF
+# Its own attributes have changed (the event has no name then): another directory may have taken its place, or it is to be deleted.
+RENEWED = _ATTRIB
 LOSSES = _Q_OVERFLOW | _UNMOUNT
 IGNORED = _IGNORED
 
@@ -151,7 +153,7 @@ class DirectoryWatch:
             if not self.open():
                 return False
             try:
-                watch = self._inotify.add_watch(directory, mask)
+                watch = self._inotify.add_watch(directory, mask | RENEWED)
             except OSError:  # the limit of watches, or the directory is gone
                 return False
             self._watched[directory] = watch
@@ -195,6 +197,8 @@ class DirectoryWatch:
     def events(self) -> list[tuple[str, str, int]]:
         """Read the events, so that they wake nobody any more.
 
+        A directory in whose place another one may stand by now is watched no longer: it is to be watched, and looked at, anew.
+
         :return: directory, name and mask of each; the directory is empty where the kernel says that it lost some.
         """
         with self._lock:
@@ -205,17 +209,26 @@ class DirectoryWatch:
                     if event.mask & LOSSES:
                         read.append(('', '', event.mask))
                     continue  # of a watch that was removed
+                if event.mask & RENEWED:
+                    if event.name:
+                        continue  # of something in it
+                    self.unwatch(directory)
                 if event.mask & IGNORED:  # the directory was deleted
                     self._directories.pop(event.wd)
                     self._watched.pop(directory, None)
                 read.append((directory, event.name, event.mask))
             return read
 
-    def clear(self) -> None:
-        """Forget every :meth:`wake`."""
+    def clear(self) -> bool:
+        """Forget every :meth:`wake`.
+
+        :return: whether there was one.
+        """
         with self._lock:
-            if self.pipe.read_end >= 0 and readable([self.pipe.read_end], 0):
-                self.pipe.empty()
+            if self.pipe.read_end < 0 or not readable([self.pipe.read_end], 0):
+                return False
+            self.pipe.empty()
+            return True
 
     def descriptors(self) -> list[int]:
         """:return: what an event loop waits on; one more once something is watched."""

@@ -33,6 +33,7 @@ CALLS = (
     *(
         'open',
         'close',
+        'dup2',
         'flock',
         'fstat',
         'stat',
@@ -45,7 +46,7 @@ CALLS = (
         'fsync',
         'syncfs',
     ),
-    *('rename', 'unlink', 'mkdir', 'rmdir', 'scandir', 'utime', 'statvfs', 'renameat2'),
+    *('rename', 'unlink', 'mkdir', 'rmdir', 'scandir', 'utime', 'statvfs', 'renameat2', 'copy_attributes'),
 )
 ON_DESCRIPTORS = frozenset(
     (

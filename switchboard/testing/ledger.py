@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 
 from switchboard.store.kernel import APART, IN_ORDER
 
-# A name in a directory: the directory's path, and the name.
+# A name in a directory: the directory, and the name.
 Slot = tuple[str, str]
-# What a name leads to: a file, by number, or a directory, by path.
+# What a name leads to: a file, by number, or a directory, by the path at which it was made.
 Node = int | str
 Names = dict[Slot, Node]
 
@@ -198,10 +198,10 @@ class Ledger:
                 lost |= things
         return names
 
-    def after_cut(self, rng: random.Random) -> dict[Slot, bytes | None]:
-        """:return: what a power cut might leave: files by what they hold, directories as None."""
+    def after_cut(self, rng: random.Random) -> dict[Slot, bytes | str]:
+        """:return: what a power cut might leave: files by what they hold, directories by what the names in them go by."""
         names = self.names_after_cut(rng)
         # Once for each file, and in the order of their numbers: the same seed, the same outcome.
         numbers = sorted({node for node in names.values() if isinstance(node, int)})
         contents = {number: self.files[number].after_cut(rng) for number in numbers}
-        return {slot: contents[node] if isinstance(node, int) else None for slot, node in names.items()}
+        return {slot: contents[node] if isinstance(node, int) else node for slot, node in names.items()}

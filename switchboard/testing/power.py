@@ -56,15 +56,15 @@ class Moment:
         _write(os.path.abspath(source), os.fspath(target), self.ledger.after_cut(rng))
 
 
-def _write(source: str, target: str, tree: dict[Slot, bytes | None]) -> None:
+def _write(source: str, target: str, tree: dict[Slot, bytes | str]) -> None:
     """A directory whose own name is lost is lost with all that is in it: so from the top down."""
     os.makedirs(target, exist_ok=True)
     for (directory, name), content in tree.items():
         if directory != source:
             continue
         path = os.path.join(target, name)
-        if content is None:
-            _write(os.path.join(source, name), path, tree)
+        if isinstance(content, str):
+            _write(content, path, tree)
         else:
             with open(path, 'wb') as file:
                 file.write(content)
@@ -85,6 +85,8 @@ class PowerLossDisk(Disk):
         # The running program's view: what each name and each descriptor leads to.
         self._names: dict[Slot, int | str] = {}
         self._opened: dict[int, int | str] = {}
+        # Directories that were renamed: what stands at a path now, by the path at which it was made.
+        self._moved: dict[str, str] = {}
         self._numbers = 0
 
     # What tests use.
@@ -130,8 +132,11 @@ class PowerLossDisk(Disk):
 
     def _slot(self, name: str, dir_fd: int | None) -> Slot:
         if dir_fd is None:
-            return os.path.dirname(os.path.abspath(name)), os.path.basename(name)
+            return self._directory(os.path.dirname(os.path.abspath(name))), os.path.basename(name)
         return str(self._opened[dir_fd]), name
+
+    def _directory(self, path: str) -> str:
+        return self._moved.get(path, path)
 
     def _node(self, slot: Slot) -> int | str | None:
         """:return: what a name leads to; what was there before this disk was is durable."""
@@ -165,7 +170,8 @@ class PowerLossDisk(Disk):
         slot = self._slot(path, dir_fd)
         if flags & os.O_DIRECTORY:
             fd = os.open(path, flags, mode, dir_fd=dir_fd)
-            self._opened[fd] = os.path.join(*slot)
+            node = self._names.get(slot)
+            self._opened[fd] = node if isinstance(node, str) else self._directory(os.path.join(*slot))
             return fd
         node = self._node(slot)
         fd = os.open(path, flags, mode, dir_fd=dir_fd)
@@ -181,6 +187,11 @@ class PowerLossDisk(Disk):
         """See `Disk`."""
         os.close(fd)
         self._opened.pop(fd, None)
+
+    def dup2(self, fd: int, fd2: int, inheritable: bool = True) -> int:
+        """See `Disk`."""
+        self._opened[fd2] = self._opened[fd]
+        return os.dup2(fd, fd2, inheritable)
 
     def pwrite(self, fd: int, content: bytes | memoryview, offset: int) -> int:  # type: ignore[override]
         """See `Disk`."""
@@ -219,6 +230,8 @@ class PowerLossDisk(Disk):
         node = self._node(here)
         os.rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
         assert node is not None
+        if isinstance(node, str):
+            self._moved[os.path.join(*there)] = node
         self._change(node, (here, None), (there, node))
 
     def renameat2(self) -> Callable[[int, bytes, int, bytes], int] | None:

@@ -87,6 +87,7 @@ class MemoryListing:
         self.reported: set[str] = set()
         # Whatever is read is read under the store's lock, and so in one instant.
         self.seen = 0
+        self.is_sparse = False
         self._store = store
 
     def filebases(self, suffix: str) -> list[str]:

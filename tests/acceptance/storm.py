@@ -1,4 +1,4 @@
-"""A storm: producers and a pipeline of three runners, killed at random, while slices change and the disk fills up.
+"""A storm: producers and a pipeline of three runners, killed at random, while slices change, directories are renewed and the disk fills up.
 
 By hand::
 
@@ -35,7 +35,10 @@ from switchboard.message.naming import PRESERVED, READY
 from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
+from switchboard.store.disk import Folder
+from switchboard.store.renewal import renew
 from tests.faults.tmpfs import fill, mounted
+from tests.large_directories import GrowingDisk, Grown
 
 STAGES = {'in': 'middle', 'middle': 'last', 'last': 'end'}
 END = 'end'
@@ -47,6 +50,7 @@ KILL_EVERY_S = 0.15
 # How long the disk stays full, and after which shares of the kills it gets so.
 FULL_S = 1.0
 FULL_AFTER = (0.2, 0.5, 0.8)
+RENEW_EVERY_S = 0.001
 QUIET_S = 600.0
 
 
@@ -65,6 +69,7 @@ class Result:
     killed: dict[str, int] = field(default_factory=dict)
     slice_changes: int = 0
     disk_full_times: int = 0
+    renewed: int = 0
     seconds: float = 0.0
     lost: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
@@ -129,6 +134,28 @@ def produce(spool: Path, ledger: Path, pace_s: float) -> None:
                 time.sleep(pace_s * len(texts))
 
 
+class LargeDisk(GrowingDisk):
+    """Every directory has grown."""
+
+    def fstat(self, fd: int) -> Any:  # type: ignore[override]
+        """See `Disk`."""
+        return Grown(os.fstat(fd))
+
+
+def renew_all(spool: Path, count: Path) -> None:
+    """Renew every directory that happens to be empty, again and again; others have all of them open."""
+    disk = LargeDisk()
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    folders = [Folder(spool / name, disk) for name in (*STAGES, END, '.stage', '.spare', 'bad')]
+    with count.open('ab', buffering=0) as file:
+        while not stopped and os.getppid() != 1:
+            for folder in folders:
+                if renew(folder):
+                    file.write(b'.')
+            time.sleep(RENEW_EVERY_S)
+
+
 # Who lets them.
 
 
@@ -138,6 +165,7 @@ class Storm:
     def __init__(self, spool: Path, ledgers: Path, seed: int, *, can_fill: bool) -> None:
         self.spool = spool
         self.ledgers = ledgers
+        self.renewals = ledgers.parent / 'renewals'
         self.random = random.Random(seed)
         self.can_fill = can_fill
         self.result = Result()
@@ -167,6 +195,9 @@ class Storm:
         self.lives += 1
         ledger = self.ledgers / f'{self.lives}.ledger'
         self.start('producer', lambda: produce(self.spool, ledger, self.pace_s))
+
+    def start_renewer(self) -> None:
+        self.start('renewer', lambda: renew_all(self.spool, self.renewals))
 
     def start_stage(self, queue: str) -> None:
         count = self.random.randint(1, SLICES_MAX)
@@ -218,6 +249,7 @@ class Storm:
             self.start_producer()
         for queue in STAGES:
             self.start_stage(queue)
+        self.start_renewer()
         full_after = [share * kills for share in FULL_AFTER] if self.can_fill else []
         while self.result.kills < kills or self.accepted() < messages:
             time.sleep(self.random.expovariate(1 / KILL_EVERY_S))
@@ -277,6 +309,7 @@ class Storm:
         result.doubled = [text for text, times in found.items() if times > 1]
         result.never_accepted = [text for text in found if state.get(text) not in ('accepted', 'begun')]
         result.left = list(self.waiting())
+        result.renewed = self.renewals.stat().st_size
         return result
 
 

@@ -20,6 +20,7 @@ def test_in_a_storm_every_accepted_message_arrives_once_or_is_in_bad_with_a_reas
     assert result.is_clean, result
     assert result.accepted >= MESSAGES
     assert result.kills >= KILLS
+    assert result.renewed >= KILLS
     assert result.accepted <= result.at_the_end + result.in_bad <= result.accepted + result.unknown
     assert 'none' not in result.reasons
     if os.geteuid() == 0 and os.environ.get('CI'):

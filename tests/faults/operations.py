@@ -6,6 +6,7 @@ import tests.faults.entering
 import tests.faults.handing
 import tests.faults.operating
 import tests.faults.parting
+import tests.faults.renewing
 import tests.faults.repairing
 import tests.faults.working  # noqa: F401  each adds its own
 from tests.faults.operation import ERRORS, OPERATIONS, Operation

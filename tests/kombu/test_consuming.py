@@ -13,6 +13,7 @@ from amqp.exceptions import ConsumerCancelled
 from kombu.asynchronous import Hub
 
 from switchboard import Spool
+from tests.large_directories import grow_and_renew
 from tests.unit.declared.test_presence import in_child, kill
 
 # Nobody who looks only now and then would look within a test.
@@ -70,6 +71,30 @@ def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connect, qu
             connection.drain_events(timeout=20)
     finally:
         kill(pid)
+    assert inbox.bodies == [{'a': 1}]
+
+
+def test_a_consumer_that_waits_follows_a_directory_that_is_renewed(connect, queue, spool_path):
+    connection = connect(rescan=HOUR_S)
+    inbox = Inbox()
+    reader, writer = os.pipe()
+
+    def renew_and_publish() -> None:
+        board = Spool(spool_path, durability='lazy')['work']
+        os.read(reader, 1)
+        time.sleep(0.05)  # the consumer is asleep by then
+        grow_and_renew(board.folder)
+        time.sleep(0.05)  # and again
+        board.enqueue({'a': 1})
+
+    thread = threading.Thread(target=renew_and_publish)
+    thread.start()
+    with kombu.Consumer(connection, queue, callbacks=[inbox]):
+        os.write(writer, b'x')
+        connection.drain_events(timeout=20)
+    thread.join()
+    for end in (reader, writer):
+        os.close(end)
     assert inbox.bodies == [{'a': 1}]
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from switchboard import Spool
 from switchboard.message.naming import NS, Slice, format_when
 from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import SHARE, STAMP_STEP_NS, ReadyQueue
 from switchboard.queue.wakeup import MAX_NAMES, Wakeup
 from switchboard.store.disk import Disk, Folder
 from switchboard.testing import FakeClock
+from tests.large_directories import GrowingDisk
 
 MS = NS // 1000
 
@@ -223,6 +225,38 @@ def test_a_directory_that_is_quickly_read_is_read_each_time(tmp_path: Path) -> N
     for _ in range(5):
         queue.scan()
     assert scene.disk.listed == 5
+
+
+class GrownDisk(GrowingDisk):
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed = 0
+
+    def scandir(self, path: Any) -> Any:  # type: ignore[override]
+        self.listed += 1
+        return Disk.scandir(path)
+
+
+def test_a_directory_that_was_large_once_and_cannot_be_renewed_is_read_seldom(tmp_path: Path) -> None:
+    disk = GrownDisk()
+    spool = Spool(tmp_path / 'spool', 'lazy', disk=disk)
+    queue = spool['in']
+    queue.enqueue('later', delay=3600)
+    disk.grow(queue.folder)
+    wakeup = queue.wakeup()
+    for _ in range(2):  # from the second reading on the kernel tells
+        assert queue.take() is None
+    disk.listed = 0
+    for _ in range(20):
+        filebase = spool.queue('in').enqueue('x')
+        taken = queue.take()
+        assert taken is not None
+        assert taken.filebase == filebase
+        queue.finish(filebase)
+        assert queue.take() is None
+    assert disk.listed < 20  # a hundredth of the time
+    wakeup.close()
+    spool.close()
 
 
 @pytest.mark.parametrize('seed', range(20))

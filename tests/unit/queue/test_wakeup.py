@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from switchboard import Spool
+from switchboard.message.naming import NS, Slice, format_when
 from switchboard.queue.wakeup import Wakeup
 from switchboard.testing.store import MemoryWakeup, Store
 
@@ -159,3 +161,65 @@ def test_a_queue_in_memory_wakes_who_is_armed_and_nobody_else() -> None:
     assert (armed.wait(NOT_AT_ALL_S), other.wait(NOT_AT_ALL_S)) == (True, False)
     armed.disarm()
     assert len(store.sleepers) == 0
+
+
+class TestSlices:
+    """The kernel wakes everybody; the name says whose it is."""
+
+    MINE, OTHER = f'{format_when(NS)}+{"0" * 40}', f'{format_when(NS)}+{"f" * 40}'
+
+    @pytest.fixture
+    def first(self, tmp_path: Path) -> Iterator[Wakeup]:
+        made = Wakeup(str(tmp_path), slice_=Slice(0, 2))
+        made.arm()
+        yield made
+        made.close()
+
+    def come(self, path: Path, name: str) -> None:
+        (path.parent / name).touch()
+        (path.parent / name).rename(path / name)
+
+    @pytest.mark.parametrize('suffix', ['.pck', '.bak'])
+    def test_an_entry_of_another_slice_wakes_nobody(self, first: Wakeup, tmp_path: Path, suffix: str) -> None:
+        self.come(tmp_path, self.OTHER + suffix)
+        assert not first.wait(NOT_AT_ALL_S)
+
+    def test_an_entry_of_its_own_does(self, first: Wakeup, tmp_path: Path) -> None:
+        self.come(tmp_path, self.MINE + '.pck')
+        assert first.wait(LONG_S)
+
+    def test_a_claim_of_somebody_else_does_not(self, first: Wakeup, tmp_path: Path) -> None:
+        self.come(tmp_path, self.MINE + '.bak')
+        assert not first.wait(NOT_AT_ALL_S)
+
+    @pytest.mark.parametrize('name', ['mail.eml', '.wake', 'foreign.pck'])
+    def test_what_is_no_entry_is_everybodys(self, first: Wakeup, tmp_path: Path, name: str) -> None:
+        self.come(tmp_path, name)
+        assert first.wait(LONG_S)
+
+    def test_what_comes_after_it_was_woken_in_vain_wakes_all_the_same(
+        self, first: Wakeup, tmp_path: Path
+    ) -> None:
+        self.come(tmp_path, self.OTHER + '.pck')
+        threading.Timer(0.001, self.come, (tmp_path, self.MINE + '.pck')).start()
+        assert first.wait(LONG_S)
+
+    def test_a_word_is_heard_while_it_does_not_listen(self, first: Wakeup, tmp_path: Path) -> None:
+        self.come(tmp_path, self.OTHER + '.pck')
+        threading.Timer(0.001, first.wake).start()
+        assert first.wait(LONG_S)
+
+
+def test_a_runner_of_another_slice_does_not_look_at_the_directory(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / 'spool', 'lazy')
+    slices = [spool.queue('in', index, 4) for index in range(4)]
+    wakeups = [queue.wakeup() for queue in slices]
+    for queue, wakeup in zip(slices, wakeups, strict=True):
+        wakeup.arm()
+        assert not queue.ready()
+    filebase = spool['in'].enqueue('a')
+    woken = [wakeup.wait(NOT_AT_ALL_S) for wakeup in wakeups]
+    assert woken == [queue.slice.holds(filebase) for queue in slices]
+    for wakeup in wakeups:
+        wakeup.close()
+    spool.close()
