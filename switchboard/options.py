@@ -166,6 +166,8 @@ class MasterOptions:
     start_timeout_s: float = 300.0
     # Between two rounds of the janitor, who recovers and expires what no runner looks at.
     maintenance_interval_s: float = 60.0
+    # How long such a round may take before its janitor is taken for hung.
+    maintenance_timeout_s: float = 300.0
     # The runner that the signals TTIN and TTOU give a slice more or less.  Empty: the first that has a queue.
     scale_runner: str = ''
     restart: RestartOptions = field(default_factory=RestartOptions)

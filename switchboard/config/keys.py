@@ -169,6 +169,7 @@ MASTER_KEYS: Mapping[str, Key] = {
     'ready_timeout': Key('ready_timeout_s', _wait_s),
     'start_timeout': Key('start_timeout_s', _wait_s),
     'maintenance_interval': Key('maintenance_interval_s', _wait_s),
+    'maintenance_timeout': Key('maintenance_timeout_s', _wait_s),
     'scale_runner': Key('scale_runner', lambda text: '' if text == 'none' else text),
     **RESTART_KEYS,
 }

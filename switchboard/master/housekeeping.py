@@ -5,7 +5,8 @@ master itself must not do it: it never waits for a disk, and what it did not loa
 a moment costs nothing in between.  In a spool of millions its rounds take long, and are then farther apart.
 
 A janitor that hangs (on a lock that a stopped process holds, on a disk that does not answer) would be the last one.  So it has a
-deadline, after which it is killed and another one is sent; each time with twice as long, in case there is just so much to do.
+deadline, after which it is killed and another one is sent; each time with twice as long, in case there is just so much to do.  Where rounds take
+long, it is ten times as long as the longest.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ REST_SHARE = 50
 MAX_ANSWER_BYTES = 65536
 # Of so many queues at most it is said that their disk is full.
 MAX_TOLD = 100
-# How long the first round may take, and the longest that is ever allowed.
-DEADLINE_S, LONGEST_S = 300.0, 86400.0
+# How many times as long as the longest round so far another one may take, whatever the configuration says; and the longest that is ever allowed.
+PATIENCE, LONGEST_S = 10, 86400.0
 
 
 class Housekeeping:
@@ -56,7 +57,7 @@ class Housekeeping:
         now_s: float,
         live: Callable[[Config, int, int], NoReturn] | None = None,
         *,
-        deadline_s: float = DEADLINE_S,
+        deadline_s: float,
         on_back: Callable[[Mapping[str, Any]], object] = lambda _seen: None,
     ) -> None:
         self._on_back = on_back
@@ -87,6 +88,7 @@ class Housekeeping:
             if took_s is None:
                 took_s = self._kill(now_s)
             self._let_go()
+            self._deadline_s = min(LONGEST_S, max(self._deadline_s, PATIENCE * took_s))
             rested_s = self._began_s + took_s * (1 + REST_SHARE)
             if now_s < rested_s:
                 self._due_s = rested_s

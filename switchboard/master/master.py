@@ -40,7 +40,7 @@ from typing import Any, Protocol
 import setproctitle
 
 from switchboard.config.config import Config
-from switchboard.errors import ConfigError
+from switchboard.errors import ConfigError, MasterError
 from switchboard.events import event
 from switchboard.master import child, ending
 from switchboard.master.control import ControlSocket
@@ -155,9 +155,13 @@ class Master:
         setproctitle.setproctitle(f'switchboard: master {self.config.spool}')
         faulthandler.register(signal.SIGQUIT, file=2, all_threads=True)
         wanted = sum(each.instances for each in self.config.runners.values())
-        self._scoreboard = Scoreboard.create(
-            self._directory.path / SCOREBOARD, max(ROOM, 4 * wanted), directory=self._directory.fileno()
-        )
+        path = self._directory.path / SCOREBOARD
+        try:
+            self._scoreboard = Scoreboard.create(
+                path, max(ROOM, 4 * wanted), used=wanted, directory=self._directory.fileno()
+            )
+        except OSError as error:
+            raise MasterError(f'no room for {path}, in which runners report: {error.strerror}') from error
         _allow_descriptors(self._scoreboard.slots)
         stack.callback(self._scoreboard.close)
         self._selector = stack.enter_context(selectors.DefaultSelector())
@@ -192,6 +196,7 @@ class Master:
             lambda: self._slices.config,
             self.config.master.maintenance_interval_s,
             time.monotonic(),
+            deadline_s=self.config.master.maintenance_timeout_s,
             on_back=self._note_seen,
         )
         stack.callback(self._housekeeping.close)

@@ -282,9 +282,12 @@ class RunnerSlice:
     def open_ends(self, now_s: float) -> ChildEnds:
         """Make the channel and the lifeline of a process to be.  Assumes that there is none.
 
-        :raises OSError: no descriptor is left for it, or no memory.
+        :raises OSError: no descriptor is left for it, no memory, or no room on the disk.
         """
         assert not self.pid
+        self.scoreboard.reserve(
+            self.index
+        )  # a runner whose signs of life could not be written would count as one that hangs
         self.phase, self._hung, self._is_being_killed = Phase.NONE, '', False
         self._start_at_s = self._kill_at_s = None
         self._started_s = now_s

@@ -57,5 +57,5 @@ class DoubleBuffer:
         try:
             os.pwrite(descriptor, zlib.crc32(packed).to_bytes(4, 'little') + packed, start)
         except OSError:
-            # The file's space was taken when it was made; somebody has cut it, and the disk is full.  No message suffers by it.
+            # The room was taken before; somebody has cut it, and the disk is full.  No message suffers by it.
             return

@@ -51,7 +51,7 @@ MAGIC = b'SWBOARD\n'
 VERSION = 2
 PAGE_BYTES = 4096
 SLOT_BYTES = 3 * PAGE_BYTES
-# Room for slices that are added while running: three MiB.
+# Numbers for slices that are added while running.  The disk's room is taken when one is used.
 ROOM = 256
 # How old the figures of a busy runner may be.
 FIGURES_EVERY_NS = 1_000_000_000
@@ -233,11 +233,21 @@ class Scoreboard:
         self._numbers = [0] * (slots + 1)
         self._carried = [0] * slots
         self._changes = 0
+        # Slots whose room this process has taken.
+        self._reserved: set[int] = set()
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], slots: int = ROOM, *, directory: int | None = None) -> Self:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        slots: int = ROOM,
+        *,
+        used: int = 0,
+        directory: int | None = None,
+    ) -> Self:
         """Make a new, empty scoreboard in place of whatever was there; a reader of the old one keeps the old one.
 
+        :param used: so many slots are about to be used: see :meth:`reserve`.
         :param directory: the descriptor of the directory in which it is made, if no link is to be followed on the way to it.
         """
         path = Path(path)
@@ -252,6 +262,8 @@ class Scoreboard:
         try:
             made = cls(path, descriptor, slots)
             made.mend()
+            for index in range(used):
+                made.reserve(index)
             # The name appears when the header is whole, so no reader meets half a scoreboard.
             os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
@@ -293,9 +305,24 @@ class Scoreboard:
         is_whole = os.fstat(self.descriptor).st_size >= size
         if is_whole and os.pread(self.descriptor, HEADER.size, 0) == header:
             return False
-        os.posix_fallocate(self.descriptor, 0, size)
+        os.posix_fallocate(self.descriptor, 0, PAGE_BYTES)
+        os.ftruncate(self.descriptor, size)
         os.pwrite(self.descriptor, header, 0)
+        reserved, self._reserved = self._reserved, set()
+        for index in reserved:
+            self.reserve(index)
         return True
+
+    def reserve(self, index: int) -> None:
+        """Take the disk's room for a slot, so that its runner can report whatever else the disk is filled with; the writer's part.
+
+        The file is as long as all slots from the beginning, and takes no room for those that nobody uses.
+
+        :raises OSError: the disk is full.
+        """
+        if index not in self._reserved:
+            os.posix_fallocate(self.descriptor, self.base(index), SLOT_BYTES)
+            self._reserved.add(index)
 
     def read(self, base: int, *groups: DoubleBuffer) -> list[tuple[Any, ...] | None]:
         """:return: these groups of one page, each whole.

@@ -124,7 +124,7 @@ def test_the_longer_a_round_takes_the_rarer_it_is():
         os.write(writing, b'2.0')
         os._exit(0)
 
-    broom = Housekeeping(lambda: None, 60.0, 0.0, live)
+    broom = Housekeeping(lambda: None, 60.0, 0.0, live, deadline_s=300.0)
     broom.tick(60.0)
     os.wait()
     broom.tick(120.0)
@@ -150,7 +150,7 @@ def test_a_janitor_that_is_still_at_work_or_has_died_stops_nothing(janitors):
         signal.pause()
         os._exit(0)
 
-    broom = Housekeeping(lambda: None, 60.0, 0.0, live)
+    broom = Housekeeping(lambda: None, 60.0, 0.0, live, deadline_s=300.0)
     broom.tick(60.0)
     first = broom._at_work
     broom.tick(120.0)
@@ -184,6 +184,37 @@ def test_a_janitor_that_hangs_is_killed_and_replaced_even_if_it_is_stopped(janit
     os.kill(third, signal.SIGKILL)
     os.waitpid(third, 0)
     broom.close()
+
+
+def test_where_rounds_take_long_they_may_take_ten_times_as_long(janitors):
+    reading, writing = os.pipe()
+
+    def first(_config, _master, answer):
+        os.write(answer, b'40.000 {}')
+        os._exit(0)
+
+    def second(_config, _master, _answer):
+        os.read(reading, 1)
+        os._exit(0)
+
+    broom = Housekeeping(lambda: None, 60.0, 0.0, first, deadline_s=100.0)
+    broom.tick(60.0)
+    [child] = janitors()
+    os.waitpid(child, 0)
+    broom._live = second
+    broom.tick(120.0)  # it has taken forty seconds, and rests
+    broom.tick(60.0 + 40.0 * 51)
+    [child] = janitors()
+    broom.tick(60.0 + 40.0 * 51 + 399.0)
+    assert janitors() == [child]
+    broom.tick(60.0 + 40.0 * 51 + 460.0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    for other in janitors():
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    broom.close()
+    os.close(reading)
+    os.close(writing)
 
 
 def test_the_janitor_writes_to_the_log_and_to_nothing_else(site: Installation):

@@ -12,6 +12,7 @@ import pytest
 from switchboard.errors import ScoreboardError
 from switchboard.status.scoreboard import (
     PAGE_BYTES,
+    SLOT_BYTES,
     MasterRecord,
     NullSlot,
     Scoreboard,
@@ -43,6 +44,22 @@ def posted(scoreboard: Scoreboard, **fields: object) -> SupervisorRecord:
 def test_a_new_scoreboard_has_no_records_and_a_blank_master(scoreboard: Scoreboard) -> None:
     assert scoreboard.records() == []
     assert scoreboard.master() == MasterRecord()
+
+
+def test_the_disks_room_is_taken_for_slots_that_are_used(tmp_path: Path) -> None:
+    scoreboard = Scoreboard.create(tmp_path / 'scoreboard', 256, used=2)
+    size = PAGE_BYTES + 256 * SLOT_BYTES
+    assert scoreboard.path.stat().st_size == size
+    assert scoreboard.path.stat().st_blocks * 512 == PAGE_BYTES + 2 * SLOT_BYTES
+    scoreboard.reserve(7)
+    scoreboard.reserve(7)
+    assert scoreboard.path.stat().st_blocks * 512 == PAGE_BYTES + 3 * SLOT_BYTES
+    os.truncate(scoreboard.path, 0)
+    assert scoreboard.mend()
+    assert scoreboard.path.stat().st_size == size
+    assert scoreboard.path.stat().st_blocks * 512 == PAGE_BYTES + 3 * SLOT_BYTES
+    assert scoreboard.records() == []
+    scoreboard.close()
 
 
 def test_what_the_master_posts_is_read_through_another_descriptor(scoreboard: Scoreboard) -> None:
