@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from switchboard.brokers.producer import limits_of
 from switchboard.brokers.queue import BrokerQueue, BrokerServices, store_copy
 from switchboard.brokers.transaction import BrokerTransaction, commit_all
 from switchboard.brokers.url import read_broker_url
+from switchboard.config.config import Config
 from switchboard.errors import ConfigError, SwitchboardError
 from switchboard.events import event
 from switchboard.handoff.publish_many import Publication
@@ -31,7 +32,7 @@ from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.spool.deadletters import MAX_ROUNDS
 from switchboard.spool.spool import Spool
 from switchboard.store.disk import Folder
-from switchboard.store.layout import BAD
+from switchboard.store.layout import BAD, HELD_PREFIX
 
 __all__ = ['BrokerTransaction', 'check', 'commit_all', 'make_queue', 'publish_many']
 
@@ -58,7 +59,7 @@ def make_queue(
     """
     assert options.url is not None
     delivery_counts = DeliveryCounts(
-        Folder(spool.path(f'.held@{name}'), spool.disk), spool.disk, spool.clock, spool.steady
+        Folder(spool.path(f'{HELD_PREFIX}{name}'), spool.disk), spool.disk, spool.clock, spool.steady
     )
     try:
         return BrokerQueue(
@@ -84,6 +85,20 @@ def make_queue(
         error.section = error.section or f'queue.{name}'
         error.file = error.file or (str(spool.config.path) if spool.config else None)
         raise
+
+
+def free(config: Config, name: str, keys: Collection[str]) -> None:
+    """Have given out again what a process held that was killed on request.
+
+    :param keys: of the messages, as that process has noted them.
+    :raises QueueError: the broker is away; then the death is counted.
+    """
+    queue: Any = Spool.from_config(config).queue(name)
+    try:
+        for each in queue.broker_queues:
+            queue.connection.free(each, keys)
+    finally:
+        queue.close()
 
 
 class BrokerDeadLetters:

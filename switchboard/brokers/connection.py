@@ -124,6 +124,9 @@ class Driver(Protocol):
     def restore(self, queue: str) -> list[tuple[str, int]]:
         """See `Connection`; called where there are leases."""
 
+    def free(self, queue: str, keys: Collection[str]) -> None:
+        """See `Connection`; called where there are leases."""
+
     def next_due_s(self, queue: str) -> float | None:
         """See `Connection`; called where there are leases."""
 
@@ -468,6 +471,16 @@ class Connection:
         if self.driver.has_leases:
             found = self.again('restore', lambda: self.driver.restore(queue))
         return found
+
+    def free(self, queue: str, keys: Collection[str]) -> None:
+        """Have given out again what a process held that is dead, or will never run again, without counting that as a death.
+
+        A broker that keeps messages by its connections does that by itself.
+
+        :param keys: of the messages, see `Delivery`.
+        """
+        if self.driver.has_leases:
+            self.again('free', lambda: self.driver.free(queue, keys))
 
     # While idle.
 

@@ -170,6 +170,8 @@ def identity_of(delivery: Delivery) -> str:
 
     A message without an id has those of all messages with its body: what kills with one of them kills with the others.
     """
+    if delivery.key:
+        return delivery.key
     if delivery.message_id is not None:
         return digest_of(filebase_of(delivery))
     return hashlib.sha1(delivery.body, usedforsecurity=False).hexdigest()

@@ -6,6 +6,9 @@ holds into a file of its own, ``<spool>/.held@<queue>/<random>.held``, which it 
 message, one as it ends.  A file without a lock has a dead owner; each digest in it is one more death of that message, kept in
 ``<digest>.deaths``.
 
+A process that an operator wanted to end, and that has to be killed, is not counted: the master empties its file before (``ending``).  Redis counts by
+itself, when a lease is over; there the file tells the master what to give back instead.
+
 Each machine counts the deaths of its own processes.  A power cut may lose a count.
 """
 
@@ -19,11 +22,12 @@ from switchboard.events import event
 from switchboard.message.naming import DIGEST_DIGITS, NS, is_filebase
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 from switchboard.store.forks import after_fork
+from switchboard.store.layout import HELD
 from switchboard.store.steady_time import SteadyTime
 
 log = logging.getLogger('switchboard.queue')
 
-HELD, DEATHS = '.held', '.deaths'
+DEATHS = '.deaths'
 _BLANK = b' ' * DIGEST_DIGITS + b'\n'
 _SLOT = len(_BLANK)
 _MAX_SLOTS = 100_000
@@ -109,9 +113,10 @@ class DeliveryCounts:
             except OSError:
                 pass
 
-    def collect(self) -> list[str]:
-        """Count what dead processes held.
+    def collect(self, *, counts: bool = True) -> list[str]:
+        """Count what dead processes held, and take their files away.
 
+        :param counts: False where the broker counts.
         :return: the digests.
         """
         if self._folder is None:
@@ -124,14 +129,14 @@ class DeliveryCounts:
         for name in names:
             try:
                 if name.endswith(HELD):
-                    found += self._collect_dead_owner(name)
+                    found += self._collect_dead_owner(name, counts)
                 elif name.endswith(DEATHS):
                     self._forget_old(name)
             except OSError as error:
                 event(log, logging.WARNING, None, 'not read', note=name, error=error)
         return found
 
-    def _collect_dead_owner(self, name: str) -> list[str]:
+    def _collect_dead_owner(self, name: str, counts: bool) -> list[str]:
         assert self._folder is not None
         opened = self._disk.open_locked(name, self._folder.fd)
         if opened is None:
@@ -144,7 +149,7 @@ class DeliveryCounts:
                 for line in content.decode('ascii', 'replace').split()
                 if is_filebase(f'0000000000.0+{line}')
             ]
-            for digest in digests:
+            for digest in digests if counts else ():
                 self.add(digest)
             self._disk.unlink(name, dir_fd=self._folder.fd)
             return digests

@@ -34,6 +34,7 @@ class Delivery:
     """A message that a broker has given out, and that is ours until we end it.
 
     :ivar deaths: how often a holder of it died, where the broker counts that.
+    :ivar key: what the broker counts deaths by, where it does: 40 hex digits, the same each time it is given out.
     :ivar tag: the broker's name for this delivery; good for one connection.
     """
 
@@ -47,6 +48,7 @@ class Delivery:
     deaths: int | None = None
     tag: Any = None
     connection_number: int = 0
+    key: str = ''
 
     @property
     def message_id(self) -> str | None:

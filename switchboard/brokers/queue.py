@@ -248,7 +248,7 @@ class BrokerQueue:
         self.all_queues, self.broker_queues = producer.all_queues, producer.broker_queues
         self.steady = steady or SteadyTime(clock)
         # What the broker counts need not be counted here.
-        if delivery_counts is None or self.connection.counts_deaths:
+        if delivery_counts is None:
             delivery_counts = DeliveryCounts(None, Disk(), clock)
         self.delivery_counts = delivery_counts
         # `Dedupe` asks for these.
@@ -412,7 +412,7 @@ class BrokerQueue:
 
     def recover(self, *, own: bool = True) -> list[str]:
         """See `ISwitchboard`.  What dead processes had, the broker gives out again by itself; on Redis, this sees to it."""
-        self.delivery_counts.collect()
+        self.delivery_counts.collect(counts=not self.connection.counts_deaths)
         for queue in self.broker_queues:
             for message_id, deaths in self.connection.restore(queue):
                 event(log, logging.INFO, None, 'recovered', id=message_id, queue=self.name, count=deaths)

@@ -355,6 +355,9 @@ class RabbitDriver:
         """See `Driver`."""
         return []
 
+    def free(self, queue: str, keys: Collection[str]) -> None:
+        """See `Driver`."""
+
     def next_due_s(self, queue: str) -> float | None:
         """See `Driver`."""
         return None

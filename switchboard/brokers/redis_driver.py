@@ -102,6 +102,7 @@ def unpack(
         deaths,
         tag,
         connection_number,
+        _key_in(tag) if tag else '',
     )
 
 
@@ -157,6 +158,10 @@ class Subscription:
         """End the subscription."""
         with suppress(OSError, exceptions.RedisError):
             self._pubsub.close()
+
+
+def _key_in(tag: str) -> str:
+    return tag.split(':')[1]
 
 
 PARTS = ('held', 'leases', 'deaths', 'delayed')
@@ -385,6 +390,12 @@ class RedisDriver:
         """See `Driver`."""
         found = self._run('RESTORE', queue, [key_of(queue, 'wake')])
         return [(unpack(queue, message).message_id or '', int(deaths)) for message, deaths in found]
+
+    def free(self, queue: str, keys: Collection[str]) -> None:
+        """See `Driver`."""
+        for tag in map(_text, self._channel.client.zrange(key_of(queue, 'leases'), 0, -1)):
+            if _key_in(tag) in keys:
+                self._run('REQUEUE', queue, [tag, key_of(queue, 'wake'), ''])
 
     # While idle.
 

@@ -59,6 +59,14 @@ def load() -> ModuleType:
         raise ConfigError(needs('a queue on a broker', error.name or 'kombu', 'kombu'), key='url') from error
 
 
+def free(config: Any, name: str, keys: Sequence[str]) -> None:
+    """Have a broker give out again what a process held that was killed on request, without counting its death.
+
+    :param keys: as that process has noted them.
+    """
+    load().free(config, name, keys)
+
+
 # Of these, a queue on a broker can have the default only: the field, which is the key as well, and why.
 _LOCAL_ONLY = (
     ('strict_order', 'a broker gives out the next message, whatever became of the one before'),

@@ -14,7 +14,8 @@ the whole of it with the master.
 
 Elsewhere than on Linux there is nothing of all this: there a runner's process group ends with it, and no more.
 
-**What it works on**: a kill on request is noted in its entries, so that it does not count as their fault.
+**What it works on**: a kill on request is noted in its entries, so that it does not count as their fault.  Of what it holds on brokers its own note is
+emptied, by which its death would be counted; Redis is told to give it out again, for it counts by itself.
 
 An operator's stop, restart or reload has its time, and then the process is killed.  Its entries are recovered as after any death, and three
 deaths send an entry to the bad queue, for a message may be what its owners die of.  Of a death that was asked for it is not.
@@ -33,7 +34,7 @@ import signal
 import stat
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.events import event
@@ -42,9 +43,12 @@ from switchboard.message.naming import CLAIMED, is_filebase
 from switchboard.queue.recovery import INTERRUPTED, timestamp
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk, Folder
+from switchboard.store.layout import HELD, HELD_PREFIX
 
 PROC = '/proc'
 MAX_ENVIRON_BYTES = 1 << 20
+# Some hundred thousand messages.
+MAX_HELD_BYTES = 4 << 20
 
 
 def adopt() -> bool:
@@ -152,13 +156,17 @@ log = logging.getLogger('switchboard.master')
 HALT_S, LOOK_EVERY_S = 2.0, 0.002
 
 
-def kill_noted(pid: int, spool: str, reason: str) -> list[str]:
+def kill_noted(
+    pid: int, spool: str, reason: str, free: Callable[[str, list[str]], None] = lambda _queue, _keys: None
+) -> list[str]:
     """Kill a process of this machine, and note in each entry that it holds why.
 
     :param pid: a process that cannot become a stranger's meanwhile: its parent has not waited for it.
+    :param free: has a broker give out again what the process held of a queue, given by its name and the messages' keys.
     :return: the entries in which it was noted.
     """
     noted = []
+    held: list[tuple[str, list[str]]] = []
     try:
         os.kill(pid, signal.SIGSTOP)
         if _halts(pid):
@@ -171,10 +179,37 @@ def kill_noted(pid: int, spool: str, reason: str) -> list[str]:
                     event(log, logging.WARNING, None, 'history not written', name=name, error=error)
                 finally:
                     os.close(descriptor)
+            held = _forget_held(pid, os.path.join(spool, ''))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    for queue, keys in held:
+        try:
+            free(queue, keys)
+        except Exception as error:
+            # A broker that is away: it gives them out again by and by, and counts the death.
+            event(log, logging.WARNING, None, 'not released', queue=queue, error=error)
     return noted
+
+
+def _forget_held(pid: int, spool: str) -> list[tuple[str, list[str]]]:
+    """Empty the files in which a process notes what it holds on brokers: then nobody counts its death.
+
+    :return: by queue, the keys of the messages.
+    """
+    found = []
+    for path, descriptor in _opened(pid, spool, HELD):
+        try:
+            queue = os.path.basename(os.path.dirname(path)).removeprefix(HELD_PREFIX)
+            keys = os.read(descriptor, MAX_HELD_BYTES).decode('ascii', 'replace').split()
+            os.ftruncate(descriptor, 0)
+            if keys:
+                found.append((queue, keys))
+        except OSError as error:
+            event(log, logging.WARNING, None, 'history not written', name=path, error=error)
+        finally:
+            os.close(descriptor)
+    return found
 
 
 def _halts(pid: int) -> bool:
@@ -192,11 +227,15 @@ def _halts(pid: int) -> bool:
 
 def _claimed(pid: int, spool: str) -> Iterator[tuple[str, int]]:
     """Yield the claimed entries that a process has open, each with a descriptor of ours."""
+    return _opened(pid, spool, CLAIMED)
+
+
+def _opened(pid: int, spool: str, suffix: str) -> Iterator[tuple[str, int]]:
     for name in os.listdir(f'/proc/{pid}/fd'):
         link = f'/proc/{pid}/fd/{name}'
         try:
             path = os.readlink(link)
-            if not (path.startswith(spool) and path.endswith(CLAIMED)):
+            if not (path.startswith(spool) and path.endswith(suffix)):
                 continue
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from switchboard.config.config import Config
+from switchboard.config.remote_queues import free
 from switchboard.errors import MasterError
 from switchboard.events import event
 from switchboard.master import child, ending
@@ -179,11 +180,16 @@ class Slices:
         return ending.end(owner, living, {*self._others(), *self._helpers})
 
     def _kill_noted(self, pid: int) -> bool:
-        spool = str(self.config.spool)
+        config, spool = self.config, str(self.config.spool)
         try:
             self._helpers.add(
                 child.fork_helper(
-                    lambda: ending.kill_noted(pid, spool, 'killed on request, its time to stop was over')
+                    lambda: ending.kill_noted(
+                        pid,
+                        spool,
+                        'killed on request, its time to stop was over',
+                        functools.partial(free, config),
+                    )
                 )
             )
         except OSError:

@@ -9,6 +9,7 @@
     <spool>/.spare/             files to be written: new entries, and finished ones that are kept for them
     <spool>/.stage/             hand-offs between being written and being seen, and commit records
     <spool>/.dedupe@<queue>/    the keys that a queue has seen
+    <spool>/.held@<queue>/      what processes hold of a queue on a broker
     <spool>/.gone@<digest>/     such a directory of a queue that was deleted, to be removed
     <spool>/.run/               what is true while programs run, and what operators and programs have said
 
@@ -33,6 +34,8 @@ RUN = '.run'
 DEDUPE_PREFIX = '.dedupe@'
 KEY_LOCK_PREFIX = '.lock'  # there, and two digits: who looks for a key of this bucket holds it
 GONE_PREFIX = '.gone@'
+# Of queues on brokers: what each process of this machine holds, and how often a holder has died.
+HELD_PREFIX, HELD = '.held@', '.held'
 
 # In any directory: a file that is being written, to be renamed over another one; in the spool, a directory that is to be renamed over an empty one.
 DRAFT_PREFIX = '.new-'

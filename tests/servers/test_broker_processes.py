@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kombu import Connection
 
+from tests.acceptance.installation import Installation
 from tests.servers.broker_queues import wait
 from tests.servers.far import ROOT, Far
 
@@ -57,6 +60,33 @@ class TestAKilledRunner:
         assert history[-1]['cause'] == 'recoveries'
         assert far.spool['bad'].peek(filebase).body == b'deadly'
         assert far.out() == ['before']
+
+
+@pytest.fixture
+def site(far: Far, tmp_path: Path) -> Iterator[Installation]:
+    """A master whose runner works on a queue of the broker's."""
+    home = tmp_path / 'site'
+    home.mkdir()
+    site = Installation(home)
+    site.configure({'far': {'stop_timeout': '100ms'}})
+    # With Redis' usual lease: nobody is to wait for its end.
+    with site.config.open('a') as configuration:
+        configuration.write(f'[queue.far]\nurl = {far.url}?queue={far.queue.all_queues[0]}\n')
+    yield site
+    site.close()
+
+
+def test_one_that_is_killed_on_request_is_given_out_again_and_not_counted(site: Installation) -> None:
+    site.start()
+    site.put('far', 'wait')
+    for _ in range(4):  # one more than may die
+        site.told.wait_for('begin far .* wait')
+        assert site.ask('restart', runner='far')['ok']
+    site.told.wait_for('begin far .* wait')
+    site.open_gate()
+    site.told.wait_for('end far .* wait')
+    assert site.count('bad') == 0
+    assert site.stop() == 0
 
 
 FORK = """
