@@ -15,14 +15,14 @@ from switchboard.cli.context import Installation
 FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
     'Run': (
         ('init', 'config', 'Make a configuration or a spool.'),
-        ('sample', 'samples', 'Write a sample of a configuration file, or list them.'),
+        ('sample', 'config', 'Write a sample of a configuration file, or list them.'),
         ('start', 'lifecycle', 'Start the master and its runners.'),
         ('stop', 'lifecycle', 'Stop the master when its runners have finished their messages.'),
         ('restart', 'lifecycle', 'Restart runners, one slice at a time.'),
         ('reload', 'lifecycle', 'Read the configuration again, and restart what changed.'),
         ('reopen', 'lifecycle', 'Reopen the log files, after a rotation.'),
         ('scale', 'lifecycle', 'Give runners another number of processes.'),
-        ('run', 'run', 'Run one runner in the foreground, without a master.'),
+        ('run', 'programs', 'Run one runner in the foreground, without a master.'),
         ('drop', 'programs', 'Store what stands on standard input, as mail servers do.'),
         ('master', 'programs', 'Supervise the runners in the foreground, for service managers.'),
         ('runner', 'programs', 'Run one slice of one runner, for debugging.'),
@@ -33,10 +33,10 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
     ),
     'Look': (
         ('queues', 'queues', 'Show how much is in every queue.'),
-        ('ls', 'entries', 'List the entries of a queue.'),
-        ('show', 'entries', 'Show one entry: metadata, history, body; or one queue.'),
-        ('trash', 'entries', 'List what was removed and can be restored.'),
-        ('tail', 'entries', 'Follow what arrives in queues.'),
+        ('ls', 'ls', 'List the entries of a queue.'),
+        ('show', 'show', 'Show one entry: metadata, history, body; or one queue.'),
+        ('trash', 'ls', 'List what was removed and can be restored.'),
+        ('tail', 'tail', 'Follow what arrives in queues.'),
         ('shape', 'queues', 'Show how old the entries of each queue are.'),
     ),
     'Change': (
@@ -56,7 +56,7 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ('purge', 'queues', 'Drop all that waits in queues.'),
         ('tidy', 'maintenance', 'Do what the janitor does, now.'),
         ('spares', 'maintenance', 'Show, fill or empty the pool of spare files.'),
-        ('export-mailman', 'mailman', "Write what waits as Mailman's own files."),
+        ('export-mailman', 'maintenance', "Write what waits as Mailman's own files."),
     ),
     'Configure': (
         ('check', 'config', 'Show every mistake of the configuration.'),

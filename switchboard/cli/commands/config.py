@@ -1,4 +1,4 @@
-"""``switchboard init``, ``check``, ``route``, ``graph`` and ``version``: what is configured."""
+"""``switchboard sample``, ``init``, ``check``, ``route``, ``graph`` and ``version``: what is configured."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import os
 import platform
 import stat
 from collections.abc import Iterator
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from switchboard import __version__
-from switchboard.cli.commands.samples import read_sample
 from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import is_terminal, report, say, tell, write_json
+from switchboard.cli.output import is_terminal, report, say, tell, write_bytes, write_json
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.operating.text import number, visible
 from switchboard.store.disk import Disk, Folder
@@ -36,6 +37,52 @@ MAX_NAMED = 3
 
 # Graphviz takes minutes for thousands of nodes.
 DRAWING_S = 60
+
+
+def samples() -> dict[str, Traversable]:
+    """:return: all samples by name: ``switchboard.cfg``, ``systemd/switchboard.service``, ..."""
+    return dict(_below(files('switchboard') / 'samples', ''))
+
+
+def _below(directory: Traversable, before: str) -> Iterator[tuple[str, Traversable]]:
+    for each in sorted(directory.iterdir(), key=lambda each: each.name):
+        if each.name == '__pycache__':
+            continue  # an installation compiles the samples that are Python
+        if each.is_dir():
+            yield from _below(each, f'{before}{each.name}/')
+        else:
+            yield before + each.name, each
+
+
+def read_sample(name: str) -> bytes:
+    """:return: the content of a sample.
+
+    :raises click.UsageError: there is none of that name.
+    """
+    known = samples()
+    if name not in known:
+        from switchboard.config.inifile import did_you_mean
+
+        raise click.UsageError(
+            f'there is no sample {name!r}{did_you_mean(name, known)}; there are {", ".join(known)}'
+        )
+    return known[name].read_bytes()
+
+
+@click.command()
+@click.argument('name', required=False)
+def sample(name: str | None) -> None:
+    """Write a sample of a configuration file to standard output, or list the samples.
+
+    \b
+    switchboard sample                                the names of all
+    switchboard sample systemd/switchboard.service    one of them
+    """
+    if name is None:
+        for each in samples():
+            tell(each)
+        return
+    write_bytes(read_sample(name))
 
 
 def copy_samples(directory: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""``switchboard tidy`` and ``spares``: the broom, and the pool of files to be written again."""
+"""``switchboard tidy`` and ``spares``: the broom, and the pool of files to be written again; and ``export-mailman``: the way back to Mailman's own queues."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 
 from switchboard.cli.context import Installation, installation_options, json_option, json_report_option, verb
 from switchboard.cli.output import report, tell, write_json
+from switchboard.errors import ConfigError
 from switchboard.message.naming import NS
 from switchboard.operating.text import number, size
 from switchboard.store.pool import ALWAYS_KEPT, MAX_SPARE_BYTES, MAX_SPARES
@@ -115,3 +116,27 @@ def empty(context: click.Context) -> None:
     """Delete every spare that nobody is writing to."""
     deleted = context.ensure_object(Installation).spool().spares.empty()
     report(f'{number(deleted, "spare")} deleted', act='empty', spares=deleted)
+
+
+@verb(name='export-mailman')
+@json_option
+def export_mailman(installation: Installation, as_json: bool) -> None:
+    """Write what waits in Mailman's queues as Mailman's own files.
+
+    For a site that takes the plugin out again: stop Mailman, `switchboard -s QUEUE_DIR export-mailman`, remove the plugin's section, start
+    Mailman.  What lies in bad stays as it is.  This must run where Mailman can be imported, as its user.
+    """
+    try:
+        from switchboard.mailman.export import export
+    except ImportError as error:
+        raise ConfigError(
+            f'Mailman cannot be imported here ({error}): use the Python that Mailman runs in'
+        ) from error
+    written = {name: count for name, count in export(installation.spool().directory).items() if count}
+    if as_json:
+        write_json(written)
+    else:
+        tell(
+            ', '.join(f'{name} {number(count, "entry", "entries")}' for name, count in written.items())
+            or 'nothing waits'
+        )

@@ -1,4 +1,4 @@
-"""``drop``, ``master`` and ``runner``: the low-level programs, for who has only ``switchboard`` in the path.
+"""``run``, one runner in the foreground; and ``drop``, ``master`` and ``runner``: the low-level programs, where only ``switchboard`` is in the path.
 
 ``switchboard-drop`` and its like start faster and are what mail servers and service managers are given.
 """
@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from switchboard.cli.context import Installation, verb
+from switchboard.master.programs import slice_of
 
 PLACES = ('-s', '-C', '--spool', '--config')
 
@@ -63,3 +64,33 @@ def runner(installation: Installation, runner: str, once: bool, until_empty: boo
         [runner, '-C', str(installation.config.path), *flags], prog_name='switchboard runner'
     )
     raise AssertionError('a program ends by itself')
+
+
+@verb()
+@click.argument('runner', callback=slice_of, metavar='NAME[:SLICE/COUNT]')
+@click.option('--once', is_flag=True, help='One pass over the queue, then stop.')
+@click.option('--until-empty', is_flag=True, help='Stop when nothing is ready any more.')
+@click.pass_context
+def run(
+    context: click.Context,
+    installation: Installation,
+    runner: tuple[str, int, int],
+    once: bool,
+    until_empty: bool,
+) -> None:
+    """Run one runner in the foreground, without a master.
+
+    It logs to standard error, and ends with Ctrl-C after the message at work.  It may run beside a master: claims keep
+    them apart.
+
+    \b
+    switchboard run archive --until-empty
+    switchboard run lists:2/4
+    """
+    from switchboard.master.programs import one_runner
+
+    name, part, count = runner
+    config = installation.config
+    installation.check_runner(name)
+    installation.spool(make=True)
+    context.exit(one_runner(config, name, part, count, once=once, until_empty=until_empty))

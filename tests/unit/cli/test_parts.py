@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.cli.commands import entries
-from switchboard.cli.commands.entries import Arrivals
+from switchboard.cli.commands import tail
 from switchboard.cli.commands.lifecycle import describe
 from switchboard.cli.commands.status import headline, status_of, troubles
+from switchboard.cli.commands.tail import Arrivals
 from switchboard.operating import text as wording
 from switchboard.operating.lock_holders import LOCKS, holders
 from switchboard.status.scoreboard import Scoreboard, Slot, State, SupervisorRecord
@@ -54,7 +54,7 @@ def test_without_events_arrivals_are_found_by_looking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, 'load_inotify', lambda: None)
-    monkeypatch.setattr(entries, 'POLL_S', 0.0)
+    monkeypatch.setattr(tail, 'POLL_S', 0.0)
     spool = Spool(tmp_path / 'spool', durability='lazy')
     spool['in'].enqueue('before')
     arrivals = Arrivals(

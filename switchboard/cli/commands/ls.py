@@ -1,0 +1,336 @@
+"""``switchboard ls`` and ``trash``: lists of entries."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.layout import Cell, Column
+from switchboard.cli.options import selection_options
+from switchboard.cli.output import (
+    line_width,
+    say,
+    tell,
+    write_json,
+    write_table,
+)
+from switchboard.message.naming import NS, is_held
+from switchboard.message.typed_json import tagged_or_text
+from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
+from switchboard.operating.finding import Found
+from switchboard.operating.lock_holders import holders
+from switchboard.operating.selection import Criteria, select
+from switchboard.operating.summary import EntrySummary
+from switchboard.operating.text import (
+    age,
+    duration,
+    number,
+    size,
+)
+from switchboard.queue.ready_queue import order
+from switchboard.store.disk import Folder
+from switchboard.store.reading import peek
+
+# Wide enough for whole names and some words beside them.
+WHOLE_NAMES_COLUMNS = 150
+
+STYLES = {'waiting': 'green', 'delayed': 'cyan', 'held': 'magenta', 'claimed': 'yellow', 'preserved': 'red'}
+
+COLUMNS = {
+    'entry': Column('ENTRY'),
+    'queue': Column('QUEUE', shrink_to=8),
+    'from': Column('FROM', shrink_to=6),
+    'state': Column('STATE', drop=4),
+    'age': Column('AGE', right=True),
+    'size': Column('SIZE', right=True, drop=3),
+    'kind': Column('KIND', drop=2),
+    'tries': Column('TRIES', right=True, drop=1),
+    'retried': Column('RETRIED', right=True, drop=5),
+    'error': Column('LAST ERROR', shrink_to=16),
+    'subject': Column('SUBJECT', shrink_to=16),
+    'task': Column('TASK', shrink_to=16),
+}
+LIMIT = 50
+
+
+def columns_of(queue: str) -> tuple[str, ...]:
+    """:return: the columns of a list of `queue`, or of several; what was put aside came from somewhere."""
+    where = ('from',) if queue in ('bad', 'trash') else ('state',) if queue else ('queue', 'state')
+    return ('entry', *where, 'age', 'size', 'kind', 'tries', 'retried', 'error')
+
+
+def short_name(filebase: str) -> str:
+    """:return: the beginning of a name, which is enough to find the entry: no two are of one nanosecond, or hardly ever."""
+    return filebase.partition('+')[0]
+
+
+def age_text(entry: EntrySummary, now_ns: int) -> str:
+    """:return: how long it is as it is; of a held one, since when it is held."""
+    if is_held(entry.filebase):
+        since_ns = entry.held_ns
+        return f'held {duration((now_ns - since_ns) / NS)}' if since_ns is not None else 'held'
+    return age(entry.age_s(now_ns))
+
+
+def state_text(seen: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> str:
+    """:return: the state, and for a claimed entry the process that holds it, if it can be told."""
+    state = seen.state(now_ns)
+    owner = owners.get(seen.inode) if state == 'claimed' else None
+    return f'{state} by {owner}' if owner else state
+
+
+def error_text(seen: EntrySummary) -> str:
+    """:return: what went wrong last, or what is wrong with the file."""
+    kind, text = seen.last_error
+    parts = [f'damaged: {seen.damage}'] if seen.damage else []
+    if kind or text:
+        parts.append(f'{kind}: {text}' if text else kind)
+    return '; '.join(parts)
+
+
+@dataclass
+class Line:
+    """One entry in a list."""
+
+    found: Found
+    entry: EntrySummary
+    now_ns: int
+    owners: Mapping[tuple[int, int], int]
+    whole_names: bool
+    _content: dict[str, str] | None = None
+
+    def cell(self, name: str) -> Cell:
+        """:return: what stands in a column; in one that is not known, what the metadata have under its name.
+
+        Of an entry whose content makes nonsense, only that cell says so.
+        """
+        try:
+            return self._cell(name)
+        except UNTELLABLE as error:
+            return (f'({type(error).__name__})', 'red')
+
+    def _cell(self, name: str) -> Cell:
+        entry = self.entry
+        match name:
+            case 'entry':
+                return entry.filebase if self.whole_names else short_name(entry.filebase)
+            case 'queue':
+                return entry.queue
+            case 'from':
+                return (entry.removed_from if entry.queue == 'trash' else entry.origin) or ''
+            case 'state':
+                state = entry.state(self.now_ns)
+                return (state_text(entry, self.now_ns, self.owners), STYLES[state])
+            case 'age':
+                return age_text(entry, self.now_ns)
+            case 'size':
+                return size(entry.body_bytes)
+            case 'kind':
+                return entry.kind
+            case 'tries':
+                return str(entry.attempts + entry.recoveries) if entry.attempts + entry.recoveries else ''
+            case 'retried':
+                return f'{entry.retried}x' if entry.retried else ''
+            case 'error':
+                return (error_text(entry), 'red')
+        content = self._described()
+        if name in content:
+            return content[name]
+        value = entry.metadata().get(name, '')
+        return value if isinstance(value, str) else json.dumps(tagged_or_text(value), ensure_ascii=False)
+
+    def _described(self) -> dict[str, str]:
+        if self._content is None:
+            whole = peek(self.found.folder, self.entry.filebase, self.entry.suffix)
+            self._content = {} if whole is None else describe_body(whole.kind, whole.body)
+        return self._content
+
+
+# What is compared, for orders that need a look into the file.
+_BY_CONTENT: dict[str, Callable[[EntrySummary], Any]] = {
+    'age': lambda seen: seen.since_ns,
+    'size': lambda seen: -seen.body_bytes,
+    'attempts': lambda seen: -(seen.attempts + seen.recoveries),
+    'error': lambda seen: seen.last_error,
+}
+
+
+def _keyed(found: Iterable[Found], sort: str) -> Iterator[tuple[Any, Found]]:
+    for each in found:
+        if sort not in _BY_CONTENT:
+            yield order(each.filebase), each
+        elif (seen := each.look()) is not None:
+            yield (_BY_CONTENT[sort](seen), order(each.filebase)), each
+
+
+def choose(
+    found: Iterable[Found], sort: str, limit: int, *, backwards: bool = False
+) -> tuple[Iterable[Found], int]:
+    """Take the first of many without keeping the others.
+
+    :param sort: ``none`` keeps the order of the directory, and then nothing is kept in memory at all.
+    :param limit: 0 for all of them.
+    :return: the entries, and how many more there are.
+    """
+    if sort == 'none':
+        if not limit:
+            return found, 0
+        found = iter(found)
+        first = list(itertools.islice(found, limit))
+        return first, sum(1 for _ in found)
+    total = itertools.count()
+    counted = (pair for pair in _keyed(found, sort) if next(total) >= 0)
+    if limit:
+        pick = heapq.nlargest if backwards else heapq.nsmallest
+        pairs = pick(limit, counted, key=lambda pair: pair[0])
+    else:
+        # Of many, no more is kept than where they are; they are read again when they are shown.
+        light = ((key, each._replace(summary=None)) for key, each in counted)
+        pairs = sorted(light, key=lambda pair: pair[0], reverse=backwards)
+    return [each for _, each in pairs], next(total) - len(pairs)
+
+
+_LIST_OPTIONS = (
+    selection_options,
+    click.option(
+        '--sort',
+        type=click.Choice(['order', *_BY_CONTENT, 'none']),
+        default='order',
+        show_default=True,
+        help='order: as they are taken; none: as the directory has them, which needs no memory.',
+    ),
+    click.option('-r', '--reverse', 'backwards', is_flag=True, help='The last ones first.'),
+    click.option(
+        '--limit',
+        type=click.IntRange(min=0),
+        metavar='N',
+        help=f'How many; 0 for all of them.  Default: {LIMIT} in a table, all as JSON and as names.',
+    ),
+    click.option(
+        '--columns',
+        metavar='NAMES',
+        help='Which columns, with commas: entry, queue, state, age, size, kind, tries, retried, from, error, subject, task, '
+        'or a metadata key.',
+    ),
+    click.option('--names', 'names_only', is_flag=True, help='Names only, as `retry -` takes them.'),
+    click.option('--count', 'count_only', is_flag=True, help='Print how many there are, and nothing else.'),
+    json_option,
+)
+
+
+def _list_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_LIST_OPTIONS):
+        command = option(command)
+    return command
+
+
+@verb()
+@click.argument('names', nargs=-1, metavar='[QUEUE]...')
+@click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='The same as QUEUE.')
+@click.option('--all-queues', 'everywhere', is_flag=True, help='The entries of all queues.')
+@click.option('-a', '--all', 'everywhere_too', is_flag=True, hidden=True)
+@_list_options
+def ls(
+    installation: Installation,
+    names: tuple[str, ...],
+    queues: tuple[str, ...],
+    everywhere: bool,
+    everywhere_too: bool,
+    criteria: Criteria,
+    **keys: Any,
+) -> None:
+    """List the entries of a queue; without a name, those of the bad queue.
+
+    The beginning of a name in the first column is enough for `show`, `retry`, `mv` and `rm`.  In a pipe names are whole.
+    TRIES counts failures, and processes that died, since the entry was last sent back.
+
+    \b
+    switchboard ls --where 'error:Timeout* older:1d -kind:mail'
+    switchboard ls in --columns entry,age,subject,sender
+    switchboard ls --names --error SpamError | switchboard rm - --yes
+    """
+    default = () if everywhere or everywhere_too else names + queues or ('bad',)
+    _list(installation, installation.view.searched(criteria, default), criteria, **keys)
+
+
+@verb()
+@_list_options
+def trash(installation: Installation, criteria: Criteria, **keys: Any) -> None:
+    """List what was removed and can be restored; FROM is where it was.
+
+    It is gone for good a week after it was removed, or after the `ttl` of a section [queue.trash].
+
+    \b
+    switchboard trash --younger 1h
+    switchboard restore 1795317402.6748
+    """
+    _list(installation, [('trash', installation.view.folder('trash'))], criteria, **keys)
+
+
+def _list(
+    installation: Installation,
+    places: Sequence[tuple[str, Folder]],
+    criteria: Criteria,
+    *,
+    sort: str,
+    backwards: bool,
+    limit: int | None,
+    columns: str | None,
+    names_only: bool,
+    count_only: bool,
+    as_json: bool,
+) -> None:
+    now_ns = time.time_ns()
+    selected = select(places, criteria, now_ns)
+    if count_only:
+        many = sum(1 for _ in selected)
+        if as_json:
+            write_json({'entries': many})
+        else:
+            tell(many)
+        return
+    if limit is None:
+        limit = 0 if as_json or names_only else LIMIT
+    chosen, more = choose(selected, sort, limit, backwards=backwards)
+    queues = [name for name, _ in places]
+    if names_only:
+        for found in chosen:
+            tell(f'{found.queue}/{found.filebase}')
+    elif as_json:
+        owners = holders()
+        for found in chosen:
+            entry = found.look()
+            if entry is not None:
+                write_json(entry_fields(entry, now_ns, owners))
+    else:
+        one = queues[0] if len(queues) == 1 else ''
+        shown = columns.split(',') if columns else list(columns_of(one))
+        if not _write_rows(chosen, shown, now_ns):
+            where = one or number(len(queues), 'queue')
+            say(f'no entries in {where}' if not criteria else f'no entry in {where} fits')
+    if more:
+        say(f'... and {more} more; --limit 0 shows all')
+
+
+def _write_rows(chosen: Iterable[Found], names: Sequence[str], now_ns: int) -> bool:
+    """:return: whether there was anything to write."""
+    width = line_width()
+    whole = width is None or width >= WHOLE_NAMES_COLUMNS
+    owners = holders()
+
+    def rows() -> Iterator[list[Cell]]:
+        for found in chosen:
+            entry = found.look()
+            if entry is not None:
+                line = Line(found, entry, now_ns, owners, whole_names=whole)
+                yield [line.cell(name) for name in names]
+
+    return write_table([COLUMNS.get(name) or Column(name.upper(), shrink_to=12) for name in names], rows())

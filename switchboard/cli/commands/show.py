@@ -1,0 +1,258 @@
+"""``switchboard show``: one entry, or one queue, as far as it can be read."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from switchboard.cli.commands.ls import STYLES, age_text, state_text
+from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.exits import Exit, exit_of, exit_of_all
+from switchboard.cli.output import (
+    complain,
+    is_terminal,
+    tell,
+    write_bytes,
+    write_json,
+)
+from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
+from switchboard.message.entry import Entry, differences
+from switchboard.message.journal import Record
+from switchboard.message.metadata import load_metadata
+from switchboard.message.naming import NS
+from switchboard.message.typed_json import parse_json, tagged_or_text
+from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
+from switchboard.operating.lock_holders import holders
+from switchboard.operating.spool_view import flags_of
+from switchboard.operating.summary import EntrySummary, time_ns
+from switchboard.operating.text import (
+    body_text,
+    moment,
+    one_line,
+    said_of,
+    size,
+    visible,
+)
+from switchboard.store.reading import peek
+
+# Of a long body, the beginning says what it is.
+SHOWN_BODY_BYTES = 16 * 1024
+# Fields of a record that are not shown as key=value.
+_APART = frozenset(('event', 'time', 'traceback', 'message', 'error', 'before', 'after'))
+_COLOURS = {'red': 'red', 'green': 'green', 'cyan': 'cyan', 'yellow': 'yellow'}
+
+
+@verb()
+@click.argument('names', nargs=-1, required=True, metavar='ENTRY|QUEUE...')
+@click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Look in this queue only.')
+@click.option('--raw', is_flag=True, help="Write the body's bytes as they are, and nothing else.")
+@click.option('--headers', is_flag=True, help='No body; of a mail, its header only.')
+@click.option(
+    '--full',
+    is_flag=True,
+    help=f'All of the body, not the first {size(SHOWN_BODY_BYTES)}; of a queue, all options.',
+)
+@json_option
+@click.pass_context
+def show(
+    context: click.Context,
+    installation: Installation,
+    names: tuple[str, ...],
+    queues: tuple[str, ...],
+    raw: bool,
+    headers: bool,
+    full: bool,
+    as_json: bool,
+) -> None:
+    """Show entries: what the header says, metadata, history with tracebacks, body.  Or queues: their options and who set them,
+    their consumers, how much is in them.
+
+    ENTRY is the beginning of its name, or of the digest in it; QUEUE/ENTRY looks in one queue only.  Whatever could act on a
+    terminal is written out, as \\x1b.  An entry that is torn is shown as far as it can be read.
+    """
+    known = installation.view.queue_names()
+    failed = []
+    for number_, name in enumerate(names):
+        if number_ and not (raw or as_json):
+            tell('')
+        try:
+            if name in known:
+                _show_queue(installation, name, everything=full, as_json=as_json)
+            else:
+                _show_entry(installation, name, queues, raw=raw, headers=headers, full=full, as_json=as_json)
+        except (QueueError, *UNTELLABLE) as error:
+            if len(names) == 1 and isinstance(error, QueueError):
+                raise
+            failed.append(exit_of(error) if isinstance(error, QueueError) else Exit.DATA)
+            complain(error, name)
+    context.exit(exit_of_all(failed, len(names) - len(failed)))
+
+
+def _show_entry(
+    installation: Installation,
+    name: str,
+    queues: Sequence[str],
+    *,
+    raw: bool,
+    headers: bool,
+    full: bool,
+    as_json: bool,
+) -> None:
+    found = installation.view.find(name, queues)
+    seen = found.look()
+    whole = peek(found.folder, found.filebase, seen.suffix) if seen is not None else None
+    if seen is None or whole is None:
+        raise UnknownEntryError(f'{found.queue}/{found.filebase} has gone on a moment ago')
+    if raw:
+        write_bytes(whole.body)
+        return
+    said = flags_of(installation.directory, seen.queue)
+    if as_json:
+        write_json({**_whole_fields(seen, whole, headers=headers), 'queue_flags': said})
+    else:
+        tell('\n'.join(_lines(seen, whole, said, headers=headers, full=full)))
+
+
+def _show_queue(installation: Installation, name: str, *, everything: bool, as_json: bool) -> None:
+    from switchboard.cli.commands.queues import show_fields, show_lines
+
+    if as_json:
+        write_json(show_fields(installation, name))
+        return
+    first, *lines = show_lines(installation, name, everything=everything)
+    tell('\n'.join([_title(first), *lines]))
+
+
+def _metadata(entry: Entry) -> dict[str, Any] | None:
+    """:return: the metadata as a runner gets them; None if they cannot be read.  Nothing is unpickled."""
+    try:
+        return entry.changed_metadata(load_metadata(entry.metadata))
+    except (CorruptEntryError, *UNTELLABLE):
+        return None
+
+
+def _whole_fields(seen: EntrySummary, entry: Entry, *, headers: bool) -> dict[str, Any]:
+    fields = entry_fields(seen, time.time_ns(), holders())
+    fields['damage'] = entry.damage.reason if entry.damage else None
+    fields['metadata'] = tagged_or_text(_metadata(entry))
+    fields['history'] = tagged_or_text(list(entry.records))
+    body = _mail_header(entry) if headers else entry.body
+    try:
+        fields['body'] = body.decode('utf-8')
+    except UnicodeDecodeError:
+        fields['body_base64'] = base64.b64encode(body).decode('ascii')
+    return fields
+
+
+def _mail_header(entry: Entry) -> bytes:
+    """:return: the header of a mail; nothing of other kinds."""
+    if entry.kind.partition('+')[0] != 'mail':
+        return b''
+    body = entry.body.replace(b'\r\n', b'\n')
+    end = body.find(b'\n\n')
+    return body if end < 0 else body[: end + 1]
+
+
+def _title(text: str) -> str:
+    return click.style(text, bold=True) if is_terminal() else text
+
+
+def _lines(
+    seen: EntrySummary, entry: Entry, said: dict[str, dict[str, Any]], *, headers: bool, full: bool
+) -> Iterator[str]:
+    now_ns = time.time_ns()
+    state = state_text(seen, now_ns, holders())
+    if is_terminal():
+        state = click.style(state, fg=STYLES[seen.state(now_ns)])
+    yield f'{_title(f"{seen.queue}/{seen.filebase}")}'
+    yield f'  state     {state}, {age_text(seen, now_ns).removeprefix("held ")}'
+    for line in said_of(seen.queue, said):
+        yield f'  queue     {line}'
+    yield f'  ready     {moment(seen.when_ns / NS)}' + (
+        f', priority {seen.priority}' if seen.priority else ''
+    )
+    yield f'  kind      {one_line(entry.kind)}'
+    yield f'  size      {len(entry.body)} bytes; {seen.size_bytes} in its file'
+    for key, value in describe_body(entry.kind, entry.body).items():
+        yield f'  {key:<9} {one_line(value)}'
+    if seen.origin:
+        yield f'  came from {one_line(seen.origin)}' + (
+            f', sent back {seen.retried}x' if seen.retried else ''
+        )
+    if entry.damage is not None:
+        text = f'{entry.damage.reason}'
+        yield f'  damage    {click.style(one_line(text), fg="red") if is_terminal() else one_line(text)}'
+    yield from _metadata_lines(entry)
+    if entry.records:
+        yield ''
+        yield _title('history')
+        before, edits = '', differences(entry)
+        for place, record in enumerate(entry.records):
+            yield from _record_lines(record, before)
+            for line in edits.get(place, ()):
+                colour = {'-': 'red', '+': 'green'}.get(line[:1])
+                yield f'      {click.style(visible(line), fg=colour) if is_terminal() else visible(line)}'
+            before = f'{record.get("error")}: {record.get("message")}'
+    yield from _body_lines(entry, headers=headers, full=full)
+
+
+def _metadata_lines(entry: Entry) -> Iterator[str]:
+    metadata = _metadata(entry)
+    yield ''
+    if metadata is None:
+        yield _title('metadata') + ' cannot be read:'
+        yield '  ' + body_text(entry.metadata[:1000])
+        return
+    # What every entry has says nothing about this one.
+    shown = {key: value for key, value in metadata.items() if key not in ('version', '_parsemsg')}
+    yield _title('metadata') + ('' if shown else ' none')
+    width = max((len(one_line(key)) for key in shown), default=0)
+    for key, value in shown.items():
+        yield f'  {one_line(key):<{width}}  {visible(json.dumps(tagged_or_text(value), ensure_ascii=False))}'
+
+
+def _record_lines(record: Record, before: str) -> Iterator[str]:
+    """:param before: what was said of the error just above: why an entry was put aside is mostly the same."""
+    when = record.get('time')
+    stamp = moment(float(when)) if when is not None and time_ns(when) is not None else '?'
+    others = {key: value for key, value in record.items() if key not in _APART and value != before}
+    pairs = ' '.join(f'{key}={_value(value)}' for key, value in others.items())
+    event = one_line(str(record.get('event', '?')))
+    error, message = record.get('error'), record.get('message')
+    says = ': '.join(one_line(str(part)) for part in (error, message) if part)
+    yield f'  {stamp}  {event:<9} {one_line(pairs)}'.rstrip()
+    if says:
+        yield f'      {click.style(says, fg="red") if is_terminal() else says}'
+    traceback = record.get('traceback')
+    if isinstance(traceback, str):
+        for line in traceback.rstrip('\n').split('\n'):
+            yield f'      | {visible(line)}'
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(tagged_or_text(value), ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False) if ' ' in text and isinstance(value, str) else text
+
+
+def _body_lines(entry: Entry, *, headers: bool, full: bool) -> Iterator[str]:
+    body = _mail_header(entry) if headers else entry.body
+    if headers and not body:
+        return
+    yield ''
+    cut = not full and len(body) > SHOWN_BODY_BYTES
+    yield _title('mail header' if headers else 'body')
+    text = body_text(body[:SHOWN_BODY_BYTES] if cut else body)
+    if entry.kind == 'json' and not cut:
+        try:
+            text = visible(json.dumps(parse_json(body, 'body')[0], indent=2, ensure_ascii=False))
+        except CorruptEntryError:
+            pass  # shown as it is
+    for line in text.removesuffix('\n').split('\n') if text else ():
+        yield f'  {line}'
+    if cut:
+        yield f'  ... {len(body) - SHOWN_BODY_BYTES} bytes more; --full shows them, --raw writes all bytes as they are'

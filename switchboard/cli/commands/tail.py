@@ -1,0 +1,161 @@
+"""``switchboard tail``: what arrives in queues."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+
+from switchboard.cli.commands.ls import choose, error_text
+from switchboard.cli.context import Installation, json_option, verb
+from switchboard.cli.output import (
+    complain,
+    tell,
+    write_json,
+)
+from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
+from switchboard.operating.census import walk
+from switchboard.operating.entry_fields import UNTELLABLE, entry_fields
+from switchboard.operating.finding import Found
+from switchboard.operating.selection import Criteria, select
+from switchboard.operating.summary import EntrySummary
+from switchboard.operating.text import (
+    moment,
+    one_line,
+    size,
+)
+from switchboard.store.disk import Disk, Folder
+from switchboard.store.watch import CREATIONS, POLL_S, RENAMES, DirectoryWatch
+
+ARRIVED = (READY, PRESERVED)
+
+
+class Arrivals:
+    """Waits for new names in some directories, which may not be there yet, and may be replaced: nothing is made.
+
+    :param root: the spool, in which they are.
+    """
+
+    def __init__(self, root: Path, places: list[tuple[str, Folder]]) -> None:
+        self._places = dict(places)
+        self._known: set[tuple[str, str]] = set()
+        self._names = {folder.path: queue for queue, folder in places}
+        self._root = os.fspath(root)
+        self._watch = DirectoryWatch()
+        self._is_told = self._watch.watch(self._root, CREATIONS | RENAMES) and all(
+            self._watch.watch(path, RENAMES) or not os.path.lexists(path) for path in self._names
+        )
+        if not self._is_told:
+            self._known = set(self._there(self._places))
+
+    def _there(self, queues: Iterable[str]) -> Iterator[tuple[str, str]]:
+        for queue in queues:
+            for filebase, suffix in walk(Folder(self._places[queue].path, Disk()), ARRIVED):
+                yield queue, filebase + suffix
+
+    def wait(self) -> list[Found]:
+        """:return: what has arrived since the last call."""
+        self._watch.wait(None if self._is_told else POLL_S)
+        if self._is_told:
+            return [found for event in self._watch.events() for found in self._of_event(*event)]
+        there = set(self._there(self._places))
+        fresh, self._known = sorted(there - self._known), there
+        return [self._found(queue, name) for queue, name in fresh]
+
+    def _found(self, queue: str, name: str) -> Found:
+        return Found(queue, Folder(self._places[queue].path, Disk()), name[:-4], name[-4:])
+
+    def _of_event(self, directory: str, name: str, mask: int) -> Iterator[Found]:
+        if directory == self._root and name in self._places:
+            path = self._places[name].path
+            self._watch.unwatch(path)  # of the directory that stood there before
+            self._watch.watch(
+                path, RENAMES
+            )  # first, so that what comes while the directory is read is not missed
+            yield from (self._found(*each) for each in sorted(self._there([name])))
+        elif directory in self._names and name[-4:] in ARRIVED and is_filebase(name[:-4]):
+            yield self._found(self._names[directory], name)
+
+
+@verb()
+@click.argument('names', nargs=-1, metavar='[QUEUE]...')
+@click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='The same as QUEUE.')
+@click.option(
+    '-n',
+    '--limit',
+    'lines',
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=0),
+    metavar='N',
+    help='How many that are there already.',
+)
+@click.option('--lines', 'lines_too', type=click.IntRange(min=0), hidden=True)
+@click.option('--count', type=click.IntRange(min=1), metavar='N', help='Stop after so many arrivals.')
+@json_option
+def tail(
+    installation: Installation,
+    names: tuple[str, ...],
+    queues: tuple[str, ...],
+    lines: int,
+    lines_too: int | None,
+    count: int | None,
+    as_json: bool,
+) -> None:
+    """Follow what arrives in queues; without a name, in the bad queue.  Ctrl-C ends it.
+
+    An entry that a retry or a recovery makes ready again arrives again.
+    """
+    lines = lines if lines_too is None else lines_too
+    places = installation.view.places(names + queues or ('bad',))
+    arrivals = Arrivals(
+        installation.directory, places
+    )  # before the look at what is there, so that nothing falls between the two
+    told: set[tuple[str, str]] = set()
+    if lines:
+        now_ns = time.time_ns()
+        latest, _ = choose(select(places, Criteria(), now_ns), 'age', lines, backwards=True)
+        for found in reversed(list(latest)):
+            told.add((found.queue, found.filebase + found.suffix))
+            _say_arrival(found, found.look(), as_json=as_json, many=len(places) > 1)
+    left = itertools.count(1)
+    while True:
+        for found in arrivals.wait():
+            name = (found.queue, found.filebase + found.suffix)
+            if name in told:  # it came while the latest ones were looked at
+                told.discard(name)
+                continue
+            _say_arrival(found, found.look(), as_json=as_json, many=len(places) > 1)
+            if count is not None and next(left) >= count:
+                return
+
+
+def _say_arrival(found: Found, seen: EntrySummary | None, *, as_json: bool, many: bool) -> None:
+    try:
+        _write_arrival(found, seen, as_json=as_json, many=many)
+    except UNTELLABLE as error:
+        complain(error, f'{found.queue}/{found.filebase}')
+
+
+def _write_arrival(found: Found, seen: EntrySummary | None, *, as_json: bool, many: bool) -> None:
+    now_ns = time.time_ns()
+    if as_json:
+        fields = {'filebase': found.filebase, 'queue': found.queue, 'state': 'gone'}
+        write_json(fields if seen is None else entry_fields(seen, now_ns, {}))
+        return
+    parts = [moment(now_ns / NS if seen is None else seen.since_ns / NS), found.filebase]
+    if many:
+        parts.insert(1, found.queue)
+    if seen is None:
+        parts.append('gone already')
+    else:
+        parts += [seen.kind, size(seen.body_bytes)]
+        if seen.suffix == PRESERVED:
+            parts.append(f'from {seen.origin or "?"}')
+        if text := error_text(seen):
+            parts.append(one_line(text))
+    tell('  '.join(parts))
