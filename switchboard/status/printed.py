@@ -158,8 +158,9 @@ class _RawStream:
         selector.register(self.reading, selectors.EVENT_READ, self)
 
     def on_readable(self, _now_s: float) -> None:
-        """Make lines of what has come."""
-        self._read(READ_BYTES)
+        """Make lines of what has come; nothing, if its end was noticed a moment ago."""
+        if self.reading >= 0:
+            self._read(READ_BYTES)
 
     def _read(self, most: int) -> bool:
         try:

@@ -63,6 +63,14 @@ def test_systemd_counts_few_rights_that_the_unit_leaves(name: str) -> None:
     assert ran.returncode == 0, ran.stdout[-500:] + ran.stderr
 
 
+def test_the_unit_lets_the_spool_keep_its_group() -> None:
+    # Under it no mode with that bit can be set: new directories stayed closed to the group.
+    writing = [name for name in UNITS if 'ReadWritePaths=/var/spool' in (ETC / 'systemd' / name).read_text()]
+    assert writing == ['switchboard.service']
+    assert 'RestrictSUIDSGID=yes' not in UNIT.read_text()
+    assert 'LogsDirectoryMode=0750' in UNIT.read_text()
+
+
 def test_the_unit_starts_what_there_is() -> None:
     text = (ETC / 'systemd' / 'switchboard.service').read_text()
     programs = re.findall(r'^Exec\w+=/opt/switchboard/bin/(\S+)', text, re.MULTILINE)

@@ -82,6 +82,17 @@ def test_what_is_still_there_when_the_process_is_gone_is_said_and_no_more_is_wai
     assert output.descriptors() == []
 
 
+def test_what_was_readable_and_is_closed_by_then_is_no_mistake(
+    path: Path, output: RawOutput, selector: selectors.BaseSelector
+) -> None:
+    os.write(output.ends()[0], b'a line\n')
+    found = selector.select(0)
+    output.close()
+    for key, _ in found:
+        key.data.on_readable(0.0)
+    assert said(path) == ['a line']
+
+
 def test_a_line_without_end_is_said_in_pieces(
     path: Path, output: RawOutput, selector: selectors.BaseSelector
 ) -> None:
