@@ -20,10 +20,11 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from email._policybase import Compat32, Policy, compat32
 from email.feedparser import BufferedSubFile, FeedParser  # type: ignore[attr-defined]  # not in the stubs
 from email.header import Header
-from email.message import Message
+from email.message import EmailMessage, Message
 from typing import Any
 
 # What RFC 5322 allows in a line, less the colon and the blank.
@@ -41,6 +42,8 @@ _WORD_BYTES = 45
 # The attribute of a mail that holds its `_Source`.
 SOURCE = '_source'
 _UNPARSED = object()
+# The modules of the classes that override none of the library's methods, or to no other end.
+_WITH_LIBRARYS_METHODS = ('email.', 'switchboard.message.')
 
 
 class _Source:
@@ -64,10 +67,10 @@ class _Source:
 
     def snapshot(self, mail: Message) -> None:
         self.headers = mail._headers.copy()  # type: ignore[attr-defined]
-        self.from_line = mail.get_unixfrom()
+        self.from_line = mail._unixfrom  # type: ignore[attr-defined]
         payload = mail._payload  # type: ignore[attr-defined]
         self.payload = tuple(payload) if type(payload) is list else payload
-        self.rest = _rest(mail)
+        self.rest = _rest(_plain(mail))
 
     def of_whole(self, raw: bytes) -> _Source:
         """:return: the same for the mail of which only the header was parsed."""
@@ -120,7 +123,7 @@ class _Parser(FeedParser):
 
     _cur: Message | None
 
-    def __init__(self, raw: bytes, factory: Callable[..., Message] | None, policy: Policy[Any]) -> None:
+    def __init__(self, raw: bytes, factory: Callable[..., Message], policy: Policy[Any]) -> None:
         super().__init__(factory, policy=policy)
         self._raw = raw
         self._input = _Counted()
@@ -129,7 +132,7 @@ class _Parser(FeedParser):
     def _new_message(self) -> None:
         above: Message | None = self._cur
         is_part = above is not None and (
-            above.__dict__[SOURCE].is_part or above.get_content_maintype() == 'multipart'
+            above.__dict__[SOURCE].is_part or _plain(above).get_content_maintype() == 'multipart'
         )
         super()._new_message()  # type: ignore[misc]
         mail = self._cur
@@ -160,14 +163,21 @@ class _Parser(FeedParser):
         return mail
 
 
-def parse(
-    raw: bytes, factory: Callable[..., Message] | None = None, policy: Policy[Any] = compat32
-) -> Message:
+def parse(raw: bytes, cls: type[Message] = Message, policy: Policy[Any] = compat32) -> Message:
     """Parse a mail that :func:`flatten` can write as it was.
 
-    :param factory: the class of the mail and of its parts.
+    :param cls: the class of the mail and of its parts; where it cannot be made without arguments of its own, its ``__init__`` is left out.
     """
-    return _Parser(raw, factory, policy).parsed()
+
+    def make(policy: Policy[Any] = policy) -> Message:
+        for keys in ({'policy': policy}, {}):
+            with suppress(TypeError):
+                return cls(**keys)
+        mail = cls.__new__(cls)
+        Message.__init__(mail, policy)
+        return mail
+
+    return _Parser(raw, make, policy).parsed()
 
 
 def flatten(mail: Message, *, unixfrom: bool = False) -> bytes:
@@ -188,7 +198,21 @@ def _line_end(raw: bytes) -> bytes:
     return b'\r\n' if raw[end - 1 : end] == b'\r' else b'\n'
 
 
+def _plain(mail: Message) -> Message:
+    """:return: the mail, as an object of the library's own class: what a class of a program's overrides is not asked."""
+    cls = type(mail)
+    if cls.__module__.startswith(_WITH_LIBRARYS_METHODS):
+        return mail
+    if '_headers' not in mail.__dict__:
+        getattr(mail, '_headers')  # noqa: B009 - it parses itself
+    plain_class: type[Message] = EmailMessage if isinstance(mail, EmailMessage) else Message
+    plain = object.__new__(plain_class)
+    plain.__dict__ = mail.__dict__
+    return plain
+
+
 def _written(mail: Message, eol: bytes, *, unixfrom: bool = False) -> bytes:
+    mail = _plain(mail)
     source = mail.__dict__.get(SOURCE)
     if not isinstance(source, _Source):
         body = _body(mail, eol)  # first: a boundary may have to be chosen for it
@@ -210,7 +234,7 @@ def _body_as_it_was(mail: Message, source: _Source, eol: bytes) -> list[bytes]:
         at: _Source = part.__dict__[SOURCE]
         pieces += (
             source.raw[position : at.start],
-            _written(part, eol, unixfrom=part.get_unixfrom() is not None),
+            _written(part, eol, unixfrom=part._unixfrom is not None),
         )
         position = at.end
     pieces.append(source.raw[position : source.end])
@@ -234,13 +258,13 @@ def _head(mail: Message, eol: bytes, *, unixfrom: bool) -> bytes:
 
 
 def _from_line(mail: Message, eol: bytes) -> bytes:
-    line = mail.get_unixfrom() or f'From nobody {time.ctime()}'
+    line = mail._unixfrom or f'From nobody {time.ctime()}'  # type: ignore[attr-defined]
     return ' '.join(_LINE_END.split(line)).rstrip().encode('ascii', 'surrogateescape') + eol
 
 
 def _head_of_source(mail: Message, source: _Source, eol: bytes, has_body: bool, *, unixfrom: bool) -> bytes:
     block = source.raw[source.start : source.body_start]
-    line = mail.get_unixfrom()
+    line = mail._unixfrom  # type: ignore[attr-defined]
     if (
         mail._headers == source.headers  # type: ignore[attr-defined]
         and line == source.from_line
@@ -433,7 +457,7 @@ def _whole(part: Message, eol: bytes) -> bytes:
     source = part.__dict__.get(SOURCE)
     if not isinstance(source, _Source):
         return _written(part, eol)
-    written = _written(part, eol, unixfrom=part.get_unixfrom() is not None)
+    written = _written(part, eol, unixfrom=part._unixfrom is not None)  # type: ignore[attr-defined]
     return _without_end(written) if source.is_part else written
 
 

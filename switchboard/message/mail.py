@@ -238,4 +238,5 @@ def mail_bytes(mail: Message) -> bytes:
     if isinstance(mail, _Lazy) and not mail._touched:
         return mail._raw
     # Some programs keep an address there, which is no line of a mail.
-    return flatten(mail, unixfrom=(mail.get_unixfrom() or '').startswith('From '))
+    line = mail._unixfrom or ''  # type: ignore[attr-defined]
+    return flatten(mail, unixfrom=line.startswith('From '))

@@ -39,6 +39,9 @@ MEMBERS = ('anne@example.org', 'bart@example.org', 'cris@example.org')
 # A master that is started over another, and the other's runners: never more of them at once.
 GENERATIONS = 2
 
+# How many of those that are killed are masters, and how often a master is started over one that lives.
+MASTERS_SHARE, FORCED_SHARE = 0.2, 0.1
+
 _CONFIGURATION = """
 [mailman]
 layout: here
@@ -220,29 +223,29 @@ class Site:
 def storm(site: Site, posts: int, kills: int, seed: int) -> dict[str, int]:
     """Post while processes are killed; then let the site come to rest.
 
-    :return: how many posts were taken, reached everybody, were lost, and how many deliveries came twice.
+    :return: how many processes were killed and masters started over others, how many posts were taken, reached everybody and were lost, how
+        many deliveries came twice, and what lies in bad and in shunt.
     """
     rng = random.Random(seed)
+    done = Counter({'runners killed': 0, 'masters killed': 0, 'masters started over another': 0})
     site.start()
     site.wait_until_it_listens()
     taken = []
     every = max(1, posts // max(1, kills))
     for number in range(posts):
         if kills and number % every == every - 1:
-            _kill(site, rng)
+            _kill(site, rng, done)
         # As a mail server does: what was not taken is offered again.
         eventually(
             lambda number=number: site.post(number), f'post {number} is taken', every=0.2, within_s=180
         )
         taken.append(number)
-    for process in site.processes('master'):
-        with suppress(psutil.Error):
-            process.kill()
     site.stop()
     site.start(force=True)
     _settle(site, taken)
     reached = site.reached(taken)
     return {
+        **done,
         'posts': len(taken),
         'reached everybody': reached,
         'lost': len(taken) - reached,
@@ -252,16 +255,20 @@ def storm(site: Site, posts: int, kills: int, seed: int) -> dict[str, int]:
     }
 
 
-def _kill(site: Site, rng: random.Random) -> None:
+def _kill(site: Site, rng: random.Random, done: Counter[str]) -> None:
     """One process dies; now and then it is the master, and the next is started over its runners, which go on."""
     masters = site.processes('master')
     runners = [each for each in site.processes('runner') if '--runner=rest:0:1' not in each.cmdline()]
-    victims = masters if rng.random() < 0.2 else runners
+    kind, victims = (
+        ('masters killed', masters) if rng.random() < MASTERS_SHARE else ('runners killed', runners)
+    )
     if victims:
         with suppress(psutil.Error):
             rng.choice(victims).send_signal(signal.SIGKILL)
-    if not site.processes('master') or rng.random() < 0.1:
+            done[kind] += 1
+    if not site.processes('master') or rng.random() < FORCED_SHARE:
         site.end_oldest(GENERATIONS - 1)
+        done['masters started over another'] += bool(site.processes())
         site.start(force=True)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import email
+import email.policy
 import pickle
 from email.message import EmailMessage, Message
 from email.mime.multipart import MIMEMultipart
@@ -58,6 +60,19 @@ class Modern(EmailMessage):
 
     def as_bytes(self) -> bytes:  # type: ignore[override]
         raise NotImplementedError
+
+
+class Notification(Message):
+    """Cannot be made without arguments."""
+
+    def __init__(self, recipient: str, subject: str) -> None:
+        super().__init__()
+        self['To'], self['Subject'] = recipient, subject
+        self.recipients = {recipient}
+
+    @property
+    def receiver(self) -> str:
+        return str(self['to'])
 
 
 PATH = f'{__name__}:Post'
@@ -189,3 +204,45 @@ def test_an_attribute_that_the_class_makes_up_is_had(tmp_path: Path) -> None:
     assert mail['from'] == 'ann@example.com'
     with pytest.raises(AttributeError, match='other'):
         _ = mail.other
+
+
+def test_one_that_cannot_be_made_without_arguments_comes_back_without_its_init(tmp_path: Path) -> None:
+    queue = Switchboard('in', str(tmp_path / 'in'), message_class=Notification)
+    msg, _ = queue.dequeue(queue.enqueue(Notification('ann@example.com', 'x')))
+    assert isinstance(msg, Notification)
+    assert msg.receiver == 'ann@example.com'
+    assert not hasattr(msg, 'recipients')
+
+
+PARTS = (
+    b'From: ann@example.com\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="b"\n\npreamble\n--b\n\ntext\n--b\n'
+    b'Content-Type: message/rfc822\n\nSubject: inner\n\ninner text\n--b--\nepilogue'
+)
+# What makes an object, not what it does as a mail.
+NOT_OF_A_MAIL = {
+    '__class__',
+    '__new__',
+    '__init__',
+    '__setattr__',
+    '__getattribute__',
+    '__implemented__',
+    '__provides__',
+}
+METHODS = [
+    (base, name)
+    for base in (Message, EmailMessage)
+    for name in sorted(dir(base))
+    if callable(getattr(base, name)) and name not in NOT_OF_A_MAIL
+]
+
+
+@pytest.mark.parametrize(('base', 'name'), METHODS, ids=lambda value: getattr(value, '__name__', value))
+def test_whatever_it_overrides_it_is_stored(base: type[Message], name: str) -> None:
+    def refuse(self: Any, *args: Any, **keys: Any) -> Any:
+        raise NotImplementedError(name)
+
+    cls = type('Own', (base,), {})
+    policy: Any = email.policy.default if base is EmailMessage else email.policy.compat32
+    mail = email.message_from_bytes(PARTS, cls, policy=policy)
+    setattr(cls, name, refuse)
+    assert mail_bytes(mail) == PARTS
