@@ -36,6 +36,9 @@ from tests.mailman.suite import CACHE, PLUGIN, VERSIONS, MailmanTree
 LIST = 'list@example.com'
 MEMBERS = ('anne@example.org', 'bart@example.org', 'cris@example.org')
 
+# How Mailman's processes call themselves.
+TITLE = 'mailman: '
+
 # A master that is started over another, and the other's runners: never more of them at once.
 GENERATIONS = 2
 
@@ -55,8 +58,9 @@ lmtp_host: 127.0.0.1
 lmtp_port: {lmtp}
 smtp_host: 127.0.0.1
 smtp_port: {smtp}
-[webservice]
-port: {rest}
+[runner.rest]
+# It has no queue, and those of two masters would contend for one port.
+start: no
 [archiver.prototype]
 enable: no
 [archiver.mhonarc]
@@ -99,9 +103,7 @@ class Site:
         self.lmtp, smtp = free_port(), free_port()
         self._bin = tree.environment / 'bin'
         self._file = directory / 'mailman.cfg'
-        text = _CONFIGURATION.format(
-            var=directory / 'var', bin=self._bin, lmtp=self.lmtp, smtp=smtp, rest=free_port()
-        )
+        text = _CONFIGURATION.format(var=directory / 'var', bin=self._bin, lmtp=self.lmtp, smtp=smtp)
         self._file.write_text(text + (PLUGIN if with_plugin else ''))
         self.sink = Sink(smtp)
         self._command('create', LIST)
@@ -114,7 +116,12 @@ class Site:
         with tempfile.TemporaryFile('w+') as output:
             command = [self._bin / 'mailman', '--run-as-root', '-C', self._file, *words]
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=120, check=False
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                timeout=120,
+                check=False,
             )
             output.seek(0)
             said = output.read()
@@ -142,9 +149,8 @@ class Site:
         sessions: dict[int, float] = {}
         for process in self.processes():
             with suppress(psutil.Error, OSError):
-                sessions[os.getsid(process.pid)] = max(
-                    sessions.get(os.getsid(process.pid), 0.0), process.create_time()
-                )
+                session, begun = os.getsid(process.pid), process.create_time()
+                sessions[session] = min(sessions.get(session, begun), begun)
         newest = sorted(sessions, key=sessions.__getitem__)[-kept:]
         for process in self.processes():
             with suppress(psutil.Error, OSError):
@@ -160,16 +166,31 @@ class Site:
         return False
 
     def processes(self, program: str = '') -> list[psutil.Process]:
-        """The site's processes: those that were started with its configuration file."""
+        """:return: the site's processes.
+
+        :param program: ``master`` or ``runner``.
+        """
         found = []
         for process in psutil.process_iter():
-            with suppress(psutil.Error):
+            with suppress(psutil.Error, OSError):
                 words = process.cmdline()
-                if str(self._file) in words and (
-                    not program or any(word.endswith(f'/{program}') for word in words)
-                ):
+                title = ' '.join(words)
+                # A process that has begun its work has a title for its arguments; its log files are open by then.
+                is_ours = str(self._file) in words or (
+                    title.startswith(TITLE) and self._has_files_open(process.pid)
+                )
+                is_meant = not program or f'/{program} ' in title or title.startswith(TITLE + program)
+                if is_ours and is_meant:
                     found.append(process)
         return found
+
+    def _has_files_open(self, pid: int) -> bool:
+        place = Path('/proc', str(pid), 'fd')
+        for fd in os.listdir(place):
+            with suppress(FileNotFoundError):  # closed since
+                if os.readlink(place / fd).startswith(f'{self.directory}/'):
+                    return True
+        return False
 
     def post(self, number: int) -> bool:
         """Hand one post over; False if the site did not take it."""
@@ -258,7 +279,7 @@ def storm(site: Site, posts: int, kills: int, seed: int) -> dict[str, int]:
 def _kill(site: Site, rng: random.Random, done: Counter[str]) -> None:
     """One process dies; now and then it is the master, and the next is started over its runners, which go on."""
     masters = site.processes('master')
-    runners = [each for each in site.processes('runner') if '--runner=rest:0:1' not in each.cmdline()]
+    runners = site.processes('runner')
     kind, victims = (
         ('masters killed', masters) if rng.random() < MASTERS_SHARE else ('runners killed', runners)
     )
