@@ -45,6 +45,7 @@ from switchboard.message.naming import (
 from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
+from switchboard.trace_context import send
 
 
 def limits_of(options: QueueOptions, url: BrokerUrl) -> QueueLimits:
@@ -204,6 +205,9 @@ class BrokerProducer:
             )
         if self._is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
+        return send(metadata, self.name, lambda: self._prepare(msg, metadata, unique))
+
+    def _prepare(self, msg: Any, metadata: dict[str, Any], unique: str | None) -> PreparedMessage:
         is_wish = 'delay' in metadata or 'not_before' in metadata
         packed = self._packer.pack(msg, metadata, unique=unique)
         return self.prepare_entry(self._entry(packed), is_wish=is_wish)

@@ -21,6 +21,7 @@ from switchboard.events import event
 from switchboard.message.journal import load_record
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import ACTS, OLD_ACTS, RUN
+from switchboard.trace_context import carry
 
 log = logging.getLogger('switchboard.operator')
 
@@ -45,6 +46,7 @@ class Operator:
     def fields(self) -> dict[str, Any]:
         """:return: the members of a record; without a reason if there is none."""
         fields = {'by': self.by[:100], 'via': self.via}
+        carry(fields)  # the next attempt is linked to the span in which somebody has sent it back
         return fields | {'reason': self.reason[:MAX_REASON]} if self.reason else fields
 
 

@@ -23,7 +23,7 @@ from switchboard.store.disk import Folder
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import Batch as DraftBatch
 from switchboard.store.publishing import PreparedEntry, publish, write
-from switchboard.trace_context import carry
+from switchboard.trace_context import send
 
 # The innermost open batch of the code that asks, which knows the ones around it.
 _OPEN: ContextVar[Batch | None] = ContextVar('open batch', default=None)
@@ -97,8 +97,13 @@ class Producer:
             return self._write(
                 self._packer.pack_anew(msg, metadata, replaces, records, is_delayed=is_delayed)
             )
-        if not records and type(msg) is not Raw:  # messages of kombu have headers of their own for it
-            carry(metadata)
+        if records or type(msg) is Raw:  # messages of kombu have headers of their own for it
+            return self._prepare(msg, metadata, records, unique)
+        return send(metadata, self.queue, lambda: self._prepare(msg, metadata, records, unique))
+
+    def _prepare(
+        self, msg: Any, metadata: dict[str, Any], records: Sequence[Record], unique: str | None
+    ) -> PreparedEntry:
         self.admission.check_open()
         packed = self._packer.pack(msg, metadata, unique=unique)
         if records:

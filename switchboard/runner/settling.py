@@ -152,6 +152,11 @@ class Work:
                 outcome = 'done' if self.verdict is None else self.verdict.outcome
                 self._settler.tracing.end(*self._span, outcome, error)
 
+    @property
+    def span(self) -> Any:
+        """The span of its being at work; None without one."""
+        return None if self._span is None else self._span[0]
+
     def returned(self, result: object) -> None:
         """Take what ``dispose`` returned for what it means.
 
@@ -330,15 +335,18 @@ class Settler:
             if work.verdict is None:
                 done[work.transaction] = work
             else:
-                left += self._settle(work.taken, work.verdict)
+                left += self._settle(work, work.verdict)
+        began_ns = self._clock.time_ns()
         failed = self._spool.commit_all(list(done)) if done else dict[ITransaction, Any]()
         for transaction, work in done.items():
             if transaction in failed:
-                left += self._settle(work.taken, self._verdict(work.taken.filebase, failed[transaction]))
+                left += self._settle(work, self._verdict(work.taken.filebase, failed[transaction]))
             else:
                 left += 1
                 self._forget(work.taken.filebase)
                 self._slot.end('done')
+                if work.span is not None:
+                    self.tracing.settled('ack', work.span, work.taken.filebase, began_ns)
         if left:
             self.trouble.over()
         return left
@@ -348,16 +356,19 @@ class Settler:
         if self._kept:
             self._kept.pop(digest_of(filebase), None)
 
-    def _settle(self, taken: Taken, verdict: Verdict) -> bool:
+    def _settle(self, work: Work, verdict: Verdict) -> bool:
         """Release or preserve a message that was not handled.
 
         :return: True if it left the queue.
         """
-        filebase = taken.filebase
+        filebase = work.taken.filebase
         if verdict.text:
             self._slot.error(verdict.text)
+        began_ns = self._clock.time_ns()
         try:
             self._carry_out(filebase, verdict)
+            if work.span is not None and verdict.outcome == 'failed':
+                self.tracing.settled('shunt', work.span, filebase, began_ns)
         except QueueError as error:
             self._keep_for_later(filebase, error)
         if verdict.outcome not in ('kept', 'trouble'):

@@ -1,7 +1,8 @@
 """A span for each message at work, for runners whose section says ``tracing = link`` or ``parent``.
 
 The span begins a trace of its own and is linked to the context that the message was put in with: delays of hours make traces that are parent and child
-useless.  With ``parent`` it is the child of that context as well.  A message that is tried again is linked to the attempt before.
+useless.  With ``parent`` it is the child of that context as well.  A message that is tried again is linked to the attempt before, and one that an
+operator has sent back to the span in which that was done.  What becomes of a message is a span below: ``ack`` or ``shunt``.
 
 The provider is made in the runner's process, after the fork, because the threads of an SDK do not survive one: by the environment
 (``OTEL_TRACES_EXPORTER``, ...) if the SDK is installed and no code of the user's has made one.
@@ -9,13 +10,13 @@ The provider is made in the runner's process, after the fork, because the thread
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, cast
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags, TraceState
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind
 from opentelemetry.trace.status import Status, StatusCode
 
 from switchboard import trace_context
@@ -24,6 +25,8 @@ from switchboard.options import RunnerOptions
 
 # How long what was measured may take to be sent when the runner ends.
 FLUSH_MS = 3000
+
+_ATTEMPTS = ('failed', 'deferred')
 
 
 class Tracing:
@@ -44,12 +47,13 @@ class Tracing:
     def begin(self, filebase: str, metadata: dict[str, Any], history: Sequence[Any]) -> tuple[Span, object]:
         """Open the span of one message."""
         queue = self._options.queue
-        created = _context_of(metadata)
-        before = next((found for one in reversed(history) if (found := _context_of(one)) is not None), None)
-        attempt = 1 + sum(one.get('event') in ('failed', 'deferred') for one in history)
+        created = trace_context.context_of(metadata)
+        attempted = _last(history, lambda record: record.get('event') in _ATTEMPTS)
+        operated = _last(history, lambda record: 'via' in record)
+        attempt = 1 + sum(one.get('event') in _ATTEMPTS for one in history)
         links = [
             Link(found, {'switchboard.link': what})
-            for found, what in ((created, 'creation'), (before, 'attempt'))
+            for found, what in ((created, 'creation'), (attempted, 'attempt'), (operated, 'operator'))
             if found is not None
         ]
         parent = contexts.Context()
@@ -82,6 +86,24 @@ class Tracing:
         span.set_attribute('switchboard.outcome', outcome)
         span.end()
 
+    def settled(self, word: str, processed: Span, filebase: str, began_ns: int) -> None:
+        """Tell of the end of a message in its queue: ``ack``, it is done and gone; ``shunt``, it is in the bad queue."""
+        queue = self._options.queue
+        self._tracer.start_span(
+            f'{word} {queue}',
+            trace.set_span_in_context(processed, contexts.Context()),
+            SpanKind.CLIENT,
+            {
+                'messaging.system': 'switchboard',
+                'messaging.operation.name': word,
+                'messaging.operation.type': 'settle',
+                'messaging.destination.name': queue,
+                'messaging.message.id': digest_of(filebase),
+                'messaging.consumer.group.name': self._options.name,
+            },
+            start_time=began_ns,
+        ).end()
+
     def flush(self) -> None:
         """Have what was measured sent, within a bound."""
         flush = getattr(self._provider, 'force_flush', None)
@@ -89,13 +111,12 @@ class Tracing:
             flush(FLUSH_MS)
 
 
-def _context_of(record: Any) -> SpanContext | None:
-    found = trace_context.read(record) if isinstance(record, dict) else None
-    if found is None:
-        return None
-    trace_id, span_id, flags, state = found
-    known = TraceState.from_header([state]) if state else TraceState()
-    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags), trace_state=known)
+def _last(history: Sequence[Any], fits: Callable[[Any], bool]) -> SpanContext | None:
+    """:return: the context of the last record that fits and has one."""
+    for record in reversed(history):
+        if fits(record) and (found := trace_context.context_of(record)) is not None:
+            return cast(SpanContext, found)
+    return None
 
 
 def _provider_of_process() -> trace.TracerProvider:

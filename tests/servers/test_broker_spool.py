@@ -56,6 +56,20 @@ class TestHandOff:
         assert far.out() == list(range(5))
         assert far.queue.count() == 0
 
+    def test_the_context_of_a_trace_goes_there_and_back(self, far: Far) -> None:
+        trace = pytest.importorskip('opentelemetry.sdk.trace')
+        provider = trace.TracerProvider(shutdown_on_exit=False)
+        with provider.get_tracer('shop').start_as_current_span('order') as span:
+            far.queue.enqueue('x')
+        far.spool['in'].enqueue('y', traceparent='00-' + 'ab' * 16 + '-' + 'cd' * 8 + '-01')
+        work(far.spool, 'in')
+        provider.shutdown()
+        found = []
+        while (taken := far.queue.take()) is not None:
+            found.append(taken.msgdata['traceparent'].split('-')[1])
+            far.queue.finish(taken.filebase)
+        assert sorted(found) == sorted([f'{span.get_span_context().trace_id:032x}', 'ab' * 16])
+
     def test_an_input_that_is_tried_again_has_outputs_of_the_same_identity(self, far: Far) -> None:
         filebase = far.spool['in'].enqueue('x')
         names = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -22,10 +24,14 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 
 from switchboard import Spool, trace_context
-from switchboard.errors import PermanentFailure
+from switchboard.errors import PermanentFailure, QueueError
+from switchboard.operating.actions import OperatedSpool, Retry, Target, apply
+from switchboard.operating.audit import Operator
+from switchboard.operating.spool_view import SpoolView
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.runner.tracing import Tracing
+from tests.helpers.processes import in_new_program
 from tests.helpers.runs import make_spool
 
 PARENT = '00-' + 'ab' * 16 + '-' + 'cd' * 8 + '-01'
@@ -56,8 +62,8 @@ def work(spool: Spool, provider: TracerProvider, dispose: Any, tracing: Any = 'l
     Works(spool, options).run(until_empty=True)
 
 
-def spans(exporter: InMemorySpanExporter) -> list[ReadableSpan]:
-    return list(exporter.get_finished_spans())
+def spans(exporter: InMemorySpanExporter, word: str = 'process') -> list[ReadableSpan]:
+    return [span for span in exporter.get_finished_spans() if span.name.startswith(f'{word} ')]
 
 
 def context_of(spool: Spool, name: str) -> dict[str, Any]:
@@ -225,7 +231,9 @@ def test_a_receiver_of_otlp_is_sent_the_span(tmp_path: Path) -> None:
         spool['in'].enqueue('x', traceparent=PARENT)
         work(spool, provider, lambda runner, msg, msgdata: None)  # what was measured is sent when it ends
         request = ExportTraceServiceRequest.FromString(bodies[0])
-        [span] = request.resource_spans[0].scope_spans[0].spans
+        span, *_ = [
+            one for one in request.resource_spans[0].scope_spans[0].spans if one.name.startswith('process')
+        ]
         assert span.name == 'process in'
         assert span.links[0].trace_id.hex() == 'ab' * 16
     finally:
@@ -246,3 +254,92 @@ def test_who_does_not_ask_for_it_has_no_span(tmp_path: Path) -> None:
 
     Looks(spool, RunnerOptions('looks', 'x:Looks', queue='in')).run(until_empty=True)
     assert seen == [False]
+
+
+def test_what_becomes_of_a_message_is_a_span_below_its_own(
+    tmp_path: Path, provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    spool = Spool(tmp_path)
+    names = [spool['in'].enqueue(text) for text in ('good', 'bad')]
+
+    def dispose(runner: Runner, msg: Any, msgdata: Any) -> None:
+        if msg == 'bad':
+            raise PermanentFailure('secret')
+
+    work(spool, provider, dispose)
+    (good, bad), (ack,), (shunt,) = spans(exporter), spans(exporter, 'ack'), spans(exporter, 'shunt')
+    for processed, settled, name in ((good, ack, names[0]), (bad, shunt, names[1])):
+        assert settled.parent == processed.get_span_context()
+        assert settled.kind == SpanKind.CLIENT
+        attributes = settled.attributes or {}
+        assert attributes['messaging.operation.type'] == 'settle'
+        assert attributes['messaging.message.id'] == name.split('+')[1]
+    assert (ack.name, shunt.name) == ('ack in', 'shunt in')
+    assert 'secret' not in str(shunt.to_json())
+
+
+def test_what_an_operator_sends_back_is_linked_to_the_span_in_which_it_was_done(
+    tmp_path: Path, provider: TracerProvider, exporter: InMemorySpanExporter
+) -> None:
+    spool = Spool(tmp_path)
+    spool['in'].enqueue('x', traceparent=PARENT)
+    errors = [PermanentFailure('no')]
+
+    def dispose(runner: Runner, msg: Any, msgdata: Any) -> None:
+        if errors:
+            raise errors.pop()
+
+    work(spool, provider, dispose)
+    with provider.get_tracer('desk').start_as_current_span('POST /act') as act:
+        [name] = spool['bad'].get_files('.psv')
+        target = Target('bad', name, '.psv', 'in')
+        operated = OperatedSpool(SpoolView(tmp_path, None), spool, Operator('ann', 'desk'))
+        assert apply(Retry(), [target], operated).done == 1
+    work(spool, provider, dispose)
+    first, second = spans(exporter)
+    links = {(link.attributes or {})['switchboard.link']: link.context.span_id for link in second.links}
+    assert links == {
+        'creation': int('cd' * 8, 16),
+        'attempt': first.get_span_context().span_id,
+        'operator': act.get_span_context().span_id,
+    }
+    # What a move, a retry and an edit leave as it was: the producer's own.
+    assert all(link.context.trace_id == int('ab' * 16, 16) for link in second.links[:1])
+
+
+def sent(directory: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+    """Put messages in, in a program whose provider is its own.
+
+    :return: the spans, the messages' metadata, and the outer span's id.
+    """
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    queue = Spool(directory)['in']
+    queue.enqueue('before')
+    with trace.get_tracer('shop').start_as_current_span('order') as outer:
+        queue.enqueue('own')
+        queue.enqueue('of another', traceparent=PARENT)
+        with contextlib.suppress(QueueError):
+            queue.enqueue(object())
+    found = [json.loads(span.to_json()) for span in exporter.get_finished_spans()]
+    metadata = [queue.dequeue(name)[1] for name in queue.files]
+    return found, metadata, f'0x{outer.get_span_context().span_id:016x}'
+
+
+def test_a_message_that_is_put_in_is_a_span_whose_context_it_carries(tmp_path: Path) -> None:
+    found, metadata, outer = in_new_program(sent, tmp_path)
+    own, other, wrong, _ = found
+    assert [one['name'] for one in (own, other, wrong)] == ['send in'] * 3
+    assert [one['parent_id'] for one in (own, other, wrong)] == [outer] * 3
+    before, carried, foreign = metadata
+    assert trace_context.PARENT not in before
+    assert carried[trace_context.PARENT].split('-')[2] == own['context']['span_id'][2:]
+    assert own['kind'] == 'SpanKind.PRODUCER'
+    assert own['attributes']['messaging.operation.type'] == 'send'
+    # What somebody else has made is not made here: it keeps its context, and is linked to.
+    assert foreign[trace_context.PARENT] == PARENT
+    assert other['kind'] == 'SpanKind.CLIENT'
+    assert other['links'][0]['context']['span_id'] == '0x' + 'cd' * 8
+    assert wrong['attributes']['error.type'] == 'UnserializableError'
