@@ -32,6 +32,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import json
 import math
 import os
@@ -55,7 +56,17 @@ from switchboard.errors import (
     TemporaryFailure,
     UnknownQueueError,
 )
-from switchboard.runner.api import RunnerOptions, Serializers, Setting, duration_s, optional, tagged_or_text
+from switchboard.runner.api import (
+    ControlGroup,
+    RunnerOptions,
+    Serializers,
+    Setting,
+    clear_groups,
+    delegated_group,
+    duration_s,
+    optional,
+    tagged_or_text,
+)
 
 TEMPORARY = range(71, 76)
 PERMANENT = (*range(64, 71), *range(76, 79))
@@ -131,6 +142,10 @@ class Command(Runner):
         if _prctl is not None:
             # What a program leaves behind becomes this process's child, and so is found.
             _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        # Where there is one, each message has a control group: nothing that is begun for it escapes from that.
+        self._groups_in = delegated_group()
+        if self._groups_in is not None:
+            clear_groups(self._groups_in)
         program = self.setting['command'][0]
         if shutil.which(program, path=os.environ.get('PATH')) is None:
             raise ConfigError(
@@ -158,6 +173,7 @@ class Command(Runner):
             family = Family(self.idempotency_key.encode())
             family.end_marked()
             family.end_known(history)
+        group = self._new_group()
         self._last = self.idempotency_key
         with Program(
             self.setting['command'],
@@ -165,6 +181,7 @@ class Command(Runner):
             self.setting['directory'],
             serializer.dumps(msg),
             listens=bool(output),
+            group=group,
         ) as program:
             try:
                 program.run(self.setting['timeout'])
@@ -185,6 +202,29 @@ class Command(Runner):
                     self.queue.annotate(self.filebase, {'event': 'noted', LEFT_RUNNING: error.processes})
                     raise
                 raise
+
+    def _new_group(self) -> ControlGroup | None:
+        """:return: an empty control group for this message; None where there are none.
+
+        :raises DestinationDown: one of its earlier times is not empty, and what is in it cannot be ended.
+        """
+        group = None if self._groups_in is None else ControlGroup(self._groups_in, self.idempotency_key)
+        if group is not None:
+            _end_group(group)
+        return group if group is not None and group.make() else None
+
+
+def _end_group(group: ControlGroup) -> None:
+    if living := group.end(GRACE_S):
+        raise _left_running(living)
+
+
+def _left_running(living: Iterable[int]) -> LeftRunningError:
+    names = ', '.join(f'{_name(pid)} (pid {pid})' for pid in sorted(living))
+    return LeftRunningError(
+        f'waits for what was begun for this message and cannot be ended: {names}',
+        [[pid, _started(pid)] for pid in sorted(living)],
+    )
 
 
 def environment(msgdata: Mapping[str, Any], **names: str) -> dict[bytes, bytes]:
@@ -211,10 +251,12 @@ def environment(msgdata: Mapping[str, Any], **names: str) -> dict[bytes, bytes]:
     }
 
 
-def _die_with_parent() -> None:
-    # The program leads a group of its own, so who kills the runner with its group does not reach it.
+def _begin(group: ControlGroup | None) -> None:
+    # The program leads a process group of its own, so who kills the runner with its group does not reach it.
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if group is not None:
+        group.join()
 
 
 class Family:
@@ -281,11 +323,7 @@ class Family:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
             if time.monotonic() >= ends_s:
-                names = ', '.join(f'{_name(pid)} (pid {pid})' for pid in sorted(living))
-                raise LeftRunningError(
-                    f'waits for what was begun for this message and cannot be ended: {names}',
-                    [[pid, _started(pid)] for pid in sorted(living)],
-                )
+                raise _left_running(living)
             _wait_for_one(living)
 
 
@@ -357,6 +395,7 @@ class Program:
     open are no cases of their own.
 
     :param listens: its standard output is kept apart from its complaints.
+    :param group: where it and all that it starts is.
     """
 
     def __init__(
@@ -367,7 +406,9 @@ class Program:
         message: bytes,
         *,
         listens: bool,
+        group: ControlGroup | None = None,
     ) -> None:
+        self._group = group
         self.name = arguments[0]
         self.timeout_s: float | None = None
         self.is_late = False
@@ -387,7 +428,7 @@ class Program:
                 cwd=directory or None,
                 env=variables,
                 process_group=0,
-                preexec_fn=_die_with_parent,
+                preexec_fn=functools.partial(_begin, group),
             )
         except OSError as error:
             self._files.close()
@@ -406,6 +447,8 @@ class Program:
         """End what still runs: the runner is told to go, or something went wrong."""
         if self._process.poll() is None:
             self._end()
+        if self._group is not None:
+            self._group.remove()  # a daemon that it has left keeps it
         self._files.close()
 
     def run(self, timeout_s: float | None) -> None:
@@ -455,6 +498,8 @@ class Program:
         """
         if self._process.poll() is None:
             self._end()
+        if self._group is not None:
+            _end_group(self._group)
         self.family.end()
 
     def _end(self) -> None:
@@ -467,6 +512,8 @@ class Program:
         self._signal(signal.SIGKILL)
         # One that has become another user's cannot be ended: `end` says for whom the message waits.
         with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._process.poll() is None and self._group is not None:
+                self._group.kill()
             self._process.wait(GRACE_S)
 
     def _signal(self, signum: int) -> None:

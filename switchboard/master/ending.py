@@ -9,8 +9,8 @@ mark in its environment tell; what nobody living claims belongs to the one that 
 
 Only the master's own children are signalled: nobody else waits for them, so a number cannot become a stranger's.  Their children are
 adopted in turn, and found at the next look.  A master that was killed adopts nothing any more; the next one finds the remainders by
-the mark.  A control group for each slice would find the same, and needs one to be delegated; where a service manager does that, it ends
-the whole of it with the master.
+the mark.  What has become another user's cannot be signalled: it is ended by its control group, if it was begun for a message that has one
+(``control_group``), and waited for if not.
 
 Elsewhere than on Linux there is nothing of all this: there a runner's process group ends with it, and no more.
 
@@ -41,6 +41,7 @@ from switchboard.events import event
 from switchboard.master.child import MARK, set_subreaper
 from switchboard.message.naming import CLAIMED, is_filebase
 from switchboard.queue.recovery import INTERRUPTED, timestamp
+from switchboard.runner.control_group import kill_group_of
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import HELD, HELD_PREFIX
@@ -83,8 +84,12 @@ def end(owner: int, living: Collection[int], known: Collection[int]) -> list[int
         if pid not in living and pid not in known and _belongs_to(pid, owner, living)
     ]
     for pid in found:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            kill_group_of(pid)  # another user's by now
     return found
 
 

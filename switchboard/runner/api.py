@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from switchboard.message.serializers import Serializers
     from switchboard.message.typed_json import tagged_or_text
     from switchboard.options import RunnerOptions
+    from switchboard.runner.control_group import ControlGroup, clear_groups, delegated_group
     from switchboard.runner.settings import Setting, read_secret
     from switchboard.runner.template import Template
     from switchboard.store.layout import BAD
@@ -38,6 +39,7 @@ __all__ = [
     'HIGHEST_PRIORITY',
     'NS',
     'Backoff',
+    'ControlGroup',
     'Outcome',
     'Publication',
     'RunnerOptions',
@@ -45,7 +47,9 @@ __all__ = [
     'Setting',
     'Template',
     'choice',
+    'clear_groups',
     'count',
+    'delegated_group',
     'duration_s',
     'event',
     'lazy_mail',
@@ -67,6 +71,9 @@ __getattr__ = lazy(
     {
         'BAD': 'switchboard.store.layout',
         'Backoff': 'switchboard.clock',
+        'ControlGroup': 'switchboard.runner.control_group',
+        'clear_groups': 'switchboard.runner.control_group',
+        'delegated_group': 'switchboard.runner.control_group',
         'HIGHEST_PRIORITY': 'switchboard.message.naming',
         'NS': 'switchboard.message.naming',
         'Outcome': 'switchboard.handoff.publish_many',

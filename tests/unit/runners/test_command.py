@@ -10,14 +10,17 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from switchboard.errors import ConfigError
+from switchboard.runner.control_group import delegated_group, own_group
 from switchboard.runners.command import MAX_COMPLAINT_BYTES, Command, Program, environment
 from tests.acceptance.installation import ends
 from tests.helpers.processes import Child
+from tests.helpers.waiting import eventually
 from tests.unit.runners.pipelines import Pipeline, mail
 
 PROGRAM = 'import os, signal, sys, time\n'
@@ -384,6 +387,93 @@ def test_a_message_waits_for_a_program_that_has_become_another_users(
         finally:
             for pid in Path(name, 'pids').read_text().split() if Path(name, 'pids').exists() else ():
                 os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.fixture
+def delegated() -> Iterator[Path]:
+    """A control group that has been handed over to somebody without rights of his own."""
+    below = own_group()
+    place = None if below is None else Path(below, f'switchboard-tests-{os.getpid()}')
+    try:
+        assert place is not None, 'no cgroup v2 is mounted'
+        place.mkdir()
+        for name in ('', 'cgroup.procs', 'cgroup.threads', 'cgroup.subtree_control'):  # as systemd does
+            os.chown(place / name, NOBODY, NOBODY)
+    except (OSError, AssertionError) as error:
+        pytest.skip(f'no control group can be made here: {error}')
+    yield place
+    Path(place, 'cgroup.kill').write_text('1')
+    for each in (*(one for one in place.iterdir() if one.is_dir()), place):
+        eventually(lambda each=each: not (each / 'cgroup.procs').read_text(), 'empty')  # type: ignore[misc]
+        each.rmdir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which('setpriv') is None, reason='needs root and setpriv')
+@pytest.mark.parametrize('kills_runner', [False, True])
+def test_what_has_become_another_users_ends_with_its_control_group(
+    delegated: Path, *, kills_runner: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        os.chown(name, NOBODY, NOBODY)
+        become_root = Path(name, 'setpriv')
+        shutil.copy(str(shutil.which('setpriv')), become_root)
+        become_root.chmod(0o4755)
+        script = f'echo $$ >> {name}/pids; exec sleep 600'
+        command = f'{become_root} --reuid 0 --regid 0 --clear-groups sh -c {shlex.quote(script)}'
+        end = 'kill -9 $PPID; sleep 600' if kills_runner else 'exit 1'
+        command = f'sh -c {shlex.quote(f"{command} & until test -s {name}/pids; do sleep 0.05; done; {end}")}'
+        section = (
+            f'[runner.do]\nclass = runners.command:Command\nqueue = in\ncommand = {command}\n[queue.in]\n'
+        )
+
+        def live() -> None:
+            case = Pipeline(Path(name), section)
+            case.spool['in'].recover(own=False)
+            case.runner(Command, 'do').run(until_empty=True)
+
+        def begin(uid_root: Path) -> Child:
+            reading, writing = os.pipe()
+
+            def child() -> None:
+                os.close(writing)
+                os.read(reading, 1)
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+                live()
+
+            made = Child(child)
+            (uid_root / 'cgroup.procs').write_text(str(made.pid))
+            os.close(reading)
+            os.close(writing)
+            return made
+
+        def fill() -> None:
+            Pipeline(Path(name), section).spool['in'].enqueue(mail())
+
+        Child(fill, uid=NOBODY).join()
+        with begin(delegated) as first:
+            first.wait()
+        pids = Path(name, 'pids').read_text().split()
+        assert len(pids) == 1
+        if kills_runner:
+            assert not ends(int(pids[0]), 0.0)
+            [group] = [one for one in delegated.iterdir() if one.is_dir()]
+            Path(name, 'pids').write_text('')
+            with begin(delegated) as second:
+                second.wait()
+            assert not group.exists() or str(pids[0]) not in (group / 'cgroup.procs').read_text()
+        assert ends(int(pids[0]))
+
+
+def test_without_a_group_of_its_own_a_runner_makes_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr('switchboard.runner.control_group.own_group', lambda: str(tmp_path))
+    assert delegated_group() is None  # the root of all groups, which has no such files
+    (tmp_path / 'cgroup.kill').touch()
+    (tmp_path / 'cgroup.procs').touch()
+    given = delegated_group()
+    assert given == str(tmp_path) or os.path.isdir('/run/systemd/system')
 
 
 def test_too_much_environment_is_the_messages_fault(bench: Bench) -> None:
