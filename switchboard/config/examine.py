@@ -33,6 +33,8 @@ class Parts(NamedTuple):
     exchanges: ExchangeTable
 
 
+# Bridges have a `url` of their own.
+_OF_QUEUES_ONLY = QUEUE_KEYS.keys() - {'url'}
 _KEY_OF_FIELD = {key.field: name for name, key in QUEUE_KEYS.items()}
 
 
@@ -114,6 +116,11 @@ def _once(error: ConfigError, problems: Problems) -> None:
 
 def _advise_on_runner(parts: Parts, runner: RunnerOptions, section: Section, problems: Problems) -> None:
     for key in runner.settings:
+        if key in _OF_QUEUES_ONLY:
+            place = f'[queue.{runner.queue}]' if runner.queue else '[queue.NAME]'
+            reason = f"goes to the runner's own class; if that does not know it: it is a queue's, write it below {place}"
+            problems.warn(section.entries[key].error(reason))
+            continue
         import difflib  # here, because few have to be told what they may have meant
 
         close = difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=LIKENESS)

@@ -133,3 +133,11 @@ def test_runners_that_look_odd_are_told(tmp_path: Path) -> None:
         "7 [runner.a] exchange: there is no exchange 'e'",
         '10 [runner.b] queue: is also the queue of runner a: each message goes to one of them only',
     ]
+
+
+def test_a_queues_key_in_a_runners_section_is_told(tmp_path: Path) -> None:
+    config = load(tmp_path, '[runner.a]\nclass = m:C\nqueue = q\nmax_attempts = 2\nurl = amqp://b//\n')
+    reason = (
+        "goes to the runner's own class; if that does not know it: it is a queue's, write it below [queue.q]"
+    )
+    assert warnings(config) == [f'6 [runner.a] max_attempts: {reason}']
