@@ -33,6 +33,10 @@ ORIGIN = 'whichq'
 # Where a message goes back to for which that was not noted.
 UNSHUNTED = 'in'
 
+# Why a message was shunted, where nothing says more.
+WITHOUT_ERROR = 'shunted without an error: its list may be gone'
+BEFORE = "shunted before Mailman's queues were kept here: its logs may say why"
+
 MESSAGE_CLASS = f'{Message.__module__}:{Message.__qualname__}'
 # What Mailman itself wrote is read as well, until it is taken over.
 ACCEPTED = (*SAFE_KINDS, MAILMAN)
@@ -128,7 +132,7 @@ class MailmanQueue:
         """
         for queue in {self, *_without_runner()}:
             queue._queue.recover_backup_files()
-            take_over(queue._spool, queue._queue, _shunted if queue.name == SHUNT else None)
+            take_over(queue._spool, queue._queue, _shunted_before if queue.name == SHUNT else None)
 
 
 def _without_runner() -> list[MailmanQueue]:
@@ -144,15 +148,14 @@ def _shunted(metadata: Mapping[str, Any], error: BaseException | None = None) ->
     :param error: what the runner is handling, if anything: it shunts a message for a list that is gone without one.
     """
     records: list[Record] = []
-    now = SYSTEM_CLOCK.time_ns() / NS
     origin = str(metadata.get(ORIGIN, UNSHUNTED))
-    reason = 'shunted without an error: is its list gone, or its error in a log only?'
+    reason = WITHOUT_ERROR
     if error is not None:
         reason = f'{type(error).__name__}: {error}'
         records.append(
             {
                 'event': 'failed',
-                'time': now,
+                'time': SYSTEM_CLOCK.time_ns() / NS,
                 'runner': _at_work[0] if _at_work else origin,
                 'error': type(error).__name__,
                 'message': str(error),
@@ -160,17 +163,22 @@ def _shunted(metadata: Mapping[str, Any], error: BaseException | None = None) ->
             }
         )
     told = {'runner': _at_work[0]} if _at_work else {}
-    return [
-        *records,
-        {
-            'event': 'dead-lettered',
-            'time': now,
-            'queue': _directory_of(origin),
-            'cause': 'failed',
-            'reason': reason,
-            **told,
-        },
-    ]
+    return [*records, {**_put_aside(origin, reason), **told}]
+
+
+def _shunted_before(metadata: Mapping[str, Any]) -> list[Record]:
+    """:return: the history of a message that Mailman shunted without this switchboard: why is in its logs only."""
+    return [_put_aside(str(metadata.get(ORIGIN, UNSHUNTED)), BEFORE)]
+
+
+def _put_aside(origin: str, reason: str) -> Record:
+    return {
+        'event': 'dead-lettered',
+        'time': SYSTEM_CLOCK.time_ns() / NS,
+        'queue': _directory_of(origin),
+        'cause': 'rejected',
+        'reason': reason,
+    }
 
 
 def _directory_of(name: str) -> str:
