@@ -73,6 +73,43 @@ def test_the_class_is_replaced_wherever_mailman_has_it_and_nothing_else_is(queue
     assert {type(queue) for queue in config.switchboards.values()} == {MailmanQueue}
 
 
+# Every name in every module of Mailman's, and in every class of its modules, before and after.
+NAMES = """
+import sys
+from mailman.core.initialize import initialize_1
+initialize_1(sys.argv[1])
+import mailman.bin.master, mailman.bin.runner, mailman.commands.cli_unshunt, mailman.rest.queues, mailman.runners.lmtp
+
+def names():
+    found = {}
+    for module in [each for name, each in sys.modules.items() if name.partition('.')[0] == 'mailman']:
+        for name, value in vars(module).items():
+            found[module.__name__, name] = value
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                found |= {(module.__name__, name, key): each for key, each in vars(value).items()}
+    return found
+
+def ours():
+    return sorted(name for name in sys.modules if name.partition('.')[0] == 'switchboard')
+
+assert ours() == [], ours()
+before = names()
+from switchboard.mailman import install
+install()
+after = names()
+print(*sorted('.'.join(key) for key in before if before[key] is not after.get(key)))
+"""
+
+
+def test_no_other_name_of_mailmans_is_changed_and_without_the_plugin_nothing_of_ours_is_loaded(
+    site: Path,
+) -> None:
+    command = [sys.executable, '-c', NAMES, str(site.with_name('mailman.cfg'))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ['mailman.core.runner.Switchboard', 'mailman.core.switchboard.Switchboard']
+
+
 def test_a_second_installation_changes_nothing(queues: Path) -> None:
     before = dict(config.switchboards)
     install()
