@@ -66,10 +66,10 @@ LOOKED_AT = 1000
 # What one level of priority is worth, if the queue does not say.
 PRIORITY_STEP_NS = 60 * NS
 
-# How long the names of a reading are good for: an entry with a higher priority may have come since.  A large directory takes long to
-# read, and must not be read all the time.
-READ_EVERY_NS = NS
-READ_SHARE = 20
+# How long the names of a reading are good for: an entry with a higher priority may have come since.  A hundred times as long as it took, so that it
+# costs nothing that could be measured, and within these limits; but a large directory takes long to read, and must not be read all the time.
+READ_EVERY_NS = (NS // 50, NS)
+READ_SELDOM, READ_SHARE = 100, 20
 
 # A reading that takes longer is dear: some twenty thousand names.
 DEAR_NS = NS // 50
@@ -410,7 +410,9 @@ class ReadyQueue:
             due = self._look()
         due.reverse()
         self._line = due
-        self._line_until_ns = now_ns + max(READ_EVERY_NS, (self._clock.monotonic_ns() - now_ns) * READ_SHARE)
+        took_ns, (soonest_ns, latest_ns) = self._clock.monotonic_ns() - now_ns, READ_EVERY_NS
+        good_ns = min(latest_ns, max(soonest_ns, took_ns * READ_SELDOM))
+        self._line_until_ns = now_ns + max(good_ns, took_ns * READ_SHARE)
 
     def _look(self) -> list[str]:
         """:return: the first of the entries that are due and not deferred, in order: a new list."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -225,13 +226,35 @@ class TestGivingOut:
         assert [scene.queue.next() for _ in range(10)] == filebases
         assert scene.disk.listed == listed + 1
 
-    def test_the_directory_is_read_again_when_the_names_are_old(self, scene: Scene) -> None:
+    def test_what_is_quickly_read_is_read_again_soon(self, scene: Scene) -> None:
         scene.add(-10)
         later = scene.add(-9)
         assert scene.queue.next() != later
         urgent = scene.add(-9, priority=9)
-        scene.clock.advance(1.1)
+        scene.clock.advance(0.021)  # by this clock, reading takes no time
         assert scene.queue.next() == urgent
+
+    @pytest.mark.parametrize(('took_s', 'good_s'), [(0.003, 0.3), (0.015, 1.0), (0.2, 4.0)])
+    def test_the_longer_a_reading_takes_the_longer_its_names_are_good(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, took_s: float, good_s: float
+    ) -> None:
+        first, second, third = (scene.add(-number) for number in (10, 9, 8))
+        parts = scene.listing.parts
+
+        def slow(suffix: str) -> Iterator[list[str]]:
+            scene.clock.advance(took_s)
+            return parts(suffix)
+
+        monkeypatch.setattr(scene.listing, 'parts', slow)
+        assert scene.queue.next() == first
+        urgent = scene.add(-9, priority=9)
+        scene.clock.advance(0.9 * good_s - took_s)
+        assert scene.queue.next() == second
+        scene.clock.advance(0.2 * good_s)
+        assert scene.queue.next() == urgent
+        (scene.path / f'{second}.pck').unlink()
+        (scene.path / f'{first}.pck').unlink()
+        assert third
 
     def test_a_held_entry_is_given_out_when_its_time_is_over(self, scene: Scene) -> None:
         filebase = scene.add()
