@@ -21,13 +21,13 @@ What the keys of a section name with ``remote_`` is the broker's; the rest is th
 **Outwards** a batch is published at once and its entries are finished when the broker has confirmed them.  While the broker is away, or
 refuses, all stay in the queue as they are, unwritten, and the runner waits; no attempt is counted.  A message that no queue of the
 broker is bound for is tried again by the queue's retry policy.  Should this process die between the confirm and the end of the
-entry, the message is sent again: its id, the digest of the entry, is the same each time, so who reads can tell.
+entry, the message is sent again: its id, the digest of the entry, is the same each time, so its reader knows it again.
 
 **Inwards** up to ``prefetch`` messages are stored with the flushes of one, then acknowledged.  A message with an id is remembered
 for the local queue's ``dedupe_window``, together with a checksum of its body (ids of strangers may be counters that start again):
 what the broker gives out a second time is acknowledged and not stored again.  While the disk or a local queue is full, nothing
-more is fetched, and what was fetched stays unacknowledged; after its ``consumer_timeout`` RabbitMQ gives that out again, and it is
-fetched again.  What can never be stored (a kind that the queue does not take, a key without a route) goes to bad as it came.
+more is fetched, and fetched messages stay unacknowledged; after its ``consumer_timeout`` RabbitMQ gives that out again, and it is
+fetched again.  A message that can never be stored (a kind that the queue does not take, a key without a route) goes to bad as it came.
 
 Rejected: ``dispose`` that waits for each confirm (a round trip a message); giving messages back to the broker while the disk is full
 (brokers count that, and throw a message away in the end); dropping whatever this installation has sent itself (it may be
@@ -64,7 +64,7 @@ __all__ = ['FromBroker', 'ToBroker']
 
 
 class ToBroker(Bridge):
-    """Publishes what is in its queue."""
+    """Publishes the messages of its queue."""
 
     settings: ClassVar[Mapping[str, Setting]] = {
         **Bridge.settings,
@@ -117,7 +117,7 @@ class ToBroker(Bridge):
         outgoing = encode(msg, msgdata, message_id=self.idempotency_key, history=history)
         outgoing.headers[PATH_HEADER] = path
         if KIND in outgoing.headers:
-            # A broker throws away what has expired.  The metadata say when that is, and who takes it makes a dead letter of it.
+            # A broker throws away expired messages.  The metadata say when that is, and the taker makes a dead letter of it.
             outgoing.properties.pop('expiration', None)
         self._outbox.append((self.filebase, (outgoing, exchange, key)))
 
@@ -138,7 +138,7 @@ class ToBroker(Bridge):
         }
 
     def _judged(self, error: Exception) -> Exception:
-        """:return: what the error means for the message."""
+        """:return: the fate of the message after this error."""
         if isinstance(error, NoRouteError):
             reason = f'no queue of the broker takes it: {error}'
             return (

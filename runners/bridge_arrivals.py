@@ -1,4 +1,4 @@
-"""What a bridge makes of the messages that a broker gives out: entries of local queues, or of bad, each only once."""
+"""Arrivals of a bridge: a broker's messages become entries of local queues, or of bad, each only once."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from switchboard.runners.bridge_remote import PATH, PATH_HEADER, heard_from, pat
 if TYPE_CHECKING:
     from switchboard.brokers.message import Delivery
 
-# What is about the place and not about the message: it is tried again, and nothing is put aside for it.
+# Errors about the place and not about the message: it is tried again, and nothing is put aside for them.
 TROUBLE = (QueueFullError, DurabilityError, QueuePausedError)
 # Of the headers of a message that is put aside, so much is kept: that must never fail for being too large.
 MAX_HEADERS, MAX_CHARACTERS = 50, 1000
-# Of decoded bodies, so much is gathered before it is stored: what was fetched may be a hundred times as long when it is decompressed.
+# Of decoded bodies, so much is gathered before it is stored: a fetched body may be a hundred times as long when it is decompressed.
 GROUP_BYTES = 32 * 1024 * 1024
 # What these headers mean to strangers is not what they mean here.
 MEANINGFUL = frozenset(('delay', 'not_before', 'ttl', 'priority'))
 
 
 class Arrival(NamedTuple):
-    """A message, what was stored of it, and why it is in bad or nowhere."""
+    """A message, its stored entries, and why it is in bad or nowhere."""
 
     delivery: Delivery
     outcome: Outcome
@@ -42,7 +42,7 @@ class Arrival(NamedTuple):
 class Arrivals:
     """Stores what a bridge has fetched.
 
-    :param runner: whose spool, name and settings count.
+    :param runner: the runner, whose spool, name and settings count.
     :param origin: the broker, for histories.
     """
 
@@ -52,7 +52,7 @@ class Arrivals:
         self._name = runner.name
         self._setting = runner.setting
         self._origin = origin
-        # What is in bad and could not be marked as preserved yet.
+        # Entries in bad, stored as .pck, whose rename to .psv has failed so far.
         self._begun: dict[Delivery, Arrival] = {}
         # Of the group that is gathered at the moment.
         self._decoded_bytes = 0
@@ -60,7 +60,7 @@ class Arrivals:
     def store(self, deliveries: Sequence[Delivery]) -> list[Arrival]:
         """Store messages, all with the flushes of one; those for which there is no way go to bad.
 
-        :return: what became of each, in the same order.
+        :return: the fate of each, in the same order.
         """
         begun, self._begun = self._begun, {}
         stored = iter(self._store([delivery for delivery in deliveries if delivery not in begun]))
@@ -76,30 +76,30 @@ class Arrivals:
         return arrivals
 
     def _store_some(self, deliveries: Sequence[Delivery]) -> list[Arrival]:
-        parcels: list[Publication] = []
+        publications: list[Publication] = []
         self._decoded_bytes = 0
         for delivery in deliveries:
-            parcels.append(self._parcel_or_bad(delivery))
+            publications.append(self._publication_or_bad(delivery))
             if self._decoded_bytes >= GROUP_BYTES:
                 break
-        deliveries = deliveries[: len(parcels)]
+        deliveries = deliveries[: len(publications)]
         outcomes: list[Outcome] = []
-        for _, alike in groupby(parcels, key=lambda parcel: parcel.key is None):
+        for _, alike in groupby(publications, key=lambda publication: publication.key is None):
             outcomes += self._spool.publish_many(
                 list(alike)
             )  # those without an id must not pass those with one
         hopeless = [
-            number for number, outcome in enumerate(outcomes) if _is_hopeless(outcome, parcels[number])
+            number for number, outcome in enumerate(outcomes) if _is_hopeless(outcome, publications[number])
         ]
         for number in hopeless:
-            parcels[number] = self._parcel_for_bad(deliveries[number], outcomes[number])
-        again = self._spool.publish_many([parcels[number] for number in hopeless])
+            publications[number] = self._publication_for_bad(deliveries[number], outcomes[number])
+        again = self._spool.publish_many([publications[number] for number in hopeless])
         for number, outcome in zip(hopeless, again, strict=True):
             outcomes[number] = outcome
-        return [_arrived(*each) for each in zip(deliveries, parcels, outcomes, strict=True)]
+        return [_arrived(*each) for each in zip(deliveries, publications, outcomes, strict=True)]
 
     def _preserved(self, arrival: Arrival) -> Arrival:
-        """Mark what is in bad as preserved; if that fails, this is all that is left to do when it is tried again."""
+        """Rename entries in bad to .psv; if that fails, this is the only step left for the next try."""
         if arrival.reason and not isinstance(arrival.outcome, SwitchboardError):
             try:
                 self._spool[BAD].finish(arrival.outcome[BAD], preserve=True, reason=arrival.reason)
@@ -110,11 +110,11 @@ class Arrivals:
                 return Arrival(arrival.delivery, error, str(error))
         return arrival
 
-    def _parcel_or_bad(self, delivery: Delivery) -> Publication:
+    def _publication_or_bad(self, delivery: Delivery) -> Publication:
         try:
             return self._parcel(delivery)
         except SwitchboardError as error:
-            return self._parcel_for_bad(delivery, error)
+            return self._publication_for_bad(delivery, error)
 
     def _parcel(self, delivery: Delivery) -> Publication:
         """:raises SwitchboardError: it cannot be read, or there is no way for it."""
@@ -137,7 +137,7 @@ class Arrivals:
         from switchboard.brokers.decode import entry_of, load
         from switchboard.kombu_transport.payload import pack
 
-        if self._setting['form'] == 'message':
+        if self._setting['format'] == 'message':
             entry = entry_of(delivery)
             self._decoded_bytes += len(entry.body)
             msg, msgdata = load(entry)
@@ -153,7 +153,7 @@ class Arrivals:
         }
         return *pack(message, delivery.exchange, delivery.routing_key, delayed=False), ()
 
-    def _parcel_for_bad(self, delivery: Delivery, error: object) -> Publication:
+    def _publication_for_bad(self, delivery: Delivery, error: object) -> Publication:
         """:return: the message as it came, for a person to look at."""
         headers = list(delivery.headers.items())[:MAX_HEADERS]
         metadata = {
@@ -185,16 +185,16 @@ class Arrivals:
         return metadata
 
 
-def _arrived(delivery: Delivery, parcel: Publication, outcome: Outcome) -> Arrival:
+def _arrived(delivery: Delivery, publication: Publication, outcome: Outcome) -> Arrival:
     if isinstance(outcome, SwitchboardError):
         return Arrival(delivery, outcome, str(outcome))
-    reason = str(parcel.metadata['reason']) if tuple(parcel.queues) == (BAD,) else ''
+    reason = str(publication.metadata['reason']) if tuple(publication.queues) == (BAD,) else ''
     return Arrival(delivery, outcome, reason)
 
 
-def _is_hopeless(outcome: Outcome, parcel: Publication) -> bool:
+def _is_hopeless(outcome: Outcome, publication: Publication) -> bool:
     is_refused = isinstance(outcome, SwitchboardError) and not isinstance(outcome, TROUBLE)
-    return is_refused and tuple(parcel.queues) != (BAD,)
+    return is_refused and tuple(publication.queues) != (BAD,)
 
 
 def _foreign(delivery: Delivery, msgdata: Mapping[str, Any]) -> dict[str, Any]:

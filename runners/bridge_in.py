@@ -29,6 +29,10 @@ TROUBLE_WAIT_S = (0.5, 30.0)
 LOOKS, PUSH_S = 3, 0.2
 
 
+def _own_messages(value: str) -> str:
+    return choice('accept', 'skip')('accept' if value == 'take' else value)  # the old word
+
+
 class FromBroker(Bridge):
     """Stores what comes into a queue of the broker."""
 
@@ -37,9 +41,9 @@ class FromBroker(Bridge):
         'prefetch': Setting(count(1, 10_000), default=100),
         'exchange': Setting(str, default=''),
         'routing_key': Setting(Template, default=Template('{routing_key|}')),
-        'form': Setting(choice('message', 'kombu'), default='message'),
+        'format': Setting(choice('message', 'kombu'), default='message', old='form'),
         'dedupe': Setting(truth, default=True),
-        'own': Setting(choice('take', 'skip'), default='take'),
+        'own_messages': Setting(_own_messages, default='accept', old='own'),
     }
     # Does it end when nothing is left, and how often is it to look until it believes that?
     _to_the_end = False
@@ -63,7 +67,7 @@ class FromBroker(Bridge):
         if not setting['exchange'] and 'routing_key' not in options.settings:
             reason = 'give a local exchange, or a routing_key that is the name of a local queue'
             raise ConfigError(reason, section=section, key='exchange')
-        if 'own' not in options.settings:
+        if not options.settings.keys() & {'own_messages', 'own'}:
             cls._look_for_circle(options, others)
 
     @classmethod
@@ -76,10 +80,10 @@ class FromBroker(Bridge):
             same = their_exchange == exchange if their_exchange else their_queue == queue
             if broker == their_broker and same:
                 raise ConfigError(
-                    f'runner {other.name} publishes to where this one takes from: say `own = skip` to leave what this '
-                    'installation has sent itself, or `own = take` if it is meant to come back',
+                    f'runner {other.name} publishes to where this one takes from: say `own_messages = skip` to leave '
+                    'the messages of this installation, or `own_messages = accept` if they are meant to come back',
                     section=f'runner.{options.name}',
-                    key='own',
+                    key='own_messages',
                 )
 
     def setup(self) -> None:
@@ -87,9 +91,9 @@ class FromBroker(Bridge):
 
         :raises ConfigError: there is no such exchange or queue here.
         """
-        # What was fetched and is not acknowledged, by the order in which it came.
+        # Unacknowledged messages, in the order in which they came.
         self._unacked: list[Delivery] = []
-        # What is stored, and not acknowledged because the broker was away.
+        # Stored messages, not acknowledged because the broker was away.
         super().setup()
         exchange, key = self.setting['exchange'], self.setting['routing_key']
         try:
@@ -119,12 +123,12 @@ class FromBroker(Bridge):
         except BrokerDownError as error:
             self._lose(error)
         except SwitchboardError as error:
-            # What is to be declared is there already and is different, or the queue is not there.
+            # A queue or exchange to be declared is there already and is different, or the queue is not there.
             self._complain(str(error))
             self._rest()
 
     def _lose(self, error: BrokerDownError) -> None:
-        """The broker is away; what was fetched is kept, for some brokers do not give it to others at once."""
+        """The broker is away; fetched messages are kept, for some brokers do not give them to others at once."""
         if not self._is_down:
             self._complain(str(error))
         self._is_down = True
@@ -195,7 +199,7 @@ class FromBroker(Bridge):
         self.connection.flush_acks()
 
     def _store(self) -> list[Delivery]:
-        """:return: those that may be acknowledged."""
+        """:return: the messages that may be acknowledged."""
         done: list[Delivery] = []
         wanted: list[Delivery] = []
         for delivery in self._unacked:
@@ -235,7 +239,9 @@ class FromBroker(Bridge):
 
     def _is_own(self, delivery: Delivery) -> bool:
         """Is it to be left, because this installation has sent it itself?"""
-        if self.setting['own'] == 'take' or path_of(delivery.headers.get(PATH_HEADER))[-1:] != [self.site]:
+        if self.setting['own_messages'] == 'accept' or path_of(delivery.headers.get(PATH_HEADER))[-1:] != [
+            self.site
+        ]:
             return False
         event(log, logging.DEBUG, None, 'skipped', runner=self.name, id=delivery.message_id)
         return True

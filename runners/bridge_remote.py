@@ -1,4 +1,4 @@
-"""What the two directions of a bridge share: where the broker is, what is declared there, and the way that a message has come.
+"""The shared half of a bridge's two directions: the broker's address, the declarations there, and the way that a message has come.
 
 A message that goes through bridges has a list of the installations that sent it on, in the header ``x-switchboard-path`` at the
 broker and in ``bridge_path`` in the metadata.  Its length ends circles over several installations; its last item tells an
@@ -37,7 +37,7 @@ Record = Mapping[str, Any]
 
 PATH_HEADER = f'{OURS}path'
 PATH = 'bridge_path'
-# How a record of another installation is told apart from those of this one, which count failures.
+# How a record of another installation is distinguished from those of this one, which count failures.
 ELSEWHERE = 'elsewhere'
 # AMQP has all headers of a message in one frame, of 128 KiB as a rule.
 MAX_HISTORY_RECORDS = 30
@@ -79,7 +79,7 @@ class Bridge(Runner):
         'remote_bindings': Setting(words, default=()),
         'remote_arguments': Setting(arguments, default={}),
         'declare': Setting(truth, default=True),
-        'site': Setting(str, default=''),
+        'origin_name': Setting(str, default='', old='site'),
     }
 
     @classmethod
@@ -104,7 +104,7 @@ class Bridge(Runner):
         """Make the connection; it connects when it is used first."""
         self.connection = self.make_connection()
         directory = getattr(self.spool, 'directory', '')
-        self.site = self.setting['site'] or f'{socket.gethostname()}:{directory}'
+        self.site = self.setting['origin_name'] or f'{socket.gethostname()}:{directory}'
         self._declared_at = -1
 
     def make_connection(self) -> Connection:
@@ -120,7 +120,7 @@ class Bridge(Runner):
         )
 
     def cleanup(self) -> None:
-        """Give back what is not acknowledged, and take leave."""
+        """Give back unacknowledged messages, and disconnect."""
         self.connection.close()
 
     def _with_password(self, url: str) -> str:
@@ -132,7 +132,7 @@ class Bridge(Runner):
 
         :return: whether it is another one than before.
         :raises BrokerDownError: the broker is away.
-        :raises SwitchboardError: what is to be declared is there already, and is different.
+        :raises SwitchboardError: a queue or exchange to be declared is there already, and is different.
         """
         self.connection.connect()
         if self.connection.connection_number == self._declared_at:

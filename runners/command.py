@@ -8,7 +8,7 @@
     command = /usr/local/bin/archive-mail --compress
     timeout = 30s
 
-The program is started without a shell, so nothing in a message can be taken for a command.  It gets the bytes of the message, and what is
+The program is started without a shell, so nothing in a message can be taken for a command.  It gets the bytes of the message, and the facts
 known about it in the environment (see :func:`environment`).  What it writes on standard error, or without an ``output``
 on standard output, is kept for the case that it fails.  With ``output = QUEUE``, what it writes on standard output is the message
 that goes on, of the same kind, with the same metadata.
@@ -88,7 +88,7 @@ NEVER = (errno.E2BIG, errno.ENOEXEC)
 MARK = b'SWITCHBOARD_ID'
 MAX_ENVIRON_BYTES = 4 * 1024 * 1024
 MAX_WATCHED = 64
-# In the history: what could not be ended.
+# In the history: the processes that could not be ended.
 LEFT_RUNNING = 'left_running'
 
 _STATUS_NAMES = {getattr(os, name): name for name in dir(os) if name.startswith('EX_')}
@@ -228,7 +228,7 @@ def _left_running(living: Iterable[int]) -> LeftRunningError:
 
 
 def environment(msgdata: Mapping[str, Any], **names: str) -> dict[bytes, bytes]:
-    """Make the environment of a program: the runner's own, and what is known of the message.
+    """Make the environment of a program: the runner's own, and the facts about the message.
 
     ``SWITCHBOARD_QUEUE``, ``SWITCHBOARD_RUNNER`` and ``SWITCHBOARD_ID`` (the same each time the message is tried) are set
     always, ``SWITCHBOARD_METADATA`` is all of the metadata as JSON with types, and ``SWITCHBOARD_META_<KEY>`` one value each: the items
@@ -260,7 +260,7 @@ def _begin(group: ControlGroup | None) -> None:
 
 
 class Family:
-    """The processes that were begun for a message, whatever group or session they lead and whoever they run as.
+    """The processes that were begun for a message, whatever group or session they lead and whichever user they run as.
 
     Where a runner lives, its orphans come to it (it is their subreaper), so all of them are below it.  Those of a runner that was killed are
     found by the id of the message in their environment.
@@ -287,7 +287,7 @@ class Family:
         self._end_all(self._marked)
 
     def end_known(self, history: Iterable[Mapping[str, Any]]) -> None:
-        """End what could not be ended before, by what the message's history says of it.
+        """End processes that could not be ended before, by the message's history.
 
         :raises DestinationDown: some of it still cannot be.
         """
@@ -444,7 +444,7 @@ class Program:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """End what still runs: the runner is told to go, or something went wrong."""
+        """End the processes that still run: the runner is to go, or something went wrong."""
         if self._process.poll() is None:
             self._end()
         if self._group is not None:
@@ -482,7 +482,7 @@ class Program:
                 raise CommandError(f'{self.name}: wrote more than {MAX_OUTPUT_BYTES} bytes')
 
     def output(self) -> bytes:
-        """:return: what it wrote on standard output."""
+        """:return: its standard output."""
         self._outputs.seek(0)
         return self._outputs.read(MAX_OUTPUT_BYTES)
 

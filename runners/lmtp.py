@@ -11,7 +11,7 @@
 
 A recipient's address becomes a routing key, and the exchange says to which queues the mail goes.  An address that nobody
 routes gets 550, at RCPT.  Recipients that share their queues share one copy, whose metadata name them.  250 is said
-when the mail is on the disk; what is wrong with us (a full disk, a queue that is drained) is 451 or 452, so that the
+when the mail is on the disk; trouble of ours (a full disk, a queue that is drained) is 451 or 452, so that the
 server keeps the mail and tries again.
 
 While one flush is under way, the mails of all other connections gather and share the next one: no waiting time is
@@ -49,7 +49,7 @@ from switchboard.runners.lmtp_protocol import Connection, Memory
 
 log = logging.getLogger('switchboard.runner')
 
-# Of the time that a stop may take, what is left to the mails that are just arriving.
+# Of the time that a stop may take, the share of the mails that are just arriving.
 STOP_SHARE = 0.8
 
 
@@ -78,7 +78,7 @@ class Addresses:
         return tuple(queues)
 
     def metadata(self, sender: str, recipients: Sequence[str], smtputf8: bool) -> dict[str, Any]:
-        """:return: what goes with the copy for some recipients."""
+        """:return: the metadata of the copy for some recipients."""
         metadata: dict[str, Any] = {'door': 'lmtp', 'sender': sender, 'recipients': list(recipients)}
         keys = {self.key(address) for address in recipients}
         if self._exchange:
@@ -98,10 +98,10 @@ class Store:
         self._waiting: list[tuple[Sequence[Publication], asyncio.Future[list[Outcome]]]] = []
         self._work: asyncio.Task[None] | None = None
 
-    async def put(self, parcels: Sequence[Publication]) -> list[Outcome]:
+    async def put(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Return when they are on the disk, or are not going to be."""
         future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((parcels, future))
+        self._waiting.append((publications, future))
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._run())
         return await future
@@ -112,12 +112,12 @@ class Store:
             # Whose connection is gone has not been promised anything.
             jobs = [job for job in self._waiting if not job[1].cancelled()]
             self._waiting.clear()
-            parcels = [parcel for wanted, _ in jobs for parcel in wanted]
+            publications = [publication for wanted, _ in jobs for publication in wanted]
             try:
-                outcomes = await loop.run_in_executor(self._thread, self._spool.publish_many, parcels)
+                outcomes = await loop.run_in_executor(self._thread, self._spool.publish_many, publications)
             except Exception as error:
-                event(log, logging.ERROR, None, 'not stored', number=len(parcels), exc_info=True)
-                outcomes = [SwitchboardError(str(error))] * len(parcels)
+                event(log, logging.ERROR, None, 'not stored', number=len(publications), exc_info=True)
+                outcomes = [SwitchboardError(str(error))] * len(publications)
             for wanted, future in jobs:
                 mine, outcomes = outcomes[: len(wanted)], outcomes[len(wanted) :]
                 if not future.done():
@@ -230,9 +230,9 @@ class Lmtp(AsyncRunner):
         """See `Server`."""
         return self._addresses.metadata(sender, recipients, smtputf8)
 
-    async def put(self, parcels: Sequence[Publication]) -> list[Outcome]:
+    async def put(self, publications: Sequence[Publication]) -> list[Outcome]:
         """See `Server`."""
-        return await self._store.put(parcels)
+        return await self._store.put(publications)
 
     def forget(self, connection: Connection) -> None:
         """See `Server`."""

@@ -1,6 +1,6 @@
 """The words of LMTP: one connection of a mail server, on top of aiosmtpd.
 
-What is added to the library: a reply for each recipient, also where the library would give one; trouble of ours is always
+Added to the library are a reply for each recipient, also where the library would give one; trouble of ours is always
 temporary; lines as long as scripts write them; an end between two mails when the server stops.
 """
 
@@ -36,7 +36,7 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class Memory:
-    """What the mails that are arriving may have together."""
+    """The bytes that arriving mails may have together."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
@@ -48,7 +48,7 @@ class Memory:
 
 
 class NoMemoryError(Exception):
-    """A mail has grown beyond what is left for all."""
+    """A mail has grown beyond the rest that is left for all."""
 
 
 class CountedReader:
@@ -64,7 +64,7 @@ class CountedReader:
         return self._count(await self._reader.readuntil(separator))
 
     async def read(self, number: int) -> bytes:
-        """Read what is thrown away."""
+        """Read the rest of a refused mail, and throw it away."""
         content: bytes = await self._reader.read(number)
         return content
 
@@ -84,7 +84,7 @@ class CountedReader:
 
 
 class Server(Protocol):
-    """What a connection needs of the runner that listens."""
+    """The part of the listening runner that a connection needs."""
 
     connections: set[Connection]
     stopping: bool
@@ -100,10 +100,10 @@ class Server(Protocol):
         ...
 
     def metadata(self, sender: str, recipients: Sequence[str], smtputf8: bool) -> dict[str, Any]:
-        """:return: what goes with the copy for some recipients."""
+        """:return: the metadata of the copy for some recipients."""
         ...
 
-    async def put(self, parcels: Sequence[Publication]) -> list[Outcome]:
+    async def put(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Return when they are on the disk, or are not going to be."""
         ...
 
@@ -131,7 +131,7 @@ def _is_text(address: str) -> bool:
 
 
 def reply(outcome: Outcome) -> str:
-    """:return: what is said for a recipient whose mail had this outcome."""
+    """:return: the reply for a recipient whose mail had this outcome."""
     if not isinstance(outcome, SwitchboardError):
         stored = ', '.join(f'{queue}/{filebase}' for queue, filebase in outcome.items())
         return f'250 2.1.5 stored as {stored}'
@@ -190,7 +190,7 @@ class Connection(LMTP):
         try:
             await super()._handle_client()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # it is gone: what it had not been told is not stored, or stored twice when it comes again
+            pass  # it is gone: a mail without a reply is not stored, or stored twice when it comes again
 
     async def handle_EHLO(  # noqa: N802  # aiosmtpd's names
         self, server: Any, session: Any, envelope: Any, hostname: str, responses: list[str]
@@ -276,11 +276,11 @@ class Connection(LMTP):
         by_route: dict[tuple[str, ...], list[str]] = {}
         for address, route in zip(recipients, envelope.routes, strict=True):
             by_route.setdefault(route, []).append(address)
-        parcels = [
+        publications = [
             Publication(mail, self._server.metadata(envelope.sender, some, envelope.smtp_utf8), route)
             for route, some in by_route.items()
         ]
-        outcomes = dict(zip(by_route, await self._server.put(parcels), strict=True))
+        outcomes = dict(zip(by_route, await self._server.put(publications), strict=True))
         self._owed = 0
         for route, outcome in outcomes.items():
             self._server.note(outcome, by_route[route])

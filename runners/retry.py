@@ -78,7 +78,7 @@ class Retry(Runner):
             raise PermanentFailure(f'it came from a queue that is no more: {error}') from error
 
     def _plan(self, history: Sequence[Record]) -> Record | None:
-        """:return: what was planned for this entry since it came here; None if nothing was."""
+        """:return: the plan for this entry since it came here; None if there is none."""
         for record in reversed(history):
             if record.get('event') in ARRIVALS:
                 return None

@@ -65,7 +65,7 @@ log = logging.getLogger('switchboard.runner')
 PORTS = {'no': 25, 'starttls': 587, 'implicit': 465}
 # A server that was just found to be down is not asked again for each mail of a batch.
 DOWN_S = 0.4
-# Of many recipients that were refused, so many answers are told in the reason; all are in the metadata.
+# Of many recipients that were refused, so many answers stand in the reason; all are in the metadata.
 TOLD = 5
 
 _LINE_END = re.compile(rb'\r\n|\r|\n')
@@ -76,7 +76,7 @@ _FORBIDDEN = re.compile('[\x00-\x1f\x7f<>\ud800-\udfff]')
 
 
 class Answer(NamedTuple):
-    """What a server said about a recipient.  The first digit decides (RFC 5321 4.2.1)."""
+    """A server's reply about a recipient.  The first digit decides (RFC 5321 4.2.1)."""
 
     code: int
     text: str
@@ -143,7 +143,7 @@ def addresses(msgdata: Mapping[str, Any], default_sender: str | None) -> tuple[s
 
 
 class Smtp(Runner):
-    """Delivers what is in its queue to one server."""
+    """Delivers the mails of its queue to one server."""
 
     settings: ClassVar[Mapping[str, Setting]] = {
         'host': Setting(str, required=True),
@@ -250,7 +250,7 @@ class Smtp(Runner):
                     raise
                 reason = Answer(451, f'4.4.1 {error}')
             except Exception as error:
-                # A mistake of this program's: those who have the mail have it all the same.
+                # A mistake of this program's: recipients who have the mail have it all the same.
                 self._drop()
                 event(log, logging.ERROR, self.filebase, 'not sent', exc_info=True)
                 reason = Answer(451, f'4.3.0 {type(error).__name__}: {error}')
@@ -273,7 +273,7 @@ class Smtp(Runner):
     def _transact(
         self, smtp: smtplib.SMTP, mail: Mail, recipients: Sequence[str], answers: dict[str, Answer]
     ) -> None:
-        """One mail for some recipients; what is in `answers` when this raises counts."""
+        """One mail for some recipients; the replies in `answers` count when this raises."""
         self._sent += 1
         talk = Talk(smtp, mail, self.idempotency_key)
         try:
@@ -359,11 +359,11 @@ class Smtp(Runner):
 
 
 class Mail(NamedTuple):
-    """What is to be sent."""
+    """The mail to be sent."""
 
     sender: str
     content: bytes
-    # Whoever has handed it in says that it needs SMTPUTF8 (RFC 6531).
+    # The client that handed it in says that it needs SMTPUTF8 (RFC 6531).
     is_international: bool
 
 

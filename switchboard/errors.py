@@ -155,7 +155,7 @@ class MessageTooLargeError(QueueError):
 
 
 class OutputsNeverFitError(MessageTooLargeError):
-    """What one message gives rise to can never be stored together, however empty its queues are."""
+    """The outputs of one message can never be stored together, however empty their queues are."""
 
 
 class QueuePausedError(QueueError):
@@ -163,7 +163,7 @@ class QueuePausedError(QueueError):
 
 
 class QueueMismatchError(QueueError):
-    """The queue is there already, and is another one than what was asked for; nothing was changed."""
+    """The queue is there already, with other options than the declared ones; nothing was changed."""
 
 
 class QueueLockedError(QueueError):
@@ -216,7 +216,7 @@ class UnknownExchangeError(RouteError):
 
 
 class ExchangeMismatchError(RouteError):
-    """The exchange is there already, and is another one than what was asked for; nothing was changed."""
+    """The exchange is there already, and is another one than the declared one; nothing was changed."""
 
 
 class ExchangeInUseError(RouteError):
@@ -232,7 +232,7 @@ class RouteLoopError(RouteError):
 
 
 class RunnerError(SwitchboardError):
-    """Raised by ``dispose`` to say what is to become of its message."""
+    """Raised by ``dispose`` to decide the fate of its message."""
 
 
 class TemporaryFailure(RunnerError):
@@ -281,7 +281,7 @@ class MasterError(SwitchboardError):
 
 
 class AlreadyRunningError(MasterError):
-    """Another master holds this spool; ``pid`` is its process, when it could be told."""
+    """Another master holds this spool; ``pid`` is its process, when it is known."""
 
     def __init__(self, pid: int | None) -> None:
         self.pid = pid

@@ -1,4 +1,4 @@
-"""Events: what is worth a line in the log, written by one function, with its words in one list.
+"""Events: the lines of the log, written by one function, with its words in one list.
 
 An event has a word (what happened), the entry that it happened to, and fields.  As text it is ``FILEBASE WORD key=value ...``, so
 that `grep FILEBASE` tells the story of a message and `grep ' preserved '` all that was preserved; as JSON each is a member of its
@@ -152,7 +152,7 @@ def event(log: logging.Logger, level: int, filebase: str | None, word: str, /, *
 
     :param filebase: the entry that it is about, if it is about one.
     :param word: one of `WORDS`.
-    :param fields: what else is to be known; those that are None are left out.  ``exc_info`` is an exception whose traceback is
+    :param fields: the other parts of the line; those that are None are left out.  ``exc_info`` is an exception whose traceback is
         added, or True for the one that is being handled; ``speaker`` is the process whose line it is, name and process id, where
         that is not this one.
     """

@@ -1,11 +1,11 @@
 """A directory of whole files, shared by processes that do not know of each other: ``tmp``, ``new`` and ``cur``.
 
-A writer works in ``tmp`` and moves what is finished to ``new``; a reader moves what it takes up to ``cur`` and removes it
+A writer works in ``tmp`` and moves finished files to ``new``; a reader moves a file that it takes up to ``cur`` and removes it
 when done.  A move is one rename, so nobody ever sees half a file and of two readers exactly one gets it.  This is the
 maildir idea with the calls of gocept.filestore, so that a program written for that store runs here with one import
 changed.  What differs, on purpose:
 
-- ``list`` is sorted, shows regular files only (a fifo would block whoever opens it), and no name that begins with a point
+- ``list`` is sorted, shows regular files only (a fifo would block its opener), and no name that begins with a point
   (other programs' unfinished files, as every maildir reader takes them);
 - a call that returns has reached the disk, unless ``durability='lazy'`` asks for the kernel's own pace;
 - a copy appears at once and whole, as a move does;
@@ -13,7 +13,7 @@ changed.  What differs, on purpose:
 - a name can never lead out of its directory.
 
 The object keeps no state about the directory and no descriptor, so it may be inherited by ``fork``, and the directory may
-be taken away and prepared again under it.  No lock says whether the process that took a file up still lives: whoever
+be taken away and prepared again under it.  No lock says whether the process that took a file up still lives: a program that
 needs that wants a queue (`Switchboard`), not this.
 """
 
@@ -75,7 +75,7 @@ class FileStore:
     :param durability: ``full``: what a call did is on the disk when it returns; ``lazy``: it survives the death of every
         process, but not a power cut.
     :param shared: make directories and files for the group alone, whatever the umask, as in a spool; else they are as the umask
-        says, so that whoever may read what this program writes may read them too.
+        says, so that readers of this program's files may read them too.
     """
 
     sub_dirs = DIRECTORIES
@@ -100,7 +100,7 @@ class FileStore:
         return f'{type(self).__name__}({self.path!r})'
 
     def prepare(self) -> None:
-        """Make what is missing of the store, and of the directories above it; may be called at any time.
+        """Make the missing directories of the store, and those above it; may be called at any time.
 
         :raises NotADirectoryError: one of its names is taken by something else.
         """

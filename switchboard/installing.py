@@ -16,7 +16,7 @@ DISTRIBUTION = 'switchboard-queue'
 
 
 def needs(what: str, library: str, extra: str) -> str:
-    """:return: what to say where a library is missing, with the command that brings it."""
+    """:return: the advice where a library is missing, with the command that brings it."""
     return f'{what} needs the library {library}, which is not installed: {how_to_install(extra)}'
 
 

@@ -1,4 +1,4 @@
-"""The contracts, each told once.  The classes that keep them say only ``See `IName`.``"""
+"""The contracts, each in one place.  The classes that keep them say only ``See `IName`.``"""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class ISwitchboard(Interface):
 
         With ``durability = full`` the bytes and the directory entry are on the disk when this returns.  A crash before
         that leaves nothing, a spare that means nothing, or the whole message: never a part of it.  (A power cut before that may leave a
-        name whose content is torn: whoever reads it finds that out, and it goes to the bad queue.)
+        name whose content is torn: its reader finds that out, and it goes to the bad queue.)
 
         Some metadata keys have a meaning here: ``order_key`` (entries of one key stay in one slice, in order),
         ``priority`` (0 to 9), ``delay`` (seconds) and ``not_before`` (seconds since the epoch); the last two are used up.
@@ -100,7 +100,7 @@ class ISwitchboard(Interface):
         """
 
     def take() -> Taken | None:
-        """Claim the next entry that is due, whichever that is.  What cannot be read is preserved, and passed over.
+        """Claim the next entry that is due, whichever that is.  An unreadable one is preserved, and passed over.
 
         :return: None if nothing can be had now.
         :raises QueueError: it is not an entry, but the disk or this process that is in trouble.
@@ -125,7 +125,7 @@ class ISwitchboard(Interface):
 
         :param preserve: keep it in the bad queue, where an operator finds it.
         :param reason: why it is preserved, for its history.
-        :param cause: the same in one word, by which dead letters are told apart: ``rejected`` or ``attempts``.
+        :param cause: the same in one word, by which dead letters are sorted: ``rejected`` or ``attempts``.
         :raises EntryTakenError: another process holds it, or it is gone.
         """
 
@@ -133,7 +133,7 @@ class ISwitchboard(Interface):
         """Give a claimed entry back to its queue.
 
         :param delay_s: seconds until it is ready again.
-        :param record: what to add to its history; an entry released without a record is as if it never was claimed.
+        :param record: an addition to its history; an entry released without a record is as if it never was claimed.
         :return: its filebase, which is another one after a delay.
         :raises EntryTakenError: this process does not hold it.
         """
@@ -145,9 +145,9 @@ class ISwitchboard(Interface):
         """:return: the records of an entry's life so far, oldest first."""
 
     def changes(filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
-        """What is different in the metadata of an entry that this process holds?
+        """Compare metadata with those of an entry that this process holds.
 
-        :param strict: False leaves out what cannot be stored.
+        :param strict: False leaves out values that cannot be stored.
         :return: the fields ``set`` and ``drop`` for a record of its history; empty if nothing is.
         :raises UnserializableError: a new value cannot be stored; the text names the key.
         """
@@ -189,7 +189,7 @@ class IFileStore(Interface):
     sub_dirs = Attribute('The names of its directories: tmp, new and cur.')
 
     def prepare() -> None:
-        """Make what is missing of it."""
+        """Make its missing parts."""
 
     def create(filename: str | None = None, mode: str = 'w') -> IO[Any]:
         """Open a file in ``tmp``; without a name it gets one that is unique."""
@@ -208,7 +208,7 @@ class IFileStore(Interface):
 
 
 class ITransaction(Interface):
-    """One input and what is made from it: either all of it happens or nothing."""
+    """One input and the outputs made from it: either all of it happens or nothing."""
 
     def emit(queue: Any, msg: Any, metadata: dict[str, Any]) -> str:
         """Write a message to be put into `queue` at the commit.
@@ -231,7 +231,7 @@ class ITransaction(Interface):
         """
 
     def keep(msg: Any, msgdata: dict[str, Any]) -> str:
-        """Give the input back to its queue, in its place, with what was changed of it; throw the outputs away.
+        """Give the input back to its queue, in its place, with its changes; throw the outputs away.
 
         :return: its filebase: another one if the message itself was changed.
         :raises QueueError: it could not be stored; it stays claimed.
@@ -289,7 +289,7 @@ class ISpool(Interface):
     def commit_all(transactions: Sequence[Any]) -> Mapping[Any, Exception]:
         """Commit many transactions with the flushes of one.
 
-        :return: those that were not committed, and why; their inputs are still claimed.
+        :return: the transactions that were not committed, and why; their inputs are still claimed.
         """
 
     def recover() -> int:

@@ -1,4 +1,4 @@
-"""What a queue can be told: one frozen record, with the defaults that hold when nobody says anything.
+"""The options of a queue: one frozen record, with the defaults that hold when nobody says anything.
 
 It stands below the configuration, so that a program without a configuration file uses the same words.
 """
@@ -111,7 +111,7 @@ class RestartOptions:
     """When a runner that ended is started again.
 
     Waits grow as ``retry`` says; more than ``max_restarts`` ends within ``window_s`` seconds make the slice
-    FATAL; a run of ``stable_s`` seconds forgives what was before.
+    FATAL; a run of ``stable_s`` seconds forgives the failures before.
     """
 
     retry: RetryPolicy = RetryPolicy(1.0, 60.0)

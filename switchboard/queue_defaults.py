@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     Flush = Literal['one', 'two']
     Overflow = Literal['reject', 'dead-letter', 'drop-oldest']
 
-# Kinds that can be read without running anything; what is not listed here must be asked for by name.
+# Kinds that can be read without running anything; a kind that is not listed here must be asked for by name.
 SAFE_KINDS = ('mail', 'bytes', 'text', 'json')
 
 

@@ -1,6 +1,6 @@
 """The trace that a message belongs to: two keys of its metadata, by the grammar of the W3C's Trace Context.
 
-Whoever puts a message in while a span is open has a span ``send QUEUE`` made for it, whose context the message carries; from then on nobody changes
+A producer that puts a message in while a span is open has a span ``send QUEUE`` made for it, whose context the message carries; from then on nobody changes
 it.  No library is loaded for that: where OpenTelemetry was not imported there is no span, and to see that costs one look into a table.
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol, TypeVar
 
     class Prepared(Protocol):
-        """What is written of a message before it is published."""
+        """The context to be written of a message before it is published."""
 
         @property
         def filebase(self) -> str:
@@ -83,7 +83,7 @@ def send(metadata: dict[str, Any], queue: str, prepare: Callable[[], Item]) -> I
 
 
 def context_of(record: Mapping[str, Any]) -> Any:
-    """:return: what a message's metadata or a record says, as OpenTelemetry's own object; None if there is none.  Where that is loaded only."""
+    """:return: the context in a message's metadata or a record, as OpenTelemetry's own object; None if there is none.  Where that is loaded only."""
     found = read(record)
     if found is None:
         return None

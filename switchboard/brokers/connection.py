@@ -55,7 +55,7 @@ class Driver(Protocol):
     """One try at each operation of a broker, by its library.
 
     :ivar has_leases: a delivery stays ours when its connection is made anew, for as long as its lease is renewed.  So the broker counts the deaths
-        of holders, and is asked for what they had (:meth:`restore`), and for what is due.
+        of holders, and is asked for their messages (:meth:`restore`), and for delayed ones that are due.
     :ivar connection_number: another number after each time by which all deliveries became void, or the connection was made anew.
     :ivar beat_s: how often :meth:`beat` is to be called.
     """
@@ -266,7 +266,7 @@ class Connection:
                 raise
 
     def _once(self, step: str, work: Callable[[], Any]) -> Any:
-        """Do what must not be done twice."""
+        """Make a call that must not be made twice."""
         with self._lock:
             self.connect()
             with self._working(step):
@@ -284,7 +284,7 @@ class Connection:
             return self._once(step, work)
 
     def drop(self) -> None:
-        """Throw the connection away, as when it broke, and what is void without it."""
+        """Throw the connection away, as when it broke, and everything that is void without it."""
         if not self.driver.has_leases:
             self._held.clear()
             self.stop_heartbeat()

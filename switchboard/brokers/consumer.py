@@ -4,7 +4,7 @@ As with a directory, the process holds an entry, and not the object by which it 
 finish it.  So claims stand in one table, by broker, queue and filebase.  A fork leaves them with the parent.
 
 Nothing is fetched ahead.  There are two exceptions, of one message and of few: what an idle runner found when it looked once more before sleeping is
-the next that it takes, and a deferred message (`ISwitchboard.hold`) is kept until its time, because a broker would give it out again at once.
+the next that it takes, and a deferred message (`ISwitchboard.defer`) is kept until its time, because a broker would give it out again at once.
 """
 
 from __future__ import annotations
@@ -314,12 +314,12 @@ class BrokerConsumer:
 
     # Held messages.
 
-    def hold(self, claim: BrokerClaim) -> None:
+    def keep(self, claim: BrokerClaim) -> None:
         """From now on the message is at work."""
         OWN_CLAIMS[self._key(claim.filebase)] = claim
         self._delivery_counts.begin(claim.identity)
 
-    def held(self, filebase: str) -> BrokerClaim:
+    def claim_of(self, filebase: str) -> BrokerClaim:
         """:raises EntryTakenError: this process has no such claim, or has lost it."""
         claim = OWN_CLAIMS.get(self._key(filebase))
         if claim is not None and not claim.holds():

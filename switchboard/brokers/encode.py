@@ -45,7 +45,7 @@ MAX_HISTORY_BYTES = 50_000
 _MAX_SHORT_BYTES = 255
 
 _DEFAULT = Serializers()
-# The broker throws away what has expired, and does not look twice.
+# The broker throws away expired messages, and does not look twice.
 _STEADY = SteadyTime(SYSTEM_NAMER.clock)
 
 

@@ -34,7 +34,7 @@ class Delivery:
     """A message that a broker has given out, and that is ours until we end it.
 
     :ivar deaths: how often a holder of it died, where the broker counts that.
-    :ivar key: what the broker counts deaths by, where it does: 40 hex digits, the same each time it is given out.
+    :ivar key: the key by which the broker counts deaths, where it does: 40 hex digits, the same each time it is given out.
     :ivar tag: the broker's name for this delivery; good for one connection.
     """
 

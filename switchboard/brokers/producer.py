@@ -90,7 +90,7 @@ class PreparedMessage:
 class BrokerProducer:
     """Puts messages into one queue on a broker.
 
-    :param is_draining: has an operator closed the queue to what is new?
+    :param is_draining: has an operator closed the queue to new messages?
     :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
     """
 
@@ -193,10 +193,12 @@ class BrokerProducer:
             raise
         return filebases
 
-    def prepare(self, msg: Any, metadata: dict[str, Any], *, unique: str | None = None) -> PreparedMessage:
+    def prepare(
+        self, msg: Any, metadata: dict[str, Any], *, digest_tail: str | None = None
+    ) -> PreparedMessage:
         """Pack a message without publishing it yet.
 
-        :param unique: the last 32 digits of its digest, if they are not to be chosen here.
+        :param digest_tail: the last 32 digits of its digest, if they are not to be chosen here.
         :raises QueueError: as :meth:`enqueue`.
         """
         if metadata.get('dedupe_key') is not None:
@@ -205,28 +207,28 @@ class BrokerProducer:
             )
         if self._is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
-        return send(metadata, self.name, lambda: self._prepare(msg, metadata, unique))
+        return send(metadata, self.name, lambda: self._prepare(msg, metadata, digest_tail))
 
-    def _prepare(self, msg: Any, metadata: dict[str, Any], unique: str | None) -> PreparedMessage:
+    def _prepare(self, msg: Any, metadata: dict[str, Any], digest_tail: str | None) -> PreparedMessage:
         is_wish = 'delay' in metadata or 'not_before' in metadata
-        packed = self._packer.pack(msg, metadata, unique=unique)
+        packed = self._packer.pack(msg, metadata, digest_tail=digest_tail)
         return self.prepare_entry(self._entry(packed), is_wish=is_wish)
 
     def prepare_copy(
-        self, entry: Entry, record: Record | None = None, *, unique: str | None = None, now: bool = False
+        self, entry: Entry, record: Record | None = None, *, digest_tail: str | None = None, now: bool = False
     ) -> PreparedMessage:
         """Pack a copy of another queue's entry without publishing it yet: same content, another name, its history.
 
         :param record: an addition to the copy's history.
-        :param unique: see :meth:`prepare`.
+        :param digest_tail: see :meth:`prepare`.
         :param now: ready now; else it keeps the entry's time.
         :raises QueueError: as :meth:`enqueue`.
         """
         self.check_room(entry)
         copy = self._entry(self._packer.pack_copy(entry, record, now=now))
-        if unique is not None:
+        if digest_tail is not None:
             when, plus, rest = copy.filebase.partition('+')
-            name = f'{when}{plus}{key_of(copy.filebase)}{unique}{rest[DIGEST_DIGITS:]}'
+            name = f'{when}{plus}{key_of(copy.filebase)}{digest_tail}{rest[DIGEST_DIGITS:]}'
             copy = replace(copy, filebase=name)
         return self.prepare_entry(copy)
 

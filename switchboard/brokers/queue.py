@@ -169,16 +169,16 @@ class BrokerWakeup(Wakeup):
 
 
 class Markers(Protocol):
-    """The markers of what was done, as `Dedupe` has them."""
+    """The markers of finished messages, as `Dedupe` has them."""
 
     def known(self, marker: str) -> str | None: ...
 
 
 @dataclass(frozen=True)
 class BrokerServices:
-    """What a spool does for its queues on brokers; a queue that is made alone has none of it.
+    """The services of a spool for its queues on brokers; a queue that is made alone has none of them.
 
-    :param is_draining: has an operator closed the queue to what is new?
+    :param is_draining: has an operator closed the queue to new messages?
     :param is_paused: has an operator stopped the queue?  With ``anew=True``, ask the disk.
     :param keys: for a queue, the markers of finished messages.
     :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
@@ -208,7 +208,7 @@ class BrokerQueue:
         queue ``bad`` of the same broker.
     :param delivery_counts: where the deaths of holders are counted; by default in this object alone.
     :param steady: the time by which messages expire.
-    :param services: what a spool does for the queue.
+    :param services: the services of a spool for the queue.
     :ivar all_queues: the broker's queues for all slices.
     :ivar broker_queues: the broker's queues for this slice.
     :raises ConfigError: the URL cannot be read, a library is missing, or the broker cannot keep an option.
@@ -342,7 +342,7 @@ class BrokerQueue:
     def _open(self, claim: BrokerClaim) -> tuple[Any, dict[str, Any]]:
         """Read a taken message."""
         self.count_deaths(claim)
-        self.consumer.hold(claim)
+        self.consumer.keep(claim)
         try:
             msg, msgdata = claim.entry.load(self.serializers)
             if is_expired(msgdata, self.clock):
@@ -375,7 +375,7 @@ class BrokerQueue:
             claim.entry.records.append({'event': 'recovered', 'time': timestamp(self.clock), 'count': number})
         recoveries = before + deaths
         if deaths and recoveries >= self.options.max_recoveries:
-            self.consumer.hold(claim)
+            self.consumer.keep(claim)
             reason = f'recovered {recoveries} times: its owner died each time'
             self._set_aside(claim, 'recoveries', reason)
             raise EntryTakenError('its owners died', queue=self.name, filebase=claim.filebase)
@@ -416,7 +416,7 @@ class BrokerQueue:
         for queue in self.broker_queues:
             for message_id, deaths in self.connection.restore(queue):
                 event(log, logging.INFO, None, 'recovered', id=message_id, queue=self.name, count=deaths)
-        claims = [self.held(filebase) for filebase in self.get_files(CLAIMED)] if own else []
+        claims = [self.claim_of(filebase) for filebase in self.get_files(CLAIMED)] if own else []
         ready = [claim.filebase for claim in reversed(claims) if self._give_up(claim)]
         return sorted(ready)
 
@@ -460,31 +460,31 @@ class BrokerQueue:
             queue=self.name,
         )
 
-    def held(self, filebase: str) -> BrokerClaim:
+    def claim_of(self, filebase: str) -> BrokerClaim:
         """:return: this process's claim on an entry.
 
         :raises EntryTakenError: it has none, or has lost it with its connection.
         """
-        return self.consumer.held(filebase)
+        return self.consumer.claim_of(filebase)
 
     def annotate(self, filebase: str, record: Record) -> None:
         """See `ISwitchboard`."""
-        self.held(filebase).note(self._record(record, 'noted'))
+        self.claim_of(filebase).note(self._record(record, 'noted'))
 
     def _record(self, record: Record, event: str) -> dict[str, Any]:
         return {**record, 'event': record.get('event', event), 'time': timestamp(self.clock)}
 
     def history(self, filebase: str) -> list[Record]:
         """See `ISwitchboard`, of what this process holds."""
-        return list(self.held(filebase).entry.records)
+        return list(self.claim_of(filebase).entry.records)
 
     def changes(self, filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
         """See `ISwitchboard`."""
-        return changes(self.held(filebase).entry.msgdata(self.serializers), msgdata, strict=strict)
+        return changes(self.claim_of(filebase).entry.msgdata(self.serializers), msgdata, strict=strict)
 
     def is_changed(self, filebase: str, msg: Any) -> bool:
         """See `ISwitchboard`."""
-        return is_body_changed(self.held(filebase).entry, msg, self.serializers)
+        return is_body_changed(self.claim_of(filebase).entry, msg, self.serializers)
 
     # Out.
 
@@ -493,7 +493,7 @@ class BrokerQueue:
     ) -> None:
         """See `ISwitchboard`."""
         try:
-            claim = self.held(filebase)
+            claim = self.claim_of(filebase)
         except ConnectionLostError:
             raise
         except EntryTakenError:
@@ -505,7 +505,7 @@ class BrokerQueue:
                     'gone, or another one has it', queue=self.name, filebase=filebase
                 ) from None
             claim = found
-            self.consumer.hold(claim)
+            self.consumer.keep(claim)
         if preserve:
             self._set_aside(claim, cause, reason or 'preserved by its runner')
         else:
@@ -557,7 +557,7 @@ class BrokerQueue:
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         """See `ISwitchboard`."""
-        claim = self.held(filebase)
+        claim = self.claim_of(filebase)
         if delay_s <= 0 and record is None and not claim.is_changed:
             self.consumer.let_go(claim)
             claim.connection.requeue(claim.delivery)

@@ -345,7 +345,7 @@ class RabbitDriver:
             self._read()
         return bool(self._pushed)
 
-    # RabbitMQ itself gives out anew what the end of a connection left, and puts what is due into its queue.
+    # RabbitMQ itself gives out anew the messages of a broken connection, and puts due ones into their queue.
 
     def is_same(self, one: Delivery, other: Delivery) -> bool:
         """See `Driver`."""

@@ -60,7 +60,7 @@ class BrokerTransaction:
         # The part in directories: the input, if it is there, and outputs.
         is_near = filebase is not None and not self.is_remote
         self.local = (
-            Transaction(spool.stage, queue, queue.held(filebase)) if is_near else Transaction(spool.stage)
+            Transaction(spool.stage, queue, queue.claim_of(filebase)) if is_near else Transaction(spool.stage)
         )
         self.posted: list[PreparedMessage] = []
         self._numbers: dict[str, int] = {}
@@ -76,7 +76,8 @@ class BrokerTransaction:
         once = queues[0].serializers.serialize(msg) if len(queues) > 1 else msg
         # First the part that can be undone in one call.
         posted = [
-            queue.producer.prepare(once, dict(metadata), unique=self._unique(queue.name)) for queue in remote
+            queue.producer.prepare(once, dict(metadata), digest_tail=self._unique(queue.name))
+            for queue in remote
         ]
         filebases = dict(
             zip(map(id, near), self.local.emit_all(near, once, metadata) if near else (), strict=True)
@@ -101,10 +102,10 @@ class BrokerTransaction:
         """
         assert self.filebase is not None
         remote, near = _parted(queues)
-        entry = self.queue.held(self.filebase).read()
+        entry = self.queue.claim_of(self.filebase).read()
         posted = [
             queue.producer.prepare_copy(
-                entry, record or self._moved(queue), unique=self._unique(queue.name), now=now
+                entry, record or self._moved(queue), digest_tail=self._unique(queue.name), now=now
             )
             for queue in remote
         ]
@@ -136,7 +137,7 @@ class BrokerTransaction:
             return self.local.keep(msg, msgdata)
         queue: BrokerQueue = self.queue
         if queue.is_changed(self.filebase, msg):
-            claim = queue.held(self.filebase)
+            claim = queue.claim_of(self.filebase)
             posted = queue.producer.prepare_anew(msg, dict(msgdata), claim.entry)
             queue.replace(claim, [posted])
             return posted.filebase
@@ -210,7 +211,7 @@ def _commit_remote(spool: Spool, transaction: BrokerTransaction) -> None:
     if has_outputs:
         commit_outputs(spool, transaction)
     try:
-        is_ended = queue.end_done(queue.held(filebase))
+        is_ended = queue.end_done(queue.claim_of(filebase))
     except EntryTakenError as error:
         event(log, logging.WARNING, filebase, 'claim lost', queue=queue.name, error=error)
         is_ended = False

@@ -107,7 +107,7 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
 
 
 def _is_json(args: Sequence[str] | None, installation: Installation) -> bool:
-    # What is wrong may stand before the option, and is found first.
+    # A mistake may stand before the option, and is found first.
     return installation.as_json or '--json' in (sys.argv[1:] if args is None else args)
 
 

@@ -1,4 +1,4 @@
-"""Which installation a command is about: its configuration, its spool, its queues.
+"""The installation that a command is about: its configuration, its spool, its queues.
 
 Commands that look (``ls``, ``status``) and the one that ends things (``stop``) must work when somebody has just broken the
 configuration, and with a spool that has none; so they ask for directories, and hear of mistakes in a warning.  Commands
@@ -33,7 +33,7 @@ R = TypeVar('R')
 
 
 class Installation:
-    """What ``-C`` and ``-s`` name, or what is found without them.  Files are read when they are needed."""
+    """The installation that ``-C`` and ``-s`` name, or the default one.  Files are read when they are needed."""
 
     def __init__(self) -> None:
         self.named_config: Path | None = None
@@ -41,7 +41,7 @@ class Installation:
         self._config: Config | None = None
         self._spool: Spool | None = None
         self._is_broken = False
-        # Whoever shows the mistakes of the configuration himself need not be warned of them.
+        # A verb that shows the mistakes of the configuration itself needs no warning of them.
         self.warns = True
         self._has_warned = False
         # Errors are objects then, too.

@@ -1,7 +1,7 @@
-"""What the exit statuses of ``switchboard`` mean, and which error ends in which one: the only table of them.
+"""Exit statuses of ``switchboard``: their meanings, and which error ends in which one, in the only table of them.
 
 They are those of ``sysexits.h``, because mail servers, cron jobs and shell scripts know them: 75 is "try again later"
-everywhere.  An error becomes one line: what is wrong, and what to do next.
+everywhere.  An error becomes one line: the mistake, and what to do next.
 
 ``docs/reference/exit-codes.md`` shows this table, and a test compares the two.
 """
@@ -112,7 +112,7 @@ _BY_NUMBER = {
 }
 
 
-# These only look.  All others do something, and once it is done, it is done: that nobody can be told does not change their status.
+# These only look.  All others do something, and once it is done, it is done: a closed standard output does not change their status.
 LOOKING = frozenset('status top queues ls show trash tail shape check route graph sample version'.split())
 
 
@@ -129,7 +129,7 @@ def exit_of(error: BaseException) -> Exit:
 def exit_of_all(failed: Sequence[Exit], succeeded: int) -> Exit:
     """:return: the status of many deeds.
 
-    :param failed: what each that went wrong would have ended in by itself.
+    :param failed: the status that each failure would have had by itself.
     :param succeeded: how many did not.
     """
     if not failed:
@@ -138,7 +138,7 @@ def exit_of_all(failed: Sequence[Exit], succeeded: int) -> Exit:
 
 
 def advice(error: BaseException) -> str:
-    """:return: what to do next, if there is something to say."""
+    """:return: the advice what to do next, if there is any."""
     return next((hint for kind, _, hint in _ERRORS if isinstance(error, kind)), '')
 
 

@@ -33,8 +33,8 @@ def text_of(cell: Cell) -> str:
 def layout(columns: Sequence[Column], widths: Sequence[int], room: int) -> dict[int, int]:
     """Decide which columns are shown, and how wide.
 
-    :param widths: what each would need.
-    :param room: what the line has.
+    :param widths: the width that each would need.
+    :param room: the width of the line.
     :return: the width by the column's number.
     """
     shown = {number: width for number, width in enumerate(widths) if width}
@@ -53,7 +53,7 @@ def layout(columns: Sequence[Column], widths: Sequence[int], room: int) -> dict[
         if excess() <= 0:
             break
         del shown[number]
-    # Where something was left out there may be room again for what was cut.
+    # Where something was left out there may be room again for a cut column.
     for number in shown:
         if shown[number] < widths[number] and excess() < 0:
             shown[number] = min(widths[number], shown[number] - excess())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import click
 
 from switchboard.errors import SelectionError
-from switchboard.operating.text import number, visible
+from switchboard.operating.text import escape_terminal, number
 
 if TYPE_CHECKING:
     from switchboard.operating.selection import Criteria
@@ -193,7 +193,7 @@ _NAMES = tuple(name for name in _criteria.__annotations__ if name != 'return')
 def counted(by_queue: Iterable[tuple[str, int]]) -> str:
     """:return: how many entries there are, and in which queues."""
     counts = list(by_queue)
-    where = ', '.join(f'{visible(queue)} {many}' for queue, many in counts)
+    where = ', '.join(f'{escape_terminal(queue)} {many}' for queue, many in counts)
     return f'{number(sum(many for _, many in counts), *ENTRIES)} ({where})'
 
 

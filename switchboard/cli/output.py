@@ -18,7 +18,7 @@ import click
 
 from switchboard.cli.exits import LOOKING, Exit, exit_of, lines_of
 from switchboard.cli.layout import GAP, Cell, Column, text_of
-from switchboard.operating.text import one_line, visible
+from switchboard.operating.text import escape_terminal, one_line
 
 if TYPE_CHECKING:
     from switchboard.cli.terminal import Spinner
@@ -85,7 +85,7 @@ def write_json(value: Any) -> None:
 def make_streams_safe() -> None:
     """Make sure that the standard streams take every text, and that no file is opened in the place of one that is closed.
 
-    A closed standard output becomes one that cannot be written to, so that what is lost there is noticed like on a full disk.
+    A closed standard output becomes one that cannot be written to, so that lost output is noticed like on a full disk.
     """
     for descriptor, name, flags in (
         (0, 'stdin', os.O_WRONLY),
@@ -140,7 +140,7 @@ def output_failed(error: OSError, status: int, *, changes: bool) -> int:
     is_gone = isinstance(error, BrokenPipeError)
     with contextlib.suppress(OSError, ValueError):
         if sys.stdout.fileno() == 1:
-            # What is still in the buffer has no reader; flushing it at the end would complain.
+            # The rest of the buffer has no reader; flushing it at the end would complain.
             sink = os.open(os.devnull, os.O_WRONLY)
             os.dup2(sink, 1)
             os.close(sink)
@@ -155,7 +155,7 @@ def output_failed(error: OSError, status: int, *, changes: bool) -> int:
 
 
 def report(text: str, **fields: Any) -> None:
-    """Write what was done: a line for people, or with ``--json`` an object for programs."""
+    """Write the result: a line for people, or with ``--json`` an object for programs."""
     if is_json():
         write_json(fields)
     else:
@@ -174,10 +174,10 @@ def is_json() -> bool:
     return context is not None and bool(getattr(context.obj, 'as_json', False))
 
 
-def complain(error: Exception, subject: str = '') -> None:
-    """Say what is wrong, and what to do next.
+def print_error(error: Exception, subject: str = '') -> None:
+    """Print an error to standard error, and what to do next.
 
-    :param subject: what it is about, for errors that do not name it.
+    :param subject: its subject, for errors that do not name it.
     """
     write_error(error, exit_of(error), lines_of(error), subject, as_json=is_json())
 
@@ -193,7 +193,7 @@ def write_error(
             with contextlib.suppress(OSError):
                 click.echo(json.dumps(fields), err=True)
         else:
-            say(visible(text))
+            say(escape_terminal(text))
 
 
 def styled(text: str, style: str) -> str:
@@ -202,7 +202,7 @@ def styled(text: str, style: str) -> str:
     return click.style(text, fg=colours[style])
 
 
-# What is waited for is looked at this often; where no line can change, a new one is written this often.
+# How often the condition is looked at; where no line can change, how often a new one is written.
 LOOK_EVERY_S = 0.1
 TELL_EVERY_S = 10.0
 
@@ -227,7 +227,7 @@ class Progress:
             self._spinner.stop()
 
     def update(self, text: str) -> None:
-        """Say what is being waited for now."""
+        """Show the condition that is waited for now."""
         if self.is_shown:
             if self._spinner is None:
                 from switchboard.cli.terminal import Spinner

@@ -1,4 +1,4 @@
-"""What needs rich: coloured tables, progress lines, the live table of `top`.  Imported only where people look, for it takes 40 ms."""
+"""The output that needs rich: coloured tables, progress lines, the live table of `top`.  Imported only where people look, for it takes 40 ms."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ T = TypeVar('T')
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Names, in the order of the new file; what is gone comes last.
+    """Names, in the order of the new file; removed ones come last.
 
     ``added``, ``removed``, ``changed`` and ``scaled`` are runners and exclude each other.  ``queues`` and ``exchanges``
     came, went, or have other options.  ``master`` are keys that hold only from the next start of the master; ``spool`` among
@@ -103,7 +103,7 @@ class Config:
     declared: tuple[str, ...] = (BAD,)
     exchanges: ExchangeTable = field(default_factory=ExchangeTable)
     warnings: tuple[ConfigError, ...] = ()
-    # What is told of events: a program and its arguments.
+    # The program that is run on events, and its arguments.
     on_event: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
     digest: str = ''
@@ -158,7 +158,7 @@ class Config:
         return self.exchanges.graph().with_more(nodes, edges)
 
     def changes(self, new: Config) -> Changes:
-        """:return: what is different in `new`: the runners to stop, start and restart, the queues, the exchanges.
+        """:return: the differences of `new`: the runners to stop, start and restart, the queues, the exchanges.
 
         A pure comparison: it decides nothing about order or timing.  A runner counts as changed when its own section does, or the
         options of the queue that it works on, for it holds both for life.  Where only ``instances`` differs it is ``scaled``

@@ -1,4 +1,4 @@
-"""What can only be seen when the whole configuration is there: names that lead nowhere, and advice to the operator.
+"""Checks of the whole configuration: names that lead nowhere, and advice to the operator.
 
 Errors are what would fail at run time (a dead letter for a queue that does not exist).  Advice is what runs but is
 hardly meant (a queue that nobody consumes); it goes to ``switchboard check``.
@@ -24,7 +24,7 @@ LIKENESS = 0.8
 
 
 class Parts(NamedTuple):
-    """What was read of a configuration."""
+    """The parts of a configuration that was read."""
 
     runners: Mapping[str, RunnerOptions]
     queues: QueueRules
@@ -39,7 +39,7 @@ _KEY_OF_FIELD = {key.field: name for name, key in QUEUE_KEYS.items()}
 
 
 def examine(parts: Parts, runner_sections: Mapping[str, Section], problems: Problems) -> None:
-    """Note in `problems` what is wrong between the parts of a configuration, and what is strange."""
+    """Note in `problems` the mistakes between the parts of a configuration, and the strange things."""
     declared = dict.fromkeys(parts.declared)
     # The built-in kinds need no look: what knows all kinds takes longer to load than the rest of this.
     seen = {QueueOptions()}

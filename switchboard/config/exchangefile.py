@@ -1,4 +1,4 @@
-"""Reading ``etc/exchange.cfg`` into an exchange table, with every mistake told by file, line, section and key.
+"""Reading ``etc/exchange.cfg`` into an exchange table, with every mistake reported by file, line, section and key.
 
 The table's own checks stop at the first mistake and know no lines; so what a person can get wrong is looked for here,
 all of it in one reading, and the table is made only from what passed.  Advice (a binding that adds nothing) is kept apart
@@ -226,7 +226,7 @@ def _name(section: Section) -> str:
 
 
 def _match(kind: str, left: str) -> str | HeaderMatch:
-    """:raises ValueError: what is left of the arrow does not fit the type of the exchange."""
+    """:raises ValueError: the left side of the arrow does not fit the type of the exchange."""
     if kind == 'headers':
         return _header_match(left)
     if kind == 'fanout':

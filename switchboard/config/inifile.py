@@ -1,4 +1,4 @@
-"""Reading INI files so that every mistake can be told with its file and line.
+"""Reading INI files so that every mistake can be reported with its file and line.
 
 The standard library's ``configparser`` forgets line numbers, stops at the first duplicate, interpolates, and takes
 a topic pattern such as ``#`` for a comment; so this is our own reader (``docs/decisions/0002-own-ini-reader.md``).
@@ -63,7 +63,7 @@ class Section:
 
 
 class Problems:
-    """What is wrong with a configuration (errors), and what is only strange (warnings), each with its place."""
+    """The mistakes in a configuration (errors), and the merely strange things (warnings), each with its place."""
 
     def __init__(self) -> None:
         self.errors: list[ConfigError] = []
@@ -71,7 +71,7 @@ class Problems:
 
     @property
     def is_full(self) -> bool:
-        """Nothing more is kept: whoever reads a long list may stop."""
+        """Nothing more is kept: a reader of a long list may stop."""
         return max(len(self.errors), len(self.warnings)) >= MAX_PROBLEMS
 
     def error(self, error: ConfigError) -> None:
@@ -100,7 +100,7 @@ def in_order(problems: Iterable[ConfigError]) -> list[ConfigError]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """:return: the end of an error's sentence: the known word that looks like `word`, or nothing."""
-    import difflib  # here, because few have to be told what they may have meant
+    import difflib  # here, because few names need a suggestion
 
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f'; did you mean {close[0]}?' if close else ''
@@ -126,7 +126,7 @@ def read_file(path: Path) -> bytes:
 def parse(content: bytes, file: str, problems: Problems) -> list[Section]:
     """Take a file apart.
 
-    :return: the sections that could be read; what could not is noted in `problems`.
+    :return: the readable sections; mistakes in the others are noted in `problems`.
     """
     reader = _Reader(file, problems)
     for number, line in enumerate(content.removeprefix(b'\xef\xbb\xbf').split(b'\n'), 1):
@@ -134,7 +134,7 @@ def parse(content: bytes, file: str, problems: Problems) -> list[Section]:
     return [_section(file, *found) for found in reader.sections]
 
 
-# What is collected while reading: the lines of the values by key, with the line of the key.
+# Collected while reading: the lines of the values by key, with the line of the key.
 _Keys = dict[str, tuple[int, list[tuple[int, str]]]]
 
 
@@ -196,7 +196,7 @@ class _Reader:
         self.sections.append((name, number, self._keys))
 
     def _open_key(self, number: int, text: str, indent: int) -> None:
-        # Set first: what is indented below a line that is wrong belongs to it.
+        # Set first: indented lines below a wrong line belong to it.
         self._value, self._indent = [], indent
         key, equals, value = (part.strip() for part in text.partition('='))
         if not equals or not key:

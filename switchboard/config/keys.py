@@ -98,7 +98,7 @@ def _dead_letter(text: str) -> str:
 
 
 def _broker_url(text: str) -> str:
-    # What the URL says besides is read by who loads a library for it.
+    # The rest of the URL is read by the code that loads a library for it.
     scheme, mark, place = text.partition('://')
     if scheme.lower() not in BROKER_SCHEMES or not mark or not place:
         raise ValueError(f'names no broker: write one of {", ".join(f"{one}://" for one in BROKER_SCHEMES)}')
@@ -255,7 +255,7 @@ def read_values(section: Section, keys: Mapping[str, Key], base: Path, problems:
     """Read the entries of `section` that `keys` knows; others are left to the caller.
 
     :param base: where relative paths start.
-    :return: values by field; what could not be read is noted in `problems`.
+    :return: values by field; unreadable ones are noted in `problems`.
     """
     values: dict[str, Any] = {}
     for name, entry in section.entries.items():

@@ -1,11 +1,11 @@
-"""Which options a queue has: the sections ``[queue.NAME]`` and ``[queue.GLOB]``, laid over each other.
+"""The options of a queue: the sections ``[queue.NAME]`` and ``[queue.GLOB]``, laid over each other.
 
 The most specific section that sets a key decides that key: the section of exactly that name, else the glob with
 the most literal characters, else, among equals, the one further down in the file.  So ``[queue.*]`` sets what holds
-everywhere, ``[queue.lists-*]`` what is different for some, and ``[queue.lists-big]`` needs to say one thing only.
+everywhere, ``[queue.lists-*]`` the options that differ for some, and ``[queue.lists-big]`` needs to say one thing only.
 
 Globs do not reach the bad queue.  ``[queue.*] ttl = 1d`` is written for queues that work, and must not throw away what failed;
-whoever wants that says so in ``[queue.bad]``.  For the same reason it is durable, whatever the installation's default.
+it can be said in ``[queue.bad]``.  For the same reason it is durable, whatever the installation's default.
 
 Rejected: the whole of the most specific section, nothing of the others (each exception would have to repeat everything).
 """
@@ -51,7 +51,7 @@ class QueueRule:
 class QueueRules:
     """All queue sections: globs, the least specific first, and those of one name.
 
-    :param default: what holds where no section says anything.
+    :param default: the options where no section says anything.
     """
 
     default: QueueOptions = field(default_factory=QueueOptions)

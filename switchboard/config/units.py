@@ -161,7 +161,7 @@ def octal(text: str) -> int:
 def retry_policy(text: str) -> RetryPolicy:
     """Read ``5s..1h x2 jitter 10%``: the first wait, the longest, the factor between, the random share.
 
-    What is left out keeps its default, except that ``30s`` alone is a wait that does not grow.
+    A missing part keeps its default, except that ``30s`` alone is a wait that does not grow.
 
     >>> retry_policy('5s..1h x3')
     RetryPolicy(first_s=5.0, cap_s=3600.0, factor=3.0, jitter=0.1)

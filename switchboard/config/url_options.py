@@ -16,7 +16,7 @@ _SHOWN = 60
 class UrlOption(NamedTuple):
     """An option.
 
-    :ivar field: what its value is called where it is used.
+    :ivar field: the name of its value where it is used.
     :ivar read: makes the value of the text; raises ValueError.
     """
 
@@ -27,7 +27,7 @@ class UrlOption(NamedTuple):
 def read_options(given: Iterable[tuple[str, object]], table: Mapping[str, UrlOption]) -> dict[str, Any]:
     """Read options.
 
-    :param given: names and values; what is no text (an option that a program has set) is read as its text.
+    :param given: names and values; a value that is no text (an option that a program has set) is read as its text.
     :return: values by field.
     :raises ConfigError: one is not known, or cannot be read.
     """

@@ -12,7 +12,7 @@ when the queue goes away again.
 
 Records, and the file with the exchanges (see ``exchangestore``), change under one lock, ``.run/declared/.lock``, by writing a new file and
 renaming it; readers need no lock.  The time of last use is the record's modification time.  How a queue is deleted while
-others use it is told in ``departures``.
+others use it is described in `switchboard.declared.removal`.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _FIELDS = {one.name for one in dataclasses.fields(QueueOptions)}
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What a program said of a queue.
+    """The declaration of a queue by a program.
 
     :param owner: the ticket of the one who has the queue for himself.
     :param options: the `QueueOptions` that differ from the defaults, by field; JSON values.
     :param arguments: the program's own words, to compare with a later declaration's.
     :param discard: causes for which a message is dropped where it would go to the bad queue: ``expired``, ``overflow``.
     :param dead_letter_key: the routing key that dead letters get, if not their own.
-    :param deleted: it is being deleted; what is still in its directory is dealt with in ``departures``.
+    :param deleted: being deleted; `removal` deals with the rest of its directory.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Declaration:
                 )
 
     def applied_to(self, options: QueueOptions) -> QueueOptions:
-        """:return: `options` with what was declared put over them."""
+        """:return: `options` with the declared ones put over them."""
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in self.options.items()
         }

@@ -1,6 +1,6 @@
-"""What a spool can do with queues and exchanges that programs declare: the parts, put together.
+"""Declared queues and exchanges of a spool: the parts of this room, put together.
 
-``declarations`` keeps the records, ``presence`` knows who is there, ``departures`` takes queues away, ``exchangestore`` keeps
+``declarations`` keeps the records, ``presence`` knows who is there, `removal` takes queues away, ``exchangestore`` keeps
 the bindings.  This module joins them for `Spool`, whose methods say what each is for.
 """
 
@@ -53,7 +53,7 @@ class DeclaredQueues:
         self.records = Declarations(run, disk, clock, namer, steady)
         self.presence = Presence(run, disk, namer)
         self.exchanges = ExchangeStore(self.records, base)
-        self.departures = QueueRemoval(root, self.records, self.presence, self.exchanges, pool)
+        self.removal = QueueRemoval(root, self.records, self.presence, self.exchanges, pool)
         self._config = config
         self._owner: Ticket | None = None
 
@@ -69,12 +69,12 @@ class DeclaredQueues:
         declaration = self.records.read(name)
         if declaration is not None:
             return not declaration.deleted
-        return self._config() is None and self.departures.folder(name).exists()
+        return self._config() is None and self.removal.folder(name).exists()
 
     @property
     def owner(self) -> Ticket:
-        """What says that this process lives, for queues that belong to it alone."""
-        if self._owner is None or not self._owner.is_held:  # the second in a forked child
+        """The ticket that says that this process lives, for queues that belong to it alone."""
+        if self._owner is None or not self._owner.is_active:  # the second in a forked child
             self._owner = self.enter()
         return self._owner
 
@@ -101,7 +101,7 @@ class DeclaredQueues:
         if self.is_fixed(name):
             self._check_fixed(wanted)
             return None
-        self.departures.let_go(name)  # its owner may have died, or its time be over
+        self.removal.let_go(name)  # its owner may have died, or its time be over
         known = self.records.get(name)
         if known is None:
             with self.records.lock():
@@ -116,7 +116,7 @@ class DeclaredQueues:
 
     def _make(self, wanted: Declaration, *, anew: bool) -> None:
         name = wanted.name
-        folder = self.departures.folder(name)
+        folder = self.removal.folder(name)
         if not anew and not wanted.is_lasting and folder.exists() and folder.names(1):
             raise QueueMismatchError(
                 'it is there already, holds messages, and was not to go away', queue=name
@@ -125,7 +125,7 @@ class DeclaredQueues:
             self.presence.close(f'{CONSUMERS}/{name}')
         self.records.disk.unlock_and_close(self.records.write(wanted))
         folder.make(sync=wanted.is_lasting)
-        if folder.is_closed():  # it waits for what is being worked on in the old queue of this name
+        if folder.is_closed():  # it waits for entries at work in the old queue of this name
             folder.close_to_new(False)
 
     def _check_fixed(self, wanted: Declaration) -> None:
@@ -154,7 +154,7 @@ class DeclaredQueues:
 
     def _left(self, name: str) -> None:
         self.records.note_use(name)
-        self.departures.let_go(name)
+        self.removal.let_go(name)
 
     def bind(self, binding: DeclaredBinding) -> None:
         """Bind a queue or an exchange to an exchange.

@@ -41,10 +41,10 @@ _Mark = tuple[int, int, int] | None
 
 @dataclass(frozen=True, slots=True)
 class DeclaredExchange:
-    """What a program said of an exchange.
+    """The declaration of an exchange by a program.
 
     :param alternate: the exchange that takes what this one delivers nowhere; it need not be there.
-    :param auto_delete: it goes with its last binding.
+    :param auto_delete: deleted with its last binding.
     :param arguments: the program's own words, to compare with a later declaration's.
     """
 
@@ -95,7 +95,7 @@ class Wiring:
         return cls({one.name: one for one in exchanges}, bindings)
 
     def over(self, base: ExchangeTable) -> ExchangeTable:
-        """:return: `base` with what was declared added to it.
+        """:return: `base` with the declared exchanges and bindings added to it.
 
         :raises RouteError: together they are no table.
         """
@@ -148,7 +148,7 @@ def _binding(fields: dict[str, Any]) -> DeclaredBinding:
 class ExchangeStore:
     """Reads and changes the file.
 
-    :param declarations: whose lock guards it.
+    :param declarations: the records of queues, whose lock guards the file.
     :param base: the table of the exchange file, as it is now.
     """
 
@@ -159,7 +159,7 @@ class ExchangeStore:
 
     @property
     def table(self) -> ExchangeTable:
-        """The exchange file's table and what was declared, as one."""
+        """The exchange file's table and the declared exchanges, as one."""
         mark, base = self._mark(), self._base()
         if self._known is None or self._known[0] != mark or self._known[1] is not base:
             self._known = mark, base, self._compiled(base)
@@ -182,7 +182,7 @@ class ExchangeStore:
         return status.st_ino, status.st_mtime_ns, status.st_size
 
     def load(self) -> Wiring:
-        """:return: what is declared.
+        """:return: the declared exchanges.
 
         :raises RouteError: the file cannot be read.
         """

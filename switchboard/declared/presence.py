@@ -1,7 +1,7 @@
-"""Who is there: a process says so with a locked file, and the kernel takes the word back when the process dies.
+"""Presence of processes: each has a locked file, and the kernel releases the lock when the process dies.
 
-A *ticket* is a file in a directory, locked by whoever it speaks for.  A locked ticket is a process that lives; one whose lock can
-be had belongs to a dead one, and whoever finds it clears it away.  So a count of consumers is a count of living
+A *ticket* is a file in a directory, locked by the process that it speaks for.  A locked ticket is a process that lives; one whose lock can
+be had belongs to a dead one, and its finder clears it away.  So a count of consumers is a count of living
 consumers, and "the owner is gone" is a fact and not a guess.
 
 Rejected: process numbers in files (they are used again, and say nothing across containers), heartbeats (a stopped or
@@ -25,7 +25,7 @@ from switchboard.store.layout import CONSUMERS, OWNERS
 OPEN_PLACES = 16
 
 
-class Attendance(NamedTuple):
+class ConsumerCount(NamedTuple):
     """How many tickets of a place are held, and how many were left by the dead and are cleared away now."""
 
     present: int
@@ -48,7 +48,7 @@ class Ticket:
         _TICKETS.add(self)
 
     @property
-    def is_held(self) -> bool:
+    def is_active(self) -> bool:
         """Is this process still there?"""
         return self._fd >= 0
 
@@ -73,7 +73,7 @@ class Ticket:
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            # The program may be coming to its end: whoever looks next finds the place empty.
+            # The program may be coming to its end: the next look finds the place empty.
             self._on_leave = None
             with suppress(BaseException):  # there is nobody to tell
                 self.leave()
@@ -127,7 +127,7 @@ class Presence:
                 pass  # people read it, nobody else does; and a full disk must not keep out who would empty it
             return Ticket(folder, name, fd, on_leave)
 
-    def look(self, place: str) -> Attendance | None:
+    def look(self, place: str) -> ConsumerCount | None:
         """Count the living, and clear away what the dead left.
 
         :return: None if nobody ever entered.
@@ -143,7 +143,7 @@ class Presence:
         except FileNotFoundError:
             self._folders.pop(place, None)
             return None
-        return Attendance(present, gone)
+        return ConsumerCount(present, gone)
 
     def places(self) -> Iterator[Folder]:
         """Yield the directories in which tickets are."""
@@ -162,8 +162,8 @@ class Presence:
         for name in names:
             self.look(f'{above}/{name}')
 
-    def is_held(self, place: str, name: str) -> bool:
-        """Does whoever got this ticket live?"""
+    def is_active(self, place: str, name: str) -> bool:
+        """Does the process with this ticket live?"""
         folder = self.folder(place)
         try:
             return not self._is_free(name, folder) and self.disk.exists(name, folder.fd)

@@ -2,18 +2,18 @@
 
 The kernel decides who was first.  A directory that holds anything cannot be removed, and nothing can be renamed into one that
 was.  So a producer's message is in the queue before the directory goes, and then it is dealt with here; or its
-rename fails, and the producer is told that there is no such queue, or puts the message into a new one of that name.  There is
+rename fails, and the producer gets the error that there is no such queue, or puts the message into a new one of that name.  There is
 no instant in between, and no producer takes a lock.
 
 1. under the lock of the declarations: look whether it may go, list what it holds, mark its record *deleted*, take its bindings
-   away.  From here on nobody opens it any more; a bit in the directory's mode tells those who have it open, who look at each
+   away.  From here on nobody opens it any more; a bit in the directory's mode is seen by the processes that have it open, which look at each
    message, or producers could fill it faster than it is emptied;
-2. drop what was listed: each entry under its own lock, so that what a process is working on stays;
+2. drop the listed entries: each under its own lock, so that entries at work stay;
 3. under the lock again: drop what came meanwhile, remove the directory, then the record.
 
-What is being worked on keeps the directory, and the record, which is marked.  Whoever works on it finishes as always.  What he gives back
+An entry at work keeps the directory, and the record, which is marked.  Its holder finishes as always.  An entry that it gives back
 instead, and what a crash in 2 leaves, goes to the bad queue with the reason ``its queue was deleted``: it was not in the queue when
-somebody decided to drop what was.  The states are told in ``docs/explanation/states.md``.
+somebody decided to drop the old ones.  ``docs/explanation/states.md`` has the states.
 
 Rejected: renaming the directory away first (producers that have it open would go on putting messages into it, and hear that
 they are stored), a lock that producers share (each message would pay for what happens once in a queue's life).
@@ -126,7 +126,7 @@ class QueueRemoval:
             for _ in range(MAX_ROUNDS):
                 declaration = self._declarations.read(name)
                 if declaration is None or not declaration.deleted:
-                    break  # declared anew meanwhile: what is in it is not ours
+                    break  # declared anew meanwhile: its entries are not ours
                 if not folder.exists() or self._remove(folder):
                     self._forget(name)
                     break
@@ -199,7 +199,7 @@ class QueueRemoval:
         except OSError:
             return False
 
-    # What is in it.
+    # Its entries.
 
     def _entries(self, folder: Folder) -> list[str]:
         """:return: the names of the entries that nobody is working on, as far as one can see without taking them."""
@@ -245,7 +245,7 @@ class QueueRemoval:
         """
         name = declaration.name
         attendance = self._presence.look(f'{CONSUMERS}/{name}')
-        if declaration.owner is not None and not self._presence.is_held(OWNERS, declaration.owner):
+        if declaration.owner is not None and not self._presence.is_active(OWNERS, declaration.owner):
             return 'its owner is gone'
         if attendance is not None and (attendance.present or attendance.gone):
             self._declarations.note_use(name)
@@ -303,7 +303,7 @@ class QueueRemoval:
         return gone
 
     def _clear(self, name: str) -> bool:
-        """Go on with a deletion whose process died, or which waited for what was being worked on."""
+        """Go on with a deletion whose process died, or which waited for entries at work."""
         with self._declarations.lock():
             declaration = self._declarations.read(name)
             if declaration is None or not declaration.deleted or self._declarations.is_at_work(name):

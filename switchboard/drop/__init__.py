@@ -1,4 +1,4 @@
-"""The mail servers' door: standard input becomes an entry, or the mail server is told to try again later.
+"""The mail servers' door: standard input becomes an entry, or the exit status asks the mail server to try again later.
 
 In reading order: request (the arguments), program (the way of a message), once (where the same mail may come
 twice).

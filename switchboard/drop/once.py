@@ -1,11 +1,11 @@
 """The slow way through the mail servers' door: for messages that may be dropped twice, and must be stored once.
 
-A mail server that has been told 75, or nothing because the machine went down, sends the message again, and it may have been
-stored the first time.  With ``--dedupe``, or with ``-m dedupe_key=KEY``, the second one is not stored; ``dedupe`` tells how that is
+A mail server that has got 75, or nothing because the machine went down, sends the message again, and it may have been
+stored the first time.  With ``--dedupe``, or with ``-m dedupe_key=KEY``, the second one is not stored; `switchboard.handoff.deduplication` says how that is
 exact.  It needs the whole of a spool, so this takes ten times as long as the plain way, and the installed environment.
 
-What the same message is: ``content`` says, the same bytes from the same sender to the same recipients, as a retry has them.
-``message-id`` says, the same Message-ID to the same recipients, which also finds a mail that came two ways.  It believes
+Two ways to know the same message: ``content`` means the same bytes from the same sender to the same recipients, as a retry has them.
+``message-id`` means the same Message-ID to the same recipients, which also finds a mail that came two ways.  It believes
 the author, who may choose the Message-ID of somebody else's mail and so hide it; a mail that has none, or several, goes
 by its content.
 """
@@ -52,7 +52,7 @@ def _message_id(head: bytes) -> str:
 
 
 def described(spool: str, config: str, door: PublishedOptions) -> Find:
-    """:return: what finds a queue of the configuration: as that says, or as its door does, which knows no exchanges."""
+    """:return: a finder of queues of the configuration: as that says, or by their published options, which know no exchanges."""
 
     def find(name: str) -> Switchboard:
         from switchboard.spool.spool import Spool
@@ -67,7 +67,7 @@ def described(spool: str, config: str, door: PublishedOptions) -> Find:
 
 
 def declared(spool: str, config: str) -> Find:
-    """:return: what finds a queue that a program has declared; sections for many queues may be for it too."""
+    """:return: a finder of queues that a program has declared; sections for many queues may be for them too."""
 
     def find(name: str) -> Switchboard:
         from switchboard.spool.spool import Spool

@@ -1,7 +1,7 @@
-"""The mail servers' door: standard input becomes an entry, or the mail server is told to try again later.
+"""The mail servers' door: standard input becomes an entry, or the exit status asks the mail server to try again later.
 
 A mail server starts one process for each mail, so this module loads almost nothing: no ``re``, ``json``, ``typing``, ``email``
-or ``logging``, no configuration and no site-packages.  It is started by ``bin/drop``, which also covers what cannot be
+or ``logging``, no configuration and no site-packages.  It is started by ``bin/drop``, which also covers errors that cannot be
 handled here: an interpreter that is missing, broken, or killed.
 
 The contract: either the message is on the disk, once and whole, and the answer is success; or it is not stored, and the
@@ -42,7 +42,7 @@ from switchboard.store.limits import Limits
 from switchboard.store.pool import FilePool, PoolFile
 from switchboard.store.published_options import PublishedOptions, find_published_options
 from switchboard.store.publishing import PreparedEntry, publish, write
-from switchboard.store.shared_count import SharedTally
+from switchboard.store.shared_count import SharedCount
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ READ_BYTES = 256 * 1024
 JOINED_BYTES = 64 * 1024
 # Spares that are tried before a new file is made: more would take longer than they save.
 LOOKS = 8
-# Of a reason; mail servers log and send back what they are told.
+# Of a reason; mail servers log it and send it back.
 MAX_LINE_CHARACTERS = 300
 
 STOP_SIGNALS = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
@@ -247,7 +247,7 @@ class Drop:
         door, disk = self.door, self.disk
         room = Folder(f'{self.spool}/{RUN}/{ROOM}', disk)
         limits = Limits(
-            self.queue, self.folder, door, disk, SYSTEM_CLOCK, SharedTally(room, self.queue, disk)
+            self.queue, self.folder, door, disk, SYSTEM_CLOCK, SharedCount(room, self.queue, disk)
         )
         try:
             if limits.any:

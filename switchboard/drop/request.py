@@ -1,4 +1,4 @@
-"""What `bin/drop` is asked to do: its arguments, and the spool that is meant.
+"""The request to `bin/drop`: its arguments, and the spool that is meant.
 
 ``argparse`` and ``getopt`` are not used: loading them takes longer than delivering the mail.
 """
@@ -44,7 +44,7 @@ class UsageError(SwitchboardError):
 
 
 class Request:
-    """What the arguments ask for."""
+    """The request of a command line."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self.queue = ''
@@ -153,7 +153,7 @@ def find_spool(request: Request, environment: Mapping[bytes, bytes], root: str, 
 
 
 def _spool_of(path: str, disk: Disk) -> str:
-    """Read one key of one section, by the rules of ``inifile``; all others are left to those who check them."""
+    """Read one key of one section, by the rules of ``inifile``; all others are left to ``switchboard check``."""
     fd = disk.open(path, OPEN_FLAGS & ~os.O_NOFOLLOW)
     try:
         content = disk.read_all(fd, MAX_CONFIG_BYTES)

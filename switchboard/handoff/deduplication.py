@@ -49,7 +49,7 @@ def _bucket(marker: str) -> str:
 
 
 class Keys(Protocol):
-    """What is needed of a spool."""
+    """The part of a spool that is needed here."""
 
     stage: Stage
 
@@ -73,7 +73,7 @@ class Dedupe:
     def locked(self, markers: Iterable[str]) -> Iterator[None]:
         """Let no other producer work with these keys.
 
-        Who takes several locks takes them in the order of their names, and those of several queues in the order of the queues.
+        Several locks are taken in the order of their names, and those of several queues in the order of the queues.
 
         :raises OSError: a lock cannot be had.
         :raises LockTimeoutError: another process keeps it.
@@ -151,7 +151,7 @@ def commit_deduplicated(spool: Keys, transactions: Sequence[Transaction]) -> dic
     the same keys in different orders would wait for each other for ever.  What one transaction stores is known to another one
     when it is committed, so of those that bring the same new key one goes first, and the others look again.
 
-    :return: those that were not committed, and why: as `commit_all`.  Each `KeyedOutput` has its filebase, or that of the one that was
+    :return: the transactions that were not committed, and why: as `commit_all`.  Each `KeyedOutput` has its filebase, or that of the one that was
         stored before.
     """
     keyed = [transaction for transaction in transactions if transaction.keyed]
@@ -194,7 +194,7 @@ class _Deduplication:
         self._spool.stage.recover()
 
     def _look(self) -> list[Transaction]:
-        """:return: those that can be committed now: what is known is thrown away, and no two bring the same new key."""
+        """:return: the transactions that can be committed now: outputs with known keys are thrown away, and no two bring the same new key."""
         ready, waiting = [], []
         new: set[tuple[str, str]] = set()
         for transaction in self._waiting:

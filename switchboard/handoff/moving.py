@@ -23,7 +23,7 @@ from switchboard.store.publishing import refuse
 
 
 def claim_any(queue: Switchboard, filebase: str) -> Claim:
-    """Lock an entry of a queue, ready or preserved, for an operator who wants to move it.
+    """Lock an entry of a queue, ready or preserved, for an operator's move.
 
     :raises EntryTakenError: a process is working on it, or it is gone.
     :raises QueueError: it cannot be opened.
@@ -61,7 +61,7 @@ def move(
 ) -> str:
     """Move a locked entry into another queue, or back into its own, ready.
 
-    :param event: what the history calls it.
+    :param event: the history's word for it.
     :param now: make it ready at once, behind what waits; else it keeps its time.
     :param preserved: put it there as into the bad queue, where nobody takes it.
     :return: its filebase there.
@@ -130,7 +130,7 @@ def _move(
 
 
 def origin(queue: Switchboard, filebase: str) -> str:
-    """Where an entry came from, which its history knows.
+    """The queue that an entry came from, by its history.
 
     :raises QueueError: it does not say.
     """

@@ -1,7 +1,7 @@
 """Many messages stored with the flushes of one, each in all of its queues or in none.
 
 For doors with many connections: what arrives while the disk is busy with one flush shares the next.  Unlike a batch, it
-tells of each message what became of it, because each has a sender of its own who waits for the answer.
+gives the outcome of each message, because each has a sender of its own that waits for the answer.
 
 Messages with a ``dedupe_key`` are looked at together, and go in by one hand-off, with the markers of their keys.
 """
@@ -43,7 +43,7 @@ Outcome = dict[str, str] | SwitchboardError
 
 
 class Queues(Keys, Protocol):
-    """What is needed of a spool."""
+    """The part of a spool that is needed here."""
 
     def __getitem__(self, name: str) -> Switchboard: ...
 
@@ -51,7 +51,7 @@ class Queues(Keys, Protocol):
 def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[Outcome]:
     """Store messages.
 
-    :return: what became of each, in the same order; where its key was known, the filebase of the first.
+    :return: the outcome of each, in the same order; where its key was known, the filebase of the first.
     """
     outcomes: list[Outcome] = [{} for _ in publications]
     # One queue: a rename is all it takes.  Several, or a key: a transaction, so that no crash leaves it in some of them, or
@@ -87,7 +87,7 @@ def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[Out
 
 
 def _forget_ways(outcomes: Sequence[Outcome]) -> None:
-    """Let go of the ways by which errors came: they would keep what was written beside, and it would be counted as unpublished."""
+    """Drop the tracebacks of errors: their frames would keep the files written beside, which would be counted as unpublished."""
     for outcome in outcomes:
         error: BaseException | None = outcome if isinstance(outcome, SwitchboardError) else None
         while error is not None:

@@ -36,7 +36,7 @@ class Output(NamedTuple):
 
     @property
     def order_key(self) -> OrderKey:
-        """What it has in common with those that it must not pass."""
+        """The order key that it has in common with outputs that it must not pass."""
         return self.queue, key_of(self.filebase) if '+' in self.filebase else self.filebase
 
 
@@ -183,7 +183,7 @@ class Stage:
             event(log, logging.ERROR, None, 'not recovered', error=error)
 
     def publish_stuck(self) -> set[OrderKey]:
-        """Roll forward what can be.
+        """Roll forward the transactions that can be.
 
         :return: the queues and order keys of what still waits.
         :raises OSError: the directory cannot be read.

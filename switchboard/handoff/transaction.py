@@ -10,7 +10,7 @@ record goes.  That is one flush, one, and none where the file system keeps names
 the end of the record.  Where an ``fsync`` of a file brings that file's name along and no other, each of the three is a flush of
 files; elsewhere the bytes have a flush of their own, and each directory has one.  A crash before 3 leaves the input claimed and outputs without a record: recovery makes the
 input ready again and the outputs spares.  A crash after 3 leaves a record: recovery does step 4.  Until the
-end everything is locked by its owner, and recovery leaves alone what is locked.
+end everything is locked by its owner, and recovery leaves locked files alone.
 
 A transaction has a name of its own, not its input's: an input that is tried a second time must not find the outputs of the
 first.  Outputs are staged at the commit, not when they are emitted: until then a plain draft says all there is to say,
@@ -82,7 +82,7 @@ class KeyedOutput:
 class Transaction:
     """One input, and its outputs.  See `ITransaction`.
 
-    :param queue: the input's queue; None for what was no entry, and for a message that is published to several queues at once.
+    :param queue: the input's queue; None for an input that was no entry, and for a message that is published to several queues at once.
     :param claim: the input; None for a message that is published.
     """
 
@@ -163,7 +163,7 @@ class Transaction:
 
         Both ways it keeps its time, and so its place among those of its order key.
 
-        :param record: what the history of copies says more than the input's.
+        :param record: an addition to the history of copies.
         :param now: make copies ready now, behind what waits.
         :raises ContentDisallowedError: a queue does not accept its kind.
         :raises QueueError: a copy could not be stored.
@@ -233,7 +233,7 @@ class Transaction:
     def replace_input(self, msg: Any, metadata: dict[str, Any], records: Sequence[Record] = ()) -> str:
         """Put a changed message into the input's place: same queue, same time, same history.
 
-        :param records: what the history says more.
+        :param records: an addition to the history.
         :return: its filebase.
         """
         queue, entry = self.queue, self.claim.read()
@@ -244,7 +244,7 @@ class Transaction:
     def add(self, queue: Switchboard, item: PreparedEntry, *, has_place: bool = False) -> str:
         """Have a prepared message published at the commit.
 
-        :param has_place: it keeps the time of another entry, and so may come before what is there.
+        :param has_place: its name has the time of another entry, and so may come before the entries that are there.
         """
         if has_place and queue.options.strict_order:
             self._reordered.add(queue)
@@ -264,7 +264,7 @@ class Transaction:
             self.stage.pool.abandon(item.draft)
 
     def order_keys(self) -> set[OrderKey]:
-        """:return: what its outputs have in common with those that they must not pass."""
+        """:return: the order keys that its outputs have in common with outputs that they must not pass."""
         return {Output('', item.queue, item.filebase).order_key for item in self.items}
 
     def undo(self, kept: int) -> None:
@@ -334,7 +334,7 @@ class Transaction:
 
     @property
     def input_folder(self) -> Folder:
-        """Where the input is when it was taken back."""
+        """The directory of the input when it was taken back."""
         return self.stage.folder if self._place is None else self._place[0]
 
     def take_back_input(self) -> bool:
@@ -382,7 +382,7 @@ class Transaction:
             self._record = None
 
     def let_go(self) -> None:
-        """Drop all locks: what is not yet where it belongs is recovery's work from here."""
+        """Drop all locks: outputs not yet where they belong are recovery's work from here."""
         HOLDERS.discard(self)
         for item in self.items:
             self.stage.disk.unlock_and_close(item.draft.fd)
@@ -406,7 +406,7 @@ class Transaction:
 
 
 def _order(transactions: Sequence[Transaction]) -> int:
-    """:return: what a flush of a file is relied on for."""
+    """:return: the effect of a flush of a file that is relied on."""
     is_one = all(is_one_flush(transaction.flush, transaction.stage.folder) for transaction in transactions)
     return transactions[0].stage.folder.order if transactions and is_one else APART
 
@@ -427,7 +427,7 @@ def _flush_files(transactions: Sequence[Transaction], fds: Sequence[int]) -> Non
 def commit_all(transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
     """Commit many transactions with the flushes of one.
 
-    :return: those that were not committed, and why: their outputs are thrown away and their inputs stay claimed.  After
+    :return: the transactions that were not committed, and why: their outputs are thrown away and their inputs stay claimed.  After
         step 3 nothing fails any more: what the disk refuses then is logged, and recovery does it.
     """
     failed: dict[Transaction, QueueError] = {}

@@ -242,7 +242,7 @@ class Channel(Entities, virtual.Channel):
             if message is None or (not no_ack and self._is_put_off(delivery, message)):
                 continue
             if not no_ack:
-                self.qos.hold(tag, message, delivery)
+                self.qos.add(tag, message, delivery)
             return message
         return None
 

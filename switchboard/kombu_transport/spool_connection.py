@@ -220,13 +220,13 @@ class SpoolConnection:
         """Say whose an exclusive queue is to be: this connection's, or that of another one of this process which has it."""
         declaration = self.spool.declared.records.get(queue)
         owner = _OWNERS.get(declaration.owner or '') if declaration is not None else None
-        if owner is None or not owner.is_held:
+        if owner is None or not owner.is_active:
             owner = self._own_ticket()
         self._owned[queue] = owner
         return owner
 
     def _own_ticket(self) -> Ticket:
-        if self._owner is None or not self._owner.is_held:
+        if self._owner is None or not self._owner.is_active:
             self._owner = self.spool.declared.enter()
             _OWNERS[self._owner.name] = self._owner
         return self._owner
@@ -239,10 +239,10 @@ class SpoolConnection:
         """Take the exclusive queues away, and let go of everything."""
         with self.lock:
             mine = [queue for queue, owner in self._owned.items() if owner is self._owner]
-            if self._owner is not None and self._owner.is_held:  # not in a forked child
+            if self._owner is not None and self._owner.is_active:  # not in a forked child
                 self._owner.leave()
                 for queue in mine:
-                    self.spool.declared.departures.let_go(queue)
+                    self.spool.declared.removal.let_go(queue)
             self._owner = None
             self._owned.clear()
             self._queues.clear()

@@ -48,7 +48,7 @@ def _files() -> int:
     return sys.maxsize if hard == resource.RLIM_INFINITY else max(1, hard - SPARE_FILES)
 
 
-# From this part of them on, a task whose time has not come waits in its queue and not in a worker's hands: the rest is for what can be worked on.
+# From this part of them on, a task whose time has not come waits in its queue and not in a worker's hands: the rest is for tasks that are due.
 CROWDED = 0.75
 
 # How long after a warning that messages wait for files the next one is due.
@@ -79,7 +79,7 @@ class Delivery:
     limit: int
 
     @property
-    def is_held(self) -> bool:
+    def is_claimed(self) -> bool:
         """Does this process hold it?  A child after a fork does not."""
         return claim_of(self.queue.folder, self.filebase) is not None
 
@@ -131,7 +131,7 @@ def retry_what_was_refused() -> None:
 
 def _is_ended(delivery: Delivery, how: Ending) -> bool:
     try:
-        if delivery.is_held:
+        if delivery.is_claimed:
             how(delivery)
             event(log, logging.INFO, delivery.filebase, 'disk back', queue=delivery.queue.name)
     except (QueueError, OSError):
@@ -170,7 +170,7 @@ class UnackedMessages(QoS):
     def __bool__(self) -> bool:
         return True
 
-    def hold(self, tag: Any, message: Any, delivery: Delivery) -> None:
+    def add(self, tag: Any, message: Any, delivery: Delivery) -> None:
         """Note a delivery."""
         self._claims[tag] = delivery
         self._delivered[tag] = message
@@ -196,7 +196,7 @@ class UnackedMessages(QoS):
         channel = self.channel
         with channel.broker.lock, amqp_errors(method):
             delivery = self._claims.get(tag)
-            if delivery is None or not delivery.is_held:
+            if delivery is None or not delivery.is_claimed:
                 # Ended already, or gone with its queue.
                 self._forget(tag)
                 return
@@ -230,7 +230,7 @@ class UnackedMessages(QoS):
                 message = self._delivered.get(tag)
                 how = self._refused.get(tag, Delivery.give_back)
                 try:
-                    if delivery.is_held:
+                    if delivery.is_claimed:
                         how(delivery)
                 except (QueueError, OSError) as error:
                     retry_later(delivery, how)

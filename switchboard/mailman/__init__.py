@@ -1,9 +1,9 @@
 """GNU Mailman on this switchboard: its queues, its own runners and master, without a line of Mailman changed.
 
-In reading order: metadata (what stands beside a mail), queue (a switchboard with the manners of Mailman's), takeover (queue files that Mailman wrote, read once), export (and back),
-installation (what puts the queues in their place), plugin (what Mailman is told to load).
+In reading order: metadata (kept beside a mail), queue (a switchboard with the manners of Mailman's), takeover (queue files that Mailman wrote, read once), export (and back),
+installation (puts the queues in their place), plugin (the one that Mailman loads).
 
-It imports what is below the master, and Mailman; nothing else imports it.
+It imports the rooms below the master, and Mailman; nothing else imports it.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def export(directory: str | os.PathLike[str]) -> dict[str, int]:
     :param directory: Mailman's ``QUEUE_DIR``.
     :return: how many entries of each queue were written; the bad queue is left as it is.
     :raises EntryTakenError: a process still works on an entry: Mailman is to be stopped first.
-    :raises QueueError: an entry could not be read or written; what was written before stays so.
+    :raises QueueError: an entry could not be read or written; the files written before stay so.
     """
     spool = Spool(directory)
     spool.recover()

@@ -1,4 +1,4 @@
-"""What Mailman's runners leave beside a mail's bytes, and how it is stored: metadata, and attributes of the message object."""
+"""The metadata and message attributes that Mailman's runners leave beside a mail's bytes, and how they are stored."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def storable(msg: Message, metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restore(msg: Message, metadata: dict[str, Any]) -> None:
-    """Give a message back what was stored beside its bytes, and take it out of the metadata."""
+    """Give a message its attributes back that were stored beside its bytes, and take them out of the metadata."""
     attributes = metadata.pop(ATTRIBUTES, None)
     if isinstance(attributes, dict):
         for name, value in attributes.items():

@@ -95,7 +95,7 @@ class MailmanQueue:
     def dequeue(self, filebase: str) -> tuple[Any, dict[str, Any]]:
         """Claim an entry, and give its message and its metadata.
 
-        Mailman's runner takes every error for an unreadable message, and asks at once to preserve it.  What could not be read lies in the bad queue by
+        Mailman's runner takes every error for an unreadable message, and asks at once to preserve it.  An unreadable one lies in the bad queue by
         then; another process's message, or one that the disk did not give, is left where it is (see :meth:`finish`).
         """
         self._refused = filebase
@@ -145,7 +145,7 @@ def _without_runner() -> list[MailmanQueue]:
 def _shunted(metadata: Mapping[str, Any], error: BaseException | None = None) -> list[Record]:
     """:return: the history of a shunted message: what failed, and where `switchboard retry` sends it, which is where `mailman unshunt` does.
 
-    :param error: what the runner is handling, if anything: it shunts a message for a list that is gone without one.
+    :param error: the error that the runner is handling, if any: it shunts a message for a list that is gone without one.
     """
     records: list[Record] = []
     origin = str(metadata.get(ORIGIN, UNSHUNTED))

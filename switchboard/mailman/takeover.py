@@ -30,7 +30,7 @@ def take_over(
 ) -> int:
     """Replace what Mailman wrote into a queue.
 
-    :param history: what is to stand in the histories, by an entry's metadata.
+    :param history: gives the records of an entry's history, by its metadata.
     :return: how many files were replaced.
     """
     count = 0

@@ -26,13 +26,13 @@ class Outcome:
     """The daemon's report: ``ready`` is None if there was none in time.
 
     :param pid: the daemon.
-    :param told: its message.
+    :param report: its fields.
     :param error: why it could not start.
     """
 
     pid: int
     ready: bool | None
-    told: Mapping[str, Any]
+    report: Mapping[str, Any]
     error: str = ''
 
 
@@ -46,13 +46,13 @@ class Report:
         """:return: the descriptor that this process's own children have to close; -1 after the report."""
         return -1 if self._descriptor is None else self._descriptor
 
-    def ready(self, **told: object) -> None:
+    def ready(self, **report: object) -> None:
         """Say that all is well.  Only the first report counts."""
-        self._send({'ready': True, 'told': told})
+        self._send({'ready': True, 'report': report})
 
-    def failed(self, error: str, **told: object) -> None:
+    def failed(self, error: str, **report: object) -> None:
         """Say why it cannot be."""
-        self._send({'ready': False, 'told': told, 'error': error})
+        self._send({'ready': False, 'report': report, 'error': error})
 
     def _send(self, said: Mapping[str, object]) -> None:
         if self._descriptor is None:
@@ -124,4 +124,4 @@ def _listen(reading: int, give_up_s: float, while_waiting: Callable[[], object] 
             return Outcome(0, False, {}, 'it ended without a word; look into its log')
         heard += chunk
     said = json.loads(heard)
-    return Outcome(said['pid'], said['ready'], said['told'], said.get('error', ''))
+    return Outcome(said['pid'], said['ready'], said['report'], said.get('error', ''))

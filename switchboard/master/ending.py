@@ -15,7 +15,7 @@ the mark.  What has become another user's cannot be signalled: it is ended by it
 Elsewhere than on Linux there is nothing of all this: there a runner's process group ends with it, and no more.
 
 **What it works on**: a kill on request is noted in its entries, so that it does not count as their fault.  Of what it holds on brokers its own note is
-emptied, by which its death would be counted; Redis is told to give it out again, for it counts by itself.
+emptied, by which its death would be counted; Redis is asked to give it out again, for it counts by itself.
 
 An operator's stop, restart or reload has its time, and then the process is killed.  Its entries are recovered as after any death, and three
 deaths send an entry to the bad queue, for a message may be what its owners die of.  Of a death that was asked for it is not.

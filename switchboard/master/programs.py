@@ -25,7 +25,7 @@ from switchboard.master.directory import OwnDirectory
 from switchboard.master.loading import extend_path, make_runner, python_path
 from switchboard.master.master import Master
 from switchboard.master.policy import EXIT_CONFIG, EXIT_SOFTWARE
-from switchboard.master.signals import leaving_when_told
+from switchboard.master.signals import exiting_on_signal
 from switchboard.status import log
 from switchboard.status.alive import LOG
 from switchboard.status.scoreboard import NullSlot, Record, State
@@ -39,7 +39,7 @@ def foreground(config: Config) -> int:
     :return: the exit status.
     """
     _configure_log(config, config.master.log_file)
-    with leaving_when_told():
+    with exiting_on_signal():
         return Master(config).run()
 
 
@@ -65,9 +65,9 @@ def background(
         while_waiting=while_waiting,
     )
     if outcome.ready is False:
-        kind = outcome.told.get('type')
+        kind = outcome.report.get('type')
         if kind == AlreadyRunningError.__name__:
-            raise AlreadyRunningError(outcome.told.get('holder'))
+            raise AlreadyRunningError(outcome.report.get('holder'))
         raise (ConfigError if kind == ConfigError.__name__ else MasterError)(outcome.error)
     return outcome
 
@@ -85,14 +85,14 @@ def _be_daemon(config: Config, report: Report) -> int:
         return [report.fileno()] if report.fileno() >= 0 else []
 
     try:
-        with leaving_when_told(), OwnDirectory(config.spool) as own:
+        with exiting_on_signal(), OwnDirectory(config.spool) as own:
             if config.master.log_file is not None:
                 _configure_log(config, config.master.log_file, takes_stderr=True)
             else:
                 _configure_log(config, own.path / LOG, directory=own.fileno(), takes_stderr=True)
         return Master(config, on_ready=tell, own_descriptors=own_descriptors).run()
     except SystemExit:
-        report.failed('it was told to stop while it started')
+        report.failed('it had to stop while it started')
         return os.EX_OK
     except AlreadyRunningError as error:
         report.failed(str(error), type=type(error).__name__, holder=error.pid)
@@ -176,7 +176,7 @@ def master(path: Path) -> None:
     Exit status: 0 stopped; 69 stopped, and a runner had given up; 75 another master is running; 78 the
     configuration cannot be used; 70 any other error.
     """
-    with leaving_when_told():
+    with exiting_on_signal():
         sys.exit(_guarded(lambda: foreground(Config.load(path))))
 
 

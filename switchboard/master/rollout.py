@@ -130,7 +130,7 @@ class Replacement:
         parts = range(self.count) if self.part is None else (self.part,)
         try:
             for part in parts:
-                self._new.append(self.slices.add(self.options, self.count, part, held=True))
+                self._new.append(self.slices.add(self.options, self.count, part, waits_for_turn=True))
         except MasterError as error:
             self._give_up(str(error), now_s)
             return
@@ -172,7 +172,7 @@ class Replacement:
             self.over = not self._old
             return
         for each in self._new:
-            if each.held and not any(each.overlaps(other) for other in self._old):
+            if each.waits_for_turn and not any(each.overlaps(other) for other in self._old):
                 each.release(now_s)
         if not self._old and all(each.settled for each in self._new):
             self.over = True

@@ -24,7 +24,7 @@ def nothing(signum: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def leaving_when_told() -> Iterator[None]:
+def exiting_on_signal() -> Iterator[None]:
     """End this process with status 0 on TERM or INT while it has no loop yet that could stop."""
 
     def leave(_signum: int, _frame: FrameType | None) -> None:

@@ -87,7 +87,9 @@ class Slices:
         now_s = time.monotonic()
         return any(each.is_alive(now_s) for each in self._slices)
 
-    def add(self, options: RunnerOptions, count: int, part: int, *, held: bool = False) -> RunnerSlice:
+    def add(
+        self, options: RunnerOptions, count: int, part: int, *, waits_for_turn: bool = False
+    ) -> RunnerSlice:
         """Make a slice; it has no process yet.
 
         :raises MasterError: the scoreboard has no room for it.
@@ -108,7 +110,7 @@ class Slices:
             kill_noted=self._kill_noted,
             rng=self._rng,
             start_timeout_s=self.config.master.start_timeout_s,
-            held=held,
+            waits_for_turn=waits_for_turn,
         )
         self._slices.append(added)
         for past in self._past.pop(options.name, ()):

@@ -122,7 +122,7 @@ class RunnerSlice:
     :param fork_all: makes the process.
     :param end_leftovers: kills what a process that has ended has left behind, and returns what it was.
     :param kill_noted: has a process killed by somebody who notes in its entries that an operator wanted it; False if it cannot be had.
-    :param held: whether a prepared process waits for `release`, because another still works on the slice.
+    :param waits_for_turn: whether a prepared process waits for `release`, because another still works on the slice.
     """
 
     def __init__(
@@ -139,14 +139,14 @@ class RunnerSlice:
         kill_noted: Callable[[int], bool],
         rng: random.Random,
         start_timeout_s: float,
-        held: bool = False,
+        waits_for_turn: bool = False,
     ) -> None:
         self.options = options
         self.part = part
         self.count = count
         self.scoreboard = scoreboard
         self.index = index
-        self.held = held
+        self.waits_for_turn = waits_for_turn
         self.channel: socket.socket | None = None
         self.phase = Phase.NONE
         self._selector = selector
@@ -334,7 +334,7 @@ class RunnerSlice:
             self._close_channel()  # it is about to end; the exit status follows
         if child.PREPARED in heard:
             self._go_on_to(Phase.PREPARED)
-            if not self.held:
+            if not self.waits_for_turn:
                 self.release(now_s)
         if child.READY in heard:
             self._go_on_to(Phase.LOOPING)
@@ -349,7 +349,7 @@ class RunnerSlice:
 
     def release(self, now_s: float) -> None:
         """Let the process begin its loop, now if it is prepared, else as soon as it is."""
-        self.held = False
+        self.waits_for_turn = False
         if self.phase is Phase.PREPARED and self.channel is not None:
             self.phase = Phase.RELEASED
             self._check_at_s = now_s + self._start_timeout_s

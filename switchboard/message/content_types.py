@@ -1,4 +1,4 @@
-"""What others call a body: content types, text encodings and compressions of kombu, Celery and other programs of the AMQP world.
+"""Other programs' names for a body: content types, text encodings and compressions of kombu, Celery and other programs of the AMQP world.
 
 Only the encodings that are named here are decoded.  Python knows some hundred codecs, and the content encoding is a stranger's word: ``punycode``
 takes a time that grows with the square of the length, and others (``zip``, ``hex``) are no text at all.
@@ -97,7 +97,7 @@ def decode_text(body: bytes, encoding: str) -> str:
         raise CorruptEntryError(f'the body is not {name}: {error.reason}') from error
 
 
-# Where a queue sets no `max_body`: what RabbitMQ takes of one message, unless it is told otherwise.
+# Where a queue sets no `max_body`: RabbitMQ's default limit for one message.
 MAX_DECOMPRESSED_BYTES = 128 * 1024 * 1024
 # What LZMA may take for its dictionary, whose size the stranger chooses; its strongest preset asks for 65 MiB.
 MAX_DICTIONARY_BYTES = 128 * 1024 * 1024
@@ -111,7 +111,7 @@ def decompress(body: bytes, compression: str, max_bytes: int | None = None) -> b
     :raises CorruptEntryError: it is longer than that, or is not what it says, or the compression is not installed.
     """
     limit = MAX_DECOMPRESSED_BYTES if max_bytes is None else max_bytes
-    # Here, because those who only want to know a content type need no kombu.
+    # Here, because a look at a content type needs no kombu.
     from kombu.compression import get_decoder
 
     try:
@@ -136,7 +136,7 @@ def _from_zlib(body: bytes, max_bytes: int) -> bytes:
 
 
 def _from_streams(new_reader: Callable[[], Any]) -> Callable[[bytes, int], bytes]:
-    """:return: what reads streams that stand behind each other, as those who made them may have written them."""
+    """:return: a reader of streams that stand behind each other, as their makers may have written them."""
 
     def read(body: bytes, max_bytes: int) -> bytes:
         parts: list[bytes] = []

@@ -1,8 +1,8 @@
-"""What a mail server wrote on top of a mail when it delivered it into a file: from whom, and for whom.
+"""The lines that a mail server wrote on top of a mail when it delivered it into a file: from whom, and for whom.
 
 A pipe or LMTP hands the envelope over beside the mail; a maildir has no beside, so servers put it into header fields
 above all others.  Only what stands above the first ``Received`` field is looked at: below it, the sender may have written
-what he liked.  (Above it too, if the server was not told to add these fields.)
+anything.  (Above it too, if the server was not configured to add these fields.)
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAME = re.compile(rb'[!-9;-~]+')
 
 
 def read_delivery_headers(mail: bytes) -> dict[str, Any]:
-    """:return: ``sender`` (a text, empty for a bounce) and ``recipients`` (a list), as far as they are told."""
+    """:return: ``sender`` (a text, empty for a bounce) and ``recipients`` (a list), as far as they are there."""
     fields = _fields(mail[:MAX_HEAD_BYTES])
     found: dict[str, Any] = {}
     if (sender := fields.get(b'return-path')) is not None:

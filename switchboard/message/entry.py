@@ -4,7 +4,7 @@ And back to the comparison: what a runner changed of a message that it gives bac
 ask to keep it queued; Mailman then stores it anew, at the end of the queue, and forgets how often it failed.  Here changed metadata are a record in
 the entry's history.  Only a message whose body was changed is stored anew, in its old place, with its history, as one step with the end of
 the old one.  What an operator changed is kept in the history as it was, so that it can be shown as a difference, and undone.  The entry's own bytes are what the message is compared with, read again: a copy of the metadata made before would cost each message,
-and would not see what was changed inside of a list.
+and would not see a change inside of a list.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PICKLE_PROTOCOLS = (b'\x02', b'\x03', b'\x04', b'\x05')
 class Entry:
     """An entry's file, read and not yet interpreted.
 
-    ``damage`` is why it cannot be believed; header and body are then whatever could be told.
+    ``damage`` is why it cannot be believed; header and body are then as far as they could be read.
     """
 
     filebase: str
@@ -100,7 +100,7 @@ class Entry:
 
 
 def read_entry(filebase: str, content: bytes) -> Entry:
-    """Take a file apart.  Never raises: what is wrong is the entry's ``damage``."""
+    """Take a file apart.  Never raises: a mistake in it is the entry's ``damage``."""
     digest = digest_of(filebase)
     unpacked = unpack(content, digest)
     if unpacked is None:
@@ -182,7 +182,7 @@ class Content(NamedTuple):
 
 
 def content_of(entry: Entry) -> Content:
-    """:return: what a runner would get of an entry that is not damaged."""
+    """:return: message and metadata, as a runner would get them of an entry that is not damaged."""
     metadata = entry.changed_metadata(load_metadata(entry.metadata))
     return Content({key: value for key, value in metadata.items() if key not in ALWAYS}, entry.body)
 
@@ -190,7 +190,7 @@ def content_of(entry: Entry) -> Content:
 def kept_of(
     changed: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any], body: bytes | None
 ) -> dict[str, Any]:
-    """:return: what the record has so that it can be undone; ``body`` is the old one, if it is another now."""
+    """:return: the fields of the record by which it can be undone; ``body`` is the old one, if it is another now."""
     kept: dict[str, Any] = {'metadata': {key: before[key] for key in changed if key in before}}
     if body is not None:
         if len(body) > MAX_KEPT_BYTES:
@@ -203,7 +203,7 @@ def kept_of(
 
 
 def before_last_edit(entry: Entry) -> Content | None:
-    """:return: what the message was before it was edited last; None if it never was, or that was not kept."""
+    """:return: the message before its last edit; None if it never was edited, or the old one was not kept."""
     now = content_of(entry)
     for record in reversed(entry.records):
         if record.get('event') == 'edited':
@@ -245,7 +245,7 @@ def differences(entry: Entry) -> dict[int, list[str]]:
             continue
         before = _body_of(kept) if record.get('body') else body
         if before is None:
-            break  # and what was before that is not known
+            break  # and the state before that is not known
         old, new = kept.get('metadata'), after.get('metadata')
         if isinstance(old, dict) and isinstance(new, dict):
             found[place] = difference(Content(old, before), Content(new, body))
@@ -254,7 +254,7 @@ def differences(entry: Entry) -> dict[int, list[str]]:
 
 
 def difference(before: Content, after: Content) -> list[str]:
-    """:return: what is another, as lines that begin with ``-``, ``+`` or a blank, as ``diff -u`` writes them without its head."""
+    """:return: the differences, as lines that begin with ``-``, ``+`` or a blank, as ``diff -u`` writes them without its head."""
     return [
         *_changed_lines(_metadata_lines(before), _metadata_lines(after)),
         *_changed_lines(_lines(before.body), _lines(after.body)),
@@ -269,7 +269,7 @@ def _metadata_lines(content: Content) -> list[str]:
 
 
 def _lines(body: bytes) -> list[str]:
-    # A line's end may be what was changed.
+    # Only a line's end may have been changed.
     return (
         [
             line.removesuffix('\n') + ('' if line.endswith('\n') else '\\ no end of line')
@@ -281,7 +281,7 @@ def _lines(body: bytes) -> list[str]:
 
 
 def _changed_lines(before: list[str], after: list[str]) -> Iterator[str]:
-    import difflib  # seldom needed, and this module is loaded by whoever reads or writes a message
+    import difflib  # seldom needed, and this module is loaded by every reader and writer of messages
 
     for line in difflib.unified_diff(before, after, n=3, lineterm=''):
         if not line.startswith(('--- ', '+++ ', '@@')):

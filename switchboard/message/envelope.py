@@ -89,19 +89,19 @@ def seal(
     kind: str,
     metadata: bytes,
     body: bytes | memoryview,
-    unique: str,
+    digest_tail: str,
     key: object = None,
-    slice_: str | None = None,
+    slice_prefix: str | None = None,
 ) -> tuple[str, bytes]:
     """Make the digest and the header of a new entry.
 
-    :param unique: the digits of the digest behind those of the slice.
+    :param digest_tail: the digits of the digest behind those of the slice.
     :param key: the order key, if there is one: it chooses the slice.
-    :param slice_: the digits that choose the slice of a message without an order key, if not its content is to.
+    :param slice_prefix: the digits that choose the slice of a message without an order key, if not its content is to.
     """
     checksum = crc32(body, crc32(metadata))
-    prefix = (slice_ or spread(checksum, unique)) if key is None else slice_digits(key)
-    digest = prefix + unique
+    prefix = (slice_prefix or spread(checksum, digest_tail)) if key is None else slice_digits(key)
+    digest = prefix + digest_tail
     return digest, pack_header(kind, len(metadata), len(body), digest, checksum)
 
 
@@ -114,7 +114,7 @@ def unpack(content: bytes, digest: str) -> tuple[str, int, int, int] | None:
 
     :param digest: the digest of the file's name.
     :return: the kind, where metadata and body start, and where the body ends; None if :func:`parse_header` and :func:`check`
-        are to say what is wrong.
+        are to name the damage.
     """
     found = (_match or _matcher())(content)
     if found is None:

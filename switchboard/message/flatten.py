@@ -3,7 +3,7 @@
 The library's generator writes each field, line and boundary anew: a blank line before a boundary, white space around a colon, bare
 carriage returns and the folding of signed fields do not survive it, and signatures (DKIM, PGP) break.  So a mail that is parsed
 here keeps, in each of its parts, where in the original bytes the part stands.  When it is written, a part's fields and its content
-are compared with what the original says: what is the same is copied, what is not is written.  Nothing has to notice a change when
+are compared with what the original says: equal parts are copied, changed ones are written.  Nothing has to notice a change when
 it is made, so nothing can miss one.
 
 Lines end at CR LF, CR and LF, as for the parser, and nowhere else: `str.splitlines` knows eight more ends, and a form feed in a
@@ -47,7 +47,7 @@ _WITH_LIBRARYS_METHODS = ('email.', 'switchboard.message.')
 
 
 class _Source:
-    """Where a mail, or a part of one, stands in the bytes that it was parsed from, and what was there.
+    """The place of a mail, or of a part of one, in the bytes that it was parsed from, and its headers there.
 
     :param is_part: its last line end belongs to the boundary behind it.
     """
@@ -312,7 +312,7 @@ def _take_apart(
 ) -> tuple[bytes, list[tuple[tuple[str, str], bytes]], bytes]:
     """Take the header of a part apart as the parser does.
 
-    :return: what stands before the first field; by name and value, the bytes of each, with what stands behind it and is
+    :return: the bytes before the first field; by name and value, the bytes of each, with those behind it that are
         none; and the empty line.
     """
     before: list[bytes] = []

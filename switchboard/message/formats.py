@@ -50,13 +50,13 @@ class LibrarySerializer:
 
 
 def msgpack_serializer() -> LibrarySerializer:
-    """:return: what holds values as MessagePack."""
+    """:return: the serializer for values as MessagePack."""
     msgpack = import_module('msgpack')
     return LibrarySerializer('msgpack', msgpack.packb, partial(msgpack.unpackb, strict_map_key=False))
 
 
 def yaml_serializer() -> LibrarySerializer:
-    """:return: what holds values as YAML, by the safe loader and dumper: no tag makes an object."""
+    """:return: the serializer for values as YAML, by the safe loader and dumper: no tag makes an object."""
     yaml = import_module('yaml')
     return LibrarySerializer(
         'yaml', lambda msg: bytes(yaml.safe_dump(msg, allow_unicode=True), 'utf-8'), yaml.safe_load

@@ -2,7 +2,7 @@
 
 A record is ``\\n#<length> <checksum> <JSON>``, the first one right behind the body.  The checksum is the CRC-32 of the
 entry's digest followed by the JSON, so that what an earlier message left in a recycled file is never taken for history.
-Only whoever holds the claim appends.  A torn record, and whatever stands behind it, is ignored, and overwritten by the
+Only the holder of the claim appends.  A torn record, and whatever stands behind it, is ignored, and overwritten by the
 next append: an append needs no preparation and no repair.
 
 A file without a readable header (a mail that somebody dropped, half a file) can have a history too; its records are
@@ -22,11 +22,11 @@ Record = Mapping[str, Any]
 
 _MARK = b'\n#'
 _MAX_HEAD_BYTES = 24
-# A history that grows beyond this has told its story; the tail of a file is not read beyond it.
+# A history beyond this has said enough; the tail of a file is not read beyond it.
 MAX_JOURNAL_BYTES = 8 * 1024 * 1024
 # So many records of a message that was kept are read at each of its takings; then it is stored anew, with one.
 FOLD_KEPT_FROM = 64
-# Sizes, counts and times (three million years of seconds) are below it.  A number beyond it is left out of what is read: it
+# Sizes, counts and times (three million years of seconds) are below it.  A number beyond it is left out when a record is read: it
 # would overflow where it is reckoned with.
 MAX_NUMBER = 1e14
 
@@ -38,7 +38,7 @@ def pack_record(record: Record, digest: str) -> bytes:
 
 
 def dump_record(record: Record) -> bytes:
-    """Write a record as JSON; what JSON cannot hold is put as text, for a history is told and never refused."""
+    """Write a record as JSON; a value that JSON cannot hold is put as text, for a history is never refused."""
     try:
         return dump_json(record, 'record')
     except UnserializableError:
@@ -46,7 +46,7 @@ def dump_record(record: Record) -> bytes:
 
 
 def load_record(text: bytes) -> Record | None:
-    """Read what :func:`dump_record` wrote; None for what is no record, whoever has written it."""
+    """Read a line of :func:`dump_record`; None for one that is no record, whichever program has written it."""
     try:
         record = load_json(text, 'record')
     except CorruptEntryError:
@@ -159,7 +159,7 @@ def first_digest(records: Sequence[Record], digest: str) -> str:
 
 
 def note_first(records: Sequence[Record], digest: str) -> list[Record]:
-    """:return: what a history says more when its message is stored anew: the digest that it came with, once."""
+    """:return: the addition to a history when its message is stored anew: the digest that it came with, once."""
     return [{'event': 'noted', 'first': digest}] if first_digest(records, '') == '' else []
 
 

@@ -48,7 +48,7 @@ def _headers_of(raw: bytes) -> bytes:
 
 
 class _Lazy:
-    """What both classes share.  ``_raw`` holds the bytes; ``_touched`` is true once they may be old."""
+    """The part that both classes share.  ``_raw`` holds the bytes; ``_touched`` is true once they may be old."""
 
     _raw: bytes
     _touched: bool
@@ -65,7 +65,7 @@ class _Lazy:
             self.__dict__.update({key: parsed[key] for key in _OF_HEADERS})
             self.__dict__[SOURCE] = parsed[SOURCE].of_whole(self._raw)
         else:
-            # What was said of the headers since they were parsed stays as it is.
+            # Headers changed since they were parsed stay as they are.
             parsed = self._parse(self._raw).__dict__
             self.__dict__.update(parsed | self.__dict__ | {SOURCE: parsed[SOURCE]})
         return getattr(self, name)
@@ -78,7 +78,7 @@ class _Lazy:
         self.__dict__[name] = value
 
     def __copy__(self) -> Any:
-        # A shallow copy of a parsed mail shares its headers and parts, so what is done to one may change the other.
+        # A shallow copy of a parsed mail shares its headers and parts, so a change of one may change the other.
         if '_headers' in self.__dict__:
             self.__dict__['_touched'] = True
         twin = type(self).__new__(type(self))
@@ -91,7 +91,7 @@ class _Lazy:
 
 
 class _LazyText(_Lazy):
-    """What writes a mail of the library's own classes."""
+    """The writer of mails of the library's own classes."""
 
     def as_bytes(self, unixfrom: bool = False, policy: Any = None) -> bytes:
         if policy is None and not self._touched and self._raw.startswith(b'From ') == bool(unixfrom):

@@ -1,6 +1,6 @@
-"""What stands on the outside of a message that a mail server drops: the envelope, as metadata.
+"""The envelope of a message that a mail server drops, as metadata.
 
-Each mail server tells it in its own way.  What is given by argument wins over the environment, and that over the ``From ``
+Each mail server hands it over in its own way.  An argument wins over the environment, and that over the ``From ``
 line; the first of each row that is there counts:
 
 =====================  ===========================================================================================
@@ -64,7 +64,7 @@ _ESCAPES = {'"': '\\"', '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t', '\f
 
 
 class MailEnvelope:
-    """What is known of a message besides its bytes.
+    """The envelope of a message, and other facts besides its bytes.
 
     :param sender: as it was given by argument; None if it was not.
     :param recipients: as they were given by argument.
@@ -128,7 +128,7 @@ def bare(address: str) -> str:
 
 
 def readable(raw: bytes) -> str:
-    """Make text of bytes that somebody else wrote: what is no UTF-8 becomes ``\\xNN``."""
+    """Make text of bytes that somebody else wrote: bytes that are no UTF-8 become ``\\xNN``."""
     return raw.decode('utf-8', 'backslashreplace')
 
 

@@ -1,4 +1,4 @@
-"""The grammar of names: what a queue and an entry may be called, which slice an entry belongs to, and who comes first.
+"""The grammar of names: names of queues and entries, the slice of an entry, and its place in the order.
 
 An entry is called ``<when>+<digest>``, with ``+p<priority>`` behind it where it has one::
 
@@ -128,12 +128,12 @@ _matches: Callable[[str], object] | None = None
 
 
 def is_filebase(text: str) -> bool:
-    """The same question as :func:`parse`, for those who do not want the parts; four times as fast."""
+    """The same question as :func:`parse`, without the parts; four times as fast."""
     return (_matches or matcher())(text) is not None
 
 
 def matcher() -> Callable[[str], object]:
-    """:return: what tells a filebase by not returning None, for those who ask of very many."""
+    """:return: a function that returns None for a text that is no filebase, for callers with very many."""
     global _matches
     if _matches is None:
         import re  # here, because the mail servers' door makes names and never reads them, and starts faster without
@@ -175,12 +175,12 @@ def asked_wait_ns(when_ns: int, modified_ns: int, now_ns: int) -> int | None:
     return wait_ns if wait_ns > CLOCK_SLACK_NS else 0
 
 
-def held_name(filebase: str) -> str:
+def on_hold_name(filebase: str) -> str:
     """:return: the name that an entry has while an operator holds it; the end of its time stays, to tell it from others."""
     return ON_HOLD_PREFIX + filebase[len(ON_HOLD_PREFIX) :]
 
 
-def is_held(filebase: str) -> bool:
+def is_on_hold(filebase: str) -> bool:
     """Does an operator hold the entry of this name?"""
     return filebase.startswith(ON_HOLD_PREFIX)
 
@@ -188,7 +188,7 @@ def is_held(filebase: str) -> bool:
 def spread(checksum: int, unique: str) -> str:
     """Choose the slice of an entry without an order key.
 
-    Equal messages are as many as others, and one slice must not get all of them: so what is unique counts as well as the content.
+    Equal messages are as many as others, and one slice must not get all of them: so the unique part counts as well as the content.
 
     :param unique: the rest of its digest.
     :return: the first digits of its digest.

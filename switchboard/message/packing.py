@@ -56,16 +56,16 @@ class Packer:
         *,
         when_ns: int | None = None,
         is_delayed: bool = False,
-        slice_: str | None = None,
-        unique: str | None = None,
+        slice_prefix: str | None = None,
+        digest_tail: str | None = None,
     ) -> EncodedEntry:
         """Name and pack one message.
 
         :param metadata: is changed: ``delay`` and ``not_before`` are taken out.
         :param when_ns: the place in the queue of the entry that this one stands for.
         :param is_delayed: that place may lie in the future, and is waited for.
-        :param slice_: the digits that choose the slice of a message without an order key, if not its content is to.
-        :param unique: the digits of the digest behind those of the slice, if something else than chance is to choose them.
+        :param slice_prefix: the digits that choose the slice of a message without an order key, if not its content is to.
+        :param digest_tail: the digits of the digest behind those of the slice, if something else than chance is to choose them.
         :raises UnserializableError: nothing holds the message or its metadata.
         :raises ContentDisallowedError: the queue does not accept the kind.
         :raises MessageTooLargeError: the body is longer than the queue takes.
@@ -87,8 +87,8 @@ class Packer:
                 f'metadata of {len(packed_metadata)} bytes: at most {MAX_METADATA_BYTES}', queue=self.queue
             )
         key = metadata.get(options.order_key or 'order_key') if metadata else None
-        unique = unique or self.namer.unique()
-        digest, header = seal(kind, packed_metadata, body, unique, key, slice_)
+        digest_tail = digest_tail or self.namer.unique()
+        digest, header = seal(kind, packed_metadata, body, digest_tail, key, slice_prefix)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)
         name = name_of(when_ns, digest, priority)
         return EncodedEntry(name, b''.join((header, packed_metadata, body)), modified_ns)
@@ -117,13 +117,15 @@ class Packer:
     ) -> EncodedEntry:
         """Pack a message that takes another's place in the queue, with its history.
 
-        :param records: what the new one's history says more.
+        :param records: an addition to the new one's history.
         :param is_delayed: see :meth:`pack`.
         """
         name = parse(old.filebase)
         assert name is not None
-        slice_ = name.digest[:SLICE_DIGITS]
-        packed = self.pack(msg, metadata, when_ns=name.when_ns, is_delayed=is_delayed, slice_=slice_)
+        slice_prefix = name.digest[:SLICE_DIGITS]
+        packed = self.pack(
+            msg, metadata, when_ns=name.when_ns, is_delayed=is_delayed, slice_prefix=slice_prefix
+        )
         return packed._replace(content=packed.content + _journal(old, digest_of(packed.filebase), records))
 
     def with_history(self, packed: EncodedEntry, records: Sequence[Record]) -> EncodedEntry:
@@ -135,8 +137,8 @@ class Packer:
     def pack_copy(self, entry: Entry, record: Record | None = None, *, now: bool = True) -> EncodedEntry:
         """Name and pack the copy of an entry: it stays in its slice and at its priority.
 
-        :param record: what the copy's history says more; its ``drop`` is done in the copy's metadata.
-        :param now: it is ready now; else it keeps the entry's time, and so its place among those of its key.
+        :param record: an addition to the copy's history; its ``drop`` is done in the copy's metadata.
+        :param now: ready now; else it keeps the entry's time, and so its place among those of its key.
         """
         old = parse(entry.filebase)
         assert old is not None

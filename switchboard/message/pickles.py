@@ -110,7 +110,7 @@ class PickleSerializer:
         self._listed = _listed(classes)
 
     def dumps(self, msg: Any) -> bytes:
-        """A pickle is read back before it is stored: what cannot be read must not be accepted."""
+        """A pickle is read back before it is stored: an unreadable one must not be accepted."""
         try:
             body = pickle.dumps(msg, protocol=4)
             self.loads(body)

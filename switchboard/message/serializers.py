@@ -84,7 +84,7 @@ class MailSerializer:
 
     ``mail`` reads as a ``Message`` and ``mail+default`` as an ``EmailMessage``: the bytes are of the same form.
 
-    :param message_class: what both read as instead.
+    :param message_class: the class that both read as instead.
     """
 
     def __init__(self, *, modern: bool = False, message_class: type[Message] | None = None) -> None:

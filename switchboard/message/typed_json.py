@@ -53,7 +53,7 @@ def _refuse(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)
-# Half of the time of `json.loads`, for what is UTF-8 with no space around it: all that we have written.
+# Half of the time of `json.loads`, for UTF-8 with no space around it: all that we have written.
 _decode = _DECODER.raw_decode
 
 
@@ -201,7 +201,7 @@ def advice(value: Any) -> str:
 
 
 def tagged(value: Any, what: str = 'message') -> Any:
-    """Make plain JSON of a value, for whoever writes it in a style of his own.
+    """Make plain JSON of a value, for a writer with a style of its own.
 
     :raises UnserializableError: see :func:`dump_json`.
     """
@@ -212,7 +212,7 @@ def tagged(value: Any, what: str = 'message') -> Any:
 
 
 def tagged_or_text(value: Any) -> Any:
-    """Make plain JSON of any value, for people and for logs: what cannot be written is put as text."""
+    """Make plain JSON of any value, for people and for logs: a value that cannot be written is put as text."""
     try:
         return tagged(value)
     except UnserializableError:

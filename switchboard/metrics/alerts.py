@@ -14,9 +14,9 @@ _ENDED = 'increase(switchboard_entries_done_total[10m]) + increase(switchboard_e
 class Alert:
     """One rule.
 
-    :ivar holds: how long it has to be so before it is told.
-    :ivar meaning: what is wrong, for who was woken by it.
-    :ivar advice: what to do, in Markdown.
+    :ivar holds: how long it has to be so before it is sent.
+    :ivar meaning: the trouble, for the person it wakes.
+    :ivar advice: the steps to take, in Markdown.
     """
 
     name: str

@@ -86,7 +86,7 @@ class Collector(LibraryCollector):
     :param directory: the spool.
     :param count: the last count of its queues.
     :param config: tells which runners there are to be, and what they work on.
-    :param errors: what this exporter failed in before.
+    :param errors: the earlier failures of this exporter.
     """
 
     def __init__(self, directory: Path, count: Count, config: Config | None = None, errors: int = 0) -> None:

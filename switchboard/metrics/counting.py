@@ -1,7 +1,7 @@
 """The queues, counted in the background with a budget: no scrape walks over a directory.
 
-A thread counts, rests ten times as long as that took, and counts again.  Each queue has its share of the time that is left; what is not counted
-by then is not counted, and is said so.  Of the bad queue, files are opened to tell the errors, and of those not more than `MAX_OPENED`.
+A thread counts, rests ten times as long as that took, and counts again.  Each queue has its share of the time that is left; a queue that is not counted
+by then is marked so.  Of the bad queue, files are opened to know the errors, and of those not more than `MAX_OPENED`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger('switchboard.web')
 BUDGET_S = 10.0
 # The shortest rest.
 REST_S = 15.0
-# Of the budget, what is left to telling the errors of the bad queue.
+# The share of the budget for reading the errors of the bad queue.
 ERRORS_SHARE = 0.3
 NO_ERROR = 'none'
 
@@ -92,7 +92,7 @@ def errors_of(
                 except UNTELLABLE:
                     found[NO_ERROR] += 1
     except OSError:
-        pass  # that it cannot be counted is told already
+        pass  # the failed count is reported already
     return dict(found)
 
 

@@ -1,6 +1,6 @@
 """An HTTP server that answers one question: ``GET /metrics``.
 
-It listens on a loopback address, or on any other if it is told by which names it is asked for: a page elsewhere whose name was pointed at this
+It listens on a loopback address, or on any other if the names by which it is asked for are configured: a page elsewhere whose name was pointed at this
 machine must not read it through somebody's browser, so a ``Host`` that is not on the list is refused, whatever else is asked.  A name
 stands there with its port, exactly.  Nothing of a message is ever sent.
 """
@@ -59,7 +59,7 @@ class Listener:
     """See the module.
 
     :param address: ``host:port``; port 0 is any that is free.
-    :param hosts: what ``Host`` may be, besides the names of a loopback address.
+    :param hosts: the values that ``Host`` may have, besides the names of a loopback address.
     :raises ConfigError: the address is none, or no loopback address and there are no names.
     :raises OSError: it cannot be listened on.
     """
@@ -148,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = 'switchboard', ''
 
     def parse_request(self) -> bool:
-        """Read the first line and the headers, and refuse whoever asks for somebody else, before anything else is looked at."""
+        """Read the first line and the headers, and refuse a request for another host, before anything else is looked at."""
         if not super().parse_request():
             return False
         hosts = self.headers.get_all('host') or []

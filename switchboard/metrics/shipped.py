@@ -1,4 +1,4 @@
-"""What is shipped in ``etc/``, and the runbook: written from the descriptions in `alerts` and `dashboard`.
+"""The files shipped in ``etc/``, and the runbook: written from the descriptions in `alerts` and `dashboard`.
 
 ::
 
@@ -44,7 +44,7 @@ def _rules(runbook: str) -> Iterator[str]:
 
 
 def runbook() -> str:
-    """:return: what each alert means and what to do, in Markdown."""
+    """:return: the meaning of each alert and its advice, in Markdown."""
     chapters: dict[str, list[Alert]] = {}
     for alert in ALERTS:
         chapters.setdefault(alert.name, []).append(alert)

@@ -27,7 +27,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.handoff.moving import claim_any, move, send_back
-from switchboard.message.naming import PRESERVED, READY, format_when, is_held
+from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold
 from switchboard.operating.audit import Operator, note
 from switchboard.operating.finding import Found
 from switchboard.operating.holding import hold, let_go
@@ -88,7 +88,7 @@ class OperatedSpool:
         try:
             return self.spool[queue]
         except UnknownQueueError:
-            self.view.places((queue,))
+            self.view.queue_folders((queue,))
             return self.bare[queue]
 
     @property
@@ -138,7 +138,7 @@ class Retry:
         """Of a working queue, the entries that wait for their next attempt, and those that failed elsewhere; due ones keep their place."""
         if self.to is not None or self.selects_all:
             return True
-        if is_held(target.filebase):
+        if is_on_hold(target.filebase):
             return False  # an operator has said so
         if target.suffix == PRESERVED:
             return target.queue != TRASH
@@ -266,7 +266,7 @@ class Hold:
 
     def takes(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
-        return target.suffix == READY and not is_held(target.filebase)
+        return target.suffix == READY and not is_on_hold(target.filebase)
 
     def __call__(self, operated: OperatedSpool, target: Target) -> Where:
         """See `Action`."""
@@ -285,7 +285,7 @@ class Release:
 
     def takes(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
-        return target.suffix == READY and is_held(target.filebase)
+        return target.suffix == READY and is_on_hold(target.filebase)
 
     def __call__(self, operated: OperatedSpool, target: Target) -> Where:
         """See `Action`."""

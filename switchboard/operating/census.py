@@ -22,7 +22,7 @@ from switchboard.message.naming import (
     UNFINISHED,
     asked_wait_ns,
     format_when,
-    is_held,
+    is_on_hold,
     parse,
 )
 from switchboard.store.disk import Folder
@@ -116,7 +116,7 @@ def count(
                 elif filebase <= now:
                     census.waiting += 1
                     oldest = min(oldest, filebase)
-                elif is_held(filebase):
+                elif is_on_hold(filebase):
                     census.held += 1
                 elif _is_misdated(entry, filebase, now_ns):
                     census.waiting += 1

@@ -3,8 +3,8 @@
 An entry's header, metadata and body never change.  So the changed message is a new entry with the old one's place, slice and history,
 and it appears in one step with the end of the old one, as any hand-off: a crash leaves the one or the other.
 
-The history keeps what was there before, so an edit can be looked at, as a difference, and undone, which is an edit back: of the metadata
-what was changed, of the body all, up to `MAX_KEPT_BYTES`.
+The history keeps the old parts, so an edit can be looked at, as a difference, and undone, which is an edit back: of the metadata
+the changed ones, of the body all, up to `MAX_KEPT_BYTES`.
 
 While somebody edits, the entry is claimed, so that no runner works on a message that is about to change.  If the editing process
 dies, recovery gives it back.  One of the bad queue, edited, goes back to where it came from, as after a retry.
@@ -81,7 +81,7 @@ class Editing:
         return content_of(self.entry).metadata
 
     def before_last(self) -> Content:
-        """:return: what it was before it was edited last.
+        """:return: the message before its last edit.
 
         :raises QueueError: it was not edited, or what it was then was not kept.
         """

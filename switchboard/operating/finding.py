@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from switchboard.errors import AmbiguousEntryError, UnknownEntryError
-from switchboard.message.naming import is_filebase, is_held
+from switchboard.message.naming import is_filebase, is_on_hold
 from switchboard.operating.census import walk
 from switchboard.operating.summary import SUFFIXES, EntrySummary, summarize
 from switchboard.store.disk import Folder
@@ -83,7 +83,7 @@ def _begins(filebase: str, beginning: str) -> bool:
     if filebase.startswith(beginning) or filebase.partition('+')[2].startswith(beginning):
         return True
     # The name that it had before somebody held it, which stands in lists and logs.
-    return is_held(filebase) and len(beginning) > 4 and filebase[4:].startswith(beginning[4:])
+    return is_on_hold(filebase) and len(beginning) > 4 and filebase[4:].startswith(beginning[4:])
 
 
 def exists(folder: Folder) -> bool:

@@ -20,9 +20,9 @@ from switchboard.message.naming import (
     PRESERVED,
     READY,
     format_when,
-    held_name,
     is_filebase,
-    is_held,
+    is_on_hold,
+    on_hold_name,
 )
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
@@ -51,11 +51,11 @@ def hold(queue: Switchboard, filebase: str, **fields: str) -> str:
     :raises EntryTakenError: a process is working on it, or it is gone.
     :raises QueueError: it is held already, or the disk refused; it is as it was.
     """
-    if is_held(filebase):
+    if is_on_hold(filebase):
         raise QueueError('it is held already', queue=queue.name, filebase=filebase)
     claim = _claim(queue, filebase)
     record = {'event': 'held', 'when': filebase.partition('+')[0], **fields}
-    return _rename(queue, claim, held_name(filebase), HELD_NS, record)
+    return _rename(queue, claim, on_hold_name(filebase), HELD_NS, record)
 
 
 def let_go(queue: Switchboard, filebase: str, **fields: str) -> str:
@@ -67,7 +67,7 @@ def let_go(queue: Switchboard, filebase: str, **fields: str) -> str:
     :raises EntryTakenError: it is gone.
     :raises QueueError: it is not held, or the disk refused; it is as it was.
     """
-    if not is_held(filebase):
+    if not is_on_hold(filebase):
         raise QueueError('it is not held', queue=queue.name, filebase=filebase)
     claim = _claim(queue, filebase)
     try:
@@ -77,7 +77,7 @@ def let_go(queue: Switchboard, filebase: str, **fields: str) -> str:
         refuse(error, 'read', queue.name)
     when = next((one['when'] for one in reversed(records) if one.get('event') == 'held'), '')
     renamed = f'{when}{filebase[filebase.index("+") :]}'
-    if not is_filebase(renamed) or is_held(renamed):  # its history could not be written, or was not by us
+    if not is_filebase(renamed) or is_on_hold(renamed):  # its history could not be written, or was not by us
         renamed = format_when(queue.clock.time_ns()) + filebase[filebase.index('+') :]
     renamed = _rename(queue, claim, renamed, queue.clock.time_ns(), {'event': 'let go', **fields})
     queue.consumer.reordered()

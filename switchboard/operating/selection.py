@@ -27,7 +27,7 @@ from typing import Any, Self, get_args
 from switchboard.config.units import duration_s, size_bytes
 from switchboard.errors import SelectionError
 from switchboard.events import event
-from switchboard.message.naming import CLAIMED, PRESERVED, READY, format_when, is_held, parse
+from switchboard.message.naming import CLAIMED, PRESERVED, READY, format_when, is_on_hold, parse
 from switchboard.operating.census import age_s, walk
 from switchboard.operating.finding import Found
 from switchboard.operating.summary import SUFFIXES, EntrySummary, State
@@ -201,7 +201,7 @@ class Term:
     def by_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
         """:return: the answer by a name alone; None if the file has to be opened."""
         if self.field in _AGES:
-            if suffix == PRESERVED or is_held(filebase):
+            if suffix == PRESERVED or is_on_hold(filebase):
                 return None  # its history says since when
             fits = self._any(age_s(filebase, now_ns) * 1000)
         elif self.field == 'queue':
@@ -271,7 +271,7 @@ class Term:
 def state_of(filebase: str, suffix: str, now_ns: int) -> State:
     """:return: the state that an entry's name says, at a moment."""
     if suffix == READY:
-        if is_held(filebase):
+        if is_on_hold(filebase):
             return 'held'
         return 'delayed' if filebase > format_when(now_ns) + '~' else 'waiting'
     return 'claimed' if suffix == CLAIMED else 'preserved'

@@ -77,7 +77,7 @@ class SpoolView:
                 raise UnknownQueueError(f'there is no such queue{did_you_mean(name, known)}', queue=name)
         return wanted
 
-    def places(self, queues: Iterable[str] = ()) -> list[Place]:
+    def queue_folders(self, queues: Iterable[str] = ()) -> list[Place]:
         """:return: queues and their directories, to look into; all that have one, if none is named.
 
         :raises UnknownQueueError: there is no such queue.
@@ -95,7 +95,7 @@ class SpoolView:
 
     def find(self, text: str, queues: Sequence[str] = ()) -> Found:
         """Find one entry, in these queues or in all.  See `finding.find`."""
-        return find(self.places(queues), text)
+        return find(self.queue_folders(queues), text)
 
     def select(
         self, criteria: Criteria, queues: Sequence[str] = (), budget: Budget | None = None
@@ -112,8 +112,8 @@ class SpoolView:
         named = [name for name in criteria.values('queue') if '*' not in name]
         self.known(named)
         if any(term.field == 'queue' and not term.negated for term in criteria.terms):
-            return [place for place in self.places() if criteria.takes_queue(place[0])]
-        return [place for place in self.places(queues) if criteria.takes_queue(place[0])]
+            return [place for place in self.queue_folders() if criteria.takes_queue(place[0])]
+        return [place for place in self.queue_folders(queues) if criteria.takes_queue(place[0])]
 
 
 def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:

@@ -31,7 +31,7 @@ from switchboard.message.naming import (
     READY,
     asked_wait_ns,
     digest_of,
-    is_held,
+    is_on_hold,
     parse,
 )
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
@@ -98,7 +98,7 @@ class EntrySummary:
     def state(self, now_ns: int) -> State:
         """:return: the state that follows from its name and its file's date at this moment."""
         if self.suffix == READY:
-            if is_held(self.filebase):
+            if is_on_hold(self.filebase):
                 return 'held'
             if self.when_ns <= now_ns:
                 return 'waiting'
@@ -109,7 +109,7 @@ class EntrySummary:
     @property
     def since_ns(self) -> int:
         """Since when it is as it is: preserved, held, or ready (in the future, if it is delayed)."""
-        if self.suffix == READY and is_held(self.filebase):
+        if self.suffix == READY and is_on_hold(self.filebase):
             return self.held_ns or self.modified_ns
         if self.suffix == PRESERVED:
             for record in reversed(self.entry.records):

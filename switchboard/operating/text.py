@@ -19,10 +19,10 @@ def _written_out(match: re.Match[str]) -> str:
     return f'\\x{code:02x}' if code < 256 else f'\\u{code:04x}'
 
 
-def visible(text: str) -> str:
+def escape_terminal(text: str) -> str:
     """:return: the text with everything written out that would act on a terminal; newlines and tabs stay.
 
-    >>> visible('red: \\x1b[31m')
+    >>> escape_terminal('red: \\x1b[31m')
     'red: \\\\x1b[31m'
     """
     return _UNSAFE.sub(_written_out, text)
@@ -30,13 +30,13 @@ def visible(text: str) -> str:
 
 def one_line(text: str) -> str:
     """:return: the text fit for one line of a list."""
-    return ' '.join(visible(text).split())
+    return ' '.join(escape_terminal(text).split())
 
 
 def body_text(body: bytes) -> str:
     """:return: bytes as text to look at: UTF-8 where they are, written out where they are not; line ends as newlines."""
     text = body.decode('utf-8', 'backslashreplace').replace('\r\n', '\n')
-    return visible(text)
+    return escape_terminal(text)
 
 
 def duration(seconds: float) -> str:
@@ -90,12 +90,14 @@ def moment(seconds: float) -> str:
     return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))
 
 
-def said_of(queue: str, flagged: dict[str, dict[str, Any]]) -> list[str]:
+def flag_lines(queue: str, flagged: dict[str, dict[str, Any]]) -> list[str]:
     """:return: a line for each thing that an operator has said to a queue."""
     lines = []
     for flag, fields in flagged.items():
         since, reason = fields.get('since'), str(fields.get('reason') or '')
         when = f' since {moment(since)}' if isinstance(since, int | float) and 0 <= since < 1e10 else ''
         by = f' by {one_line(str(fields["by"]))}' if fields.get('by') else ''
-        lines.append(f'{visible(queue)}: {flag}{when}{by}' + (f': {one_line(reason)}' if reason else ''))
+        lines.append(
+            f'{escape_terminal(queue)}: {flag}{when}{by}' + (f': {one_line(reason)}' if reason else '')
+        )
     return lines

@@ -22,7 +22,7 @@ ROOM_TRIES = 3
 class Admission:
     """Lets messages into one queue.
 
-    :param is_draining: has an operator closed the queue to what is new?
+    :param is_draining: has an operator closed the queue to new messages?
     :param evict: takes the oldest entry out and returns how many bytes it had, or None if there is none to be had.
     """
 

@@ -56,7 +56,7 @@ OLDEST_KEPT = 100
 # Waits of strict order that are remembered beside what histories say.
 MAX_KEPT_WAITS = 1000
 
-# When a message is looked at again whose time is over only if the clock is right, and what is said of it.
+# When a message is looked at again whose time is over only if the clock is right, and the reason given for it.
 LOOK_AGAIN_S = 60.0
 CLOCK_DOUBTED = (
     'its time is over if the clock is right, which was set forward: it waits until that is certain'
@@ -254,7 +254,7 @@ class Consumer:
         return msg, msgdata
 
     def _check_size(self, claim: Claim, limit: int) -> None:
-        """:raises MessageTooLargeError: its body is larger than the queue takes, whoever has put it here."""
+        """:raises MessageTooLargeError: its body is larger than the queue takes, whichever program has put it here."""
         header = read_header(claim.fd, self.folder.disk)
         if header is not None and header.body_length > limit:
             raise MessageTooLargeError(f'a body of {header.body_length} bytes, and the queue takes {limit}')
@@ -368,7 +368,7 @@ class Consumer:
     def preserve(self, claim: Claim, reason: str, cause: str, **fields: Any) -> None:
         """End the claim on an entry that its queue cannot keep: it goes to the dead letters, by default the bad queue.
 
-        :param cause: one of ``rejected attempts recoveries expired overflow corrupt disallowed``.
+        :param cause: a word of ``rejected attempts recoveries expired overflow corrupt disallowed``.
         """
         try:
             self._preserve(claim, reason, cause, **fields)
@@ -430,7 +430,7 @@ class Consumer:
         The third recovery of an entry sends it to the dead letters: two deaths can be bad luck, three are the message's fault.
 
         :param own: also those that this process holds.
-        :return: those that are ready again.
+        :return: the filebases that are ready again.
         """
         return recover(self.folder, filebases, self.bad, self._recover, own=own)
 

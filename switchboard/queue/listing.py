@@ -1,4 +1,4 @@
-"""What a queue's directory holds: the entries of one slice, and what is no entry.
+"""The listing of a queue's directory: the entries of one slice, and files that are no entries.
 
 The directory is read by its own descriptor.  Should somebody have renamed it away and put another in its place (a backup that was
 restored), the reading notices and goes on in the new one.  One that is large and has nothing in it is renewed (see `switchboard.store.renewal`).
@@ -31,7 +31,7 @@ from switchboard.store.renewal import is_sparse
 
 log = logging.getLogger('switchboard.queue')
 
-# So few names are read with one system call, during which the kernel lets nobody change the directory: what is seen then is
+# So few names are read with one system call, during which the kernel lets nobody change the directory: the names seen then are
 # all that was there.  (The smallest buffer of a C library holds some twenty names of entries.)
 NAMES_IN_ONE_CALL = 20
 
@@ -56,7 +56,7 @@ class Pickup(Protocol):
     maildir_new: str | None
 
     def collect(self, names: list[str]) -> int:
-        """Make entries of what was dropped.
+        """Make entries of dropped files.
 
         :param names: the foreign mails in the queue's directory.
         :return: how many entries there are now.
@@ -138,7 +138,7 @@ class Listing:
 
     @property
     def is_sparse(self) -> bool:
-        """Did the last reading cost what was there once, and not what it found?"""
+        """Did the last reading cost as much as for a fuller directory than it found?"""
         return is_sparse(self.size_bytes, self.seen)
 
     def _try_to_renew(self) -> None:
@@ -195,11 +195,11 @@ class Listing:
             self.folder.follow()
             key, self._key = self._key, self.folder.key
         except OSError:
-            return False  # the reading says what is wrong
+            return False  # the reading raises the error
         return key != self._key
 
     def follow(self) -> None:
-        """Go on in the directory that stands in the queue's place by now, with what is read and what is written."""
+        """Go on in the directory that stands in the queue's place by now, with its reading and its writing."""
         now_ns = self.clock.monotonic_ns()
         if now_ns < self._look_at_ns:
             return

@@ -82,7 +82,7 @@ class Producer:
         replaces: Entry | None = None,
         records: Sequence[Record] = (),
         is_delayed: bool = False,
-        unique: str | None = None,
+        digest_tail: str | None = None,
     ) -> PreparedEntry:
         """Write a message without making it an entry yet.
 
@@ -90,7 +90,7 @@ class Producer:
         :param replaces: the entry whose place in the queue and whose history it takes over.
         :param records: its history, or what that says more than the other entry's.
         :param is_delayed: that place may lie in the future, and is waited for.
-        :param unique: the last 32 digits of its digest, if they are not to be chosen here.
+        :param digest_tail: the last 32 digits of its digest, if they are not to be chosen here.
         :raises QueueError: as :meth:`enqueue`.
         """
         if replaces is not None:  # there is room for it, and it is in already
@@ -98,14 +98,14 @@ class Producer:
                 self._packer.pack_anew(msg, metadata, replaces, records, is_delayed=is_delayed)
             )
         if records or type(msg) is Raw:  # messages of kombu have headers of their own for it
-            return self._prepare(msg, metadata, records, unique)
-        return send(metadata, self.queue, lambda: self._prepare(msg, metadata, records, unique))
+            return self._prepare(msg, metadata, records, digest_tail)
+        return send(metadata, self.queue, lambda: self._prepare(msg, metadata, records, digest_tail))
 
     def _prepare(
-        self, msg: Any, metadata: dict[str, Any], records: Sequence[Record], unique: str | None
+        self, msg: Any, metadata: dict[str, Any], records: Sequence[Record], digest_tail: str | None
     ) -> PreparedEntry:
         self.admission.check_open()
-        packed = self._packer.pack(msg, metadata, unique=unique)
+        packed = self._packer.pack(msg, metadata, digest_tail=digest_tail)
         if records:
             packed = self._packer.with_history(packed, records)
         self.admission.ask_for_room(len(packed.content))
@@ -114,8 +114,8 @@ class Producer:
     def prepare_copy(self, entry: Entry, record: Record | None = None, *, now: bool = False) -> PreparedEntry:
         """Write a copy of another queue's entry without making it an entry yet: same content, another name, its history.
 
-        :param record: what the copy's history says more than that.
-        :param now: it is ready now; else it keeps the entry's time.
+        :param record: an addition to the copy's history.
+        :param now: ready now; else it keeps the entry's time.
         :raises QueueError: as :meth:`enqueue`.
         """
         self.admission.check(entry)
@@ -184,7 +184,7 @@ class Batch:
 
     A block that raises stores nothing, but for what exceeded 256 messages and was flushed on the way.
 
-    :raises QueueError: at the end, as :meth:`enqueue`; what was not yet visible was not stored.
+    :raises QueueError: at the end, as :meth:`enqueue`; messages not yet visible were not stored.
     """
 
     def __init__(self, producer: Producer) -> None:
@@ -198,7 +198,7 @@ class Batch:
 
     @property
     def stored(self) -> set[str]:
-        """The filebases of what was flushed already: that stays stored if something fails later."""
+        """The filebases of flushed entries: they stay stored if something fails later."""
         return self._whole._drafts.stored
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
@@ -247,5 +247,5 @@ class Batch:
                 is_stored = True
         finally:
             if not is_stored:
-                self._producer.admission.take_back(0)  # what was counted did not come
+                self._producer.admission.take_back(0)  # the counted message did not come
             self._drafts.discard()

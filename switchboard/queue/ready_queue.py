@@ -1,4 +1,4 @@
-"""Which entry of a queue comes next, and when.
+"""The ready queue: which entry comes next, and when.
 
 A :class:`ReadyQueue` is an ordered set of names.  It is filled by reading the directory or, where reading takes long, by the events that
 tell of each name that comes and goes; its names are given out one after the other.
@@ -10,12 +10,12 @@ having asked for a delay; their files' modification times lie there too.  Of tho
 **Cost.**  The directory is read when the names that are due are used up or old, and not for each message.  However many entries there
 are, only the first ones are kept in memory, of those that are due and of those that are to wait.  Reading a directory of a million
 names takes a second of the processor, though all of them may be delayed until next week.  So when reading has taken long, or the
-directory is large from what was in it once, what it found
+directory is large from many earlier entries, the names that it found
 is kept and brought up to date, in one of two ways:
 
 - the kernel tells the name of each entry that comes and goes (see ``wakeup``), from before the reading on.  In this mode the watch
   stays while the runner works: an event costs microseconds, a reading a second;
-- where it does not, and where no event told of a change, the directory's modification time says that there was none.  It is believed
+- where it does not, and where no event reported a change, the directory's modification time says that there was none.  It is believed
   only if it was some seconds old when the reading began, for two changes in one instant have the same time.
 
 Both may be wrong where the kernel does not see what other machines do, so the directory is read again all the same, when
@@ -108,7 +108,7 @@ class Names(Protocol):
 
     @property
     def is_sparse(self) -> bool:
-        """Did the last reading cost what was there once, and not what it found?"""
+        """Did the last reading cost as much as for a fuller directory than it found?"""
         ...
 
     def parts(self, suffix: str) -> Iterator[list[str]]: ...
@@ -346,7 +346,7 @@ class ReadyQueue:
                     self._keys.add(filebase, is_claimed=True)
 
     def look_again(self) -> None:
-        """Give out nothing more of what was read up to now."""
+        """Give out nothing more of the listing read up to now."""
         with self._lock:
             self._line.clear()
 
@@ -359,7 +359,7 @@ class ReadyQueue:
     def _is_held_back(self, filebase: str) -> bool:
         """Does another entry of its key come first?  Then this one is deferred."""
         if self._first_of_key and (first := self._contended_before(filebase)) is not None:
-            # Both may be had from the same instant on.  If this one were deferred on its own account, and so a little longer, what has
+            # Both are deferred until the same instant.  If this one were deferred on its own account, and so a little longer, an entry that has
             # come meanwhile would pass it as soon as the first is out of the way.
             self._deferred[filebase] = self._deferred.get(first, 0)
             return True
@@ -489,7 +489,7 @@ class ReadyQueue:
     def _believed(self, due: FirstNames, now_ns: int) -> list[str]:
         """Leave out, or look again for, what came while the directory was read.
 
-        A reading that goes on while two entries are put can miss the first and see the second.  What is seen may be given out
+        A reading that goes on while two entries are put can miss the first and see the second.  A seen entry may be given out
         when a later reading has seen all that was there before it: young entries wait while there are older ones, and
         where there are only young ones, the directory is read again.
         """
@@ -524,7 +524,7 @@ class ReadyQueue:
         """Take those out of the future ones that only a turned clock has put there."""
         boot_ns, future = self._clock.monotonic_ns(), self._future
         if now_ns - boot_ns < self._apart_ns - CLOCK_SLACK_NS:
-            self._delayed.clear()  # the clock was set back since: their waits became longer than what was asked for
+            self._delayed.clear()  # the clock was set back since: their waits became longer than the requested ones
         self._apart_ns = now_ns - boot_ns
         if not len(future):
             if self._delayed or self._misdated:

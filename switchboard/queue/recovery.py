@@ -1,4 +1,4 @@
-"""What becomes of a claim: steps on a locked file, and the repair of what dead owners left.
+"""The ends of a claim: steps on a locked file, and the recovery of claims whose owners died.
 
 Recovery takes the lock of each ``.bak``.  Got it: the owner is dead; a record is appended and the file renamed back.
 Refused: the owner is at work.  So it may run at any time, in any number of processes.
@@ -111,7 +111,7 @@ def recover(
     :param filebases: entries of the folder that are claimed.
     :param settle: ends a claim, and says whether the entry is ready again.
     :param own: also deal with those that this process holds.
-    :return: those that are ready again; of the others the owner lives, or they went to the dead letters.
+    :return: the filebases that are ready again; of the others the owner lives, or they went to the dead letters.
     """
     recovered = []
     for filebase in filebases:

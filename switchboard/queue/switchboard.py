@@ -1,6 +1,6 @@
 """One queue: the life of its entries from enqueue to finish.
 
-What is guaranteed in each state, which call makes each transition, and who repairs what a crash left, is told in
+The guarantees of each state, the call of each transition, and the repairs after a crash stand in
 ``docs/explanation/states.md``.  :class:`Switchboard` is a facade: a :class:`Producer` puts messages in, a :class:`Consumer` takes them out,
 and an :class:`Admission` stands at the entrance.
 
@@ -48,18 +48,18 @@ from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import PreparedEntry
 from switchboard.store.renewal import renew
-from switchboard.store.shared_count import Tally
+from switchboard.store.shared_count import QueueCount
 from switchboard.store.steady_time import SteadyTime
 
 
 @dataclass(frozen=True)
 class Services:
-    """What a spool does for its queues; a queue that is made alone has none of it.
+    """The services of a spool for its queues; a queue that is made alone has none of them.
 
-    :param is_draining: has an operator closed the queue to what is new?
+    :param is_draining: has an operator closed the queue to new messages?
     :param is_paused: has an operator stopped the queue?  With ``anew=True``, ask the disk.
     :param order: the locks of its keys, if it is one of strict order.
-    :param tally: the count of what is in the queue that all producers share.
+    :param shared_count: the count of the queue's contents that all producers share.
     :param steady: the time by which messages expire.
     :param once: for a queue, what stores a message with a ``dedupe_key``.
     :param dead_letter: for a queue, what sends its dead letters elsewhere than to the bad queue.
@@ -70,7 +70,7 @@ class Services:
     is_draining: Callable[[], bool] = lambda: False
     is_paused: Callable[..., bool] = lambda **_keys: False
     order: OrderLock | None = None
-    tally: Tally | None = None
+    shared_count: QueueCount | None = None
     steady: SteadyTime | None = None
     once: Callable[[Switchboard], Callable[[Any, dict[str, Any], str], str]] | None = None
     dead_letter: Callable[[Switchboard], Callable[[Claim, str, str], bool]] | None = None
@@ -94,8 +94,8 @@ class Switchboard:
     :param clock: the time; a test passes another.
     :param pool: where entries are written and finished ones go; a spool shares its spares.
     :param bad: the directory of the bad queue; the sibling ``bad`` by default.
-    :param message_class: what mails come back as, a subclass of ``Message`` or its path; see `QueueOptions`.
-    :param services: what a spool does for the queue.
+    :param message_class: the class that mails come back as, a subclass of ``Message`` or its path; see `QueueOptions`.
+    :param services: the services of a spool for the queue.
     :param dear_ns: see `ReadyQueue`.
     :raises OSError: the directory cannot be made or opened.
     """
@@ -174,7 +174,7 @@ class Switchboard:
             services.dead_letter(self) if services.dead_letter is not None else None,
             services.order,
         )
-        limits = Limits(name, folder, options, disk, clock, services.tally, pool.free_space)
+        limits = Limits(name, folder, options, disk, clock, services.shared_count, pool.free_space)
         admission = Admission(name, options, serializers, limits, services.is_draining, self.consumer.evict)
         self.producer = Producer(
             folder,
@@ -275,14 +275,14 @@ class Switchboard:
         except FileNotFoundError:
             if not self.folder.follow():
                 raise
-            return  # it was renewed: those who slept have heard of that
+            return  # it was renewed: sleepers have heard of that
         try:
             self.disk.unlink(WAKE, dir_fd=self.folder.fd)
         except FileNotFoundError:
             pass  # another one was faster
 
     def wakeup(self) -> Wakeup:
-        """:return: what a runner of this queue sleeps on."""
+        """:return: the object that a runner of this queue sleeps on."""
         maildir_new = self.pickup.maildir_new if self.pickup is not None else None
         wakeup = Wakeup(self.queue_directory, maildir_new, self.slice)
         self._ready.watch(wakeup)
@@ -290,7 +290,7 @@ class Switchboard:
 
     # Of an entry at work, by its claim or, as in Mailman, by its name.
 
-    def held(self, entry: str | Claim) -> Claim:
+    def claim_of(self, entry: str | Claim) -> Claim:
         """:return: this process's claim on an entry.
 
         :raises EntryTakenError: it has none.
@@ -323,22 +323,22 @@ class Switchboard:
 
     def release(self, entry: str | Claim, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         """See `ISwitchboard`.  In a queue of strict order, an entry that waits keeps its name, and so its place."""
-        return self.consumer.release(self.held(entry), delay_s, record)
+        return self.consumer.release(self.claim_of(entry), delay_s, record)
 
     def annotate(self, entry: str | Claim, record: Record) -> None:
         """See `ISwitchboard`."""
         fields = dict(record)
-        self.consumer.note(self.held(entry), fields.pop('event', 'noted'), **fields)
+        self.consumer.note(self.claim_of(entry), fields.pop('event', 'noted'), **fields)
 
     def changes(
         self, entry: str | Claim, msgdata: Mapping[str, Any], *, strict: bool = True
     ) -> dict[str, Any]:
         """See `ISwitchboard`."""
-        return self.consumer.changes(self.held(entry), msgdata, strict=strict)
+        return self.consumer.changes(self.claim_of(entry), msgdata, strict=strict)
 
     def is_changed(self, entry: str | Claim, msg: Any) -> bool:
         """See `ISwitchboard`."""
-        return self.consumer.is_changed(self.held(entry), msg)
+        return self.consumer.is_changed(self.claim_of(entry), msg)
 
     def history(self, entry: str | Claim) -> list[Record]:
         """See `ISwitchboard`."""

@@ -30,7 +30,7 @@ from switchboard.store.watch import (
 
 # Names that are kept until somebody asks for them; more are as dear as reading the directory.
 MAX_NAMES = 50_000
-# See the module.  What is shorter than the least is no sleep.
+# See the module.  A wait shorter than the least is no sleep.
 DEAF_SHARE = 20
 MIN_DEAF_S, MAX_DEAF_S = 0.0005, 0.02
 
@@ -38,10 +38,10 @@ MIN_DEAF_S, MAX_DEAF_S = 0.0005, 0.02
 class Wakeup:
     """Sleeps until something happens.
 
-    :param directory: whose new names wake; None for a runner without a queue.
+    :param directory: the directory whose new names wake; None for a runner without a queue.
     :param maildir_new: a directory whose names are finished files from their first moment, as those of a maildir's ``new``
         are, and may come as links.
-    :param slice_: whose entries wake; those of others do not.
+    :param slice_: the slice whose entries wake; entries of other slices do not.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Wakeup:
     def mark(self) -> int | None:
         """Begin to tell names, from now on.
 
-        :return: what to give to :meth:`since`; None if nothing will be told.
+        :return: the mark for :meth:`since`; None if no events will come.
         """
         if self.directory is None or not self._follows:
             return None
@@ -151,7 +151,7 @@ class Wakeup:
         return is_news
 
     def _is_mine(self, name: str) -> bool:
-        """Does a name concern this slice?  What is no entry concerns all of them."""
+        """Does a name concern this slice?  A name that is no entry's concerns all of them."""
         filebase = name[: -len(READY)]
         return self._slice.count == 1 or not is_filebase(filebase) or self._slice.holds(filebase)
 
@@ -195,7 +195,7 @@ class Wakeup:
         self._others = descriptors
 
     def descriptors(self) -> list[int]:
-        """:return: what an event loop has to watch in place of :meth:`wait`; call ``wait(0)`` when one is readable: it says whether that is worth waking for."""
+        """:return: the descriptors that an event loop watches in place of :meth:`wait`; call ``wait(0)`` when one is readable: it says whether that is worth waking for."""
         return [*self._watch.descriptors(), *self._others]
 
     def wake(self) -> None:

@@ -24,7 +24,7 @@ ExchangeType = Literal['direct', 'fanout', 'topic', 'headers']
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a binding leads: a queue, or a further exchange."""
+    """The target of a binding: a queue, or a further exchange."""
 
     name: str
     is_exchange: bool = False

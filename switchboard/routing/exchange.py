@@ -1,6 +1,6 @@
 """Routing: from (exchange, routing key, metadata) to the queues that get a copy.  Pure: no files, no clock, no state.
 
-A table is made once from plain records, checked, compiled, and never changed; a reload makes a new one.  What is wrong
+A table is made once from plain records, checked, compiled, and never changed; a reload makes a new one.  A mistake
 (an unknown exchange, a circle) is found when it is made, so that routing a message can fail in one way only: nobody wants it.
 
 The words and the rules are AMQP 0-9-1's.  Where that leaves a choice:
@@ -40,7 +40,7 @@ __all__ = [
 
 DEFAULT_EXCHANGE = ''
 
-# AMQP allows 255 bytes.  A longer key is accepted for those who never meet a broker, but a stranger's key must not keep
+# AMQP allows 255 bytes.  A longer key is accepted, for most keys never meet a broker, but a stranger's key must not keep
 # a publisher busy: 64 KiB of words take some tens of milliseconds.
 MAX_ROUTING_KEY_LENGTH = 65536
 
@@ -73,7 +73,7 @@ class ExchangeTable:
         raise AttributeError(f'an exchange table is never changed: cannot set {name}')
 
     def __reduce__(self) -> tuple[type[ExchangeTable], tuple[list[Exchange]]]:
-        # The records are smaller than what is compiled from them, and compiling is quick.
+        # The records are smaller than the tables compiled from them, and compiling is quick.
         return ExchangeTable, (list(self.exchanges.values()),)
 
     def __eq__(self, other: object) -> bool:

@@ -24,7 +24,7 @@ Condition = tuple[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class HeaderMatch:
-    """What a binding asks of the metadata: `all` of its conditions, or `any` one.
+    """The conditions of a binding on the metadata: `all` of its conditions, or `any` one.
 
     ``all`` without conditions matches every message, ``any`` without conditions none, as in AMQP.
     """
@@ -83,7 +83,7 @@ class HeaderIndex:
 
 
 def text_of(value: object) -> str | None:
-    """:return: the text that a condition is compared with; None for what is no plain JSON value."""
+    """:return: the text that a condition is compared with; None for a value that is no plain JSON value."""
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, bool | int | float):

@@ -1,6 +1,6 @@
 """The picture of an installation: which exchange feeds which queue, as text for a terminal and as DOT for Graphviz.
 
-Pure data.  The exchange table draws itself into a :class:`Graph`; whoever knows more (which runner takes from which queue)
+Pure data.  The exchange table draws itself into a :class:`Graph`; a caller that knows more (which runner takes from which queue)
 adds nodes and edges to it.
 """
 
@@ -47,7 +47,7 @@ class Graph:
     edges: tuple[Edge, ...] = ()
 
     def with_more(self, nodes: Iterable[Node], edges: Iterable[Edge]) -> Graph:
-        """:return: this graph and what is given; a node that is there already stays as it is."""
+        """:return: this graph with the given nodes and edges; a node that is there already stays as it is."""
         known = {(node.kind, node.name): node for node in self.nodes}
         for node in nodes:
             known.setdefault((node.kind, node.name), node)

@@ -1,4 +1,4 @@
-"""What a runner may import, besides the names of `switchboard` itself and `switchboard.errors`.
+"""The names that a runner may import, besides those of `switchboard` itself and `switchboard.errors`.
 
 The shipped runners are written with nothing else, so a runner of anybody's can do what they do; whatever else this package holds may move.
 """

@@ -23,7 +23,7 @@ from switchboard.runner.runner import Runner
 from switchboard.runner.settings import Setting
 from switchboard.runner.settling import Work
 
-# While messages are at work, how often the scoreboard is told that the loop turns.
+# While messages are at work, how often the scoreboard hears that the loop turns.
 BEAT_S = 1.0
 
 
@@ -134,7 +134,7 @@ class AsyncRunner(Runner):
         return super()._is_ending() or self._is_cancelled()
 
     async def _cancel(self) -> None:
-        """The process is told to end at once: what is at work was not begun."""
+        """End at once: the messages at work were not begun."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What a runner's class must look like, so that a class that cannot work is refused before it is given a message.
+"""The form of a runner's class, checked so that a class that cannot work is refused before it is given a message.
 
 An ``async def dispose`` in a `Runner` would never run, a plain one in an `AsyncRunner` would do its work and fail afterwards, and
 one with other parameters fails with each message: all of them mistakes of the program, which no retry mends.

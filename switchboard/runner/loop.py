@@ -1,4 +1,4 @@
-"""What surrounds the handling of messages in one process: taking them, sleeping, and repairing what the dead left.
+"""The loop of one process around the handling of messages: taking them, sleeping, and recovering claims of dead owners.
 
 A `Loop` belongs to one runner and works one slice of one queue; what becomes of a message is the `Settler`'s.
 """
@@ -88,9 +88,9 @@ class Loop:
         try:
             if ticket is not None:
                 ticket.leave()
-        except (QueueError, OSError) as error:  # the janitor does what is due
+        except (QueueError, OSError) as error:  # the janitor does it later
             event(log, logging.WARNING, None, 'not signed off', runner=self.options.name, error=error)
-        # A queue on a broker: what was looked at and not taken is given back.
+        # A queue on a broker: messages looked at and not taken are given back.
         if (close := getattr(self.queue, 'close', None)) is not None:
             close()
 

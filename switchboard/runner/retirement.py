@@ -17,7 +17,7 @@ MEMORY_LOOK_NS = 5 * NS
 
 
 class Wear:
-    """What one process has done so far, beside what it may do."""
+    """The work of one process so far, beside its limits."""
 
     def __init__(self, options: RunnerOptions, clock: Clock) -> None:
         spread = random.uniform(0.9, 1.1)

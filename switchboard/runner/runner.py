@@ -6,9 +6,9 @@
         def dispose(self, msg, msgdata):
             self.emit('out', msg, msgdata)
 
-The loop claims an entry, calls ``dispose``, and finishes the entry together with what was emitted, as one step.  Whatever
+The loop claims an entry, calls ``dispose``, and finishes the entry together with the emitted messages, as one step.  Whatever
 leaves ``dispose`` is about its own message: it is tried again, or preserved, and the loop goes on.  How a failure is judged is in
-``verdict``; what is done about it, in ``settling``; how the loop takes and sleeps, in ``loop``.
+``verdict``; how that is carried out, in ``settling``; how the loop takes and sleeps, in ``loop``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from switchboard.status.scoreboard import NullSlot
 class Runner:
     """The loop over one slice of one queue.  See `IRunner`.
 
-    :param spool: where the queue is, and what is emitted goes.
+    :param spool: the spool of the queue, and of the emitted messages.
     :param options: the section of the configuration.
     :param slice: which of `numslices` this process works on.
     :param slot: where it reports to its master.
@@ -130,7 +130,7 @@ class Runner:
         return self.options.batch_size > 1
 
     def _work(self) -> Work | None:
-        """:return: what the caller, a hook, is at."""
+        """:return: the hook that is running, for an error."""
         return self._working
 
     @property
@@ -189,7 +189,7 @@ class Runner:
     def check(
         cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
     ) -> None:
-        """Look for what is wrong between the keys of a section; also called by ``switchboard check --imports``.
+        """Look for mistakes between the keys of a section; also called by ``switchboard check --imports``.
 
         :param setting: the values of the keys that belong to this class.
         :param others: all runners of the configuration.
@@ -219,9 +219,9 @@ class Runner:
     def confirm(self) -> Mapping[str, BaseException]:
         """Called when the messages of a batch were disposed of, before they are finished.
 
-        For what is best done for many at once: say what is wanted in `dispose`, and wait for all the answers here.
+        For work that is best done for many at once: send the requests in `dispose`, and wait for all the answers here.
 
-        :return: what went wrong, by filebase: judged as if `dispose` had raised it.  What this raises is about all of them.
+        :return: errors, by filebase: judged as if `dispose` had raised them.  An error raised here is about all of them.
         """
         return {}
 
@@ -393,7 +393,7 @@ class Runner:
 
     @contextmanager
     def _hook(self, name: str) -> Iterator[None]:
-        """Have what would end the process by a hook's own word be an error that is told of."""
+        """Turn a hook's ``SystemExit`` and its like into an error that is logged."""
         try:
             yield
         except Exception:
@@ -439,7 +439,7 @@ class Runner:
                     works.append(work)
                 else:
                     left += self._settler.end((work,))
-        finally:  # also when the process is told to end: what is done is done, and the others were not begun
+        finally:  # also when the process is to end: finished messages are finished, and the others were not begun
             for taken in waiting:
                 self._settler.give_back(taken.filebase)
             self._confirm(works)

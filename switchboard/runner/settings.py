@@ -13,17 +13,21 @@ from typing import Any
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
 
-# A password is shorter; what is longer is another file.
+# A password is shorter; a longer text is another file.
 MAX_SECRET_CHARACTERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A key that a runner's class declares for its section: how it is read, and what holds without it."""
+    """A key that a runner's class declares for its section: how it is read, and the value without it.
+
+    :param old: an earlier name of the key, which is read as before.
+    """
 
     parse: Callable[[str], Any] = str
     default: Any = None
     required: bool = False
+    old: str = ''
 
 
 def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class_name: str) -> dict[str, Any]:
@@ -33,22 +37,30 @@ def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class
     :raises ConfigError: a key is unknown, missing or has a bad value.
     """
     section = f'runner.{options.name}'
-    for key in options.settings:
+    given = dict(options.settings)
+    for key, setting in declared.items():
+        if setting.old in given:
+            if key in given:
+                raise ConfigError(
+                    f'is the old name of {key!r}, which is there, too', section=section, key=setting.old
+                )
+            given[key] = given.pop(setting.old)
+    for key in given:
         if key not in declared:
-            import difflib  # here, because few have to be told what they may have meant
+            import difflib  # here, because few names need a suggestion
 
             close = difflib.get_close_matches(key, declared, 1)
             hint = f'; did you mean {close[0]!r}?' if close else ''
             raise ConfigError(f'{class_name} has no such key{hint}', section=section, key=key)
     values = {}
     for key, setting in declared.items():
-        if key not in options.settings:
+        if key not in given:
             if setting.required:
                 raise ConfigError(f'{class_name} needs this key', section=section, key=key)
             values[key] = setting.default
             continue
         try:
-            values[key] = setting.parse(options.settings[key])
+            values[key] = setting.parse(given[key])
         except ValueError as error:
             raise ConfigError(str(error), section=section, key=key) from error
     return values

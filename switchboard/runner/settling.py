@@ -1,4 +1,4 @@
-"""What becomes of a claimed message: judged, carried out, committed.
+"""The end of a claimed message: judged, carried out, committed.
 
 `Runner` and `AsyncRunner` differ in how they call ``dispose``; a `Work` is what both put around the call, and a `Settler` ends it.  Queues
 are known by their interface only: a directory, memory in a test, or a broker.
@@ -36,7 +36,7 @@ PATIENCE = 2
 MAX_PASSED_OVER = 8
 # How long a message that `dispose` kept queued is left alone: it doubles, up to the longest wait of the queue's retry policy.
 KEPT_WAIT_S = 1.0
-# A message that was kept so often is told of in the status.
+# A message that was kept so often is shown in the status.
 KEPT_NOTED = 3
 # Counts of messages that have gone another way are of no use: with so many, begin again.
 MAX_COUNTED = 10_000
@@ -114,11 +114,11 @@ class Trouble:
 
 
 class Work:
-    """One message at work: what was taken, and what is emitted for it.
+    """One message at work: the taken entry, and the messages emitted for it.
 
     A context manager around the call of ``dispose``: whatever leaves it is about this message.
 
-    :ivar verdict: what is to become of the message; None: commit it.
+    :ivar verdict: the fate of the message; None: commit it.
     """
 
     __slots__ = ('_began_ns', '_settler', '_span', '_token', 'taken', 'transaction', 'verdict')
@@ -190,7 +190,7 @@ class Settler:
     """Ends what a runner has claimed.
 
     :param on_error: the runner's hook.
-    :param is_stopping: is the runner being stopped?  Then what is no `Exception` is not about the message.
+    :param is_stopping: is the runner being stopped?  Then a raised object that is no `Exception` is not about the message.
     """
 
     def __init__(
@@ -245,12 +245,12 @@ class Settler:
 
     @property
     def queue(self) -> ISwitchboard:
-        """Where the messages are from."""
+        """The queue of the messages."""
         assert self._queue is not None
         return self._queue
 
     def begin(self, taken: Taken) -> Work:
-        """:return: what is put around the call of ``dispose``."""
+        """:return: the context managers around the call of ``dispose``."""
         return Work(self, taken, self._spool.transaction(self.queue, taken.filebase))
 
     def now_ns(self) -> int:
@@ -283,7 +283,7 @@ class Settler:
     # Judging.
 
     def judge(self, taken: Taken, error: BaseException) -> Verdict:
-        """Say what is to become of a message whose ``dispose`` raised."""
+        """Decide the fate of a message whose ``dispose`` raised."""
         verdict = self._verdict(taken.filebase, error)
         if self.tracing is not None and verdict.record:
             span: dict[str, Any] = {}
@@ -325,7 +325,7 @@ class Settler:
     # Carrying out.
 
     def end(self, works: Iterable[Work]) -> int:
-        """Commit what was handled, with one flush, and carry out what was decided about the others.
+        """Commit the handled messages, with one flush, and carry out the verdicts on the others.
 
         :return: how many left the queue.
         """
@@ -371,9 +371,9 @@ class Settler:
                 self.tracing.settled('shunt', work.span, filebase, began_ns)
         except QueueError as error:
             self._keep_for_later(filebase, error)
-        if verdict.outcome not in ('kept', 'trouble'):
+        if verdict.outcome not in ('kept', 'requeued'):
             self._forget(filebase)
-        outcome: Outcome = 'kept' if verdict.outcome == 'trouble' else verdict.outcome
+        outcome: Outcome = 'kept' if verdict.outcome == 'requeued' else verdict.outcome
         self._slot.end(outcome, str(verdict.record.get('error', '')))
         return verdict.outcome in ('failed', 'retried')
 
@@ -394,7 +394,7 @@ class Settler:
                 error=text,
             )
             queue.release(filebase, delay_s=verdict.delay_s, record=verdict.record)
-        elif verdict.outcome == 'trouble':
+        elif verdict.outcome == 'requeued':
             # Of a batch that meets one trouble, one line tells of it.
             level = logging.DEBUG if self.trouble.is_on() else logging.ERROR
             alone_s = self.trouble.met_with(filebase, verdict.error)

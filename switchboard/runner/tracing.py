@@ -23,7 +23,7 @@ from switchboard import trace_context
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 
-# How long what was measured may take to be sent when the runner ends.
+# How long the last spans may take to be sent when the runner ends.
 FLUSH_MS = 3000
 
 _ATTEMPTS = ('failed', 'deferred')
@@ -105,7 +105,7 @@ class Tracing:
         ).end()
 
     def flush(self) -> None:
-        """Have what was measured sent, within a bound."""
+        """Have the last spans sent, within a bound."""
         flush = getattr(self._provider, 'force_flush', None)
         if flush is not None:
             flush(FLUSH_MS)

@@ -1,4 +1,4 @@
-"""What becomes of a message whose ``dispose`` raised: a pure function of the error, the history and the queue's options.
+"""The verdict on a message whose ``dispose`` raised: a pure function of the error, the history and the queue's options.
 
 ============================  ==========================================================================================
 raised                        verdict
@@ -44,14 +44,14 @@ FILES_SHARE = 0.25
 # A hundred years: longer than anybody waits, and names have room for that time.
 LONGEST_WAIT_S = 100 * 365 * 86400.0
 
-Outcome = Literal['kept', 'retried', 'failed', 'trouble']
+Outcome = Literal['kept', 'retried', 'failed', 'requeued']
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to become of a message.
+    """The fate of a message.
 
-    ``trouble`` is about the disk or the destination, not about the message: it stays where it is, as if it never was claimed.
+    ``requeued`` is for an error about the disk or the destination, not about the message: it stays where it is, as if it never was claimed.
     """
 
     outcome: Outcome
@@ -65,16 +65,16 @@ class Verdict:
 def judge(
     error: BaseException, history: Sequence[Record], options: QueueOptions, now_s: float | None = None
 ) -> Verdict:
-    """Say what is to become of a message.
+    """Decide the fate of a message.
 
-    :param error: what ``dispose``, or the commit, raised.
+    :param error: the error that ``dispose``, or the commit, raised.
     :param history: the entry's records so far.
     :param now_s: seconds since the epoch.
     """
     message = _message(error)
     text = f'{type(error).__name__}: {message}'[:MAX_TEXT_CHARACTERS]
     if isinstance(error, QueueFullError | DurabilityError | QueuePausedError | DestinationDown):
-        return Verdict('trouble', text, error=error)
+        return Verdict('requeued', text, error=error)
     attempt = count_since_retry(history, 'failed') + count_since_retry(history, 'deferred') + 1
     record = {'attempt': attempt, 'error': type(error).__name__, 'message': message}
     if isinstance(error, TemporaryFailure):
@@ -104,7 +104,7 @@ def judge(
 
 
 def raise_if_hopeless(transaction: Any, msg: Any, targets: Sequence[Any], error: QueueError) -> None:
-    """Tell what can never be from what cannot be now.
+    """Decide whether an error is permanent.
 
     Would the outputs of this one message fill an empty queue, or all the files that a process may open, then no waiting helps.
 

@@ -1,4 +1,4 @@
-"""Where an entry goes that its queue cannot or may not keep: to the queue or exchange that ``dead_letter`` names.
+"""Dead letters: entries that their queue cannot or may not keep go to the queue or exchange that ``dead_letter`` names.
 
 The default is the bad queue, where entries stay until an operator looks at them.  An entry that goes to another queue is
 ready there, and its history says where it came from, when, and why: ``rejected`` (its runner said so), ``attempts`` (it failed
@@ -41,7 +41,7 @@ MAX_ROUNDS = 8
 
 
 class Targets(Protocol):
-    """What dead letters need of a spool."""
+    """The part of a spool that dead letters need."""
 
     stage: Stage
 
@@ -56,7 +56,7 @@ class Targets(Protocol):
 class DeadLetters:
     """The dead letters of one queue.
 
-    :param declaration: what a program said of the queue, if one declared it.
+    :param declaration: the declaration of the queue, if a program declared it.
     """
 
     def __init__(self, spool: Targets, queue: Switchboard, declaration: Declaration | None = None) -> None:

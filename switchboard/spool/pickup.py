@@ -5,14 +5,14 @@ A queue with ``maildir = yes`` has the directories ``tmp``, ``new`` and ``cur`` 
 too, as soon as no process has it open for writing.  A producer that renames its finished file into the queue is
 safest, because a writer that dies looks like one that has finished.
 
-Each process that takes from the queue also takes in, before it lists what is ready.  A file is locked, read, and becomes an
+Each process that takes from the queue also takes in, before it lists the ready entries.  A file is locked, read, and becomes an
 entry in one step: the hand-off does it, with the file in the input's place and the entry made from it as the output.  So
 the entry appears if and only if the file is gone from where it was dropped, whatever dies when (see
-``docs/explanation/states.md``).  What cannot become one goes to the bad queue with the reason; what is no
+``docs/explanation/states.md``).  A file that cannot become one goes to the bad queue with the reason; one that is no
 regular file, or may not be read, is reported once and left alone.
 
 Rejected: renaming the file itself to an entry's name (it has no header, so nothing would tell a whole mail from half of
-one, and it may be linked, readable only or another user's), and publishing first and removing after (whoever dies in
+one, and it may be linked, readable only or another user's), and publishing first and removing after (a process that dies in
 between has doubled the message if somebody has finished the first one by then).
 """
 
@@ -46,7 +46,7 @@ PLAIN_SUFFIX = '.eml'
 
 # Files that share the flushes of one commit; each keeps two descriptors open.
 GROUP = 64
-# A runner must beat its heart between: what is not taken in by then waits for the next round.
+# A runner must beat its heart between: files not taken in by then wait for the next round.
 ROUND_NS = NS
 # Where the kernel does not tell whether a file is being written, it is finished when it was the same for so long.  So is an
 # empty one anywhere: its producer may have made it and not yet begun.
@@ -54,7 +54,7 @@ SETTLED_NS = 5 * NS
 # Of a name that was linked nowhere and a writer that never came back: by the rules of maildirs, a writer has given up after a day.
 ABANDONED_NS = 36 * 3600 * NS
 SWEEP_EVERY_NS = 3600 * NS
-# The same trouble is told again after this.
+# The same trouble is logged again after this.
 COMPLAIN_EVERY_NS = 60 * NS
 
 
@@ -66,7 +66,7 @@ UNIQUE_DIGITS = 32
 class Dropped:
     """A file that another program has dropped: open for reading, and locked.
 
-    The lock keeps the other processes of this queue away.  Whoever drops files need not know of it.
+    The lock keeps the other processes of this queue away.  Programs that drop files need not know of it.
     """
 
     claim: Claim
@@ -74,7 +74,7 @@ class Dropped:
     status: os.stat_result
 
     @property
-    def unique(self) -> str:
+    def digest_tail(self) -> str:
         """Digits that stay the same each time this file is looked at, and that no other file has."""
         import hashlib  # here, because it brings a megabyte of OpenSSL with it
 
@@ -89,7 +89,7 @@ class Dropped:
 
 
 class Pickup:
-    """Takes in what is dropped into one queue.  See `Pickup` of `switchboard.queue.listing`.
+    """Takes in the files that are dropped into one queue.  See `Pickup` of `switchboard.queue.listing`.
 
     :param stage: over which a file becomes an entry.
     """
@@ -141,7 +141,7 @@ class Pickup:
         return max(0, first_ns + SETTLED_NS - self._clock.monotonic_ns()) / NS
 
     def _candidates(self, names: list[str]) -> list[tuple[Folder, str]]:
-        """:return: what may be taken, the oldest first."""
+        """:return: the files that may be taken, the oldest first."""
         places = [(self._queue.folder, name) for name in names]
         if self.maildir_new is not None:
             self._store.prepare()  # somebody may have removed it
@@ -172,7 +172,7 @@ class Pickup:
         try:
             for _ in range(min(GROUP, len(self._waiting))):
                 if group and self._clock.monotonic_ns() - start_ns >= ROUND_NS:
-                    break  # what is prepared is committed: a slow file must not have it prepared again and again
+                    break  # prepared files are committed: a slow file must not have them prepared again and again
                 dropped = self._open(*self._waiting.popleft())
                 if dropped is None:
                     continue
@@ -255,7 +255,8 @@ class Pickup:
         transaction = Transaction(self._stage, claim=dropped.claim)
         try:
             transaction.add(
-                self._queue, self._queue.prepare(lazy_mail(content), metadata, unique=dropped.unique)
+                self._queue,
+                self._queue.prepare(lazy_mail(content), metadata, digest_tail=dropped.digest_tail),
             )
         except (ContentDisallowedError, MessageTooLargeError) as error:
             self._refuse(dropped, error.reason)
@@ -281,7 +282,7 @@ class Pickup:
         puts it into the bad queue too.
         """
         queue, claim, status = self._queue, dropped.claim, dropped.status
-        filebase = str(Name(self._clock.time_ns(), '0' * SLICE_DIGITS + dropped.unique))
+        filebase = str(Name(self._clock.time_ns(), '0' * SLICE_DIGITS + dropped.digest_tail))
         claim.replace(queue.folder, filebase, CLAIMED)
         self._unsettled.pop(dropped.name, None)
         # Not read: it may be of any size.

@@ -45,7 +45,7 @@ class Replies:
     def ask(self, msg: Any, metadata: Mapping[str, Any] | None = None, **keys: Any) -> str:
         """Publish a request; the arguments are those of `Spool.publish`.
 
-        :return: what to :meth:`wait` for.
+        :return: the correlation id to :meth:`wait` for.
         """
         question = uuid.uuid4().hex
         keys |= {REPLY_TO: self.queue, CORRELATION_ID: question}
@@ -79,7 +79,7 @@ class Replies:
         return self._answers.pop(question)
 
     def _collect(self) -> bool:
-        """Take what has come.
+        """Take the answers that have come.
 
         :return: True if anything has.
         """

@@ -40,7 +40,7 @@ from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse
 from switchboard.store.renewal import clear_drafts, renew
-from switchboard.store.shared_count import SharedTally
+from switchboard.store.shared_count import SharedCount
 from switchboard.store.steady_time import SteadyTime
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def open_at_once() -> int:
 
 
 class OpenQueues:
-    """The queues that a spool has opened, in two generations: what was not used for a whole generation is let go of.
+    """The queues that a spool has opened, in two generations: one that was not used for a whole generation is closed.
 
     A queue that is let go of is closed when nobody else uses its object either.
     """
@@ -102,7 +102,7 @@ class Spool:
     :param directory: the root of the spool; made, with mode 0770, if it is not there.
     :param durability: of the queues that no configuration describes: ``full`` (on the disk when enqueue returns) or ``lazy``
         (handed to the kernel: it survives the death of any process, and not a power cut).
-    :param message_class: what mails come back as where no configuration says it: a subclass of ``Message``, or its path.
+    :param message_class: the class of mails where no configuration says it: a subclass of ``Message``, or its path.
     :param config: names the queues and exchanges; without one, queues are made as they are named.
     :raises OSError: a directory cannot be made or opened.
     """
@@ -163,7 +163,7 @@ class Spool:
     def from_config(cls, config: str | os.PathLike[str] | Config, **keys: Any) -> Spool:
         """Make the spool that a configuration describes.
 
-        :param config: the path of the file, or what was read from it.
+        :param config: the path of the file, or the configuration read from it.
         :raises ConfigError: the file cannot be used; the text says where and why.
         """
         if isinstance(config, str | os.PathLike):
@@ -286,13 +286,13 @@ class Spool:
             is_paused=partial(self.flags.is_set, 'paused', name),
             steady=self.steady,
             order=OrderLock(self._order, name, self.disk) if options.strict_order else None,
-            tally=SharedTally(self._room, name, self.disk),
+            shared_count=SharedCount(self._room, name, self.disk),
             # What a queue has does not keep the queue: it is closed when nobody uses it any more, and not by and by.
             once=lambda queue: partial(self._enqueue_once, proxy(queue)),
             dead_letter=(lambda queue: DeadLetters(self, proxy(queue), declaration)) if has_target else None,
             pickup=(lambda queue: Pickup(self.stage, proxy(queue))) if imports else None,
             # What the configuration names is never deleted.
-            renew=renew if self.declared.is_fixed(name) else self.declared.departures.renew,
+            renew=renew if self.declared.is_fixed(name) else self.declared.removal.renew,
         )
 
     def _enqueue_once(self, queue: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
@@ -363,7 +363,7 @@ class Spool:
     def publish_many(self, parcels: Sequence[Publication]) -> list[Outcome]:
         """Store many messages with the flushes of one, each in all of its queues or in none.
 
-        :return: what became of each, in the same order: filebases by queue, or the error.
+        :return: the outcome of each, in the same order: filebases by queue, or the error.
         """
         if self._has_remote_queues:
             return self._remote_queues.publish_many(parcels)
@@ -393,12 +393,12 @@ class Spool:
             return transaction
         if queue is None or filebase is None:
             return Transaction(self.stage)
-        return Transaction(self.stage, queue, queue.held(filebase))
+        return Transaction(self.stage, queue, queue.claim_of(filebase))
 
     def commit_all(self, transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
         """Commit many transactions with the flushes of one.
 
-        :return: those that were not committed, and why; their inputs are still claimed.
+        :return: the transactions that were not committed, and why; their inputs are still claimed.
         """
         return (
             self._remote_queues.commit_all(transactions)
@@ -414,14 +414,14 @@ class Spool:
         return self.stage.recover()
 
     def renew_directories(self) -> None:
-        """Put fresh directories in the place of those that are empty, and large from what was in them once.
+        """Put fresh directories in the place of those that are empty, and large from many earlier entries.
 
         Runners do that when they have emptied their queue; this is for what nobody works on, and for what many share.
         """
         for folder in (self.spares.folder, self.stage.folder, self[BAD].folder):
             renew(folder)
         for place in self.declared.presence.places():
-            self.declared.departures.renew(place)
+            self.declared.removal.renew(place)
         clear_drafts(Folder(self.directory, self.disk))
 
     # Queues that come and go.
@@ -430,8 +430,8 @@ class Spool:
         """Make a queue, or make sure that it is there as asked for.  The configuration file is not touched.
 
         :param owner: a ticket (see :attr:`DeclaredQueues.owner`): the queue is his alone, and goes when he does.
-        :param auto_delete: it goes when its last consumer leaves (of an owner's queue: when the owner does).
-        :param expires_s: it goes when nobody has declared it or consumed from it for that long.
+        :param auto_delete: deleted when its last consumer leaves (of an owner's queue: when the owner does).
+        :param expires_s: deleted when nobody has declared it or consumed from it for that long.
         :param options: fields of `QueueOptions`, which go before those of the configuration.
         :param arguments: the program's own words; like all else they are compared when the queue is there.
         :raises QueueMismatchError: it is there, and otherwise.
@@ -441,7 +441,7 @@ class Spool:
         return self[name]
 
     def delete(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
-        """Delete a queue, and the messages that wait in it: what is being worked on may be finished.
+        """Delete a queue, and the messages that wait in it: entries at work may be finished.
 
         :return: how many messages were dropped.
         :raises UnknownQueueError: there is no such queue.
@@ -453,9 +453,7 @@ class Spool:
             raise QueueMismatchError(
                 'it is always there' if always else 'the configuration declares it', queue=name
             )
-        dropped = self.declared.departures.delete(
-            check_queue_name(name), if_unused=if_unused, if_empty=if_empty
-        )
+        dropped = self.declared.removal.delete(check_queue_name(name), if_unused=if_unused, if_empty=if_empty)
         self._open_queues.pop(name)
         return dropped
 
@@ -463,10 +461,10 @@ class Spool:
         """Drop the messages that wait in a queue.
 
         :return: how many.
-        :raises QueueError: it cannot be looked into; what could not be dropped is in the log.
+        :raises QueueError: it cannot be looked into; entries that could not be dropped are in the log.
         """
         try:
-            return self.declared.departures.purge(self[name].name)
+            return self.declared.removal.purge(self[name].name)
         except OSError as error:
             refuse(error, 'purge', name)
 
@@ -480,11 +478,11 @@ class Spool:
 
     def consumers(self, name: str) -> int:
         """:return: how many living consumers said so of a queue."""
-        return self.declared.departures.consumers(name)
+        return self.declared.removal.consumers(name)
 
     def reap(self) -> list[str]:
         """Delete declared queues whose owner or last consumer is gone, or whose time is over.
 
         :return: which.
         """
-        return self.declared.departures.reap()
+        return self.declared.removal.reap()

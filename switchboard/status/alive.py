@@ -45,10 +45,10 @@ def read_pid(pid_file: Path) -> int | None:
 
 def master_alive(spool: str | os.PathLike[str]) -> bool:
     """:return: whether a master holds this spool at this moment."""
-    return is_held(own_directory(spool))
+    return is_locked(own_directory(spool))
 
 
-def is_held(own: Path) -> bool:
+def is_locked(own: Path) -> bool:
     """:return: whether a master is alive that keeps its files in this directory."""
     try:
         place = os.open(own, FOLDER)

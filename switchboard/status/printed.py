@@ -1,4 +1,4 @@
-"""What a runner's process writes to its standard streams, as events in the log: lines with a time, the runner and its process id.
+"""The standard streams of a runner's process, as events in the log: lines with a time, the runner and its process id.
 
 Two ways lead there.  What Python code prints in the process is seen by `Printed`, which knows the entry at work.  What goes to the descriptors past
 it (a program that inherits them, a library in C, the interpreter's own last words) comes through a pipe to the master, which outlives the process:
@@ -44,7 +44,7 @@ def text_of(line: bytes) -> str:
 
 
 def take_streams() -> None:
-    """Have what is printed in this process be events: see `Printed`."""
+    """Turn printed lines of this process into events: see `Printed`."""
     for name in LEVELS:
         stream = io.TextIOWrapper(
             cast(Any, Printed(name)), encoding='utf-8', errors='backslashreplace', write_through=True
@@ -98,7 +98,7 @@ class Printed(io.RawIOBase):
             self._own.is_writing = False
 
     def close(self) -> None:
-        """Say what has no end of line."""
+        """Write the last line, which has no end."""
         if not self.closed:
             rest, entry = getattr(self._own, 'rest', (b'', None))
             self._own.rest = (b'', None)
@@ -140,7 +140,7 @@ class RawOutput:
             each.close_end()
 
     def close(self) -> None:
-        """Say what is still there, and read no more."""
+        """Write the rest, and read no more."""
         for each in self._streams.values():
             each.close()
 
@@ -158,7 +158,7 @@ class _RawStream:
         selector.register(self.reading, selectors.EVENT_READ, self)
 
     def on_readable(self, _now_s: float) -> None:
-        """Make lines of what has come; nothing, if its end was noticed a moment ago."""
+        """Make lines of the bytes that have come; nothing, if its end was noticed a moment ago."""
         if self.reading >= 0:
             self._read(READ_BYTES)
 

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from switchboard.errors import ScoreboardError
-from switchboard.status.alive import is_held
+from switchboard.status.alive import is_locked
 from switchboard.status.double_buffer import READ_TRIES, DoubleBuffer, TornError
 from switchboard.status.figures import Figures, buffer, sum_of
 from switchboard.status.record import MasterRecord, Record, State, SupervisorRecord
@@ -378,7 +378,7 @@ class Scoreboard:
         while True:
             before = self._changed()
             is_late = time.monotonic() >= until_s
-            if before % 2 and not is_late and is_held(self.path.parent):
+            if before % 2 and not is_late and is_locked(self.path.parent):
                 time.sleep(CHANGE_LOOK_S)
                 continue
             found = look()

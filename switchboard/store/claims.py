@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Claim:
     """A locked file, and the name under which it stands.
 
-    Assumes: whoever has a `Claim` has its lock; nobody else renames the file or writes to it.
+    Assumes: the owner of a `Claim` has its lock; nobody else renames the file or writes to it.
     """
 
     fd: int
@@ -71,7 +71,7 @@ class Claim:
 
     @property
     def history(self) -> History:
-        """What happened to the entry so far; its body, which may be larger than there is memory for, is not read."""
+        """The history of the entry so far; its body, which may be larger than there is memory for, is not read."""
         if self._history is None:
             if self.entry is None:
                 self._history = read_history(self.filebase, self.fd, self.size, self.folder.disk)
@@ -304,7 +304,7 @@ def _keep_one_name(folder: Folder, filebase: str, suffix: str, disk: Disk, statu
 
 
 def _copy(disk: Disk, source: int, target: int, size: int) -> None:
-    """Copy a file's bytes; what is a hole, or could be, stays one."""
+    """Copy a file's bytes; a hole, or a block of zeros that could be one, stays one."""
     offset = 0
     while part := disk.read_all(source, min(COPIED_AT_ONCE, size - offset), offset):
         if part.strip(b'\0'):

@@ -2,7 +2,7 @@
 
 :class:`Disk` is a table of primitives.  Each is the system call itself, bound as a static method, so that the
 indirection costs an attribute look-up and nothing else.  A test passes another table that fails the n-th call, or that
-remembers what was synced (see ``switchboard.testing``); nothing is ever patched.
+remembers which bytes were synced (see ``switchboard.testing``); nothing is ever patched.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Disk:
     def open_lock_file(self, name: str, dir_fd: int, *, flags: int = os.O_RDWR) -> int:
         """Open a file that is there to be locked, or to be read and written by many; it is made if it is not there.
 
-        Ensures: whoever sees it may open it.  It is made under another name, so that it never has the mode that a umask leaves.
+        Ensures: every process that sees it may open it.  It is made under another name, so that it never has the mode that a umask leaves.
 
         :param flags: how to open it.
         :raises OSError: it cannot be opened or made.
@@ -207,7 +207,7 @@ class Disk:
             self.let_go(fd)
 
     def unlock_and_close(self, fd: int) -> None:
-        """Unlock first: whoever waits for the close (inotify tells of it before the kernel drops the lock) finds the
+        """Unlock first: a process that waits for the close (inotify tells of it before the kernel drops the lock) finds the
         lock free.
         """
         try:
@@ -219,7 +219,7 @@ class Disk:
     def let_go(self, fd: int) -> None:
         """Close a descriptor, whatever the kernel says to that.
 
-        It is gone after an error too, so a second try could close a file of somebody else's; and what had to be on
+        It is gone after an error too, so a second try could close a file of somebody else's; and bytes that had to be on
         the disk was synced before.
         """
         try:
@@ -328,7 +328,7 @@ class Disk:
             return
         owner, made = self.status_of_owner(dir_fd), self.status_of_owner(fd)
         if (owner.st_uid, owner.st_gid) in ((made.st_uid, made.st_gid), (0, 0)):
-            return  # what is root's alone serves nobody else
+            return  # a file of root's alone serves nobody else
         try:
             self.fchown(fd, owner.st_uid, owner.st_gid)
         except OSError:
@@ -349,7 +349,7 @@ class Folder:
     because a position in it is shared by all who inherited a descriptor.
 
     A directory that has grown large and is empty may be renewed (see `renewal`): another one takes its place, and nothing can be put into
-    the old one.  Who has the old one open hears of it by what is missing there, and goes on in the new one: see :meth:`follow`.
+    the old one.  A process that has the old one open misses a name there, and goes on in the new one: see :meth:`follow`.
     """
 
     def __init__(self, path: str | os.PathLike[str], disk: Disk) -> None:
@@ -362,7 +362,7 @@ class Folder:
 
     @property
     def order(self) -> int:
-        """What an ``fsync`` of a file in it makes durable besides the content: `APART`, `WITH_FILE` or `IN_ORDER`."""
+        """The effect of an ``fsync`` of a file in it besides the content: `APART`, `WITH_FILE` or `IN_ORDER`."""
         if self._order is None:
             self._order = self.disk.rename_order(self.fd)
         return self._order
@@ -371,7 +371,7 @@ class Folder:
         """Make the directory, and those above it, if they are not there; 0770 whatever the umask says.
 
         A new one is on the disk when this returns: a message on the disk in a directory that is not would be lost with it.
-        Its mode says until then that it is not, so that whoever finds it after its maker's death does the rest.
+        Its mode says until then that it is not, so that its finder after its maker's death does the rest.
 
         :param sync: False for what means nothing after a power cut.
         """
@@ -432,7 +432,7 @@ class Folder:
         return bool(status.st_mode & CLOSED_BIT) or (status.st_nlink == 0 and not self.follow())
 
     def close_to_new(self, closed: bool = True) -> None:
-        """Tell those who have the directory open to let go of it."""
+        """Mark the directory, so that processes that have it open close it."""
         mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
         self.disk.fchmod(self.fd, mode & ~CLOSED_BIT | CLOSED_BIT * closed)
 
@@ -468,7 +468,7 @@ class Folder:
         return self.disk.with_room(lambda: self.disk.open(self.path, DIRECTORY_FLAGS))
 
     def scan(self) -> Scan:
-        """Walk over what is in it, in no order, without holding it all in memory.
+        """Walk over its entries, in no order, without holding all of them in memory.
 
         :raises FileNotFoundError: it was removed.
         """

@@ -1,4 +1,4 @@
-"""What operators say to a queue while it works: *pause* (nothing is taken out) and *drain* (nothing is let in).
+"""The flags that operators set on a queue while it works: *pause* (nothing is taken out) and *drain* (nothing is let in).
 
 A flag is a file, ``.run/paused/<queue>`` or ``.run/draining/<queue>``: it is there or it is not, survives a restart, and a shell
 script can ask for it.  Its content says since when and why, for people.  Each process looks at most ten times a second.
@@ -65,7 +65,7 @@ class Flags:
     def set(self, flag: Flag, queue: str, reason: str = '', by: str = '') -> None:
         """Put the flag up; if it is, its time and reason stay.  It is on the disk when this returns.
 
-        :param by: who says it.
+        :param by: the operator.
 
         :raises OSError: it could not be written.
         """

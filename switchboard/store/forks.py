@@ -1,4 +1,4 @@
-"""What a child after a fork has to let go of, because it is its parent's.
+"""Fork handlers: a child closes and forgets what belongs to its parent.
 
 That is descriptors whose locks the two share, connections, and locks of threads that are not in the child.  A class whose
 objects hold such a thing keeps a set of them all, and says how one of them lets go.  The set is weak: an object that nobody uses any
@@ -21,7 +21,7 @@ T = TypeVar('T')
 def after_fork(let_go: Callable[[T], object]) -> WeakSet[T]:
     """Have something done in each forked child, with each of some objects, for as long as they are there.
 
-    :param let_go: called in the child; must not talk to anybody, for the parent goes on with what was copied.
+    :param let_go: called in the child; must not talk to anybody, for the parent goes on with the copied connections.
     :return: a set to put the objects into.
     """
     objects: WeakSet[T] = WeakSet()

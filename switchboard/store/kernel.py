@@ -1,4 +1,4 @@
-"""What the disk asks of the kernel and Python has no name for: a rename that replaces nothing, more open files, who writes, what a
+"""Kernel calls that Python has no name for: a rename that replaces nothing, more open files, the writers of a file, what a
 flush of a file makes durable besides its content, and a directory that is like another one.
 """
 
@@ -34,7 +34,7 @@ def renameat2() -> Callable[[int, bytes, int, bytes], int] | None:
     return _RENAMEAT2[0]
 
 
-# What was found, once it was looked for.
+# The answers, once they were looked for.
 _RENAMEAT2: list[Callable[[int, bytes, int, bytes], int] | None] = []
 
 
@@ -113,7 +113,7 @@ def _find_syncfs() -> Callable[[int], int] | None:
 
 
 def rename_order(fd: int) -> int:
-    """:return: what an ``fsync`` of a file on this file system makes durable; `APART` where nobody can tell.
+    """:return: the effect of an ``fsync`` of a file on this file system; `APART` where nobody knows.
 
     The kernel's list of mounts is asked, and not ``statfs``, which gives one number for ext2, ext3 and ext4.
     """

@@ -5,41 +5,41 @@
     <spool>/<queue>/            entries: <filebase>.pck .bak
     <spool>/<queue>/tmp new cur a maildir, in a queue that has one
     <spool>/bad/                preserved entries: <filebase>.psv
-    <spool>/trash/              what was removed and may be restored: <filebase>.psv
+    <spool>/trash/              removed entries that may be restored: <filebase>.psv
     <spool>/.spare/             files to be written: new entries, and finished ones that are kept for them
     <spool>/.stage/             hand-offs between being written and being seen, and commit records
     <spool>/.dedupe@<queue>/    the keys that a queue has seen
     <spool>/.held@<queue>/      what processes hold of a queue on a broker
     <spool>/.gone@<digest>/     such a directory of a queue that was deleted, to be removed
-    <spool>/.run/               what is true while programs run, and what operators and programs have said
+    <spool>/.run/               the state of running programs, and the words of operators and programs
 
 Nothing here imports anything: the mail servers' door reads it, too.
 """
 
 from __future__ import annotations
 
-# The queue of what cannot be processed.
+# The queue of the entries that cannot be processed.
 BAD = 'bad'
-# The queue of what operators have removed and may restore.
+# The queue of the entries that operators have removed and may restore.
 TRASH = 'trash'
 
 # Files to be written, and finished ones.  Emptied by nobody but their owners; a file here means nothing.
 SPARE = '.spare'
 # Outputs of hand-offs (`<transaction>:<number>:<queue>:<filebase>`) and commit records (`<transaction>:commit`).
 STAGE = '.stage'
-# What is told in the names below.
+# Prefixes and names that stand below.
 RUN = '.run'
 
 # Markers of keys, and the locks of their buckets.
 DEDUPE_PREFIX = '.dedupe@'
-KEY_LOCK_PREFIX = '.lock'  # there, and two digits: who looks for a key of this bucket holds it
+KEY_LOCK_PREFIX = '.lock'  # there, and two digits: held while a key of this bucket is looked for
 GONE_PREFIX = '.gone@'
 # Of queues on brokers: what each process of this machine holds, and how often a holder has died.
 HELD_PREFIX, HELD = '.held@', '.held'
 
 # In any directory: a file that is being written, to be renamed over another one; in the spool, a directory that is to be renamed over an empty one.
 DRAFT_PREFIX = '.new-'
-# In a queue: made and removed at once, to wake those who watch.
+# In a queue: made and removed at once, to wake watchers.
 WAKE = '.wake'
 
 # Below `.run`.
@@ -55,8 +55,8 @@ ORDER = 'order'  # directory: a file for each queue of strict order, whose bytes
 ROOM = 'room'  # directory: how full each queue with limits is
 ACTS, OLD_ACTS = 'acts', 'acts.old'  # what operators have done, a line of JSON for each act
 OPTIONS_COPY = 'queues'  # what the mail servers' door knows of the configuration
-SPARES = 'spares'  # since when how many finished files have lain unused, for who gives them back slowly
-CLOCK = 'clock'  # what the clocks said when somebody last looked, for who deletes by the time of day
+SPARES = 'spares'  # since when how many finished files have lain unused, for giving them back slowly
+CLOCK = 'clock'  # the clocks at the last look, for deleting by the time of day
 ACTIVE_CONFIG = 'inforce'  # the digest of the configuration that was put into force
 DECLARED = 'declared'  # directory: a record for each queue that a program declared
 DECLARED_LOCK = '.lock'  # there: who changes a record holds it

@@ -1,6 +1,6 @@
-"""What a queue may hold, asked before a message is accepted: a limit that is found out later has lost something.
+"""The limits of a queue, asked before a message is accepted: a limit that is found out later has lost something.
 
-Counting a directory costs as much as listing it, so it is counted now and then, and what was let in since is added (see ``tally``).
+Counting a directory costs as much as listing it, so it is counted now and then, and messages let in since are added (see ``shared_count``).
 The producers of a spool share that number.  So a limit is exceeded by no more than
 
 - what others have asked room for and not yet published when somebody counts: one message each, more for those that publish
@@ -25,7 +25,7 @@ from switchboard.errors import (
 )
 from switchboard.message.naming import CLAIMED, NS, READY
 from switchboard.store.disk import Disk, Folder
-from switchboard.store.shared_count import Tally
+from switchboard.store.shared_count import QueueCount
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Pending:
 class Limits:
     """The limits of one queue.
 
-    :param tally: what is in the queue, as far as it is known; a process's own by default.
+    :param shared_count: the contents of the queue, as far as they are known; a process's own by default.
     :param free_space: deletes spares, whose room is as good as free.
     """
 
@@ -101,7 +101,7 @@ class Limits:
         options: Bounds,
         disk: Disk,
         clock: Clock,
-        tally: Tally | None = None,
+        shared_count: QueueCount | None = None,
         free_space: Callable[[], int] = int,
     ) -> None:
         self.queue = queue
@@ -111,11 +111,11 @@ class Limits:
         self.clock = clock
         self.counted = options.max_messages is not None or options.max_bytes is not None
         self.any = self.counted or options.min_free_space_bytes > 0
-        self.tally = tally or Tally()
-        # What was accepted and is not yet to be seen: a batch, or the outputs of a hand-off.
+        self.shared_count = shared_count or QueueCount()
+        # Accepted messages that are not yet to be seen: a batch, or the outputs of a hand-off.
         self.pending = Pending()
         self._free_space = free_space
-        # What was at work when this object counted last, in messages and bytes.
+        # Claimed entries when this object counted last, in messages and bytes.
         self._at_work = (0, 0)
         # Threads share the object, and a record is read, changed and written by one of them at a time.
         self._lock = allocate_lock()
@@ -175,50 +175,50 @@ class Limits:
         if not self.counted:
             return
         try:
-            with self._lock, self.tally as tally:
+            with self._lock, self.shared_count as shared_count:
                 if size is None:
-                    tally.forget()
+                    shared_count.forget()
                 else:
-                    tally.messages -= messages
-                    tally.size_bytes -= size
+                    shared_count.messages -= messages
+                    shared_count.size_bytes -= size
         except (OSError, LockTimeoutError):
             pass  # it is counted again in a second
 
     def _check_counts(self, messages: int, size: int) -> None:
         try:
-            with self._lock, self.tally as tally:
-                self._let_in(tally, messages, size)
+            with self._lock, self.shared_count as shared_count:
+                self._let_in(shared_count, messages, size)
         except PermissionError:  # the record is another user's, and not for us: we count for ourselves
             with self._lock:
-                self.tally = Tally()
-                self._let_in(self.tally, messages, size)
+                self.shared_count = QueueCount()
+                self._let_in(self.shared_count, messages, size)
 
-    def _let_in(self, tally: Tally, messages: int, size: int) -> None:
-        age_ns = self.clock.monotonic_ns() - tally.counted_at_ns
-        is_old = tally.counted_at_ns < 0 or not 0 <= age_ns <= max(
-            COUNT_EVERY_NS, tally.took_ns * COUNT_SHARE
+    def _let_in(self, shared_count: QueueCount, messages: int, size: int) -> None:
+        age_ns = self.clock.monotonic_ns() - shared_count.counted_at_ns
+        is_old = shared_count.counted_at_ns < 0 or not 0 <= age_ns <= max(
+            COUNT_EVERY_NS, shared_count.took_ns * COUNT_SHARE
         )
         if is_old:
-            self._count(tally)
-        reason = self._exceeded(tally, messages, size)
-        is_cheap = tally.took_ns < CHEAP_COUNT_NS or age_ns > tally.took_ns * COUNT_SHARE
+            self._count(shared_count)
+        reason = self._exceeded(shared_count, messages, size)
+        is_cheap = shared_count.took_ns < CHEAP_COUNT_NS or age_ns > shared_count.took_ns * COUNT_SHARE
         if reason and is_cheap and not is_old:
-            self._count(tally)
-            reason = self._exceeded(tally, messages, size)
+            self._count(shared_count)
+            reason = self._exceeded(shared_count, messages, size)
         if reason:
             raise QueueFullError(reason, queue=self.queue)
-        tally.messages += messages
-        tally.size_bytes += size
+        shared_count.messages += messages
+        shared_count.size_bytes += size
 
-    def _exceeded(self, tally: Tally, messages: int, size: int) -> str:
+    def _exceeded(self, shared_count: QueueCount, messages: int, size: int) -> str:
         options = self.options
-        if options.max_messages is not None and tally.messages + messages > options.max_messages:
-            return f'{tally.messages} messages wait, and max_messages is {options.max_messages}'
-        if options.max_bytes is not None and tally.size_bytes + size > options.max_bytes:
-            return f'{tally.size_bytes} bytes wait, and max_bytes is {options.max_bytes}'
+        if options.max_messages is not None and shared_count.messages + messages > options.max_messages:
+            return f'{shared_count.messages} messages wait, and max_messages is {options.max_messages}'
+        if options.max_bytes is not None and shared_count.size_bytes + size > options.max_bytes:
+            return f'{shared_count.size_bytes} bytes wait, and max_bytes is {options.max_bytes}'
         return ''
 
-    def _count(self, tally: Tally) -> None:
+    def _count(self, shared_count: QueueCount) -> None:
         # Noted when all is counted: half a count must not be believed when the other half could not be read.
         started_ns = self.clock.monotonic_ns()
         number, size_bytes = self.pending.total()
@@ -239,6 +239,6 @@ class Limits:
                     at_work += 1
                     at_work_bytes += size
         self._at_work = at_work, at_work_bytes
-        tally.messages, tally.size_bytes = number, size_bytes
-        tally.counted_at_ns = self.clock.monotonic_ns()
-        tally.took_ns = tally.counted_at_ns - started_ns
+        shared_count.messages, shared_count.size_bytes = number, size_bytes
+        shared_count.counted_at_ns = self.clock.monotonic_ns()
+        shared_count.took_ns = shared_count.counted_at_ns - started_ns

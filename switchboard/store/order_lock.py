@@ -2,13 +2,13 @@
 
 Which entry of a key comes first, a process finds out by reading the directory; and what it has read may be old.  An operator holds the first
 entry, another process takes the second, the operator releases the first: by an old reading it may be given out, and two of one key are at
-work.  So whoever takes an entry also locks its key, and does not take it if that is refused.  The kernel drops the lock with its holder.
+work.  So the taker of an entry also locks its key, and does not take it if that is refused.  The kernel drops the lock with its holder.
 
 All keys of a queue are bytes of one file, ``.run/order/<queue>``: the first eight digits of the digest say which.  The locks are those of an
 open file description (``F_OFD_SETLK``), one for each claim, so threads and objects of one process keep each other out as well; the file
 need not be that long.  Where the kernel has no such locks there are none, and the reading is all there is.
 
-What comes to another place than the last (released, moved, forwarded, restored) changes the file's content, after its rename.  Whoever takes
+An entry that comes to another place than the last (released, moved, forwarded, restored) changes the file's content, after its rename.  A process that takes
 an entry compares: should the content be another than before he read the directory, he gives it back and reads anew.
 
 Rejected: a file for each key (somebody would have to remove them), reading the directory for each claim (as dear as the queue is long).
@@ -53,7 +53,7 @@ class OrderLock:
         return None
 
     def mark(self, fd: int) -> bytes:
-        """:return: what differs when an entry has come to another place than the last since."""
+        """:return: the mark that differs when an entry has come to another place than the last since."""
         return self._disk.read_all(fd, _MARK_BYTES)
 
     def change(self) -> None:

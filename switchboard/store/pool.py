@@ -1,4 +1,4 @@
-"""Where new entries are written, and where finished ones go.
+"""The pool of files: new entries are written into them, and finished ones come back.
 
 Creating and deleting a file for each message costs ten times more than writing over an old one (see the performance
 page), so a spool keeps finished files in ``.spare`` and writes the next messages into them.  Every new entry is
@@ -81,7 +81,7 @@ class FilePool:
 
     :param folder: the directory ``.spare``; of a queue without a spool, its own.
     :param suffix: of the names of unfinished files, where entries stand beside them.
-    :param scrub: empty each file when it is recycled, for those who must not keep finished messages on the disk.
+    :param scrub: empty each file when it is recycled, where finished messages must not stay on the disk.
     :param limit: files in the directory beyond which finished ones are deleted (about: it is counted now and then); with 0 none is
         kept.
     :param limit_bytes: room for them, by the mean size of the files that this process gives.
@@ -181,7 +181,7 @@ class FilePool:
     def recycle(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
         """End the file `name` of `folder`, open and locked as `fd`.  The rename comes first; the lock is kept until after it.
 
-        :param reusable: it may be written again by this process; it is deleted otherwise.
+        :param reusable: the file may be written again by this process; it is deleted otherwise.
         :raises OSError: that was refused.  The file is where it was, and still open and locked.
         """
         if reusable and not self._is_full(size):
@@ -231,7 +231,7 @@ class FilePool:
             try:
                 room = min(self.limit, int(self._limit_bytes / self._mean_bytes)) - self.count()
             except OSError:
-                room = 0  # it cannot be told: no more of them
+                room = 0  # unknown: no more of them
             self._full, self._count_at = room <= 0, max(COUNT_EVERY, room // 4)
         return self._full
 
@@ -322,7 +322,7 @@ class FilePool:
         try:
             names = self.folder.names()
         except OSError:
-            return 0  # whoever lists the queue next gets the error
+            return 0  # the next listing of the queue gets the error
         return sum(self._delete(name) for name in names if name.endswith(self.suffix))
 
     def close(self) -> None:

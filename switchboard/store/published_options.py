@@ -1,7 +1,7 @@
 """The doors' copy: what `bin/drop` must know of the configuration, in a file that is read in a fraction of a millisecond.
 
 Reading and checking the configuration takes longer than delivering a mail does, and a mail must not bounce because
-somebody is editing it.  So whoever has read a configuration without errors writes ``.run/queues`` into the spool, and the
+somebody is editing it.  So every reader of a configuration without errors writes ``.run/queues`` into the spool, and the
 doors read that.  A configuration with errors changes nothing: the last good copy stays.
 
 ::
@@ -12,7 +12,7 @@ doors read that.  A configuration with errors changes nothing: the last good cop
     end 2
 
 One line a queue; an option that has its default is left out; ``%20;`` stands for the character with that number, in hex,
-where it would end a value.  The last line counts the others, so that a file that was cut short is told from a whole one.
+where it would end a value.  The last line counts the others, so that a file that was cut short is known from a whole one.
 
 This module imports nothing that is slow to load.
 """
@@ -36,7 +36,7 @@ MAX_COPY_BYTES = 16 * 1024 * 1024
 
 
 class PublishedOptions(QueueDefaults):
-    """What a door knows of one queue."""
+    """The published options of one queue."""
 
     def __init__(self, queue: str) -> None:
         self.queue = queue

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from switchboard.queue_defaults import Flush
 
     class Holder(Protocol):
-        """What has written drafts that are not published yet."""
+        """The holder of written files that are not published yet."""
 
         def forget(self) -> None: ...
 
@@ -101,7 +101,7 @@ def write(
 ) -> PoolFile:
     """Write a whole file into a draft.
 
-    :param tail: what follows the content, where putting the two together would take the memory twice.
+    :param tail: the bytes that follow the content, where putting the two together would take the memory twice.
     :param modified_ns: the modification time to give it, if the machine's clock must not be believed.
     :raises QueueFullError: the disk is full.
     :raises DurabilityError: it could not be written.
@@ -192,7 +192,7 @@ def is_one_flush(flush: str, folder: Folder) -> bool:
 
 
 def _look_for_folder(item: PreparedEntry, error: FileNotFoundError) -> None:
-    # Nothing can be renamed into a directory that was removed: that is how a producer hears of it (see `departures`).
+    # Nothing can be renamed into a directory that was removed: that is how a producer hears of it (see `removal`).
     if item.folder.is_closed():
         raise UnknownQueueError('it was deleted; nothing was stored', queue=item.queue) from error
 
@@ -201,7 +201,7 @@ def take_back(item: PreparedEntry) -> bool:
     """Rename an entry that was published and is still locked back to a draft.
 
     :return: False if that failed as well: then it is to be deleted where it is.  If even that is refused, it stays, though its
-        producer is told that it is not stored, and it may arrive twice.
+        producer gets an error, and the message may arrive twice.
     """
     draft = item.draft
     try:
@@ -233,7 +233,7 @@ class Batch:
         self._sync = sync
         self._flush = flush
         self._items: list[PreparedEntry] = []
-        # The filebases of what was flushed already: that stays stored if something fails later.
+        # The filebases of flushed entries: they stay stored if something fails later.
         self.stored: set[str] = set()
 
     def add(self, item: PreparedEntry) -> None:

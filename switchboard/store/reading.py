@@ -23,12 +23,12 @@ class History:
     def __init__(self, records: list[Record], end: int, *, is_whole: bool = True) -> None:
         self.records = records
         self.end = end
-        # Is it known where the last record ends?  If not, nothing can be appended without destroying what is there.
+        # Is it known where the last record ends?  If not, nothing can be appended without destroying a record.
         self.is_whole = is_whole
 
 
 def read_header(fd: int, disk: Disk) -> Header | None:
-    """:return: what a file begins with; None if that is no header.
+    """:return: the header that a file begins with; None if that is none.
 
     :raises OSError: it cannot be read.
     """
@@ -64,7 +64,7 @@ def read_file(filebase: str, fd: int, size: int, disk: Disk, history: History | 
 
     Anybody who may write into the queue can leave a file there that has any size and takes no place on the disk.
 
-    :param history: what :func:`read_history` has found already.
+    :param history: the result of :func:`read_history`, if it was called already.
     :raises OSError: it cannot be read.
     """
     if size <= WHOLE_BYTES:

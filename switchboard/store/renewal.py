@@ -6,9 +6,9 @@ in a fresh one, for ever.
 1. make a directory beside it, with another name, and give it owner, mode, access lists and labels of the old one;
 2. rename it over the old one, in one step.  The kernel does that only if the old one is empty, and puts nothing into it any more.
 
-So nothing is lost, and nobody need be asked: not even those who have the old one open.  What they rename into it is refused (ENOENT), a
+So nothing is lost, and nobody need be asked: not even processes that have the old one open.  A rename into it is refused (ENOENT), a
 name that they look for is not there, and a reading finds it removed; `Folder.follow` then goes on in the new one, within the
-operation.  Who watches the old one is told that its attributes have changed, for it has lost its name.
+operation.  A watcher of the old one gets the event that its attributes have changed, for it has lost its name.
 
 A crash between 1 and 2 leaves an empty directory whose name means nothing; the janitor takes it away.
 
@@ -36,14 +36,14 @@ BYTES_A_NAME = 1024
 
 
 def is_sparse(size_bytes: int, names: int) -> bool:
-    """Does reading a directory cost what was in it once, and not what is in it now?"""
+    """Does reading a directory cost as much as for more entries than it has now?"""
     return size_bytes >= RENEWED_FROM_BYTES + BYTES_A_NAME * names
 
 
 def renew(folder: Folder) -> bool:
     """Put a fresh directory in the place of one that is empty.
 
-    Whoever may delete the directory must be kept from it meanwhile: the rename would make it anew.
+    A process that may delete the directory must be kept from it meanwhile: the rename would make it anew.
 
     :return: False if it is not empty after all, or cannot be renewed, or need not be.
     """

@@ -1,4 +1,4 @@
-"""How much is in a queue with limits, as its producers know it: a count, and what was let in since.
+"""The shared count of a queue with limits: how much is in it, as its producers know it, with the messages let in since.
 
 Counting walks over the directory, so it is done now and then.  In between, each message that is let in is added.  The producers of
 a spool share one such record for each queue, ``.run/room/<queue>``, and read and change it under its lock: otherwise each of them
@@ -22,7 +22,7 @@ _WIDTH = 20
 _LENGTH = 4 * _WIDTH
 
 
-class Tally:
+class QueueCount:
     """A count of messages and bytes, when it was taken (on the monotonic clock), and how long counting took.
 
     Used in a ``with`` block.  This one is a process's own.
@@ -38,7 +38,7 @@ class Tally:
         self.messages = self.size_bytes = self.took_ns = 0
         self.counted_at_ns = -1
 
-    def __enter__(self) -> Tally:
+    def __enter__(self) -> QueueCount:
         return self
 
     def __exit__(
@@ -47,7 +47,7 @@ class Tally:
         pass
 
 
-class SharedTally(Tally):
+class SharedCount(QueueCount):
     """A count that all producers of a queue share.
 
     :param folder: the directory of these records; made when the first is.
@@ -62,7 +62,7 @@ class SharedTally(Tally):
         self._disk = disk
         self._fd = -1
 
-    def __enter__(self) -> Tally:
+    def __enter__(self) -> QueueCount:
         """Take the lock and read.
 
         :raises OSError: the record cannot be opened.
@@ -98,6 +98,6 @@ class SharedTally(Tally):
         try:
             self._disk.write_all(fd, content)
         except OSError:
-            pass  # a full disk: what is not added now is counted in a second
+            pass  # a full disk: a message not added now is counted in a second
         finally:
             self._disk.unlock_and_close(fd)

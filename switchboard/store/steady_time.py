@@ -1,20 +1,20 @@
 """The time by which something may be deleted: what the wall clock says, once it has said so for a while.
 
-A wall clock can be wrong for a moment: a time server that errs, a machine that boots in 1970, a hand that slips.  What is deleted on its word
-meanwhile is gone for good.  So whatever deletes, expires or gives up by the time of day asks here, and is told the earlier of two times:
+A wall clock can be wrong for a moment: a time server that errs, a machine that boots in 1970, a hand that slips.  A message deleted on its word
+meanwhile is gone for good.  So all code that deletes, expires or gives up by the time of day asks here, and gets the earlier of two times:
 
 - the wall clock's;
-- what the wall clock ought to say, by the boot clock, which nobody can turn: how late it was when somebody last looked, and what has
+- what the wall clock ought to say, by the boot clock, which nobody can turn: the time at the last look, and the seconds that have
   passed since.
 
 While they agree, that is the wall clock's time.  A clock that was set back deletes too little, which mends itself, so it is believed at once.
 A clock that was set forward is believed when it has stayed so for :data:`SETTLES_S`: until then it is held against what it ought
 to say, and when it comes back nothing has happened.
 
-What was seen last stands in ``.run/clock``, so a process that is born after the leap knows of it; whoever opens a spool looks, and the
+The last look stands in ``.run/clock``, so a process that is born after the leap knows of it; every opener of a spool looks, and the
 janitor in each round.  Across a restart of the machine
 the boot clock begins anew; then the clock ought to say what it said when somebody last looked, and the time since the start.  How long
-the machine was off nobody knows, and so what has expired in that time waits as long as after a leap.
+the machine was off nobody knows, and so a message that has expired in that time waits as long as after a leap.
 
 There is nothing to lock: the file is replaced whole, each process that looks sees the same leap, and of two that write at the same time either
 may win.  One that cannot be read or written leaves each process with what it has seen itself.
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from typing import NamedTuple
 
     class _Seen(NamedTuple):
-        """What both clocks said, in nanoseconds."""
+        """The readings of both clocks, in nanoseconds."""
 
         boot_ns: int
         wall_ns: int
@@ -54,7 +54,7 @@ NS = 1_000_000_000
 SETTLES_S = 300.0
 # By how much the clocks may differ and count as going together: some seconds, and what a time server takes out by and by.
 SLACK_NS, SLACK_SHARE = 5 * NS, 1000
-# How old what was noted may become; only a restart of the machine makes a difference.
+# How old a noted look may become; only a restart of the machine makes a difference.
 NOTED_EVERY_NS = 3600 * NS
 _MAX_NOTE_BYTES = 1024
 

@@ -58,7 +58,7 @@ def readable(descriptors: Sequence[int], timeout_s: float | None) -> list[int]:
     """Wait until one of some descriptors can be read.
 
     :param timeout_s: how long at most; None for ever.
-    :return: those that can be read; none if the time is over.
+    :return: the descriptors that can be read; none if the time is over.
     """
     if timeout_s is not None:
         timeout_s = min(timeout_s, LONGEST_S)
@@ -231,7 +231,7 @@ class DirectoryWatch:
             return True
 
     def descriptors(self) -> list[int]:
-        """:return: what an event loop waits on; one more once something is watched."""
+        """:return: the descriptors that an event loop waits on; one more once something is watched."""
         return [self.pipe.read_end] + ([self._inotify.fileno()] if self._inotify is not None else [])
 
     def wait(self, timeout_s: float | None) -> bool:

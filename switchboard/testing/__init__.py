@@ -1,13 +1,13 @@
-"""What programs that use a queue need for their own tests; the tests of this project are its first users.
+"""Fakes, faulty disks and clocks for tests of programs that use a queue; the tests of this project are the first users.
 
 `MemorySpool` and `MemorySwitchboard` keep their messages in memory and pass the same conformance suite as the directory, so
 a `Runner` is tested without a file.  `FakeClock` is turned by hand, `Signal` is waited for instead of sleeping, and
 :func:`run_until_empty` works a queue off, waits for retries included, in no time.
 
-`FaultyDisk` fails the n-th system call and `PowerLossDisk` forgets what was not synced: a queue takes its disk as an
+`FaultyDisk` fails the n-th system call and `PowerLossDisk` forgets bytes that were not synced: a queue takes its disk as an
 argument, so nothing is ever patched.
 
-In reading order: clock, signals, running, faults, power with its ledger (a model of what a disk may forget), memory, spool and store (queues in memory).
+In reading order: clock, signals, running, faults, power with its power_model (a model of what a disk may forget), memory, spool and store (queues in memory).
 It may import everything, and nothing imports it.
 """
 

@@ -4,7 +4,7 @@
 
     for number in itertools.count(1):
         disk = FaultyDisk(fail_at=number, error=errno.ENOSPC)
-        ...                         # one operation with this disk, then look at what is there
+        ...                         # one operation with this disk, then look at the files
         if not disk.struck:
             break                   # the operation made fewer calls than that: all of them have failed once
 
@@ -13,7 +13,7 @@ Linux does; a short write has written its first half; what a failed sync has put
 power cut (:mod:`switchboard.testing.power`) keeps all of it open.
 
 The disk also keeps the books on descriptors: a call on one that it has not opened, or has closed, is a mistake that may
-hit somebody else's file, and what is open at the end can be compared with what the caller says it holds.
+hit somebody else's file, and the open files at the end can be compared with those that the caller says it holds.
 """
 
 from __future__ import annotations
@@ -86,14 +86,14 @@ Kill = Literal['', 'simulated', 'real']
 
 
 class Killed(BaseException):
-    """What a simulated kill raises.  No ``except Exception`` catches it, and what cleaning up would do is not done."""
+    """The exception of a simulated kill.  No ``except Exception`` catches it, and nothing is cleaned up."""
 
 
 class FaultyDisk(Disk):
     """Fails one call, and counts all.
 
     :param fail_at: which call, counted from 1; 0: none.
-    :param error: what it fails with.
+    :param error: the error that it fails with.
     :param short: if the call is a write or a read, it does half of its work and says so; a write is followed by one
         that fails with `error`, if that is not 0.  Any other call is left alone.
     :param kill: the process dies at the call instead: ``real`` sends SIGKILL to the calling process, ``simulated`` raises
@@ -102,7 +102,7 @@ class FaultyDisk(Disk):
     :param calls: the names of the calls that count.
     :param disk: the disk below.
     :param sync: really wait for the disk.  A test that does not cut the power has nothing to wait for.
-    :param order: what a flush of a file is to be relied on for, see `Folder.order`; by default what the disk below says.
+    :param order: the effect of a flush of a file, see `Folder.order`; by default that of the disk below.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class FaultyDisk(Disk):
         self.disk = disk or Disk()
         self.sync = sync
         self.order = order
-        # How many calls there were, which of them was struck, and what was called.
+        # How many calls there were, which of them was struck, and the names of all.
         self.count = 0
         self.struck = ''
         self.trace: list[str] = []

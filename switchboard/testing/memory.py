@@ -264,7 +264,7 @@ class MemorySwitchboard:
         """See `ISwitchboard`."""
         return MemoryWakeup(self.store)
 
-    def held(self, filebase: str) -> Stored:
+    def claim_of(self, filebase: str) -> Stored:
         """:return: this process's claim on an entry.
 
         :raises EntryTakenError: it has none.
@@ -277,7 +277,7 @@ class MemorySwitchboard:
     def annotate(self, filebase: str, record: Record) -> None:
         """See `ISwitchboard`."""
         fields = dict(record)
-        self.held(filebase).append(fields.pop('event', 'noted'), self.clock, **fields)
+        self.claim_of(filebase).append(fields.pop('event', 'noted'), self.clock, **fields)
 
     def history(self, filebase: str) -> list[Record]:
         """See `ISwitchboard`."""
@@ -288,11 +288,11 @@ class MemorySwitchboard:
 
     def changes(self, filebase: str, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
         """See `ISwitchboard`."""
-        return changes(self.held(filebase).read().msgdata(self.serializers), msgdata, strict=strict)
+        return changes(self.claim_of(filebase).read().msgdata(self.serializers), msgdata, strict=strict)
 
     def is_changed(self, filebase: str, msg: Any) -> bool:
         """See `ISwitchboard`."""
-        return is_body_changed(self.held(filebase).read(), msg, self.serializers)
+        return is_body_changed(self.claim_of(filebase).read(), msg, self.serializers)
 
     # Out.
 
@@ -301,7 +301,7 @@ class MemorySwitchboard:
     ) -> None:
         """See `ISwitchboard`."""
         try:
-            stored = self.held(filebase)
+            stored = self.claim_of(filebase)
         except EntryTakenError:
             if preserve and filebase in self.bad_store.entries:
                 return
@@ -322,7 +322,7 @@ class MemorySwitchboard:
 
     def release(self, filebase: str, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         """See `ISwitchboard`."""
-        stored = self.held(filebase)
+        stored = self.claim_of(filebase)
         if record is not None:
             fields = dict(record)
             stored.append(fields.pop('event', 'released'), self.clock, **fields)
@@ -342,7 +342,7 @@ class MemorySwitchboard:
     def recover(self, *, own: bool = True) -> list[str]:
         """See `ISwitchboard`."""
         claimed = self.get_files(CLAIMED) if own else []
-        return [filebase for filebase in claimed if self._recover(self.held(filebase))]
+        return [filebase for filebase in claimed if self._recover(self.claim_of(filebase))]
 
     def _recover(self, stored: Stored) -> bool:
         recoveries = count_since_retry(stored.read().records, 'recovered') + 1

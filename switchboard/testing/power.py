@@ -1,4 +1,4 @@
-"""A disk that remembers what was synced, and can tell what a power cut may have left of the rest.
+"""A disk that remembers which bytes were synced, and gives a state that a power cut may have left of the rest.
 
 ::
 
@@ -9,7 +9,7 @@
         moment.restore(directory, elsewhere)        # what the disk could hold if the power went then
 
 The work is done on a real directory, so that the code under test meets a real file system; what may survive is decided
-afterwards, from the record of all changes, by the model in :mod:`switchboard.testing.ledger`.  One run can so be cut
+afterwards, from the record of all changes, by the model in :mod:`switchboard.testing.power_model`.  One run can so be cut
 at each of its points, and there in many ways.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 
 from switchboard.store.disk import Disk
 from switchboard.store.kernel import APART
-from switchboard.testing.ledger import Ledger, Slot
+from switchboard.testing.power_model import DiskModel, Slot
 
 Event = tuple[str, tuple[Any, ...]]
 
@@ -36,13 +36,13 @@ class Moment:
     Assumes: it is used before the next one is asked for.
     """
 
-    def __init__(self, number: int, last: str, ledger: Ledger, seed: int, notes: list[Any]) -> None:
+    def __init__(self, number: int, last: str, model: DiskModel, seed: int, notes: list[Any]) -> None:
         self.number = number
-        # What happened last: the name of a method of `Ledger`.
+        # What happened last: the name of a method of `DiskModel`.
         self.last = last
-        self.ledger = ledger
+        self.model = model
         self.seed = seed
-        # What was noted until now.
+        # The notes until now.
         self.notes = notes
 
     def restore(
@@ -53,7 +53,7 @@ class Moment:
         :param variant: another number, another outcome.
         """
         rng = random.Random(f'{self.seed} {self.number} {variant}')
-        _write(os.path.abspath(source), os.fspath(target), self.ledger.after_cut(rng))
+        _write(os.path.abspath(source), os.fspath(target), self.model.after_cut(rng))
 
 
 def _write(source: str, target: str, tree: dict[Slot, bytes | str]) -> None:
@@ -74,7 +74,7 @@ class PowerLossDisk(Disk):
     """Works on the real disk, without waiting for it, and records every change.
 
     :param seed: decides what each cut leaves.
-    :param order: what a flush of a file is good for besides its content, see `Folder.order`: ``APART`` is the model without mercy,
+    :param order: the effect of a flush of a file besides its content, see `Folder.order`: ``APART`` is the model without mercy,
         ``WITH_FILE`` and ``IN_ORDER`` are what Btrfs, and what ext4 and XFS, keep.
     """
 
@@ -92,7 +92,7 @@ class PowerLossDisk(Disk):
     # What tests use.
 
     def adopt(self, directory: str | os.PathLike[str]) -> None:
-        """What is in a directory now is on the disk.  Without this, what the run does not touch is not known of."""
+        """Take the present content of a directory as durable.  Without this, files that the run does not touch are unknown."""
         for place, folders, files in os.walk(os.path.abspath(directory)):
             for name in folders + files:
                 self._node((place, name))
@@ -107,15 +107,15 @@ class PowerLossDisk(Disk):
 
     def moments(self) -> Iterator[Moment]:
         """Walk over the run: the point before the first change, and the one after each."""
-        ledger = Ledger(self.order)
+        model = DiskModel(self.order)
         notes: list[Any] = []
-        yield Moment(0, '', ledger, self.seed, notes)
+        yield Moment(0, '', model, self.seed, notes)
         for number, (what, arguments) in enumerate(self.events, 1):
             if what == NOTE:
                 notes.append(arguments[0])
             else:
-                getattr(ledger, what)(*arguments)
-            yield Moment(number, what, ledger, self.seed, notes)
+                getattr(model, what)(*arguments)
+            yield Moment(number, what, model, self.seed, notes)
 
     # What the code under test uses.
 
@@ -139,7 +139,7 @@ class PowerLossDisk(Disk):
         return self._moved.get(path, path)
 
     def _node(self, slot: Slot) -> int | str | None:
-        """:return: what a name leads to; what was there before this disk was is durable."""
+        """:return: the file of a name; one that was there before this disk was is durable."""
         node = self._names.get(slot)
         if node is None:
             path = os.path.join(*slot)
@@ -162,7 +162,7 @@ class PowerLossDisk(Disk):
         return node
 
     def node_of(self, fd: int) -> int | str:
-        """:return: what a descriptor leads to: a file, by number, or a directory, by path."""
+        """:return: the file of a descriptor, by number, or its directory, by path."""
         return self._opened[fd]
 
     def open(self, path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # type: ignore[override]
@@ -179,7 +179,7 @@ class PowerLossDisk(Disk):
             self._numbers += 1
             node = self._names[slot] = self._numbers
             self._record('create', node, slot)
-        # What is neither a file nor a directory is read and never written.
+        # All others are read and never written.
         self._opened[fd] = -1 if node is None else node
         return fd
 

@@ -13,7 +13,7 @@ def run_until_empty(runner: Runner) -> int:
     """Let a runner work until nothing is left in its queue.
 
     With a `FakeClock`, time passes until delayed, kept and retried messages are due, so a retry after an
-    hour takes no time at all.  Without one, what is not due stays.
+    hour takes no time at all.  Without one, delayed entries stay.
 
     ``setup`` and ``cleanup`` are called once for each stretch of time.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from switchboard.store.watch import SelfPipe, readable
 
-# Long enough for a busy machine, short enough for somebody who waits for the answer.
+# Long enough for a busy machine, short enough for an impatient person.
 TIMEOUT_S = 120.0
 
 

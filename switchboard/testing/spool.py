@@ -55,7 +55,7 @@ class MemoryTransaction:
 
     def _input(self) -> Stored:
         assert self.queue is not None
-        return self.queue.held(self.filebase)
+        return self.queue.claim_of(self.filebase)
 
     def emit(self, queue: MemorySwitchboard, msg: Any, metadata: dict[str, Any]) -> str:
         """See `ITransaction`."""
@@ -162,7 +162,7 @@ class MemorySpool:
     def from_config(cls, config: str | os.PathLike[str] | Config, **keys: Any) -> MemorySpool:
         """Make the queues and exchanges that a configuration describes; its ``spool`` is not touched.
 
-        :param config: the path of the file, or what was read from it.
+        :param config: the path of the file, or the configuration read from it.
         :raises ConfigError: the file cannot be used; the text says where and why.
         """
         if isinstance(config, str | os.PathLike):

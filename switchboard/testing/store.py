@@ -1,7 +1,7 @@
-"""What a queue in memory is made of: its entries as the bytes that a file would hold, and who waits for them.
+"""The store of a queue in memory: its entries as the bytes that a file would hold, and the wakeups that wait for them.
 
 Entries are kept packed, not as objects, so that a message comes out as it would out of a file: another object, equal, without
-what cannot be stored.  Names, packing, order and history are those of the directory, made by the same code.
+a message that cannot be stored.  Names, packing, order and history are those of the directory, made by the same code.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Store:
             return known
 
     def add(self, stored: Stored, suffix: str = READY) -> None:
-        """Put an entry in, under the name it has by now, and wake who waits for one."""
+        """Put an entry in, under the name it has by now, and wake the consumers that wait for one."""
         with self.lock:
             stored.suffix = suffix
             self.entries[stored.filebase] = stored

@@ -1,7 +1,7 @@
 """The acts: first a page that names act, filter and number, then the deed, and a result for each entry by its name.
 
-What is ticked is named; *all that match* is a filter and the number that was shown, and if more fit by then nothing is done.  Each act claims its
-entries, so of two operators one hears that an entry is gone.  A deed has a time: what is left then is said, and can be gone on with.
+Ticked entries are named; *all that match* is a filter and the number that was shown, and if more fit by then nothing is done.  Each act claims its
+entries, so of two operators one hears that an entry is gone.  A deed has a time: the entries left then are counted, and can be gone on with.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ WORDS = {
 
 
 class Plan:
-    """What a form asks for: an act, and the entries that it is for."""
+    """The request of a form: an act, and the entries that it is for."""
 
     def __init__(self, desk: Desk, form: Form, seconds: float = CHOOSE_S) -> None:
         self.act = form.choice('act', ACTIONS)
@@ -88,7 +88,7 @@ class Plan:
             queue, _, filebase = name.partition('/')
             if not is_filebase(filebase):
                 raise BadRequestError('that is no name of an entry')
-            ((_, folder),) = desk.view.places([queue])
+            ((_, folder),) = desk.view.queue_folders([queue])
             try:
                 seen = summarize(folder, queue, filebase)
             except FileNotFoundError:
@@ -132,14 +132,14 @@ class Plan:
 
 
 def confirm(desk: Desk, form: Form) -> dict[str, Any]:
-    """:return: what would be done, for somebody to say yes to."""
+    """:return: the question that somebody says yes to before the act."""
     return Plan(desk, form).fields(desk)
 
 
 def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
     """Do it.
 
-    :return: what became of each entry: ``done``, ``not_done`` with the reason, ``gone``; and how many are ``left``.
+    :return: the fate of each entry: ``done``, ``not_done`` with the reason, ``gone``; and how many are ``left``.
     :raises SelectionGrewError: more fit than somebody has agreed to; nothing was done.
     """
     expect = form.number('expect', -1, 0, MAX_CHOSEN)

@@ -49,7 +49,7 @@ class Desk:
 
     @property
     def place(self) -> Path:
-        """What a command line has to name."""
+        """The options by which a command line names this installation."""
         return self.config_path or self.directory
 
     @property
@@ -80,7 +80,7 @@ class Desk:
         self._stamp = [_stamp(file) for file in (self.config.sources if self.config is not None else (path,))]
 
     def snapshot(self) -> Snapshot:
-        """:return: what the scoreboard says; of one that cannot be read, that there is none."""
+        """:return: the state by the scoreboard; of one that cannot be read, that there is none."""
         try:
             return read_status(self.directory)
         except (ScoreboardError, OSError):

@@ -75,7 +75,7 @@ def can_draw() -> bool:
 
 
 def topology(graph: Graph, waiting: Mapping[str, int | None]) -> bytes | None:
-    """:return: an SVG file; None without Graphviz, and of what is too large for a picture.
+    """:return: an SVG file; None without Graphviz, and of a graph that is too large for a picture.
 
     :param waiting: how much waits in each queue, for its box.
     """

@@ -2,7 +2,7 @@
 
 It is there only where the desk's settings allow it.  What a form may change are the body, if it is text that comes back from a browser as it
 went there, and the metadata, but for those keys that say who the message is and which way it goes, and those whose values are not shown.
-What was there before stays in the history, so that an edit can be looked at and undone.
+The old parts stay in the history, so that an edit can be looked at and undone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from switchboard.message.entry import Content, Entry, before_last_edit, content_
 from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.audit import Operator, note
 from switchboard.operating.editing import Editing
-from switchboard.operating.text import visible
+from switchboard.operating.text import escape_terminal
 from switchboard.store.layout import TRASH
 from switchboard.web.desk import Desk
 from switchboard.web.equal_command import command
@@ -33,7 +33,7 @@ KINDS = ('mail', 'text', 'json', 'yaml', 'bytes')
 
 
 def editable(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
-    """What of one entry can be changed, as it is now."""
+    """The parts of one entry that can be changed, as they are now."""
     found = locate(desk, name, filebase)
     seen = found.look()
     assert seen is not None
@@ -97,7 +97,7 @@ def _as_field(entry: Entry) -> tuple[str | None, str]:
     except UnicodeDecodeError:
         return None, 'The body is no text.'
     plain = text.replace('\r\n', '\n') if _ends_with_cr(text) else text
-    if '\r' in plain or visible(plain) != plain:
+    if '\r' in plain or escape_terminal(plain) != plain:
         return None, 'The body has characters that a form would change: use the command line.'
     return plain, ''
 
@@ -113,9 +113,9 @@ def _stamp(filebase: str, entry: Entry) -> str:
 
 
 class Wanted:
-    """What a form makes of an entry.
+    """Read a form into the changes of an entry.
 
-    :raises BadRequestError: it cannot be meant, or would change what is locked.
+    :raises BadRequestError: the form cannot be meant, or would change a locked part.
     """
 
     def __init__(self, desk: Desk, form: Form, filebase: str, entry: Entry) -> None:
@@ -160,7 +160,7 @@ class Wanted:
 
 
 def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
-    """:return: what an edit, or its undoing, would change."""
+    """:return: the changes that an edit, or its undoing, would make."""
     found = locate(desk, name, filebase)
     seen = found.look()
     entry = None if seen is None or seen.damage else whole(found, seen)

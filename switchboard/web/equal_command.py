@@ -13,7 +13,7 @@ MAX_NAMES = 20
 
 
 def command(place: Path | None, *words: str) -> str:
-    """:return: one line for a shell.
+    """:return: a line for a shell.
 
     :param place: the configuration, or the spool of an installation without one.
     """

@@ -1,4 +1,4 @@
-"""What was sent, read within bounds: each number has a largest value, each text a length, each list a number of members."""
+"""Forms and queries, read within bounds: each number has a largest value, each text a length, each list a number of members."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_TEXT = 8000
 
 
 class BadRequestError(SwitchboardError):
-    """What was sent cannot be meant."""
+    """A form or a query that cannot be meant."""
 
 
 class Form:
@@ -44,7 +44,7 @@ class Form:
         return name in self._fields
 
     def text(self, name: str, default: str = '', limit: int = MAX_TEXT) -> str:
-        """:return: one text.
+        """:return: the value as text.
 
         :raises BadRequestError: it is longer, or there are several.
         """
@@ -54,7 +54,7 @@ class Form:
         return values[0] if values else default
 
     def number(self, name: str, default: int, lowest: int, highest: int) -> int:
-        """:return: one whole number.
+        """:return: the value as a whole number.
 
         :raises BadRequestError: it is none, or beyond its bounds.
         """
@@ -66,7 +66,7 @@ class Form:
         return int(text)
 
     def choice(self, name: str, known: Collection[str], default: str = '') -> str:
-        """:return: one of some words.
+        """:return: the value, as one of some words.
 
         :raises BadRequestError: it is none of them.
         """

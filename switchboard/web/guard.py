@@ -1,4 +1,4 @@
-"""What is refused before any page is looked for, and what every answer carries.
+"""The guard: requests refused before any page is looked for, and the headers of every answer.
 
 In this order: a ``Host`` that is not ours (a page elsewhere whose name was pointed at this machine), for every method; a request that changes
 something and comes from another origin; a body that is too large; somebody who is not known.  The order of the cross-origin check is that of
@@ -53,7 +53,7 @@ class Refused(Exception):
 class Guard:
     """The outermost layer of the application.
 
-    :param hosts: what ``Host`` may be.
+    :param hosts: the values that ``Host`` may have.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str], identity: Identity) -> None:

@@ -1,4 +1,4 @@
-"""Who asks, and the token that forms carry.
+"""The user of a request, and the token that forms carry.
 
 On a Unix socket the kernel says whose process it is; behind a proxy, a header that the configuration names; with a file of users, a name and
 a password.  On loopback without any of these, everybody is ``desk``.
@@ -41,7 +41,7 @@ class UnknownUserError(Exception):
 
 @dataclass(frozen=True)
 class User:
-    """Who asks.
+    """The user of a request.
 
     :param is_authorized: he said so by an ``Authorization`` of this request.
     """
@@ -56,14 +56,14 @@ class User:
 
 
 class Identity:
-    """Tells who asks, and makes and checks tokens: they hold for one user, some hours, and this process."""
+    """Finds the user of a request, and makes and checks tokens: they hold for one user, some hours, and this process."""
 
     def __init__(self, settings: DeskSettings) -> None:
         self._settings = settings
         self._secret = os.urandom(32)
 
     def of(self, scope: Scope, header: Callable[[str], str | None]) -> User:
-        """:return: who sent a request.
+        """:return: the sender of a request.
 
         :raises UnknownUserError: it does not say so, or not rightly.
         """

@@ -1,6 +1,6 @@
 """The pages: each is a function that returns what it shows as an object for programs, and changes nothing.
 
-None walks over a queue without a budget; what was not looked at is said.
+None walks over a queue without a budget; a page says which part was not looked at.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from switchboard.operating.queue_info import census_fields, queue_info
 from switchboard.operating.selection import Budget, Criteria, Pattern, Term, select
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import EntrySummary, summarize
-from switchboard.operating.text import one_line, said_of
+from switchboard.operating.text import flag_lines, one_line
 from switchboard.options import shown_url
 from switchboard.queue.ready_queue import order
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
@@ -48,7 +48,7 @@ MAX_SELECTION = 2000
 
 
 def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
-    """:return: what somebody should look at now, the worst first."""
+    """:return: the alarms that somebody should look at now, the worst first."""
     found = []
     if snapshot.has_scoreboard and not snapshot.alive:
         found.append(
@@ -80,7 +80,7 @@ def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
 
 
 def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]]:
-    """Tell why messages do not leave: what fails, what is paused, and what nobody takes."""
+    """Say why messages do not leave: failing runners, paused queues, and queues without a runner."""
     survey = desk.surveyor.last
     if survey is None:
         return
@@ -101,7 +101,7 @@ def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
         if census.trouble:
             yield _alarm('bad', f'{name}: {census.trouble}', link)
         waiting = f'; {census.waiting:,} wait' if census.waiting > 0 else ''
-        for line in said_of(name, flags_of(desk.directory, name)):
+        for line in flag_lines(name, flags_of(desk.directory, name)):
             yield _alarm('warn', line + waiting, link)
     yield from _untaken(desk, snapshot, survey)
 
@@ -124,7 +124,7 @@ def _alarm(level: str, text: str, link: str) -> dict[str, str]:
 
 
 def overview(desk: Desk, form: Form) -> dict[str, Any]:
-    """All queues, all runners, and what is wrong."""
+    """All queues, all runners, and the alarms."""
     snapshot = desk.snapshot()
     survey = desk.surveyor.last
     return {
@@ -225,7 +225,7 @@ def row_age(survey: Survey, error: str) -> float | None:
 
 
 def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
-    """One queue: how much is in it, what was said to it, its options and who set them."""
+    """One queue: how much is in it, its flags, its options and who set them."""
     view = desk.view
     view.known([name])
     survey = desk.surveyor.last
@@ -350,14 +350,14 @@ def _entry(found: Found, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def locate(desk: Desk, name: str, filebase: str) -> Found:
-    """:return: one entry, by its whole name in its queue.
+    """:return: the entry, by its whole name in its queue.
 
     :raises UnknownEntryError: it is not there.
     """
     view = desk.view
     if not is_filebase(filebase):
         raise UnknownEntryError('that is no name of an entry')
-    ((_, folder),) = view.places([name])
+    ((_, folder),) = view.queue_folders([name])
     try:
         entry = summarize(folder, name, filebase)
     except FileNotFoundError:
@@ -401,7 +401,7 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
 
 
 def _history(found: Found, seen: EntrySummary, patterns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """:return: its records; of an edit, the difference that it made instead of what was there before."""
+    """:return: its records; of an edit, the difference that it made instead of the old parts."""
     records = [redacted(dict(record), patterns) for record in seen.entry.records]
     edits: dict[int, list[str]] = {}
     if any(record.get('event') == 'edited' for record in records):
@@ -439,7 +439,7 @@ AGES = tuple((low, high) for low, high in zip((0, *AGE_MINUTES), (*AGE_MINUTES, 
 
 
 def groups(desk: Desk, form: Form) -> dict[str, Any]:
-    """What is in the bad queue: what went wrong, by age; each cell leads to its entries."""
+    """The bad queue: errors by age; each cell leads to its entries."""
     by = form.choice('by', ('error', 'frame'), 'error')
     survey = desk.surveyor.last
     bad = survey.bad if survey is not None else None
@@ -502,7 +502,7 @@ def runners(desk: Desk, form: Form) -> dict[str, Any]:
 
 
 def topology(desk: Desk, form: Form) -> dict[str, Any]:
-    """Which way messages go: exchanges, queues, runners, with how much waits in each queue."""
+    """The ways of messages: exchanges, queues, runners, with how much waits in each queue."""
     config = desk.config
     survey = desk.surveyor.last
     if config is None:
@@ -540,7 +540,7 @@ def _depth(survey: Survey | None, kind: str, name: str) -> dict[str, Any]:
 
 
 def configuration(desk: Desk, form: Form) -> dict[str, Any]:
-    """The configuration in force, and what is wrong with the files."""
+    """The configuration in force, and the mistakes in the files."""
     config = desk.view.config
     snapshot = desk.snapshot()
     return {
@@ -581,7 +581,7 @@ def configuration(desk: Desk, form: Form) -> dict[str, Any]:
 
 
 def acts(desk: Desk, form: Form) -> dict[str, Any]:
-    """What operators did last, by command line and desk alike."""
+    """The last acts of operators, by command line and desk alike."""
     limit = form.number('limit', 100, 1, MAX_ACTS)
     return {
         'acts': recent(desk.directory, limit),
@@ -591,7 +591,7 @@ def acts(desk: Desk, form: Form) -> dict[str, Any]:
 
 
 def canary(desk: Desk, form: Form) -> dict[str, Any]:
-    """What became of the few that were sent back first: gone through, back again, or not done yet."""
+    """The fate of the few that were sent back first: gone through, back again, or not done yet."""
     names = form.all('entry', MAX_CANARY)
     criteria = Criteria.parse(form.text('q', limit=MAX_SELECTION))
     states = [{'entry': name, 'became': _became(desk, name)} for name in names]
@@ -616,7 +616,7 @@ def _became(desk: Desk, name: str) -> str:
     folders = [(queue, ())] if queue else []
     for where, _ in [*folders, (BAD, ())]:
         try:
-            places = desk.view.places([where])
+            places = desk.view.queue_folders([where])
         except SwitchboardError:
             continue
         budget = Budget(BUDGET_S / 4)

@@ -1,4 +1,4 @@
-"""What is in an entry's body, as text to look at: nothing is unpickled, unpacked or run, and of a long one the beginning is read."""
+"""An entry's body, as text to look at: nothing is unpickled, unpacked or run, and of a long one the beginning is read."""
 
 from __future__ import annotations
 

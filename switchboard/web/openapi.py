@@ -1,4 +1,4 @@
-"""What ``/api/`` offers, as OpenAPI: written from the table of routes, so that none is left out."""
+"""The description of ``/api/``, as OpenAPI: written from the table of routes, so that none is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a page's object to HTML: everything is escaped, and what could act on a reader is written out."""
+"""From a page's object to HTML: everything is escaped, and characters that could act on a reader are written out."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from switchboard.operating.text import age, duration, moment, size, visible
+from switchboard.operating.text import age, duration, escape_terminal, moment, size
 
 CELLS = (1, 5, 25, 100)
 
 
 def _shown(value: Any) -> Any:
-    """:return: what an expression of a template writes; markup is what templates' own macros made."""
+    """:return: the text that an expression of a template writes; markup is what templates' own macros made."""
     if value is None:
         return ''
     if hasattr(value, '__html__'):
         return value
-    return visible(str(value))
+    return escape_terminal(str(value))
 
 
 def _ago(seconds: float | None) -> str:
@@ -58,7 +58,7 @@ def _where(**fields: Any) -> str:
 
 
 def environment() -> Environment:
-    """:return: what renders the templates."""
+    """:return: the environment that renders the templates."""
     made = Environment(
         loader=PackageLoader('switchboard.web'),
         autoescape=True,

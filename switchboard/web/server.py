@@ -1,4 +1,4 @@
-"""Listening: one desk on one socket, in this process, until it is told to stop."""
+"""Listening: one desk on one socket, in this process, until a stop is requested."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PeerProtocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """Leaves signals to who runs it."""
+    """Leaves signals to the program around it."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -161,7 +161,7 @@ def _unix(path: str, mode: int) -> socket.socket:
 
 
 def where(desk: Desk) -> str:
-    """:return: what to open in a browser, or how to come there."""
+    """:return: the address to open in a browser, or the way there."""
     settings = desk.settings
     if not settings.is_unix:
         return f'http://{settings.listen}/'

@@ -1,4 +1,4 @@
-"""Where the desk listens and who may come, and which combinations are refused before it starts."""
+"""The desk's settings: where it listens and who may come, and which combinations are refused before it starts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DeskSettings:
     """How one desk is set up.
 
     :param listen: ``host:port``, or the path of a Unix socket.
-    :param hosts: what browsers may call it, as ``Host`` names it; without any, the loopback names with its port.
+    :param hosts: the names by which browsers may call it, as in ``Host``; without any, the loopback names with its port.
     :param read_only: there is no route that writes.
     :param edit: messages can be changed.
     :param users: password by user name; empty for none.

@@ -1,6 +1,6 @@
 """Counts of all queues, made in the background: no request walks over a million names.
 
-A thread counts, rests ten times as long as that took, and counts again; pages show the last counts and when they were made.  Of what was put
+A thread counts, rests ten times as long as that took, and counts again; pages show the last counts and when they were made.  Of entries put
 aside, files are opened to tell the errors, and of those at most `MAX_OPENED`.
 """
 
@@ -27,11 +27,11 @@ log = logging.getLogger('switchboard.web')
 REST_S = 5.0
 # The last hour, a value each 30 seconds.
 SLOTS, SLOT_S = 120, 30.0
-# Rates are those of about the last minute, and are told when something can be compared with.
+# Rates are those of about the last minute, and are shown when there is an earlier count to compare with.
 RATE_S, RATE_LEAST_S = 60.0, 4.0
 # One `stat` an entry is too much for more of them.
 SIZED = 50_000
-# Groups that a page shows; what is beyond them is one row.
+# Groups that a page shows; all others are one row.
 MAX_GROUPS = 100
 OTHERS = '(others)'
 # Of the text of an error.
@@ -58,7 +58,7 @@ class Rates:
 
 @dataclass
 class BadSurvey:
-    """What is in the bad queue, by what went wrong."""
+    """The bad queue, by error."""
 
     by: dict[str, list[Shape]] = field(default_factory=dict)
     origins: dict[str, int] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Surveyor:
         self.waiting: dict[str, deque[float]] = {}
         self.done: dict[str, deque[float]] = {}
         self._slot_s = 0.0
-        # Of the last minute: when, and of each queue what was in it, done and failed.
+        # Of the last minute: the time, and of each queue its entries, done and failed.
         self._seen: deque[tuple[float, dict[str, tuple[int, int, int]]]] = deque()
         self._counted: dict[str, int] = {}
 
@@ -121,7 +121,7 @@ class Surveyor:
         return self.last
 
     def _rates(self, queues: dict[str, Census], done: dict[str, Throughput]) -> dict[str, Rates]:
-        """:return: how fast messages come and go, by what has changed within about a minute."""
+        """:return: how fast messages come and go, by the changes within about a minute."""
         now_s = time.monotonic()
         now = {}
         for name, census in queues.items():
@@ -166,7 +166,7 @@ class Surveyor:
 
 
 def survey_bad(view: SpoolView, total: int, is_stopping: Callable[[], bool] = lambda: False) -> BadSurvey:
-    """:return: what is in the bad queue; of more than `MAX_OPENED`, those that were met first."""
+    """:return: the contents of the bad queue; of more than `MAX_OPENED`, those that were met first."""
     found = BadSurvey(total=total)
     now_ns = time.time_ns()
     groupings = {by: group_of(by) for by in ('error', 'frame')}

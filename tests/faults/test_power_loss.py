@@ -1,6 +1,6 @@
 """The power goes at any point of a recorded run: what was promised with ``durability = full`` is there, whole, and once.
 
-What a cut may leave is decided by the model in ``switchboard.testing.ledger``.
+What a cut may leave is decided by the model in ``switchboard.testing.power_model``.
 """
 
 from __future__ import annotations

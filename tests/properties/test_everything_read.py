@@ -45,7 +45,7 @@ from switchboard.operating.audit import recent
 from switchboard.operating.entry_fields import describe_body
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import flags_of
-from switchboard.operating.text import said_of
+from switchboard.operating.text import flag_lines
 from switchboard.options import QueueOptions
 from switchboard.routing.bindings import Target
 from switchboard.status.scoreboard import Scoreboard, SupervisorRecord
@@ -213,7 +213,7 @@ def published_options(content: bytes) -> object:
 def flag(content: bytes) -> object:
     with file_at(content, RUN, 'paused', 'q') as spool:
         flags = Flags(str(spool / RUN), Disk(), SYSTEM_CLOCK)
-        return flags.read('paused', 'q'), said_of('q', flags_of(spool, 'q'))
+        return flags.read('paused', 'q'), flag_lines('q', flags_of(spool, 'q'))
 
 
 @reader(b'{"time":1.5,"act":"rm"}\n', b'\n', b'{}\n', *JSON_UNITS)

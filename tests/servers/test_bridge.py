@@ -46,7 +46,7 @@ routing_key = in
 prefetch = 50
 timeout = 2s
 connect_timeout = 2s
-own = take
+own_messages = accept
 [queue.out]
 max_recoveries = 1000
 [queue.in]
@@ -150,7 +150,7 @@ remote_exchange = {name}
 remote_queue = {name}
 remote_bindings = #
 remote_routing_key = {{place}}.{{kind|any}}
-site = here
+origin_name = here
 [queue.out]
 """
 TO_THERE = """
@@ -258,7 +258,7 @@ def test_celery_and_other_programs_of_kombus_are_understood(
 
 
 def test_what_is_wrong_with_a_section_is_shown_by_check(tmp_path: Path) -> None:
-    sections = ROUND.format(url='amqp://localhost//', name='x').replace('own = take\n', '')
+    sections = ROUND.format(url='amqp://localhost//', name='x').replace('own_messages = accept\n', '')
     (tmp_path / 'switchboard.cfg').write_text(f'[switchboard]\nspool = spool\n{sections}')
     code = 'from switchboard.cli import main; main()'
     command = [
@@ -273,6 +273,6 @@ def test_what_is_wrong_with_a_section_is_shown_by_check(tmp_path: Path) -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     [error] = [json.loads(line) for line in done.stdout.splitlines()]
-    assert (error['section'], error['key']) == ('runner.down', 'own')
+    assert (error['section'], error['key']) == ('runner.down', 'own_messages')
     assert 'runner up publishes to where this one takes from' in error['reason']
     assert done.returncode == 78

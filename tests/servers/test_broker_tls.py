@@ -215,7 +215,7 @@ queue =
 url = {url}?{options}
 remote_queue = round
 routing_key = in
-own = take
+own_messages = accept
 """
 
 

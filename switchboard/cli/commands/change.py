@@ -1,7 +1,7 @@
-"""``retry``, ``mv``, ``rm``, ``restore``, ``hold`` and ``release``: entries that are named one by one, or selected by what is known of them.
+"""``retry``, ``mv``, ``rm``, ``restore``, ``hold`` and ``release``: entries that are named one by one, or selected by their fields.
 
-Named entries are dealt with at once.  Selected ones are counted first and shown, and somebody must say yes.  What was
-counted is what is dealt with: an entry that comes meanwhile, such as one that was sent back and failed again, is not.
+Named entries are dealt with at once.  Selected ones are counted first and shown, and somebody must say yes.  The counted ones
+are dealt with, and no others: an entry that comes meanwhile, such as one that was sent back and failed again, is not.
 
 Names may come from standard input (``-``), one a line, and with ``--names`` go out so, which makes pipes of ``ls`` and these.
 """
@@ -19,7 +19,7 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, selection_options, yes_option
-from switchboard.cli.output import LOOK_EVERY_S, Progress, complain, say, tell, write_json
+from switchboard.cli.output import LOOK_EVERY_S, Progress, print_error, say, tell, write_json
 from switchboard.errors import QueueError
 from switchboard.operating.actions import (
     Action,
@@ -37,7 +37,7 @@ from switchboard.operating.actions import (
 )
 from switchboard.operating.finding import Found, find
 from switchboard.operating.selection import Criteria
-from switchboard.operating.text import number, visible
+from switchboard.operating.text import escape_terminal, number
 
 # A canary is given so long before the others have to be sent back by hand.
 CANARY_TIMEOUT_S = 60.0
@@ -47,7 +47,7 @@ MAX_NAME = 1000
 
 @dataclass
 class Request:
-    """What a command line says: which entries, and how to go about it."""
+    """The selection of a command line: which entries, and how to go about it."""
 
     installation: Installation
     entries: Sequence[str]
@@ -83,20 +83,20 @@ class Request:
             return view.select(self.criteria, self.queues or default)
         if not self.entries:
             raise click.UsageError('name an entry, or select some with --all, --where, --error, --older ...')
-        places = view.places(self.queues)
+        places = view.queue_folders(self.queues)
         found = []
         for text in _names(self.entries):
             try:
                 found.append(find(places, text))
             except QueueError as error:
                 self.missing.append(exit_of(error))
-                complain(error)
+                print_error(error)
         return found
 
     def act(self, action: Action, default: Sequence[str], *, ask: str, always: bool = False) -> Exit:
         """Choose, ask, and do it; a failure is one line, and does not stop the others.
 
-        :param ask: what is about to happen, with ``{}`` for the number of entries and their queues.
+        :param ask: the act, as a question, with ``{}`` for the number of entries and their queues.
         :param always: ask also if they were named.
         """
         chosen = choose(self.find(default), action, named=self.is_named, limit=self.limit)
@@ -129,7 +129,7 @@ class Request:
         """Say what became of one entry, or would."""
         target, now = result.target, result.now
         if result.error is not None:
-            complain(result.error, str(target))
+            print_error(result.error, str(target))
         elif self.as_json:
             queue, filebase = now or (None, None)
             fields = {'entry': target.filebase, 'from': target.queue, 'queue': queue, 'filebase': filebase}
@@ -166,7 +166,7 @@ def entries_verb(
 ) -> Callable[[Callable[..., Exit]], click.Command]:
     """Make a verb of a function that is handed a `Request`, and returns the exit status.
 
-    :param options: those that only this verb has.
+    :param options: the options of this verb alone.
     :param searched: the queues to select in if none is named, for the help.
     """
     queue_help = f'Look in this queue only; default to select in: {searched}.'
@@ -250,7 +250,7 @@ def retry(request: Request, to: str | None, canary: int | None, timeout_s: float
     """Send entries back to where they failed last, which their history knows, ready at once.
 
     Their failures and recoveries are forgiven; the history keeps them, and counts how often an entry was sent back.
-    A dead letter in any other queue, and what was moved there after it failed, goes back too; an entry that waits for its next attempt is
+    A dead letter in any other queue, and an entry moved there after it failed, goes back too; an entry that waits for its next attempt is
     made ready where it is; of a working queue, only these are selected.
 
     \b
@@ -343,7 +343,7 @@ def mv(request: Request, to: str | None) -> Exit:
             raise click.UsageError('name the queue to move to')
         *request.entries, to = request.entries
     request.installation.spool()[to]
-    return request.act(Move(to), ['bad'], ask=f'move {{}} to {visible(to)}')
+    return request.act(Move(to), ['bad'], ask=f'move {{}} to {escape_terminal(to)}')
 
 
 @entries_verb(
@@ -353,7 +353,7 @@ def mv(request: Request, to: str | None) -> Exit:
 def rm(request: Request, at_once: bool) -> Exit:
     """Put entries into the trash, from which `switchboard restore` brings them back; it asks, also for a single one.
 
-    They stay there for a week, or for the `ttl` of a section [queue.trash].  What is in the trash already is removed for good.
+    They stay there for a week, or for the `ttl` of a section [queue.trash].  Entries of the trash are removed for good.
 
     \b
     switchboard rm 1795317402.6748
@@ -382,7 +382,7 @@ def restore(request: Request, to: str | None) -> Exit:
 
 
 def _working(request: Request) -> list[str]:
-    # What was put aside waits for nobody.
+    # A preserved entry waits for nobody.
     return [name for name in request.installation.view.queue_names() if name not in ('bad', 'trash')]
 
 

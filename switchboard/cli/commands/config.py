@@ -1,4 +1,4 @@
-"""``switchboard sample``, ``init``, ``check``, ``route``, ``graph`` and ``version``: what is configured."""
+"""``switchboard sample``, ``init``, ``check``, ``route``, ``graph`` and ``version``: the configuration and its checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import is_terminal, report, say, tell, write_bytes, write_json
 from switchboard.errors import ConfigError, ConfigErrors
-from switchboard.operating.text import number, visible
+from switchboard.operating.text import escape_terminal, number
 from switchboard.store.disk import Disk, Folder
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def sample(name: str | None) -> None:
 
 
 def copy_samples(directory: Path) -> list[Path]:
-    """Copy the sample configuration into a directory; what is there already stays as it is.
+    """Copy the sample configuration into a directory; a file that is there already stays as it is.
 
     The two files belong together: beside a configuration of somebody else's, the sample's exchanges would be mistakes.
 
@@ -115,7 +115,7 @@ def init(installation: Installation, directory: Path | None) -> None:
     """Make a configuration or a spool.
 
     With DIRECTORY, a commented sample configuration is put into DIRECTORY/etc, and its spool is made.  Without one, the
-    spool of the configuration in use, or of -s, and its queues, and files that wait for the first messages.  What is there
+    spool of the configuration in use, or of -s, and its queues, and files that wait for the first messages.  A file that is there
     already is left as it is.
 
     \b
@@ -186,7 +186,7 @@ def import_problems(config: Config) -> Iterator[Problem]:
 
 
 def url_errors(config: Config) -> Iterator[ConfigError]:
-    """Read the URLs of queues that are on brokers, as who opens them would; nobody is called."""
+    """Read the URLs of queues that are on brokers, as a program that opens them would; nobody is called."""
     from switchboard.config.remote_queues import load
 
     urls = {name: options for name in config.queue_names() if (options := config.queue_options(name)).url}
@@ -230,7 +230,7 @@ def _some(names: list[str]) -> str:
 
 
 def problems(installation: Installation, *, imports: bool) -> tuple[Config | None, list[Problem]]:
-    """:return: the configuration, if it can be used, and what is wrong and what is strange."""
+    """:return: the configuration, if it can be used, with its errors and its warnings."""
     try:
         config = installation.config
     except ConfigErrors as error:
@@ -272,7 +272,7 @@ def check(
         colour = {'error': 'red', 'warning': 'yellow'}[level]
         word = click.style(level, fg=colour) if is_terminal() else level
         for line in str(each).splitlines():
-            tell(f'{word}: {visible(line)}')
+            tell(f'{word}: {escape_terminal(line)}')
     errors = sum(level == 'error' for level, _ in found)
     warnings = len(found) - errors
     if write and config is not None and not errors:
@@ -343,11 +343,11 @@ def route(
             write_json(_step_fields(step))
     else:
         for step in steps:
-            line = visible(str(step))
+            line = escape_terminal(str(step))
             tell(click.style(line, fg='green') if step.matched and is_terminal() else line)
         tell(f'\n{", ".join(queues)}' if queues else '\nnobody takes it')
         for queue in unknown:
-            tell(f'there is no queue {visible(queue)!r}: publishing it is an error')
+            tell(f'there is no queue {escape_terminal(queue)!r}: publishing it is an error')
     context.exit(Exit.OK if queues and not unknown else Exit.NO_ROUTE)
 
 

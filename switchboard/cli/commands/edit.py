@@ -20,12 +20,12 @@ import click
 from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import complain, report, say
+from switchboard.cli.output import print_error, report, say
 from switchboard.errors import CorruptEntryError, SwitchboardError
 from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.audit import Operator, note, user_name
 from switchboard.operating.editing import Editing
-from switchboard.operating.text import visible
+from switchboard.operating.text import escape_terminal
 
 # Between metadata and body; what stands behind it on the line is for people.
 RULE = '======== body'
@@ -38,7 +38,7 @@ class EditorError(click.ClickException):
 
 
 def to_text(metadata: dict[str, Any], kind: str, body: bytes) -> str:
-    """:return: what an editor gets."""
+    """:return: the text for an editor."""
     head = json.dumps(tagged(metadata, 'metadata'), indent=2, ensure_ascii=False)
     try:
         shown = body.decode('utf-8')
@@ -70,7 +70,7 @@ def from_text(text: str, had_body: bytes) -> tuple[dict[str, Any], bytes | None]
 
 
 def edited(text: str) -> str:
-    """:return: what the user's editor makes of a text."""
+    """:return: the text after the user's editor."""
     command = os.environ.get('VISUAL') or os.environ.get('EDITOR') or 'vi'
     with tempfile.TemporaryDirectory(prefix='switchboard-') as directory:
         path = Path(directory, 'message.txt')
@@ -94,7 +94,7 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
         try:
             return from_text(text, editing.entry.body)
         except ValueError as error:
-            say(f'it cannot be read any more: {visible(str(error))}')
+            say(f'it cannot be read any more: {escape_terminal(str(error))}')
             if not sys.stdin.isatty() or not click.confirm('Edit again?', default=True, err=True):
                 _keep(text.encode('utf-8', 'surrogateescape'), 'text')
                 raise click.Abort from error
@@ -132,7 +132,7 @@ def edit(
     """Change a message: with options, what they say; without, in the editor that $VISUAL or $EDITOR names.
 
     One of a working queue stays in its place.  One of the bad queue goes back to where it came from, ready at once, with its
-    failures forgiven.  The history tells what was changed and keeps what it was before, for --undo.  While it is edited nobody else takes it; if you leave the text as it was,
+    failures forgiven.  The history says which parts were changed and keeps the old ones, for --undo.  While it is edited nobody else takes it; if you leave the text as it was,
     nothing happens.
 
     \b
@@ -164,7 +164,7 @@ def edit(
             queue, filebase = editing.store(metadata, new_body, undoes=undo)
         except SwitchboardError as error:
             if new_body is not None and body is None and not undo:
-                complain(error)
+                print_error(error)
                 _keep(new_body, 'body')
                 raise click.exceptions.Exit(exit_of(error)) from error
             raise

@@ -1,6 +1,6 @@
 """``switchboard enqueue``: messages from files, standard input or JSON lines, into a queue or through an exchange.
 
-What is read in one go is stored with one flush to the disk.  Names are printed when the messages are stored, never before.
+Messages read in one go are stored with one flush to the disk.  Names are printed when the messages are stored, never before.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from switchboard.errors import (
 )
 from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.typed_json import load_json
-from switchboard.operating.text import number, visible
+from switchboard.operating.text import escape_terminal, number
 from switchboard.store.publishing import BATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
 
 
 def _wrong_key(metadata: dict[str, Any]) -> str:
-    """:return: what is wrong with a key that means something to the queue; a wrong one would be stored, and do nothing."""
+    """:return: the mistake in a key that means something to the queue; a wrong one would be stored, and do nothing."""
     priority = metadata.get('priority', 0)
     if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY:
         return f'priority is a number from 0 to {HIGHEST_PRIORITY}, not {priority!r}'
@@ -140,7 +140,7 @@ class Sender:
     def send(self, messages: Iterable[tuple[str, Any]]) -> None:
         """Store some messages with one flush, then print their names.
 
-        :param messages: what each is called in an error, and the message with its metadata, or what is wrong with it.
+        :param messages: the name of each for errors, and the message with its metadata, or the mistake in it.
         :raises QueueError: the flush failed: none of these was stored.
         """
         filebases: list[dict[str, str]] = []
@@ -154,7 +154,7 @@ class Sender:
                     msg, metadata = message
                     filebases.append(self._put(msg, {**metadata, **self.keys}))
                 except (QueueFullError, QueuePausedError, DurabilityError) as error:
-                    # The next one would meet the same; what was accepted before it is stored.
+                    # The next one would meet the same; those accepted before it are stored.
                     self._fail(name, error)
                     self.stopped = True
                     break
@@ -175,7 +175,7 @@ class Sender:
     def _fail(self, name: str, error: SwitchboardError | OSError) -> None:
         self.failed.append(exit_of(error))
         for line in lines_of(error):
-            say(f'{visible(name)}: {visible(line)}')
+            say(f'{escape_terminal(name)}: {escape_terminal(line)}')
 
     def _print(self, by_queue: dict[str, str]) -> None:
         for queue, filebase in by_queue.items():
@@ -193,7 +193,7 @@ class _Teller(logging.Handler):
     """Says what the queue has to warn of: that something older was dropped to make room, for one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(visible(record.getMessage()))
+        say(escape_terminal(record.getMessage()))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from switchboard.cli.options import DURATION, no_wait_option, timeout_option
 from switchboard.cli.output import LOOK_EVERY_S, TELL_EVERY_S, Progress, is_json, report, say, tell
 from switchboard.errors import MasterError, ScoreboardError
 from switchboard.master.control import ask, signal_master
-from switchboard.operating.text import duration, number, visible
+from switchboard.operating.text import duration, escape_terminal, number
 from switchboard.status.alive import PID, master_alive, own_directory, read_pid
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import busy_s, read_status, read_status_or_none
@@ -90,13 +90,13 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
         text = f'not all runners are ready after {took}; the master goes on, `switchboard status` shows how far it is'
         say(f'{text}; log: {log_file}')
         return Exit.TEMPORARY
-    failed: list[dict[str, Any]] = outcome.told.get('failed', [])
-    ready = number(outcome.told.get('slices', wanted) - len(failed), 'runner')
+    failed: list[dict[str, Any]] = outcome.report.get('failed', [])
+    ready = number(outcome.report.get('slices', wanted) - len(failed), 'runner')
     report(
         f'started in {took}: master {outcome.pid}, {ready} ready; log: {log_file}', **fields, failed=failed
     )
     for each in failed:
-        say(f'{each["title"]} is {each["state"]}: {visible(each["reason"])}')
+        say(f'{each["title"]} is {each["state"]}: {escape_terminal(each["reason"])}')
     return Exit.PARTIAL if failed else Exit.OK
 
 
@@ -123,7 +123,7 @@ def tell_failure(answer: dict[str, Any], status: Exit) -> Exit:
         return Exit.OK
     for error in answer.get('errors', ['the master gave no reason']):
         for line in str(error).splitlines():
-            say(visible(line))
+            say(escape_terminal(line))
     return status
 
 
@@ -219,14 +219,14 @@ def reload(
     plan = ask_and_show(directory, {'do': 'plan'}, 'reading', timeout_s).get('plan', [])
     plan = plan if isinstance(plan, list) else []
     for each in plan if not is_json() else ():
-        tell(f'will {each["act"]} {visible(each["runner"])}: {visible(each["reason"])}')
+        tell(f'will {each["act"]} {escape_terminal(each["runner"])}: {escape_terminal(each["reason"])}')
     answer = ask_and_show(directory, {'do': 'reload'}, 'reloading', timeout_s, no_wait=no_wait)
     changes = answer.get('changes')
     if changes is None and not answer.get('asked'):
         context.exit(tell_failure(answer, Exit.CONFIG))
     found = str(changes).split('; ') if changes is not None else []
     for change in found if not is_json() else ():
-        tell(visible(change))
+        tell(escape_terminal(change))
     failed = tell_failure(answer, Exit.UNAVAILABLE)
     if failed is Exit.OK:
         took = duration(time.monotonic() - started_s)
@@ -301,7 +301,12 @@ def scale(
         answer = ask_and_show(directory, request, f'scaling {runner} to {count}', timeout_s, no_wait=no_wait)
         failed = tell_failure(answer, Exit.UNAVAILABLE)
         if failed is Exit.OK:
-            report(f'{visible(runner)}: {number(count, "slice")}', act='scale', runner=runner, slices=count)
+            report(
+                f'{escape_terminal(runner)}: {number(count, "slice")}',
+                act='scale',
+                runner=runner,
+                slices=count,
+            )
         worst = failed or worst
     context.exit(worst)
 
@@ -334,7 +339,7 @@ def ask_to_stop(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _end_of(pid: int | None) -> Iterator[list[int]]:
-    """Yield what can be waited on for the end of a process; nothing where the system does not have it."""
+    """Yield a descriptor to wait on for the end of a process; nothing where the system does not have it."""
     try:
         descriptor = os.pidfd_open(pid) if pid else None
     except (OSError, AttributeError):
@@ -441,7 +446,7 @@ def ask_and_show(
 ) -> dict[str, Any]:
     """Send a request to the master and wait for its reply.
 
-    :param what: what is being done, in words.
+    :param what: the act, in words.
     :param no_wait: a refusal comes at once; without one, the reply is that it was ``asked``.
     :raises NotRunningError: there is no master.
     :raises TimeoutError: it was not done in time; the master goes on with it all the same.

@@ -22,7 +22,7 @@ from switchboard.cli.output import (
     write_json,
     write_table,
 )
-from switchboard.message.naming import NS, is_held
+from switchboard.message.naming import NS, is_on_hold
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
 from switchboard.operating.finding import Found
@@ -62,7 +62,7 @@ LIMIT = 50
 
 
 def columns_of(queue: str) -> tuple[str, ...]:
-    """:return: the columns of a list of `queue`, or of several; what was put aside came from somewhere."""
+    """:return: the columns of a list of `queue`, or of several; preserved entries have an origin, too."""
     where = ('from',) if queue in ('bad', 'trash') else ('state',) if queue else ('queue', 'state')
     return ('entry', *where, 'age', 'size', 'kind', 'tries', 'retried', 'error')
 
@@ -74,21 +74,21 @@ def short_name(filebase: str) -> str:
 
 def age_text(entry: EntrySummary, now_ns: int) -> str:
     """:return: how long it is as it is; of a held one, since when it is held."""
-    if is_held(entry.filebase):
+    if is_on_hold(entry.filebase):
         since_ns = entry.held_ns
         return f'held {duration((now_ns - since_ns) / NS)}' if since_ns is not None else 'held'
     return age(entry.age_s(now_ns))
 
 
 def state_text(seen: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> str:
-    """:return: the state, and for a claimed entry the process that holds it, if it can be told."""
+    """:return: the state, and for a claimed entry the process that holds it, if it is known."""
     state = seen.state(now_ns)
     owner = owners.get(seen.inode) if state == 'claimed' else None
     return f'{state} by {owner}' if owner else state
 
 
 def error_text(seen: EntrySummary) -> str:
-    """:return: what went wrong last, or what is wrong with the file."""
+    """:return: the last error, or the damage of the file."""
     kind, text = seen.last_error
     parts = [f'damaged: {seen.damage}'] if seen.damage else []
     if kind or text:
@@ -108,7 +108,7 @@ class Line:
     _content: dict[str, str] | None = None
 
     def cell(self, name: str) -> Cell:
-        """:return: what stands in a column; in one that is not known, what the metadata have under its name.
+        """:return: the text in a column; in one that is not known, the metadata's value under its name.
 
         Of an entry whose content makes nonsense, only that cell says so.
         """
@@ -154,7 +154,7 @@ class Line:
         return self._content
 
 
-# What is compared, for orders that need a look into the file.
+# The values to compare, for orders that need a look into the file.
 _BY_CONTENT: dict[str, Callable[[EntrySummary], Any]] = {
     'age': lambda seen: seen.since_ns,
     'size': lambda seen: -seen.body_bytes,
@@ -264,7 +264,7 @@ def ls(
 @verb()
 @_list_options
 def trash(installation: Installation, criteria: Criteria, **keys: Any) -> None:
-    """List what was removed and can be restored; FROM is where it was.
+    """List removed entries that can be restored; FROM is where each was.
 
     It is gone for good a week after it was removed, or after the `ttl` of a section [queue.trash].
 

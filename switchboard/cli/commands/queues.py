@@ -17,7 +17,7 @@ from switchboard.cli.output import (
     LOOK_EVERY_S,
     TELL_EVERY_S,
     Progress,
-    complain,
+    print_error,
     report,
     say,
     tell,
@@ -39,7 +39,7 @@ from switchboard.operating.queue_info import (
     queue_info,
 )
 from switchboard.operating.spool_view import flags_of
-from switchboard.operating.text import age, duration, number, one_line, said_of, size, visible
+from switchboard.operating.text import age, duration, escape_terminal, flag_lines, number, one_line, size
 from switchboard.options import shown_url
 from switchboard.store.layout import BAD, TRASH
 
@@ -135,7 +135,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
 
 
 def _tell_of_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:
-    lines = [line for queue, said in flagged.items() for line in said_of(queue, said)]
+    lines = [line for queue, said in flagged.items() for line in flag_lines(queue, said)]
     if lines:
         tell('\n' + '\n'.join(lines))
 
@@ -154,7 +154,7 @@ def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:
 
 
 def show_fields(installation: Installation, name: str) -> dict[str, Any]:
-    """:return: a queue with what is in it, for programs: ``options`` are all of them, by field, and ``set`` says which by whom."""
+    """:return: a queue with its contents, for programs: ``options`` are all of them, by field, and ``set`` says which by whom."""
     found = queue_info(installation.view, name)
     census = census_fields(census_of(installation, name), found.said, time.time())
     return {
@@ -168,18 +168,18 @@ def show_fields(installation: Installation, name: str) -> dict[str, Any]:
 
 
 def show_lines(installation: Installation, name: str, *, everything: bool) -> Iterator[str]:
-    """:return: a queue with what is in it, in lines.
+    """:return: a queue with its contents, in lines.
 
     :param everything: also the options that are as in any queue.
     """
     found = queue_info(installation.view, name)
     census = census_of(installation, name)
-    yield visible(name)
+    yield escape_terminal(name)
     yield f'  declared   {"; ".join(map(one_line, found.where())) or "nowhere: there is a directory of that name"}'
     yield f'  consumers  {"?" if found.consumers is None else found.consumers}'
     yield f'  entries    {_entries(census)}'
-    for line in said_of(name, found.said):
-        yield f'  said       {line.removeprefix(f"{visible(name)}: ")}'
+    for line in flag_lines(name, found.said):
+        yield f'  said       {line.removeprefix(f"{escape_terminal(name)}: ")}'
     words = option_words(found.options) if everything else found.set_options
     yield '' if words else '  options    none set'
     width = max(map(len, words), default=0)
@@ -242,7 +242,9 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
     switchboard shape out --by rcpt --domain   which receiver do they wait for?
     switchboard shape bad --by error           why did they fail, and when?
     """
-    places = [place for place in installation.view.places(names) if names or place[0] not in (BAD, TRASH)]
+    places = [
+        place for place in installation.view.queue_folders(names) if names or place[0] not in (BAD, TRASH)
+    ]
     rows = shapes(ages(places, time.time_ns(), by=by, domain=domain))
     titles = [*map(str, AGE_MINUTES), f'{AGE_MINUTES[-1]}+']
     if as_json:
@@ -299,7 +301,7 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
     for name in names:
         installation.spool().pause(name, reason, user_name())
         _note(installation, 'pause', name, reason)
-        report(f'{visible(name)}: paused', act='pause', queue=name)
+        report(f'{escape_terminal(name)}: paused', act='pause', queue=name)
 
 
 @verb()
@@ -318,16 +320,16 @@ def drain(
     waits: bool,
     timeout_s: float | None,
 ) -> None:
-    """Let nothing into queues: producers are told to try again later.  Runners go on until they are empty.
+    """Let nothing into queues: producers get an error that asks to try again later.  Runners go on until they are empty.
 
-    It holds until `switchboard resume`, also over a restart.  What is delayed or held is waited for like all else.
+    It holds until `switchboard resume`, also over a restart.  Delayed and held entries are waited for like all others.
     Exit status: 75 if the time ran out; the queues go on draining.
     """
     _check(installation, names)
     for name in names:
         installation.spool().drain(name, reason, user_name())
         _note(installation, 'drain', name, reason)
-        report(f'{visible(name)}: draining', act='drain', queue=name)
+        report(f'{escape_terminal(name)}: draining', act='drain', queue=name)
     if waits and not _wait_until_empty(installation, names, timeout_s):
         context.exit(Exit.TEMPORARY)
 
@@ -338,7 +340,7 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
     flags = installation.spool().flags
     for name in names:
         if flags.is_set('paused', name):
-            say(f'{visible(name)} is paused: nothing is taken out of it before `switchboard resume`')
+            say(f'{escape_terminal(name)} is paused: nothing is taken out of it before `switchboard resume`')
     with Progress() as progress:
         while left := [one for one in _counts(installation, names) if one.entries]:
             now_s = time.monotonic()
@@ -373,7 +375,7 @@ def _left(one: Census) -> str:
         if many
     ]
     due = f', next {age(time.time() - one.next_ns / NS)}' if one.next_ns and not one.waiting else ''
-    return f'{visible(one.queue)}: {" and ".join(parts)}{due}'
+    return f'{escape_terminal(one.queue)}: {" and ".join(parts)}{due}'
 
 
 @verb()
@@ -388,7 +390,7 @@ def resume(installation: Installation, names: tuple[str, ...], reason: str) -> N
         if was:
             _note(installation, 'resume', name, reason)
         text = 'resumed' if was else 'was not paused'
-        report(f'{visible(name)}: {text}', act='resume', queue=name, was=was)
+        report(f'{escape_terminal(name)}: {text}', act='resume', queue=name, was=was)
 
 
 def _read_options(
@@ -426,19 +428,19 @@ def declare(
     """Make a queue that is not in the configuration, or make sure that it is there as asked for.
 
     It stands in the spool, in a small file of its own, and stays until `delete`.  The configuration file is not touched; sections
-    like [queue.*] hold for it too, below what is said here.  One that is there otherwise is an error: nothing is changed.
+    like [queue.*] hold for it too, below the options given here.  One that is there otherwise is an error: nothing is changed.
 
     \b
     switchboard declare night-shift -o ttl=12h -o dead_letter=late
     """
     installation.spool().declare(name, options=options, auto_delete=auto_delete, expires_s=expires_s)
     _note(installation, 'declare', name)
-    report(f'{visible(name)}: declared', act='declare', queue=name)
+    report(f'{escape_terminal(name)}: declared', act='declare', queue=name)
 
 
 def _confirm_dropping(what: str, installation: Installation, names: Sequence[str], *, yes: bool) -> None:
     """Ask if there is anything that would be dropped."""
-    counts = [count(folder, name, sizes=False) for name, folder in installation.view.places(names)]
+    counts = [count(folder, name, sizes=False) for name, folder in installation.view.queue_folders(names)]
     by_queue = [(one.queue, one.entries) for one in counts if one.entries]
     if by_queue:
         confirm(f'{what}, with {counted(by_queue)}', yes=yes)
@@ -451,11 +453,11 @@ def _each(installation: Installation, names: Sequence[str], deed: Callable[[str]
             dropped = deed(name)
         except (SwitchboardError, OSError) as error:
             failed.append(exit_of(error))
-            complain(error)
+            print_error(error)
         else:
             _note(installation, act, name)
             dropped_too = f', {number(dropped, *ENTRIES)} dropped' if dropped else ''
-            report(f'{visible(name)}: {act}d{dropped_too}', act=act, queue=name, dropped=dropped)
+            report(f'{escape_terminal(name)}: {act}d{dropped_too}', act=act, queue=name, dropped=dropped)
     return exit_of_all(failed, len(names) - len(failed))
 
 
@@ -476,11 +478,11 @@ def delete(
 ) -> None:
     """Delete queues that were declared by programs or with `declare`, or that only have a directory; asks if there is anything in them.
 
-    What waits in them is dropped, what is delayed and held too.  What a process is working on may be finished.  Bindings to them go
+    Waiting entries are dropped, delayed and held ones too.  An entry that a process is working on may be finished.  Bindings to them go
     with them.  A queue of the configuration is deleted by taking it out there.
     """
     if not if_empty:
-        _confirm_dropping('delete ' + ', '.join(map(visible, names)), installation, names, yes=yes)
+        _confirm_dropping('delete ' + ', '.join(map(escape_terminal, names)), installation, names, yes=yes)
     spool = installation.spool()
     context.exit(
         _each(
@@ -498,13 +500,13 @@ def delete(
 @json_report_option
 @click.pass_context
 def purge(context: click.Context, installation: Installation, names: tuple[str, ...], yes: bool) -> None:
-    """Drop all that waits in queues, what is delayed and held too; there is no way back, so it asks.
+    """Drop all waiting entries of queues, delayed and held ones too; there is no way back, so it asks.
 
     What a process is working on stays.  To drop some of it: `switchboard rm --queue QUEUE --older 1d`.
     """
     if 'bad' in names:
         raise click.UsageError('bad is what others could not keep: `switchboard rm --queue bad --all`')
-    _confirm_dropping('purge ' + ', '.join(map(visible, names)), installation, names, yes=yes)
+    _confirm_dropping('purge ' + ', '.join(map(escape_terminal, names)), installation, names, yes=yes)
     spool = installation.spool()
 
     def drop(name: str) -> int:

@@ -14,8 +14,8 @@ from switchboard.cli.commands.ls import STYLES, age_text, state_text
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.output import (
-    complain,
     is_terminal,
+    print_error,
     tell,
     write_bytes,
     write_json,
@@ -32,11 +32,11 @@ from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import EntrySummary, time_ns
 from switchboard.operating.text import (
     body_text,
+    escape_terminal,
+    flag_lines,
     moment,
     one_line,
-    said_of,
     size,
-    visible,
 )
 from switchboard.store.reading import peek
 
@@ -89,7 +89,7 @@ def show(
             if len(names) == 1 and isinstance(error, QueueError):
                 raise
             failed.append(exit_of(error) if isinstance(error, QueueError) else Exit.DATA)
-            complain(error, name)
+            print_error(error, name)
     context.exit(exit_of_all(failed, len(names) - len(failed)))
 
 
@@ -171,7 +171,7 @@ def _lines(
         state = click.style(state, fg=STYLES[seen.state(now_ns)])
     yield f'{_title(f"{seen.queue}/{seen.filebase}")}'
     yield f'  state     {state}, {age_text(seen, now_ns).removeprefix("held ")}'
-    for line in said_of(seen.queue, said):
+    for line in flag_lines(seen.queue, said):
         yield f'  queue     {line}'
     yield f'  ready     {moment(seen.when_ns / NS)}' + (
         f', priority {seen.priority}' if seen.priority else ''
@@ -196,7 +196,7 @@ def _lines(
             yield from _record_lines(record, before)
             for line in edits.get(place, ()):
                 colour = {'-': 'red', '+': 'green'}.get(line[:1])
-                yield f'      {click.style(visible(line), fg=colour) if is_terminal() else visible(line)}'
+                yield f'      {click.style(escape_terminal(line), fg=colour) if is_terminal() else escape_terminal(line)}'
             before = f'{record.get("error")}: {record.get("message")}'
     yield from _body_lines(entry, headers=headers, full=full)
 
@@ -213,11 +213,11 @@ def _metadata_lines(entry: Entry) -> Iterator[str]:
     yield _title('metadata') + ('' if shown else ' none')
     width = max((len(one_line(key)) for key in shown), default=0)
     for key, value in shown.items():
-        yield f'  {one_line(key):<{width}}  {visible(json.dumps(tagged_or_text(value), ensure_ascii=False))}'
+        yield f'  {one_line(key):<{width}}  {escape_terminal(json.dumps(tagged_or_text(value), ensure_ascii=False))}'
 
 
 def _record_lines(record: Record, before: str) -> Iterator[str]:
-    """:param before: what was said of the error just above: why an entry was put aside is mostly the same."""
+    """:param before: the text of the error just above: the reason of a preserved entry is mostly the same."""
     when = record.get('time')
     stamp = moment(float(when)) if when is not None and time_ns(when) is not None else '?'
     others = {key: value for key, value in record.items() if key not in _APART and value != before}
@@ -231,7 +231,7 @@ def _record_lines(record: Record, before: str) -> Iterator[str]:
     traceback = record.get('traceback')
     if isinstance(traceback, str):
         for line in traceback.rstrip('\n').split('\n'):
-            yield f'      | {visible(line)}'
+            yield f'      | {escape_terminal(line)}'
 
 
 def _value(value: Any) -> str:
@@ -249,7 +249,7 @@ def _body_lines(entry: Entry, *, headers: bool, full: bool) -> Iterator[str]:
     text = body_text(body[:SHOWN_BODY_BYTES] if cut else body)
     if entry.kind == 'json' and not cut:
         try:
-            text = visible(json.dumps(parse_json(body, 'body')[0], indent=2, ensure_ascii=False))
+            text = escape_terminal(json.dumps(parse_json(body, 'body')[0], indent=2, ensure_ascii=False))
         except CorruptEntryError:
             pass  # shown as it is
     for line in text.removesuffix('\n').split('\n') if text else ():

@@ -21,7 +21,7 @@ from switchboard.cli.output import is_terminal, tell, write_json, write_table
 from switchboard.errors import MasterError
 from switchboard.master.control import ask
 from switchboard.operating.queue_info import QueueInfo, census_fields, queue_info
-from switchboard.operating.text import age, duration, moment, one_line, said_of
+from switchboard.operating.text import age, duration, flag_lines, moment, one_line
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import Snapshot, busy_s, master_fields, read_status, runner_fields
 
@@ -102,7 +102,7 @@ OPTIONS_COLUMNS = (
 
 
 def under_way(snapshot: Snapshot) -> list[str]:
-    """:return: what the master is busy with: a reload, a restart."""
+    """:return: the master's work of this moment: a reload, a restart."""
     if snapshot.alive:
         with contextlib.suppress(MasterError, TimeoutError, ValueError):
             told = ask(snapshot.directory, {'do': 'status'}, ASK_TIMEOUT_S).get('under_way', [])
@@ -111,7 +111,7 @@ def under_way(snapshot: Snapshot) -> list[str]:
 
 
 def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
-    """:return: one line about the master, and its colour."""
+    """:return: a line about the master, and its colour."""
     master = snapshot.master
     if not snapshot.has_scoreboard:
         text = 'is starting' if snapshot.alive else 'not running; none was ever started here'
@@ -172,7 +172,7 @@ def _write_queues(found: Sequence[QueueInfo]) -> None:
         tell('')
         write_table(OPTIONS_COLUMNS, rows)
     for one in found:
-        for line in said_of(one.name, one.said):
+        for line in flag_lines(one.name, one.said):
             tell(click.style(line, fg='yellow') if is_terminal() else line)
 
 
@@ -226,7 +226,7 @@ MAX_TROUBLES = 5
 
 
 class Screen:
-    """What is shown, from one look to the next."""
+    """The live table, from one look to the next."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
@@ -269,7 +269,7 @@ class Screen:
 
 
 def runner_columns() -> Sequence[Column]:
-    """:return: those of `status`, and how many messages a second."""
+    """:return: the columns of `status`, and how many messages a second."""
     return (*RUNNER_COLUMNS[:4], RATE, *RUNNER_COLUMNS[4:])
 
 

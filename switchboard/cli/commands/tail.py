@@ -13,7 +13,7 @@ import click
 from switchboard.cli.commands.ls import choose, error_text
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.output import (
-    complain,
+    print_error,
     tell,
     write_json,
 )
@@ -58,7 +58,7 @@ class Arrivals:
                 yield queue, filebase + suffix
 
     def wait(self) -> list[Found]:
-        """:return: what has arrived since the last call."""
+        """:return: the arrivals since the last call."""
         self._watch.wait(None if self._is_told else POLL_S)
         if self._is_told:
             return [found for event in self._watch.events() for found in self._of_event(*event)]
@@ -111,10 +111,10 @@ def tail(
     An entry that a retry or a recovery makes ready again arrives again.
     """
     lines = lines if lines_too is None else lines_too
-    places = installation.view.places(names + queues or ('bad',))
+    places = installation.view.queue_folders(names + queues or ('bad',))
     arrivals = Arrivals(
         installation.directory, places
-    )  # before the look at what is there, so that nothing falls between the two
+    )  # before the first listing, so that nothing falls between the two
     told: set[tuple[str, str]] = set()
     if lines:
         now_ns = time.time_ns()
@@ -138,7 +138,7 @@ def _say_arrival(found: Found, seen: EntrySummary | None, *, as_json: bool, many
     try:
         _write_arrival(found, seen, as_json=as_json, many=many)
     except UNTELLABLE as error:
-        complain(error, f'{found.queue}/{found.filebase}')
+        print_error(error, f'{found.queue}/{found.filebase}')
 
 
 def _write_arrival(found: Found, seen: EntrySummary | None, *, as_json: bool, many: bool) -> None:

@@ -13,7 +13,7 @@ from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.layout import Column, layout
 from switchboard.cli.output import write_table
 from switchboard.operating import selection
-from switchboard.operating.text import age, body_text, duration, number, one_line, size, visible
+from switchboard.operating.text import age, body_text, duration, escape_terminal, number, one_line, size
 from switchboard.store.pool import KEPT_OPEN
 
 COLUMNS = (Column('NAME'), Column('N', right=True, drop=1), Column('TEXT', shrink_to=6), Column('X', drop=2))
@@ -108,7 +108,7 @@ def test_nothing_to_write_is_told_to_the_caller(capsys: pytest.CaptureFixture[st
     ],
 )
 def test_what_could_act_on_a_terminal_is_written_out(text: str, shown: str) -> None:
-    assert visible(text) == shown
+    assert escape_terminal(text) == shown
 
 
 def test_a_cell_is_one_line() -> None:

@@ -118,7 +118,7 @@ def test_an_exclusive_queue_is_its_owners_alone(spool, other):
             other.declare('reply', **keys)
     with pytest.raises(QueueLockedError):
         other.consume('reply', theirs)
-    assert spool.consume('reply', mine).is_held
+    assert spool.consume('reply', mine).is_active
     other.publish('anybody may answer', routing_key='reply')
     assert spool['reply'].take().msg == 'anybody may answer'
 
@@ -249,7 +249,7 @@ def test_a_consumer_keeps_an_expiring_queue(spool, clock):
     ticket = spool.consume('in')
     clock.advance(1000)
     assert spool.reap() == []
-    assert ticket.is_held
+    assert ticket.is_active
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.declared.presence import Attendance, Presence
+from switchboard.declared.presence import ConsumerCount, Presence
 from switchboard.message.naming import SYSTEM_NAMER
 from switchboard.store.disk import Disk
 
@@ -54,19 +54,19 @@ def test_those_of_this_process_and_of_others_are_counted(presence, tmp_path):
     ticket = presence.enter('x')
     pid = in_child(lambda: Presence(str(tmp_path), Disk(), SYSTEM_NAMER).enter('x'))
     try:
-        assert presence.look('x') == Attendance(2, 0)
+        assert presence.look('x') == ConsumerCount(2, 0)
         assert presence.look('y') is None
     finally:
         kill(pid)
     ticket.leave()
-    assert presence.look('x') == Attendance(0, 1)
+    assert presence.look('x') == ConsumerCount(0, 1)
 
 
 def test_who_is_killed_is_no_longer_there_and_is_cleared_away(presence, tmp_path):
     pid = in_child(lambda: presence.enter('x'))
-    assert presence.look('x') == Attendance(1, 0)
+    assert presence.look('x') == ConsumerCount(1, 0)
     kill(pid)
-    assert presence.look('x') == Attendance(0, 1)
+    assert presence.look('x') == ConsumerCount(0, 1)
     assert list((tmp_path / 'x').iterdir()) == []
 
 
@@ -75,7 +75,7 @@ def test_a_forked_child_does_not_keep_its_parents_place(presence):
     pid = in_child(lambda: None)
     try:
         ticket.leave()
-        assert presence.look('x') == Attendance(0, 0)
+        assert presence.look('x') == ConsumerCount(0, 0)
     finally:
         kill(pid)
 
@@ -86,15 +86,15 @@ def test_leaving_twice_is_leaving_once(presence):
     ticket.leave()
     ticket.leave()
     assert left == [1]
-    assert not ticket.is_held
+    assert not ticket.is_active
 
 
 def test_a_ticket_that_is_forgotten_is_no_presence(presence):
     ticket = presence.enter('x')
     name = ticket.name
-    assert presence.is_held('x', name)
+    assert presence.is_active('x', name)
     del ticket
-    assert not presence.is_held('x', name)
+    assert not presence.is_active('x', name)
 
 
 def test_a_place_is_closed_only_when_nobody_is_there(presence):
@@ -104,7 +104,7 @@ def test_a_place_is_closed_only_when_nobody_is_there(presence):
     assert presence.close('x')
     assert presence.close('x')
     assert presence.look('x') is None
-    assert presence.enter('x').is_held
+    assert presence.enter('x').is_active
 
 
 def test_a_ticket_says_whose_it_is_to_people(presence, tmp_path):
@@ -122,5 +122,5 @@ def test_a_full_disk_keeps_nobody_out(tmp_path, monkeypatch):
     monkeypatch.setattr(disk, 'pwrite', full)
     presence = Presence(str(tmp_path), disk, SYSTEM_NAMER)
     ticket = presence.enter('x')
-    assert presence.look('x') == Attendance(1, 0)
+    assert presence.look('x') == ConsumerCount(1, 0)
     ticket.leave()

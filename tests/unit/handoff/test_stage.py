@@ -25,7 +25,7 @@ def leave(spool: Spool, *messages: str, committed: bool) -> None:
     def die() -> None:
         filebase = spool['in'].enqueue('input')
         spool['in'].dequeue(filebase)
-        transaction = Transaction(spool.stage, spool['in'], spool['in'].held(filebase))
+        transaction = Transaction(spool.stage, spool['in'], spool['in'].claim_of(filebase))
         for msg in messages:
             transaction.emit(spool['out'], msg, {})
         transaction.stage_outputs()

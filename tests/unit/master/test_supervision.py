@@ -40,7 +40,9 @@ class Bench:
         self.channels += [ends.channel.dup() for _, ends in unborn]
         return [NOBODY for _ in unborn]
 
-    def slice(self, part: int = 0, count: int = 1, *, held: bool = False, **options: object) -> RunnerSlice:
+    def slice(
+        self, part: int = 0, count: int = 1, *, waits_for_turn: bool = False, **options: object
+    ) -> RunnerSlice:
         restart = RestartOptions(RetryPolicy(1, 60, jitter=0))
         made = RunnerOptions('in', 'jobs:Job', restart=restart, **options)  # type: ignore[arg-type]
         return RunnerSlice(
@@ -55,7 +57,7 @@ class Bench:
             kill_noted=lambda _pid: self.notes,
             rng=random.Random(1),
             start_timeout_s=100,
-            held=held,
+            waits_for_turn=waits_for_turn,
         )
 
     def damage(self) -> None:
@@ -141,7 +143,7 @@ def test_a_damaged_scoreboard_ends_nobody(bench: Bench, start: Start) -> None:
 def test_a_prepared_process_is_let_go_at_once_unless_it_is_held(bench: Bench, start: Start) -> None:
     start(PREPARED)
     assert bench.channels[-1].recv(1) == GO
-    held = start(PREPARED, held=True)
+    held = start(PREPARED, waits_for_turn=True)
     bench.channels[-1].setblocking(False)
     with pytest.raises(BlockingIOError):
         bench.channels[-1].recv(1)
@@ -150,7 +152,7 @@ def test_a_prepared_process_is_let_go_at_once_unless_it_is_held(bench: Bench, st
 
 
 def test_a_process_that_waits_for_its_turn_does_not_hang(start: Start) -> None:
-    made = start(PREPARED, held=True)
+    made = start(PREPARED, waits_for_turn=True)
     made.tick(10_000)
     assert made.state is State.STARTING
 

@@ -60,7 +60,7 @@ def test_a_queue_that_is_not_there_is_named(config: Config) -> None:
     config.spool.mkdir()
     view = SpoolView(config.spool, config)
     with pytest.raises(UnknownQueueError, match='did you mean in'):
-        view.places(['inn'])
+        view.queue_folders(['inn'])
     with pytest.raises(UnknownQueueError):
         view.select(Criteria.parse('queue:nosuch'))
     assert list(view.select(Criteria.parse('queue:no*'))) == []
@@ -73,14 +73,14 @@ def test_entries_are_grouped_by_what_they_have_and_by_age(config: Config) -> Non
     spool['in'].enqueue('y', rcpt=['ann@Example.com', 'bob@example.com'])
     view = SpoolView(config.spool, config)
     now_ns = spool.clock.time_ns()
-    found = sorted(name for name, _ in ages(view.places(['bad']), now_ns, by='error'))
+    found = sorted(name for name, _ in ages(view.queue_folders(['bad']), now_ns, by='error'))
     assert found == ['TimeoutError', 'TimeoutError', 'ValueError']
     only = Criteria.parse('error:Value*')
-    assert [name for name, _ in ages(view.places(['bad']), now_ns, by='error', criteria=only)] == [
+    assert [name for name, _ in ages(view.queue_folders(['bad']), now_ns, by='error', criteria=only)] == [
         'ValueError'
     ]
-    domains = [name for name, _ in ages(view.places(['in']), now_ns, by='rcpt', domain=True)]
+    domains = [name for name, _ in ages(view.queue_folders(['in']), now_ns, by='rcpt', domain=True)]
     assert domains == ['example.com']
-    assert {name for name, _ in ages(view.places(['bad']), now_ns, by='nosuch')} == {NONE}
+    assert {name for name, _ in ages(view.queue_folders(['bad']), now_ns, by='nosuch')} == {NONE}
     assert origins_of(view.folder('bad'), 'bad') == {'in': 3}
     assert origins_of(view.folder('bad'), 'bad', limit=1) == {'in': 1, '?': 2}

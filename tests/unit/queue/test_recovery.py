@@ -197,7 +197,7 @@ class TestDeadLetters:
 
         def dead_letter(claim: Any, cause: str, _reason: str) -> bool:
             # Whoever moves it on finds it held, as if a runner had claimed it.
-            seen.append((queue.held(claim.filebase) is claim, cause))
+            seen.append((queue.claim_of(claim.filebase) is claim, cause))
             if answer:
                 queue.release(claim)
             return answer

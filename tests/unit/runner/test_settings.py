@@ -14,7 +14,7 @@ from switchboard.runner.settings import Setting, read_secret, read_settings
 DECLARED = {
     'timeout': Setting(duration_s, default=30.0),
     'command': Setting(required=True),
-    'tries': Setting(int, default=3),
+    'tries': Setting(int, default=3, old='attempts'),
 }
 
 
@@ -39,6 +39,13 @@ def test_a_key_that_nobody_declared_is_an_error_with_a_guess() -> None:
     assert caught.value.key == 'timeuot'
     with pytest.raises(ConfigError, match=r'no such key$'):
         read(command='cat', zzzzzz='1')
+
+
+def test_an_old_name_is_read_as_the_new_one_and_both_together_are_an_error() -> None:
+    assert read(command='cat', attempts='5')['tries'] == 5
+    with pytest.raises(ConfigError, match="old name of 'tries'") as caught:
+        read(command='cat', attempts='5', tries='6')
+    assert caught.value.key == 'attempts'
 
 
 @pytest.mark.parametrize(('key', 'value'), [('tries', 'many'), ('timeout', 'soon')])

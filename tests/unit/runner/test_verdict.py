@@ -159,7 +159,7 @@ class TestTemporaryFailure:
 )
 def test_trouble_with_a_queue_or_the_disk_is_not_the_messages_fault(error: Exception) -> None:
     verdict = say(error, times(50))
-    assert (verdict.outcome, verdict.record, verdict.delay_s) == ('trouble', {}, 0)
+    assert (verdict.outcome, verdict.record, verdict.delay_s) == ('requeued', {}, 0)
 
 
 class TestRetryPolicy:

@@ -19,7 +19,7 @@ batch_size = 10
 url = amqp://broker.example.com//
 remote_exchange = orders
 remote_queue = orders
-site = here
+origin_name = here
 send_history = yes
 [queue.out]
 consumed_externally = yes
@@ -33,7 +33,7 @@ queue =
 url = amqp://broker.example.com//
 remote_queue = invoices
 routing_key = in
-site = here
+origin_name = here
 [queue.in]
 consumed_externally = yes
 """

@@ -154,7 +154,9 @@ def test_a_message_that_goes_in_a_circle_ends_in_bad(out: Bridged) -> None:
 
 
 def test_the_key_is_made_of_the_metadata(tmp_path: Path) -> None:
-    text = OUT.replace('site = here', 'site = here\nremote_routing_key = {kind}.{place|nowhere}')
+    text = OUT.replace(
+        'origin_name = here', 'origin_name = here\nremote_routing_key = {kind}.{place|nowhere}'
+    )
     out = Bridged(tmp_path, text)
     out.spool['out'].enqueue('a', kind='order')
     out.spool['out'].enqueue('b')
@@ -174,14 +176,19 @@ def test_the_key_is_made_of_the_metadata(tmp_path: Path) -> None:
             '',
             'give remote_exchange or remote_queue',
         ),
-        (OUT, 'site = here', 'remote_bindings = a\nremote_exchange_type = odd', 'is none of direct, topic'),
+        (
+            OUT,
+            'origin_name = here',
+            'remote_bindings = a\nremote_exchange_type = odd',
+            'is none of direct, topic',
+        ),
         (IN, 'queue =\n', 'queue = in\n', 'leave it empty'),
         (IN, 'remote_queue = invoices', 'remote_exchange = e', 'needs this key'),
         (IN, 'routing_key = in\n', '', 'give a local exchange, or a routing_key'),
-        (IN, 'site = here', 'remote_bindings = a.b', 'needs remote_exchange and remote_queue'),
-        (IN, 'site = here', 'remote_arguments = x', 'write name=value'),
-        (IN, 'site = here', 'prefetch = 0', 'out of range'),
-        (IN, 'site = here', 'heartbeat = 5', 'is not a duration'),
+        (IN, 'origin_name = here', 'remote_bindings = a.b', 'needs remote_exchange and remote_queue'),
+        (IN, 'origin_name = here', 'remote_arguments = x', 'write name=value'),
+        (IN, 'origin_name = here', 'prefetch = 0', 'out of range'),
+        (IN, 'origin_name = here', 'heartbeat = 5', 'is not a duration'),
         (IN, 'routing_key = in', 'routing_key = nowhere', 'no such queue'),
         (IN, 'routing_key = in', 'exchange = nowhere', "there is no exchange 'nowhere'"),
     ],

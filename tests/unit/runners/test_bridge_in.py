@@ -103,7 +103,7 @@ def test_even_what_has_too_many_headers_is_put_aside(inward: Bridged) -> None:
 
 
 def test_kombus_form_is_what_consumers_of_the_spool_by_kombu_expect(tmp_path: Path) -> None:
-    inward = Bridged(tmp_path, IN.replace('site = here', 'site = here\nform = kombu'))
+    inward = Bridged(tmp_path, IN.replace('origin_name = here', 'origin_name = here\nformat = kombu'))
     inward.turn(inward.bridge('down'))
     put(inward, OutgoingMessage(b'[1]', {'task': 'add'}, {'content_type': 'application/json', 'priority': 3}))
     inward.turn(inward.bridge('down'))
@@ -199,8 +199,10 @@ def test_through_an_exchange_all_copies_are_stored_or_none(tmp_path: Path) -> No
 
 
 def test_what_was_sent_from_here_is_left_where_that_is_wanted(tmp_path: Path) -> None:
-    for own, expected in (('skip', ['theirs', 'through us']), ('take', ['ours', 'theirs', 'through us'])):
-        inward = Bridged(tmp_path / own, IN.replace('site = here', f'site = here\nown = {own}'))
+    for own, expected in (('skip', ['theirs', 'through us']), ('accept', ['ours', 'theirs', 'through us'])):
+        inward = Bridged(
+            tmp_path / own, IN.replace('origin_name = here', f'origin_name = here\nown_messages = {own}')
+        )
         inward.turn(inward.bridge('down'))
         put(
             inward,

@@ -341,7 +341,7 @@ def test_a_moved_entry_arrives(spool: Spool) -> None:
     filebase = queue.enqueue('a')
     queue.dequeue(filebase)
     grow_and_renew(out.folder)
-    move(queue.held(filebase), queue, out)
+    move(queue.claim_of(filebase), queue, out)
     assert out.files == [filebase]
 
 

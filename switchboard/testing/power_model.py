@@ -1,4 +1,4 @@
-"""What of a disk's changes is durable, what is pending, and what a power cut may leave: the model, without a disk.
+"""The model of a disk that loses power, without a disk: durable changes, pending ones, and the states after a cut.
 
 No file system would be as unkind as this model in all ways at once.  It assumes what POSIX and the journaling file systems
 (ext4, XFS, Btrfs, F2FS) give, and nothing more:
@@ -40,7 +40,7 @@ FILLERS = (b'\0', b'\0', b'\0', b'#')
 
 @dataclass(slots=True)
 class File:
-    """What one file holds on the disk for sure, and the changes that may be there."""
+    """The durable content of one file, and the changes that may be there."""
 
     durable: bytes = b''
     # Writes, as offset and content, and truncations, as a size and None.
@@ -59,7 +59,7 @@ class File:
         self.pending.clear()
 
     def after_cut(self, rng: random.Random) -> bytes:
-        """:return: what a power cut might leave of it."""
+        """:return: a content that a power cut might leave of it."""
         if not self.pending:
             return self.durable
         sizes = [len(self.durable)]
@@ -89,7 +89,7 @@ class Change:
         return any(slot[0] == directory for slot, _ in self.effects)
 
     def things(self) -> set[Node | Slot]:
-        """What must keep its order: the file, and the names."""
+        """The things whose changes keep their order: the file, and the names."""
         return {self.node, *(slot for slot, _ in self.effects)}
 
     def apply(self, names: Names) -> None:
@@ -101,8 +101,8 @@ class Change:
                 names[slot] = node
 
 
-class Ledger:
-    """The names and files of a disk: what is durable, and what is pending.
+class DiskModel:
+    """The names and files of a disk: durable and pending ones.
 
     :param order: see the module.
     """
@@ -113,7 +113,7 @@ class Ledger:
         self.settled: Names = {}
         self.pending: list[Change] = []
 
-    # What can happen to a disk; a recorded run is a list of these calls.
+    # The calls on a disk; a recorded run is a list of these calls.
 
     def exists(self, number: int, slot: Slot, content: bytes) -> None:
         """A file was there before the run began."""
@@ -172,7 +172,7 @@ class Ledger:
             change.apply(self.settled)
         self.pending.clear()
 
-    # What is left.
+    # The state after a cut.
 
     def now(self) -> Names:
         """:return: the names that a running program sees."""
@@ -199,7 +199,7 @@ class Ledger:
         return names
 
     def after_cut(self, rng: random.Random) -> dict[Slot, bytes | str]:
-        """:return: what a power cut might leave: files by what they hold, directories by what the names in them go by."""
+        """:return: a state that a power cut might leave: files by their content, directories by the key of the names in them."""
         names = self.names_after_cut(rng)
         # Once for each file, and in the order of their numbers: the same seed, the same outcome.
         numbers = sorted({node for node in names.values() if isinstance(node, int)})
