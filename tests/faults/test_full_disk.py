@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,3 +155,37 @@ def test_a_batch_does_not_go_over_a_limit_either(tmp_path: Path, options: dict[s
     assert drain(queue) == accepted
     clock.advance(2)  # it is not counted again for each message
     assert len(enqueue_until_full(queue, 800)) == len(accepted)
+
+
+CONFIGURATION = """
+[switchboard]
+spool = spool
+durability = lazy
+[queue.in]
+[runner.in]
+class = null
+queue = in
+"""
+
+
+def switchboard(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, '-m', 'switchboard', '-C', str(config), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_master_needs_a_few_pages_and_says_what_it_lacks(tmp_path: Path) -> None:
+    with small_disk(tmp_path / 'disk', '200k') as disk:
+        config = disk / 'switchboard.cfg'
+        config.write_text(CONFIGURATION)
+        assert switchboard(config, 'start').returncode == 0
+        ballast = fill(disk)
+        Spool.from_config(config)  # whoever looks needs no room
+        assert 'RUNNING' in switchboard(config, 'status').stdout
+        assert switchboard(config, 'stop').returncode == 0
+        refused = switchboard(config, 'start')
+        assert refused.returncode
+        assert 'no room for' in refused.stderr
+        assert 'No space left on device' in refused.stderr
+        ballast.unlink()
+        assert switchboard(config, 'start').returncode == 0
+        assert switchboard(config, 'stop').returncode == 0
