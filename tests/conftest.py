@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import gc
 import os
 import random
@@ -19,6 +20,7 @@ from switchboard import Spool
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.publishing import HOLDERS
 from switchboard.testing import FakeClock
+from tests.helpers.turns import DAY, ORDERS, has_its_day
 
 if TYPE_CHECKING:
     from tests.servers.brokers import Broker
@@ -54,6 +56,7 @@ MAY_LEAK: dict[str, str] = {
 
 # Tests of one group run one after another, in one process: a server has one place, and what mostly waits goes first.
 GROUPS = {
+    'tests/power/': 'power',
     'tests/kombu/test_conformance.py': 'other-peoples-suites',
     'tests/kombu/': 'celery',
     'tests/servers/test_postfix.py': 'postfix',
@@ -73,16 +76,38 @@ SLOW = (
     'tests/unit/metrics/test_listener.py',
 )
 # Each test of these stands alone, and there are many: they fill what the others leave.
-ALONE = ('tests/faults/test_every_call.py', 'tests/test_documentation.py')
-FIRST = ('other-peoples-suites', 'celery', 'brokers')
+ALONE = (
+    'tests/faults/test_death_and_power.py',
+    'tests/faults/test_every_call.py',
+    'tests/faults/test_kill.py',
+    'tests/faults/test_power_loss.py',
+    'tests/test_documentation.py',
+)
+# The longest chains of tests that cannot be divided.
+FIRST = ('other-peoples-suites', 'celery', 'brokers', 'power', 'rabbitmq', 'redis', 'postfix')
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--every-order',
+        action='store_true',
+        help='run the matrices of faults in every flush order, not in one a day',
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    if config.getoption('every_order'):
+        return 'faults: in every flush order'
+    return f'faults: each in one flush order of {len(ORDERS)}, for {DAY}={os.environ[DAY]}; in all with --every-order'
 
 
 def pytest_configure() -> None:
-    """Have the programs that tests start hear all signals.
+    """Choose the day of the flush orders, for all processes alike, and have the programs that tests start hear all signals.
 
     What is started by ``nohup``, or by a script in the background, is deaf to some, and its children are, too.  A handler that
     does nothing leaves this process as deaf as it was, and is not inherited by a program.
     """
+    os.environ.setdefault(DAY, str(datetime.datetime.now(datetime.UTC).toordinal()))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for signum in signal.valid_signals() - LEFT_ALONE:
         if signal.getsignal(signum) is signal.SIG_IGN:
@@ -90,8 +115,11 @@ def pytest_configure() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Say which tests are slow, and which run in one process (``--dist loadgroup``); those that wait long come first."""
+    if not config.getoption('every_order'):
+        config.hook.pytest_deselected(items=[item for item in items if not has_its_day(item)])
+        items[:] = [item for item in items if has_its_day(item)]
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
@@ -100,7 +128,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if group and item.get_closest_marker('xdist_group') is None:
             item.add_marker(pytest.mark.xdist_group(group))
     if os.environ.get('PYTEST_XDIST_WORKER'):
-        items.sort(key=lambda item: FIRST.index(groups[item]) if groups[item] in FIRST else len(FIRST))
+        # What stands alone fills what the chains leave.
+        items.sort(
+            key=lambda item: (
+                FIRST.index(groups[item]) if groups[item] in FIRST else len(FIRST) + (groups[item] == '')
+            )
+        )
 
 
 def _group(item: pytest.Item) -> str:

@@ -90,6 +90,7 @@ def recover(path: Path, disk: PowerLossDisk) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
 @ORDERS
+@pytest.mark.in_turns
 def test_a_sync_that_fails_and_then_a_power_cut_lose_nothing(
     order: int, operation: Operation, scratch: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_a_sync_that_fails_and_then_a_power_cut_lose_nothing(
 @pytest.mark.slow
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
 @ORDERS
+@pytest.mark.in_turns
 def test_what_a_recovery_has_finished_is_not_undone_by_halves(
     order: int, operation: Operation, scratch: Path
 ) -> None:

@@ -6,12 +6,15 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from switchboard.store.disk import CREATE_FLAGS, Disk, Folder
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
+from tests.helpers import turns
 
 VARIANTS = 100
 
@@ -195,3 +198,21 @@ def test_writing_over_a_file_may_leave_old_and_new(bench: Bench) -> None:
 def test_the_same_seed_leaves_the_same(bench: Bench) -> None:
     os.close(bench.write('a', b'x' * 1000))
     assert bench.outcomes() == bench.outcomes()
+
+
+@pytest.mark.parametrize('operation', ['enqueue', 'take', 'hand off once'])
+def test_over_three_days_each_operation_has_had_every_flush_order(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had = []
+    for day in range(700_000, 700_003):
+        monkeypatch.setenv(turns.DAY, str(day))
+        for order in turns.ORDERS:
+            item = SimpleNamespace(
+                nodeid=f'test_x[{order}-{operation}]',
+                callspec=SimpleNamespace(params={'order': order, 'operation': operation}),
+                get_closest_marker=lambda _name: True,
+            )
+            if turns.has_its_day(cast('pytest.Item', item)):
+                had.append((day, order))
+    assert len({day for day, _ in had}) == len({order for _, order in had}) == len(had) == 3

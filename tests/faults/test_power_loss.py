@@ -99,6 +99,7 @@ def cuts(
 @pytest.mark.parametrize('operation', OPERATIONS, ids=str)
 @pytest.mark.parametrize('variants', [1, pytest.param(10, marks=pytest.mark.slow)])
 @ORDERS
+@pytest.mark.in_turns
 def test_a_power_cut_leaves_all_of_an_operation_or_nothing(
     order: int, operation: Operation, variants: int, scratch: Path
 ) -> None:
@@ -159,6 +160,7 @@ def cut_pipelines(
 
 @pytest.mark.parametrize('first_seed', [0, pytest.param(20, marks=pytest.mark.slow)])
 @ORDERS
+@pytest.mark.in_turns
 def test_a_pipeline_whose_processes_die_loses_and_doubles_nothing_when_the_power_goes(
     order: int, first_seed: int, scratch: Path
 ) -> None:
