@@ -35,12 +35,12 @@ class GrowingDisk(Disk):
         status = os.fstat(fd)
         self._grown[status.st_dev, status.st_ino] = fd
 
-    def fstat(self, fd: int) -> Any:  # type: ignore[override]
+    def fstat(self, fd: int) -> Any:
         """See `Disk`."""
         status = os.fstat(fd)
         return Grown(status) if (status.st_dev, status.st_ino) in self._grown else status
 
-    def rename_order(self, fd: int) -> int:  # type: ignore[override]
+    def rename_order(self, fd: int) -> int:
         """See `Disk`."""
         return IN_ORDER
 

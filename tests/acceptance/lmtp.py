@@ -36,7 +36,7 @@ class Listening(Lmtp):
         super().__init__(*args, **keys)
         self.listens = Signal()
 
-    async def setup(self) -> None:  # type: ignore[override]  # a coroutine, as that of its base
+    async def setup(self) -> None:  # a coroutine, as that of its base
         await super().setup()
         self.listens.set()
 

@@ -95,7 +95,7 @@ def test_totals_never_fall_and_names_stay_few_while_slices_come_go_and_die(site:
                 queue.enqueue('killed', order_key='killed')
             # A master that is looked at without a rest does what it is told; it may tell of one that was just killed.
             switchboard('-C', site.config, 'scale', f'in={count}')
-            eventually(lambda count=count: len(site.records('in')) == count, f'{count} slices')  # type: ignore[misc]
+            eventually(lambda count=count: len(site.records('in')) == count, f'{count} slices')
             eventually(lambda: bool(seen), 'somebody has scraped')
             if round_ == 1:
                 site.configure(

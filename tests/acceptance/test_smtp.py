@@ -193,7 +193,7 @@ def test_a_runner_waits_longer_and_longer_for_a_server_that_is_down(tmp_path: Pa
             outlet.runner.stop()
         return False
 
-    outlet.runner._loop.wakeup.wait = wait  # type: ignore[method-assign]
+    outlet.runner._loop.wakeup.wait = wait
     outlet.runner.run()
     assert waits[:4] == pytest.approx([0.5, 1.0, 2.0, 4.0], abs=0.1)
 

@@ -119,7 +119,7 @@ def test_an_answer_that_one_recipient_has_got_counts_whatever_the_next_one_meets
 ) -> None:
     answers = {f'RCPT TO:<{BOB}>': '550 5.1.1 unknown' + (f'|{after}' if after != 'next' else '')}
     keys = {'timeout': '400ms'} if after == 'silence' else {}
-    with serving(Server(answers=answers)) as server:  # type: ignore[arg-type]
+    with serving(Server(answers=answers)) as server:
         outlet = Outlet(tmp_path, server, **keys)
         outlet.put(BOB, CID)
         outlet.work()

@@ -24,9 +24,7 @@ def _load_mailman_switchboard() -> Any:
     The real one opens a database and reads a site's configuration; neither is on the way of a message.
     """
     stub = types.ModuleType('mailman.config')
-    stub.config = types.SimpleNamespace(  # type: ignore[attr-defined]
-        create_paths=True, QFILE_SCHEMA_VERSION=3, switchboards={}
-    )
+    stub.config = types.SimpleNamespace(create_paths=True, QFILE_SCHEMA_VERSION=3, switchboards={})
     sys.modules['mailman.config'] = stub
     from mailman.core import switchboard
 

@@ -170,8 +170,7 @@ def drop(place: Path, pairs: int) -> list[Figure]:
         [sys.executable, '-I', '-S', '-c', 'pass'],
     ]
     turns: list[Callable[[], tuple[float, int]]] = [
-        lambda command=command: _timed(command, body)  # type: ignore[misc]
-        for command in commands
+        lambda command=command: _timed(command, body) for command in commands
     ]
     rounds = alternate(place, turns, pairs)
     return [

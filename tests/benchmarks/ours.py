@@ -49,7 +49,7 @@ class Ours(Contender):
         **options: Any,
     ) -> None:
         super().__init__(directory, **options)
-        self.spool = Spool(directory / 'spool', durability=durability)  # type: ignore[arg-type]
+        self.spool = Spool(directory / 'spool', durability=durability)
         self.durability = durability
         self.batch = batch
         self.forward = forward

@@ -88,8 +88,8 @@ def run(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Fi
                     rounds = alternate(
                         place,
                         [
-                            lambda crew=ours: crew.turn(count),  # type: ignore[misc]
-                            lambda crew=theirs: crew.turn(count),  # type: ignore[misc]
+                            lambda crew=ours: crew.turn(count),
+                            lambda crew=theirs: crew.turn(count),
                         ],
                         min(2, effort.pairs),
                     )

@@ -40,7 +40,7 @@ def _answer(contender: Contender, words: list[str]) -> tuple[float, float]:
 def main(arguments: list[str]) -> int:
     """:return: the exit status."""
     name, directory, *pairs = arguments
-    options: dict[str, str] = dict(pair.split('=', 1) for pair in pairs)  # type: ignore[misc]
+    options: dict[str, str] = dict(pair.split('=', 1) for pair in pairs)
     source = options.pop('source', '')
     if source:
         sys.path.insert(0, source)

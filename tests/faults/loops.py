@@ -90,7 +90,7 @@ def balance(each: Loop, directory: Path) -> Balance:
         return most, process.memory_info().rss
 
     before, after = look(), look()
-    turning.close()  # type: ignore[attr-defined]
+    turning.close()
     return Balance(each.rounds, (before[0], after[0]), (before[1], after[1]))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def produce(config: Path, pipe: Connection, progress: int) -> None:
             accepted += 1
             os.write(progress, PUT)
         except UnknownQueueError:
-            time.sleep(0.0002)
+            pipe.poll(0.0002)  # until there is such a queue again, or the end
     pipe.send(accepted)
 
 
@@ -55,7 +54,7 @@ def consume(config: Path, pipe: Connection, progress: int) -> None:
             finished += 1
             os.write(progress, GOT)
         except UnknownQueueError:
-            time.sleep(0.0002)
+            pipe.poll(0.0002)  # until there is such a queue again, or the end
         except (QueueError, FileNotFoundError):
             continue  # the directory went while it was listed, or the entry while it was claimed
     pipe.send(finished)

@@ -69,8 +69,7 @@ def test_an_idle_worker_takes_a_task_at_once(tasks, worker):
     def seconds() -> float:
         started = time.perf_counter()
         result = tasks.add.delay(1, 1)
-        while not result.ready():
-            time.sleep(0.001)
+        eventually(result.ready, 'done', every=0.001)
         return time.perf_counter() - started
 
     tasks.add.delay(1, 1).get(timeout=90)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.world import DAMAGED
+from tests.helpers.waiting import eventually
 from tests.power import images
 from tests.power.images import FILE_SYSTEMS, FileSystem
 from tests.power.work import number_of
@@ -111,9 +111,10 @@ def cut_often(kind: FileSystem, mode: str, work: Path, cuts: int) -> Tally:
 
 
 def _wait_for_lines(log: Path, lines: int, worker: subprocess.Popen[bytes]) -> None:
-    while Promises.read(log).lines < lines:
-        assert worker.poll() is None
-        time.sleep(0.05)
+    eventually(
+        lambda: Promises.read(log).lines >= lines or worker.poll() is not None, f'{lines} lines in {log}'
+    )
+    assert worker.poll() is None
 
 
 @pytest.mark.parametrize('mode', ['full', 'two'])

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from re import _constants as constants  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
+from re import _constants as constants
+from re import _parser as parser
 from typing import Any
 
 import pytest

@@ -141,7 +141,7 @@ class TestRecoveryOnDisk:
         synced: list[str] = []
 
         class WatchingDisk(Disk):
-            def fsync(self, fd: int) -> None:  # type: ignore[override]
+            def fsync(self, fd: int) -> None:
                 synced.append(os.path.basename(os.readlink(f'/proc/self/fd/{fd}')))
 
         queue = Switchboard('in', tmp_path / 'in', disk=WatchingDisk())

@@ -23,7 +23,7 @@ def place(tmp_path: Path) -> Path:
 
 def delivery_counts(place: Path, clock: object = SYSTEM_CLOCK) -> DeliveryCounts:
     disk = Disk()
-    return DeliveryCounts(Folder(place, disk), disk, clock)  # type: ignore[arg-type]
+    return DeliveryCounts(Folder(place, disk), disk, clock)
 
 
 def test_what_a_dead_process_held_is_counted_once(place: Path) -> None:

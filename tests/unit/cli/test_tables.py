@@ -86,7 +86,7 @@ def test_a_list_of_any_length_is_written_while_it_is_read(
                 written_before_the_last.append(capsys.readouterr().out)
             yield [str(n)]
 
-    write_table([Column('N')], rows())  # type: ignore[arg-type]
+    write_table([Column('N')], rows())
     assert written_before_the_last == ['N\n0\n1\n2\n3\n']
 
 

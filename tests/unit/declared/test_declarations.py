@@ -18,7 +18,6 @@ from switchboard.errors import (
 from switchboard.message.naming import Namer
 from switchboard.options import OLD_FIELDS
 from switchboard.store.disk import Disk
-from tests.unit.declared.leftovers import *  # noqa: F403  the fixtures
 from tests.unit.declared.leftovers import left
 from tests.unit.declared.test_presence import in_child, kill
 

@@ -11,7 +11,6 @@ from switchboard.errors import (
     QueueInUseError,
     UnknownQueueError,
 )
-from tests.unit.declared.leftovers import *  # noqa: F403  the fixtures
 from tests.unit.declared.leftovers import left
 from tests.unit.declared.test_presence import in_child, kill
 

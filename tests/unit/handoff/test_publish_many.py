@@ -69,7 +69,7 @@ def test_keys_are_the_same_whether_one_message_is_enqueued_or_many(spool: Spool)
 
 def test_what_is_refused_is_told_and_its_key_stays_free(spool: Spool) -> None:
     outcomes = spool.publish_many(
-        [keyed('no queue', 'a', 'in', 'no/queue'), keyed(object(), 'b'), keyed('good', 'c')]  # type: ignore[arg-type]
+        [keyed('no queue', 'a', 'in', 'no/queue'), keyed(object(), 'b'), keyed('good', 'c')]
     )
     assert isinstance(outcomes[0], UnknownQueueError)
     assert isinstance(outcomes[1], TypeError)

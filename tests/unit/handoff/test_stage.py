@@ -100,11 +100,11 @@ def test_many_records_cost_one_listing_and_one_flush_of_each_directory(tmp_path:
         def __init__(self) -> None:
             self.calls: list[str] = []
 
-        def fsync(self, fd: int) -> None:  # type: ignore[override]
+        def fsync(self, fd: int) -> None:
             self.calls.append('fsync')
             os.fsync(fd)
 
-        def scandir(self, path: str) -> Any:  # type: ignore[override]
+        def scandir(self, path: str) -> Any:
             self.calls.append('scandir')
             return os.scandir(path)
 

@@ -382,7 +382,7 @@ class Refusing(Disk):
     refusals = 0
     refused = ''
 
-    def rename(self, source: str, target: str, **keys: int) -> None:  # type: ignore[override]
+    def rename(self, source: str, target: str, **keys: int) -> None:
         if ':' in source and target.endswith('.pck') and (self.refusals or target == f'{self.refused}.pck'):
             self.refusals = max(0, self.refusals - 1)
             raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -44,7 +44,7 @@ class Bench:
         self, part: int = 0, count: int = 1, *, waits_for_turn: bool = False, **options: object
     ) -> RunnerSlice:
         restart = RestartOptions(RetryPolicy(1, 60, jitter=0))
-        made = RunnerOptions('in', 'jobs:Job', restart=restart, **options)  # type: ignore[arg-type]
+        made = RunnerOptions('in', 'jobs:Job', restart=restart, **options)
         return RunnerSlice(
             made,
             part,
@@ -86,7 +86,7 @@ def start(bench: Bench) -> Iterator[Callable[..., RunnerSlice]]:
     started: list[RunnerSlice] = []
 
     def start(*said: bytes, **options: object) -> RunnerSlice:
-        made = bench.slice(**options)  # type: ignore[arg-type]
+        made = bench.slice(**options)
         made.start(0)
         started.append(made)
         for word in said:

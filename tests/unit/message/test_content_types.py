@@ -103,7 +103,7 @@ def test_a_compression_of_the_installation_is_measured_afterwards(monkeypatch: p
 @pytest.mark.parametrize('name', ['morse', '', 7, ['zlib']])
 def test_one_that_is_not_known_is_named(name: object) -> None:
     with pytest.raises(CorruptEntryError, match='is not installed'):
-        decompress(b'x', name)  # type: ignore[arg-type]  a stranger writes what he likes
+        decompress(b'x', name)  # a stranger writes what he likes
 
 
 @pytest.mark.parametrize(

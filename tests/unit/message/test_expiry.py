@@ -14,7 +14,7 @@ from switchboard.testing.clock import FakeClock
 
 
 def make_queue(tmp_path: Path, clock: FakeClock, **options: object) -> Switchboard:
-    return Switchboard('in', tmp_path / 'in', options=QueueOptions(**options), clock=clock)  # type: ignore[arg-type]
+    return Switchboard('in', tmp_path / 'in', options=QueueOptions(**options), clock=clock)
 
 
 def test_a_message_within_its_time_is_handed_out(tmp_path, clock):

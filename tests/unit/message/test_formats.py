@@ -47,7 +47,7 @@ def test_what_cannot_be_read_is_damage() -> None:
     ):
         for content in contents:
             with pytest.raises(CorruptEntryError, match=serializer.kind):
-                serializer.loads(content)  # type: ignore[attr-defined]
+                serializer.loads(content)
 
 
 @pytest.mark.parametrize('kind', ['msgpack', 'yaml'])

@@ -95,7 +95,7 @@ def test_what_is_no_record_is_none(tail: bytes) -> None:
 
 
 def test_a_record_that_is_no_object_does_not_count() -> None:
-    assert parse_records(pack([[1]]), DIGEST) == ([], 0)  # type: ignore[list-item]
+    assert parse_records(pack([[1]]), DIGEST) == ([], 0)
 
 
 class TestHistoryOfAFileWithoutAHeader:

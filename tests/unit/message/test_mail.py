@@ -85,7 +85,7 @@ def view(msg: Message) -> list[Any]:
             msg.keys,
             lambda: [str(value) for value in msg.values()],
             lambda: [(name, str(value)) for name, value in msg.items()],
-            lambda: list(msg.raw_items()),  # type: ignore[attr-defined]
+            lambda: list(msg.raw_items()),
             lambda: [str(value) for value in msg.get_all('received', [])],
             lambda: (str(msg['subject']), 'subject' in msg, len(msg), list(msg)),
             msg.get_content_type,
@@ -163,7 +163,7 @@ class TestTheSameToWhoeverLooks:
 
     def test_an_attribute_that_there_is_not_is_not_there(self, modern: bool) -> None:
         with pytest.raises(AttributeError, match='colour'):
-            lazy_mail(PLAIN, modern=modern).colour  # type: ignore[attr-defined]  # noqa: B018
+            lazy_mail(PLAIN, modern=modern).colour  # noqa: B018
 
 
 CHANGES: dict[str, Callable[[Any], Any]] = {
@@ -296,7 +296,7 @@ class TestCopies:
             other = copy.copy(msg)
             del other['received']
             if looked_at:
-                msg.get_payload(0).set_payload('changed in both\n')  # type: ignore[union-attr]
+                msg.get_payload(0).set_payload('changed in both\n')
             pairs.append((mail_bytes(msg), mail_bytes(other)))
         assert pairs[0] == pairs[1]
 

@@ -36,15 +36,15 @@ class Post(Message):
     def sender(self) -> str:
         return str(self['from'] or '')
 
-    def as_bytes(self) -> bytes:  # type: ignore[override]
+    def as_bytes(self) -> bytes:
         CALLS.append('as_bytes')
         return b'of its own'
 
-    def as_string(self, unixfrom: bool = False) -> str:  # type: ignore[override]
+    def as_string(self, unixfrom: bool = False) -> str:
         return 'of its own'
 
     def strip(self) -> None:
-        self._headers = [pair for pair in self._headers if pair[0] != 'Subject']  # type: ignore[has-type]
+        self._headers = [pair for pair in self._headers if pair[0] != 'Subject']
 
     def strip_in_place(self) -> None:
         self._headers.clear()
@@ -58,7 +58,7 @@ class Modern(EmailMessage):
     def names(self) -> list[str]:
         return [address.addr_spec for address in self['from'].addresses]
 
-    def as_bytes(self) -> bytes:  # type: ignore[override]
+    def as_bytes(self) -> bytes:
         raise NotImplementedError
 
 

@@ -89,7 +89,7 @@ def test_emit_keep_retry_and_a_dead_letter(kind: str, tmp_path: Path) -> None:
     spool = make_spool(kind, tmp_path, clock=clock, options=QueueOptions(dead_letter='dead'))
 
     def then(runner: Runner, msg: Any, msgdata: dict[str, Any]) -> object:
-        round_ = len(runner.seen)  # type: ignore[attr-defined]
+        round_ = len(runner.seen)
         if round_ == 1:
             msgdata.update(VALUES)
             return True

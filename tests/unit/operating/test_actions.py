@@ -130,7 +130,7 @@ def test_each_entry_is_opened_once_to_be_chosen(operated: OperatedSpool) -> None
     opened: list[str] = []
 
     class Counting(Disk):
-        def open(self, path: str, *args: int, **keys: int) -> int:  # type: ignore[override]
+        def open(self, path: str, *args: int, **keys: int) -> int:
             opened.append(str(path))
             return Disk.open(path, *args, **keys)
 

@@ -56,7 +56,7 @@ def test_an_entry_that_goes_while_it_is_counted_is_no_error(spool: Spool) -> Non
 
     class Emptying(Disk):
         @contextmanager
-        def scandir(self, path: Any) -> Iterator[Any]:  # type: ignore[override]
+        def scandir(self, path: Any) -> Iterator[Any]:
             with Disk.scandir(path) as entries:
 
                 def names() -> Iterator[Any]:

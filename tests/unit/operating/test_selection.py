@@ -226,7 +226,7 @@ def test_many_stars_take_no_longer_than_the_text_is_long() -> None:
 
 def test_a_name_that_decides_is_not_opened(spool: Spool, names: dict[str, str]) -> None:
     class Shut(Disk):
-        def open(self, path: Any, *args: Any, **keys: Any) -> int:  # type: ignore[override]
+        def open(self, path: Any, *args: Any, **keys: Any) -> int:
             assert not os.fspath(path).endswith('.pck')
             return Disk.open(path, *args, **keys)
 

@@ -85,7 +85,7 @@ def test_the_tour_of_enqueue_dequeue_finish_iterate_and_recover(queue_directory:
     Switchboard('test', queue_directory, recover=True)
     assert count(queue_directory) == {'.pck': 3}
     dequeue_all()
-    assert switchboard.recover_backup_files() is None  # type: ignore[func-returns-value]
+    assert switchboard.recover_backup_files() is None
     assert count(queue_directory) == {'.pck': 3}
     dequeue_all()
     switchboard.recover_backup_files()

@@ -38,17 +38,17 @@ class TroubledDisk(Disk):
         self.rename_error = 0
         self.open_error = 0
 
-    def pread(self, fd: int, size: int, offset: int) -> bytes:  # type: ignore[override]
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
         if os.fstat(fd).st_ino in self.unreadable:
             raise OSError(errno.EIO, 'bad sector')
         return os.pread(fd, size, offset)
 
-    def rename(self, source: Any, target: Any, **keys: Any) -> None:  # type: ignore[override]
+    def rename(self, source: Any, target: Any, **keys: Any) -> None:
         if self.rename_error and str(target).endswith('.bak'):
             raise OSError(self.rename_error, os.strerror(self.rename_error))
         os.rename(source, target, **keys)
 
-    def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # type: ignore[override]
+    def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
         if self.open_error and str(path).endswith('.pck'):
             raise OSError(self.open_error, os.strerror(self.open_error))
         return os.open(path, flags, mode, dir_fd=dir_fd)

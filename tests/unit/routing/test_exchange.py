@@ -263,7 +263,7 @@ def test_a_table_is_never_changed() -> None:
     with pytest.raises(AttributeError):
         table.exchanges = {}
     with pytest.raises(TypeError):
-        table.exchanges['y'] = exchange('y', 'fanout')  # type: ignore[index]
+        table.exchanges['y'] = exchange('y', 'fanout')
 
 
 def test_tables_that_route_alike_are_equal_wherever_their_lines_are() -> None:
@@ -313,7 +313,7 @@ def test_routing_does_not_look_at_each_binding() -> None:
             counts.append(len(places))
             return original(places)
 
-        trie._with_many = counting  # type: ignore[method-assign]
+        trie._with_many = counting
         assert table.route('x', 'lists.7.a.post') == ('lists.7.*.post',)
         return sum(counts)
 

@@ -202,7 +202,7 @@ class TestTroubleWithTheDisk:
     @pytest.fixture
     def runner(self, spool: Any, clock: FakeClock) -> Any:
         failing = FailingQueue(spool.queue('in'))
-        failing.wakeup = lambda: Waits(clock)  # type: ignore[attr-defined]
+        failing.wakeup = lambda: Waits(clock)
         spool.queue = lambda *_slice: failing
         return make_runner(spool, hang_timeout_s=9999.0, poll_interval_s=9999.0, recovery_s=60.0)
 

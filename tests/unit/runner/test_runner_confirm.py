@@ -92,7 +92,7 @@ def test_what_it_raises_is_about_all_of_them_and_an_outage_changes_none(spool: A
 
 
 def test_what_would_end_the_process_is_about_all_of_them(spool: Any) -> None:
-    work(spool, ['a', 'b'], {'all': KeyboardInterrupt()})  # type: ignore[dict-item]
+    work(spool, ['a', 'b'], {'all': KeyboardInterrupt()})
     assert contents(spool, 'in') == contents(spool, 'out') == []
     assert sorted(preserved(spool).values()) == ['KeyboardInterrupt: ', 'KeyboardInterrupt: ']
 
@@ -117,7 +117,7 @@ def test_a_descriptor_and_a_time_of_its_own_end_a_runners_sleep(tmp_path: Path) 
         runner.wake_on()
         os.close(reading)
         runner = Idler(make_spool('memory', tmp_path), RunnerOptions('r', '', poll_interval_s=50))
-        runner.snooze = lambda filecnt: runner.wake_in(0.01)  # type: ignore[method-assign]
+        runner.snooze = lambda filecnt: runner.wake_in(0.01)
         runner.run()
         assert runner.is_stopping
     finally:

@@ -129,7 +129,7 @@ class TestTemporaryFailure:
         assert say(TemporaryFailure(retry_after_s=asked)).delay_s == 10
 
     def test_a_time_in_words_of_a_server_is_understood(self) -> None:
-        assert say(TemporaryFailure(retry_after_s='120')).delay_s == 120  # type: ignore[arg-type]
+        assert say(TemporaryFailure(retry_after_s='120')).delay_s == 120
 
     def test_it_is_given_up_when_the_first_one_is_long_ago(self) -> None:
         history = [{'event': 'deferred', 'time': 100.0}, {'event': 'deferred', 'time': 990.0}]

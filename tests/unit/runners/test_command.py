@@ -404,7 +404,7 @@ def delegated() -> Iterator[Path]:
     yield place
     Path(place, 'cgroup.kill').write_text('1')
     for each in (*(one for one in place.iterdir() if one.is_dir()), place):
-        eventually(lambda each=each: not (each / 'cgroup.procs').read_text(), 'empty')  # type: ignore[misc]
+        eventually(lambda each=each: not (each / 'cgroup.procs').read_text(), 'empty')
         each.rmdir()
 
 

@@ -123,7 +123,7 @@ def test_asking_for_a_queue_reads_no_directory(tmp_path: Path) -> None:
     from switchboard.store.disk import Disk
 
     class NoListing(Disk):
-        def scandir(self, path: object) -> None:  # type: ignore[override]
+        def scandir(self, path: object) -> None:
             raise AssertionError(path)
 
     Spool(tmp_path / 'spool')['there']

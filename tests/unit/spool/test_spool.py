@@ -164,7 +164,7 @@ class TestPublishing:
     def test_a_delay_counts_in_each_queue(self, configuration: Path) -> None:
         for make in (Spool, MemorySpool):
             clock = FakeClock()
-            spool = make.from_config(configuration, clock=clock)  # type: ignore[attr-defined]
+            spool = make.from_config(configuration, clock=clock)
             spool.publish('x', exchange='mail', routing_key='lists.a', delay=60)
             assert (messages(spool, 'in'), messages(spool, 'lists.a')) == ([], [])
             clock.advance(61)

@@ -165,6 +165,17 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / 'spool', FakeClock())
 
 
+# A key from the future is no key.
+not_of_keys = pytest.mark.parametrize(
+    'deleter',
+    [
+        pytest.param(each, id=name)
+        for name, each in DELETERS.items()
+        if each.is_gone not in (is_key_unknown, is_key_forgotten)
+    ],
+)
+
+
 @pytest.fixture(params=DELETERS.values(), ids=DELETERS.keys())
 def deleter(request: pytest.FixtureRequest) -> Deleter:
     found: Deleter = request.param
@@ -201,9 +212,8 @@ def test_it_stays_when_the_clock_was_behind_and_is_set_right(place: Place, delet
     assert not deleter.is_gone(place)
 
 
+@not_of_keys
 def test_it_stays_when_the_clock_is_set_back(place: Place, deleter: Deleter) -> None:
-    if deleter.is_gone in (is_key_unknown, is_key_forgotten):
-        pytest.skip('a key from the future is no key')
     deleter.put(place)
     place.clock.set_back(YEARS_S)
     assert not deleter.is_gone(place)
@@ -278,9 +288,8 @@ def test_what_expired_while_the_machine_was_off_waits_until_the_clock_has_settle
     assert is_expired_when_tidied(place)
 
 
+@not_of_keys
 def test_a_machine_that_boots_in_1970_deletes_nothing_of_before(place: Place, deleter: Deleter) -> None:
-    if deleter.is_gone in (is_key_unknown, is_key_forgotten):
-        pytest.skip('a key from the future is no key')
     deleter.put(place)
     now_s = place.clock.time_ns() / 1e9
     place.clock.restart(off_s=5 - now_s)

@@ -36,7 +36,7 @@ def reading(path: Path) -> contextlib.closing[Scoreboard]:
 
 
 def posted(scoreboard: Scoreboard, **fields: object) -> SupervisorRecord:
-    post = SupervisorRecord('in', slice=0, numslices=2, pid=os.getpid(), started_ns=5, **fields)  # type: ignore[arg-type]
+    post = SupervisorRecord('in', slice=0, numslices=2, pid=os.getpid(), started_ns=5, **fields)
     scoreboard.post(0, post)
     return post
 
@@ -100,7 +100,7 @@ def test_each_outcome_has_its_counter(scoreboard: Scoreboard) -> None:
     for outcome, times in (('done', 1), ('failed', 2), ('retried', 3), ('kept', 4)):
         for _ in range(times):
             slot.begin(ENTRY)
-            slot.end(outcome)  # type: ignore[arg-type]
+            slot.end(outcome)
     record = scoreboard.records()[0]
     assert (record.done, record.failed, record.retried, record.kept) == (1, 2, 3, 4)
 

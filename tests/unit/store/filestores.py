@@ -1,20 +1,10 @@
-"""A file store for the tests of it."""
+"""Files put into a file store, for the tests of it."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-
-import pytest
 
 from switchboard.filestore import FileStore
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> FileStore:
-    made = FileStore(str(tmp_path / 'store'))
-    made.prepare()
-    return made
 
 
 def put(store: FileStore, name: str, content: str = 'content', directory: str = 'new') -> str:

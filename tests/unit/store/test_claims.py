@@ -53,7 +53,7 @@ class TestTaking:
         seen: list[bool] = []
 
         class AskingDisk(Disk):
-            def rename(self, source: Any, target: Any, **keys: Any) -> None:  # type: ignore[override]
+            def rename(self, source: Any, target: Any, **keys: Any) -> None:
                 os.rename(source, target, **keys)
                 if str(target).endswith('.bak'):
                     seen.append(is_locked(tmp_path / 'in' / target))
@@ -252,7 +252,7 @@ class TestHistory:
         class HalfDisk(Disk):
             writes_left = 10**6
 
-            def pwrite(self, fd: int, content: bytes, offset: int) -> int:  # type: ignore[override]
+            def pwrite(self, fd: int, content: bytes, offset: int) -> int:
                 if self.writes_left == 0:
                     raise OSError(errno.ENOSPC, 'no space')
                 self.writes_left -= 1

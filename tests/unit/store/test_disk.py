@@ -32,10 +32,10 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 class MiserlyDisk(Disk):
     """Reads and writes three bytes at a time."""
 
-    def pread(self, fd: int, size: int, offset: int) -> bytes:  # type: ignore[override]
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
         return os.pread(fd, min(size, 3), offset)
 
-    def pwrite(self, fd: int, content: bytes, offset: int) -> int:  # type: ignore[override]
+    def pwrite(self, fd: int, content: bytes, offset: int) -> int:
         return os.pwrite(fd, content[:3], offset)
 
 
@@ -79,7 +79,7 @@ class TestLocks:
 
     def test_a_name_that_leads_elsewhere_by_now_is_not_opened(self, folder: Folder) -> None:
         class RenamingDisk(Disk):
-            def flock(self, fd: int, operation: int) -> None:  # type: ignore[override]
+            def flock(self, fd: int, operation: int) -> None:
                 path = Path(folder.path)
                 (path / 'file').rename(path / 'elsewhere')
                 (path / 'file').write_text('another file')
@@ -118,7 +118,7 @@ class TestLocks:
         others: list[int] = []
 
         class SlowDisk(Disk):
-            def flock(self, fd: int, operation: int) -> None:  # type: ignore[override]
+            def flock(self, fd: int, operation: int) -> None:
                 if not others:
                     others.append(os.open(Path(folder.path) / 'file', os.O_RDWR))
                     fcntl.flock(others[0], fcntl.LOCK_EX)

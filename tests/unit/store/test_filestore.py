@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from switchboard.filestore import FileStore
-from tests.unit.store.filestores import *  # noqa: F403  the fixture
 from tests.unit.store.filestores import put
 
 

@@ -12,7 +12,6 @@ import pytest
 from switchboard.errors import DurabilityError
 from switchboard.filestore import FileStore
 from switchboard.store.disk import Disk
-from tests.unit.store.filestores import *  # noqa: F403  the fixture
 from tests.unit.store.filestores import put
 
 
@@ -23,20 +22,20 @@ class RecordingDisk(Disk):
         self.calls: list[str] = []
         self._paths: dict[int, str] = {}
 
-    def open(self, path: str, flags: int, mode: int = 0o777) -> int:  # type: ignore[override]
+    def open(self, path: str, flags: int, mode: int = 0o777) -> int:
         fd = os.open(path, flags, mode)
         self._paths[fd] = os.path.basename(path)
         return fd
 
-    def fsync(self, fd: int) -> None:  # type: ignore[override]
+    def fsync(self, fd: int) -> None:
         self.calls.append(f'fsync {self._paths[fd]}')
         os.fsync(fd)
 
-    def fdatasync(self, fd: int) -> None:  # type: ignore[override]
+    def fdatasync(self, fd: int) -> None:
         self.calls.append(f'fdatasync {self._paths[fd]}')
         os.fdatasync(fd)
 
-    def rename(self, source: str, target: str) -> None:  # type: ignore[override]
+    def rename(self, source: str, target: str) -> None:
         self.calls.append(f'rename to {os.path.basename(os.path.dirname(target))}')
         os.rename(source, target)
 
@@ -84,7 +83,7 @@ def test_a_lazy_store_syncs_nothing(tmp_path: Path) -> None:
 
 def test_a_failed_sync_leaves_the_file_in_tmp_and_names_the_step(tmp_path: Path) -> None:
     class FailingDisk(Disk):
-        def fdatasync(self, fd: int) -> None:  # type: ignore[override]
+        def fdatasync(self, fd: int) -> None:
             raise OSError(errno.EIO, 'Input/output error')
 
     store = FileStore(tmp_path, disk=FailingDisk())

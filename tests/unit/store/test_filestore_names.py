@@ -12,7 +12,6 @@ from zope.interface.verify import verifyObject
 from switchboard.clock import Clock
 from switchboard.filestore import FileStore
 from switchboard.interfaces import IFileStore
-from tests.unit.store.filestores import *  # noqa: F403  the fixture
 from tests.unit.store.filestores import put
 
 
@@ -21,7 +20,7 @@ class StoppedClock(Clock):
 
     now_ns = 1_700_000_000_000_000_000
 
-    def time_ns(self) -> int:  # type: ignore[override]
+    def time_ns(self) -> int:
         return self.now_ns
 
 

@@ -21,11 +21,11 @@ class CountingDisk(Disk):
         self.listed = 0
         self.free_bytes = free_bytes
 
-    def scandir(self, path: Any) -> Any:  # type: ignore[override]
+    def scandir(self, path: Any) -> Any:
         self.listed += 1
         return Disk.scandir(path)
 
-    def statvfs(self, path: Any) -> Any:  # type: ignore[override]
+    def statvfs(self, path: Any) -> Any:
         class Status:
             f_bavail = self.free_bytes // 4096
             f_frsize = 4096
@@ -161,7 +161,7 @@ class TestShared:
 
     def test_who_may_not_use_the_record_counts_for_himself(self, tmp_path: Path, clock: FakeClock) -> None:
         class Forbidden(Disk):
-            def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:  # type: ignore[override]
+            def open(self, path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
                 if path == 'in':
                     raise PermissionError(13, 'Permission denied')
                 return Disk.open(path, flags, mode, dir_fd=dir_fd)
@@ -174,7 +174,7 @@ class TestShared:
 
     def test_a_record_that_cannot_be_written_stops_nobody(self, tmp_path: Path, clock: FakeClock) -> None:
         class Full(Disk):
-            def pwrite(self, fd: int, content: Any, offset: int) -> int:  # type: ignore[override]
+            def pwrite(self, fd: int, content: Any, offset: int) -> int:
                 if len(content) == 80:
                     raise OSError(28, 'No space left on device')
                 return Disk.pwrite(fd, content, offset)

@@ -65,13 +65,13 @@ class RecordingDisk(Disk):
     def rename_order(self, fd: int) -> int:
         return self.order
 
-    def fdatasync(self, fd: int) -> None:  # type: ignore[override]
+    def fdatasync(self, fd: int) -> None:
         self.calls.append('fdatasync')
 
-    def fsync(self, fd: int) -> None:  # type: ignore[override]
+    def fsync(self, fd: int) -> None:
         self.calls.append('fsync')
 
-    def rename(self, source: Any, target: Any, **keys: Any) -> None:  # type: ignore[override]
+    def rename(self, source: Any, target: Any, **keys: Any) -> None:
         self.calls.append('rename')
         os.rename(source, target, **keys)
 
@@ -149,7 +149,7 @@ class TestOrder:
         locked = []
 
         class AskingDisk(RecordingDisk):
-            def fsync(self, fd: int) -> None:  # type: ignore[override]
+            def fsync(self, fd: int) -> None:
                 locked.append(Disk().open_locked('a.pck', scene.queue.fd) is None)
 
         scene = Scene(tmp_path, AskingDisk())
@@ -233,7 +233,7 @@ class Filling(Disk):
     def __init__(self, spare: Path) -> None:
         self.spare = spare
 
-    def pwrite(self, fd: int, content: Any, offset: int) -> int:  # type: ignore[override]
+    def pwrite(self, fd: int, content: Any, offset: int) -> int:
         if offset and len(list(self.spare.iterdir())) > 1:
             raise OSError(errno.ENOSPC, 'No space left on device')
         return os.pwrite(fd, content, offset)

@@ -87,15 +87,15 @@ def is_a_link(folder: Folder) -> None:
 
 
 def has_the_above_forbidden(folder: Folder) -> None:
-    folder.disk.mkdir = _refuse  # type: ignore[method-assign,assignment]
+    folder.disk.mkdir = _refuse
 
 
 def has_no_order(folder: Folder) -> None:
-    folder.disk.rename_order = lambda fd: APART  # type: ignore[method-assign]
+    folder.disk.rename_order = lambda fd: APART
 
 
 def cannot_be_copied(folder: Folder) -> None:
-    folder.disk.copy_attributes = lambda source, target: False  # type: ignore[method-assign,assignment]
+    folder.disk.copy_attributes = lambda source, target: False
 
 
 def _refuse(*arguments: Any) -> None:
@@ -129,7 +129,7 @@ def test_what_comes_between_the_look_and_the_rename_keeps_the_directory(grown: F
         is_put_into(grown)
         rename(source, target, **keys)
 
-    disk.rename = late  # type: ignore[method-assign,assignment]
+    disk.rename = late
     assert not renew(grown)
     assert os.listdir(grown.path) == ['x.pck']
 

@@ -205,7 +205,7 @@ def test_a_proxys_header_says_who_it_is(tmp_path: Path) -> None:
 )
 def test_a_desk_that_anybody_could_reach_does_not_start(settings: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        DeskSettings(**settings).check()  # type: ignore[arg-type]
+        DeskSettings(**settings).check()
     assert caught.value.key == key
 
 
