@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import errors
+from switchboard.config.keys import OLD_SPELLINGS
 from tests.test_documentation import blocks_of, commands_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,3 +134,34 @@ def test_what_a_page_runs_is_what_an_installation_has(path: Path) -> None:
 def test_a_program_of_a_checkout_is_noticed(command: str) -> None:
     assert OF_A_CHECKOUT.search(command)
     assert not OF_A_CHECKOUT.search(command.replace('bin/', '').replace('drop', 'switchboard-drop'))
+
+
+# Where old spellings are listed, or mean something else (an option of a URL).
+MAY_NAME_OLD_KEYS = {'docs/reference/configuration.md', 'docs/reference/kombu.md', 'CHANGELOG.md'}
+# Verbs of the command line, too.
+VERBS = {'tidy', 'scale'}
+OLD_KEYS = {old for table in OLD_SPELLINGS.values() for old in table} - VERBS
+
+
+@pytest.mark.parametrize(
+    'page',
+    [page for page in PAGES if not {'changes', 'decisions'} & set(page.parts)],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_a_page_uses_the_keys_and_the_modules_of_today(page: Path) -> None:
+    text = page.read_text()
+    name = str(page.relative_to(ROOT))
+    if name not in MAY_NAME_OLD_KEYS:
+        assert (
+            set(re.findall(r'`([a-z_]+)`', text) + re.findall(r'^([a-z_]+) *=', text, re.MULTILINE))
+            & OLD_KEYS
+            == set()
+        )
+    package = ROOT / 'switchboard'
+    rooms = {path.parent.name for path in package.glob('*/__init__.py')}
+    named = [
+        match
+        for match in re.findall(r'`(?:switchboard/)?([a-z_]+)/([a-z_]+)(?:\.py)?`', text)
+        if match[0] in rooms
+    ]
+    assert [each for each in named if not list(package.glob(f'{each[0]}/{each[1]}*'))] == []

@@ -99,7 +99,7 @@ def count_bad(spool: Spool) -> int:
 
 
 def full_disks(spool: Spool) -> Iterator[tuple[str, str]]:
-    """Yield the queues whose ``min_free`` is reached, each with a line about it."""
+    """Yield the queues whose ``min_free_space`` is reached, each with a line about it."""
     for name in spool.queue_names():
         queue = spool[name]
         if queue.is_remote or not queue.options.min_free_space_bytes:
