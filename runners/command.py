@@ -206,7 +206,7 @@ class Command(Runner):
     def _new_group(self) -> ControlGroup | None:
         """:return: an empty control group for this message; None where there are none.
 
-        :raises DestinationDown: one of its earlier times is not empty, and what is in it cannot be ended.
+        :raises DestinationDown: the group of an earlier attempt is not empty, and its processes cannot be ended.
         """
         group = None if self._groups_in is None else ControlGroup(self._groups_in, self.idempotency_key)
         if group is not None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import subprocess
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,3 +218,63 @@ def test_every_line_of_the_log_is_an_event_and_every_word_is_in_the_list_and_use
                 assert path.name in ('events.py',), f'{path}:{call.lineno}: log by `event`'
     assert {word: where for word, where in used.items() if word not in WORDS} == {}
     assert set(WORDS) - set(used) == set()
+
+
+# A sentence names what it is about: a docstring begins with a noun or a verb, and a pronoun does not stand where the noun is wanted.
+FIRST_WORD = re.compile(r'(What|Who|Whom|Whose|Whoever|Those|They|It|He|Why|Where|Which)\b')
+PRONOUNS = re.compile(
+    r':(return|param \w+|ivar \w+): (what|who|whose|whatever|whoever|those|it|they)\b'
+    r'|\bwhoever|Whoever\b|\b(t|T)hose who\b|\b(for|of|to|by|with) who\b'
+    r'|\b(w|W)ho (asks|looks|comes|opens|reads|takes|wants|writes|publishes|waits)\b'
+    r'|\b(w|W)hat (is|was|are|were|has|had|can|cannot|could|must)\b'
+    # One word for log, raise, print and signal hides which of them it is.
+    r'|\btold\b'
+)
+
+
+def pronouns_without_a_noun(source: str) -> Iterator[str]:
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node)
+            if docstring is None:
+                continue
+            place = node.body[0]
+            if FIRST_WORD.match(docstring):
+                yield f'line {place.lineno}: begins with {docstring.split()[0]!r}'
+            for number in range(place.lineno, (place.end_lineno or place.lineno) + 1):
+                if found := PRONOUNS.search(lines[number - 1]):
+                    yield f'line {number}: {found[0]!r}'
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT and (found := PRONOUNS.search(token.string)):
+            yield f'line {token.start[0]}: {found[0]!r}'
+
+
+@pytest.mark.parametrize(
+    'path',
+    sorted((*ROOT.glob('switchboard/**/*.py'), *ROOT.glob('runners/*.py'))),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_docstrings_and_comments_name_what_they_are_about(path: Path) -> None:
+    assert list(pronouns_without_a_noun(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        '"""What a queue holds."""',
+        '"""The loop, until it is told to stop."""',
+        'def take():\n    """Take a message.\n\n    :return: what is next.\n    """',
+        'class Claim:\n    """A claim, for whoever needs it."""',
+        'x = 1  # what was stored stays',
+    ],
+)
+def test_a_pronoun_without_a_noun_is_noticed(source: str) -> None:
+    assert list(pronouns_without_a_noun(source))
+
+
+def test_a_sentence_that_names_what_it_is_about_is_let_be() -> None:
+    source = (
+        '"""The entries of a queue, and the process that holds each.\n\n:return: whether it is empty.\n"""\n'
+    )
+    assert list(pronouns_without_a_noun(source)) == []

@@ -121,7 +121,7 @@ def _advise_on_runner(parts: Parts, runner: RunnerOptions, section: Section, pro
             reason = f"goes to the runner's own class; if that does not know it: it is a queue's, write it below {place}"
             problems.warn(section.entries[key].error(reason))
             continue
-        import difflib  # here, because few have to be told what they may have meant
+        import difflib  # here, because few names need a suggestion
 
         close = difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=LIKENESS)
         if close:

@@ -9,7 +9,7 @@ mark in its environment tell; what nobody living claims belongs to the one that 
 
 Only the master's own children are signalled: nobody else waits for them, so a number cannot become a stranger's.  Their children are
 adopted in turn, and found at the next look.  A master that was killed adopts nothing any more; the next one finds the remainders by
-the mark.  What has become another user's cannot be signalled: it is ended by its control group, if it was begun for a message that has one
+the mark.  A process that has become another user's cannot be signalled: it is ended by its control group, if it was begun for a message that has one
 (``control_group``), and waited for if not.
 
 Elsewhere than on Linux there is nothing of all this: there a runner's process group ends with it, and no more.

@@ -1,13 +1,13 @@
-"""A control group for what is begun for one message, where the kernel lets this process have one.
+"""A control group for the processes of one message, where the kernel lets this process have one.
 
 Signals do not reach a program that has become another user's, and an environment that cannot be read has no mark in it.  A control group (cgroup v2)
-holds all that a program starts, whatever it becomes, and ``cgroup.kill`` ends all of it, whoever it runs as.
+holds all that a program starts, whatever it becomes, and ``cgroup.kill`` ends all of it, whichever user it runs as.
 
 There is one where the group of this process has been delegated to it: it may make others below its own.  The root of all groups is nobody's, and
 of root's processes under systemd only those of a unit with ``Delegate=yes`` may.  Nothing here is a fence: a program that has the same rights as
-this process may leave its group, and who asks a service manager to start something for it (``systemd-run``, a login) has it started elsewhere.
+this process may leave its group, and a program that asks a service manager to start something (``systemd-run``, a login) has it started elsewhere.
 
-Groups have the message's name, so that whoever tries it again, in another process and after any death, finds what was begun for it.
+Control groups have the message's name, so that the next attempt, in another process and after any death, finds its processes.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class ControlGroup:
     def end(self, within_s: float) -> list[int]:
         """Kill all that is in it, and take it away when it is empty.
 
-        :return: what is left of it after that time: processes that hang in the kernel.
+        :return: the processes left in it after that time: processes that hang in the kernel.
         """
         self.kill()
         ends_s = time.monotonic() + within_s
