@@ -97,7 +97,8 @@ before = names()
 from switchboard.mailman import install
 install()
 after = names()
-print(*sorted('.'.join(key) for key in before if before[key] is not after.get(key)))
+changed = {key[:2] for key in before if before[key] is not after.get(key)}
+print(*sorted(map('.'.join, changed)))
 """
 
 
