@@ -72,9 +72,8 @@ class MailmanQueue:
         numslices: int = 1,
         recover: bool = False,
     ) -> None:
-        self.name = name
-        self.queue_directory = queue_directory
         parent, own = os.path.split(os.path.abspath(queue_directory))
+        self.queue_directory, self.name = queue_directory, name
         self._spool = spool_at(parent)
         self._queue = self._spool.queue(own, slice, numslices, accept=ACCEPTED, message_class=MESSAGE_CLASS)
         # The entry that the last call of `dequeue` did not give.

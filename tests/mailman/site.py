@@ -31,6 +31,7 @@ from aiosmtpd.controller import Controller
 
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually
+from switchboard import Spool
 from tests.mailman.suite import CACHE, PLUGIN, VERSIONS, MailmanTree
 
 LIST = 'list@example.com'
@@ -210,6 +211,15 @@ class Site:
         """How many of these posts have reached every member."""
         return sum(all(self.sink.reached[str(number), each] for each in MEMBERS) for number in numbers)
 
+    def reasons(self) -> list[str]:
+        """:return: why there is what lies in ``bad`` and ``shunt`` of ours."""
+        spool, found = Spool(self.queues), []
+        for name, suffix in (('bad', '.psv'), ('bad', '.pck'), ('shunt', '.pck'), ('shunt', '.bak')):
+            for filebase in spool[name].get_files(suffix):
+                said = [each for each in spool[name].peek(filebase, suffix).records if each.get('reason')]
+                found.append(f'{name}: {said[-1]["reason"] if said else "no reason"}')
+        return found
+
     def waiting(self, *queues: str) -> int:
         """How many files lie in these queues, or in all but ``bad`` and ``shunt``."""
         names = queues or [
@@ -321,6 +331,8 @@ def main() -> int:
                 begun = time.monotonic()
                 outcome: dict[str, Any] = dict(storm(site, options.posts, options.kills, options.seed))
                 outcome['seconds'] = round(time.monotonic() - begun, 1)
+                if with_plugin:
+                    outcome['reasons'] = site.reasons()
                 print(json.dumps({'queues': 'ours' if with_plugin else "Mailman's", **outcome}), flush=True)
             finally:
                 site.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from switchboard import Spool
 from tests.mailman.site import Site, storm
-from tests.mailman.suite import CACHE, EXPECTED, QUICK, VERSIONS, MailmanTree, compare, read_outcomes
+from tests.mailman.suite import CACHE, EXPECTED, QUICK, ROOT, VERSIONS, MailmanTree, compare, read_outcomes
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group('mailman')]
 
@@ -63,6 +64,21 @@ def test_what_nose_tells_is_read_test_by_test_and_one_bad_subtest_is_enough(tmp_
         'mailman/docs/x.rst': 'failed, not as expected',
         'test_b (mailman.x.TestX.test_b)': 'subtest, not as expected',
     }
+
+
+def _neighbours(directory: Path) -> set[tuple[str, ...]]:
+    """:return: each three lines that stand together in a file and say something."""
+    found = set()
+    for file in directory.rglob('*.py'):
+        lines = [' '.join(line.split()) for line in file.read_text('utf-8', 'replace').splitlines()]
+        told = [line for line in lines if re.search(r'\w', line) and not re.match(r'(from|import)\b', line)]
+        found |= set(zip(told, told[1:], told[2:], strict=False))
+    return found
+
+
+def test_no_three_lines_of_ours_stand_together_in_mailman(tree: MailmanTree) -> None:
+    """Mailman has another licence."""
+    assert _neighbours(ROOT / 'switchboard' / 'mailman') & _neighbours(tree.source / 'src') == set()
 
 
 def test_our_own_tests_pass_beside_mailman(tree: MailmanTree) -> None:
