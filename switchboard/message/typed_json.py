@@ -170,8 +170,20 @@ def _check_typed(value: Any, place: str, room: int) -> None:
         for number, item in enumerate(value):
             where = f'{place}[{number}]' if isinstance(value, tuple) else f'{place}{{{item!r:.40}}}'
             _check(item, where, room - 2)
-    elif room < 2 or untag(_tagged(value)) != value:
+    elif room < 2 or not _is_same(value, untag(_tagged(value))):
         raise UnserializableError(f'{place}: {value!r:.100} would not come back equal; {advice(value)}')
+
+
+def _is_same(value: Any, back: Any) -> bool:
+    if value == back:
+        return True
+    # In the hour that a zone repeats in autumn, no time of it equals one of another zone, be it the same instant.
+    offset = value.utcoffset() if hasattr(value, 'utcoffset') and hasattr(back, 'utcoffset') else None
+    return (
+        offset is not None
+        and offset == back.utcoffset()
+        and bool(value.replace(tzinfo=None) == back.replace(tzinfo=None))
+    )
 
 
 def type_name(value: Any) -> str | None:

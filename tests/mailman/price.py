@@ -26,9 +26,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.helpers.waiting import eventually
 from tests.mailman.site import Site
 from tests.mailman.suite import CACHE, VERSIONS, MailmanTree
-from tests.waiting import eventually
 
 QUEUES = ("Mailman's", 'ours')
 

@@ -29,9 +29,9 @@ from typing import Any
 import psutil
 from aiosmtpd.controller import Controller
 
+from switchboard import Spool
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually
-from switchboard import Spool
 from tests.mailman.suite import CACHE, PLUGIN, VERSIONS, MailmanTree
 
 LIST = 'list@example.com'

@@ -271,6 +271,14 @@ class TestTypes:
         value = datetime(2026, 7, 1, 12, tzinfo=ZoneInfo('Europe/Berlin'))
         assert load_json(dump_json(value), 'it') == value
 
+    @pytest.mark.parametrize('fold', [0, 1])
+    def test_so_does_one_in_the_hour_that_a_zone_repeats(self, fold: int) -> None:
+        """Python calls no such time equal to one of another zone."""
+        value = datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo('Europe/Berlin'), fold=fold)
+        back = load_json(dump_json(value), 'it')
+        assert back.astimezone(UTC) == value.astimezone(UTC)
+        assert back.utcoffset() == value.utcoffset()
+
     def test_equal_sets_have_equal_bytes(self) -> None:
         first, second = set(), set()
         for number in range(0, 400, 8):
