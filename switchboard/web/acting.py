@@ -174,7 +174,10 @@ def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
         'not_done': [
             {'entry': str(one.target), 'why': _why(desk, one)} for one in results if one.error is not None
         ],
-        'gone': plan.gone,
+        'gone': [
+            {'entry': name, 'why': _who_was_first(desk, name.partition('/')[2]) or 'it is not there any more'}
+            for name in plan.gone
+        ],
         'left': len(targets) - len(results),
         'canary': plan.canary,
         'selection': str(plan.criteria) if plan.is_all else form.text('q', limit=MAX_SELECTION),
@@ -184,11 +187,17 @@ def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
 
 def _why(desk: Desk, result: Result) -> str:
     """:return: why nothing was done; of an entry that is gone, who was first, if the acts say it."""
+    first = _who_was_first(desk, result.target.filebase)
+    return f'{result.error}: {first}' if first else str(result.error)
+
+
+def _who_was_first(desk: Desk, filebase: str) -> str:
+    """:return: the operator's name, act and time of the last act on an entry; empty if the acts do not say it."""
     for one in recent(desk.directory, 200):
-        if one.get('entry') == result.target.filebase:
+        if one.get('entry') == filebase:
             when = time.strftime('%H:%M:%S', time.localtime(float(one.get('time', 0))))
-            return f'{result.error}: {one.get("by", "somebody")} was first ({one.get("act")}, {when})'
-    return str(result.error)
+            return f'{one.get("by", "somebody")} was first ({one.get("act")}, {when})'
+    return ''
 
 
 def say(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]:

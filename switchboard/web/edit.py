@@ -178,7 +178,7 @@ def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
         'reason': form.text('reason', limit=1000),
         'undoes': wanted.undoes,
         'seen': _stamp(found.filebase, entry),
-        'metadata': form.text('metadata', '{}', MAX_FIELD),
+        'metadata': form.text('metadata', '{}', MAX_FIELD).replace('\r\n', '\n'),
         'body': form.text('body', limit=MAX_FIELD).replace('\r\n', '\n') if form.has('body') else None,
         'difference': difference(
             *(one._replace(metadata=redacted(one.metadata, patterns)) for one in (wanted.now, wanted.then))

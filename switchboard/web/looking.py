@@ -302,7 +302,15 @@ class Look:
                 if behind is None or (order(found.filebase), found.queue) > behind:
                     yield found._replace(summary=None)
 
-        self.found = heapq.nsmallest(limit + 1, counted(), key=lambda one: (order(one.filebase), one.queue))
+        self.found: list[Found] = []
+        # Why nothing could be seen.
+        self.trouble = ''
+        try:
+            self.found = heapq.nsmallest(
+                limit + 1, counted(), key=lambda one: (order(one.filebase), one.queue)
+            )
+        except PermissionError as error:
+            self.trouble = f'{" ".join(criteria.values("queue") or (BAD,))}: {error.strerror}'
         self.has_more = len(self.found) > limit
         del self.found[limit:]
 
@@ -334,7 +342,9 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
         'is_whole': not look.budget.is_spent,
         'looked_at': look.budget.names,
         'without_filter': sum(counted) if counted else None,
-        'trouble': [
+        'trouble': [look.trouble]
+        if look.trouble
+        else [
             survey.queues[name].trouble
             for name in named
             if survey is not None and name in survey.queues and survey.queues[name].trouble

@@ -132,11 +132,16 @@ def desk_of_the_unit(place: Place) -> Iterator[Path]:
 
 
 def test_the_desk_of_the_unit_shows_everything_and_could_not_write_if_it_wanted(installed: Place) -> None:
-    spool = installed.configure('[runner.out]\nclass = null\nqueue = out\n[queue.in]\nexternal = yes\n')
+    spool = installed.configure(
+        '[runner.out]\nclass = null\nqueue = out\n[queue.in]\nexternal = yes\n[queue.closed]\nexternal = yes\n'
+    )
     names = [fail(spool, 'out', number, 'TimeoutError') for number in range(3)]
     spool['in'].enqueue('waits')
     hidden = spool['in'].enqueue('of another user')
     Path(spool.path('in', f'{hidden}.pck')).chmod(0o600)
+    closed = Path(spool.path('closed', 'x')).parent
+    spool['closed'].enqueue('nobody looks in there')
+    closed.chmod(0o700)
     # A member of the spool's group could write: it is the unit's path that keeps it from that.
     written = as_the_unit(installed, ['touch', str(installed.spool_directory / 'in' / 'x')])
     assert subprocess.run(written, capture_output=True, timeout=60, check=False).returncode != 0
@@ -163,6 +168,9 @@ def test_the_desk_of_the_unit_shows_everything_and_could_not_write_if_it_wanted(
         ):
             assert ask(path, page)[0] == 200, page
         assert 'Permission denied' in ask(path, torn)[1]
+        assert 'Not readable' in eventually(
+            lambda: _if('Not readable', ask(path, '/entries?q=queue:closed')[1]), 'counted'
+        )
         eventually(lambda: json.loads(ask(path, '/api/')[1])['counted_at_ns'], 'counted')
         assert 'switchboard_queue_entries{queue="in",state="waiting"} 2.0' in ask(path, '/metrics')[1]
         forms = ('/act', '/confirm', '/queues/in/say', '/runners/out/do', f'{entry}/review', f'{entry}/store')
@@ -183,6 +191,10 @@ def test_the_desk_of_the_unit_shows_everything_and_could_not_write_if_it_wanted(
         # The kernel tells who comes, through the handed socket too.
         assert '</span> root' in ask(path, '/')[1]
     assert tree(installed.spool_directory) == before
+
+
+def _if(word: str, text: str) -> str:
+    return text if word in text else ''
 
 
 def settings_of_the_page(language: str) -> str:

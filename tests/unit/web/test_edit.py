@@ -37,10 +37,11 @@ def test_one_is_changed_and_sent_back_and_its_history_has_both(here: Browser) ->
     form = here.json(f'{where}/edit')
     assert json.loads(form['metadata']) == {'colour': 'red', 'n': 1}
     assert form['body'] == 'to: anne@wrong\nhello\n'
-    fields = {'metadata': '{"colour": "blue", "n": 1}', 'body': 'to: anne@right\r\nhello\r\n'}
+    fields = {'metadata': '{"colour": "blue",\r\n "n": 1}', 'body': 'to: anne@right\r\nhello\r\n'}
     page = here.post(f'{where}/review', fields)
     for line in ('-colour: "red"', '+colour: "blue"', '-to: anne@wrong', '+to: anne@right', ' hello'):
         assert line in unescape(page.text), page.text
+    assert '\\x0d' not in page.text
     assert '1 done' in stored(here, where, **fields).text
     (name,) = here.spool['out'].files
     assert here.spool['out'].get_files('.pck') == [name]

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from switchboard.web import app
+from switchboard.operating import census, finding, selection
+from switchboard.web import app, looking, survey
 from switchboard.web.message_body import HIDDEN
 from switchboard.web.render import environment
 from tests.helpers.commands import at_work, fail, switchboard
@@ -168,7 +169,7 @@ def test_paging_by_name_loses_and_repeats_nothing_of_one_same_time(here: Browser
     folder = here.spool['in'].folder.path
     first = here.spool['in'].enqueue('x')
     source = Path(folder) / f'{first}.pck'
-    for number in range(0xABC000, 0xABC000 + 120):
+    for number in range(0xABC000, 0xABC000 + 500):
         (Path(folder) / f'{first[:-16]}{number:016x}.pck').write_bytes(source.read_bytes())
     source.unlink()
     seen: list[str] = []
@@ -179,7 +180,7 @@ def test_paging_by_name_loses_and_repeats_nothing_of_one_same_time(here: Browser
         if found['next'] is None:
             break
         after = found['next']
-    assert len(seen) == len(set(seen)) == 120
+    assert len(seen) == len(set(seen)) == 500
     assert seen == sorted(seen)
 
 
@@ -242,6 +243,7 @@ def test_secrets_in_metadata_are_not_shown_anywhere(here: Browser) -> None:
         (b'\x80\x04\x95pickled', 'bytes'),
         (b'\0' * 100_000, 'the first'),
         (gzip.compress(b'x', mtime=0), 'bytes'),
+        (b'x' * (50 << 20), 'the first 64K of 50M'),
     ],
 )
 def test_odd_bodies_give_a_page_and_a_download(here: Browser, content: bytes, says: str) -> None:
@@ -412,3 +414,52 @@ def test_a_list_says_what_a_message_is_about(here: Browser) -> None:
     titles = [one['title'] for one in here.json('/entries?q=queue:in')['entries']]
     assert titles == ['Minutes of Tuesday', '{"order":7}', None]
     assert 'Minutes of Tuesday' in here.get('/entries?q=queue:in').text
+
+
+def test_no_page_walks_over_a_long_queue_and_says_how_far_it_looked(
+    here: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A million names are looked at in the background, and by a page for as long as its budget lasts.
+    for number in range(300):
+        here.spool['in'].enqueue(number)
+        fail(here.spool, 'out', number)
+    here.count()
+    walked: list[str] = []
+    real = census.walk
+
+    def walk(*arguments: Any, **keys: Any) -> Any:
+        for found in real(*arguments, **keys):
+            walked.append(found[0])
+            yield found
+
+    for module in (census, finding, selection, survey):
+        if hasattr(module, 'walk'):
+            monkeypatch.setattr(module, 'walk', walk)
+    for path, *_ in app.PAGES:
+        if '{' not in path and path not in ('/entries', '/canary'):
+            here.get(path)
+    for path in ('/queues/in', '/metrics'):
+        assert here.get(path).status_code == 200
+    assert walked == []
+    monkeypatch.setattr(looking, 'BUDGET_S', 0.0)
+    monkeypatch.setattr(looking.Look.__init__, '__defaults__', ('', 0.0))
+    found = here.json('/entries')
+    assert not found['is_whole']
+    assert found['looked_at'] < 300
+    assert 'names were looked at' in here.get('/entries').text
+
+
+def test_the_table_of_what_is_asked_of_the_desk_names_tests_that_there_are() -> None:
+    import tests.browser
+
+    root = Path(tests.browser.__file__).parents[1]
+    everything = '\n'.join(path.read_text() for path in root.rglob('*.py'))
+    rows = re.findall(
+        r'^ ?(\d+)  .*? ((?:unit/|servers/|acceptance/|benchmarks|test_).*)$',
+        tests.browser.__doc__ or '',
+        re.MULTILINE,
+    )
+    assert [int(number) for number, _ in rows] == list(range(1, 29))
+    for _, places in rows:
+        for name in re.findall(r'(?:: |, )([a-z_]{5,})', places):
+            assert re.search(rf'def test_\w*{name}', everything), name

@@ -1,0 +1,258 @@
+"""What operators do in a real browser while others do something too: two at one entry, stale pages, an edit, a runner that is scaled, a master that is gone."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import urllib.parse
+from typing import Any
+
+import pytest
+
+from switchboard.master.control import signal_master
+from tests.browser.conftest import Site
+from tests.helpers.commands import fail, succeed, switchboard
+from tests.helpers.waiting import eventually
+
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group('browser')]
+
+
+@pytest.fixture
+def master(site: Site) -> Any:
+    """A master that works the queue ``out`` of the site."""
+    succeed('-C', site.config, 'start')
+    yield
+    switchboard('-C', site.config, 'stop')
+
+
+def records(site: Site) -> list[dict[str, Any]]:
+    return [one for one in succeed('-C', site.config, 'status', '--json').objects if one['type'] == 'runner']
+
+
+def test_of_two_operators_at_one_entry_one_wins_and_the_other_is_told_who_it_was(
+    site: Site, chromium: Any, master: None
+) -> None:
+    filebase = fail(site.spool, 'out', 'x')
+    contexts = [chromium.new_context() for _ in range(2)]
+    tabs = [context.new_page() for context in contexts]
+    for tab in tabs:
+        tab.goto(f'{site.url}/entries')
+        tab.locator('[name=entry]').first.check()
+        tab.click('button[value=retry]')
+    # Both say yes, and only then does either look at what became of it.
+    for tab in tabs:
+        tab.evaluate("setTimeout(() => document.querySelector('.confirm form button').click(), 0)")
+    texts = []
+    for tab in tabs:
+        tab.locator('h1', has_text='done').wait_for()
+        texts.append(tab.inner_text('main'))
+    won, lost = sorted(texts, key=lambda text: '1 done' not in text)
+    assert '1 done' in won
+    assert '0 done' in lost
+    assert 'desk was first (retry, ' in lost
+    assert filebase.partition('+')[2] in lost
+    eventually(lambda: sum(one['done'] for one in records(site)) == 1, 'worked off')
+    assert site.spool['bad'].get_files('.psv') == []
+    for context in contexts:
+        context.close()
+
+
+def test_all_that_match_over_several_pages_and_nothing_that_came_since(site: Site, tab: Any) -> None:
+    for number in range(120):
+        fail(site.spool, 'orders', number, 'TimeoutError' if number % 4 else 'Other')
+    tab.goto(f'{site.url}/entries')
+    tab.fill('#filter', 'error:TimeoutError origin:orders younger:1h')
+    tab.click('text=Show >> nth=0')
+    found = urllib.parse.parse_qs(urllib.parse.urlsplit(tab.url).query)
+    assert found['q'] == ['error:TimeoutError origin:orders younger:1h']
+    # The address alone gives the same, to whom it is sent.
+    keys = 'all => all.map((one) => one.dataset.key)'
+    other = tab.context.new_page()
+    other.goto(tab.url)
+    assert other.eval_on_selector_all('[data-key]', keys) == tab.eval_on_selector_all('[data-key]', keys)
+    assert other.locator('[data-key]').count() == 50
+    other.click('text=Next page')
+    assert not set(other.eval_on_selector_all('[data-key]', keys)) & set(
+        tab.eval_on_selector_all('[data-key]', keys)
+    )
+    other.close()
+    tab.check('[name=scope][value=all]')
+    tab.click('button[value=rm]')
+    text = tab.inner_text('main')
+    assert 'Put into the trash 90 entries?' in text
+    assert 'error:TimeoutError origin:orders younger:1h' in text
+    late = fail(site.spool, 'orders', 'late', 'TimeoutError')
+    tab.click('.confirm form button')
+    assert '91 entries fit now, and 90 were counted' in tab.inner_text('main')
+    assert len(site.spool['bad'].get_files('.psv')) == 121
+    succeed('-C', site.config, 'rm', f'bad/{late}', '--now', '--yes')
+    tab.goto(f'{site.url}/entries?{urllib.parse.urlencode({"q": found["q"][0]})}')
+    tab.check('[name=scope][value=all]')
+    tab.click('button[value=rm]')
+    tab.click('.confirm form button')
+    assert '90 done' in tab.inner_text('h1')
+    assert len(site.spool['bad'].get_files('.psv')) == 30
+
+
+def test_a_tick_that_is_stale_is_gone_and_the_others_are_done(site: Site, tab: Any) -> None:
+    names = [fail(site.spool, 'orders', number) for number in range(5)]
+    tab.goto(f'{site.url}/entries')
+    for box in tab.locator('[name=entry]').all():
+        box.check()
+    tab.click('button[value=hold]')
+    tab.go_back()
+    tab.click('button[value=retry]')
+    succeed('-C', site.config, 'rm', f'bad/{names[2]}', '--now', '--yes')
+    tab.click('.confirm form button')
+    assert '4 done, 1 gone' in tab.inner_text('h1')
+    assert len(site.spool['orders'].files) == 4
+
+
+def test_a_message_is_changed_sent_back_and_changed_back(site: Site, tab: Any) -> None:
+    filebase = fail(site.spool, 'orders', 'to: anne@wrong\nhello\n', colour='red', traceparent='kept')
+    tab.goto(f'{site.url}/entries')
+    tab.click('[data-key] a')
+    tab.click('text=Edit …')
+    assert tab.input_value('[name=body]') == 'to: anne@wrong\nhello\n'
+    assert 'traceparent' in tab.inner_text('main')
+    assert 'traceparent' not in tab.input_value('[name=metadata]')
+    tab.fill('[name=body]', 'to: anne@right\nhello\n')
+    tab.click('text=Show the difference')
+    assert tab.inner_text('.diff .del').strip() == '-to: anne@wrong'
+    assert tab.inner_text('.diff .add').strip() == '+to: anne@right'
+    tab.fill('.confirm [name=reason]', 'a slip of the pen')
+    tab.click('.confirm form button')
+    assert '1 done' in tab.inner_text('h1'), tab.inner_text('main')
+    (name,) = site.spool['orders'].files
+    assert name.partition('+')[2][:8] == filebase.partition('+')[2][:8]
+    tab.goto(f'{site.url}/entries/orders/{urllib.parse.quote(name)}')
+    assert 'a slip of the pen' in tab.inner_text('.timeline')
+    assert '-to: anne@wrong' in tab.inner_text('.timeline')
+    tab.click('text=Undo the last edit')
+    tab.click('.confirm form button')
+    (name,) = site.spool['orders'].files
+    msg, msgdata = site.spool['orders'].dequeue(name)
+    assert (msg, msgdata['colour'], msgdata['traceparent']) == ('to: anne@wrong\nhello\n', 'red', 'kept')
+    site.spool['orders'].release(name)
+
+
+def test_pause_scale_and_restart_from_the_page_are_what_the_scoreboard_says(
+    site: Site, tab: Any, master: None
+) -> None:
+    tab.goto(f'{site.url}/queues/orders')
+    tab.fill('[name=reason]', 'the shop is closed')
+    tab.click('button[value=pause]')
+    for path in ('/queues/orders', '/'):
+        tab.goto(f'{site.url}{path}')
+        tab.locator('.alarm', has_text='the shop is closed').wait_for()
+        assert 'by desk' in tab.inner_text('main')
+    tab.goto(f'{site.url}/queues/orders')
+    tab.click('button[value=resume]')
+    assert 'the shop is closed' not in tab.inner_text('main')
+    (before,) = records(site)
+    for count in (3, 1):
+        tab.goto(f'{site.url}/runners')
+        shown = tab.input_value('[name=instances]')
+        tab.fill('[name=instances]', str(count))
+        tab.click('button[value=scale]')
+        assert f'{shown} → {count} processes' in tab.inner_text('h1')
+        eventually(lambda count=count: len(records(site)) == count, f'{count} slices')  # type: ignore[misc]
+        tab.click('text=Back to the runners')
+        tab.locator('tbody tr').nth(count - 1).wait_for()
+    tab.click('button[value=restart]')
+    tab.locator('h1', has_text='out').wait_for()
+    eventually(
+        lambda: {one['pid'] for one in records(site)}.isdisjoint({before['pid'], None}), 'another process'
+    )
+    tab.goto(f'{site.url}/acts')
+    assert tab.inner_text('main').count('scale') == 2
+
+
+def test_without_a_master_counts_are_right_and_what_needs_one_is_off_with_the_reason(
+    site: Site, tab: Any, master: None
+) -> None:
+    assert signal_master(site.config.parent / 'spool', signal.SIGKILL)
+    for number in range(3):
+        fail(site.spool, 'orders', number)
+    site.spool['in'].enqueue('x')
+    tab.goto(f'{site.url}/runners')
+    assert 'No master runs that could do it.' in tab.inner_text('main')
+    for word in ('scale', 'restart'):
+        assert tab.locator(f'button[value={word}]').is_disabled()
+    tab.goto(f'{site.url}/')
+    tab.select_option('#refresh', '2')
+    tab.mouse.move(5, 5)
+    tab.locator('tr', has_text='in').locator('[data-label=waiting]', has_text='1').first.wait_for()
+    tab.locator('.alarm', has_text='3 bad entries').wait_for()
+    assert 'The master is gone' in tab.inner_text('.alarms')
+
+
+def test_a_host_that_is_none_of_ours_gets_nothing_from_the_real_server(site: Site) -> None:
+    def ask(*lines: str) -> bytes:
+        with socket.create_connection(('127.0.0.1', site.port), timeout=60) as connection:
+            connection.sendall('\r\n'.join([*lines, 'Connection: close', '', '']).encode())
+            return connection.makefile('rb').read()
+
+    good = f'Host: 127.0.0.1:{site.port}'
+    assert b' 200 ' in ask('GET / HTTP/1.1', good).splitlines()[0]
+    for wrong in (
+        [],
+        [good, 'Host: evil.test'],
+        [good, good],
+        ['Host: evil.test'],
+        [f'Host: 127.0.0.1.evil.test:{site.port}'],
+        ['Host: 127.0.0.1:1'],
+        ['Host: '],
+    ):
+        for first in (
+            'GET / HTTP/1.1',
+            'GET /metrics HTTP/1.1',
+            'POST /act HTTP/1.1',
+            'DELETE /entries HTTP/1.1',
+            'GET http://evil.test/ HTTP/1.1',
+        ):
+            answer = ask(first, *wrong)
+            assert answer.split(b' ', 2)[1] in (b'400', b'421'), (first, wrong)
+            assert b'Waiting' not in answer
+
+
+def test_eight_tabs_are_all_there_and_stay_fresh(site: Site, chromium: Any) -> None:
+    # A browser has six connections to a host: with a stream for each tab the seventh would never load.
+    context = chromium.new_context()
+    tabs = [context.new_page() for _ in range(8)]
+    for tab in tabs:
+        tab.goto(f'{site.url}/entries')
+        tab.select_option('#refresh', '2')
+        tab.mouse.move(5, 5)
+    fail(site.spool, 'orders', 'x')
+    for tab in tabs:
+        tab.bring_to_front()
+        tab.locator('#notice:not([hidden]), [data-key]').first.wait_for()
+    context.close()
+
+
+def test_a_newcomer_finds_from_the_overview_why_mail_does_not_leave_and_mends_it(
+    site: Site, tab: Any, master: None
+) -> None:
+    # What he does: reads, and clicks on what it says. No page is known to him but the first.
+    for number in range(7):
+        fail(
+            site.spool, 'out', f'mail {number}', 'SMTPConnectError', 'mail.example.com:25: Connection refused'
+        )
+    fail(site.spool, 'out', 'mail 8', 'UnknownRecipient', '550 no such user')
+    tab.goto(site.url)
+    tab.select_option('#refresh', '2')
+    tab.mouse.move(5, 5)
+    tab.locator(
+        '.alarm.bad', has_text='mostly SMTPConnectError in out, mail.example.com:25: Connection refused'
+    ).wait_for()
+    tab.get_by_role('button', name='Try 2 of SMTPConnectError first').click()
+    assert 'Send back 2 of 7 entries?' in tab.inner_text('h1')
+    tab.click('.confirm form button')
+    tab.locator('.alarm.good', has_text='2 of 2 went through').wait_for()
+    tab.get_by_role('button', name='Send back the rest').click()
+    tab.click('.confirm form button')
+    assert '5 done' in tab.inner_text('h1')
+    tab.click('text=Overview')
+    eventually(lambda: sum(one['done'] for one in records(site)) == 7, 'worked off')
+    assert len(site.spool['bad'].get_files('.psv')) == 1
