@@ -95,7 +95,7 @@ class Bridge(Runner):
             raise
         if setting['remote_bindings'] and not (setting['remote_exchange'] and setting['remote_queue']):
             raise ConfigError(
-                'needs remote_exchange and remote_queue: what is to be bound, and to what',
+                'needs remote_exchange and remote_queue: the two that are to be bound',
                 section=section,
                 key='remote_bindings',
             )

@@ -222,7 +222,7 @@ def _end_group(group: ControlGroup) -> None:
 def _left_running(living: Iterable[int]) -> LeftRunningError:
     names = ', '.join(f'{_name(pid)} (pid {pid})' for pid in sorted(living))
     return LeftRunningError(
-        f'waits for what was begun for this message and cannot be ended: {names}',
+        f'waits for processes of this message that cannot be ended: {names}',
         [[pid, _started(pid)] for pid in sorted(living)],
     )
 

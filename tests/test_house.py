@@ -248,6 +248,12 @@ def pronouns_without_a_noun(source: str) -> Iterator[str]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT and (found := PRONOUNS.search(token.string)):
             yield f'line {token.start[0]}: {found[0]!r}'
+    # Messages, help and the words of the log, which are all the strings that hold a blank.
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.Constant) and isinstance(node.value, str) and ' ' in node.value.strip()):
+            continue
+        if found := PRONOUNS.search(node.value):
+            yield f'line {node.lineno}: {found[0]!r}'
 
 
 @pytest.mark.parametrize(
@@ -255,7 +261,7 @@ def pronouns_without_a_noun(source: str) -> Iterator[str]:
     sorted((*ROOT.glob('switchboard/**/*.py'), *ROOT.glob('runners/*.py'))),
     ids=lambda path: str(path.relative_to(ROOT)),
 )
-def test_docstrings_and_comments_name_what_they_are_about(path: Path) -> None:
+def test_docstrings_comments_and_messages_name_what_they_are_about(path: Path) -> None:
     assert list(pronouns_without_a_noun(path.read_text())) == []
 
 
@@ -267,6 +273,7 @@ def test_docstrings_and_comments_name_what_they_are_about(path: Path) -> None:
         'def take():\n    """Take a message.\n\n    :return: what is next.\n    """',
         'class Claim:\n    """A claim, for whoever needs it."""',
         'x = 1  # what was stored stays',
+        'raise ValueError(f"{path}: what is left cannot be told")',
     ],
 )
 def test_a_pronoun_without_a_noun_is_noticed(source: str) -> None:

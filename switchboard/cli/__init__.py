@@ -32,7 +32,7 @@ TRACEBACK_VARIABLE = 'SWITCHBOARD_TRACEBACK'
 )
 @installation_options
 @click.version_option(__version__, prog_name='switchboard', message='%(prog)s %(version)s')
-@click.option('-v', '--verbose', is_flag=True, help='Also say what is done on the way.')
+@click.option('-v', '--verbose', is_flag=True, help='Also print the steps on the way.')
 @click.pass_context
 def switchboard(context: click.Context, verbose: bool) -> None:
     """A durable message queue for one machine, without a broker.

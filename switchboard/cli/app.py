@@ -35,7 +35,7 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ('queues', 'queues', 'Show how much is in every queue.'),
         ('ls', 'ls', 'List the entries of a queue.'),
         ('show', 'show', 'Show one entry: metadata, history, body; or one queue.'),
-        ('trash', 'ls', 'List what was removed and can be restored.'),
+        ('trash', 'ls', 'List removed entries that can be restored.'),
         ('tail', 'tail', 'Follow what arrives in queues.'),
         ('shape', 'queues', 'Show how old the entries of each queue are.'),
     ),

@@ -268,5 +268,5 @@ json_report_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=_remember_json,
-    help='What was done as JSON objects, for programs; errors too.',
+    help='The results as JSON objects, for programs; errors too.',
 )

@@ -35,10 +35,10 @@ class Exit(enum.IntEnum):
     DATA = 65, 'The input or the entry cannot be used: torn, too large, of a kind that is not accepted.'
     NO_INPUT = 66, 'No such entry, queue, exchange, runner, spool or file; or the name fits several entries.'
     NO_ROUTE = 67, 'No binding takes the message; nothing was stored.'
-    UNAVAILABLE = 69, 'No master is running, or it could not do what was asked.'
+    UNAVAILABLE = 69, 'No master is running, or it could not carry out the request.'
     SOFTWARE = 70, 'A mistake in this program.'
     CANNOT_CREATE = 73, 'A file or directory cannot be made.'
-    IO = 74, 'The disk failed: what was written may not be there.'
+    IO = 74, 'The disk failed: written data may not be there.'
     TEMPORARY = 75, 'Not now, try again: a full queue or disk, an entry at work, a second master, a time-out.'
     NO_PERMISSION = 77, 'This user may not do that.'
     CONFIG = 78, 'The configuration cannot be used.'
@@ -54,7 +54,7 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     (
         errors.UnknownEntryError,
         Exit.NO_INPUT,
-        'it may be done by now; `switchboard ls QUEUE` shows what is there',
+        'it may be done by now; `switchboard ls QUEUE` shows the entries',
     ),
     (errors.AmbiguousEntryError, Exit.NO_INPUT, 'give more of it'),
     (
@@ -81,7 +81,7 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     (
         errors.QueueInUseError,
         Exit.TEMPORARY,
-        '`switchboard show QUEUE` says what is in it and who consumes it',
+        '`switchboard show QUEUE` shows its entries and consumers',
     ),
     (errors.QueueMismatchError, Exit.DATA, '`switchboard show QUEUE` says how it is declared'),
     (errors.QueueLockedError, Exit.NO_PERMISSION, 'it goes when its owner does'),

@@ -146,7 +146,7 @@ def output_failed(error: OSError, status: int, *, changes: bool) -> int:
             os.close(sink)
     if changes:
         if not is_gone:
-            say(f'what was done is done, but it cannot be told: standard output: {error.strerror}')
+            say(f'it is done, but the result cannot be printed: standard output: {error.strerror}')
         return status
     if is_gone:
         return Exit.BROKEN_PIPE

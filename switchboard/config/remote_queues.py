@@ -88,7 +88,7 @@ def impossible(options: QueueOptions, url: str) -> Iterator[tuple[str, str]]:
     if options.min_free_space_bytes:
         yield 'min_free_space', "not for a queue with `url`: it is the broker's disk that matters"
     if options.overflow == 'dead-letter':
-        yield 'overflow', 'a broker refuses or drops what is too much: say reject or drop-oldest'
+        yield 'overflow', 'a broker refuses or drops messages beyond its limits: say reject or drop-oldest'
     if not url.startswith('redis'):
         return
     if options.max_bytes is not None:

@@ -209,7 +209,7 @@ def advice(value: Any) -> str:
         return 'use dataclasses.asdict()'
     if cls in (bytearray, memoryview):
         return 'use bytes()'
-    return 'write what is needed of it as text, numbers, lists or dictionaries'
+    return 'write the needed parts of it as text, numbers, lists or dictionaries'
 
 
 def tagged(value: Any, what: str = 'message') -> Any:

@@ -144,7 +144,7 @@ ALERTS = (
         'warning',
         'The file system of the spool is full within a day, if it goes on like this',
         'Room or inodes run out. A queue refuses messages then, and loses none.',
-        '`switchboard queues` shows what is large. `switchboard spares empty` gives room back, `switchboard rm --now` removes what nobody wants. Is it somebody else on that disk? `df -h`, `df -i`.',
+        '`switchboard queues` shows the largest queues. `switchboard spares empty` gives room back, `switchboard rm --now` removes what nobody wants. Is it somebody else on that disk? `df -h`, `df -i`.',
     ),
     Alert(
         'ReloadFailed',

@@ -65,7 +65,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             'Entries by state',
             'short',
-            'What is in each queue.',
+            'The entries of each queue, by state.',
             {'{{queue}} {{state}}': 'switchboard_queue_entries{%, queue!="bad"} > 0'},
             _QUEUE_LINK,
         ),
@@ -119,7 +119,7 @@ ROWS: dict[str, tuple[Panel, ...]] = {
         Panel(
             'Room on the disk',
             'percentunit',
-            'What is free of the file system of the spool.',
+            'Free space of the file system of the spool.',
             {'{{spool}}': 'switchboard_spool_free_bytes{%} / switchboard_spool_size_bytes{%}'},
         ),
     ),

@@ -52,7 +52,7 @@ def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, in
             'message': text or None,
         }
     except UNTELLABLE as error:
-        return fields | {'damage': entry.damage or f'its history cannot be told: {type(error).__name__}'}
+        return fields | {'damage': entry.damage or f'its history cannot be shown: {type(error).__name__}'}
 
 
 # The fields looked for stand at the beginning: a mail's header, a task's message without large arguments.

@@ -36,7 +36,7 @@ def _claim(queue: Switchboard, filebase: str) -> Claim:
         refuse(error, 'claim', queue.name)
     if preserved:
         raise QueueError(
-            'what was put aside waits for nobody, so there is nothing to hold; `retry` sends it back',
+            'a preserved entry waits for nobody, so there is nothing to hold; `retry` sends it back',
             queue=queue.name,
             filebase=filebase,
         )

@@ -330,7 +330,7 @@ class Spool:
         try:
             return self.declared.exchanges.table
         except OSError as error:
-            refuse(error, 'read what is declared', '')
+            refuse(error, 'read the declared exchanges', '')
 
     def publish(
         self,

@@ -197,7 +197,7 @@ def store(desk: Desk, form: Form, name: str, filebase: str, operator: Operator) 
     to = form.text('to', limit=200)
     desk.view.known([name, *((to,) if to else ())])
     if not form.text('seen', limit=64):
-        raise BadRequestError('seen is missing: what was it that is changed?')
+        raise BadRequestError('seen is missing: which version is changed?')
     with desk.operated(operator) as operated:
         with Editing(operated.spool, name, found.filebase, to or None, operator) as editing:
             wanted = Wanted(desk, form, found.filebase, editing.entry)

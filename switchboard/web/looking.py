@@ -54,14 +54,16 @@ def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
         found.append(
             _alarm(
                 'bad',
-                'The master is gone. Queues are as on disk; what is sent back waits for a master.',
+                'The master is gone. Queues are as on disk; retried entries wait for a master.',
                 '/runners',
             )
         )
     elif not snapshot.has_scoreboard:
         found.append(_alarm('warn', 'No master has run here yet. Queues are as on disk.', '/runners'))
     if desk.config_errors:
-        text = f'The configuration has {len(desk.config_errors)} mistakes; what was read before holds.'
+        text = (
+            f'The configuration has {len(desk.config_errors)} mistakes; the configuration read before holds.'
+        )
         found.append(_alarm('bad', text, '/configuration'))
     if snapshot.alive and snapshot.master.reload_error:
         found.append(

@@ -229,7 +229,7 @@ def _entries(census: Census) -> str:
     metavar='WHAT',
     help='A row for each queue, kind, origin, error or frame, or for each value of the metadata key WHAT.',
 )
-@click.option('--domain', is_flag=True, help='Of addresses, take what is behind the @.')
+@click.option('--domain', is_flag=True, help='Of addresses, take the part behind the @.')
 @json_option
 def shape(installation: Installation, names: tuple[str, ...], by: str, domain: bool, as_json: bool) -> None:
     """Show how old the entries of each queue are, in minutes: Postfix's qshape.
@@ -277,7 +277,7 @@ def _shape_row(one: Shape) -> list[Cell]:
     return [one.name, *(str(number) for number in (one.total, *one.counts, one.later))]
 
 
-_reason = click.option('--reason', default='', metavar='TEXT', help='Why, for the next one who looks.')
+_reason = click.option('--reason', default='', metavar='TEXT', help='The reason, for the next operator.')
 
 
 def _check(installation: Installation, names: tuple[str, ...]) -> None:
