@@ -132,12 +132,12 @@ class ToBroker(Bridge):
             raise DestinationDown(str(error)) from error
         outcomes = self.connection.publish_many([posting for _, posting in outbox], mandatory=True)
         return {
-            filebase: self._judged(outcome)
+            filebase: self.judged(outcome)
             for (filebase, _), outcome in zip(outbox, outcomes, strict=True)
             if outcome is not None
         }
 
-    def _judged(self, error: Exception) -> Exception:
+    def judged(self, error: Exception) -> Exception:
         """:return: the fate of the message after this error."""
         if isinstance(error, NoRouteError):
             reason = f'no queue of the broker takes it: {error}'

@@ -158,7 +158,7 @@ class FromBroker(Bridge):
             self.wake_on(*self.connection.descriptors())
             return self._to_the_end and self._more_comes()
         self._looks_left = LOOKS
-        stored = self._store()
+        stored = self.store_arrived()
         self._acknowledge(stored)
         if stored:
             self._backoff.reset()
@@ -198,7 +198,7 @@ class FromBroker(Bridge):
         self.connection.ack_later(*stored)
         self.connection.flush_acks()
 
-    def _store(self) -> list[Delivery]:
+    def store_arrived(self) -> list[Delivery]:
         """:return: the messages that may be acknowledged."""
         done: list[Delivery] = []
         wanted: list[Delivery] = []

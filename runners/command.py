@@ -420,7 +420,7 @@ class Program:
             stdin.seek(0)
             self._complaints = self._file()
             self._outputs = self._file() if listens else self._complaints
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 arguments,
                 stdin=stdin,
                 stdout=self._outputs,
@@ -445,7 +445,7 @@ class Program:
 
     def __exit__(self, *_exception: object) -> None:
         """End the processes that still run: the runner is to go, or something went wrong."""
-        if self._process.poll() is None:
+        if self.process.poll() is None:
             self._end()
         if self._group is not None:
             self._group.remove()  # a daemon that it has left keeps it
@@ -458,7 +458,7 @@ class Program:
         """
         self.timeout_s = timeout_s
         ends_s = None if timeout_s is None else time.monotonic() + timeout_s
-        ended = os.pidfd_open(self._process.pid)
+        ended = os.pidfd_open(self.process.pid)
         try:
             poll = select.poll()
             poll.register(ended, select.POLLIN)
@@ -473,7 +473,7 @@ class Program:
                 self._look_at_outputs()
         finally:
             os.close(ended)
-        self._process.wait()
+        self.process.wait()
         self._look_at_outputs()
 
     def _look_at_outputs(self) -> None:
@@ -496,7 +496,7 @@ class Program:
 
         :raises DestinationDown: something cannot be ended.
         """
-        if self._process.poll() is None:
+        if self.process.poll() is None:
             self._end()
         if self._group is not None:
             _end_group(self._group)
@@ -506,19 +506,19 @@ class Program:
         """End it, and all of its group: first politely."""
         self._signal(signal.SIGTERM)
         try:
-            self._process.wait(GRACE_S)
+            self.process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
             pass
         self._signal(signal.SIGKILL)
         # One that has become another user's cannot be ended: `end` says for whom the message waits.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            if self._process.poll() is None and self._group is not None:
+            if self.process.poll() is None and self._group is not None:
                 self._group.kill()
-            self._process.wait(GRACE_S)
+            self.process.wait(GRACE_S)
 
     def _signal(self, signum: int) -> None:
         try:
-            os.killpg(self._process.pid, signum)
+            os.killpg(self.process.pid, signum)
         except (ProcessLookupError, PermissionError):
             pass  # all of them have gone, or are another user's
 
@@ -527,7 +527,7 @@ class Program:
 
         :raises RunnerError: anything but that all went well.
         """
-        status = self._process.returncode
+        status = self.process.returncode
         if self.is_late:
             raise CommandError(self._because(f'has not ended within {self.timeout_s:g} s'))
         if status < 0:

@@ -95,23 +95,23 @@ class Store:
         self._spool = spool
         # One thread, because a spool is not made for two.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix='lmtp-store')
-        self._waiting: list[tuple[Sequence[Publication], asyncio.Future[list[Outcome]]]] = []
+        self.waiting: list[tuple[Sequence[Publication], asyncio.Future[list[Outcome]]]] = []
         self._work: asyncio.Task[None] | None = None
 
     async def put(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Return when they are on the disk, or are not going to be."""
         future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((publications, future))
+        self.waiting.append((publications, future))
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._run())
         return await future
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._waiting:
+        while self.waiting:
             # Whose connection is gone has not been promised anything.
-            jobs = [job for job in self._waiting if not job[1].cancelled()]
-            self._waiting.clear()
+            jobs = [job for job in self.waiting if not job[1].cancelled()]
+            self.waiting.clear()
             publications = [publication for wanted, _ in jobs for publication in wanted]
             try:
                 outcomes = await loop.run_in_executor(self._thread, self._spool.publish_many, publications)
@@ -173,7 +173,7 @@ class Lmtp(AsyncRunner):
         """See `AsyncRunner`."""
         # The library logs each command, addresses and all.
         logging.getLogger('mail.log').setLevel(logging.WARNING)
-        self._store = Store(self.spool)
+        self.store = Store(self.spool)
         self._all_gone = asyncio.Event()
         for place in self.setting['listen']:
             self._servers.append(await self._listen(place))
@@ -232,7 +232,7 @@ class Lmtp(AsyncRunner):
 
     async def put(self, publications: Sequence[Publication]) -> list[Outcome]:
         """See `Server`."""
-        return await self._store.put(publications)
+        return await self.store.put(publications)
 
     def forget(self, connection: Connection) -> None:
         """See `Server`."""
@@ -269,4 +269,4 @@ class Lmtp(AsyncRunner):
         for connection in list(self.connections):
             if connection.transport is not None:
                 cast(asyncio.Transport, connection.transport).abort()
-        self._store.close()
+        self.store.close()

@@ -242,7 +242,7 @@ class Smtp(Runner):
             reason = Answer(451, '4.4.2 no answer')
             before = len(answers)
             try:
-                self._send(mail, some, answers)
+                self.send_to(mail, some, answers)
             except Lost as error:
                 reason = Answer(451, f'4.4.2 {error}')
             except DestinationDown as error:
@@ -258,7 +258,7 @@ class Smtp(Runner):
                 answers.setdefault(one, reason)
         return answers
 
-    def _send(self, mail: Mail, recipients: Sequence[str], answers: dict[str, Answer]) -> None:
+    def send_to(self, mail: Mail, recipients: Sequence[str], answers: dict[str, Answer]) -> None:
         """:raises Lost: a fresh connection broke off, or one on which the mail was sent already."""
         if (smtp := self._reusable()) is not None:
             try:

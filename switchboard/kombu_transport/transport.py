@@ -53,7 +53,7 @@ class Transport(virtual.Transport):
         super().__init__(client, **kwargs)
         self.broker: SpoolConnection
         self._address: Address | None = None
-        self._watch: DirectoryWatch | None = None
+        self.watch: DirectoryWatch | None = None
         self._pid = os.getpid()
         self._loop: Any = None
         self._timers: list[Any] = []
@@ -83,7 +83,7 @@ class Transport(virtual.Transport):
             except BaseException:
                 broker.close()
                 raise
-        self._watch = DirectoryWatch()
+        self.watch = DirectoryWatch()
         self._pid = os.getpid()
         self._avail_channels.append(self.create_channel(self))
         return self
@@ -91,7 +91,7 @@ class Transport(virtual.Transport):
     def close_connection(self, connection: Any) -> None:
         """Close all channels, and take the exclusive queues away."""
         self._leave_loop()
-        watch, self._watch = self._watch, None
+        watch, self.watch = self.watch, None
         try:
             super().close_connection(connection)
             with amqp_errors('Connection.close'):
@@ -103,7 +103,7 @@ class Transport(virtual.Transport):
 
     def verify_connection(self, connection: Any) -> bool:
         """Is it open?"""
-        return self._watch is not None
+        return self.watch is not None
 
     @property
     def default_connection_params(self) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Transport(virtual.Transport):
 
         :raises TimeoutError: nothing came in time.
         """
-        watch = self._watch
+        watch = self.watch
         if watch is None:
             raise DiskFault('the connection is closed')
         ends_s = None if timeout is None else time.monotonic() + timeout
@@ -146,15 +146,15 @@ class Transport(virtual.Transport):
             self._look_after_queues()
             wait_s = self._wait_s(is_told)
             self._sleep(watch, wait_s if left_s is None else min(wait_s, left_s))
-            if self._watch is not watch:
+            if self.watch is not watch:
                 raise DiskFault('the connection was closed meanwhile')
 
     def _deliver_all(self) -> int:
         if time.monotonic() >= self._next_look_s:
             self._look_after_queues()  # who always has something to do must not leave to the dead what they held
         count: int = sum(channel.deliver() for channel in list(self.channels) if not channel.closed)
-        if count >= BURST and self._watch is not None:
-            self._watch.rest()  # a busy consumer needs no notice that there is something to do
+        if count >= BURST and self.watch is not None:
+            self.watch.rest()  # a busy consumer needs no notice that there is something to do
         return count
 
     def _directories(self) -> list[str]:
@@ -181,7 +181,7 @@ class Transport(virtual.Transport):
     def _sleep(self, watch: DirectoryWatch, wait_s: float) -> None:
         """Wait for something to do; that another consumer has taken a message is nothing."""
         ends_s = time.monotonic() + wait_s
-        while watch.wait(wait_s) and not self._read_watch(watch) and self._watch is watch:
+        while watch.wait(wait_s) and not self._read_watch(watch) and self.watch is watch:
             wait_s = ends_s - time.monotonic()
             if wait_s <= 0:
                 return
@@ -235,29 +235,29 @@ class Transport(virtual.Transport):
 
     def wake_for_capacity(self) -> None:
         """A message was acknowledged, or the limit changed: there may be room for another one."""
-        if self._watch is not None and (self._loop is not None or self._thread != threading.get_ident()):
-            self._watch.wake()
+        if self.watch is not None and (self._loop is not None or self._thread != threading.get_ident()):
+            self.watch.wake()
 
     def consumers_changed(self) -> None:
         """There are other queues to watch than before."""
-        if self._watch is not None:
-            self._watch.wake()
+        if self.watch is not None:
+            self.watch.wake()
 
     # The event loop.
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Have messages delivered by kombu's event loop, as they come."""
-        assert self._watch is not None
+        assert self.watch is not None
         assert self._address is not None
         self._leave_loop()
         self._loop = loop
         self._add_readers()
         self._timers = [loop.call_repeatedly(self._address.rescan_s, self._on_time)]
-        self._watch.wake()
+        self.watch.wake()
 
     def _add_readers(self) -> None:
-        assert self._watch is not None
-        for fd in self._watch.descriptors():
+        assert self.watch is not None
+        for fd in self.watch.descriptors():
             if fd not in self._readers:
                 self._loop.add_reader(fd, self._on_news)
                 self._readers.append(fd)
@@ -273,7 +273,7 @@ class Transport(virtual.Transport):
         self._timers = []
         if (
             loop is not None
-            and self._watch is not None
+            and self.watch is not None
             and self._pid == os.getpid()
             and loop.poller is not None
         ):
@@ -282,15 +282,15 @@ class Transport(virtual.Transport):
         self._readers = []
 
     def _on_time(self) -> None:
-        if self._watch is not None:
-            self._watch.wake()
+        if self.watch is not None:
+            self.watch.wake()
 
     def _on_news(self) -> None:
         """Deliver the ready messages, one burst at a time, and go back to sleep when there is none.
 
         While there is something, the descriptor stays readable: the loop comes back here after it has looked at all others.
         """
-        watch = self._watch
+        watch = self.watch
         if watch is None:
             return
         if not self._read_watch(watch):

@@ -144,7 +144,7 @@ class UnackedMessages(QoS):
 
     def __init__(self, channel: Any, prefetch_count: int = 0) -> None:
         super().__init__(channel, prefetch_count)
-        self._claims: dict[Any, Delivery] = {}
+        self.claims: dict[Any, Delivery] = {}
         # How those were to end that the disk refused.
         self._refused: dict[Any, Ending] = {}
 
@@ -156,23 +156,23 @@ class UnackedMessages(QoS):
         """:return: for how many messages there is room."""
         limit: int = self.prefetch_count or self.channel.broker.address.max_unacked
         files = _files() - len(OWN_CLAIMS)
-        if files <= 0 < limit - len(self._claims):
+        if files <= 0 < limit - len(self.claims):
             _warn_of_files(len(OWN_CLAIMS))
-        return max(0, min(limit - len(self._claims), files))
+        return max(0, min(limit - len(self.claims), files))
 
     def is_crowded(self) -> bool:
         """Does this process hold so many messages that it should take none which only wait for their time?"""
         return len(OWN_CLAIMS) > _files() * CROWDED
 
     def __len__(self) -> int:
-        return len(self._claims)
+        return len(self.claims)
 
     def __bool__(self) -> bool:
         return True
 
     def add(self, tag: Any, message: Any, delivery: Delivery) -> None:
         """Note a delivery."""
-        self._claims[tag] = delivery
+        self.claims[tag] = delivery
         self._delivered[tag] = message
 
     def append(self, message: Any, delivery_tag: Any) -> None:
@@ -189,13 +189,13 @@ class UnackedMessages(QoS):
         self._end(delivery_tag, Delivery.requeue if requeue else Delivery.reject, 'Basic.reject')
 
     def _up_to(self, last: Any) -> list[Any]:
-        tags = list(self._claims)
-        return tags[: tags.index(last) + 1] if last in self._claims else []
+        tags = list(self.claims)
+        return tags[: tags.index(last) + 1] if last in self.claims else []
 
     def _end(self, tag: Any, how: Ending, method: str) -> None:
         channel = self.channel
         with channel.broker.lock, amqp_errors(method):
-            delivery = self._claims.get(tag)
+            delivery = self.claims.get(tag)
             if delivery is None or not delivery.is_claimed:
                 # Ended already, or gone with its queue.
                 self._forget(tag)
@@ -211,13 +211,13 @@ class UnackedMessages(QoS):
     def end_refused(self) -> None:
         """Try again to end what the disk refused to end."""
         for tag, how in list(self._refused.items()):
-            delivery = self._claims.get(tag)
+            delivery = self.claims.get(tag)
             if delivery is None or _is_ended(delivery, how):
                 self._forget(tag)
                 self.channel.connection.wake_for_capacity()
 
     def _forget(self, tag: Any) -> None:
-        self._claims.pop(tag, None)
+        self.claims.pop(tag, None)
         self._delivered.pop(tag, None)
         if self._refused:
             self._refused.pop(tag, None)
@@ -226,7 +226,7 @@ class UnackedMessages(QoS):
         """Give all back, but those that were to end otherwise."""
         errors: list[tuple[BaseException, Any]] = []
         with self.channel.broker.lock:
-            for tag, delivery in list(self._claims.items()):
+            for tag, delivery in list(self.claims.items()):
                 message = self._delivered.get(tag)
                 how = self._refused.get(tag, Delivery.give_back)
                 try:

@@ -118,7 +118,7 @@ def decompress(body: bytes, compression: str, max_bytes: int | None = None) -> b
         decoder: Callable[[bytes], bytes] = get_decoder(compression)
     except (KeyError, TypeError) as error:
         raise CorruptEntryError(f'compression {str(compression)[:60]!r} is not installed') from error
-    read = _readers().get(decoder) or (lambda body, _max_bytes: decoder(body))
+    read = readers().get(decoder) or (lambda body, _max_bytes: decoder(body))
     try:
         decompressed = read(body, limit + 1)
     except Exception as error:  # each library has errors of its own
@@ -186,7 +186,7 @@ def _whole(decompressed: bytes, is_at_end: bool, max_bytes: int) -> bytes:
 
 
 @cache
-def _readers() -> dict[Any, Callable[[bytes, int], bytes]]:
+def readers() -> dict[Any, Callable[[bytes, int], bytes]]:
     """:return: by the function that kombu knows: what does the same up to a length."""
     found: dict[Any, Callable[[bytes, int], bytes]] = {
         zlib.decompress: _from_zlib,

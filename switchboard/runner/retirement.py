@@ -7,6 +7,7 @@ together do not end together.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from switchboard.clock import Clock
 from switchboard.message.naming import NS
@@ -17,12 +18,18 @@ MEMORY_LOOK_NS = 5 * NS
 
 
 class Wear:
-    """The work of one process so far, beside its limits."""
+    """The work of one process so far, beside its limits.
 
-    def __init__(self, options: RunnerOptions, clock: Clock) -> None:
+    :param memory_bytes: how much memory it holds; a test says another number.
+    """
+
+    def __init__(
+        self, options: RunnerOptions, clock: Clock, memory_bytes: Callable[[], int] | None = None
+    ) -> None:
         spread = random.uniform(0.9, 1.1)
         self.messages = 0
         self._clock = clock
+        self._memory_bytes = memory_bytes or resident_bytes
         self._max_messages = options.max_messages and max(1, round(options.max_messages * spread))
         self._max_memory_bytes = options.max_memory_bytes
         self._ends_ns = options.max_age_s and clock.monotonic_ns() + int(options.max_age_s * spread * NS)
@@ -39,7 +46,7 @@ class Wear:
             return True
         if self._max_memory_bytes and now_ns >= self._next_look_ns:
             self._next_look_ns = now_ns + MEMORY_LOOK_NS
-            return resident_bytes() >= self._max_memory_bytes
+            return self._memory_bytes() >= self._max_memory_bytes
         return False
 
 

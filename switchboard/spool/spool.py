@@ -103,6 +103,7 @@ class Spool:
     :param durability: of the queues that no configuration describes: ``full`` (on the disk when enqueue returns) or ``lazy``
         (handed to the kernel: it survives the death of any process, and not a power cut).
     :param message_class: the class of mails where no configuration says it: a subclass of ``Message``, or its path.
+    :param options: all options of queues that no configuration describes, instead of those two.
     :param config: names the queues and exchanges; without one, queues are made as they are named.
     :raises OSError: a directory cannot be made or opened.
     """
@@ -113,6 +114,7 @@ class Spool:
         durability: Durability = 'full',
         *,
         message_class: str | type | None = None,
+        options: QueueOptions | None = None,
         config: Config | None = None,
         disk: Disk | None = None,
         clock: Clock = SYSTEM_CLOCK,
@@ -120,7 +122,7 @@ class Spool:
         self.directory = os.path.abspath(directory)
         self.disk = disk = disk or Disk()
         self.clock = clock
-        self._defaults = QueueOptions(durability=durability, message_class=message_class)
+        self._defaults = options or QueueOptions(durability=durability, message_class=message_class)
         self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self.spares = FilePool(self._folder(SPARE), disk, self._namer)
         self._scrubbed = FilePool(self._folder(SPARE), disk, self._namer, scrub=True)

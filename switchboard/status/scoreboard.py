@@ -127,6 +127,7 @@ class Slot(NullSlot):
 
     :param max_seconds: how long one message may take; the scoreboard shows the deadline that follows from it.
     :param on_ready: called once, at the first heartbeat.
+    :param pid: the process that the record names; this one by default.
     """
 
     def __init__(
@@ -137,13 +138,14 @@ class Slot(NullSlot):
         max_seconds: float | None = None,
         on_ready: Callable[[], object] | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
+        pid: int | None = None,
     ) -> None:
         self._descriptor = scoreboard.descriptor
         self._base = scoreboard.base(index)
         self._allowed_ns = int(max_seconds * 1e9) if max_seconds else 0
         self._on_ready = on_ready
         self._clock_ns = clock_ns
-        self._pid = os.getpid()
+        self._pid = pid or os.getpid()
         try:
             before, error = scoreboard.read(self._base, _WORK, _ERROR)
         except ScoreboardError:
@@ -352,13 +354,16 @@ class Scoreboard:
 
     def records(self) -> list[Record]:
         """:return: all slots in use, by runner and slice.  Each group is a snapshot of one moment."""
-        return self._unchanged(self._records)
+        return self.unchanged(self.records_as_they_are)
 
     def measured(self) -> list[tuple[Record, Figures]]:
         """:return: the same, and what each of them has measured."""
-        return self._unchanged(lambda: [(each, self.figures(each.index)) for each in self._records()])
+        return self.unchanged(
+            lambda: [(each, self.figures(each.index)) for each in self.records_as_they_are()]
+        )
 
-    def _records(self) -> list[Record]:
+    def records_as_they_are(self) -> list[Record]:
+        """:return: the records, though slices may be in the middle of an exchange."""
         found = (self.record(index) for index in range(self.slots) if not self._is_free(index))
         return sorted(
             (r for r in found if r is not None), key=lambda r: (r.runner, r.numslices, r.slice, r.index)
@@ -369,7 +374,7 @@ class Scoreboard:
         posts = os.pread(self.descriptor, 2 * _POST.size, self.base(index) + _POST.offset)
         return not posts.strip(b'\0')
 
-    def _unchanged(self, look: Callable[[], _Found]) -> _Found:
+    def unchanged(self, look: Callable[[], _Found]) -> _Found:
         """Look again if a slice has taken the place of another meanwhile: counters would be missing, or be there twice.
 
         A master that died while one did so has left it undone, and nobody will end it: what there is is shown then, at once.
@@ -412,7 +417,9 @@ class Scoreboard:
 
     def figures_of(self, runner: str) -> Figures:
         """:return: the figures of all slices of a runner together."""
-        return sum_of(self.figures(each.index) for each in self._records() if each.runner == runner)
+        return sum_of(
+            self.figures(each.index) for each in self.records_as_they_are() if each.runner == runner
+        )
 
     def post_carried(self, index: int, figures: Figures) -> None:
         """Write the figures of those in whose place a slice stands; the master's part."""

@@ -112,9 +112,9 @@ class FilePool:
         self._mean_bytes: float = BLOCK_BYTES
         self.looks = looks
         self.kept_bytes = kept_bytes
-        self._open: list[PoolFile] = []
+        self.kept_open: list[PoolFile] = []
         self._seen: list[str] = []
-        self._misses = self._misses_before_look = MISSES_BEFORE_LOOK
+        self.misses = self._misses_before_look = MISSES_BEFORE_LOOK
         self._given = self._count_at = 0
         self._full = False
         _POOLS[:] = [pool for pool in _POOLS if pool() is not None]
@@ -127,9 +127,9 @@ class FilePool:
 
     def acquire(self) -> PoolFile:
         """:return: a file to write: locked, and with no meaning whatever is in it."""
-        while self._open:
+        while self.kept_open:
             try:
-                file = self._open.pop()
+                file = self.kept_open.pop()
             except IndexError:
                 break  # another thread was faster
             if self._is_usable(file):
@@ -152,8 +152,8 @@ class FilePool:
 
     def _find(self) -> PoolFile | None:
         """Take a spare that another process left, if there is one."""
-        if not self._seen and self._misses >= self._misses_before_look:
-            self._misses = 0
+        if not self._seen and self.misses >= self._misses_before_look:
+            self.misses = 0
             with (scan := self.folder.scan()) as entries:
                 seen = [entry.name for entry in islice(entries, self.looks)]
             # So dear is a look at a directory that once was full of them.
@@ -175,7 +175,7 @@ class FilePool:
                 return draft
             else:
                 self._remove(draft)
-        self._misses += 1
+        self.misses += 1
         return None
 
     def recycle(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
@@ -204,7 +204,7 @@ class FilePool:
             self._remove(draft)
 
     def _keep(self, draft: PoolFile) -> None:
-        stays = len(self._open) < KEPT_OPEN
+        stays = len(self.kept_open) < KEPT_OPEN
         try:
             if self.scrub or (draft.size > self.kept_bytes and not (stays and draft.size <= POOLED_BYTES)):
                 self.disk.ftruncate(draft.fd, 0)
@@ -213,7 +213,7 @@ class FilePool:
             self._remove(draft)
             return
         if stays:
-            self._open.append(draft)
+            self.kept_open.append(draft)
         else:
             self.disk.unlock_and_close(draft.fd)
             if len(self._seen) < REMEMBERED:  # who has finished a burst is about to write the next one
@@ -327,14 +327,14 @@ class FilePool:
 
     def close(self) -> None:
         """Let go of the files that this process keeps open."""
-        while (file := _pop(self._open)) is not None:
+        while (file := _pop(self.kept_open)) is not None:
             self.disk.unlock_and_close(file.fd)
 
     def _forget(self) -> None:
         # In a child after a fork: the locks belong to the parent as well, so they are closed and never unlocked.
-        for file in self._open:
+        for file in self.kept_open:
             self.disk.let_go(file.fd)
-        self._open.clear()
+        self.kept_open.clear()
         self._seen.clear()
 
     def __del__(self) -> None:

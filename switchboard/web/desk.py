@@ -42,7 +42,7 @@ class Desk:
         self.config: Config | None = None
         self.config_errors: list[str] = []
         self._stamp: object = None
-        self._looked_s = float('-inf')
+        self.looked_s = float('-inf')
         self._reading = threading.Lock()
         # A spool is made for one thread: acts go one after the other.
         self._acting = threading.Lock()
@@ -61,8 +61,8 @@ class Desk:
     def follow(self) -> None:
         """Look now and then whether the configuration is another by now."""
         with self._reading:
-            if self.config_path is not None and time.monotonic() - self._looked_s >= LOOK_EVERY_S:
-                self._looked_s = time.monotonic()
+            if self.config_path is not None and time.monotonic() - self.looked_s >= LOOK_EVERY_S:
+                self.looked_s = time.monotonic()
                 self._read_config(self.config_path)
 
     def _read_config(self, path: Path) -> None:

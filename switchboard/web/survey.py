@@ -96,7 +96,7 @@ class Surveyor:
         self.done: dict[str, deque[float]] = {}
         self._slot_s = 0.0
         # Of the last minute: the time, and of each queue its entries, done and failed.
-        self._seen: deque[tuple[float, dict[str, tuple[int, int, int]]]] = deque()
+        self.seen: deque[tuple[float, dict[str, tuple[int, int, int]]]] = deque()
         self._counted: dict[str, int] = {}
 
     def look(self) -> Survey:
@@ -129,10 +129,10 @@ class Surveyor:
                 worked = done.get(name, Throughput())
                 inside = census.waiting + census.delayed + census.held + census.claimed
                 now[name] = (inside, worked.done, worked.failed)
-        while len(self._seen) > 1 and self._seen[1][0] <= now_s - RATE_S:
-            self._seen.popleft()
-        then_s, then = self._seen[0] if self._seen else (now_s, {})
-        self._seen.append((now_s, now))
+        while len(self.seen) > 1 and self.seen[1][0] <= now_s - RATE_S:
+            self.seen.popleft()
+        then_s, then = self.seen[0] if self.seen else (now_s, {})
+        self.seen.append((now_s, now))
         if now_s - then_s < RATE_LEAST_S:
             return {}
         minutes = (now_s - then_s) / 60

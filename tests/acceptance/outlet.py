@@ -21,10 +21,8 @@ class Outlet:
 
     def __init__(self, home: Path, server: Server, clock: FakeClock | None = None, **settings: str) -> None:
         keys: dict[str, Any] = {'clock': clock} if clock else {}
-        self.spool = Spool(home / 'spool', 'lazy', **keys)
-        self.spool._defaults = QueueOptions(
-            durability='lazy', retry=RetryPolicy(10, 10, 1, 0), max_retry_time_s=100
-        )
+        queue_options = QueueOptions(durability='lazy', retry=RetryPolicy(10, 10, 1, 0), max_retry_time_s=100)
+        self.spool = Spool(home / 'spool', options=queue_options, **keys)
         settings = {'host': '127.0.0.1', 'port': str(server.port), 'hostname': 'client.example', **settings}
         options = RunnerOptions('out', 'runners.smtp:Smtp', 'out', settings=settings)
         self.runner = Smtp(self.spool, options, **keys)

@@ -163,7 +163,7 @@ def test_mails_that_arrive_during_a_flush_share_the_next_one(tmp_path: Path) -> 
         for thread in threads[1:]:
             thread.start()
         give_up = threading.Event()
-        while len(runner._store._waiting) < 9:
+        while len(runner.store.waiting) < 9:
             assert not give_up.wait(0.01)
         disk.gate.set()
         for thread in threads:

@@ -154,14 +154,14 @@ def test_who_has_the_mail_does_not_get_it_again_when_this_program_has_a_mistake(
     with serving(Server()) as server:
         outlet = Outlet(tmp_path, server, recipients_per_mail='1')
         outlet.put(BOB, CID)
-        send = outlet.runner._send
+        send = outlet.runner.send_to
 
         def fail(mail: Any, recipients: Any, answers: Any) -> None:
             if CID in recipients:
                 raise ZeroDivisionError
             send(mail, recipients, answers)
 
-        monkeypatch.setattr(outlet.runner, '_send', fail)
+        monkeypatch.setattr(outlet.runner, 'send_to', fail)
         outlet.work()
     assert [recipients for _, recipients, _ in server.mails] == [[BOB]]
     [waiting] = outlet.queue.get_files()

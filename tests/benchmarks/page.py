@@ -97,7 +97,7 @@ def _section(title: str, *parts: str) -> str:
     return f'## {title}\n\n' + '\n'.join(part for part in parts if part) if measured else ''
 
 
-def _sections(results: Results, drawn: set[str]) -> Iterable[str]:
+def sections(results: Results, drawn: set[str]) -> Iterable[str]:
     yield INTRODUCTION
     yield _targets(results)
     yield _machine(results)
@@ -182,7 +182,7 @@ def write(results: Results, page: Path) -> None:
     from . import charts
 
     drawn = charts.draw(results, page.parent / 'benchmarks')
-    page.write_text('\n'.join(part.rstrip('\n') + '\n' for part in _sections(results, drawn) if part))
+    page.write_text('\n'.join(part.rstrip('\n') + '\n' for part in sections(results, drawn) if part))
     explanation = page.parents[1] / 'explanation' / 'performance.md'
     if explanation.exists() and results.get('profile'):
         _fill_in(explanation, tables.profiles(results))

@@ -50,12 +50,12 @@ def _count(name: str, place: Path, command: str, turns: int, source: str) -> dic
         )
         if done.returncode or 'failed' in done.stdout:
             raise ContenderError(f'{name} under strace: {done.stdout[-200:]} {done.stderr[-300:]}')
-        return _parse(table.read_text())
+        return counts_of(table.read_text())
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _parse(table: str) -> dict[str, int]:
+def counts_of(table: str) -> dict[str, int]:
     """Read what ``strace -c`` wrote: the name is the last column, the number of calls the fourth."""
     calls = {}
     for line in table.splitlines():

@@ -36,7 +36,7 @@ def leave_spares(world: World) -> None:
     for _ in range(3):
         finish_one(world)
     world.spool.spares.close()
-    world.spool.spares._misses = 1000
+    world.spool.spares.misses = 1000
 
 
 @operation("enqueue in another's spare", after='a', prepare=leave_spares, durable=True)

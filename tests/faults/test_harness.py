@@ -66,9 +66,10 @@ def test_the_dead_do_nothing_and_the_kernel_drops_their_locks(scratch: Path) -> 
         disk.rename('a', 'b', src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
     with pytest.raises(Killed):
         disk.unlink('a', dir_fd=folder.fd)
-    assert Disk().open_locked('a', folder._fd) is None
+    living = Folder(scratch, Disk())
+    assert living.disk.open_locked('a', living.fd) is None
     disk.bury()
-    opened = Disk().open_locked('a', folder._fd)
+    opened = living.disk.open_locked('a', living.fd)
     assert opened is not None
     os.close(opened[0])
 

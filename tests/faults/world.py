@@ -105,7 +105,7 @@ class World:
         known = {claim.fd for claim in OWN_CLAIMS.values() if claim.is_at_work}
         for pool in (known_pool() for known_pool in _POOLS):
             if pool is not None and pool.disk is self.disk:
-                known |= {draft.fd for draft in pool._open}
+                known |= {draft.fd for draft in pool.kept_open}
         return sorted(name for fd, name in self.disk.files().items() if fd not in known)
 
 

@@ -37,10 +37,7 @@ def make_spool(
     """:return: a spool of that kind, whose queues all have these options."""
     if kind == 'memory':
         return MemorySpool(clock=clock, options=options)
-    spool = Spool(path / 'spool', 'lazy', clock=clock)
-    if options is not None:
-        spool._defaults = options
-    return spool
+    return Spool(path / 'spool', 'lazy', clock=clock, options=options)
 
 
 def make_runner(

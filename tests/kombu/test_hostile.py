@@ -85,7 +85,7 @@ def test_closing_in_one_thread_ends_the_wait_in_another(connect, queue):
     connection = connect()
     errors: list[BaseException] = []
     waiting = threading.Event()
-    watch = connection.default_channel.connection._watch
+    watch = connection.default_channel.connection.watch
     real = watch.wait
     watch.wait = lambda timeout_s: waiting.set() or real(timeout_s)
 

@@ -197,7 +197,7 @@ def test_closing_gives_back_what_is_not_acknowledged_and_holds_nothing_against_i
     assert message.delivery_info['redelivered'] is True
     assert message.delivery_info['attempts'] == 1
     history = message.channel.broker.queue('work', 'consume').history
-    [delivery] = message.channel.qos._claims.values()
+    [delivery] = message.channel.qos.claims.values()
     assert [record['event'] for record in history(delivery.filebase)] == ['returned']
 
 

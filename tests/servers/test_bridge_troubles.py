@@ -134,7 +134,7 @@ def test_what_was_stored_when_redis_went_away_is_acknowledged_when_it_is_back(
     runner = inwards.runner
     runner.setup()
     inwards.send(b'one', b'two', content_type='text/plain')
-    store = runner._store
+    store = runner.store_arrived
 
     def store_and_be_alone() -> Any:
         monkeypatch.undo()
@@ -142,7 +142,7 @@ def test_what_was_stored_when_redis_went_away_is_acknowledged_when_it_is_back(
         redis_server.stop()
         return stored
 
-    monkeypatch.setattr(runner, '_store', store_and_be_alone)
+    monkeypatch.setattr(runner, 'store_arrived', store_and_be_alone)
     try:
         runner.periodic()
         assert inwards.unacked() == 2

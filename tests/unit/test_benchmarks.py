@@ -120,7 +120,7 @@ def test_each_kind_of_message_is_the_same_each_time() -> None:
 
 
 def test_system_calls_are_read_from_what_strace_writes() -> None:
-    assert syscalls._parse(STRACE) == {'renameat': 100, 'openat': 90}
+    assert syscalls.counts_of(STRACE) == {'renameat': 100, 'openat': 90}
 
 
 def test_a_target_is_judged_by_the_results_alone() -> None:
@@ -140,7 +140,7 @@ def test_the_page_shows_what_was_measured_and_nothing_else() -> None:
     made = figure('one into ten', 'ours', 'dirq', [Round((1e-6, 2.5e-6), 2), Round((1e-6, 3.5e-6), 2)])
     machine = {'when': 'today', 'packages': {'dirq': '1.8'}, 'programs': {}}
     results = {'machine': machine, 'minutes': 1, 'fan-out': {'figures': [made.as_dict()], 'quick': True}}
-    text = '\n'.join(page._sections(results, set()))
+    text = '\n'.join(page.sections(results, set()))
     assert '| dirq | **3.0** (2.5-3.5) |' in text
     assert '## Other shapes of work' in text
     assert '## Wake-up' not in text

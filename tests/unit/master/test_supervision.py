@@ -168,8 +168,7 @@ def test_the_last_word_of_a_process_that_has_ended_is_heard(bench: Bench, start:
 def test_a_loop_that_beats_is_looked_at_when_its_next_beat_is_overdue(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=10.0)
     assert made.due_s() == 11
-    heart = Slot(bench.scoreboard, 0, clock_ns=lambda: 7_000_000_000)
-    heart._pid = NOBODY
+    heart = Slot(bench.scoreboard, 0, clock_ns=lambda: 7_000_000_000, pid=NOBODY)
     heart.beat()
     made.tick(11)
     assert (made.state, made.due_s()) == (State.RUNNING, 17)
@@ -183,8 +182,7 @@ def test_a_loop_that_beats_is_looked_at_when_its_next_beat_is_overdue(bench: Ben
 def test_a_message_is_looked_at_before_its_time_is_up_whenever_it_began(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=60.0, max_seconds=5.0)
     assert made.due_s() == 6
-    heart = Slot(bench.scoreboard, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000)
-    heart._pid = NOBODY
+    heart = Slot(bench.scoreboard, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000, pid=NOBODY)
     heart.begin('x')
     made.tick(6)
     assert made.due_s() == 9
@@ -194,8 +192,7 @@ def test_a_message_is_looked_at_before_its_time_is_up_whenever_it_began(bench: B
 
 def test_a_time_that_the_master_did_not_see_counts_against_nobody(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=10.0)
-    heart = Slot(bench.scoreboard, 0, clock_ns=lambda: 7_000_000_000)
-    heart._pid = NOBODY
+    heart = Slot(bench.scoreboard, 0, clock_ns=lambda: 7_000_000_000, pid=NOBODY)
     heart.beat()
     made.excuse(1000.0, 1011.0)  # it should have looked at 11
     made.tick(1011.0)
@@ -208,8 +205,7 @@ def test_a_time_that_the_master_did_not_see_counts_against_nobody(bench: Bench, 
 
 def test_a_message_gets_the_time_back_that_was_lost_while_it_was_at_work(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=60.0, max_seconds=5.0)
-    heart = Slot(bench.scoreboard, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000)
-    heart._pid = NOBODY
+    heart = Slot(bench.scoreboard, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000, pid=NOBODY)
     heart.begin('x')
     made.excuse(100.0, 106.0)
     made.tick(108.0)

@@ -11,9 +11,10 @@ import pytest
 
 from switchboard import Spool
 from switchboard.message.naming import NS, Slice, format_when
+from switchboard.queue import wakeup
 from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import SHARE, STAMP_STEP_NS, ReadyQueue
-from switchboard.queue.wakeup import MAX_NAMES, Wakeup
+from switchboard.queue.wakeup import Wakeup
 from switchboard.store.disk import Disk, Folder
 from switchboard.testing import FakeClock
 from tests.large_directories import GrowingDisk
@@ -148,11 +149,13 @@ class TestByWhatTheKernelTells:
         scene.listing.report(f'{filebase}.pck', 'not a regular file')
         assert scene.due()[0] == []
 
-    def test_when_too_much_was_told_the_directory_is_read(self, scene: Scene) -> None:
+    def test_when_too_much_was_told_the_directory_is_read(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wakeup, 'MAX_NAMES', 3)
         scene.watched()
-        scene.wakeup._names = [('x', True)] * (MAX_NAMES + 1)
-        filebase = scene.add()
-        assert scene.due()[0] == [filebase]
+        filebases = [scene.add() for _ in range(4)]
+        assert scene.due()[0] == filebases
         assert scene.disk.listed == 1
 
     def test_it_goes_on_while_nobody_sleeps(self, scene: Scene) -> None:

@@ -182,8 +182,7 @@ class Fails(Runner):
 
 
 def test_a_runner_works_each_key_in_order_across_a_failure(tmp_path, clock):
-    spool = Spool(tmp_path, 'lazy', clock=clock)
-    spool._defaults = STRICT
+    spool = Spool(tmp_path, clock=clock, options=STRICT)
     runner = Fails(spool, RunnerOptions('r', '', queue='in', batch_size=4), clock=clock)
     fill(spool['in'], 'a1', 'b1', 'a2', 'b2', 'a3')
     for _ in range(8):

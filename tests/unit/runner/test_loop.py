@@ -200,18 +200,22 @@ class TestTroubleWithTheDisk:
         return make_spool(kind, tmp_path, clock=clock)
 
     @pytest.fixture
-    def runner(self, spool: Any, clock: FakeClock) -> Any:
+    def waits(self, clock: FakeClock) -> Waits:
+        return Waits(clock)
+
+    @pytest.fixture
+    def runner(self, spool: Any, waits: Waits) -> Any:
         failing = FailingQueue(spool.queue('in'))
-        failing.wakeup = lambda: Waits(clock)
+        failing.wakeup = lambda: waits
         spool.queue = lambda *_slice: failing
         return make_runner(spool, hang_timeout_s=9999.0, poll_interval_s=9999.0, recovery_s=60.0)
 
     def test_a_queue_that_cannot_be_read_is_waited_for_and_longer_each_time(
-        self, runner: Any, spool: Any
+        self, runner: Any, spool: Any, waits: Waits
     ) -> None:
         spool['in'].enqueue('x')
         runner.queue.failing['take'] = DurabilityError('bad sector', step='list')
-        wakeup = runner._loop.wakeup
+        wakeup = waits
 
         def then() -> None:
             if len(wakeup.waits) == 9:
@@ -350,8 +354,8 @@ class TestTroubleOfOneMessage:
 
         runner = make_runner(spool, dispose, poll_interval_s=3600)
         for _ in range(4):
-            runner._loop.trouble._clock.advance(2)
-            runner._pass()
+            clock.advance(2)
+            runner.run(until_empty=True)
         assert len(spool['out'].files) == 8
         (waiting,) = spool['in'].get_files()
         assert spool['in'].history(waiting) == []

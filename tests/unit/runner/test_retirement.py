@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from switchboard.runner.retirement import MEMORY_LOOK_NS, Wear, resident_bytes
 from switchboard.testing import FakeClock
 
 
-def wear(clock: FakeClock | None = None, **options: Any) -> Wear:
-    return Wear(RunnerOptions(name='x', class_path='', **options), clock or FakeClock())
+def wear(
+    clock: FakeClock | None = None, memory_bytes: Callable[[], int] | None = None, **options: Any
+) -> Wear:
+    return Wear(RunnerOptions(name='x', class_path='', **options), clock or FakeClock(), memory_bytes)
 
 
 def test_without_limits_a_process_lives_for_ever() -> None:
@@ -54,9 +57,10 @@ def test_it_ends_when_it_holds_too_much_memory_and_looks_now_and_then() -> None:
     assert resident_bytes() > 1_000_000
     assert wear(max_memory_bytes=1).is_out()
     clock = FakeClock()
-    one = wear(clock, max_memory_bytes=10**15)
+    held = [1000]
+    one = wear(clock, lambda: held[-1], max_memory_bytes=2000)
     assert not one.is_out()
-    one._max_memory_bytes = 1
+    held.append(2000)
     assert not one.is_out()  # it has just looked
     clock.advance(MEMORY_LOOK_NS / 1e9 + 0.1)
     assert one.is_out()

@@ -261,4 +261,4 @@ def test_the_first_of_several_addresses_names_the_broker() -> None:
 
 def test_what_the_broker_forbids_is_waited_for_and_no_fault_of_the_message(tmp_path: Path) -> None:
     runner = Bridged(tmp_path, OUT).runner(ToBroker, 'up')
-    assert isinstance(runner._judged(QueueMismatchError('403')), DestinationDown)
+    assert isinstance(runner.judged(QueueMismatchError('403')), DestinationDown)

@@ -266,7 +266,7 @@ def test_a_program_dies_with_its_runner() -> None:
         try:
             os.close(reading)
             program = Program(['sleep', '600'], {b'PATH': os.environb[b'PATH']}, None, b'', listens=False)
-            os.write(writing, str(program._process.pid).encode())
+            os.write(writing, str(program.process.pid).encode())
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.close(writing)

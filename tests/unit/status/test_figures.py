@@ -141,13 +141,13 @@ def test_who_looks_while_a_slice_takes_the_place_of_another_sees_its_counters_on
     looks = []
 
     def look() -> int:
-        looks.append(sum(each.done for each in scoreboard._records()))
+        looks.append(sum(each.done for each in scoreboard.records_as_they_are()))
         if len(looks) == 1:
             with scoreboard.changing():
                 scoreboard.post(0, SupervisorRecord('in', 0, 2, carried=(1, 0, 0, 0)))
         return looks[-1]
 
-    assert scoreboard._unchanged(look) == 1
+    assert scoreboard.unchanged(look) == 1
     assert looks == [0, 1]
 
 
@@ -165,11 +165,11 @@ def test_who_looks_waits_for_a_living_master_that_is_just_changing_slices(scoreb
         seen: list[int] = []
 
         def look() -> int:
-            return sum(each.done for each in scoreboard._records())
+            return sum(each.done for each in scoreboard.records_as_they_are())
 
         def read() -> None:
             looking.set()
-            seen.append(scoreboard._unchanged(look))
+            seen.append(scoreboard.unchanged(look))
 
         with scoreboard.changing(), scoreboard.changing():
             reader = threading.Thread(target=read)

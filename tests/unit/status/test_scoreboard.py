@@ -164,8 +164,7 @@ def test_readers_never_see_a_torn_record_while_another_process_writes(scoreboard
     child = os.fork()
     if child == 0:
         try:
-            slot = Slot(scoreboard, 0)
-            slot._pid = os.getppid()
+            slot = Slot(scoreboard, 0, pid=os.getppid())
             while True:
                 slot.begin('a' * 96)
                 slot.end('done')

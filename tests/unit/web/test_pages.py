@@ -298,7 +298,7 @@ def test_a_selection_is_exported_whole(here: Browser) -> None:
 def test_a_broken_configuration_is_told_and_what_was_read_before_holds(here: Browser) -> None:
     here.get('/')
     here.config.write_text('[switchboard]\nspool = spool\nnonsense = 1\n')
-    here.desk._looked_s = float('-inf')
+    here.desk.looked_s = float('-inf')
     assert 'mistakes' in here.get('/').text
     assert 'nonsense' in here.get('/configuration').text
     assert here.json('/topology')['has_configuration']
@@ -349,7 +349,7 @@ def test_the_routes_are_drawn_where_graphviz_is_and_are_a_table_always(
     here.config.with_name('exchange.cfg').write_text(
         '[exchange.x]\ntype = topic\nbindings =\n    a.* -> in\n    # -> orders\n'
     )
-    here.desk._looked_s = float('-inf')
+    here.desk.looked_s = float('-inf')
     here.spool['in'].enqueue('x')
     here.count()
     assert [one['pattern'] for one in here.json('/topology')['routes']][:2] == ['a.*', '#']
@@ -400,8 +400,8 @@ def test_how_many_come_and_go_in_a_minute_is_told_when_it_is_known(here: Browser
     surveyor = here.desk.surveyor
     for _ in range(3):
         here.spool['in'].enqueue('x')
-    then_s, seen = surveyor._seen[0]
-    surveyor._seen[0] = (then_s - 30, seen)
+    then_s, seen = surveyor.seen[0]
+    surveyor.seen[0] = (then_s - 30, seen)
     here.count()
     assert 5 < here.json('/queues/in')['rate_in'] <= 6
     assert here.json('/queues/in')['rate_done'] == 0
