@@ -17,10 +17,10 @@ def grow(world: World, *places: str) -> None:
     """Have the disk below say that these directories have grown."""
     growing = GrowingDisk()
     disk: Any = world.disk
-    if isinstance(disk, FaultyDisk):
+    if isinstance(disk, FaultyDisk) and type(disk.disk) is Disk:
         disk.disk = growing
-    else:
-        disk.fstat = growing.fstat
+    else:  # what loses its power is to see all that is done
+        (disk.disk if isinstance(disk, FaultyDisk) else disk).fstat = growing.fstat
     for place in places:
         growing.grow(Folder(world.path / place, Disk()))
 
