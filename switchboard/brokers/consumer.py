@@ -309,7 +309,7 @@ class BrokerConsumer:
 
     def ack_later(self, claim: BrokerClaim) -> None:
         """Acknowledge a message when the broker is back.  Until then it is held, as far as the broker is concerned."""
-        self.let_go(claim)
+        self.forget(claim)
         claim.connection.ack_later(claim.delivery)
 
     # Held messages.
@@ -323,7 +323,7 @@ class BrokerConsumer:
         """:raises EntryTakenError: this process has no such claim, or has lost it."""
         claim = OWN_CLAIMS.get(self._key(filebase))
         if claim is not None and not claim.holds():
-            self.let_go(claim)
+            self.forget(claim)
             raise ConnectionLostError(
                 'the connection was lost: the broker gives it out again',
                 queue=self._producer.name,
@@ -333,7 +333,7 @@ class BrokerConsumer:
             raise EntryTakenError('not held by this process', queue=self._producer.name, filebase=filebase)
         return claim
 
-    def let_go(self, claim: BrokerClaim) -> None:
+    def forget(self, claim: BrokerClaim) -> None:
         """From now on the message is not ours."""
         OWN_CLAIMS.pop(self._key(claim.filebase), None)
         self._delivery_counts.end(claim.identity)

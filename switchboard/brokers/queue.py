@@ -426,7 +426,7 @@ class BrokerQueue:
             claim.note(self._record({'event': 'recovered', 'count': recoveries}, 'recovered'))
             self._set_aside(claim, 'recoveries', f'recovered {recoveries} times: its owner died each time')
             return False
-        self.consumer.let_go(claim)
+        self.consumer.forget(claim)
         if not claim.connection.counts_deaths:
             self.delivery_counts.add(claim.identity)
         claim.connection.requeue(claim.delivery, died=True)
@@ -520,9 +520,9 @@ class BrokerQueue:
         try:
             claim.connection.ack(claim.delivery)
         except EntryTakenError:
-            self.consumer.let_go(claim)
+            self.consumer.forget(claim)
             raise
-        self.consumer.let_go(claim)
+        self.consumer.forget(claim)
         self.delivery_counts.clear(claim.identity)
 
     def end_done(self, claim: BrokerClaim) -> bool:
@@ -559,7 +559,7 @@ class BrokerQueue:
         """See `ISwitchboard`."""
         claim = self.claim_of(filebase)
         if delay_s <= 0 and record is None and not claim.is_changed:
-            self.consumer.let_go(claim)
+            self.consumer.forget(claim)
             claim.connection.requeue(claim.delivery)
             return filebase
         more = [] if record is None else [self._record(record, 'released')]

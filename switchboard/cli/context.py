@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
-from switchboard.cli.output import say
+from switchboard.cli.output import print_note
 from switchboard.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Installation:
         # Somebody who stands in a checkout by chance may mean the installed one.
         if self.warns and not self._has_warned and len(found) > 1 and SEARCHED[-1] == str(found[-1]):
             self._has_warned = True
-            say(f'using ./{found[0]}, not {found[-1]}; name one with -C or {CONFIG_VARIABLE}')
+            print_note(f'using ./{found[0]}, not {found[-1]}; name one with -C or {CONFIG_VARIABLE}')
         return found[0] if found else None
 
     @property
@@ -101,7 +101,7 @@ class Installation:
                 self._is_broken = True
                 if self.warns:
                     count = len(getattr(error, 'errors', ()))
-                    say(f'warning: {path} has mistakes ({count}); `switchboard check` shows them')
+                    print_note(f'warning: {path} has mistakes ({count}); `switchboard check` shows them')
         return self._config
 
     @property

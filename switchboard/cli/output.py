@@ -74,12 +74,12 @@ def _write(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, heading
             part.rjust(width) if column.right else part.ljust(width)
             for part, width, column in zip(text, widths, columns, strict=True)
         ]
-        tell(GAP.join(parts).rstrip())
+        write_line(GAP.join(parts).rstrip())
 
 
 def write_json(value: Any) -> None:
     """Write one line of JSON.  ASCII only, so that no message can play tricks on a terminal with it."""
-    tell(json.dumps(value, separators=(', ', ': '), default=str))
+    write_line(json.dumps(value, separators=(', ', ': '), default=str))
 
 
 def make_streams_safe() -> None:
@@ -102,7 +102,7 @@ def make_streams_safe() -> None:
         stream.reconfigure(errors='surrogateescape' if descriptor == 0 else 'backslashreplace')
 
 
-def tell(text: object = '', *, nl: bool = True) -> None:
+def write_line(text: object = '', *, nl: bool = True) -> None:
     """Write a line to standard output.
 
     When a verb that changes something cannot write, it goes on all the same: what it has begun is more than a list.
@@ -146,11 +146,11 @@ def output_failed(error: OSError, status: int, *, changes: bool) -> int:
             os.close(sink)
     if changes:
         if not is_gone:
-            say(f'it is done, but the result cannot be printed: standard output: {error.strerror}')
+            print_note(f'it is done, but the result cannot be printed: standard output: {error.strerror}')
         return status
     if is_gone:
         return Exit.BROKEN_PIPE
-    say(f'standard output: {error.strerror}')
+    print_note(f'standard output: {error.strerror}')
     return exit_of(error)
 
 
@@ -159,10 +159,10 @@ def report(text: str, **fields: Any) -> None:
     if is_json():
         write_json(fields)
     else:
-        tell(text)
+        write_line(text)
 
 
-def say(text: str) -> None:
+def print_note(text: str) -> None:
     """Write a line for people to standard error, where it does not get into what a program reads."""
     with contextlib.suppress(OSError):
         click.echo(f'switchboard: {text}', err=True)
@@ -193,7 +193,7 @@ def write_error(
             with contextlib.suppress(OSError):
                 click.echo(json.dumps(fields), err=True)
         else:
-            say(escape_terminal(text))
+            print_note(escape_terminal(text))
 
 
 def styled(text: str, style: str) -> str:

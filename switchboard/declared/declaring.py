@@ -101,7 +101,7 @@ class DeclaredQueues:
         if self.is_fixed(name):
             self._check_fixed(wanted)
             return None
-        self.removal.let_go(name)  # its owner may have died, or its time be over
+        self.removal.delete_if_unused(name)  # its owner may have died, or its time be over
         known = self.records.get(name)
         if known is None:
             with self.records.lock():
@@ -154,7 +154,7 @@ class DeclaredQueues:
 
     def _left(self, name: str) -> None:
         self.records.note_use(name)
-        self.removal.let_go(name)
+        self.removal.delete_if_unused(name)
 
     def bind(self, binding: DeclaredBinding) -> None:
         """Bind a queue or an exchange to an exchange.

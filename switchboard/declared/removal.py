@@ -259,7 +259,7 @@ class QueueRemoval:
             return f'nobody used it for {unused_s:.0f} s'
         return ''
 
-    def let_go(self, name: str) -> bool:
+    def delete_if_unused(self, name: str) -> bool:
         """Delete a queue if it is due.
 
         :return: whether it was.
@@ -293,7 +293,7 @@ class QueueRemoval:
         :return: the queues that went.
         """
         names = self._declarations.names()
-        gone = [name for name in names if self.let_go(name)]
+        gone = [name for name in names if self.delete_if_unused(name)]
         self._presence.clear(CONSUMERS)
         self.clear_gone()
         if not names:

@@ -72,14 +72,14 @@ def move(
         return _send(claim, source, target, event, now, fields)
     old = claim.filebase
     filebase = with_when(old, target.clock.time_ns()) if now else old
-    with _let_go_if_it_fails(claim, source):
+    with _released_on_failure(claim, source):
         _move(claim, source, target, filebase, event, fields, preserved=preserved or target.name == BAD)
     claim.close()
     return filebase
 
 
 @contextmanager
-def _let_go_if_it_fails(claim: Claim, source: Switchboard) -> Iterator[None]:
+def _released_on_failure(claim: Claim, source: Switchboard) -> Iterator[None]:
     """An entry that could not be moved is unlocked, unless it was at work before."""
     try:
         yield
@@ -96,7 +96,7 @@ def _send(
 ) -> str:
     """Move a locked entry into a queue on a broker: it is stored there before it ends here, so that a crash in between leaves two."""
     told: Any = target
-    with _let_go_if_it_fails(claim, source):
+    with _released_on_failure(claim, source):
         filebase: str = told.take_over(
             claim.read(), {'event': event, 'queue': source.name, **fields}, now=now
         )

@@ -381,7 +381,7 @@ class Transaction:
             self._record.finish(self.stage.pool if self._queue is None else self._queue.pool)
             self._record = None
 
-    def let_go(self) -> None:
+    def drop_locks(self) -> None:
         """Drop all locks: outputs not yet where they belong are recovery's work from here."""
         HOLDERS.discard(self)
         for item in self.items:
@@ -540,7 +540,7 @@ def _take_back(
         if transaction.take_back_input():
             taken_back.append(transaction)
         else:
-            transaction.let_go()
+            transaction.drop_locks()
     try:
         # Before an output goes: a power cut that left the record and no outputs would have lost the input.
         _flush(taken_back, [transaction.input_folder for transaction in taken_back])
@@ -563,7 +563,7 @@ def _publish(committed: Sequence[Transaction]) -> None:
         except OSError as error:
             event(log, logging.ERROR, None, 'committed in part', transaction=transaction.name, error=error)
         stuck |= transaction.order_keys()
-        transaction.let_go()
+        transaction.drop_locks()
     order = _order(published)
     items = [item for transaction in published for item in transaction.items]
     try:
@@ -577,6 +577,6 @@ def _publish(committed: Sequence[Transaction]) -> None:
     except OSError as error:
         event(log, logging.ERROR, None, 'records stay', error=error)
     for transaction in published:
-        transaction.let_go()
+        transaction.drop_locks()
     if stuck:
         committed[0].stage.roll_on()

@@ -143,11 +143,11 @@ class SpoolConnection:
         is_listed = role == 'consume' and queue is not None and not queue.is_used_up
         if queue is None or (not is_listed and queue.folder.is_closed()):
             self._queues.pop((name, role), None)
-            self._let_go_of_some()
+            self._close_some()
             queue = self._queues[name, role] = self._made(name, role)
         return queue
 
-    def _let_go_of_some(self) -> None:
+    def _close_some(self) -> None:
         """Keep the number of open directories small: those of queues that are gone, then of those that were used first to publish."""
         if len(self._queues) < self._kept_queues:
             return
@@ -242,7 +242,7 @@ class SpoolConnection:
             if self._owner is not None and self._owner.is_active:  # not in a forked child
                 self._owner.leave()
                 for queue in mine:
-                    self.spool.declared.removal.let_go(queue)
+                    self.spool.declared.removal.delete_if_unused(queue)
             self._owner = None
             self._owned.clear()
             self._queues.clear()

@@ -1,7 +1,7 @@
 """One process that forks the runners and keeps them running.
 
 In reading order: master (the loop), slices and supervision (one process of a runner), policy (restart or
-not), rollout (new for old), operations and control (requests), child (from the fork to the exit)
+not), rollout (new for old), requests and control (the socket for them), child (from the fork to the exit)
 with loading, signals, ending (what becomes of a process's work and programs), directory (its own files), daemon,
 service_manager (systemd), housekeeping, programs (the ways to start it).
 

@@ -47,7 +47,7 @@ from switchboard.master.control import ControlSocket
 from switchboard.master.directory import MasterLock, OwnDirectory
 from switchboard.master.housekeeping import Housekeeping
 from switchboard.master.loading import extend_path, python_path, warm_up, work_as_runner
-from switchboard.master.operations import Load, Operations
+from switchboard.master.requests import Load, Requests
 from switchboard.master.service_manager import ServiceManager
 from switchboard.master.signals import SignalPipe
 from switchboard.master.slices import Slices
@@ -177,7 +177,7 @@ class Master:
             others=lambda: {*self._own_children, self._housekeeping.pid, self._alerts.pid},
             rng=self._rng,
         )
-        self._operations = Operations(
+        self._operations = Requests(
             self._slices,
             load=self._load,
             on_reload=self._note_reload,

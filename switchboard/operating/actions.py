@@ -30,7 +30,7 @@ from switchboard.handoff.moving import claim_any, move, send_back
 from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold
 from switchboard.operating.audit import Operator, note
 from switchboard.operating.finding import Found
-from switchboard.operating.holding import hold, let_go
+from switchboard.operating.holding import hold, release
 from switchboard.operating.spool_view import SpoolView
 from switchboard.queue.ready_queue import order
 from switchboard.queue.switchboard import Switchboard
@@ -290,7 +290,7 @@ class Release:
     def __call__(self, operated: OperatedSpool, target: Target) -> Where:
         """See `Action`."""
         return Where(
-            target.queue, let_go(operated.queue(target.queue), target.filebase, **operated.operator.fields())
+            target.queue, release(operated.queue(target.queue), target.filebase, **operated.operator.fields())
         )
 
 

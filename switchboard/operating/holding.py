@@ -58,7 +58,7 @@ def hold(queue: Switchboard, filebase: str, **fields: str) -> str:
     return _rename(queue, claim, on_hold_name(filebase), HELD_NS, record)
 
 
-def let_go(queue: Switchboard, filebase: str, **fields: str) -> str:
+def release(queue: Switchboard, filebase: str, **fields: str) -> str:
     """Let an entry be taken again: it has its old time and place.
 
     :param fields: more fields of its record in the history: ``by``, ``via``, ``reason``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from switchboard.operating.editing import Editing
-from switchboard.operating.holding import hold, let_go
+from switchboard.operating.holding import hold, release
 from tests.faults.operation import operation, subsets
 from tests.faults.working import claim_a
 from tests.faults.world import World, state
@@ -29,7 +29,7 @@ def enqueue_and_hold(world: World) -> None:
 
 @operation('let go', 'a', 'a', prepare=enqueue_and_hold)
 def let_go_a(world: World) -> None:
-    let_go(world.queue('in'), world.kept['a'])
+    release(world.queue('in'), world.kept['a'])
 
 
 @operation('edit', 'a', 'b', prepare=enqueue_a, durable=True)

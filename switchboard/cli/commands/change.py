@@ -19,7 +19,7 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, selection_options, yes_option
-from switchboard.cli.output import LOOK_EVERY_S, Progress, print_error, say, tell, write_json
+from switchboard.cli.output import LOOK_EVERY_S, Progress, print_error, print_note, write_json, write_line
 from switchboard.errors import QueueError
 from switchboard.operating.actions import (
     Action,
@@ -105,22 +105,24 @@ class Request:
     def act_on(self, chosen: Sequence[Target], action: Action, *, ask: str, always: bool = False) -> Exit:
         """The same for entries that were chosen already."""
         if self.count_only:
-            tell(len(chosen))
+            write_line(len(chosen))
             return exit_of_all(self.missing, len(chosen))
         if not chosen and not self.missing and not self.quiet:
-            say('no entry fits: nothing to do')
+            print_note('no entry fits: nothing to do')
         if self.dry_run:
             for each in chosen:
                 self.show(Result(each, None), planned=True)
             if not self.quiet:
-                say(f'would {ask.format(counted(by_queue(chosen)))}' if chosen else 'nothing would be done')
+                print_note(
+                    f'would {ask.format(counted(by_queue(chosen)))}' if chosen else 'nothing would be done'
+                )
             return exit_of_all(self.missing, len(chosen))
         if chosen and (always or not self.is_named):
             confirm(ask.format(counted(by_queue(chosen))), yes=self.yes)
         applied = apply(action, chosen, self.installation.operated(self.reason), self.show)
         failed = [*self.missing, *(exit_of(each.error) for each in applied.failed if each.error)]
         if len(chosen) + len(self.missing) > 1 and not self.quiet:
-            say(
+            print_note(
                 f'{action.done} {number(applied.done, *ENTRIES)}' + (f', {len(failed)} not' if failed else '')
             )
         return exit_of_all(failed, applied.done)
@@ -135,9 +137,9 @@ class Request:
             fields = {'entry': target.filebase, 'from': target.queue, 'queue': queue, 'filebase': filebase}
             write_json(fields | {'planned': True} if planned else fields)
         elif self.names_only:
-            tell(f'{now.queue}/{now.filebase}' if now is not None else str(target))
+            write_line(f'{now.queue}/{now.filebase}' if now is not None else str(target))
         elif not self.quiet:
-            tell(f'{target} -> {now.queue}/{now.filebase}' if now is not None else str(target))
+            write_line(f'{target} -> {now.queue}/{now.filebase}' if now is not None else str(target))
 
 
 def _names(words: Sequence[str]) -> Iterator[str]:
@@ -313,9 +315,9 @@ def _with_canary(
             if back
             else f'{number(len(waiting), *ENTRIES)} not done after {timeout_s:g}s'
         )
-        say(f'canary: {through} of {many} went through, {what}: the other {left} stay where they are')
+        print_note(f'canary: {through} of {many} went through, {what}: the other {left} stay where they are')
         return Exit.PARTIAL
-    say(f'canary: {many} of {many} went through; sending back the other {left}')
+    print_note(f'canary: {many} of {many} went through; sending back the other {left}')
     return request.act_on(chosen[many:], action, ask=ask)
 
 

@@ -18,7 +18,7 @@ from switchboard import __version__
 from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import is_terminal, report, say, tell, write_bytes, write_json
+from switchboard.cli.output import is_terminal, print_note, report, write_bytes, write_json, write_line
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.operating.text import escape_terminal, number
 from switchboard.store.disk import Disk, Folder
@@ -80,7 +80,7 @@ def sample(name: str | None) -> None:
     """
     if name is None:
         for each in samples():
-            tell(each)
+            write_line(each)
         return
     write_bytes(read_sample(name))
 
@@ -154,7 +154,7 @@ def init(installation: Installation, directory: Path | None) -> None:
     text = f'{what} {spool.directory} ({number(len(missing), "queue")}: {", ".join(missing)})'
     report(text, act='init', spool=str(spool.directory), queues=list(missing))
     if directory is not None:
-        say(f'next: look into {installation.named_config}, then `cd {directory} && switchboard start`')
+        print_note(f'next: look into {installation.named_config}, then `cd {directory} && switchboard start`')
 
 
 Problem = tuple[str, ConfigError]
@@ -272,7 +272,7 @@ def check(
         colour = {'error': 'red', 'warning': 'yellow'}[level]
         word = click.style(level, fg=colour) if is_terminal() else level
         for line in str(each).splitlines():
-            tell(f'{word}: {escape_terminal(line)}')
+            write_line(f'{word}: {escape_terminal(line)}')
     errors = sum(level == 'error' for level, _ in found)
     warnings = len(found) - errors
     if write and config is not None and not errors:
@@ -294,9 +294,9 @@ def _sum_up(config: Config | None, errors: int, warnings: int) -> None:
             number(len(config.runners), 'runner') + f' in {number(slices, "slice")}',
             number(len(config.exchanges.exchanges), 'exchange'),
         )
-        tell(f'{config.path}: {", ".join(counts) or "no mistakes"} ({", ".join(parts)})')
+        write_line(f'{config.path}: {", ".join(counts) or "no mistakes"} ({", ".join(parts)})')
     else:
-        tell(', '.join(counts))
+        write_line(', '.join(counts))
 
 
 def _step_fields(step: Step) -> dict[str, Any]:
@@ -344,10 +344,10 @@ def route(
     else:
         for step in steps:
             line = escape_terminal(str(step))
-            tell(click.style(line, fg='green') if step.matched and is_terminal() else line)
-        tell(f'\n{", ".join(queues)}' if queues else '\nnobody takes it')
+            write_line(click.style(line, fg='green') if step.matched and is_terminal() else line)
+        write_line(f'\n{", ".join(queues)}' if queues else '\nnobody takes it')
         for queue in unknown:
-            tell(f'there is no queue {escape_terminal(queue)!r}: publishing it is an error')
+            write_line(f'there is no queue {escape_terminal(queue)!r}: publishing it is an error')
     context.exit(Exit.OK if queues and not unknown else Exit.NO_ROUTE)
 
 
@@ -375,9 +375,9 @@ def graph(installation: Installation, svg: bool, dot: bool, as_json: bool) -> No
         for edge in picture.edges:
             write_json({'edge': edge.kind, 'from': edge.source, 'to': edge.target, 'label': edge.label})
     elif svg:
-        tell(_drawn(picture.to_dot()), nl=False)
+        write_line(_drawn(picture.to_dot()), nl=False)
     else:
-        tell(picture.to_dot() if dot else picture.to_text(), nl=False)
+        write_line(picture.to_dot() if dot else picture.to_text(), nl=False)
 
 
 def _drawn(dot: str) -> str:
@@ -417,6 +417,6 @@ def version(as_json: bool) -> None:
     if as_json:
         write_json({'switchboard': __version__, 'python': platform.python_version(), 'entry_format': magic})
         return
-    tell(f'switchboard {__version__}')
-    tell(f'Python {platform.python_version()}')
-    tell(f'entry format {magic}')
+    write_line(f'switchboard {__version__}')
+    write_line(f'Python {platform.python_version()}')
+    write_line(f'entry format {magic}')

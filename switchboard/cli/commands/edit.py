@@ -20,7 +20,7 @@ import click
 from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import print_error, report, say
+from switchboard.cli.output import print_error, print_note, report
 from switchboard.errors import CorruptEntryError, SwitchboardError
 from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.audit import Operator, note, user_name
@@ -94,7 +94,7 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
         try:
             return from_text(text, editing.entry.body)
         except ValueError as error:
-            say(f'it cannot be read any more: {escape_terminal(str(error))}')
+            print_note(f'it cannot be read any more: {escape_terminal(str(error))}')
             if not sys.stdin.isatty() or not click.confirm('Edit again?', default=True, err=True):
                 _keep(text.encode('utf-8', 'surrogateescape'), 'text')
                 raise click.Abort from error
@@ -157,7 +157,7 @@ def edit(
         else:
             made = _by_editor(editing)
             if made is None:
-                say('nothing was changed')
+                print_note('nothing was changed')
                 return
             metadata, new_body = made
         try:
@@ -177,4 +177,4 @@ def _keep(written: bytes, what: str) -> None:
     """Keep what somebody has typed, where there was no room for it, or a slip in it."""
     with tempfile.NamedTemporaryFile(prefix='switchboard-edit-', delete=False) as stream:
         stream.write(written)
-    say(f'the {what} that you wrote is kept in {stream.name}')
+    print_note(f'the {what} that you wrote is kept in {stream.name}')

@@ -18,7 +18,7 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all, lines_of
 from switchboard.cli.options import DURATION, pairs_callback
-from switchboard.cli.output import say, tell, write_json
+from switchboard.cli.output import print_note, write_json, write_line
 from switchboard.errors import (
     CorruptEntryError,
     DurabilityError,
@@ -175,14 +175,14 @@ class Sender:
     def _fail(self, name: str, error: SwitchboardError | OSError) -> None:
         self.failed.append(exit_of(error))
         for line in lines_of(error):
-            say(f'{escape_terminal(name)}: {escape_terminal(line)}')
+            print_note(f'{escape_terminal(name)}: {escape_terminal(line)}')
 
     def _print(self, by_queue: dict[str, str]) -> None:
         for queue, filebase in by_queue.items():
             if self.as_json:
                 write_json({'queue': queue, 'filebase': filebase})
             else:
-                tell(filebase if self.queue else f'{queue}/{filebase}')
+                write_line(filebase if self.queue else f'{queue}/{filebase}')
 
     def status(self) -> Exit:
         """:return: the exit status."""
@@ -193,7 +193,7 @@ class _Teller(logging.Handler):
     """Says what the queue has to warn of: that something older was dropped to make room, for one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(escape_terminal(record.getMessage()))
+        print_note(escape_terminal(record.getMessage()))
 
 
 @contextmanager
@@ -225,7 +225,7 @@ def _chunks(lines: Iterable[bytes], kind: str) -> Iterator[list[tuple[str, Any]]
 def _read(name: str) -> bytes:
     if name == '-':
         if sys.stdin.isatty():
-            say('reading the message from the terminal; Ctrl-D ends it')
+            print_note('reading the message from the terminal; Ctrl-D ends it')
         return sys.stdin.buffer.read()
     return Path(name).read_bytes()
 
@@ -326,7 +326,7 @@ def enqueue(
                 if sender.stopped:
                     break
     if sender.failed and sender.stored:
-        say(f'{number(sender.stored, "message")} stored, {len(sender.failed)} not')
+        print_note(f'{number(sender.stored, "message")} stored, {len(sender.failed)} not')
     context.exit(sender.status())
 
 

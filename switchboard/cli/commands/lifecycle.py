@@ -18,7 +18,15 @@ import click
 from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import DURATION, no_wait_option, timeout_option
-from switchboard.cli.output import LOOK_EVERY_S, TELL_EVERY_S, Progress, is_json, report, say, tell
+from switchboard.cli.output import (
+    LOOK_EVERY_S,
+    TELL_EVERY_S,
+    Progress,
+    is_json,
+    print_note,
+    report,
+    write_line,
+)
 from switchboard.errors import MasterError, ScoreboardError
 from switchboard.master.control import ask, signal_master
 from switchboard.operating.text import duration, escape_terminal, number
@@ -88,7 +96,7 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
         return Exit.OK
     if outcome.ready is None:
         text = f'not all runners are ready after {took}; the master goes on, `switchboard status` shows how far it is'
-        say(f'{text}; log: {log_file}')
+        print_note(f'{text}; log: {log_file}')
         return Exit.TEMPORARY
     failed: list[dict[str, Any]] = outcome.report.get('failed', [])
     ready = number(outcome.report.get('slices', wanted) - len(failed), 'runner')
@@ -96,7 +104,7 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
         f'started in {took}: master {outcome.pid}, {ready} ready; log: {log_file}', **fields, failed=failed
     )
     for each in failed:
-        say(f'{each["title"]} is {each["state"]}: {escape_terminal(each["reason"])}')
+        print_note(f'{each["title"]} is {each["state"]}: {escape_terminal(each["reason"])}')
     return Exit.PARTIAL if failed else Exit.OK
 
 
@@ -123,7 +131,7 @@ def tell_failure(answer: dict[str, Any], status: Exit) -> Exit:
         return Exit.OK
     for error in answer.get('errors', ['the master gave no reason']):
         for line in str(error).splitlines():
-            say(escape_terminal(line))
+            print_note(escape_terminal(line))
     return status
 
 
@@ -194,7 +202,7 @@ def _restart_master(installation: Installation, timeout_s: float | None) -> Exit
         installation.config
     )  # before anything is stopped: a broken file must not leave us without a master
     if master_alive(config.spool) and not stop_master(config.spool, timeout_s):
-        say('the old master has not stopped in time; nothing was started')
+        print_note('the old master has not stopped in time; nothing was started')
         return Exit.TEMPORARY
     return start_in_background(config)
 
@@ -219,14 +227,14 @@ def reload(
     plan = ask_and_show(directory, {'do': 'plan'}, 'reading', timeout_s).get('plan', [])
     plan = plan if isinstance(plan, list) else []
     for each in plan if not is_json() else ():
-        tell(f'will {each["act"]} {escape_terminal(each["runner"])}: {escape_terminal(each["reason"])}')
+        write_line(f'will {each["act"]} {escape_terminal(each["runner"])}: {escape_terminal(each["reason"])}')
     answer = ask_and_show(directory, {'do': 'reload'}, 'reloading', timeout_s, no_wait=no_wait)
     changes = answer.get('changes')
     if changes is None and not answer.get('asked'):
         context.exit(tell_failure(answer, Exit.CONFIG))
     found = str(changes).split('; ') if changes is not None else []
     for change in found if not is_json() else ():
-        tell(escape_terminal(change))
+        write_line(escape_terminal(change))
     failed = tell_failure(answer, Exit.UNAVAILABLE)
     if failed is Exit.OK:
         took = duration(time.monotonic() - started_s)
@@ -383,7 +391,7 @@ def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) 
                 progress.update(text)
             elif now_s - tell_s >= TELL_EVERY_S:
                 tell_s = now_s
-                say(text)
+                print_note(text)
             wait_s = LOOK_EVERY_S if timeout_s is None else min(LOOK_EVERY_S, timeout_s)
             if select.select(ends, [], [], wait_s)[0]:
                 ends.clear()  # it is gone; the lock follows at once
@@ -422,7 +430,7 @@ def stop(context: click.Context, installation: Installation, timeout_s: float | 
     """
     directory = installation.existing_directory()
     if not master_alive(directory):
-        say('no master is running: nothing to stop')
+        print_note('no master is running: nothing to stop')
         return
     started_s = time.monotonic()
     if no_wait:
@@ -432,7 +440,9 @@ def stop(context: click.Context, installation: Installation, timeout_s: float | 
     if stop_master(directory, timeout_s):
         report(f'stopped in {duration(time.monotonic() - started_s)}', act='stop', stopped=True)
         return
-    say(f'not stopped yet; {describe(left(directory))}; it goes on stopping, `switchboard stop` waits again')
+    print_note(
+        f'not stopped yet; {describe(left(directory))}; it goes on stopping, `switchboard stop` waits again'
+    )
     context.exit(Exit.TEMPORARY)
 
 

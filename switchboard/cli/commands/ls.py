@@ -17,9 +17,9 @@ from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import selection_options
 from switchboard.cli.output import (
     line_width,
-    say,
-    tell,
+    print_note,
     write_json,
+    write_line,
     write_table,
 )
 from switchboard.message.naming import NS, is_on_hold
@@ -295,7 +295,7 @@ def _list(
         if as_json:
             write_json({'entries': many})
         else:
-            tell(many)
+            write_line(many)
         return
     if limit is None:
         limit = 0 if as_json or names_only else LIMIT
@@ -303,7 +303,7 @@ def _list(
     queues = [name for name, _ in places]
     if names_only:
         for found in chosen:
-            tell(f'{found.queue}/{found.filebase}')
+            write_line(f'{found.queue}/{found.filebase}')
     elif as_json:
         owners = holders()
         for found in chosen:
@@ -315,9 +315,9 @@ def _list(
         shown = columns.split(',') if columns else list(columns_of(one))
         if not _write_rows(chosen, shown, now_ns):
             where = one or number(len(queues), 'queue')
-            say(f'no entries in {where}' if not criteria else f'no entry in {where} fits')
+            print_note(f'no entries in {where}' if not criteria else f'no entry in {where} fits')
     if more:
-        say(f'... and {more} more; --limit 0 shows all')
+        print_note(f'... and {more} more; --limit 0 shows all')
 
 
 def _write_rows(chosen: Iterable[Found], names: Sequence[str], now_ns: int) -> bool:

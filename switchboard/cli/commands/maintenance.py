@@ -7,7 +7,7 @@ import dataclasses
 import click
 
 from switchboard.cli.context import Installation, installation_options, json_option, json_report_option, verb
-from switchboard.cli.output import report, tell, write_json
+from switchboard.cli.output import report, write_json, write_line
 from switchboard.errors import ConfigError
 from switchboard.message.naming import NS
 from switchboard.operating.text import number, size
@@ -29,7 +29,7 @@ def tidy(installation: Installation, as_json: bool) -> None:
         write_json(done)
         return
     parts = [f'{what} {count}' for what, count in done.items() if count]
-    tell(', '.join(parts) or 'nothing to do')
+    write_line(', '.join(parts) or 'nothing to do')
 
 
 @click.group(invoke_without_command=True)
@@ -70,12 +70,12 @@ def _show(context: click.Context, *, as_json: bool) -> None:
             }
         )
         return
-    tell(
+    write_line(
         f'{number(count, "spare")}, {size(size_bytes)}: as many as messages were waiting at once; '
         f'at most {size(MAX_SPARE_BYTES)} are kept'
     )
     if unused is not None:
-        tell(
+        write_line(
             f'{unused} of them unused for {since_ns // (60 * NS)} minutes; what stays unused for an hour goes slowly'
         )
 
@@ -136,7 +136,7 @@ def export_mailman(installation: Installation, as_json: bool) -> None:
     if as_json:
         write_json(written)
     else:
-        tell(
+        write_line(
             ', '.join(f'{name} {number(count, "entry", "entries")}' for name, count in written.items())
             or 'nothing waits'
         )

@@ -8,7 +8,7 @@ import click
 
 from switchboard.cli.context import Installation, verb
 from switchboard.cli.options import DURATION
-from switchboard.cli.output import say, write_bytes
+from switchboard.cli.output import print_note, write_bytes
 from switchboard.errors import SwitchboardError
 from switchboard.installing import needs
 from switchboard.operating.spool_view import SpoolView
@@ -78,7 +78,7 @@ def metrics(
     exporter = Exporter(lambda: _view(installation), budget)
     server = Listener(exporter.render, listen, hosts)
     exporter.counting.start()
-    say(f'metrics are at http://{listen.rpartition(":")[0]}:{server.port}/metrics')
+    print_note(f'metrics are at http://{listen.rpartition(":")[0]}:{server.port}/metrics')
     try:
         server.serve()
     except KeyboardInterrupt:

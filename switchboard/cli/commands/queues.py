@@ -18,10 +18,10 @@ from switchboard.cli.output import (
     TELL_EVERY_S,
     Progress,
     print_error,
+    print_note,
     report,
-    say,
-    tell,
     write_json,
+    write_line,
     write_table,
 )
 from switchboard.errors import SwitchboardError, UnknownQueueError
@@ -62,7 +62,7 @@ def census_of(installation: Installation, name: str, *, sizes: bool = True) -> C
     view = installation.view
     found = count_queue(view, name, sizes=sizes, spool=installation.spool() if view.is_remote(name) else None)
     if found.trouble:
-        say(found.trouble)
+        print_note(found.trouble)
     return found
 
 
@@ -137,7 +137,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
 def _tell_of_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:
     lines = [line for queue, said in flagged.items() for line in flag_lines(queue, said)]
     if lines:
-        tell('\n' + '\n'.join(lines))
+        write_line('\n' + '\n'.join(lines))
 
 
 def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:
@@ -147,10 +147,10 @@ def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:
             f'{queue} {many}' for queue, many in sorted(origin.items(), key=lambda item: -item[1])
         )
         came = f' (from {where})' if where else ''
-        tell(f'\nbad: {number(bad.entries, "entry", "entries")}, {size(bad.size_bytes)}{came}')
+        write_line(f'\nbad: {number(bad.entries, "entry", "entries")}, {size(bad.size_bytes)}{came}')
     for one in counts:
         if one.foreign:
-            say(f'{one.queue}: {number(one.foreign, "name")} that are no entries; they are left alone')
+            print_note(f'{one.queue}: {number(one.foreign, "name")} that are no entries; they are left alone')
 
 
 def show_fields(installation: Installation, name: str) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
             )
         return
     if not rows:
-        say('no entries')
+        print_note('no entries')
         return
     total = Shape('TOTAL')
     for one in rows:
@@ -340,19 +340,21 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
     flags = installation.spool().flags
     for name in names:
         if flags.is_set('paused', name):
-            say(f'{escape_terminal(name)} is paused: nothing is taken out of it before `switchboard resume`')
+            print_note(
+                f'{escape_terminal(name)} is paused: nothing is taken out of it before `switchboard resume`'
+            )
     with Progress() as progress:
         while left := [one for one in _counts(installation, names) if one.entries]:
             now_s = time.monotonic()
             text = f'draining, {duration(now_s - started_s)}; {", ".join(map(_left, left))}'
             if timeout_s is not None and now_s - started_s >= timeout_s:
-                say(f'not empty yet: {", ".join(map(_left, left))}')
+                print_note(f'not empty yet: {", ".join(map(_left, left))}')
                 return False
             if progress.is_shown:
                 progress.update(text)
             elif now_s - tell_s >= TELL_EVERY_S:
                 tell_s = now_s
-                say(text)
+                print_note(text)
             # Counting a large queue takes its time, and is not all that there is to do.
             time.sleep(max(LOOK_EVERY_S, 10 * (time.monotonic() - now_s)))
     report(f'empty after {duration(time.monotonic() - started_s)}', act='drain', empty=True)

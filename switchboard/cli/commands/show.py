@@ -16,9 +16,9 @@ from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.output import (
     is_terminal,
     print_error,
-    tell,
     write_bytes,
     write_json,
+    write_line,
 )
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry, differences
@@ -79,7 +79,7 @@ def show(
     failed = []
     for number_, name in enumerate(names):
         if number_ and not (raw or as_json):
-            tell('')
+            write_line('')
         try:
             if name in known:
                 _show_queue(installation, name, everything=full, as_json=as_json)
@@ -115,7 +115,7 @@ def _show_entry(
     if as_json:
         write_json({**_whole_fields(seen, whole, headers=headers), 'queue_flags': said})
     else:
-        tell('\n'.join(_lines(seen, whole, said, headers=headers, full=full)))
+        write_line('\n'.join(_lines(seen, whole, said, headers=headers, full=full)))
 
 
 def _show_queue(installation: Installation, name: str, *, everything: bool, as_json: bool) -> None:
@@ -125,7 +125,7 @@ def _show_queue(installation: Installation, name: str, *, everything: bool, as_j
         write_json(show_fields(installation, name))
         return
     first, *lines = show_lines(installation, name, everything=everything)
-    tell('\n'.join([_title(first), *lines]))
+    write_line('\n'.join([_title(first), *lines]))
 
 
 def _metadata(entry: Entry) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
-from switchboard.cli.output import is_terminal, tell, write_json, write_table
+from switchboard.cli.output import is_terminal, write_json, write_line, write_table
 from switchboard.errors import MasterError
 from switchboard.master.control import ask
 from switchboard.operating.queue_info import QueueInfo, census_fields, queue_info
@@ -169,11 +169,11 @@ def _write_queues(found: Sequence[QueueInfo]) -> None:
         if one.own_options or one.declaration is not None
     ]
     if rows:
-        tell('')
+        write_line('')
         write_table(OPTIONS_COLUMNS, rows)
     for one in found:
         for line in flag_lines(one.name, one.said):
-            tell(click.style(line, fg='yellow') if is_terminal() else line)
+            write_line(click.style(line, fg='yellow') if is_terminal() else line)
 
 
 def _declared(one: QueueInfo) -> list[str]:
@@ -185,21 +185,21 @@ def _declared(one: QueueInfo) -> list[str]:
 def _write_status(snapshot: Snapshot, busy_with: list[str], declared: Sequence[str]) -> None:
     now_s = time.time()
     text, colour = headline(snapshot, now_s)
-    tell(click.style(text, fg=colour) if is_terminal() else text)
-    tell(f'spool:  {snapshot.directory}')
+    write_line(click.style(text, fg=colour) if is_terminal() else text)
+    write_line(f'spool:  {snapshot.directory}')
     master = snapshot.master
     if master.reload_error:
         when = age(now_s - master.reloaded_ns / 1e9)
         text = (
             f'reload: failed {when} ago, the old configuration is in force: {one_line(master.reload_error)}'
         )
-        tell(click.style(text, fg='red') if is_terminal() else text)
+        write_line(click.style(text, fg='red') if is_terminal() else text)
     elif master.reloaded_ns:
-        tell(f'reload: {age(now_s - master.reloaded_ns / 1e9)} ago')
+        write_line(f'reload: {age(now_s - master.reloaded_ns / 1e9)} ago')
     if busy_with:
-        tell(f'busy:   {one_line("; ".join(busy_with))}')
+        write_line(f'busy:   {one_line("; ".join(busy_with))}')
     if snapshot.records:
-        tell('')
+        write_line('')
         write_table(
             RUNNER_COLUMNS, [runner_row(record, now_s, alive=snapshot.alive) for record in snapshot.records]
         )
@@ -212,10 +212,10 @@ def _write_status(snapshot: Snapshot, busy_with: list[str], declared: Sequence[s
             if name not in there
         ]
     if told:
-        tell('')
+        write_line('')
     for title, text in told:
         title = click.style(title, bold=True) if is_terminal() else title
-        tell(f'{title}: {text}')
+        write_line(f'{title}: {text}')
 
 
 INTERVAL_S = 1.0
@@ -297,10 +297,10 @@ def top(installation: Installation, interval_s: float, count: int | None, as_jso
     for number in range(count or 1):
         if number:
             time.sleep(interval_s)
-            tell('')
+            write_line('')
         runners, queues = screen.look()
         assert screen.snapshot is not None
-        tell(headline(screen.snapshot, time.time())[0])
+        write_line(headline(screen.snapshot, time.time())[0])
         write_table(runner_columns(), runners)
         write_table(QUEUE_COLUMNS, queues)
 

@@ -14,8 +14,8 @@ from switchboard.cli.commands.ls import choose, error_text
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.output import (
     print_error,
-    tell,
     write_json,
+    write_line,
 )
 from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
 from switchboard.operating.census import walk
@@ -158,4 +158,4 @@ def _write_arrival(found: Found, seen: EntrySummary | None, *, as_json: bool, ma
             parts.append(f'from {seen.origin or "?"}')
         if text := error_text(seen):
             parts.append(one_line(text))
-    tell('  '.join(parts))
+    write_line('  '.join(parts))

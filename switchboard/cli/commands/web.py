@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from switchboard.cli.context import Installation, verb
-from switchboard.cli.output import say
+from switchboard.cli.output import print_note
 from switchboard.errors import SwitchboardError
 from switchboard.installing import needs
 
@@ -97,7 +97,7 @@ def web(
     desk = Desk(installation.existing_directory(), path.absolute() if path is not None else None, settings)
     server = make_server(desk)
     sockets = [passed or listener(desk)]
-    say(f'the desk is at {where(desk)}')
+    print_note(f'the desk is at {where(desk)}')
     desk.surveyor.start()
 
     async def serve() -> None:

@@ -305,7 +305,7 @@ class TestOnDisk:
         assert disk_spool.recover() == 0
         transaction.publish_outputs()
         transaction.remove_record()
-        transaction.let_go()
+        transaction.drop_locks()
         assert contents(disk_spool, 'out') == ['x']
 
     def test_each_transaction_has_a_name_of_its_own(self, disk_spool: Spool) -> None:

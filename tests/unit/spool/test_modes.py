@@ -18,7 +18,7 @@ from switchboard.drop.request import Request
 from switchboard.errors import QueueFullError
 from switchboard.operating.audit import Operator, note
 from switchboard.operating.editing import Editing
-from switchboard.operating.holding import hold, let_go
+from switchboard.operating.holding import hold, release
 from switchboard.operating.janitor import tidy
 from switchboard.spool.current import activate
 from switchboard.spool.replies import Replies
@@ -64,7 +64,7 @@ def use(path: Path) -> None:
     spool.commit_all([transaction])
     second = spool['in'].take()
     spool['in'].finish(second.filebase, preserve=True)
-    let_go(spool['out'], hold(spool['out'], spool['out'].files[0]))
+    release(spool['out'], hold(spool['out'], spool['out'].files[0]))
     with Editing(spool, 'out', spool['out'].files[0]) as editing:
         editing.store({'key': 'value'}, b'other')
     spool.declare('declared', owner=spool.declared.owner)

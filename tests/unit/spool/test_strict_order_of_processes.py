@@ -10,7 +10,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.handoff.moving import claim_any, move
-from switchboard.operating.holding import hold, let_go
+from switchboard.operating.holding import hold, release
 from switchboard.store.layout import ORDER, RUN
 from tests.helpers.processes import Child
 
@@ -80,7 +80,7 @@ class Process:
 def hold_and_release(path: Path, filebase: str) -> Callable[[], object]:
     queue = Spool.from_config(path)['in']
     held = hold(queue, filebase)
-    return lambda: let_go(queue, held)
+    return lambda: release(queue, held)
 
 
 def move_away_and_back(path: Path, filebase: str) -> Callable[[], object]:

@@ -52,7 +52,7 @@ def no_reply(_answer: Mapping[str, object]) -> None:
     """Signals get none."""
 
 
-class Operations:
+class Requests:
     """Takes requests and works them off.
 
     :param load: reads and checks a configuration.
