@@ -196,12 +196,6 @@ def write_error(
             print_note(escape_terminal(text))
 
 
-def styled(text: str, style: str) -> str:
-    """:return: the text with the colour of a word like `error`, if standard error is a terminal; click takes it off if not."""
-    colours = {'error': 'red', 'warning': 'yellow', 'good': 'green', 'dim': 'bright_black'}
-    return click.style(text, fg=colours[style])
-
-
 # How often the condition is looked at; where no line can change, how often a new one is written.
 LOOK_EVERY_S = 0.1
 TELL_EVERY_S = 10.0

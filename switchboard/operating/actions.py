@@ -22,7 +22,6 @@ from typing import NamedTuple, Protocol
 from switchboard.errors import (
     EntryTakenError,
     QueueError,
-    SelectionGrewError,
     SwitchboardError,
     UnknownQueueError,
 )
@@ -350,17 +349,11 @@ def apply(
     targets: Sequence[Target],
     operated: OperatedSpool,
     on_result: Callable[[Result], None] = lambda _: None,
-    *,
-    expect: int | None = None,
 ) -> Applied:
     """Do something to one entry after the other.
 
     :param on_result: called for each, when it is done or could not be.
-    :param expect: to how many somebody has agreed.
-    :raises SelectionGrewError: there are more; nothing was done.
     """
-    if expect is not None and len(targets) > expect:
-        raise SelectionGrewError(expect, len(targets))
     applied = Applied()
     for target in targets:
         result = _apply_one(action, target, operated)

@@ -194,13 +194,11 @@ def configure(
     level: str = 'INFO',
     as_json: bool = False,
     takes_stderr: bool = False,
-    levels: Mapping[str, str] | None = None,
 ) -> LogFile:
     """Send all our loggers to one place, in one form, instead of where they went before.
 
     :param path: the file, made if need be; without one, standard error.
     :param directory: as in `LogFile`.
-    :param levels: a level for single purposes, over `level`.
     """
     root = logging.getLogger(ROOT)
     for before in _log_files():
@@ -211,8 +209,6 @@ def configure(
     root.addHandler(log_file)
     root.setLevel(level.upper())
     root.propagate = False
-    for purpose in PURPOSES:
-        logger(purpose).setLevel((levels or {}).get(purpose, 'NOTSET').upper())
     return log_file
 
 

@@ -99,7 +99,6 @@ class FilePool:
         scrub: bool = False,
         limit: int = MAX_SPARES,
         limit_bytes: int = MAX_SPARE_BYTES,
-        kept_bytes: int = KEPT_BYTES,
         looks: int | None = None,
     ) -> None:
         self.folder = folder
@@ -111,7 +110,6 @@ class FilePool:
         self._limit_bytes = limit_bytes
         self._mean_bytes: float = BLOCK_BYTES
         self.looks = looks
-        self.kept_bytes = kept_bytes
         self.kept_open: list[PoolFile] = []
         self._seen: list[str] = []
         self.misses = self._misses_before_look = MISSES_BEFORE_LOOK
@@ -206,7 +204,7 @@ class FilePool:
     def _keep(self, draft: PoolFile) -> None:
         stays = len(self.kept_open) < KEPT_OPEN
         try:
-            if self.scrub or (draft.size > self.kept_bytes and not (stays and draft.size <= POOLED_BYTES)):
+            if self.scrub or (draft.size > KEPT_BYTES and not (stays and draft.size <= POOLED_BYTES)):
                 self.disk.ftruncate(draft.fd, 0)
                 draft.size = 0
         except OSError:
@@ -222,7 +220,7 @@ class FilePool:
     def _is_full(self, size: int) -> bool:
         if not self.limit:
             return True
-        kept = 0 if self.scrub or size > self.kept_bytes else size
+        kept = 0 if self.scrub or size > KEPT_BYTES else size
         self._mean_bytes += (max(BLOCK_BYTES, kept) - self._mean_bytes) / COUNT_EVERY
         self._given += 1
         if self._given >= self._count_at:

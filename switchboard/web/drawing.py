@@ -42,7 +42,7 @@ LOOK = (
 WIDTH, HEIGHT = 120, 28
 
 
-def sparkline(values: Sequence[float], slots: int, *, filled: bool = True) -> str:
+def sparkline(values: Sequence[float], slots: int) -> str:
     """:return: an SVG file; the newest value stands at the right edge.
 
     :param slots: how many values fill the width.
@@ -59,7 +59,7 @@ def sparkline(values: Sequence[float], slots: int, *, filled: bool = True) -> st
     ]
     line = f'<polyline points="{" ".join(points)}" fill="none" stroke="#5b7cfa" stroke-width="1.5" stroke-linejoin="round"/>'
     area = ''
-    if filled and len(points) > 1:
+    if len(points) > 1:
         corners = f'{start:.1f},{HEIGHT - 2} {" ".join(points)} {WIDTH},{HEIGHT - 2}'
         area = f'<polygon points="{corners}" fill="#5b7cfa" fill-opacity="0.16"/>'
     return (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.errors import EntryTakenError, QueueError, SelectionGrewError, UnknownQueueError
+from switchboard.errors import EntryTakenError, QueueError, UnknownQueueError
 from switchboard.operating.actions import (
     Action,
     Hold,
@@ -19,7 +19,6 @@ from switchboard.operating.actions import (
     Result,
     Retry,
     apply,
-    by_queue,
     choose,
 )
 from switchboard.operating.audit import MAX_ACTS_BYTES, Operator, note, recent
@@ -38,7 +37,7 @@ def operated(tmp_path: Path) -> OperatedSpool:
 def act(operated: OperatedSpool, action: Action, where: str) -> list[Result]:
     results: list[Result] = []
     chosen = choose(operated.view.select(Criteria.parse(where)), action)
-    apply(action, chosen, operated, results.append, expect=len(chosen))
+    apply(action, chosen, operated, results.append)
     return results
 
 
@@ -66,17 +65,6 @@ def test_every_action_says_where_each_entry_is_and_who_it_was(operated: Operated
     ]
     assert all(result.now is None for result in act(operated, Remove(at_once=True), 'queue:out'))
     assert spool['out'].files == []
-
-
-def test_more_than_was_agreed_to_is_refused_and_nothing_is_done(operated: OperatedSpool) -> None:
-    for n in range(3):
-        fail(operated.spool, 'in', n)
-    chosen = choose(operated.view.select(Criteria.parse('queue:bad')), Retry())
-    with pytest.raises(SelectionGrewError) as caught:
-        apply(Retry(), chosen, operated, expect=2)
-    assert (caught.value.expected, caught.value.found) == (2, 3)
-    assert len(operated.spool['bad'].get_files('.psv')) == 3
-    assert by_queue(chosen) == [('bad', 3)]
 
 
 def test_of_two_operators_one_is_told_that_the_entry_is_gone(operated: OperatedSpool) -> None:

@@ -44,14 +44,6 @@ def test_a_line_has_its_time_level_purpose_and_process_before_the_message(path: 
     assert line[10] == 'T'
 
 
-def test_a_purpose_may_have_a_level_of_its_own(path: Path) -> None:
-    log.configure(path, level='warning', levels={'queue': 'debug'})
-    log.logger('queue').debug('seen')
-    log.logger('runner').info('unseen')
-    assert 'seen' in path.read_text()
-    assert 'unseen' not in path.read_text()
-
-
 def test_a_traceback_follows_its_line_indented(path: Path) -> None:
     log.configure(path)
     try:
