@@ -591,7 +591,7 @@ def store_copy(
         publish([target.producer.prepare_entry(entry, more)])
         return
     disk = target.disk
-    draft = write(target.pool, disk, file_of(entry, more), target.name)
+    draft = write(target.pool, disk, (file_of(entry, more),), target.name)
     try:
         if target.options.durability == 'full':
             disk.sync_files([draft.fd])

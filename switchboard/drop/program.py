@@ -27,7 +27,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.message.envelope import MAX_METADATA_BYTES, seal
+from switchboard.message.envelope import JOINED_BYTES, MAX_METADATA_BYTES, seal
 from switchboard.message.mail_envelope import (
     MAX_DROPPED_BYTES,
     MAX_FROM_LINE_BYTES,
@@ -52,8 +52,6 @@ else:
     import _signal  # `signal` makes enums of the numbers, which takes longer than loading this module
 
 READ_BYTES = 256 * 1024
-# A message up to this size is written with one call; putting a larger one together would take its memory twice.
-JOINED_BYTES = 64 * 1024
 # Spares that are tried before a new file is made: more would take longer than they save.
 LOOKS = 8
 # Of a reason; mail servers log it and send it back.
@@ -279,8 +277,8 @@ class Drop:
 
     def _write(self, pool: FilePool) -> PoolFile:
         if len(self.body) <= JOINED_BYTES:
-            return write(pool, self.disk, self.head + bytes(self.body), self.queue)
-        return write(pool, self.disk, self.head, self.queue, tail=self.body)
+            return write(pool, self.disk, (self.head + bytes(self.body),), self.queue)
+        return write(pool, self.disk, (self.head, self.body), self.queue)
 
 
 def _read_some(stdin: int) -> bytes:

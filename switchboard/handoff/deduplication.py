@@ -90,7 +90,7 @@ class Dedupe:
         :raises QueueError: it cannot be written.
         """
         content = f'{filebase} {self._queue.clock.time_ns()}'.encode('ascii')
-        draft = write(self._queue.pool, self._queue.disk, content, self._queue.name)
+        draft = write(self._queue.pool, self._queue.disk, (content,), self._queue.name)
         return PreparedEntry(draft, self._folder, self._name, marker)
 
     def _lock(self, bucket: str) -> int:

@@ -53,6 +53,8 @@ class Entry:
     damage: CorruptEntryError | None = None
     # Where its file stands.
     queue: str = ''
+    # How much of the body was not kept, for those who only show it.
+    left_out_bytes: int = 0
 
     def changed_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
         """Apply what the history says of the metadata: runners change them and give the message back."""

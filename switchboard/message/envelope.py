@@ -31,6 +31,8 @@ MAX_HEADER_BYTES = 128
 MAX_KIND_CHARACTERS = 32
 # Metadata are for addresses and counts.  A file that claims more is not worth the memory.
 MAX_METADATA_BYTES = 16 * 1024 * 1024
+# A message up to this size is written with one call; putting a larger one together would take its memory twice.
+JOINED_BYTES = 64 * 1024
 
 _KIND = frozenset('abcdefghijklmnopqrstuvwxyz0123456789.+-_')
 _HEX = frozenset(b'0123456789abcdef')
@@ -197,5 +199,15 @@ def check(header: Header, content: bytes, digest: str) -> None:
     if len(content) < end:
         raise CorruptEntryError(f'cut short: {len(content)} of {end} bytes', offset=len(content))
     view = memoryview(content)
-    if crc32(view[: length - _CHECKSUM_BYTES], crc32(view[length:end])) != header.checksum:
-        raise CorruptEntryError('torn: the checksum does not match', offset=length)
+    check_sum(header, view[:length], crc32(view[length:end]))
+
+
+def check_sum(header: Header, line: bytes | memoryview, checksum: int) -> None:
+    """Make sure that header and content belong together.
+
+    :param line: the header as it stands in the file.
+    :param checksum: the content's, see :func:`content_checksum`.
+    :raises CorruptEntryError: they do not.
+    """
+    if crc32(line[: header.length - _CHECKSUM_BYTES], checksum) != header.checksum:
+        raise CorruptEntryError('torn: the checksum does not match', offset=header.length)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, UnserializableError
 from switchboard.message.entry import MAILMAN, Entry
-from switchboard.message.envelope import MAX_METADATA_BYTES, content_checksum, pack_header, seal
+from switchboard.message.envelope import JOINED_BYTES, MAX_METADATA_BYTES, content_checksum, pack_header, seal
 from switchboard.message.expiry import EXPIRES, QUEUE_EXPIRES
 from switchboard.message.journal import Record, fold_kept, pack_record
 from switchboard.message.metadata import dump_metadata, load_metadata
@@ -31,11 +31,28 @@ _FOREVER_S = 1e11
 
 
 class EncodedEntry(NamedTuple):
-    """A file's name and content, and the modification time to give it where the clock must not be believed."""
+    """A file's name and content, and the modification time to give it where the clock must not be believed.
+
+    The content is in parts, for a large body is not put together with what stands before and behind it: it would be in memory twice.
+    """
 
     filebase: str
-    content: bytes
+    parts: tuple[bytes, ...]
     modified_ns: int | None
+
+    @property
+    def size(self) -> int:
+        """How many bytes the file has."""
+        return sum(map(len, self.parts))
+
+    @property
+    def content(self) -> bytes:
+        """The whole file."""
+        return b''.join(self.parts)
+
+
+def _joined(*parts: bytes) -> tuple[bytes, ...]:
+    return parts if sum(map(len, parts)) > JOINED_BYTES else (b''.join(parts),)
 
 
 class Packer:
@@ -91,7 +108,7 @@ class Packer:
         digest, header = seal(kind, packed_metadata, body, digest_tail, key, slice_prefix)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)
         name = name_of(when_ns, digest, priority)
-        return EncodedEntry(name, b''.join((header, packed_metadata, body)), modified_ns)
+        return EncodedEntry(name, _joined(header + packed_metadata, body), modified_ns)
 
     def _serialize(self, msg: Any) -> tuple[str, bytes]:
         serializers = self.serializers
@@ -126,13 +143,14 @@ class Packer:
         packed = self.pack(
             msg, metadata, when_ns=name.when_ns, is_delayed=is_delayed, slice_prefix=slice_prefix
         )
-        return packed._replace(content=packed.content + _journal(old, digest_of(packed.filebase), records))
+        journal = _journal(old, digest_of(packed.filebase), records)
+        return packed._replace(parts=_joined(*packed.parts, journal))
 
     def with_history(self, packed: EncodedEntry, records: Sequence[Record]) -> EncodedEntry:
         """:return: the same with a history, of what happened to the message before it came here."""
         digest = digest_of(packed.filebase)
         history = b''.join(pack_record(record, digest) for record in records)
-        return packed._replace(content=packed.content + history)
+        return packed._replace(parts=_joined(*packed.parts, history))
 
     def pack_copy(self, entry: Entry, record: Record | None = None, *, now: bool = True) -> EncodedEntry:
         """Name and pack the copy of an entry: it stays in its slice and at its priority.
@@ -148,15 +166,9 @@ class Packer:
         checksum = content_checksum(packed_metadata, entry.body)
         header = pack_header(entry.kind, len(packed_metadata), len(entry.body), digest, checksum)
         # The history goes along: how often it failed counts in the next queue too.
-        content = b''.join(
-            (
-                header,
-                packed_metadata,
-                entry.body,
-                _journal(entry, digest, () if record is None else (record,)),
-            )
-        )
-        return EncodedEntry(name_of(when_ns, digest, old.priority), content, modified_ns)
+        journal = _journal(entry, digest, () if record is None else (record,))
+        parts = _joined(header + packed_metadata, entry.body, journal)
+        return EncodedEntry(name_of(when_ns, digest, old.priority), parts, modified_ns)
 
     def _dated(self, place_ns: int | None, wished_ns: int | None) -> tuple[int, int | None]:
         """Date an entry.

@@ -188,11 +188,15 @@ class Listing:
             self.reported.add(name)
             event(log, logging.WARNING, None, 'ignored', name=name, what=what, queue=self.queue)
 
-    def is_replaced(self) -> bool:
-        """Is the directory to be read from now on another one than the last time that this was asked?"""
+    def is_replaced(self, *, anew: bool) -> bool:
+        """Is the directory to be read from now on another one than the last time that this was asked?
+
+        :param anew: ask the disk; else a reading finds out by itself.
+        """
         self.follow()
         try:
-            self.folder.follow()
+            if anew:
+                self.folder.follow()
             key, self._key = self._key, self.folder.key
         except OSError:
             return False  # the reading raises the error

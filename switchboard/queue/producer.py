@@ -108,7 +108,7 @@ class Producer:
         packed = self._packer.pack(msg, metadata, digest_tail=digest_tail)
         if records:
             packed = self._packer.with_history(packed, records)
-        self.admission.ask_for_room(len(packed.content))
+        self.admission.ask_for_room(packed.size)
         return self._write(packed)
 
     def prepare_copy(self, entry: Entry, record: Record | None = None, *, now: bool = False) -> PreparedEntry:
@@ -125,7 +125,7 @@ class Producer:
         self._follow()
         try:
             draft = write(
-                self.pool, self.folder.disk, packed.content, self.queue, modified_ns=packed.modified_ns
+                self.pool, self.folder.disk, packed.parts, self.queue, modified_ns=packed.modified_ns
             )
         except BaseException:
             self.admission.take_back()

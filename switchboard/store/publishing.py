@@ -93,40 +93,39 @@ def is_out_of_files(error: QueueError) -> bool:
 def write(
     pool: FilePool,
     disk: Disk,
-    content: bytes,
+    parts: Sequence[bytes | memoryview],
     queue: str,
     *,
     modified_ns: int | None = None,
-    tail: bytes | memoryview = b'',
 ) -> PoolFile:
     """Write a whole file into a draft.
 
-    :param tail: the bytes that follow the content, where putting the two together would take the memory twice.
+    :param parts: its content; a large one in several, where putting them together would take the memory twice.
     :param modified_ns: the modification time to give it, if the machine's clock must not be believed.
     :raises QueueFullError: the disk is full.
     :raises DurabilityError: it could not be written.
     """
     try:
-        return _write(pool, disk, content, modified_ns, tail)
+        return _write(pool, disk, parts, modified_ns)
     except OSError as error:
         # What finished messages still hold of a full disk is the first thing to go.
         if error.errno not in _NO_ROOM or not pool.free_space():
             refuse(error, 'write', queue)
     try:
-        return _write(pool, disk, content, modified_ns, tail)
+        return _write(pool, disk, parts, modified_ns)
     except OSError as error:
         refuse(error, 'write', queue)
 
 
 def _write(
-    pool: FilePool, disk: Disk, content: bytes, modified_ns: int | None, tail: bytes | memoryview
+    pool: FilePool, disk: Disk, parts: Sequence[bytes | memoryview], modified_ns: int | None
 ) -> PoolFile:
     draft = pool.acquire()
-    size = len(content) + len(tail)
+    size = 0
     try:
-        disk.write_all(draft.fd, content)
-        if tail:
-            disk.write_all(draft.fd, tail, len(content))
+        for part in parts:
+            start, size = size, size + len(part)
+            disk.write_all(draft.fd, part, start)
         if draft.size > size:
             disk.ftruncate(draft.fd, size)
         draft.size = size

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from zlib import crc32
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.entry import UNKNOWN, Entry, read_entry
-from switchboard.message.envelope import MAX_HEADER_BYTES, Header, parse_header
+from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_sum, parse_header
 from switchboard.message.journal import MAX_JOURNAL_BYTES, Record, begins_record, find_records, parse_records
 from switchboard.message.naming import digest_of
 from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
 
 # Up to this size a file is read as it is.
 WHOLE_BYTES = 16 * 1024 * 1024
+# Of a body that is checked and not kept.
+READ_AT_ONCE = 1024 * 1024
 
 
 class History:
@@ -59,25 +62,34 @@ def read_history(filebase: str, fd: int, size: int, disk: Disk) -> History:
     return History(records, size, is_whole=bool(records) or not begins_record(disk.read_all(fd, 2, start)))
 
 
-def read_file(filebase: str, fd: int, size: int, disk: Disk, history: History | None = None) -> Entry:
+def read_file(
+    filebase: str,
+    fd: int,
+    size: int,
+    disk: Disk,
+    history: History | None = None,
+    kept_bytes: int | None = None,
+) -> Entry:
     """Read an entry's file, but of a large one no more than its header promises and its blocks can hold.
 
     Anybody who may write into the queue can leave a file there that has any size and takes no place on the disk.
 
     :param history: the result of :func:`read_history`, if it was called already.
+    :param kept_bytes: how much of a large body is wanted; None is all of it.
     :raises OSError: it cannot be read.
     """
     if size <= WHOLE_BYTES:
         entry = read_entry(filebase, disk.read_all(fd, size))
     else:
-        entry = _read_large(filebase, fd, size, disk)
+        entry = _read_large(filebase, fd, size, disk, kept_bytes)
         history = history or read_history(filebase, fd, size, disk)
     if history is not None:
         entry.records, entry.end = history.records, history.end
     return entry
 
 
-def _read_large(filebase: str, fd: int, size: int, disk: Disk) -> Entry:
+def _read_large(filebase: str, fd: int, size: int, disk: Disk, kept_bytes: int | None) -> Entry:
+    """Read metadata and body each by itself: there is no time at which the body is in memory twice."""
     header, digest = read_header(fd, disk), digest_of(filebase)
     try:
         if header is None:
@@ -86,12 +98,33 @@ def _read_large(filebase: str, fd: int, size: int, disk: Disk) -> Entry:
             raise CorruptEntryError(f'stale or cut short: {size} bytes, and the header promises {header.end}')
         if _is_hollow(fd, header.end, disk):
             raise CorruptEntryError(f'a body of {header.body_length} bytes, most of which were never written')
-        return read_entry(filebase, disk.read_all(fd, header.end))
+        line = disk.read_all(fd, header.length)
+        metadata = disk.read_all(fd, header.metadata_length, header.length)
+        body, checksum = _read_body(fd, header, disk, kept_bytes, crc32(metadata))
+        entry = Entry(filebase, header.kind, metadata, body, end=header.end)
+        entry.left_out_bytes = header.body_length - len(body)
+        try:
+            check_sum(header, line, checksum)
+        except CorruptEntryError as error:
+            entry.metadata, entry.damage = b'{}', error
+        return entry
     except CorruptEntryError as error:
         damage = error
     except MemoryError:
         damage = CorruptEntryError(f'{size} bytes: more than there is memory for')
     return Entry(filebase, UNKNOWN, b'{}', b'', damage=damage)
+
+
+def _read_body(
+    fd: int, header: Header, disk: Disk, kept_bytes: int | None, checksum: int
+) -> tuple[bytes, int]:
+    """:return: the body, or its beginning, and the checksum of all of it behind what `checksum` is of."""
+    start, end = header.body_start, header.end
+    body = disk.read_all(fd, end - start if kept_bytes is None else min(kept_bytes, end - start), start)
+    checksum, at = crc32(body, checksum), start + len(body)
+    while at < end and (part := disk.read_all(fd, min(READ_AT_ONCE, end - at), at)):
+        checksum, at = crc32(part, checksum), at + len(part)
+    return body, checksum
 
 
 def _is_hollow(fd: int, end: int, disk: Disk) -> bool:
@@ -102,9 +135,10 @@ def _is_hollow(fd: int, end: int, disk: Disk) -> bool:
     return disk.fstat(fd).st_blocks * 512 < end // 2 and disk.seek(fd, 0, os.SEEK_HOLE) < end
 
 
-def peek(folder: Folder, filebase: str, suffix: str) -> Entry | None:
+def peek(folder: Folder, filebase: str, suffix: str, kept_bytes: int | None = None) -> Entry | None:
     """Read an entry's file without claiming it.
 
+    :param kept_bytes: how much of a large body is wanted; None is all of it.
     :return: None if there is no such file.
     :raises OSError: it cannot be read.
     """
@@ -112,9 +146,9 @@ def peek(folder: Folder, filebase: str, suffix: str) -> Entry | None:
     try:
         fd = disk.open(filebase + suffix, os.O_RDONLY | OPEN_FLAGS, dir_fd=folder.fd)
     except FileNotFoundError:
-        return peek(folder, filebase, suffix) if folder.follow() else None
+        return peek(folder, filebase, suffix, kept_bytes) if folder.follow() else None
     try:
-        entry = read_file(filebase, fd, disk.fstat(fd).st_size, disk)
+        entry = read_file(filebase, fd, disk.fstat(fd).st_size, disk, kept_bytes=kept_bytes)
         entry.queue = folder.place
         return entry
     finally:

@@ -100,7 +100,7 @@ class MemoryListing:
         """See `Listing`."""
         yield self.filebases(suffix)
 
-    def is_replaced(self) -> bool:
+    def is_replaced(self, *, anew: bool) -> bool:
         """See `Listing`."""
         return False
 

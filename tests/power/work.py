@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from switchboard import Spool
-from switchboard.store.disk import Disk
+from switchboard.store.disk import Disk, Folder
 
 # Messages that are there at a time, about: each cut looks for all of them.
 KEPT = 300
@@ -36,7 +36,9 @@ class Work:
     def __init__(self, directory: str, log: str, mode: str) -> None:
         self.spool = Spool(directory, disk=LyingDisk() if mode == 'none' else Disk())
         keys = {'flush': 'two'} if mode == 'two' else {}
-        self.queues = {name: self.spool.queue(name, **keys) for name in ('in', 'middle', 'end', 'dead')}
+        self.queues = {
+            name: self.spool.queue(name, **keys) for name in ('in', 'middle', 'end', 'dead', 'renewed')
+        }
         self.log = open(log, 'a', buffering=1)  # noqa: SIM115  closed with the process
         self.numbers = itertools.count(1)
         self.kept = 0
@@ -122,6 +124,21 @@ class Work:
         if taken is not None:
             self.queues['in'].finish(taken.filebase, preserve=True)
 
+    def renew(self) -> None:
+        """Let many names come and go in empty directories, have them renewed, and put messages there."""
+        stage, queue = self.spool.stage.folder, self.queues['renewed']
+        for folder in (stage, queue.folder):
+            grow(folder)
+        before = {folder.key for folder in (stage, queue.folder)}
+        self.spool.recover()
+        assert queue.take() is None
+        if before.isdisjoint({stage.key, queue.folder.key}):
+            self.note('renewed')
+        text = self.new()
+        queue.enqueue(text)
+        self.accepted(text)
+        self.hand_on('renewed', 'end')
+
     def finish(self) -> None:
         for queue in ('end', 'middle', 'in'):
             while self.kept > KEPT and (taken := self.queues[queue].take()) is not None:
@@ -135,12 +152,21 @@ class Work:
         steps: list[Callable[[], None]] = [
             *[self.enqueue, self.hand_on, self.hand_on_again] * 4,
             *(self.enqueue_many, self.enqueue_once, self.adopt),
-            *(self.forward, self.release, self.preserve),
+            *(self.forward, self.release, self.preserve, self.renew),
         ]
         while True:
             random.choice(steps)()
             if self.kept > KEPT:
                 self.finish()
+
+
+def grow(folder: Folder) -> None:
+    """Make a directory as large as many entries make it, where directories stay large."""
+    names = [f'.{number:0200d}' for number in range(700)]
+    for name in names:
+        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o660, dir_fd=folder.fd))
+    for name in names:
+        os.unlink(name, dir_fd=folder.fd)
 
 
 def number_of(text: str) -> int:

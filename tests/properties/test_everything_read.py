@@ -56,9 +56,10 @@ from switchboard.store.published_options import MAGIC, find_published_options
 from tests.properties.growth import is_linear
 
 SERIALIZERS = Serializers()
-FILEBASE, ENTRY, _ = Packer('in', QueueOptions(), SERIALIZERS, SYSTEM_NAMER).pack(
+_PACKED = Packer('in', QueueOptions(), SERIALIZERS, SYSTEM_NAMER).pack(
     {'a': [1, 'x']}, {'key': {'deep': [1.5, None]}}
 )
+FILEBASE, ENTRY = _PACKED.filebase, _PACKED.content
 RECORD = pack_record({'event': 'failed', 'time': 1.5, 'not_before': 3}, digest_of(FILEBASE))
 MAIL = (
     b'From x@y Thu Nov 26 10:00:00 2026\nReturn-Path: <a@b>\nEnvelope-To: <c@d>, "e, f"@g\nMessage-ID: <m@x>\n'

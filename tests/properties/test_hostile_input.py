@@ -135,7 +135,8 @@ def test_a_changed_byte_or_a_lost_end_is_always_noticed(
 ) -> None:
     for key in ('delay', 'not_before', 'priority', 'ttl'):
         metadata.pop(key, None)
-    filebase, content, _ = PACKER.pack(msg, dict(metadata))
+    packed = PACKER.pack(msg, dict(metadata))
+    filebase, content = packed.filebase, packed.content
     assert read_entry(filebase, content).damage is None
     place = data.draw(st.integers(0, len(content) - 1))
     byte = data.draw(st.integers(0, 255).filter(lambda byte: byte != content[place]))
@@ -148,7 +149,8 @@ def test_a_changed_byte_or_a_lost_end_is_always_noticed(
 
 @given(st.binary(max_size=300), st.data())
 def test_what_stands_behind_the_body_changes_no_message(tail: bytes, data: st.DataObject) -> None:
-    filebase, content, _ = PACKER.pack('text', {'key': 1})
+    packed = PACKER.pack('text', {'key': 1})
+    filebase, content = packed.filebase, packed.content
     record = pack_record({'event': 'noted'}, digest_of(filebase))
     entry = read_entry(filebase, content + record + tail)
     assert entry.load(SERIALIZERS) == ('text', {'key': 1, 'version': 3, '_parsemsg': False})

@@ -42,6 +42,8 @@ from switchboard.store.reading import peek
 
 # Of a long body, the beginning says what it is.
 SHOWN_BODY_BYTES = 16 * 1024
+# Of a large body that is not shown whole: a mail's header is in it.
+KEPT_BODY_BYTES = 1024 * 1024
 # Fields of a record that are not shown as key=value.
 _APART = frozenset(('event', 'time', 'traceback', 'message', 'error', 'before', 'after'))
 _COLOURS = {'red': 'red', 'green': 'green', 'cyan': 'cyan', 'yellow': 'yellow'}
@@ -105,7 +107,8 @@ def _show_entry(
 ) -> None:
     found = installation.view.find(name, queues)
     seen = found.look()
-    whole = peek(found.folder, found.filebase, seen.suffix) if seen is not None else None
+    kept_bytes = None if raw or full or as_json else KEPT_BODY_BYTES
+    whole = peek(found.folder, found.filebase, seen.suffix, kept_bytes) if seen is not None else None
     if seen is None or whole is None:
         raise UnknownEntryError(f'{found.queue}/{found.filebase} has gone on a moment ago')
     if raw:
@@ -177,7 +180,7 @@ def _lines(
         f', priority {seen.priority}' if seen.priority else ''
     )
     yield f'  kind      {one_line(entry.kind)}'
-    yield f'  size      {len(entry.body)} bytes; {seen.size_bytes} in its file'
+    yield f'  size      {len(entry.body) + entry.left_out_bytes} bytes; {seen.size_bytes} in its file'
     for key, value in describe_body(entry.kind, entry.body).items():
         yield f'  {key:<9} {one_line(value)}'
     if seen.origin:
@@ -255,4 +258,5 @@ def _body_lines(entry: Entry, *, headers: bool, full: bool) -> Iterator[str]:
     for line in text.removesuffix('\n').split('\n') if text else ():
         yield f'  {line}'
     if cut:
-        yield f'  ... {len(body) - SHOWN_BODY_BYTES} bytes more; --full shows them, --raw writes all bytes as they are'
+        more = len(body) + entry.left_out_bytes - SHOWN_BODY_BYTES
+        yield f'  ... {more} bytes more; --full shows them, --raw writes all bytes as they are'

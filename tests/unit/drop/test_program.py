@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from switchboard import Spool
 from switchboard.config import inifile
-from switchboard.drop.program import JOINED_BYTES, Drop
+from switchboard.drop.program import Drop
 from switchboard.drop.request import Request, find_spool, spool_value
 from switchboard.errors import (
     ConfigError,
@@ -31,6 +31,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
+from switchboard.message.envelope import JOINED_BYTES
 from switchboard.message.naming import SLICE_DIGITS, digest_of, parse, slice_digits
 from switchboard.spool.current import publish_queue_options
 from switchboard.store.disk import Disk

@@ -15,6 +15,7 @@ from switchboard.message.envelope import pack_header
 from switchboard.message.journal import MAX_JOURNAL_BYTES
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
+from switchboard.store.reading import peek
 from tests.helpers.processes import in_new_program
 from tests.unit.queue.test_recovery import die_with
 
@@ -139,3 +140,49 @@ def test_a_torn_entry_still_says_what_is_wrong(queue: Switchboard) -> None:
         stream.write(b'y')
     with pytest.raises(CorruptEntryError, match='torn'):
         queue.dequeue(filebase)
+
+
+LARGE = 200 * MIB
+
+
+def _most_memory_of(method: str, directory: str) -> float:
+    """:return: how often the body fits into what was needed at most, beyond what the program needs anyway."""
+    queue = Switchboard('in', directory, options=LAZY)
+    filebase = next(iter(queue.files), '')
+    queue.finish(queue.enqueue(b''))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if method == 'enqueue':
+        body = b'x' * LARGE
+        queue.enqueue(body)
+    elif method == 'take':
+        taken = queue.take()
+        assert taken is not None
+        assert len(taken.msg) == LARGE
+    else:
+        entry = peek(queue.folder, filebase, '.pck', MIB)
+        assert entry is not None
+        assert entry.damage is None
+        assert (len(entry.body), entry.left_out_bytes) == (MIB, LARGE - MIB)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / LARGE
+
+
+@pytest.mark.parametrize(('method', 'times'), [('enqueue', 1.1), ('take', 1.1), ('show', 0.1)])
+def test_a_large_body_is_in_memory_once(
+    tmp_path: Path, queue: Switchboard, method: str, times: float
+) -> None:
+    if method != 'enqueue':
+        queue.enqueue(b'x' * LARGE)
+    assert in_new_program(_most_memory_of, method, queue.queue_directory) <= times
+
+
+def test_a_large_body_that_was_torn_is_found_out_by_who_reads_only_its_beginning(queue: Switchboard) -> None:
+    filebase = queue.enqueue(b'x' * 17 * MIB)
+    path = Path(queue.queue_directory) / f'{filebase}.pck'
+    with path.open('r+b') as stream:
+        stream.seek(-1, os.SEEK_END)
+        stream.write(b'y')
+    entry = peek(queue.folder, filebase, '.pck', 1)
+    assert entry is not None
+    assert entry.damage is not None
+    assert queue.take() is None
+    assert (Path(queue.queue_directory).parent / 'bad' / f'{filebase}.psv').exists()

@@ -41,7 +41,7 @@ class Scene:
         self.pool = FilePool(spare, disk)
 
     def prepare(self, name: str, content: bytes = b'content') -> PreparedEntry:
-        return PreparedEntry(write(self.pool, self.disk, content, 'in'), self.queue, 'in', name)
+        return PreparedEntry(write(self.pool, self.disk, (content,), 'in'), self.queue, 'in', name)
 
     def entries(self) -> list[str]:
         return sorted(self.queue.names())
@@ -90,7 +90,7 @@ class TestWriting:
         assert scene.spares() == 0
 
     def test_a_modification_time_can_be_given(self, scene: Scene) -> None:
-        draft = write(scene.pool, scene.disk, b'x', 'in', modified_ns=123_456_789_000)
+        draft = write(scene.pool, scene.disk, (b'x',), 'in', modified_ns=123_456_789_000)
         assert os.fstat(draft.fd).st_mtime_ns == 123_456_789_000
         scene.pool.abandon(draft)
 
@@ -242,6 +242,6 @@ class Filling(Disk):
 def test_a_large_file_is_written_into_the_room_that_spares_have_held(tmp_path: Path) -> None:
     scene = Scene(tmp_path, Filling(tmp_path / '.spare'))
     scene.pool.fill(3)
-    draft = write(scene.pool, scene.disk, b'head', 'in', tail=memoryview(b'and body'))
+    draft = write(scene.pool, scene.disk, (b'head', memoryview(b'and body')), 'in')
     assert (draft.size, scene.spares()) == (12, 1)
     assert os.pread(draft.fd, 100, 0) == b'headand body'
