@@ -53,7 +53,7 @@ class Entry:
     damage: CorruptEntryError | None = None
     # Where its file stands.
     queue: str = ''
-    # How much of the body was not kept, for those who only show it.
+    # How much of the body was not kept, where only its beginning is shown.
     left_out_bytes: int = 0
 
     def changed_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def name_of(packed: EncodedEntry) -> Name:
 
 class TestName:
     def test_the_digest_begins_with_a_checksum_of_the_content_and_the_rest(self) -> None:
-        one, other, different = (packer().pack(msg, {}, unique='7' * 32) for msg in ('x', 'x', 'y'))
+        one, other, different = (packer().pack(msg, {}, digest_tail='7' * 32) for msg in ('x', 'x', 'y'))
         assert one.filebase[20:] == other.filebase[20:] != different.filebase[20:]
         assert digest_of(one.filebase)[8:] == '7' * 32
 
