@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
+from tests.mailman.price import QUEUES, table
 from tests.mailman.site import Site, storm
 from tests.mailman.suite import CACHE, EXPECTED, QUICK, ROOT, VERSIONS, MailmanTree, compare, read_outcomes
 
@@ -86,6 +87,15 @@ def test_our_own_tests_pass_beside_mailman(tree: MailmanTree) -> None:
         tree.pytest('tests/mailman/inside'), capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_price_is_shown_as_medians_with_their_range() -> None:
+    turns = {queues: [{'posts a second': float(each)} for each in (3, 1, 2)] for queues in QUEUES}
+    counted = {queues: {'flushes': 4.0} for queues in QUEUES}
+    assert table(turns, counted).splitlines()[2:] == [
+        '| posts a second | 2.0 (1.0 to 3.0) | 2.0 (1.0 to 3.0) |',
+        '| flushes | 4.0 | 4.0 |',
+    ]
 
 
 @pytest.fixture
