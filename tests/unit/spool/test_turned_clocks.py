@@ -369,6 +369,7 @@ ASK_THE_WALL_CLOCK = {
     'mailman/queue.py': 'labels',
     'master/master.py': 'labels',
     'master/supervision.py': 'labels',
+    'kombu_transport/payload.py': 'delays',
     'message/expiry.py': 'what it is handed',
     'message/naming.py': 'names',
     'message/packing.py': 'names',
