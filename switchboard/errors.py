@@ -46,10 +46,11 @@ class ConfigError(SwitchboardError):
 
 
 class ConfigErrors(ConfigError):
-    """All the errors of one configuration at once, in the order of their lines."""
+    """All the errors of one configuration at once, in the order of their lines; and what is only strange in it."""
 
-    def __init__(self, errors: Sequence[ConfigError]) -> None:
+    def __init__(self, errors: Sequence[ConfigError], *, warnings: Sequence[ConfigError] = ()) -> None:
         self.errors = tuple(errors)
+        self.warnings = tuple(warnings)
         first = self.errors[0]
         super().__init__(first.reason, file=first.file, line=first.line, section=first.section, key=first.key)
 

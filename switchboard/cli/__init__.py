@@ -112,8 +112,10 @@ def _is_json(args: Sequence[str] | None, installation: Installation) -> bool:
 
 
 def _usage(error: click.ClickException, *, as_json: bool) -> int:
-    context = getattr(error, 'ctx', None)
-    where = f'{context.command_path} --help' if context is not None else 'switchboard --help'
+    text = error.format_message()
+    if isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx is not None else 'switchboard'
+        text = f'{text.removesuffix(".")}; see `{where} --help`'
     status = error.exit_code if error.exit_code != 1 else int(Exit.NO_INPUT)
-    write_error(error, status, [f'{error.format_message()}; see `{where}`'], as_json=as_json)
+    write_error(error, status, [text], as_json=as_json)
     return status

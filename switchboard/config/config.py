@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from zlib import crc32
 
-from switchboard.config.examine import Parts, examine
+from switchboard.config.examine import Parts, advise_on_values, examine
 from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import Problems, Section, did_you_mean, in_order, parse, read_file
 from switchboard.config.keys import (
@@ -275,6 +275,7 @@ class _Loader:
         except UnknownQueueError as error:
             self.problems.error(section.error(str(error).replace('queue name', f'{kind} name')))
             return
+        advise_on_values(section, self.problems)
         self.sections[kind].append(with_new_spellings(section, self.problems))
 
     def _core_values(self) -> dict[str, Any]:

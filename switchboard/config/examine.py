@@ -6,6 +6,7 @@ hardly meant (a queue that nobody consumes); it goes to ``switchboard check``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class Parts(NamedTuple):
     exchanges: ExchangeTable
 
 
+_HASH = re.compile(r'\s#(\s|$)')
 # Bridges have a `url` of their own.
 _OF_QUEUES_ONLY = QUEUE_KEYS.keys() - {'url'}
 _KEY_OF_FIELD = {key.field: name for name, key in QUEUE_KEYS.items()}
@@ -57,6 +59,24 @@ def examine(parts: Parts, runner_sections: Mapping[str, Section], problems: Prob
     for name, runner in parts.runners.items():
         _advise_on_runner(parts, runner, runner_sections[name], problems)
     _advise_on_queues(parts, problems)
+
+
+def advise_on_values(section: Section, problems: Problems) -> None:
+    """Note what means something in a shell or in other configurations, and is a plain part of the value here."""
+    for entry in section.entries.values():
+        for line, text in entry.lines:
+            if text.startswith('~'):
+                problems.warn(entry.error('`~` is no home directory here: write the path out', line))
+            if _HASH.search(text):
+                problems.warn(
+                    entry.error('`#` is a part of the value here: a comment begins with ` ; `', line)
+                )
+            if text.count('"') % 2:
+                problems.warn(entry.error('a quotation mark is not closed', line))
+            elif text[0] in '"\'' and text[-1] == text[0] and text.count(text[0]) == 2:
+                problems.warn(
+                    entry.error('the quotation marks are a part of the value: write it without', line)
+                )
 
 
 def _at(rule: QueueRule | None, field: str, reason: str) -> ConfigError:

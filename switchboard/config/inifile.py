@@ -87,7 +87,7 @@ class Problems:
     def raise_errors(self) -> None:
         """:raises ConfigErrors: there is at least one error; all are in it, by file and line."""
         if self.errors:
-            raise ConfigErrors(in_order(self.errors))
+            raise ConfigErrors(in_order(self.errors), warnings=in_order(self.warnings))
 
 
 def in_order(problems: Iterable[ConfigError]) -> list[ConfigError]:

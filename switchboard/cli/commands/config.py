@@ -234,7 +234,8 @@ def problems(installation: Installation, *, imports: bool) -> tuple[Config | Non
     try:
         config = installation.config
     except ConfigErrors as error:
-        return None, [('error', each) for each in error.errors]
+        strange: list[Problem] = [('warning', each) for each in error.warnings]
+        return None, strange + [('error', each) for each in error.errors]
     found: list[Problem] = [('warning', each) for each in config.warnings]
     found += [('warning', each) for each in spool_warnings(config)]
     found += [('error', each) for each in url_errors(config)]

@@ -227,7 +227,11 @@ def _read(name: str) -> bytes:
         if sys.stdin.isatty():
             print_note('reading the message from the terminal; Ctrl-D ends it')
         return sys.stdin.buffer.read()
-    return Path(name).read_bytes()
+    try:
+        return Path(name).read_bytes()
+    except FileNotFoundError as error:
+        reason = 'there is no such file; the text of a message is read from standard input: echo TEXT | switchboard enqueue QUEUE'
+        raise FileNotFoundError(error.errno, reason) from error
 
 
 def _messages(files: Iterable[str], kind: str | None) -> Iterator[tuple[str, Any]]:

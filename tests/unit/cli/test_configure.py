@@ -87,11 +87,14 @@ def test_check_shows_all_mistakes_each_with_its_place(config: Path) -> None:
     config.write_text(CONFIG + 'ttl = 5\n[queue.x]\ncolor = red\n[runner.y]\n')
     ran = switchboard('-C', config, 'check')
     assert ran.status == Exit.CONFIG
-    assert [line.partition(' ')[2].partition(':')[2][:2] for line in ran.lines[:-1]] == ['9 ', '11', '12']
-    assert all(line.startswith(f'error: {config}:') for line in ran.lines[:-1])
-    assert ran.lines[-1] == '3 errors'
+    strange, *wrong, summed_up = ran.lines
+    assert strange.startswith(f'warning: {config}:10 [queue.x]: nobody consumes')
+    assert [line.partition(' ')[2].partition(':')[2][:2] for line in wrong] == ['9 ', '11', '12']
+    assert all(line.startswith(f'error: {config}:') for line in wrong)
+    assert summed_up == '3 errors, 1 warning'
     objects = switchboard('-C', config, 'check', '--json').objects
     assert [(each['level'], each['line'], each['section'], each['key']) for each in objects] == [
+        ('warning', 10, 'queue.x', None),
         ('error', 9, 'queue.out', 'ttl'),
         ('error', 11, 'queue.x', 'color'),
         ('error', 12, 'runner.y', None),

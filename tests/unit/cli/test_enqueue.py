@@ -184,7 +184,7 @@ def test_a_file_that_is_not_there_does_not_stop_the_others(
     ran = switchboard('-C', config, 'enqueue', 'in', tmp_path / 'missing', tmp_path / 'there')
     assert ran.status == Exit.PARTIAL
     assert spool['in'].files == ran.lines
-    assert 'missing: No such file' in ran.err
+    assert 'missing: there is no such file' in ran.err
     assert switchboard('-C', config, 'enqueue', 'in', tmp_path / 'missing').status == Exit.NO_INPUT
 
 

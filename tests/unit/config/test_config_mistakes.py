@@ -141,3 +141,28 @@ def test_a_queues_key_in_a_runners_section_is_told(tmp_path: Path) -> None:
         "goes to the runner's own class; if that does not know it: it is a queue's, write it below [queue.q]"
     )
     assert warnings(config) == [f'6 [runner.a] max_attempts: {reason}']
+
+
+@pytest.mark.parametrize(
+    ('value', 'reason'),
+    [
+        ('~/log', '`~` is no home directory here: write the path out'),
+        ('log # here', '`#` is a part of the value here: a comment begins with ` ; `'),
+        ('"log', 'a quotation mark is not closed'),
+        ('"log"', 'the quotation marks are a part of the value: write it without'),
+        ('logs/a#b', None),
+        ("it's", None),
+    ],
+)
+def test_what_means_something_elsewhere_is_told(tmp_path: Path, value: str, reason: str | None) -> None:
+    config = load(tmp_path, f'[master]\nlog_file = {value}\n')
+    assert warnings(config) == ([f'4 [master] log_file: {reason}'] if reason else [])
+
+
+def test_what_is_strange_is_told_beside_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / 'switchboard.cfg'
+    path.write_text('[switchboard]\nspool = ~/spool\n[nonsense]\n')
+    with pytest.raises(ConfigErrors) as caught:
+        Config.load(path)
+    assert [each.key for each in caught.value.warnings] == ['spool']
+    assert len(caught.value.errors) == 1
