@@ -161,7 +161,7 @@ def slice_of(_context: click.Context, _param: click.Parameter, value: str) -> tu
     """:return: name, slice counted from 0, and number of slices; they are written from 1, as `status` and `ps` show them."""
     match = RUNNER.fullmatch(value)
     if match is None:
-        raise click.BadParameter(f'{value!r} is not of the form NAME or NAME:SLICE/COUNT')
+        raise click.BadParameter(f'{value!r} is not of the form RUNNER or RUNNER:SLICE/COUNT')
     part, count = int(match['part'] or 1), int(match['count'] or 1)
     if not 1 <= part <= count:
         raise click.BadParameter(f'{value!r}: slices are counted from 1 to {count}')
@@ -181,7 +181,7 @@ def master(path: Path) -> None:
 
 
 @click.command()
-@click.argument('runner', callback=slice_of, metavar='NAME[:SLICE/COUNT]')
+@click.argument('runner', callback=slice_of, metavar='RUNNER[:SLICE/COUNT]')
 @config_option
 @click.option('--once', is_flag=True, help='One pass over the queue, then stop.')
 @click.option('--until-empty', is_flag=True, help='Stop when nothing is ready any more.')

@@ -70,7 +70,11 @@ def read_sample(name: str) -> bytes:
 
 
 @click.command()
-@click.argument('name', required=False)
+@click.argument(
+    'name',
+    required=False,
+    shell_complete=lambda _context, _param, begun: [each for each in samples() if each.startswith(begun)],
+)
 def sample(name: str | None) -> None:
     """Write a sample of a configuration file to standard output, or list the samples.
 

@@ -52,7 +52,7 @@ def master(installation: Installation) -> NoReturn:
 
 
 @verb()
-@click.argument('runner', metavar='NAME[:SLICE/COUNT]')
+@click.argument('runner', metavar='RUNNER[:SLICE/COUNT]')
 @click.option('--once', is_flag=True, help='One pass over the queue, then stop.')
 @click.option('--until-empty', is_flag=True, help='Stop when nothing is ready any more.')
 def runner(installation: Installation, runner: str, once: bool, until_empty: bool) -> NoReturn:
@@ -67,7 +67,7 @@ def runner(installation: Installation, runner: str, once: bool, until_empty: boo
 
 
 @verb()
-@click.argument('runner', callback=slice_of, metavar='NAME[:SLICE/COUNT]')
+@click.argument('runner', callback=slice_of, metavar='RUNNER[:SLICE/COUNT]')
 @click.option('--once', is_flag=True, help='One pass over the queue, then stop.')
 @click.option('--until-empty', is_flag=True, help='Stop when nothing is ready any more.')
 @click.pass_context

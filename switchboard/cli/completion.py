@@ -1,0 +1,102 @@
+"""What a shell offers where a verb expects a name: queues, entries, runners and exchanges of the installation that the line names.
+
+Which names are meant, the word in the help says: a parameter that is shown as ``QUEUE`` takes queues.  So a new verb needs nothing more.
+Whatever goes wrong, nothing is offered, and nothing is said: somebody is in the middle of a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from switchboard.cli.context import Installation
+
+# Nobody looks at more, and a queue may hold a million.
+MAX_ENTRIES = 200
+
+
+def _queues(installation: Installation, _incomplete: str) -> Iterator[str]:
+    yield from installation.view.queue_names()
+
+
+def _entries(installation: Installation, incomplete: str) -> Iterator[str]:
+    """Entries of the bad queue first: operators deal with those; ``QUEUE/`` names those of one queue."""
+    from switchboard.message.naming import CLAIMED, PRESERVED, READY
+    from switchboard.operating.census import walk
+    from switchboard.store.layout import BAD
+
+    queue, slash, _ = incomplete.rpartition('/')
+    places = installation.view.places([queue] if slash else ())
+    found = (
+        f'{queue}{slash}{filebase}'
+        for _, folder in sorted(places, key=lambda place: place[0] != BAD)
+        for filebase, _ in walk(folder, (PRESERVED, READY, CLAIMED))
+    )
+    yield from itertools.islice((each for each in found if each.startswith(incomplete)), MAX_ENTRIES)
+
+
+def _runners(installation: Installation, _incomplete: str) -> Iterator[str]:
+    yield from installation.config.runners
+
+
+def _counted_runners(installation: Installation, _incomplete: str) -> Iterator[str]:
+    yield from (f'{name}=' for name in installation.config.runners)
+
+
+def _exchanges(installation: Installation, _incomplete: str) -> Iterator[str]:
+    yield from installation.exchanges().exchanges
+
+
+# The first word that is found in what the help shows counts, but ENTRY and QUEUE may stand side by side.
+_SOURCES: tuple[tuple[str, Callable[[Installation, str], Iterator[str]]], ...] = (
+    ('ENTRY', _entries),
+    ('QUEUE', _queues),
+    ('RUNNER=', _counted_runners),
+    ('RUNNER', _runners),
+    ('EXCHANGE', _exchanges),
+)
+
+
+class Name(click.types.StringParamType):
+    """A text that the shell can complete.
+
+    :param shown: how the help shows the parameter.
+    :param installation_of: the installation of a command line.
+    """
+
+    def __init__(self, shown: str, installation_of: Callable[[click.Context], Installation]) -> None:
+        self._sources = [source for word, source in _SOURCES if word in shown]
+        if _counted_runners in self._sources:
+            self._sources.remove(_runners)
+        self._installation_of = installation_of
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """:return: the names that begin so."""
+        from click.shell_completion import CompletionItem
+
+        found: list[str] = []
+        installation = self._installation_of(ctx)
+        installation.warns = False
+        for source in self._sources:
+            with contextlib.suppress(Exception):
+                found += source(installation, incomplete)
+        return [CompletionItem(each) for each in dict.fromkeys(found) if each.startswith(incomplete)]
+
+
+def complete_names(
+    params: list[click.Parameter], installation_of: Callable[[click.Context], Installation]
+) -> None:
+    """Have each parameter that is shown as a name complete it."""
+    for param in params:
+        shown: Any = param.metavar or (param.name or '').upper()
+        if type(param.type) is click.types.StringParamType and any(word in shown for word, _ in _SOURCES):
+            param.type = Name(shown, installation_of)
