@@ -27,6 +27,13 @@ def pages() -> Iterator[tuple[str, str]]:
     """:return: the name and the text of each man page: of the programs, and of each verb."""
     for name, command in PROGRAMS.items():
         context = click.Context(command, info_name=name)
+        if isinstance(command, click.Group):
+            # The page lists what was loaded.
+            command.commands = {
+                verb: found
+                for verb in command.list_commands(context)
+                if (found := command.get_command(context, verb)) is not None
+            }
         yield name, generate_man_page(context, __version__)
         if isinstance(command, click.Group):
             for verb in command.list_commands(context):

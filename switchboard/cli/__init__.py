@@ -1,6 +1,6 @@
 """``switchboard``, the operator's program: one verb for each thing that an operator does.  It shows and asks, and decides nothing.
 
-In reading order: app (the verbs, imported when they are used), completion (names for the shell), context (which installation), options, output, layout and terminal (tables, lines, JSON),
+In reading order: app (the verbs, imported when they are used), context (which installation), completion (names for the shell), options, output, layout and terminal (tables, lines, JSON),
 exits (from errors to statuses); then ``commands``.
 
 Here is what all verbs share: the group, and the place where an error becomes one line and an exit status.  Verbs raise;

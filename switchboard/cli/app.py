@@ -9,6 +9,7 @@ import importlib
 
 import click
 
+from switchboard.cli.completion import complete_names
 from switchboard.cli.context import Installation
 
 # By family: the verb, the module in this package, and what it does.  The function is called like the verb, with `_` for `-`.
@@ -83,6 +84,7 @@ class Verbs(click.Group):
         module = importlib.import_module(f'switchboard.cli.commands.{VERBS[cmd_name][0]}')
         command = getattr(module, cmd_name.replace('-', '_'))
         assert isinstance(command, click.Command)
+        complete_names(command.params)
         return command
 
     def resolve_command(

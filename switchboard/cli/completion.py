@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from switchboard.cli.context import Installation
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
-
-    from switchboard.cli.context import Installation
 
 # Nobody looks at more, and a queue may hold a million.
 MAX_ENTRIES = 200
@@ -33,7 +33,7 @@ def _entries(installation: Installation, incomplete: str) -> Iterator[str]:
     from switchboard.store.layout import BAD
 
     queue, slash, _ = incomplete.rpartition('/')
-    places = installation.view.places([queue] if slash else ())
+    places = installation.view.queue_folders([queue] if slash else ())
     found = (
         f'{queue}{slash}{filebase}'
         for _, folder in sorted(places, key=lambda place: place[0] != BAD)
@@ -68,14 +68,12 @@ class Name(click.types.StringParamType):
     """A text that the shell can complete.
 
     :param shown: how the help shows the parameter.
-    :param installation_of: the installation of a command line.
     """
 
-    def __init__(self, shown: str, installation_of: Callable[[click.Context], Installation]) -> None:
+    def __init__(self, shown: str) -> None:
         self._sources = [source for word, source in _SOURCES if word in shown]
         if _counted_runners in self._sources:
             self._sources.remove(_runners)
-        self._installation_of = installation_of
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -84,7 +82,7 @@ class Name(click.types.StringParamType):
         from click.shell_completion import CompletionItem
 
         found: list[str] = []
-        installation = self._installation_of(ctx)
+        installation = ctx.ensure_object(Installation)
         installation.warns = False
         for source in self._sources:
             with contextlib.suppress(Exception):
@@ -92,11 +90,9 @@ class Name(click.types.StringParamType):
         return [CompletionItem(each) for each in dict.fromkeys(found) if each.startswith(incomplete)]
 
 
-def complete_names(
-    params: list[click.Parameter], installation_of: Callable[[click.Context], Installation]
-) -> None:
+def complete_names(params: list[click.Parameter]) -> None:
     """Have each parameter that is shown as a name complete it."""
     for param in params:
         shown: Any = param.metavar or (param.name or '').upper()
         if type(param.type) is click.types.StringParamType and any(word in shown for word, _ in _SOURCES):
-            param.type = Name(shown, installation_of)
+            param.type = Name(shown)

@@ -248,7 +248,6 @@ def verb(**settings: Any) -> Callable[[Callable[..., None]], click.Command]:
         installation_options(call, short=True)
         options.extend(own)
         command: click.Command = click.command(**settings)(call)
-        complete_names(command.params, lambda context: context.ensure_object(Installation))
         return command
 
     return make

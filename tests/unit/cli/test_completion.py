@@ -41,7 +41,7 @@ def test_each_option_of_each_verb_is_on_its_man_page_and_completed() -> None:
         assert [word for word in options if word not in page] == []
         offered = {each.value for each in shell.get_completions([name], '-')}
         assert [word for word in options if word.startswith('--') and word not in offered] == []
-        assert f'switchboard-{name}' in pages['switchboard'] or name in pages['switchboard']
+        assert f'See \\fBswitchboard-{name}(1)' in pages['switchboard']
 
 
 @pytest.mark.parametrize(
