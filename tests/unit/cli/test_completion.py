@@ -12,6 +12,7 @@ from click.shell_completion import BashComplete
 from switchboard import Spool, cli
 from switchboard.cli.app import VERBS
 
+PROGRAMS = ('switchboard-master', 'switchboard-runner')
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -38,7 +39,9 @@ def test_each_option_of_each_verb_is_on_its_man_page_and_completed() -> None:
             for word in param.opts
         ]
         page = pages[f'switchboard-{name}'].replace('\\-', '-')
-        assert [word for word in options if word not in page] == []
+        # A program that is also a verb has one page, the program's, which takes no spool alone.
+        missing = [word for word in options if word not in page]
+        assert missing == (['-s', '--spool'] if f'switchboard-{name}' in PROGRAMS else [])
         offered = {each.value for each in shell.get_completions([name], '-')}
         assert [word for word in options if word.startswith('--') and word not in offered] == []
         assert f'See \\fBswitchboard-{name}(1)' in pages['switchboard']
