@@ -1,7 +1,7 @@
-"""What a shell offers where a verb expects a name: queues, entries, runners and exchanges of the installation that the line names.
+"""Names that a shell offers where a verb expects one: queues, entries, runners and exchanges of the installation that the line names.
 
-Which names are meant, the word in the help says: a parameter that is shown as ``QUEUE`` takes queues.  So a new verb needs nothing more.
-Whatever goes wrong, nothing is offered, and nothing is said: somebody is in the middle of a line.
+The word in the help says which names are meant: a parameter that is shown as ``QUEUE`` takes queues.  So a new verb needs nothing more.
+If anything goes wrong, nothing is offered, and nothing is said: somebody is in the middle of a line.
 """
 
 from __future__ import annotations
