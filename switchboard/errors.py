@@ -46,7 +46,7 @@ class ConfigError(SwitchboardError):
 
 
 class ConfigErrors(ConfigError):
-    """All the errors of one configuration at once, in the order of their lines; and what is only strange in it."""
+    """All the errors of one configuration at once, in the order of their lines; and its warnings."""
 
     def __init__(self, errors: Sequence[ConfigError], *, warnings: Sequence[ConfigError] = ()) -> None:
         self.errors = tuple(errors)
