@@ -37,6 +37,7 @@ from switchboard.operating.text import (
 )
 from switchboard.queue.ready_queue import order
 from switchboard.store.disk import Folder
+from switchboard.store.layout import BAD
 from switchboard.store.reading import peek
 
 # Wide enough for whole names and some words beside them.
@@ -315,7 +316,8 @@ def _list(
         shown = columns.split(',') if columns else list(columns_of(one))
         if not _write_rows(chosen, shown, now_ns):
             where = one or number(len(queues), 'queue')
-            print_note(f'no entries in {where}' if not criteria else f'no entry in {where} fits')
+            hint = '; `switchboard ls --all-queues` lists those of all queues' if one == BAD else ''
+            print_note(f'no entry in {where} fits' if criteria else f'no entries in {where}{hint}')
     if more:
         print_note(f'... and {more} more; --limit 0 shows all')
 

@@ -281,3 +281,13 @@ def test_one_hostile_entry_does_not_keep_the_others_from_being_seen(tmp_path: Pa
     ran = switchboard('-s', tmp_path, 'retry', '--all', '--yes')
     assert good not in spool['bad'].get_files('.psv')
     assert 'mistake in this program' not in ran.err
+
+
+def test_where_nothing_has_failed_ls_says_how_to_see_the_rest(spool: Spool) -> None:
+    spool['in'].enqueue('waits')
+    ran = succeed('-s', spool.directory, 'ls')
+    assert (ran.raw, ran.err) == (
+        b'',
+        'switchboard: no entries in bad; `switchboard ls --all-queues` lists those of all queues\n',
+    )
+    assert len(succeed('-s', spool.directory, 'ls', '--all-queues', '--json').lines) == 1
