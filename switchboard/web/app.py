@@ -320,7 +320,12 @@ class Routes:
         return await run_in_threadpool(self._html, request, 'help', {'command': ''})
 
     async def _openapi(self, request: Request) -> Response:
-        return JSONResponse(openapi.describe((path, page, taken) for path, page, _, taken in PAGES))
+        deeds = [
+            path
+            for path in openapi.DEEDS
+            if any(route.path == f'/api{path}' for route in request.app.routes if isinstance(route, Route))
+        ]
+        return JSONResponse(openapi.describe(((path, page, taken) for path, page, _, taken in PAGES), deeds))
 
     # What acts.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from switchboard.errors import ConfigError, ScoreboardError
 from switchboard.operating.actions import OperatedSpool
@@ -39,6 +39,8 @@ class Desk:
         self.settings = settings
         self.identity = Identity(settings)
         self.surveyor = Surveyor(lambda: self.view)
+        # Looks that took long, until when each is shown again: see `looking`.
+        self.looks: dict[tuple[str, int, str], tuple[float, Any]] = {}
         self.config: Config | None = None
         self.config_errors: list[str] = []
         self._stamp: object = None
@@ -97,6 +99,7 @@ class Desk:
             try:
                 yield OperatedSpool(view, spool, operator)
             finally:
+                self.looks.clear()
                 spool.close()
 
 

@@ -39,6 +39,8 @@ from switchboard.web.survey import OTHERS, Latest, Rates, Survey
 
 # A page is there within a second.
 BUDGET_S = 0.6
+# A look that takes longer is kept for so many times as long.
+DEAR_S, REST_TIMES, MAX_LOOKS = 0.2, 10, 32
 ROWS, MAX_ROWS = 50, 500
 MAX_EXPORTED = 20_000
 EXPORT_S = 20.0
@@ -317,6 +319,25 @@ class Look:
         del self.found[limit:]
 
 
+def _look(desk: Desk, criteria: Criteria, limit: int, after: str) -> Look:
+    """:return: a look, or one of a moment ago if that took long: tabs that are left open are not to take a processor.
+
+    Entries that are gone by then are not shown all the same, and an act has everything looked for anew.
+    """
+    key = (str(criteria), limit, after)
+    began_s = time.monotonic()
+    until_s, kept = desk.looks.get(key, (0.0, None))
+    if isinstance(kept, Look) and began_s < until_s:
+        return kept
+    look = Look(desk, criteria, limit, after)
+    ended_s = time.monotonic()
+    if ended_s - began_s >= DEAR_S:
+        if len(desk.looks) >= MAX_LOOKS:
+            desk.looks.clear()
+        desk.looks[key] = (ended_s + REST_TIMES * (ended_s - began_s), look)
+    return look
+
+
 def entries(desk: Desk, form: Form) -> dict[str, Any]:
     """The entries that fit the filter, in the order in which they would be taken; the bad queue's, if it names no queue."""
     criteria = criteria_of(form)
@@ -324,7 +345,7 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
     after = form.text('after', limit=200)
     if after and not is_filebase(after.partition('/')[2]):
         raise BadRequestError('after names no entry')
-    look = Look(desk, criteria, limit, after)
+    look = _look(desk, criteria, limit, after)
     now_ns, owners = time.time_ns(), holders()
     rows = []
     for found in look.found:

@@ -18,17 +18,58 @@ PARAMETERS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def describe(routes: Iterable[tuple[str, Callable[..., Any], tuple[str, ...]]]) -> dict[str, Any]:
+_CHOICE = ('act', 'to', 'reason', 'entry', 'scope', 'q', 'canary')
+_CHANGE = ('seen', 'metadata', 'body', 'undo', 'to', 'reason')
+# What acts: in a word, and the fields of its form.
+DEEDS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    '/confirm': ('Tell what would be done, and to how many; nothing is.', _CHOICE),
+    '/act': ('Do it; with scope=all, to no more than `expect`.', (*_CHOICE, 'expect')),
+    '/queues/{name}/say': ('Pause, drain or resume a queue.', ('say', 'reason')),
+    '/runners/{name}/do': ('Restart or scale a runner, by its master.', ('do', 'instances', 'reason')),
+    '/entries/{name}/{filebase}/review': (
+        'Tell what a change would make of a message; nothing is done.',
+        _CHANGE,
+    ),
+    '/entries/{name}/{filebase}/store': ('Change a message; one of the bad queue is sent back.', _CHANGE),
+}
+
+
+def describe_deed(path: str) -> dict[str, Any]:
+    """:return: the description of what acts at a path, below ``/api``."""
+    summary, fields = DEEDS[path]
+    form = {'type': 'object', 'properties': {name: {'type': 'string'} for name in fields}}
+    return {
+        'post': {
+            'summary': summary,
+            'parameters': _in_path(path),
+            'requestBody': {'content': {'application/x-www-form-urlencoded': {'schema': form}}},
+            'responses': {
+                '200': {'description': 'what became of it', 'content': {'application/json': {}}},
+                '403': {'description': 'it comes from elsewhere, or without an Authorization'},
+                '409': {'description': 'something is another by now, and nothing was done'},
+            },
+        }
+    }
+
+
+def _in_path(path: str) -> list[dict[str, Any]]:
+    return [
+        {'name': name, 'in': 'path', 'required': True, 'schema': {'type': 'string'}}
+        for name in re.findall(r'{(\w+)}', path)
+    ]
+
+
+def describe(
+    routes: Iterable[tuple[str, Callable[..., Any], tuple[str, ...]]], deeds: Iterable[str] = ()
+) -> dict[str, Any]:
     """:return: the description.
 
+    :param deeds: the paths of what acts here, each of `DEEDS`.
     :param routes: of each page, its path, its function, and the parameters of its query.
     """
     paths: dict[str, Any] = {}
     for path, function, taken in routes:
-        parameters: list[dict[str, Any]] = [
-            {'name': name, 'in': 'path', 'required': True, 'schema': {'type': 'string'}}
-            for name in re.findall(r'{(\w+)}', path)
-        ]
+        parameters = _in_path(path)
         for name in taken:
             kind, words = PARAMETERS[name]
             parameters.append({'name': name, 'in': 'query', 'description': words, 'schema': {'type': kind}})
@@ -47,4 +88,6 @@ def describe(routes: Iterable[tuple[str, Callable[..., Any], tuple[str, ...]]]) 
                 },
             }
         }
+    for path in deeds:
+        paths[f'/api{path}'] = describe_deed(path)
     return {'openapi': '3.1.0', 'info': {'title': 'Switchboard desk', 'version': __version__}, 'paths': paths}

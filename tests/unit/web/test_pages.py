@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from switchboard.operating import census, finding, selection
-from switchboard.web import app, looking, survey
+from switchboard.web import app, looking, openapi, survey
+from switchboard.web.app import Routes
 from switchboard.web.message_body import HIDDEN
 from switchboard.web.render import environment
-from tests.helpers.commands import at_work, fail, switchboard
+from tests.helpers.commands import at_work, fail, succeed, switchboard
 from tests.unit.web.desks import Browser, browser
 
 HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', '{{7*7}}', 'javascript:alert(1)', 'a\u202eb', '\x1b[31mred', "';alert(1)//", '=1+1']  # fmt: skip
@@ -323,10 +324,17 @@ def test_every_page_names_the_environment_and_has_a_title_of_its_own(tmp_path: P
         assert len(titles) == sum('{' not in path for path, *_ in app.PAGES)
 
 
-def test_openapi_names_every_page(here: Browser) -> None:
-    described: dict[str, Any] = here.get('/api/openapi.json').json()
-    assert set(described['paths']) == {f'/api{path}' for path, *_ in app.PAGES}
-    assert all(one['get']['summary'] for one in described['paths'].values())
+def test_openapi_names_every_page_and_everything_that_acts_here(tmp_path: Path) -> None:
+    pages = {f'/api{path}' for path, *_ in app.PAGES}
+    for settings, missing in (({'read_only': True}, 6), ({}, 2), ({'edit': True}, 0)):
+        with browser(tmp_path, **settings) as here:
+            paths: dict[str, Any] = here.get('/api/openapi.json').json()['paths']
+            deeds = {path for path, one in paths.items() if 'post' in one}
+            assert paths.keys() - deeds == pages
+            posted = {route.path for route in Routes(here.desk).all() if 'POST' in (route.methods or ())}
+            assert deeds == {path for path in posted if path.startswith('/api/')}
+            assert len(deeds) == len(openapi.DEEDS) - missing
+            assert all(one[method]['summary'] for one in paths.values() for method in one)
 
 
 def test_an_error_of_ours_is_told_without_a_traceback(here: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,6 +455,24 @@ def test_no_page_walks_over_a_long_queue_and_says_how_far_it_looked(
     assert not found['is_whole']
     assert found['looked_at'] < 300
     assert 'names were looked at' in here.get('/entries').text
+
+
+def test_a_list_that_took_long_is_shown_again_for_a_while_and_anew_after_an_act(
+    here: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, 'DEAR_S', 0.0)
+    monkeypatch.setattr(looking, 'REST_TIMES', 1e6)
+    first, second = (fail(here.spool, 'out', number) for number in range(2))
+    assert len(here.json('/entries')['entries']) == 2
+    fail(here.spool, 'out', 'new')
+    assert len(here.json('/entries')['entries']) == 2
+    # What is gone is not shown.
+    succeed('-C', here.config, 'rm', f'bad/{second}', '--now', '--yes')
+    assert [one['filebase'] for one in here.json('/entries')['entries']] == [first]
+    # Another filter is another look, and what somebody does here is seen at once.
+    assert len(here.json('/entries?limit=5')['entries']) == 2
+    here.post('/queues/in/say', {'say': 'pause'})
+    assert len(here.json('/entries')['entries']) == 2
 
 
 def test_the_table_of_what_is_asked_of_the_desk_names_tests_that_there_are() -> None:
