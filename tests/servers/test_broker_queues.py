@@ -133,6 +133,13 @@ class TestTaking:
         assert drain(other) == [1, 2, 3, 4]
         one.finish(first.filebase)
 
+    def test_a_batch_is_written_as_that_of_a_directory(self, place: OnBroker) -> None:
+        queue = queue_of(place)
+        with queue.batch() as batch:
+            batch.enqueue('a')
+            batch.enqueue('b')
+        assert sorted(drain(queue)) == ['a', 'b']
+
     def test_a_message_that_was_published_twice_is_worked_on_once_while_it_is(self, place: OnBroker) -> None:
         queue = queue_of(place)
         posted = queue.producer.prepare('x', {})
