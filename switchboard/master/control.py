@@ -45,6 +45,8 @@ REQUEST_TIMEOUT_S = 10.0
 MAX_SILENT = 64
 # Callers whose request is under way: people and scripts, never this many.
 MAX_WAITING = 64
+# Answered at once, and never refused: however many others wait, the master can be told to stop.
+SHUTDOWN = 'shutdown'
 # When no descriptor is left for a call, it waits in the kernel's queue for as long.
 PAUSE_S = 1.0
 Reply = Callable[[Mapping[str, object]], None]
@@ -188,7 +190,7 @@ class ControlSocket:
         self._waiting[call] = None
         try:
             request = Request.parse(line)
-            if len(self._waiting) > MAX_WAITING:
+            if len(self._waiting) > MAX_WAITING and request.do != SHUTDOWN:
                 raise MasterError('too many requests are under way; ask again later')
             self._handle(request, call.reply)
         except MasterError as error:

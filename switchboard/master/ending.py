@@ -175,7 +175,8 @@ def kill_noted(
     try:
         os.kill(pid, signal.SIGSTOP)
         if _halts(pid):
-            for path, descriptor in _claimed(pid, os.path.join(spool, '')):
+            # The kernel names files as they lie, and the spool's path may lead there by a link.
+            for path, descriptor in _claimed(pid, os.path.join(os.path.realpath(spool), '')):
                 try:
                     noted.append(_note(path, descriptor, reason))
                 except Exception as error:

@@ -85,12 +85,13 @@ def _be_daemon(config: Config, report: Report) -> int:
         return [report.fileno()] if report.fileno() >= 0 else []
 
     try:
-        with exiting_on_signal(), OwnDirectory(config.spool) as own:
-            if config.master.log_file is not None:
-                _configure_log(config, config.master.log_file, takes_stderr=True)
-            else:
-                _configure_log(config, own.path / LOG, directory=own.fileno(), takes_stderr=True)
-        return Master(config, on_ready=tell, own_descriptors=own_descriptors).run()
+        with exiting_on_signal():
+            with OwnDirectory(config.spool) as own:
+                if config.master.log_file is not None:
+                    _configure_log(config, config.master.log_file, takes_stderr=True)
+                else:
+                    _configure_log(config, own.path / LOG, directory=own.fileno(), takes_stderr=True)
+            return Master(config, on_ready=tell, own_descriptors=own_descriptors).run()
     except SystemExit:
         report.failed('it had to stop while it started')
         return os.EX_OK

@@ -23,7 +23,7 @@ from typing import Any, Literal
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError
 from switchboard.events import event
-from switchboard.master.control import Reply, Request
+from switchboard.master.control import SHUTDOWN, Reply, Request
 from switchboard.master.rollout import Replacement, Rollout, Spreading, Step, Stopping
 from switchboard.master.slices import Slices
 from switchboard.options import RunnerOptions
@@ -129,7 +129,7 @@ class Requests:
         elif do == 'reopen':
             errors = self._reopen()
             reply({'ok': not errors, 'errors': errors})
-        elif do == 'shutdown':
+        elif do == SHUTDOWN:
             reply({'ok': True, 'errors': []})
             self._shut_down()
         elif do == 'restart' and runner is None:

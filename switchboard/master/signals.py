@@ -25,9 +25,14 @@ def nothing(signum: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def exiting_on_signal() -> Iterator[None]:
-    """End this process with status 0 on TERM or INT while it has no loop yet that could stop."""
+    """End this process with status 0 on TERM or INT while it has no loop yet that could stop.
 
-    def leave(_signum: int, _frame: FrameType | None) -> None:
+    What a handler raises gets lost where the interpreter is in a destructor or in the callback of a weak reference, and each import has
+    one.  So it is noted as well, and a `SignalPipe` that is made later begins with it.
+    """
+
+    def leave(signum: int, _frame: FrameType | None) -> None:
+        _told.append(signum)
         raise SystemExit(os.EX_OK)
 
     stops = (signal.SIGTERM, signal.SIGINT)
@@ -37,6 +42,11 @@ def exiting_on_signal() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+        _told.clear()
+
+
+# What this process was told before it had a loop.
+_told: list[int] = []
 
 
 class SignalPipe:
@@ -47,6 +57,8 @@ class SignalPipe:
         # A full pipe holds thousands of signals that are still to be read; one more says nothing new.
         self._wakeup_before = signal.set_wakeup_fd(self._pipe.write_end, warn_on_full_buffer=False)
         self._before: dict[signal.Signals, Any] = {each: signal.signal(each, nothing) for each in signals}
+        for signum in _told:
+            os.write(self._pipe.write_end, bytes((signum,)))
 
     def fileno(self) -> int:
         """:return: the descriptor to wait on."""

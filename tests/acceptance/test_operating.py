@@ -319,8 +319,12 @@ def test_a_replacement_that_is_killed_while_it_waits_is_replaced_itself(site: In
     assert len(site.records('in')) == 1
 
 
-@pytest.mark.parametrize('act', ['restart', 'stop'])
+@pytest.mark.parametrize('act', ['restart', 'stop', 'restart where the path leads through a link'])
 def test_a_job_that_is_killed_on_request_is_noted_and_not_counted(site: Installation, act: str) -> None:
+    if act.endswith('a link'):
+        act = act.partition(' ')[0]
+        (site.home / 'disk').mkdir()
+        site.spool_directory.symlink_to('disk')
     site.configure({'in': {'stop_timeout': '100ms'}})
     site.start()
     site.put('in', 'wait')

@@ -28,7 +28,7 @@ from switchboard.cli.output import (
     write_line,
 )
 from switchboard.errors import MasterError, ScoreboardError
-from switchboard.master.control import ask, signal_master
+from switchboard.master.control import SHUTDOWN, ask, signal_master
 from switchboard.operating.text import duration, escape_terminal, number
 from switchboard.status.alive import PID, master_alive, own_directory, read_pid
 from switchboard.status.scoreboard import Record, State
@@ -224,7 +224,8 @@ def reload(
     installation.warns = False
     started_s = time.monotonic()
     directory = installation.existing_directory()
-    plan = ask_and_show(directory, {'do': 'plan'}, 'reading', timeout_s).get('plan', [])
+    plan_timeout_s = PLAN_TIMEOUT_S if timeout_s is None else timeout_s
+    plan = ask_and_show(directory, {'do': 'plan'}, 'reading', plan_timeout_s).get('plan', [])
     plan = plan if isinstance(plan, list) else []
     for each in plan if not is_json() else ():
         write_line(f'will {each["act"]} {escape_terminal(each["runner"])}: {escape_terminal(each["reason"])}')
@@ -320,6 +321,8 @@ def scale(
 
 
 ANSWER_TIMEOUT_S = 2.0
+# A master reads its configuration in milliseconds; one that does not is stopped, or hangs.
+PLAN_TIMEOUT_S = 30.0
 # A refusal comes sooner.
 ASKED_S = 0.5
 # From the lock's release to the end of the process: a few milliseconds, unless the machine is very busy.
@@ -339,10 +342,10 @@ def ask_to_stop(directory: Path) -> None:
 
     :raises PermissionError: this user may do neither.
     """
-    try:
-        ask(directory, {'do': 'shutdown'}, ANSWER_TIMEOUT_S)
-    except (MasterError, TimeoutError):
-        signal_master(directory, signal.SIGTERM)
+    with contextlib.suppress(MasterError, TimeoutError):
+        if ask(directory, {'do': SHUTDOWN}, ANSWER_TIMEOUT_S).get('ok'):
+            return
+    signal_master(directory, signal.SIGTERM)
 
 
 @contextlib.contextmanager

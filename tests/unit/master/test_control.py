@@ -149,6 +149,10 @@ def test_those_who_wait_for_a_reply_are_limited_and_the_others_are_told(office: 
     refused = office.call(b'{"do": "reload"}\n')
     office.turn()
     assert answer(refused) == {'ok': False, 'errors': ['too many requests are under way; ask again later']}
+    stop = office.call(b'{"do": "shutdown"}\n')
+    office.turn()
+    replies[-1]({'ok': True})
+    assert answer(stop) == {'ok': True}, 'a stop is always heard'
     replies[0]({'ok': True})
     assert answer(waiting[0]) == {'ok': True}
 

@@ -6,8 +6,11 @@ import os
 import select
 import signal
 import threading
+import weakref
 
-from switchboard.master.signals import SignalPipe, blocked
+import pytest
+
+from switchboard.master.signals import SignalPipe, blocked, exiting_on_signal
 
 
 def test_signals_come_out_in_the_order_of_their_first_coming_each_once() -> None:
@@ -47,3 +50,35 @@ def test_a_blocked_signal_comes_when_it_may() -> None:
         assert pipe.take() == [signal.SIGUSR1]
     finally:
         pipe.close()
+
+
+def test_told_to_stop_before_there_is_a_loop_it_leaves() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left, exiting_on_signal():
+        signal.raise_signal(signal.SIGTERM)
+    assert left.value.code == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_what_a_handler_raises_where_nothing_may_be_raised_is_not_lost() -> None:
+    """An import has callbacks of weak references: a master that was told to stop in one of them went on."""
+
+    class Thing:
+        pass
+
+    with exiting_on_signal():
+        thing = Thing()
+        callback = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))
+        del thing
+        assert callback() is None
+        pipe = SignalPipe([signal.SIGTERM])
+        try:
+            assert pipe.take() == [signal.SIGTERM]
+        finally:
+            pipe.close()
+    later = SignalPipe([signal.SIGTERM])
+    try:
+        assert later.take() == []
+    finally:
+        later.close()
