@@ -58,6 +58,7 @@ from switchboard.runner.api import (
     mail_bytes,
     optional,
     read_secret,
+    split_from_line,
 )
 
 log = logging.getLogger('switchboard.runner')
@@ -69,8 +70,6 @@ DOWN_S = 0.4
 TOLD = 5
 
 _LINE_END = re.compile(rb'\r\n|\r|\n')
-# As a mailbox has it in front of a mail: sender and date.
-_MBOX_LINE = re.compile(rb'\AFrom \S+ [^\r\n]{0,40}[0-9]{2}:[0-9]{2}[^\r\n]{0,40}\r?\n')
 # Control characters, what ends an address, and half a character: a byte of something that is no UTF-8.
 _FORBIDDEN = re.compile('[\x00-\x1f\x7f<>\ud800-\udfff]')
 
@@ -121,7 +120,7 @@ def wire_form(msg: Any) -> bytes:
         content = content.encode('utf-8', 'surrogateescape')
     if not isinstance(content, bytes):
         raise PermanentFailure(f'a message of type {type(msg).__name__} is no mail')
-    content = _MBOX_LINE.sub(b'', content, 1)
+    content = content[split_from_line(content)[1] :]
     # A bare CR or LF would be a line end to one server and none to the next, which is how mails are smuggled.
     return _LINE_END.sub(b'\r\n', content)
 

@@ -36,6 +36,8 @@ _LINE = re.compile(rb'[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+')
 _STRANGE_ENDS = re.compile('[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]')
 _NAME = re.compile(r'[!-9;-~]+')
 _BLANKS = (' ', '\t')
+# A field, as old mails write it, and no line of a mailbox.
+_FROM_FIELD = re.compile(r'From[ \t]+:')
 # So many bytes make an encoded word of at most 75 characters.
 _WORD_BYTES = 45
 
@@ -102,15 +104,28 @@ def _rest(mail: Message) -> tuple[Any, ...]:
     return kind, mail.get_boundary(), mail.preamble, mail.epilogue
 
 
+class _FieldLine(str):
+    """A line of a header that is a field, though it begins as a line of a mailbox does."""
+
+    __slots__ = ()
+
+    def startswith(self, *arguments: Any) -> bool:
+        """See `str.startswith`; the parser asks for a line of a mailbox."""
+        return arguments != ('From ',) and super().startswith(*arguments)
+
+
 class _Counted(BufferedSubFile):  # type: ignore[misc]
     """Counts the characters that were read; each is one byte of the mail."""
 
     position = 0
+    # How many characters behind the line that was given back last have been read before it was.
+    read_before = 0
 
     def readline(self) -> Any:
         line = super().readline()
         if isinstance(line, str):
             self.position += len(line)
+            self.read_before = 0
         return line
 
     def unreadline(self, line: str) -> None:
@@ -137,17 +152,21 @@ class _Parser(FeedParser):
         super()._new_message()  # type: ignore[misc]
         mail = self._cur
         assert mail is not None
-        mail.__dict__[SOURCE] = _Source(self._raw, self._input.position, is_part=is_part)
+        start = self._input.position - self._input.read_before
+        mail.__dict__[SOURCE] = _Source(self._raw, start, is_part=is_part)
         self._found.append(mail)
 
     def _parse_headers(self, lines: list[str]) -> None:
         position = self._input.position
+        lines = [_FieldLine(line) if _FROM_FIELD.match(line) else line for line in lines]
         super()._parse_headers(lines)  # type: ignore[misc]
         assert self._cur is not None
         source: _Source = self._cur.__dict__[SOURCE]
         # The parser may give a last line that begins with "From " back, to the content, behind an empty line that it keeps.
         is_whole = position == self._input.position
         source.body_start = position if is_whole else source.start + sum(map(len, lines[:-1]))
+        if not is_whole:
+            self._input.read_before = position - source.body_start - len(lines[-1])
 
     def _pop_message(self) -> Message:
         mail: Message = super()._pop_message()  # type: ignore[misc]
@@ -324,7 +343,8 @@ def _take_apart(
             separator = line
             break
         text = line.decode('ascii', 'surrogateescape')
-        starts_field = text[0] not in _BLANKS and not text.startswith('From ') and text.find(':') > 0
+        is_from_line = text.startswith('From ') and not _FROM_FIELD.match(text)
+        starts_field = text[0] not in _BLANKS and not is_from_line and text.find(':') > 0
         if starts_field:
             groups.append(([text], [line]))
         elif not groups:

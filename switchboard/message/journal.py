@@ -131,6 +131,18 @@ def in_effect(records: Sequence[Record], queue: str) -> list[Record]:
     return found[::-1]
 
 
+# What a record has that was written when the file became ours: those before it may be another user's.
+FOREIGN = 'foreign'
+
+
+def of_ours(records: Sequence[Record]) -> Sequence[Record]:
+    """Leave out what stood in the file when it was another user's."""
+    for number in range(len(records) - 1, -1, -1):
+        if FOREIGN in records[number]:
+            return records[number:]
+    return records
+
+
 def fold_kept(records: Sequence[Record]) -> list[Record]:
     """Put the records of a message that was kept again and again into one, which says how often.
 
@@ -179,7 +191,7 @@ def origin_of(records: Sequence[Record], queue: str = '') -> str | None:
 
     :param queue: where it is; empty if that is not known.
     """
-    for record in reversed(in_effect(records, queue)):
+    for record in reversed(in_effect(of_ours(records), queue)):
         if record.get('event') in ('preserved', 'moved', 'dead-lettered') and isinstance(
             record.get('queue'), str
         ):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from switchboard.handoff.publish_many import Outcome, Publication
     from switchboard.installing import needs
     from switchboard.message.mail import lazy_mail, mail_bytes
+    from switchboard.message.mail_envelope import split_from_line
     from switchboard.message.naming import HIGHEST_PRIORITY, NS
     from switchboard.message.serializers import Serializers
     from switchboard.message.typed_json import tagged_or_text
@@ -60,6 +61,7 @@ __all__ = [
     'read_secret',
     'retry_policy',
     'size_bytes',
+    'split_from_line',
     'tagged_or_text',
     'truth',
     'words',
@@ -94,6 +96,7 @@ __getattr__ = lazy(
         'read_secret': 'switchboard.runner.settings',
         'retry_policy': 'switchboard.config.units',
         'size_bytes': 'switchboard.config.units',
+        'split_from_line': 'switchboard.message.mail_envelope',
         'tagged_or_text': 'switchboard.message.typed_json',
         'truth': 'switchboard.config.units',
         'words': 'switchboard.config.units',

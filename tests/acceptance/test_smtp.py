@@ -31,6 +31,19 @@ def test_a_mail_is_delivered_with_its_envelope(tmp_path: Path) -> None:
     assert outlet.queue.get_files() == []
 
 
+@pytest.mark.parametrize(
+    'first',
+    ['From what I hear 10:30', 'From : Ann <ann@example.com>', 'From "joe user"@example.com at 10:30'],
+)
+def test_a_first_line_that_is_no_line_of_a_mailbox_is_sent(first: str, tmp_path: Path) -> None:
+    with serving(Server()) as server:
+        outlet = Outlet(tmp_path, server)
+        outlet.put(BOB, msg=f'{first}\nSubject: x\n\nbody\n'.encode())
+        outlet.work()
+    [(_, _, mail)] = server.mails
+    assert mail == f'{first}\r\nSubject: x\r\n\r\nbody\r\n'.encode()
+
+
 def test_one_connection_serves_many_mails(tmp_path: Path) -> None:
     with serving(Server()) as server:
         outlet = Outlet(tmp_path, server, mails_per_connection='10')

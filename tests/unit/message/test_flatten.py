@@ -283,6 +283,39 @@ class TestExact:
         del mail['X-New']
         assert mail_bytes(mail).rstrip(b'\r\n') == raw.rstrip(b'\r\n')
 
+    @pytest.mark.parametrize('end', [b'\n', b'\r\n'])
+    @pytest.mark.parametrize(
+        'raw',
+        [
+            b'Content-Type: message/rfc822\nFrom : a@example.com\n\nbody\n',
+            b'Content-Type: multipart/mixed; boundary=b\nFrom\t: a@example.com\n\n--b\nA: b\n\nc\n--b--\n',
+            b'Content-Type: message/rfc822\n\nSubject: x\nFrom : a@example.com\n\nbody\n',
+            b'Content-Type: message/rfc822\n\nFrom ada Sun Nov 15 10:00:00 2026\nFrom : a@example.com\nTo: b\n\nbody\n',
+            b'From : a@example.com\nContent-Type: message/rfc822\n\nA: b\n\nbody\n',
+        ],
+    )
+    def test_a_field_more_in_a_part_is_that_field_and_nothing_else(self, raw: bytes, end: bytes) -> None:
+        raw = raw.replace(b'\n', end)
+        for number in range(2):
+            mail = lazy_mail(raw)
+            part = list(mail.walk())[number]
+            part['X-New'] = 'yes'
+            assert mail_bytes(mail).replace(b'X-New: yes' + end, b'') == raw
+
+    @pytest.mark.parametrize('end', [b'\n', b'\r\n'])
+    def test_a_line_that_is_no_field_between_header_and_a_mail_inside_takes_nothing_with_it(
+        self, end: bytes
+    ) -> None:
+        raw = b'Content-Type: message/rfc822\nFrom what I hear\n\nA: b\nC: d\n\nbody\n'.replace(b'\n', end)
+        mail = lazy_mail(raw)
+        inner = list(mail.walk())[1]
+        assert mail_bytes(mail) == raw
+        inner['X-New'] = 'yes'
+        after = mail_bytes(mail)
+        for line in raw.split(end):
+            assert line in after.split(end)
+        assert b'FrFrom' not in after
+
     @given(st.integers(0, 2))
     def test_a_field_that_goes_takes_its_own_bytes_along(self, number: int) -> None:
         fields = [b'A:1\r\n', b'B:  2\r\n\t3 \r\n', b'C : 4\x0b\r\n'.replace(b'C :', b'C:')]
