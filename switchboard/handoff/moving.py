@@ -15,7 +15,7 @@ from switchboard.message.expiry import expiry_elsewhere
 from switchboard.message.journal import origin_of
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
-from switchboard.queue.recovery import make_safe
+from switchboard.queue.recovery import note, note_safely
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.layout import BAD
@@ -121,9 +121,9 @@ def _move(
         fields |= expiry_elsewhere(
             metadata, target.options.ttl_s, target.clock.time_ns(), forgiven=event != 'moved'
         )
-    if preserved:
-        make_safe(claim, sync=False)
-    source.consumer.note(claim, event, queue=source.name, to=target.name, **fields)
+    write = note_safely if preserved else note
+    sync = source.options.durability == 'full'
+    write(claim, event, clock=source.clock, sync=sync, queue=source.name, to=target.name, **fields)
     claim.rename(target.folder, filebase, suffix)
     if suffix == READY:
         target.consumer.reordered()

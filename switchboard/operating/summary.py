@@ -18,8 +18,11 @@ from switchboard.message.entry import UNKNOWN, Entry, read_entry
 from switchboard.message.envelope import MAX_HEADER_BYTES, MAX_METADATA_BYTES, Header, parse_header
 from switchboard.message.journal import (
     MAX_JOURNAL_BYTES,
+    Record,
     count_since_retry,
+    find_records,
     in_effect,
+    of_ours,
     origin_of,
     parse_records,
 )
@@ -159,7 +162,7 @@ class EntrySummary:
         """
         if not self.is_trusted:
             return None if self.queue == BAD else self.queue
-        for record in reversed(in_effect(self.entry.records, self.queue)):
+        for record in reversed(in_effect(of_ours(self.entry.records), self.queue)):
             if record.get('event') == 'retried':
                 break
             if record.get('event') in ('preserved', 'dead-lettered') and isinstance(record.get('queue'), str):
@@ -169,7 +172,9 @@ class EntrySummary:
     @property
     def removed_from(self) -> str | None:
         """The queue out of which an operator put it into the trash."""
-        for record in reversed(self.entry.records):
+        if not self.is_trusted:
+            return None
+        for record in reversed(of_ours(self.entry.records)):
             if record.get('event') == 'removed' and isinstance(record.get('queue'), str):
                 return str(record['queue'])
         return None
@@ -306,12 +311,16 @@ def _read(disk: Disk, fd: int, size: int, filebase: str) -> tuple[Entry, int, st
         entry.body = b''
         return entry, size, '' if entry.damage is None else error.reason
     metadata = _part(disk, fd, first, header.length, min(header.metadata_length, MAX_METADATA_BYTES))
-    records, _ = parse_records(_journal(disk, fd, first, header, size), digest)
+    records = _history(disk, fd, first, header, size)
     return Entry(filebase, header.kind, metadata, b'', records, header.end), header.body_length, ''
 
 
-def _journal(disk: Disk, fd: int, first: bytes, header: Header, size: int) -> bytes:
-    return _part(disk, fd, first, header.end, min(size - header.end, MAX_JOURNAL_BYTES))
+def _history(disk: Disk, fd: int, first: bytes, header: Header, size: int) -> list[Record]:
+    length = size - header.end
+    if length <= MAX_JOURNAL_BYTES:
+        return parse_records(_part(disk, fd, first, header.end, length), header.digest)[0]
+    # The newest ones say where it is from; what stands before them may be anybody's.
+    return find_records(disk.read_all(fd, MAX_JOURNAL_BYTES, size - MAX_JOURNAL_BYTES), header.digest)[0]
 
 
 def _part(disk: Disk, fd: int, first: bytes, start: int, length: int) -> bytes:

@@ -7,12 +7,13 @@ Refused: the owner is at work.  So it may run at any time, in any number of proc
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from switchboard.clock import Clock
 from switchboard.errors import QueueError
 from switchboard.events import event
+from switchboard.message.journal import FOREIGN, Record
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.disk import Folder
@@ -35,8 +36,16 @@ def note(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any)
 
     :param sync: have it on the disk before the name says so.
     """
-    record: dict[str, Any] = {'event': name, 'time': timestamp(clock)}
-    record = {**record, **fields, **record}
+    _add(claim, _record(name, clock, fields), sync=sync)
+
+
+def _record(name: str, clock: Clock, fields: Mapping[str, Any]) -> Record:
+    record: Record = {'event': name, 'time': timestamp(clock)}
+    return {**record, **fields, **record}
+
+
+def _add(claim: Claim, record: Record, *, sync: bool) -> None:
+    name = record['event']
     if not claim.writable:
         event(log, logging.WARNING, claim.filebase, 'history read-only', record=name)
         return
@@ -70,8 +79,7 @@ def move_to_bad(
     """
     filebase = claim.filebase
     bad.make()
-    make_safe(claim, sync=sync)
-    note(claim, 'preserved', clock=clock, sync=sync, queue=queue, reason=reason, **fields)
+    note_safely(claim, 'preserved', clock=clock, sync=sync, queue=queue, reason=reason, **fields)
     try:
         claim.rename(bad, filebase, PRESERVED)
     except FileExistsError:
@@ -80,16 +88,21 @@ def move_to_bad(
     event(log, logging.WARNING, filebase, 'preserved', queue=queue, reason=reason)
 
 
-def make_safe(claim: Claim, *, sync: bool) -> None:
-    """Have a copy take the place of a file that another user may still have open, and could write a history into.
+def note_safely(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any) -> None:
+    """As `note`, and have a copy take the place of a file that another user may still have open, and could write a history into.
 
-    If that is not possible it stays what it is: its history is not believed then (see `Folder.trusts`).
+    The copy says all that this process has to say, or there is none: what the other user has written must not stand last in a file that is ours.
+    If it is not possible the file stays what it is, and its history is not believed (see `Folder.trusts`).
     """
+    record = _record(name, clock, fields)
     if claim.is_foreign or claim.links > 1:
+        told = {**record, FOREIGN: claim.uid} if claim.is_foreign else record
         try:
-            claim.make_private(sync=sync)
+            claim.make_private(sync=sync, record=told)
+            return
         except OSError as error:
             event(log, logging.WARNING, claim.filebase, 'not copied', queue=claim.folder.place, error=error)
+    _add(claim, record, sync=sync)
 
 
 def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> None:

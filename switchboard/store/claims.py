@@ -115,31 +115,36 @@ class Claim:
         self.date(self.modified_ns)
         if sync:
             disk.fdatasync(self.fd)
-        history.records.append(record)
-        history.end = self.size
-        if self.entry is not None:
-            self.entry.end = self.size
+        self._has_appended(record, len(packed))
 
     @property
     def is_foreign(self) -> bool:
         """Is the file another user's, who may still have it open?"""
         return self.uid != self.folder.disk.geteuid()
 
-    def make_private(self, *, sync: bool) -> None:
+    def make_private(self, *, sync: bool, record: Record | None = None) -> None:
         """Have a file under this name that has no other one, and that no other process has open: a copy takes its place.
 
         A crash leaves the one or the other, and perhaps an unfinished copy, which recovery removes.
 
+        :param record: what the copy's history says more: no copy without it takes the name.
         :param sync: have the copy on the disk before it takes the name.
         :raises OSError: it could not be made; the file is what it was.
         """
         disk, folder = self.folder.disk, self.folder
         if self.size > MAX_COPIED_BYTES:
             raise OSError(errno.EFBIG, f'{self.size} bytes are too many to copy', self.name)
+        history, packed = self.history, b''
+        if record is not None:
+            if not history.is_whole:
+                raise OSError(errno.EFBIG, 'its history is too long', self.name)
+            packed = pack_record(record, digest_of(self.filebase))
         draft = f'{draft_name()}{UNFINISHED}'
         fd = disk.create_locked(draft, folder.fd)
         try:
-            _copy(disk, self.fd, fd, self.size)
+            _copy(disk, self.fd, fd, self.size if record is None else history.end)
+            if packed:
+                disk.write_all(fd, packed, history.end)
             disk.utime(fd, ns=(self.modified_ns, self.modified_ns))
             if sync:
                 disk.fdatasync(fd)
@@ -150,6 +155,16 @@ class Claim:
             raise
         disk.unlock_and_close(self.fd)
         self.fd, self.uid, self.writable, self.links = fd, disk.fstat(fd).st_uid, True, 1
+        if record is not None:
+            self._has_appended(record, len(packed))
+
+    def _has_appended(self, record: Record, length: int) -> None:
+        history = self.history
+        history.records.append(record)
+        history.end += length
+        self.size = history.end
+        if self.entry is not None:
+            self.entry.end = self.size
 
     def date(self, modified_ns: int) -> None:
         """Set the file's modification time, if that is allowed: of another user's file it is not."""

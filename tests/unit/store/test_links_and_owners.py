@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from switchboard.handoff.moving import claim_any, move, origin, send_back
 from switchboard.message.journal import pack_record
 from switchboard.message.naming import digest_of
 from switchboard.operating.summary import summarize
+from switchboard.store.disk import Disk
 from tests.helpers.processes import NOBODY, in_child
 
 
@@ -114,6 +116,15 @@ class TestLinks:
         claim.close()
 
 
+class NoRoom(Disk):
+    is_full = False
+
+    def write_all(self, fd: int, content: bytes | memoryview, offset: int = 0) -> None:
+        if self.is_full and b'"event"' in bytes(content[:200]):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        super().write_all(fd, content, offset)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can be somebody else')
 class TestOwners:
     def dropped(self, spool: Spool) -> tuple[str, int]:
@@ -142,6 +153,42 @@ class TestOwners:
         assert os.stat(spool.path('bad', f'{filebase}.psv')).st_uid == os.geteuid()
         send_back(spool['bad'], filebase, spool['in'])
         assert spool['in'].take().msg == 'x'
+
+    @pytest.mark.parametrize('megabytes', [0, 9, 20])
+    @pytest.mark.parametrize('way', ['preserve', 'move'])
+    def test_what_was_written_into_it_before_says_nothing_about_where_it_goes(
+        self, way: str, megabytes: int, open_path: Path
+    ) -> None:
+        spool = Spool(open_path / 'spool', 'lazy')
+        filebase, fd = self.dropped(spool)
+        record = {'event': 'preserved', 'queue': 'payments', 'time': 9e9, 'reason': 'x' * 60_000}
+        packed = pack_record(record, digest_of(filebase))
+        while os.fstat(fd).st_size < megabytes << 20:
+            os.pwrite(fd, packed, os.fstat(fd).st_size)
+        self.forge(fd, filebase)
+        os.close(fd)
+        if way == 'preserve':
+            spool['in'].finish(filebase, preserve=True)
+        else:
+            move(claim_any(spool['in'], filebase), spool['in'], spool['bad'])
+        seen = summarize(spool['bad'].folder, 'bad', filebase)
+        assert seen is not None
+        assert (seen.home, origin(spool['bad'], filebase)) == ('in', 'in')
+
+    def test_while_nothing_can_be_added_to_it_no_copy_is_made_that_would_be_believed(
+        self, open_path: Path
+    ) -> None:
+        disk = NoRoom()
+        spool = Spool(open_path / 'spool', 'lazy', disk=disk)
+        filebase, fd = self.dropped(spool)
+        self.forge(fd, filebase)
+        os.close(fd)
+        claim = claim_any(spool['in'], filebase)
+        disk.is_full = True
+        move(claim, spool['in'], spool['bad'])
+        seen = summarize(spool['bad'].folder, 'bad', filebase)
+        assert seen is not None
+        assert seen.home is None
 
     def test_no_history_of_a_foreign_file_says_where_it_goes(self, open_path: Path) -> None:
         spool = Spool(open_path / 'spool', 'lazy')
