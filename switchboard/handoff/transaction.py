@@ -38,7 +38,7 @@ from switchboard.handoff.stage import COMMIT, OrderKey, Output, Stage
 from switchboard.interfaces import ITransaction
 from switchboard.message.entry import MAILMAN
 from switchboard.message.journal import Record, is_long_kept, note_first
-from switchboard.message.naming import READY, digest_of
+from switchboard.message.naming import READY, digest_of, key_of
 from switchboard.message.serializers import Raw
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
@@ -161,7 +161,8 @@ class Transaction:
     def forward(self, *queues: Switchboard, record: Record | None = None, now: bool = False) -> None:
         """Hand the input on as it is: to one queue by one rename, to several, or beside other outputs, by copies.
 
-        Both ways it keeps its time, and so its place among those of its order key.
+        Both ways it keeps its time, and so its place among those of its order key.  What is emitted has its place behind all that is there: let a
+        runner hand all messages of a key on in one of the two ways.
 
         :param record: an addition to the history of copies.
         :param now: make copies ready now, behind what waits.
@@ -265,7 +266,10 @@ class Transaction:
 
     def order_keys(self) -> set[OrderKey]:
         """:return: the order keys that its outputs have in common with outputs that they must not pass."""
-        return {Output('', item.queue, item.filebase).order_key for item in self.items}
+        keys = {Output('', item.queue, item.filebase).order_key for item in self.items}
+        if self.forwarded_to is not None and self._place is not None:
+            keys.add((self.forwarded_to.name, key_of(self._place[1])))
+        return keys
 
     def undo(self, kept: int) -> None:
         """Throw the last outputs away: `kept` stay."""
@@ -431,12 +435,14 @@ def commit_all(transactions: Sequence[Transaction]) -> dict[Transaction, QueueEr
         step 3 nothing fails any more: what the disk refuses then is logged, and recovery does it.
     """
     failed: dict[Transaction, QueueError] = {}
+    if transactions and transactions[0].stage.is_stuck:
+        transactions = _not_behind(transactions, failed)
     handoffs = [transaction for transaction in transactions if transaction.items]
     without_outputs = [transaction for transaction in transactions if not transaction.items]
     if handoffs:
-        if handoffs[0].stage.is_stuck:
-            handoffs = _not_behind(handoffs, failed)
         _publish(_rename_inputs(_stage(handoffs, failed), failed))
+        if without_outputs and handoffs[0].stage.is_stuck:
+            without_outputs = _not_behind(without_outputs, failed)
     for transaction in without_outputs:
         try:
             transaction.end_input()
@@ -445,20 +451,21 @@ def commit_all(transactions: Sequence[Transaction]) -> dict[Transaction, QueueEr
     return failed
 
 
-def _not_behind(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:
+def _not_behind(
+    transactions: Sequence[Transaction], failed: dict[Transaction, QueueError]
+) -> list[Transaction]:
     """Try again to publish what the disk refused before.
 
-    :return: the transactions that may go on: no output of theirs would pass one of the same order key.
+    :return: the transactions that may go on: nothing of theirs would pass what has the same order key.
     """
-    first = handoffs[0]
     try:
-        waiting = first.stage.publish_stuck()
+        waiting = transactions[0].stage.publish_stuck()
     except OSError as error:
-        for transaction in handoffs:
+        for transaction in transactions:
             _fail(transaction, error, failed)
         return []
     free = []
-    for transaction in handoffs:
+    for transaction in transactions:
         if transaction.order_keys().isdisjoint(waiting):
             free.append(transaction)
         else:

@@ -332,6 +332,30 @@ class TestOrder:
         assert contents(spool, 'a') == ['1', '2', '3', '4']
         assert contents(spool, 'b') == ['1', '3']
 
+    def test_what_is_forwarded_does_not_pass_what_could_not_be_published(self, tmp_path: Path) -> None:
+        disk = Refusing()
+        spool = Spool(tmp_path, 'lazy', disk=disk)
+        [first] = self.emitting(spool, 'a')
+        disk.refused = first.items[0].filebase
+
+        def forwarding(body: str) -> Transaction:
+            spool['in'].enqueue(body, order_key='k')
+            transaction = spool.transaction(spool['in'], spool['in'].take().filebase)
+            transaction.forward(spool['out'])
+            return transaction
+
+        second = forwarding('b')
+        failed = spool.commit_all([first, second])
+        assert list(failed) == [second], 'in the same commit'
+        third = forwarding('c')
+        assert list(spool.commit_all([third])) == [third], 'and in a later one'
+        assert contents(spool, 'out') == []
+        disk.refused = ''
+        second.forward(spool['out'])
+        third.forward(spool['out'])
+        assert spool.commit_all([second, third]) == {}
+        assert sorted(contents(spool, 'out')) == ['a', 'b', 'c']
+
     def emitting(self, spool: Spool, *bodies: str) -> list[Transaction]:
         transactions = []
         for body in bodies:
