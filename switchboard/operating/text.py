@@ -86,8 +86,8 @@ def number(count: int, one: str, many: str = '') -> str:
 
 
 def moment(seconds: float) -> str:
-    """:return: a time of day in the machine's own zone, as people write it."""
-    return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds))
+    """:return: a time in the machine's own zone, as people write it, and which zone that is: logs are in UTC."""
+    return time.strftime('%Y-%m-%d %H:%M:%S %z', time.localtime(seconds))
 
 
 def flag_lines(queue: str, flagged: dict[str, dict[str, Any]]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 
 from switchboard.store import layout
@@ -41,6 +42,19 @@ def read_pid(pid_file: Path) -> int | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def lived_s(pid: int, by_the_wall_clock_s: float) -> float:
+    """:return: how long a process has lived.  The kernel knows by a clock that nobody turns; where it is not seen, the wall clock has to do.
+
+    :param by_the_wall_clock_s: how long it has lived if that clock was not turned meanwhile.
+    """
+    try:
+        with open(f'/proc/{pid}/stat', 'rb') as status:
+            ticks = int(status.read().rpartition(b')')[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')
+    except (OSError, ValueError, IndexError, AttributeError):
+        return max(0.0, by_the_wall_clock_s)
 
 
 def master_alive(spool: str | os.PathLike[str]) -> bool:

@@ -26,6 +26,7 @@ from switchboard.operating.audit import MAX_REASON, Operator, note, recent
 from switchboard.operating.finding import Found
 from switchboard.operating.selection import Budget, Criteria
 from switchboard.operating.summary import summarize
+from switchboard.operating.text import moment
 from switchboard.store.layout import BAD, TRASH
 from switchboard.web.desk import Desk
 from switchboard.web.equal_command import command, for_names, for_selection
@@ -195,7 +196,7 @@ def _who_was_first(desk: Desk, filebase: str) -> str:
     """:return: the operator's name, act and time of the last act on an entry; empty if the acts do not say it."""
     for one in recent(desk.directory, 200):
         if one.get('entry') == filebase:
-            when = time.strftime('%H:%M:%S', time.localtime(float(one.get('time', 0))))
+            when = moment(float(one.get('time', 0)))
             return f'{one.get("by", "somebody")} was first ({one.get("act")}, {when})'
     return ''
 

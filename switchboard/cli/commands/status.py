@@ -22,6 +22,7 @@ from switchboard.errors import MasterError
 from switchboard.master.control import ask
 from switchboard.operating.queue_info import QueueInfo, census_fields, queue_info
 from switchboard.operating.text import age, duration, flag_lines, moment, one_line
+from switchboard.status.alive import lived_s
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import Snapshot, busy_s, master_fields, read_status, runner_fields
 
@@ -65,7 +66,7 @@ def runner_row(record: Record, now_s: float, *, alive: bool) -> list[Cell]:
         (record.title, 'bold'),
         (state, STATE_STYLES[record.state] if alive else 'bright_black'),
         str(record.pid) if lives else '',
-        age(now_s - record.started_ns / 1e9) if lives and record.started_ns else '',
+        duration(lived_s(record.pid, now_s - record.started_ns / 1e9)) if lives and record.started_ns else '',
         str(record.done),
         (str(record.failed), 'red' if record.failed else ''),
         str(record.retried),
@@ -116,7 +117,7 @@ def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
     if not snapshot.has_scoreboard:
         text = 'is starting' if snapshot.alive else 'not running; none was ever started here'
         return f'master: {text}', 'yellow'
-    since = f'since {moment(master.started_ns / 1e9)}, {age(now_s - master.started_ns / 1e9)}'
+    since = f'since {moment(master.started_ns / 1e9)}, {duration(lived_s(master.pid, now_s - master.started_ns / 1e9))}'
     if snapshot.alive:
         return f'master: {master.state.value}, pid {master.pid}, {since}', 'green'
     if master.state is State.EXITED:
