@@ -44,7 +44,7 @@ WORDS = MappingProxyType(
         'declaration unreadable': "a declared queue's file cannot be read",
         'declared twice': 'a queue was declared with other options; the first declaration counts',
         'deletion waits': 'a deleted queue waits for entries at work',
-        'directory replaced': "another directory stands in a queue's place; it is read from now on",
+        'directory replaced': "another directory stands in the place of one of the spool's; it is used from now on",
         'disk back': 'what the disk had refused is done',
         'disk refused': 'the disk refused; it is tried again',
         'dropped': "an entry was thrown away because the queue's options say so",

@@ -52,6 +52,16 @@ class Stage:
         # Has the disk refused to publish what this process has committed?
         self.is_stuck = False
 
+    def revive(self) -> bool:
+        """Go on where somebody has removed the directory; what was in it is lost, and only that.
+
+        :return: whether that was so.
+        """
+        if not self.folder.revive():
+            return False
+        event(log, logging.WARNING, None, 'directory replaced', path=self.folder.path)
+        return True
+
     def recover(self) -> int:
         """Roll forward what dead processes committed, and throw away what they did not.
 
@@ -59,7 +69,12 @@ class Stage:
 
         :return: how many transactions and outputs were dealt with.
         """
-        names = self.folder.names()
+        try:
+            names = self.folder.names()
+        except FileNotFoundError:
+            if not self.revive():
+                raise
+            return 0
         if not names:
             renew(self.folder)  # a million that were emitted at once have made it large
             return 0

@@ -500,6 +500,8 @@ def _stage(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError
             staged.append(transaction)
         except OSError as error:
             _fail(transaction, error, failed)
+            if isinstance(error, FileNotFoundError):
+                transaction.stage.revive()  # for the next one
     try:
         if order == APART:
             _flush(staged, [transaction.stage.folder for transaction in staged])

@@ -377,7 +377,9 @@ class Folder:
         """
         try:
             self.disk.mkdir(self.path, UNFINISHED_MODE)
+            self._go_on()
         except FileExistsError:
+            self._go_on()
             if stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode) & 0o1777 != UNFINISHED_MODE:
                 return
         except FileNotFoundError:
@@ -393,6 +395,11 @@ class Folder:
         # The set-group-id bit, inherited from the directory above, stays.
         mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
         self.disk.fchmod(self.fd, mode & 0o6000 | DIRECTORY_MODE)
+
+    def _go_on(self) -> None:
+        """Use the directory at the path, if the one that this object has open was removed, or renamed away."""
+        if self._fd >= 0 and self.is_replaced() and not self.follow():
+            self.reopen()
 
     def _give_to_owner(self) -> None:
         if self.disk.geteuid() != 0:
@@ -423,6 +430,17 @@ class Folder:
     def trusts(self, uid: int) -> bool:
         """May a file's history be believed, if that is its owner: this user, root, or the owner of the directory?"""
         return uid in (0, self.disk.geteuid(), self.disk.fstat(self.fd).st_uid)
+
+    def revive(self) -> bool:
+        """Make a directory anew that somebody has removed.
+
+        :return: whether it was: what failed because something is not there is to be tried again.
+        """
+        status = self.disk.fstat(self.fd)
+        if status.st_nlink or status.st_mode & CLOSED_BIT:
+            return False
+        self.make()
+        return True
 
     def is_closed(self) -> bool:
         """Has the directory that this object has open been taken away, or is it about to be?  One that was renewed is followed."""

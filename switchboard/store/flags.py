@@ -56,7 +56,10 @@ class Flags:
         looked_at_ns, answer = self._known.get((flag, queue), (-LOOK_EVERY_NS, False))
         if anew or now_ns - looked_at_ns >= LOOK_EVERY_NS:
             try:
-                answer = self._disk.exists(queue, self._folder(flag).fd)
+                folder = self._folder(flag)
+                if (flag, queue) in self._known and folder.is_replaced():
+                    folder.make()
+                answer = self._disk.exists(queue, folder.fd)
             except OSError as error:
                 event(log, logging.WARNING, None, 'flag unreadable', flag=flag, queue=queue, error=error)
             self._known[flag, queue] = now_ns, answer

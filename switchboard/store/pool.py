@@ -133,7 +133,13 @@ class FilePool:
             if self._is_usable(file):
                 return file
             self._remove(file)
-        return (self._find() if self.limit else None) or self._create()
+        try:
+            return (self._find() if self.limit else None) or self._create()
+        except FileNotFoundError:
+            if not self.limit or not self.folder.revive():
+                raise
+        self._seen.clear()  # somebody has removed the directory, and what was in it meant nothing
+        return self._create()
 
     def _is_usable(self, draft: PoolFile) -> bool:
         """May another message be written into the file?  It may have come from anywhere, as somebody's own entry."""
@@ -188,7 +194,8 @@ class FilePool:
                 self._keep(PoolFile(fd, self.folder, name, size))
                 return
             except FileNotFoundError:
-                raise
+                if not self.folder.revive():  # or the directory is gone, and the file is not
+                    raise
             except OSError:
                 pass  # a directory that is full has no room for the name, and deleting needs none
         self.disk.unlink(name, dir_fd=folder.fd)
