@@ -53,7 +53,7 @@ class Stage:
         self.is_stuck = False
 
     def revive(self) -> bool:
-        """Go on where somebody has removed the directory; what was in it is lost, and only that.
+        """Go on where somebody has removed the directory; its content is lost, and only that.
 
         :return: whether that was so.
         """

@@ -161,8 +161,8 @@ class Transaction:
     def forward(self, *queues: Switchboard, record: Record | None = None, now: bool = False) -> None:
         """Hand the input on as it is: to one queue by one rename, to several, or beside other outputs, by copies.
 
-        Both ways it keeps its time, and so its place among those of its order key.  What is emitted has its place behind all that is there: let a
-        runner hand all messages of a key on in one of the two ways.
+        Both ways it keeps its time, and so its place among those of its order key.  An output has its place behind all entries
+        that are there: let a runner hand all messages of a key on in one of the two ways.
 
         :param record: an addition to the history of copies.
         :param now: make copies ready now, behind what waits.
@@ -456,7 +456,7 @@ def _not_behind(
 ) -> list[Transaction]:
     """Try again to publish what the disk refused before.
 
-    :return: the transactions that may go on: nothing of theirs would pass what has the same order key.
+    :return: the transactions that may go on: no output or forwarded input of theirs would pass one of the same order key.
     """
     try:
         waiting = transactions[0].stage.publish_stuck()

@@ -45,7 +45,7 @@ REQUEST_TIMEOUT_S = 10.0
 MAX_SILENT = 64
 # Callers whose request is under way: people and scripts, never this many.
 MAX_WAITING = 64
-# Answered at once, and never refused: however many others wait, the master can be told to stop.
+# Answered at once, and never refused: however many others wait, the master can be stopped.
 SHUTDOWN = 'shutdown'
 # When no descriptor is left for a call, it waits in the kernel's queue for as long.
 PAUSE_S = 1.0

@@ -45,7 +45,7 @@ def exiting_on_signal() -> Iterator[None]:
         _told.clear()
 
 
-# What this process was told before it had a loop.
+# The signals that came before this process had a loop.
 _told: list[int] = []
 
 

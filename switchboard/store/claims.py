@@ -127,7 +127,7 @@ class Claim:
 
         A crash leaves the one or the other, and perhaps an unfinished copy, which recovery removes.
 
-        :param record: what the copy's history says more: no copy without it takes the name.
+        :param record: an addition to the copy's history: no copy without it takes the name.
         :param sync: have the copy on the disk before it takes the name.
         :raises OSError: it could not be made; the file is what it was.
         """

@@ -138,7 +138,7 @@ class FilePool:
         except FileNotFoundError:
             if not self.limit or not self.folder.revive():
                 raise
-        self._seen.clear()  # somebody has removed the directory, and what was in it meant nothing
+        self._seen.clear()  # somebody has removed the directory, and its content meant nothing
         return self._create()
 
     def _is_usable(self, draft: PoolFile) -> bool:
