@@ -70,10 +70,14 @@ GROUPS = {
 SLOW = (
     'tests/acceptance/',
     'tests/faults/test_every_call.py',
+    'tests/faults/test_full_disk.py::test_a_master_needs_a_few_pages',
     'tests/kombu/test_connections.py::test_a_hundred_connections',
     'tests/kombu/test_connections.py::test_queues_that_are_published_to',
+    'tests/properties/test_patterns.py::test_one_that_is_worse',
     'tests/servers/',
     'tests/unit/metrics/test_listener.py',
+    'tests/unit/spool/test_open_queues.py::test_the_janitor_works_where',
+    'tests/unit/spool/test_open_queues.py::test_the_number_of_queues',
 )
 # Each test of these stands alone, and there are many: they fill what the others leave.
 ALONE = (
