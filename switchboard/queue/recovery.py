@@ -128,10 +128,10 @@ def recover(
     """
     recovered = []
     for filebase in filebases:
-        claim = claim_of(folder, filebase)
-        if claim is not None and not own:
-            continue
         try:
+            claim = claim_of(folder, filebase)
+            if claim is not None and not own:
+                continue
             claim = claim or open_claim(folder, filebase, CLAIMED, folder.disk)
         except PermissionError:
             _recover_unread(folder, filebase, bad)
