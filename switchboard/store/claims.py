@@ -372,6 +372,8 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
 def claim_of(folder: Folder, filebase: str) -> Claim | None:
     """:return: this process's own claim on an entry that it is working on, if it has one."""
     claim = OWN_CLAIMS.get((folder.key, filebase + CLAIMED))
-    if claim is None and folder.follow():
-        claim = OWN_CLAIMS.get((folder.key, filebase + CLAIMED))
-    return claim
+    try:
+        is_renewed = claim is None and folder.follow()
+    except OSError:  # the next call on the directory tells of a disk that refuses
+        is_renewed = False
+    return OWN_CLAIMS.get((folder.key, filebase + CLAIMED)) if is_renewed else claim
