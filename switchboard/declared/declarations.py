@@ -127,16 +127,17 @@ class Declarations:
         self._steady = steady or SteadyTime(clock)
         self._namer = namer
         self._path = os.path.join(run, DECLARED)
-        self._made: Folder | None = None
+        # One object from the start: threads that each made it at first use would close it under each other.
+        self._folder = Folder(self._path, self.disk)
+        self._is_made = False
 
     @property
     def folder(self) -> Folder:
         """The directory of the records."""
-        if self._made is None:
-            folder = Folder(self._path, self.disk)
-            folder.make()
-            self._made = folder
-        return self._made
+        if not self._is_made:
+            self._folder.make()
+            self._is_made = True
+        return self._folder
 
     def path(self, name: str) -> str:
         """:return: the path of a file beside the records."""
@@ -144,7 +145,7 @@ class Declarations:
 
     def is_made(self) -> bool:
         """Was anything ever declared?"""
-        return self._made is not None or Folder(self._path, self.disk).exists()
+        return self._is_made or self._folder.exists()
 
     @contextmanager
     def lock(self, *, shared: bool = False) -> Iterator[None]:

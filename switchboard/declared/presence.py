@@ -119,7 +119,7 @@ class Presence:
             except FileExistsError:
                 continue  # somebody looked in between, and took it for a dead one's
             except FileNotFoundError:
-                self._folders.pop(place)  # the place was closed in between
+                self._folders.pop(place, None)  # the place was closed in between
                 continue
             try:
                 self.disk.write_all(fd, content)

@@ -192,13 +192,15 @@ class Serializers:
 
     def _adapt(self, msg: Any) -> Serializer | None:
         """Find the serializer of the nearest type that `msg` is derived from, or whose interface it provides."""
-        if self._registry is None:
-            self._registry = AdapterRegistry()
+        registry = self._registry
+        if registry is None:
+            registry = AdapterRegistry()
             for message_type, serializer in self._registered.items():
                 provided: Any = implementedBy(message_type)  # type: ignore[no-untyped-call]  # no stubs for it
-                self._registry.register([provided], ISerializer, '', serializer)
+                registry.register([provided], ISerializer, '', serializer)
+            self._registry = registry  # whole, for other threads may look into it at once
         provided = providedBy(msg)
-        found: Serializer | None = self._registry.lookup((provided,), ISerializer)
+        found: Serializer | None = registry.lookup((provided,), ISerializer)
         return found
 
     def for_message(self, msg: Any) -> Serializer:

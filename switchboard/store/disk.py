@@ -470,7 +470,11 @@ class Folder:
         except BaseException:
             self.disk.let_go(fd)
             raise
-        self.fd, self.key, self._fd = fd, (status.st_dev, status.st_ino), fd
+        # Another thread may have opened it meanwhile, and go by its descriptor.
+        if self.__dict__.setdefault('fd', fd) != fd:
+            self.disk.let_go(fd)
+            return self.fd if name == 'fd' else (status.st_dev, status.st_ino)
+        self.key, self._fd = (status.st_dev, status.st_ino), fd
         opened = _opened_by(self.disk)
         opened.add(ref(self, opened.discard))
         return getattr(self, name)

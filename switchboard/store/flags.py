@@ -43,8 +43,9 @@ class Flags:
     def _folder(self, flag: Flag) -> Folder:
         folder = self._folders.get(flag)
         if folder is None:
-            folder = self._folders[flag] = Folder(os.path.join(self._run, flag), self._disk)
+            folder = Folder(os.path.join(self._run, flag), self._disk)
             folder.make()
+            folder = self._folders.setdefault(flag, folder)
         return folder
 
     def is_set(self, flag: Flag, queue: str, *, anew: bool = False) -> bool:

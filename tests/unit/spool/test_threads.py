@@ -105,6 +105,22 @@ def test_all_that_is_put_in_is_there_once(put: Callable[[Spool, str], None], tmp
     assert drain(spool, 'in') == EXPECTED
 
 
+def first_uses(spool: Spool, number: int) -> None:
+    """Each of the things that are made when they are first needed."""
+    spool.declare(f'queue-{number}')
+    assert not spool['in'].is_paused(anew=True)
+    spool['in'].enqueue([number], dedupe_key=str(number))
+    spool.publish({'number': number}, routing_key='in')
+
+
+def test_what_is_made_at_its_first_use_serves_all_threads(tmp_path: Path) -> None:
+    for turn in range(TURNS):
+        spool = Spool(tmp_path / str(turn), 'lazy')
+        together(lambda number, spool=spool: first_uses(spool, number))  # type: ignore[misc]
+        assert len(spool['in'].files) == 2 * THREADS
+        spool.close()
+
+
 def test_a_batch_of_one_thread_does_not_hold_what_others_put_in(tmp_path: Path) -> None:
     spool = Spool(tmp_path, 'lazy')
     entered, seen = threading.Event(), threading.Event()
