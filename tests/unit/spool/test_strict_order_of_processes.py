@@ -172,13 +172,22 @@ def test_a_child_does_not_keep_its_parents_key(path: Path) -> None:
     taken = spool['in'].take()
     assert taken is not None
     reading, writing = os.pipe()
-    child = Child(lambda: (os.close(writing), os.read(reading, 1)))
+    hear, say = os.pipe()
+
+    def live() -> None:
+        os.close(writing)
+        os.write(say, b'.')  # by now it has closed what it has inherited
+        os.read(reading, 1)
+
+    child = Child(live)
     os.close(reading)
+    assert os.read(hear, 1) == b'.'
     spool['in'].finish(taken.filebase)
     late = Spool.from_config(path)['in'].take()
     assert late is not None
     assert late.msg == 'b'
-    os.close(writing)
+    for fd in (writing, hear, say):
+        os.close(fd)
     child.join()
 
 
