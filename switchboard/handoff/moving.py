@@ -56,6 +56,7 @@ def move(
     *,
     event: str = 'moved',
     now: bool = False,
+    when_ns: int | None = None,
     preserved: bool = False,
     **fields: Any,
 ) -> str:
@@ -63,16 +64,21 @@ def move(
 
     :param event: the history's word for it.
     :param now: make it ready at once, behind what waits; else it keeps its time.
+    :param when_ns: give it this time.
     :param preserved: put it there as into the bad queue, where nobody takes it.
     :return: its filebase there.
     :raises QueueError: it could not be moved; it is where it was, and no longer locked, unless it was at work: then it
         still is.
     """
     if target.is_remote:
-        return _send(claim, source, target, event, now, fields)
+        return _send(claim, source, target, event, now or when_ns is not None, fields)
     old = claim.filebase
-    filebase = with_when(old, target.clock.time_ns()) if now else old
+    if now:
+        when_ns = target.clock.time_ns()
+    filebase = old if when_ns is None else with_when(old, when_ns)
     with _released_on_failure(claim, source):
+        if when_ns is not None and not now:
+            claim.date(when_ns)  # which may be ahead of the clock: it is no wish for a delay
         _move(claim, source, target, filebase, event, fields, preserved=preserved or target.name == BAD)
     claim.close()
     return filebase

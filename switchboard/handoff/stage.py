@@ -22,6 +22,8 @@ log = logging.getLogger('switchboard.queue')
 COMMIT = 'commit'
 # Commit records that are dealt with together: each is open and locked.
 ROLLED_AT_ONCE = 200
+# Order keys whose last outputs are remembered, at least: about 200 bytes each.
+MAX_LAST_OUTPUTS = 10_000
 
 # A queue, and the digits that its messages with the same order key have in common.
 OrderKey = tuple[str, str]
@@ -40,6 +42,33 @@ class Output(NamedTuple):
         return self.queue, key_of(self.filebase) if '+' in self.filebase else self.filebase
 
 
+class LastOutputs:
+    """The order keys of the outputs of a process, and the last time of each: an entry that it forwards later goes behind that.
+
+    An output is as old as its hand-off and a forwarded entry keeps its time: without this the second would pass the first.  Only the
+    outputs of this process are known, so an entry that was moved away still comes back to its place before those of others.
+    """
+
+    def __init__(self) -> None:
+        # Two generations: the older one is forgotten when the younger one is full.
+        self._last: dict[tuple[str, str, str], str] = {}
+        self._before: dict[tuple[str, str, str], str] = {}
+
+    def note(self, source: str, target: str, filebase: str) -> None:
+        """Remember an output, or an entry that was forwarded behind one."""
+        if len(self._last) >= MAX_LAST_OUTPUTS:
+            self._before, self._last = self._last, {}
+        self._last[source, target, key_of(filebase)] = filebase.partition('+')[0]
+
+    def is_passed_by(self, source: str, target: str, filebase: str) -> bool:
+        """Would this entry, with the time it has, come before an output of this process in `target` for its key?"""
+        if not self._last:
+            return False
+        key = source, target, key_of(filebase)
+        last = self._last.get(key) or self._before.get(key, '')
+        return filebase.partition('+')[0] < last
+
+
 class Stage:
     """The directory ``.stage``: outputs between being written and being seen, and commit records."""
 
@@ -49,6 +78,7 @@ class Stage:
         self.disk = disk
         self.pool = pool
         self.namer = namer
+        self.last_outputs = LastOutputs()
         # Has the disk refused to publish what this process has committed?
         self.is_stuck = False
 

@@ -38,7 +38,7 @@ from switchboard.handoff.stage import COMMIT, OrderKey, Output, Stage
 from switchboard.interfaces import ITransaction
 from switchboard.message.entry import MAILMAN
 from switchboard.message.journal import Record, is_long_kept, note_first
-from switchboard.message.naming import READY, digest_of, key_of
+from switchboard.message.naming import READY, digest_of, key_of, with_when
 from switchboard.message.serializers import Raw
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
@@ -101,6 +101,8 @@ class Transaction:
         self.full = False
         self.flush: Flush = 'one'
         self.forwarded_to: Switchboard | None = None
+        # The time that the input gets there, if not its own.
+        self._forwarded_when_ns: int | None = None
         self._staged: list[str] = []
         # Queues in which outputs come to another place than the last.
         self._reordered: set[Switchboard] = set()
@@ -136,6 +138,7 @@ class Transaction:
         if self.forwarded_to is not None:
             self.forward()  # no longer the only output: it becomes a copy
         key = metadata.get('dedupe_key')
+        is_delayed = 'delay' in metadata or 'not_before' in metadata
         try:
             item = queue.prepare(msg, metadata)
         except QueueError as error:
@@ -144,7 +147,17 @@ class Transaction:
         filebase = self.add(queue, item)
         if key is not None:
             self.keyed.append(KeyedOutput(queue, str(key), self.items[-1]))
+        if self._claim is not None and not is_delayed:
+            self._note(queue, filebase)
         return filebase
+
+    def _note(self, queue: Switchboard, filebase: str) -> None:
+        self.stage.last_outputs.note(self._queue.name if self._queue else '', queue.name, filebase)
+
+    def _is_passed_by(self, queue: Switchboard, filebase: str) -> bool:
+        return self.stage.last_outputs.is_passed_by(
+            self._queue.name if self._queue else '', queue.name, filebase
+        )
 
     def emit_all(self, queues: Sequence[Switchboard], msg: Any, metadata: Mapping[str, Any]) -> list[str]:
         """See `ITransaction`."""
@@ -161,8 +174,9 @@ class Transaction:
     def forward(self, *queues: Switchboard, record: Record | None = None, now: bool = False) -> None:
         """Hand the input on as it is: to one queue by one rename, to several, or beside other outputs, by copies.
 
-        Both ways it keeps its time, and so its place among those of its order key.  An output has its place behind all entries
-        that are there: let a runner hand all messages of a key on in one of the two ways.
+        Both ways it keeps its time, and so its place among those of its order key, but it never passes an entry that this
+        process has put into that queue before, out of the same queue and for the same key: then it goes behind all entries there.  A process knows
+        only of itself, and only since its start: where that matters, let a runner hand all messages of a key on in one way.
 
         :param record: an addition to the history of copies.
         :param now: make copies ready now, behind what waits.
@@ -172,7 +186,10 @@ class Transaction:
         entry = self.claim.read()
         if len(queues) == 1 and not self.items and self.forwarded_to is None:
             queues[0].check_room(entry)
-            self.forwarded_to = queues[0]
+            self.forwarded_to, self._forwarded_when_ns = queues[0], None
+            if self._is_passed_by(queues[0], entry.filebase):
+                self._forwarded_when_ns = self.stage.namer.now_ns()
+                self._note(queues[0], with_when(entry.filebase, self._forwarded_when_ns))
             return
         before, kept = self.forwarded_to, len(self.items)
         if before is not None:
@@ -180,12 +197,15 @@ class Transaction:
             self.forwarded_to = None
         try:
             for queue in queues:
+                behind = now or self._is_passed_by(queue, entry.filebase)
                 try:
-                    item = queue.prepare_copy(entry, record, now=now)
+                    item = queue.prepare_copy(entry, record, now=behind)
                 except QueueError as error:
                     self._check_can_fit(queue, lambda: len(entry.body), error)
                     raise
-                self.add(queue, item, has_place=not now)
+                self.add(queue, item, has_place=not behind)
+                if behind:
+                    self._note(queue, item.filebase)
         except BaseException:
             self.undo(kept)
             self.forwarded_to = before
@@ -366,7 +386,7 @@ class Transaction:
             return
         claim = self.claim
         if self.forwarded_to is not None:
-            move(claim, self.queue, self.forwarded_to)
+            move(claim, self.queue, self.forwarded_to, when_ns=self._forwarded_when_ns)
         else:
             self.queue.finish(claim.filebase)
 
