@@ -497,7 +497,7 @@ def groups(desk: Desk, form: Form) -> dict[str, Any]:
         'counted_at_ns': _counted(survey),
         'total': bad.total if bad is not None else None,
         'looked_at': bad.looked_at if bad is not None else None,
-        'ages': [f'{high} min' if high < 60 else f'{high / 60:.0f} h' for _, high in AGES[:-1]] + ['older'],
+        'ages': [_until(high) for _, high in AGES[:-1]] + ['older'],
         'groups': rows,
         'command': command(desk.place, 'shape', BAD, '--by', by),
     }
@@ -508,6 +508,12 @@ def _group_selection(by: str, name: str) -> str | None:
         return None
     value = '' if name == '(none)' else name
     return str(Criteria((Term('queue', (Pattern.exactly(BAD),)), Term(by, (Pattern.exactly(value),)))))
+
+
+def _until(minutes: int) -> str:
+    """:return: the upper end of a column of ages, as people say it."""
+    hours, rest = divmod(minutes, 60)
+    return f'{hours} h {rest:02}' if hours else f'< {rest} min'
 
 
 def _aged(selection: str, low: int, high: int) -> str:

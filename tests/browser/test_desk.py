@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import http.server
+import re
 import signal
 import threading
+from collections.abc import Iterator
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from switchboard.master.control import signal_master
 from tests.browser.conftest import Site
 from tests.helpers.commands import fail, succeed, switchboard
+from tests.helpers.waiting import eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group('browser')]
 
@@ -28,8 +33,49 @@ PAGES = (
     '/acts',
     '/help',
 )
-HOSTILE = ['<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', '{{7*7}}', 'javascript:alert(1)', 'a\u202eb', '\x1b[31mred']  # fmt: skip
+# Each with how it is to be read: what a terminal or a browser could act on is written out.
+HOSTILE = {
+    '<script>alert(1)</script>': '<script>alert(1)</script>',
+    '"><img src=x onerror=alert(1)>': '"><img src=x onerror=alert(1)>',
+    '{{7*7}}': '{{7*7}}',
+    'javascript:alert(1)': 'javascript:alert(1)',
+    'a\u202eb': 'a\\u202eb',
+    '\x1b[31mred': '\\x1b[31mred',
+    'nul\0nul': 'nul\\x00nul',
+}
 WATCH = "addEventListener('securitypolicyviolation', (event) => console.error('violation ' + event.violatedDirective))"
+
+
+def quoted(text: str) -> str:
+    """:return: a text as one word of a selection."""
+    return '"' + text.replace('\0', '').replace('\\', '\\\\').replace('"', '\\"') + '"'
+
+
+def follow(tab: Any, site: Site) -> Iterator[str]:
+    """Go from the entries over an entry, its form and its difference, a confirmation, its result, a canary and what is not there; yield at each."""
+    tab.goto(f'{site.url}/entries')
+    tab.locator('[data-key] a').first.click()
+    yield 'an entry'
+    tab.click('text=Edit …')
+    yield 'a form'
+    tab.fill('[name=metadata]', '{"colour": "green"}')
+    tab.click('text=Show the difference')
+    assert tab.locator('.diff .add').count()
+    yield 'a difference'
+    tab.goto(f'{site.url}/entries')
+    tab.locator('[name=entry]').first.check()
+    tab.click('button[value=retry]')
+    yield 'a confirmation'
+    tab.click('.confirm form button')
+    yield 'a result'
+    tab.goto(f'{site.url}/groups')
+    eventually(lambda: (tab.reload(), tab.locator('button[name=canary]').count())[1], 'counted')
+    tab.locator('button[name=canary]').first.click()
+    yield 'a confirmation of a few'
+    tab.click('.confirm form button')
+    yield 'a canary'
+    tab.goto(f'{site.url}/nothing')
+    yield 'what is not there'
 
 
 def is_too_wide(tab: Any) -> bool:
@@ -37,20 +83,59 @@ def is_too_wide(tab: Any) -> bool:
 
 
 def test_hostile_content_does_nothing_in_a_browser(site: Site, tab: Any) -> None:
+    # In the body, in keys and values of the metadata, as error, as its text, in the traceback, in a mail's headers and the name of its file.
     for text in HOSTILE:
-        fail(site.spool, 'out', {text: text}, text, text)
-        site.spool['in'].enqueue(text, {text: text})
+        fail(site.spool, 'out', {text: text}, text, text, **{text: text})
+        named = text.replace('"', r'\"')
+        mail = f'Subject: {text}\nFrom: {text}\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nx\n--b\nContent-Type: text/html\nContent-Disposition: attachment; filename="{named}"\n\n{text}\n--b--\n'
+        fail(site.spool, 'out', message_from_bytes(mail.encode()), 'ValueError', text)
+        site.spool['in'].enqueue(text, {text: text, 'sender': text})
+    site.spool.pause('in', ' '.join(HOSTILE), 'ann')
     tab.add_init_script(WATCH)
-    shown: list[str] = []
-    for path in PAGES:
+    seen: dict[str, str] = {}
+
+    def look(what: str) -> None:
+        # The answer of a form is a page too.
+        tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        seen[what] = tab.inner_text('main')
+        assert tab.locator('main script, main img[onerror], [onerror], main iframe').count() == 0, what
+        hrefs = tab.eval_on_selector_all('[href]', 'all => all.map((one) => one.protocol)')
+        assert 'javascript:' not in hrefs, what
+        assert not re.search('[\0-\x08\x0b-\x1f\u202a-\u202e]', tab.content()), what
+
+    eventually(lambda: (tab.goto(f'{site.url}/groups'), tab.locator('table.heat').count())[1], 'counted')
+    filters = ['/entries?' + urlencode({'q': f'match:{quoted(text)}'}) for text in HOSTILE]
+    for path in (*PAGES, '/entries?q=queue:in', *filters):
         tab.goto(site.url + path)
+        look(path)
     for path in ('/entries', '/entries?q=queue:in'):
         tab.goto(site.url + path)
-        for link in [one.get_attribute('href') for one in tab.query_selector_all('[data-key] a')]:
-            tab.goto(site.url + link)
-            shown.append(tab.inner_text('main'))
-    for text in HOSTILE[:4]:
-        assert text in ''.join(shown)
+        for number, link in enumerate(
+            tab.eval_on_selector_all('[data-key] a', 'all => all.map((one) => one.href)')
+        ):
+            tab.goto(link)
+            look(f'an entry {path} {number}')
+            tab.goto(f'{link}/edit')
+            look(f'the form of an entry {path} {number}')
+    tab.goto(f'{site.url}/entries')
+    tab.locator('[name=entry]').first.check()
+    tab.locator('#list [name=reason]').fill(' '.join(HOSTILE).replace('\0', ''))
+    tab.click('button[value=hold]')
+    look('a confirmation')
+    tab.go_back()
+    tab.locator('[name=entry]').first.check()
+    tab.click('button[value=retry]')
+    tab.click('.confirm form button')
+    look('a result')
+    tab.goto(f'{site.url}/acts')
+    look('the acts')
+    entries = [shown for what, shown in seen.items() if what.startswith('an entry /entries ')]
+    for literal in HOSTILE.values():
+        # Key and value of the metadata, error, its text, traceback, reason, body, and so on; and whole in the traceback.
+        assert sum(shown.count(literal) for shown in entries) >= 12, literal
+        assert f'{literal}: {literal}' in ''.join(entries), literal
+        for what in ('/groups', '/entries', '/queues/in', '/', '/entries?q=queue:in'):
+            assert literal in seen[what], (what, literal)
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
@@ -70,9 +155,31 @@ def test_no_page_scrolls_sideways_and_no_target_is_tiny(
             '.filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 24).map((one) => one.outerHTML)'
         )
         assert small == [], path
-    tab.goto(site.url + '/entries')
-    tab.click('[data-key] a')
-    assert not is_too_wide(tab)
+    for what in follow(tab, site):
+        assert not is_too_wide(tab), what
+    context.close()
+
+
+def test_at_400_percent_no_page_scrolls_sideways_and_nothing_covers_it(site: Site, chromium: Any) -> None:
+    # What a window of 1280 x 1024 is to a page at that zoom: 320 x 256 of its pixels, each sixteen of the screen.
+    for number in range(60):
+        fail(site.spool, 'out', number, 'AVeryLongNameOfAnErrorWithoutAnyBreakInIt' * 2, 'x' * 400)
+    context = chromium.new_context(viewport={'width': 320, 'height': 256}, device_scale_factor=4)
+    tab = context.new_page()
+
+    def look(what: str) -> None:
+        assert not is_too_wide(tab), what
+        covered = tab.evaluate(
+            "[...document.querySelectorAll('body *')].filter((one) => one.checkVisibility() && ['sticky', 'fixed'].includes(getComputedStyle(one).position))"
+            '.reduce((sum, one) => sum + one.getBoundingClientRect().height, 0)'
+        )
+        assert covered <= 64, (what, covered)
+
+    for path in PAGES:
+        tab.goto(site.url + path)
+        look(path)
+    for what in follow(tab, site):
+        look(what)
     context.close()
 
 
@@ -255,17 +362,18 @@ def test_axe_finds_nothing_serious_on_any_page(site: Site, chromium: Any, look: 
             if one['impact'] in ('serious', 'critical')
         ]
         assert wrong == []
+        # A state is a word, and what speaks up by itself is polite, and there is nothing to say.
+        assert all(
+            tab.eval_on_selector_all('.state, .alarm', 'all => all.map((one) => one.innerText.trim() !== "")')
+        )
+        assert tab.locator('[aria-live=assertive], [role=alert]').count() == 0
+        assert tab.locator('[role=status]').all_inner_texts() == ['']
 
     for path in (*PAGES, '/queues/orders', '/nothing', '/entries?q=error:None'):
         tab.goto(site.url + path)
         look_at(path)
-    tab.goto(site.url + '/entries')
-    tab.click('[data-key] a')
-    look_at('an entry')
-    tab.click('button[value=retry]')
-    look_at('a confirmation')
-    tab.click('.confirm form button')
-    look_at('a result')
+    for what in follow(tab, site):
+        look_at(what)
     context.close()
 
 
