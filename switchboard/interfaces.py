@@ -136,10 +136,14 @@ class ISwitchboard(Interface):
         :param record: an addition to its history; an entry released without a record is as if it never was claimed.
         :return: its filebase, which is another one after a delay.
         :raises EntryTakenError: this process does not hold it.
+        :raises DurabilityError: the disk does not let it go, or does not take a change of its metadata; it stays claimed.
         """
 
     def annotate(filebase: str, record: Mapping[str, Any]) -> None:
-        """Add a record to the history of an entry that this process holds."""
+        """Add a record to the history of an entry that this process holds.
+
+        :raises DurabilityError: it changes the metadata, and the disk does not take it; other records are written if that is possible.
+        """
 
     def history(filebase: str) -> list[Mapping[str, Any]]:
         """:return: the records of an entry's life so far, oldest first."""
@@ -209,6 +213,8 @@ class IFileStore(Interface):
 
 class ITransaction(Interface):
     """One input and the outputs made from it: either all of it happens or nothing."""
+
+    has_outputs = Attribute('Does a commit do more than to finish the input?')
 
     def emit(queue: Any, msg: Any, metadata: dict[str, Any]) -> str:
         """Write a message to be put into `queue` at the commit.

@@ -65,6 +65,11 @@ class BrokerTransaction:
         self.posted: list[PreparedMessage] = []
         self._numbers: dict[str, int] = {}
 
+    @property
+    def has_outputs(self) -> bool:
+        """See `ITransaction`."""
+        return bool(self.posted) or self.local.has_outputs
+
     def emit(self, queue: Any, msg: Any, metadata: dict[str, Any]) -> str:
         """See `ITransaction`."""
         [filebase] = self.emit_all([queue], msg, metadata)

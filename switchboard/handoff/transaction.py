@@ -133,6 +133,11 @@ class Transaction:
             raise EntryTakenError('no entry of a queue')
         return self._queue
 
+    @property
+    def has_outputs(self) -> bool:
+        """See `ITransaction`."""
+        return bool(self.items) or self.forwarded_to is not None
+
     def emit(self, queue: Switchboard, msg: Any, metadata: dict[str, Any]) -> str:
         """See `ITransaction`."""
         if self.forwarded_to is not None:

@@ -32,7 +32,15 @@ from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import ReadyQueue, asked_wait_s
-from switchboard.queue.recovery import INTERRUPTED, give_back, move_to_bad, move_to_bad_unread, note, recover
+from switchboard.queue.recovery import (
+    INTERRUPTED,
+    give_back,
+    move_to_bad,
+    move_to_bad_unread,
+    note,
+    note_change,
+    recover,
+)
 from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.disk import Folder
 from switchboard.store.order_lock import OrderLock
@@ -315,8 +323,12 @@ class Consumer:
         return claim
 
     def note(self, claim: Claim, event: str, /, **fields: Any) -> None:
-        """Add a record to an entry's history, if that is possible."""
-        note(claim, event, clock=self._clock, sync=self._sync, **fields)
+        """Add a record to an entry's history, if that is possible.
+
+        :raises OSError: it changes the metadata, and could not be written.
+        """
+        write = note_change if 'set' in fields or 'drop' in fields else note
+        write(claim, event, clock=self._clock, sync=self._sync, **fields)
 
     def changes(self, claim: Claim, msgdata: Mapping[str, Any], *, strict: bool = True) -> dict[str, Any]:
         """See `ISwitchboard`."""
@@ -348,7 +360,7 @@ class Consumer:
         """Give an entry back under another name.
 
         :param is_delayed: the time in that name is a wish.
-        :raises OSError: it could not be renamed; it stays claimed.
+        :raises OSError: it could not be renamed, or a change of its metadata not written; it stays claimed.
         """
         if record is not None:
             fields = dict(record)

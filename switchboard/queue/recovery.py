@@ -6,6 +6,7 @@ Refused: the owner is at work.  So it may run at any time, in any number of proc
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -37,6 +38,23 @@ def note(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any)
     :param sync: have it on the disk before the name says so.
     """
     _add(claim, _record(name, clock, fields), sync=sync)
+
+
+def note_change(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **fields: Any) -> None:
+    """Add a record that changes the metadata: without it, the entry's next consumer would repeat the acts that the record tells of.
+
+    :raises OSError: it could not be written this time.  A history that is too long for it is no error: that is logged.
+    """
+    record = _record(name, clock, fields)
+    try:
+        if claim.writable:
+            claim.append(record, sync=sync)
+        else:
+            claim.make_private(sync=sync, record=record)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        event(log, logging.WARNING, claim.filebase, 'history not written', record=name, error=error)
 
 
 def _record(name: str, clock: Clock, fields: Mapping[str, Any]) -> Record:

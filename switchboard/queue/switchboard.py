@@ -46,7 +46,7 @@ from switchboard.store.layout import BAD, WAKE
 from switchboard.store.limits import Limits
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import PreparedEntry
+from switchboard.store.publishing import PreparedEntry, refuse
 from switchboard.store.renewal import renew
 from switchboard.store.shared_count import QueueCount
 from switchboard.store.steady_time import SteadyTime
@@ -328,7 +328,10 @@ class Switchboard:
     def annotate(self, entry: str | Claim, record: Record) -> None:
         """See `ISwitchboard`."""
         fields = dict(record)
-        self.consumer.note(self.claim_of(entry), fields.pop('event', 'noted'), **fields)
+        try:
+            self.consumer.note(self.claim_of(entry), fields.pop('event', 'noted'), **fields)
+        except OSError as error:
+            refuse(error, 'write', self.name)
 
     def changes(
         self, entry: str | Claim, msgdata: Mapping[str, Any], *, strict: bool = True

@@ -84,6 +84,7 @@ class Loop:
 
     def leave(self) -> None:
         """Undo :meth:`enter`."""
+        self.settler.give_back_stuck()
         ticket, self._ticket = self._ticket, None
         try:
             if ticket is not None:

@@ -17,7 +17,14 @@ from types import TracebackType
 from typing import Any
 
 from switchboard.clock import Backoff, Clock
-from switchboard.errors import DestinationDown, EntryTakenError, QueueError, ResultError
+from switchboard.errors import (
+    DestinationDown,
+    DurabilityError,
+    EntryTakenError,
+    QueueError,
+    QueueFullError,
+    ResultError,
+)
 from switchboard.events import AT_WORK, event
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.naming import NS, digest_of, parse
@@ -40,6 +47,9 @@ KEPT_WAIT_S = 1.0
 KEPT_NOTED = 3
 # Counts of messages that have gone another way are of no use: with so many, begin again.
 MAX_COUNTED = 10_000
+
+# The verdict on a message that only is to be finished.
+DONE = Verdict('kept')
 
 # How many forks lie between this process and the one that has loaded this module.
 _forks = 0
@@ -215,8 +225,8 @@ class Settler:
         self._forks = _forks
         # Set in the process that works, where spans are wanted: see `tracing`.
         self.tracing: Any = None
-        # Claimed, and the disk does not let them go.
-        self._stuck: list[str] = []
+        # Claimed, and the disk does not let them go: each with its verdict.
+        self._stuck: list[tuple[Work | str, Verdict]] = []
         # How often in a row a message was kept.
         self._kept: dict[str, int] = {}
 
@@ -310,7 +320,15 @@ class Settler:
 
     def keep(self, work: Work) -> Verdict:
         """Give a message back that ``dispose`` wants to see again, after a wait that grows."""
-        filebase = work.transaction.keep(work.taken.msg, work.taken.msgdata)
+        taken = work.taken
+        try:
+            filebase = work.transaction.keep(taken.msg, taken.msgdata)
+        except (DurabilityError, QueueFullError) as error:
+            # What `dispose` has noted in the metadata it has done.
+            changed = self.queue.changes(taken.filebase, taken.msgdata, strict=False)
+            if not changed or self.queue.is_changed(taken.filebase, taken.msg):
+                raise
+            return Verdict('kept', str(error), record={'event': 'kept', **changed})
         digest = digest_of(filebase)
         if len(self._kept) > MAX_COUNTED:
             self._kept.clear()
@@ -337,10 +355,17 @@ class Settler:
             else:
                 left += self._settle(work, work.verdict)
         began_ns = self._clock.time_ns()
+        alone = {transaction for transaction in done if not transaction.has_outputs}
         failed = self._spool.commit_all(list(done)) if done else dict[ITransaction, Any]()
         for transaction, work in done.items():
             if transaction in failed:
-                left += self._settle(work, self._verdict(work.taken.filebase, failed[transaction]))
+                verdict = self._verdict(work.taken.filebase, failed[transaction])
+                if transaction in alone and verdict.outcome == 'requeued':
+                    verdict = DONE  # all that is to be done with it is to finish it
+                    self._keep_for_later(work, verdict, failed[transaction])
+                    self._slot.end('kept')
+                else:
+                    left += self._settle(work, verdict)
             else:
                 left += 1
                 self._forget(work.taken.filebase)
@@ -365,23 +390,28 @@ class Settler:
         if verdict.text:
             self._slot.error(verdict.text)
         began_ns = self._clock.time_ns()
+        is_settled = True
         try:
             self._carry_out(filebase, verdict)
             if work.span is not None and verdict.outcome == 'failed':
                 self.tracing.settled('shunt', work.span, filebase, began_ns)
         except QueueError as error:
-            self._keep_for_later(filebase, error)
+            self._keep_for_later(work, verdict, error)
+            is_settled = False
         if verdict.outcome not in ('kept', 'requeued'):
             self._forget(filebase)
         outcome: Outcome = 'kept' if verdict.outcome == 'requeued' else verdict.outcome
         self._slot.end(outcome, str(verdict.record.get('error', '')))
-        return verdict.outcome in ('failed', 'retried')
+        return is_settled and verdict.outcome in ('failed', 'retried')
 
-    def _carry_out(self, filebase: str, verdict: Verdict) -> None:
+    def _carry_out(self, filebase: str, verdict: Verdict, *, is_noted: bool = False) -> None:
+        """:param is_noted: its record is in the history already."""
         queue, text = self.queue, verdict.text
+        record = None if is_noted else verdict.record or None
         if verdict.outcome == 'failed':
             event(log, logging.ERROR, filebase, 'failed', runner=self._name, error=text)
-            queue.annotate(filebase, verdict.record)
+            if record is not None:
+                queue.annotate(filebase, record)
             queue.finish(filebase, preserve=True, reason=text, cause=verdict.cause)
         elif verdict.outcome == 'retried':
             event(
@@ -393,7 +423,9 @@ class Settler:
                 runner=self._name,
                 error=text,
             )
-            queue.release(filebase, delay_s=verdict.delay_s, record=verdict.record)
+            queue.release(filebase, delay_s=verdict.delay_s, record=record)
+        elif verdict.outcome == 'kept' and verdict.record:
+            queue.release(filebase, record=record)
         elif verdict.outcome == 'requeued':
             # Of a batch that meets one trouble, one line tells of it.
             level = logging.DEBUG if self.trouble.is_on() else logging.ERROR
@@ -409,22 +441,50 @@ class Settler:
         try:
             self.queue.release(filebase)
         except QueueError as error:
-            self._keep_for_later(filebase, error)
+            self._keep_for_later(filebase, Verdict('requeued'), error)
 
-    def _keep_for_later(self, filebase: str, error: QueueError) -> None:
+    def _keep_for_later(self, work: Work | str, verdict: Verdict, error: Exception) -> None:
+        """Hold an entry that the disk does not let go, with its verdict: the acts of `dispose` are neither forgotten nor done twice."""
+        filebase = work if isinstance(work, str) else work.taken.filebase
         event(log, logging.ERROR, filebase, 'not settled', runner=self._name, error=error)
-        self._stuck.append(filebase)
+        self._slot.error(f'{filebase} is held, for the disk does not take what became of it: {error}')
+        self._stuck.append((work, verdict))
+        if len(self._stuck) >= MAX_PASSED_OVER:
+            self.trouble.met()
 
     def give_back_stuck(self) -> None:
-        """Try again to release what the disk did not let go of."""
+        """Try again to settle the messages that the disk did not let go."""
         stuck, self._stuck = self._stuck, []
-        for filebase in stuck:
+        for work, verdict in stuck:
             try:
-                self.queue.release(filebase)
+                if isinstance(work, str):
+                    self.queue.release(work)
+                elif verdict is DONE:
+                    self._finish(work)
+                elif verdict.outcome == 'requeued':
+                    self.queue.release(work.taken.filebase)
+                else:
+                    filebase = work.taken.filebase
+                    self._carry_out(filebase, verdict, is_noted=self._is_noted(filebase, verdict))
             except EntryTakenError:
                 pass  # it is not ours any more
             except QueueError as error:
-                self._keep_for_later(filebase, error)
+                self._keep_for_later(work, verdict, error)
+
+    def _finish(self, work: Work) -> None:
+        """:raises QueueError: the disk still refuses."""
+        for error in self._spool.commit_all([work.transaction]).values():
+            raise error
+        self._forget(work.taken.filebase)
+        self._slot.end('done')
+
+    def _is_noted(self, filebase: str, verdict: Verdict) -> bool:
+        """Was its record written before the rest was refused?"""
+        wanted = verdict.record.items()
+        # The record of its being preserved may be the last.
+        return any(
+            all(one.get(key) == value for key, value in wanted) for one in self.queue.history(filebase)[-2:]
+        )
 
     def nothing_to_be_had(self, error: Exception) -> None:
         """The queue cannot be read."""

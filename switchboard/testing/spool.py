@@ -57,6 +57,11 @@ class MemoryTransaction:
         assert self.queue is not None
         return self.queue.claim_of(self.filebase)
 
+    @property
+    def has_outputs(self) -> bool:
+        """See `ITransaction`."""
+        return bool(self._outputs) or self._forwarded_to is not None
+
     def emit(self, queue: MemorySwitchboard, msg: Any, metadata: dict[str, Any]) -> str:
         """See `ITransaction`."""
         if self._forwarded_to is not None:

@@ -259,7 +259,12 @@ class TestTroubleWithTheDisk:
         clock.advance(60)
         runner.run(once=True)
         assert spool['in'].get_files('.bak') == []
-        assert [digest_of(one) for one in spool['in'].get_files()] == [digest_of(filebase)]
+        [released] = spool['in'].get_files()
+        assert digest_of(released) == digest_of(filebase)
+        assert [record['event'] for record in spool['in'].history(released)] == ['deferred']
+        assert len(runner.seen) == 1  # it waits as long as was asked for
+        clock.advance(600)
+        runner.run(once=True)
         assert len(runner.seen) == 2
 
     def test_what_is_not_ours_any_more_does_not_stop_recovery_for_ever(
