@@ -13,14 +13,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from . import (
+    aftermath,
     backlog,
     cases,
+    crowd,
     flush,
     footprint,
+    large,
     machine,
     parallel,
     profiles,
@@ -58,12 +62,16 @@ class Run:
         :param facts: what is no figure; read after the last figure was made.
         """
         made = [each.as_dict() for each in figures]
-        self.results[group] = {'figures': made, 'facts': facts, 'quick': self.quick}
+        when = datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')
+        self.results[group] = {'figures': made, 'facts': facts, 'quick': self.quick, 'when': when}
 
-    def meetings(self, groups: set[str]) -> None:
-        """All cases with all peers."""
+    def meetings(self, groups: set[str], names: set[str] | None = None) -> None:
+        """All cases with all peers.
+
+        :param names: those of the cases; None means all.
+        """
         figures: dict[str, list[Figure]] = {group: [] for group in groups}
-        for group, figure in cases.meet_all(self.place, groups, self.effort, tell):
+        for group, figure in cases.meet_all(self.place, groups, self.effort, tell, names):
             figures[group].append(figure)
         for group, found in figures.items():
             self.keep(group, found)
@@ -85,6 +93,22 @@ class Run:
         """Us with up to a million waiting."""
         facts: dict[str, Any] = {}
         self.keep('depth', backlog.depths(self.place, self.effort, tell, facts), facts)
+
+    def after(self) -> None:
+        """After a burst, and just started."""
+        facts: dict[str, Any] = {}
+        self.keep('after', aftermath.bursts(self.place, self.effort, tell, facts), facts)
+        self.keep('started', aftermath.starts(self.place, self.effort, tell))
+
+    def crowd(self) -> None:
+        """Idle slices beside the one that works."""
+        tell('idle slices')
+        self.keep('crowd', crowd.run(self.place, self.effort))
+
+    def large(self) -> None:
+        """Memory for a large body."""
+        tell('a large body')
+        self.keep('large', [], large.run(self.place, self.effort.large_bytes))
 
     def kombu(self) -> None:
         """Our transport beside others, and as Celery's broker."""
@@ -134,7 +158,10 @@ class Run:
             self.keep('before', cases.before_after(self.place, self.before, self.effort))
 
 
-MEETINGS = ('cycle', 'pingpong', 'pipeline', 'fan-out')
+MEETINGS = ('cycle', 'bursts', 'pingpong', 'pipeline', 'fan-out')
+# What is measured on further file systems: the targets of the disk.
+ELSEWHERE = ('cycle', 'bursts', 'pingpong', 'pipeline')
+ELSEWHERE_PEERS = ('mailman', 'mailman-nosync', 'sqlite-full', 'floor', 'floor-full', 'floor-batch')
 ALONE: dict[str, Callable[[Run], None]] = {
     'own': Run.own,
     'flush': Run.flush,
@@ -144,6 +171,9 @@ ALONE: dict[str, Callable[[Run], None]] = {
     'start': Run.start,
     'syscalls': Run.syscalls,
     'parallel': Run.parallel,
+    'after': Run.after,
+    'crowd': Run.crowd,
+    'large': Run.large,
     'backlog': Run.backlog,
     'kombu': Run.kombu,
     'profile': Run.profile,
@@ -174,11 +204,17 @@ def arguments() -> argparse.Namespace:
         help=f'one of: {", ".join(PEERS)}; may be repeated',
     )
     parser.add_argument(
-        '--place',
+        '--directory',
         metavar='DIRECTORY',
         type=Path,
-        default=Path('/var/tmp'),
-        help='where to work: on the disk to be measured (default: %(default)s)',
+        action='append',
+        help='where to work: on the file system to be measured (default: /var/tmp); given more than once, the '
+        'others are those on which the targets of the disk are measured, too',
+    )
+    parser.add_argument(
+        '--targets',
+        action='store_true',
+        help='of the cases that peers meet us in, only those that have a target',
     )
     parser.add_argument('--pairs', metavar='N', type=int, help='turns of each side that count')
     parser.add_argument('--before', metavar='DIRECTORY', default='', help='an older checkout to compare with')
@@ -189,12 +225,26 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def measure_elsewhere(directory: Path, effort: Effort, quick: bool, wanted: set[str]) -> dict[str, Any]:
+    """:return: the results of a few groups on another file system."""
+    place = Path(tempfile.mkdtemp(prefix='switchboard-bench.', dir=directory))
+    tell(f'{directory}: {machine.file_system(place)}')
+    try:
+        run = Run(place, replace(effort, peers=ELSEWHERE_PEERS), quick, '', {})
+        groups = wanted & set(ELSEWHERE)
+        run.meetings(groups, {case.name for case in cases.CASES if case.is_elsewhere})
+        return run.results
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
 def measure(options: argparse.Namespace) -> None:
     """Run what is asked for and keep the results; those of groups that are not run stay as they are."""
+    first, *others = options.directory or [Path('/var/tmp')]
     wanted = set(options.only or GROUPS)
     partial = options.only is not None and options.results.exists()
     results = json.loads(options.results.read_text()) if partial else {}
-    place = Path(tempfile.mkdtemp(prefix='switchboard-bench.', dir=options.place))
+    place = Path(tempfile.mkdtemp(prefix='switchboard-bench.', dir=first))
     begun_s = time.monotonic()
     try:
         results['machine'] = machine.describe(place)
@@ -206,7 +256,8 @@ def measure(options: argparse.Namespace) -> None:
             effort = replace(effort, pairs=options.pairs)
         run = Run(place, effort, options.quick, before, results)
         if wanted & set(MEETINGS):
-            run.meetings(wanted & set(MEETINGS))
+            names = {case.name for case in cases.CASES if case.is_elsewhere} if options.targets else None
+            run.meetings(wanted & set(MEETINGS), names)
         for name, work in ALONE.items():
             if name in wanted:
                 try:
@@ -215,6 +266,12 @@ def measure(options: argparse.Namespace) -> None:
                     tell(f'left out: {name}: {error}')
     finally:
         shutil.rmtree(place, ignore_errors=True)
+    if wanted & set(ELSEWHERE):
+        elsewhere = results.setdefault('elsewhere', {})
+        for directory in others:
+            elsewhere[machine.file_system(directory)] = measure_elsewhere(
+                directory, effort, options.quick, wanted
+            )
     results['minutes'] = round((time.monotonic() - begun_s) / 60, 1)
     options.results.parent.mkdir(parents=True, exist_ok=True)
     # One line a group: the file is read by programs, and its changes by people.

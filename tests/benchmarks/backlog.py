@@ -65,7 +65,7 @@ def depths(
         tell(f'switchboard: {depth:,} waiting')
         with workers(place, ('ours', {}), ('ours', {})) as (few, many):
             few.turn('prefill', 'bytes', shallow, 0)
-            filled_s, _ = many.turn('prefill', 'small', depth, 0)
+            filled_s = many.turn('prefill', 'small', depth, 0).seconds
             count = CYCLES_DEEP if depth > DEEP else min(depth, 5000)
             rounds = alternate(
                 place,

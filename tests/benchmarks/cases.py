@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .contender import ENTRANTS, Entrant
 from .messages import TITLES
-from .pairs import ContenderError, Figure, Round, Worker, alternate, figure, workers
+from .pairs import ContenderError, Figure, Round, Turn, Worker, alternate, figure, workers
 from .servers import ServerError
 
 
@@ -20,24 +20,31 @@ class Effort:
     :param min_s: the least that a turn lasts.
     :param depths: numbers of waiting messages, in ascending order.
     :param peers: who takes part; nothing means everybody.
+    :param bursts: numbers of messages that come and go at once.
+    :param large_bytes: the size of a large body.
     """
 
     pairs: int
     min_s: float
     depths: tuple[int, ...]
     peers: tuple[str, ...] = ()
+    bursts: tuple[int, ...] = (100_000,)
+    large_bytes: int = 500_000_000
 
     def has(self, peer: str) -> bool:
         """:return: whether that peer takes part."""
         return not self.peers or peer in self.peers
 
 
-FULL = Effort(4, 0.15, (1000, 10_000, 100_000, 1_000_000))
+FULL = Effort(4, 0.15, (1000, 10_000, 100_000, 1_000_000), bursts=(100_000, 1_000_000))
 QUICK = Effort(
-    3, 0.05, (1000, 10_000), ('floor', 'floor-batch', 'mailman', 'mailman-nosync', 'kombu-fs', 'litequeue')
+    3,
+    0.05,
+    (1000, 10_000),
+    ('floor', 'floor-batch', 'mailman', 'mailman-nosync', 'kombu-fs', 'litequeue', 'sqlite', 'sqlite-full'),
 )
 # For tests of the benchmark itself.
-TINY = Effort(1, 0.0, (10, 20))
+TINY = Effort(1, 0.0, (10, 20), bursts=(20,), large_bytes=1000)
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,8 @@ class Case:
     # Turns last this many times longer.
     longer: int = 1
     not_for: tuple[str, ...] = ()
+    # Measured on each file system that is given.
+    is_elsewhere: bool = False
 
     def suits(self, entrant: Entrant) -> bool:
         """:return: whether that peer does this."""
@@ -72,17 +81,21 @@ _SLOWEST = 'redis-always'
 _MAIL_PEERS = ('mailman', 'floor')
 # Those that create and delete a file for each message: the file system makes them pay more the longer they do it.
 _FILE_PEERS = ('mailman-nosync', 'dirq', 'filestore', 'kombu-fs', 'huey-file', 'floor')
+BURST = 'put 2,000, take 2,000'
+ONE = 'one at a time'
+STAGES = 'three stages'
 SUSTAINED = f'{TITLES["bytes"]}, sustained'
 CASES = (
-    Case('cycle', TITLES['bytes'], 'fill', 'bytes', 500),
+    Case('cycle', TITLES['bytes'], 'fill', 'bytes', 500, is_elsewhere=True),
     Case('cycle', SUSTAINED, 'fill', 'bytes', 500, peers=_FILE_PEERS, not_for=('floor-',), longer=10),
     Case('cycle', TITLES['json'], 'fill', 'json', 500, not_for=('floor', _SLOWEST)),
     Case('cycle', TITLES['mail'], 'fill', 'mail', 500, not_for=(_SLOWEST,)),
     Case('cycle', TITLES['mail-again'], 'again', 'mail-again', 500, peers=_MAIL_PEERS),
     Case('cycle', TITLES['mail-read'], 'fill-and-read', 'mail-read', 500, peers=_MAIL_PEERS),
     Case('cycle', TITLES['large'], 'fill', 'large', 50, not_for=(_SLOWEST,)),
-    Case('pingpong', 'one at a time', 'pingpong', 'bytes', 100),
-    Case('pipeline', 'three stages', 'pipeline', 'bytes', 500, not_for=(_SLOWEST,)),
+    Case('bursts', BURST, 'fill', 'bytes', 2000, not_for=(_SLOWEST, 'redis'), is_elsewhere=True),
+    Case('pingpong', ONE, 'pingpong', 'bytes', 100, is_elsewhere=True),
+    Case('pipeline', STAGES, 'pipeline', 'bytes', 500, not_for=(_SLOWEST,), is_elsewhere=True),
     Case('fan-out', 'one into ten', 'fan-out', 'bytes', 50, not_for=(_SLOWEST, 'pq-')),
 )
 # Those that sync are slower by an order of magnitude; batches of 100 must still be full.
@@ -120,16 +133,20 @@ def meet(place: Path, peer: str, cases: list[Case], effort: Effort) -> Iterator[
                 yield case.group, figure(case.name, name, peer, rounds, (number, len(ours)), count=count)
 
 
-def _turn(worker: Worker, case: Case, count: int, effort: Effort) -> Callable[[], tuple[float, int]]:
+def _turn(worker: Worker, case: Case, count: int, effort: Effort) -> Callable[[], Turn]:
     return lambda: worker.turn(case.workload, case.kind, count, effort.min_s * case.longer)
 
 
 def meet_all(
-    place: Path, groups: set[str], effort: Effort, tell: Callable[[str], None]
+    place: Path, groups: set[str], effort: Effort, tell: Callable[[str], None], names: set[str] | None = None
 ) -> Iterator[tuple[str, Figure]]:
-    """Meet everybody who is there; say who is not."""
+    """Meet everybody who is there; say who is not.
+
+    :param names: those of the cases; None means all.
+    """
     for peer in PEERS:
         cases = [each for each in CASES if each.group in groups and each.suits(ENTRANTS[peer])]
+        cases = [each for each in cases if names is None or each.name in names]
         if not cases or not effort.has(peer):
             continue
         tell(f'{ENTRANTS[peer].title}: {", ".join(dict.fromkeys(each.group for each in cases))}')
@@ -153,6 +170,17 @@ def own_life_cycles(place: Path, effort: Effort) -> Iterator[Figure]:
                 effort.pairs,
             )
             yield figure(case, 'ours', 'ours', rounds, count=count)
+    with workers(place, ('ours', {}), ('ours', {'listed': 'yes'})) as (taken, listed):
+        count = 2 if effort is TINY else 100
+        rounds = alternate(
+            place,
+            [
+                lambda: taken.turn('pingpong', 'bytes', count, effort.min_s),
+                lambda: listed.turn('pingpong', 'bytes', count, effort.min_s),
+            ],
+            effort.pairs,
+        )
+        yield figure('one at a time, by `files` / by `take`', 'ours', 'ours', rounds, count=count)
 
 
 def before_after(place: Path, source: str, effort: Effort) -> Iterator[Figure]:

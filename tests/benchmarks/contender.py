@@ -213,6 +213,21 @@ _ENTRANTS = (
         caveat='SQLite with `synchronous = NORMAL`; carries text; finished messages are pruned every 1,000',
     ),
     Entrant(
+        'sqlite',
+        'SQLite, plain, synchronous = NORMAL',
+        'databases:PlainSqlite',
+        options={'synchronous': 'normal'},
+        caveat='a table and three statements in WAL mode, as a careful user would write them; a power cut loses the last commits',
+    ),
+    Entrant(
+        'sqlite-full',
+        'SQLite, plain, synchronous = FULL',
+        'databases:PlainSqlite',
+        'full',
+        {'synchronous': 'full'},
+        caveat='the same, with a flush of the log for each of the three commits of a message',
+    ),
+    Entrant(
         'huey-file', 'huey, file', 'databases:HueyFile', needs='huey', caveat='its storage alone; ' + _NO_ACK
     ),
     Entrant(

@@ -145,3 +145,43 @@ class HueySqlite(HueyFile):
         from huey.storage import SqliteStorage
 
         return lambda path: SqliteStorage('bench', path + '/huey.db')
+
+
+class PlainSqlite(BytesContender):
+    """The standard library's ``sqlite3``: a table, a write-ahead log, and a commit each for put, take and done.
+
+    :param synchronous: ``normal`` or ``full``.
+    """
+
+    def __init__(self, directory: Path, *, synchronous: str = 'full', **options: Any) -> None:
+        super().__init__(directory, **options)
+        import sqlite3
+
+        self._base = sqlite3.connect(directory / 'queue.db', isolation_level=None, timeout=60)
+        self._base.execute('PRAGMA journal_mode = WAL')
+        self._base.execute(f'PRAGMA synchronous = {synchronous}')
+        self._base.execute(
+            'CREATE TABLE IF NOT EXISTS message (id INTEGER PRIMARY KEY, queue TEXT, taken INTEGER DEFAULT 0, body BLOB)'
+        )
+        self._base.execute('CREATE INDEX IF NOT EXISTS due ON message (queue, taken, id)')
+        self._taken = 0
+
+    def put(self, queue: str, msg: Any) -> None:
+        self._base.execute('INSERT INTO message (queue, body) VALUES (?, ?)', (queue, self.pack(msg)))
+
+    def take(self, queue: str) -> Any:
+        found = self._base.execute(
+            'UPDATE message SET taken = 1 WHERE id = (SELECT id FROM message WHERE queue = ? AND taken = 0 ORDER BY id LIMIT 1)'
+            ' RETURNING id, body',
+            (queue,),
+        ).fetchall()
+        if not found:
+            return None
+        self._taken, body = found[0]
+        return self.unpack(body)
+
+    def done(self, queue: str) -> None:
+        self._base.execute('DELETE FROM message WHERE id = ?', (self._taken,))
+
+    def close(self) -> None:
+        self._base.close()

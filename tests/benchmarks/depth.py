@@ -94,6 +94,11 @@ def _command(words: list[str], directory: str) -> dict[str, Any]:
     }
 
 
+def peak_of(words: list[str], directory: str) -> float:
+    """:return: the most memory, in megabytes, that one of the program's verbs had."""
+    return float(_command(words, directory)['peak_mb'])
+
+
 def _first(directory: str) -> str:
     """:return: the name of some entry."""
     with os.scandir(Path(directory) / QUEUE) as entries:

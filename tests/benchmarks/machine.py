@@ -41,7 +41,23 @@ def _mount(directory: Path) -> str:
     while str(at) not in mounts and at != at.parent:
         at = at.parent
     part = mounts.get(str(at))
-    return f'{part.fstype} ({part.opts})' if part else 'unknown'
+    return f'{_kind(part.fstype, part.device)} ({part.opts})' if part else 'unknown'
+
+
+def _kind(name: str, device: str) -> str:
+    """:return: a file system, and of ext4 whether it has a journal, which decides what renames and deletions cost."""
+    if name != 'ext4':
+        return name
+    try:
+        task = Path('/sys/fs/ext4', Path(device).resolve().name, 'journal_task').read_text().strip()
+    except OSError:
+        return name
+    return f'{name}, {"no journal" if task == "<none>" else "with a journal"}'
+
+
+def file_system(directory: Path) -> str:
+    """:return: the file system of a directory, in some words."""
+    return _mount(directory).partition(' (')[0]
 
 
 def _packages() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -37,6 +38,7 @@ class Ours(Contender):
 
     :param batch: messages that share one flush.
     :param forward: hand on by :meth:`Runner.forward` in the pipeline.
+    :param listed: take what `Switchboard.files` names, as Mailman's runners do, instead of asking for the next one.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Ours(Contender):
         durability: str = 'lazy',
         batch: int = 1,
         forward: bool = False,
+        listed: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(directory, **options)
@@ -53,6 +56,8 @@ class Ours(Contender):
         self.durability = durability
         self.batch = batch
         self.forward = forward
+        self.listed = listed
+        self._names: deque[str] = deque()
         self._fans = False
         self._queues: dict[str, Switchboard] = {}
         self._stages: dict[tuple[str, str], _Emit] = {}
@@ -79,11 +84,21 @@ class Ours(Contender):
             target.enqueue_many(some)
 
     def take(self, queue: str) -> Any:
+        if self.listed:
+            return self._take_listed(self.queue(queue))
         taken = self.queue(queue).take()
         if taken is None:
             return None
         self._taken = taken.filebase
         return taken.msg
+
+    def _take_listed(self, queue: Switchboard) -> Any:
+        if not self._names:
+            self._names.extend(queue.files)
+        if not self._names:
+            return None
+        self._taken = self._names.popleft()
+        return queue.dequeue(self._taken)[0]
 
     def done(self, queue: str) -> None:
         self.queue(queue).finish(self._taken)

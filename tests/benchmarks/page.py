@@ -8,7 +8,7 @@ from pathlib import Path
 from . import tables
 from .contender import ENTRANTS
 from .tables import Results, table
-from .targets import verdicts
+from .targets import MEASURES, verdicts
 
 INTRODUCTION = """\
 # Benchmarks
@@ -21,6 +21,12 @@ all pairs stands in brackets. Starting, importing and the first turn of each are
 file system is synced. Times in microseconds are there for orientation: they are this machine's, on this day.
 """
 
+MEASURED = """\
+Of what is *lazy* the processor time is compared, the kernel's for it included, because that is all that there is and other work on the machine hardly changes it; of what waits for
+the disk, and where several processes take part, the time. Both are medians of pairs; the ratio of the quickest turn of each side stands beside them.
+
+"""
+
 HOW = """\
 ## How to repeat it
 
@@ -28,7 +34,7 @@ HOW = """\
 $ bin/bench                      # everything: about 20 minutes
 $ bin/bench --quick              # fewer and shorter turns: some minutes
 $ bin/bench --only wakeup        # one part; bin/bench --help lists them
-$ bin/bench --place /srv/queue   # on another disk
+$ bin/bench --directory /srv/queue  # on another disk
 ```
 
 It makes an environment of its own in `.venv-bench`, with the peers from the package index, and installs Debian's `redis-server` and
@@ -41,7 +47,7 @@ CAVEATS = """\
 
 - One machine, one disk, one day. Few cores: where a server takes part, it has the other core to itself, which flatters it.
 - Durability is not the same everywhere, so each peer meets the one of ours that promises about as much. *lazy* survives the death of
-  any process, *full* also a power cut. Ours in *full* syncs the file and the directory; no peer syncs the directory.
+  any process, *full* also a power cut. Ours in *full* has the file *and its name* on the disk; no peer that keeps files has the name.
 - How long a sync takes says how good the disk is, or how well it lies: virtual disks often answer from memory.
 - The peers promise different things, too. None of the pipelines but ours hands on exactly once; what else is not equal:
 """
@@ -53,13 +59,44 @@ def _value(value: float | None, unit: str) -> str:
 
 def _targets(results: Results) -> str:
     rows, between = [], []
+    others = list(results.get('elsewhere', {}))
     for each in verdicts(results):
         shown = _value(each['value'], each['unit']) or 'not measured'
         verdict = {True: 'met', False: '**not met**', None: ''}[each['met']]
-        rows.append([each['name'], each['goal'], shown, _value(each['floor'], each['unit']), verdict])
+        there = [_value(each['elsewhere'][name], each['unit']) for name in others]
+        measures = [_value(each[measure], '') for measure in MEASURES]
+        rows.append(
+            [
+                each['name'],
+                each['goal'],
+                shown,
+                verdict,
+                _value(each['floor'], each['unit']),
+                *measures,
+                *there,
+            ]
+        )
         if each['met'] is False and each['between']:
             between.append((each['between'], each['name']))
-    text = '## Targets\n\n' + table(['figure', 'target', 'this run', 'at the floor', ''], rows)
+    here = str(results['machine'].get('file system', 'unknown')).partition(' (')[0]
+    text = (
+        '## Targets\n\n'
+        + MEASURED
+        + table(
+            [
+                'figure',
+                'target',
+                f'this run, {here}',
+                '',
+                'at the floor',
+                'time',
+                'processor time',
+                'quickest turns',
+                *others,
+            ],
+            rows,
+        )
+    )
     if not between:
         return text
     reasons: dict[str, list[str]] = {}
@@ -80,6 +117,11 @@ def _machine(results: Results) -> str:
     )
     if quick:
         rows.append(['measured with `--quick`', ', '.join(quick)])
+    dates: dict[str, list[str]] = {}
+    for name, group in results.items():
+        if isinstance(group, Mapping) and 'figures' in group:
+            dates.setdefault(group.get('when', 'before')[:10], []).append(name)
+    rows += [[f'measured {when}', ', '.join(sorted(names))] for when, names in sorted(dates.items())]
     return '## The machine\n\n' + table(['', ''], rows)
 
 
@@ -128,7 +170,7 @@ def sections(results: Results, drawn: set[str]) -> Iterable[str]:
     )
     yield _section(
         'Other shapes of work',
-        'One at a time: put one, take one. Pipeline: into a queue, on to a second, on to a third, out; ours with exactly-once '
+        'Put 2,000, take 2,000: of what does not fit into 64 descriptors. One at a time: put one, take one. Pipeline: into a queue, on to a second, on to a third, out; ours with exactly-once '
         'hand-off by a runner. Fan-out: one message into ten queues, and out of all; ours as one transaction.\n',
         tables.shapes(results),
         tables.own(results),
@@ -140,6 +182,18 @@ def sections(results: Results, drawn: set[str]) -> Iterable[str]:
         tables.parallel(results),
         tables.speed_up(results),
     )
+    yield _section(
+        'After a burst, and just started',
+        'Ours against ours in a spool that is not new and not large. *Just started*: a new process, and nothing of the disk in memory (`drop_caches`, '
+        'if that is allowed).\n',
+        tables.after(results),
+    )
+    yield _section(
+        'In a crowd',
+        'Messages one at a time to one slice of nine, against one slice alone.\n',
+        tables.crowd(results),
+    )
+    yield _section('A large body', tables.large(results))
     yield _section(
         'With a backlog',
         'Put one, take the oldest, while many others wait.\n',

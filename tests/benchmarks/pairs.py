@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .contender import ENTRANTS, Entrant
 from .messages import stored_bytes
@@ -21,12 +21,25 @@ from .servers import server
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class Turn(NamedTuple):
+    """One turn of one contender.
+
+    :param seconds: for one message.
+    :param cpu_s: of its process's processor time for one message; None where it was not asked for.
+    """
+
+    seconds: float
+    messages: int
+    cpu_s: float | None = None
+
+
 @dataclass(frozen=True)
 class Round:
-    """One turn of each contender: seconds for one message, and how many messages there were."""
+    """One turn of each contender: seconds for one message, how many messages there were, and seconds of processor time."""
 
     seconds: tuple[float, ...]
     messages: int
+    cpu_s: tuple[float | None, ...] = ()
 
 
 class ContenderError(Exception):
@@ -142,25 +155,21 @@ class Worker:
         self._process.stdin.write(' '.join(map(str, words)) + '\n')
         self._process.stdin.flush()
 
-    def answer(self) -> tuple[float, float]:
-        """:return: two numbers.
+    def answer(self) -> tuple[float, ...]:
+        """:return: the numbers that it says.
 
         :raises ContenderError: it has failed.
         """
-        first, second = self._read().split()
-        return float(first), float(second)
+        return tuple(map(float, self._read().split()))
 
-    def turn(self, workload: str, kind: str, count: int, min_s: float) -> tuple[float, int]:
-        """Let it work.
-
-        :return: seconds for one message, and how many there were.
-        """
+    def turn(self, workload: str, kind: str, count: int, min_s: float) -> Turn:
+        """Let it work."""
         if self.entrant.is_native:
             self.send(workload, stored_bytes(kind), count, min_s)
         else:
             self.send(workload, kind, count, min_s)
-        seconds, messages = self.answer()
-        return seconds / messages, int(messages)
+        seconds, messages, *cpu_s = self.answer()
+        return Turn(seconds / messages, int(messages), cpu_s[0] / messages if cpu_s else None)
 
     def close(self) -> None:
         """End it; nothing of it is needed any more."""
@@ -196,21 +205,22 @@ def settle(directory: Path) -> None:
     subprocess.run(['sync', '--file-system', str(directory)], check=True)
 
 
-def alternate(place: Path, turns: Sequence[Callable[[], tuple[float, int]]], pairs: int) -> list[Round]:
+def alternate(
+    place: Path, turns: Sequence[Callable[[], tuple[float, int] | Turn]], pairs: int
+) -> list[Round]:
     """Take turns.  The first turn of each warms up and is thrown away.
 
     :return: what each round has shown.
     """
     rounds = []
     for number in range(pairs + 1):
-        seconds, messages = [], 0
+        made = []
         for turn in turns:
             settle(place)
-            each_s, count = turn()
-            seconds.append(each_s)
-            messages += count
+            made.append(Turn(*turn()))
         if number:
-            rounds.append(Round(tuple(seconds), messages))
+            times, cpu_s = tuple(each.seconds for each in made), tuple(each.cpu_s for each in made)
+            rounds.append(Round(times, sum(each.messages for each in made), cpu_s))
     return rounds
 
 
@@ -223,6 +233,11 @@ def figure(
     """
     pairs = [(each.seconds[sides[0]], each.seconds[sides[1]]) for each in rounds]
     ratios = [b_s / a_s for a_s, b_s in pairs]
+    extra['quickest'] = min(b_s for _, b_s in pairs) / min(a_s for a_s, _ in pairs)
+    cpu = [(each.cpu_s[sides[0]], each.cpu_s[sides[1]]) for each in rounds if each.cpu_s]
+    worked = [b_s / a_s for a_s, b_s in cpu if a_s and b_s]
+    if worked:
+        extra['cpu'] = {'ratio': statistics.median(worked), 'low': min(worked), 'high': max(worked)}
     return Figure(
         case,
         a,

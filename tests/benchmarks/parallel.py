@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -16,6 +17,8 @@ from .servers import ServerError, server
 SHAPES = ((1, 1), (2, 1), (1, 2), (2, 2))
 PEERS = ('mailman-nosync', 'dirq', 'litequeue', 'rabbitmq')
 COUNT = 2000
+OWN = ('ours', 'ours-full')
+OWN_SHAPES = ((2, 1), (1, 2), (2, 2), (4, 4), (8, 8))
 
 
 class Slices:
@@ -57,6 +60,17 @@ class Slices:
         begun_s = min(worker.answer()[0] for worker in self._producers)
         ended_s = max(worker.answer()[1] for worker in self._consumers)
         return (ended_s - begun_s) / count, count
+
+    def shares(self) -> list[int]:
+        """:return: how many messages each consumer has had in all turns."""
+        totals = [0] * len(self._consumers)
+        for turn in range(1, self._turns + 1):
+            page = (self.directory / f'tally.{turn}').read_bytes()
+            totals = [
+                total + had
+                for total, had in zip(totals, struct.unpack(f'={len(totals)}q', page), strict=True)
+            ]
+        return totals
 
     def close(self) -> None:
         """End the processes."""
@@ -100,11 +114,21 @@ def run(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Fi
 
 
 def own_speed_up(place: Path, effort: Effort) -> Iterator[Figure]:
-    """What a second consumer and a second producer bring us: one to one against the other shapes."""
+    """What more consumers and producers bring us: one to one against the other shapes.
+
+    Their shares tell how even the slices are: the largest / the smallest.
+    """
     count = 8 if effort is TINY else COUNT
-    for producers, consumers in SHAPES[1:]:
-        with ExitStack() as stack:
-            single = _crew(stack, place, 'ours', 1, 1)
-            several = _crew(stack, place, 'ours', producers, consumers)
-            rounds = alternate(place, [lambda: single.turn(count), lambda: several.turn(count)], 3)  # noqa: B023
-            yield figure(f'{producers} to {consumers}', 'ours', 'ours', rounds, count=count)
+    for name in OWN:
+        for producers, consumers in OWN_SHAPES[:1] if effort is TINY else OWN_SHAPES:
+            with ExitStack() as stack:
+                single = _crew(stack, place, name, 1, 1)
+                several = _crew(stack, place, name, producers, consumers)
+                turns = [
+                    lambda single=single: single.turn(count),
+                    lambda several=several: several.turn(count),
+                ]
+                rounds = alternate(place, turns, max(3, effort.pairs))
+                shares = several.shares()
+                uneven = max(shares) / max(1, min(shares))
+                yield figure(f'{producers} to {consumers}', name, name, rounds, count=count, uneven=uneven)

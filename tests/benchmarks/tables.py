@@ -84,7 +84,7 @@ def floor(results: Results) -> str:
     """How far we are from what C takes: the ratios the other way round."""
     figures = [
         each
-        for group in ('cycle', 'pingpong')
+        for group in ('cycle', 'bursts', 'pingpong')
         for each in _figures(results, group)
         if each['b'].startswith('floor')
     ]
@@ -116,7 +116,7 @@ def shapes(results: Results) -> str:
     ):
         figures = [
             each
-            for group in ('pingpong', 'pipeline', 'fan-out')
+            for group in ('bursts', 'pingpong', 'pipeline', 'fan-out')
             for each in _figures(results, group)
             if each['a'] == side and not each['b'].startswith('floor')
         ]
@@ -145,8 +145,57 @@ def speed_up(results: Results) -> str:
     figures = _figures(results, 'speed-up')
     if not figures:
         return ''
-    rows = [[each['case'], cell(each)] for each in figures]
-    return 'Ours, time for a message against 1 to 1 (below 1 is faster):\n\n' + table(['', 'ratio'], rows)
+    found = {(each['a'], each['case']): each for each in figures}
+    sides = list(dict.fromkeys(each['a'] for each in figures))
+    rows = [[case, *(_shared(found.get((side, case))) for side in sides)] for case in _cases(figures)]
+    head = ['', *(ENTRANTS[side].title for side in sides)]
+    return (
+        'Ours, time for a message against 1 to 1 (below 1 is faster), and the largest share of a slice / the smallest:\n\n'
+        + table(head, rows)
+    )
+
+
+def _shared(figure: Mapping[str, Any] | None) -> str:
+    if figure is None or 'uneven' not in figure['extra']:
+        return cell(figure)
+    return f'{cell(figure)}, {number(figure["extra"]["uneven"])}'
+
+
+def after(results: Results) -> str:
+    """Ours after a burst, and just started."""
+    figures, facts = _figures(results, 'after'), _facts(results, 'after') or {}
+    rows = [[f'one at a time, {each["case"]} came and went', cell(each), cpu_cell(each)] for each in figures]
+    for size, times in facts.items():
+        for name in ('first', 'second'):
+            ratios = [f'**{number(times[name][key] / times["small"][key])}**' for key in ('us', 'cpu_us')]
+            rows.append([f'the {name} burst of {int(size):,}, of a burst of at most 1,000', *ratios])
+    rows += [
+        [f'{ENTRANTS[each["a"]].title}: {each["case"]}', cell(each), cpu_cell(each)]
+        for each in _figures(results, 'started')
+    ]
+    return table(['', 'time for a message', 'processor time'], rows) if rows else ''
+
+
+def cpu_cell(figure: Mapping[str, Any]) -> str:
+    """:return: the ratio of processor times, and its range."""
+    return cell(figure['extra'].get('cpu'))
+
+
+def crowd(results: Results) -> str:
+    """Idle slices."""
+    rows = [[each['case'], cell(each), cpu_cell(each)] for each in _figures(results, 'crowd')]
+    return table(['', 'until all is worked on', "the runners' processor time"], rows) if rows else ''
+
+
+def large(results: Results) -> str:
+    """Memory of a large body."""
+    facts = _facts(results, 'large')
+    if not facts:
+        return ''
+    rows = [
+        [name, f'{facts[name]:,.0f} MB'] for name in ('enqueue', 'enqueue text', 'take', 'show', 'import')
+    ]
+    return table([f'a body of {facts["mb"]:,.0f} MB', 'most memory of the process'], rows)
 
 
 def backlog(results: Results) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from .cases import TINY, Effort
 from .contender import ENTRANTS, Contender, Entrant
-from .pairs import ROOT, ContenderError, Figure, Worker, alternate, figure, workers
+from .pairs import ROOT, ContenderError, Figure, Turn, Worker, alternate, figure, workers
 from .servers import ServerError
 from .transports import PEERS, side
 
@@ -124,7 +124,7 @@ def run(place: Path, effort: Effort, tell: Callable[[str], None], facts: dict[st
             tell(f'left out: {error}')
 
 
-def _turn(worker: Worker, count: int) -> Callable[[], tuple[float, int]]:
+def _turn(worker: Worker, count: int) -> Callable[[], Turn]:
     return lambda: worker.turn('fill', 'small', count, 0)
 
 

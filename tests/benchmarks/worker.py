@@ -2,7 +2,7 @@
 
 Started as ``python -m tests.benchmarks.worker NAME DIRECTORY [KEY=VALUE ...]``::
 
-    fill bytes 500 0.2          ->  0.2313 1500         seconds, messages
+    fill bytes 500 0.2          ->  0.2313 1500 0.2     seconds, messages, and seconds of processor time
     produce bytes 500 -         ->  1234.1 1235.9       begin and end, on the machine's clock
     consume TALLY 1000 2        ->  1234.1 1236.2       until 1000 were taken by 2 consumers
 
@@ -23,7 +23,7 @@ from .contender import ENTRANTS, Contender
 CONSUME_TIMEOUT_S = 60.0
 
 
-def _answer(contender: Contender, words: list[str]) -> tuple[float, float]:
+def _answer(contender: Contender, words: list[str]) -> tuple[float, ...]:
     from .workloads import Tally, consume, produce, timed
 
     workload, kind, count, rest = words

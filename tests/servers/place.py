@@ -13,8 +13,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 from switchboard.spool.spool import Spool
 from tests.helpers.waiting import eventually
 
@@ -29,6 +27,8 @@ def missing(what: str) -> None:
 
     :param what: ends the sentence that begins with "needs".
     """
+    import pytest  # the benchmarks start servers too, and have no pytest
+
     if os.environ.get('SWITCHBOARD_REQUIRE_SERVERS') == '1':
         pytest.fail(f'needs {what}')
     pytest.skip(f'needs {what}')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,21 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import cases, page, routing, syscalls, tables, targets, tasks, transports
+from tests.benchmarks import (
+    aftermath,
+    cases,
+    crowd,
+    large,
+    machine,
+    page,
+    parallel,
+    routing,
+    syscalls,
+    tables,
+    targets,
+    tasks,
+    transports,
+)
 from tests.benchmarks.contender import ENTRANTS, Contender
 from tests.benchmarks.messages import message
 from tests.benchmarks.pairs import ContenderError, Round, figure, workers
@@ -38,16 +54,17 @@ def test_we_and_the_floor_take_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('workload', sorted(WORKLOADS))
-@pytest.mark.parametrize('name', ['ours', 'ours-batch', 'ours-kombu'])
+@pytest.mark.parametrize('name', ['ours', 'ours-batch', 'ours-kombu', 'sqlite', 'sqlite-full'])
 def test_a_workload_gives_back_what_it_was_given(name: str, workload: str, tmp_path: Path) -> None:
     if name == 'ours-kombu':
         pytest.importorskip('kombu')
     with closing(ENTRANTS[name].make(tmp_path)) as contender:
-        seconds, messages = timed(contender, workload, 'mail-read', 3, 0)
+        seconds, messages, cpu_s = timed(contender, workload, 'mail-read', 3, 0)
         assert seconds > 0
+        assert cpu_s > 0
         assert messages == 3
         waiting = [path for path in tmp_path.glob('spool/[!.]*/*') if path.suffix in ('.pck', '.bak')]
-        assert len(waiting) == (3 if workload == 'prefill' else 0)
+        assert len(waiting) == (3 if workload == 'prefill' and not name.startswith('sqlite') else 0)
 
 
 @pytest.mark.slow
@@ -146,6 +163,71 @@ def test_the_page_shows_what_was_measured_and_nothing_else() -> None:
     assert '## Wake-up' not in text
     assert 'not measured' in text
     assert '| measured with `--quick` | fan-out |' in text
+
+
+def test_the_page_shows_the_targets_of_each_file_system() -> None:
+    def found(ratio: float) -> dict[str, Any]:
+        made = figure(cases.ONE, 'ours-full', 'mailman', [Round((1.0, ratio), 2)])
+        return {'pingpong': {'figures': [made.as_dict()], 'when': '2026-01-02 03:04 UTC'}}
+
+    machine = {'when': 'today', 'file system': 'ext4, no journal (rw)', 'packages': {}, 'programs': {}}
+    results = {'machine': machine, **found(1.6), 'elsewhere': {'xfs': found(1.25)}}
+    text = '\n'.join(page.sections(results, set()))
+    assert 'this run, ext4, no journal' in text
+    [line] = [each for each in text.splitlines() if 'one at a time, full: Mailman' in each]
+    cells = [each.strip() for each in line.split('|')]
+    assert cells[2:5] == ['>= 1.5', '1.60', 'met']
+    assert cells[-2] == '1.25'
+    assert '| measured 2026-01-02 | pingpong |' in text
+
+
+def test_processor_time_and_the_quickest_turns_are_kept_beside_the_time() -> None:
+    rounds = [
+        Round((1.0, 8.0), 2, (1.0, 2.0)),
+        Round((4.0, 6.0), 2, (1.0, 4.0)),
+        Round((2.0, 3.0), 2, (1.0, 3.0)),
+    ]
+    extra = figure('case', 'a', 'b', rounds).extra
+    assert extra == {'quickest': 3.0, 'cpu': {'ratio': 3.0, 'low': 2.0, 'high': 4.0}}
+    assert 'cpu' not in figure('case', 'a', 'b', [Round((1.0, 2.0), 2, (1.0, None))]).extra
+
+
+def test_the_file_system_is_named() -> None:
+    assert machine.file_system(Path('/proc')) == 'proc'
+
+
+def test_bursts_come_and_go(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {}
+    [found] = aftermath.bursts(tmp_path, cases.TINY, lambda _text: None, facts)
+    assert found.case == 'after 20'
+    assert set(facts['20']) == {'first', 'second', 'small'}
+    table = tables.after({'after': {'figures': [found.as_dict()], 'facts': facts}})
+    assert 'the second burst of 20,' in table
+
+
+@pytest.mark.slow
+def test_idle_slices_stand_beside_the_one_that_works(tmp_path: Path) -> None:
+    [found] = crowd.run(tmp_path, cases.TINY)
+    assert found.extra['cpu']['ratio'] > 0
+    assert crowd.CASE in tables.crowd({'crowd': {'figures': [found.as_dict()]}})
+
+
+@pytest.mark.slow
+def test_several_processes_tell_their_shares(tmp_path: Path) -> None:
+    found = list(parallel.own_speed_up(tmp_path, cases.TINY))
+    assert [(each.case, each.a) for each in found] == [('2 to 1', 'ours'), ('2 to 1', 'ours-full')]
+    assert [each.extra['uneven'] for each in found] == [1, 1]
+
+
+def test_a_large_body_is_measured_by_processes_of_its_own(tmp_path: Path) -> None:
+    facts = large.run(tmp_path, 1000)
+    assert set(facts) == {'mb', 'import', 'show', *large.STEPS}
+    assert min(facts.values()) >= 0.001
+
+
+def test_the_benchmark_needs_no_pytest() -> None:
+    code = "import sys; sys.modules['pytest'] = None; import tests.benchmarks.__main__, tests.servers.brokers"
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, timeout=60)
 
 
 def test_numbers_have_two_digits_that_count() -> None:

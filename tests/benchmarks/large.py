@@ -1,0 +1,61 @@
+"""How much memory a large body takes: to enqueue, to take, to show.
+
+Each is done by a process of its own: ``python -m tests.benchmarks.large WHAT SPOOL BYTES``.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from .depth import peak_of
+from .pairs import ROOT, ContenderError
+
+QUEUE = 'large'
+STEPS = ('enqueue', 'enqueue text', 'take')
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def _one(what: str, directory: str, size: int) -> None:
+    from switchboard import Spool
+
+    queue = Spool(directory, durability='lazy')[QUEUE]
+    if what == 'take':
+        taken = queue.take()
+        assert taken is not None
+        queue.release(taken.filebase)
+    else:
+        queue.enqueue('x' * size if what.endswith('text') else bytes(size))
+    print(json.dumps(_peak_mb()))
+
+
+def run(place: Path, size: int) -> dict[str, Any]:
+    """:return: the size in megabytes, and for each step the most memory that a process had, in bodies."""
+    directory = place / 'large'
+    facts: dict[str, Any] = {'mb': size / 1e6}
+    for step in STEPS:
+        done = subprocess.run(
+            [sys.executable, '-m', f'{__package__}.large', step, str(directory), str(size)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ContenderError(f'{step}: {done.stderr[-300:]}')
+        facts[step] = json.loads(done.stdout)
+    name = next(path.stem for path in (directory / QUEUE).iterdir() if path.suffix == '.pck')
+    facts['show'] = peak_of(['show', f'{QUEUE}/{name}'], str(directory))
+    facts['import'] = peak_of(['version'], str(directory))
+    return facts
+
+
+if __name__ == '__main__':
+    _one(sys.argv[1], sys.argv[2], int(sys.argv[3]))
