@@ -68,6 +68,8 @@ WORDS = MappingProxyType(
         'killing': "a runner's process and all that it started are being killed",
         'listening': 'a server has opened its place',
         'log not reopened': 'a log file could not be opened anew; the old one is in use',
+        'log lines lost': 'nobody read the log, or its disk was full, for so long that lines were dropped',
+        'logged badly': 'a line of somebody else could not be formatted',
         'master failed': 'the master cannot go on',
         'mistake': 'an error in Switchboard itself; please report it',
         'not alerted': "the operator's command could not be run for an alert",

@@ -45,7 +45,7 @@ def switchboard(context: click.Context, verbose: bool) -> None:
     if verbose:
         from switchboard.status import log
 
-        log.configure(level='DEBUG')
+        log.configure(level='DEBUG', waits=True)
         log.speak_as('switchboard')
     elif not logger.handlers:
         logger.addHandler(logging.NullHandler())

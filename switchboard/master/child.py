@@ -167,6 +167,7 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.close()
+        log.hurry()
         os._exit(code)
 
 
@@ -194,6 +195,7 @@ def fork_helper(work: Callable[[], object]) -> int:
         except BaseException:
             event(log.logger('master'), logging.ERROR, None, 'mistake', exc_info=True)
         finally:
+            log.hurry()
             os._exit(code)
 
 

@@ -187,4 +187,5 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
     except BaseException:
         event(logger, logging.ERROR, None, 'not tidied', exc_info=True)
     finally:
+        log.hurry()
         os._exit(code)

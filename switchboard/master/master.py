@@ -77,6 +77,8 @@ HANDLED = (
 LATE_S = 1.0
 # So that a freeze is noticed for what it was, the loop turns at least this often.
 LOOK_S = 10.0
+# Lines of the log that wait for their reader are tried again so soon.
+LOG_AGAIN_S = 0.25
 # What fails at once each time must not take a whole processor.
 MISTAKE_PAUSE_S = 0.1
 
@@ -153,7 +155,7 @@ class Master:
 
     def _open(self, stack: contextlib.ExitStack) -> None:
         setproctitle.setproctitle(f'switchboard: master {self.config.spool}')
-        faulthandler.register(signal.SIGQUIT, file=2, all_threads=True)
+        faulthandler.register(signal.SIGQUIT, file=log.descriptor(), all_threads=True)
         wanted = sum(each.instances for each in self.config.runners.values())
         path = self._directory.path / SCOREBOARD
         try:
@@ -301,7 +303,8 @@ class Master:
             (due for each in (*parts, self._operations, self._manager) if (due := each.due_s()) is not None),
             default=None,
         )
-        wait_s = LOOK_S if due_s is None else min(LOOK_S, max(0.0, due_s - time.monotonic()))
+        longest_s = LOOK_S if log.flush() else LOG_AGAIN_S
+        wait_s = longest_s if due_s is None else min(longest_s, max(0.0, due_s - time.monotonic()))
         self._expected_s = time.monotonic() + wait_s
         for key, _ in self._selector.select(wait_s):
             readable: Readable = key.data

@@ -15,11 +15,12 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from switchboard.events import AT_WORK, member, pairs
+from switchboard.events import AT_WORK, event, member, pairs
+from switchboard.status.log_writer import LogWriter, without_waiting
 
 PURPOSES = ('queue', 'exchange', 'runner', 'master', 'drop', 'web', 'config')
 ROOT = 'switchboard'
@@ -122,24 +123,32 @@ class LogFile(logging.Handler):
     :param directory: the descriptor of the directory in which it lies, if no link is to be followed on the way to it.
     :param takes_stderr: whether descriptors 1 and 2 lead to the file as well, so that what an interpreter or a
         library prints is not lost when nobody looks at the terminal.
+    :param waits: whether a reader that is slow is waited for, as a command in a shell does it; otherwise see `LogWriter`.
     """
 
     def __init__(
-        self, path: Path | None = None, *, directory: int | None = None, takes_stderr: bool = False
+        self,
+        path: Path | None = None,
+        *,
+        directory: int | None = None,
+        takes_stderr: bool = False,
+        waits: bool = False,
     ) -> None:
         super().__init__()
         self.path = path.absolute() if path else None
         # A descriptor of its own, for it is opened anew as long as there is a log.
         self._directory = None if directory is None else fcntl.fcntl(directory, fcntl.F_DUPFD_CLOEXEC, 3)
         self.takes_stderr = takes_stderr
-        self._descriptor = 2
+        self._descriptor = 2 if waits or path else without_waiting(2)
+        self._writer = None if waits else LogWriter(self._lost)
         self.reopen()
 
     def reopen(self) -> None:
         """Open the file of that name, which is a new one after a rotation.  The old one stays in use if that fails."""
         if self.path is None:
             return
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        # Not to wait is said for a fifo; to a file it makes no difference.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         if self._directory is None:
             fresh = os.open(self.path, flags, 0o640)
         else:
@@ -158,14 +167,50 @@ class LogFile(logging.Handler):
             os.dup2(self._descriptor, 2)
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A full disk must not end a runner, and there is nowhere left to say it.
-        with contextlib.suppress(OSError):
-            try:
-                line = self.format(record) + '\n'
-            except Exception:  # arguments that do not fit the message are the caller's slip
-                self.handleError(record)
-                return
-            os.write(self._descriptor, line.encode('utf-8', 'backslashreplace'))
+        try:
+            line = self._line(record)
+        except Exception:  # arguments that do not fit the message are the caller's slip
+            message = cut(repr(record.msg))
+            line = self._own(
+                lambda own: event(own, logging.ERROR, None, 'logged badly', message=message, exc_info=True)
+            )
+        if self._writer is not None:
+            self._writer.write(self._descriptor, line)
+            return
+        with contextlib.suppress(OSError):  # a full disk ends nobody, and there is nowhere left to say it
+            os.write(self._descriptor, line)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return (self.format(record) + '\n').encode('utf-8', 'backslashreplace')
+
+    def _own(self, say: Callable[[logging.Logger], None]) -> bytes:
+        """:return: a line of the log about the log: it cannot be logged while a line is being written."""
+        lines: list[bytes] = []
+        own = logging.Logger(f'{ROOT}.master')
+        own.handle = lambda record: lines.append(self._line(record))  # type: ignore[method-assign]
+        say(own)
+        return b''.join(lines)
+
+    def _lost(self, number: int) -> bytes:
+        return self._own(lambda own: event(own, logging.WARNING, None, 'log lines lost', number=number))
+
+    def flush(self) -> None:
+        """Write what waits for its reader and is taken now."""
+        if self._writer is not None:
+            self._writer.flush(self._descriptor)
+
+    def hurry(self) -> None:
+        """Write what waits for its reader, and wait a little for that."""
+        if self._writer is not None and not self._writer.flush(self._descriptor):
+            self._writer.hurry(self._descriptor)
+
+    def fileno(self) -> int:
+        """:return: the descriptor; its number stays the same for good once there is a file."""
+        return self._descriptor
+
+    def is_behind(self) -> bool:
+        """:return: whether lines wait for their reader."""
+        return self._writer is not None and self._writer.is_behind
 
     def leave_standard_streams(self) -> None:
         """Write to a descriptor of its own from now on, and have 1 and 2 lead wherever this process likes."""
@@ -174,6 +219,7 @@ class LogFile(logging.Handler):
             self._descriptor = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
 
     def close(self) -> None:
+        self.hurry()
         if self._descriptor != 2:
             os.close(self._descriptor)
             self._descriptor = 2
@@ -194,17 +240,18 @@ def configure(
     level: str = 'INFO',
     as_json: bool = False,
     takes_stderr: bool = False,
+    waits: bool = False,
 ) -> LogFile:
     """Send all our loggers to one place, in one form, instead of where they went before.
 
     :param path: the file, made if need be; without one, standard error.
-    :param directory: as in `LogFile`.
+    :param directory: as in `LogFile`, and so are the others.
     """
     root = logging.getLogger(ROOT)
     for before in _log_files():
         root.removeHandler(before)
         before.close()
-    log_file = LogFile(path, directory=directory, takes_stderr=takes_stderr)
+    log_file = LogFile(path, directory=directory, takes_stderr=takes_stderr, waits=waits)
     log_file.setFormatter(JsonFormatter() if as_json else LineFormatter())
     root.addHandler(log_file)
     root.setLevel(level.upper())
@@ -234,6 +281,27 @@ def leave_standard_streams() -> None:
 def descriptors() -> list[int]:
     """:return: the descriptors of the file that `configure` opened."""
     return [descriptor for log_file in _log_files() for descriptor in log_file.descriptors()]
+
+
+def flush() -> bool:
+    """Write what waits for a reader, so far as it is taken now.
+
+    :return: whether all is written.
+    """
+    for log_file in _log_files():
+        log_file.flush()
+    return not any(log_file.is_behind() for log_file in _log_files())
+
+
+def hurry() -> None:
+    """Write what waits before this process ends, and wait a little for its reader."""
+    for log_file in _log_files():
+        log_file.hurry()
+
+
+def descriptor() -> int:
+    """:return: where the lines go: for what writes past Python."""
+    return next((each.fileno() for each in _log_files()), 2)
 
 
 def speak_as(speaker: str) -> None:

@@ -142,3 +142,22 @@ def test_the_last_words_of_a_crash_are_events_too(site: Installation) -> None:
     assert said[0] == 'Fatal Python error: Segmentation fault'
     assert any(re.search('File ".*jobs.py", line [0-9]+ in dispose', text) for text in said)
     site.stop()
+
+
+@pytest.mark.parametrize('log_format', ['text', 'json'])
+def test_a_log_that_nobody_reads_stops_no_supervision(site: Installation, log_format: str) -> None:
+    site.configure({'in': {}}, log_format=log_format)
+    site.start(ready=False)
+    first = int(site.told.wait_for(r'setup in (\d+)')[1])
+    # Lines of a megabyte and more in all, into a pipe of 64 KiB that is not emptied.
+    enqueue(site, *['write much'] * 3)
+    for _ in range(3):
+        site.told.wait_for('end in .* write much')
+    assert site.ask('restart', runner='in')['ok']
+    second = int(site.told.wait_for(r'setup in (\d+)')[1])
+    assert second != first
+    enqueue(site, 'crash')
+    site.told.wait_for(rf'setup in (?!{second})(\d+)')
+    enqueue(site, 'log', 'write')
+    site.told.wait_for('end in .* write')
+    assert site.stop() == 0
