@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 
 from switchboard.clock import Clock
 from switchboard.events import event
@@ -54,6 +55,8 @@ class DeliveryCounts:
         _COUNTS.add(self)
 
     def _forget(self) -> None:
+        # Threads that each made the file at first use would leave one locked, with a message in it that nobody ends.
+        self._lock = threading.Lock()
         self._fd, self._name = -1, ''
         self._slots: dict[str, int] = {}
         self._free: list[int] = []
@@ -67,24 +70,29 @@ class DeliveryCounts:
         if self._folder is None or digest in self._slots:
             return
         try:
-            if self._fd < 0:
-                self._folder.make()
-                self._name = f'{os.urandom(8).hex()}{HELD}'
-                self._fd = self._disk.create_locked(self._name, self._folder.fd)
-            slot = self._free.pop() if self._free else len(self._slots)
-            self._disk.write_all(self._fd, digest.encode('ascii') + b'\n', slot * _SLOT)
-            self._slots[digest] = slot
+            with self._lock:
+                self._begin(digest, self._folder)
         except OSError as error:
             event(log, logging.WARNING, None, 'not noted', digest=digest, error=error)
 
+    def _begin(self, digest: str, folder: Folder) -> None:
+        if self._fd < 0:
+            folder.make()
+            self._name = f'{os.urandom(8).hex()}{HELD}'
+            self._fd = self._disk.create_locked(self._name, folder.fd)
+        slot = self._free.pop() if self._free else len(self._slots)
+        self._disk.write_all(self._fd, digest.encode('ascii') + b'\n', slot * _SLOT)
+        self._slots[digest] = slot
+
     def end(self, digest: str) -> None:
         """Note that this process holds it no longer."""
-        slot = self._slots.pop(digest, None)
-        if slot is None:
-            return
-        self._free.append(slot)
         try:
-            self._disk.write_all(self._fd, _BLANK, slot * _SLOT)
+            with self._lock:
+                slot = self._slots.pop(digest, None)
+                if slot is None:
+                    return
+                self._free.append(slot)
+                self._disk.write_all(self._fd, _BLANK, slot * _SLOT)
         except OSError as error:
             event(log, logging.WARNING, None, 'not noted', digest=digest, error=error)
 

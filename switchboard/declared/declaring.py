@@ -6,6 +6,7 @@ the bindings.  This module joins them for `Spool`, whose methods say what each i
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from switchboard.message.naming import Namer, check_queue_name
 from switchboard.options import QueueOptions
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.disk import Disk
+from switchboard.store.forks import after_fork
 from switchboard.store.layout import BAD, CONSUMERS, OWNERS, RUN
 from switchboard.store.pool import FilePool
 from switchboard.store.steady_time import SteadyTime
@@ -56,6 +58,12 @@ class DeclaredQueues:
         self.removal = QueueRemoval(root, self.records, self.presence, self.exchanges, pool)
         self._config = config
         self._owner: Ticket | None = None
+        self._renew_lock()
+        _DECLARED.add(self)
+
+    def _renew_lock(self) -> None:
+        # Of threads that come at once, one makes the owner: a ticket that nobody has any more is closed, and its queues go.
+        self._lock = threading.Lock()
 
     def is_fixed(self, name: str) -> bool:
         """Does the configuration name this queue?"""
@@ -74,9 +82,10 @@ class DeclaredQueues:
     @property
     def owner(self) -> Ticket:
         """The ticket that says that this process lives, for queues that belong to it alone."""
-        if self._owner is None or not self._owner.is_active:  # the second in a forked child
-            self._owner = self.enter()
-        return self._owner
+        with self._lock:
+            if self._owner is None or not self._owner.is_active:  # the second in a forked child
+                self._owner = self.enter()
+            return self._owner
 
     def enter(self) -> Ticket:
         """:return: a new owner's ticket; his queues go when he leaves."""
@@ -180,3 +189,6 @@ class DeclaredQueues:
             if declaration is not None and declaration.deleted:
                 raise UnknownQueueError('it is being deleted', queue=name)
             yield declaration
+
+
+_DECLARED = after_fork(DeclaredQueues._renew_lock)

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
+from switchboard.brokers.delivery_counts import DeliveryCounts
+from switchboard.declared.presence import Ticket
 from switchboard.errors import EntryTakenError
 from switchboard.handoff.publish_many import Publication
+from switchboard.store.disk import Folder
 
 THREADS, TURNS = 6, 40
 
@@ -119,6 +122,41 @@ def test_what_is_made_at_its_first_use_serves_all_threads(tmp_path: Path) -> Non
         together(lambda number, spool=spool: first_uses(spool, number))  # type: ignore[misc]
         assert len(spool['in'].files) == 2 * THREADS
         spool.close()
+
+
+def test_threads_that_ask_for_the_owner_at_once_get_the_same(tmp_path: Path) -> None:
+    for turn in range(TURNS):
+        spool = Spool(tmp_path / str(turn), 'lazy')
+        owners = []
+
+        def declare(number: int, spool: Spool = spool, owners: list[Ticket] = owners) -> None:
+            owner = spool.declared.owner
+            owners.append(owner)
+            spool.declared.declare(f'queue-{number}', owner=owner)
+
+        together(declare)
+        assert len(set(owners)) == 1
+        assert len(list((tmp_path / str(turn) / '.run' / 'owners').iterdir())) == 1
+        owners[0].leave()
+        spool.close()
+
+
+def test_threads_that_hold_a_brokers_messages_note_them_in_one_file(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 'lazy')
+    for turn in range(TURNS):
+        folder = Folder(spool.path(f'.held@{turn}'), spool.disk)
+        held = DeliveryCounts(folder, spool.disk, spool.clock)
+
+        def hold(number: int, held: DeliveryCounts = held) -> None:
+            held.begin(f'{number:040x}')
+
+        together(hold)
+        [file] = Path(folder.path).iterdir()
+        assert sorted(file.read_text().split()) == [f'{number:040x}' for number in range(THREADS)]
+        together(lambda number, held=held: held.end(f'{number:040x}'))  # type: ignore[misc]
+        held.close()
+        assert not list(Path(folder.path).iterdir())
+    spool.close()
 
 
 def test_a_batch_of_one_thread_does_not_hold_what_others_put_in(tmp_path: Path) -> None:
