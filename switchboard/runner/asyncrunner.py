@@ -16,6 +16,8 @@ Not for work that computes: one process has one processor.  Order is that in whi
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -51,6 +53,8 @@ class AsyncRunner(Runner):
         self._tasks: dict[asyncio.Task[None], Work] = {}
         self._woken = asyncio.Event()
         self._main_task: asyncio.Task[Any] | None = None
+        # Was the loop cancelled, and would an interrupt by its user do that?
+        self._was_cancelled = self._is_interruptible = False
         # Claimed, and their tasks have not run yet: one that is cancelled before it runs never knows.
         self._not_begun: set[Work] = set()
         self._given_back: set[Work] = set()
@@ -79,6 +83,11 @@ class AsyncRunner(Runner):
 
     def run(self, *, once: bool = False, until_empty: bool = False) -> int:
         """See `IRunner`."""
+        self._was_cancelled = False
+        self._is_interruptible = (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
         return asyncio.run(self._main(once=once, until_empty=until_empty))
 
     async def _main(self, *, once: bool, until_empty: bool) -> int:
@@ -111,6 +120,7 @@ class AsyncRunner(Runner):
                 finally:
                     for descriptor in descriptors:
                         events.remove_reader(descriptor)
+                    self._was_cancelled = self._is_cancelled()
                     self._main_task = None
                     await self._cancel()
         finally:
@@ -133,8 +143,13 @@ class AsyncRunner(Runner):
     def _is_ending(self) -> bool:
         return super()._is_ending() or self._is_cancelled()
 
+    def _is_dying(self) -> bool:
+        """Has one of the messages stopped the event loop, or cancelled all of its tasks?"""
+        was_cancelled = self._was_cancelled if self._main_task is None else self._is_cancelled()
+        return was_cancelled and not self._is_interruptible and not self._loop.is_stopping
+
     async def _cancel(self) -> None:
-        """End at once: the messages at work were not begun."""
+        """End at once: the messages at work were not begun, unless one of them is the reason."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

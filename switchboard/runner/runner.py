@@ -87,6 +87,7 @@ class Runner:
             self.clock,
             on_error=lambda *about: me.on_error(*about),
             is_stopping=lambda: me._is_ending(),
+            is_dying=lambda: me._is_dying(),
         )
         self._loop = Loop(
             spool, self.queue, options, self.clock, self._settler, takes_many=self._takes_many()
@@ -319,6 +320,10 @@ class Runner:
     def _is_ending(self) -> bool:
         """Is what leaves a hook about the process, and not about a message?"""
         return self._loop.is_stopping
+
+    def _is_dying(self) -> bool:
+        """Has one of the messages at work ended the loop?"""
+        return False
 
     def run(self, *, once: bool = False, until_empty: bool = False) -> int:
         """See `IRunner`.

@@ -190,7 +190,8 @@ class Work:
         settler = self._settler
         self.transaction.discard()
         if settler.is_ending(error):
-            settler.give_back(self.taken.filebase)
+            if not settler.is_dying():
+                settler.give_back(self.taken.filebase)
             return False
         self.verdict = settler.judge(self.taken, error)
         return True
@@ -201,6 +202,8 @@ class Settler:
 
     :param on_error: the runner's hook.
     :param is_stopping: is the runner being stopped?  Then a raised object that is no `Exception` is not about the message.
+    :param is_dying: is the process about to end because of a message, of which nobody knows?  Then those at work stay claimed: recovery counts
+        their owner's death.
     """
 
     def __init__(
@@ -213,6 +216,7 @@ class Settler:
         *,
         on_error: Callable[[Any, dict[str, Any], BaseException], object],
         is_stopping: Callable[[], bool],
+        is_dying: Callable[[], bool] = lambda: False,
     ) -> None:
         self.trouble = Trouble(clock)
         self._spool = spool
@@ -222,6 +226,7 @@ class Settler:
         self._clock = clock
         self._on_error = on_error
         self._is_stopping = is_stopping
+        self.is_dying = is_dying
         self._forks = _forks
         # Set in the process that works, where spans are wanted: see `tracing`.
         self.tracing: Any = None

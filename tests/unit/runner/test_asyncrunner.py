@@ -178,6 +178,48 @@ def test_a_coroutine_that_is_cancelled_by_what_it_does_has_failed_and_the_others
     assert errors == ['CancelledError', 'CancelledError']
 
 
+class EndsTheLoop(AsyncRunner):
+    """Stops the event loop, or cancels all that is in it."""
+
+    async def dispose(self, msg, msgdata):
+        if msg == 'stop':
+            asyncio.get_running_loop().stop()
+        elif msg == 'cancel':
+            for task in asyncio.all_tasks():
+                task.cancel()
+        await asyncio.sleep(0 if msg in ('stop', 'cancel') else 0.001)
+
+
+def run_as_a_child_does(runner):
+    """Run in a thread: no interrupt from a keyboard comes there."""
+    ends = []
+
+    def run():
+        try:
+            runner.run(until_empty=True)
+        except BaseException as error:
+            ends.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return ends
+
+
+@pytest.mark.parametrize('way', ['stop', 'cancel'])
+def test_a_message_that_ends_the_event_loop_is_counted_as_one_that_kills(spool, way):
+    spool['in'].enqueue_many(['good', way, 'good'])
+    deaths = 0
+    while run_as_a_child_does(make(EndsTheLoop, spool)):
+        deaths += 1
+        assert deaths <= 3
+        spool['in'].recover_backup_files()  # as the next process does
+    assert deaths == 3
+    [bad] = spool['bad'].get_files('.psv')
+    assert spool['bad'].peek(bad).load(spool['bad'].serializers)[0] == way
+    assert spool['in'].files == spool['in'].get_files('.bak') == []
+
+
 class Leaves(AsyncRunner):
     """Is in the middle of its messages."""
 
