@@ -6,6 +6,7 @@ import http.server
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from email import message_from_bytes
 from pathlib import Path
@@ -14,7 +15,9 @@ from urllib.parse import urlencode
 
 import pytest
 
+from switchboard import Spool
 from switchboard.master.control import signal_master
+from switchboard.testing import FakeClock
 from tests.browser.conftest import Site
 from tests.helpers.commands import fail, succeed, switchboard
 from tests.helpers.waiting import eventually
@@ -55,27 +58,39 @@ def follow(tab: Any, site: Site) -> Iterator[str]:
     """Go from the entries over an entry, its form and its difference, a confirmation, its result, a canary and what is not there; yield at each."""
     tab.goto(f'{site.url}/entries')
     tab.locator('[data-key] a').first.click()
+    tab.wait_for_load_state()
     yield 'an entry'
     tab.click('text=Edit …')
+    tab.wait_for_load_state()
     yield 'a form'
     tab.fill('[name=metadata]', '{"colour": "green"}')
     tab.click('text=Show the difference')
-    assert tab.locator('.diff .add').count()
+    tab.locator('.diff .add').first.wait_for()
+    tab.wait_for_load_state()
     yield 'a difference'
     tab.goto(f'{site.url}/entries')
     tab.locator('[name=entry]').first.check()
     tab.click('button[value=retry]')
+    tab.wait_for_load_state()
     yield 'a confirmation'
     tab.click('.confirm form button')
+    tab.wait_for_load_state()
     yield 'a result'
     tab.goto(f'{site.url}/groups')
     eventually(lambda: (tab.reload(), tab.locator('button[name=canary]').count())[1], 'counted')
     tab.locator('button[name=canary]').first.click()
+    tab.wait_for_load_state()
     yield 'a confirmation of a few'
     tab.click('.confirm form button')
+    tab.wait_for_load_state()
     yield 'a canary'
     tab.goto(f'{site.url}/nothing')
+    tab.wait_for_load_state()
     yield 'what is not there'
+
+
+def keys_of(tab: Any) -> list[str]:
+    return list(tab.eval_on_selector_all('[data-key]', 'all => all.map((one) => one.dataset.key)'))
 
 
 def is_too_wide(tab: Any) -> bool:
@@ -95,7 +110,7 @@ def test_hostile_content_does_nothing_in_a_browser(site: Site, tab: Any) -> None
     seen: dict[str, str] = {}
 
     def look(what: str) -> None:
-        # The answer of a form is a page too.
+        tab.wait_for_load_state()
         tab.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         seen[what] = tab.inner_text('main')
         assert tab.locator('main script, main img[onerror], [onerror], main iframe').count() == 0, what
@@ -340,6 +355,54 @@ def test_a_tab_that_nobody_sees_asks_nothing(site: Site, tab: Any) -> None:
     assert begun.value
 
 
+def test_two_installations_are_told_apart_and_no_act_crosses_them(
+    site: Site, chromium: Any, tmp_path: Path
+) -> None:
+    context = chromium.new_context()
+    tab = context.new_page()
+    home = tmp_path / 'other'
+    home.mkdir()
+    other = Site(home, '--environment', 'staging', '--colour', 'green', '--edit')
+    try:
+        for one in (site, other):
+            for number in range(4):
+                fail(one.spool, 'out', number, 'TimeoutError')
+        for one, word in ((site, 'proving'), (other, 'staging')):
+            titles = set()
+            for path in PAGES:
+                tab.goto(one.url + path)
+                titles.add(tab.title())
+                assert word in tab.title(), path
+                assert tab.inner_text('.badge.env') == word, path
+            # By error and by place are one page.
+            assert len(titles) == len(PAGES) - 1
+            for what in follow(tab, one):
+                assert word in tab.title(), what
+                assert tab.inner_text('.badge.env') == word, what
+        left = {one: sorted(one.spool['bad'].get_files('.psv')) for one in (site, other)}
+        # The form of one, filled in by the other: its token, and a user of the same name.
+        tab.goto(f'{other.url}/entries')
+        token = tab.locator('#list [name=token]').get_attribute('value')
+        tab.goto(f'{site.url}/entries')
+        tab.locator('#list [name=token]').evaluate('(field, token) => { field.value = token; }', token)
+        tab.locator('[name=entry]').first.check()
+        with tab.expect_navigation() as answered:
+            tab.click('button[value=rm]')
+        assert answered.value.status == 403
+        assert 'not of this desk' in tab.inner_text('main')
+        # And one that was sent to the other place.
+        tab.goto(f'{site.url}/entries')
+        tab.locator('[name=entry]').first.check()
+        tab.click('button[value=rm]')
+        tab.locator('.confirm form').evaluate('(form, to) => { form.action = to; }', f'{other.url}/act')
+        with tab.expect_console_message(lambda said: 'form-action' in said.text):
+            tab.evaluate("document.querySelector('.confirm form').submit()")
+        assert {one: sorted(one.spool['bad'].get_files('.psv')) for one in (site, other)} == left
+    finally:
+        other.close()
+        context.close()
+
+
 @pytest.mark.parametrize('look', ['light', 'dark', 'forced'])
 def test_axe_finds_nothing_serious_on_any_page(site: Site, chromium: Any, look: str) -> None:
     axe = pytest.importorskip('axe_playwright_python')
@@ -405,10 +468,51 @@ def test_a_master_that_is_killed_is_told_and_one_that_is_back_too_without_a_relo
         switchboard('-C', site.config, 'stop')
 
 
+def test_the_cells_of_the_groups_add_up_and_lead_to_exactly_their_entries(site: Site, tab: Any) -> None:
+    # So many minutes ago, of three errors.
+    made: dict[tuple[str, str], set[str]] = {}
+    ages = {'< 5 min': 1, '< 10 min': 7, '2 h 40': 100, 'older': 3000}
+    for column, minutes in ages.items():
+        then = FakeClock(time.time() - minutes * 60)
+        spool = Spool.from_config(site.config, clock=then)
+        for many, error in enumerate(('TimeoutError', 'SMTPConnectError', 'UnknownRecipient'), 1):
+            if (column, error) != ('older', 'TimeoutError'):
+                made[error, column] = {fail(spool, 'out', number, error) for number in range(many)}
+        spool.close()
+    tab.goto(site.url + '/groups')
+    everything = sum(map(len, made.values()))
+    eventually(
+        lambda: (
+            tab.reload(),
+            sum(int(one) for one in tab.locator('[data-label=all]').all_inner_texts()) == everything,
+        )[1],
+        'counted',
+    )
+    assert tab.locator('table.heat tbody tr').count() == 3
+    found: dict[tuple[str, str], str] = {}
+    for row in tab.locator('table.heat tbody tr').all():
+        error = row.locator('th').inner_text().split()[0]
+        cells = {
+            cell.get_attribute('data-label'): cell.locator('a').first
+            for cell in row.locator('td[data-label]:has(a)').all()
+        }
+        counts = {column: int(cell.inner_text()) for column, cell in cells.items()}
+        assert counts.pop('all') == sum(counts.values())
+        assert counts == {column: len(names) for (name, column), names in made.items() if name == error}
+        found |= {
+            (error, column): cell.get_attribute('href') for column, cell in cells.items() if column != 'all'
+        }
+    assert found.keys() == made.keys()
+    for key, href in found.items():
+        tab.goto(site.url + href)
+        assert {one.partition('/')[2] for one in keys_of(tab)} == made[key], key
+
+
 def test_a_group_is_tried_with_two_and_then_the_rest_goes(site: Site, tab: Any) -> None:
     for number in range(5):
         fail(site.spool, 'out', number, 'TimeoutError')
     fail(site.spool, 'out', 'other', 'Other')
+    site.spool.pause('out')
     succeed('-C', site.config, 'start')
     try:
         tab.goto(site.url + '/groups')
@@ -416,6 +520,12 @@ def test_a_group_is_tried_with_two_and_then_the_rest_goes(site: Site, tab: Any) 
         tab.get_by_role('button', name='Try 2 of TimeoutError first').click()
         assert 'Send back 2 of 5' in tab.inner_text('h1')
         tab.click('.confirm form button')
+        # First what became of them, and only then the rest.
+        assert '0 of 2 went through, 2 not done yet' in tab.inner_text('main')
+        tab.wait_for_load_state()
+        assert tab.locator('button[value=retry]').count() == 0
+        site.spool.resume('out')
+        tab.locator('.alarm.good', has_text='2 of 2 went through').wait_for()
         tab.get_by_role('button', name='Send back the rest').click()
         assert 'Send back 3 entries' in tab.inner_text('h1')
         tab.click('.confirm form button')

@@ -1,0 +1,384 @@
+"""Each page and its twin, side by side in a real browser: the same numbers, the same names, in the same order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from switchboard.web.app import PAGES
+from tests.browser.conftest import Site
+from tests.helpers.commands import fail, succeed, switchboard
+from tests.helpers.waiting import eventually
+
+pytestmark = [pytest.mark.server, pytest.mark.xdist_group('browser')]
+
+Shown = list[Any]
+
+
+def texts(tab: Any, selector: str) -> list[str]:
+    """:return: the text of each element, its blanks as one."""
+    return [' '.join(text.split()) for text in tab.locator(selector).all_inner_texts()]
+
+
+def cells(tab: Any, table: str, *labels: str) -> list[tuple[str, ...]]:
+    """:return: of each row of a table the cells with these labels."""
+    rows = tab.locator(f'{table} tbody tr').all()
+    return [
+        tuple(' '.join(row.locator(f'[data-label="{label}"]').inner_text().split()) for label in labels)
+        for row in rows
+    ]
+
+
+def grouped(number: int) -> str:
+    return f'{number:,}'
+
+
+def facts(tab: Any) -> dict[str, str]:
+    return dict(zip(texts(tab, '.facts dt'), texts(tab, '.facts dd'), strict=True))
+
+
+def overview(tab: Any, twin: Any) -> tuple[Shown, Shown]:
+    """Alarms, why entries failed, the counts of each queue, runners."""
+    columns = ('waiting', 'delayed', 'held', 'at work', 'bad')
+    queues = [
+        tuple(
+            '–'
+            if one[key] is None
+            else grouped(
+                one[key] + (one['preserved'] if key == 'waiting' and one['queue'] in ('bad', 'trash') else 0)
+            )
+            for key in ('waiting', 'delayed', 'held', 'claimed', 'in_bad')
+        )
+        for one in twin['queues']
+    ]
+    return (
+        [
+            texts(tab, '.alarm > span:last-child'),
+            texts(tab, '.why tbody th'),
+            texts(tab, '.why [data-label=entries] strong'),
+            texts(tab, '[aria-label=Queues] tbody th a'),
+            cells(tab, '[aria-label=Queues]', *columns),
+            texts(tab, 'aside li > a'),
+            [text.split(' done')[0] for text in texts(tab, 'aside li .n')],
+        ],
+        [
+            [one['text'] for one in twin['alarms']],
+            [one['error'] for one in twin['errors']],
+            [grouped(one['entries']) for one in twin['errors']],
+            [one['queue'] for one in twin['queues']],
+            queues,
+            [one['runner'] for one in twin['runners']],
+            [grouped(one['done']) for one in twin['runners']],
+        ],
+    )
+
+
+def queue(tab: Any, twin: Any) -> tuple[Shown, Shown]:
+    """Counts, and options with who set them."""
+    keys = ('waiting', 'delayed', 'held', 'claimed', 'preserved')
+    return (
+        [
+            texts(tab, 'h1'),
+            texts(tab, 'a.tile .big'),
+            texts(tab, 'main td:nth-child(2), main td:nth-child(3), main td code, main th code'),
+            [text.lower().partition(' since')[0] for text in texts(tab, '.alarm > span:last-child')],
+        ],
+        [
+            [twin['queue']],
+            [grouped(twin[key]) for key in keys],
+            [
+                text
+                for key, one in twin['options'].items()
+                for text in (key, one['value'], one['set_by'] or '')
+            ],
+            list(twin['said']),
+        ],
+    )
+
+
+def entries(tab: Any, twin: Any) -> tuple[Shown, Shown]:
+    """Names in their order, with state, kind, size, tries and error; how many fit; the next page."""
+    keys = tab.eval_on_selector_all('[data-key]', 'all => all.map((one) => one.dataset.key)')
+    following = tab.locator('a[rel=next]')
+    return (
+        [
+            keys,
+            cells(tab, '.rows', 'queue', 'state', 'kind', 'size'),
+            [text.split()[0] for text in texts(tab, '.rows [data-label=tries]')],
+            texts(tab, '.rows td.error strong'),
+            texts(tab, '.rows td.error .message'),
+            re.findall(r'[\d,]+', tab.inner_text('[data-live=count]')),
+            following.get_attribute('href').partition('after=')[2] if following.count() else None,
+        ],
+        [
+            [f'{one["queue"]}/{one["filebase"]}' for one in twin['entries']],
+            [
+                (one['origin'] or one['queue'], one['state'], one['kind'], str(one['body_bytes']))
+                for one in twin['entries']
+            ],
+            [str(one['attempts'] + one['recoveries']) for one in twin['entries']],
+            [one['error'] for one in twin['entries']],
+            [one['message'] for one in twin['entries']],
+            [grouped(twin['matching'])],
+            twin['next'] and quote(twin['next'], safe=''),
+        ],
+    )
+
+
+def entry(tab: Any, twin: Any) -> tuple[Shown, Shown]:
+    """Name, file, kind, attempts, every event with its traceback, the metadata and the body."""
+    told = facts(tab)
+    return (
+        [
+            [told['Name'], told['File'], told['Kind'], told['Came from'], told['Attempts'], told['Held by']],
+            texts(tab, '.timeline li > div strong'),
+            [one.strip() for one in tab.locator('.timeline pre').all_inner_texts()],
+            dict(zip(texts(tab, '.boxed dt'), texts(tab, '.boxed dd'), strict=True)),
+            [(one.inner_text().lower(),) for one in tab.locator('h3').all()],
+            tab.locator('h3 + pre').all_inner_texts(),
+        ],
+        [
+            [
+                twin['filebase'],
+                twin['file'],
+                f'{twin["kind"]}, {twin["body_bytes"]} bytes',
+                twin['origin'],
+                str(twin['attempts']),
+                twin['holder']['state'],
+            ],
+            [one['event'] for one in twin['history']],
+            [one['traceback'].strip() for one in twin['history'] if 'traceback' in one],
+            {
+                key: str(value)
+                for key, value in twin['metadata'].items()
+                if key not in ('version', '_parsemsg')
+            },
+            [(one['title'].lower(),) for one in twin['body']['parts']],
+            [one['text'] for one in twin['body']['parts']],
+        ],
+    )
+
+
+def groups(tab: Any, twin: Any) -> tuple[Shown, Shown]:
+    """Groups in their order, their totals, and every cell."""
+    rows = tab.locator('.heat tbody tr').all()
+    return (
+        [
+            [' '.join(row.locator('th').inner_text().split()).removesuffix(' new') for row in rows],
+            [one[0] for one in cells(tab, '.heat', 'all')],
+            [
+                [
+                    one if one != '·' else '0'
+                    for one in (cell.inner_text().strip() for cell in row.locator('td[class*=heat]').all())
+                ]
+                for row in rows
+            ],
+            texts(tab, '.heat thead th.n')[1:],
+        ],
+        [
+            [one['group'] for one in twin['groups']],
+            [grouped(one['entries']) for one in twin['groups']],
+            [[grouped(cell['entries']) for cell in one['cells']] for one in twin['groups']],
+            twin['ages'],
+        ],
+    )
+
+
+def canary(tab: Any, twin: Any) -> tuple[Shown, Shown]:
+    """The fate of each, and of how many."""
+    return (
+        [
+            texts(tab, 'main tbody th'),
+            texts(tab, 'main tbody .state'),
+            re.findall(r'\d+', tab.inner_text('.alarm')),
+        ],
+        [
+            [one['entry'] for one in twin['entries']],
+            [one['became'] for one in twin['entries']],
+            [
+                str(twin['counts']['went through']),
+                str(len(twin['entries'])),
+                *(str(twin['counts'][word]) for word in ('failed again', 'not done yet')),
+            ],
+        ],
+    )
+
+
+def runners(tab: Any, twin: Any) -> tuple[Shown, Shown]:
+    """Each slice: its state, its process, what it has done."""
+    slices = [one for runner in twin['runners'] for one in runner['slices']]
+    return (
+        [
+            texts(tab, 'main h2'),
+            texts(tab, 'main tbody th'),
+            cells(tab, 'main', 'state', 'pid', 'done', 'failed'),
+            re.findall(r'master (\d+)', tab.inner_text('.head >> nth=0')),
+        ],
+        [
+            [one['runner'] for one in twin['runners']],
+            [f'{one["slice"]}/{one["slices"]}' for one in slices],
+            [(one['state'], str(one['pid']), grouped(one['done']), grouped(one['failed'])) for one in slices],
+            [str(twin['master']['pid'])],
+        ],
+    )
+
+
+def topology(tab: Any, twin: Any) -> tuple[Shown, Shown]:
+    """Each route, with how much waits at its ends."""
+
+    def end(one: Any) -> str:
+        return ' '.join(
+            [one['kind'], one['name'], *([grouped(one['waiting'])] if one.get('waiting') else [])]
+        )
+
+    return (
+        [texts(tab, '[aria-label=Routes] tbody td')],
+        [
+            [
+                text
+                for one in twin['routes']
+                for text in (
+                    end(one['from']),
+                    ' '.join([one['kind'], *([one['pattern']] if one['pattern'] else []), '→']),
+                    end(one['to']),
+                )
+            ]
+        ],
+    )
+
+
+def configuration(tab: Any, twin: Any) -> tuple[Shown, Shown]:
+    """File, runners, queues and their options, and this desk."""
+    told = facts(tab)
+    return (
+        [
+            texts(tab, '.head code'),
+            texts(tab, '[aria-label=Runners] tbody th'),
+            cells(tab, '[aria-label=Runners]', 'class', 'queue', 'processes'),
+            texts(tab, '[aria-label=Queues] tbody th'),
+            texts(tab, '[aria-label=Queues] tbody td code'),
+            [told['Spool'], told['Listens at'], told['Goes by'], told['Hidden']],
+        ],
+        [
+            [twin['file']],
+            [one['runner'] for one in twin['runners']],
+            [(one['class'], one['queue'], str(one['instances'])) for one in twin['runners']],
+            [one['queue'] for one in twin['queues']],
+            [f'{key} = {value}' for one in twin['queues'] for key, value in one['options'].items()],
+            [
+                twin['spool'],
+                twin['desk']['listen'],
+                ', '.join(twin['desk']['hosts']),
+                ', '.join(twin['desk']['redacted']),
+            ],
+        ],
+    )
+
+
+def acts(tab: Any, twin: Any) -> tuple[Shown, Shown]:
+    """Each act, the last one first: who, how, what, with what, why."""
+    return (
+        [
+            texts(tab, 'main tbody th'),
+            cells(tab, '[aria-label=Acts]', 'act', 'queue', 'entry'),
+            texts(tab, 'main tbody td:last-child'),
+        ],
+        [
+            [f'{one["by"]} {one["via"]}' for one in twin['acts']],
+            [
+                (one['act'], one.get('queue') or '', (one.get('entry') or '').partition('+')[0])
+                for one in twin['acts']
+            ],
+            [one.get('reason') or '' for one in twin['acts']],
+        ],
+    )
+
+
+# Of each route: an address, and what is compared.
+COMPARED: dict[str, tuple[str, Callable[[Any, Any], tuple[Shown, Shown]]]] = {
+    '/': ('/', overview),
+    '/queues/{name}': ('/queues/orders', queue),
+    '/entries': ('/entries?limit=20', entries),
+    '/entries/{name}/{filebase}': ('/entries/bad/{filebase}', entry),
+    '/groups': ('/groups', groups),
+    '/canary': ('/canary?q=error:TimeoutError&entry=orders/{filebase}&entry=orders/{waiting}', canary),
+    '/runners': ('/runners', runners),
+    '/topology': ('/topology', topology),
+    '/configuration': ('/configuration', configuration),
+    '/acts': ('/acts', acts),
+}
+
+
+def test_every_page_is_compared() -> None:
+    assert list(COMPARED) == [path for path, *_ in PAGES]
+
+
+def test_each_page_and_its_twin_say_the_same(site: Site, tab: Any) -> None:
+    names = [
+        fail(
+            site.spool,
+            'orders',
+            {'n': number},
+            ('TimeoutError', 'Other')[number % 3 == 0],
+            f'no way {number}',
+            colour='red',
+        )
+        for number in range(45)
+    ]
+    waiting = [site.spool['orders'].enqueue(number) for number in range(3)]
+    site.spool.pause('orders', 'the shop is closed', 'ann')
+    succeed('-C', site.config, 'start')
+    try:
+        succeed('-C', site.config, 'hold', f'orders/{waiting[0]}', '--reason', 'wait for it', '--yes')
+        succeed('-C', site.config, 'rm', f'bad/{names.pop()}', '--reason', 'not wanted', '--yes')
+        address = {'filebase': quote(names[3]), 'waiting': quote(waiting[1])}
+
+        def answer() -> Any:
+            return tab.request.get(f'{site.url}/api/').json()
+
+        eventually(
+            lambda: (answer()['bad'], sum(one['held'] or 0 for one in answer()['queues'])) == (44, 1),
+            'counted',
+        )
+        # What is shown is not to change between the page and its twin.
+        tab.goto(f'{site.url}/')
+        tab.select_option('#refresh', '0')
+        for path, (template, compare) in COMPARED.items():
+            place = template.format(**address)
+
+            def same(place: str = place, compare: Any = compare) -> tuple[Shown, Shown]:
+                tab.goto(site.url + place)
+                return compare(tab, tab.request.get(f'{site.url}/api{place}').json())
+
+            shown, told = same()
+            assert any(told), path
+            assert shown == told, path
+    finally:
+        switchboard('-C', site.config, 'stop')
+
+
+def test_the_pages_of_one_same_time_lose_and_repeat_nothing_and_are_the_twins(site: Site, tab: Any) -> None:
+    folder = site.spool['in'].folder.path
+    first = site.spool['in'].enqueue('x')
+    source = Path(folder) / f'{first}.pck'
+    for number in range(0xABC000, 0xABC000 + 500):
+        (Path(folder) / f'{first[:-16]}{number:016x}.pck').write_bytes(source.read_bytes())
+    source.unlink()
+    seen: list[str] = []
+    place = '/entries?q=queue:in&limit=100'
+    while place:
+        tab.goto(site.url + place)
+        twin = tab.request.get(f'{site.url}/api{place}').json()
+        keys = tab.eval_on_selector_all('[data-key]', 'all => all.map((one) => one.dataset.key)')
+        assert keys == [f'{one["queue"]}/{one["filebase"]}' for one in twin['entries']]
+        stamps = {one['ready_at_ns'] for one in twin['entries']}
+        assert stamps == {first.partition('+')[0].replace('.', '')}
+        seen += keys
+        following = tab.locator('a[rel=next]')
+        place = following.get_attribute('href') if following.count() else ''
+    assert len(seen) == len(set(seen)) == 500
