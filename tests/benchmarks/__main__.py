@@ -22,6 +22,7 @@ from . import (
     backlog,
     cases,
     crowd,
+    desk,
     flush,
     footprint,
     large,
@@ -151,6 +152,13 @@ class Run:
         tell('routing')
         self.keep('routing', routing.run(self.place, self.effort))
 
+    def desk(self) -> None:
+        """Tabs open on a deep spool."""
+        tell('the desk')
+        home = self.place / 'desk'
+        home.mkdir()
+        self.keep('desk', [], desk.run(home, quick=self.quick))
+
     def compare(self) -> None:
         """An older checkout and this one."""
         if self.before:
@@ -179,6 +187,7 @@ ALONE: dict[str, Callable[[Run], None]] = {
     'profile': Run.profile,
     'before': Run.compare,
     'depth': Run.depth,
+    'desk': Run.desk,
 }
 GROUPS = (*MEETINGS, *ALONE)
 

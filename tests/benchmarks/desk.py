@@ -1,6 +1,6 @@
 """What the desk costs on a spool of a million waiting and 100,000 bad entries: how soon a page begins to come, and what five tabs take from a queue.
 
-``python -m tests.benchmarks.desk [DIRECTORY]`` fills a spool, starts a desk, and prints JSON.  A program puts messages into a queue of that spool
+``bin/bench --only desk`` fills a spool and starts a desk.  A program puts messages into a queue of that spool
 and takes them out; its speed is measured in turns, with five tabs open and with none.  A tab is here what it is for the desk: the request
 that it sends every five seconds, with the tag of what it has.  A browser draws on another machine.
 """
@@ -12,7 +12,6 @@ import logging
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.error
@@ -27,6 +26,8 @@ from tests.helpers.ports import free_port
 
 WAITING, BAD = 1_000_000, 100_000
 PAIRS, TURN_S = 6, 10.0
+# To see that it runs, and about how fast.
+QUICK_WAITING, QUICK_BAD, QUICK_PAIRS, QUICK_TURN_S = 50_000, 5000, 2, 3.0
 # As a tab does that nobody has set otherwise.
 REFRESH_S = 5.0
 TABS = ('/', '/entries', '/queues/in', '/groups', '/entries?q=queue:in')
@@ -84,6 +85,12 @@ def ask(url: str, tag: str = '') -> tuple[float, str]:
         return time.perf_counter() - began_s, tag
 
 
+def is_counted(url: str) -> bool:
+    """:return: whether the desk has counted everything once."""
+    with urllib.request.urlopen(f'{url}/api/', timeout=60) as answer:
+        return bool(json.load(answer)['counted_at_ns'])
+
+
 @contextmanager
 def tabs(url: str, slowest: list[float]) -> Iterator[None]:
     """Have five tabs open."""
@@ -107,11 +114,20 @@ def tabs(url: str, slowest: list[float]) -> Iterator[None]:
             thread.join()
 
 
-def measure(directory: Path, waiting: int = WAITING, bad: int = BAD) -> dict[str, Any]:
+def run(directory: Path, *, quick: bool) -> dict[str, Any]:
+    """:return: the figures of a spool as deep as it is to be, or of a smaller one."""
+    if quick:
+        return measure(directory, QUICK_WAITING, QUICK_BAD, QUICK_PAIRS, QUICK_TURN_S)
+    return measure(directory, WAITING, BAD, PAIRS, TURN_S)
+
+
+def measure(directory: Path, waiting: int, bad: int, pairs: int, turn_s: float) -> dict[str, Any]:
     """:return: the figures."""
     config = directory / 'switchboard.cfg'
     config.write_text(CONFIG)
-    fill(Spool.from_config(config), waiting, bad)
+    spool = Spool.from_config(config)
+    fill(spool, waiting, bad)
+    spool.close()
     port = free_port()
     words = ['-m', 'switchboard', '-C', str(config), 'web', '--listen', f'127.0.0.1:{port}']
     desk = subprocess.Popen([sys.executable, *words], stderr=subprocess.PIPE, text=True)
@@ -131,17 +147,17 @@ def measure(directory: Path, waiting: int = WAITING, bad: int = BAD) -> dict[str
 
     def turn() -> float:
         before, began_s = done(), time.perf_counter()
-        time.sleep(TURN_S)
+        time.sleep(turn_s)
         return (done() - before) / (time.perf_counter() - began_s)
 
     try:
         desk.stderr.readline()
         first = {path: ask(url + path)[0] for path in PAGES}
-        while not json.load(urllib.request.urlopen(f'{url}/api/'))['counted_at_ns']:
+        while not is_counted(url):
             time.sleep(0.5)
         counted = {path: max(ask(url + path)[0] for _ in range(3)) for path in PAGES}
         closed, opened, slowest = [], [], list[float]()
-        for _ in range(PAIRS):
+        for _ in range(pairs):
             closed.append(turn())
             with tabs(url, slowest):
                 opened.append(turn())
@@ -167,8 +183,5 @@ def measure(directory: Path, waiting: int = WAITING, bad: int = BAD) -> dict[str
         worker.wait()
         desk.terminate()
         desk.wait(60)
-
-
-if __name__ == '__main__':
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if sys.argv[1:] else None) as place:
-        print(json.dumps(measure(Path(place)), indent=2))
+        for stream in (desk.stderr, worker.stdin, worker.stdout):
+            stream.close()

@@ -221,6 +221,14 @@ def sections(results: Results, drawn: set[str]) -> Iterable[str]:
     yield _section('Wake-up', tables.wakeup(results), _chart('wakeup', 'Wake-up', drawn))
     yield _section('Footprint and start', tables.footprint(results))
     yield _section(
+        'The desk on a deep spool',
+        'What the web page costs. A program puts messages of 200 bytes into a third queue of that spool and takes them out, with five '
+        'tabs open and with none, in turns. A tab is what it is to the desk: a request every five seconds, with the tag of what it has; '
+        'no browser draws on this machine.\n',
+        tables.desk(results)
+        or '| |\n| --- |\n| not measured in this run: `bin/bench --only desk` does it, with a million waiting and 100,000 bad entries |\n',
+    )
+    yield _section(
         'Before and after',
         'An older checkout against this one: how many times as long it took.\n'
         if results.get('before')

@@ -288,6 +288,29 @@ def wakeup(results: Results) -> str:
     return text + table(['', 'p50', 'p90', 'p99', 'worst'], rows)
 
 
+def desk(results: Results) -> str:
+    """First bytes of the pages, and what open tabs take."""
+    facts = _facts(results, 'desk')
+    if not facts:
+        return ''
+    depth = f'{facts["waiting"]:,} waiting, {facts["bad"]:,} bad'
+    before, counted = facts['first_byte_s_before_it_has_counted'], facts['first_byte_s']
+    slow = max(counted, key=lambda path: counted[path])
+    ratio = facts['ratio']
+    rates = facts['messages_a_second']
+    rows = [
+        ['first byte, slowest page, before it has counted', depth, f'{max(before.values()):.2f} s'],
+        [f'first byte, slowest page (`{slow}`), slowest of three', depth, f'{counted[slow]:.2f} s'],
+        ['first byte, slowest answer to five tabs', depth, f'{facts["first_byte_s_slowest_of_tabs"]:.2f} s'],
+        [
+            'messages a second of one program, five tabs open / none',
+            f'{sorted(rates["no tab"])[len(rates["no tab"]) // 2]:,} without',
+            cell(ratio | {'ratio': ratio['median']}),
+        ],
+    ]
+    return table(['', 'on', ''], rows)
+
+
 def footprint(results: Results) -> str:
     """Master and runners, and ``bin/drop``."""
     facts, start = _facts(results, 'footprint'), _figures(results, 'start')

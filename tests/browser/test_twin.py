@@ -47,7 +47,7 @@ def overview(tab: Any, twin: Any) -> tuple[Shown, Shown]:
     columns = ('waiting', 'delayed', 'held', 'at work', 'bad')
     queues = [
         tuple(
-            '–'
+            '\N{EN DASH}'
             if one[key] is None
             else grouped(
                 one[key] + (one['preserved'] if key == 'waiting' and one['queue'] in ('bad', 'trash') else 0)
@@ -173,7 +173,7 @@ def groups(tab: Any, twin: Any) -> tuple[Shown, Shown]:
             [one[0] for one in cells(tab, '.heat', 'all')],
             [
                 [
-                    one if one != '·' else '0'
+                    one if one != '\N{MIDDLE DOT}' else '0'
                     for one in (cell.inner_text().strip() for cell in row.locator('td[class*=heat]').all())
                 ]
                 for row in rows

@@ -16,6 +16,7 @@ from tests.benchmarks import (
     aftermath,
     cases,
     crowd,
+    desk,
     large,
     machine,
     page,
@@ -65,6 +66,17 @@ def test_a_workload_gives_back_what_it_was_given(name: str, workload: str, tmp_p
         assert messages == 3
         waiting = [path for path in tmp_path.glob('spool/[!.]*/*') if path.suffix in ('.pck', '.bak')]
         assert len(waiting) == (3 if workload == 'prefill' and not name.startswith('sqlite') else 0)
+
+
+@pytest.mark.slow
+def test_the_desk_is_measured_with_tabs_and_without(tmp_path: Path) -> None:
+    pytest.importorskip('uvicorn')
+    facts = desk.measure(tmp_path, 300, 30, 1, 0.3)
+    assert set(facts['first_byte_s']) == set(desk.PAGES)
+    assert all(rate > 0 for rates in facts['messages_a_second'].values() for rate in rates)
+    text = tables.desk({'desk': {'facts': facts}})
+    assert '300 waiting, 30 bad' in text
+    assert len(text.splitlines()) == 6
 
 
 @pytest.mark.slow
