@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, AnyStr, Protocol
 
@@ -117,12 +118,17 @@ class Server(Protocol):
 
 
 NOT_TEXT = '553 5.6.7 the address is not UTF-8'
+NO_ADDRESS = '553 5.1.3 this is no address'
 FULL = '452 4.3.1 no memory for more mails, try again later'
 OURS = '451 4.3.0 not stored, try again later'
 
 
 # How often a mail is in memory while it arrives, and what a line costs besides its bytes.
 COPIES, LINE_BYTES = 3, 64
+
+
+# No address has them, and no server on the way out takes them.
+_CONTROL = re.compile('[\x00-\x1f\x7f]')
 
 
 def _is_text(address: str) -> bool:
@@ -209,6 +215,8 @@ class Connection(LMTP):
         """Accept a sender that can be written."""
         if not _is_text(address):
             return NOT_TEXT
+        if address and _CONTROL.search(address):
+            return NO_ADDRESS
         envelope.mail_from = address
         envelope.mail_options.extend(options)
         return '250 2.1.0 ok'
@@ -219,6 +227,8 @@ class Connection(LMTP):
         """Accept an address that somebody routes."""
         if not _is_text(address):
             return NOT_TEXT
+        if address in ('', '<>') or _CONTROL.search(address):
+            return NO_ADDRESS
         try:
             route = self._server.queues(address, envelope.sender)
         except (NoRouteError, UnknownQueueError) as error:

@@ -276,6 +276,26 @@ def test_an_address_that_is_no_utf_8_is_refused_alone(tmp_path: Path) -> None:
     assert all('\udce4' not in one for one in msgdata['recipients'])
 
 
+@pytest.mark.parametrize('address', [b'', b'lists@li\x00sts', b'li\x7fsts@x', b'li\x0bsts@x', b'\x01lists@x'])
+def test_a_recipient_that_is_no_address_is_refused_alone(tmp_path: Path, address: bytes) -> None:
+    with listening(configure(tmp_path)) as runner:
+        answers = talk(
+            tmp_path,
+            b'LHLO here',
+            b'MAIL FROM:<>',
+            b'RCPT TO:<%s>' % address,
+            b'RCPT TO:<lists@x>',
+            b'DATA',
+            b'Subject: x\r\n\r\n.',
+        )
+        [filebase] = runner.spool['lists'].files
+        _, msgdata = runner.spool['lists'].dequeue(filebase)
+    assert answers[1][:3] == b'250'
+    assert answers[2][:9] == b'553 5.1.3'
+    assert answers[3][:3] == b'250'
+    assert msgdata['recipients'] == ['lists@x']
+
+
 def test_the_greeting_is_asked_for_by_its_name(tmp_path: Path) -> None:
     with listening(configure(tmp_path)):
         assert b'LHLO' in talk(tmp_path, b'MAIL FROM:<a@x>')[0]
