@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import posix
 import stat as stat_module
 import time
 from _weakref import ref  # which is there already; `weakref` would be loaded for nothing else
@@ -63,7 +64,8 @@ class Disk:
     """The system calls that the queue is made of."""
 
     open = staticmethod(os.open)
-    close = staticmethod(os.close)
+    # Not `os.close`, which gevent replaces by one that closes a directory later, in a round of its loop: a program's limit is reached until then.
+    close = staticmethod(posix.close)
     dup2 = staticmethod(os.dup2)
     flock = staticmethod(fcntl.flock)
     fstat = staticmethod(os.fstat)
@@ -676,7 +678,7 @@ class Folder:
     def __del__(self) -> None:
         for fd in (self._fd, *self._replaced):
             if fd >= 0:
-                os.close(fd)
+                posix.close(fd)
 
     def __repr__(self) -> str:
         return f'Folder({self.path!r})'
@@ -712,7 +714,7 @@ class Scan:
 
     def __del__(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            posix.close(self._fd)
 
 
 def _opened_by(disk: Disk) -> set[ref[Folder]]:

@@ -292,3 +292,24 @@ def test_a_batch_flushes_by_itself_when_it_is_full(channel, files):
             producer.publish(number, routing_key='q')
         assert len(files('q')) == 3
     assert len(files('q')) == 4
+
+
+DIRECTORIES = """
+import resource
+import sys
+from gevent import monkey
+monkey.patch_all()
+from switchboard.store.disk import Disk, Folder
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+for _ in range(200):
+    folder = Folder(sys.argv[1], Disk())
+    folder.open()
+    folder.close()
+    Folder(sys.argv[1], Disk()).open()
+"""
+
+
+def test_under_gevent_a_directory_is_closed_at_once(tmp_path):
+    pytest.importorskip('gevent')
+    command = [sys.executable, '-W', 'ignore', '-c', DIRECTORIES, str(tmp_path)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
