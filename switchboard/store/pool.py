@@ -47,6 +47,8 @@ KEPT_BYTES = 64 * 1024
 POOLED_BYTES = 256 * 1024
 # Finished files after which those in the directory are counted again, at the least.
 COUNT_EVERY = 256
+# While there are too many, one in so many of them is finished before they are counted again.
+COUNT_SHARE = 16
 # The room that files in `.spare` may take; beyond, finished ones are deleted.
 MAX_SPARE_BYTES = 1 << 30
 # What a small file takes of it.
@@ -231,13 +233,15 @@ class FilePool:
         self._mean_bytes += (max(BLOCK_BYTES, kept) - self._mean_bytes) / COUNT_EVERY
         self._given += 1
         if self._given >= self._count_at:
-            # Counting costs as much as there are, so far from the limit it is done seldom.
+            # Counting costs as much as there are, so it is done seldom: far from the limit, and where many are there already.
             self._given = 0
             try:
-                room = min(self.limit, int(self._limit_bytes / self._mean_bytes)) - self.count()
+                there = self.count()
+                room = min(self.limit, int(self._limit_bytes / self._mean_bytes)) - there
             except OSError:
-                room = 0  # unknown: no more of them
-            self._full, self._count_at = room <= 0, max(COUNT_EVERY, room // 4)
+                there = room = 0  # unknown: no more of them
+            self._full = room <= 0
+            self._count_at = max(COUNT_EVERY, there // COUNT_SHARE if self._full else room // 4)
         return self._full
 
     def count(self) -> int:

@@ -10,6 +10,9 @@ Nothing here is a test: pytest collects none of it, and no figure is asserted.  
 
 ``contender`` says what a contender is and lists them; ``ours``, ``files``, ``databases`` and ``brokers`` hold them, ``floor.c``
 is the least that the same work can cost.  ``workloads`` is what they do, ``pairs`` the taking of turns, ``cases`` who meets
-whom.  ``transports`` and ``tasks`` measure kombu and Celery over us and over others; ``syscalls``, ``wakeup``, ``footprint`` and
-``scale`` us alone.  ``page`` and ``charts`` tell.
+whom.  ``transports`` and ``tasks`` measure kombu and Celery over us and over others; ``syscalls``, ``wakeup``, ``footprint``,
+``aftermath`` (after a burst, and just started), ``crowd`` (idle slices) and ``large`` (a large body) us alone.  ``targets`` says what was
+to be reached.  ``page`` and ``charts`` tell.
+
+Processor time is measured beside the time: where nobody waits for the disk it says the same, and other work on the machine hardly changes it.
 """

@@ -159,6 +159,10 @@ _PIPELINE = (
     "Five flushes against Mailman's three, which are three because it promises nothing of a hand-off: a crash doubles or loses. Which five, and what "
     'each is for, is in [the states of an entry](../explanation/states.md#by-how-many-flushes).'
 )
+_NOT_SEEN_EMPTY = (
+    'A directory is renewed by whoever finds it empty. Here one process puts one and takes one, and so it never looks while there is nothing; a runner, which '
+    'looks before it sleeps, does not pay.'
+)
 _MANY = 'More processes than cores take turns, and what they share is the directory.'
 _BURST = 'Where a journal is, or another file system, to create and delete costs the kernel what three renames cost; the floor has the same renames.'
 _BATCH = (
@@ -241,6 +245,7 @@ TARGETS = (
             1.2,
             False,
             ratio('after', f'after {came:,}', 'ours', 'ours'),
+            between=_NOT_SEEN_EMPTY,
         )
         for came in (100_000, 1_000_000)
     ),

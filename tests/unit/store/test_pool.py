@@ -13,10 +13,12 @@ import pytest
 
 from switchboard import Spool, Switchboard
 from switchboard.message.naming import Namer
+from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.pool import (
     ALWAYS_KEPT,
     COUNT_EVERY,
+    COUNT_SHARE,
     KEPT_BYTES,
     KEPT_OPEN,
     POOLED_BYTES,
@@ -212,6 +214,28 @@ class TestPool:
             while (taken := spool['in'].take()) is not None:
                 spool['in'].finish(taken.filebase)
         assert spool.spares.count() == KEPT_OPEN + 50
+
+    def test_a_full_pool_is_counted_the_seldomer_the_more_is_in_it(self, tmp_path: Path) -> None:
+        there = 4 * COUNT_EVERY * COUNT_SHARE
+
+        class Counted(FilePool):
+            counted = 0
+
+            def count(self) -> int:
+                self.counted += 1
+                return there
+
+        folder = Folder(tmp_path / '.spare', Disk())
+        folder.make()
+        pool = Counted(folder, folder.disk, limit=there)
+        queue = Switchboard('in', tmp_path / 'in', pool=pool, options=QueueOptions(durability='lazy'))
+        given = 8 * COUNT_EVERY
+        for _ in range(given):
+            queue.enqueue('x')
+            taken = queue.take()
+            assert taken is not None
+            queue.finish(taken.filebase)
+        assert 0 < pool.counted <= given // (4 * COUNT_EVERY) + 1
 
     def test_beyond_its_limit_finished_files_are_deleted(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
