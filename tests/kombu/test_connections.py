@@ -299,6 +299,8 @@ import resource
 import sys
 from gevent import monkey
 monkey.patch_all()
+import gevent
+gevent.get_hub()
 from switchboard.store.disk import Disk, Folder
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 for _ in range(200):
