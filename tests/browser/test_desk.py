@@ -208,6 +208,7 @@ def test_find_tick_send_back_remove_and_undo(site: Site, chromium: Any, script: 
     tab.goto(site.url + '/entries')
     tab.fill('#filter', 'error:TimeoutError')
     tab.click('text=Show >> nth=0')
+    tab.wait_for_load_state()
     assert 'q=error%3ATimeoutError' in tab.url
     assert tab.locator('[data-key]').count() == 3
     tab.locator('[name=entry]').first.check()

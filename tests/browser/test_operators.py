@@ -74,6 +74,7 @@ def test_all_that_match_over_several_pages_and_nothing_that_came_since(site: Sit
     assert other.eval_on_selector_all('[data-key]', keys) == tab.eval_on_selector_all('[data-key]', keys)
     assert other.locator('[data-key]').count() == 50
     other.click('text=Next page')
+    other.wait_for_load_state()
     assert not set(other.eval_on_selector_all('[data-key]', keys)) & set(
         tab.eval_on_selector_all('[data-key]', keys)
     )

@@ -140,6 +140,7 @@ def test_there_is_a_picture_of_every_page_and_the_documentation_shows_it(
     tab = context.new_page()
 
     def picture(name: str) -> None:
+        tab.wait_for_load_state()
         tab.evaluate(ELSEWHERE, [str(busy.config.parent), '/srv/mail'])
         assert tab.locator('.alarm', has_text='There is no such').count() == 0
         tab.screenshot(path=str(place / f'{name}.png'))
