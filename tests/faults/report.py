@@ -46,6 +46,7 @@ from tests.faults.test_power_loss import (
 )
 from tests.faults.whole_runners import RUNS
 from tests.faults.world import State, observe
+from tests.helpers.turns import ORDERS
 
 PAGE = Path(__file__).parents[2] / 'docs' / 'explanation' / 'proof.md'
 CUTS_PER_MOMENT = 20
@@ -148,22 +149,24 @@ def name_of(operation: Operation, found: State) -> str:
     return 'part' if found in (*operation.between, *operation.undone) else '**hole**'
 
 
-# The power goes.
+# The power goes, whatever else a flush of a file makes durable.
 
 
 def power_table(scratch: Path) -> str:
     rows = []
     for operation in OPERATIONS:
         tell(f'power: {operation}')
-        with tempfile.TemporaryDirectory(dir=scratch) as directory:
-            counts = power_counts(operation, Path(directory))
-        for key, outcomes in SECOND_MISFORTUNES.items():
+        counts: Counter[str] = Counter()
+        for order in ORDERS:
             with tempfile.TemporaryDirectory(dir=scratch) as directory:
-                for outcome in outcomes(operation, Path(directory)):
-                    counts[key] += 1
-                    if outcome.found not in outcome.allowed:
-                        counts['holes'] += 1
-                        holes.append(f'{operation}, {key}: {outcome}')
+                counts.update(power_counts(operation, Path(directory), order))
+            for key, outcomes in SECOND_MISFORTUNES.items():
+                with tempfile.TemporaryDirectory(dir=scratch) as directory:
+                    for outcome in outcomes(operation, Path(directory), order):
+                        counts[key] += 1
+                        if outcome.found not in outcome.allowed:
+                            counts['holes'] += 1
+                            holes.append(f'{operation}, {key}, flush order {order}: {outcome}')
         promise = 'on the disk' if operation.durable else 'one rename'
         rows.append([operation.name, promise, *(str(counts[key]) for key in POWER_KEYS)])
     return table(['operation', 'when it has returned', *POWER_KEYS], rows)
@@ -173,9 +176,9 @@ SECOND_MISFORTUNES = {'after a failed sync': after_failed_syncs, 'after death an
 POWER_KEYS = ('cuts', 'before', 'after', 'part', *SECOND_MISFORTUNES, 'holes')
 
 
-def power_counts(operation: Operation, scratch: Path) -> Counter[str]:
+def power_counts(operation: Operation, scratch: Path, order: int) -> Counter[str]:
     counts: Counter[str] = Counter()
-    disk = PowerLossDisk(seed=1)
+    disk = PowerLossDisk(seed=1, order=order)
     source = scratch / 'run'
     source.mkdir()
     record(operation, source, disk)
@@ -183,7 +186,7 @@ def power_counts(operation: Operation, scratch: Path) -> Counter[str]:
         what = name_of(operation, outcome.found)
         what = 'after' if what == 'there' else what
         if outcome.found not in outcome.allowed:
-            holes.append(f'{operation}, power lost: {outcome}')
+            holes.append(f'{operation}, power lost, flush order {order}: {outcome}')
             what = 'holes'
         counts[what] += 1
         counts['cuts'] += 1
