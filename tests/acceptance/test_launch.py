@@ -20,8 +20,8 @@ BACKGROUND = """
     from switchboard.config.config import Config
     try:
         outcome = launch.background(Config.load(sys.argv[1]))
-        print(outcome.ready, outcome.pid, outcome.told['slices'] if outcome.ready else outcome.error)
-        for failed in outcome.told.get('failed', ()):
+        print(outcome.ready, outcome.pid, outcome.report['slices'] if outcome.ready else outcome.error)
+        for failed in outcome.report.get('failed', ()):
             print(failed['title'], failed['state'], failed['reason'])
     except Exception as error:
         print(type(error).__name__, error)
@@ -125,7 +125,7 @@ def test_one_runner_by_hand_stops_when_told_to(site: Installation) -> None:
         (['nobody'], os.EX_CONFIG, "there is no runner 'nobody'; there are: in"),
         (['in:0/2'], 2, 'slices are counted from 1 to 2'),
         (['in:3/2'], 2, 'slices are counted from 1 to 2'),
-        (['in:x'], 2, 'NAME or NAME:SLICE/COUNT'),
+        (['in:x'], 2, 'RUNNER or RUNNER:SLICE/COUNT'),
     ],
 )
 def test_a_runner_that_cannot_be_is_refused_in_words(
