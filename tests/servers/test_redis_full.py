@@ -150,7 +150,7 @@ class Fail(Runner):
         raise ValueError('no good')
 
 
-def test_a_runner_that_fails_tries_again_and_its_tries_count_when_there_is_memory(
+def test_what_a_runner_failed_at_is_held_until_there_is_memory_and_counted_once_a_try(
     full: Full, small_redis: Broker, tmp_path: Path
 ) -> None:
     far = Far(small_redis.url, tmp_path, 'max_attempts = 3')
@@ -160,8 +160,10 @@ def test_a_runner_that_fails_tries_again_and_its_tries_count_when_there_is_memor
     thread = threading.Thread(target=runner.run)
     thread.start()
     try:
-        while runner.tries < 5:
+        while runner.tries < 1:
             wait(0.05)
+        wait(1)  # it is not tried again meanwhile: that it has failed cannot be written
+        assert runner.tries == 1
         full.client.config_set('maxmemory', 0)
         while not far.spool['bad'].get_files('.psv'):
             wait(0.05)
@@ -172,4 +174,5 @@ def test_a_runner_that_fails_tries_again_and_its_tries_count_when_there_is_memor
     assert digest_of(preserved) == digest_of(filebase)
     failures = [one for one in far.spool['bad'].history(preserved) if one['event'] == 'failed']
     assert len(failures) == 3
+    assert runner.tries == 3
     far.close()
