@@ -30,6 +30,7 @@ import threading
 
 from switchboard.clock import Clock
 from switchboard.events import event
+from switchboard.message.naming import NS
 from switchboard.store.disk import Folder
 from switchboard.store.layout import CLOCK
 
@@ -49,7 +50,6 @@ else:
 
 log = logging.getLogger('switchboard.queue')
 
-NS = 1_000_000_000
 # For how long a clock that was set forward must have stayed so.
 SETTLES_S = 300.0
 # By how much the clocks may differ and count as going together: some seconds, and what a time server takes out by and by.

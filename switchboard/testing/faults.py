@@ -28,40 +28,14 @@ from typing import Any, Literal
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
 
-# The primitives that are system calls and can fail.
-CALLS = (
-    *(
-        'open',
-        'close',
-        'dup2',
-        'flock',
-        'fstat',
-        'stat',
-        'pread',
-        'pwrite',
-        'ftruncate',
-        'fchmod',
-        'fchown',
-        'fdatasync',
-        'fsync',
-        'syncfs',
-    ),
-    *('rename', 'unlink', 'mkdir', 'rmdir', 'scandir', 'utime', 'statvfs', 'renameat2', 'copy_attributes'),
+# The primitives that are system calls and can fail: those on a descriptor, and all.
+ON_DESCRIPTORS = (
+    *('close', 'flock', 'fstat', 'pread', 'pwrite', 'ftruncate', 'fchmod', 'fchown'),
+    *('fdatasync', 'fsync', 'syncfs'),
 )
-ON_DESCRIPTORS = frozenset(
-    (
-        'close',
-        'flock',
-        'fstat',
-        'pread',
-        'pwrite',
-        'ftruncate',
-        'fchmod',
-        'fchown',
-        'fdatasync',
-        'fsync',
-        'syncfs',
-    )
+CALLS = (
+    *('open', 'dup2', 'stat', *ON_DESCRIPTORS),
+    *('rename', 'unlink', 'mkdir', 'rmdir', 'scandir', 'utime', 'statvfs', 'renameat2', 'copy_attributes'),
 )
 # What fails on a disk that is full, or that was remounted read-only: the rest goes on.
 CHANGING = frozenset(
