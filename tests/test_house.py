@@ -91,8 +91,7 @@ def tracked_files() -> list[Path]:
     )
     if listing.returncode != 0:
         pytest.skip('not a git checkout')
-    paths = (ROOT / name.decode() for name in listing.stdout.split(b'\0') if name)
-    return [path for path in paths if path.is_file()]
+    return [ROOT / name.decode() for name in listing.stdout.split(b'\0') if name]
 
 
 def test_only_the_ground_lies_flat_in_the_package() -> None:
@@ -114,10 +113,17 @@ def test_the_top_of_the_checkout_holds_what_it_should_and_nothing_else() -> None
     assert {path.relative_to(ROOT).parts[0] for path in tracked_files()} - TOP_LEVEL == set()
 
 
+def test_every_link_leads_to_another_part_of_the_checkout() -> None:
+    links = [path for path in tracked_files() if path.is_symlink()]
+    assert links
+    assert [
+        path for path in links if path.readlink().is_absolute() or not path.resolve().is_relative_to(ROOT)
+    ] == []
+    assert [path for path in links if not path.exists()] == []
+
+
 def test_every_program_in_bin_can_be_run() -> None:
-    programs = [
-        path for path in tracked_files() if path.parent == ROOT / 'bin' and not path.name.startswith('_')
-    ]
+    programs = [path for path in tracked_files() if path.parent == ROOT / 'bin' and path.name[0] != '_']
     assert programs
     assert [path.name for path in programs if not path.stat().st_mode & 0o111] == []
 

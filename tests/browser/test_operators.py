@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import urllib.parse
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,11 +20,16 @@ pytestmark = [pytest.mark.server, pytest.mark.xdist_group('browser')]
 
 
 @pytest.fixture
-def master(site: Site) -> Any:
-    """A master that works the queue ``out`` of the site."""
-    succeed('-C', site.config, 'start')
-    yield
+def start_master(site: Site) -> Iterator[Callable[[], object]]:
+    """Starts a master that works the queue ``out`` of the site: once what is to have failed there has failed, or it is handled instead."""
+    yield lambda: succeed('-C', site.config, 'start')
     switchboard('-C', site.config, 'stop')
+
+
+@pytest.fixture
+def master(start_master: Callable[[], object]) -> None:
+    """A master that runs from the beginning."""
+    start_master()
 
 
 def records(site: Site) -> list[dict[str, Any]]:
@@ -31,9 +37,10 @@ def records(site: Site) -> list[dict[str, Any]]:
 
 
 def test_of_two_operators_at_one_entry_one_wins_and_the_other_is_told_who_it_was(
-    site: Site, chromium: Any, master: None
+    site: Site, chromium: Any, start_master: Callable[[], object]
 ) -> None:
     filebase = fail(site.spool, 'out', 'x')
+    start_master()
     contexts = [chromium.new_context() for _ in range(2)]
     tabs = [context.new_page() for context in contexts]
     for tab in tabs:
@@ -153,10 +160,11 @@ def test_a_message_is_changed_sent_back_and_changed_back(site: Site, chromium: A
 
 
 def test_a_few_of_a_group_and_then_the_rest_go_without_script(
-    site: Site, chromium: Any, master: None
+    site: Site, chromium: Any, start_master: Callable[[], object]
 ) -> None:
     for number in range(5):
         fail(site.spool, 'out', number, 'TimeoutError')
+    start_master()
     context = chromium.new_context(java_script_enabled=False)
     tab = context.new_page()
     tab.goto(f'{site.url}/groups')
@@ -274,7 +282,7 @@ def test_eight_tabs_are_all_there_and_stay_fresh(site: Site, chromium: Any) -> N
 
 
 def test_a_newcomer_finds_from_the_overview_why_mail_does_not_leave_and_mends_it(
-    site: Site, tab: Any, master: None
+    site: Site, tab: Any, start_master: Callable[[], object]
 ) -> None:
     # What he does: reads, and clicks on what it says. No page is known to him but the first.
     for number in range(7):
@@ -282,6 +290,7 @@ def test_a_newcomer_finds_from_the_overview_why_mail_does_not_leave_and_mends_it
             site.spool, 'out', f'mail {number}', 'SMTPConnectError', 'mail.example.com:25: Connection refused'
         )
     fail(site.spool, 'out', 'mail 8', 'UnknownRecipient', '550 no such user')
+    start_master()
     tab.goto(site.url)
     tab.select_option('#refresh', '2')
     tab.mouse.move(5, 5)
