@@ -127,7 +127,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker(pytest.mark.slow)
-    groups = {item: _group(item) for item in items}
+    groups = {item: _group(item.nodeid) for item in items}
     for item, group in groups.items():
         if group and item.get_closest_marker('xdist_group') is None:
             item.add_marker(pytest.mark.xdist_group(group))
@@ -140,8 +140,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
 
 
-def _group(item: pytest.Item) -> str:
-    file = item.nodeid.partition('::')[0]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """See that xdist knows the groups: where it does not, tests that share a server or a cache run side by side."""
+    if node.config.option.dist == 'loadgroup' and any(
+        _group(each) and '@' not in each.rpartition(']')[2] for each in ids
+    ):
+        pytest.exit('pytest-xdist ignores the groups of tests: it is too old for this pytest', returncode=4)
+
+
+def _group(test: str) -> str:
+    file = test.partition('::')[0]
     if file in ALONE:
         return ''
     return next((group for beginning, group in GROUPS.items() if file.startswith(beginning)), file)

@@ -11,6 +11,7 @@ result is compared with the result of the same test without the plugin.  What di
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -143,6 +144,12 @@ class MailmanTree:
         """
         cache = self.source.parent
         cache.mkdir(parents=True, exist_ok=True)
+        with (cache / 'lock').open('w') as lock:
+            # Those who ask at the same time find it prepared when the first has done it.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._prepare(cache)
+
+    def _prepare(self, cache: Path) -> None:
         if not self.source.exists():
             with tempfile.TemporaryDirectory(dir=cache) as fetched:
                 pip = [sys.executable, '-m', 'pip', 'download', '-q', '--no-deps', '--no-binary', 'mailman']
