@@ -21,6 +21,8 @@ MOST_BYTES = 4 << 20
 PATIENCE_S, PATIENCE_PART = 0.5, 0.02
 # Less is not worth a wait, of which each line of a flood would have one.
 LEAST_PATIENCE_S = 0.05
+# A terminal is ready where it has room for anything.  The kernel gives it room by 256 bytes, and a line's end takes two of them.
+_TERMINAL_BYTES = 128
 
 
 def without_waiting(descriptor: int) -> int:
@@ -58,8 +60,8 @@ def put(descriptor: int, content: bytes) -> int:
         finally:
             connection.detach()
     if not stat.S_ISREG(mode) and os.get_blocking(descriptor):
-        # It could not be opened anew.  Of a pipe that is ready so much is taken at once.
-        content = content[: select.PIPE_BUF]
+        # It could not be opened anew.  Of a pipe or a terminal that is ready so much is taken at once.
+        content = content[: _TERMINAL_BYTES if os.isatty(descriptor) else select.PIPE_BUF]
         if not _is_ready(descriptor, 0):
             raise BlockingIOError
     return os.write(descriptor, content)

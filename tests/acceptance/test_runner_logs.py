@@ -101,7 +101,10 @@ def test_what_is_written_past_python_is_an_event_of_its_runner_too(site: Install
     site.configure({'in': {}}, log_format='json', **named)
     site.start(ready=False)
     pid = int(site.told.wait_for(r'setup in (\d+)')[1])
-    enqueue(site, 'write past', 'write much')
+    # One after the other: a listing that is read while both come may have the second alone.
+    enqueue(site, 'write past')
+    site.told.wait_for('end in .* write past')
+    enqueue(site, 'write much')
     if not log_file:
         site.log.wait_for('that is all')  # nobody else empties that pipe
     site.told.wait_for('end in .* write much')
