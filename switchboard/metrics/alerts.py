@@ -35,9 +35,9 @@ ALERTS = (
         '2m',
         'critical',
         'No master holds the spool',
-        'No master is running, or nobody can be asked: nothing is taken out of the queues. What comes in is stored all the same.',
-        '`systemctl status switchboard` and the end of the log say why it ended. `switchboard status` shows what it left. Start it: '
-        'what its runners had at work is recovered. If it runs, the exporter does not: look at `switchboard-metrics`, and at the scrape.',
+        'No master is running, or the exporter does not answer. Without a master no message is taken out of the queues; new messages are stored all the same.',
+        '`switchboard status` says whether a master runs. If none does, `systemctl status switchboard` and the end of the log say why it ended; after a start it recovers '
+        'the messages that were at work. If one runs, look at the exporter (`systemctl status switchboard-metrics`) and at the scrape.',
     ),
     Alert(
         'OldestClaimableTooOld',
@@ -45,9 +45,9 @@ ALERTS = (
         '5m',
         'critical',
         '{{ $labels.queue }} has an entry that nobody takes for {{ $value | humanizeDuration }}',
-        'An entry that could be taken is waiting for more than five minutes, and the queue is not paused: its runner is too slow, stuck, or not there.',
-        '`switchboard status` shows whether the runner works and on what; `switchboard shape QUEUE` how old the others are. If it works and does not keep up: '
-        '`switchboard scale RUNNER=N`. If it waits for a server or a full target, its last error says so.',
+        'An entry has been ready for more than five minutes, and the queue is not paused: the runner is too slow, stuck, or gone.',
+        '`switchboard status` shows whether the runner works and on which entry, `switchboard shape QUEUE` how old the other entries are. A runner that does not keep up gets more slices: '
+        '`switchboard scale RUNNER=N`. A runner that waits for a server or a full queue says so in its last error.',
     ),
     Alert(
         'QueueWithoutRunner',
@@ -58,9 +58,8 @@ ALERTS = (
         '5m',
         'critical',
         '{{ $labels.queue }} has {{ $value }} entries and no runner at work',
-        'Entries wait in a queue for which the configuration has a runner, and no slice of that is at work.',
-        '`switchboard status`: a runner that is FATAL says why it gave up; `switchboard restart RUNNER` gives it a new chance. One that was scaled to nothing, or stopped, is started by '
-        '`switchboard start RUNNER` or `switchboard scale RUNNER=N`.',
+        'Entries wait in a queue, and no slice of its runner is at work.',
+        '`switchboard status` shows the runner. If it is FATAL, the reason stands below the table; mend it, then `switchboard restart RUNNER`. If it was scaled to nothing: `switchboard scale RUNNER=N`.',
     ),
     Alert(
         'QueueGrowing',
@@ -70,9 +69,9 @@ ALERTS = (
         '30m',
         'warning',
         '{{ $labels.queue }} grows, and so does the age of its oldest entry',
-        'More comes in than is worked off, for an hour by now.',
-        'Is it a rush that ends? `switchboard shape QUEUE` shows the ages. Otherwise more slices (`switchboard scale RUNNER=N`), or a look at what each message takes '
-        '(the dashboard, row Durations). `switchboard drain QUEUE` refuses what comes, if the disk is at stake.',
+        'For an hour now more messages have come in than were handled.',
+        '`switchboard shape QUEUE` shows the ages: does a rush end by itself? Otherwise add slices (`switchboard scale RUNNER=N`), or see how long a message takes '
+        '(the dashboard, row Durations). If the disk is in danger, `switchboard drain QUEUE` refuses new messages.',
     ),
     Alert(
         'FailureRatioHigh',
@@ -80,8 +79,8 @@ ALERTS = (
         '5m',
         'warning',
         '{{ $value | humanizePercentage }} of the messages of {{ $labels.runner }} fail',
-        'Of at least twenty messages in ten minutes more than one in twenty went to the bad queue.',
-        '`switchboard shape bad --by error` says what goes wrong; `switchboard show bad/ENTRY` has the traceback. Once it is mended, `switchboard retry --error CLASS --canary 2` tries two, and then the rest.',
+        'In ten minutes at least twenty messages were handled, and more than one in twenty of them went to the bad queue.',
+        '`switchboard shape bad --by error` counts the errors; `switchboard show bad/ENTRY` has the traceback. When the cause is mended, `switchboard retry --error CLASS --canary 2` sends two back, and the rest if both go through.',
     ),
     Alert(
         'BadQueueGrew',
@@ -90,7 +89,7 @@ ALERTS = (
         'info',
         '{{ $value | humanize }} more entries are in the bad queue',
         'Messages have failed for good within the last quarter of an hour.',
-        'See the next one; there is time until the morning.',
+        'As for the warning below; there is time until the morning.',
     ),
     Alert(
         'BadQueueGrew',
@@ -99,7 +98,7 @@ ALERTS = (
         'warning',
         '{{ $value | humanize }} more entries are in the bad queue',
         'More than ten messages have failed for good within the last quarter of an hour.',
-        '[Look into the bad queue](look-into-bad.md): by error, the newest first. If all have one error, mend that and send them back; `switchboard pause QUEUE` keeps the others from following.',
+        '[Look into the bad queue](look-into-bad.md). If all have one error, mend its cause and send them back; until then `switchboard pause QUEUE` keeps other messages from failing too.',
     ),
     Alert(
         'RunnerCrashLoop',
@@ -107,8 +106,8 @@ ALERTS = (
         '0m',
         'warning',
         '{{ $labels.runner }} was started again {{ $value | humanize }} times in 15 minutes',
-        'Its processes end by themselves: killed by the system (memory), by a library, or in `setup`.',
-        '`switchboard status` has the reason, the log the traceback. A message that kills its runner goes to the bad queue the third time, as `recoveries`.',
+        'The processes of a runner end by themselves: the kernel kills them for memory, a library crashes, or `setup` fails.',
+        '`switchboard status` has the reason, the log has the traceback. A message that kills its runner three times goes to the bad queue, with the cause `recoveries`.',
     ),
     Alert(
         'SlicesMissing',
@@ -116,8 +115,8 @@ ALERTS = (
         '10m',
         'warning',
         '{{ $labels.runner }} has {{ $value }} slices at work, and should have more',
-        'Some slices do not start, or have given up: their share of the messages waits.',
-        '`switchboard status` shows which, and why; `switchboard restart "RUNNER 2/3"` gives one a new chance.',
+        'Some slices do not start, or have given up. Their share of the messages waits.',
+        '`switchboard status` shows which slices, and why; `switchboard restart "RUNNER 2/3"` starts one again.',
     ),
     Alert(
         'EntryStuck',
@@ -126,7 +125,7 @@ ALERTS = (
         'warning',
         '{{ $labels.runner }} is at one message for very long',
         'A message is past the `max_seconds` of its runner, or at work for more than an hour.',
-        '`switchboard status` names it, `switchboard show ENTRY` shows it and who holds it. If that is no long job: `switchboard restart RUNNER` ends it after `stop_timeout`, and the message is tried again, which is not counted against it.',
+        '`switchboard status` names the message, `switchboard show ENTRY` shows it and the process that holds it. If the job should not take so long, `switchboard restart RUNNER` ends it after `stop_timeout`; the message is tried again, and this end is not counted against it.',
     ),
     Alert(
         'HeartbeatOld',
@@ -134,8 +133,8 @@ ALERTS = (
         '5m',
         'warning',
         'The loop of {{ $labels.runner }} has not turned for {{ $value | humanizeDuration }}',
-        'It has no message at work and does not look for one: it hangs in a hook, or in a call to the disk.',
-        'The master ends a runner whose `hang_timeout` is over, and writes its traceback to the log; if it did not, the master itself hangs, or the time is set very long. `switchboard restart RUNNER`.',
+        'A runner has no message at work and does not look for one: it hangs in a hook, or in a call to the disk.',
+        '`switchboard restart RUNNER`. The master ends a hanging runner by itself after `hang_timeout`, and writes its traceback to the log; if that did not happen, the master hangs, or `hang_timeout` is very long.',
     ),
     Alert(
         'SpoolFillsIn24h',
@@ -143,8 +142,8 @@ ALERTS = (
         '30m',
         'warning',
         'The file system of the spool is full within a day, if it goes on like this',
-        'Room or inodes run out. A queue refuses messages then, and loses none.',
-        '`switchboard queues` shows the largest queues. `switchboard spares empty` gives room back, `switchboard rm --now` removes what nobody wants. Is it somebody else on that disk? `df -h`, `df -i`.',
+        'Room or inodes of the disk run out. A queue on a full disk refuses new messages, and loses none.',
+        '`switchboard queues` shows the largest queues, `df -h` and `df -i` the disk. `switchboard spares empty` frees the spare files, `switchboard rm --now` removes messages that nobody needs.',
     ),
     Alert(
         'ReloadFailed',
@@ -152,8 +151,8 @@ ALERTS = (
         '5m',
         'warning',
         'The configuration cannot be used; the old one is in force',
-        'Somebody has changed the configuration and made a mistake. All works on as before, and the next start will fail.',
-        '`switchboard check` shows every mistake with file and line. Mend it, `switchboard reload`.',
+        'The configuration was changed and has a mistake. The old one is in force; the next start will fail.',
+        '`switchboard check` shows every mistake with file and line. Mend it, then `switchboard reload`.',
     ),
     Alert(
         'PausedTooLong',
@@ -161,8 +160,8 @@ ALERTS = (
         '1h',
         'info',
         '{{ $labels.queue }} is paused for more than an hour',
-        'Somebody has paused it, and perhaps forgotten that.',
-        '`switchboard queues` says who and why; `switchboard resume QUEUE`.',
+        'An operator has paused the queue, and perhaps forgotten it.',
+        '`switchboard show QUEUE` says who paused it, and why; `switchboard resume QUEUE`.',
     ),
     Alert(
         'CensusStale',
@@ -170,8 +169,8 @@ ALERTS = (
         '15m',
         'info',
         'The numbers of the queues are old, or lower bounds',
-        'The exporter did not count them for a quarter of an hour, or had no time to count all.',
-        'With millions of entries give it more time: `--budget 60s`. If it did not count at all, its log says why: it may not be allowed to read the spool.',
+        'The exporter has not counted the queues for a quarter of an hour, or had no time to count all entries.',
+        'With millions of entries give it more time: `--budget 60s`. If it does not count at all, its log says why; perhaps its user may not read the spool.',
     ),
     Alert(
         'EntriesRecovered',
@@ -179,7 +178,7 @@ ALERTS = (
         '0m',
         'warning',
         'A process of {{ $labels.runner }} died with a message at work',
-        'Messages were recovered from dead processes. A message that kills its runner looks like this, and so does a machine without memory.',
-        '`switchboard ls QUEUE --where "tries:>0"` and the log (`recovered`) name them; `journalctl -k` tells of the system\'s killing. The third death sends a message to the bad queue.',
+        'Messages were recovered from dead processes. Either a message kills its runner, or the machine has too little memory.',
+        'The log (`grep " recovered "`) names the messages; `journalctl -k` shows whether the kernel killed a process. After the third death a message goes to the bad queue.',
     ),
 )
