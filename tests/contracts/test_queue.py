@@ -10,7 +10,7 @@ import pytest
 
 from switchboard import Spool, Switchboard
 from switchboard.testing import MemorySwitchboard
-from switchboard.testing.store import Store
+from switchboard.testing.memory import Store
 from tests.contracts.queue import *  # noqa: F403
 from tests.contracts.queue import Backend
 from tests.contracts.queue_life import *  # noqa: F403
@@ -72,16 +72,10 @@ class LazyInSpool(InSpool):
 
 class InMemory(Backend):
     def __init__(self, path: Path) -> None:
-        self.stores: dict[str, Store] = {}
+        self.store = Store()
 
     def queue(self, name: str = 'in', *share: Any, **keys: Any) -> Any:
-        return MemorySwitchboard(
-            name,
-            *share,
-            store=self.stores.setdefault(name, Store()),
-            bad=self.stores.setdefault('bad', Store()),
-            **keys,
-        )
+        return MemorySwitchboard(name, *share, store=self.store, **keys)
 
     def preserved(self) -> Any:
         return self.queue('bad')

@@ -10,7 +10,6 @@ from switchboard import Runner, Spool
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.status.scoreboard import NullSlot
-from switchboard.testing import MemorySpool
 
 Dispose = Callable[[Any, Any, Any], object]
 
@@ -31,12 +30,8 @@ class Recorder(Runner):
 R = TypeVar('R', bound=Recorder)
 
 
-def make_spool(
-    kind: str, path: Path, *, clock: Clock = SYSTEM_CLOCK, options: QueueOptions | None = None
-) -> Any:
-    """:return: a spool of that kind, whose queues all have these options."""
-    if kind == 'memory':
-        return MemorySpool(clock=clock, options=options)
+def make_spool(path: Path, *, clock: Clock = SYSTEM_CLOCK, options: QueueOptions | None = None) -> Any:
+    """:return: a spool whose queues all have these options."""
     return Spool(path / 'spool', 'lazy', clock=clock, options=options)
 
 

@@ -12,7 +12,6 @@ from switchboard import Spool, Switchboard
 from switchboard.errors import QueueError, QueueFullError
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
-from switchboard.testing import MemorySpool
 from tests.helpers.processes import Child
 from tests.helpers.runs import make_runner, make_spool
 
@@ -146,10 +145,9 @@ def contents(spool, queue):
     return [spool[queue].take().msg for _ in spool[queue].files]
 
 
-@pytest.mark.parametrize('kind', ['directory', 'memory'])
 @pytest.mark.parametrize('batch_size', [1, 8])
-def test_what_runners_emit_with_a_key_is_stored_once(tmp_path, kind, batch_size):
-    spool = make_spool(kind, tmp_path)
+def test_what_runners_emit_with_a_key_is_stored_once(tmp_path, batch_size):
+    spool = make_spool(tmp_path)
     spool['out'].enqueue('before', dedupe_key='b')
     spool['in'].enqueue_many(['one', 'two'])
     emitting(spool, 'a', 'b', 'c', 'a', batch_size=batch_size)
@@ -240,13 +238,3 @@ def test_a_key_that_cannot_be_looked_for_keeps_the_input(tmp_path):
     runner.run(once=True)
     assert spool['out'].get_files() == []
     assert len(spool['in'].get_files()) == 1
-
-
-def test_in_memory_a_key_is_free_again_when_the_window_is_over(clock):
-    queue = MemorySpool(clock=clock)['in']
-    first = queue.enqueue('one', dedupe_key='key')
-    clock.advance(86_399)
-    assert queue.enqueue('two', dedupe_key='key') == first
-    clock.advance(2)
-    assert queue.enqueue('three', dedupe_key='key') != first
-    assert len(queue.get_files()) == 2

@@ -30,18 +30,12 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.store.disk import Disk
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.store.publishing import HOLDERS, PreparedEntry
-from switchboard.testing import MemorySpool
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.processes import in_child
 
 
-@pytest.fixture(params=[Spool, MemorySpool])
-def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    return Spool(tmp_path / 'spool', 'lazy') if request.param is Spool else MemorySpool()
-
-
 @pytest.fixture
-def disk_spool(tmp_path: Path) -> Spool:
+def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / 'spool', 'lazy')
 
 
@@ -188,14 +182,14 @@ class TestKeeping:
 
 
 class TestOnDisk:
-    def test_one_rename_forwards_an_input(self, disk_spool: Spool) -> None:
-        transaction = begin(disk_spool)
-        path = Path(disk_spool.path('in', f'{transaction.filebase}.bak'))
+    def test_one_rename_forwards_an_input(self, spool: Spool) -> None:
+        transaction = begin(spool)
+        path = Path(spool.path('in', f'{transaction.filebase}.bak'))
         number = path.stat().st_ino
-        transaction.forward(disk_spool['out'])
+        transaction.forward(spool['out'])
         transaction.commit()
-        assert Path(disk_spool.path('out', f'{transaction.filebase}.pck')).stat().st_ino == number
-        (record,) = disk_spool['out'].history(transaction.filebase)
+        assert Path(spool.path('out', f'{transaction.filebase}.pck')).stat().st_ino == number
+        (record,) = spool['out'].history(transaction.filebase)
         assert (record['event'], record['queue'], record['to']) == ('moved', 'in', 'out')
 
     def test_a_forward_that_fails_leaves_the_input_claimed(self, tmp_path: Path) -> None:
@@ -209,35 +203,35 @@ class TestOnDisk:
         assert claimed(spool) == [transaction.filebase]
         spool['in'].finish(transaction.filebase)
 
-    def test_nothing_is_left_in_the_stage_and_everything_becomes_a_spare(self, disk_spool: Spool) -> None:
-        transaction = begin(disk_spool)
-        transaction.emit(disk_spool['out'], 'x', {})
+    def test_nothing_is_left_in_the_stage_and_everything_becomes_a_spare(self, spool: Spool) -> None:
+        transaction = begin(spool)
+        transaction.emit(spool['out'], 'x', {})
         transaction.commit()
-        assert os.listdir(disk_spool.path('.stage')) == []
-        assert len(os.listdir(disk_spool.path('.spare'))) == 1  # what was the input
+        assert os.listdir(spool.path('.stage')) == []
+        assert len(os.listdir(spool.path('.spare'))) == 1  # what was the input
 
-    def test_a_queue_that_does_not_accept_the_kind_refuses(self, disk_spool: Spool) -> None:
-        transaction = begin(disk_spool, {'a': 1})
-        picky = Switchboard('out', disk_spool.path('out'), options=QueueOptions(accept=('mail',)))
+    def test_a_queue_that_does_not_accept_the_kind_refuses(self, spool: Spool) -> None:
+        transaction = begin(spool, {'a': 1})
+        picky = Switchboard('out', spool.path('out'), options=QueueOptions(accept=('mail',)))
         for forward in (lambda: transaction.forward(picky), lambda: transaction.emit(picky, {}, {})):
             with pytest.raises(ContentDisallowedError):
                 forward()
-        assert claimed(disk_spool) == [transaction.filebase]
+        assert claimed(spool) == [transaction.filebase]
 
     def test_outputs_of_which_one_is_refused_are_thrown_away_and_those_before_them_stay(
-        self, disk_spool: Spool
+        self, spool: Spool
     ) -> None:
-        picky = Switchboard('picky', disk_spool.path('picky'), options=QueueOptions(accept=('mail',)))
-        transaction = begin(disk_spool)
+        picky = Switchboard('picky', spool.path('picky'), options=QueueOptions(accept=('mail',)))
+        transaction = begin(spool)
         with pytest.raises(ContentDisallowedError):
-            transaction.emit_all([disk_spool['out'], picky], 'x', {'dedupe_key': 'k'})
+            transaction.emit_all([spool['out'], picky], 'x', {'dedupe_key': 'k'})
         assert (transaction.items, transaction.keyed, transaction in HOLDERS) == ([], [], False)
-        transaction.emit(disk_spool['out'], 'before', {'dedupe_key': 'k'})
+        transaction.emit(spool['out'], 'before', {'dedupe_key': 'k'})
         with pytest.raises(ContentDisallowedError):
-            transaction.forward(disk_spool['audit'], picky)
+            transaction.forward(spool['audit'], picky)
         assert (len(transaction.keyed), transaction in HOLDERS) == (1, True)
         transaction.commit()
-        assert (contents(disk_spool, 'out'), contents(disk_spool, 'audit')) == (['before'], [])
+        assert (contents(spool, 'out'), contents(spool, 'audit')) == (['before'], [])
         assert transaction not in HOLDERS
 
     @pytest.mark.parametrize(
@@ -270,46 +264,46 @@ class TestOnDisk:
             (['input'], [], []) if failed else ([], ['a'], ['b'])
         )
 
-    def test_what_dies_before_the_commit_leaves_its_input_and_no_output(self, disk_spool: Spool) -> None:
+    def test_what_dies_before_the_commit_leaves_its_input_and_no_output(self, spool: Spool) -> None:
         def die() -> None:
-            transaction = begin(disk_spool)
-            transaction.emit(disk_spool['out'], 'x', {})
+            transaction = begin(spool)
+            transaction.emit(spool['out'], 'x', {})
             transaction.stage_outputs()
 
         in_child(die)
-        assert len(os.listdir(disk_spool.path('.stage'))) == 1
-        assert disk_spool.recover() == 1
-        assert disk_spool['in'].recover() == disk_spool['in'].files
-        assert (contents(disk_spool, 'in'), contents(disk_spool, 'out')) == (['input'], [])
+        assert len(os.listdir(spool.path('.stage'))) == 1
+        assert spool.recover() == 1
+        assert spool['in'].recover() == spool['in'].files
+        assert (contents(spool, 'in'), contents(spool, 'out')) == (['input'], [])
 
-    def test_what_dies_after_it_is_rolled_forward(self, disk_spool: Spool) -> None:
+    def test_what_dies_after_it_is_rolled_forward(self, spool: Spool) -> None:
         def die() -> None:
-            transaction = begin(disk_spool)
+            transaction = begin(spool)
             for number in range(3):
-                transaction.emit(disk_spool['out'], number, {})
+                transaction.emit(spool['out'], number, {})
             transaction.stage_outputs()
             transaction.rename_input()
 
         in_child(die)
-        assert (disk_spool['in'].files, claimed(disk_spool), disk_spool['out'].files) == ([], [], [])
-        assert disk_spool.recover() == 1
-        assert contents(disk_spool, 'out') == [0, 1, 2]
-        assert os.listdir(disk_spool.path('.stage')) == []
+        assert (spool['in'].files, claimed(spool), spool['out'].files) == ([], [], [])
+        assert spool.recover() == 1
+        assert contents(spool, 'out') == [0, 1, 2]
+        assert os.listdir(spool.path('.stage')) == []
 
-    def test_what_lives_is_left_alone(self, disk_spool: Spool) -> None:
-        transaction = begin(disk_spool)
-        transaction.emit(disk_spool['out'], 'x', {})
+    def test_what_lives_is_left_alone(self, spool: Spool) -> None:
+        transaction = begin(spool)
+        transaction.emit(spool['out'], 'x', {})
         transaction.stage_outputs()
-        assert disk_spool.recover() == 0
+        assert spool.recover() == 0
         transaction.rename_input()
-        assert disk_spool.recover() == 0
+        assert spool.recover() == 0
         transaction.publish_outputs()
         transaction.remove_record()
         transaction.drop_locks()
-        assert contents(disk_spool, 'out') == ['x']
+        assert contents(spool, 'out') == ['x']
 
-    def test_each_transaction_has_a_name_of_its_own(self, disk_spool: Spool) -> None:
-        names = {Transaction(disk_spool.stage).name for _ in range(10)}
+    def test_each_transaction_has_a_name_of_its_own(self, spool: Spool) -> None:
+        names = {Transaction(spool.stage).name for _ in range(10)}
         assert len(names) == 10
 
 
@@ -323,8 +317,7 @@ class TestOrder:
         for error in spool.commit_all([transaction]).values():
             raise error
 
-    def test_forwarding_to_one_and_to_several_queues_keeps_it(self, disk_spool: Spool) -> None:
-        spool = disk_spool
+    def test_forwarding_to_one_and_to_several_queues_keeps_it(self, spool: Spool) -> None:
         for number in range(1, 5):
             spool['in'].enqueue(str(number), order_key='k')
         for queues in (('a', 'b'), ('a',), ('a', 'b'), ('a',)):
@@ -413,9 +406,7 @@ class Refusing(Disk):
         os.rename(source, target, **keys)
 
 
-def test_a_commit_of_thousands_looks_no_list_through(
-    disk_spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_commit_of_thousands_looks_no_list_through(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each comparison of two transactions or outputs would be one of a search: there are none."""
     compared: list[object] = []
 
@@ -428,13 +419,13 @@ def test_a_commit_of_thousands_looks_no_list_through(
         monkeypatch.setattr(kind, '__hash__', object.__hash__, raising=False)
     transactions = []
     for number in range(50):
-        disk_spool['in'].enqueue(str(number))
-        transaction = disk_spool.transaction(disk_spool['in'], disk_spool['in'].take().filebase)
+        spool['in'].enqueue(str(number))
+        transaction = spool.transaction(spool['in'], spool['in'].take().filebase)
         for key in ('k', 'k', str(number)):
-            transaction.emit(disk_spool['out'], 'x', {'dedupe_key': key})
+            transaction.emit(spool['out'], 'x', {'dedupe_key': key})
         transactions.append(transaction)
-    assert disk_spool.commit_all(transactions) == {}
-    assert len(contents(disk_spool, 'out')) == 51
+    assert spool.commit_all(transactions) == {}
+    assert len(contents(spool, 'out')) == 51
     assert compared == []
 
 

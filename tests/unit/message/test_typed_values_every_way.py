@@ -83,10 +83,9 @@ def test_each_may_be_a_body(spool: Spool, value: Any) -> None:
     assert is_equal(msg, value)
 
 
-@pytest.mark.parametrize('kind', ['memory', 'directory'])
-def test_emit_keep_retry_and_a_dead_letter(kind: str, tmp_path: Path) -> None:
+def test_emit_keep_retry_and_a_dead_letter(tmp_path: Path) -> None:
     clock = FakeClock()
-    spool = make_spool(kind, tmp_path, clock=clock, options=QueueOptions(dead_letter='dead'))
+    spool = make_spool(tmp_path, clock=clock, options=QueueOptions(dead_letter='dead'))
 
     def then(runner: Runner, msg: Any, msgdata: dict[str, Any]) -> object:
         round_ = len(runner.seen)

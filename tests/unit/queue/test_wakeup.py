@@ -13,7 +13,6 @@ import pytest
 from switchboard import Spool
 from switchboard.message.naming import NS, Slice, format_when
 from switchboard.queue.wakeup import Wakeup
-from switchboard.testing.store import MemoryWakeup, Store
 
 LONG_S, NOT_AT_ALL_S = 30.0, 0.0
 
@@ -149,18 +148,6 @@ class TestDescriptors:
         wakeup.close()
         assert len(os.listdir('/proc/self/fd')) == before
         del wakeup
-
-
-def test_a_queue_in_memory_wakes_who_is_armed_and_nobody_else() -> None:
-    store = Store()
-    armed, other = MemoryWakeup(store), MemoryWakeup(store)
-    armed.arm()
-    assert (armed.watches, other.watches) == (True, False)
-    for sleeper in list(store.sleepers):
-        sleeper.wake()
-    assert (armed.wait(NOT_AT_ALL_S), other.wait(NOT_AT_ALL_S)) == (True, False)
-    armed.disarm()
-    assert len(store.sleepers) == 0
 
 
 class TestSlices:

@@ -15,9 +15,9 @@ from switchboard.options import RunnerOptions
 from tests.helpers.runs import make_runner, make_spool, preserved
 
 
-@pytest.fixture(params=['directory', 'memory'])
-def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    return make_spool(str(request.param), tmp_path)
+@pytest.fixture
+def spool(tmp_path: Path) -> Any:
+    return make_spool(tmp_path)
 
 
 async def coroutine(self: Any, *args: Any) -> None:

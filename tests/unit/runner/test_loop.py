@@ -28,14 +28,9 @@ from tests.helpers.processes import Child
 from tests.helpers.runs import Recorder, RecordingSlot, make_runner, make_spool, preserved
 
 
-@pytest.fixture(params=['directory', 'memory'])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
-def spool(kind: str, tmp_path: Path) -> Any:
-    return make_spool(kind, tmp_path)
+def spool(tmp_path: Path) -> Any:
+    return make_spool(tmp_path)
 
 
 class TestStopping:
@@ -196,8 +191,8 @@ class TestTroubleWithTheDisk:
         return FakeClock()
 
     @pytest.fixture
-    def spool(self, kind: str, tmp_path: Path, clock: FakeClock) -> Any:
-        return make_spool(kind, tmp_path, clock=clock)
+    def spool(self, tmp_path: Path, clock: FakeClock) -> Any:
+        return make_spool(tmp_path, clock=clock)
 
     @pytest.fixture
     def waits(self, clock: FakeClock) -> Waits:
@@ -233,8 +228,8 @@ class TestTroubleWithTheDisk:
         assert runner.run(until_empty=True) == 0
         assert runner.queue.called.count('take') == 1
 
-    def test_a_full_queue_downstream_leaves_the_message_where_it_is(self, kind: str, tmp_path: Path) -> None:
-        spool = make_spool(kind, tmp_path, options=QueueOptions(max_messages=1))
+    def test_a_full_queue_downstream_leaves_the_message_where_it_is(self, tmp_path: Path) -> None:
+        spool = make_spool(tmp_path, options=QueueOptions(max_messages=1))
         filebase = spool['in'].enqueue('x')
         spool['out'].enqueue('fills it')
 
@@ -322,7 +317,7 @@ class TestBatches:
         assert spool['in'].get_files() == []
 
     def test_a_poison_in_a_batch_takes_nobody_to_bad_with_it(self, tmp_path: Path) -> None:
-        spool = make_spool('directory', tmp_path)
+        spool = make_spool(tmp_path)
         filebases = spool['in'].enqueue_many(range(8))
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -346,9 +341,9 @@ class TestTroubleOfOneMessage:
         return FakeClock()
 
     def test_a_message_whose_target_is_full_lets_the_others_have_their_turn(
-        self, kind: str, tmp_path: Path, clock: FakeClock
+        self, tmp_path: Path, clock: FakeClock
     ) -> None:
-        spool = make_spool(kind, tmp_path, clock=clock, options=QueueOptions(max_messages=20))
+        spool = make_spool(tmp_path, clock=clock, options=QueueOptions(max_messages=20))
         spool['full'].enqueue_many(range(20))
         spool['in'].enqueue('first', to='full')
         for number in range(8):
@@ -366,9 +361,9 @@ class TestTroubleOfOneMessage:
         assert spool['in'].history(waiting) == []
 
     def test_the_trouble_of_all_makes_the_runner_wait_and_keeps_their_order(
-        self, kind: str, tmp_path: Path, clock: FakeClock
+        self, tmp_path: Path, clock: FakeClock
     ) -> None:
-        spool = make_spool(kind, tmp_path, clock=clock)
+        spool = make_spool(tmp_path, clock=clock)
         spool['in'].enqueue_many(range(30))
         tries: list[int] = []
 
@@ -398,7 +393,7 @@ class TestTroubleOfOneMessage:
         assert len(runner.seen) == 5
 
     def test_more_outputs_than_a_target_ever_holds_fail_their_message(self, tmp_path: Path) -> None:
-        spool = make_spool('directory', tmp_path, options=QueueOptions(max_messages=2))
+        spool = make_spool(tmp_path, options=QueueOptions(max_messages=2))
         spool['in'].enqueue('x')
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -414,7 +409,7 @@ class TestTroubleOfOneMessage:
     def test_more_bytes_than_a_target_ever_holds_fail_their_message(
         self, tmp_path: Path, sizes: list[int]
     ) -> None:
-        spool = make_spool('directory', tmp_path, options=QueueOptions(max_bytes=1_000))
+        spool = make_spool(tmp_path, options=QueueOptions(max_bytes=1_000))
         spool['in'].enqueue('x')
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -427,7 +422,7 @@ class TestTroubleOfOneMessage:
         assert '1000' in reason
 
     def test_more_outputs_than_a_process_may_open_files_fail_their_message(self, tmp_path: Path) -> None:
-        spool = make_spool('directory', tmp_path)
+        spool = make_spool(tmp_path)
         spool['in'].enqueue_many(['many', 'one'])
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -448,11 +443,9 @@ class TestTroubleOfOneMessage:
 
 
 class TestKeeping:
-    def test_a_message_that_is_kept_again_and_again_is_looked_at_less_and_less(
-        self, kind: str, tmp_path: Path
-    ) -> None:
+    def test_a_message_that_is_kept_again_and_again_is_looked_at_less_and_less(self, tmp_path: Path) -> None:
         clock, slot = FakeClock(), RecordingSlot()
-        spool = make_spool(kind, tmp_path, clock=clock, options=QueueOptions(retry=RetryPolicy(cap_s=20)))
+        spool = make_spool(tmp_path, clock=clock, options=QueueOptions(retry=RetryPolicy(cap_s=20)))
         spool['in'].enqueue('x')
         times: list[float] = []
 
@@ -466,10 +459,10 @@ class TestKeeping:
         assert any('was kept 3 times, and is looked at again in 4 s' in call for call in slot.calls)
 
     def test_the_metadata_it_changes_each_time_make_a_history_of_some_records_a_day(
-        self, kind: str, tmp_path: Path
+        self, tmp_path: Path
     ) -> None:
         clock = FakeClock()
-        spool = make_spool(kind, tmp_path, clock=clock)
+        spool = make_spool(tmp_path, clock=clock)
         spool['in'].enqueue('x', tries=0)
         ends_ns = clock.monotonic_ns() + 86_400 * 10**9
 

@@ -19,14 +19,9 @@ from switchboard.testing import FakeClock, run_until_empty
 from tests.helpers.runs import Recorder, make_runner, make_spool, preserved
 
 
-@pytest.fixture(params=['directory', 'memory'])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
-def spool(kind: str, tmp_path: Path) -> Any:
-    return make_spool(kind, tmp_path)
+def spool(tmp_path: Path) -> Any:
+    return make_spool(tmp_path)
 
 
 class TestDisposing:
@@ -57,9 +52,9 @@ class TestDisposing:
         assert (runner.filebase, runner.idempotency_key) == ('', '')
 
     def test_the_key_stays_however_often_the_message_is_kept_and_whatever_of_it_changes(
-        self, kind: str, tmp_path: Path
+        self, tmp_path: Path
     ) -> None:
-        spool = make_spool(kind, tmp_path, clock=FakeClock())
+        spool = make_spool(tmp_path, clock=FakeClock())
         filebase = spool['in'].enqueue([0], tries=0)
         keys, names = [], set()
 
@@ -158,9 +153,9 @@ class TestHooks:
         with pytest.raises(ConfigError, match='no such key'):
             make_runner(spool, settings={'depth': '5'})
 
-    def test_it_goes_by_the_clock_of_its_spool(self, kind: str, tmp_path: Path) -> None:
+    def test_it_goes_by_the_clock_of_its_spool(self, tmp_path: Path) -> None:
         clock = FakeClock()
-        assert make_runner(make_spool(kind, tmp_path, clock=clock)).clock is clock
+        assert make_runner(make_spool(tmp_path, clock=clock)).clock is clock
 
     def test_a_runner_may_have_no_queue(self, spool: Any) -> None:
         beats = []
@@ -222,11 +217,11 @@ class TestFailing:
 
     @pytest.mark.parametrize('batch_size', [1, 4])
     def test_it_is_tried_again_later_as_often_as_the_queue_says(
-        self, kind: str, tmp_path: Path, batch_size: int
+        self, tmp_path: Path, batch_size: int
     ) -> None:
         clock = FakeClock()
         options = QueueOptions(max_attempts=3, retry=RetryPolicy(first_s=60, jitter=0))
-        spool = make_spool(kind, tmp_path, clock=clock, options=options)
+        spool = make_spool(tmp_path, clock=clock, options=options)
         filebase = spool['in'].enqueue('x')
         started_ns = clock.monotonic_ns()
         runner = make_runner(spool, fail_with(ValueError('no')), batch_size=batch_size)
@@ -239,10 +234,10 @@ class TestFailing:
         assert [record.get('attempt') for record in history] == [1, 2, 3, None]
 
     def test_a_temporary_failure_waits_as_long_as_it_says_and_is_given_up_in_the_end(
-        self, kind: str, tmp_path: Path
+        self, tmp_path: Path
     ) -> None:
         clock = FakeClock()
-        spool = make_spool(kind, tmp_path, clock=clock, options=QueueOptions(max_retry_time_s=250))
+        spool = make_spool(tmp_path, clock=clock, options=QueueOptions(max_retry_time_s=250))
         spool['in'].enqueue('x')
         times: list[float] = []
 
@@ -255,10 +250,8 @@ class TestFailing:
         (reason,) = preserved(spool).values()
         assert reason.startswith('given up after 4 attempts: TemporaryFailure: busy')
 
-    def test_what_was_changed_of_the_metadata_is_there_at_the_next_try(
-        self, kind: str, tmp_path: Path
-    ) -> None:
-        spool = make_spool(kind, tmp_path, clock=FakeClock(), options=QueueOptions(max_attempts=3))
+    def test_what_was_changed_of_the_metadata_is_there_at_the_next_try(self, tmp_path: Path) -> None:
+        spool = make_spool(tmp_path, clock=FakeClock(), options=QueueOptions(max_attempts=3))
         spool['in'].enqueue('x', done=[])
         seen = []
 

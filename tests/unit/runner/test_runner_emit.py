@@ -16,14 +16,9 @@ from switchboard.testing import FakeClock, run_until_empty
 from tests.helpers.runs import Recorder, make_runner, make_spool, preserved
 
 
-@pytest.fixture(params=['directory', 'memory'])
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
-def spool(kind: str, tmp_path: Path) -> Any:
-    return make_spool(kind, tmp_path)
+def spool(tmp_path: Path) -> Any:
+    return make_spool(tmp_path)
 
 
 def contents(spool: Any, queue: str) -> list[Any]:
@@ -71,8 +66,8 @@ class TestEmitting:
         make_runner(spool, dispose, batch_size=2).run(until_empty=True)
         assert (contents(spool, 'a'), contents(spool, 'b')) == (['a1', 'a1', 'a2', 'a2'], ['b1', 'b2'])
 
-    def test_to_several_queues_it_is_all_or_nothing(self, kind: str, tmp_path: Path) -> None:
-        spool = make_spool(kind, tmp_path, options=QueueOptions(max_messages=1))
+    def test_to_several_queues_it_is_all_or_nothing(self, tmp_path: Path) -> None:
+        spool = make_spool(tmp_path, options=QueueOptions(max_messages=1))
         spool['full'].enqueue('there already')
         table = ExchangeTable([Exchange('both', 'fanout', (Binding('', (Target('out'), Target('full'))),))])
 
@@ -92,9 +87,9 @@ class TestEmitting:
         ]
 
     def test_an_input_that_was_handed_on_still_goes_when_a_later_copy_finds_no_room(
-        self, kind: str, tmp_path: Path
+        self, tmp_path: Path
     ) -> None:
-        spool = make_spool(kind, tmp_path, options=QueueOptions(max_messages=1))
+        spool = make_spool(tmp_path, options=QueueOptions(max_messages=1))
         spool['full'].enqueue('there already')
 
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
@@ -113,8 +108,8 @@ class TestEmitting:
             [],
         ]
 
-    def test_it_may_be_delayed(self, kind: str, tmp_path: Path) -> None:
-        spool = make_spool(kind, tmp_path, clock=FakeClock())
+    def test_it_may_be_delayed(self, tmp_path: Path) -> None:
+        spool = make_spool(tmp_path, clock=FakeClock())
         spool['in'].enqueue('x')
         make_runner(spool, lambda runner, msg, msgdata: runner.emit('out', msg, delay=60) and None).run(
             until_empty=True
@@ -181,9 +176,9 @@ class TestKeeping:
         assert [msg for msg, _ in runner.seen] == ['a', 'b']
         assert spool['in'].history(filebases[0]) == []
 
-    def test_it_is_left_alone_for_a_moment_so_that_nothing_spins(self, kind: str, tmp_path: Path) -> None:
+    def test_it_is_left_alone_for_a_moment_so_that_nothing_spins(self, tmp_path: Path) -> None:
         clock = FakeClock()
-        spool = make_spool(kind, tmp_path, clock=clock)
+        spool = make_spool(tmp_path, clock=clock)
         spool['in'].enqueue('x')
         runner = make_runner(spool, lambda runner, msg, msgdata: len(runner.seen) < 5)
         started_ns = clock.monotonic_ns()
@@ -200,8 +195,8 @@ class TestKeeping:
         make_runner(spool, dispose).run(until_empty=True)
         assert spool['out'].get_files() == []
 
-    def test_changes_inside_of_metadata_and_message_are_kept(self, kind: str, tmp_path: Path) -> None:
-        spool = make_spool(kind, tmp_path, clock=FakeClock())
+    def test_changes_inside_of_metadata_and_message_are_kept(self, tmp_path: Path) -> None:
+        spool = make_spool(tmp_path, clock=FakeClock())
         msg = Message()
         msg['Subject'] = 'x'
         spool['in'].enqueue(msg, done=[])
@@ -222,8 +217,8 @@ class TestKeeping:
             ('changed', [1, 2, 3, 4]),
         ]
 
-    def test_a_poison_count_survives_a_keep(self, kind: str, tmp_path: Path) -> None:
-        spool = make_spool(kind, tmp_path, clock=FakeClock())
+    def test_a_poison_count_survives_a_keep(self, tmp_path: Path) -> None:
+        spool = make_spool(tmp_path, clock=FakeClock())
         filebase = spool['in'].enqueue([1])
         for times in range(3):
             msg, msgdata = spool['in'].dequeue(filebase)

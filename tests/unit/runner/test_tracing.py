@@ -156,9 +156,7 @@ def test_it_is_a_child_of_that_where_this_is_wanted_and_linked_too(
 def test_a_second_attempt_is_linked_to_the_first(
     tmp_path: Path, provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
-    spool = make_spool(
-        'directory', tmp_path, options=QueueOptions(max_attempts=2, retry=RetryPolicy(0, 0, 0))
-    )
+    spool = make_spool(tmp_path, options=QueueOptions(max_attempts=2, retry=RetryPolicy(0, 0, 0)))
     spool['in'].enqueue('x', traceparent=PARENT)
     errors = [ValueError('secret')]
 

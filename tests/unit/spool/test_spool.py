@@ -18,7 +18,7 @@ from switchboard.errors import (
     UnknownQueueError,
     UnserializableError,
 )
-from switchboard.testing import FakeClock, MemorySpool
+from switchboard.testing import FakeClock
 
 CONFIGURATION = """
 [switchboard]
@@ -66,16 +66,16 @@ def configuration(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(params=[Spool, MemorySpool])
-def free(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+@pytest.fixture
+def free(tmp_path: Path) -> Any:
     """A spool that knows no configuration."""
-    return Spool(tmp_path / 'spool', 'lazy') if request.param is Spool else MemorySpool()
+    return Spool(tmp_path / 'spool', 'lazy')
 
 
-@pytest.fixture(params=[Spool, MemorySpool])
-def declared(request: pytest.FixtureRequest, configuration: Path) -> Any:
+@pytest.fixture
+def declared(configuration: Path) -> Any:
     """A spool that a configuration describes."""
-    return request.param.from_config(configuration)
+    return Spool.from_config(configuration)
 
 
 def messages(spool: Any, name: str) -> list[Any]:
@@ -162,13 +162,12 @@ class TestPublishing:
         assert messages(declared, 'in') == []
 
     def test_a_delay_counts_in_each_queue(self, configuration: Path) -> None:
-        for make in (Spool, MemorySpool):
-            clock = FakeClock()
-            spool = make.from_config(configuration, clock=clock)
-            spool.publish('x', exchange='mail', routing_key='lists.a', delay=60)
-            assert (messages(spool, 'in'), messages(spool, 'lists.a')) == ([], [])
-            clock.advance(61)
-            assert (messages(spool, 'in'), messages(spool, 'lists.a')) == (['x'], ['x'])
+        clock = FakeClock()
+        spool = Spool.from_config(configuration, clock=clock)
+        spool.publish('x', exchange='mail', routing_key='lists.a', delay=60)
+        assert (messages(spool, 'in'), messages(spool, 'lists.a')) == ([], [])
+        clock.advance(61)
+        assert (messages(spool, 'in'), messages(spool, 'lists.a')) == (['x'], ['x'])
 
 
 class TestDeadLetters:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import switchboard.testing
-from switchboard.errors import QueueFullError
+from switchboard.errors import QueueFullError, UnknownQueueError
 from switchboard.interfaces import ISpool, ISwitchboard
-from switchboard.options import QueueOptions
 from switchboard.testing import FakeClock, MemorySpool, MemorySwitchboard, run_until_empty
 from switchboard.testing.running import MAX_ROUNDS
 from tests.helpers.runs import make_runner
@@ -76,45 +79,46 @@ class TestMemory:
         one.dequeue(filebase)
         assert MemorySwitchboard('in', None, 1, True, store=one.store).files == [filebase]
 
-    def test_bytes_are_limited_as_those_of_files(self) -> None:
-        queue = MemorySwitchboard('in', options=QueueOptions(max_bytes=2000))
-        queue.enqueue(b'x' * 1000)
-        with pytest.raises(QueueFullError, match='max_bytes'):
-            queue.enqueue(b'x' * 1000)
-
-    @pytest.mark.parametrize(('overflow', 'preserved'), [('drop-oldest', []), ('dead-letter', ['a'])])
-    def test_a_full_queue_can_make_room(self, overflow: Any, preserved: list[str]) -> None:
-        queue = MemorySwitchboard('in', options=QueueOptions(max_messages=1, overflow=overflow))
-        queue.enqueue('a')
-        queue.enqueue('b')
-        assert [queue.dequeue(filebase)[0] for filebase in queue.files] == ['b']
-        assert [stored.read().body.decode() for stored in queue.bad_store.entries.values()] == preserved
-
-    def test_a_paused_queue_gives_nothing_and_a_slow_one_not_more_than_it_may(self) -> None:
-        paused = MemorySwitchboard('in', options=QueueOptions(paused=True))
-        paused.enqueue('x')
-        assert (paused.take(), paused.ready(), paused.wait_s()) == (None, False, None)
-        clock = FakeClock()
-        slow = MemorySwitchboard('in', options=QueueOptions(rate=2), clock=clock)
-        slow.enqueue_many(range(5))
-        assert [one and one.msg for one in (slow.take(), slow.take(), slow.take())] == [0, 1, None]
-        assert slow.wait_s() == pytest.approx(0.5)
-        clock.advance(0.5)
-        assert slow.take() is not None
-
-    def test_a_message_whose_time_is_over_is_not_given_out(self) -> None:
-        clock = FakeClock()
-        queue = MemorySwitchboard('in', options=QueueOptions(ttl_s=60), clock=clock)
-        filebase = queue.enqueue('x')
-        clock.advance(61)
-        assert queue.take() is None
-        assert list(queue.bad_store.entries) == [filebase]
-
-    def test_what_is_taken_out_is_another_object_each_time(self) -> None:
+    def test_they_keep_what_fails_beside_them(self) -> None:
         queue = MemorySwitchboard('in')
-        msg = {'a': [1]}
-        filebase = queue.enqueue(msg)
-        msg['a'].append(2)
-        queue.dequeue(filebase)[0]['a'].append(3)
-        queue.release(filebase)
-        assert queue.dequeue(filebase)[0] == {'a': [1]}
+        filebase = queue.enqueue('x')
+        queue.finish(filebase, preserve=True)
+        assert MemorySwitchboard('bad', store=queue.store).get_files('.psv') == [filebase]
+
+    def test_nothing_stays_when_the_last_object_has_gone(self) -> None:
+        one = MemorySwitchboard('in')
+        directory = Path(one.store.directory)
+        other = MemorySwitchboard('in', store=one.store)
+        one.enqueue('x')
+        del one
+        assert len(other.files) == 1
+        spool = MemorySpool()
+        assert Path(spool.directory).is_dir()
+        directories = [directory, Path(spool.directory)]
+        del other, spool
+        gc.collect()
+        assert [each for each in directories if each.exists()] == []
+
+    def test_a_child_that_ends_removes_nothing(self) -> None:
+        queue = MemorySwitchboard('in')
+        queue.enqueue('x')
+        program = 'import os, sys; from switchboard.testing import MemorySwitchboard; q = MemorySwitchboard("in"); q.enqueue("x")\n'
+        program += 'pid = os.fork()\nif not pid: sys.exit()\nos.waitpid(pid, 0); assert len(q.files) == 1; print(q.store.directory)'
+        directory = subprocess.run(
+            [sys.executable, '-c', program], check=True, capture_output=True, text=True
+        ).stdout
+        assert not Path(directory.strip()).exists()
+
+    def test_a_configurations_spool_and_brokers_are_not_touched(self, tmp_path: Path) -> None:
+        path = tmp_path / 'switchboard.cfg'
+        path.write_text(
+            '[switchboard]\nspool = spool\n[queue.*]\nurl = amqp://127.0.0.1:1\n[queue.in]\nmax_messages = 1\n'
+        )
+        spool = MemorySpool.from_config(path)
+        assert (spool['in'].is_remote, spool['in'].options.max_messages) == (False, 1)
+        spool['in'].enqueue('x')
+        with pytest.raises(QueueFullError):
+            spool['in'].enqueue('y')
+        with pytest.raises(UnknownQueueError):
+            spool['other']
+        assert os.listdir(tmp_path) == ['switchboard.cfg']
