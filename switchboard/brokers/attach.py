@@ -1,4 +1,4 @@
-"""Queues on brokers as part of a spool: what `RemoteQueues` loads.
+"""Queues on brokers as part of a spool: what `config.remote_queues` loads.
 
 The spool gives such a queue what only this machine has: the bad queue, operators' flags, the keys that were seen, and the counts of deaths.
 """
@@ -6,8 +6,7 @@ The spool gives such a queue what only this machine has: the bad queue, operator
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,6 @@ from switchboard.brokers.transaction import BrokerTransaction, commit_all
 from switchboard.brokers.url import read_broker_url
 from switchboard.config.config import Config
 from switchboard.errors import ConfigError, SwitchboardError
-from switchboard.events import event
 from switchboard.handoff.publish_many import Publication
 from switchboard.handoff.publish_many import publish_many as store_in_directories
 from switchboard.message.expiry import EXPIRES
@@ -28,15 +26,12 @@ from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import PRESERVED, READY
 from switchboard.options import QueueOptions
 from switchboard.queue.recovery import timestamp
-from switchboard.routing.bindings import EXCHANGE_PREFIX
-from switchboard.spool.deadletters import MAX_ROUNDS
+from switchboard.spool.deadletters import DeadLetters
 from switchboard.spool.spool import Spool
 from switchboard.store.disk import Folder
 from switchboard.store.layout import BAD, HELD_PREFIX
 
 __all__ = ['BrokerTransaction', 'check', 'commit_all', 'make_queue', 'publish_many']
-
-log = logging.getLogger('switchboard.queue')
 
 
 def check(options: QueueOptions) -> None:
@@ -76,7 +71,9 @@ def make_queue(
                 is_draining=partial(spool.flags.is_set, 'draining', name),
                 is_paused=partial(spool.flags.is_set, 'paused', name),
                 keys=spool.dedupe,  # type: ignore[arg-type]  # the queue has all that is asked for
-                dead_letter=partial(BrokerDeadLetters, spool) if options.dead_letter != BAD else None,
+                dead_letter=(lambda queue: DeadLetters(spool, queue, partial(store_dead_letter, queue)))
+                if options.dead_letter != BAD
+                else None,
                 disk=spool.disk,
                 pool=spool.spares,
             ),
@@ -101,67 +98,26 @@ def free(config: Config, name: str, keys: Collection[str]) -> None:
         queue.close()
 
 
-class BrokerDeadLetters:
-    """The dead letters of a queue on a broker.  See `DeadLetters`.
-
-    They are stored where they go, and then acknowledged: a crash in between has them stored once more.
-    """
-
-    def __init__(self, spool: Spool, queue: BrokerQueue) -> None:
-        self._spool = spool
-        self._queue = queue
-
-    def __call__(self, claim: BrokerClaim, cause: str, reason: str) -> bool:
-        """Store a copy where the queue's dead letters go.
-
-        :return: False if it is to go to the bad queue instead.
-        """
-        name, entry = self._queue.name, claim.entry
-        rounds = [one for one in entry.records if one.get('event') == 'dead-lettered']
-        if sum(one.get('queue') == name and one.get('cause') == cause for one in rounds) >= MAX_ROUNDS:
-            event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=name)
-            return False
-        metadata = entry.changed_metadata(load_metadata(entry.metadata))
-        try:
-            targets = self._targets(metadata)
-            for target in targets:
-                target.check_room(entry)
-            metadata.pop(EXPIRES, None)  # a dead letter must not die again on arrival
-            outgoing = dataclasses.replace(entry, metadata=dump_metadata(metadata))
-            for target in targets:
-                record = {
-                    'event': 'dead-lettered',
-                    'time': timestamp(self._queue.clock),
-                    'queue': name,
-                    'to': target.name,
-                    'cause': cause,
-                    'reason': reason,
-                }
-                store_copy(target, outgoing, [record], suffix=PRESERVED if target.name == BAD else READY)
-        except SwitchboardError as error:
-            event(log, logging.ERROR, claim.filebase, 'not dead-lettered', queue=name, error=error)
-            return False
-        names = ','.join(target.name for target in targets)
-        event(
-            log,
-            logging.WARNING,
-            claim.filebase,
-            'dead-lettered',
-            queue=name,
-            to=names,
-            cause=cause,
-            reason=reason,
-        )
-        return True
-
-    def _targets(self, metadata: Mapping[str, Any]) -> list[Any]:
-        target = self._queue.options.dead_letter
-        if not target.startswith(EXCHANGE_PREFIX):
-            return [self._spool[target]]
-        key = metadata.get('routing_key')
-        key = key if isinstance(key, str) else self._queue.name
-        queues = self._spool.exchanges.route(target.removeprefix(EXCHANGE_PREFIX), key, metadata)
-        return [self._spool[queue] for queue in queues]
+def store_dead_letter(
+    queue: BrokerQueue, claim: BrokerClaim, targets: list[Any], cause: str, reason: str
+) -> None:
+    """Store a dead letter of a queue on a broker where it goes; it is acknowledged then: a crash in between has it stored once more."""
+    entry = claim.entry
+    for target in targets:
+        target.check_room(entry)
+    metadata = entry.changed_metadata(load_metadata(entry.metadata))
+    metadata.pop(EXPIRES, None)  # a dead letter must not die again on arrival
+    outgoing = dataclasses.replace(entry, metadata=dump_metadata(metadata))
+    for target in targets:
+        record = {
+            'event': 'dead-lettered',
+            'time': timestamp(queue.clock),
+            'queue': queue.name,
+            'to': target.name,
+            'cause': cause,
+            'reason': reason,
+        }
+        store_copy(target, outgoing, [record], suffix=PRESERVED if target.name == BAD else READY)
 
 
 def publish_many(spool: Spool, parcels: Sequence[Publication]) -> list[Any]:

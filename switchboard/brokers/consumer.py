@@ -59,6 +59,11 @@ class BrokerClaim:
         """:return: the entry, as `Claim.read` does."""
         return self.entry
 
+    @property
+    def history(self) -> Entry:
+        """The entry, whose records came with it."""
+        return self.entry
+
     def holds(self) -> bool:
         """Is it still ours?"""
         return self.connection.holds(self.delivery)

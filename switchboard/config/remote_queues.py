@@ -18,39 +18,11 @@ from switchboard.options import QueueOptions
 IMPLEMENTATION = 'switchboard.brokers.attach'
 
 
-class RemoteQueues:
-    """The queues of a spool that are on brokers.
-
-    :param spool: a `Spool` whose configuration says ``has_remote_queues``.
-    """
-
-    def __init__(self, spool: Any) -> None:
-        self._spool = spool
-
-    def queue(self, name: str, slice: int | None, numslices: int, options: QueueOptions) -> Any:
-        """:return: a new `ISwitchboard` for one slice of a queue.
-
-        :raises ConfigError: a library is missing, the URL cannot be read, or the broker cannot keep an option.
-        """
-        return load().make_queue(self._spool, name, slice, numslices, options)
-
-    def transaction(self, queue: Any, filebase: str | None) -> Any:
-        """:return: an `ITransaction` whose input and outputs may be on brokers."""
-        return load().BrokerTransaction(self._spool, queue, filebase)
-
-    def commit_all(self, transactions: Sequence[Any]) -> dict[Any, Any]:
-        """See `ISpool`."""
-        found: dict[Any, Any] = load().commit_all(self._spool, transactions)
-        return found
-
-    def publish_many(self, parcels: Sequence[Any]) -> list[Any]:
-        """See `Spool.publish_many`."""
-        found: list[Any] = load().publish_many(self._spool, parcels)
-        return found
-
-
 def load() -> ModuleType:
-    """:raises ConfigError: kombu is not installed."""
+    """:return: what makes and serves such queues: ``make_queue``, ``BrokerTransaction``, ``commit_all``, ``publish_many``, each of a spool.
+
+    :raises ConfigError: kombu is not installed.
+    """
     try:
         return importlib.import_module(IMPLEMENTATION)
     except ImportError as error:

@@ -15,24 +15,23 @@ each cause; messages that were *rejected* are kept all the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
-from switchboard.declared.declarations import Declaration
 from switchboard.errors import SwitchboardError
 from switchboard.events import event
 from switchboard.handoff.moving import move
-from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction
+from switchboard.message.entry import Entry
 from switchboard.message.expiry import EXPIRES
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
+from switchboard.options import QueueOptions
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.claims import Claim
-from switchboard.store.layout import BAD
 
 log = logging.getLogger('switchboard.queue')
 
@@ -43,8 +42,6 @@ MAX_ROUNDS = 8
 class Targets(Protocol):
     """The part of a spool that dead letters need."""
 
-    stage: Stage
-
     @property
     def exchanges(self) -> ExchangeTable: ...
 
@@ -53,99 +50,124 @@ class Targets(Protocol):
     def __getitem__(self, name: str) -> Switchboard: ...
 
 
-class DeadLetters:
+class Sender(Protocol):
+    """A queue, in a directory or on a broker."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def options(self) -> QueueOptions: ...
+
+
+class History(Protocol):
+    """The history of an entry."""
+
+    @property
+    def records(self) -> Sequence[Record]: ...
+
+
+class Letter(Protocol):
+    """A claimed entry of such a queue."""
+
+    @property
+    def filebase(self) -> str: ...
+
+    @property
+    def history(self) -> History: ...
+
+    def read(self) -> Entry: ...
+
+
+L = TypeVar('L', bound=Letter)
+
+
+class DeadLetters(Generic[L]):
     """The dead letters of one queue.
 
-    :param declaration: the declaration of the queue, if a program declared it.
+    :param send: stores an entry in the queues to which it goes, for a cause and a reason.
+    :param key: the routing key by which an exchange routes them; by default the message's own, or the queue's name.
     """
 
-    def __init__(self, spool: Targets, queue: Switchboard, declaration: Declaration | None = None) -> None:
+    def __init__(
+        self,
+        spool: Targets,
+        queue: Sender,
+        send: Callable[[L, list[Switchboard], str, str], None],
+        key: str | None = None,
+    ) -> None:
         self._spool = spool
         self._queue = queue
-        self._declaration = declaration
+        self._send = send
+        self._key = key
 
-    def __call__(self, claim: Claim, cause: str, reason: str) -> bool:
+    def __call__(self, claim: L, cause: str, reason: str) -> bool:
         """Send a claimed entry where the queue's dead letters go.
 
         :return: False if it is to go to the bad queue instead; it is still claimed then.
         """
-        if self._queue.options.dead_letter == BAD:
-            return self._discard(claim, cause)
-        records = claim.history.records
+        queue = self._queue.name
         rounds = sum(
             record.get('event') == 'dead-lettered'
-            and record.get('queue') == self._queue.name
+            and record.get('queue') == queue
             and record.get('cause') == cause
-            for record in records
+            for record in claim.history.records
         )
         if rounds >= MAX_ROUNDS:
-            event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=self._queue.name)
+            event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=queue)
             return False
+        filebase, target = claim.filebase, self._queue.options.dead_letter
         try:
-            targets = [self._spool[name] for name in self._queues(claim)]
-            for target in targets:
-                target.check_room(claim.read())
+            targets = [self._spool[name] for name in self._names(claim, target)]
             self._send(claim, targets, cause, reason)
         except (SwitchboardError, OSError) as error:
-            event(
-                log,
-                logging.ERROR,
-                claim.filebase,
-                'not dead-lettered',
-                queue=self._queue.name,
-                target=self._queue.options.dead_letter,
-                error=error,
-            )
+            event(log, logging.ERROR, filebase, 'not dead-lettered', queue=queue, target=target, error=error)
             return False
+        names = ','.join(each.name for each in targets)
+        event(
+            log, logging.WARNING, filebase, 'dead-lettered', queue=queue, to=names, cause=cause, reason=reason
+        )
         return True
 
-    def _discard(self, claim: Claim, cause: str) -> bool:
-        if self._declaration is None or cause not in self._declaration.discard:
-            return False
-        filebase = claim.filebase
-        claim.finish(self._queue.pool)
-        event(log, logging.INFO, filebase, 'dropped', queue=self._queue.name, cause=cause)
-        return True
-
-    def _queues(self, claim: Claim) -> tuple[str, ...]:
-        target = self._queue.options.dead_letter
+    def _names(self, claim: L, target: str) -> tuple[str, ...]:
         if not target.startswith(EXCHANGE_PREFIX):
             return (target,)
         entry = claim.read()
         metadata = entry.changed_metadata(load_metadata(entry.metadata))
-        key = self.routing_key(metadata)
-        return self._spool.exchanges.route(target.removeprefix(EXCHANGE_PREFIX), key, metadata)
-
-    def routing_key(self, metadata: Mapping[str, Any]) -> str:
-        """:return: the key by which an exchange routes a dead letter: the declaration's, the message's own, or the queue's name."""
-        if self._declaration is not None and self._declaration.dead_letter_key is not None:
-            return self._declaration.dead_letter_key
-        key = metadata.get('routing_key')
-        return key if isinstance(key, str) else self._queue.name
-
-    def _send(self, claim: Claim, targets: list[Switchboard], cause: str, reason: str) -> None:
-        queue, filebase = self._queue, claim.filebase
-        fields: dict[str, Any] = {'cause': cause, 'reason': reason}
-        if len(targets) == 1 and not targets[0].is_remote:
-            move(claim, queue, targets[0], event='dead-lettered', now=True, **fields)
-        else:
-            record: Record = {'event': 'dead-lettered', 'time': timestamp(queue.clock), 'queue': queue.name}
-            transaction = self._spool.transaction(queue, filebase)
-            try:
-                # The copies' histories say it, not the input's: should we die here, nothing has happened to that.
-                transaction.forward(*targets, record={**record, **fields, 'drop': [EXPIRES]}, now=True)
-            except BaseException:
-                transaction.discard()
-                raise
-            transaction.commit()
-        names = ','.join(target.name for target in targets)
-        event(
-            log,
-            logging.WARNING,
-            filebase,
-            'dead-lettered',
-            queue=queue.name,
-            to=names,
-            cause=cause,
-            reason=reason,
+        key = metadata.get('routing_key') if self._key is None else self._key
+        return self._spool.exchanges.route(
+            target.removeprefix(EXCHANGE_PREFIX), key if isinstance(key, str) else self._queue.name, metadata
         )
+
+
+def hand_over(
+    spool: Targets, queue: Switchboard, claim: Claim, targets: list[Switchboard], cause: str, reason: str
+) -> None:
+    """Store a dead letter of a directory in the queues to which it goes, and end its claim, in one step."""
+    fields: dict[str, Any] = {'cause': cause, 'reason': reason}
+    if len(targets) == 1 and not targets[0].is_remote:
+        targets[0].check_room(claim.read())
+        move(claim, queue, targets[0], event='dead-lettered', now=True, **fields)
+        return
+    record: Record = {'event': 'dead-lettered', 'time': timestamp(queue.clock), 'queue': queue.name}
+    transaction = spool.transaction(queue, claim.filebase)
+    try:
+        # The copies' histories say it, not the input's: should we die here, nothing has happened to that.
+        transaction.forward(*targets, record={**record, **fields, 'drop': [EXPIRES]}, now=True)
+    except BaseException:
+        transaction.discard()
+        raise
+    transaction.commit()
+
+
+def discard(queue: Switchboard, causes: Collection[str], claim: Claim, cause: str, reason: str) -> bool:
+    """Drop a claimed entry, if that is wanted for this cause.
+
+    :return: False if it is to go to the bad queue; it is still claimed then.
+    """
+    if cause not in causes:
+        return False
+    filebase = claim.filebase
+    claim.finish(queue.pool)
+    event(log, logging.INFO, filebase, 'dropped', queue=queue.name, cause=cause)
+    return True

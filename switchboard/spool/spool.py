@@ -7,7 +7,7 @@ which one message becomes several in one step.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from weakref import proxy
 from zope.interface import implementer
 
 from switchboard.clock import SYSTEM_CLOCK, Clock
-from switchboard.config.remote_queues import RemoteQueues
+from switchboard.config import remote_queues
 from switchboard.declared.declarations import Declaration
 from switchboard.declared.declaring import DeclaredQueues
 from switchboard.declared.presence import Ticket
@@ -30,8 +30,9 @@ from switchboard.message.naming import SYSTEM_NAMER, Namer, check_queue_name
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Services, Switchboard
 from switchboard.routing.exchange import ExchangeTable
-from switchboard.spool.deadletters import DeadLetters
+from switchboard.spool.deadletters import DeadLetters, discard, hand_over
 from switchboard.spool.pickup import Pickup
+from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk, Folder, close_folders
 from switchboard.store.flags import Flags
 from switchboard.store.kernel import open_files_limit
@@ -141,7 +142,6 @@ class Spool:
         self._open_queues = OpenQueues(open_at_once())
         self._bad = Folder(self.path(BAD), disk)
         self._room, self._order = (Folder(self.path(RUN, each), disk) for each in (ROOM, ORDER))
-        self._remote_queues = RemoteQueues(self)
         self._prepared: dict[tuple[str, int | None, int], Switchboard] = {}
         self.declared = DeclaredQueues(
             self.directory,
@@ -264,7 +264,7 @@ class Spool:
         declaration: Declaration | None,
     ) -> Switchboard:
         if options.url is not None:
-            found: Switchboard = self._remote_queues.queue(name, slice, numslices, options)
+            found: Switchboard = remote_queues.load().make_queue(self, name, slice, numslices, options)
             return found
         return Switchboard(
             name,
@@ -281,7 +281,6 @@ class Spool:
         )
 
     def _services(self, name: str, options: QueueOptions, declaration: Declaration | None) -> Services:
-        has_target = declaration is not None or options.dead_letter != BAD
         imports = (options.maildir or options.accept_eml_files) and name != BAD
         return Services(
             is_draining=partial(self.flags.is_set, 'draining', name),
@@ -291,11 +290,20 @@ class Spool:
             shared_count=SharedCount(self._room, name, self.disk),
             # What a queue has does not keep the queue: it is closed when nobody uses it any more, and not by and by.
             once=lambda queue: partial(self._enqueue_once, proxy(queue)),
-            dead_letter=(lambda queue: DeadLetters(self, proxy(queue), declaration)) if has_target else None,
+            dead_letter=self._dead_letter(options, declaration),
             pickup=(lambda queue: Pickup(self.stage, proxy(queue))) if imports else None,
             # What the configuration names is never deleted.
             renew=renew if self.declared.is_fixed(name) else self.declared.removal.renew,
         )
+
+    def _dead_letter(
+        self, options: QueueOptions, declaration: Declaration | None
+    ) -> Callable[[Switchboard], Callable[[Claim, str, str], bool]] | None:
+        if options.dead_letter != BAD:
+            key = declaration.dead_letter_key if declaration is not None else None
+            return lambda queue: DeadLetters(self, proxy(queue), partial(hand_over, self, proxy(queue)), key)
+        causes = declaration.discard if declaration is not None else ()
+        return (lambda queue: partial(discard, proxy(queue), causes)) if causes else None
 
     def _enqueue_once(self, queue: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
         transaction = Transaction(self.stage)
@@ -368,7 +376,8 @@ class Spool:
         :return: the outcome of each, in the same order: filebases by queue, or the error.
         """
         if self._has_remote_queues:
-            return self._remote_queues.publish_many(parcels)
+            outcomes: list[Outcome] = remote_queues.load().publish_many(self, parcels)
+            return outcomes
         return publish_many(self, parcels)
 
     def pause(self, name: str, reason: str = '', by: str = '') -> None:
@@ -391,7 +400,7 @@ class Spool:
     def transaction(self, queue: Switchboard | None, filebase: str | None) -> Transaction:
         """See `ISpool`."""
         if self._has_remote_queues:
-            transaction: Transaction = self._remote_queues.transaction(queue, filebase)
+            transaction: Transaction = remote_queues.load().BrokerTransaction(self, queue, filebase)
             return transaction
         if queue is None or filebase is None:
             return Transaction(self.stage)
@@ -402,11 +411,10 @@ class Spool:
 
         :return: the transactions that were not committed, and why; their inputs are still claimed.
         """
-        return (
-            self._remote_queues.commit_all(transactions)
-            if self._has_remote_queues
-            else commit_deduplicated(self, transactions)
-        )
+        if self._has_remote_queues:
+            failed: dict[Transaction, QueueError] = remote_queues.load().commit_all(self, transactions)
+            return failed
+        return commit_deduplicated(self, transactions)
 
     def recover(self) -> int:
         """Finish or undo the hand-offs of dead processes.
