@@ -39,24 +39,22 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
 from threading import RLock
-from typing import Protocol
 from zlib import crc32
 
-from switchboard.clock import Clock
 from switchboard.message.journal import Record
 from switchboard.message.naming import (
     CLAIMED,
     CLOCK_SLACK_NS,
     NS,
     READY,
-    Slice,
     format_when,
     is_filebase,
     key_of,
     parse,
     with_when,
 )
-from switchboard.queue.listing import NAMES_IN_ONE_CALL, Pickup, is_ours
+from switchboard.queue.listing import NAMES_IN_ONE_CALL, Listing, is_ours
+from switchboard.queue.wakeup import Wakeup
 
 # Names kept from one reading.
 KEPT = 100_000
@@ -93,50 +91,6 @@ LOOKS = (CLAIMED, READY, CLAIMED)
 
 # What the kernel dates files by; a test's clock is not the file system's.
 _COARSE = getattr(time, 'CLOCK_REALTIME_COARSE', time.CLOCK_REALTIME)
-
-
-class Names(Protocol):
-    """Reads the names in a queue: a `Listing` those of a directory, a test's double those in memory."""
-
-    clock: Clock
-    slice: Slice
-    pickup: Pickup | None
-    foreign_mail: list[str]
-    claimed: list[str]
-    seen: int
-    reported: set[str]
-
-    @property
-    def is_sparse(self) -> bool:
-        """Did the last reading cost as much as for a fuller directory than it found?"""
-        ...
-
-    def parts(self, suffix: str) -> Iterator[list[str]]: ...
-    def is_replaced(self, *, anew: bool) -> bool: ...
-    def changed_at_ns(self) -> int | None: ...
-    def is_there(self, filebase: str, *suffixes: str) -> bool: ...
-    def asked_wait_ns(self, filebase: str, now_ns: int) -> int | None: ...
-
-
-class Events(Protocol):
-    """Tells which names came into a directory and which went; `Wakeup` does."""
-
-    def follow(self, wanted: bool) -> None:
-        """Say whether names are of interest."""
-
-    def renew(self) -> None:
-        """Watch the directory that stands at the queue's path by now."""
-
-    def mark(self) -> int | None:
-        """Forget the events up to now.
-
-        :return: the argument for :meth:`since`; None if there will be no events.
-        """
-
-    def since(self, mark: int) -> list[tuple[str, bool]] | None:
-        """:return: the names since the mark, or since the last call, each with whether it came; None if not all of them are
-        known.
-        """
 
 
 class FirstNames:
@@ -234,7 +188,7 @@ class ReadyQueue:
 
     def __init__(
         self,
-        names: Names,
+        names: Listing,
         *,
         priority_step_s: float = PRIORITY_STEP_NS / NS,
         strict: bool = False,
@@ -248,7 +202,7 @@ class ReadyQueue:
         self._kept = kept
         self.order: Callable[[str], str] = partial(order, step_ns=int(priority_step_s * NS))
         self._keys = _StrictKeys(names) if strict else None
-        self._events: Events | None = None
+        self._events: Wakeup | None = None
         # The names to give out, the next one last, and until when they are good.  (All times here are the boot clock's, but for those
         # in names.)
         self._line: list[str] = []
@@ -350,7 +304,7 @@ class ReadyQueue:
         with self._lock:
             self._line.clear()
 
-    def watch(self, events: Events) -> None:
+    def watch(self, events: Wakeup) -> None:
         """Go by what the kernel tells of names, from now on, where reading takes long."""
         self._events = events
 
@@ -406,13 +360,17 @@ class ReadyQueue:
             self._end_waits(now_ns)
         due = self._look()
         pickup = self._names.pickup
-        if pickup is not None and pickup.collect(list(self._names.foreign_mail)):
+        if pickup is not None and pickup.collect(self._names.foreign_mail):
             due = self._look()
         due.reverse()
         self._line = due
         took_ns, (soonest_ns, latest_ns) = self._clock.monotonic_ns() - now_ns, READ_EVERY_NS
-        good_ns = min(latest_ns, max(soonest_ns, took_ns * READ_SELDOM))
-        self._line_until_ns = now_ns + max(good_ns, took_ns * READ_SHARE)
+        good_ns = took_ns * READ_SELDOM
+        if good_ns < soonest_ns:
+            good_ns = soonest_ns
+        elif good_ns > latest_ns:
+            good_ns = max(latest_ns, took_ns * READ_SHARE)
+        self._line_until_ns = now_ns + good_ns
 
     def _look(self) -> list[str]:
         """:return: the first of the entries that are due and not deferred, in order: a new list."""
@@ -688,7 +646,7 @@ def _part(some: list[str], now: str, due: FirstNames, future: FirstNames) -> Non
 class _StrictKeys:
     """The entries of one slice, by key."""
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Listing) -> None:
         self._names = names
         self._read: list[str] = []
         self._by_key: dict[str, list[str]] | None = {}

@@ -93,7 +93,7 @@ class Wakeup:
         if was_armed:
             self._watch.events()
 
-    # See `Events`.
+    # The names that came and went, for the ready queue.
 
     def follow(self, wanted: bool) -> None:
         """Say whether it is of interest which names come and go."""

@@ -115,6 +115,8 @@ class Pickup:
 
     def collect(self, names: list[str]) -> int:
         """See `Pickup` of `switchboard.queue.listing`."""
+        if not names and not self._waiting and not self._unsettled and self.maildir_new is None:
+            return 0
         now_ns = self._clock.monotonic_ns()
         if not self._waiting:
             try:

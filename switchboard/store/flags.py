@@ -38,6 +38,7 @@ class Flags:
         self._disk = disk
         self._clock = clock
         self._folders: dict[str, Folder] = {}
+        # By flag and queue, until when an answer is good, and the answer.
         self._known: dict[tuple[str, str], tuple[int, bool]] = {}
 
     def _folder(self, flag: Flag) -> Folder:
@@ -54,16 +55,18 @@ class Flags:
         :param anew: look; else the answer may be a tenth of a second old.
         """
         now_ns = self._clock.monotonic_ns()
-        looked_at_ns, answer = self._known.get((flag, queue), (-LOOK_EVERY_NS, False))
-        if anew or now_ns - looked_at_ns >= LOOK_EVERY_NS:
-            try:
-                folder = self._folder(flag)
-                if (flag, queue) in self._known and folder.is_replaced():
-                    folder.make()
-                answer = self._disk.exists(queue, folder.fd)
-            except OSError as error:
-                event(log, logging.WARNING, None, 'flag unreadable', flag=flag, queue=queue, error=error)
-            self._known[flag, queue] = now_ns, answer
+        known = self._known.get((flag, queue))
+        if known is not None and now_ns < known[0] and not anew:
+            return known[1]
+        answer = known is not None and known[1]
+        try:
+            folder = self._folder(flag)
+            if known is not None and folder.is_replaced():
+                folder.make()
+            answer = self._disk.exists(queue, folder.fd)
+        except OSError as error:
+            event(log, logging.WARNING, None, 'flag unreadable', flag=flag, queue=queue, error=error)
+        self._known[flag, queue] = now_ns + LOOK_EVERY_NS, answer
         return answer
 
     def set(self, flag: Flag, queue: str, reason: str = '', by: str = '') -> None:
