@@ -55,7 +55,7 @@ from switchboard.errors import (
 )
 from switchboard.runner.api import RunnerOptions, Setting, Template, choice, count, truth
 from switchboard.runners.bridge_in import FromBroker
-from switchboard.runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of, told_elsewhere
+from switchboard.runners.bridge_remote import PATH, PATH_HEADER, Bridge, path_of
 
 if TYPE_CHECKING:
     from switchboard.brokers.message import OutgoingMessage
@@ -113,7 +113,7 @@ class ToBroker(Bridge):
             if exchange
             else self.setting['remote_queue']
         )
-        history = told_elsewhere(self.queue.history(self.filebase)) if self.setting['send_history'] else ()
+        history = self.queue.history(self.filebase) if self.setting['send_history'] else ()
         outgoing = encode(msg, msgdata, message_id=self.idempotency_key, history=history)
         outgoing.headers[PATH_HEADER] = path
         if KIND in outgoing.headers:

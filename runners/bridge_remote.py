@@ -39,9 +39,8 @@ PATH_HEADER = f'{OURS}path'
 PATH = 'bridge_path'
 # How a record of another installation is distinguished from those of this one, which count failures.
 ELSEWHERE = 'elsewhere'
-# AMQP has all headers of a message in one frame, of 128 KiB as a rule.
+# Of a history that came along, so many of the last records are kept.
 MAX_HISTORY_RECORDS = 30
-MAX_TRACEBACK_CHARACTERS = 1000
 
 PORTS = {'amqp': 5672, 'pyamqp': 5672, 'amqps': 5671, 'redis': 6379, 'rediss': 6379}
 EXCHANGE_TYPES = ('direct', 'topic', 'fanout', 'headers')
@@ -193,17 +192,6 @@ def targets(settings: Mapping[str, str]) -> tuple[str, str, str]:
 def path_of(value: Any) -> list[str]:
     """:return: the installations that have sent a message on, the last one last; empty if that cannot be read."""
     return [str(one) for one in value] if isinstance(value, list | tuple) else []
-
-
-def told_elsewhere(records: Sequence[Record]) -> list[Record]:
-    """:return: a history to be sent along, cut to what fits into a header."""
-    told: list[Record] = []
-    for record in records[-MAX_HISTORY_RECORDS:]:
-        trace = record.get('traceback')
-        if isinstance(trace, str) and len(trace) > MAX_TRACEBACK_CHARACTERS:
-            record = {**record, 'traceback': trace[-MAX_TRACEBACK_CHARACTERS:]}
-        told.append(record)
-    return told
 
 
 def heard_from(records: Sequence[Any], site: str) -> list[Record]:

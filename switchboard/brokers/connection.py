@@ -74,7 +74,7 @@ class Driver(Protocol):
         """Close the connection politely, if there is one."""
 
     def drop(self) -> None:
-        """Throw the connection away, whatever its state is."""
+        """Forget the connection, and then throw it away; that may fail."""
 
     def abandon(self) -> None:
         """Forget a connection that a fork has copied; the parent must not notice."""
@@ -288,7 +288,10 @@ class Connection:
         if not self.driver.has_leases:
             self._held.clear()
             self.stop_heartbeat()
-        self.driver.drop()
+        try:
+            self.driver.drop()
+        except Exception as error:
+            event(log, logging.DEBUG, None, 'not closed', url=self.url, error=error)
 
     def close(self) -> None:
         """Acknowledge the finished messages, give back the held ones, and disconnect.  The connection can be used again."""

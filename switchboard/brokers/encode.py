@@ -54,7 +54,6 @@ def encode(
     msgdata: Mapping[str, Any],
     *,
     message_id: str,
-    serializers: Serializers | None = None,
     history: Sequence[Record] = (),
 ) -> OutgoingMessage:
     """Write a message for a broker.
@@ -66,7 +65,7 @@ def encode(
     """
     if is_kombu(msg):
         return _encode_kombu(msg, message_id)
-    serialized = (serializers or _DEFAULT).serialize(msg)
+    serialized = _DEFAULT.serialize(msg)
     outgoing = _encode(serialized.kind, serialized.body, msgdata, message_id, history)
     expires_s = msgdata.get(EXPIRES)
     if isinstance(expires_s, int | float):

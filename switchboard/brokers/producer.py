@@ -101,7 +101,6 @@ class BrokerProducer:
         slice: Slice,
         options: QueueOptions,
         clock: Clock,
-        namer: Namer | None,
         connection: Connection | None,
         is_draining: Callable[[], bool],
     ) -> None:
@@ -116,8 +115,7 @@ class BrokerProducer:
             self.options.serializer,
             self.options.message_class,
         )
-        if namer is None:
-            namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
+        namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self._packer = Packer(name, self.options, self.serializers, namer)
         self._limits = limits_of(self.options, self.url)
         self.connection = connection or connect(self.url)

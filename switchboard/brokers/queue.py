@@ -58,7 +58,6 @@ from switchboard.message.naming import (
     NS,
     PRESERVED,
     READY,
-    Namer,
     digest_of,
     is_filebase,
     make_slice,
@@ -203,7 +202,6 @@ class BrokerQueue:
 
     :param url: ``amqp://...`` or ``redis://...``; see `BrokerUrl`.
     :param slice: which of `numslices` runners this object is for; see ``slices`` in the URL.
-    :param recover: give back what this process gave up.
     :param bad: where entries go that cannot be processed: a queue in a directory, or another one on a broker; by default the
         queue ``bad`` of the same broker.
     :param delivery_counts: where the deaths of holders are counted; by default in this object alone.
@@ -222,11 +220,9 @@ class BrokerQueue:
         url: str | BrokerUrl,
         slice: int | None = None,
         numslices: int = 1,
-        recover: bool = False,
         *,
         options: QueueOptions | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        namer: Namer | None = None,
         connection: Connection | None = None,
         bad: Switchboard | BrokerQueue | None = None,
         delivery_counts: DeliveryCounts | None = None,
@@ -239,7 +235,6 @@ class BrokerQueue:
             make_slice(slice, numslices),
             options or QueueOptions(),
             clock,
-            namer,
             connection,
             services.is_draining,
         )
@@ -265,8 +260,6 @@ class BrokerQueue:
         )
         self._bad = bad
         self._throttle = Throttle(self.options.rate and self.options.rate / numslices, clock)
-        if recover:
-            self.recover()
 
     def __repr__(self) -> str:
         return f'BrokerQueue({self.name!r}, {self.url.shown!r}, {self.slice.index}, {self.slice.count})'

@@ -164,10 +164,7 @@ class RabbitDriver:
         self._forget_channel()
         self._ring()
         if connection is not None:
-            try:
-                connection.collect()
-            except Exception:  # noqa: S110  it is thrown away, whatever its state is
-                pass
+            connection.collect()
 
     def abandon(self) -> None:
         """See `Driver`."""

@@ -265,10 +265,7 @@ class RedisDriver:
         channel = self._channel
         self._forget()
         if channel is not None:
-            try:
-                channel._disconnect_pools()
-            except Exception:  # noqa: S110  it is thrown away, whatever its state is
-                pass
+            channel._disconnect_pools()
 
     def abandon(self) -> None:
         """See `Driver`: redis-py lets go of what a fork has copied."""

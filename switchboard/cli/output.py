@@ -41,7 +41,7 @@ def line_width() -> int | None:
     return console().width
 
 
-def write_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, heading: bool = True) -> bool:
+def write_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> bool:
     """Write a table; columns that are empty in every row are left out on a terminal.
 
     :return: whether there was a row to write.
@@ -51,10 +51,10 @@ def write_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, he
     for row in rows:
         chunk.append(row)
         if len(chunk) == CHUNK_ROWS:
-            _write(columns, chunk, heading=heading and not written)
+            _write(columns, chunk, heading=not written)
             chunk, written = [], True
     if chunk:
-        _write(columns, chunk, heading=heading and not written)
+        _write(columns, chunk, heading=not written)
     return written or bool(chunk)
 
 

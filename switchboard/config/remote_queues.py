@@ -19,7 +19,7 @@ IMPLEMENTATION = 'switchboard.brokers.attach'
 
 
 def load() -> ModuleType:
-    """:return: what makes and serves such queues: ``make_queue``, ``BrokerTransaction``, ``commit_all``, ``publish_many``, each of a spool.
+    """:return: the module that serves such queues: ``make_queue``, ``BrokerTransaction``, ``commit_all``, ``publish_many``, each of a spool.
 
     :raises ConfigError: kombu is not installed.
     """

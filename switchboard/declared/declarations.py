@@ -148,25 +148,18 @@ class Declarations:
         return self._is_made or self._folder.exists()
 
     @contextmanager
-    def lock(self, *, shared: bool = False) -> Iterator[None]:
-        """Keep everybody else from changing declarations.
+    def lock(self, *, shared: bool = False, waits: bool = True) -> Iterator[bool]:
+        """Keep everybody else from changing declarations: yield whether that could be had.
 
         :param shared: only that: others may look at the same time.
+        :param waits: until it is free; otherwise it may be that it was not.
         :raises LockTimeoutError: another process keeps it.
         """
         fd = self.disk.open_lock_file(DECLARED_LOCK, self.folder.fd)
         try:
-            self.disk.lock_when_free(fd, 'the declarations', shared=shared)
-            yield
-        finally:
-            self.disk.unlock_and_close(fd)
-
-    @contextmanager
-    def lock_if_free(self) -> Iterator[bool]:
-        """As :meth:`lock`, without waiting: yield whether it was free."""
-        fd = self.disk.open_lock_file(DECLARED_LOCK, self.folder.fd)
-        try:
-            yield self.disk.lock(fd)
+            if waits:
+                self.disk.lock_when_free(fd, 'the declarations', shared=shared)
+            yield waits or self.disk.lock(fd, shared=shared)
         finally:
             self.disk.unlock_and_close(fd)
 

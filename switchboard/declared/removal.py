@@ -194,7 +194,7 @@ class QueueRemoval:
         :return: whether that was done.
         """
         try:
-            with self._declarations.lock_if_free() as is_locked:
+            with self._declarations.lock(waits=False) as is_locked:
                 return is_locked and renew(folder)
         except OSError:
             return False

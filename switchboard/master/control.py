@@ -92,9 +92,9 @@ def _is_word(value: object) -> bool:
 Handler = Callable[[Request, Reply], None]
 
 
-def _address(directory: int, name: str = CONTROL) -> str:
+def _address(directory: int) -> str:
     """:return: a name that fits into a socket address, however deep the spool lies, and leads nowhere else if it is moved."""
-    return f'/proc/self/fd/{directory}/{name}'
+    return f'/proc/self/fd/{directory}/{CONTROL}'
 
 
 class ControlSocket:

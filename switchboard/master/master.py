@@ -47,7 +47,7 @@ from switchboard.master.control import ControlSocket
 from switchboard.master.directory import MasterLock, OwnDirectory
 from switchboard.master.housekeeping import Housekeeping
 from switchboard.master.loading import extend_path, python_path, warm_up, work_as_runner
-from switchboard.master.requests import Load, Requests
+from switchboard.master.requests import Requests
 from switchboard.master.service_manager import ServiceManager
 from switchboard.master.signals import SignalPipe
 from switchboard.master.slices import Slices
@@ -93,8 +93,6 @@ class Readable(Protocol):
 class Master:
     """Supervises the runners of one installation, from `run` to its end.
 
-    :param load: reads and checks the configuration, for a reload.
-    :param work: the work of a runner's process.
     :param on_ready: called once, with all records, when every slice has begun its loop or failed to.
     :param own_descriptors: gives further descriptors that a runner has to close.
     """
@@ -103,18 +101,12 @@ class Master:
         self,
         config: Config,
         *,
-        load: Load = Config.load,
-        work: child.Work = work_as_runner,
         on_ready: Callable[[list[Record]], object] | None = None,
         own_descriptors: Callable[[], Iterable[int]] = tuple,
-        rng: random.Random | None = None,
     ) -> None:
         self.config = config
-        self._load = load
-        self._work = work
         self._on_ready = on_ready
         self._own_descriptors = own_descriptors
-        self._rng = rng or random.Random()
         self._stopping = False
         self._expected_s = math.inf  # when the next turn of the loop is due
         self._record = MasterRecord()
@@ -174,14 +166,13 @@ class Master:
             self.config,
             self._scoreboard,
             self._selector,
-            work=self._work,
+            work=work_as_runner,
             foreign=self._descriptors,
             others=lambda: {*self._own_children, self._housekeeping.pid, self._alerts.pid},
-            rng=self._rng,
+            rng=random.Random(),
         )
         self._operations = Requests(
             self._slices,
-            load=self._load,
             on_reload=self._note_reload,
             around_reload=(self._begin_reload, self._end_reload),
             shut_down=self.stop,

@@ -17,7 +17,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from switchboard.config.config import Config
@@ -36,8 +35,6 @@ logger = log.logger('master')
 # More slices than this of one runner is a slip of the finger.
 MAX_INSTANCES = 256
 
-Load = Callable[[Path], Config]
-
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -55,7 +52,6 @@ def no_reply(_answer: Mapping[str, object]) -> None:
 class Requests:
     """Takes requests and works them off.
 
-    :param load: reads and checks a configuration.
     :param on_reload: called after each try, with the error or the empty string.
     :param around_reload: called when a reload begins, and when it is over, however it went.
     :param shut_down: stops the master.
@@ -65,14 +61,12 @@ class Requests:
         self,
         slices: Slices,
         *,
-        load: Load,
         on_reload: Callable[[str], object],
         around_reload: tuple[Callable[[], object], Callable[[], object]],
         shut_down: Callable[[], object],
         reopen: Callable[[], list[str]],
     ) -> None:
         self.slices = slices
-        self._load = load
         self._on_reload = on_reload
         self._begin_reload, self._end_reload = around_reload
         self._shut_down = shut_down
@@ -230,7 +224,7 @@ class Requests:
         """:raises ConfigError: it cannot be used."""
         old = self.slices.config
         try:
-            new = self._load(old.path)
+            new = Config.load(old.path)
         except (ConfigError, OSError) as error:
             raise ConfigError(str(error)) from error
         except Exception as error:

@@ -38,7 +38,7 @@ class ServiceManager:
         watched = found['WATCHDOG_USEC'] if is_ours and found['WATCHDOG_USEC'].isdecimal() else '0'
         self._feed_every_s = int(watched) / 2e6 if self._address else 0.0
         self._fed_s = self._told_s = self._extended_s = -1e9
-        self._status = self._told = ''
+        self._told = ''
         self._is_busy = bool(self._address)
 
     def ready(self, status: str) -> None:

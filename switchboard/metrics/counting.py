@@ -53,10 +53,9 @@ def count_all(
     budget_s: float = BUDGET_S,
     *,
     is_stopping: Callable[[], bool] = lambda: False,
-    clock_ns: Callable[[], int] = time.monotonic_ns,
 ) -> Count:
     """Count all queues that lie in the spool; those on brokers have exporters of their own."""
-    at_ns, began_ns = time.time_ns(), clock_ns()
+    at_ns, began_ns = time.time_ns(), time.monotonic_ns()
     queues: dict[str, Census] = {}
     failures = 0
     names = [name for name in view.queue_names() if not view.is_remote(name)]
@@ -64,26 +63,24 @@ def count_all(
     for place, name in enumerate(names):
         if is_stopping():
             break
-        now_ns = clock_ns()
+        now_ns = time.monotonic_ns()
         until_ns = now_ns + max(0, ends_ns - now_ns) // (len(names) - place)
         try:
             queues[name] = count_queue(view, name, until_ns=until_ns)
         except OSError as error:
             failures += 1
             event(log, logging.WARNING, None, 'not counted', queue=name, error=error)
-    errors = errors_of(view, began_ns + int(budget_s * NS), is_stopping=is_stopping, clock_ns=clock_ns)
+    errors = errors_of(view, began_ns + int(budget_s * NS), is_stopping=is_stopping)
     return Count(at_ns, queues, errors, failures)
 
 
-def errors_of(
-    view: SpoolView, until_ns: int, *, is_stopping: Callable[[], bool], clock_ns: Callable[[], int]
-) -> dict[str, int]:
+def errors_of(view: SpoolView, until_ns: int, *, is_stopping: Callable[[], bool]) -> dict[str, int]:
     """:return: how many entries of the bad queue have which class of error; those that there was no time for are left out."""
     found: Counter[str] = Counter()
     folder = view.folder(BAD)
     try:
         for opened, (filebase, suffix) in enumerate(walk(folder, (PRESERVED,))):
-            if opened >= MAX_OPENED or clock_ns() >= until_ns or is_stopping():
+            if opened >= MAX_OPENED or time.monotonic_ns() >= until_ns or is_stopping():
                 break
             entry = summarize(folder, BAD, filebase, suffix)
             if entry is not None:

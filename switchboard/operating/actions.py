@@ -316,15 +316,13 @@ def target_of(found: Found, *, opens: bool) -> Target | None:
     return Target(found.queue, found.filebase, entry.suffix, home, entry.retried)
 
 
-def choose(
-    found: Iterable[Found], action: Action, *, named: bool = False, limit: int = 0, now_ns: int | None = None
-) -> list[Target]:
+def choose(found: Iterable[Found], action: Action, *, named: bool = False, limit: int = 0) -> list[Target]:
     """Choose what an action is to be applied to, in the order in which entries would be taken.
 
     :param named: each was named by somebody, so it is meant, whatever the action would select.
     :param limit: at most so many, the first; 0 for all.
     """
-    now_ns = time.time_ns() if now_ns is None else now_ns
+    now_ns = time.time_ns()
     opened = (target_of(each, opens=action.opens) for each in found)
     meant = (each for each in opened if each is not None and (named or action.takes(each, now_ns)))
     chosen = list(meant) if named else sorted(meant, key=lambda each: order(each.filebase))

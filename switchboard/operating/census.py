@@ -88,11 +88,10 @@ def count(
     sizes: bool = True,
     now_ns: int | None = None,
     until_ns: int | None = None,
-    clock_ns: Callable[[], int] = time.monotonic_ns,
 ) -> Census:
     """Count the entries of a queue's directory; all zeros if there is none.
 
-    :param until_ns: when to stop, by `clock_ns`; what there is more is not counted then.
+    :param until_ns: when to stop, on the monotonic clock; what there is more is not counted then.
     :raises PermissionError: this process may not look.
     """
     census = Census(queue)
@@ -102,7 +101,7 @@ def count(
     try:
         with folder.scan() as entries:
             for seen, entry in enumerate(entries):
-                if until_ns is not None and seen % LOOK_EVERY == 0 and clock_ns() >= until_ns:
+                if until_ns is not None and seen % LOOK_EVERY == 0 and time.monotonic_ns() >= until_ns:
                     census.is_truncated = True
                     break
                 filebase, suffix = entry.name[:-4], entry.name[-4:]

@@ -163,7 +163,6 @@ FIELDS: dict[str, Field] = {
 # Words that say a comparison by their names.
 _IMPLIED = {'older': '>=', 'younger': '<'}
 ALIASES = {'newer': 'younger', 'from': 'origin', 'attempts': 'tries'}
-_BY_NAME = frozenset(('queue', 'id', 'state', 'priority'))
 _AGES = frozenset(('older', 'younger', 'age'))
 
 

@@ -66,15 +66,15 @@ def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class
     return values
 
 
-def read_secret(path: str | None, section: str, key: str = 'password_file') -> str:
-    """:return: the first line of a file.
+def read_secret(path: str | None, section: str) -> str:
+    """:return: the first line of the file that ``password_file`` names.
 
     :raises ConfigError: it cannot be read, or is not text in UTF-8.
     """
     if not path:
-        raise ConfigError('names the file with the password; give it', section=section, key=key)
+        raise ConfigError('names the file with the password; give it', section=section, key='password_file')
     try:
         with open(path, encoding='utf-8') as file:
             return file.readline(MAX_SECRET_CHARACTERS).rstrip('\r\n')
     except (OSError, ValueError) as error:
-        raise ConfigError(f'cannot be read: {error}', section=section, key=key) from error
+        raise ConfigError(f'cannot be read: {error}', section=section, key='password_file') from error

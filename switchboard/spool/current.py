@@ -27,12 +27,12 @@ MAX_DIGEST_BYTES = 256
 LOOK_EVERY_NS = NS // 10
 
 
-def activate(config: Config, disk: Disk | None = None) -> None:
+def activate(config: Config) -> None:
     """Tell publishers and doors that this configuration holds from now on.
 
     :raises OSError: it could not be written; they go on with what they have.
     """
-    disk = disk or Disk()
+    disk = Disk()
     publish_queue_options(config, disk)
     folder = Folder(os.path.join(config.spool, RUN), disk)
     folder.make()
@@ -51,10 +51,9 @@ def publish_queue_options(config: Config, disk: Disk | None = None) -> bool:
     return publish_options(str(config.spool), local, disk)
 
 
-def is_active(config: Config, spool: str, disk: Disk | None = None) -> bool:
+def is_active(config: Config, spool: str) -> bool:
     """:return: whether this is the configuration that was put into force for that spool, as it stands."""
-    disk = disk or Disk()
-    folder = Folder(os.path.join(config.spool, RUN), disk)
+    folder = Folder(os.path.join(config.spool, RUN), Disk())
     try:
         return os.path.abspath(spool) == os.path.abspath(config.spool) and _digest(folder) == config.digest
     except OSError:

@@ -46,6 +46,7 @@ MAX_EXPORTED = 20_000
 EXPORT_S = 20.0
 MAX_ACTS = 500
 MAX_CANARY = 50
+TOP_ERRORS = 5
 MAX_SELECTION = 2000
 
 
@@ -204,10 +205,10 @@ def _runners(snapshot: Snapshot) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _top_errors(survey: Survey | None, many: int = 5) -> list[dict[str, Any]]:
+def _top_errors(survey: Survey | None) -> list[dict[str, Any]]:
     if survey is None:
         return []
-    rows = survey.bad.by.get('error', [])[:many]
+    rows = survey.bad.by.get('error', [])[:TOP_ERRORS]
     return [
         {
             'error': row.name,

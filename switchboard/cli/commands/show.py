@@ -46,7 +46,6 @@ SHOWN_BODY_BYTES = 16 * 1024
 KEPT_BODY_BYTES = 1024 * 1024
 # Fields of a record that are not shown as key=value.
 _APART = frozenset(('event', 'time', 'traceback', 'message', 'error', 'before', 'after'))
-_COLOURS = {'red': 'red', 'green': 'green', 'cyan': 'cyan', 'yellow': 'yellow'}
 
 
 @verb()

@@ -115,7 +115,7 @@ def test_metadata_and_history_go_along(out: Bridged) -> None:
     assert delivery.headers['colour'] == 'red'
     assert 'dedupe_key' not in delivery.headers
     [record] = json.loads(delivery.headers[HISTORY])
-    assert (record['event'], len(record['traceback'])) == ('failed', 1000)
+    assert (record['event'], len(record['traceback'])) == ('failed', 5000)
 
 
 def test_a_history_stays_here_unless_it_is_to_go_along(tmp_path: Path) -> None:
