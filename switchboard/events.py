@@ -32,6 +32,7 @@ WORDS = MappingProxyType(
         'broker back': 'the connection to a broker stands again',
         'cannot import': "a runner's class cannot be imported; it is FATAL",
         'cannot run': "a runner's configuration cannot work; it is FATAL",
+        'cannot start': 'the master, or a runner without one, did not start: another master is running, or the configuration cannot be used',
         'claim lost': 'the work was done, and the broker had given the message to another meanwhile',
         'clock set forward': 'what would be deleted by the new time is kept until the clock has stayed so for a while',
         'committed in part': 'a hand-off is committed, and recovery will finish publishing it',

@@ -73,20 +73,29 @@ class Installation:
         :raises ConfigError: there is none, or it has mistakes; all of them.
         """
         if self._config is None:
-            path = self.config_path
-            if path is None and self.named_spool is not None:
-                raise click.UsageError(
-                    'this needs a configuration, not a spool alone: give -C FILE instead of -s'
-                )
-            if path is None:
-                raise ConfigError(
-                    f'no configuration was found ({" or ".join(SEARCHED)}): name one with -C FILE or '
-                    f'{CONFIG_VARIABLE}, or make one with `switchboard init DIRECTORY`'
-                )
+            path = self.config_to_load
             from switchboard.config.config import Config
 
             self._config = Config.load(path)
         return self._config
+
+    @property
+    def config_to_load(self) -> Path:
+        """The file of the configuration, which may have mistakes.
+
+        :raises ConfigError: there is none.
+        """
+        path = self.config_path
+        if path is None and self.named_spool is not None:
+            raise click.UsageError(
+                'this needs a configuration, not a spool alone: give -C FILE instead of -s'
+            )
+        if path is None:
+            raise ConfigError(
+                f'no configuration was found ({" or ".join(SEARCHED)}): name one with -C FILE or '
+                f'{CONFIG_VARIABLE}, or make one with `switchboard init DIRECTORY`'
+            )
+        return path
 
     @property
     def config_or_none(self) -> Config | None:

@@ -21,7 +21,6 @@ are raised: `AlreadyRunningError`, `ConfigError`, `OSError`.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gc
 import importlib
 import logging
@@ -49,11 +48,11 @@ from switchboard.master.housekeeping import Housekeeping
 from switchboard.master.loading import extend_path, python_path, warm_up, work_as_runner
 from switchboard.master.requests import Requests
 from switchboard.master.service_manager import ServiceManager
-from switchboard.master.signals import SignalPipe
+from switchboard.master.signals import SignalPipe, StackDump
 from switchboard.master.slices import Slices
 from switchboard.spool.current import activate
 from switchboard.spool.spool import Spool
-from switchboard.status import log
+from switchboard.status import log, printed
 from switchboard.status.alerts import Alerts
 from switchboard.status.alive import SCOREBOARD
 from switchboard.status.scoreboard import ROOM, MasterRecord, Record, Scoreboard, State
@@ -70,6 +69,7 @@ HANDLED = (
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGCHLD,
+    signal.SIGQUIT,
 )
 
 
@@ -132,14 +132,15 @@ class Master:
 
     def _preload(self) -> None:
         extend_path(python_path(self.config.path, self.config.master.python_path))
-        for name in self.config.master.preload:
-            try:
-                importlib.import_module(name)
-            except Exception as error:
-                reason = f'cannot import {name}: {type(error).__name__}: {error}'
-                raise ConfigError(
-                    reason, file=str(self.config.path), section='master', key='preload'
-                ) from error
+        with printed.as_events('master'):
+            for name in self.config.master.preload:
+                try:
+                    importlib.import_module(name)
+                except Exception as error:
+                    reason = f'cannot import {name}: {type(error).__name__}: {error}'
+                    raise ConfigError(
+                        reason, file=str(self.config.path), section='master', key='preload'
+                    ) from error
         self._spool: Spool | None = warm_up(self.config)
         # All objects of this moment are there for good: the collector never touches it, so the children share its pages.
         gc.collect()
@@ -147,7 +148,6 @@ class Master:
 
     def _open(self, stack: contextlib.ExitStack) -> None:
         setproctitle.setproctitle(f'switchboard: master {self.config.spool}')
-        faulthandler.register(signal.SIGQUIT, file=log.descriptor(), all_threads=True)
         wanted = sum(each.instances for each in self.config.runners.values())
         path = self._directory.path / SCOREBOARD
         try:
@@ -162,6 +162,9 @@ class Master:
         self._signals = SignalPipe(HANDLED)
         stack.callback(self._signals.close)
         self._selector.register(self._signals.fileno(), selectors.EVENT_READ, self)
+        has_memory = self.config.master.log_format == 'json' and hasattr(os, 'memfd_create')
+        self._dump = StackDump(None if has_memory else log.descriptor())
+        stack.callback(self._dump.close)
         self._slices = Slices(
             self.config,
             self._scoreboard,
@@ -207,6 +210,7 @@ class Master:
             self._directory.fileno(),
             self._lock.fileno(),
             *self._signals.descriptors(),
+            *self._dump.descriptors(),
             *self._control.descriptors(),
             *self._housekeeping.descriptors(),
             *self._alerts.descriptors(),
@@ -335,6 +339,9 @@ class Master:
             elif signum in (signal.SIGTERM, signal.SIGINT):
                 event(logger, logging.INFO, None, 'stop requested', signal=signum.name)
                 self.stop()
+            elif signum is signal.SIGQUIT:
+                for line in self._dump.taken():
+                    printed.say(log.logger('master'), 'stderr', line)
             elif not self._stopping:
                 self._obey(signum)
 

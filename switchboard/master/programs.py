@@ -6,6 +6,7 @@ The two programs are for service managers, for debugging and for tests: they do 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from types import FrameType
 import click
 
 from switchboard.config.config import Config
+from switchboard.config.inifile import Problems, parse, read_file
 from switchboard.errors import AlreadyRunningError, ConfigError, MasterError, SwitchboardError
 from switchboard.events import event
 from switchboard.master.daemon import Outcome, Report, daemonize
@@ -177,8 +179,7 @@ def master(path: Path) -> None:
     Exit status: 0 stopped; 69 stopped, and a runner had given up; 75 another master is running; 78 the
     configuration cannot be used; 70 any other error.
     """
-    with exiting_on_signal():
-        sys.exit(_guarded(lambda: foreground(Config.load(path))))
+    sys.exit(supervise(path))
 
 
 @click.command()
@@ -190,19 +191,56 @@ def runner(runner: tuple[str, int, int], path: Path, once: bool, until_empty: bo
     """Run one slice of one runner, in the foreground and without a master."""
     name, part, count = runner
     sys.exit(
-        _guarded(lambda: one_runner(Config.load(path), name, part, count, once=once, until_empty=until_empty))
+        _guarded(
+            path, lambda config: one_runner(config, name, part, count, once=once, until_empty=until_empty)
+        )
     )
 
 
-def _guarded(run: Callable[[], int]) -> int:
-    """:return: the exit status of `run`, or the one that its error means, after one line about it."""
+def supervise(path: Path) -> int:
+    """Be the master of the installation of a configuration file, as `foreground` does.
+
+    :return: the exit status; an error is written to standard error, in the form of the log.
+    """
+    with exiting_on_signal():
+        return _guarded(path, foreground)
+
+
+def _guarded(path: Path, run: Callable[[Config], int]) -> int:
+    """:return: the exit status of `run`, or the one that its error means, after a line about it."""
     try:
-        return run()
+        return run(Config.load(path))
     except ConfigError as error:
-        code, text = EXIT_CONFIG, str(error)
+        code, errors = EXIT_CONFIG, getattr(error, 'errors', (error,))
     except AlreadyRunningError as error:
-        code, text = os.EX_TEMPFAIL, str(error)
+        code, errors = os.EX_TEMPFAIL, (error,)
     except (SwitchboardError, OSError) as error:
-        code, text = EXIT_SOFTWARE, str(error)
-    click.echo(text, err=True)
+        code, errors = EXIT_SOFTWARE, (error,)
+    except Exception:
+        log.configure(as_json=_asks_for_json(path), waits=True)
+        event(log.logger('master'), logging.ERROR, None, 'master failed', exc_info=True)
+        return EXIT_SOFTWARE
+    if _asks_for_json(path):
+        log.configure(as_json=True, waits=True)
+        for each in errors:
+            event(log.logger('master'), logging.ERROR, None, 'cannot start', **_told(each))
+    else:
+        click.echo('\n'.join(map(str, errors)), err=True)
     return code
+
+
+def _told(error: Exception) -> dict[str, object]:
+    """:return: the fields of the line about an error."""
+    if isinstance(error, ConfigError):
+        place = {name: getattr(error, name) for name in ('file', 'line', 'section', 'key')}
+        return {'reason': error.reason, **place}
+    return {'reason': str(error)}
+
+
+def _asks_for_json(path: Path) -> bool:
+    """:return: whether a configuration wants the log as JSON, also one that has mistakes."""
+    with contextlib.suppress(ConfigError):
+        for section in parse(read_file(path), str(path), Problems()):
+            if section.name == 'master' and 'log_format' in section.entries:
+                return section.entries['log_format'].value == 'json'
+    return False

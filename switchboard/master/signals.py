@@ -7,6 +7,7 @@ is decided by the loop, in its own time.  ``signalfd`` would do as well, but exi
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 from collections.abc import Iterable, Iterator
@@ -92,3 +93,39 @@ def blocked() -> Iterator[set[Any]]:
         yield before
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class StackDump:
+    """The answer to QUIT: where every thread of this process is, written at once, whatever the process is busy with.
+
+    Assumes that the signal has a handler already, if the dump is to be `taken`.
+
+    :param descriptor: the log, if plain lines may stand in it; None for a log of events, to which the loop adds what it has `taken`.  Until
+        then, for a loop that hangs, the dump can be read in ``/proc/PID/fd``.
+    """
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._memory = os.memfd_create('stacks') if descriptor is None else -1
+        into = self._memory if descriptor is None else descriptor
+        faulthandler.register(signal.SIGQUIT, file=into, all_threads=True, chain=descriptor is None)
+
+    def descriptors(self) -> list[int]:
+        """:return: the descriptors that a process which is forked has to close."""
+        return [self._memory] if self._memory >= 0 else []
+
+    def taken(self) -> list[str]:
+        """:return: the lines that were not taken before."""
+        if self._memory < 0:
+            return []
+        size = os.fstat(self._memory).st_size
+        lines = os.pread(self._memory, size, 0).decode('utf-8', 'backslashreplace').splitlines()
+        os.ftruncate(self._memory, 0)
+        os.lseek(self._memory, 0, os.SEEK_SET)
+        return lines
+
+    def close(self) -> None:
+        """Answer no more."""
+        faulthandler.unregister(signal.SIGQUIT)
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1

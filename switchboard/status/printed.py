@@ -14,7 +14,7 @@ import os
 import selectors
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -43,23 +43,50 @@ def text_of(line: bytes) -> str:
     return log.cut(line.decode('utf-8', 'backslashreplace').rstrip())
 
 
-def take_streams() -> None:
-    """Turn printed lines of this process into events: see `Printed`."""
+def take_streams(purpose: str = 'runner') -> list[Printed]:
+    """Turn printed lines of this process into events: see `Printed`.
+
+    :param purpose: of the logger.
+    :return: the streams that take them.
+    """
+    taken = []
     for name in LEVELS:
+        taken.append(Printed(name, purpose))
         stream = io.TextIOWrapper(
-            cast(Any, Printed(name)), encoding='utf-8', errors='backslashreplace', write_through=True
+            cast(Any, taken[-1]), encoding='utf-8', errors='backslashreplace', write_through=True
         )
         setattr(sys, name, stream)
+    return taken
+
+
+@contextlib.contextmanager
+def as_events(purpose: str) -> Iterator[None]:
+    """Turn what this process prints meanwhile into events; later it goes where it went before."""
+    before = sys.stdout, sys.stderr
+    taken = take_streams(purpose)
+    try:
+        yield
+    finally:
+        for each in taken:
+            each.end_line()
+        sys.stdout, sys.stderr = before
+
+
+def say(logger: logging.Logger, stream: str, line: str, entry: str | None = None) -> None:
+    """Write the event of a printed line."""
+    event(logger, LEVELS[stream], entry, 'printed', stream=stream, text=line)
 
 
 class Printed(io.RawIOBase):
     """A standard stream whose lines are events, each with the entry at work; blank ones are left out.
 
     :param name: ``stdout`` or ``stderr``.
+    :param purpose: of the logger.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, purpose: str = 'runner') -> None:
         self._name = name
+        self._purpose = purpose
         # Of two threads that print at the same time, each has its own line.
         self._own = threading.local()
 
@@ -93,16 +120,20 @@ class Printed(io.RawIOBase):
             return
         self._own.is_writing = True
         try:
-            event(log.logger('runner'), LEVELS[self._name], entry, 'printed', stream=self._name, text=text)
+            say(log.logger(self._purpose), self._name, text, entry)
         finally:
             self._own.is_writing = False
 
-    def close(self) -> None:
+    def end_line(self) -> None:
         """Write the last line, which has no end."""
+        rest, entry = getattr(self._own, 'rest', (b'', None))
+        self._own.rest = (b'', None)
+        self._say(rest, entry)
+
+    def close(self) -> None:
+        """End the last line, and take no more."""
         if not self.closed:
-            rest, entry = getattr(self._own, 'rest', (b'', None))
-            self._own.rest = (b'', None)
-            self._say(rest, entry)
+            self.end_line()
         super().close()
 
 

@@ -58,12 +58,12 @@ def start(
     It goes into the background and reports when the runners are ready.  Exit status: 0 all of them are; 1 the master runs,
     and a runner does not; 75 another master is running, or they are not ready yet after `ready_timeout`.
     """
+    if foreground:
+        from switchboard.master.programs import supervise
+
+        context.exit(supervise(installation.config_to_load))
     config = installation.config
     installation.spool(make=True)
-    if foreground:
-        from switchboard.master.programs import foreground as run_in_foreground
-
-        context.exit(run_in_foreground(config))
     context.exit(start_in_background(config, timeout_s, no_wait=no_wait))
 
 

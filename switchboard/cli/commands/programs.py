@@ -47,7 +47,7 @@ def master(installation: Installation) -> NoReturn:
     """
     from switchboard.master import programs
 
-    programs.master.main(['-C', str(installation.config.path)], prog_name='switchboard master')
+    programs.master.main(['-C', str(installation.config_to_load)], prog_name='switchboard master')
     raise AssertionError('a program ends by itself')
 
 
@@ -61,7 +61,7 @@ def runner(installation: Installation, runner: str, once: bool, until_empty: boo
 
     flags = [flag for flag, is_set in (('--once', once), ('--until-empty', until_empty)) if is_set]
     programs.runner.main(
-        [runner, '-C', str(installation.config.path), *flags], prog_name='switchboard runner'
+        [runner, '-C', str(installation.config_to_load), *flags], prog_name='switchboard runner'
     )
     raise AssertionError('a program ends by itself')
 

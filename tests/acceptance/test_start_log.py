@@ -1,0 +1,142 @@
+"""What a start writes where the log is JSON: JSON, also of a start that fails, of what a preloaded module prints, and of a QUIT."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.installation import PATIENCE_S, Installation
+
+MASTERS: dict[str, list[str]] = {
+    'switchboard master': ['-m', 'switchboard', 'master'],
+    'switchboard start --foreground': ['-m', 'switchboard', 'start', '--foreground'],
+    'switchboard-master': ['-c', 'from switchboard.master.programs import master; master()'],
+}
+RUNNERS: dict[str, list[str]] = {
+    'switchboard runner': ['-m', 'switchboard', 'runner', 'in'],
+    'switchboard-runner': ['-c', 'from switchboard.master.programs import runner; runner()', 'in'],
+}
+LOUD = """
+import sys
+import warnings
+
+print('printed by preload')
+sys.stderr.write('half a line')
+warnings.warn('warned by preload')
+"""
+
+
+def lines_of(stderr: str) -> list[dict[str, Any]]:
+    """:return: the lines, each of which is JSON as every reader understands it."""
+    return [json.loads(line, parse_constant=pytest.fail) for line in stderr.splitlines()]
+
+
+def run(words: list[str], site: Installation, status: int) -> list[dict[str, Any]]:
+    """:return: what a command wrote that ended with that status."""
+    done = subprocess.run(
+        [sys.executable, *words, '-C', str(site.config)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (status, ''), done.stderr
+    return lines_of(done.stderr)
+
+
+@pytest.mark.parametrize('name', MASTERS)
+def test_a_second_master_is_refused_in_json(site: Installation, name: str) -> None:
+    site.configure({'in': {}}, log_format='json')
+    first = site.start(ready=False)
+    site.log.wait_for('"event": "ready"')
+    [line] = run(MASTERS[name], site, os.EX_TEMPFAIL)
+    assert (line['event'], line['level'], line['process']) == ('cannot start', 'error', 'master')
+    assert line['reason'] == f'a master is already running (pid {first.pid})'
+    assert isinstance(line['pid'], int)
+    assert site.stop() == 0
+
+
+@pytest.mark.parametrize('name', [*MASTERS, *RUNNERS])
+def test_each_mistake_of_a_configuration_is_told_in_json(site: Installation, name: str) -> None:
+    site.configure({'in': {'instances': 'many'}}, log_format='json')
+    with site.config.open('a') as config:
+        config.write('[queue.in]\nttl = never ever\n')
+    lines = run((MASTERS | RUNNERS)[name], site, os.EX_CONFIG)
+    assert {line['event'] for line in lines} == {'cannot start'}
+    assert [(line['section'], line['key']) for line in lines] == [
+        ('runner.in', 'instances'),
+        ('queue.in', 'ttl'),
+    ]
+    assert {line['file'] for line in lines} == {str(site.config)}
+    assert all(isinstance(line['line'], int) for line in lines)
+
+
+def test_where_the_log_is_text_a_mistake_is_a_line_for_people(site: Installation) -> None:
+    site.configure({'in': {'instances': 'many'}})
+    command = [sys.executable, *MASTERS['switchboard master'], '-C', str(site.config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == os.EX_CONFIG
+    assert done.stderr.startswith(f'{site.config}:')
+
+
+def test_a_mistake_of_ours_at_the_start_is_told_in_json(site: Installation) -> None:
+    site.configure({'in': {}}, log_format='json')
+    code = 'import switchboard.master.master as m; m.warm_up = None; from switchboard.master.programs import master; master()'
+    [line] = run(['-c', code], site, os.EX_SOFTWARE)
+    assert line['event'] == 'master failed'
+    assert 'TypeError' in line['traceback'][-1]
+
+
+def test_what_a_preloaded_module_prints_and_warns_of_is_json(site: Installation) -> None:
+    (site.home / 'loud.py').write_text(LOUD)
+    site.configure({'in': {}}, log_format='json', preload='loud')
+    site.start(ready=False)
+    site.log.wait_for('"event": "ready"')
+    assert site.stop() == 0
+    site.log.said('x')
+    printed = [line for line in lines_of('\n'.join(site.log.seen)) if line['event'] == 'printed']
+    assert {(line['process'], line['logger']) for line in printed} == {('master', 'switchboard.master')}
+    assert [(line['level'], line['text']) for line in printed[:1]] == [('info', 'printed by preload')]
+    assert printed[1]['text'].startswith('half a line')
+    assert 'UserWarning: warned by preload' in printed[1]['text']
+
+
+def test_a_preloaded_module_that_fails_is_told_in_json(site: Installation) -> None:
+    (site.home / 'broken.py').write_text(LOUD + 'raise ValueError("broken")\n')
+    site.configure({'in': {}}, log_format='json', preload='broken')
+    lines = run(MASTERS['switchboard master'], site, os.EX_CONFIG)
+    assert lines[-1]['event'] == 'cannot start'
+    assert 'ValueError: broken' in lines[-1]['reason']
+
+
+def stack_file(pid: int) -> Path:
+    [found] = [each for each in Path(f'/proc/{pid}/fd').iterdir() if 'memfd:stacks' in os.readlink(each)]
+    return found
+
+
+def test_where_the_master_is_comes_as_json(site: Installation) -> None:
+    site.configure({'in': {}}, log_format='json')
+    master = site.start(ready=False)
+    site.log.wait_for('"event": "ready"')
+    for _ in range(2):
+        master.send_signal(signal.SIGQUIT)
+        line = json.loads(site.log.wait_for('master.py.*in _turn').string)
+        assert (line['event'], line['stream'], line['process']) == ('printed', 'stderr', 'master')
+    assert stack_file(master.pid).read_bytes() == b''
+    assert site.stop() == 0
+    site.log.said('x')
+    lines_of('\n'.join(site.log.seen))
+
+
+def test_where_the_log_is_text_it_is_told_at_once(site: Installation) -> None:
+    site.configure({'in': {}})
+    site.start().send_signal(signal.SIGQUIT)
+    site.log.wait_for('master.py", line [0-9]+ in _turn')
+    assert site.stop() == 0
