@@ -3,6 +3,9 @@
 As with a directory, the process holds an entry, and not the object by which it was taken: any object of the same queue may
 finish it.  So claims stand in one table, by broker, queue and filebase.  A fork leaves them with the parent.
 
+Any number of threads may take: one at a time fetches and chooses, and what it takes is in that table before the next one looks, so that a message that
+was given out twice is found there.
+
 Nothing is fetched ahead.  There are two exceptions, of one message and of few: what an idle runner found when it looked once more before sleeping is
 the next that it takes, and a deferred message (`ISwitchboard.defer`) is kept until its time, because a broker would give it out again at once.
 """
@@ -10,7 +13,9 @@ the next that it takes, and a deferred message (`ISwitchboard.defer`) is kept un
 from __future__ import annotations
 
 import logging
+import math
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +29,7 @@ from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, Unk
 from switchboard.events import event
 from switchboard.message.entry import Entry
 from switchboard.message.naming import NS, digest_of
+from switchboard.store.forks import after_fork
 
 
 @dataclass(slots=True, eq=False)
@@ -108,14 +114,26 @@ class BrokerConsumer:
         self._deferred: dict[str, int] = {}
         self._waiting: dict[str, BrokerClaim] = {}
         self._turn = 0
+        self._lock = threading.RLock()
+        _CONSUMERS.add(self)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()  # another thread of the parent's may have had it
 
     def _key(self, filebase: str) -> tuple[str, str, str]:
         return self._producer.url.shown, self._producer.all_queues[0], filebase
 
     # What comes.
 
-    def next(self) -> BrokerClaim | None:
-        """Take the next message that may be worked on; None if there is none now."""
+    def take(self) -> BrokerClaim | None:
+        """Take the next message that may be worked on; it is at work from now on.  None if there is none now."""
+        with self._lock:
+            claim = self._next()
+            if claim is not None:
+                self.keep(claim)
+            return claim
+
+    def _next(self) -> BrokerClaim | None:
         self._producer.connection.flush_acks()
         if (claim := self._due_again()) is not None:
             return claim
@@ -133,12 +151,20 @@ class BrokerConsumer:
 
     def look(self) -> bool:
         """Is there something to take?  If so, it is the next that is taken."""
-        if self._peeked is None or not self._peeked.holds():
-            self._peeked = self.next()
-        return self._peeked is not None
+        with self._lock:
+            if self._peeked is None or not self._peeked.holds():
+                self._peeked = self._next()
+            return self._peeked is not None
 
     def find(self, filebase: str) -> BrokerClaim | None:
         """Take one message out of turn; those before it go back to where they were."""
+        with self._lock:
+            claim = self._find(filebase)
+            if claim is not None:
+                self.keep(claim)
+            return claim
+
+    def _find(self, filebase: str) -> BrokerClaim | None:
         if self._key(filebase) in OWN_CLAIMS:
             return None
         self._unwait()
@@ -240,9 +266,12 @@ class BrokerConsumer:
         """Is it not due yet?  The broker keeps it for the rest of its time."""
         due_s = claim.delivery.headers.get(DUE)
         now_s = self._producer.clock.time_ns() / NS
-        if not isinstance(due_s, int | float) or due_s <= now_s + 1:
+        # The header may be anybody's, and a message that cannot be read must not go out again as if it could.
+        if not isinstance(due_s, int | float) or claim.entry.damage is not None:
             return False
-        delay_s = min(due_s, now_s + LONGEST_DELAY_S) - now_s  # the number may be anybody's
+        if due_s <= now_s + 1 or (isinstance(due_s, float) and math.isnan(due_s)):
+            return False
+        delay_s = min(due_s, now_s + LONGEST_DELAY_S) - now_s
         publish([self._producer.prepare_again(claim.entry, claim.filebase, (), delay_s)])
         self._ack(claim)
         return True
@@ -262,9 +291,12 @@ class BrokerConsumer:
     def defer(self, filebase: str, seconds: float) -> None:
         """Do not take an entry for a while."""
         now_ns = self._producer.clock.monotonic_ns()
-        if len(self._deferred) > MAX_DEFERRED:
-            self._deferred = {one: until_ns for one, until_ns in self._deferred.items() if until_ns > now_ns}
-        self._deferred[filebase] = now_ns + int(seconds * NS)
+        with self._lock:
+            if len(self._deferred) > MAX_DEFERRED:
+                self._deferred = {
+                    one: until_ns for one, until_ns in self._deferred.items() if until_ns > now_ns
+                }
+            self._deferred[filebase] = now_ns + int(seconds * NS)
 
     def _is_defer(self, claim: BrokerClaim) -> bool:
         until_ns = self._deferred.get(claim.filebase)
@@ -289,7 +321,7 @@ class BrokerConsumer:
         producer = self._producer
         waits = [
             (self._deferred.get(filebase, 0) - producer.clock.monotonic_ns()) / NS
-            for filebase in self._waiting
+            for filebase in list(self._waiting)
         ]
         try:
             waits += [
@@ -359,4 +391,8 @@ class BrokerConsumer:
             self._producer.connection.flush_acks()
         except BrokerDownError as error:
             event(log, logging.WARNING, None, 'not acknowledged', queue=self._producer.name, error=error)
-        self._unwait()
+        with self._lock:
+            self._unwait()
+
+
+_CONSUMERS = after_fork(BrokerConsumer._after_fork)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from switchboard.brokers.message import HISTORY, KIND, METADATA, WHEN, Delivery
+from switchboard.brokers.message import HISTORY, KIND, METADATA, UNREADABLE, WHEN, Delivery
 from switchboard.errors import CorruptEntryError
 from switchboard.message.content_types import TYPES, decode_text, decompress
 from switchboard.message.entry import Entry
 from switchboard.message.envelope import pack_header
-from switchboard.message.journal import Record
+from switchboard.message.journal import Record, bounded
 from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import (
     DIGEST_DIGITS,
@@ -39,6 +39,7 @@ _KINDS = {
 _AS_THEY_ARE = ('', 'binary', 'utf-8', 'utf8', 'us-ascii', 'ascii-8bit')
 # Records of a history that somebody else has written: an honest one is cut to what a header carries.
 MAX_RECORDS = 1000
+MAX_REASON_CHARACTERS = 300
 _DEFAULT = Serializers()
 
 
@@ -75,6 +76,8 @@ def entry_of(delivery: Delivery, max_bytes: int | None = None, *, as_it_came: bo
     headers, filebase = delivery.headers, filebase_of(delivery)
     kind = headers.get(KIND)
     try:
+        if UNREADABLE in headers:
+            raise CorruptEntryError(str(headers[UNREADABLE])[:MAX_REASON_CHARACTERS])
         body = delivery.body if as_it_came else _body(delivery, max_bytes)
         if isinstance(kind, str):
             pack_header(kind, 0, 0, '', 0)  # can it be one?
@@ -103,7 +106,7 @@ def _history(header: Any) -> list[Record]:
     records = load_json(str(header or '[]').encode('utf-8', 'surrogatepass'), 'history')
     if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
         raise CorruptEntryError('history: not a list of JSON objects')
-    return records[-MAX_RECORDS:]
+    return [bounded(one) for one in records[-MAX_RECORDS:]]
 
 
 def _is_encoded(delivery: Delivery) -> bool:
@@ -141,7 +144,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, datetime):
-        return value.timestamp()
+        return _seconds(value)
     if isinstance(value, bytes | bytearray):
         return bytes(value).decode('utf-8', 'replace')
     return value if isinstance(value, str | int | float | None) else str(value)
@@ -160,7 +163,7 @@ def filebase_of(delivery: Delivery) -> str:
         digest = hashlib.sha1(identity, usedforsecurity=False).hexdigest()
     priority = delivery.properties.get('priority')
     rank = f'+p{priority}' if type(priority) is int and 0 < priority <= HIGHEST_PRIORITY else ''
-    if is_filebase(f'{when}+{digest}{rank}'):
+    if isinstance(when, str) and is_filebase(f'{when}+{digest}{rank}'):
         return f'{when}+{digest}{rank}'
     return str(Name(_sent_ns(delivery), digest)) + rank
 
@@ -177,10 +180,15 @@ def identity_of(delivery: Delivery) -> str:
     return hashlib.sha1(delivery.body, usedforsecurity=False).hexdigest()
 
 
+def _seconds(moment: datetime) -> float:
+    """:return: seconds since the epoch; a time without a zone is one of UTC, as py-amqp gives them."""
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+
+
 def _sent_ns(delivery: Delivery) -> int:
     sent = delivery.properties.get('timestamp')
     if isinstance(sent, datetime):
-        sent = sent.timestamp()
+        sent = _seconds(sent)
     if isinstance(sent, int | float) and 0 < sent < 9_000_000_000:
         return int(sent) * NS
     return SYSTEM_NAMER.now_ns()

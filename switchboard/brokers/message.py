@@ -15,6 +15,8 @@ WHEN = f'{OURS}when'
 METADATA = f'{OURS}metadata'
 HISTORY = f'{OURS}history'
 DUE = f'{OURS}due'
+# What takes the place of headers that could not be read: why.
+UNREADABLE = f'{OURS}unreadable'
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,6 @@ class Delivery:
 
     @property
     def message_id(self) -> str | None:
-        """The producer's name for the message; the same each time it is given out."""
+        """The producer's name for the message; the same each time it is given out; another value than a text or a number is none."""
         found = self.properties.get('message_id')
-        return str(found) if found else None
+        return str(found) if found and isinstance(found, str | int | float) else None

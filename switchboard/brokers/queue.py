@@ -322,7 +322,7 @@ class BrokerQueue:
         """See `ISwitchboard`."""
         if self.is_paused() or not self._throttle.allows():
             return None
-        while (claim := self.consumer.next()) is not None:
+        while (claim := self.consumer.take()) is not None:
             try:
                 taken = Taken(claim.filebase, *self._open(claim))
             except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, EntryTakenError) as error:
@@ -335,7 +335,6 @@ class BrokerQueue:
     def _open(self, claim: BrokerClaim) -> tuple[Any, dict[str, Any]]:
         """Read a taken message."""
         self.count_deaths(claim)
-        self.consumer.keep(claim)
         try:
             msg, msgdata = claim.entry.load(self.serializers)
             if is_expired(msgdata, self.clock):
@@ -368,7 +367,6 @@ class BrokerQueue:
             claim.entry.records.append({'event': 'recovered', 'time': timestamp(self.clock), 'count': number})
         recoveries = before + deaths
         if deaths and recoveries >= self.options.max_recoveries:
-            self.consumer.keep(claim)
             reason = f'recovered {recoveries} times: its owner died each time'
             self._set_aside(claim, 'recoveries', reason)
             raise EntryTakenError('its owners died', queue=self.name, filebase=claim.filebase)
@@ -498,7 +496,6 @@ class BrokerQueue:
                     'gone, or another one has it', queue=self.name, filebase=filebase
                 ) from None
             claim = found
-            self.consumer.keep(claim)
         if preserve:
             self._set_aside(claim, cause, reason or 'preserved by its runner')
         else:

@@ -5,6 +5,10 @@ queue that is not there) has a channel of its own, because AMQP closes a channel
 
 RabbitMQ closes the channel, too, when a message was not acknowledged for as long as its ``consumer_timeout``: that counts as the end of the
 connection, and the held messages are void.
+
+What a stranger has put beside a body (its properties, its routing key) py-amqp reads while it takes bytes from the socket, and raises there what its parts
+raise: for a date beyond the year 9999, for texts that are no UTF-8, for tables in tables in tables.  So such a message would be given out for ever, and stop
+every reader of its queue.  `frames` gives it to its reader without them, and with the reason.
 """
 
 from __future__ import annotations
@@ -12,15 +16,19 @@ from __future__ import annotations
 import os
 import ssl
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from struct import pack
 from typing import Any
 
-from amqp import exceptions
+from amqp import exceptions, spec
+from amqp.basic_message import Message
+from amqp.method_framing import frame_handler
+from amqp.serialization import dumps, loads
 from kombu import Connection as KombuConnection
 
 from switchboard.brokers.connection import Publish, QueueLimits
-from switchboard.brokers.message import Delivery, OutgoingMessage
+from switchboard.brokers.message import UNREADABLE, Delivery, OutgoingMessage
 from switchboard.brokers.rabbitmq_publish import RabbitPublisher, windows
 from switchboard.brokers.rabbitmq_queues import RabbitDeclarer, open_channel
 from switchboard.brokers.url import BrokerUrl
@@ -37,6 +45,68 @@ _PROPERTIES = (
 
 # What py-amqp raises when a connection is of no more use.
 _TROUBLES = (OSError, exceptions.ConnectionError, exceptions.RecoverableConnectionError, EOFError)
+
+# Frames by their type, as AMQP numbers them.
+METHOD_FRAME, HEADER_FRAME = 1, 2
+# Before the properties in a header: the class, nothing, and the length of the body.
+_HEADER_BYTES = 12
+_HEADERS_FOLLOW = pack('>H', 1 << 13)
+# The methods that bring a message, with the format of their arguments; the last two texts are the exchange and the routing key.
+_BRINGING = {
+    pack('>HH', *spec.Basic.Deliver): 'sLbss',
+    pack('>HH', *spec.Basic.GetOk): 'Lbssl',
+    pack('>HH', *spec.Basic.Return): 'Bsss',
+}
+
+
+def frames(connection: Any, callback: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Make what py-amqp reads frames by, which no message of a stranger's makes raise.  See the top of this module."""
+    handle = frame_handler(connection, callback)
+
+    def on_frame(frame: tuple[int, int, bytes]) -> Any:
+        kind, channel, content = frame
+        if kind == METHOD_FRAME and (form := _BRINGING.get(bytes(content[:4]))) is not None:
+            return handle((kind, channel, _with_readable_texts(content, form)))
+        try:
+            return handle(frame)
+        except Exception:
+            if kind != HEADER_FRAME or (why := _why_unreadable(content)) is None:
+                raise
+            headers = dumps('F', [{UNREADABLE: why}])
+            return handle((kind, channel, content[:_HEADER_BYTES] + _HEADERS_FOLLOW + headers))
+
+    return on_frame
+
+
+def _why_unreadable(content: bytes) -> str | None:
+    try:
+        Message().inbound_header(content)
+    except Exception as error:  # what a stranger has sent may raise anything
+        return f'its properties cannot be read: {_ascii_text(error)}'
+    return None
+
+
+def _ascii_text(error: Exception) -> str:
+    return f'{type(error).__name__}: {error}'.encode('ascii', 'backslashreplace').decode()[:200]
+
+
+def _with_readable_texts(content: bytes, form: str) -> bytes:
+    """:return: the arguments of a method, each byte of a text that is no UTF-8 as a question mark, if there are such texts."""
+    try:
+        loads(form, content, 4)
+        return content
+    except UnicodeDecodeError:
+        pass
+    readable, at = bytearray(content), 4
+    for each in form:
+        if each == 's':
+            length = readable[at]
+            text = bytes(readable[at + 1 : at + 1 + length])
+            readable[at + 1 : at + 1 + length] = bytes(byte if byte < 128 else ord('?') for byte in text)
+            at += 1 + length
+        else:
+            at += {'L': 8, 'l': 4, 'B': 2, 'b': 1}[each]
+    return bytes(readable)
 
 
 class RabbitDriver:
@@ -129,7 +199,10 @@ class RabbitDriver:
                 self._url.address,
                 connect_timeout=self._connect_timeout_s,
                 heartbeat=self._url.heartbeat_s,
-                transport_options={'client_properties': {'connection_name': f'switchboard {os.getpid()}'}},
+                transport_options={
+                    'client_properties': {'connection_name': f'switchboard {os.getpid()}'},
+                    'frame_handler': frames,
+                },
             )
             self._secure()
         try:
@@ -265,7 +338,10 @@ class RabbitDriver:
     def _delivery(self, queue: str, message: Any) -> Delivery:
         body = message.body
         told = message.delivery_info
-        headers = dict(message.properties.get('application_headers') or {})
+        headers = {
+            key if isinstance(key, str) else bytes(key).decode('utf-8', 'backslashreplace'): value
+            for key, value in (message.properties.get('application_headers') or {}).items()
+        }
         deaths = headers.get('x-delivery-count')
         return Delivery(
             queue,

@@ -51,8 +51,11 @@ def load_record(text: bytes) -> Record | None:
         record = load_json(text, 'record')
     except CorruptEntryError:
         return None
-    if not isinstance(record, dict):
-        return None
+    return bounded(record) if isinstance(record, dict) else None
+
+
+def bounded(record: Record) -> Record:
+    """:return: a record that anybody may have written, without numbers that cannot be reckoned with."""
     # What a user put into ``set`` is the user's.
     return {
         key: value

@@ -80,6 +80,7 @@ class SeenQueue(BrokerQueue):
             if claim is None:
                 raise
             self.count_deaths(claim)
+            self.consumer.forget(claim)
             self.connection.requeue(claim.delivery)
             return claim.entry.records
 

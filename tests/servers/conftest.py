@@ -33,6 +33,13 @@ def rabbitmq(rabbitmq_server: Broker, tmp_path: Path) -> Iterator[OnBroker]:
 
 
 @pytest.fixture
+def redis(redis_server: Broker, tmp_path: Path) -> Iterator[OnBroker]:
+    place = OnBroker(redis_server.url, tmp_path / 'spool')
+    yield place
+    place.close()
+
+
+@pytest.fixture
 def far(server: Broker, tmp_path: Path) -> Iterator[Far]:
     far = Far(server.url, tmp_path)
     yield far
