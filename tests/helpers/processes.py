@@ -47,6 +47,16 @@ def remaining(variable: str, value: str, *, kill: bool = False) -> list[str]:
     return [found[pid] for pid in left]
 
 
+def watches(pid: int, directory: str | Path) -> bool:
+    """:return: whether a process has the kernel tell of what comes into a directory, as one does before it goes to sleep."""
+    number = f' ino:{os.stat(directory).st_ino:x} '
+    for about in Path(f'/proc/{pid}/fdinfo').iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if any(line.startswith('inotify') and number in line for line in about.read_text().splitlines()):
+                return True
+    return False
+
+
 def ends(pid: int, timeout_s: float) -> bool:
     """:return: whether the process ends within the time; it need not be our child."""
     try:

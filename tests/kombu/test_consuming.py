@@ -13,6 +13,8 @@ from amqp.exceptions import ConsumerCancelled
 from kombu.asynchronous import Hub
 
 from switchboard import Spool
+from tests.helpers.processes import watches
+from tests.helpers.waiting import eventually
 from tests.large_directories import grow_and_renew
 from tests.unit.declared.test_presence import in_child, kill
 
@@ -56,18 +58,16 @@ def test_nothing_comes_from_an_empty_queue(connection, channel, queue):
 def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connect, queue, spool_path):
     connection = connect(rescan=HOUR_S)
     inbox = Inbox()
-    reader, writer = os.pipe()
+    consumer = os.getpid()
 
     def publish() -> None:
         queue = Spool(spool_path, durability='lazy')['work']
-        os.read(reader, 1)
-        time.sleep(0.05)  # the consumer is asleep by then, which is what this is about
+        eventually(lambda: watches(consumer, queue.queue_directory), 'asleep')
         queue.enqueue({'a': 1})
 
     pid = in_child(lambda: threading.Thread(target=publish).start())
     try:
         with kombu.Consumer(connection, queue, callbacks=[inbox]):
-            os.write(writer, b'x')
             connection.drain_events(timeout=20)
     finally:
         kill(pid)
@@ -77,24 +77,19 @@ def test_a_waiting_consumer_is_woken_by_a_message_of_another_process(connect, qu
 def test_a_consumer_that_waits_follows_a_directory_that_is_renewed(connect, queue, spool_path):
     connection = connect(rescan=HOUR_S)
     inbox = Inbox()
-    reader, writer = os.pipe()
 
     def renew_and_publish() -> None:
-        board = Spool(spool_path, durability='lazy')['work']
-        os.read(reader, 1)
-        time.sleep(0.05)  # the consumer is asleep by then
-        grow_and_renew(board.folder)
-        time.sleep(0.05)  # and again
-        board.enqueue({'a': 1})
+        queue = Spool(spool_path, durability='lazy')['work']
+        eventually(lambda: watches(os.getpid(), queue.queue_directory), 'asleep')
+        grow_and_renew(queue.folder)
+        eventually(lambda: watches(os.getpid(), queue.queue_directory), 'asleep again')
+        queue.enqueue({'a': 1})
 
     thread = threading.Thread(target=renew_and_publish)
     thread.start()
     with kombu.Consumer(connection, queue, callbacks=[inbox]):
-        os.write(writer, b'x')
         connection.drain_events(timeout=20)
     thread.join()
-    for end in (reader, writer):
-        os.close(end)
     assert inbox.bodies == [{'a': 1}]
 
 

@@ -19,6 +19,7 @@ from switchboard.message.naming import PRESERVED
 from switchboard.runners.bridge import FromBroker
 from switchboard.store.disk import Disk
 from tests.helpers.configurations import load
+from tests.helpers.waiting import eventually
 from tests.servers.arrivals import arrive
 from tests.servers.broker_queues import wait
 from tests.servers.brokers import Broker
@@ -93,8 +94,8 @@ def test_what_cannot_be_preserved_for_now_holds_up_no_other_and_is_in_bad_once(
     runner.periodic()
     inwards.send(b'{', content_type='application/json', **properties)
     inwards.send(b'good')
-    for _ in range(3):
-        wait(0.3)
+    eventually(lambda: runner.periodic() or inwards.spool['in'].files, 'arrived')
+    for _ in range(2):
         runner.periodic()
     assert [one.msg for one in arrive(inwards.spool['in'], 1)] == [b'good']
     assert inwards.unacked() == 1
@@ -148,11 +149,7 @@ def test_what_was_stored_when_redis_went_away_is_acknowledged_when_it_is_back(
         assert inwards.unacked() == 2
     finally:
         redis_server.start()
-    for _ in range(100):
-        runner.periodic()
-        if not inwards.unacked():
-            break
-        wait(0.1)
+    eventually(lambda: runner.periodic() or not inwards.unacked(), 'acknowledged')
     assert inwards.unacked() == inwards.connection.count(inwards.name) == 0
     assert sorted(one.msg for one in arrive(inwards.spool['in'], 2)) == ['one', 'two']
     inwards.close()

@@ -13,7 +13,7 @@ import pytest
 from kombu import Connection
 
 from tests.acceptance.installation import Installation
-from tests.servers.broker_queues import wait
+from tests.helpers.waiting import eventually
 from tests.servers.far import ROOT, Far
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -23,19 +23,14 @@ class TestAKilledRunner:
     def test_its_message_is_given_out_again_and_done_once(self, far: Far) -> None:
         far.queue.enqueue_many(['a', 'kill', 'b'])
         assert far.run() == -signal.SIGKILL
-        for _ in range(50):
-            assert far.run() == 0
-            if far.queue.count() == 0 and len(far.spool['out'].files) == 3:
-                break
-            wait(0.2)
+        eventually(
+            lambda: far.run() == 0 and far.queue.count() == 0 and len(far.spool['out'].files) == 3, 'done'
+        )
         assert sorted(far.out()) == ['a', 'b', 'kill']
 
     def test_one_that_kills_each_time_goes_to_bad(self, far: Far) -> None:
         filebase = far.queue.enqueue('poison')
-        for _ in range(100):
-            if far.run() == 0 and far.spool['bad'].get_files('.psv'):
-                break
-            wait(0.1)
+        eventually(lambda: far.run() == 0 and far.spool['bad'].get_files('.psv'), 'preserved')
         assert far.spool['bad'].get_files('.psv') == [filebase]
         history = far.spool['bad'].history(filebase)
         assert [one['count'] for one in history if one['event'] == 'recovered'] == [1, 2, 3]
@@ -50,10 +45,7 @@ class TestAKilledRunner:
                 serializer='raw',
                 headers={'compression': 'deadly'},
             )
-        for _ in range(100):
-            if far.run() == 0 and far.spool['bad'].get_files('.psv'):
-                break
-            wait(0.1)
+        eventually(lambda: far.run() == 0 and far.spool['bad'].get_files('.psv'), 'preserved')
         [filebase] = far.spool['bad'].get_files('.psv')
         history = far.spool['bad'].history(filebase)
         assert [one['count'] for one in history if one['event'] == 'recovered'] == [1, 2, 3]

@@ -14,8 +14,9 @@ import pytest
 
 from switchboard.errors import BrokerDownError
 from tests.helpers.commands import switchboard
+from tests.helpers.waiting import eventually
 from tests.servers.bridging import Site
-from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for
+from tests.servers.broker_queues import OnBroker, queue_of, wait_for
 from tests.servers.brokers import Broker, rabbitmq, redis, started
 from tests.servers.certificates import Authority, Pair
 
@@ -182,10 +183,10 @@ def test_an_operator_sees_why_nothing_goes_on(secure: Secure, tmp_path: Path) ->
     try:
         site.start()
         site.spool['out'].enqueue('x')
-        for _ in range(600):
-            if all('certificate verify failed' in record.last_error for record in site.records()):
-                break
-            wait(0.1)
+        eventually(
+            lambda: all('certificate verify failed' in record.last_error for record in site.records()),
+            'seen by both runners',
+        )
         log = (tmp_path / 'log').read_text()
         for name in ('work', 'up'):
             assert any(
@@ -224,10 +225,6 @@ def test_a_bridge_goes_both_ways(secure: Secure, tmp_path: Path) -> None:
     try:
         site.start()
         site.spool['out'].enqueue('x')
-        taken = None
-        while taken is None:
-            wait(0.1)
-            taken = site.spool['in'].take()
-        assert taken.msg == 'x'
+        assert eventually(site.spool['in'].take, 'back').msg == 'x'
     finally:
         site.close()

@@ -14,6 +14,7 @@ from redis import Redis
 
 from switchboard.brokers.redis_driver import script_of
 from switchboard.errors import BrokerDownError, EntryTakenError
+from tests.helpers.waiting import eventually
 from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for_broker
 from tests.servers.brokers import Broker
 from tests.servers.middleman import Middleman
@@ -171,8 +172,7 @@ class TestASleeper:
         assert sleeper.falls_asleep.wait(30)
         with middleman.away():
             Redis.from_url(place.url).client_kill_filter(_type='normal', skipme=True)
-            while queue.connection.driver.is_open():
-                wait(0.05)
+            eventually(lambda: not queue.connection.driver.is_open(), 'noticed')
         queue_of(place).enqueue('x')
         assert sleeper.woken()
         wait_for_broker(queue)

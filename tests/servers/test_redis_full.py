@@ -15,6 +15,7 @@ from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.errors import QueueFullError
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
+from tests.helpers.waiting import eventually
 from tests.servers.broker_queues import OnBroker, drain, queue_of, wait
 from tests.servers.brokers import Broker, redis, started
 from tests.servers.far import Far
@@ -111,8 +112,7 @@ def test_what_was_put_off_comes_and_it_can_be_emptied(full: Full) -> None:
     full.fill(queue)
     with pytest.raises(QueueFullError, match='no more memory'):
         queue.enqueue('later', delay=5)
-    wait(0.6)
-    assert 'late' in drain(queue)
+    eventually(lambda: 'late' in drain(queue), 'due')
     queue.enqueue('there is room')
     assert drain(queue) == ['there is room']
 
@@ -160,13 +160,11 @@ def test_what_a_runner_failed_at_is_held_until_there_is_memory_and_counted_once_
     thread = threading.Thread(target=runner.run)
     thread.start()
     try:
-        while runner.tries < 1:
-            wait(0.05)
+        eventually(lambda: runner.tries, 'tried')
         wait(1)  # it is not tried again meanwhile: that it has failed cannot be written
         assert runner.tries == 1
         full.client.config_set('maxmemory', 0)
-        while not far.spool['bad'].get_files('.psv'):
-            wait(0.05)
+        eventually(lambda: far.spool['bad'].get_files('.psv'), 'given up')
     finally:
         runner.stop()
         thread.join(60)
