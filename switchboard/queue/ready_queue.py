@@ -34,8 +34,7 @@ from __future__ import annotations
 
 import random
 import time
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import chain, islice
 from threading import RLock
@@ -53,7 +52,9 @@ from switchboard.message.naming import (
     parse,
     with_when,
 )
+from switchboard.queue.first_names import FirstNames
 from switchboard.queue.listing import NAMES_IN_ONE_CALL, Listing, is_ours
+from switchboard.queue.strict_keys import LOOKS, StrictKeys
 from switchboard.queue.wakeup import Wakeup
 
 # Names kept from one reading.
@@ -86,96 +87,8 @@ SAME_INSTANT_NS = NS // 1000
 CONTENDED_S = (0.001, 1.0)
 MAX_CONTENDED = 1000
 
-# Where an earlier entry of a key is looked for.  One that is claimed between the first two looks is found at the third.
-LOOKS = (CLAIMED, READY, CLAIMED)
-
 # What the kernel dates files by; a test's clock is not the file system's.
 _COARSE = getattr(time, 'CLOCK_REALTIME_COARSE', time.CLOCK_REALTIME)
-
-
-class FirstNames:
-    """The first of many names, in order and in bounded memory.
-
-    :param limit: so many are kept, or up to twice as many; None keeps all of them.
-    :param order: the place of a name; the name itself, if there is none.
-    :param mark: only names that hold this have another place than the names themselves; then most can be sorted several times as fast.
-    """
-
-    __slots__ = ('_is_sorted', '_limit', '_mark', '_names', '_order', 'horizon')
-
-    def __init__(self, limit: int | None, order: Callable[[str], str] | None = None, mark: str = '') -> None:
-        self._limit = limit
-        self._order = order
-        self._mark = mark
-        self._names: list[str] = []
-        self._is_sorted = True
-        # The place of the last one that was kept when others had to go: of what comes behind it not all are known.  None:
-        # nothing had to go.
-        self.horizon: str | None = None
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __contains__(self, name: str) -> bool:
-        return self._find(name) is not None
-
-    def is_beyond(self, name: str) -> bool:
-        """Is the name behind the horizon?"""
-        return self.horizon is not None and (self._order(name) if self._order else name) > self.horizon
-
-    def extend(self, names: list[str]) -> None:
-        """Take names that are not known yet, except those behind the horizon."""
-        if self.horizon is not None:
-            names = [name for name in names if not self.is_beyond(name)]
-        if names:
-            self._names += names
-            self._is_sorted = False
-            self._cut()
-
-    def _cut(self) -> None:
-        if self._limit is not None and len(self._names) >= 2 * max(1, self._limit):
-            del self.sorted()[self._limit :]
-            last = self._names[-1]
-            self.horizon = self._order(last) if self._order else last
-
-    def add(self, name: str) -> None:
-        """Take one name, which may be known."""
-        if not self.is_beyond(name) and self._find(name) is None:
-            insort(self._names, name, key=self._order)
-            self._cut()
-
-    def discard(self, name: str) -> None:
-        """Forget a name, if it is known."""
-        number = self._find(name)
-        if number is not None:
-            del self._names[number]
-
-    def _find(self, name: str) -> int | None:
-        names, place = self.sorted(), self._order(name) if self._order else name
-        for number in range(bisect_left(names, place, key=self._order), len(names)):
-            if names[number] == name:
-                return number
-            if (self._order(names[number]) if self._order else names[number]) != place:
-                break
-        return None
-
-    def pop_until(self, last: str) -> list[str]:
-        """Take out all names up to one; only where the place of a name is the name."""
-        names = self.sorted()
-        number = bisect_left(names, last)
-        popped, self._names = names[:number], names[number:]
-        return popped
-
-    def sorted(self) -> list[str]:
-        """:return: the names in order: the list itself, to be read, and not to be kept."""
-        if not self._is_sorted:
-            by = self._order if self._order is not None and self._mark in ''.join(self._names) else None
-            self._names.sort(key=by)
-            self._is_sorted = True
-        return self._names
 
 
 class ReadyQueue:
@@ -201,7 +114,7 @@ class ReadyQueue:
         self._dear_ns = dear_ns
         self._kept = kept
         self.order: Callable[[str], str] = partial(order, step_ns=int(priority_step_s * NS))
-        self._keys = _StrictKeys(names) if strict else None
+        self._keys = StrictKeys(names) if strict else None
         self._events: Wakeup | None = None
         # The names to give out, the next one last, and until when they are good.  (All times here are the boot clock's, but for those
         # in names.)
@@ -641,69 +554,6 @@ def _part(some: list[str], now: str, due: FirstNames, future: FirstNames) -> Non
         future.extend([filebase for filebase in some if filebase > now])
         some = [filebase for filebase in some if filebase <= now]
     due.extend(some)
-
-
-class _StrictKeys:
-    """The entries of one slice, by key."""
-
-    def __init__(self, names: Listing) -> None:
-        self._names = names
-        self._read: list[str] = []
-        self._by_key: dict[str, list[str]] | None = {}
-        self._claimed: dict[str, set[str]] = {}
-
-    def noted(self, parts: Iterator[list[str]]) -> Iterator[list[str]]:
-        """Pass on what a new reading finds."""
-        self._read = []
-        self._claimed = {}
-        for some in parts:
-            self._read += some
-            yield some
-        self._note_claimed()
-
-    def note(self, filebases: Iterable[str]) -> None:
-        """Add what a second reading finds."""
-        self._read = list({*self._read, *filebases})
-        self._note_claimed()
-
-    def _note_claimed(self) -> None:
-        self._by_key = None  # sorted when somebody asks
-        for filebase in self._names.claimed:
-            self._claimed.setdefault(key_of(filebase), set()).add(filebase)
-
-    def add(self, filebase: str, *, is_claimed: bool = False) -> None:
-        """Add one entry, which may be known."""
-        key = key_of(filebase)
-        if is_claimed:
-            self._claimed.setdefault(key, set()).add(filebase)
-        entries = self._entries(key)
-        number = bisect_left(entries, filebase)
-        if number == len(entries) or entries[number] != filebase:
-            entries.insert(number, filebase)
-
-    def _entries(self, key: str) -> list[str]:
-        if self._by_key is None:
-            self._by_key = {}
-            claimed = chain.from_iterable(self._claimed.values())
-            for filebase in sorted({*self._read, *claimed}):
-                self._by_key.setdefault(key_of(filebase), []).append(filebase)
-            self._read = []
-        return self._by_key.setdefault(key, [])
-
-    def other_before(self, filebase: str) -> str | None:
-        """:return: another entry of the same key that is at work, or comes first; None if there is none."""
-        key = key_of(filebase)
-        claimed = self._claimed.get(key, set())
-        for other in sorted(claimed - {filebase}):
-            if self._names.is_there(other, CLAIMED):
-                return other
-            claimed.discard(other)
-        entries = self._entries(key)
-        while entries and entries[0] < filebase:
-            if self._names.is_there(entries[0], *LOOKS):
-                return entries[0]
-            del entries[0]
-        return None
 
 
 def order(filebase: str, step_ns: int = PRIORITY_STEP_NS) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.queue.ready_queue import FirstNames
+from switchboard.queue.first_names import FirstNames
 
 NAMES = st.lists(st.text('abc', max_size=4), max_size=60)
 
