@@ -34,6 +34,11 @@ class ConfigError(SwitchboardError):
         self.key = key
         super().__init__(reason)
 
+    def fields(self) -> dict[str, str | int | None]:
+        """:return: the mistake for programs."""
+        place = {'file': self.file, 'line': self.line, 'section': self.section, 'key': self.key}
+        return {**place, 'reason': self.reason}
+
     def __str__(self) -> str:
         place = self.file or ''
         if self.line is not None:
@@ -106,7 +111,7 @@ class SelectionGrewError(SwitchboardError):
     def __init__(self, expected: int, found: int) -> None:
         self.expected = expected
         self.found = found
-        super().__init__(f'{found} entries fit now, and {expected} were counted: nothing was done')
+        super().__init__(f'{found:,} entries fit now, and {expected:,} were counted: nothing was done')
 
 
 class NotListableError(QueueError):

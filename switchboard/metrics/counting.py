@@ -14,12 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from switchboard.events import event
-from switchboard.message.naming import NS, PRESERVED
-from switchboard.operating.census import Census, CountingThread, walk
-from switchboard.operating.entry_fields import UNTELLABLE
+from switchboard.message.naming import NS
+from switchboard.operating.census import Census, CountingThread, Counts
+from switchboard.operating.grouping import NONE, Causes
 from switchboard.operating.queue_info import MAX_OPENED, count_queue
 from switchboard.operating.spool_view import SpoolView
-from switchboard.operating.summary import summarize
 from switchboard.store.layout import BAD
 
 log = logging.getLogger('switchboard.web')
@@ -52,9 +51,14 @@ def count_all(
     view: SpoolView,
     budget_s: float = BUDGET_S,
     *,
+    counts: Counts | None = None,
+    causes: Causes | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Count:
-    """Count all queues that lie in the spool; those on brokers have exporters of their own."""
+    """Count all queues that lie in the spool; those on brokers have exporters of their own.
+
+    :param counts: those of before, for callers who count again and again, as are `causes`.
+    """
     at_ns, began_ns = time.time_ns(), time.monotonic_ns()
     queues: dict[str, Census] = {}
     failures = 0
@@ -66,31 +70,32 @@ def count_all(
         now_ns = time.monotonic_ns()
         until_ns = now_ns + max(0, ends_ns - now_ns) // (len(names) - place)
         try:
-            queues[name] = count_queue(view, name, until_ns=until_ns)
+            queues[name] = count_queue(view, name, until_ns=until_ns, counts=counts)
         except OSError as error:
             failures += 1
             event(log, logging.WARNING, None, 'not counted', queue=name, error=error)
-    errors = errors_of(view, began_ns + int(budget_s * NS), is_stopping=is_stopping)
+    errors = errors_of(
+        view,
+        causes or Causes(BAD, MAX_OPENED),
+        began_ns + int(budget_s * NS),
+        is_stopping=is_stopping,
+    )
     return Count(at_ns, queues, errors, failures)
 
 
-def errors_of(view: SpoolView, until_ns: int, *, is_stopping: Callable[[], bool]) -> dict[str, int]:
+def errors_of(
+    view: SpoolView,
+    causes: Causes,
+    until_ns: int,
+    *,
+    is_stopping: Callable[[], bool],
+) -> dict[str, int]:
     """:return: how many entries of the bad queue have which class of error; those that there was no time for are left out."""
-    found: Counter[str] = Counter()
-    folder = view.folder(BAD)
     try:
-        for opened, (filebase, suffix) in enumerate(walk(folder, (PRESERVED,))):
-            if opened >= MAX_OPENED or time.monotonic_ns() >= until_ns or is_stopping():
-                break
-            entry = summarize(folder, BAD, filebase, suffix)
-            if entry is not None:
-                try:
-                    found[entry.last_error[0] or NO_ERROR] += 1
-                except UNTELLABLE:
-                    found[NO_ERROR] += 1
+        found = causes.look(view.folder(BAD), lambda: is_stopping() or time.monotonic_ns() >= until_ns)
     except OSError:
-        pass  # the failed count is reported already
-    return dict(found)
+        return {}  # the failed count is reported already
+    return dict(Counter(NO_ERROR if cause.error == NONE else cause.error for cause in found))
 
 
 class Counting:
@@ -105,6 +110,7 @@ class Counting:
         thread = CountingThread(self.look, 'census', REST_S, log)
         self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
         self.last = Count()
+        self._counts, self._causes = Counts(), Causes(BAD, MAX_OPENED)
         self.failures = 0
         # Set after each count.
         self.counted = threading.Event()
@@ -112,7 +118,13 @@ class Counting:
     def look(self) -> Count:
         """Count now."""
         try:
-            self.last = count_all(self._view(), self._budget_s, is_stopping=self._is_stopping)
+            self.last = count_all(
+                self._view(),
+                self._budget_s,
+                counts=self._counts,
+                causes=self._causes,
+                is_stopping=self._is_stopping,
+            )
             self.failures += self.last.failures
         except Exception:
             self.failures += 1

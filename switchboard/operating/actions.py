@@ -65,6 +65,16 @@ class Result(NamedTuple):
     now: Where | None
     error: Exception | None = None
 
+    def fields(self) -> dict[str, str | None]:
+        """:return: the fate for programs: ``entry`` and where it was ``from``; ``queue`` and ``filebase`` are where it is now."""
+        queue, filebase = self.now or (None, None)
+        return {
+            'entry': self.target.filebase,
+            'from': self.target.queue,
+            'queue': queue,
+            'filebase': filebase,
+        }
+
 
 class OperatedSpool:
     """One spool, and an operator who works on it.

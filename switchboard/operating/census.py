@@ -29,10 +29,13 @@ from switchboard.store.disk import Folder
 
 # After so many names a count with a budget looks at the time.
 LOOK_EVERY = 256
+# A directory that has changed so lately may change once more without its date showing it.
+RACY_NS = 2 * NS
 # A thread that counts rests so many times as long as a count took.
 REST_SHARE = 10
 # Upper ends of the columns of an age table, in minutes: those of Postfix's qshape, which operators can read.
 AGE_MINUTES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
+AGE_TITLES = (*map(str, AGE_MINUTES), f'{AGE_MINUTES[-1]}+')
 
 
 @dataclass(slots=True)
@@ -59,6 +62,8 @@ class Census:
     trouble: str = ''
     # Whether the time for it was over before all was counted.
     is_truncated: bool = False
+    # Whether the bytes were added up.
+    has_size: bool = True
 
     @property
     def entries(self) -> int:
@@ -94,7 +99,7 @@ def count(
     :param until_ns: when to stop, on the monotonic clock; what there is more is not counted then.
     :raises PermissionError: this process may not look.
     """
-    census = Census(queue)
+    census = Census(queue, has_size=sizes)
     now_ns = time.time_ns() if now_ns is None else now_ns
     now = format_when(now_ns) + '~'
     oldest, next_ = '~', '~'
@@ -133,6 +138,39 @@ def count(
     return census
 
 
+def stamp_of(folder: Folder, now_ns: int) -> tuple[int, ...] | None:
+    """:return: what tells a directory from itself after anything in it has come, gone or got another name; None if that cannot be told."""
+    try:
+        status = folder.disk.fstat(folder.fd)
+    except OSError:
+        return None
+    if now_ns - status.st_mtime_ns < RACY_NS:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+class Counts:
+    """The counts of queues, each kept for as long as its directory is as it was, and no delayed entry has become due: most queues stand still."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[tuple[int, ...], int, Census]] = {}
+
+    def count(self, folder: Folder, queue: str, *, sizes: bool = True, until_ns: int | None = None) -> Census:
+        """Count as `count` does, or give the last count once more."""
+        now_ns = time.time_ns()
+        stamp = stamp_of(folder, now_ns)
+        if stamp is not None and queue in self._kept:
+            kept, at_ns, census = self._kept[queue]
+            is_due = 0 < census.next_ns <= now_ns
+            if kept == stamp and census.has_size >= sizes and at_ns <= now_ns and not is_due:
+                return census
+        census = count(folder, queue, sizes=sizes, now_ns=now_ns, until_ns=until_ns)
+        self._kept.pop(queue, None)
+        if stamp is not None and not census.is_truncated:
+            self._kept[queue] = stamp, now_ns, census
+        return census
+
+
 def _is_misdated(entry: os.DirEntry[str], filebase: str, now_ns: int) -> bool:
     """Has only a turned clock put an entry into the future?  Then it is given out at once."""
     try:
@@ -159,6 +197,11 @@ class Shape:
     def total(self) -> int:
         """All of them."""
         return sum(self.counts) + self.later
+
+    def fields(self, by: str) -> dict[str, str | int]:
+        """:return: the row for programs: its name as the value of what is grouped by, and a member for each column."""
+        columns = dict(zip(AGE_TITLES, self.counts, strict=True))
+        return {by: self.name, 'total': self.total, **columns, 'later': self.later}
 
     def add(self, age_s: float) -> None:
         """Count one entry of this age; below zero is not due yet."""

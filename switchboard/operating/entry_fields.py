@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,6 +54,14 @@ def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, in
         }
     except UNTELLABLE as error:
         return fields | {'damage': entry.damage or f'its history cannot be shown: {type(error).__name__}'}
+
+
+def body_fields(body: bytes) -> dict[str, str]:
+    """:return: a body for programs: ``body``, or ``body_base64`` if it is no text."""
+    try:
+        return {'body': body.decode('utf-8')}
+    except UnicodeDecodeError:
+        return {'body_base64': base64.b64encode(body).decode('ascii')}
 
 
 # The fields looked for stand at the beginning: a mail's header, a task's message without large arguments.

@@ -1,25 +1,30 @@
 """Entries sorted into groups by something that they have: by queue, kind, origin, error or a key of the metadata.
 
-With the age of each, that is the table of `census.shapes`; with a selection, it answers which cause is behind so many failures.
+With the age of each, that is the table of `census.shapes`; with a selection, it answers which cause is behind so many failures.  `Causes` are those of the
+bad queue, for callers who look again and again.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from switchboard.events import event
-from switchboard.message.naming import CLAIMED, READY
-from switchboard.operating.census import age_s, walk
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY
+from switchboard.operating.census import age_s, stamp_of, walk
 from switchboard.operating.entry_fields import UNTELLABLE
 from switchboard.operating.finding import Found
 from switchboard.operating.selection import Criteria, select
-from switchboard.operating.summary import EntrySummary
+from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.store.disk import Folder
 
 log = logging.getLogger('switchboard.queue')
 
 NONE = '(none)'
+# Of the text of an error.
+MAX_TOLD = 400
 
 
 def group_of(by: str, *, domain: bool = False) -> Callable[[EntrySummary], list[str]]:
@@ -81,3 +86,73 @@ def _ages_of(
         named, age = [NONE], age_s(found.filebase, now_ns)
     for name in named:
         yield name, age
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why one entry was put aside, as far as a table of many tells it; `NONE` and empty where its history does not say."""
+
+    since_ns: int
+    error: str = NONE
+    frame: str = NONE
+    message: str = ''
+    origin: str = ''
+
+    @classmethod
+    def of(cls, entry: EntrySummary) -> Cause:
+        """:return: that of an entry, however strange its history is."""
+        try:
+            error, message = entry.last_error
+            return cls(
+                entry.since_ns, error or NONE, entry.frame or NONE, message[:MAX_TOLD], entry.origin or ''
+            )
+        except UNTELLABLE:
+            return cls(entry.when_ns)
+
+    def age_s(self, now_ns: int) -> float:
+        """:return: for how long it lies there."""
+        return max(0, now_ns - self.since_ns) / NS
+
+
+class Causes:
+    """The causes of the preserved entries of one queue.  Each file is opened once: a later look opens those that are new, and an unchanged directory is not even read.
+
+    :param limit: of so many entries; which ones, the directory's order decides.
+    """
+
+    def __init__(self, queue: str, limit: int) -> None:
+        self._queue = queue
+        self._limit = limit
+        self._stamp: tuple[int, ...] | None = None
+        # By name: when the file was changed last, and what it says.
+        self._known: dict[str, tuple[int, Cause]] = {}
+
+    def look(self, folder: Folder, is_over: Callable[[], bool] = lambda: False) -> list[Cause]:
+        """:return: the causes; fewer, if it is over before all have been looked at.
+
+        :raises PermissionError: this process may not look.
+        """
+        stamp = stamp_of(folder, time.time_ns())
+        if stamp is None or stamp != self._stamp:
+            self._stamp = stamp if self._read(folder, is_over) else None
+        return [cause for _, cause in self._known.values()]
+
+    def _read(self, folder: Folder, is_over: Callable[[], bool]) -> bool:
+        before, self._known = self._known, {}
+        for filebase, suffix in walk(folder, (PRESERVED,)):
+            if len(self._known) >= self._limit:
+                break
+            if is_over():
+                return False
+            try:
+                status = folder.disk.stat(filebase + suffix, dir_fd=folder.fd, follow_symlinks=False)
+            except OSError:
+                continue  # it went on meanwhile
+            known = before.get(filebase)
+            if known is None or known[0] != status.st_mtime_ns:
+                entry = summarize(folder, self._queue, filebase, suffix)
+                if entry is None:
+                    continue
+                known = entry.modified_ns, Cause.of(entry)
+            self._known[filebase] = known
+        return True

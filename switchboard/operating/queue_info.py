@@ -8,6 +8,7 @@ two of these and the time between make rates.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.presence import Presence
 from switchboard.errors import BrokerDownError
 from switchboard.message.naming import NS, PRESERVED, SYSTEM_NAMER
-from switchboard.operating.census import Census, count, walk
+from switchboard.operating.census import Census, Counts, count, walk
 from switchboard.operating.option_words import option_words, word
 from switchboard.operating.spool_view import SpoolView, flags_of
 from switchboard.operating.summary import summarize
-from switchboard.options import QueueOptions
+from switchboard.options import QueueOptions, shown_url
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import BAD, CONSUMERS, RUN, TRASH
 
@@ -45,14 +46,17 @@ def count_queue(
     sizes: bool = True,
     spool: Spool | None = None,
     until_ns: int | None = None,
+    counts: Counts | None = None,
 ) -> Census:
     """Count the entries of a queue, wherever it is: a directory is walked over, a broker is asked for its ready messages, for it counts no others.
 
     :param spool: for queues on brokers; without one, and where the broker is away, `UNKNOWN` many wait there.
     :param until_ns: as in `census.count`; a broker is not asked for a part.
+    :param counts: those of before, for callers who count again and again.
     """
     if not view.is_remote(name):
-        return count(view.folder(name), name, sizes=sizes, until_ns=until_ns)
+        counted = count if counts is None else counts.count
+        return counted(view.folder(name), name, sizes=sizes, until_ns=until_ns)
     if spool is None:
         return Census(name, waiting=UNKNOWN)
     queue: Any = spool[name]
@@ -106,6 +110,7 @@ def census_fields(
     :param in_bad: how many entries of the bad queue came from it.
     """
     fields = {name: getattr(census, name) for name in _COUNTS}
+    fields['size_bytes'] = census.size_bytes if census.has_size else None
     fields['waiting'] = None if census.waiting == UNKNOWN else census.waiting
     fields['oldest_age_s'] = round(now_s - census.oldest_ns / NS, 3) if census.oldest_ns else None
     fields['next_due_s'] = round(census.next_ns / NS - now_s, 3) if census.next_ns else None
@@ -180,6 +185,20 @@ class QueueInfo:
             'options': self.own_options,
             'declared': declared,
             'flags': self.said,
+        }
+
+    def whole_fields(self, census: Census) -> dict[str, Any]:
+        """:return: the queue with its contents, for programs: ``options`` are all of them, by field, and ``set`` says which by whom."""
+        counted = census_fields(census, self.said, time.time())
+        return {
+            **self.fields(),
+            'entries': {
+                key: value
+                for key, value in counted.items()
+                if key not in ('queue', 'flags', 'origins', 'in_bad')
+            },
+            'options': dataclasses.asdict(self.options) | {'url': shown_url(self.options.url)},
+            'set': {key: self.set_by(key) for key in self.set_options},
         }
 
 

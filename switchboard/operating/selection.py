@@ -405,6 +405,11 @@ class Criteria:
             if isinstance(value, Pattern)
         )
 
+    @property
+    def changes_with_time(self) -> bool:
+        """May an entry begin or cease to fit though nothing happens to it?"""
+        return any(term.field in _AGES or term.field == 'state' for term in self.terms)
+
     def suffixes(self) -> tuple[str, ...]:
         """:return: the suffixes that entries of the wanted states have."""
         of_state = {'claimed': CLAIMED, 'preserved': PRESERVED}

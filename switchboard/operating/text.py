@@ -80,9 +80,18 @@ def size(count: int) -> str:
     return f'{amount:.1f}{unit}' if amount < 9.95 else f'{amount:.0f}{unit}'
 
 
+def grouped(count: int) -> str:
+    """:return: a count as people read it, on every page, in every table and sentence; programs are given plain numbers.
+
+    >>> grouped(1234567)
+    '1,234,567'
+    """
+    return f'{count:,}'
+
+
 def number(count: int, one: str, many: str = '') -> str:
-    """:return: ``1 entry``, ``2 entries``."""
-    return f'{count} {one if count == 1 else many or one + "s"}'
+    """:return: ``1 entry``, ``2,000 entries``."""
+    return f'{grouped(count)} {one if count == 1 else many or one + "s"}'
 
 
 def moment(seconds: float) -> str:

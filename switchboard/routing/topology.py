@@ -25,6 +25,10 @@ class Node:
     name: str
     note: str = ''
 
+    def fields(self) -> dict[str, str]:
+        """:return: the node for programs."""
+        return {'node': self.kind, 'name': self.name, 'note': self.note}
+
     def __str__(self) -> str:
         return f'{self.kind} {self.name}' + (f' ({self.note})' if self.note else '')
 
@@ -37,6 +41,10 @@ class Edge:
     target: tuple[NodeKind, str]
     kind: EdgeKind
     label: str = ''
+
+    def fields(self) -> dict[str, str | list[str]]:
+        """:return: the way for programs: ends are kind and name."""
+        return {'edge': self.kind, 'from': [*self.source], 'to': [*self.target], 'label': self.label}
 
 
 @dataclass(frozen=True, slots=True)

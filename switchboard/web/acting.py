@@ -164,21 +164,21 @@ def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
                 break
             apply(plan.action, [each], operated, results.append)
     event(log, logging.INFO, None, 'acted', act=plan.act, by=operator.by, via=operator.via, filter=str(plan.criteria), number=len(results), reason=operator.reason)  # fmt: skip
-    done = [
-        {'entry': str(one.target), 'now': None if one.now is None else f'{one.now.queue}/{one.now.filebase}'}
-        for one in results
-        if one.error is None
-    ]
+    done = [one.fields() for one in results if one.error is None]
     return {
         'act': plan.act,
         'word': WORDS[plan.act],
         'done': done,
-        'not_done': [
-            {'entry': str(one.target), 'why': _why(desk, one)} for one in results if one.error is not None
-        ],
+        'not_done': [one.fields() | {'why': _why(desk, one)} for one in results if one.error is not None],
         'gone': [
-            {'entry': name, 'why': _who_was_first(desk, name.partition('/')[2]) or 'it is not there any more'}
-            for name in plan.gone
+            {
+                'entry': filebase,
+                'from': queue,
+                'queue': None,
+                'filebase': None,
+                'why': _who_was_first(desk, filebase, queue) or 'it is not there any more',
+            }
+            for queue, _, filebase in (name.partition('/') for name in plan.gone)
         ],
         'left': len(targets) - len(results),
         'canary': plan.canary,
@@ -189,14 +189,16 @@ def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
 
 def _why(desk: Desk, result: Result) -> str:
     """:return: why nothing was done; of an entry that is gone, who was first, if the acts say it."""
-    first = _who_was_first(desk, result.target.filebase)
+    first = _who_was_first(desk, result.target.filebase, result.target.queue)
     return f'{result.error}: {first}' if first else str(result.error)
 
 
-def _who_was_first(desk: Desk, filebase: str) -> str:
-    """:return: the operator's name, act and time of the last act on an entry; empty if the acts do not say it."""
+def _who_was_first(desk: Desk, filebase: str, queue: str) -> str:
+    """:return: the operator's name, act and time of the last act on an entry of a queue; empty if the acts do not say it."""
     for one in recent(desk.directory, 200):
         if one.get('entry') == filebase:
+            if queue == TRASH and one.get('act') == 'rm' and one.get('queue') != TRASH:
+                return 'its time in the trash was over'
             when = moment(float(one.get('time', 0)))
             return f'{one.get("by", "somebody")} was first ({one.get("act")}, {when})'
     return ''
@@ -206,14 +208,15 @@ def say(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]
     """Pause, drain or resume a queue."""
     what = form.choice('say', ('pause', 'drain', 'resume'))
     desk.view.known([name])
+    more = {}
     with desk.operated(operator) as operated:
         spool = operated.spool
         if what == 'resume':
-            spool.resume(name)
+            more['was'] = spool.resume(name)
         else:
             getattr(spool, what)(name, operator.reason, operator.by)
     note(desk.directory, operator, what, name)
-    return {'act': what, 'queue': name, 'command': command(desk.place, what, name)}
+    return {'act': what, 'queue': name, **more, 'command': command(desk.place, what, name)}
 
 
 def direct(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]:
@@ -240,8 +243,9 @@ def direct(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, A
     return {
         'act': what,
         'runner': name,
+        'slice': None,
         'before': before,
-        'instances': request.get('instances'),
+        'slices': request.get('instances'),
         'pending': bool(answer.get('pending')),
         'command': command(desk.place, *words),
     }

@@ -373,7 +373,7 @@ class Routes:
         if template == 'queue':
             return RedirectResponse(f'/queues/{shown["queue"]}', 303)
         if shown.get('canary') and template == 'result' and shown['done']:
-            sent = [('entry', one['now']) for one in shown['done'] if one['now']]
+            sent = [('entry', f'{one["queue"]}/{one["filebase"]}') for one in shown['done'] if one['queue']]
             return RedirectResponse('/canary?' + urlencode([('q', shown['selection']), *sent]), 303)
         return self._html(request, template, shown)
 

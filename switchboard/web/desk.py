@@ -39,10 +39,10 @@ class Desk:
         self.settings = settings
         self.identity = Identity(settings)
         self.surveyor = Surveyor(lambda: self.view)
-        # Looks that took long, until when each is shown again: see `looking`.
-        self.looks: dict[tuple[str, int, str], tuple[float, Any]] = {}
+        # Looks that took long: see `looking`.
+        self.looks: dict[tuple[str, int, str], Any] = {}
         self.config: Config | None = None
-        self.config_errors: list[str] = []
+        self.config_errors: list[ConfigError] = []
         self._stamp: object = None
         self.looked_s = float('-inf')
         self._reading = threading.Lock()
@@ -78,7 +78,7 @@ class Desk:
             self.config = Config.load(path)
             self.config_errors = []
         except ConfigError as error:
-            self.config_errors = [str(one) for one in getattr(error, 'errors', None) or [error]]
+            self.config_errors = [*getattr(error, 'errors', ())] or [error]
         self._stamp = [_stamp(file) for file in (self.config.sources if self.config is not None else (path,))]
 
     def snapshot(self) -> Snapshot:

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
+from switchboard.operating.text import grouped
 from switchboard.routing.topology import Graph
 
 # A picture of more is none, and takes Graphviz long.
@@ -83,10 +84,8 @@ def topology(graph: Graph, waiting: Mapping[str, int | None]) -> bytes | None:
         return None
     ends = {end for edge in graph.edges for end in (edge.source, edge.target)}
     nodes = tuple(
-        dataclasses.replace(
-            node, note=f'{waiting[node.name]:,}' if node.kind == 'queue' and waiting.get(node.name) else ''
-        )
-        for node in graph.nodes
+        dataclasses.replace(node, note=grouped(many) if node.kind == 'queue' and many else '')
+        for node, many in ((node, waiting.get(node.name)) for node in graph.nodes)
         if (node.kind, node.name) in ends
     )
     return _drawn(dataclasses.replace(graph, nodes=nodes).to_dot())

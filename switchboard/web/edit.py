@@ -213,7 +213,7 @@ def store(desk: Desk, form: Form, name: str, filebase: str, operator: Operator) 
     return {
         'act': 'edit',
         'word': 'Undo the edit' if wanted.undoes else 'Change',
-        'done': [{'entry': f'{name}/{found.filebase}', 'now': f'{queue}/{now}'}],
+        'done': [{'entry': found.filebase, 'from': name, 'queue': queue, 'filebase': now}],
         'not_done': [],
         'gone': [],
         'left': 0,

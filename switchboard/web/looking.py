@@ -9,24 +9,23 @@ import dataclasses
 import heapq
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from switchboard.errors import SwitchboardError, UnknownEntryError
+from switchboard.errors import ConfigError, SwitchboardError, UnknownEntryError
 from switchboard.message.entry import differences
-from switchboard.message.naming import is_filebase, parse
+from switchboard.message.naming import CLAIMED, is_filebase, parse
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.audit import recent
-from switchboard.operating.census import AGE_MINUTES, Census
-from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
+from switchboard.operating.census import AGE_MINUTES, Census, stamp_of
+from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields
 from switchboard.operating.finding import Found
 from switchboard.operating.lock_holders import holders
-from switchboard.operating.queue_info import census_fields, queue_info
+from switchboard.operating.queue_info import UNKNOWN, census_fields, queue_info
 from switchboard.operating.selection import Budget, Criteria, Pattern, Term, select
-from switchboard.operating.spool_view import flags_of
+from switchboard.operating.spool_view import Place, flags_of
 from switchboard.operating.summary import EntrySummary, summarize
-from switchboard.operating.text import flag_lines, one_line
-from switchboard.options import shown_url
+from switchboard.operating.text import flag_lines, grouped, number, one_line
 from switchboard.queue.ready_queue import order
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
 from switchboard.store.layout import ACTS, BAD, RUN, TRASH
@@ -34,13 +33,15 @@ from switchboard.web.desk import Desk
 from switchboard.web.drawing import MAX_EDGES, can_draw
 from switchboard.web.equal_command import command, for_selection
 from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.message_body import Body, describe, redacted, title_of, whole
+from switchboard.web.message_body import describe, redacted, title_of, whole
 from switchboard.web.survey import OTHERS, Latest, Rates, Survey
 
-# A page is there within a second.
-BUDGET_S = 0.6
-# A look that takes longer is kept for so many times as long.
-DEAR_S, REST_TIMES, MAX_LOOKS = 0.2, 10, 32
+# A page is there within a second, on a machine that is busy too.
+BUDGET_S = 0.4
+# Looks that take longer are kept: all of them together take one part in so many of a processor.
+DEAR_S, REST_TIMES, MAX_LOOKS = 0.05, 25, 32
+# A list that nobody has asked for so long is open nowhere.
+LEFT_S = 120.0
 ROWS, MAX_ROWS = 50, 500
 MAX_EXPORTED = 20_000
 EXPORT_S = 20.0
@@ -64,9 +65,7 @@ def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
     elif not snapshot.has_scoreboard:
         found.append(_alarm('warn', 'No master has run here yet. Queues are as on disk.', '/runners'))
     if desk.config_errors:
-        text = (
-            f'The configuration has {len(desk.config_errors)} mistakes; the configuration read before holds.'
-        )
+        text = f'The configuration has {number(len(desk.config_errors), "mistake")}; the configuration read before holds.'
         found.append(_alarm('bad', text, '/configuration'))
     if snapshot.alive and snapshot.master.reload_error:
         found.append(
@@ -93,19 +92,21 @@ def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
     if bad.total:
         rows = bad.by.get('error', [])
         new = sum(row.counts[0] for row in rows)
-        fresh = f', {new:,} of them in the last five minutes' if new else ''
+        fresh = f', {grouped(new)} of them in the last five minutes' if new else ''
         latest = bad.latest.get(rows[0].name, Latest()) if rows else Latest()
         mostly = f': {"mostly " if len(rows) > 1 else ""}{rows[0].name}' if rows else ''
         where = f' in {latest.origin}' if latest.origin else ''
         says = f', {one_line(latest.message[:160])}' if latest.message else ''
         yield _alarm(
-            'bad' if new else 'warn', f'{bad.total:,} bad entries{fresh}{mostly}{where}{says}', '/groups'
+            'bad' if new else 'warn',
+            f'{number(bad.total, "bad entry", "bad entries")}{fresh}{mostly}{where}{says}',
+            '/groups',
         )
     for name, census in survey.queues.items():
         link = f'/queues/{name}'
         if census.trouble:
             yield _alarm('bad', f'{name}: {census.trouble}', link)
-        waiting = f'; {census.waiting:,} wait' if census.waiting > 0 else ''
+        waiting = f'; {_wait(census)}' if census.waiting > 0 else ''
         for line in flag_lines(name, flags_of(desk.directory, name)):
             yield _alarm('warn', line + waiting, link)
     yield from _untaken(desk, snapshot, survey)
@@ -120,8 +121,12 @@ def _untaken(desk: Desk, snapshot: Snapshot, survey: Survey) -> Iterator[dict[st
         runners = [runner for runner, options in desk.config.runners.items() if options.queue == name]
         if census.waiting > 0 and runners and not working.intersection(runners):
             yield _alarm(
-                'bad', f'{name}: {census.waiting:,} wait, and {", ".join(runners)} has no process', '/runners'
+                'bad', f'{name}: {_wait(census)}, and {", ".join(runners)} has no process', '/runners'
             )
+
+
+def _wait(census: Census) -> str:
+    return f'{grouped(census.waiting)} {"waits" if census.waiting == 1 else "wait"}'
 
 
 def _alarm(level: str, text: str, link: str) -> dict[str, str]:
@@ -172,7 +177,7 @@ def _queue_row(
         'said': said,
         'done': done.done if done else None,
         'failed': done.failed if done else None,
-        'consumers': done.slices if done else 0,
+        'slices': done.slices if done else 0,
         'rate_in': _rounded(rates.entered),
         'rate_done': _rounded(rates.done),
         'rate_failed': _rounded(rates.failed),
@@ -236,9 +241,6 @@ def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
     survey = desk.surveyor.last
     census = survey.queues.get(name) if survey is not None else None
     found = queue_info(view, name)
-    options = {
-        key: {'value': text, 'set_by': found.set_by(key) or None} for key, text in found.set_options.items()
-    }
     snapshot = desk.snapshot()
     config = desk.config
     consumers = [
@@ -251,9 +253,8 @@ def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
     return {
         'counted_at_ns': _counted(survey),
         **_queue_row(survey, name, census, found.said, time.time()),
-        'consuming_programs': found.consumers,
-        'url': shown_url(found.options.url),
-        'options': options,
+        **json.loads(json.dumps(found.whole_fields(census or Census(name)), default=str)),
+        'set_options': found.set_options,
         'where': list(found.where()),
         'runners': consumers,
         'files': str(desk.directory / name),
@@ -295,14 +296,18 @@ class Look:
     def __init__(
         self, desk: Desk, criteria: Criteria, limit: int, after: str = '', seconds: float = BUDGET_S
     ) -> None:
+        began_s = time.monotonic()
+        self.at_ns = time.time_ns()
         self.budget = Budget(seconds)
         self.matching = 0
         last_queue, _, last = after.partition('/')
         behind = (order(last), last_queue) if last else None
-        queues = () if criteria.values('queue') else (BAD,)
+        places = places_of(desk, criteria)
+        # As long as it is the same, another look would find the same.
+        self.stamp = None if criteria.changes_with_time else stamps_of(places)
 
         def counted() -> Iterator[Found]:
-            for found in desk.view.select(criteria, queues, self.budget):
+            for found in select(places, criteria, self.at_ns, self.budget):
                 self.matching += 1
                 if behind is None or (order(found.filebase), found.queue) > behind:
                     yield found._replace(summary=None)
@@ -318,24 +323,41 @@ class Look:
             self.trouble = f'{" ".join(criteria.values("queue") or (BAD,))}: {error.strerror}'
         self.has_more = len(self.found) > limit
         del self.found[limit:]
+        self.ended_s = self.asked_s = time.monotonic()
+        self.took_s = self.ended_s - began_s
+
+
+def places_of(desk: Desk, criteria: Criteria) -> list[Place]:
+    """:return: the queues that a list is about: the bad one, if its filter names none."""
+    return desk.view.searched(criteria, () if criteria.values('queue') else (BAD,))
+
+
+def stamps_of(places: Sequence[Place]) -> tuple[tuple[int, ...], ...] | None:
+    """:return: what tells these directories from themselves at another time; None if that is not known of one of them."""
+    stamps = [stamp_of(folder, time.time_ns()) for _, folder in places]
+    return None if None in stamps else tuple(filter(None, stamps))
 
 
 def _look(desk: Desk, criteria: Criteria, limit: int, after: str) -> Look:
-    """:return: a look, or one of a moment ago if that took long: tabs that are left open are not to take a processor.
+    """:return: a look; one from before, if nothing has come or gone since, or if looking takes long: tabs that are left open are not to take a processor.
 
     Entries that are gone by then are not shown all the same, and an act has everything looked for anew.
     """
     key = (str(criteria), limit, after)
-    began_s = time.monotonic()
-    until_s, kept = desk.looks.get(key, (0.0, None))
-    if isinstance(kept, Look) and began_s < until_s:
-        return kept
+    kept: Look | None = desk.looks.get(key)
+    if kept is not None:
+        now_s = kept.asked_s = time.monotonic()
+        took_s = sum(one.took_s for one in [*desk.looks.values()] if now_s - one.asked_s < LEFT_S)
+        if now_s - kept.ended_s < REST_TIMES * took_s or (
+            kept.stamp is not None and kept.stamp == stamps_of(places_of(desk, criteria))
+        ):
+            return kept
     look = Look(desk, criteria, limit, after)
-    ended_s = time.monotonic()
-    if ended_s - began_s >= DEAR_S:
-        if len(desk.looks) >= MAX_LOOKS:
-            desk.looks.clear()
-        desk.looks[key] = (ended_s + REST_TIMES * (ended_s - began_s), look)
+    desk.looks.pop(key, None)
+    if look.took_s >= DEAR_S:
+        while len(desk.looks) >= MAX_LOOKS:
+            desk.looks.pop(next(iter(desk.looks)), None)
+        desk.looks[key] = look
     return look
 
 
@@ -347,7 +369,8 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
     if after and not is_filebase(after.partition('/')[2]):
         raise BadRequestError('after names no entry')
     look = _look(desk, criteria, limit, after)
-    now_ns, owners = time.time_ns(), holders()
+    now_ns = time.time_ns()
+    owners = holders() if any(found.suffix == CLAIMED for found in look.found) else {}
     rows = []
     for found in look.found:
         entry = found.look()
@@ -365,6 +388,7 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
         'matching': look.matching,
         'is_whole': not look.budget.is_spent,
         'looked_at': look.budget.names,
+        'counted_at_ns': str(look.at_ns),
         'without_filter': sum(counted) if counted else None,
         'trouble': [look.trouble]
         if look.trouble
@@ -412,22 +436,17 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     fields = _entry(found, entry_fields(seen, now_ns, owners))
     patterns = desk.settings.redact
     metadata = redacted(seen.metadata(), patterns)
-    body = describe(found, seen.kind)
-    described: dict[str, str] = {}
-    if body['bytes'] is not None and body['bytes'] <= body['shown']:
-        content = Body(found)
-        try:
-            described = describe_body(seen.kind, content.read(content.length))
-        finally:
-            content.close()
+    entire = whole(found, seen)
     return fields | {
+        **({'body': None} if entire is None else body_fields(entire.body)),
+        'queue_flags': flags_of(desk.directory, name),
         'holder': _holder(desk, fields),
         'home': _told(lambda: seen.home),
         'metadata': json.loads(json.dumps(tagged_or_text(metadata), default=str)),
         'history': _history(found, seen, patterns),
         'is_edited': any(record.get('event') == 'edited' for record in seen.entry.records),
-        'body': body,
-        'described': described,
+        'content': describe(found, seen.kind),
+        'described': describe_body(seen.kind, entire.body) if entire is not None else {},
         'comes_back': fields['sent_back'] >= 3,
         'file': str(desk.directory / name / (filebase + found.suffix)),
         'command': command(desk.place, 'show', f'{name}/{filebase}'),
@@ -486,8 +505,8 @@ def groups(desk: Desk, form: Form) -> dict[str, Any]:
         ]
         rows.append(
             {
+                **row.fields(by),
                 'group': row.name,
-                'entries': row.total,
                 'new': row.name in bad.new[by] if bad else False,
                 'selection': selection,
                 'cells': cells,
@@ -547,24 +566,20 @@ def topology(desk: Desk, form: Form) -> dict[str, Any]:
     survey = desk.surveyor.last
     if config is None:
         return {
+            'nodes': [],
             'routes': [],
+            'waiting': {},
             'has_configuration': False,
             'is_drawn': False,
             'counted_at_ns': _counted(survey),
             'command': command(desk.place, 'graph'),
         }
-    routes = []
-    for edge in config.graph().edges:
-        routes.append(
-            {
-                'from': {'kind': edge.source[0], 'name': edge.source[1], **_depth(survey, *edge.source)},
-                'kind': edge.kind,
-                'pattern': edge.label or None,
-                'to': {'kind': edge.target[0], 'name': edge.target[1], **_depth(survey, *edge.target)},
-            }
-        )
+    graph = config.graph()
+    routes = [edge.fields() for edge in graph.edges]
     return {
+        'nodes': [node.fields() for node in graph.nodes],
         'routes': routes,
+        'waiting': {node.name: _depth(survey, node.name) for node in graph.nodes if node.kind == 'queue'},
         'has_configuration': True,
         'is_drawn': 0 < len(routes) <= MAX_EDGES and can_draw(),
         'counted_at_ns': _counted(survey),
@@ -572,11 +587,9 @@ def topology(desk: Desk, form: Form) -> dict[str, Any]:
     }
 
 
-def _depth(survey: Survey | None, kind: str, name: str) -> dict[str, Any]:
-    if kind != 'queue':
-        return {}
+def _depth(survey: Survey | None, name: str) -> int | None:
     census = survey.queues.get(name) if survey is not None else None
-    return {'waiting': None if census is None else census.waiting + census.preserved}
+    return None if census is None or census.waiting == UNKNOWN else census.waiting + census.preserved
 
 
 def configuration(desk: Desk, form: Form) -> dict[str, Any]:
@@ -586,8 +599,8 @@ def configuration(desk: Desk, form: Form) -> dict[str, Any]:
     return {
         'file': str(desk.config_path) if desk.config_path is not None else None,
         'spool': str(desk.directory),
-        'errors': desk.config_errors,
-        'warnings': [str(one) for one in config.warnings] if config is not None else [],
+        'errors': [_mistake('error', one) for one in desk.config_errors],
+        'warnings': [_mistake('warning', one) for one in config.warnings] if config is not None else [],
         'reload_error': snapshot.master.reload_error or None,
         'digest': config.digest if config is not None else None,
         'runners': [
@@ -602,10 +615,10 @@ def configuration(desk: Desk, form: Form) -> dict[str, Any]:
         ],
         'queues': [
             {
-                'queue': name,
-                'options': dict(queue_info(desk.view, name).set_options),
+                **found.fields(),
+                'set_options': found.set_options,
             }
-            for name in desk.view.queue_names()
+            for found in (queue_info(desk.view, name) for name in desk.view.queue_names())
         ],
         'desk': {
             'listen': desk.settings.listen,
@@ -618,6 +631,10 @@ def configuration(desk: Desk, form: Form) -> dict[str, Any]:
         },
         'command': command(desk.place, 'check'),
     }
+
+
+def _mistake(level: str, error: ConfigError) -> dict[str, Any]:
+    return {'level': level, **error.fields(), 'text': str(error)}
 
 
 def acts(desk: Desk, form: Form) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from switchboard.operating.text import age, duration, escape_terminal, moment, size
+from switchboard.operating.text import age, duration, escape_terminal, grouped, moment, number, size
 
 CELLS = (1, 5, 25, 100)
 
@@ -74,6 +74,8 @@ def environment() -> Environment:
         'when': _when,
         'iso': _iso,
         'size': size,
+        'grouped': grouped,
+        'number': number,
         'duration': duration,
         'heat': _heat,
         'short': _short,

@@ -9,16 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from switchboard.message.naming import PRESERVED
-from switchboard.operating.census import Census, CountingThread, Shape, walk
-from switchboard.operating.entry_fields import UNTELLABLE
-from switchboard.operating.grouping import group_of
+from switchboard.operating.census import Census, CountingThread, Counts, Shape
+from switchboard.operating.grouping import Cause, Causes
 from switchboard.operating.queue_info import MAX_OPENED, UNKNOWN, Throughput, count_queue, throughput
 from switchboard.operating.spool_view import SpoolView
-from switchboard.operating.summary import summarize
 from switchboard.status.snapshot import read_status_or_none
 from switchboard.store.layout import BAD
 
@@ -34,8 +31,6 @@ SIZED = 50_000
 # Groups that a page shows; all others are one row.
 MAX_GROUPS = 100
 OTHERS = '(others)'
-# Of the text of an error.
-MAX_TOLD = 400
 
 
 @dataclass(frozen=True)
@@ -95,6 +90,8 @@ class Surveyor:
         self.waiting: dict[str, deque[float]] = {}
         self.done: dict[str, deque[float]] = {}
         self._slot_s = 0.0
+        self._counts = Counts()
+        self._causes = Causes(BAD, MAX_OPENED)
         # Of the last minute: the time, and of each queue its entries, done and failed.
         self.seen: deque[tuple[float, dict[str, tuple[int, int, int]]]] = deque()
         self._counted: dict[str, int] = {}
@@ -108,10 +105,11 @@ class Surveyor:
                 break
             before = self.last.queues.get(name) if self.last is not None else None
             try:
-                queues[name] = count_queue(view, name, sizes=before is None or before.entries <= SIZED)
+                sizes = before is None or before.entries <= SIZED
+                queues[name] = count_queue(view, name, sizes=sizes, counts=self._counts)
             except OSError as error:
                 queues[name] = Census(name, trouble=f'it cannot be read: {error.strerror}')
-        bad = survey_bad(view, queues[BAD].preserved if BAD in queues else 0, self._is_stopping)
+        bad = survey_bad(self._causes_of(view), queues[BAD].preserved if BAD in queues else 0)
         if BAD in queues:
             queues[BAD].origins = bad.origins
         snapshot = read_status_or_none(view.directory)
@@ -119,6 +117,12 @@ class Surveyor:
         self.last = Survey(time.time_ns(), queues, bad, done, self._rates(queues, done))
         self._remember(self.last)
         return self.last
+
+    def _causes_of(self, view: SpoolView) -> list[Cause]:
+        try:
+            return self._causes.look(view.folder(BAD), self._is_stopping)
+        except OSError:
+            return []  # its count says why
 
     def _rates(self, queues: dict[str, Census], done: dict[str, Throughput]) -> dict[str, Rates]:
         """:return: how fast messages come and go, by the changes within about a minute."""
@@ -165,37 +169,26 @@ class Surveyor:
             del self.waiting[name], self.done[name]
 
 
-def survey_bad(view: SpoolView, total: int, is_stopping: Callable[[], bool] = lambda: False) -> BadSurvey:
-    """:return: the contents of the bad queue; of more than `MAX_OPENED`, those that were met first."""
-    found = BadSurvey(total=total)
+def survey_bad(causes: Sequence[Cause], total: int) -> BadSurvey:
+    """:return: the contents of the bad queue by the causes that were read; of more than `MAX_OPENED` entries, those that were met first."""
+    found = BadSurvey(total=max(total, len(causes)), looked_at=len(causes))
     now_ns = time.time_ns()
-    groupings = {by: group_of(by) for by in ('error', 'frame')}
-    rows: dict[str, dict[str, Shape]] = {by: {} for by in groupings}
+    rows: dict[str, dict[str, Shape]] = {'error': {}, 'frame': {}}
     oldest: dict[tuple[str, str], float] = {}
     origins: Counter[str] = Counter()
-    folder = view.folder(BAD)
-    for filebase, suffix in walk(folder, (PRESERVED,)):
-        if found.looked_at >= MAX_OPENED or is_stopping():
-            break
-        entry = summarize(folder, BAD, filebase, suffix)
-        if entry is None:
-            continue
-        found.looked_at += 1
-        try:
-            origins[entry.origin or '?'] += 1
-            age_s = entry.age_s(now_ns)
-            names = {by: read(entry)[0] for by, read in groupings.items()}
-            message, origin = entry.last_error[1], entry.origin or ''
-        except UNTELLABLE:
-            age_s, names = 0.0, dict.fromkeys(groupings, '(none)')
-            message = origin = ''
-        if age_s < found.latest.get(names['error'], Latest()).age_s and len(found.latest) <= MAX_GROUPS:
-            found.latest[names['error']] = Latest(message[:MAX_TOLD], origin, max(0.0, age_s))
-        for by, name in names.items():
-            key = name if name in rows[by] or len(rows[by]) < MAX_GROUPS else OTHERS
-            rows[by].setdefault(key, Shape(key)).add(max(0.0, age_s))
+    for cause in causes:
+        origins[cause.origin or '?'] += 1
+        age_s = cause.age_s(now_ns)
+        if age_s < found.latest.get(cause.error, Latest()).age_s and len(found.latest) <= MAX_GROUPS:
+            found.latest[cause.error] = Latest(cause.message, cause.origin, age_s)
+        for by, shapes in rows.items():
+            name = cause.error if by == 'error' else cause.frame
+            key = name if name in shapes or len(shapes) < MAX_GROUPS else OTHERS
+            row = shapes.get(key)
+            if row is None:
+                row = shapes[key] = Shape(key)
+            row.add(age_s)
             oldest[by, key] = max(age_s, oldest.get((by, key), 0.0))
-    found.total = max(total, found.looked_at)
     found.origins = dict(origins)
     for by, shapes in rows.items():
         found.by[by] = sorted(shapes.values(), key=lambda row: (-row.total, row.name))

@@ -17,6 +17,8 @@ import pytest
 
 from switchboard import Spool
 from switchboard.master.control import signal_master
+from switchboard.operating.janitor import TRASH_S, tidy
+from switchboard.store.steady_time import SETTLES_S
 from switchboard.testing import FakeClock
 from tests.browser.conftest import Site
 from tests.helpers.commands import fail, succeed, switchboard
@@ -219,7 +221,13 @@ def test_find_tick_send_back_remove_and_undo(site: Site, chromium: Any, script: 
     assert '1 done' in tab.inner_text('h1')
     (name,) = site.spool['out'].files
     record = site.spool['out'].history(name)[-1]
-    assert (record['via'], record['reason']) == ('desk', 'the server is back')
+    assert [record[key] for key in ('event', 'by', 'via', 'reason')] == [
+        'retried',
+        'desk',
+        'desk',
+        'the server is back',
+    ]
+    assert [one['event'] for one in site.spool['out'].history(name)][:2] == ['failed', 'preserved']
     tab.click('text=Back to the entries')
     tab.goto(site.url + '/entries?q=error:Other')
     tab.check('[name=scope][value=all]')
@@ -238,27 +246,83 @@ def test_find_tick_send_back_remove_and_undo(site: Site, chromium: Any, script: 
     assert len(site.spool['bad'].get_files('.psv')) == 3
 
 
-def test_rows_do_not_move_while_something_is_ticked(site: Site, tab: Any) -> None:
-    for number in range(5):
+def test_rows_do_not_move_under_pointer_focus_and_ticks_while_fifty_arrive(site: Site, tab: Any) -> None:
+    for number in range(60):
         fail(site.spool, 'out', number)
     tab.goto(site.url + '/entries')
     tab.select_option('#refresh', '2')
-    tab.mouse.move(5, 5)
-    tab.locator('[name=entry]').nth(2).check()
-    before = tab.eval_on_selector_all('[data-key]', 'all => all.map((one) => one.dataset.key)')
-    place = tab.locator('[data-key]').nth(2).bounding_box()
-    for number in range(7):
-        fail(site.spool, 'out', f'new {number}')
-    tab.wait_for_selector('#notice:not([hidden])')
-    assert '7 new' in tab.inner_text('#notice')
-    assert tab.eval_on_selector_all('[data-key]', 'all => all.map((one) => one.dataset.key)') == before
-    assert tab.locator('[data-key]').nth(2).bounding_box() == place
-    assert tab.locator('[name=entry]').nth(2).is_checked()
-    tab.locator('[name=entry]').nth(2).uncheck()
+    tab.evaluate('window.scrollTo(0, 400)')
+    for number in (12, 14):
+        tab.locator('[name=entry]').nth(number).check()
+    tab.locator('[data-key]').nth(13).hover()
+    tab.locator('button[value=hold]').evaluate('(button) => button.focus({preventScroll: true})')
+
+    def stands() -> list[Any]:
+        return [
+            keys_of(tab),
+            tab.evaluate('window.scrollY'),
+            tab.evaluate('document.activeElement.value'),
+            [box.is_checked() for box in tab.locator('[name=entry]').all()],
+            tab.evaluate("document.querySelector('[data-key]:hover').dataset.key"),
+            tab.locator('[data-key]').nth(13).bounding_box(),
+            tab.locator('button[value=rm]').bounding_box(),
+        ]
+
+    before = stands()
+    # The page shows the first fifty: others that come before them.
+    early = Spool.from_config(site.config, clock=FakeClock(time.time() - 3600))
+    for number in range(50):
+        fail(early, 'out', f'new {number}')
+    early.close()
+    tab.locator('#notice', has_text='50 new').wait_for()
+    assert stands() == before
+    for number in (12, 14):
+        tab.locator('[name=entry]').nth(number).uncheck()
     tab.evaluate('document.activeElement.blur()')
     tab.mouse.move(5, 5)
-    tab.locator('[data-key]').nth(11).wait_for()
-    assert tab.locator('[data-key]').count() == 12
+    tab.locator('#notice').wait_for(state='hidden')
+    assert set(keys_of(tab)).isdisjoint(before[0])
+    assert tab.locator('[data-key]').count() == 50
+
+
+def test_what_was_removed_comes_back_byte_for_byte_and_after_its_time_it_is_gone(
+    site: Site, tab: Any
+) -> None:
+    names = [fail(site.spool, 'out', f'number {number}') for number in range(2)]
+    before = {name: Path(site.spool.path('bad', f'{name}.psv')).read_bytes() for name in names}
+
+    def do(act: str, query: str, number: int) -> str:
+        tab.goto(f'{site.url}/entries?q={query}')
+        for box in tab.locator('[name=entry]').all()[:number]:
+            box.check()
+        tab.click(f'button[value={act}]')
+        tab.click('.confirm form button')
+        return str(tab.inner_text('h1'))
+
+    assert '2 done' in do('rm', 'queue:bad', 2)
+    assert site.spool['bad'].get_files('.psv') == []
+    tab.click('text=Open the trash')
+    assert tab.locator('[data-key]').count() == 2
+    assert '1 done' in do('restore', 'queue:trash', 1)
+    (name,) = site.spool['bad'].get_files('.psv')
+    after = Path(site.spool.path('bad', f'{name}.psv')).read_bytes()
+    [old] = [text for one, text in before.items() if one.partition('+')[2] == name.partition('+')[2]]
+    # Nothing is rewritten: what it was, and two events more.
+    assert after.startswith(old)
+    assert [one['event'] for one in site.spool['bad'].history(name)][-2:] == ['removed', 'restored']
+    # The other is asked for when its time is over: on the page that still shows it.
+    tab.goto(f'{site.url}/entries?q=queue:trash')
+    tab.locator('[name=entry]').first.check()
+    tab.click('button[value=restore]')
+    clock = FakeClock(time.time() + TRASH_S + 3600)
+    tidy(Spool.from_config(site.config, clock=clock))
+    clock.advance(SETTLES_S)  # a clock that was set forward is believed after that
+    assert tidy(Spool.from_config(site.config, clock=clock)).removed == 1
+    tab.click('.confirm form button')
+    assert '0 done, 1 gone' in tab.inner_text('h1')
+    assert 'its time in the trash was over' in tab.inner_text('main')
+    tab.goto(f'{site.url}/entries?q=queue:trash')
+    assert tab.locator('[data-key]').count() == 0
 
 
 def test_keys_alone_reach_and_send_back(site: Site, tab: Any) -> None:
@@ -282,6 +346,21 @@ def test_keys_alone_reach_and_send_back(site: Site, tab: Any) -> None:
     tab.keyboard.press('/')
     tab.keyboard.type('jxg?e')
     assert tab.input_value('#filter').endswith('jxg?e')
+    tab.goto(site.url + '/entries')
+    with tab.expect_navigation():
+        tab.keyboard.press('?')
+    assert {'j', 'k', 'x', '/', '?'} <= set(tab.locator('.keys kbd').all_inner_texts())
+    # Wherever the keyboard leads, it is to be seen.
+    tab.goto(site.url + '/entries')
+    reached = set()
+    for _ in range(40):
+        tab.keyboard.press('Tab')
+        name, outline = tab.evaluate(
+            '() => { const one = document.activeElement; return [one.outerHTML.slice(0, 80), one === document.body ? "solid" : getComputedStyle(one).outlineStyle]; }'
+        )
+        assert outline == 'solid', name
+        reached.add(name)
+    assert len(reached) > 20
     tab.goto(site.url + '/help')
     tab.uncheck('#keys')
     tab.goto(site.url + '/entries')
@@ -340,20 +419,27 @@ def test_a_page_elsewhere_neither_reads_nor_writes_nor_frames(site: Site, chromi
     assert path.read_bytes() == before
 
 
-def test_a_tab_that_nobody_sees_asks_nothing(site: Site, tab: Any) -> None:
+def test_a_tab_that_nobody_sees_asks_nothing_for_a_minute_and_then_once_at_once(site: Site, tab: Any) -> None:
+    tab.clock.install()
     tab.goto(site.url + '/')
+    tab.select_option('#refresh', '2')
     asked: list[str] = []
     tab.on('request', lambda request: asked.append(request.url) if request.resource_type == 'fetch' else None)
-    tab.evaluate(
-        "Object.defineProperty(document, 'hidden', {get: () => true, configurable: true}); document.dispatchEvent(new Event('visibilitychange'))"
-    )
-    tab.select_option('#refresh', '2')
-    with tab.expect_request(lambda request: request.url == f'{site.url}/') as begun:
-        assert asked == []
+
+    def hide(hidden: str) -> None:
         tab.evaluate(
-            "Object.defineProperty(document, 'hidden', {get: () => false}); document.dispatchEvent(new Event('visibilitychange'))"
+            f"Object.defineProperty(document, 'hidden', {{get: () => {hidden}, configurable: true}}); document.dispatchEvent(new Event('visibilitychange'))"
         )
-    assert begun.value
+
+    with tab.expect_response(lambda answer: answer.url == f'{site.url}/' and answer.status == 304):
+        tab.clock.run_for(30_000)
+    hide('true')
+    asked.clear()
+    tab.clock.run_for(60_000)
+    assert asked == []
+    with tab.expect_response(lambda answer: answer.url == f'{site.url}/'):
+        hide('false')
+    assert asked == [f'{site.url}/']
 
 
 def test_two_installations_are_told_apart_and_no_act_crosses_them(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import socket
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -86,6 +88,14 @@ def test_all_that_match_over_several_pages_and_nothing_that_came_since(site: Sit
         tab.eval_on_selector_all('[data-key]', keys)
     )
     other.close()
+    # And so does the command that the page shows.
+    shown = shlex.split(tab.locator('footer code').text_content())
+    listed = switchboard(*shown[1:], '--names').lines
+    assert len(listed) == 3017
+    rows = tab.eval_on_selector_all('[data-key]', keys)
+    # On a machine that is busy the page says that it has not looked at all of them.
+    is_whole = 'at least' not in tab.inner_text('[data-live=count]')
+    assert rows == (listed[:50] if is_whole else [name for name in listed if name in rows])
     tab.check('[name=scope][value=all]')
     tab.click('button[value=rm]')
     text = tab.inner_text('main')
@@ -94,7 +104,7 @@ def test_all_that_match_over_several_pages_and_nothing_that_came_since(site: Sit
     late = fail(site.spool, 'orders', 'late', 'TimeoutError')
     tab.click('.confirm form button')
     # More than were agreed to: nothing is done.
-    assert '3018 entries fit now, and 3017 were counted' in tab.inner_text('main')
+    assert '3,018 entries fit now, and 3,017 were counted' in tab.inner_text('main')
     assert len(site.spool['bad'].get_files('.psv')) == 3020
     succeed('-C', site.config, 'rm', f'bad/{late}', '--now', '--yes')
     left, done = 3017, 0
@@ -185,37 +195,54 @@ def test_a_few_of_a_group_and_then_the_rest_go_without_script(
     context.close()
 
 
-def test_pause_scale_and_restart_from_the_page_are_what_the_scoreboard_says(
+# A machine that does something else besides is given so many rounds to keep a time in.
+ROUNDS = 3
+
+
+def test_pause_scale_and_restart_from_the_page_are_what_the_scoreboard_says_within_five_seconds(
     site: Site, tab: Any, master: None
 ) -> None:
-    tab.goto(f'{site.url}/queues/orders')
-    tab.fill('[name=reason]', 'the shop is closed')
-    tab.click('button[value=pause]')
-    # Told when it is done, not when it is asked for: the board agrees at once, and so within any number of seconds.
-    assert site.spool['orders'].is_paused(anew=True)
-    for path in ('/queues/orders', '/'):
-        tab.goto(f'{site.url}{path}')
-        tab.locator('.alarm', has_text='the shop is closed').wait_for()
-        assert 'by desk' in tab.inner_text('main')
-    tab.goto(f'{site.url}/queues/orders')
-    tab.click('button[value=resume]')
-    assert 'the shop is closed' not in tab.inner_text('main')
-    assert not site.spool['orders'].is_paused(anew=True)
-    (before,) = records(site)
-    for count in (3, 1):
+    took: list[float] = []
+
+    def do(word: str, is_done: Callable[[], bool]) -> None:
+        began_s = time.monotonic()
+        tab.click(f'button[value={word}]')
+        # Told when it is done, not when it is asked for.
+        assert is_done(), word
+        took.append(time.monotonic() - began_s)
+
+    def scaled(count: int) -> None:
         tab.goto(f'{site.url}/runners')
         shown = tab.input_value('[name=instances]')
+        assert shown == str(len(records(site)))
         tab.fill('[name=instances]', str(count))
-        tab.click('button[value=scale]')
+        do('scale', lambda: len(records(site)) == count)
         assert f'{shown} → {count} processes' in tab.inner_text('h1')
-        assert len(records(site)) == count
+
+    for _ in range(ROUNDS):
+        took.clear()
+        tab.goto(f'{site.url}/queues/orders')
+        tab.fill('[name=reason]', 'the shop is closed')
+        do('pause', lambda: site.spool['orders'].is_paused(anew=True))
+        for path in ('/queues/orders', '/'):
+            tab.goto(f'{site.url}{path}')
+            tab.locator('.alarm', has_text='the shop is closed').wait_for()
+            assert 'by desk' in tab.inner_text('main')
+        tab.goto(f'{site.url}/queues/orders')
+        do('resume', lambda: not site.spool['orders'].is_paused(anew=True))
+        assert 'the shop is closed' not in tab.inner_text('main')
+        (before,) = records(site)
+        scaled(3)
+        scaled(1)
         tab.click('text=Back to the runners')
-        tab.locator('tbody tr').nth(count - 1).wait_for()
-    tab.click('button[value=restart]')
-    tab.locator('h1', has_text='out: restarted').wait_for()
-    assert {one['pid'] for one in records(site)}.isdisjoint({before['pid'], None})
+        old = {before['pid'], None}
+        do('restart', lambda old=old: {one['pid'] for one in records(site)}.isdisjoint(old))
+        tab.locator('h1', has_text='out: restarted').wait_for()
+        if max(took) < 5:
+            break
+    assert max(took) < 5
     tab.goto(f'{site.url}/acts')
-    assert tab.inner_text('main').count('scale') == 2
+    assert tab.inner_text('main').count('scale') >= 2
 
 
 def test_without_a_master_counts_are_right_and_what_needs_one_is_off_with_the_reason(
@@ -266,12 +293,20 @@ def test_a_host_that_is_none_of_ours_gets_nothing_from_the_real_server(site: Sit
             assert b'Waiting' not in answer
 
 
-def test_eight_tabs_are_all_there_and_stay_fresh(site: Site, chromium: Any) -> None:
+def test_eight_tabs_are_all_there_within_two_seconds_and_stay_fresh(site: Site, chromium: Any) -> None:
     # A browser has six connections to a host: with a stream for each tab the seventh would never load.
     context = chromium.new_context()
     tabs = [context.new_page() for _ in range(8)]
+    for _ in range(ROUNDS):
+        for tab in tabs:
+            tab.goto(f'{site.url}/entries', wait_until='commit')
+        for tab in tabs:
+            tab.wait_for_load_state()
+        took_ms = [tab.evaluate("performance.getEntriesByType('navigation')[0].duration") for tab in tabs]
+        if max(took_ms) < 2000:
+            break
+    assert max(took_ms) < 2000
     for tab in tabs:
-        tab.goto(f'{site.url}/entries')
         tab.select_option('#refresh', '2')
         tab.mouse.move(5, 5)
     fail(site.spool, 'orders', 'x')
@@ -281,29 +316,70 @@ def test_eight_tabs_are_all_there_and_stay_fresh(site: Site, chromium: Any) -> N
     context.close()
 
 
+class Newcomer:
+    """Somebody who reads what is on the page, and clicks on it by its words: no address, no key and no selector is known to him.
+
+    What he does is counted as the keystroke-level model does: a decision and a click are four seconds, a page that is new to him is read for eight.
+    """
+
+    STEP_S, READ_S = 4, 8
+
+    def __init__(self, tab: Any) -> None:
+        self._tab = tab
+        self.steps: list[str] = []
+        self.loads = 0
+        tab.on('framenavigated', lambda frame: setattr(self, 'loads', self.loads + (frame == tab.main_frame)))
+
+    def reads(self, text: str) -> None:
+        """Wait until a text stands where he can see it without looking for it."""
+        place = self._tab.get_by_text(text).first
+        place.wait_for()
+        box, window = place.bounding_box(), self._tab.viewport_size
+        assert 0 <= box['y'] < window['height'], text
+
+    def clicks(self, role: str, words: str) -> None:
+        """Click on what is called so."""
+        self.steps.append(words)
+        with self._tab.expect_navigation():
+            self._tab.get_by_role(role, name=words).first.click()
+
+    @property
+    def seconds(self) -> int:
+        """The time that somebody would need."""
+        return self.STEP_S * len(self.steps) + self.READ_S * self.loads
+
+
+@pytest.mark.parametrize('width', [1280, 390], ids=['desk', 'phone'])
 def test_a_newcomer_finds_from_the_overview_why_mail_does_not_leave_and_mends_it(
-    site: Site, tab: Any, start_master: Callable[[], object]
+    site: Site, tab: Any, start_master: Callable[[], object], width: int
 ) -> None:
-    # What he does: reads, and clicks on what it says. No page is known to him but the first.
     for number in range(7):
         fail(
             site.spool, 'out', f'mail {number}', 'SMTPConnectError', 'mail.example.com:25: Connection refused'
         )
     fail(site.spool, 'out', 'mail 8', 'UnknownRecipient', '550 no such user')
     start_master()
+    eventually(lambda: tab.request.get(f'{site.url}/api/').json()['bad'] == 8, 'counted')
+    tab.set_viewport_size({'width': width, 'height': 844})
+    person = Newcomer(tab)
     tab.goto(site.url)
-    tab.select_option('#refresh', '2')
-    tab.mouse.move(5, 5)
-    tab.locator(
-        '.alarm.bad', has_text='mostly SMTPConnectError in out, mail.example.com:25: Connection refused'
-    ).wait_for()
-    tab.get_by_role('button', name='Try 2 of SMTPConnectError first').click()
-    assert 'Send back 2 of 7 entries?' in tab.inner_text('h1')
-    tab.click('.confirm form button')
-    tab.locator('.alarm.good', has_text='2 of 2 went through').wait_for()
-    tab.get_by_role('button', name='Send back the rest').click()
-    tab.click('.confirm form button')
-    assert '5 done' in tab.inner_text('h1')
-    tab.click('text=Overview')
+    # Why.
+    person.reads('mostly SMTPConnectError in out, mail.example.com:25: Connection refused')
+    # Two go first.
+    person.clicks('button', 'Try 2 of SMTPConnectError first')
+    person.reads('Send back 2 of 7 entries?')
+    person.clicks('button', 'Send back')
+    # It works: the page follows them by itself.
+    person.reads('2 of 2 went through')
+    # The rest.
+    person.clicks('button', 'Send back the rest')
+    person.reads('Send back 5 entries?')
+    person.clicks('button', 'Send back')
+    person.reads('5 done')
+    # And it is seen to be well.
+    person.clicks('link', 'Overview')
     eventually(lambda: sum(one['done'] for one in records(site)) == 7, 'worked off')
     assert len(site.spool['bad'].get_files('.psv')) == 1
+    assert len(person.steps) == 5
+    assert person.loads == 6
+    assert person.seconds < 120

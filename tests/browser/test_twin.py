@@ -91,11 +91,7 @@ def queue(tab: Any, twin: Any) -> tuple[Shown, Shown]:
         [
             [twin['queue']],
             [grouped(twin[key]) for key in keys],
-            [
-                text
-                for key, one in twin['options'].items()
-                for text in (key, one['value'], one['set_by'] or '')
-            ],
+            [text for key, told in twin['set_options'].items() for text in (key, told, twin['set'][key])],
             list(twin['said']),
         ],
     )
@@ -158,8 +154,8 @@ def entry(tab: Any, twin: Any) -> tuple[Shown, Shown]:
                 for key, value in twin['metadata'].items()
                 if key not in ('version', '_parsemsg')
             },
-            [(one['title'].lower(),) for one in twin['body']['parts']],
-            [one['text'] for one in twin['body']['parts']],
+            [(one['title'].lower(),) for one in twin['content']['parts']],
+            [one['text'] for one in twin['content']['parts']],
         ],
     )
 
@@ -182,7 +178,7 @@ def groups(tab: Any, twin: Any) -> tuple[Shown, Shown]:
         ],
         [
             [one['group'] for one in twin['groups']],
-            [grouped(one['entries']) for one in twin['groups']],
+            [grouped(one['total']) for one in twin['groups']],
             [[grouped(cell['entries']) for cell in one['cells']] for one in twin['groups']],
             twin['ages'],
         ],
@@ -231,10 +227,9 @@ def runners(tab: Any, twin: Any) -> tuple[Shown, Shown]:
 def topology(tab: Any, twin: Any) -> tuple[Shown, Shown]:
     """Each route, with how much waits at its ends."""
 
-    def end(one: Any) -> str:
-        return ' '.join(
-            [one['kind'], one['name'], *([grouped(one['waiting'])] if one.get('waiting') else [])]
-        )
+    def end(kind: str, name: str) -> str:
+        waiting = twin['waiting'].get(name) if kind == 'queue' else None
+        return ' '.join([kind, name, *([grouped(waiting)] if waiting else [])])
 
     return (
         [texts(tab, '[aria-label=Routes] tbody td')],
@@ -243,9 +238,9 @@ def topology(tab: Any, twin: Any) -> tuple[Shown, Shown]:
                 text
                 for one in twin['routes']
                 for text in (
-                    end(one['from']),
-                    ' '.join([one['kind'], *([one['pattern']] if one['pattern'] else []), '→']),
-                    end(one['to']),
+                    end(*one['from']),
+                    ' '.join([one['edge'], *([one['label']] if one['label'] else []), '→']),
+                    end(*one['to']),
                 )
             ]
         ],
@@ -269,7 +264,7 @@ def configuration(tab: Any, twin: Any) -> tuple[Shown, Shown]:
             [one['runner'] for one in twin['runners']],
             [(one['class'], one['queue'], str(one['instances'])) for one in twin['runners']],
             [one['queue'] for one in twin['queues']],
-            [f'{key} = {value}' for one in twin['queues'] for key, value in one['options'].items()],
+            [f'{key} = {value}' for one in twin['queues'] for key, value in one['set_options'].items()],
             [
                 twin['spool'],
                 twin['desk']['listen'],
@@ -358,6 +353,176 @@ def test_each_page_and_its_twin_say_the_same(site: Site, tab: Any) -> None:
             shown, told = same()
             assert any(told), path
             assert shown == told, path
+    finally:
+        switchboard('-C', site.config, 'stop')
+
+
+def test_what_forms_lead_to_and_their_twins_say_the_same(site: Site, tab: Any) -> None:
+    names = [
+        fail(
+            site.spool, 'orders', f'to: anne@wrong {number}\n', 'TimeoutError', colour='red', traceparent='x'
+        )
+        for number in range(4)
+    ]
+    place = f'/entries/bad/{quote(names[0])}'
+
+    def twin(path: str, **fields: str) -> Any:
+        """:return: the twin's answer to a form that the page's own script could have sent."""
+        token = tab.locator('[name=token]').first.get_attribute('value')
+        answer = tab.request.post(
+            f'{site.url}/api{path}', form={'token': token, **fields}, headers={'Origin': site.url}
+        )
+        assert answer.status == 200, answer.text()
+        return answer.json()
+
+    # The form.
+    tab.goto(f'{site.url}{place}/edit')
+    told = tab.request.get(f'{site.url}/api{place}/edit').json()
+    assert (told['why_not'], told['locked'], told['metadata']) == (
+        None,
+        ['traceparent'],
+        '{\n  "colour": "red"\n}',
+    )
+    shown = {
+        'metadata': tab.input_value('[name=metadata]'),
+        'body': tab.input_value('[name=body]'),
+        'seen': tab.locator('[name=seen]').get_attribute('value'),
+        'locked': tab.inner_text('.change > p')
+        .removeprefix('Not to be changed: ')
+        .removesuffix('.')
+        .split(', '),
+        'home': tab.locator('[name=to] option').first.inner_text(),
+        'command': tab.locator('footer code').text_content(),
+    }
+    assert shown == {key: told[key] for key in shown}
+    # The difference.
+    tab.fill('[name=body]', 'to: anne@right 0\n')
+    tab.fill('[name=reason]', 'a slip')
+    fields = {key: shown[key] for key in ('metadata', 'seen')} | {
+        'body': 'to: anne@right 0\n',
+        'reason': 'a slip',
+    }
+    told = twin(f'{place}/review', **fields)
+    tab.click('text=Show the difference')
+    assert [line for line in tab.inner_text('.diff').split('\n') if line] == told['difference']
+    assert '+to: anne@right 0' in told['difference']
+    assert tab.inner_text('h1') == f'Change and send to {told["goes_to"]}?'
+    assert tab.input_value('[name=reason]') == told['reason']
+    for key in ('seen', 'metadata', 'body'):
+        assert tab.locator(f'[name={key}]').input_value() == told[key], key
+    # The deed: one of two alike by the page, the other by its twin.
+    tab.click('.confirm form button')
+    rows = texts(tab, '[aria-label=Done] tbody td')
+    tab.goto(f'{site.url}/entries/bad/{quote(names[1])}/edit')
+    seen = tab.locator('[name=seen]').get_attribute('value') or ''
+    told = twin(
+        f'/entries/bad/{quote(names[1])}/store',
+        body='to: anne@right 1\n',
+        metadata='{"colour": "red"}',
+        seen=seen,
+    )
+    [done] = told['done']
+    assert (done['entry'], done['from'], done['queue']) == (names[1], 'bad', 'orders')
+    assert rows[0] == f'bad/{names[0]}'
+    assert rows[1].startswith('orders/')
+    # A question, and what became of it.
+    tab.goto(f'{site.url}/entries')
+    tab.check('[name=scope][value=all]')
+    tab.click('button[value=retry]')
+    asked = twin('/confirm', act='retry', scope='all', q='')
+    assert tab.inner_text('h1') == f'{asked["word"]} {asked["count"]} entries?'
+    assert texts(tab, '.confirm .badge') == [f'{name} {many}' for name, many in asked['by_queue'].items()]
+    assert tab.locator('[name=expect]').get_attribute('value') == str(asked['count']) == '2'
+    assert tab.locator('footer code').text_content() == asked['command']
+    gone = twin('/act', act='retry', entry=f'bad/{names[0]}', q='')
+    assert (gone['done'], gone['gone'][0]['entry']) == ([], names[0])
+    tab.goto(f'{site.url}/queues/orders')
+    assert twin('/queues/orders/say', say='pause', reason='closed')['act'] == 'pause'
+    tab.reload()
+    assert 'closed' in tab.inner_text('.alarm')
+
+
+def subset(part: Any, whole: Any) -> bool:
+    """:return: whether an object has all members of another, with the same values but for what is another at each look."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(
+            key in whole and (key in MOVING or subset(value, whole[key])) for key, value in part.items()
+        )
+    return bool(part == whole)
+
+
+MOVING = ('age_s', 'oldest_age_s', 'next_due_s', 'current_s', 'heartbeat_s', 'owner_pid')
+
+
+def test_what_the_command_line_says_as_json_the_twin_has_too(site: Site, tab: Any) -> None:
+    site.config.with_name('exchange.cfg').write_text(
+        '[exchange.x]\ntype = topic\nbindings =\n    a.* -> in\n    # -> orders\n'
+    )
+    names = [
+        fail(site.spool, 'orders', text, error, 'no way', colour='red')
+        for text, error in (('one', 'TimeoutError'), (b'\0\xff', 'Other'), ({'n': 3}, 'TimeoutError'))
+    ]
+    site.spool['in'].enqueue('x')
+    site.spool.pause('orders', 'the shop is closed', 'ann')
+    succeed('-C', site.config, 'start')
+    try:
+        twin = lambda path: tab.request.get(f'{site.url}/api{path}').json()  # noqa: E731
+        tab.goto(site.url)
+        eventually(lambda: twin('/')['bad'] == 3, 'counted')
+        said = lambda *words: switchboard('-C', site.config, *words, '--json').objects  # noqa: E731
+
+        def same(objects: list[Any], found: Any, key: str) -> None:
+            by_key = {one[key]: one for one in found}
+            assert objects, key
+            for one in objects:
+                other = by_key[one[key]]
+                missing = {
+                    name: (value, other.get(name))
+                    for name, value in one.items()
+                    if not subset({name: value}, other)
+                }
+                assert missing == {}, one[key]
+
+        same(said('queues'), twin('/')['queues'], 'queue')
+        status = said('status')
+        assert subset(status[0], twin('/runners')['master']), (status[0], twin('/runners')['master'])
+        same(
+            [one for one in status if one['type'] == 'runner'],
+            twin('/runners')['runners'][0]['slices'],
+            'slice',
+        )
+        same([one for one in status if one['type'] == 'queue'], twin('/configuration')['queues'], 'queue')
+        same(said('show', 'orders'), [twin('/queues/orders')], 'queue')
+        same(said('ls', 'bad'), twin('/entries')['entries'], 'filebase')
+        for name in names:
+            same(said('show', f'bad/{name}'), [twin(f'/entries/bad/{quote(name)}')], 'filebase')
+        same(said('shape', 'bad', '--by', 'error'), twin('/groups')['groups'], 'error')
+        graph = said('graph')
+        drawn = twin('/topology')
+        assert [one for one in graph if 'node' in one] == drawn['nodes']
+        assert [one for one in graph if 'edge' in one] == drawn['routes']
+        form = {'act': 'retry', 'entry': f'bad/{names[0]}', 'q': ''}
+
+        def do(path: str, **fields: str) -> Any:
+            tab.goto(f'{site.url}/entries')
+            token = tab.locator('[name=token]').first.get_attribute('value')
+            headers = {'Origin': site.url}
+            return tab.request.post(
+                f'{site.url}/api{path}', form={'token': token, **fields}, headers=headers
+            ).json()
+
+        by_twin, by_hand = do('/act', **form)['done'], said('retry', f'bad/{names[1]}')
+        assert by_twin[0].keys() == by_hand[0].keys()
+        for act in ('pause', 'drain', 'resume'):
+            for one in said(act, 'in'):
+                assert subset(one, do('/queues/in/say', say=act) | {'was': one.get('was')})
+        [one] = said('scale', 'out=2')
+        assert subset(one, do('/runners/out/do', do='scale', instances='2'))
+        [one] = said('restart', 'out')
+        assert subset(one, do('/runners/out/do', do='restart'))
+        site.config.write_text(site.config.read_text() + 'nonsense = 1\n')
+        eventually(lambda: twin('/configuration')['errors'], 'read')
+        same(said('check'), twin('/configuration')['errors'] + twin('/configuration')['warnings'], 'reason')
     finally:
         switchboard('-C', site.config, 'stop')
 

@@ -37,7 +37,7 @@ from switchboard.operating.actions import (
 )
 from switchboard.operating.finding import Found, find
 from switchboard.operating.selection import Criteria
-from switchboard.operating.text import escape_terminal, number
+from switchboard.operating.text import escape_terminal, grouped, number
 
 # A canary is given so long before the others have to be sent back by hand.
 CANARY_TIMEOUT_S = 60.0
@@ -123,7 +123,8 @@ class Request:
         failed = [*self.missing, *(exit_of(each.error) for each in applied.failed if each.error)]
         if len(chosen) + len(self.missing) > 1 and not self.quiet:
             print_note(
-                f'{action.done} {number(applied.done, *ENTRIES)}' + (f', {len(failed)} not' if failed else '')
+                f'{action.done} {number(applied.done, *ENTRIES)}'
+                + (f', {grouped(len(failed))} not' if failed else '')
             )
         return exit_of_all(failed, applied.done)
 
@@ -133,8 +134,7 @@ class Request:
         if result.error is not None:
             print_error(result.error, str(target))
         elif self.as_json:
-            queue, filebase = now or (None, None)
-            fields = {'entry': target.filebase, 'from': target.queue, 'queue': queue, 'filebase': filebase}
+            fields = result.fields()
             write_json(fields | {'planned': True} if planned else fields)
         elif self.names_only:
             write_line(f'{now.queue}/{now.filebase}' if now is not None else str(target))
@@ -311,13 +311,15 @@ def _with_canary(
     through = len(results) - len(waiting)
     if back or waiting:
         what = (
-            f'{back} failed again'
+            f'{grouped(back)} failed again'
             if back
             else f'{number(len(waiting), *ENTRIES)} not done after {timeout_s:g}s'
         )
-        print_note(f'canary: {through} of {many} went through, {what}: the other {left} stay where they are')
+        print_note(
+            f'canary: {through} of {many} went through, {what}: the other {grouped(left)} stay where they are'
+        )
         return Exit.PARTIAL
-    print_note(f'canary: {many} of {many} went through; sending back the other {left}')
+    print_note(f'canary: {many} of {many} went through; sending back the other {grouped(left)}')
     return request.act_on(chosen[many:], action, ask=ask)
 
 

@@ -271,8 +271,7 @@ def check(
     config, found = problems(installation, imports=imports)
     for level, each in found:
         if as_json:
-            place = {'file': each.file, 'line': each.line, 'section': each.section, 'key': each.key}
-            write_json({'level': level, **place, 'reason': each.reason})
+            write_json({'level': level, **each.fields()})
             continue
         colour = {'error': 'red', 'warning': 'yellow'}[level]
         word = click.style(level, fg=colour) if is_terminal() else level
@@ -376,9 +375,9 @@ def graph(installation: Installation, svg: bool, dot: bool, as_json: bool) -> No
         picture = exchanges.graph()
     if as_json:
         for node in picture.nodes:
-            write_json({'node': node.kind, 'name': node.name, 'note': node.note})
+            write_json(node.fields())
         for edge in picture.edges:
-            write_json({'edge': edge.kind, 'from': edge.source, 'to': edge.target, 'label': edge.label})
+            write_json(edge.fields())
     elif svg:
         write_line(_drawn(picture.to_dot()), nl=False)
     else:

@@ -30,7 +30,7 @@ from switchboard.errors import (
 )
 from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.typed_json import load_json
-from switchboard.operating.text import escape_terminal, number
+from switchboard.operating.text import escape_terminal, grouped, number
 from switchboard.store.publishing import BATCH_LIMIT
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ def enqueue(
                 if sender.stopped:
                     break
     if sender.failed and sender.stored:
-        print_note(f'{number(sender.stored, "message")} stored, {len(sender.failed)} not')
+        print_note(f'{number(sender.stored, "message")} stored, {grouped(len(sender.failed))} not')
     context.exit(sender.status())
 
 

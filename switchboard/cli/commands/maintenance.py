@@ -10,7 +10,7 @@ from switchboard.cli.context import Installation, installation_options, json_opt
 from switchboard.cli.output import report, write_json, write_line
 from switchboard.errors import ConfigError
 from switchboard.message.naming import NS
-from switchboard.operating.text import number, size
+from switchboard.operating.text import grouped, number, size
 from switchboard.store.pool import ALWAYS_KEPT, MAX_SPARE_BYTES, MAX_SPARES
 
 
@@ -28,7 +28,7 @@ def tidy(installation: Installation, as_json: bool) -> None:
     if as_json:
         write_json(done)
         return
-    parts = [f'{what} {count}' for what, count in done.items() if count]
+    parts = [f'{what} {grouped(count)}' for what, count in done.items() if count]
     write_line(', '.join(parts) or 'nothing to do')
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from switchboard.cli.output import (
 from switchboard.errors import SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS
 from switchboard.operating.audit import Operator, note, user_name
-from switchboard.operating.census import AGE_MINUTES, Census, Shape, count, shapes
+from switchboard.operating.census import AGE_TITLES, Census, Shape, count, shapes
 from switchboard.operating.grouping import ages
 from switchboard.operating.option_words import option_words, read_options
 from switchboard.operating.queue_info import (
@@ -39,8 +38,16 @@ from switchboard.operating.queue_info import (
     queue_info,
 )
 from switchboard.operating.spool_view import flags_of
-from switchboard.operating.text import age, duration, escape_terminal, flag_lines, number, one_line, size
-from switchboard.options import shown_url
+from switchboard.operating.text import (
+    age,
+    duration,
+    escape_terminal,
+    flag_lines,
+    grouped,
+    number,
+    one_line,
+    size,
+)
 from switchboard.store.layout import BAD, TRASH
 
 COLUMNS = (
@@ -86,14 +93,14 @@ def row(one: Census, dead: int, now_s: float, flagged: Iterable[str] = ()) -> li
     waits_s = now_s - one.oldest_ns / NS
     return [
         (one.queue, 'bold'),
-        str(one.waiting) if one.waiting != UNKNOWN else '?',
-        str(one.delayed) if one.delayed else '',
-        str(one.held) if one.held else '',
-        str(one.claimed) if one.claimed else '',
+        grouped(one.waiting) if one.waiting != UNKNOWN else '?',
+        grouped(one.delayed) if one.delayed else '',
+        grouped(one.held) if one.held else '',
+        grouped(one.claimed) if one.claimed else '',
         size(one.size_bytes),
         (age(waits_s), 'yellow' if waits_s > 3600 else '') if one.oldest_ns else '',
         age(now_s - one.next_ns / NS) if one.next_ns else '',
-        (str(dead + one.preserved), 'red') if dead + one.preserved else '',
+        (grouped(dead + one.preserved), 'red') if dead + one.preserved else '',
         (', '.join(flagged), 'yellow'),
     ]
 
@@ -122,7 +129,8 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     flagged = {one.queue: flags_of(installation.directory, one.queue) for one in counts}
     if as_json:
         for one in counts:
-            write_json(census_fields(one, flagged[one.queue], now_s, origin.get(one.queue, 0)))
+            in_bad = None if one.queue in (BAD, TRASH) else origin.get(one.queue, 0)
+            write_json(census_fields(one, flagged[one.queue], now_s, in_bad))
         return
     shown = [one for one in counts if one.queue != 'bad' or 'bad' in names]
     columns = [column for column in COLUMNS if not (fast and column.title == 'BYTES')]
@@ -155,16 +163,7 @@ def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:
 
 def show_fields(installation: Installation, name: str) -> dict[str, Any]:
     """:return: a queue with its contents, for programs: ``options`` are all of them, by field, and ``set`` says which by whom."""
-    found = queue_info(installation.view, name)
-    census = census_fields(census_of(installation, name), found.said, time.time())
-    return {
-        **found.fields(),
-        'entries': {
-            key: value for key, value in census.items() if key not in ('queue', 'flags', 'origins', 'in_bad')
-        },
-        'options': dataclasses.asdict(found.options) | {'url': shown_url(found.options.url)},
-        'set': {key: found.set_by(key) for key in found.set_options},
-    }
+    return queue_info(installation.view, name).whole_fields(census_of(installation, name))
 
 
 def show_lines(installation: Installation, name: str, *, everything: bool) -> Iterator[str]:
@@ -207,7 +206,7 @@ def _entries(census: Census) -> str:
     )
     if census.waiting == UNKNOWN:
         return 'the broker is away'
-    text = ', '.join(f'{many} {what}' for many, what in counts if many) or 'none'
+    text = ', '.join(f'{grouped(many)} {what}' for many, what in counts if many) or 'none'
     now_s = time.time()
     if census.size_bytes:
         text += f'; {size(census.size_bytes)}'
@@ -246,17 +245,9 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
         place for place in installation.view.queue_folders(names) if names or place[0] not in (BAD, TRASH)
     ]
     rows = shapes(ages(places, time.time_ns(), by=by, domain=domain))
-    titles = [*map(str, AGE_MINUTES), f'{AGE_MINUTES[-1]}+']
     if as_json:
         for one in rows:
-            write_json(
-                {
-                    by: one.name,
-                    'total': one.total,
-                    **dict(zip(titles, one.counts, strict=True)),
-                    'later': one.later,
-                }
-            )
+            write_json(one.fields(by))
         return
     if not rows:
         print_note('no entries')
@@ -268,13 +259,13 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
     columns = [
         Column('', shrink_to=12),
         Column('T', right=True),
-        *(Column(title, right=True) for title in titles),
+        *(Column(title, right=True) for title in AGE_TITLES),
     ]
     write_table([*columns, Column('LATER', right=True)], map(_shape_row, [total, *rows]))
 
 
 def _shape_row(one: Shape) -> list[Cell]:
-    return [one.name, *(str(number) for number in (one.total, *one.counts, one.later))]
+    return [one.name, *(grouped(count) for count in (one.total, *one.counts, one.later))]
 
 
 _reason = click.option('--reason', default='', metavar='TEXT', help='The reason, for the next operator.')

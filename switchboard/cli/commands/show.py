@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS
 from switchboard.message.typed_json import parse_json, tagged_or_text
-from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
+from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields
 from switchboard.operating.lock_holders import holders
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import EntrySummary, time_ns
@@ -34,7 +33,9 @@ from switchboard.operating.text import (
     body_text,
     escape_terminal,
     flag_lines,
+    grouped,
     moment,
+    number,
     one_line,
     size,
 )
@@ -143,12 +144,7 @@ def _whole_fields(seen: EntrySummary, entry: Entry, *, headers: bool) -> dict[st
     fields['damage'] = entry.damage.reason if entry.damage else None
     fields['metadata'] = tagged_or_text(_metadata(entry))
     fields['history'] = tagged_or_text(list(entry.records))
-    body = _mail_header(entry) if headers else entry.body
-    try:
-        fields['body'] = body.decode('utf-8')
-    except UnicodeDecodeError:
-        fields['body_base64'] = base64.b64encode(body).decode('ascii')
-    return fields
+    return fields | body_fields(_mail_header(entry) if headers else entry.body)
 
 
 def _mail_header(entry: Entry) -> bytes:
@@ -179,7 +175,7 @@ def _lines(
         f', priority {seen.priority}' if seen.priority else ''
     )
     yield f'  kind      {one_line(entry.kind)}'
-    yield f'  size      {len(entry.body) + entry.left_out_bytes} bytes; {seen.size_bytes} in its file'
+    yield f'  size      {number(len(entry.body) + entry.left_out_bytes, "byte")}; {grouped(seen.size_bytes)} in its file'
     for key, value in describe_body(entry.kind, entry.body).items():
         yield f'  {key:<9} {one_line(value)}'
     if seen.origin:

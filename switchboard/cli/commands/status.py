@@ -21,7 +21,7 @@ from switchboard.cli.output import is_terminal, write_json, write_line, write_ta
 from switchboard.errors import MasterError
 from switchboard.master.control import ask
 from switchboard.operating.queue_info import QueueInfo, census_fields, queue_info
-from switchboard.operating.text import age, duration, flag_lines, moment, one_line
+from switchboard.operating.text import age, duration, flag_lines, grouped, moment, one_line
 from switchboard.status.alive import lived_s
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import Snapshot, busy_s, master_fields, read_status, runner_fields
@@ -67,11 +67,11 @@ def runner_row(record: Record, now_s: float, *, alive: bool) -> list[Cell]:
         (state, STATE_STYLES[record.state] if alive else 'bright_black'),
         str(record.pid) if lives else '',
         duration(lived_s(record.pid, now_s - record.started_ns / 1e9)) if lives and record.started_ns else '',
-        str(record.done),
-        (str(record.failed), 'red' if record.failed else ''),
-        str(record.retried),
-        str(record.kept),
-        (str(record.restarts), 'yellow' if record.restarts else ''),
+        grouped(record.done),
+        (grouped(record.failed), 'red' if record.failed else ''),
+        grouped(record.retried),
+        grouped(record.kept),
+        (grouped(record.restarts), 'yellow' if record.restarts else ''),
         work,
     ]
 

@@ -173,7 +173,7 @@ def test_with_a_file_of_users_nobody_else_comes_in(tmp_path: Path) -> None:
             headers=basic('ann', 'correct horse'),
         )
         (done,) = answer.json()['done']
-        record = made.spool['out'].history(done['now'].partition('/')[2])[-1]
+        record = made.spool['out'].history(done['filebase'])[-1]
         assert (record['by'], record['via']) == ('ann', 'api')
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import time
 from email import message_from_bytes
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from switchboard.operating import census, finding, selection
-from switchboard.web import app, looking, openapi, survey
+from switchboard.operating import census, finding, grouping, selection
+from switchboard.web import app, looking, openapi
 from switchboard.web.app import Routes
 from switchboard.web.message_body import HIDDEN
 from switchboard.web.render import environment
@@ -213,7 +214,7 @@ def test_an_entry_tells_its_whole_life(here: Browser) -> None:
     found = here.json(f'/entries/bad/{filebase.replace("+", "%2B")}')
     assert [one['event'] for one in found['history']][-2:] == ['failed', 'preserved']
     assert 'in dispose' in found['history'][-2]['traceback']
-    assert found['body']['parts'] == [{'title': 'JSON', 'text': '{\n  "n": 1\n}'}]
+    assert found['content']['parts'] == [{'title': 'JSON', 'text': '{\n  "n": 1\n}'}]
     assert found['holder'] == {'state': 'not claimed'}
     assert found['home'] == 'out'
 
@@ -251,7 +252,7 @@ def test_odd_bodies_give_a_page_and_a_download(here: Browser, content: bytes, sa
     filebase = here.spool['in'].enqueue(content)
     path = f'/entries/in/{filebase.replace("+", "%2B")}'
     found = here.json(path)
-    assert says in json.dumps(found['body'])
+    assert says in json.dumps(found['content'])
     answer = here.get(f'{path}/download')
     assert answer.content == content
     assert answer.headers['content-type'] == 'application/octet-stream'
@@ -277,11 +278,11 @@ def test_groups_add_up_and_each_cell_leads_to_its_entries(here: Browser) -> None
     here.count()
     for by in ('error', 'frame'):
         found = here.json(f'/groups?by={by}')
-        assert sum(one['entries'] for one in found['groups']) == found['total'] == 9
+        assert sum(one['total'] for one in found['groups']) == found['total'] == 9
         for row in found['groups']:
-            assert sum(cell['entries'] for cell in row['cells']) == row['entries']
+            assert sum(cell['entries'] for cell in row['cells']) == row['total']
             listed = here.client.get('/api/entries', params={'q': row['selection']}).json()
-            assert listed['matching'] == row['entries']
+            assert listed['matching'] == row['total']
             for cell in row['cells']:
                 listed = here.client.get('/api/entries', params={'q': cell['selection']}).json()
                 assert listed['matching'] == cell['entries']
@@ -300,7 +301,7 @@ def test_a_broken_configuration_is_told_and_what_was_read_before_holds(here: Bro
     here.get('/')
     here.config.write_text('[switchboard]\nspool = spool\nnonsense = 1\n')
     here.desk.looked_s = float('-inf')
-    assert 'mistakes' in here.get('/').text
+    assert '1 mistake' in here.get('/').text
     assert 'nonsense' in here.get('/configuration').text
     assert here.json('/topology')['has_configuration']
 
@@ -360,7 +361,7 @@ def test_the_routes_are_drawn_where_graphviz_is_and_are_a_table_always(
     here.desk.looked_s = float('-inf')
     here.spool['in'].enqueue('x')
     here.count()
-    assert [one['pattern'] for one in here.json('/topology')['routes']][:2] == ['a.*', '#']
+    assert [one['label'] for one in here.json('/topology')['routes']][:2] == ['a.*', '#']
     if shutil.which('dot') is not None:
         assert '/topology.svg' in here.get('/topology').text
         drawn = here.get('/topology.svg')
@@ -387,7 +388,7 @@ def test_the_overview_says_why_messages_do_not_leave_and_offers_to_send_two_back
     )
     assert 'mail.example.com refused 3' in found['alarms'][0]['text']
     (paused,) = [one for one in found['alarms'] if 'paused' in one['text']]
-    assert paused['text'].endswith('by ann: the shop is closed; 1 wait')
+    assert paused['text'].endswith('by ann: the shop is closed; 1 waits')
     (one, _) = found['errors']
     assert (one['error'], one['entries'], one['origin'], one['message']) == (
         'SMTPConnectError',
@@ -440,7 +441,7 @@ def test_no_page_walks_over_a_long_queue_and_says_how_far_it_looked(
             walked.append(found[0])
             yield found
 
-    for module in (census, finding, selection, survey):
+    for module in (census, finding, grouping, selection):
         if hasattr(module, 'walk'):
             monkeypatch.setattr(module, 'walk', walk)
     for path, *_ in app.PAGES:
@@ -473,6 +474,26 @@ def test_a_list_that_took_long_is_shown_again_for_a_while_and_anew_after_an_act(
     assert len(here.json('/entries?limit=5')['entries']) == 2
     here.post('/queues/in/say', {'say': 'pause'})
     assert len(here.json('/entries')['entries']) == 2
+
+
+def test_a_list_of_queues_that_stand_still_is_looked_for_once(
+    here: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, 'DEAR_S', 0.0)
+    monkeypatch.setattr(looking, 'REST_TIMES', 0.0)
+    for number in range(3):
+        fail(here.spool, 'out', number)
+    then_ns = time.time_ns() - 10**10
+    os.utime(here.spool.path('bad'), ns=(then_ns, then_ns))
+    looked: list[object] = []
+    real = selection.select
+    monkeypatch.setattr(looking, 'select', lambda *all: (looked.append(all), real(*all))[1])
+    for path, times in (('/entries', 1), ('/entries?q=error:ValueError', 1), ('/entries?q=older:0s', 2)):
+        looked.clear()
+        assert [here.json(path)['matching'] for _ in range(2)] == [3, 3]
+        assert len(looked) == times, path
+    fail(here.spool, 'out', 'new')
+    assert here.json('/entries')['matching'] == 4
 
 
 def test_the_table_of_what_is_asked_of_the_desk_names_tests_that_there_are() -> None:

@@ -1,0 +1,137 @@
+"""Counting again and again: a queue that stands still is not walked over a second time, and one that moves always is."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from switchboard import Spool
+from switchboard.operating import census, grouping
+from switchboard.operating.census import RACY_NS, Census, Counts, stamp_of
+from switchboard.operating.grouping import NONE, Causes
+from switchboard.store.disk import Disk, Folder
+from tests.helpers.commands import fail
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path, durability='lazy')
+
+
+def folder_of(spool: Spool, queue: str) -> Folder:
+    return Folder(spool.path(queue), Disk())
+
+
+def settle(spool: Spool, queue: str, seconds: float = 10) -> None:
+    """Make it so long ago that the directory was changed."""
+    then_ns = time.time_ns() - int(seconds * 1e9)
+    os.utime(spool.path(queue), ns=(then_ns, then_ns))
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[object]:
+    """:return: a list that grows with each call of a function."""
+    calls: list[object] = []
+    real: Callable[..., object] = getattr(module, name)
+
+    def call(*arguments: Any, **keys: Any) -> object:
+        calls.append(arguments)
+        return real(*arguments, **keys)
+
+    monkeypatch.setattr(module, name, call)
+    return calls
+
+
+def test_a_directory_that_has_just_changed_has_no_stamp(spool: Spool) -> None:
+    spool['in'].enqueue('x')
+    folder = folder_of(spool, 'in')
+    assert stamp_of(folder, time.time_ns()) is None
+    assert stamp_of(folder, time.time_ns() + 2 * RACY_NS) is not None
+    assert stamp_of(folder_of(spool, 'none'), time.time_ns()) is None
+
+
+def test_what_stands_still_is_counted_once_and_what_moves_each_time(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, counts = spool['in'], Counts()
+    names = [queue.enqueue(number) for number in range(3)]
+    settle(spool, 'in')
+    calls = watched(monkeypatch, census, 'count')
+
+    def look(**keys: Any) -> Census:
+        return counts.count(folder_of(spool, 'in'), 'in', **keys)
+
+    assert look().waiting == look().waiting == look(sizes=False).waiting == 3
+    assert len(calls) == 1
+    queue.dequeue(names[0])
+    settle(spool, 'in')
+    assert (look().waiting, look().claimed) == (2, 1)
+    assert len(calls) == 2
+    queue.finish(names[0])
+    # Just now: whether it has changed once more cannot be told.
+    assert look().entries == look().entries == 2
+    assert len(calls) == 4
+
+
+def test_a_delayed_entry_that_is_due_is_counted_anew(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = spool['in']
+    filebase = queue.enqueue('x')
+    queue.dequeue(filebase)
+    queue.release(filebase, delay_s=30)
+    settle(spool, 'in', 100)
+    counts = Counts()
+    assert counts.count(folder_of(spool, 'in'), 'in').delayed == 1
+    now_ns = time.time_ns() + 60 * 10**9
+    monkeypatch.setattr(time, 'time_ns', lambda: now_ns)
+    assert counts.count(folder_of(spool, 'in'), 'in').waiting == 1
+
+
+def test_a_count_that_had_no_time_is_not_kept(spool: Spool) -> None:
+    for number in range(3):
+        spool['in'].enqueue(number)
+    settle(spool, 'in')
+    counts = Counts()
+    assert counts.count(folder_of(spool, 'in'), 'in', until_ns=0).is_truncated
+    assert counts.count(folder_of(spool, 'in'), 'in').waiting == 3
+
+
+def test_causes_open_each_file_once_and_those_that_have_changed(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [fail(spool, 'out', number, 'TimeoutError', 'no answer') for number in range(3)]
+    settle(spool, 'bad')
+    causes = Causes('bad', 100)
+    opened, walked = watched(monkeypatch, grouping, 'summarize'), watched(monkeypatch, grouping, 'walk')
+
+    def look() -> list[str]:
+        return sorted(cause.error for cause in causes.look(folder_of(spool, 'bad')))
+
+    assert look() == look() == ['TimeoutError'] * 3
+    assert (len(opened), len(walked)) == (3, 1)
+    fail(spool, 'out', 'x', 'Other')
+    assert look() == ['Other'] + ['TimeoutError'] * 3
+    assert len(opened) == 4
+    os.unlink(spool.path('bad', f'{first[0]}.psv'))
+    assert look() == ['Other'] + ['TimeoutError'] * 2
+    assert len(opened) == 4
+    # A file of the same name that says something else by now.
+    path = Path(spool.path('bad', f'{first[1]}.psv'))
+    path.write_bytes(b'nonsense')
+    os.utime(path, ns=(1, 1))
+    assert look() == [NONE, 'Other', 'TimeoutError']
+
+
+def test_causes_that_there_was_no_time_for_are_read_the_next_time(spool: Spool) -> None:
+    for number in range(5):
+        fail(spool, 'out', number)
+    settle(spool, 'bad')
+    causes = Causes('bad', 100)
+    answers = iter([False, False, True])
+    assert len(causes.look(folder_of(spool, 'bad'), lambda: next(answers))) == 2
+    assert len(causes.look(folder_of(spool, 'bad'))) == 5
+    assert len(Causes('bad', 3).look(folder_of(spool, 'bad'))) == 3
+    assert Causes('none', 3).look(folder_of(spool, 'none')) == []
