@@ -57,7 +57,7 @@ def count_all(
 ) -> Count:
     """Count all queues that lie in the spool; those on brokers have exporters of their own.
 
-    :param counts: those of before, for callers who count again and again, as are `causes`.
+    :param counts: the counts of before, for callers who count again and again, as are `causes`.
     """
     at_ns, began_ns = time.time_ns(), time.monotonic_ns()
     queues: dict[str, Census] = {}

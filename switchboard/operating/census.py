@@ -139,7 +139,7 @@ def count(
 
 
 def stamp_of(folder: Folder, now_ns: int) -> tuple[int, ...] | None:
-    """:return: what tells a directory from itself after anything in it has come, gone or got another name; None if that cannot be told."""
+    """:return: a mark, which is another one after a file in the directory has come, gone or got another name; None where that would not be sure."""
     try:
         status = folder.disk.fstat(folder.fd)
     except OSError:
@@ -199,7 +199,7 @@ class Shape:
         return sum(self.counts) + self.later
 
     def fields(self, by: str) -> dict[str, str | int]:
-        """:return: the row for programs: its name as the value of what is grouped by, and a member for each column."""
+        """:return: the row for programs: its name as the value of the grouping, and a member for each column."""
         columns = dict(zip(AGE_TITLES, self.counts, strict=True))
         return {by: self.name, 'total': self.total, **columns, 'later': self.later}
 

@@ -90,7 +90,7 @@ def _ages_of(
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why one entry was put aside, as far as a table of many tells it; `NONE` and empty where its history does not say."""
+    """The reason for which one entry was put aside, as far as a table of many tells it; `NONE` and empty where its history does not say."""
 
     since_ns: int
     error: str = NONE

@@ -52,7 +52,7 @@ def count_queue(
 
     :param spool: for queues on brokers; without one, and where the broker is away, `UNKNOWN` many wait there.
     :param until_ns: as in `census.count`; a broker is not asked for a part.
-    :param counts: those of before, for callers who count again and again.
+    :param counts: the counts of before, for callers who count again and again.
     """
     if not view.is_remote(name):
         counted = count if counts is None else counts.count

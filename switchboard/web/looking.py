@@ -333,7 +333,7 @@ def places_of(desk: Desk, criteria: Criteria) -> list[Place]:
 
 
 def stamps_of(places: Sequence[Place]) -> tuple[tuple[int, ...], ...] | None:
-    """:return: what tells these directories from themselves at another time; None if that is not known of one of them."""
+    """:return: the marks of these directories; None if one of them has none."""
     stamps = [stamp_of(folder, time.time_ns()) for _, folder in places]
     return None if None in stamps else tuple(filter(None, stamps))
 
