@@ -120,32 +120,32 @@ def store_dead_letter(
         store_copy(target, outgoing, [record], suffix=PRESERVED if target.name == BAD else READY)
 
 
-def publish_many(spool: Spool, parcels: Sequence[Publication]) -> list[Any]:
+def publish_many(spool: Spool, publications: Sequence[Publication]) -> list[Any]:
     """See `Spool.publish_many`: messages for directories alone share its flushes; the others are published one by one."""
-    outcomes: list[Any] = [None] * len(parcels)
+    outcomes: list[Any] = [None] * len(publications)
     local: list[int] = []
-    for number, parcel in enumerate(parcels):
+    for number, publication in enumerate(publications):
         try:
-            if any(isinstance(spool[name], BrokerQueue) for name in parcel.queues):
-                outcomes[number] = _store(spool, parcel)
+            if any(isinstance(spool[name], BrokerQueue) for name in publication.queues):
+                outcomes[number] = _store(spool, publication)
             else:
                 local.append(number)
         except SwitchboardError as error:
             outcomes[number] = error
-    stored = store_in_directories(spool, [parcels[number] for number in local])
+    stored = store_in_directories(spool, [publications[number] for number in local])
     for number, outcome in zip(local, stored, strict=True):
         outcomes[number] = outcome
     return outcomes
 
 
-def _store(spool: Spool, parcel: Publication) -> dict[str, str]:
+def _store(spool: Spool, publication: Publication) -> dict[str, str]:
     transaction = BrokerTransaction(spool, None, None)
     try:
         filebases = transaction.emit_all(
-            [spool[name] for name in parcel.queues], parcel.msg, dict(parcel.metadata)
+            [spool[name] for name in publication.queues], publication.msg, dict(publication.metadata)
         )
     except BaseException:
         transaction.discard()
         raise
     transaction.commit()
-    return dict(zip(parcel.queues, filebases, strict=True))
+    return dict(zip(publication.queues, filebases, strict=True))

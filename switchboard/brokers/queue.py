@@ -394,7 +394,7 @@ class BrokerQueue:
         """See `ISwitchboard`."""
         return BrokerWakeup(self.producer, self.may_take)
 
-    def nudge(self) -> None:
+    def wake_consumers(self) -> None:
         """Runners of a broker's queue see the end of a pause when they look again."""
 
     def recover_backup_files(self, *, own: bool = True) -> None:

@@ -71,7 +71,7 @@ class DeclaredBinding:
 
 
 @dataclass(slots=True)
-class Wiring:
+class Definitions:
     """All that was declared."""
 
     exchanges: dict[str, DeclaredExchange] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Wiring:
         return json.dumps({'exchanges': exchanges, 'bindings': bindings}, separators=(',', ':')).encode()
 
     @classmethod
-    def load(cls, content: bytes) -> Wiring:
+    def load(cls, content: bytes) -> Definitions:
         """:raises ValueError: it is not what :meth:`dump` writes."""
         try:
             fields = parse_json(content, 'exchanges')[0]
@@ -181,24 +181,26 @@ class ExchangeStore:
             return None
         return status.st_ino, status.st_mtime_ns, status.st_size
 
-    def load(self) -> Wiring:
+    def load(self) -> Definitions:
         """:return: the declared exchanges.
 
         :raises RouteError: the file cannot be read.
         """
         content = self._declarations.load(DECLARED_EXCHANGES)
         try:
-            return Wiring.load(content) if content else Wiring()
+            return Definitions.load(content) if content else Definitions()
         except ValueError as error:
             raise RouteError(
                 f'{self._declarations.path(DECLARED_EXCHANGES)} is damaged: put back a copy of it, or remove it and start the programs anew,'
                 f' which then declare their exchanges and bindings again ({error})'
             ) from error
 
-    def _save(self, wiring: Wiring) -> None:
-        wiring.over(self._base())  # raises, and nothing is written, if that is no table
+    def _save(self, definitions: Definitions) -> None:
+        definitions.over(self._base())  # raises, and nothing is written, if that is no table
         declarations = self._declarations
-        declarations.disk.unlock_and_close(declarations.store(DECLARED_EXCHANGES, wiring.dump(), sync=True))
+        declarations.disk.unlock_and_close(
+            declarations.store(DECLARED_EXCHANGES, definitions.dump(), sync=True)
+        )
 
     def declare(self, exchange: DeclaredExchange) -> None:
         """Make an exchange, or make sure that it is as asked for.
@@ -212,12 +214,12 @@ class ExchangeStore:
         if self._is_same(self.load(), exchange):
             return
         with self._declarations.lock():
-            wiring = self.load()
-            if not self._is_same(wiring, exchange):
-                wiring.exchanges[exchange.name] = exchange
-                self._save(wiring)
+            definitions = self.load()
+            if not self._is_same(definitions, exchange):
+                definitions.exchanges[exchange.name] = exchange
+                self._save(definitions)
 
-    def _is_same(self, wiring: Wiring, exchange: DeclaredExchange) -> bool:
+    def _is_same(self, definitions: Definitions, exchange: DeclaredExchange) -> bool:
         fixed = self._base().exchanges.get(exchange.name)
         if fixed is not None:
             if fixed.type != exchange.type:
@@ -225,7 +227,7 @@ class ExchangeStore:
                     f'exchange {exchange.name!r} is of type {fixed.type}, not {exchange.type}: the exchange file says so'
                 )
             return True
-        known = wiring.exchanges.get(exchange.name)
+        known = definitions.exchanges.get(exchange.name)
         if known is None:
             return False
         for one in dataclasses.fields(known):
@@ -245,13 +247,13 @@ class ExchangeStore:
         if name in self._base().exchanges:
             raise ExchangeInUseError(f'exchange {name!r} is declared by the exchange file')
         with self._declarations.lock():
-            wiring = self.load()
-            if name not in wiring.exchanges:
+            definitions = self.load()
+            if name not in definitions.exchanges:
                 return False
-            if if_unused and wiring.from_(name):
-                raise ExchangeInUseError(f'exchange {name!r} has {len(wiring.from_(name))} bindings')
-            wiring.drop(name)
-            self._save(wiring)
+            if if_unused and definitions.from_(name):
+                raise ExchangeInUseError(f'exchange {name!r} has {len(definitions.from_(name))} bindings')
+            definitions.drop(name)
+            self._save(definitions)
             return True
 
     def bind(self, binding: DeclaredBinding, is_target: Callable[[], bool]) -> None:
@@ -265,20 +267,20 @@ class ExchangeStore:
         if binding in self.load().bindings:
             return
         with self._declarations.lock():
-            wiring = self.load()
-            self._check_ends(wiring, binding)
+            definitions = self.load()
+            self._check_ends(definitions, binding)
             if not is_target():
                 raise UnknownQueueError('no such queue', queue=binding.target.name)
-            if binding not in wiring.bindings:
-                wiring.bindings.append(binding)
-                self._save(wiring)
+            if binding not in definitions.bindings:
+                definitions.bindings.append(binding)
+                self._save(definitions)
 
-    def _check_ends(self, wiring: Wiring, binding: DeclaredBinding) -> None:
+    def _check_ends(self, definitions: Definitions, binding: DeclaredBinding) -> None:
         ends: Iterable[str] = (
             (binding.source, binding.target.name) if binding.target.is_exchange else (binding.source,)
         )
         for name in ends:
-            if name not in wiring.exchanges and name not in self._base().exchanges:
+            if name not in definitions.exchanges and name not in self._base().exchanges:
                 raise UnknownExchangeError(name)
 
     def unbind(self, binding: DeclaredBinding) -> bool:
@@ -287,10 +289,10 @@ class ExchangeStore:
         :return: False if there is no such one.
         """
         with self._declarations.lock():
-            wiring = self.load()
-            removed = wiring.remove(lambda one: one == binding)
+            definitions = self.load()
+            removed = definitions.remove(lambda one: one == binding)
             if removed:
-                self._save(wiring)
+                self._save(definitions)
             return removed
 
     def forget_queue(self, name: str) -> None:
@@ -298,9 +300,9 @@ class ExchangeStore:
         if self._mark() is None:
             return
         try:
-            wiring = self.load()
+            definitions = self.load()
         except RouteError as error:
             event(log, logging.ERROR, None, 'not removed', queue=name, error=error)
             return
-        if wiring.remove(lambda one: one.target == Target(name)):
-            self._save(wiring)
+        if definitions.remove(lambda one: one.target == Target(name)):
+            self._save(definitions)

@@ -158,10 +158,10 @@ class Entities:
     def list_bindings(self) -> list[tuple[str, str, str]]:
         """:return: ``(queue, exchange, routing key)`` of each binding that was declared."""
         with amqp_errors('Exchange.declare'):
-            wiring = self.broker.spool.declared.exchanges.load()
+            definitions = self.broker.spool.declared.exchanges.load()
         return [
             (one.target.name, one.source, one.routing_key)
-            for one in wiring.bindings
+            for one in definitions.bindings
             if not one.target.is_exchange
         ]
 

@@ -45,13 +45,13 @@ class _Nothing:
     """Stands for the type that kombu would write with a tag that it is only to read."""
 
 
-def teach_kombu() -> None:
+def register_tags() -> None:
     """Have kombu's JSON read the tags that are ours alone; what it writes stays as it was."""
     for tag, reader in OWN_TAGS.items():
         kombu_json.register_type(type(tag, (_Nothing,), {}), tag, str, reader)
 
 
-teach_kombu()
+register_tags()
 
 
 def pack(

@@ -180,7 +180,7 @@ def dump(value: object) -> str:
     return repr(value)
 
 
-def quote_slowly(text: str) -> str:
+def quote_in_python(text: str) -> str:
     """Write text as JSON in ASCII, without the standard library's help."""
     return (
         '"'
@@ -196,7 +196,7 @@ def _escape(char: str) -> str:
     return ''.join(f'\\u{units[start : start + 4]}' for start in range(0, len(units), 4))
 
 
-quote: Callable[[str], str] = quote_slowly
+quote: Callable[[str], str] = quote_in_python
 try:
     import _json
 

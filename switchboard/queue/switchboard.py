@@ -267,7 +267,7 @@ class Switchboard:
         """Do not :meth:`take` an entry for a while, though it is ready; other processes may."""
         self.consumer.defer(filebase, seconds)
 
-    def nudge(self) -> None:
+    def wake_consumers(self) -> None:
         """Wake the runners that sleep on this queue: something has changed that is no new entry."""
         try:
             # It may be there: another process that died here has left it.

@@ -107,7 +107,7 @@ class AsyncRunner(Runner):
                         if self._tasks:
                             await self._wait_for_work()
                             await self._call_periodic()
-                        elif once or until_empty or loop.wear.is_out():
+                        elif once or until_empty or loop.lifetime.is_over():
                             break
                         else:
                             await self._call_periodic()
@@ -169,7 +169,7 @@ class AsyncRunner(Runner):
             and not (loop.is_one_alone and self._tasks)
             and len(self._tasks) < self.setting['concurrency']
             and not loop.trouble.is_on()
-            and not loop.wear.is_out()
+            and not loop.lifetime.is_over()
         )
 
     def _begin(self) -> int:
@@ -180,7 +180,7 @@ class AsyncRunner(Runner):
         begun = 0
         while self._may_begin() and (taken := self._loop.take(len(self._tasks))) is not None:
             work = self._settler.begin(taken)
-            self._loop.wear.messages += 1
+            self._loop.lifetime.messages += 1
             self._not_begun.add(work)
             self._tasks[asyncio.create_task(self._dispose_in_task(work))] = work
             begun += 1

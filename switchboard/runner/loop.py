@@ -16,7 +16,7 @@ from switchboard.message.journal import count_since_retry
 from switchboard.message.naming import NS
 from switchboard.options import RunnerOptions
 from switchboard.queue.wakeup import Wakeup
-from switchboard.runner.retirement import Wear
+from switchboard.runner.retirement import Lifetime
 from switchboard.runner.settling import Settler
 from switchboard.store.watch import POLL_S
 
@@ -50,7 +50,7 @@ class Loop:
         self.settler = settler
         self.trouble = settler.trouble
         self.wakeup: Wakeup = queue.wakeup() if queue is not None else Wakeup()
-        self.wear = Wear(options, clock)
+        self.lifetime = Lifetime(options, clock)
         self.is_stopping = False
         # The message at work may be what kills, and is worked on without others.
         self.is_one_alone = False

@@ -1,6 +1,6 @@
 """When a runner's process has handled enough, or has grown old or large enough, to be replaced by a new one.
 
-Libraries leak.  The limits differ by up to a tenth between processes, so that sisters that were started
+Libraries leak.  The limits differ by up to a tenth between processes, so that siblings that were started
 together do not end together.
 """
 
@@ -17,7 +17,7 @@ from switchboard.options import RunnerOptions
 MEMORY_LOOK_NS = 5 * NS
 
 
-class Wear:
+class Lifetime:
     """The work of one process so far, beside its limits.
 
     :param memory_bytes: how much memory it holds; a test says another number.
@@ -35,7 +35,7 @@ class Wear:
         self._ends_ns = options.max_age_s and clock.monotonic_ns() + int(options.max_age_s * spread * NS)
         self._next_look_ns = 0
 
-    def is_out(self) -> bool:
+    def is_over(self) -> bool:
         """Is it time for a new process?"""
         if self._max_messages and self.messages >= self._max_messages:
             return True

@@ -340,7 +340,7 @@ class Runner:
                         handled = self._pass()
                         with self._hook('periodic'):
                             self.periodic()
-                        if once or (until_empty and not handled) or loop.wear.is_out():
+                        if once or (until_empty and not handled) or loop.lifetime.is_over():
                             break
                         if not handled and not loop.is_stopping:
                             with self._hook('snooze'):
@@ -414,7 +414,7 @@ class Runner:
         :return: how many messages left the queue.
         """
         left = 0
-        while not self._loop.is_stopping and not self._loop.wear.is_out():
+        while not self._loop.is_stopping and not self._loop.lifetime.is_over():
             batch = self._take()
             if not batch:
                 break
@@ -452,7 +452,7 @@ class Runner:
         return left
 
     def _dispose(self, work: Work) -> None:
-        self._loop.wear.messages += 1
+        self._loop.lifetime.messages += 1
         self._working = work
         self.slot.begin(work.taken.filebase)
         try:

@@ -370,15 +370,15 @@ class Spool:
             # Deleted since it was looked at: perhaps there is a new one of that name; if not, this says so.
             return self[name].enqueue(msg, metadata)
 
-    def publish_many(self, parcels: Sequence[Publication]) -> list[Outcome]:
+    def publish_many(self, publications: Sequence[Publication]) -> list[Outcome]:
         """Store many messages with the flushes of one, each in all of its queues or in none.
 
         :return: the outcome of each, in the same order: filebases by queue, or the error.
         """
         if self._has_remote_queues:
-            outcomes: list[Outcome] = remote_queues.load().publish_many(self, parcels)
+            outcomes: list[Outcome] = remote_queues.load().publish_many(self, publications)
             return outcomes
-        return publish_many(self, parcels)
+        return publish_many(self, publications)
 
     def pause(self, name: str, reason: str = '', by: str = '') -> None:
         """Have nothing taken out of a queue until :meth:`resume`, in any process, also after a restart."""
@@ -394,7 +394,7 @@ class Spool:
         :return: False if there was neither.
         """
         flags = [self.flags.clear('paused', name), self.flags.clear('draining', name)]
-        self[name].nudge()
+        self[name].wake_consumers()
         return any(flags)
 
     def transaction(self, queue: Switchboard | None, filebase: str | None) -> Transaction:

@@ -26,7 +26,7 @@ from switchboard.config.config import Config
 from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import Problems
 from switchboard.declared.declarations import Declarations
-from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange, Wiring
+from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange, Definitions
 from switchboard.drop.once import dedupe_key
 from switchboard.drop.request import Request as Arguments
 from switchboard.drop.request import spool_value
@@ -190,12 +190,12 @@ def spool_key_at_the_door(content: bytes) -> object:
 
 
 @reader(
-    Wiring({'x': DeclaredExchange('x', 'topic')}, [DeclaredBinding('x', Target('q'), 'a.#')]).dump(),
+    Definitions({'x': DeclaredExchange('x', 'topic')}, [DeclaredBinding('x', Target('q'), 'a.#')]).dump(),
     *JSON_UNITS,
     errors=(ValueError,),
 )
 def declared_exchanges(content: bytes) -> object:
-    return Wiring.load(content)
+    return Definitions.load(content)
 
 
 @reader(b'{"options":{"max_messages":1},"expires_s":5}', *JSON_UNITS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange, Wiring
+from switchboard.declared.exchangestore import DeclaredBinding, DeclaredExchange, Definitions
 from switchboard.errors import (
     ExchangeInUseError,
     ExchangeMismatchError,
@@ -120,9 +120,9 @@ def test_an_exchange_goes_with_its_bindings_and_an_auto_delete_one_with_its_last
     with pytest.raises(ExchangeInUseError):
         store.delete('a', if_unused=True)
     store.unbind(binding)
-    wiring = store.load()
-    assert list(wiring.exchanges) == ['a']
-    assert wiring.bindings == []
+    definitions = store.load()
+    assert list(definitions.exchanges) == ['a']
+    assert definitions.bindings == []
     assert store.delete('a', if_unused=True)
     assert not store.delete('a')
 
@@ -176,4 +176,4 @@ def test_a_file_that_cannot_be_read_leaves_the_exchange_files_table(spool, other
 )
 def test_a_file_that_anybody_may_have_written_is_wiring_or_an_error_that_says_so(content: bytes) -> None:
     with pytest.raises(ValueError, match='exchanges'):
-        Wiring.load(content)
+        Definitions.load(content)

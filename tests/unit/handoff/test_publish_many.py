@@ -126,16 +126,16 @@ class DiesAtRename(Disk):
 
 
 def test_a_crash_at_any_rename_leaves_each_key_with_its_message_or_free(tmp_path: Path) -> None:
-    parcels = [keyed('one', '1'), keyed('two', '2', 'in', 'b')]
+    publications = [keyed('one', '1'), keyed('two', '2', 'in', 'b')]
     for number in range(1, 40):
         directory = tmp_path / str(number)
         child = os.fork()
         if child == 0:
-            Spool(directory, disk=DiesAtRename(number)).publish_many(parcels)
+            Spool(directory, disk=DiesAtRename(number)).publish_many(publications)
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         spool = Spool(directory)
-        spool.publish_many(parcels)
+        spool.publish_many(publications)
         assert sorted(messages(spool)) == ['one', 'two']
         assert messages(spool, 'b') == ['two']
         if status == 0:
@@ -152,8 +152,8 @@ def test_producers_with_the_same_keys_in_another_order_do_not_wait_for_each_othe
         if child == 0:
             spool = Spool(tmp_path, 'lazy')
             for start in range(10):
-                parcels = [keyed(f'{start} {n}', f'{start} {n}', 'b', 'a') for n in range(20)]
-                spool.publish_many(parcels[::-1] if turn % 2 else parcels)
+                publications = [keyed(f'{start} {n}', f'{start} {n}', 'b', 'a') for n in range(20)]
+                spool.publish_many(publications[::-1] if turn % 2 else publications)
             os._exit(0)
         children.append(child)
     for child in children:
@@ -180,10 +180,10 @@ def test_what_was_stored_beside_something_refused_is_not_counted_twice(
     gc.disable()  # which may come late
     try:
         for turn in range(3):
-            parcels = [
+            publications = [
                 Publication('x', {'dedupe_key': f'{key}{turn}{n}'} if key else {}, ('in',)) for n in range(3)
             ]
-            outcomes = spool.publish_many(parcels)
+            outcomes = spool.publish_many(publications)
             assert [type(one) for one in outcomes] == [dict, dict, QueueFullError]
             for taken in iter(spool['in'].take, None):
                 spool['in'].finish(taken.filebase)

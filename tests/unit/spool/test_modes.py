@@ -88,7 +88,7 @@ def use(path: Path) -> None:
     delivery_counts = DeliveryCounts(Folder(spool.path('.held@in'), spool.disk), spool.disk, spool.clock)
     delivery_counts.begin('0' * 40)
     delivery_counts.add('1' * 40)
-    spool['in'].nudge()
+    spool['in'].wake_consumers()
     tidy(spool)
     assert left(path) == []
     consumer.leave()
