@@ -25,11 +25,12 @@ from switchboard.message.naming import digest_of
 from switchboard.message.typed_json import dump_json, is_equal, tagged_or_text
 
 if TYPE_CHECKING:
-    from switchboard.message.serializers import Serializers
+    from switchboard.message.serializers import Serializer, Serializers, TextSerializer
 
 # The kind of a file that holds Mailman's two pickles, and of one whose header cannot be read.
 MAILMAN = 'mailman'
 UNKNOWN = 'unknown'
+TEXT = 'text'
 # A body that is longer is edited without a way back: a history is read at each look.
 MAX_KEPT_BYTES = 256 << 10
 
@@ -87,18 +88,48 @@ class Entry:
                 metadata.update(ALWAYS)
             else:
                 metadata = load_metadata(self.metadata)
-                msg = serializer.loads(self.body)
+                msg = self._message(serializer)
         except (CorruptEntryError, MemoryError):
             raise
         except Exception as error:  # a program's own serializer raises what it likes
             raise CorruptEntryError(f'{kind}: {error!r}') from error
         return msg, self.changed_metadata(metadata) if self.records else metadata
 
+    def _message(self, serializer: Serializer) -> Any:
+        return serializer.loads(self.body)
+
     def msgdata(self, serializers: Serializers) -> dict[str, Any]:
         """The metadata alone, as :meth:`load` gives them."""
         if self.kind == MAILMAN:
             return self.load(serializers)[1]
         return self.changed_metadata(load_metadata(self.metadata))
+
+
+class TextEntry(Entry):
+    """An entry with a large text for a body: it is kept as the text, and bytes are made of it when somebody asks for them."""
+
+    __slots__ = ('text',)
+
+    text: str
+
+    @property
+    def body(self) -> bytes:
+        """The body, made anew each time."""
+        return text_serializer().dumps(self.text)
+
+    @body.setter
+    def body(self, body: str | bytes) -> None:
+        self.text = body if isinstance(body, str) else text_serializer().loads(body)
+
+    def _message(self, serializer: Serializer) -> Any:
+        return self.text if type(serializer) is type(text_serializer()) else serializer.loads(self.body)
+
+
+def text_serializer() -> TextSerializer:
+    """:return: the serializer of text, which few programs need that read entries."""
+    from switchboard.message.serializers import TextSerializer
+
+    return TextSerializer()
 
 
 def read_entry(filebase: str, content: bytes) -> Entry:

@@ -22,7 +22,15 @@ from switchboard.message.naming import slice_digits, spread
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import Protocol
+
+    class Parts(Protocol):
+        """Bytes that come a part at a time; the length is that of all of them."""
+
+        def __len__(self) -> int: ...
+        def __iter__(self) -> Iterator[bytes]: ...
+
 
 MAGIC = b'switchboard/1'
 
@@ -90,7 +98,7 @@ def pack_header(kind: str, metadata_length: int, body_length: int, digest: str, 
 def seal(
     kind: str,
     metadata: bytes,
-    body: bytes | memoryview,
+    body: bytes | memoryview | Parts,
     digest_tail: str,
     key: object = None,
     slice_prefix: str | None = None,
@@ -101,7 +109,12 @@ def seal(
     :param key: the order key, if there is one: it chooses the slice.
     :param slice_prefix: the digits that choose the slice of a message without an order key, if not its content is to.
     """
-    checksum = crc32(body, crc32(metadata))
+    checksum = crc32(metadata)
+    if type(body) is bytes or type(body) is memoryview:
+        checksum = crc32(body, checksum)
+    else:
+        for part in body:
+            checksum = crc32(part, checksum)
     prefix = (slice_prefix or spread(checksum, digest_tail)) if key is None else slice_digits(key)
     digest = prefix + digest_tail
     return digest, pack_header(kind, len(metadata), len(body), digest, checksum)

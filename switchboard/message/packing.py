@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from switchboard.clock import SYSTEM_CLOCK
@@ -22,7 +23,14 @@ from switchboard.message.naming import (
     name_of,
     parse,
 )
-from switchboard.message.serializers import Raw, Serialized, Serializers
+from switchboard.message.serializers import (
+    LARGE_CHARACTERS,
+    LargeText,
+    Raw,
+    Serialized,
+    Serializers,
+    TextSerializer,
+)
 from switchboard.options import QueueOptions
 
 _READY_MADE = (Serialized, Raw)
@@ -37,7 +45,7 @@ class EncodedEntry(NamedTuple):
     """
 
     filebase: str
-    parts: tuple[bytes, ...]
+    parts: tuple[bytes | LargeText, ...]
     modified_ns: int | None
 
     @property
@@ -48,11 +56,11 @@ class EncodedEntry(NamedTuple):
     @property
     def content(self) -> bytes:
         """The whole file."""
-        return b''.join(self.parts)
+        return b''.join(chain.from_iterable((part,) if type(part) is bytes else part for part in self.parts))
 
 
-def _joined(*parts: bytes) -> tuple[bytes, ...]:
-    return parts if sum(map(len, parts)) > JOINED_BYTES else (b''.join(parts),)
+def _joined(*parts: bytes | LargeText) -> tuple[bytes | LargeText, ...]:
+    return parts if sum(map(len, parts)) > JOINED_BYTES else (b''.join(parts),)  # type: ignore[arg-type]  # a large one is larger
 
 
 class Packer:
@@ -110,7 +118,7 @@ class Packer:
         name = name_of(when_ns, digest, priority)
         return EncodedEntry(name, _joined(header + packed_metadata, body), modified_ns)
 
-    def _serialize(self, msg: Any) -> tuple[str, bytes]:
+    def _serialize(self, msg: Any) -> tuple[str, bytes | LargeText]:
         serializers = self.serializers
         if type(msg) is Serialized:
             msg = serializers.serialize(msg)
@@ -121,7 +129,11 @@ class Packer:
             kind, dumps = serializer.kind, serializer.dumps
         if not serializers.accepts(kind):
             raise ContentDisallowedError(kind, queue=self.queue)
-        return kind, msg.body if dumps is None else dumps(msg)
+        if dumps is None:
+            return kind, msg.body
+        if type(msg) is str and len(msg) > LARGE_CHARACTERS and type(serializer) is TextSerializer:
+            return kind, LargeText(msg)
+        return kind, dumps(msg)
 
     def pack_anew(
         self,

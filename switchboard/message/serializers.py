@@ -12,7 +12,7 @@ that unpickle are made only for queues whose configuration names them (see ``pic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from email.message import EmailMessage, Message
 from typing import Any, Protocol
 
@@ -24,6 +24,10 @@ from switchboard.interfaces import ISerializer
 from switchboard.message.mail import lazy_mail, mail_bytes
 from switchboard.message.mail import message_class as class_named
 from switchboard.message.typed_json import advice, dump_json, load_json, type_name
+
+# A text with more characters is not made bytes of as a whole, and so many are at a time.
+LARGE_CHARACTERS = 16 * 1024 * 1024
+CHARACTERS_AT_ONCE = 1024 * 1024
 
 
 class Serializer(Protocol):
@@ -63,6 +67,24 @@ class TextSerializer:
             return body.decode('utf-8', 'surrogatepass')
         except UnicodeDecodeError as error:
             raise CorruptEntryError(f'text: {error}') from error
+
+
+class LargeText:
+    """The bytes of a large text, a part at a time: all of them at once would take the memory of the text once more."""
+
+    __slots__ = ('_length', '_text')
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._length = sum(map(len, self))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[bytes]:
+        text = self._text
+        for start in range(0, len(text), CHARACTERS_AT_ONCE):
+            yield text[start : start + CHARACTERS_AT_ONCE].encode('utf-8', 'surrogatepass')
 
 
 @implementer(ISerializer)

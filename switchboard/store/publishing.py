@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn, Protocol
 
+    from switchboard.message.envelope import Parts
     from switchboard.queue_defaults import Flush
 
     class Holder(Protocol):
@@ -93,14 +94,15 @@ def is_out_of_files(error: QueueError) -> bool:
 def write(
     pool: FilePool,
     disk: Disk,
-    parts: Sequence[bytes | memoryview],
+    parts: Sequence[bytes | memoryview | Parts],
     queue: str,
     *,
     modified_ns: int | None = None,
 ) -> PoolFile:
     """Write a whole file into a draft.
 
-    :param parts: its content; a large one in several, where putting them together would take the memory twice.
+    :param parts: its content; a large one in several, where putting them together would take the memory twice, and some of them may
+        come a part at a time themselves.
     :param modified_ns: the modification time to give it, if the machine's clock must not be believed.
     :raises QueueFullError: the disk is full.
     :raises DurabilityError: it could not be written.
@@ -118,14 +120,15 @@ def write(
 
 
 def _write(
-    pool: FilePool, disk: Disk, parts: Sequence[bytes | memoryview], modified_ns: int | None
+    pool: FilePool, disk: Disk, parts: Sequence[bytes | memoryview | Parts], modified_ns: int | None
 ) -> PoolFile:
     draft = pool.acquire()
     size = 0
     try:
-        for part in parts:
-            start, size = size, size + len(part)
-            disk.write_all(draft.fd, part, start)
+        for whole in parts:
+            for part in (whole,) if type(whole) is bytes or type(whole) is memoryview else whole:
+                start, size = size, size + len(part)
+                disk.write_all(draft.fd, part, start)
         if draft.size > size:
             disk.ftruncate(draft.fd, size)
         draft.size = size

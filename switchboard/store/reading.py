@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from codecs import getincrementaldecoder
+from collections.abc import Iterator
 from zlib import crc32
 
 from switchboard.errors import CorruptEntryError
-from switchboard.message.entry import UNKNOWN, Entry, read_entry
+from switchboard.message.entry import TEXT, UNKNOWN, Entry, TextEntry, read_entry
 from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_sum, parse_header
 from switchboard.message.journal import MAX_JOURNAL_BYTES, Record, begins_record, find_records, parse_records
 from switchboard.message.naming import digest_of
@@ -100,9 +102,13 @@ def _read_large(filebase: str, fd: int, size: int, disk: Disk, kept_bytes: int |
             raise CorruptEntryError(f'a body of {header.body_length} bytes, most of which were never written')
         line = disk.read_all(fd, header.length)
         metadata = disk.read_all(fd, header.metadata_length, header.length)
-        body, checksum = _read_body(fd, header, disk, kept_bytes, crc32(metadata))
-        entry = Entry(filebase, header.kind, metadata, body, end=header.end)
-        entry.left_out_bytes = header.body_length - len(body)
+        entry, checksum = (
+            _read_text(filebase, fd, header, metadata, disk) if kept_bytes is None else (None, 0)
+        )
+        if entry is None:
+            body, checksum = _read_body(fd, header, disk, kept_bytes, crc32(metadata))
+            entry = Entry(filebase, header.kind, metadata, body, end=header.end)
+            entry.left_out_bytes = header.body_length - len(body)
         try:
             check_sum(header, line, checksum)
         except CorruptEntryError as error:
@@ -115,16 +121,46 @@ def _read_large(filebase: str, fd: int, size: int, disk: Disk, kept_bytes: int |
     return Entry(filebase, UNKNOWN, b'{}', b'', damage=damage)
 
 
+def _read_text(
+    filebase: str, fd: int, header: Header, metadata: bytes, disk: Disk
+) -> tuple[Entry | None, int]:
+    """Read a large text, of which there would be two otherwise: as bytes, and as text.
+
+    :return: the entry, and the checksum of metadata and body; None if its kind is another, or it is none after all.
+    """
+    if header.kind != TEXT:
+        return None, 0
+    text, checksum = '', crc32(metadata)
+    decoder = getincrementaldecoder('utf-8')('surrogatepass')
+    try:
+        # Python makes a string longer where it is, if this is a `for`; a list of parts, or a `StringIO`, would be joined to a second one.
+        for part in _parts(fd, header.body_start, header.end, disk):
+            checksum = crc32(part, checksum)
+            text += decoder.decode(part)
+        decoder.decode(b'', True)
+    except UnicodeDecodeError:
+        return None, 0
+    # The parameter is a body, which this class takes as text, too.
+    return TextEntry(filebase, TEXT, metadata, text, end=header.end), checksum  # type: ignore[arg-type]
+
+
 def _read_body(
     fd: int, header: Header, disk: Disk, kept_bytes: int | None, checksum: int
 ) -> tuple[bytes, int]:
     """:return: the body, or its beginning, and the checksum of all of it behind what `checksum` is of."""
     start, end = header.body_start, header.end
     body = disk.read_all(fd, end - start if kept_bytes is None else min(kept_bytes, end - start), start)
-    checksum, at = crc32(body, checksum), start + len(body)
-    while at < end and (part := disk.read_all(fd, min(READ_AT_ONCE, end - at), at)):
-        checksum, at = crc32(part, checksum), at + len(part)
+    checksum = crc32(body, checksum)
+    for part in _parts(fd, start + len(body), end, disk):
+        checksum = crc32(part, checksum)
     return body, checksum
+
+
+def _parts(fd: int, at: int, end: int, disk: Disk) -> Iterator[bytes]:
+    """Read a part of a file in parts; fewer bytes come if it ends before."""
+    while at < end and (part := disk.read_all(fd, min(READ_AT_ONCE, end - at), at)):
+        yield part
+        at += len(part)
 
 
 def _is_hollow(fd: int, end: int, disk: Disk) -> bool:

@@ -13,7 +13,9 @@ from switchboard import Switchboard
 from switchboard.errors import CorruptEntryError, MessageTooLargeError
 from switchboard.message.envelope import pack_header
 from switchboard.message.journal import MAX_JOURNAL_BYTES
+from switchboard.message.metadata import ALWAYS
 from switchboard.message.naming import digest_of
+from switchboard.message.serializers import LARGE_CHARACTERS, Raw
 from switchboard.options import QueueOptions
 from switchboard.store.reading import peek
 from tests.helpers.processes import in_new_program
@@ -186,3 +188,58 @@ def test_a_large_body_that_was_torn_is_found_out_by_who_reads_only_its_beginning
     assert entry.damage is not None
     assert queue.take() is None
     assert (Path(queue.queue_directory).parent / 'bad' / f'{filebase}.psv').exists()
+
+
+def _text_with_room_for_one(name: str, directory: str, size: int) -> tuple[bool, str]:
+    """Put a large text, and take it, in a program that has no room for it twice."""
+    queue = Switchboard(name, directory, options=LAZY)
+    with open('/proc/self/statm', encoding='ascii') as stream:
+        used = int(stream.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + size * 7 // 4,) * 2)
+    filebase = queue.enqueue('x' * size)
+    taken = queue.take()
+    assert taken is not None
+    return taken.filebase == filebase, taken.msg[:3] + str(len(taken.msg))
+
+
+class TestLargeTexts:
+    def test_one_is_put_and_taken_where_there_is_no_room_for_it_twice(self, queue: Switchboard) -> None:
+        size = 64 * MIB
+        taken = in_new_program(_text_with_room_for_one, queue.name, queue.queue_directory, size)
+        assert taken == (True, f'xxx{size}')
+
+    @pytest.mark.parametrize('character', ['é', '漢', '😀', '\ud800', '\r\n', '\0'])
+    def test_each_character_comes_back_wherever_a_part_ends(self, queue: Switchboard, character: str) -> None:
+        text = 'x' + character * (LARGE_CHARACTERS + 5)
+        filebase = queue.enqueue(text)
+        assert queue.peek(filebase).body == text.encode('utf-8', 'surrogatepass')
+        taken = queue.take()
+        assert taken is not None
+        assert taken.msg == text
+        assert not queue.is_changed(filebase, taken.msg)
+        assert queue.is_changed(filebase, text + 'y')
+        queue.finish(filebase)
+
+    def test_bytes_that_are_no_text_are_told_of_as_in_a_small_one(
+        self, tmp_path: Path, queue: Switchboard
+    ) -> None:
+        filebase = queue.enqueue(Raw('text', b'x' * 17 * MIB + b'\xff'))
+        with pytest.raises(CorruptEntryError, match='text'):
+            queue.dequeue(filebase)
+        assert [path.stem for path in (tmp_path / 'bad').iterdir()] == [filebase]
+
+    def test_a_torn_one_is_found_out(self, queue: Switchboard) -> None:
+        filebase = queue.enqueue('x' * 17 * MIB)
+        path = Path(queue.queue_directory) / f'{filebase}.pck'
+        with path.open('r+b') as stream:
+            stream.seek(MIB)
+            stream.write(b'y')
+        with pytest.raises(CorruptEntryError, match='torn'):
+            queue.dequeue(filebase)
+
+    def test_its_history_is_read_and_it_is_given_back(self, queue: Switchboard) -> None:
+        text = 'x' * 17 * MIB
+        filebase = queue.enqueue(text, colour='red')
+        queue.dequeue(filebase)
+        queue.release(filebase, record={'event': 'released', 'set': {'colour': 'blue'}})
+        assert queue.dequeue(filebase) == (text, {**ALWAYS, 'colour': 'blue'})
