@@ -150,15 +150,18 @@ def speed_up(results: Results) -> str:
     rows = [[case, *(_shared(found.get((side, case))) for side in sides)] for case in _cases(figures)]
     head = ['', *(ENTRANTS[side].title for side in sides)]
     return (
-        'Ours, time for a message against 1 to 1 (below 1 is faster), and the largest share of a slice / the smallest:\n\n'
-        + table(head, rows)
+        'Ours: time for a message against 1 to 1 (below 1 is faster), processor time of all processes for a message against 1 to 1, and the largest share of '
+        'a slice / the smallest:\n\n' + table(head, rows)
     )
 
 
 def _shared(figure: Mapping[str, Any] | None) -> str:
     if figure is None or 'uneven' not in figure['extra']:
         return cell(figure)
-    return f'{cell(figure)}, {number(figure["extra"]["uneven"])}'
+    parts = [cell(figure), number(figure['extra']['uneven'])]
+    if 'cpu' in figure['extra']:  # older results have none
+        parts.insert(1, number(figure['extra']['cpu']['ratio']))
+    return ', '.join(parts)
 
 
 def after(results: Results) -> str:

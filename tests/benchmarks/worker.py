@@ -3,8 +3,8 @@
 Started as ``python -m tests.benchmarks.worker NAME DIRECTORY [KEY=VALUE ...]``::
 
     fill bytes 500 0.2          ->  0.2313 1500 0.2     seconds, messages, and seconds of processor time
-    produce bytes 500 -         ->  1234.1 1235.9       begin and end, on the machine's clock
-    consume TALLY 1000 2        ->  1234.1 1236.2       until 1000 were taken by 2 consumers
+    produce bytes 500 in        ->  1234.1 1235.9 0.1   begin and end, on the machine's clock, and processor time; into `in`
+    consume TALLY 1000 2:0:in   ->  1234.1 1236.2 0.1   until 1000 were taken by 2 consumers, of which this is the first, from `in`
 
 The key ``source`` names another checkout of this project, to be measured instead of this one; with ``tasks``, the contender is the broker of
 a Celery application (see ``tasks``).
@@ -29,11 +29,13 @@ def _answer(contender: Contender, words: list[str]) -> tuple[float, ...]:
     workload, kind, count, rest = words
     gc.collect()
     if workload == 'produce':
-        return produce(contender, kind, int(count))
+        return produce(contender, kind, int(count), rest)
     if workload == 'idle':
         return contender.idle(), 1
     if workload == 'consume':
-        return consume(contender, Tally(Path(kind), int(rest)), int(count), CONSUME_TIMEOUT_S)
+        consumers, consumer, queue = rest.split(':')
+        tally = Tally(Path(kind), int(consumers))
+        return consume(contender, tally, int(consumer), int(count), queue, CONSUME_TIMEOUT_S)
     return timed(contender, workload, kind, int(count), float(rest))
 
 

@@ -139,25 +139,28 @@ class Tally:
         return int(sum(struct.unpack(self._form, self._page)))
 
 
-def produce(contender: Contender, kind: str, count: int) -> tuple[float, float]:
-    """:return: when it began and ended, on the clock that all processes share."""
-    begun_s = time.monotonic()
-    contender.put_many('in', repeat(message(kind), count))
-    return begun_s, time.monotonic()
+def produce(contender: Contender, kind: str, count: int, queue: str) -> tuple[float, float, float]:
+    """:return: when it began and ended, on the clock that all processes share, and this process's processor time."""
+    begun_s, cpu_s = time.monotonic(), time.process_time()
+    contender.put_many(queue, repeat(message(kind), count))
+    return begun_s, time.monotonic(), time.process_time() - cpu_s
 
 
-def consume(contender: Contender, tally: Tally, count: int, timeout_s: float) -> tuple[float, float]:
+def consume(
+    contender: Contender, tally: Tally, consumer: int, count: int, queue: str, timeout_s: float
+) -> tuple[float, float, float]:
     """Take until all consumers together have had `count`.
 
-    :return: when it began and ended.
+    :param consumer: the place of this one in the tally.
+    :return: when it began and ended, and this process's processor time.
     """
-    begun_s = time.monotonic()
+    begun_s, cpu_s = time.monotonic(), time.process_time()
     while tally.total() < count:
-        if contender.take('in') is None:
+        if contender.take(queue) is None:
             if time.monotonic() > begun_s + timeout_s:
                 raise LostError(f'{tally.total()} of {count} came back')
             time.sleep(0.0005)  # nothing there: the same patience for everybody
             continue
-        contender.done('in')
-        tally.add(contender.slice)
-    return begun_s, time.monotonic()
+        contender.done(queue)
+        tally.add(consumer)
+    return begun_s, time.monotonic(), time.process_time() - cpu_s

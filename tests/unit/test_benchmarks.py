@@ -227,8 +227,11 @@ def test_idle_slices_stand_beside_the_one_that_works(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_several_processes_tell_their_shares(tmp_path: Path) -> None:
     found = list(parallel.own_speed_up(tmp_path, cases.TINY))
-    assert [(each.case, each.a) for each in found] == [('2 to 1', 'ours'), ('2 to 1', 'ours-full')]
-    assert [each.extra['uneven'] for each in found] == [1, 1]
+    both = ['2 to 1', f'2 to 2{parallel.APART}']
+    assert [(each.case, each.a) for each in found] == [(case, side) for side in parallel.OWN for case in both]
+    assert [each.extra['uneven'] for each in found] == [1] * 4
+    assert all(each.extra['cpu']['ratio'] > 0 for each in found)
+    assert both[1] in tables.speed_up({'speed-up': {'figures': [each.as_dict() for each in found]}})
 
 
 def test_a_large_body_is_measured_by_processes_of_its_own(tmp_path: Path) -> None:
