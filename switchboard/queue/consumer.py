@@ -376,6 +376,8 @@ class Consumer:
             raise EntryTakenError('its file is gone', queue=self.queue, filebase=claim.filebase) from error
         except OSError as error:
             refuse(error, 'finish', self.queue)
+        if self._listing.left is not None:
+            self._listing.entry_is_gone()
 
     def preserve(self, claim: Claim, reason: str, cause: str, **fields: Any) -> None:
         """End the claim on an entry that its queue cannot keep: it goes to the dead letters, by default the bad queue.

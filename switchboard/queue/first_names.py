@@ -41,8 +41,11 @@ class FirstNames:
 
     def extend(self, names: list[str]) -> None:
         """Take names that are not known yet, except those behind the horizon."""
-        if self.horizon is not None:
-            names = [name for name in names if not self.is_beyond(name)]
+        if (horizon := self.horizon) is not None:
+            if self._order is None or self._mark not in ''.join(names):
+                names = [name for name in names if name <= horizon]
+            else:
+                names = [name for name in names if not self.is_beyond(name)]
         if names:
             self._names += names
             self._is_sorted = False

@@ -1,7 +1,8 @@
 """The listing of a queue's directory: the entries of one slice, and files that are no entries.
 
 The directory is read by its own descriptor.  Should somebody have renamed it away and put another in its place (a backup that was
-restored), the reading notices and goes on in the new one.  One that is large and has nothing in it is renewed (see `switchboard.store.renewal`).
+restored), the reading notices and goes on in the new one.  One that is large and has nothing in it is renewed (see `switchboard.store.renewal`):
+when it is found empty, or when the last of the entries that were found in it has been finished.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ NAMES_AT_A_TIME = 1000
 
 # How often it is asked whether the directory is still the one at its path.
 LOOK_EVERY_NS = NS // 10
-# How long a directory that could not be renewed is left as it is.
-RENEW_AGAIN_NS = 60 * NS
+# How long a directory that could not be renewed is left as it is, at first and at the most: each time twice as long as before, for a try
+# takes as long as a reading.
+RENEW_AGAIN_NS = (NS // 10, 60 * NS)
 
 _KNOWN_SUFFIXES = (READY, CLAIMED, PRESERVED, UNFINISHED)
 
@@ -101,8 +103,10 @@ class Listing:
         self.foreign_mail: list[str] = []
         self.claimed: list[str] = []
         self.seen = self.size_bytes = 0
+        # Of a sparse directory: how many of the entries that were found in it are not known to be gone.
+        self.left: int | None = None
         self._renew = renew
-        self._renew_at_ns = 0
+        self._renew_at_ns = self._renew_wait_ns = 0
         self._notes_claimed = notes_claimed
         self._look_at_ns = 0
         self._key = folder.key
@@ -122,18 +126,31 @@ class Listing:
         """
         self.foreign_mail.clear()
         self.claimed.clear()
-        self.seen = 0
+        self.seen = found = 0
         try:
             with (scan := self.folder.scan()) as entries:
                 self.size_bytes = scan.size_bytes
                 while names := [entry.name for entry in islice(entries, NAMES_AT_A_TIME)]:
                     self.seen += len(names)
-                    yield self._sift(names, suffix)
+                    some = self._sift(names, suffix)
+                    found += len(some)
+                    yield some
                     if len(names) < NAMES_AT_A_TIME:
                         break
         except OSError as error:
             raise DurabilityError(str(error), step='list', queue=self.queue) from error
-        if not self.seen and self.is_sparse:
+        self.left = found if self.is_sparse else None
+        if not self.seen:
+            self._try_to_renew()
+
+    def entry_is_gone(self) -> None:
+        """Note that an entry of a sparse directory was finished; with the last one that is known, the directory may be renewed.
+
+        For a program that always knows what is there, and so never finds it empty.
+        """
+        assert self.left is not None
+        self.left -= 1
+        if self.left <= 0:
             self._try_to_renew()
 
     @property
@@ -142,13 +159,16 @@ class Listing:
         return is_sparse(self.size_bytes, self.seen)
 
     def _try_to_renew(self) -> None:
-        now_ns = self.clock.monotonic_ns()
-        if now_ns < self._renew_at_ns:
+        """Renew a sparse directory, if it is empty by now and no try was made a moment ago."""
+        if self.left is None or (now_ns := self.clock.monotonic_ns()) < self._renew_at_ns:
             return
         if self._renew():
-            self.size_bytes = 0
+            self.size_bytes, self.left = 0, None
+            self._renew_wait_ns = 0
         else:
-            self._renew_at_ns = now_ns + RENEW_AGAIN_NS
+            first_ns, last_ns = RENEW_AGAIN_NS
+            self._renew_wait_ns = min(last_ns, max(first_ns, 2 * self._renew_wait_ns))
+            self._renew_at_ns = now_ns + self._renew_wait_ns
 
     def _sift(self, names: list[str], suffix: str) -> list[str]:
         cut = -len(suffix)

@@ -45,10 +45,12 @@ MISSES_BEFORE_LOOK = 64
 KEPT_BYTES = 64 * 1024
 # The few that are kept open may be larger: giving blocks back and asking for them anew costs more than writing them.
 POOLED_BYTES = 256 * 1024
-# Finished files after which those in the directory are counted again, at the least.
+# Names of others' files that are remembered from one look: all of a large pool would be tens of megabytes.
+LOOKED_AT = 16_384
+# So many more files have to be given than were taken before those in the directory are counted again, at the least.
 COUNT_EVERY = 256
-# While there are too many, one in so many of them is finished before they are counted again.
-COUNT_SHARE = 16
+# Counting costs as much as there are: one in so many of them is given before they are counted again.
+COUNT_SHARE = 8
 # The room that files in `.spare` may take; beyond, finished ones are deleted.
 MAX_SPARE_BYTES = 1 << 30
 # What a small file takes of it.
@@ -87,8 +89,7 @@ class FilePool:
     :param limit: files in the directory beyond which finished ones are deleted (about: it is counted now and then); with 0 none is
         kept.
     :param limit_bytes: room for them, by the mean size of the files that this process gives.
-    :param looks: names of others' files that are tried in one look, for a process that writes one message and ends; None
-        is all of them.
+    :param looks: names of others' files that are tried in one look; fewer for a process that writes one message and ends.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class FilePool:
         scrub: bool = False,
         limit: int = MAX_SPARES,
         limit_bytes: int = MAX_SPARE_BYTES,
-        looks: int | None = None,
+        looks: int = LOOKED_AT,
     ) -> None:
         self.folder = folder
         self.disk = disk
@@ -115,8 +116,13 @@ class FilePool:
         self.kept_open: list[PoolFile] = []
         self._seen: list[str] = []
         self.misses = self._misses_before_look = MISSES_BEFORE_LOOK
-        self._given = self._count_at = 0
-        self._full = False
+        # Files that this process has taken and not given back: so many are worth keeping for it.  A process that only finishes what others
+        # put would keep files locked that they look for.
+        self._lent = 0
+        # Since the files in the directory were counted, those that were given, whether or not there was room, and those that went into it,
+        # both without those that were taken out of it.
+        self._given = self._stored = 0
+        self._room = self._count_at = 0
         _POOLS[:] = [pool for pool in _POOLS if pool() is not None]
         _POOLS.append(ref(self))
 
@@ -127,12 +133,16 @@ class FilePool:
 
     def acquire(self) -> PoolFile:
         """:return: a file to write: locked, and with no meaning whatever is in it."""
+        if self._lent < REMEMBERED:
+            self._lent += 1
         while self.kept_open:
             try:
                 file = self.kept_open.pop()
             except IndexError:
                 break  # another thread was faster
             if self._is_usable(file):
+                self._given -= 1
+                self._stored -= 1
                 return file
             self._remove(file)
         try:
@@ -162,22 +172,31 @@ class FilePool:
             self.misses = 0
             with (scan := self.folder.scan()) as entries:
                 seen = [entry.name for entry in islice(entries, self.looks)]
-            # So dear is a look at a directory that once was full of them.
+            # So dear is a look at a directory that once was full of them; but where there are more, the next look finds them.
             self._misses_before_look = max(MISSES_BEFORE_LOOK, scan.size_bytes // BLOCK_BYTES)
+            if len(seen) == LOOKED_AT:
+                self._misses_before_look = 0
             if not seen:
                 renew(self.folder)
             # Each process starts elsewhere in the list, or all would try the same files one after the other.
             cut = int.from_bytes(os.urandom(4), 'big') % (len(seen) + 1)
             self._seen = seen[cut:] + seen[:cut]
+        passed_over = 1
         while (name := _pop(self._seen)) is not None:
             opened = self._try_open(name)
             if opened is None:
+                # Another process goes through the same list, and is here before this one: its trail is left sooner than one by one.
+                if len(self._seen) > KEPT_OPEN:
+                    del self._seen[-passed_over:]
+                    passed_over *= 2
                 continue
             fd, status = opened
             draft = PoolFile(fd, self.folder, name, status.st_size)
             if status.st_uid != self.disk.geteuid():
                 self.disk.unlock_and_close(fd)  # of use to its owner
             elif self._is_usable(draft):
+                self._given -= 1
+                self._stored -= 1
                 return draft
             else:
                 self._remove(draft)
@@ -211,7 +230,12 @@ class FilePool:
             self._remove(draft)
 
     def _keep(self, draft: PoolFile) -> None:
-        stays = len(self.kept_open) < KEPT_OPEN
+        self._given += 1
+        self._stored += 1
+        is_wanted = self._lent > 0
+        if is_wanted:
+            self._lent -= 1
+        stays = is_wanted and len(self.kept_open) < KEPT_OPEN
         try:
             if self.scrub or (draft.size > KEPT_BYTES and not (stays and draft.size <= POOLED_BYTES)):
                 self.disk.ftruncate(draft.fd, 0)
@@ -223,7 +247,9 @@ class FilePool:
             self.kept_open.append(draft)
         else:
             self.disk.unlock_and_close(draft.fd)
-            if len(self._seen) < REMEMBERED:  # who has finished a burst is about to write the next one
+            if (
+                is_wanted and len(self._seen) < REMEMBERED
+            ):  # who has finished a burst is about to write the next one
                 self._seen.append(draft.name)
 
     def _is_full(self, size: int) -> bool:
@@ -231,18 +257,25 @@ class FilePool:
             return True
         kept = 0 if self.scrub or size > KEPT_BYTES else size
         self._mean_bytes += (max(BLOCK_BYTES, kept) - self._mean_bytes) / COUNT_EVERY
-        self._given += 1
         if self._given >= self._count_at:
-            # Counting costs as much as there are, so it is done seldom: far from the limit, and where many are there already.
-            self._given = 0
-            try:
-                there = self.count()
-                room = min(self.limit, int(self._limit_bytes / self._mean_bytes)) - there
-            except OSError:
-                there = room = 0  # unknown: no more of them
-            self._full = room <= 0
-            self._count_at = max(COUNT_EVERY, there // COUNT_SHARE if self._full else room // 4)
-        return self._full
+            self._count()
+        if self._stored < self._room:
+            return False
+        self._given += 1
+        return True
+
+    def _count(self) -> None:
+        """Count the files in the directory, and see how much room there is for more.
+
+        A process that takes as many as it gives need not count again; seldom, too, where there is much room, or much to count.
+        """
+        try:
+            there = self.count()
+            self._room = min(self.limit, int(self._limit_bytes / self._mean_bytes)) - there
+        except OSError:
+            there = self._room = 0  # unknown: no more of them
+        self._given = self._stored = 0
+        self._count_at = max(COUNT_EVERY, there // COUNT_SHARE, self._room // 4)
 
     def count(self) -> int:
         """:return: how many files wait in the directory, those that are just being written included."""
@@ -345,6 +378,7 @@ class FilePool:
             self.disk.let_go(file.fd)
         self.kept_open.clear()
         self._seen.clear()
+        self._lent = 0
 
     def __del__(self) -> None:
         self._forget()

@@ -46,6 +46,14 @@ def renew_and_enqueue(world: World) -> None:
     world.queue('in').enqueue('a')
 
 
+def claim_a_in_a_grown_queue(world: World) -> None:
+    grow(world, 'in')
+    claim_a(world)
+
+
+operation('finish, and renew a queue', 'a', '', prepare=claim_a_in_a_grown_queue)(finish)
+
+
 def grow_what_all_share(world: World) -> None:
     world.queue('in')
     world.queue('bad')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from switchboard.store.kernel import APART
 from switchboard.store.layout import DRAFT_PREFIX
 from switchboard.store.pool import FilePool
 from switchboard.store.renewal import BYTES_A_NAME, RENEWED_FROM_BYTES, is_sparse, renew
+from switchboard.testing import FakeClock
 from tests.large_directories import GrowingDisk, grow_and_renew
 
 
@@ -168,6 +170,57 @@ def test_who_has_emptied_a_queue_renews_it(growing: Spool) -> None:
     queue.finish(taken.filebase)
     assert queue.take() is None
     assert os.stat(queue.folder.path).st_ino != before
+
+
+@pytest.mark.parametrize('by', ['take', 'files'])
+def test_who_finishes_the_last_entry_renews_it_without_ever_seeing_it_empty(growing: Spool, by: str) -> None:
+    queue = growing['in']
+    before = grow(growing, queue.folder)
+    filebases = [queue.enqueue('a'), queue.enqueue('b')]
+    if by == 'files':
+        assert queue.files == filebases
+        for filebase in filebases:
+            queue.dequeue(filebase)
+    else:
+        for _ in filebases:
+            assert queue.take() is not None
+    queue.finish(filebases[0])
+    assert os.stat(queue.folder.path).st_ino == before
+    queue.finish(filebases[1])
+    assert os.stat(queue.folder.path).st_ino != before
+    queue.enqueue('c')
+    taken = queue.take()
+    assert taken is not None
+    assert taken.msg == 'c'
+
+
+def test_what_could_not_be_renewed_is_tried_again_the_seldomer_the_longer(tmp_path: Path) -> None:
+    clock = FakeClock()
+    spool = Spool(tmp_path / 'spool', 'lazy', disk=GrowingDisk(), clock=clock)
+    queue = spool['in']
+    tries: list[int] = []
+    scan = queue.folder.disk.copy_attributes
+
+    def refuse(source: int, target: int) -> bool:
+        tries.append(clock.monotonic_ns())
+        return False
+
+    queue.folder.disk.copy_attributes = refuse  # type: ignore[method-assign]
+    before = grow(spool, queue.folder)
+    for _ in range(200):
+        queue.enqueue('a')
+        taken = queue.take()
+        assert taken is not None
+        queue.finish(taken.filebase)
+        clock.advance(1.0)
+    waits = [later - sooner for sooner, later in pairwise(tries)]
+    assert waits == sorted(waits)
+    assert len(tries) < 20
+    queue.folder.disk.copy_attributes = scan  # type: ignore[method-assign]
+    clock.advance(120.0)
+    assert queue.take() is None
+    assert os.stat(queue.folder.path).st_ino != before
+    spool.close()
 
 
 def test_a_queue_that_is_being_deleted_is_not_made_anew(growing: Spool) -> None:
