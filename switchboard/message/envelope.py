@@ -110,7 +110,7 @@ def seal(
     :param slice_prefix: the digits that choose the slice of a message without an order key, if not its content is to.
     """
     checksum = crc32(metadata)
-    if type(body) is bytes or type(body) is memoryview:
+    if isinstance(body, bytes | memoryview):
         checksum = crc32(body, checksum)
     else:
         for part in body:

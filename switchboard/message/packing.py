@@ -56,7 +56,9 @@ class EncodedEntry(NamedTuple):
     @property
     def content(self) -> bytes:
         """The whole file."""
-        return b''.join(chain.from_iterable((part,) if type(part) is bytes else part for part in self.parts))
+        return b''.join(
+            chain.from_iterable((part,) if isinstance(part, bytes) else part for part in self.parts)
+        )
 
 
 def _joined(*parts: bytes | LargeText) -> tuple[bytes | LargeText, ...]:

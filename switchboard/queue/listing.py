@@ -146,7 +146,7 @@ class Listing:
     def entry_is_gone(self) -> None:
         """Note that an entry of a sparse directory was finished; with the last one that is known, the directory may be renewed.
 
-        For a program that always knows what is there, and so never finds it empty.
+        For a program that never looks while there is nothing.
         """
         assert self.left is not None
         self.left -= 1

@@ -126,7 +126,7 @@ def _write(
     size = 0
     try:
         for whole in parts:
-            for part in (whole,) if type(whole) is bytes or type(whole) is memoryview else whole:
+            for part in (whole,) if isinstance(whole, bytes | memoryview) else whole:
                 start, size = size, size + len(part)
                 disk.write_all(draft.fd, part, start)
         if draft.size > size:
