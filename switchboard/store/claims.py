@@ -199,7 +199,7 @@ class Claim:
         return disk.leads_to(name, folder.fd, disk.fstat(self.fd))
 
     def _follow(self, folder: Folder, filebase: str, suffix: str) -> None:
-        self._leave()
+        self._strike_out()
         self.folder, self.filebase, self.suffix = folder, filebase, suffix
         self.enter()
 
@@ -208,10 +208,15 @@ class Claim:
         self._key = key = self.folder.key, self.filebase + self.suffix
         OWN_CLAIMS[key] = self
 
-    def _leave(self) -> None:
+    def _strike_out(self) -> None:
         key = self._key
         if key is not None and OWN_CLAIMS.get(key) is self:
             del OWN_CLAIMS[key]
+
+    def _leave(self) -> None:
+        # The key is kept as long as the claim, under whichever name: a committed input may be taken back, and what comes
+        # after it is not to be begun before its outputs are there.
+        self._strike_out()
         if self.order_fd >= 0:
             fd, self.order_fd = self.order_fd, -1
             self.folder.disk.let_go(fd)
