@@ -70,8 +70,9 @@ DOWN_S = 0.4
 TOLD = 5
 
 _LINE_END = re.compile(rb'\r\n|\r|\n')
-# Control characters, what ends an address, and half a character: a byte of something that is no UTF-8.
-_FORBIDDEN = re.compile('[\x00-\x1f\x7f<>\ud800-\udfff]')
+# Control characters, what ends an address, and half a character: a byte of something that is no UTF-8.  Outside of quotes a backslash stands in
+# no address either: some servers leave it out, and `\\xe4@example.com`, as `drop` writes such a byte, would be somebody else's.
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>\ud800-\udfff]|^[^"]*\\')
 
 
 class Answer(NamedTuple):
