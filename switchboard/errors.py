@@ -298,5 +298,15 @@ class NotRunningError(MasterError):
     """No master holds this spool."""
 
 
+class NoAnswerError(MasterError):
+    """The master lives and answers no request: it is stopped, or hangs; ``pid`` is its process, when it is known."""
+
+    def __init__(self, pid: int | None) -> None:
+        self.pid = pid
+        super().__init__(
+            f'the master{f" (pid {pid})" if pid else ""} does not answer: it is stopped, or hangs'
+        )
+
+
 class ScoreboardError(MasterError):
     """The status scoreboard is missing, torn, or of another format."""

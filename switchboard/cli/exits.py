@@ -93,6 +93,11 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     (errors.RouteError, Exit.DATA, ''),
     (errors.AlreadyRunningError, Exit.TEMPORARY, '`switchboard status` shows it, `switchboard stop` ends it'),
     (errors.NotRunningError, Exit.UNAVAILABLE, '`switchboard start` starts one'),
+    (
+        errors.NoAnswerError,
+        Exit.TEMPORARY,
+        'look at its state (`ps`): T is stopped, and `kill -CONT` lets it do what it was asked for; `kill -KILL` ends it and its runners',
+    ),
     (errors.ScoreboardError, Exit.UNAVAILABLE, ''),
     (errors.SwitchboardError, Exit.UNAVAILABLE, ''),
     (PermissionError, Exit.NO_PERMISSION, "run it as the spool's owner, or as a member of its group"),

@@ -265,6 +265,31 @@ def test_a_master_that_does_not_answer_is_stopped_by_a_signal_to_it_and_to_nobod
         stranger.wait()
 
 
+@pytest.mark.slow
+def test_who_waits_without_a_limit_is_told_that_the_master_does_not_answer(site: Installation) -> None:
+    site.configure({'in': {}})
+    master = site.start()
+    master.send_signal(signal.SIGSTOP)
+    try:
+        programs = [
+            subprocess.Popen(
+                [sys.executable, '-m', 'switchboard', '-C', str(site.config), *words],
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for words in (['restart'], ['restart', '--master'], ['reload', '--timeout', '1s'], ['stop'])
+        ]
+        said = [program.communicate(timeout=120)[1] for program in programs]
+    finally:
+        master.send_signal(signal.SIGCONT)
+    assert [program.returncode for program in programs] == [75] * 4
+    for text in (said[0], said[1], said[3]):
+        assert f'the master (pid {master.pid}) does not answer: it is stopped, or hangs' in text
+        assert 'kill -CONT' in text
+    # It does what it was asked for as soon as it can.
+    assert master.wait(PATIENCE_S) == 0
+
+
 @pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
 def test_a_master_that_is_told_to_stop_while_it_starts_stops(
     site: Installation, signum: signal.Signals

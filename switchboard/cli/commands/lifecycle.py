@@ -27,7 +27,7 @@ from switchboard.cli.output import (
     report,
     write_line,
 )
-from switchboard.errors import MasterError, ScoreboardError
+from switchboard.errors import MasterError, NoAnswerError, ScoreboardError
 from switchboard.master.control import SHUTDOWN, ask, signal_master
 from switchboard.operating.text import duration, escape_terminal, number
 from switchboard.status.alive import PID, master_alive, own_directory, read_pid
@@ -325,6 +325,9 @@ ANSWER_TIMEOUT_S = 2.0
 PLAN_TIMEOUT_S = 30.0
 # A refusal comes sooner.
 ASKED_S = 0.5
+# A master answers in milliseconds, whatever it is doing, also while it stops.  One that has left so many questions in a row without an answer is
+# stopped by a signal, or hangs; so much time lies between them.
+MOST_UNANSWERED, ASK_AGAIN_S = 6, 2.0
 # From the lock's release to the end of the process: a few milliseconds, unless the machine is very busy.
 GONE_TIMEOUT_S = 10.0
 
@@ -362,6 +365,40 @@ def _end_of(pid: int | None) -> Iterator[list[int]]:
             os.close(descriptor)
 
 
+class AnswerWatch:
+    """Asks a master that is waited for without a limit whether it still answers.
+
+    :param answer_s: how long an answer may take.
+    """
+
+    def __init__(
+        self, directory: Path, answer_s: float = ANSWER_TIMEOUT_S, again_s: float = ASK_AGAIN_S
+    ) -> None:
+        self._directory = directory
+        self._answer_s = answer_s
+        self._again_s = again_s
+        self._next_s = time.monotonic() + again_s
+        self._unanswered = 0
+
+    def look(self) -> None:
+        """Ask, if it is time to.
+
+        :raises NoAnswerError: it has left too many questions unanswered.
+        """
+        if time.monotonic() < self._next_s:
+            return
+        try:
+            ask(self._directory, {'do': 'status'}, self._answer_s)
+            self._unanswered = 0
+        except TimeoutError:
+            self._unanswered += 1
+        except MasterError:
+            self._unanswered = 0  # it begins, or ends
+        if self._unanswered >= MOST_UNANSWERED:
+            raise NoAnswerError(pid_of_master(self._directory))
+        self._next_s = time.monotonic() + self._again_s
+
+
 def left(directory: Path) -> Sequence[Record]:
     """:return: the slices that still have a process."""
     snapshot = read_status_or_none(directory)
@@ -382,8 +419,10 @@ def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) 
     """Wait until no master holds the spool and its process has ended, and show for whom it waits.
 
     :return: False if the time ran out.
+    :raises NoAnswerError: there is no limit, and the master does not answer any more.
     """
     started_s = tell_s = time.monotonic()
+    watch = AnswerWatch(directory)
     with Progress() as progress, _end_of(pid) as ends:
         while master_alive(directory):
             now_s = time.monotonic()
@@ -398,6 +437,8 @@ def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) 
             wait_s = LOOK_EVERY_S if timeout_s is None else min(LOOK_EVERY_S, timeout_s)
             if select.select(ends, [], [], wait_s)[0]:
                 ends.clear()  # it is gone; the lock follows at once
+            elif timeout_s is None:
+                watch.look()
         if ends:
             # The lock goes first.  Who asked for the stop may look for processes next, or take the directory away.
             spent_s = time.monotonic() - started_s
@@ -411,6 +452,7 @@ def stop_master(directory: Path, timeout_s: float | None) -> bool:
     """Stop the master and wait until it has stopped.
 
     :return: False if the time ran out.
+    :raises NoAnswerError: there is no limit, and the master does not answer.
     """
     pid = pid_of_master(directory)
     ask_to_stop(directory)
@@ -429,7 +471,7 @@ def stop(context: click.Context, installation: Installation, timeout_s: float | 
 
     It waits until all have.  A runner that takes longer than its `stop_timeout` is killed by the master, and its message
     is recovered at the next start.  Exit status: 0 no master is running any more, also if there was none;
-    75 the time ran out.
+    75 the time ran out, or the master itself is stopped or hangs, and answers nothing.
     """
     directory = installation.existing_directory()
     if not master_alive(directory):
@@ -463,6 +505,7 @@ def ask_and_show(
     :param no_wait: a refusal comes at once; without one, the reply is that it was ``asked``.
     :raises NotRunningError: there is no master.
     :raises TimeoutError: it was not done in time; the master goes on with it all the same.
+    :raises NoAnswerError: there is no limit, and the master does not answer any more.
     """
     if no_wait:
         try:
@@ -482,9 +525,12 @@ def ask_and_show(
     # A daemon thread, so that Ctrl-C ends the program and not only the waiting.
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
+    watch = AnswerWatch(directory)
     with Progress() as progress:
         while thread.is_alive():
             thread.join(LOOK_EVERY_S)
+            if timeout_s is None:
+                watch.look()
             progress.update(f'{what}, {duration(time.monotonic() - started_s)}{_how_far(directory)}')
     for error in errors:
         raise error
