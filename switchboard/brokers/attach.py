@@ -30,6 +30,7 @@ from switchboard.spool.deadletters import DeadLetters
 from switchboard.spool.spool import Spool
 from switchboard.store.disk import Folder
 from switchboard.store.layout import BAD, HELD_PREFIX
+from switchboard.store.limits import make_room
 
 __all__ = ['BrokerTransaction', 'check', 'commit_all', 'make_queue', 'publish_many']
 
@@ -103,8 +104,7 @@ def store_dead_letter(
 ) -> None:
     """Store a dead letter of a queue on a broker where it goes; it is acknowledged then: a crash in between has it stored once more."""
     entry = claim.entry
-    for target in targets:
-        target.check_room(entry)
+    make_room([target.check_room(entry) for target in targets])
     metadata = entry.changed_metadata(load_metadata(entry.metadata))
     metadata.pop(EXPIRES, None)  # a dead letter must not die again on arrival
     outgoing = dataclasses.replace(entry, metadata=dump_metadata(metadata))

@@ -35,7 +35,7 @@ from switchboard.message.mail_envelope import (
     dump,
     split_from_line,
 )
-from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, name_of
+from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, name_of, order_key_of
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import BAD, DECLARED, DRAINING, ROOM, RUN, SPARE
 from switchboard.store.limits import Limits
@@ -221,7 +221,7 @@ class Drop:
         packed = dump(metadata).encode('ascii')
         if len(packed) > MAX_METADATA_BYTES:
             raise MessageTooLargeError(f'metadata of {len(packed)} bytes', queue=self.queue)
-        key = metadata.get(door.order_key or 'order_key')
+        key = order_key_of(metadata, door.order_key)
         digest, header = seal('mail', packed, self.body, SYSTEM_NAMER.unique(), key)
         priority = door.priority if request.priority is None else request.priority
         self.filebase = name_of(when_ns, digest, priority)

@@ -19,6 +19,7 @@ from switchboard.queue.recovery import note, note_safely
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.layout import BAD
+from switchboard.store.limits import make_room
 from switchboard.store.publishing import refuse
 
 
@@ -166,6 +167,7 @@ def send_back(queue: Switchboard, filebase: str, target: Switchboard, **fields: 
     :return: its filebase there.
     :raises CorruptEntryError: it cannot be read, so that it would only come back; it is where it was.
     :raises ContentDisallowedError: the queue does not accept its kind.
+    :raises MessageTooLargeError: the queue could never hold it.
     :raises QueueError: it could not be moved.
     """
     claim = claim_any(queue, filebase)
@@ -175,8 +177,9 @@ def send_back(queue: Switchboard, filebase: str, target: Switchboard, **fields: 
             raise CorruptEntryError(
                 f'{entry.damage.reason}; it would come back at once', queue=queue.name, filebase=filebase
             )
-        target.check_room(entry)
+        room = target.check_room(entry)
         times = sum(record.get('event') == 'retried' for record in entry.records)
+        make_room((room,))
     except BaseException as error:
         claim.close()
         if isinstance(error, OSError):

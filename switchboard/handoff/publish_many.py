@@ -17,6 +17,7 @@ from switchboard.handoff.deduplication import Keys, commit_deduplicated
 from switchboard.handoff.transaction import KeyedOutput, Transaction, commit_all
 from switchboard.message.journal import Record
 from switchboard.queue.switchboard import Switchboard
+from switchboard.store.limits import make_room
 from switchboard.store.publishing import BATCH_LIMIT, PreparedEntry, publish
 
 # Each has a record, one output or more, and perhaps a marker: about as many descriptors as a batch holds.
@@ -69,8 +70,9 @@ def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[Out
         except SwitchboardError as error:
             outcomes[number] = error
     for name, items in single.items():
-        for start in range(0, len(items), BATCH_LIMIT):
-            _publish(spool[name], items[start : start + BATCH_LIMIT], outcomes)
+        there = _with_room(spool[name], items, outcomes)
+        for start in range(0, len(there), BATCH_LIMIT):
+            _publish(spool[name], there[start : start + BATCH_LIMIT], outcomes)
     failed = commit_all([transaction for transaction in several if not transaction.keyed])
     keyed = [transaction for transaction in several if transaction.keyed]
     for start in range(0, len(keyed), COMMITTED_AT_ONCE):
@@ -118,6 +120,21 @@ def _emit(spool: Queues, publication: Publication) -> tuple[Transaction, dict[st
         transaction.discard()
         raise
     return transaction, filebases
+
+
+def _with_room(
+    queue: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[Outcome]
+) -> list[tuple[int, PreparedEntry]]:
+    """:return: the messages for which there is room, made where it has to be: each stands for itself."""
+    there = []
+    for number, item in items:
+        try:
+            make_room((item.room,))
+            there.append((number, item))
+        except QueueError as error:
+            queue.discard(item)
+            outcomes[number] = error
+    return there
 
 
 def _publish(queue: Switchboard, items: Sequence[tuple[int, PreparedEntry]], outcomes: list[Outcome]) -> None:

@@ -1,6 +1,6 @@
 """Hand-off: an input is finished and the outputs made from it are published, as one step.
 
-1. every output is written into a draft (locked, meaningless);
+1. every output is written into a draft (locked, meaningless); full queues that make room (``overflow``) make it for all of them, or for none;
 2. the drafts are renamed to ``.stage/<transaction>:<n>:<queue>:<filebase>``;
 3. **commit**: the input's ``.bak`` is renamed to ``.stage/<transaction>:commit``, in one step;
 4. the outputs are renamed into their queues, and the commit record becomes a spare.
@@ -44,6 +44,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Folder
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE, open_files_limit
+from switchboard.store.limits import Room, make_room
 from switchboard.store.pool import PoolFile
 from switchboard.store.publishing import HOLDERS, PreparedEntry, is_one_flush, is_out_of_files, refusal
 
@@ -101,8 +102,9 @@ class Transaction:
         self.full = False
         self.flush: Flush = 'one'
         self.forwarded_to: Switchboard | None = None
-        # The time that the input gets there, if not its own.
+        # The time that the input gets there, if not its own, and the room that is to be made there.
         self._forwarded_when_ns: int | None = None
+        self._forwarded_room: Room | None = None
         self._staged: list[str] = []
         # Queues in which outputs come to another place than the last.
         self._reordered: set[Switchboard] = set()
@@ -149,7 +151,7 @@ class Transaction:
         except QueueError as error:
             self._check_can_fit(queue, lambda: len(queue.serializers.serialize(msg).body), error)
             raise
-        filebase = self.add(queue, item)
+        filebase = self._add_output(queue, item)
         if key is not None:
             self.keyed.append(KeyedOutput(queue, str(key), self.items[-1]))
         if self._claim is not None and not is_delayed:
@@ -190,7 +192,7 @@ class Transaction:
         """
         entry = self.claim.read()
         if len(queues) == 1 and not self.items and self.forwarded_to is None:
-            queues[0].check_room(entry)
+            self._forwarded_room = queues[0].check_room(entry)
             self.forwarded_to, self._forwarded_when_ns = queues[0], None
             if self._is_passed_by(queues[0], entry.filebase):
                 self._forwarded_when_ns = self.stage.namer.now_ns()
@@ -200,6 +202,10 @@ class Transaction:
         if before is not None:
             queues = (before, *queues)
             self.forwarded_to = None
+            if self._forwarded_room is not None:
+                self._forwarded_room.end(
+                    is_filled=False
+                )  # the copy asks for its own; should that fail, it is asked for again
         try:
             for queue in queues:
                 behind = now or self._is_passed_by(queue, entry.filebase)
@@ -208,7 +214,7 @@ class Transaction:
                 except QueueError as error:
                     self._check_can_fit(queue, lambda: len(entry.body), error)
                     raise
-                self.add(queue, item, has_place=not behind)
+                self._add_output(queue, item, has_place=not behind)
                 if behind:
                     self._note(queue, item.filebase)
         except BaseException:
@@ -216,14 +222,30 @@ class Transaction:
             self.forwarded_to = before
             raise
 
-    def _check_can_fit(self, queue: Switchboard, size: Callable[[], int], error: QueueError) -> None:
-        """Find out whether an output was refused because of the other outputs alone: then it can never be stored.
+    def _add_output(self, queue: Switchboard, item: PreparedEntry, *, has_place: bool = False) -> str:
+        """As :meth:`add`, where a full queue is to make room for all outputs of the message.
+
+        :raises OutputsNeverFitError: it never can; the output is thrown away.
+        """
+        if item.room is not None and not item.room.is_made:
+            try:
+                self._check_can_fit(queue, lambda: item.size)
+            except BaseException:
+                queue.discard(item)
+                raise
+        return self.add(queue, item, has_place=has_place)
+
+    def _check_can_fit(
+        self, queue: Switchboard, size: Callable[[], int], error: QueueError | None = None
+    ) -> None:
+        """Find out whether one more output has no room because of the other outputs alone: then it can never be stored.
 
         :param size: gives the least that it takes, in bytes.
+        :param error: why it was refused; None: it is to come in when its queue has made room.
         :raises OutputsNeverFitError: so it is.
         """
         reason = ''
-        if isinstance(error, QueueFullError):
+        if error is None or isinstance(error, QueueFullError):
             options = queue.options
             mine = [item for item in self.items if item.queue == queue.name]
             if options.max_messages is not None and len(mine) >= options.max_messages:
@@ -287,7 +309,7 @@ class Transaction:
         if not self.items:
             HOLDERS.discard(self)
         for item in thrown:
-            self.stage.pool.abandon(item.draft)
+            item.abandon(self.stage.pool)
 
     def order_keys(self) -> set[OrderKey]:
         """:return: the order keys that its outputs have in common with outputs that they must not pass."""
@@ -319,12 +341,22 @@ class Transaction:
             except OSError:
                 item.draft = PoolFile(draft.fd, self.stage.folder, staged, draft.size)
         for item in self.items:
-            self.stage.pool.abandon(item.draft, reusable=reusable)
+            item.abandon(self.stage.pool, reusable=reusable)
+        if self._forwarded_room is not None:
+            self._forwarded_room.end(is_filled=False)
+            self._forwarded_room = None
         HOLDERS.discard(self)
         self.items.clear()
         self.keyed.clear()
         self._staged.clear()
         self.forwarded_to = None
+
+    def make_room(self) -> None:
+        """Have full queues make room for all outputs, or for none.
+
+        :raises QueueError: it could not be made.
+        """
+        make_room(item.room for item in self.items)
 
     # The steps of the commit; ``commit_all`` puts the flushes of many between them.
 
@@ -391,7 +423,10 @@ class Transaction:
             return
         claim = self.claim
         if self.forwarded_to is not None:
+            make_room((self._forwarded_room,))
             move(claim, self.queue, self.forwarded_to, when_ns=self._forwarded_when_ns)
+            if self._forwarded_room is not None:
+                self._forwarded_room.end(is_filled=True)
         else:
             self.queue.finish(claim.filebase)
 
@@ -414,7 +449,7 @@ class Transaction:
         """Drop all locks: outputs not yet where they belong are recovery's work from here."""
         HOLDERS.discard(self)
         for item in self.items:
-            self.stage.disk.unlock_and_close(item.draft.fd)
+            item.leave(self.stage.disk)
         self.items.clear()
         if self._record is not None:
             self._record.close()
@@ -465,7 +500,7 @@ def commit_all(transactions: Sequence[Transaction]) -> dict[Transaction, QueueEr
     handoffs = [transaction for transaction in transactions if transaction.items]
     without_outputs = [transaction for transaction in transactions if not transaction.items]
     if handoffs:
-        _publish(_rename_inputs(_stage(handoffs, failed), failed))
+        _publish(_rename_inputs(_stage(_with_room(handoffs, failed), failed), failed))
         if without_outputs and handoffs[0].stage.is_stuck:
             without_outputs = _not_behind(without_outputs, failed)
     for transaction in without_outputs:
@@ -505,6 +540,18 @@ def _fail(
     # What a failed sync left in the page cache is not to be trusted with the next message.
     transaction.discard(reusable=isinstance(error, QueueError))
     failed[transaction] = refusal(error, 'hand-off', queue)
+
+
+def _with_room(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:
+    """Have room for the outputs where full queues have to make it: for those that can, one after the other."""
+    there = []
+    for transaction in handoffs:
+        try:
+            transaction.make_room()
+            there.append(transaction)
+        except QueueError as error:
+            _fail(transaction, error, failed)
+    return there
 
 
 def _stage(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError]) -> list[Transaction]:

@@ -60,7 +60,7 @@ def _fields(head: bytes) -> dict[bytes, str]:
 def split_addresses(text: str) -> list[str]:
     """Read a list of addresses: without comments, display names, and names of groups.
 
-    What is no such list (a quote, a comment or a bracket that never ends) is one address as it stands, which no server takes.
+    A text of another form (a quote, a comment or a bracket that never ends) is one address as it stands, which no server takes.
     """
     reader = _AddressReader()
     for char in text:
@@ -71,10 +71,10 @@ def split_addresses(text: str) -> list[str]:
 class _AddressReader:
     def __init__(self) -> None:
         self._found: list[str] = []
-        # Of the address at hand: what stands in angle brackets, if there are any, and all the rest but comments.
+        # Of the address at hand: the part in angle brackets, if there are any, and all the rest but comments.
         self._bare: list[str] | None = None
         self._plain: list[str] = []
-        # What ends the part at hand: of a quoted text, of angle brackets, of a literal; and how deep comments are nested.
+        # The end of the part at hand, angle brackets or a literal; and how deep comments are nested.
         self._closing = ''
         self._comments = 0
         self._quoted = self._escaped = self._is_odd = False
@@ -107,7 +107,7 @@ class _AddressReader:
             return False
         elif char in ',;':
             self._add()
-        elif char == ':':  # what stood before was the name of a group
+        elif char == ':':  # the name of a group stood before
             self._begin()
         else:
             return False

@@ -25,7 +25,7 @@ from switchboard.errors import UnknownQueueError
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 READY, CLAIMED, PRESERVED, UNFINISHED = '.pck', '.bak', '.psv', '.tmp'
 
@@ -202,6 +202,15 @@ def slice_digits(key: object) -> str:
 
     sha1 = hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False)
     return sha1.hexdigest()[:SLICE_DIGITS]
+
+
+def order_key_of(metadata: Mapping[str, object], option: str | None) -> object:
+    """:return: the order key of a message: its own ``order_key``, or else the value of the key that its queue names; None without one.
+
+    :param option: the queue's ``order_key``.
+    """
+    key = metadata.get('order_key')
+    return metadata.get(option) if key is None and option is not None else key
 
 
 class Slice:

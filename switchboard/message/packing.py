@@ -21,6 +21,7 @@ from switchboard.message.naming import (
     Namer,
     digest_of,
     name_of,
+    order_key_of,
     parse,
 )
 from switchboard.message.serializers import (
@@ -113,7 +114,7 @@ class Packer:
             raise MessageTooLargeError(
                 f'metadata of {len(packed_metadata)} bytes: at most {MAX_METADATA_BYTES}', queue=self.queue
             )
-        key = metadata.get(options.order_key or 'order_key') if metadata else None
+        key = order_key_of(metadata, options.order_key) if metadata else None
         digest_tail = digest_tail or self.namer.unique()
         digest, header = seal(kind, packed_metadata, body, digest_tail, key, slice_prefix)
         when_ns, modified_ns = self._dated(when_ns, wished_ns)

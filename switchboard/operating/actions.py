@@ -35,6 +35,7 @@ from switchboard.queue.ready_queue import order
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.layout import BAD, TRASH
+from switchboard.store.limits import make_room
 from switchboard.store.publishing import refuse
 
 
@@ -186,7 +187,7 @@ class Move:
         claim = claim_any(source, target.filebase)
         try:
             if self.to != BAD:
-                to.check_room(claim.read())
+                make_room((to.check_room(claim.read()),))
         except BaseException:
             claim.close()
             raise
@@ -259,10 +260,15 @@ class Restore:
         to = self.to or target.home
         if to is None:
             raise QueueError('its history does not say where it was removed from: name a queue with --to', **place)  # fmt: skip
-        source = operated.bare[TRASH]
+        source, home = operated.bare[TRASH], operated.queue(to)
         claim = claim_any(source, target.filebase)
-        filebase = move(claim, source, operated.queue(to), event='restored', **operated.operator.fields())
-        return Where(to, filebase)
+        try:
+            if to != BAD:
+                home.check_can_hold(claim.read())
+        except BaseException:
+            claim.close()
+            raise
+        return Where(to, move(claim, source, home, event='restored', **operated.operator.fields()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,14 +117,15 @@ class Editing:
                 **self._says,
             }
         ]
-        is_delayed = self._is_wished()
+        is_delayed, room = self._is_wished(), None
         if target is not source:
-            target.check_room(entry)
+            room = target.check_room(entry)
             records.append(self._move(after))
             place = with_when(self.filebase, target.clock.time_ns())
             entry, is_delayed = dataclasses.replace(entry, filebase=place), False
         raw = Raw(entry.kind, new_body)
         item = target.prepare(raw, after, replaces=entry, records=records, is_delayed=is_delayed)
+        item.room = room
         transaction = Transaction(self._spool.stage, source, self._claim)
         transaction.add(target, item, has_place=True)
         transaction.commit()

@@ -1,19 +1,24 @@
 """May a message come in?  Everything that a queue asks before it stores one, in one place.
 
-In this order: is it being drained, does it accept the kind, is there room.  A full queue may make room by taking its oldest entries
-out (``overflow``); a message that could never fit is refused before any of them goes.
+In this order: is it being drained, does it accept the kind, is there room.  A full queue may make room by letting its oldest entries
+go (``overflow``).  That is done last, when all that comes in together (a batch, the outputs of a hand-off) is written, and only if it makes
+room for all of it: a refusal has pushed nothing out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from switchboard.errors import ContentDisallowedError, QueueFullError, QueuePausedError
+from switchboard.errors import (
+    ContentDisallowedError,
+    MessageTooLargeError,
+    QueueFullError,
+    QueuePausedError,
+)
 from switchboard.message.entry import Entry
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.store.limits import Limits
-from switchboard.store.publishing import PreparedEntry
+from switchboard.store.limits import Limits, Room
 
 # How often a full queue whose oldest is to make room is looked at, when nothing can be taken out of it.
 ROOM_TRIES = 3
@@ -23,7 +28,8 @@ class Admission:
     """Lets messages into one queue.
 
     :param is_draining: has an operator closed the queue to new messages?
-    :param evict: takes the oldest entry out and returns how many bytes it had, or None if there is none to be had.
+    :param evict: takes the oldest entries out, see `Consumer`.
+    :param can_evict: would it find enough?
     """
 
     def __init__(
@@ -33,7 +39,8 @@ class Admission:
         serializers: Serializers,
         limits: Limits,
         is_draining: Callable[[], bool],
-        evict: Callable[[], int | None],
+        evict: Callable[[int, int], tuple[int, int] | None],
+        can_evict: Callable[[int, int], bool],
     ) -> None:
         self._queue = queue
         self._options = options
@@ -41,54 +48,101 @@ class Admission:
         self._limits = limits
         self._is_draining = is_draining
         self._evict = evict
+        self._can_evict = can_evict
 
     def check_open(self) -> None:
         """:raises QueuePausedError: the queue is being drained."""
         if self._is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self._queue)
 
-    def ask_for_room(self, size: int) -> None:
+    def ask_for_room(self, size: int) -> Room | None:
         """Ask for room for one message, and count it in.
 
         :param size: in bytes.
+        :return: the room; if it is not there yet, it is to be made before the message is published (`make_room`).  None: the queue has no limits.
         :raises MessageTooLargeError: it could never fit.
-        :raises QueueFullError: there is no room, and none could be made.
+        :raises QueueFullError: there is no room, and the queue makes none.
         """
         limits = self._limits
-        room, tries = not limits.any, 0
-        while not room:
-            try:
-                limits.check(1, size)
-                room = True
-            except QueueFullError:
-                if self._options.overflow == 'reject' or not limits.counted or limits.is_hopeless(size):
-                    raise
-                if (freed := self._evict()) is not None:
-                    limits.left(1, freed)
-                    continue
-                # Full of what others work on, or are about to put in: what they have by now is counted again.
-                tries += 1
-                if tries == ROOM_TRIES:
-                    raise
-                limits.left(0)
+        if not limits.any:
+            return None
+        limits.check_size(size)
+        refuses = self._options.overflow == 'reject'
+        shortage = limits.ask(1, size, counts_anew=refuses)
+        if shortage is not None and refuses:
+            raise QueueFullError(shortage.reason, queue=self._queue)
+        if not limits.counted:
+            return None
+        room = Room(self, size)
+        if shortage is None:
+            self._has_made(room)
+        return room
 
-    def check(self, entry: Entry) -> None:
+    def _has_made(self, room: Room) -> None:
+        room.is_made = True
+        self._limits.pending.add(room)
+
+    def check_can_make(self, rooms: Sequence[Room]) -> None:
+        """Find out whether the oldest entries could make so much room; none is touched.
+
+        :raises QueueFullError: they could not.
+        """
+        shortage = self._limits.ask(len(rooms), sum(room.size for room in rooms), counts_in=False)
+        if shortage is None:
+            return
+        if self._options.overflow == 'reject' or not self._can_evict(shortage.messages, shortage.size):
+            raise QueueFullError(shortage.reason, queue=self._queue)
+
+    def make(self, rooms: Sequence[Room]) -> None:
+        """Have the oldest entries make room for messages that come in together.
+
+        :raises QueueFullError: they could not make so much; none went, but for what others have changed in this moment.
+        """
+        limits, messages, size = self._limits, len(rooms), sum(room.size for room in rooms)
+        tries = 0
+        while (shortage := limits.ask(messages, size)) is not None:
+            if self._options.overflow == 'reject':
+                raise QueueFullError(shortage.reason, queue=self._queue)
+            if (freed := self._evict(shortage.messages, shortage.size)) is not None:
+                limits.left(*freed)
+                continue
+            # Full of what others work on, or are about to put in: what they have by now is counted again.
+            tries += 1
+            if tries == ROOM_TRIES:
+                raise QueueFullError(shortage.reason, queue=self._queue)
+            limits.left(0)
+        for room in rooms:
+            self._has_made(room)
+
+    def check_can_hold(self, entry: Entry) -> None:
+        """:raises MessageTooLargeError: the queue could never hold another queue's entry, however empty it is."""
+        limit = self._options.max_body_bytes
+        if limit is not None and len(entry.body) > limit:
+            raise MessageTooLargeError(
+                f'a body of {len(entry.body)} bytes, and the queue takes {limit}', queue=self._queue
+            )
+        self._limits.check_size(_size_of(entry))
+
+    def check(self, entry: Entry) -> Room | None:
         """Ask whether another queue's entry may come in.
 
+        :return: as :meth:`ask_for_room`.
         :raises QueuePausedError: the queue is being drained.
         :raises ContentDisallowedError: its kind is not accepted.
-        :raises QueueFullError: there is no room.
+        :raises MessageTooLargeError: it could never fit.
+        :raises QueueFullError: there is no room, and the queue makes none.
         """
         self.check_open()
         if self._serializers.for_kind(entry.kind) is None:
             raise ContentDisallowedError(entry.kind, queue=self._queue)
-        self.ask_for_room(len(entry.body) + len(entry.metadata))
+        self.check_can_hold(entry)
+        return self.ask_for_room(_size_of(entry))
 
-    def note_written(self, item: PreparedEntry) -> None:
-        """Count a message that is written and not yet published, until it is."""
-        if self._limits.counted:
-            self._limits.pending.add(item)
+    def take_back(self) -> None:
+        """Note that a message did not come though there was room for it."""
+        self._limits.left(1)
 
-    def take_back(self, messages: int = 1) -> None:
-        """Note that messages did not come though there was room for them; 0: nobody knows how many."""
-        self._limits.left(messages)
+
+def _size_of(entry: Entry) -> int:
+    # One that comes from a broker has no file, and so no end of one.
+    return max(entry.end, len(entry.metadata) + len(entry.body))

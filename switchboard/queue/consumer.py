@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,8 +57,8 @@ LONGEST_DELAY_S = 100 * 365 * 86400.0
 REFUSED_S = 30.0
 MAX_REFUSED = 8
 
-# Oldest entries that are looked for at once when a full queue is to make room.
-OLDEST_KEPT = 100
+# Oldest entries that are looked for at once when a full queue is to make room, and how many times more if those are not enough.
+OLDEST_KEPT, OLDEST_GROWTH = 100, 16
 
 # Waits of strict order that are remembered beside what histories say.
 MAX_KEPT_WAITS = 1000
@@ -127,7 +126,7 @@ class Consumer:
         # Entries of strict order whose wait a turned clock would make longer: when it ends, on the boot clock.
         self._kept_waits: dict[str, int] = {}
         # The next ones to go where the queue is full and the oldest is to make room.
-        self._oldest: deque[str] = deque()
+        self._oldest: list[str] = []
         self._oldest_lock = threading.Lock()
 
     # Choose and claim.
@@ -465,25 +464,57 @@ class Consumer:
         event(log, logging.INFO, filebase, 'recovered', queue=self.queue, count=recoveries)
         return True
 
-    def evict(self) -> int | None:
-        """Take the oldest entry out of a queue that is full.
+    def evict(self, messages: int, size: int) -> tuple[int, int] | None:
+        """Take the oldest entries out of a queue that is full: so many, and with so many bytes, at least.
 
-        :return: how many bytes it had; None if nothing could be taken out.
+        :return: how many went, and their bytes, which may be less where others were faster; None if nothing went, for there are not enough.
         """
-        for _ in range(2):
-            while (filebase := self._next_oldest()) is not None:
-                try:
-                    return self._evict(filebase)
-                except QueueError as error:
-                    event(log, logging.DEBUG, filebase, 'not evicted', error=error)
-        return None
-
-    def _next_oldest(self) -> str | None:
         with self._oldest_lock:
-            # In groups, because each look reads the directory.  Those that have gone meanwhile are passed over.
-            if not self._oldest:
-                self._oldest.extend([*self._ready.oldest(OLDEST_KEPT), ''])
-            return self._oldest.popleft() or None
+            chosen = self._choose(messages, size)
+            if chosen:
+                del self._oldest[: self._oldest.index(chosen[-1]) + 1]
+        gone = gone_bytes = 0
+        for filebase in chosen:
+            try:
+                gone_bytes += self._evict(filebase)
+                gone += 1
+            except QueueError as error:
+                event(log, logging.DEBUG, filebase, 'not evicted', error=error)
+        return (gone, gone_bytes) if gone else None
+
+    def can_evict(self, messages: int, size: int) -> bool:
+        """Would :meth:`evict` find enough?"""
+        with self._oldest_lock:
+            return bool(self._choose(messages, size))
+
+    def _choose(self, messages: int, size: int) -> list[str]:
+        """:return: the oldest entries that are enough together; none if all of them are not."""
+        try:
+            chosen, number = self._enough(messages, size), OLDEST_KEPT
+            while not chosen:
+                # In groups, because each look reads the directory.
+                self._oldest = self._ready.oldest(number)
+                chosen = self._enough(messages, size)
+                if len(self._oldest) < number:
+                    break
+                number *= OLDEST_GROWTH
+        except OSError as error:
+            refuse(error, 'read', self.queue)
+        return chosen
+
+    def _enough(self, messages: int, size: int) -> list[str]:
+        chosen: list[str] = []
+        found_bytes = 0
+        for filebase in self._oldest:
+            if len(chosen) >= messages and found_bytes >= size:
+                break
+            try:
+                status = self.folder.disk.stat(filebase + READY, dir_fd=self.folder.fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # gone since it was listed
+            chosen.append(filebase)
+            found_bytes += status.st_size
+        return chosen if len(chosen) >= messages and found_bytes >= size else []
 
     def _evict(self, filebase: str) -> int:
         claim = self.claim(filebase)

@@ -20,6 +20,7 @@ from switchboard.message.serializers import Raw, Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.admission import Admission
 from switchboard.store.disk import Folder
+from switchboard.store.limits import Room
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import Batch as DraftBatch
 from switchboard.store.publishing import PreparedEntry, publish, write
@@ -94,9 +95,8 @@ class Producer:
         :raises QueueError: as :meth:`enqueue`.
         """
         if replaces is not None:  # there is room for it, and it is in already
-            return self._write(
-                self._packer.pack_anew(msg, metadata, replaces, records, is_delayed=is_delayed)
-            )
+            packed = self._packer.pack_anew(msg, metadata, replaces, records, is_delayed=is_delayed)
+            return self._write(packed, None)
         if records or type(msg) is Raw:  # messages of kombu have headers of their own for it
             return self._prepare(msg, metadata, records, digest_tail)
         return send(metadata, self.queue, lambda: self._prepare(msg, metadata, records, digest_tail))
@@ -108,8 +108,7 @@ class Producer:
         packed = self._packer.pack(msg, metadata, digest_tail=digest_tail)
         if records:
             packed = self._packer.with_history(packed, records)
-        self.admission.ask_for_room(packed.size)
-        return self._write(packed)
+        return self._write(packed, self.admission.ask_for_room(packed.size))
 
     def prepare_copy(self, entry: Entry, record: Record | None = None, *, now: bool = False) -> PreparedEntry:
         """Write a copy of another queue's entry without making it an entry yet: same content, another name, its history.
@@ -118,21 +117,20 @@ class Producer:
         :param now: ready now; else it keeps the entry's time.
         :raises QueueError: as :meth:`enqueue`.
         """
-        self.admission.check(entry)
-        return self._write(self._packer.pack_copy(entry, record, now=now))
+        room = self.admission.check(entry)
+        return self._write(self._packer.pack_copy(entry, record, now=now), room)
 
-    def _write(self, packed: EncodedEntry) -> PreparedEntry:
+    def _write(self, packed: EncodedEntry, room: Room | None) -> PreparedEntry:
         self._follow()
         try:
             draft = write(
                 self.pool, self.folder.disk, packed.parts, self.queue, modified_ns=packed.modified_ns
             )
         except BaseException:
-            self.admission.take_back()
+            if room is not None:
+                room.end(is_filled=False)
             raise
-        item = PreparedEntry(draft, self.folder, self.queue, packed.filebase)
-        self.admission.note_written(item)
-        return item
+        return PreparedEntry(draft, self.folder, self.queue, packed.filebase, room)
 
     def publish(self, item: PreparedEntry, batch: Batch | None = None) -> None:
         """Make a prepared message an entry: now, or with a batch; by default the one that the caller has open.
@@ -141,18 +139,14 @@ class Producer:
         """
         if batch is None and (opened := _OPEN.get()) is not None:
             batch = opened.of(self)
-        try:
-            if batch is None:
-                publish((item,), self.pool, self.folder.disk, sync=self.sync, flush=self.flush)
-            else:
-                batch.add(item)
-        except BaseException:
-            self.admission.take_back()
-            raise
+        if batch is None:
+            publish((item,), self.pool, self.folder.disk, sync=self.sync, flush=self.flush)
+        else:
+            batch.add(item)
 
     def discard(self, item: PreparedEntry) -> None:
         """Throw a prepared message away."""
-        self.pool.abandon(item.draft)
+        item.abandon(self.pool)
 
     def batch(self) -> Batch:
         """:return: a batch, to be used in a ``with`` block."""
@@ -208,6 +202,7 @@ class Batch:
     def add(self, item: PreparedEntry) -> None:
         """Have a prepared message published when the block ends."""
         if not self._thread:
+            self._producer.discard(item)
             raise QueueError('a batch is used in a `with` block', queue=self._producer.queue)
         self._whole._drafts.add(item)
 
@@ -240,12 +235,8 @@ class Batch:
         self._thread = 0
         if self._whole is not self:
             return
-        is_stored = False
         try:
             if kind is None:
                 self._drafts.flush()
-                is_stored = True
         finally:
-            if not is_stored:
-                self._producer.admission.take_back(0)  # the counted message did not come
             self._drafts.discard()

@@ -43,7 +43,7 @@ from switchboard.queue.wakeup import Wakeup
 from switchboard.store.claims import Claim, claim_of
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.layout import BAD, WAKE
-from switchboard.store.limits import Limits
+from switchboard.store.limits import Limits, Room
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import PreparedEntry, refuse
@@ -175,7 +175,15 @@ class Switchboard:
             services.order,
         )
         limits = Limits(name, folder, options, disk, clock, services.shared_count, pool.free_space)
-        admission = Admission(name, options, serializers, limits, services.is_draining, self.consumer.evict)
+        admission = Admission(
+            name,
+            options,
+            serializers,
+            limits,
+            services.is_draining,
+            self.consumer.evict,
+            self.consumer.can_evict,
+        )
         self.producer = Producer(
             folder,
             options,
@@ -222,9 +230,13 @@ class Switchboard:
         """See `Producer`."""
         self.producer.discard(item)
 
-    def check_room(self, entry: Entry) -> None:
-        """Ask whether another queue's entry may come in.  See `Admission`."""
-        self.producer.admission.check(entry)
+    def check_room(self, entry: Entry) -> Room | None:
+        """Ask whether another queue's entry may come in.  See `Admission.check`."""
+        return self.producer.admission.check(entry)
+
+    def check_can_hold(self, entry: Entry) -> None:
+        """See `Admission`."""
+        self.producer.admission.check_can_hold(entry)
 
     # Out.
 

@@ -37,7 +37,6 @@ from switchboard.runner.hooks import check_hooks
 from switchboard.runner.loop import Loop
 from switchboard.runner.settings import Setting, read_settings
 from switchboard.runner.settling import Settler, Work
-from switchboard.runner.verdict import raise_if_hopeless
 from switchboard.status.scoreboard import NullSlot
 
 
@@ -259,7 +258,7 @@ class Runner:
         :return: filebases by queue.
         :raises NoRouteError: the exchange has no queue for it.
         :raises QueueFullError: no room: the input stays where it is, and the runner waits.
-        :raises PermanentFailure: there never will be room for all that is emitted for this input.
+        :raises OutputsNeverFitError: there never will be room for all that is emitted for this input.
         """
         merged = {**(metadata or {}), **metadata_keys}
         queues = self.spool.exchanges.route(exchange, routing_key, merged)
@@ -272,11 +271,7 @@ class Runner:
             # The input's own key must not be handed down: of many messages made from one, only the first would be stored.
             merged.pop('dedupe_key', None)
         targets = [self.spool[queue] for queue in queues]
-        try:
-            return dict(zip(queues, transaction.emit_all(targets, msg, merged), strict=True))
-        except QueueError as error:
-            raise_if_hopeless(transaction, msg, targets, error)
-            raise
+        return dict(zip(queues, transaction.emit_all(targets, msg, merged), strict=True))
 
     def reply(
         self,

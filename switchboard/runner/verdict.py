@@ -15,7 +15,6 @@ anything else                 tried again later until it has failed ``max_attemp
 from __future__ import annotations
 
 import math
-import resource
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -27,20 +26,16 @@ from switchboard.errors import (
     DurabilityError,
     MessageTooLargeError,
     PermanentFailure,
-    QueueError,
     QueueFullError,
     QueuePausedError,
     TemporaryFailure,
 )
 from switchboard.message.journal import Record, count_since_retry
 from switchboard.options import QueueOptions
-from switchboard.store.publishing import is_out_of_files
 
 # Of a traceback, the end is kept: it names the error.
 MAX_TRACEBACK_CHARACTERS = 8192
 MAX_TEXT_CHARACTERS = 1000
-# A message that has so many of the process's files for its outputs when there are no more needs too many.
-FILES_SHARE = 0.25
 # A hundred years: longer than anybody waits, and names have room for that time.
 LONGEST_WAIT_S = 100 * 365 * 86400.0
 
@@ -101,41 +96,6 @@ def judge(
         return Verdict('failed', text, record=record, cause='attempts')
     delay_s = options.retry.delay_s(failures)
     return Verdict('retried', text, delay_s, record | {'retry_after_s': round(delay_s, 3)})
-
-
-def raise_if_hopeless(transaction: Any, msg: Any, targets: Sequence[Any], error: QueueError) -> None:
-    """Decide whether an error is permanent.
-
-    Would the outputs of this one message fill an empty queue, or all the files that a process may open, then no waiting helps.
-
-    :param transaction: with all that was emitted before.
-    :param error: why one more output was refused.
-    :raises PermanentFailure: it will be refused again, for ever.
-    """
-    items = getattr(transaction, 'items', ())
-    if is_out_of_files(error):
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if len(items) > most * FILES_SHARE:
-            raise PermanentFailure(
-                f'{len(items) + 1} outputs of one message need more files than the {most} that a process may open'
-            ) from error
-    if not isinstance(error, QueueFullError):
-        return
-    for target in targets:
-        if target.name != error.queue:
-            continue
-        options = target.options
-        own = [item for item in items if item.queue == target.name]
-        if options.max_messages is not None and len(own) + 1 > options.max_messages:
-            raise PermanentFailure(
-                f'{len(own) + 1} outputs of one message, and max_messages of {target.name} is {options.max_messages}'
-            ) from error
-        if options.max_bytes is not None:
-            size = sum(item.size for item in own) + len(target.serializers.serialize(msg).body)
-            if size > options.max_bytes:
-                raise PermanentFailure(
-                    f'more than {size} bytes of output, and max_bytes of {target.name} is {options.max_bytes}'
-                ) from error
 
 
 def _asked_s(error: TemporaryFailure) -> float | None:

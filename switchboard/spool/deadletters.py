@@ -32,6 +32,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.claims import Claim
+from switchboard.store.limits import make_room
 
 log = logging.getLogger('switchboard.queue')
 
@@ -146,7 +147,7 @@ def hand_over(
     """Store a dead letter of a directory in the queues to which it goes, and end its claim, in one step."""
     fields: dict[str, Any] = {'cause': cause, 'reason': reason}
     if len(targets) == 1 and not targets[0].is_remote:
-        targets[0].check_room(claim.read())
+        make_room((targets[0].check_room(claim.read()),))
         move(claim, queue, targets[0], event='dead-lettered', now=True, **fields)
         return
     record: Record = {'event': 'dead-lettered', 'time': timestamp(queue.clock), 'queue': queue.name}

@@ -9,6 +9,9 @@ The producers of a spool share that number.  So a limit is exceeded by no more t
 
 A queue without a spool has a number for each process: there, N producers can exceed a limit by what the others let in between
 two counts: a second, or twenty times as long as counting takes.
+
+Where a full queue makes room by letting its oldest entries go, that is owed at first (`Room`): it is made when everything that comes in
+together is written, and known to fit.  A refusal has pushed nothing out.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from switchboard.store.shared_count import QueueCount
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Protocol
 
     class Bounds(Protocol):
@@ -44,11 +47,14 @@ if TYPE_CHECKING:
         @property
         def min_free_space_bytes(self) -> int: ...
 
-    class Accepted(Protocol):
-        """A message that was written and is no entry yet."""
+    class RoomMaker(Protocol):
+        """A queue with limits, which makes room by letting its oldest entries go."""
 
-        @property
-        def size(self) -> int: ...
+        def check_can_make(self, rooms: Sequence[Room]) -> None: ...
+
+        def make(self, rooms: Sequence[Room]) -> None: ...
+
+        def take_back(self) -> None: ...
 
 
 # How often a queue is counted, and at most which share of the time that takes.
@@ -60,31 +66,80 @@ COUNT_SHARE = 20
 SWEEP_FROM = 256
 
 
+class Room:
+    """Room for one message that was let in and is no entry yet: counted, or still to be made by the oldest entries of a full queue.
+
+    :param size: in bytes.
+    """
+
+    __slots__ = ('__weakref__', 'is_made', 'maker', 'size')
+
+    def __init__(self, maker: RoomMaker, size: int) -> None:
+        self.maker = maker
+        self.size = size
+        self.is_made = False
+
+    def end(self, *, is_filled: bool) -> None:
+        """Note that the message is an entry by now, or never will be."""
+        if self.is_made:
+            self.is_made = False
+            if not is_filled:
+                self.maker.take_back()
+
+
+def make_room(rooms: Iterable[Room | None]) -> None:
+    """Have the room made that messages need which come in together.
+
+    :param rooms: of each; None: of a queue without limits.
+    :raises QueueFullError: one of the queues cannot make so much; then nothing was pushed out of any.
+    """
+    owed: dict[RoomMaker, list[Room]] = {}
+    for room in rooms:
+        if room is not None and not room.is_made:
+            owed.setdefault(room.maker, []).append(room)
+    if len(owed) > 1:
+        for maker, group in owed.items():
+            maker.check_can_make(group)
+    for maker, group in owed.items():
+        maker.make(group)
+
+
 class Pending:
-    """Messages that were written and are no entries yet, for as long as somebody has them."""
+    """Room that was given to messages which are no entries yet, for as long as somebody has it."""
 
     def __init__(self) -> None:
         self._lock = allocate_lock()
-        self._items: list[ref[Accepted]] = []
+        self._rooms: list[ref[Room]] = []
         self._sweep_at = SWEEP_FROM
 
-    def add(self, item: Accepted) -> None:
-        """Count a message until its object is gone."""
+    def add(self, room: Room) -> None:
+        """Count a message until its room has ended, or the object is gone."""
         with self._lock:
-            self._items.append(ref(item))
-            if len(self._items) >= self._sweep_at:
+            self._rooms.append(ref(room))
+            if len(self._rooms) >= self._sweep_at:
                 self._sweep()
 
     def _sweep(self) -> None:
-        self._items = [known for known in self._items if known() is not None]
-        self._sweep_at = max(SWEEP_FROM, 2 * len(self._items))
+        self._rooms = [known for known in self._rooms if (room := known()) is not None and room.is_made]
+        self._sweep_at = max(SWEEP_FROM, 2 * len(self._rooms))
 
     def total(self) -> tuple[int, int]:
         """:return: how many messages, and their bytes."""
         with self._lock:
             self._sweep()
-            sizes = [item.size for known in self._items if (item := known()) is not None]
+            sizes = [room.size for known in self._rooms if (room := known()) is not None]
         return len(sizes), sum(sizes)
+
+
+class Shortage:
+    """The lack of room in a full queue: how many messages and bytes would have to go, and the reason in words."""
+
+    __slots__ = ('messages', 'reason', 'size')
+
+    def __init__(self, reason: str, messages: int, size: int) -> None:
+        self.reason = reason
+        self.messages = messages
+        self.size = size
 
 
 class Limits:
@@ -115,13 +170,11 @@ class Limits:
         # Accepted messages that are not yet to be seen: a batch, or the outputs of a hand-off.
         self.pending = Pending()
         self._free_space = free_space
-        # Claimed entries when this object counted last, in messages and bytes.
-        self._at_work = (0, 0)
         # Threads share the object, and a record is read, changed and written by one of them at a time.
         self._lock = allocate_lock()
 
     def check(self, messages: int, size: int) -> None:
-        """Ask for room.
+        """Ask for room, and count the messages in.
 
         :param size: in bytes.
         :raises MessageTooLargeError: the queue never has that much room.
@@ -129,39 +182,51 @@ class Limits:
         :raises DurabilityError: the disk does not say.
         :raises LockTimeoutError: another process keeps the count locked.
         """
-        options = self.options
-        if options.max_bytes is not None and size > options.max_bytes:
+        self.check_size(size)
+        shortage = self.ask(messages, size)
+        if shortage is not None:
+            raise QueueFullError(shortage.reason, queue=self.queue)
+
+    def check_size(self, size: int) -> None:
+        """:raises MessageTooLargeError: the queue never has so much room for one message."""
+        most = self.options.max_bytes
+        if most is not None and size > most:
             raise MessageTooLargeError(
-                f'{size} bytes, and max_bytes of {self.queue} is {options.max_bytes}', queue=self.queue
+                f'{size} bytes, and max_bytes of {self.queue} is {most}', queue=self.queue
             )
+
+    def ask(
+        self, messages: int, size: int, *, counts_in: bool = True, counts_anew: bool = True
+    ) -> Shortage | None:
+        """Ask for room.
+
+        :param counts_in: count the messages in, if the room is there.
+        :param counts_anew: before saying that there is none, if that is cheap.
+        :return: None if it is there; else the shortage, which entries that go could end.
+        :raises QueueFullError: there is none on the disk.
+        :raises DurabilityError: the disk does not say.
+        :raises LockTimeoutError: another process keeps the count locked.
+        """
         try:
-            self._check(messages, size)
+            self._check_disk(size)
+            return self._ask_counts(messages, size, counts_in, counts_anew) if self.counted else None
         except LockTimeoutError as error:
             error.queue = self.queue
             raise
         except OSError as error:
             raise DurabilityError(str(error), step='count', queue=self.queue) from error
 
-    def _check(self, messages: int, size: int) -> None:
-        options = self.options
-        if options.min_free_space_bytes:
+    def _check_disk(self, size: int) -> None:
+        least = self.options.min_free_space_bytes
+        if not least:
+            return
+        free = self._free()
+        if free - size < least and self._free_space():
             free = self._free()
-            if free - size < options.min_free_space_bytes and self._free_space():
-                free = self._free()
-            if free - size < options.min_free_space_bytes:
-                raise QueueFullError(
-                    f'{free} bytes are free on the disk, and min_free_space keeps {options.min_free_space_bytes}',
-                    queue=self.queue,
-                )
-        if self.counted:
-            self._check_counts(messages, size)
-
-    def is_hopeless(self, size: int) -> bool:
-        """Would a message find no room even if all that waits were taken out?  Entries at work stay."""
-        options, (messages, size_bytes) = self.options, self._at_work
-        return (options.max_messages is not None and messages + 1 > options.max_messages) or (
-            options.max_bytes is not None and size_bytes + size > options.max_bytes
-        )
+        if free - size < least:
+            raise QueueFullError(
+                f'{free} bytes are free on the disk, and min_free_space keeps {least}', queue=self.queue
+            )
 
     def _free(self) -> int:
         status = self.disk.statvfs(self.folder.path)
@@ -184,45 +249,53 @@ class Limits:
         except (OSError, LockTimeoutError):
             pass  # it is counted again in a second
 
-    def _check_counts(self, messages: int, size: int) -> None:
+    def _ask_counts(self, messages: int, size: int, counts_in: bool, counts_anew: bool) -> Shortage | None:
         try:
             with self._lock, self.shared_count as shared_count:
-                self._let_in(shared_count, messages, size)
+                return self._let_in(shared_count, messages, size, counts_in, counts_anew)
         except PermissionError:  # the record is another user's, and not for us: we count for ourselves
             with self._lock:
                 self.shared_count = QueueCount()
-                self._let_in(self.shared_count, messages, size)
+                return self._let_in(self.shared_count, messages, size, counts_in, counts_anew)
 
-    def _let_in(self, shared_count: QueueCount, messages: int, size: int) -> None:
+    def _let_in(
+        self, shared_count: QueueCount, messages: int, size: int, counts_in: bool, counts_anew: bool
+    ) -> Shortage | None:
         age_ns = self.clock.monotonic_ns() - shared_count.counted_at_ns
         is_old = shared_count.counted_at_ns < 0 or not 0 <= age_ns <= max(
             COUNT_EVERY_NS, shared_count.took_ns * COUNT_SHARE
         )
         if is_old:
             self._count(shared_count)
-        reason = self._exceeded(shared_count, messages, size)
+        shortage = self._shortage(shared_count, messages, size)
         is_cheap = shared_count.took_ns < CHEAP_COUNT_NS or age_ns > shared_count.took_ns * COUNT_SHARE
-        if reason and is_cheap and not is_old:
+        if shortage is not None and counts_anew and is_cheap and not is_old:
             self._count(shared_count)
-            reason = self._exceeded(shared_count, messages, size)
-        if reason:
-            raise QueueFullError(reason, queue=self.queue)
-        shared_count.messages += messages
-        shared_count.size_bytes += size
+            shortage = self._shortage(shared_count, messages, size)
+        if shortage is None and counts_in:
+            shared_count.messages += messages
+            shared_count.size_bytes += size
+        return shortage
 
-    def _exceeded(self, shared_count: QueueCount, messages: int, size: int) -> str:
-        options = self.options
-        if options.max_messages is not None and shared_count.messages + messages > options.max_messages:
-            return f'{shared_count.messages} messages wait, and max_messages is {options.max_messages}'
-        if options.max_bytes is not None and shared_count.size_bytes + size > options.max_bytes:
-            return f'{shared_count.size_bytes} bytes wait, and max_bytes is {options.max_bytes}'
-        return ''
+    def _shortage(self, shared_count: QueueCount, messages: int, size: int) -> Shortage | None:
+        options, waiting, waiting_bytes = self.options, shared_count.messages, shared_count.size_bytes
+        too_many = too_large = 0
+        if options.max_messages is not None:
+            too_many = max(0, waiting + messages - options.max_messages)
+        if options.max_bytes is not None:
+            too_large = max(0, waiting_bytes + size - options.max_bytes)
+        if too_many:
+            reason = f'{waiting} messages wait, and max_messages is {options.max_messages}'
+        elif too_large:
+            reason = f'{waiting_bytes} bytes wait, and max_bytes is {options.max_bytes}'
+        else:
+            return None
+        return Shortage(reason, too_many, too_large)
 
     def _count(self, shared_count: QueueCount) -> None:
         # Noted when all is counted: half a count must not be believed when the other half could not be read.
         started_ns = self.clock.monotonic_ns()
         number, size_bytes = self.pending.total()
-        at_work = at_work_bytes = 0
         with self.folder.scan() as entries:
             for entry in entries:
                 if not entry.name.endswith((READY, CLAIMED)):
@@ -235,10 +308,6 @@ class Limits:
                         continue
                 number += 1
                 size_bytes += size
-                if entry.name.endswith(CLAIMED):
-                    at_work += 1
-                    at_work_bytes += size
-        self._at_work = at_work, at_work_bytes
         shared_count.messages, shared_count.size_bytes = number, size_bytes
         shared_count.counted_at_ns = self.clock.monotonic_ns()
         shared_count.took_ns = shared_count.counted_at_ns - started_ns

@@ -1,6 +1,6 @@
 """From a message's bytes to an entry that others can see, in steps that a crash may stop anywhere.
 
-1. take a draft (locked, meaningless) and write the whole file into it;
+1. take a draft (locked, meaningless) and write the whole file into it; where its queue is full and is to make room, that is done now;
 2. ``full``, two flushes: wait until the bytes are on the disk;
 3. rename it into the queue: from here on it is an entry;
 4. ``full``, two flushes: wait until the directory is on the disk; one flush: wait until file and name are, by an ``fsync`` of the file;
@@ -21,6 +21,7 @@ from switchboard.errors import DurabilityError, QueueError, QueueFullError, Unkn
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk, Folder
 from switchboard.store.kernel import APART
+from switchboard.store.limits import make_room
 from switchboard.store.pool import FilePool, PoolFile
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from switchboard.message.envelope import Parts
     from switchboard.queue_defaults import Flush
+    from switchboard.store.limits import Room
 
     class Holder(Protocol):
         """The holder of written files that are not published yet."""
@@ -48,20 +50,38 @@ _NO_ROOM = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 class PreparedEntry:
-    """A written draft, and the queue and name it is meant for."""
+    """A written draft, and the queue and name it is meant for.
 
-    __slots__ = ('__weakref__', 'draft', 'filebase', 'folder', 'queue')
+    :param room: in its queue, which may have to make it before it is published; None: that has no limits.
+    """
 
-    def __init__(self, draft: PoolFile, folder: Folder, queue: str, filebase: str) -> None:
+    __slots__ = ('__weakref__', 'draft', 'filebase', 'folder', 'queue', 'room')
+
+    def __init__(
+        self, draft: PoolFile, folder: Folder, queue: str, filebase: str, room: Room | None = None
+    ) -> None:
         self.draft = draft
         self.folder = folder
         self.queue = queue
         self.filebase = filebase
+        self.room = room
 
     @property
     def size(self) -> int:
         """How many bytes it takes."""
         return self.draft.size
+
+    def abandon(self, pool: FilePool, *, reusable: bool = True) -> None:
+        """Throw it away."""
+        pool.abandon(self.draft, reusable=reusable)
+        if self.room is not None:
+            self.room.end(is_filled=False)
+
+    def leave(self, disk: Disk) -> None:
+        """Drop its lock: it is an entry now, or recovery makes it one."""
+        disk.unlock_and_close(self.draft.fd)
+        if self.room is not None:
+            self.room.end(is_filled=True)
 
 
 def refusal(error: OSError | QueueError, step: str, queue: str) -> QueueError:
@@ -146,18 +166,20 @@ def publish(
 ) -> None:
     """Make written drafts visible: all of them, or, if an error is raised, none.
 
-    A crash in the middle of many leaves some visible and the others spares.
+    A crash in the middle of many leaves some visible and the others spares.  Room that a full queue has to make for them is made first.
 
     :param sync: return when they are on the disk.
     :param flush: ``two``: do not rely on the file system's writing a name with its file.
-    :raises QueueFullError: the disk is full.
+    :raises QueueFullError: the disk is full, or a queue, which cannot make so much room.
     :raises UnknownQueueError: a queue was deleted meanwhile.
     :raises DurabilityError: a sync or a rename failed.
     """
     published = 0
-    step = 'fdatasync'
+    step = 'room'
     once = sync and is_one_flush(flush, items[0].folder)
     try:
+        make_room(item.room for item in items)
+        step = 'fdatasync'
         if sync and not once:
             disk.sync_files([item.draft.fd for item in items])
         step = 'rename'
@@ -175,17 +197,17 @@ def publish(
     except BaseException as error:
         for number, item in enumerate(items):
             # Pages that a failed sync left behind are not to be trusted with the next message.
-            reusable = step == 'rename'
+            reusable = step in ('room', 'rename')
             if number < published:
                 reusable &= take_back(item)
-            pool.abandon(item.draft, reusable=reusable)
+            item.abandon(pool, reusable=reusable)
         if isinstance(error, FileNotFoundError):
             _look_for_folder(items[published], error)
         if isinstance(error, OSError):
             refuse(error, step, items[0].queue)
         raise
     for item in items:
-        disk.unlock_and_close(item.draft.fd)
+        item.leave(disk)
 
 
 def is_one_flush(flush: str, folder: Folder) -> bool:
@@ -263,7 +285,7 @@ class Batch:
         """Throw away what still waits."""
         HOLDERS.discard(self)
         while self._items:
-            self._pool.abandon(self._items.pop().draft)
+            self._items.pop().abandon(self._pool)
 
     def forget(self) -> None:
         """In a child after a fork: let go of what waits.  The locks are the parent's as well, so they are not unlocked."""

@@ -232,6 +232,73 @@ class TestWhatCannotBeStored:
         assert drain(queue) == ['c']
 
 
+@pytest.mark.needs('limits', 'clock')
+@pytest.mark.parametrize('overflow', ['drop-oldest', 'dead-letter'])
+class TestMakingRoom:
+    """A full queue whose oldest entries make room: for all that comes in together, or for none of it."""
+
+    def full(self, backend: Backend, overflow: Any, **limits: int) -> Any:
+        queue = backend.queue(options=QueueOptions(overflow=overflow, **limits), clock=FakeClock())
+        for number in range(4):
+            queue.enqueue(f'{number}' + 'x' * 299)
+        return queue
+
+    @staticmethod
+    def first_letters(queue: Any) -> str:
+        return ''.join(msg[0] for msg in drain(queue))
+
+    def test_as_many_go_as_are_needed(self, backend: Backend, overflow: str) -> None:
+        queue = self.full(backend, overflow, max_messages=4)
+        queue.enqueue_many('ab')
+        assert self.first_letters(queue) == '23ab'
+        assert len(backend.preserved().get_files('.psv')) == (2 if overflow == 'dead-letter' else 0)
+
+    def test_more_messages_than_fit_together_push_nothing_out(self, backend: Backend, overflow: str) -> None:
+        queue = self.full(backend, overflow, max_messages=4)
+        with pytest.raises(QueueFullError, match='max_messages is 4'):
+            queue.enqueue_many('abcde')
+        assert self.first_letters(queue) == '0123'
+
+    def test_more_bytes_than_fit_together_push_nothing_out(self, backend: Backend, overflow: str) -> None:
+        queue = self.full(backend, overflow, max_bytes=4000)
+        with pytest.raises(QueueFullError, match='max_bytes is 4000'):
+            queue.enqueue_many(['a' * 3000, 'b' * 3000])
+        assert self.first_letters(queue) == '0123'
+
+    def test_a_block_that_raises_pushes_nothing_out(self, backend: Backend, overflow: str) -> None:
+        queue = self.full(backend, overflow, max_messages=4)
+
+        def fail() -> None:
+            with queue.batch():
+                queue.enqueue('a')
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            fail()
+        assert self.first_letters(queue) == '0123'
+
+    @pytest.mark.needs('delay')
+    def test_what_is_at_work_or_not_due_makes_no_room(self, backend: Backend, overflow: str) -> None:
+        queue = self.full(backend, overflow, max_messages=6)
+        queue.enqueue('later', delay=60)
+        taken = queue.take()
+        with pytest.raises(QueueFullError):
+            queue.enqueue_many('abcde')
+        assert len(queue.files) == 3
+        queue.enqueue_many('abcd')
+        assert taken is not None
+        queue.finish(taken.filebase)
+        assert self.first_letters(queue) == 'abcd'
+
+    def test_a_message_larger_than_the_queue_pushes_nothing_out(
+        self, backend: Backend, overflow: str
+    ) -> None:
+        queue = self.full(backend, overflow, max_bytes=4000)
+        with pytest.raises(MessageTooLargeError):
+            queue.enqueue('x' * 5000)
+        assert self.first_letters(queue) == '0123'
+
+
 class TestOrder:
     def test_messages_come_out_as_they_went_in(self, queue: Any) -> None:
         filebases = [queue.enqueue(number) for number in range(50)]

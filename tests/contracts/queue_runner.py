@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from switchboard.errors import UnserializableError
-from switchboard.message.naming import digest_of
+from switchboard.message.naming import digest_of, slice_digits
 from switchboard.options import QueueOptions
 from switchboard.testing import Signal
 from tests.contracts.queue import Backend, mail
@@ -53,8 +53,16 @@ class TestSlices:
 
     def test_a_queue_can_have_an_order_key_of_its_own(self, backend: Backend) -> None:
         queue = backend.queue(options=QueueOptions(order_key='list'))
-        slices = {digest_of(queue.enqueue(number, list='a', order_key=number))[:8] for number in range(9)}
+        slices = {digest_of(queue.enqueue(number, list='a'))[:8] for number in range(9)}
         assert len(slices) == 1
+
+    def test_the_order_key_that_a_message_has_of_its_own_goes_before_the_queues(
+        self, backend: Backend
+    ) -> None:
+        queue, plain = backend.queue(options=QueueOptions(order_key='list')), slice_digits('mine')
+        own = {digest_of(queue.enqueue(each, list=each, order_key='mine'))[:8] for each in 'ab'}
+        own |= {digest_of(one)[:8] for one in queue.enqueue_many([('c', {'list': 'c', 'order_key': 'mine'})])}
+        assert own == {plain}
 
     @pytest.mark.parametrize(('index', 'count'), [(0, 0), (-1, 2), (2, 2)])
     def test_a_slice_that_cannot_be_is_refused(self, backend: Backend, index: int, count: int) -> None:

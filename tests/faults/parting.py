@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from switchboard.errors import QueueFullError
 from tests.faults.operation import operation
 from tests.faults.world import DAMAGED, World, state
 
@@ -70,6 +72,43 @@ def push_the_oldest_out(world: World) -> None:
 )
 def push_the_oldest_to_the_dead_letters(world: World) -> None:
     world.queue('pushed').enqueue('b')
+
+
+def input_for_a_full_queue(world: World) -> None:
+    filled('ring')(world)
+    world.kept['input'] = world.claimed('input')
+
+
+# Room is made when the outputs are written, and before the commit.
+@operation(
+    'hand-off that pushes the oldest out',
+    state(**{'in': 'input', 'ring': 'a'}),
+    state(ring='b', out='c'),
+    prepare=input_for_a_full_queue,
+    between=(state(**{'in': 'input'}), state(**{'in': 'input', 'ring': DAMAGED})),
+    undone=(state(ring='a b', out='c'), state(ring=f'b {DAMAGED}', out='c')),
+)
+def hand_off_that_pushes_the_oldest_out(world: World) -> None:
+    transaction = world.spool.transaction(world.queue('in'), world.kept['input'])
+    try:
+        transaction.emit(world.queue('ring'), 'b', {})
+        transaction.emit(world.queue('out'), 'c', {})
+    except BaseException:
+        transaction.discard()
+        raise
+    transaction.commit()
+
+
+# Whatever fails in it, nothing has gone for what does not come.
+@operation(
+    'batch that does not fit, and pushes nothing out',
+    state(ring='a'),
+    state(ring='a'),
+    prepare=filled('ring'),
+)
+def batch_that_does_not_fit(world: World) -> None:
+    with suppress(QueueFullError):
+        world.queue('ring').enqueue_many(['b', 'c'])
 
 
 @operation('enqueue once', after='a', prepare=lambda world: world.queue('in'), durable=True)

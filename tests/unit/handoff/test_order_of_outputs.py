@@ -12,7 +12,7 @@ import pytest
 from switchboard import Spool
 from switchboard.handoff.stage import LastOutputs
 from switchboard.options import QueueOptions
-from switchboard.testing import FakeClock
+from switchboard.testing import FakeClock, MemorySpool
 from tests.helpers.runs import make_runner
 
 Way = Callable[[Any, Any, Any], object]
@@ -38,12 +38,14 @@ def forward_beside_another_output(runner: Any, msg: Any, msgdata: Any) -> None:
 WAYS = (emit, forward, forward_to_two, forward_beside_another_output)
 
 
-@pytest.fixture(params=[True, False], ids=['strict', 'plain'])
-def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Spool:
-    return Spool(tmp_path / 'spool', 'lazy', options=QueueOptions(strict_order=request.param))
+@pytest.fixture(params=['strict', 'plain', 'memory'])
+def spool(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == 'memory':
+        return MemorySpool()
+    return Spool(tmp_path / 'spool', 'lazy', options=QueueOptions(strict_order=request.param == 'strict'))
 
 
-def taken(spool: Spool, queue: str) -> list[Any]:
+def taken(spool: Any, queue: str) -> list[Any]:
     found = []
     spool[queue].ready()
     while (one := spool[queue].take()) is not None:
@@ -55,7 +57,7 @@ def taken(spool: Spool, queue: str) -> list[Any]:
 @pytest.mark.parametrize('batch_size', [1, 4])
 @pytest.mark.parametrize('ways', list(product(WAYS, repeat=2)))
 def test_messages_of_a_key_come_as_they_were_handed_on(
-    spool: Spool, ways: tuple[Way, Way], batch_size: int
+    spool: Any, ways: tuple[Way, Way], batch_size: int
 ) -> None:
     for number in range(4):
         spool['in'].enqueue(number, order_key='k')
@@ -67,9 +69,10 @@ def test_messages_of_a_key_come_as_they_were_handed_on(
     assert taken(spool, 'out') == [0, 1, 2, 3]
 
 
-def test_also_when_the_clock_is_set_back_between_two(tmp_path: Path) -> None:
+@pytest.mark.parametrize('in_memory', [False, True])
+def test_also_when_the_clock_is_set_back_between_two(tmp_path: Path, in_memory: bool) -> None:
     clock = FakeClock()
-    spool = Spool(tmp_path / 'spool', 'lazy', clock=clock)
+    spool = MemorySpool(clock=clock) if in_memory else Spool(tmp_path / 'spool', 'lazy', clock=clock)
     for number in range(4):
         spool['in'].enqueue(number, order_key='k')
 
@@ -82,7 +85,7 @@ def test_also_when_the_clock_is_set_back_between_two(tmp_path: Path) -> None:
     assert taken(spool, 'out') == [0, 1, 2, 3]
 
 
-def test_what_was_emitted_for_later_holds_nothing_back(spool: Spool) -> None:
+def test_what_was_emitted_for_later_holds_nothing_back(spool: Any) -> None:
     first = spool['in'].enqueue('first', order_key='k')
     second = spool['in'].enqueue('second', order_key='k')
 
@@ -97,7 +100,7 @@ def test_what_was_emitted_for_later_holds_nothing_back(spool: Spool) -> None:
     assert second in spool['out'].files
 
 
-def test_what_others_have_put_there_is_passed(spool: Spool) -> None:
+def test_what_others_have_put_there_is_passed(spool: Any) -> None:
     first = spool['in'].enqueue('first', order_key='k')
     spool['out'].enqueue('second', order_key='k')
     make_runner(spool, forward).run(until_empty=True)
@@ -105,7 +108,7 @@ def test_what_others_have_put_there_is_passed(spool: Spool) -> None:
     assert first
 
 
-def test_another_key_keeps_its_time(spool: Spool) -> None:
+def test_another_key_keeps_its_time(spool: Any) -> None:
     spool['in'].enqueue('a', order_key='j')
     second = spool['in'].enqueue('b', order_key='k')
 

@@ -46,6 +46,15 @@ def begin(spool: Any, msg: Any = 'input', **metadata: Any) -> Any:
     return spool.transaction(spool['in'], filebase)
 
 
+def begin_first(spool: Spool) -> Transaction:
+    """Claim the first of two inputs of one order key."""
+    for msg in ('first', 'second'):
+        spool['in'].enqueue(msg, order_key='k')
+    taken = spool['in'].take()
+    assert taken is not None
+    return spool.transaction(spool['in'], taken.filebase)
+
+
 def contents(spool: Any, name: str) -> list[Any]:
     """The messages that are ready in a queue."""
     queue = spool[name]
@@ -309,6 +318,52 @@ class TestOnDisk:
 
 class TestOrder:
     """Messages of one order key never pass each other on their way through hand-offs."""
+
+    STRICT = QueueOptions(strict_order=True)
+
+    @pytest.mark.parametrize(
+        ('order', 'numbers'), [(APART, range(1, 4)), (WITH_FILE, range(1, 6)), (IN_ORDER, range(1, 4))]
+    )
+    def test_an_input_whose_commit_fails_still_has_its_key(
+        self, tmp_path: Path, order: int, numbers: range
+    ) -> None:
+        for number in numbers:
+            disk = FaultyDisk(0, errno.EIO, calls=('fsync',), order=order)
+            spool = Spool(tmp_path / str(number), disk=disk, options=self.STRICT)
+            transaction = begin_first(spool)
+            transaction.emit(spool['out'], 'x', {})
+            disk.arm(number)
+            failed = commit_all([transaction])
+            disk.arm(0)
+            other = Spool(tmp_path / str(number), options=self.STRICT)['in']
+            if not failed:
+                continue
+            assert claimed(spool) == [transaction.filebase]
+            assert transaction.claim.order_fd >= 0
+            assert other.take() is None
+            spool['in'].release(transaction.filebase)
+            taken = other.take()
+            assert taken is not None
+            assert taken.msg == 'first'
+
+    def test_nothing_of_its_key_is_taken_before_its_outputs_are_there(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path, 'lazy', options=self.STRICT)
+        transaction = begin_first(spool)
+        transaction.emit(spool['out'], 'x', {})
+        other = Spool(tmp_path, 'lazy', options=self.STRICT)['in']
+        steps = (
+            *(transaction.stage_outputs, transaction.rename_input, transaction.publish_outputs),
+            transaction.remove_record,
+        )
+        for step in steps:
+            assert other.take() is None
+            step()
+        transaction.drop_locks()
+        other.ready()
+        assert spool['in'].ready()
+        taken = spool['in'].take()
+        assert taken is not None
+        assert taken.msg == 'second'
 
     def hand_on(self, spool: Spool, *queues: str) -> None:
         taken = spool['in'].take()

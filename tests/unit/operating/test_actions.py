@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from switchboard import Spool
-from switchboard.errors import EntryTakenError, QueueError, UnknownQueueError
+from switchboard.errors import EntryTakenError, MessageTooLargeError, QueueError, UnknownQueueError
 from switchboard.operating.actions import (
     Action,
     Hold,
@@ -97,6 +97,27 @@ def test_a_place_that_is_not_there_is_each_entrys_error(operated: OperatedSpool,
     assert isinstance(result.error, UnknownQueueError)
     (result,) = act(narrow, Move('in'), 'queue:old')
     assert result.error is None, 'a queue whose section was removed can be emptied'
+
+
+@pytest.mark.parametrize('limit', ['max_body = 100', 'max_bytes = 500'])
+@pytest.mark.parametrize('action', [Move('small'), Retry('small'), Restore('small')])
+def test_what_a_queue_could_never_hold_stays_where_it_is(tmp_path: Path, action: Action, limit: str) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text(f'[switchboard]\nspool = spool\n[queue.in]\n[queue.small]\n{limit}\n')
+    spool = Spool.from_config(config)
+    operated = OperatedSpool(SpoolView(Path(spool.directory), spool.config), spool, Operator('ann'))
+    filebase = spool['in'].enqueue(b'x' * 1000)
+    where, queue = 'queue:in', spool['in']
+    if isinstance(action, Restore):
+        act(operated, Remove(), where)
+        where, queue = 'queue:trash', operated.bare['trash']
+    (result,) = act(operated, action, where)
+    assert isinstance(result.error, MessageTooLargeError)
+    assert 'small' in str(result.error)
+    assert queue.history(filebase) is not None
+    fitting = spool['in'].enqueue(b'x')
+    act(operated, Move('small'), 'queue:in')
+    assert spool['small'].files == [fitting]
 
 
 def test_a_retry_of_what_never_failed_and_came_from_nowhere_asks_for_a_queue(operated: OperatedSpool) -> None:
