@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -30,6 +31,23 @@ SEARCHED = ('switchboard.cfg', 'etc/switchboard.cfg', '/etc/switchboard/switchbo
 
 P = ParamSpec('P')
 R = TypeVar('R')
+
+
+def _is_there(path: str) -> bool:
+    """:return: whether a configuration stands at one of the places that are searched.
+
+    A working directory that this user may not look into holds no configuration that this user could mean: ``runuser -u switchboard -- switchboard init`` is typed in a directory of root.
+
+    :raises PermissionError: the installed one may not be looked for.
+    """
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError:
+        if os.path.isabs(path):
+            raise
+        return False
+    except OSError:
+        return False
 
 
 class Installation:
@@ -59,7 +77,7 @@ class Installation:
         named = os.environ.get(CONFIG_VARIABLE)
         if named:
             return Path(named)
-        found = [Path(path) for path in SEARCHED if Path(path).is_file()]
+        found = [Path(path) for path in SEARCHED if _is_there(path)]
         # Somebody who stands in a checkout by chance may mean the installed one.
         if self.warns and not self._has_warned and len(found) > 1 and SEARCHED[-1] == str(found[-1]):
             self._has_warned = True

@@ -17,10 +17,12 @@ from switchboard import Spool
 from switchboard.cli import switchboard as group
 from switchboard.cli.app import FAMILIES, VERBS, Verbs
 from switchboard.cli.commands.config import FIRST_SPARES
+from switchboard.cli.context import Installation
 from switchboard.cli.exits import Exit
 from switchboard.config.config import Config
 from switchboard.status.scoreboard import Scoreboard, State, SupervisorRecord
 from tests.helpers.commands import fail, succeed, switchboard
+from tests.helpers.processes import NOBODY, in_child
 
 CONFIG = """\
 [switchboard]
@@ -273,6 +275,20 @@ def test_a_configuration_that_hides_the_installed_one_is_told(
     monkeypatch.setattr('switchboard.cli.context.SEARCHED', ('switchboard.cfg', str(installed)))
     monkeypatch.chdir(config.parent)
     assert f'using ./switchboard.cfg, not {installed}' in switchboard('queues').err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='root becomes another user')
+def test_a_working_directory_that_the_user_may_not_read_hides_no_installed_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.chdir(tmp_path)
+    installed, closed = '/etc/passwd', str(tmp_path / 'closed.cfg')
+    monkeypatch.setattr('switchboard.cli.context.SEARCHED', ('switchboard.cfg', installed))
+    assert in_child(lambda: str(Installation().config_path), NOBODY) == installed
+    monkeypatch.setattr('switchboard.cli.context.SEARCHED', ('switchboard.cfg', closed))
+    with pytest.raises(AssertionError, match='Permission denied'):
+        in_child(lambda: str(Installation().config_path), NOBODY)
 
 
 def test_configuration_or_spool_are_named_and_not_both(config: Path, tmp_path: Path) -> None:
