@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from switchboard.cli.app import VERBS
 from tests.acceptance.wheel import ROOT, WAYS, Installed, build
 from tests.test_documentation import blocks_of
 
@@ -50,9 +52,15 @@ def test_the_wheel_holds_the_samples_and_nothing_that_is_not_its_own(built: tupl
     assert {top for top in tops if not top.startswith('switchboard_queue-')} == {'switchboard'}
 
 
-@pytest.mark.parametrize('way', WAYS)
-def test_from_init_to_a_mail_that_is_listed(way: str, built: tuple[Path, Path], tmp_path: Path) -> None:
-    installed = Installed(tmp_path, built[1], way)
+@pytest.fixture(scope='module', params=WAYS)
+def by_each_way(
+    request: pytest.FixtureRequest, built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Installed]:
+    return request.param, Installed(tmp_path_factory.mktemp(request.param), built[1], request.param)
+
+
+def test_from_init_to_a_mail_that_is_listed(by_each_way: tuple[str, Installed]) -> None:
+    _, installed = by_each_way
     assert installed.run('switchboard', '--version').startswith('switchboard ')
     installed.run('switchboard', 'init', 'mail')
 
@@ -66,9 +74,104 @@ def test_from_init_to_a_mail_that_is_listed(way: str, built: tuple[Path, Path], 
         assert 'RUNNING' in run('switchboard', 'status')
         run('switchboard', 'drop', 'in', input=MAIL)
         run('switchboard-drop', 'in', '-C', 'etc/switchboard.cfg', input=MAIL)
-        assert len(run('switchboard', 'ls', 'in', '--json').splitlines()) == 2
+        run(str(installed.python), '-m', 'switchboard', 'drop', 'in', input=MAIL)
+        assert len(run('switchboard', 'ls', 'in', '--json').splitlines()) == 3
     finally:
         run('switchboard', 'stop')
+
+
+# The end of the command that brings a library to each of them.
+COMMANDS = {
+    'venv': '/venv/bin/python -m pip install {}',
+    'user': ' --user {}',
+    'target': ' -m pip install --target {directory}/target {}',
+    'pipx': 'pipx install --force {}',
+    'uv': 'uv tool install {}',
+    'debian': '/usr/bin/python3 -m pip install --break-system-packages {}',
+}
+
+
+def test_where_a_library_is_missing_the_command_for_this_installation_is_named(
+    by_each_way: tuple[str, Installed],
+) -> None:
+    way, installed = by_each_way
+    code = 'from switchboard.message.serializers import Serializers; Serializers(["msgpack"])'
+    program = f'try:\n    {code}\nexcept Exception as error:\n    print(error)'
+    said = installed.run(installed.python, '-c', program).strip()
+    wanted = COMMANDS[way].format("'switchboard-queue[msgpack]'", directory=installed.directory)
+    assert said.endswith(wanted)
+
+
+def test_man_pages_and_completion_are_installed(by_each_way: tuple[str, Installed]) -> None:
+    _, installed = by_each_way
+    pages = set(
+        re.findall(r'^(\S+)\.1$', installed.run('ls', installed.share / 'man' / 'man1'), re.MULTILINE)
+    )
+    assert {f'switchboard-{verb}' for verb in VERBS} <= pages
+    assert {'switchboard', 'switchboard-drop', 'switchboard-master', 'switchboard-runner'} <= pages
+    for place in ('zsh/site-functions/_switchboard', 'fish/vendor_completions.d/switchboard.fish'):
+        assert '_SWITCHBOARD_COMPLETE' in installed.run('cat', installed.share / place)
+
+
+def complete(installed: Installed, *words: str) -> list[str]:
+    """:return: what bash offers for the last word, by the completion that is installed."""
+    script = installed.share / 'bash-completion' / 'completions' / 'switchboard'
+    line = ' '.join(f"'{word}'" for word in ('switchboard', *words))
+    code = f"""
+        . {script}
+        COMP_WORDS=({line}) COMP_CWORD={len(words)}
+        _switchboard_completion switchboard
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    return installed.run('bash', '-c', code).split()
+
+
+def test_bash_completes_verbs_options_queues_runners_exchanges_and_entries(installed: Installed) -> None:
+    installed.run('switchboard', 'init', 'completed')
+    config = 'completed/etc/switchboard.cfg'
+    entry = installed.run('switchboard', '-C', config, 'enqueue', 'in', '--kind', 'text', input='x').strip()
+
+    def completed(*words: str) -> list[str]:
+        return complete(installed, '-C', config, *words)
+
+    assert {'queues', 'status'} <= set(completed(''))
+    assert completed('status', '--jso') == ['--json']
+    assert {'in', 'lists', 'bad'} <= set(completed('ls', ''))
+    assert completed('restart', 'arch') == ['archive']
+    assert completed('route', 'mai') == ['mail']
+    assert completed('show', entry[:12]) == [entry]
+
+
+def test_a_runner_of_another_distribution_is_called_by_its_short_name(
+    installed: Installed, tmp_path: Path
+) -> None:
+    about = 'shop_runners-1.0.dist-info'
+    files = {
+        'shop_runners.py': 'from switchboard import Runner\n\n\nclass Book(Runner):\n    def dispose(self, msg, msgdata):\n'
+        "        self.emit('booked', msg.upper(), msgdata)\n",
+        f'{about}/METADATA': 'Metadata-Version: 2.1\nName: shop-runners\nVersion: 1.0\n',
+        f'{about}/WHEEL': 'Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n',
+        f'{about}/entry_points.txt': '[switchboard.runners]\nbook = shop_runners:Book\n',
+    }
+    with zipfile.ZipFile(tmp_path / 'shop_runners-1.0-py3-none-any.whl', 'w') as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+        archive.writestr(f'{about}/RECORD', ''.join(f'{name},,\n' for name in (*files, f'{about}/RECORD')))
+        wheel = archive.filename
+    assert wheel is not None
+    installed.add(wheel)
+    text = '[switchboard]\nspool = shop\n[queue.booked]\n[runner.book]\nclass = book\nqueue = orders\n'
+    (installed.home / 'shop.cfg').write_text(text)
+
+    def run(*words: str, input: str = '') -> str:
+        return installed.run('switchboard', '-C', 'shop.cfg', *words, input=input)
+
+    run('check', '--imports')
+    run('init')
+    run('enqueue', 'orders', '--kind', 'text', input='one book')
+    run('run', 'book', '--until-empty')
+    [name] = run('ls', 'booked', '--names').split()
+    assert run('show', name, '--raw').strip() == 'ONE BOOK'
 
 
 @pytest.mark.parametrize(
@@ -111,13 +214,6 @@ def test_a_shipped_runner_is_found_by_its_short_name(installed: Installed) -> No
         '[switchboard]\nspool = short\n[queue.in]\n[runner.nothing]\nclass = null\nqueue = in\n'
     )
     installed.run('switchboard', '-C', 'short.cfg', 'check', '--imports')
-
-
-def test_where_a_library_is_missing_the_command_for_this_installation_is_named(installed: Installed) -> None:
-    code = 'from switchboard.message.serializers import Serializers; Serializers(["msgpack"])'
-    program = f'try:\n    {code}\nexcept Exception as error:\n    print(error)'
-    said = installed.run('python', '-c', program)
-    assert f"{installed.bin}/python -m pip install 'switchboard-queue[msgpack]'" in said
 
 
 def test_the_tutorial_runs(installed: Installed) -> None:
