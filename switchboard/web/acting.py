@@ -29,9 +29,8 @@ from switchboard.operating.summary import summarize
 from switchboard.operating.text import moment
 from switchboard.store.layout import BAD, TRASH
 from switchboard.web.desk import Desk
-from switchboard.web.equal_command import command, for_names, for_selection
+from switchboard.web.entry_pages import MAX_SELECTION, criteria_of
 from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.looking import MAX_SELECTION, criteria_of
 
 log = logging.getLogger('switchboard.web')
 
@@ -107,10 +106,8 @@ class Plan:
         if self.canary:
             more += ['--canary', str(self.canary)]
         if self.is_all:
-            return for_selection(
-                desk.place, (self.act, *(() if self.criteria else ('--all',))), self.criteria, *more
-            )
-        return for_names(desk.place, (self.act,), self.names, *more)
+            return desk.command_for((self.act, *(() if self.criteria else ('--all',))), self.criteria, *more)
+        return desk.command_for_names(self.act, self.names, *more)
 
     def fields(self, desk: Desk) -> dict[str, Any]:
         """:return: the plan, for its page and for programs."""
@@ -216,7 +213,7 @@ def say(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]
         else:
             getattr(spool, what)(name, operator.reason, operator.by)
     note(desk.directory, operator, what, name)
-    return {'act': what, 'queue': name, **more, 'command': command(desk.place, what, name)}
+    return {'act': what, 'queue': name, **more, 'command': desk.command(what, name)}
 
 
 def direct(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]:
@@ -247,5 +244,5 @@ def direct(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, A
         'before': before,
         'slices': request.get('instances'),
         'pending': bool(answer.get('pending')),
-        'command': command(desk.place, *words),
+        'command': desk.command(*words),
     }

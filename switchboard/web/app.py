@@ -30,7 +30,7 @@ from switchboard.errors import (
 )
 from switchboard.installing import needs
 from switchboard.operating.audit import MAX_REASON, Operator
-from switchboard.web import looking, openapi
+from switchboard.web import entry_pages, openapi, pages
 from switchboard.web.desk import Desk
 from switchboard.web.drawing import sparkline, topology
 from switchboard.web.forms import MAX_TEXT, BadRequestError, Form
@@ -45,16 +45,16 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 # Path, page, template, parameters of the query.
 PAGES: tuple[tuple[str, Page, str, tuple[str, ...]], ...] = (
-    ('/', looking.overview, 'overview', ()),
-    ('/queues/{name}', looking.queue, 'queue', ()),
-    ('/entries', looking.entries, 'entries', ('q', 'limit', 'after')),
-    ('/entries/{name}/{filebase}', looking.entry, 'entry', ()),
-    ('/groups', looking.groups, 'groups', ('by',)),
-    ('/canary', looking.canary, 'canary', ('q', 'entry')),
-    ('/runners', looking.runners, 'runners', ()),
-    ('/topology', looking.topology, 'topology', ()),
-    ('/configuration', looking.configuration, 'configuration', ()),
-    ('/acts', looking.acts, 'acts', ('limit',)),
+    ('/', pages.overview, 'overview', ()),
+    ('/queues/{name}', pages.queue, 'queue', ()),
+    ('/entries', entry_pages.entries, 'entries', ('q', 'limit', 'after')),
+    ('/entries/{name}/{filebase}', entry_pages.entry, 'entry', ()),
+    ('/groups', pages.groups, 'groups', ('by',)),
+    ('/canary', entry_pages.canary, 'canary', ('q', 'entry')),
+    ('/runners', pages.runners, 'runners', ()),
+    ('/topology', pages.topology, 'topology', ()),
+    ('/configuration', pages.configuration, 'configuration', ()),
+    ('/acts', pages.acts, 'acts', ('limit',)),
 )
 STATIC = {'desk.css': 'text/css', 'desk.js': 'text/javascript', 'icon.svg': 'image/svg+xml'}
 # Which status an error is; the first that fits.
@@ -251,7 +251,7 @@ class Routes:
 
     def _send_body(self, request: Request) -> Response:
         try:
-            found = looking.locate(self.desk, **request.path_params)
+            found = entry_pages.locate(self.desk, **request.path_params)
             body = Body(found)
         except (SwitchboardError, OSError) as error:
             return self._wrong(request, error, is_api=False)
@@ -273,7 +273,7 @@ class Routes:
         if kind not in ('csv', 'json'):
             return self._say_wrong(request, 404, 'there are csv and json', is_api=False)
         try:
-            rows, is_whole = looking.export(self.desk, _query(request))
+            rows, is_whole = entry_pages.export(self.desk, _query(request))
         except (SwitchboardError, OSError) as error:
             return self._wrong(request, error, is_api=False)
         headers = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from switchboard.errors import ConfigError, ScoreboardError
 from switchboard.operating.actions import OperatedSpool
 from switchboard.operating.audit import Operator
+from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView
 from switchboard.status.scoreboard import MasterRecord
 from switchboard.status.snapshot import Snapshot, read_status
@@ -22,6 +24,8 @@ from switchboard.web.survey import Surveyor
 if TYPE_CHECKING:
     from switchboard.config.config import Config
 
+# A command line with more names of entries than that is no help.
+MAX_NAMES = 20
 # The configuration's files are looked at this often.
 LOOK_EVERY_S = 2.0
 
@@ -39,7 +43,7 @@ class Desk:
         self.settings = settings
         self.identity = Identity(settings)
         self.surveyor = Surveyor(lambda: self.view)
-        # Looks that took long: see `looking`.
+        # Looks that took long: see `entry_pages`.
         self.looks: dict[tuple[str, int, str], Any] = {}
         self.config: Config | None = None
         self.config_errors: list[ConfigError] = []
@@ -49,10 +53,21 @@ class Desk:
         # A spool is made for one thread: acts go one after the other.
         self._acting = threading.Lock()
 
-    @property
-    def place(self) -> Path:
-        """The options by which a command line names this installation."""
-        return self.config_path or self.directory
+    def command(self, *words: str) -> str:
+        """:return: the command line that does the same as a page or an act: it teaches, and makes runbooks."""
+        place = self.config_path or self.directory
+        return shlex.join(['switchboard', '-s' if place.is_dir() else '-C', str(place), *words])
+
+    def command_for(self, verb: Sequence[str], criteria: Criteria, *more: str) -> str:
+        """:return: the command line of a verb for all that fit a selection."""
+        where = ('--where', str(criteria)) if criteria else ()
+        return self.command(*verb, *where, *more)
+
+    def command_for_names(self, verb: str, names: Sequence[str], *more: str) -> str:
+        """:return: the command line of a verb for some entries; of many, from a file."""
+        if len(names) <= MAX_NAMES:
+            return self.command(verb, *names, *more)
+        return f'{self.command(verb, "-", *more)} < names'
 
     @property
     def view(self) -> SpoolView:

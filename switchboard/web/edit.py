@@ -20,9 +20,8 @@ from switchboard.operating.editing import Editing
 from switchboard.operating.text import escape_terminal
 from switchboard.store.layout import TRASH
 from switchboard.web.desk import Desk
-from switchboard.web.equal_command import command
+from switchboard.web.entry_pages import locate
 from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.looking import locate
 from switchboard.web.message_body import MAX_WHOLE_BYTES, is_hidden, redacted, whole
 
 # A form with a body of that size, written out.
@@ -49,7 +48,7 @@ def editable(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]
         'body_note': '',
         'locked': [],
         'is_edited': False,
-        'command': command(desk.place, 'edit', f'{name}/{filebase}'),
+        'command': desk.command('edit', f'{name}/{filebase}'),
     }
     if name == TRASH or entry is None or seen.damage or seen.suffix == '.bak':
         reason = (
@@ -184,7 +183,7 @@ def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
             *(one._replace(metadata=redacted(one.metadata, patterns)) for one in (wanted.now, wanted.then))
         ),
         'goes_to': to or (seen.home if seen is not None and name == 'bad' else name),
-        'command': command(desk.place, 'edit', f'{name}/{filebase}', *(('--undo',) if wanted.undoes else ())),
+        'command': desk.command('edit', f'{name}/{filebase}', *(('--undo',) if wanted.undoes else ())),
     }
 
 
@@ -219,5 +218,5 @@ def store(desk: Desk, form: Form, name: str, filebase: str, operator: Operator) 
         'left': 0,
         'canary': 0,
         'selection': f'queue:"{name}"',
-        'command': command(desk.place, 'edit', f'{name}/{filebase}', *(('--undo',) if wanted.undoes else ())),
+        'command': desk.command('edit', f'{name}/{filebase}', *(('--undo',) if wanted.undoes else ())),
     }

@@ -379,8 +379,10 @@ ASK_THE_WALL_CLOCK = {
     'operating/audit.py': 'labels',
     'operating/census.py': 'shows',
     'operating/editing.py': 'names',
+    'operating/grouping.py': 'says when it has looked',
     'operating/holding.py': 'names',
     'operating/janitor.py': 'tells names from the future; removes by the steady time',
+    'operating/queue_info.py': 'shows',
     'operating/spool_view.py': 'selects',
     'queue/consumer.py': 'delays; expires by the steady time',
     'queue/ready_queue.py': 'delays',
@@ -397,7 +399,8 @@ ASK_THE_WALL_CLOCK = {
     'store/steady_time.py': 'is the steady time',
     'testing/clock.py': 'is the clock',
     'web/identity.py': 'how long a form is good for',
-    'web/looking.py': 'shows',
+    'web/entry_pages.py': 'shows',
+    'web/pages.py': 'shows',
     'web/survey.py': 'labels',
 }
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from switchboard.operating import census, finding, grouping, selection
-from switchboard.web import app, looking, openapi
+from switchboard.web import app, entry_pages, openapi
 from switchboard.web.app import Routes
 from switchboard.web.message_body import HIDDEN
 from switchboard.web.render import environment
@@ -450,8 +450,8 @@ def test_no_page_walks_over_a_long_queue_and_says_how_far_it_looked(
     for path in ('/queues/in', '/metrics'):
         assert here.get(path).status_code == 200
     assert walked == []
-    monkeypatch.setattr(looking, 'BUDGET_S', 0.0)
-    monkeypatch.setattr(looking.Look.__init__, '__defaults__', ('', 0.0))
+    monkeypatch.setattr(entry_pages, 'BUDGET_S', 0.0)
+    monkeypatch.setattr(entry_pages.Look.__init__, '__defaults__', ('', 0.0))
     found = here.json('/entries')
     assert not found['is_whole']
     assert found['looked_at'] < 300
@@ -461,8 +461,8 @@ def test_no_page_walks_over_a_long_queue_and_says_how_far_it_looked(
 def test_a_list_that_took_long_is_shown_again_for_a_while_and_anew_after_an_act(
     here: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, 'DEAR_S', 0.0)
-    monkeypatch.setattr(looking, 'REST_TIMES', 1e6)
+    monkeypatch.setattr(entry_pages, 'DEAR_S', 0.0)
+    monkeypatch.setattr(entry_pages, 'REST_TIMES', 1e6)
     first, second = (fail(here.spool, 'out', number) for number in range(2))
     assert len(here.json('/entries')['entries']) == 2
     fail(here.spool, 'out', 'new')
@@ -479,15 +479,15 @@ def test_a_list_that_took_long_is_shown_again_for_a_while_and_anew_after_an_act(
 def test_a_list_of_queues_that_stand_still_is_looked_for_once(
     here: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(looking, 'DEAR_S', 0.0)
-    monkeypatch.setattr(looking, 'REST_TIMES', 0.0)
+    monkeypatch.setattr(entry_pages, 'DEAR_S', 0.0)
+    monkeypatch.setattr(entry_pages, 'REST_TIMES', 0.0)
     for number in range(3):
         fail(here.spool, 'out', number)
     then_ns = time.time_ns() - 10**10
     os.utime(here.spool.path('bad'), ns=(then_ns, then_ns))
     looked: list[object] = []
     real = selection.select
-    monkeypatch.setattr(looking, 'select', lambda *all: (looked.append(all), real(*all))[1])
+    monkeypatch.setattr(entry_pages, 'select', lambda *all: (looked.append(all), real(*all))[1])
     for path, times in (('/entries', 1), ('/entries?q=error:ValueError', 1), ('/entries?q=older:0s', 2)):
         looked.clear()
         assert [here.json(path)['matching'] for _ in range(2)] == [3, 3]

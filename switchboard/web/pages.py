@@ -5,50 +5,28 @@ None walks over a queue without a budget; a page says which part was not looked 
 
 from __future__ import annotations
 
-import dataclasses
-import heapq
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from switchboard.errors import ConfigError, SwitchboardError, UnknownEntryError
-from switchboard.message.entry import differences
-from switchboard.message.naming import CLAIMED, is_filebase, parse
-from switchboard.message.typed_json import tagged_or_text
+from switchboard.errors import ConfigError
 from switchboard.operating.audit import recent
-from switchboard.operating.census import AGE_MINUTES, Census, stamp_of
-from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields
-from switchboard.operating.finding import Found
-from switchboard.operating.lock_holders import holders
+from switchboard.operating.census import AGE_MINUTES, Census
 from switchboard.operating.queue_info import UNKNOWN, census_fields, queue_info
-from switchboard.operating.selection import Budget, Criteria, Pattern, Term, select
-from switchboard.operating.spool_view import Place, flags_of
-from switchboard.operating.summary import EntrySummary, summarize
+from switchboard.operating.selection import Criteria, Pattern, Term
+from switchboard.operating.spool_view import flags_of
 from switchboard.operating.text import flag_lines, grouped, number, one_line
-from switchboard.queue.ready_queue import order
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
 from switchboard.store.layout import ACTS, BAD, RUN, TRASH
 from switchboard.web.desk import Desk
 from switchboard.web.drawing import MAX_EDGES, can_draw
-from switchboard.web.equal_command import command, for_selection
-from switchboard.web.forms import BadRequestError, Form
-from switchboard.web.message_body import describe, redacted, title_of, whole
+from switchboard.web.forms import Form
+from switchboard.web.message_body import redacted
 from switchboard.web.survey import OTHERS, Latest, Rates, Survey
 
-# A page is there within a second, on a machine that is busy too.
-BUDGET_S = 0.4
-# Looks that take longer are kept: all of them together take one part in so many of a processor.
-DEAR_S, REST_TIMES, MAX_LOOKS = 0.05, 25, 32
-# A list that nobody has asked for so long is open nowhere.
-LEFT_S = 120.0
-ROWS, MAX_ROWS = 50, 500
-MAX_EXPORTED = 20_000
-EXPORT_S = 20.0
 MAX_ACTS = 500
-MAX_CANARY = 50
 TOP_ERRORS = 5
-MAX_SELECTION = 2000
 
 
 def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
@@ -145,7 +123,7 @@ def overview(desk: Desk, form: Form) -> dict[str, Any]:
         'runners': _runners(snapshot),
         'errors': _top_errors(survey),
         'bad': survey.bad.total if survey is not None else None,
-        'command': command(desk.place, 'top'),
+        'command': desk.command('top'),
     }
 
 
@@ -258,234 +236,8 @@ def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
         'where': list(found.where()),
         'runners': consumers,
         'files': str(desk.directory / name),
-        'command': command(desk.place, 'show', name),
+        'command': desk.command('show', name),
     }
-
-
-def criteria_of(form: Form) -> Criteria:
-    """:return: the selection that a query or a form says: ``q``, and a field for each of the usual words.
-
-    :raises SelectionError: it cannot be read.
-    """
-    criteria = Criteria.parse(form.text('q', limit=MAX_SELECTION))
-    for name in (
-        'queue',
-        'state',
-        'error',
-        'match',
-        'origin',
-        'kind',
-        'older',
-        'younger',
-        'tries',
-        'retried',
-        'size',
-        'sender',
-    ):
-        text = form.text(name, limit=200)
-        if not text:
-            continue
-        words: dict[str, Any] = {'metadata': {'sender': text}} if name == 'sender' else {name: text}
-        criteria &= Criteria.of(**words)
-    return criteria
-
-
-class Look:
-    """A look at the entries that fit, within a budget: the first so many, and how many there are as far as was looked."""
-
-    def __init__(
-        self, desk: Desk, criteria: Criteria, limit: int, after: str = '', seconds: float = BUDGET_S
-    ) -> None:
-        began_s = time.monotonic()
-        self.at_ns = time.time_ns()
-        self.budget = Budget(seconds)
-        self.matching = 0
-        last_queue, _, last = after.partition('/')
-        behind = (order(last), last_queue) if last else None
-        places = places_of(desk, criteria)
-        # As long as it is the same, another look would find the same.
-        self.stamp = None if criteria.changes_with_time else stamps_of(places)
-
-        def counted() -> Iterator[Found]:
-            for found in select(places, criteria, self.at_ns, self.budget):
-                self.matching += 1
-                if behind is None or (order(found.filebase), found.queue) > behind:
-                    yield found._replace(summary=None)
-
-        self.found: list[Found] = []
-        # Why nothing could be seen.
-        self.trouble = ''
-        try:
-            self.found = heapq.nsmallest(
-                limit + 1, counted(), key=lambda one: (order(one.filebase), one.queue)
-            )
-        except PermissionError as error:
-            self.trouble = f'{" ".join(criteria.values("queue") or (BAD,))}: {error.strerror}'
-        self.has_more = len(self.found) > limit
-        del self.found[limit:]
-        self.ended_s = self.asked_s = time.monotonic()
-        self.took_s = self.ended_s - began_s
-
-
-def places_of(desk: Desk, criteria: Criteria) -> list[Place]:
-    """:return: the queues that a list is about: the bad one, if its filter names none."""
-    return desk.view.searched(criteria, () if criteria.values('queue') else (BAD,))
-
-
-def stamps_of(places: Sequence[Place]) -> tuple[tuple[int, ...], ...] | None:
-    """:return: the marks of these directories; None if one of them has none."""
-    stamps = [stamp_of(folder, time.time_ns()) for _, folder in places]
-    return None if None in stamps else tuple(filter(None, stamps))
-
-
-def _look(desk: Desk, criteria: Criteria, limit: int, after: str) -> Look:
-    """:return: a look; one from before, if nothing has come or gone since, or if looking takes long: tabs that are left open are not to take a processor.
-
-    Entries that are gone by then are not shown all the same, and an act has everything looked for anew.
-    """
-    key = (str(criteria), limit, after)
-    kept: Look | None = desk.looks.get(key)
-    if kept is not None:
-        now_s = kept.asked_s = time.monotonic()
-        took_s = sum(one.took_s for one in [*desk.looks.values()] if now_s - one.asked_s < LEFT_S)
-        if now_s - kept.ended_s < REST_TIMES * took_s or (
-            kept.stamp is not None and kept.stamp == stamps_of(places_of(desk, criteria))
-        ):
-            return kept
-    look = Look(desk, criteria, limit, after)
-    desk.looks.pop(key, None)
-    if look.took_s >= DEAR_S:
-        while len(desk.looks) >= MAX_LOOKS:
-            desk.looks.pop(next(iter(desk.looks)), None)
-        desk.looks[key] = look
-    return look
-
-
-def entries(desk: Desk, form: Form) -> dict[str, Any]:
-    """The entries that fit the filter, in the order in which they would be taken; the bad queue's, if it names no queue."""
-    criteria = criteria_of(form)
-    limit = form.number('limit', ROWS, 1, MAX_ROWS)
-    after = form.text('after', limit=200)
-    if after and not is_filebase(after.partition('/')[2]):
-        raise BadRequestError('after names no entry')
-    look = _look(desk, criteria, limit, after)
-    now_ns = time.time_ns()
-    owners = holders() if any(found.suffix == CLAIMED for found in look.found) else {}
-    rows = []
-    for found in look.found:
-        entry = found.look()
-        if entry is not None:
-            rows.append(
-                _entry(found, entry_fields(entry, now_ns, owners)) | {'title': title_of(found, entry.kind)}
-            )
-    named = criteria.values('queue') or (BAD,)
-    survey = desk.surveyor.last
-    counted = [survey.queues[name].entries for name in named if survey is not None and name in survey.queues]
-    return {
-        'selection': str(criteria),
-        'queues': list(named),
-        'entries': rows,
-        'matching': look.matching,
-        'is_whole': not look.budget.is_spent,
-        'looked_at': look.budget.names,
-        'counted_at_ns': str(look.at_ns),
-        'without_filter': sum(counted) if counted else None,
-        'trouble': [look.trouble]
-        if look.trouble
-        else [
-            survey.queues[name].trouble
-            for name in named
-            if survey is not None and name in survey.queues and survey.queues[name].trouble
-        ],
-        'next': f'{look.found[-1].queue}/{look.found[-1].filebase}' if look.has_more else None,
-        'command': for_selection(desk.place, ('ls', *(() if criteria.values('queue') else (BAD,))), criteria),
-    }
-
-
-def _entry(found: Found, fields: dict[str, Any]) -> dict[str, Any]:
-    name = parse(found.filebase)
-    return fields | {'ready_at_ns': str(name.when_ns if name else 0)}
-
-
-def locate(desk: Desk, name: str, filebase: str) -> Found:
-    """:return: the entry, by its whole name in its queue.
-
-    :raises UnknownEntryError: it is not there.
-    """
-    view = desk.view
-    if not is_filebase(filebase):
-        raise UnknownEntryError('that is no name of an entry')
-    ((_, folder),) = view.queue_folders([name])
-    try:
-        entry = summarize(folder, name, filebase)
-    except FileNotFoundError:
-        entry = None
-    if entry is None:
-        raise UnknownEntryError(
-            'it is not there any more: it was done, moved or removed', queue=name, filebase=filebase
-        )
-    return Found(name, folder, filebase, entry.suffix, entry)
-
-
-def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
-    """One entry: metadata, its whole history, its body, and who holds it by the kernel's word."""
-    found = locate(desk, name, filebase)
-    seen = found.look()
-    assert seen is not None
-    now_ns, owners = time.time_ns(), holders()
-    fields = _entry(found, entry_fields(seen, now_ns, owners))
-    patterns = desk.settings.redact
-    metadata = redacted(seen.metadata(), patterns)
-    entire = whole(found, seen)
-    return fields | {
-        **({'body': None} if entire is None else body_fields(entire.body)),
-        'queue_flags': flags_of(desk.directory, name),
-        'holder': _holder(desk, fields),
-        'home': _told(lambda: seen.home),
-        'metadata': json.loads(json.dumps(tagged_or_text(metadata), default=str)),
-        'history': _history(found, seen, patterns),
-        'is_edited': any(record.get('event') == 'edited' for record in seen.entry.records),
-        'content': describe(found, seen.kind),
-        'described': describe_body(seen.kind, entire.body) if entire is not None else {},
-        'comes_back': fields['sent_back'] >= 3,
-        'file': str(desk.directory / name / (filebase + found.suffix)),
-        'command': command(desk.place, 'show', f'{name}/{filebase}'),
-    }
-
-
-def _history(found: Found, seen: EntrySummary, patterns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """:return: its records; of an edit, the difference that it made instead of the old parts."""
-    records = [redacted(dict(record), patterns) for record in seen.entry.records]
-    edits: dict[int, list[str]] = {}
-    if any(record.get('event') == 'edited' for record in records):
-        entry = whole(found, seen)
-        edits = differences(dataclasses.replace(entry, records=records)) if entry is not None else {}
-    for place, record in enumerate(records):
-        if record.get('event') == 'edited':
-            record.pop('before', None)
-            record.pop('after', None)
-            if place in edits:
-                record['difference'] = edits[place]
-    return records
-
-
-def _told(read: Any) -> Any:
-    try:
-        return read()
-    except UNTELLABLE:
-        return None
-
-
-def _holder(desk: Desk, fields: dict[str, Any]) -> dict[str, Any]:
-    """:return: ``state``: held, owner gone, or not claimed; and of a runner's process, which."""
-    if fields['state'] != 'claimed':
-        return {'state': 'not claimed'}
-    if not fields['owner_pid']:
-        return {'state': 'owner gone'}
-    for record in desk.snapshot().records:
-        if record.pid == fields['owner_pid']:
-            return {'state': 'held', 'pid': record.pid, 'runner': record.title}
-    return {'state': 'held', 'pid': fields['owner_pid'], 'runner': None}
 
 
 AGES = tuple((low, high) for low, high in zip((0, *AGE_MINUTES), (*AGE_MINUTES, 0), strict=True))
@@ -519,7 +271,7 @@ def groups(desk: Desk, form: Form) -> dict[str, Any]:
         'looked_at': bad.looked_at if bad is not None else None,
         'ages': [_until(high) for _, high in AGES[:-1]] + ['older'],
         'groups': rows,
-        'command': command(desk.place, 'shape', BAD, '--by', by),
+        'command': desk.command('shape', BAD, '--by', by),
     }
 
 
@@ -556,7 +308,7 @@ def runners(desk: Desk, form: Form) -> dict[str, Any]:
         'master': master_fields(snapshot),
         'runners': rows,
         'not_running': missing,
-        'command': command(desk.place, 'status'),
+        'command': desk.command('status'),
     }
 
 
@@ -572,7 +324,7 @@ def topology(desk: Desk, form: Form) -> dict[str, Any]:
             'has_configuration': False,
             'is_drawn': False,
             'counted_at_ns': _counted(survey),
-            'command': command(desk.place, 'graph'),
+            'command': desk.command('graph'),
         }
     graph = config.graph()
     routes = [edge.fields() for edge in graph.edges]
@@ -583,7 +335,7 @@ def topology(desk: Desk, form: Form) -> dict[str, Any]:
         'has_configuration': True,
         'is_drawn': 0 < len(routes) <= MAX_EDGES and can_draw(),
         'counted_at_ns': _counted(survey),
-        'command': command(desk.place, 'graph'),
+        'command': desk.command('graph'),
     }
 
 
@@ -629,7 +381,7 @@ def configuration(desk: Desk, form: Form) -> dict[str, Any]:
             else desk.settings.user_header or ('the socket' if desk.settings.is_unix else 'nothing'),
             'redacted': list(desk.settings.redact),
         },
-        'command': command(desk.place, 'check'),
+        'command': desk.command('check'),
     }
 
 
@@ -645,55 +397,3 @@ def acts(desk: Desk, form: Form) -> dict[str, Any]:
         'limit': limit,
         'command': f'tail {desk.directory / RUN / ACTS}',
     }
-
-
-def canary(desk: Desk, form: Form) -> dict[str, Any]:
-    """The fate of the few that were sent back first: gone through, back again, or not done yet."""
-    names = form.all('entry', MAX_CANARY)
-    criteria = Criteria.parse(form.text('q', limit=MAX_SELECTION))
-    states = [{'entry': name, 'became': _became(desk, name)} for name in names]
-    counts = {
-        word: sum(one['became'] == word for one in states)
-        for word in ('went through', 'failed again', 'not done yet')
-    }
-    return {
-        'entries': states,
-        'counts': counts,
-        'is_over': not counts['not done yet'],
-        'selection': str(criteria),
-        'command': for_selection(desk.place, ('retry',), criteria, '--canary', str(len(names) or 1)),
-    }
-
-
-def _became(desk: Desk, name: str) -> str:
-    queue, _, filebase = name.partition('/')
-    if not is_filebase(filebase):
-        raise BadRequestError('that is no name of an entry')
-    digest = filebase.partition('+')[2]
-    folders = [(queue, ())] if queue else []
-    for where, _ in [*folders, (BAD, ())]:
-        try:
-            places = desk.view.queue_folders([where])
-        except SwitchboardError:
-            continue
-        budget = Budget(BUDGET_S / 4)
-        for found in select(places, Criteria.parse(f'id:{digest}'), time.time_ns(), budget):
-            seen = found.look()
-            if seen is None:
-                continue
-            return 'failed again' if where == BAD or seen.attempts + seen.recoveries else 'not done yet'
-    return 'went through'
-
-
-def export(desk: Desk, form: Form) -> tuple[list[dict[str, Any]], bool]:
-    """:return: the entries that fit, as objects, and whether they are all."""
-    criteria = criteria_of(form)
-    limit = form.number('limit', MAX_EXPORTED, 1, MAX_EXPORTED)
-    look = Look(desk, criteria, limit, seconds=EXPORT_S)
-    now_ns, owners = time.time_ns(), holders()
-    rows = []
-    for found in look.found:
-        seen = found.look()
-        if seen is not None:
-            rows.append(_entry(found, entry_fields(seen, now_ns, owners)))
-    return rows, not look.has_more and not look.budget.is_spent
