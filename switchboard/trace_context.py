@@ -45,6 +45,11 @@ def _put(metadata: dict[str, Any], context: Any) -> None:
             metadata[STATE] = state
 
 
+def may_be_open() -> bool:
+    """Can there be a span at all?"""
+    return 'opentelemetry.trace' in sys.modules
+
+
 def send(metadata: dict[str, Any], queue: str, prepare: Callable[[], Item]) -> Item:
     """Prepare a message, within a span of its own if one is open that is recorded.
 

@@ -24,7 +24,7 @@ from switchboard.store.limits import Room
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import Batch as DraftBatch
 from switchboard.store.publishing import PreparedEntry, publish, write
-from switchboard.trace_context import send
+from switchboard.trace_context import may_be_open, send
 
 # The innermost open batch of the code that asks, which knows the ones around it.
 _OPEN: ContextVar[Batch | None] = ContextVar('open batch', default=None)
@@ -97,7 +97,8 @@ class Producer:
         if replaces is not None:  # there is room for it, and it is in already
             packed = self._packer.pack_anew(msg, metadata, replaces, records, is_delayed=is_delayed)
             return self._write(packed, None)
-        if records or type(msg) is Raw:  # messages of kombu have headers of their own for it
+        # Messages of kombu have headers of their own for it.
+        if not may_be_open() or records or type(msg) is Raw:
             return self._prepare(msg, metadata, records, digest_tail)
         return send(metadata, self.queue, lambda: self._prepare(msg, metadata, records, digest_tail))
 
