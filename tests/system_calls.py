@@ -19,6 +19,7 @@ from typing import Any
 
 from switchboard.store.disk import Disk
 from switchboard.store.kernel import IN_ORDER
+from tests.helpers.accelerator import steps
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / 'docs' / 'explanation' / 'system-calls.md'
@@ -83,13 +84,15 @@ class DiskOf(Disk):
         return self.order
 
 
-def operate(directory: str, order: int, durability: str) -> None:
+def operate(directory: str, order: int, durability: str, accelerated: bool = False) -> None:
     """Do each operation once, in a process that strace watches."""
     from switchboard import Runner, Spool
     from switchboard.options import RunnerOptions
 
     logging.getLogger('switchboard').addHandler(logging.NullHandler())
-    spool = Spool(directory, durability=durability, disk=DiskOf(order))
+    disk = DiskOf(order)
+    disk.accelerator = steps() if accelerated else None
+    spool = Spool(directory, durability=durability, disk=disk)
     queue = spool['in']
     body = b'x' * 1024
 
@@ -144,9 +147,9 @@ def operate(directory: str, order: int, durability: str) -> None:
     Relay(spool, RunnerOptions('relay', 'relay:Relay', queue='in')).run(until_empty=True)
 
 
-def traced(durability: str) -> dict[str, list[str]]:
+def traced(durability: str, accelerated: bool = False) -> dict[str, list[str]]:
     """:return: the calls of each operation, in their order; of `full`, on a file system that needs one flush."""
-    found = trace('tests.system_calls', IN_ORDER, durability)
+    found = trace('tests.system_calls', IN_ORDER, durability, accelerated)
     return {name: found[name] for name in OPERATIONS}
 
 

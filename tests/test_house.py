@@ -42,7 +42,7 @@ TOO_LARGE: set[str] = set()
 # What stands at the top of the checkout, and nothing else.
 TOP_LEVEL = {
     *('.ci', '.gitignore', '.pre-commit-config.yaml', 'CONTRIBUTING.md', 'LICENSE', 'README.md'),
-    *('CHANGELOG.md', 'MANIFEST.in', 'SECURITY.md', 'constraints', 'pyproject.toml', 'setup.cfg'),
+    *('CHANGELOG.md', 'MANIFEST.in', 'SECURITY.md', 'constraints', 'pyproject.toml', 'setup.cfg', 'setup.py'),
     *('bin', 'docs', 'etc', 'runners', 'switchboard', 'tests'),
 }
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from tests import flushes, system_calls
+from tests.helpers.accelerator import steps
 from tests.servers.place import missing
 
 
@@ -19,6 +20,24 @@ def test_the_page_of_system_calls_is_what_strace_counts() -> None:
     assert page == system_calls.written(page), (
         f'the page is stale: run `{system_calls.COMMAND}` and commit it'
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('durability', ['lazy', 'full'])
+def test_the_accelerator_makes_the_calls_that_python_makes(durability: str) -> None:
+    if shutil.which('strace') is None:
+        missing('strace')
+    steps()
+    # Whether the directory is still the one at its path is asked ten times a second: once more or less by chance.
+    made, wanted = (
+        {name: [call for call in calls if call != 'stat'] for name, calls in found.items()}
+        for found in (system_calls.traced(durability, True), system_calls.traced(durability))
+    )
+    read = 'open fcntl fcntl getdents getdents close'.split()
+    walked = 'open fcntl fcntl fcntl getdents getdents lseek close close'.split()
+    assert wanted['take'][: len(walked)] == walked
+    wanted['take'][: len(walked)] = read
+    assert made == wanted
 
 
 @pytest.mark.slow

@@ -38,6 +38,8 @@ NAMES_IN_ONE_CALL = 20
 
 # Names taken from the directory together, while it is walked over.
 NAMES_AT_A_TIME = 1000
+# A directory with more is not read in one call: to find out that there are more is then a small part of the reading.
+MOST_AT_ONCE = 4096
 
 # How often it is asked whether the directory is still the one at its path.
 LOOK_EVERY_NS = NS // 10
@@ -128,15 +130,11 @@ class Listing:
         self.claimed.clear()
         self.seen = found = 0
         try:
-            with (scan := self.folder.scan()) as entries:
-                self.size_bytes = scan.size_bytes
-                while names := [entry.name for entry in islice(entries, NAMES_AT_A_TIME)]:
-                    self.seen += len(names)
-                    some = self._sift(names, suffix)
-                    found += len(some)
-                    yield some
-                    if len(names) < NAMES_AT_A_TIME:
-                        break
+            for names in self._names():
+                self.seen += len(names)
+                some = self._sift(names, suffix)
+                found += len(some)
+                yield some
         except OSError as error:
             raise DurabilityError(str(error), step='list', queue=self.queue) from error
         self.left = found if self.is_sparse else None
@@ -152,6 +150,19 @@ class Listing:
         self.left -= 1
         if self.left <= 0:
             self._try_to_renew()
+
+    def _names(self) -> Iterator[list[str]]:
+        if (read := self.folder.read_at_once(MOST_AT_ONCE)) is not None:
+            names, self.size_bytes = read
+            if names:
+                yield names
+            return
+        with (scan := self.folder.scan()) as entries:
+            self.size_bytes = scan.size_bytes
+            while names := [entry.name for entry in islice(entries, NAMES_AT_A_TIME)]:
+                yield names
+                if len(names) < NAMES_AT_A_TIME:
+                    break
 
     @property
     def is_sparse(self) -> bool:

@@ -127,7 +127,7 @@ class Switchboard:
         if message_class is not None:
             options = replace(options, message_class=message_class)
         self.options = options
-        self.disk = disk = disk or Disk()
+        self.disk = disk = disk or Disk.of_system()
         self.clock = clock
         self.folder = folder = Folder(self.queue_directory, disk)
         folder.place = name

@@ -121,7 +121,7 @@ class Spool:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.directory = os.path.abspath(directory)
-        self.disk = disk = disk or Disk()
+        self.disk = disk = disk or Disk.of_system()
         self.clock = clock
         self._defaults = options or QueueOptions(durability=durability, message_class=message_class)
         self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)

@@ -20,7 +20,7 @@ import stat as stat_module
 from dataclasses import dataclass
 
 from switchboard.errors import DurabilityError, EntryTakenError, ForeignFileError
-from switchboard.message.entry import Entry
+from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import Record, pack_record
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, digest_of
 from switchboard.store.disk import Disk, Folder, draft_name
@@ -53,6 +53,8 @@ class Claim:
     # Holds the lock of its key, in a queue of strict order.
     order_fd: int = -1
     _history: History | None = None
+    # The whole file, if it was read together with the claim, until it is taken apart.
+    _content: bytes | None = None
     # Under which the table has it.
     _key: tuple[tuple[int, int], str] | None = None
 
@@ -65,7 +67,11 @@ class Claim:
         """Read the whole file, once."""
         if self.entry is None:
             history = self.history if self._history is not None or self.size > WHOLE_BYTES else None
-            self.entry = read_file(self.filebase, self.fd, self.size, self.folder.disk, history)
+            content, self._content = self._content, None
+            if content is not None and history is None:
+                self.entry = read_entry(self.filebase, content)
+            else:
+                self.entry = read_file(self.filebase, self.fd, self.size, self.folder.disk, history)
             self.entry.queue = self.folder.place
         return self.entry
 
@@ -352,6 +358,8 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
     :raises PermissionError: this process may not open it.
     :raises DurabilityError: this process may not rename it.
     """
+    if order is None and (claim := _claim_at_once(folder, filebase, disk)) is not None:
+        return claim
     claim = _open_claim(folder, filebase, READY, disk)
     if claim is None:
         raise EntryTakenError('taken by another process, or gone', filebase=filebase)
@@ -371,6 +379,29 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
         raise
     claim.suffix = CLAIMED
     claim.enter()
+    return claim
+
+
+def _claim_at_once(folder: Folder, filebase: str, disk: Disk) -> Claim | None:
+    """Claim a ready entry in one call.
+
+    :return: None if nothing was done.
+    :raises EntryTakenError: as `claim_ready`.
+    """
+    steps = disk.accelerator
+    if steps is None:
+        return None
+    name = filebase + CLAIMED
+    taken = steps.claim(folder.fd, filebase + READY, name)
+    if not taken:
+        if taken is None and not folder.follow():
+            raise EntryTakenError('taken by another process, or gone', filebase=filebase)
+        return None
+    fd, size, uid, modified_ns, content = taken
+    claim = Claim(fd, folder, filebase, CLAIMED, size, uid, True, modified_ns)
+    claim._content = content
+    claim._key = key = folder.key, name
+    OWN_CLAIMS[key] = claim
     return claim
 
 

@@ -13,6 +13,26 @@ import sys
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal, Protocol
+
+    class Accelerator(Protocol):
+        """The steps of a message's life in C; ``accelerator.c`` says what each does.
+
+        False always says that nothing was done, and that Python is to take the step from its beginning.
+        """
+
+        def rewrite(self, fd: int, size: int, content: bytes, /) -> bool: ...
+
+        def take_spare(self, directory: int, name: str, content: bytes, /) -> int | Literal[False] | None: ...
+
+        def move(self, directory: int, name: str, to: int, new_name: str, fd: int, /) -> bool: ...
+
+        def claim(
+            self, directory: int, ready: str, claimed: str, /
+        ) -> tuple[int, int, int, int, bytes | None] | Literal[False] | None: ...
+
+        def names(self, directory: int, most: int, /) -> tuple[list[str], int] | Literal[False]: ...
+
 
 _RENAME_NOREPLACE = 1
 # Of Linux and a few others, where files may be larger than 2 GiB.
@@ -25,6 +45,18 @@ _OFD_SETLK = getattr(fcntl, 'F_OFD_SETLK', None) if sys.platform == 'linux' else
 # IN_ORDER: and every rename before them, of whatever file: names reach the disk in the order in which they were changed.
 APART, WITH_FILE, IN_ORDER = 0, 1, 2
 _ORDERS = {'ext4': IN_ORDER, 'xfs': IN_ORDER, 'btrfs': WITH_FILE}
+
+
+def accelerator() -> Accelerator | None:
+    """:return: the steps of a message's life in C; None if they are not installed, or ``SWITCHBOARD_ACCELERATOR=0`` forbids them."""
+    if os.environ.get('SWITCHBOARD_ACCELERATOR') == '0':
+        return None
+    try:
+        import switchboard_accelerator  # type: ignore[import-not-found]
+    except ImportError:
+        return None
+    steps: Accelerator = switchboard_accelerator
+    return steps
 
 
 def renameat2() -> Callable[[int, bytes, int, bytes], int] | None:

@@ -153,6 +153,30 @@ class FilePool:
         self._seen.clear()  # somebody has removed the directory, and its content meant nothing
         return self._create()
 
+    def rewrite(self, content: bytes) -> PoolFile | None:
+        """Write a whole message into a spare, in one call.
+
+        :return: the file, locked; None if :meth:`acquire` and the disk's own calls are to do it.
+        """
+        steps = self.disk.accelerator
+        if steps is None:
+            return None
+        while (file := _pop(self.kept_open)) is not None:
+            if steps.rewrite(file.fd, file.size, content):
+                file.size = len(content)
+                return file
+            self.kept_open.append(file)
+            return None
+        while (name := _pop(self._seen)) is not None:
+            fd = steps.take_spare(self.folder.fd, name, content)
+            if fd is None:
+                continue
+            if fd is False:
+                self._seen.append(name)
+                return None
+            return PoolFile(fd, self.folder, name, len(content))
+        return None
+
     def _is_usable(self, draft: PoolFile) -> bool:
         """May another message be written into the file?  It may have come from anywhere, as somebody's own entry."""
         try:
@@ -210,6 +234,8 @@ class FilePool:
         :raises OSError: that was refused.  The file is where it was, and still open and locked.
         """
         if reusable and not self._is_full(size):
+            if self._leave(fd, folder, name, size):
+                return
             try:
                 self.folder.receive(folder, name, name)
                 self._keep(PoolFile(fd, self.folder, name, size))
@@ -221,6 +247,23 @@ class FilePool:
                 pass  # a directory that is full has no room for the name, and deleting needs none
         self.disk.unlink(name, dir_fd=folder.fd)
         self.disk.unlock_and_close(fd)
+
+    def _leave(self, fd: int, folder: Folder, name: str, size: int) -> bool:
+        """Rename a small file into the pool, and let go of it if it is not to be kept open, in one call.
+
+        :return: False if nothing was done.
+        """
+        steps = self.disk.accelerator
+        if steps is None or self.scrub or size > KEPT_BYTES:
+            return False
+        stays = len(self.kept_open) < KEPT_OPEN
+        if not steps.move(folder.fd, name, self.folder.fd, name, -1 if stays else fd):
+            return False
+        if stays:
+            self.kept_open.append(PoolFile(fd, self.folder, name, size))
+        elif len(self._seen) < REMEMBERED:
+            self._seen.append(name)
+        return True
 
     def abandon(self, draft: PoolFile, *, reusable: bool = True) -> None:
         """Throw a file away that was not published.  Never raises: what remains is a file that means nothing."""

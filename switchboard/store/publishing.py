@@ -142,6 +142,10 @@ def write(
 def _write(
     pool: FilePool, disk: Disk, parts: Sequence[bytes | memoryview | Parts], modified_ns: int | None
 ) -> PoolFile:
+    if modified_ns is None and len(parts) == 1 and type(parts[0]) is bytes:
+        draft = pool.rewrite(parts[0])
+        if draft is not None:
+            return draft
     draft = pool.acquire()
     size = 0
     try:
@@ -174,6 +178,11 @@ def publish(
     :raises UnknownQueueError: a queue was deleted meanwhile.
     :raises DurabilityError: a sync or a rename failed.
     """
+    if sync or len(items) > 1 or not _move(items[0], disk):
+        _publish(items, pool, disk, sync=sync, flush=flush)
+
+
+def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync: bool, flush: Flush) -> None:
     published = 0
     step = 'room'
     once = sync and is_one_flush(flush, items[0].folder)
@@ -208,6 +217,17 @@ def publish(
         raise
     for item in items:
         item.leave(disk)
+
+
+def _move(item: PreparedEntry, disk: Disk) -> bool:
+    """Publish one draft, and drop the lock, in one call.
+
+    :return: False if nothing was done.
+    """
+    steps, draft = disk.accelerator, item.draft
+    if steps is None or item.room is not None:
+        return False
+    return steps.move(draft.folder.fd, draft.name, item.folder.fd, item.filebase + READY, draft.fd)
 
 
 def is_one_flush(flush: str, folder: Folder) -> bool:

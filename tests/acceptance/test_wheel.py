@@ -41,6 +41,7 @@ def test_the_source_holds_all_that_a_packager_needs(built: tuple[Path, Path]) ->
         'LICENSE',
     } <= names
     assert {'constraints/core.txt', 'CHANGELOG.md', 'SECURITY.md', '.ci/run'} <= names
+    assert {'setup.py', 'switchboard/store/accelerator.c'} <= names
 
 
 def test_the_wheel_holds_the_samples_and_nothing_that_is_not_its_own(built: tuple[Path, Path]) -> None:

@@ -106,6 +106,8 @@ PEERS = [name for name in ENTRANTS if not name.startswith('ours')]
 
 def _sides(peer: str) -> tuple[str, ...]:
     """:return: who of us meets a peer: with the same durability, and if that is full, also in batches."""
+    if peer == 'floor':
+        return ('ours', 'ours-accelerated')
     if peer == 'floor-full':
         return ('ours-full',)
     if peer == 'floor-batch':

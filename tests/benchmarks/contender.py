@@ -130,6 +130,13 @@ _NO_ACK = 'deletes a message when it is taken: a crash while it is worked on los
 
 _ENTRANTS = (
     Entrant('ours', 'switchboard', 'ours:Ours', options={'durability': 'lazy'}),
+    Entrant(
+        'ours-accelerated',
+        'switchboard with the accelerator',
+        'ours:Ours',
+        options={'durability': 'lazy', 'accelerated': True},
+        needs='accelerator',
+    ),
     Entrant('ours-full', 'switchboard, full', 'ours:Ours', 'full', {'durability': 'full'}),
     Entrant(
         'ours-batch',

@@ -39,6 +39,7 @@ class Ours(Contender):
     :param batch: messages that share one flush.
     :param forward: hand on by :meth:`Runner.forward` in the pipeline.
     :param listed: take what `Switchboard.files` names, as Mailman's runners do, instead of asking for the next one.
+    :param accelerated: with the accelerator, which has to be there.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Ours(Contender):
         batch: int = 1,
         forward: bool = False,
         listed: bool = False,
+        accelerated: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(directory, **options)
         self.spool = Spool(directory / 'spool', durability=durability)
+        assert not accelerated or self.spool.disk.accelerator is not None
         self.durability = durability
         self.batch = batch
         self.forward = forward

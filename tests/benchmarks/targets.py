@@ -81,7 +81,7 @@ class Ratio:
 
 def ratio(group: str, case: str, a: str, b: str) -> Ratio:
     """:return: what finds the ratio of one comparison: of processor time where both work in one process and do not wait for the disk."""
-    is_work = group in ('cycle', 'bursts', 'pingpong', 'after', 'crowd') and a == 'ours'
+    is_work = group in ('cycle', 'bursts', 'pingpong', 'after', 'crowd') and a in ('ours', 'ours-accelerated')
     is_work = is_work and not ENTRANTS[b].needs.startswith(('redis', 'rabbitmq'))
     return Ratio(group, case, a, b, 'cpu' if is_work else 'time')
 
@@ -230,6 +230,14 @@ TARGETS = (
         2,
         False,
         replace(ratio('cycle', _BYTES, 'ours', 'floor'), is_turned=True),
+        floor=lambda _results: 1.0,
+        between=_PYTHON,
+    ),
+    Target(
+        'ours with the accelerator / C floor, lazy',
+        1.5,
+        False,
+        replace(ratio('cycle', _BYTES, 'ours-accelerated', 'floor'), is_turned=True),
         floor=lambda _results: 1.0,
         between=_PYTHON,
     ),

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from switchboard import Spool, Switchboard
+from switchboard.store.disk import Disk
 from switchboard.testing import MemorySwitchboard
 from switchboard.testing.memory import Store
 from tests.contracts.queue import *  # noqa: F403
 from tests.contracts.queue import Backend
 from tests.contracts.queue_life import *  # noqa: F403
 from tests.contracts.queue_runner import *  # noqa: F403
+from tests.helpers.accelerator import steps
 
 if TYPE_CHECKING:
     from switchboard.queue_defaults import Durability
@@ -57,6 +59,7 @@ class InSpool(Backend):
             name,
             self.spool.path(name),
             *share,
+            disk=self.spool.disk,
             pool=self.spool.spares,
             bad=self.spool.path('bad'),
             **{'options': self.spool.queue_options(name), **keys},
@@ -70,6 +73,15 @@ class LazyInSpool(InSpool):
     durability = 'lazy'
 
 
+class Accelerated(LazyInSpool):
+    """The same, with several calls in one."""
+
+    def __init__(self, path: Path) -> None:
+        disk = Disk()
+        disk.accelerator = steps()
+        self.spool = Spool(path, self.durability, disk=disk)
+
+
 class InMemory(Backend):
     def __init__(self, path: Path) -> None:
         self.store = Store()
@@ -81,7 +93,7 @@ class InMemory(Backend):
         return self.queue('bad')
 
 
-@pytest.fixture(params=[Alone, ReadSeldom, InSpool, LazyInSpool, InMemory])
+@pytest.fixture(params=[Alone, ReadSeldom, InSpool, LazyInSpool, Accelerated, InMemory])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
     make: Callable[[Path], Backend] = request.param
     return make(tmp_path / 'spool')

@@ -416,11 +416,21 @@ def version(as_json: bool) -> None:
     A spool may be read by every version that names the same entry format.
     """
     from switchboard.message.envelope import MAGIC
+    from switchboard.store.disk import Disk
 
     magic = MAGIC.decode('ascii')
+    is_accelerated = Disk.of_system().accelerator is not None
     if as_json:
-        write_json({'switchboard': __version__, 'python': platform.python_version(), 'entry_format': magic})
+        write_json(
+            {
+                'switchboard': __version__,
+                'python': platform.python_version(),
+                'entry_format': magic,
+                'accelerator': is_accelerated,
+            }
+        )
         return
     write_line(f'switchboard {__version__}')
     write_line(f'Python {platform.python_version()}')
     write_line(f'entry format {magic}')
+    write_line(f'accelerator {"in use" if is_accelerated else "not in use"}')

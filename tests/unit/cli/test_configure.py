@@ -209,7 +209,7 @@ def test_graph_is_text_dot_or_json(config: Path) -> None:
 
 def test_version_names_program_python_and_format() -> None:
     (versions,) = succeed('version', '--json').objects
-    assert versions.keys() == {'switchboard', 'python', 'entry_format'}
+    assert versions.keys() == {'switchboard', 'python', 'entry_format', 'accelerator'}
     assert versions['entry_format'] == 'switchboard/1'
     assert succeed('version').lines[0] == f'switchboard {versions["switchboard"]}'
 
