@@ -17,6 +17,8 @@ RUN, OWN = layout.RUN, layout.MASTER
 LOCK, PID, LOG = layout.MASTER_LOCK, layout.MASTER_PID, layout.MASTER_LOG
 SCOREBOARD, CONTROL = layout.SCOREBOARD, layout.CONTROL
 
+# The title of each process of ours begins so.
+TITLE = b'switchboard: '
 NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | NO_LINK
 
@@ -45,11 +47,16 @@ def read_pid(pid_file: Path) -> int | None:
 
 
 def lived_s(pid: int, by_the_wall_clock_s: float) -> float:
-    """:return: how long a process has lived.  The kernel knows by a clock that nobody turns; where it is not seen, the wall clock has to do.
+    """:return: how long a process of ours has lived.  The kernel knows by a clock that nobody turns; where it is not seen, the wall clock has to do.
+
+    Seen from another pid namespace its number is a stranger's, or nobody's: a process of ours has a title.
 
     :param by_the_wall_clock_s: how long it has lived if that clock was not turned meanwhile.
     """
     try:
+        with open(f'/proc/{pid}/cmdline', 'rb') as command:
+            if not command.read(len(TITLE)).startswith(TITLE):
+                return max(0.0, by_the_wall_clock_s)
         with open(f'/proc/{pid}/stat', 'rb') as status:
             ticks = int(status.read().rpartition(b')')[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')

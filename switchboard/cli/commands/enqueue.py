@@ -83,6 +83,11 @@ def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
         raise UnserializableError(f'"msg" must be a string for the kind {kind}')
     try:
         content = base64.b64decode(msg, validate=True) if kind == 'bytes' else msg.encode('utf-8')
+    except UnicodeEncodeError as error:
+        reason = (
+            f'"msg" of the kind {kind} has half a surrogate pair at {error.start}, which no text may have'
+        )
+        raise UnserializableError(reason) from error
     except ValueError as error:
         raise UnserializableError(f'"msg" of the kind bytes must be base64: {error}') from error
     return make_message(content, kind), metadata

@@ -129,6 +129,14 @@ def test_a_message_that_nobody_takes_is_told_of(config: Path, tmp_path: Path) ->
     assert switchboard('-C', config, 'enqueue', '--exchange', 'nowhere', input=b'x').status == Exit.NO_INPUT
 
 
+@pytest.mark.parametrize('kind', ['mail', 'text'])
+def test_half_a_surrogate_pair_in_a_line_is_called_so(kind: str, config: Path) -> None:
+    line = json.dumps({'msg': 'a\ud800', 'kind': kind}).encode()
+    ran = switchboard('-C', config, 'enqueue', 'in', '--json-lines', input=line)
+    assert ran.status == 65
+    assert f'"msg" of the kind {kind} has half a surrogate pair at 1' in ran.err
+
+
 def test_json_lines_are_stored_in_their_order(config: Path, spool: Spool) -> None:
     lines = [{'msg': n, 'metadata': {'n': n}} for n in range(600)]
     ran = succeed(
