@@ -39,14 +39,19 @@ if TYPE_CHECKING:
 KEPT_OPEN = 64
 # Names remembered of finished files that are not kept open: for a burst of so many, in some ten megabytes.
 REMEMBERED = 131_072
-# Between two looks at the directory for spares of other processes, when the last look found none; more, where the directory is large.
-MISSES_BEFORE_LOOK = 64
+# New files between two looks at the directory for spares of other processes, when the last look has not paid; more, where the directory is
+# large.  A look takes 30 us; a new file takes from 10 us to, where files are being deleted, 500.
+MISSES_BEFORE_LOOK = 8
 # A spare keeps its blocks up to this size; above, they go back to the file system.
 KEPT_BYTES = 64 * 1024
 # The few that are kept open may be larger: giving blocks back and asking for them anew costs more than writing them.
 POOLED_BYTES = 256 * 1024
 # Names of others' files that are remembered from one look: all of a large pool would be tens of megabytes.
-LOOKED_AT = 16_384
+LOOKED_AT = 65_536
+# A look has paid if one in so many of the names that it found was to be had, and at least so many: then the next one may follow at once.
+PAID_SHARE, PAID_FILES = 16, 4
+# So many of the names that were found are tried whatever came of those before.
+TRIED_ONE_BY_ONE = 8
 # So many more files have to be given than were taken before those in the directory are counted again, at the least.
 COUNT_EVERY = 256
 # Counting costs as much as there are: one in so many of them is given before they are counted again.
@@ -116,6 +121,8 @@ class FilePool:
         self.kept_open: list[PoolFile] = []
         self._seen: list[str] = []
         self.misses = self._misses_before_look = MISSES_BEFORE_LOOK
+        # How many files were had since the last look, and with how many it has paid.
+        self._had, self._paid_from = 0, PAID_FILES
         # Files that this process has taken and not given back: so many are worth keeping for it.  A process that only finishes what others
         # put would keep files locked that they look for.
         self._lent = 0
@@ -192,25 +199,41 @@ class FilePool:
 
     def _find(self) -> PoolFile | None:
         """Take a spare that another process left, if there is one."""
-        if not self._seen and self.misses >= self._misses_before_look:
-            self.misses = 0
-            with (scan := self.folder.scan()) as entries:
-                seen = [entry.name for entry in islice(entries, self.looks)]
-            # So dear is a look at a directory that once was full of them; but where there are more, the next look finds them.
-            self._misses_before_look = max(MISSES_BEFORE_LOOK, scan.size_bytes // BLOCK_BYTES)
-            if len(seen) == LOOKED_AT:
-                self._misses_before_look = 0
-            if not seen:
-                renew(self.folder)
-            # Each process starts elsewhere in the list, or all would try the same files one after the other.
-            cut = int.from_bytes(os.urandom(4), 'big') % (len(seen) + 1)
-            self._seen = seen[cut:] + seen[:cut]
+        draft = self._find_seen()
+        if draft is None and (self._had >= self._paid_from or self.misses >= self._misses_before_look):
+            self._look()
+            draft = self._find_seen()
+        if draft is None:
+            self.misses += 1
+            return None
+        self._had += 1
+        self._given -= 1
+        self._stored -= 1
+        return draft
+
+    def _look(self) -> None:
+        """Look which files others have left."""
+        self.misses = self._had = 0
+        with (scan := self.folder.scan()) as entries:
+            seen = [entry.name for entry in islice(entries, self.looks)]
+        # So dear is a look at a directory that once was full of them.
+        blocks = scan.size_bytes // BLOCK_BYTES
+        self._misses_before_look = max(MISSES_BEFORE_LOOK, blocks)
+        self._paid_from = max(PAID_FILES, blocks, len(seen) // PAID_SHARE)
+        if not seen:
+            renew(self.folder)
+        # Each process starts elsewhere in the list, or all would try the same files one after the other.
+        cut = int.from_bytes(os.urandom(4), 'big') % (len(seen) + 1)
+        self._seen = seen[cut:] + seen[:cut]
+
+    def _find_seen(self) -> PoolFile | None:
+        """Take one of the spares that the last look has found, or that this process has given."""
         passed_over = 1
         while (name := _pop(self._seen)) is not None:
             opened = self._try_open(name)
             if opened is None:
                 # Another process goes through the same list, and is here before this one: its trail is left sooner than one by one.
-                if len(self._seen) > KEPT_OPEN:
+                if len(self._seen) > TRIED_ONE_BY_ONE:
                     del self._seen[-passed_over:]
                     passed_over *= 2
                 continue
@@ -219,12 +242,9 @@ class FilePool:
             if status.st_uid != self.disk.geteuid():
                 self.disk.unlock_and_close(fd)  # of use to its owner
             elif self._is_usable(draft):
-                self._given -= 1
-                self._stored -= 1
                 return draft
             else:
                 self._remove(draft)
-        self.misses += 1
         return None
 
     def recycle(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:

@@ -237,6 +237,51 @@ class TestPool:
             queue.finish(taken.filebase)
         assert 0 < pool.counted <= given // (4 * COUNT_EVERY) + 1
 
+    def test_who_takes_as_many_as_he_gives_goes_on_with_a_full_pool(self, tmp_path: Path) -> None:
+        folder = Folder(tmp_path / '.spare', Disk())
+        folder.make()
+        FilePool(folder, folder.disk).fill(10)
+        pool = FilePool(folder, folder.disk, limit=5)  # so there are too many
+        queue = Switchboard('in', tmp_path / 'in', pool=pool, options=QueueOptions(durability='lazy'))
+        assert len({cycle(queue, number) for number in range(3 * COUNT_EVERY)}) == 1
+        assert pool.count() == 10
+
+    def test_a_process_that_only_finishes_leaves_every_file_to_those_who_put(self, spool: Spool) -> None:
+        filebases = spool['in'].enqueue_many(range(20))
+        consumer = Spool(spool.directory, 'lazy')
+        while (taken := consumer['in'].take()) is not None:
+            consumer['in'].finish(taken.filebase)
+        assert consumer.spares.kept_open == []
+        producer = FilePool(Folder(spool.path('.spare'), Disk()), Disk())
+        drafts = [producer.acquire() for _ in filebases]
+        assert producer.count() == len(filebases)
+        for draft in drafts:
+            producer.abandon(draft)
+        producer.close()
+        consumer.close()
+
+    def test_as_long_as_looks_pay_no_file_is_new(self, tmp_path: Path) -> None:
+        folder = Folder(tmp_path / '.spare', Disk())
+        folder.make()
+        (tmp_path / 'in').mkdir()
+        queue = Folder(tmp_path / 'in', folder.disk)
+        producer, consumer = FilePool(folder, folder.disk), FilePool(folder, folder.disk)
+        consumer.fill(30)
+        for turn in range(50):
+            taken = [producer.acquire() for _ in range(30)]
+            for number, file in enumerate(taken):
+                name = f'{turn}-{number}'
+                folder.disk.rename(file.name, name, src_dir_fd=folder.fd, dst_dir_fd=queue.fd)
+                consumer.recycle(file.fd, queue, name, 10)
+        assert consumer.count() == 30
+
+    def test_several_who_look_at_the_same_names_find_all_of_them(self, spares: FilePool) -> None:
+        spares.fill(100)
+        pools = [FilePool(spares.folder, spares.disk) for _ in range(4)]
+        taken = [pools[number % 4].acquire() for number in range(100)]
+        assert len({inode(draft) for draft in taken}) == 100
+        assert spares.count() <= 100 + len(pools)
+
     def test_beyond_its_limit_finished_files_are_deleted(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
         folder.make()
