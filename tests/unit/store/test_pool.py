@@ -281,6 +281,8 @@ class TestPool:
         taken = [pools[number % 4].acquire() for number in range(100)]
         assert len({inode(draft) for draft in taken}) == 100
         assert spares.count() <= 100 + len(pools)
+        for draft in taken:
+            spares.disk.unlock_and_close(draft.fd)
 
     def test_beyond_its_limit_finished_files_are_deleted(self, tmp_path: Path) -> None:
         folder = Folder(tmp_path / '.spare', Disk())
