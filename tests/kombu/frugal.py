@@ -1,13 +1,15 @@
 """A program that opens and closes a hundred connections, one after the other or side by side, and counts its descriptors.
 
 The kind of threads is its first argument: ``threads``, ``eventlet`` or ``gevent``.  The garbage collector is off: what a closed connection held must
-be free at once.
+be free at once.  With a third argument, no more descriptors than that can be had: then connections fail, half-way and while they are closed, and
+nothing of them may stay either.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import resource
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -39,19 +41,22 @@ def patched(way: str) -> Callable[[Callable[[int], None]], Any]:
     return start
 
 
-def main(way: str, directory: str) -> None:
+def main(way: str, directory: str, limit: str = '') -> None:
     """Print how many descriptors are open after the first and after the last of them."""
     start = patched(way)
     import threading
     import time
 
     import kombu
+    from amqp.exceptions import ChannelError
 
     import switchboard.extra.kombu  # noqa: F401  makes the name known
 
+    refused: list[Exception] = []
+
     def use(name: str) -> None:
         with kombu.Connection(f'switchboard://{directory}?durability=lazy') as connection:
-            queue = kombu.Queue(name)
+            queue = kombu.Queue(name, exclusive=bool(limit))
             queue(connection.default_channel).declare()
             got: list[Any] = []
             with kombu.Consumer(
@@ -67,7 +72,12 @@ def main(way: str, directory: str) -> None:
 
     def use_many(count: int) -> None:
         for number in range(count):
-            use(f'{threading.get_ident()}-{number}')
+            try:
+                use(f'{threading.get_ident()}-{number}')
+            except (OSError, kombu.exceptions.KombuError, ChannelError) as error:
+                if not limit:
+                    raise
+                refused.append(error)
 
     def descriptors() -> int:
         time.sleep(0.05)  # gevent closes what it is told to close in a later round of its loop
@@ -77,8 +87,11 @@ def main(way: str, directory: str) -> None:
     gc.disable()
     use('queue0')
     before = descriptors()
+    if limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit), int(limit)))
     for join in [start(use_many) for _ in range(SIDE_BY_SIDE)]:
         join()
+    refused.clear()  # their tracebacks know what failed
     print(before, descriptors())
 
 

@@ -113,12 +113,14 @@ def test_a_connection_fails_over_from_another_transport_with_the_options_of_each
 
 
 @pytest.mark.parametrize('way', WAYS)
-def test_a_hundred_connections_leave_no_descriptor(way, spool_path):
+@pytest.mark.parametrize('limit', ['', '128'], ids=['enough files', 'too few files'])
+def test_a_hundred_connections_leave_no_descriptor(way, limit, spool_path):
     if (
         way != 'threads' and importlib.util.find_spec(way) is None
     ):  # not imported: eventlet meddles with forks
         pytest.skip(f'{way} is not installed')
     command = [sys.executable, '-W', 'ignore', '-m', 'tests.kombu.frugal', way, str(spool_path)]
+    command += [limit] if limit else []
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
     before, after = done.stdout.split()
     assert before == after

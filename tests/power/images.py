@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from switchboard.store.kernel import IN_ORDER, WITH_FILE
+from tests.helpers.waiting import eventually
 
 FICLONE = 0x40049409
 IMAGE_SIZE, HOST_SIZE = '350M', '2G'
@@ -78,7 +79,12 @@ def mounted(image: Path, place: Path, options: str = '') -> Iterator[Path]:
     try:
         yield place
     finally:
-        run('umount', str(place))
+        # A loop device lets go of its image a moment after what was mounted from it.
+        eventually(lambda: not os.path.ismount(place) or _unmount(place), f'{place} is unmounted')
+
+
+def _unmount(place: Path) -> bool:
+    return subprocess.run(['umount', str(place)], capture_output=True).returncode == 0
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Power cuts of real file systems while the product works: what was promised with ``durability = full`` is there, and once."""
+"""Power cuts of real file systems while the product works, and a worker is killed now and then: what was promised with ``durability = full`` is there, and once."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(images.why_not()), reaso
 
 # `SWITCHBOARD_POWER_CUTS=100` asks for more.
 CUTS = int(os.environ.get('SWITCHBOARD_POWER_CUTS', '4'))
-# Lines that the worker is to write between two cuts: by work, and not by time.
-LINES_BETWEEN = 250
+# Workers at a time, and lines that they are to write between two cuts: by work, and not by time.  After half of them, one worker is killed.
+WORKERS, LINES_BETWEEN = 3, 250
+# Numbers that one worker has for its messages.
+EACH = 1_000_000
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -60,6 +62,8 @@ class Promises:
 class Tally:
     """What some cuts have shown."""
 
+    cuts: int = 0
+    kills: int = 0
     checked: int = 0
     renewed: int = 0
     errors: list[str] = field(default_factory=list)
@@ -89,6 +93,34 @@ def look(spool: Path, before: Promises, after: Promises, tally: Tally) -> None:
     ]
 
 
+class Crew:
+    """Workers in one spool; a killed one is replaced."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._arguments = arguments
+        self._started = 0
+        self._workers = [self._start() for _ in range(WORKERS)]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        first = str(1 + self._started * EACH)
+        self._started += 1
+        return subprocess.Popen([sys.executable, '-m', 'tests.power.work', *self._arguments, first], cwd=ROOT)
+
+    def is_well(self) -> bool:
+        return all(worker.poll() is None for worker in self._workers)
+
+    def kill_one(self) -> None:
+        worker = self._workers.pop(0)
+        worker.kill()
+        worker.wait()
+        self._workers.append(self._start())
+
+    def end(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+            worker.wait()
+
+
 def cut_often(kind: FileSystem, mode: str, work: Path, cuts: int) -> Tally:
     """Have the product work on a file system, and take the power away several times."""
     tally = Tally()
@@ -97,29 +129,29 @@ def cut_often(kind: FileSystem, mode: str, work: Path, cuts: int) -> Tally:
     with images.host(work) as host:
         image = images.make(kind, host)
         with images.mounted(image, work / 'original', kind.options) as original:
-            command = [sys.executable, '-m', 'tests.power.work', str(original / 'spool'), str(log), mode]
-            worker = subprocess.Popen(command, cwd=ROOT)
+            crew = Crew(str(original / 'spool'), str(log), mode)
             try:
                 for number in range(1, cuts + 1):
-                    _wait_for_lines(log, number * LINES_BETWEEN, worker)
+                    _wait_for_lines(log, number * LINES_BETWEEN - LINES_BETWEEN // 2, crew)
+                    crew.kill_one()
+                    tally.kills += 1
+                    _wait_for_lines(log, number * LINES_BETWEEN, crew)
                     before = Promises.read(log)
                     copy = images.cut(image)
                     after = Promises.read(log)
+                    tally.cuts += 1
                     assert before.order == kind.order
                     with images.mounted(copy, work / 'cut', kind.copy_options) as place:
                         look(place / 'spool', before, after, tally)
             finally:
-                worker.kill()
-                worker.wait()
+                crew.end()
     tally.renewed = Promises.read(log).renewed
     return tally
 
 
-def _wait_for_lines(log: Path, lines: int, worker: subprocess.Popen[bytes]) -> None:
-    eventually(
-        lambda: Promises.read(log).lines >= lines or worker.poll() is not None, f'{lines} lines in {log}'
-    )
-    assert worker.poll() is None
+def _wait_for_lines(log: Path, lines: int, crew: Crew) -> None:
+    eventually(lambda: Promises.read(log).lines >= lines or not crew.is_well(), f'{lines} lines in {log}')
+    assert crew.is_well()
 
 
 @pytest.mark.parametrize('mode', ['full', 'two'])

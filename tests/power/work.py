@@ -1,4 +1,6 @@
-"""``python -m tests.power.work SPOOL LOG MODE``: work with a spool until somebody ends it, and write down what was promised.
+"""``python -m tests.power.work SPOOL LOG MODE FIRST``: work with a spool until somebody ends it, and write down what was promised.
+
+Several may do so with one spool and one log, and each may be killed at any time.  FIRST is the number of the first message, which nobody else uses.
 
 MODE: ``full``; ``two``, with two flushes; ``none``: the disk says "flushed" and does nothing, which is to be found out.
 
@@ -7,19 +9,20 @@ The log lies elsewhere, where no power is cut. A line is a word, a message's num
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from switchboard import Spool
 from switchboard.store.disk import Disk, Folder
 
-# Messages that are there at a time, about: each cut looks for all of them.
-KEPT = 300
+# Messages that are there at a time, about: each cut looks for all of them.  It is counted now and then.
+KEPT, COUNTED_EVERY = 300, 20
 
 
 class LyingDisk(Disk):
@@ -33,15 +36,14 @@ class LyingDisk(Disk):
 class Work:
     """Everything that a program and an operator do with messages, at random."""
 
-    def __init__(self, directory: str, log: str, mode: str) -> None:
+    def __init__(self, directory: str, log: str, mode: str, first: str) -> None:
         self.spool = Spool(directory, disk=LyingDisk() if mode == 'none' else Disk())
         keys = {'flush': 'two'} if mode == 'two' else {}
         self.queues = {
             name: self.spool.queue(name, **keys) for name in ('in', 'middle', 'end', 'dead', 'renewed')
         }
         self.log = open(log, 'a', buffering=1)  # noqa: SIM115  closed with the process
-        self.numbers = itertools.count(1)
-        self.kept = 0
+        self.numbers = itertools.count(int(first))
         self.note('order', self.queues['in'].folder.order)
 
     def note(self, what: str, *words: Any) -> None:
@@ -50,7 +52,6 @@ class Work:
     def new(self) -> str:
         number = next(self.numbers)
         self.note('begun', number)
-        self.kept += 1
         return f'{number}:' + 'y' * random.choice((10, 800, 6000))
 
     def accepted(self, *texts: str) -> None:
@@ -77,7 +78,6 @@ class Work:
         """Drop a mail as a file, on the disk, and have it taken in."""
         number = next(self.numbers)
         self.note('begun', number)
-        self.kept += 1
         folder = self.queues['in'].folder
         name, mail = f'{number}.eml', b'Subject: x\n\n%d:mail\n' % number
         fd = os.open(f'.{name}', os.O_CREAT | os.O_WRONLY, 0o660, dir_fd=folder.fd)
@@ -91,11 +91,11 @@ class Work:
         assert pickup is not None
         pickup.collect([name])
 
-    def hand_on(self, source: str = 'in', target: str = 'middle') -> None:
+    def hand_on(self, source: str = 'in', target: str = 'middle') -> bool:
         queue = self.queues[source]
         taken = queue.take()
         if taken is None:
-            return
+            return False
         transaction = self.spool.transaction(queue, taken.filebase)
         text = str(taken.msg.get_payload()) if hasattr(taken.msg, 'get_payload') else str(taken.msg)
         transaction.emit(self.queues[target], text, {})
@@ -103,6 +103,7 @@ class Work:
             transaction.emit(self.queues['end'], f'0:a note on {number_of(text)}', {})
         transaction.commit()
         self.note('left', number_of(text), source)
+        return True
 
     def hand_on_again(self) -> None:
         self.hand_on('middle', 'end')
@@ -124,6 +125,12 @@ class Work:
         if taken is not None:
             self.queues['in'].finish(taken.filebase, preserve=True)
 
+    def recover(self) -> None:
+        """Give out again what killed workers had."""
+        self.spool.recover()
+        for queue in self.queues.values():
+            queue.recover(own=False)
+
     def renew(self) -> None:
         """Let many names come and go in empty directories, have them renewed, and put messages there."""
         stage, queue = self.spool.stage.folder, self.queues['renewed']
@@ -131,7 +138,8 @@ class Work:
             grow(folder)
         before = {folder.key for folder in (stage, queue.folder)}
         self.spool.recover()
-        assert queue.take() is None
+        while self.hand_on('renewed', 'end'):
+            pass  # another worker's
         if before.isdisjoint({stage.key, queue.folder.key}):
             self.note('renewed')
         text = self.new()
@@ -140,33 +148,41 @@ class Work:
         self.hand_on('renewed', 'end')
 
     def finish(self) -> None:
+        """Finish what is too much."""
+        surplus = sum(len(self.queues[name].files) for name in ('in', 'middle', 'end')) - KEPT
         for queue in ('end', 'middle', 'in'):
-            while self.kept > KEPT and (taken := self.queues[queue].take()) is not None:
+            while surplus > 0 and (taken := self.queues[queue].take()) is not None:
                 text = str(taken.msg.get_payload()) if hasattr(taken.msg, 'get_payload') else str(taken.msg)
                 self.note('finished', number_of(text))
                 self.queues[queue].finish(taken.filebase)
-                self.kept -= text[:2] != '0:'
+                surplus -= 1
 
     def for_ever(self) -> None:
         """Work."""
-        steps: list[Callable[[], None]] = [
+        steps: Sequence[Callable[[], object]] = [
             *[self.enqueue, self.hand_on, self.hand_on_again] * 4,
             *(self.enqueue_many, self.enqueue_once, self.adopt),
-            *(self.forward, self.release, self.preserve, self.renew),
+            *(self.forward, self.release, self.preserve, self.recover, self.renew),
         ]
         while True:
-            random.choice(steps)()
-            if self.kept > KEPT:
-                self.finish()
+            for _ in range(COUNTED_EVERY):
+                random.choice(steps)()
+            self.finish()
 
 
 def grow(folder: Folder) -> None:
     """Make a directory as large as many entries make it, where directories stay large."""
-    names = [f'.{number:0200d}' for number in range(700)]
+    names = [f'.{os.getpid()}.{number:0200d}' for number in range(700)]
+    # Another worker may replace the directory meanwhile: then there is nothing to take away.
+    with contextlib.suppress(FileNotFoundError):
+        for name in names:
+            os.symlink(
+                'nowhere', name, dir_fd=folder.fd
+            )  # a killed worker leaves them, and they are no messages
     for name in names:
-        os.close(os.open(name, os.O_CREAT | os.O_WRONLY, 0o660, dir_fd=folder.fd))
-    for name in names:
-        os.unlink(name, dir_fd=folder.fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder.fd)
+    folder.follow()
 
 
 def number_of(text: str) -> int:
@@ -176,4 +192,4 @@ def number_of(text: str) -> int:
 
 if __name__ == '__main__':
     logging.getLogger('switchboard').addHandler(logging.NullHandler())
-    Work(*sys.argv[1:4]).for_ever()
+    Work(*sys.argv[1:5]).for_ever()
