@@ -135,7 +135,7 @@ def _template(text: str) -> Template:
 class Lmtp(AsyncRunner):
     """The LMTP server: a runner without a queue."""
 
-    settings: ClassVar[Mapping[str, Setting]] = {  # type: ignore[assignment]
+    settings: ClassVar[Mapping[str, Setting]] = {
         **AsyncRunner.settings,
         'listen': Setting(words, required=True),
         'exchange': Setting(str, default=''),
@@ -169,7 +169,7 @@ class Lmtp(AsyncRunner):
         self._paths: dict[str, int] = {}
         self._hostname = setting['hostname'] or socket.gethostname()
 
-    async def setup(self) -> None:  # type: ignore[override]  # a coroutine here
+    async def setup(self) -> None:
         """See `AsyncRunner`."""
         # The library logs each command, addresses and all.
         logging.getLogger('mail.log').setLevel(logging.WARNING)
@@ -251,7 +251,7 @@ class Lmtp(AsyncRunner):
             self.slot.end('done')
             event(log, logging.INFO, filebase, 'stored', queue=queue, recipients=','.join(recipients))
 
-    async def cleanup(self) -> None:  # type: ignore[override]  # a coroutine here
+    async def cleanup(self) -> None:
         """Let mails that are just arriving end, and nothing new begin."""
         self.stopping = True
         for server in self._servers:

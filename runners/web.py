@@ -30,7 +30,7 @@ log = logging.getLogger('switchboard.web')
 class Web(AsyncRunner):
     """Serves the desk of its own installation."""
 
-    settings: ClassVar[Mapping[str, Setting]] = {  # type: ignore[assignment]
+    settings: ClassVar[Mapping[str, Setting]] = {
         **AsyncRunner.settings,
         'listen': Setting(str, '127.0.0.1:8025'),
         'hosts': Setting(words, ()),
@@ -44,7 +44,7 @@ class Web(AsyncRunner):
         'socket_mode': Setting(octal, 0o660),
     }
 
-    async def setup(self) -> None:  # type: ignore[override]  # a coroutine here
+    async def setup(self) -> None:
         """See `AsyncRunner`.
 
         :raises ConfigError: it must not, or cannot, listen there.
@@ -80,7 +80,7 @@ class Web(AsyncRunner):
         self._serving = asyncio.create_task(self._server.serve(sockets))
         event(log, logging.INFO, None, 'listening', runner=self.name, place=settings.listen)
 
-    async def cleanup(self) -> None:  # type: ignore[override]  # a coroutine here
+    async def cleanup(self) -> None:
         """See `AsyncRunner`."""
         self._server.should_exit = True
         await self._serving

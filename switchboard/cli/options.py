@@ -173,13 +173,13 @@ def _criteria(
     return criteria
 
 
-def selection_options(command: Callable[P, R]) -> Callable[..., R]:
+def selection_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options; the command gets what they say as one argument, ``criteria``."""
 
     @functools.wraps(command)
     def call(*args: Any, **keys: Any) -> R:
         own = {name: keys.pop(name) for name in _NAMES}
-        return command(*args, criteria=_criteria(**own), **keys)  # type: ignore[arg-type]
+        return command(*args, criteria=_criteria(**own), **keys)
 
     wrapped: Callable[..., R] = call
     for option in reversed(_OPTIONS):

@@ -218,8 +218,8 @@ class Master:
         fileno = getattr(self._selector, 'fileno', None)  # epoll and kqueue have one, select has not
         return [*own, *([fileno()] if fileno else []), *self._own_descriptors()]
 
-    def _post(self, **fields: object) -> None:
-        self._record = replace(self._record, **fields)  # type: ignore[arg-type]
+    def _post(self, **fields: Any) -> None:
+        self._record = replace(self._record, **fields)
         self._scoreboard.post_master(self._record)
 
     def _describe(self) -> str:

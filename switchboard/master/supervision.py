@@ -25,6 +25,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from switchboard.errors import ScoreboardError
 from switchboard.events import event
@@ -240,9 +241,9 @@ class RunnerSlice:
             event(logger, logging.ERROR, None, 'scoreboard unreadable', runner=self.title, error=error)
             return None
 
-    def post(self, **fields: object) -> None:
+    def post(self, **fields: Any) -> None:
         """Change what the scoreboard says."""
-        self._post = replace(self._post, **fields)  # type: ignore[arg-type]
+        self._post = replace(self._post, **fields)
         self.scoreboard.post(self.index, self._post)
 
     def write_anew(self) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -46,7 +47,7 @@ class AsyncRunner(Runner):
     ``setup``, ``cleanup``, ``periodic`` and ``dispose`` are coroutines here.
     """
 
-    settings: ClassVar[dict[str, Setting]] = {'concurrency': Setting(_concurrency, default=10)}
+    settings: ClassVar[Mapping[str, Setting]] = {'concurrency': Setting(_concurrency, default=10)}
 
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
@@ -72,13 +73,13 @@ class AsyncRunner(Runner):
     async def dispose(self, msg: Any, msgdata: dict[str, Any]) -> object:
         """Handle one message.  See `IRunner`."""
 
-    async def setup(self) -> None:  # type: ignore[override]  # a coroutine here
+    async def setup(self) -> None:
         """Called once, before the first message: open connections here."""
 
-    async def cleanup(self) -> None:  # type: ignore[override]  # a coroutine here
+    async def cleanup(self) -> None:
         """Called once, after the last message."""
 
-    async def periodic(self) -> None:  # type: ignore[override]  # a coroutine here
+    async def periodic(self) -> None:
         """Called when messages have ended, and at least every ``poll_interval_s`` seconds."""
 
     def run(self, *, once: bool = False, until_empty: bool = False) -> int:

@@ -17,7 +17,7 @@ import logging
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from types import FrameType
@@ -213,7 +213,7 @@ class Runner:
         """:return: how long one message may take; None if nothing says."""
         return options.max_seconds
 
-    def setup(self) -> None:
+    def setup(self) -> Awaitable[None] | None:
         """Called once, before the first message, in the runner's own process: open connections here."""
 
     def confirm(self) -> Mapping[str, BaseException]:
@@ -225,10 +225,10 @@ class Runner:
         """
         return {}
 
-    def cleanup(self) -> None:
+    def cleanup(self) -> Awaitable[None] | None:
         """Called once, at the end."""
 
-    def periodic(self) -> None:
+    def periodic(self) -> Awaitable[None] | None:
         """Called after each pass over the queue, and at least every ``poll_interval_s`` seconds."""
 
     def snooze(self, filecnt: int) -> None:
