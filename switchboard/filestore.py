@@ -32,7 +32,8 @@ from zope.interface import implementer
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import DurabilityError
 from switchboard.interfaces import IFileStore
-from switchboard.store.disk import CREATE_FLAGS, FILE_MODE, OPEN_FLAGS, Disk, Folder
+from switchboard.store.disk import CREATE_FLAGS, FILE_MODE, OPEN_FLAGS, Disk
+from switchboard.store.folder import Folder
 
 if TYPE_CHECKING:
     from switchboard.queue_defaults import Durability

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.kernel import IN_ORDER
 from switchboard.store.renewal import RENEWED_FROM_BYTES, renew
 

@@ -26,6 +26,7 @@ GROUND = {
     'errors',
     'events',
     'filestore',
+    'forks',
     'installing',
     'interfaces',
     'lazy',
@@ -50,7 +51,7 @@ TOP_LEVEL = {
 # files of its own, and what sleeps (`watch`) a pipe.
 ROOMS_THROUGH_DISK = ('handoff', 'message', 'queue', 'routing', 'store')
 SPOOL_MODULES = ('filestore', 'spool/spool')
-NOT_THROUGH_DISK = {'store/disk', 'store/kernel', 'store/watch'}
+NOT_THROUGH_DISK = {'store/disk', 'store/folder', 'store/kernel', 'store/watch'}
 
 # Functions and values of `os` that ask about the process or work on text, and never on a file.
 HARMLESS_OS = {

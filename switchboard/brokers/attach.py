@@ -28,7 +28,7 @@ from switchboard.options import QueueOptions
 from switchboard.queue.recovery import timestamp
 from switchboard.spool.deadletters import DeadLetters
 from switchboard.spool.spool import Spool
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, HELD_PREFIX
 from switchboard.store.limits import make_room
 

@@ -32,8 +32,8 @@ from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Backoff, Clock
 from switchboard.errors import BrokerDownError, EntryTakenError, SwitchboardError
 from switchboard.events import event
+from switchboard.forks import after_fork
 from switchboard.message.naming import NS
-from switchboard.store.forks import after_fork
 
 # A message, its exchange and its routing key.
 Publish = tuple[OutgoingMessage, str, str]

@@ -33,7 +33,7 @@ from switchboard.events import event
 from switchboard.message.naming import CLAIMED, READY, is_filebase
 from switchboard.queue.recovery import move_to_bad
 from switchboard.store.claims import open_claim
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 from switchboard.store.layout import (
     ABOUT_A_QUEUE,
     BAD,

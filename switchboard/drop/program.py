@@ -36,7 +36,8 @@ from switchboard.message.mail_envelope import (
     split_from_line,
 )
 from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, name_of, order_key_of
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, DECLARED, DRAINING, ROOM, RUN, SPARE
 from switchboard.store.limits import Limits
 from switchboard.store.pool import FilePool, PoolFile

@@ -25,7 +25,7 @@ from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction, commit_all
 from switchboard.message.naming import NS, READY, UNFINISHED
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 from switchboard.store.layout import DEDUPE_PREFIX, KEY_LOCK_PREFIX
 from switchboard.store.publishing import PreparedEntry, refusal, write
 from switchboard.store.steady_time import SteadyTime

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from switchboard.events import event
 from switchboard.message.naming import READY, Namer, key_of
 from switchboard.store.claims import Claim
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.pool import FilePool
 from switchboard.store.renewal import renew
 

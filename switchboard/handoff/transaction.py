@@ -42,7 +42,7 @@ from switchboard.message.naming import READY, digest_of, key_of, with_when
 from switchboard.message.serializers import Raw
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE, open_files_limit
 from switchboard.store.limits import Room, make_room
 from switchboard.store.pool import PoolFile

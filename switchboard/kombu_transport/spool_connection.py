@@ -26,6 +26,7 @@ from switchboard.errors import (
     UnknownQueueError,
     UnserializableError,
 )
+from switchboard.forks import after_fork
 from switchboard.handoff.transaction import Transaction
 from switchboard.kombu_transport.address import Address
 from switchboard.kombu_transport.errors import SpoolMissing
@@ -36,8 +37,8 @@ from switchboard.message.serializers import Raw
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import claim_of
-from switchboard.store.disk import Disk, Folder
-from switchboard.store.forks import after_fork
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.publishing import PreparedEntry, publish
 
 if TYPE_CHECKING:

@@ -43,7 +43,8 @@ from switchboard.message.naming import CLAIMED, is_filebase
 from switchboard.queue.recovery import INTERRUPTED, timestamp
 from switchboard.runner.control_group import kill_group_of
 from switchboard.store.claims import Claim
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.layout import HELD, HELD_PREFIX
 
 PROC = '/proc'

@@ -19,7 +19,8 @@ from typing import Any
 
 from switchboard.events import event
 from switchboard.message.journal import load_record
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.layout import ACTS, OLD_ACTS, RUN
 from switchboard.trace_context import carry
 

@@ -25,7 +25,7 @@ from switchboard.message.naming import (
     is_on_hold,
     parse,
 )
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 
 # After so many names a count with a budget looks at the time.
 LOOK_EVERY = 256

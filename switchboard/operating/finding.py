@@ -13,7 +13,7 @@ from switchboard.errors import AmbiguousEntryError, UnknownEntryError
 from switchboard.message.naming import is_filebase, is_on_hold
 from switchboard.operating.census import walk
 from switchboard.operating.summary import SUFFIXES, EntrySummary, summarize
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 
 # So many candidates help to say more; a longer list does not.
 MAX_CANDIDATES = 5

@@ -18,7 +18,7 @@ from switchboard.operating.entry_fields import UNTELLABLE
 from switchboard.operating.finding import Found
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import EntrySummary, summarize
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 
 log = logging.getLogger('switchboard.queue')
 

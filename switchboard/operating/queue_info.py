@@ -25,7 +25,8 @@ from switchboard.operating.option_words import option_words, word
 from switchboard.operating.spool_view import SpoolView, flags_of
 from switchboard.operating.summary import summarize
 from switchboard.options import QueueOptions, shown_url
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, CONSUMERS, RUN, TRASH
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from switchboard.message.naming import CLAIMED, PRESERVED, READY, format_when, i
 from switchboard.operating.census import age_s, walk
 from switchboard.operating.finding import Found
 from switchboard.operating.summary import SUFFIXES, EntrySummary, State
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 
 log = logging.getLogger('switchboard.queue')
 

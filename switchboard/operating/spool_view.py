@@ -19,7 +19,8 @@ from switchboard.message.journal import load_record
 from switchboard.message.naming import check_queue_name
 from switchboard.operating.finding import Found, find
 from switchboard.operating.selection import Budget, Criteria, select
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, DRAINING, PAUSED, RUN, TRASH
 
 if TYPE_CHECKING:

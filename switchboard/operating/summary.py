@@ -37,7 +37,8 @@ from switchboard.message.naming import (
     is_on_hold,
     parse,
 )
-from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+from switchboard.store.disk import OPEN_FLAGS, Disk
+from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD
 
 State = Literal['waiting', 'delayed', 'held', 'claimed', 'preserved']

@@ -41,7 +41,7 @@ from switchboard.queue.recovery import (
     recover,
 )
 from switchboard.store.claims import Claim, claim_of, claim_ready
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import is_out_of_files, refuse

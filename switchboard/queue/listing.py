@@ -27,7 +27,8 @@ from switchboard.message.naming import (
     parse,
 )
 from switchboard.store.claims import OWN_CLAIMS
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.renewal import is_sparse
 
 log = logging.getLogger('switchboard.queue')

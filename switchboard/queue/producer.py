@@ -19,7 +19,7 @@ from switchboard.message.packing import EncodedEntry, Packer
 from switchboard.message.serializers import Raw, Serializers
 from switchboard.options import QueueOptions
 from switchboard.queue.admission import Admission
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 from switchboard.store.limits import Room
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import Batch as DraftBatch

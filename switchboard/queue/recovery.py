@@ -17,7 +17,7 @@ from switchboard.events import event
 from switchboard.message.journal import FOREIGN, Record
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
 from switchboard.store.claims import Claim, claim_of, open_claim
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 
 log = logging.getLogger('switchboard.queue')
 

@@ -41,7 +41,8 @@ from switchboard.queue.ready_queue import DEAR_NS, ReadyQueue
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.claims import Claim, claim_of
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, WAKE
 from switchboard.store.limits import Limits, Room
 from switchboard.store.order_lock import OrderLock

@@ -16,7 +16,8 @@ from switchboard.config.config import Config
 from switchboard.errors import ConfigError
 from switchboard.events import event
 from switchboard.message.naming import NS
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.layout import ACTIVE_CONFIG, BAD, RUN
 from switchboard.store.published_options import publish_options
 

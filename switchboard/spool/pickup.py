@@ -37,7 +37,8 @@ from switchboard.message.mail_envelope import MAX_DROPPED_BYTES
 from switchboard.message.naming import CLAIMED, NS, SLICE_DIGITS, Name
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
-from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+from switchboard.store.disk import OPEN_FLAGS, Disk
+from switchboard.store.folder import Folder
 from switchboard.store.renewal import renew
 
 log = logging.getLogger('switchboard.queue')

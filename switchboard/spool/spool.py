@@ -33,8 +33,9 @@ from switchboard.routing.exchange import ExchangeTable
 from switchboard.spool.deadletters import DeadLetters, discard, hand_over
 from switchboard.spool.pickup import Pickup
 from switchboard.store.claims import Claim
-from switchboard.store.disk import Disk, Folder, close_folders
+from switchboard.store.disk import Disk
 from switchboard.store.flags import Flags
+from switchboard.store.folder import Folder, close_folders
 from switchboard.store.kernel import open_files_limit
 from switchboard.store.layout import BAD, ORDER, ROOM, RUN, SPARE, STAGE
 from switchboard.store.order_lock import OrderLock

@@ -23,7 +23,8 @@ from switchboard.errors import DurabilityError, EntryTakenError, ForeignFileErro
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import Record, pack_record
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, digest_of
-from switchboard.store.disk import Disk, Folder, draft_name
+from switchboard.store.disk import Disk, draft_name
+from switchboard.store.folder import Folder
 from switchboard.store.reading import WHOLE_BYTES, History, read_file, read_history
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`

@@ -16,7 +16,8 @@ from switchboard.clock import Clock
 from switchboard.events import event
 from switchboard.message.journal import load_record
 from switchboard.message.naming import NS
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 
 log = logging.getLogger('switchboard.queue')
 

@@ -27,7 +27,8 @@ from switchboard.errors import (
     QueueFullError,
 )
 from switchboard.message.naming import CLAIMED, NS, READY
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.shared_count import QueueCount
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`

@@ -19,7 +19,8 @@ from __future__ import annotations
 import os
 
 from switchboard.message.naming import key_of
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.kernel import lock_byte
 
 _MARK_BYTES = 16

@@ -25,7 +25,8 @@ from _weakref import ref  # `weakref` itself takes the mail servers' door a twen
 from itertools import islice
 
 from switchboard.message.naming import NS, SYSTEM_NAMER, UNFINISHED, Namer
-from switchboard.store.disk import FILE_MODE, Disk, Folder
+from switchboard.store.disk import FILE_MODE, Disk
+from switchboard.store.folder import Folder
 from switchboard.store.layout import SPARES
 from switchboard.store.renewal import renew
 

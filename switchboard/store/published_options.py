@@ -21,7 +21,8 @@ from __future__ import annotations
 
 from switchboard.errors import ConfigError, UnknownQueueError
 from switchboard.queue_defaults import QueueDefaults
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.layout import OPTIONS_COPY, RUN
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`

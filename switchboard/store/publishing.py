@@ -19,7 +19,8 @@ import os
 
 from switchboard.errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
 from switchboard.message.naming import READY
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.kernel import APART
 from switchboard.store.limits import make_room
 from switchboard.store.pool import FilePool, PoolFile

@@ -12,7 +12,8 @@ from switchboard.message.entry import TEXT, UNKNOWN, Entry, TextEntry, read_entr
 from switchboard.message.envelope import MAX_HEADER_BYTES, Header, check_sum, parse_header
 from switchboard.message.journal import MAX_JOURNAL_BYTES, Record, begins_record, find_records, parse_records
 from switchboard.message.naming import digest_of
-from switchboard.store.disk import OPEN_FLAGS, Disk, Folder
+from switchboard.store.disk import OPEN_FLAGS, Disk
+from switchboard.store.folder import Folder
 
 # Up to this size a file is read as it is.
 WHOLE_BYTES = 16 * 1024 * 1024

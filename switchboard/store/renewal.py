@@ -25,7 +25,8 @@ from __future__ import annotations
 import os
 import stat as stat_module
 
-from switchboard.store.disk import CLOSED_BIT, DIRECTORY_FLAGS, Folder, draft_name
+from switchboard.store.disk import draft_name
+from switchboard.store.folder import CLOSED_BIT, DIRECTORY_FLAGS, Folder
 from switchboard.store.kernel import APART, IN_ORDER
 from switchboard.store.layout import DRAFT_PREFIX
 

@@ -11,7 +11,8 @@ twice), counting for each message (as dear as the queue is long).
 
 from __future__ import annotations
 
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:

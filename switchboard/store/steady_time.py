@@ -31,7 +31,7 @@ import threading
 from switchboard.clock import Clock
 from switchboard.events import event
 from switchboard.message.naming import NS
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 from switchboard.store.layout import CLOCK
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`

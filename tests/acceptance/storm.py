@@ -35,7 +35,7 @@ from switchboard.message.naming import PRESERVED, READY
 from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 from switchboard.store.renewal import renew
 from tests.faults.tmpfs import fill, mounted
 from tests.helpers.waiting import eventually

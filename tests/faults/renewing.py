@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from switchboard.errors import SwitchboardError
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.testing.faults import FaultyDisk
 from tests.faults.operation import operation
 from tests.faults.working import claim_a, finish, preserve

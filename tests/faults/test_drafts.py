@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 
 
 class Overtaken(Disk):

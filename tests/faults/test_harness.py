@@ -11,7 +11,8 @@ from typing import cast
 
 import pytest
 
-from switchboard.store.disk import CREATE_FLAGS, Disk, Folder
+from switchboard.store.disk import CREATE_FLAGS, Disk
+from switchboard.store.folder import Folder
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.helpers import turns

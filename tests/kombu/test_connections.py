@@ -303,7 +303,8 @@ from gevent import monkey
 monkey.patch_all()
 import gevent
 gevent.get_hub()
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 for _ in range(200):
     folder = Folder(sys.argv[1], Disk())

@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from switchboard import Spool
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 
 # Messages that are there at a time, about: each cut looks for all of them.  It is counted now and then.
 KEPT, COUNTED_EVERY = 300, 20

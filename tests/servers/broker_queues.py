@@ -21,7 +21,8 @@ from switchboard.errors import BrokerDownError, EntryTakenError, UnknownQueueErr
 from switchboard.message.journal import Record
 from switchboard.message.naming import CLAIMED
 from switchboard.options import QueueOptions
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from tests.contracts.queue import Backend, drain
 
 

@@ -21,7 +21,8 @@ from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import is_terminal, print_note, report, write_bytes, write_json, write_line
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.operating.text import escape_terminal, number
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config

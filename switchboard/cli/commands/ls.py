@@ -36,7 +36,7 @@ from switchboard.operating.text import (
     size,
 )
 from switchboard.queue.ready_queue import order
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD
 from switchboard.store.reading import peek
 

@@ -28,7 +28,8 @@ from switchboard.operating.text import (
     one_line,
     size,
 )
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.watch import CREATIONS, POLL_S, RENAMES, DirectoryWatch
 
 ARRIVED = (READY, PRESERVED)

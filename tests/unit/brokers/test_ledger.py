@@ -9,7 +9,8 @@ import pytest
 
 from switchboard.brokers.delivery_counts import FORGET_S, DeliveryCounts
 from switchboard.clock import SYSTEM_CLOCK
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.testing import FakeClock
 from tests.helpers.processes import Child
 

@@ -19,7 +19,8 @@ from switchboard.operating.lock_holders import LOCKS, holders
 from switchboard.status.scoreboard import Scoreboard, Slot, State, SupervisorRecord
 from switchboard.status.snapshot import read_status as take
 from switchboard.store import watch
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 
 
 def test_the_examples_in_the_wording_hold() -> None:

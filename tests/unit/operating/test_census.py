@@ -14,7 +14,8 @@ from switchboard import Spool
 from switchboard.operating import census, grouping
 from switchboard.operating.census import RACY_NS, Census, Counts, stamp_of
 from switchboard.operating.grouping import NONE, Causes
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from tests.helpers.commands import fail
 
 

@@ -18,7 +18,8 @@ from switchboard.operating.census import AGE_MINUTES, Shape, count, shapes, walk
 from switchboard.operating.finding import find
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import summarize
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.testing import FakeClock
 from tests.helpers.commands import at_work, fail
 

@@ -16,7 +16,8 @@ from switchboard.errors import SelectionError
 from switchboard.message.naming import NS
 from switchboard.operating.finding import Found
 from switchboard.operating.selection import ALIASES, FIELDS, METADATA, STATES, Criteria, Pattern, Term, select
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from tests.helpers.commands import fail
 
 QUEUES = ('in', 'out', 'bad', 'parked')

@@ -15,7 +15,8 @@ from switchboard.queue import wakeup
 from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import SHARE, STAMP_STEP_NS, ReadyQueue
 from switchboard.queue.wakeup import Wakeup
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.testing import FakeClock
 from tests.large_directories import GrowingDisk
 

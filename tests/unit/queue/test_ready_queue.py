@@ -17,7 +17,8 @@ from switchboard.message.naming import NS, Slice, format_when
 from switchboard.options import QueueOptions
 from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import ReadyQueue, order
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.testing import FakeClock
 
 DIGEST = '0123456789012345678901234567890123456789'

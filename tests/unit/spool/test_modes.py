@@ -22,7 +22,8 @@ from switchboard.operating.holding import hold, release
 from switchboard.operating.janitor import tidy
 from switchboard.spool.current import activate
 from switchboard.spool.replies import Replies
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from tests.helpers.processes import NOBODY, in_child
 
 SECTIONS = """

@@ -14,7 +14,7 @@ from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.declared.presence import Ticket
 from switchboard.errors import EntryTakenError
 from switchboard.handoff.publish_many import Publication
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 
 THREADS, TURNS = 6, 40
 

@@ -17,7 +17,7 @@ from switchboard.errors import TemporaryFailure
 from switchboard.operating.janitor import remove_old, tidy
 from switchboard.options import QueueOptions
 from switchboard.runner.verdict import judge
-from switchboard.store.disk import Folder
+from switchboard.store.folder import Folder
 from switchboard.store.layout import CLOCK
 from switchboard.store.steady_time import SETTLES_S, SteadyTime
 from switchboard.testing import FakeClock

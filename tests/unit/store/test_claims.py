@@ -17,7 +17,8 @@ from switchboard import Switchboard
 from switchboard.errors import CorruptEntryError, DurabilityError, EntryTakenError, ForeignFileError
 from switchboard.options import QueueOptions
 from switchboard.store.claims import OWN_CLAIMS, claim_of, claim_ready, open_claim
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.testing import Signal
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.processes import NOBODY, Child, held_elsewhere, in_child

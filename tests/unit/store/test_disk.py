@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.store.disk import DIRECTORY_MODE, FILE_MODE, Disk, Folder
+from switchboard.store.disk import FILE_MODE, Disk
+from switchboard.store.folder import DIRECTORY_MODE, Folder
 
 
 @pytest.fixture

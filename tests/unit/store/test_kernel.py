@@ -6,7 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE, rename_order
 
 

@@ -14,7 +14,8 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.message.naming import Namer
 from switchboard.options import QueueOptions
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.pool import (
     ALWAYS_KEPT,
     COUNT_EVERY,

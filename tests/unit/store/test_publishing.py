@@ -12,7 +12,8 @@ import pytest
 from switchboard.errors import DurabilityError, QueueError, QueueFullError
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Switchboard
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import (

@@ -16,7 +16,8 @@ from switchboard.message.naming import Namer
 from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.reading import peek
 
 PACKED = Packer('in', QueueOptions(), Serializers(), Namer()).pack('body', {'n': 1})

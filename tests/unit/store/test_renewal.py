@@ -18,7 +18,8 @@ from switchboard.errors import UnknownQueueError
 from switchboard.handoff.moving import move, send_back
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.claims import claim_of
-from switchboard.store.disk import Disk, Folder
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
 from switchboard.store.kernel import APART
 from switchboard.store.layout import DRAFT_PREFIX
 from switchboard.store.pool import FilePool

@@ -1,0 +1,424 @@
+"""A directory of the spool, by descriptor: names in it are resolved in one step, and it can be synced, listed, renewed and replaced."""
+
+from __future__ import annotations
+
+import errno
+import os
+import posix
+import stat as stat_module
+from _weakref import ref  # which is there already; `weakref` would be loaded for nothing else
+from itertools import islice
+
+from switchboard.store.disk import OPEN_FLAGS, Disk, draft_name
+from switchboard.store.kernel import IN_ORDER
+from switchboard.store.layout import DRAFT_PREFIX
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from typing import Any
+
+DIRECTORY_MODE = 0o770
+# Of a directory whose name may not be on the disk yet.  Nobody has a use for the sticky bit here.
+UNFINISHED_MODE = 0o1700
+# Of a directory whose queue is being deleted.  The set-user-id bit has no meaning on a directory.
+CLOSED_BIT = 0o4000
+DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Folder:
+    """A directory, by descriptor: names in it are resolved in one step, and it can be synced.
+
+    The descriptor is opened when first needed and closed with the object.  Listings open the directory anew, by that descriptor,
+    because a position in it is shared by all who inherited a descriptor.
+
+    A directory that has grown large and is empty may be renewed (see `renewal`): another one takes its place, and nothing can be put into
+    the old one.  A process that has the old one open misses a name there, and goes on in the new one: see :meth:`follow`.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], disk: Disk) -> None:
+        self.path = os.fspath(path)
+        self.place = os.path.basename(self.path)  # what histories call it: a queue's name
+        self.disk = disk
+        self._fd = -1
+        self._replaced: list[int] = []
+        self._order: int | None = None
+
+    @property
+    def order(self) -> int:
+        """The effect of an ``fsync`` of a file in it besides the content: `APART`, `WITH_FILE` or `IN_ORDER`."""
+        if self._order is None:
+            self._order = self.disk.rename_order(self.fd)
+        return self._order
+
+    def make(self, *, sync: bool = True) -> None:
+        """Make the directory, and those above it, if they are not there; 0770 whatever the umask says.
+
+        A new one is on the disk when this returns: a message on the disk in a directory that is not would be lost with it.
+        Its mode says until then that it is not, so that its finder after its maker's death does the rest.
+
+        :param sync: False for what means nothing after a power cut.
+        """
+        try:
+            self.disk.mkdir(self.path, UNFINISHED_MODE)
+            self._go_on()
+        except FileExistsError:
+            self._go_on()
+            if stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode) & 0o1777 != UNFINISHED_MODE:
+                return
+        except FileNotFoundError:
+            self._above().make(sync=sync)
+            self.make(sync=sync)
+            return
+        if sync:
+            try:
+                self._above().sync()
+            except PermissionError:
+                pass  # we may write there and not read, so it cannot be opened to be synced
+        self._give_to_owner()
+        # The set-group-id bit, inherited from the directory above, stays.
+        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
+        self.disk.fchmod(self.fd, mode & 0o6000 | DIRECTORY_MODE)
+
+    def _go_on(self) -> None:
+        """Use the directory at the path, if the one that this object has open was removed, or renamed away."""
+        if self._fd >= 0 and self.is_replaced() and not self.follow():
+            self.reopen()
+
+    def _give_to_owner(self) -> None:
+        if self.disk.geteuid() != 0:
+            return
+        above = self._above()  # kept for as long as its descriptor is of use
+        self.disk.give_to_owner(self.fd, above.fd)
+
+    def open(self) -> None:
+        """Open the directory now, where an error is to be raised here and not in the middle of a step.
+
+        :raises OSError: it cannot be opened, or is no directory.
+        """
+        _ = self.fd
+
+    def open_lock_file(self, name: str) -> int:
+        """Open a file as `Disk.open_lock_file` does; the directory is made with it."""
+        try:
+            return self.disk.open_lock_file(name, self.fd)
+        except FileNotFoundError:
+            self.make(sync=False)
+        return self.disk.open_lock_file(name, self.fd)
+
+    def share(self) -> None:
+        """Have all that is made in it from now on belong to its group: the set-group-id bit, which directories made in it inherit."""
+        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
+        self.disk.fchmod(self.fd, mode | stat_module.S_ISGID)
+
+    def trusts(self, uid: int) -> bool:
+        """May a file's history be believed, if that is its owner: this user, root, or the owner of the directory?"""
+        return uid in (0, self.disk.geteuid(), self.disk.fstat(self.fd).st_uid)
+
+    def revive(self) -> bool:
+        """Make a directory anew that somebody has removed.
+
+        :return: whether it was: what failed because something is not there is to be tried again.
+        """
+        status = self.disk.fstat(self.fd)
+        if status.st_nlink or status.st_mode & CLOSED_BIT:
+            return False
+        self.make()
+        return True
+
+    def is_closed(self) -> bool:
+        """Has the directory that this object has open been taken away, or is it about to be?  One that was renewed is followed."""
+        if self._fd < 0:
+            return False
+        status = self.disk.fstat(self._fd)
+        return bool(status.st_mode & CLOSED_BIT) or (status.st_nlink == 0 and not self.follow())
+
+    def close_to_new(self, closed: bool = True) -> None:
+        """Mark the directory, so that processes that have it open close it."""
+        mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
+        self.disk.fchmod(self.fd, mode & ~CLOSED_BIT | CLOSED_BIT * closed)
+
+    def _above(self) -> Folder:
+        return Folder(os.path.dirname(os.path.abspath(self.path)), self.disk)
+
+    # The directory's descriptor, opened when first asked for; and what tells it from all others, however its path is spelled.
+    fd: int
+    key: tuple[int, int]
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ('fd', 'key'):
+            raise AttributeError(f'{type(self).__name__!r} object has no attribute {name!r}')
+        fd = self._open()
+        try:
+            status = self.disk.fstat(fd)
+        except BaseException:
+            self.disk.let_go(fd)
+            raise
+        # Another thread may have opened it meanwhile, and go by its descriptor.
+        if self.__dict__.setdefault('fd', fd) != fd:
+            self.disk.let_go(fd)
+            return self.fd if name == 'fd' else (status.st_dev, status.st_ino)
+        self.key, self._fd = (status.st_dev, status.st_ino), fd
+        opened = _opened_by(self.disk)
+        opened.add(ref(self, opened.discard))
+        return getattr(self, name)
+
+    def close(self) -> None:
+        """Give the descriptor back now.  When it is needed again, it is opened anew."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            del self.fd, self.key
+            self.disk.let_go(fd)
+
+    def _open(self) -> int:
+        return self.disk.with_room(lambda: self.disk.open(self.path, DIRECTORY_FLAGS))
+
+    def scan(self) -> Scan:
+        """Walk over its entries, in no order, without holding all of them in memory.
+
+        :raises FileNotFoundError: it was removed.
+        """
+        return self.disk.with_room(self._scan)
+
+    def _scan(self) -> Scan:
+        while True:
+            fd = self.disk.open('.', DIRECTORY_FLAGS, dir_fd=self.fd)
+            try:
+                status = self.disk.fstat(fd)
+                if status.st_nlink:
+                    entries: Any = self.disk.scandir(fd)  # type: ignore[arg-type]
+                    return Scan(self.disk, fd, entries, status.st_size)
+            except BaseException:
+                self.disk.let_go(fd)
+                raise
+            self.disk.let_go(fd)
+            if not self.follow():  # a reading would find nothing, and no error
+                raise FileNotFoundError(errno.ENOENT, 'the directory was removed', self.path)
+
+    def follow(self) -> bool:
+        """Go on in the directory that has taken the place of this one, if this one was renewed.
+
+        The descriptor keeps its number, for another thread may be using it: in a directory that is gone there is nothing that it could be
+        in the middle of.
+
+        :return: whether it was: what failed because something is not there is to be tried again.
+        """
+        disk = self.disk
+        status = disk.fstat(self.fd)
+        if status.st_nlink or status.st_mode & CLOSED_BIT:
+            return False
+        try:
+            fd = self._open()
+        except FileNotFoundError:
+            return False
+        try:
+            if self.order != IN_ORDER:
+                self._above().sync()  # its own name is on the disk before anything in it is promised to be
+            status = disk.fstat(fd)
+            disk.dup2(fd, self.fd, False)
+            self.key = status.st_dev, status.st_ino
+        finally:
+            disk.let_go(fd)
+        return True
+
+    def receive(self, source: Folder, name: str, target: str) -> None:
+        """Rename a file of another directory into this one, or into the one that has taken its place.
+
+        :raises OSError: it could not be; nothing has changed.
+        """
+        steps = self.disk.accelerator
+        if steps is not None and steps.move(source.fd, name, self.fd, target, -1):
+            return
+        while True:
+            try:
+                self.disk.rename(name, target, src_dir_fd=source.fd, dst_dir_fd=self.fd)
+                return
+            except FileNotFoundError:
+                if not self.follow():
+                    raise
+
+    def receive_exclusive(self, source: Folder, name: str, target: str) -> None:
+        """As :meth:`receive`, and without replacing.
+
+        :raises FileExistsError: see `Disk.rename_exclusive`.
+        """
+        while True:
+            try:
+                self.disk.rename_exclusive(name, target, src_dir_fd=source.fd, dst_dir_fd=self.fd)
+                return
+            except FileNotFoundError:
+                if not self.follow():
+                    raise
+
+    def has(self, name: str) -> bool:
+        """Is there anything of this name in it, or in the one that has taken its place?"""
+        return self.disk.exists(name, self.fd) or (self.follow() and self.disk.exists(name, self.fd))
+
+    def is_replaced(self) -> bool:
+        """Does another directory stand at this path by now, because somebody renamed this one away or over?
+
+        A queue that is being deleted is not replaced: what comes after it is another queue.
+        """
+        opened = self.disk.fstat(self.fd)
+        if opened.st_mode & CLOSED_BIT:
+            return False
+        try:
+            named = self.disk.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return (named.st_dev, named.st_ino) != (opened.st_dev, opened.st_ino)
+
+    def reopen(self) -> None:
+        """Go on with the directory that stands at this path by now.
+
+        The descriptor from before stays open: another thread may be using it, and its number must not come to mean something else.
+        """
+        fd = self._open()
+        status = self.disk.fstat(fd)
+        self._replaced.append(self._fd)
+        self.fd, self.key, self._fd = fd, (status.st_dev, status.st_ino), fd
+
+    def read_at_once(self, most: int) -> tuple[list[str], int] | None:
+        """:return: all names in it, and its size in bytes; None if they are more than `most`, or are to be walked over."""
+        steps = self.disk.accelerator
+        return (steps.names(self.fd, most) or None) if steps is not None else None
+
+    def names(self, limit: int | None = None) -> list[str]:
+        """All names in it, or `limit` of them, in no order."""
+        with self.scan() as entries:
+            return [entry.name for entry in islice(entries, limit)]
+
+    def exists(self) -> bool:
+        """Is there such a directory, or anything else of its path?"""
+        try:
+            self.disk.stat(self.path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """:return: a small file's content, as much of it as `limit` says; None if there is none.
+
+        :raises OSError: it cannot be read.
+        """
+        try:
+            fd = self.disk.open_file(name, os.O_RDONLY | OPEN_FLAGS, self.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            return self.disk.read_all(fd, limit)
+        finally:
+            self.disk.let_go(fd)
+
+    def replace(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None = None) -> None:
+        """Put a small file in place by write and rename: readers find the old one or the new one, whole.
+
+        :param sync: return when it is on the disk.
+        :param modified_ns: its modification time.
+        :raises OSError: it could not be written; the old one stays.
+        """
+        self.disk.unlock_and_close(self.put(name, content, sync=sync, modified_ns=modified_ns))
+
+    def put(self, name: str, content: bytes, *, sync: bool, modified_ns: int | None = None) -> int:
+        """As `replace`.
+
+        :return: the file's descriptor, which holds the lock on it.
+        """
+        disk = self.disk
+        fd, draft = self._create_draft()
+        try:
+            disk.write_all(fd, content)
+            if modified_ns is not None:
+                disk.utime(fd, ns=(modified_ns, modified_ns))
+            if sync:
+                disk.fdatasync(fd)
+            disk.rename(draft, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            draft = ''
+            if sync:
+                self.sync()
+        except BaseException:
+            if draft:
+                disk.remove_new(draft, self.fd)
+            disk.unlock_and_close(fd)
+            raise
+        return fd
+
+    def _create_draft(self) -> tuple[int, str]:
+        while True:
+            draft = draft_name()
+            try:
+                return self.disk.create_locked(draft, self.fd), draft
+            except FileExistsError:
+                continue  # somebody looked in between, and took it for a dead one's
+            except BaseException:
+                self.disk.remove_new(draft, self.fd)
+                raise
+
+    def clear_drafts(self) -> None:
+        """Remove what processes left that died while they wrote."""
+        for name in self.names():
+            if name.startswith(DRAFT_PREFIX) and (opened := self.disk.open_locked(name, self.fd)) is not None:
+                self.disk.remove_new(name, self.fd)
+                self.disk.unlock_and_close(opened[0])
+
+    def sync(self) -> None:
+        """Return when all names that were added, changed and removed so far are on the disk."""
+        self.disk.fsync(self.fd)
+
+    def __del__(self) -> None:
+        for fd in (self._fd, *self._replaced):
+            if fd >= 0:
+                posix.close(fd)
+
+    def __repr__(self) -> str:
+        return f'Folder({self.path!r})'
+
+
+class Scan:
+    """A walk over a directory, and the descriptor that it goes by.
+
+    :param size_bytes: of the directory, as large as it has ever been on some file systems.
+    """
+
+    __slots__ = ('_disk', '_entries', '_fd', 'size_bytes')
+
+    def __init__(
+        self,
+        disk: Disk,
+        fd: int,
+        entries: AbstractContextManager[Iterator[os.DirEntry[str]]],
+        size_bytes: int,
+    ) -> None:
+        self._disk = disk
+        self._fd = fd
+        self._entries = entries
+        self.size_bytes = size_bytes
+
+    def __enter__(self) -> Iterator[os.DirEntry[str]]:
+        return self._entries.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._entries.__exit__(*error)
+        self._disk.let_go(self._fd)
+        self._fd = -1
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            posix.close(self._fd)
+
+
+def _opened_by(disk: Disk) -> set[ref[Folder]]:
+    """:return: the directories that a disk has opened, as far as they live.
+
+    Objects that refer to each other may keep them for long after their last use.
+    """
+    opened: set[ref[Folder]] = disk.__dict__.setdefault('_open_folders', set())
+    return opened
+
+
+def close_folders(disk: Disk) -> None:
+    """Close all directories that were opened by a disk, so that nothing stays behind for the garbage collector."""
+    for reference in list(_opened_by(disk)):
+        if (folder := reference()) is not None:
+            folder.close()
