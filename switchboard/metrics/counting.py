@@ -1,6 +1,6 @@
 """The queues, counted in the background with a budget: no scrape walks over a directory.
 
-A thread counts, rests ten times as long as that took, and counts again.  Each queue has its share of the time that is left; a queue that is not counted
+A thread counts, rests 25 times as long as that took, and counts again.  Each queue has its share of the time that is left; a queue that is not counted
 by then is marked so.  Of the bad queue, files are opened to know the errors, and of those not more than `MAX_OPENED`.
 """
 

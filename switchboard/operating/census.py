@@ -32,7 +32,7 @@ LOOK_EVERY = 256
 # A directory that has changed so lately may change once more without its date showing it.
 RACY_NS = 2 * NS
 # A thread that counts rests so many times as long as a count took.
-REST_SHARE = 10
+REST_SHARE = 25
 # Upper ends of the columns of an age table, in minutes: those of Postfix's qshape, which operators can read.
 AGE_MINUTES = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
 AGE_TITLES = (*map(str, AGE_MINUTES), f'{AGE_MINUTES[-1]}+')
@@ -236,7 +236,7 @@ def age_s(filebase: str, now_ns: int) -> float:
 
 
 class CountingThread:
-    """A thread that counts, rests ten times as long as that took, and counts again.
+    """A thread that counts, rests 25 times as long as that took, and counts again.
 
     :param count: an error that it raises is logged, and it is called again after the next rest.
     :param rest_s: the shortest rest.

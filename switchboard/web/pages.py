@@ -123,6 +123,7 @@ def overview(desk: Desk, form: Form) -> dict[str, Any]:
         'runners': _runners(snapshot),
         'errors': _top_errors(survey),
         'bad': survey.bad.total if survey is not None else None,
+        'looked_at': survey.bad.looked_at if survey is not None else None,
         'command': desk.command('top'),
     }
 

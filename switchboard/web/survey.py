@@ -1,6 +1,6 @@
 """Counts of all queues, made in the background: no request walks over a million names.
 
-A thread counts, rests ten times as long as that took, and counts again; pages show the last counts and when they were made.  Of entries put
+A thread counts, rests 25 times as long as that took, and counts again; pages show the last counts and when they were made.  Of entries put
 aside, files are opened to tell the errors, and of those at most `MAX_OPENED`.
 """
 
