@@ -96,6 +96,11 @@ class Loop:
             close()
 
     def take(self, at_work: int) -> Taken | None:
+        """Claim the next entry, in a span if spans are wanted: see `_claim`."""
+        tracing = self.settler.tracing
+        return self._claim(at_work) if tracing is None else tracing.receive(lambda: self._claim(at_work))
+
+    def _claim(self, at_work: int) -> Taken | None:
         """Claim the next entry.
 
         One that is preserved if a process dies with it once more is worked on alone: should it be what kills, the others must not be

@@ -1,7 +1,7 @@
 """A span for each message at work, for runners whose section says ``tracing = link`` or ``parent``.
 
-The span begins a trace of its own and is linked to the context that the message was put in with: delays of hours make traces that are parent and child
-useless.  With ``parent`` it is the child of that context as well.  A message that is tried again is linked to the attempt before, and one that an
+Taking a message is a span, ``receive``, which begins a trace of its own and is linked to the context that the message was put in with: delays of hours make
+traces that are parent and child useless.  Its work is a span below that, ``process``, with the same link; with ``parent`` it is the child of the message's context instead.  A message that is tried again is linked to the attempt before, and one that an
 operator has sent back to the span in which that was done.  What becomes of a message is a span below: ``ack`` or ``shunt``.
 
 The provider is made in the runner's process, after the fork, because the threads of an SDK do not survive one: by the environment
@@ -10,6 +10,7 @@ The provider is made in the runner's process, after the fork, because the thread
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 from typing import Any, cast
@@ -20,11 +21,15 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 from opentelemetry.trace.status import Status, StatusCode
 
 from switchboard import trace_context
+from switchboard.interfaces import Taken
 from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 
 # How long the last spans may take to be sent when the runner ends.
 FLUSH_MS = 3000
+
+# Of messages that were taken and have not begun yet; those that are given back are forgotten some day.
+MAX_RECEIVED = 10_000
 
 _ATTEMPTS = ('failed', 'deferred')
 
@@ -43,6 +48,41 @@ class Tracing:
         self._slice = slice
         self._provider = provider or _provider_of_process()
         self._tracer = self._provider.get_tracer('switchboard')
+        self._received: dict[str, SpanContext] = {}
+
+    def receive(self, take: Callable[[], Taken | None]) -> Taken | None:
+        """Take a message.  A look that finds nothing is no span."""
+        began_ns = time.time_ns()
+        taken = take()
+        if taken is None:
+            return None
+        created = trace_context.context_of(taken.msgdata)
+        links = [] if created is None else [Link(created, {'switchboard.link': 'creation'})]
+        span = self._tracer.start_span(
+            f'receive {self._options.queue}',
+            contexts.Context(),
+            SpanKind.CLIENT,
+            self._attributes('receive', 'receive', taken.filebase),
+            links,
+            start_time=began_ns,
+        )
+        span.end()
+        if len(self._received) >= MAX_RECEIVED:
+            self._received.clear()
+        self._received[taken.filebase] = span.get_span_context()
+        return taken
+
+    def _attributes(self, name: str, kind: str, filebase: str) -> dict[str, str | int]:
+        """:return: the attributes that a span of each operation has."""
+        return {
+            'messaging.system': 'switchboard',
+            'messaging.operation.name': name,
+            'messaging.operation.type': kind,
+            'messaging.destination.name': self._options.queue,
+            'messaging.destination.partition.id': self._slice,
+            'messaging.message.id': digest_of(filebase),
+            'messaging.consumer.group.name': self._options.name,
+        }
 
     def begin(self, filebase: str, metadata: dict[str, Any], history: Sequence[Any]) -> tuple[Span, object]:
         """Open the span of one message."""
@@ -57,22 +97,16 @@ class Tracing:
             if found is not None
         ]
         parent = contexts.Context()
+        above = self._received.pop(filebase, None)
         if created is not None and self._options.tracing == 'parent':
-            parent = trace.set_span_in_context(NonRecordingSpan(created), parent)
+            above = created
+        if above is not None:
+            parent = trace.set_span_in_context(NonRecordingSpan(above), parent)
         span = self._tracer.start_span(
             f'process {queue}',
             parent,
             SpanKind.CONSUMER,
-            {
-                'messaging.system': 'switchboard',
-                'messaging.operation.name': 'process',
-                'messaging.operation.type': 'process',
-                'messaging.destination.name': queue,
-                'messaging.destination.partition.id': self._slice,
-                'messaging.message.id': digest_of(filebase),
-                'messaging.consumer.group.name': self._options.name,
-                'switchboard.attempt': attempt,
-            },
+            self._attributes('process', 'process', filebase) | {'switchboard.attempt': attempt},
             links,
         )
         return span, contexts.attach(trace.set_span_in_context(span))
@@ -88,19 +122,11 @@ class Tracing:
 
     def settled(self, word: str, processed: Span, filebase: str, began_ns: int) -> None:
         """Tell of the end of a message in its queue: ``ack``, it is done and gone; ``shunt``, it is in the bad queue."""
-        queue = self._options.queue
         self._tracer.start_span(
-            f'{word} {queue}',
+            f'{word} {self._options.queue}',
             trace.set_span_in_context(processed, contexts.Context()),
             SpanKind.CLIENT,
-            {
-                'messaging.system': 'switchboard',
-                'messaging.operation.name': word,
-                'messaging.operation.type': 'settle',
-                'messaging.destination.name': queue,
-                'messaging.message.id': digest_of(filebase),
-                'messaging.consumer.group.name': self._options.name,
-            },
+            self._attributes(word, 'settle', filebase),
             start_time=began_ns,
         ).end()
 

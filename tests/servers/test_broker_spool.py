@@ -70,6 +70,31 @@ class TestHandOff:
             far.queue.finish(taken.filebase)
         assert sorted(found) == sorted([f'{span.get_span_context().trace_id:032x}', 'ab' * 16])
 
+    def test_each_span_there_and_back_is_linked_to_where_the_message_was_put_in(self, far: Far) -> None:
+        sdk = pytest.importorskip('opentelemetry.sdk.trace')
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        from switchboard.runner.tracing import Tracing
+
+        exporter, provider = InMemorySpanExporter(), sdk.TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+        class Traced(Copy):
+            def _trace(self) -> None:
+                self._settler.tracing = Tracing(self.options, '1/1', provider)
+
+        far.spool['in'].enqueue('x', traceparent='00-' + 'ab' * 16 + '-' + 'cd' * 8 + '-01')
+        for spool, queue in ((far.spool, 'in'), (far.another(), 'far')):
+            Traced(spool, RunnerOptions('copy', '', queue, tracing='link')).run(until_empty=True)
+        provider.shutdown()
+        found = {span.name: span for span in exporter.get_finished_spans()}
+        for queue in ('in', 'far'):
+            assert {f'receive {queue}', f'process {queue}', f'ack {queue}'} <= found.keys()
+            for word in ('receive', 'process'):
+                [link] = found[f'{word} {queue}'].links
+                assert link.context.trace_id == int('ab' * 16, 16)
+
     def test_an_input_that_is_tried_again_has_outputs_of_the_same_identity(self, far: Far) -> None:
         filebase = far.spool['in'].enqueue('x')
         names = []

@@ -19,13 +19,13 @@ from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
 from switchboard import Spool, trace_context
 from switchboard.errors import PermanentFailure, QueueError
-from switchboard.operating.actions import OperatedSpool, Retry, Target, apply
+from switchboard.operating.actions import Move, OperatedSpool, Retry, Target, apply
 from switchboard.operating.audit import Operator
 from switchboard.operating.spool_view import SpoolView
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
@@ -123,8 +123,17 @@ def test_a_message_is_a_span_of_a_trace_of_its_own_linked_to_where_it_was_put_in
     spool = Spool(tmp_path)
     filebase = spool['in'].enqueue('x', traceparent=PARENT, tracestate='a=b')
     work(spool, provider, lambda runner, msg, msgdata: None)
+    [received] = spans(exporter, 'receive')
+    assert (received.name, received.kind, received.parent) == ('receive in', SpanKind.CLIENT, None)
+    assert [link.context.trace_id for link in received.links] == [int('ab' * 16, 16)]
+    assert (received.attributes or {})['messaging.operation.type'] == 'receive'
     [span] = spans(exporter)
-    assert (span.name, span.kind, span.parent) == ('process in', SpanKind.CONSUMER, None)
+    assert (span.name, span.kind, span.parent) == (
+        'process in',
+        SpanKind.CONSUMER,
+        received.get_span_context(),
+    )
+    assert received.start_time <= received.end_time <= span.start_time
     [link] = span.links
     assert f'{link.context.trace_id:032x}' == 'ab' * 16
     assert link.context.trace_state.to_header() == 'a=b'
@@ -204,7 +213,9 @@ def test_the_context_survives_hand_off_and_the_bad_queue_and_is_found_by_what_is
     assert bad.peek(name, '.psv').metadata.find(PARENT.encode()) > 0
 
 
-def test_a_receiver_of_otlp_is_sent_the_span(tmp_path: Path) -> None:
+@pytest.fixture
+def otlp() -> Iterator[tuple[str, list[bytes]]]:
+    """A receiver of OTLP: its address, and what was sent to it."""
     bodies: list[bytes] = []
 
     class Receiver(BaseHTTPRequestHandler):
@@ -219,26 +230,118 @@ def test_a_receiver_of_otlp_is_sent_the_span(tmp_path: Path) -> None:
     server = HTTPServer(('127.0.0.1', 0), Receiver)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    provider = TracerProvider(shutdown_on_exit=False)
-    place = f'http://127.0.0.1:{server.server_address[1]}/v1/traces'
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    yield f'http://127.0.0.1:{server.server_address[1]}/v1/traces', bodies
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
+
+def whole_life(directory: Path, place: str) -> tuple[str, str]:
+    """Publish a message, fail with it once, hand it on, lose it to the bad queue, move it, send it back and finish it.
+
+    :return: the span in which it was published, and that in which it was sent back.
+    """
+    provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(place)))
-    try:
-        spool = Spool(tmp_path)
-        spool['in'].enqueue('x', traceparent=PARENT)
-        work(spool, provider, lambda runner, msg, msgdata: None)  # what was measured is sent when it ends
-        request = ExportTraceServiceRequest.FromString(bodies[0])
-        span, *_ = [
-            one for one in request.resource_spans[0].scope_spans[0].spans if one.name.startswith('process')
-        ]
-        assert span.name == 'process in'
-        assert span.links[0].trace_id.hex() == 'ab' * 16
-    finally:
-        provider.shutdown()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    trace.set_tracer_provider(provider)
+    tracer = trace.get_tracer('shop')
+    spool = make_spool(directory, options=QueueOptions(max_attempts=2, retry=RetryPolicy(0, 0, 0)))
+    with tracer.start_as_current_span('order') as order:
+        spool['in'].enqueue('x')
+    failures = [ValueError('secret')]
+    refusals = [PermanentFailure('secret')]
+
+    class Works(Runner):
+        def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
+            if self.name == 'in':
+                if failures:
+                    raise failures.pop()
+                self.emit('out', msg, msgdata)
+            elif refusals:
+                raise refusals.pop()
+
+    def run(queue: str) -> None:
+        Works(spool, RunnerOptions(queue, 'x:Works', queue=queue, tracing='link')).run(until_empty=True)
+
+    run('in')
+    run('out')
+    [name] = spool['bad'].get_files('.psv')
+    operated = OperatedSpool(SpoolView(directory, None), spool, Operator('ann', 'desk'))
+    spool['later']
+    assert apply(Move('later'), [Target('bad', name, '.psv')], operated).done == 1
+    [name] = spool['later'].files
+    with tracer.start_as_current_span('POST /act') as act:
+        assert apply(Retry('out'), [Target('later', name, '.pck', 'out')], operated).done == 1
+    run('out')
+    provider.shutdown()
+    return f'{order.get_span_context().span_id:016x}', f'{act.get_span_context().span_id:016x}'
+
+
+def test_a_receiver_of_otlp_is_sent_the_whole_life_of_a_message(
+    tmp_path: Path, otlp: tuple[str, list[bytes]]
+) -> None:
+    place, bodies = otlp
+    order, act = in_new_program(whole_life, tmp_path, place)
+    sent = [
+        span
+        for body in bodies
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+    by_id = {span.span_id.hex(): span for span in sent}
+
+    def named(name: str) -> list[Any]:
+        return sorted(
+            (span for span in sent if span.name == name), key=lambda span: span.start_time_unix_nano
+        )
+
+    def attributes(span: Any) -> dict[str, str]:
+        return {one.key: one.value.string_value for one in span.attributes}
+
+    def links(span: Any) -> dict[str, str]:
+        return {one.attributes[0].value.string_value: one.span_id.hex() for one in span.links}
+
+    assert sorted(span.name for span in sent if ' /' not in span.name) == sorted(
+        ['order', 'send in']
+        + ['receive in', 'process in'] * 2
+        + ['send out', 'ack in']
+        + ['receive out', 'process out'] * 2
+        + ['shunt out', 'ack out']
+    )
+    [published] = named('send in')
+    creation = published.span_id.hex()
+    assert published.parent_span_id.hex() == order
+    kinds = {'receive': 3, 'process': 5, 'ack': 3, 'shunt': 3}
+    for span in sent:
+        word, _, queue = span.name.partition(' ')
+        if word in kinds:
+            assert span.kind == kinds[word], span.name
+            told = attributes(span)
+            assert (told['messaging.system'], told['messaging.destination.name']) == ('switchboard', queue)
+            assert told['messaging.operation.name'] == word
+            assert told['messaging.operation.type'] == {'ack': 'settle', 'shunt': 'settle'}.get(word, word)
+            assert 'secret' not in str(span)
+    for queue in ('in', 'out'):
+        for received, processed in zip(named(f'receive {queue}'), named(f'process {queue}'), strict=True):
+            # Through retry, hand-off, bad queue and move: what it was put in with.
+            assert links(received) == {'creation': creation}
+            assert links(processed)['creation'] == creation
+            assert processed.parent_span_id == received.span_id
+            assert processed.trace_id == received.trace_id != published.trace_id
+    first, second = named('process in')
+    # Handed on by the attempt that succeeded, and made by somebody else.
+    [handed_on] = named('send out')
+    assert (published.kind, handed_on.kind) == (4, 3)
+    assert handed_on.parent_span_id == second.span_id
+    assert links(handed_on) == {'creation': creation}
+    assert links(second) == {'creation': creation, 'attempt': first.span_id.hex()}
+    refused, sent_back = named('process out')
+    assert attributes(refused)['error.type'] == 'PermanentFailure'
+    assert links(sent_back) == {'creation': creation, 'attempt': refused.span_id.hex(), 'operator': act}
+    for word, above in (('ack in', second), ('shunt out', refused), ('ack out', sent_back)):
+        [settled] = named(word)
+        assert by_id[settled.parent_span_id.hex()] is above
 
 
 def test_who_does_not_ask_for_it_has_no_span(tmp_path: Path) -> None:
