@@ -165,3 +165,65 @@ def test_a_page_uses_the_keys_and_the_modules_of_today(page: Path) -> None:
         if match[0] in rooms
     ]
     assert [each for each in named if not list(package.glob(f'{each[0]}/{each[1]}*'))] == []
+
+
+# Written for those who build the house, or by a program.
+NOT_READ_AT_NIGHT = {'docs/reference/benchmarks.md'}
+# A sentence that says what it is about begins with it.  A question may begin so, and a heading.
+BEGINS_WITHOUT_A_NOUN = re.compile(
+    r'(?:^|(?<=[.!:;] )|(?<=\| )|(?<=[-*] )|(?<=\*\*))(?:Who|Whom|Whose|Whoever|Those|Which|What)\b(?![^.|!]*\?)'
+)
+
+
+def sentences_without_a_noun(page: str) -> list[str]:
+    """:return: the sentences, list items and cells of a page that begin with a pronoun in the place of a noun."""
+    found = []
+    for paragraph in re.split(r'\n{2,}', FENCED.sub('', page)):
+        for line in re.sub(r'\n(?![|#*-]|\d+\. )', ' ', paragraph).splitlines():
+            if not line.startswith(('#', '- [')):
+                found += [
+                    line[match.start() : match.start() + 60] for match in BEGINS_WITHOUT_A_NOUN.finditer(line)
+                ]
+    return found
+
+
+def broken_tables(page: str) -> list[str]:
+    """:return: lines of tables without a head above them, or with another number of cells; they are shown as text."""
+    found, above = [], ''
+    lines = FENCED.sub('', page).splitlines()
+    for line, below in zip(lines, [*lines[1:], ''], strict=True):
+        if line.startswith('|'):
+            cells = len(re.findall(r'(?<!\\)\|', line))
+            if not above.startswith('|'):
+                wanted = cells
+                if not re.fullmatch(r'\|[ :|-]+\|', below):
+                    found.append(line)
+            if cells != wanted:
+                found.append(line)
+        above = line
+    return found
+
+
+@pytest.mark.parametrize(
+    'page',
+    [page for page in PAGES if not {'changes', 'decisions'} & set(page.parts)],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_a_page_begins_its_sentences_with_what_they_are_about_and_has_whole_tables(page: Path) -> None:
+    text = page.read_text()
+    assert broken_tables(text) == []
+    if str(page.relative_to(ROOT)) not in NOT_READ_AT_NIGHT:
+        assert sentences_without_a_noun(text) == []
+
+
+def test_a_riddle_and_a_broken_table_are_noticed() -> None:
+    assert sentences_without_a_noun('# What is this\n\nIs it? What is it? A queue.\n') == []
+    assert sentences_without_a_noun(
+        'A queue. What waits in it\nis kept.\n\n- Whoever reads\n\n| a | What b |\n'
+    ) == [
+        'What waits in it is kept.',
+        'Whoever reads',
+        'What b | ',
+    ]
+    assert broken_tables('| a | b |\n|---|---|\n| `x \\| y` | b |\n') == []
+    assert broken_tables('| a | b |\n|---|---|\n| c |\n\n| d | e |\n') == ['| c |', '| d | e |']

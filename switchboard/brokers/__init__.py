@@ -1,4 +1,4 @@
-"""Queues on RabbitMQ and Redis, with the same runners: for when one machine is no longer stop.
+"""Queues on RabbitMQ and Redis, with the same runners: for when one machine is no longer enough.
 
 ::
 

@@ -43,7 +43,7 @@ class Exit(enum.IntEnum):
     NO_PERMISSION = 77, 'This user may not do that.'
     CONFIG = 78, 'The configuration cannot be used.'
     INTERRUPTED = 130, 'Ended by Ctrl-C, or a question was answered with no: nothing was done.'
-    BROKEN_PIPE = 141, 'Who read the output has gone.'
+    BROKEN_PIPE = 141, 'The reader of the output has gone.'
 
 
 # The class, the status, and what to do next.  The first that fits counts, so a subclass stands above its parents.
