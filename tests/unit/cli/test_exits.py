@@ -30,6 +30,8 @@ def made(kind: type[errors.SwitchboardError]) -> errors.SwitchboardError:
         'cycle': ['a', 'b'],
         'candidates': ['a', 'b'],
         'pid': 7,
+        'expected': 17,
+        'found': 18,
     }
     if '__init__' not in vars(kind) and not issubclass(kind, errors.ConfigError | errors.QueueError):
         return kind('word')
