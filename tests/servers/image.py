@@ -33,10 +33,11 @@ LINKS = {
     'lib64': 'usr/lib64',
     'usr/bin/python': 'python3',
 }
+DIRECTORIES = ('tmp', 'proc', 'sys', 'dev', 'run', 'usr/local', 'usr/local/bin', 'usr/local/share')
 # Documents are read by people.
 LEFT_OUT = re.compile(r'/usr/share/(doc|man|info|locale|bash-completion|lintian|bug)/')
-USERS = 'root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n'
-GROUPS = 'root:x:0:\nadm:x:4:\ntty:x:5:\nshadow:x:42:\nutmp:x:43:\nnogroup:x:65534:\n'
+USERS = 'root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:33:www-data:/var/www:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n'
+GROUPS = 'root:x:0:\nadm:x:4:\ntty:x:5:\nwww-data:x:33:\nshadow:x:42:\nutmp:x:43:\nnogroup:x:65534:\n'
 FILES = {
     'etc/passwd': USERS,
     'etc/group': GROUPS,
@@ -120,10 +121,10 @@ def write(archive: IO[bytes], names: tuple[str, ...] = ()) -> None:
                 out.add(real, recursive=False)
         for path, text in FILES.items():
             _add(out, path, text)
-        for path, mode in (('tmp', 0o1777), ('proc', 0o755), ('sys', 0o755), ('dev', 0o755), ('run', 0o755)):
+        for path in DIRECTORIES:
             if f'/{path}' not in written:
                 directory = tarfile.TarInfo(path)
-                directory.type, directory.mode = tarfile.DIRTYPE, mode
+                directory.type, directory.mode = tarfile.DIRTYPE, 0o1777 if path == 'tmp' else 0o755
                 out.addfile(directory)
 
 
