@@ -28,7 +28,7 @@ FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
         ('master', 'programs', 'Supervise the runners in the foreground, for service managers.'),
         ('runner', 'programs', 'Run one slice of one runner, for debugging.'),
         ('status', 'status', 'Show the master and every runner.'),
-        ('top', 'status', 'Show the same and the queues, live.'),
+        ('top', 'top', 'Show the same and the queues, live.'),
         ('metrics', 'metrics', 'Write numbers for Prometheus.'),
         ('web', 'web', "Show the operators' desk, a web page."),
     ),

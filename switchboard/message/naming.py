@@ -308,3 +308,18 @@ def _renew_all() -> None:
 os.register_at_fork(after_in_child=_renew_all)
 
 SYSTEM_NAMER = Namer()
+
+
+# What one level of priority is worth, if the queue does not say.
+PRIORITY_STEP_NS = 60 * NS
+
+
+def order(filebase: str, step_ns: int = PRIORITY_STEP_NS) -> str:
+    """The key by which entries are sorted: FIFO, and each level of priority is worth `step_ns` of waiting.
+
+    So a high priority goes before what came up to a few minutes earlier, and nothing is put off for ever.
+    """
+    if filebase[-3:-1] != '+p':
+        return filebase
+    name = parse(filebase)
+    return with_when(filebase, max(0, name.when_ns - name.priority * step_ns)) if name else filebase

@@ -26,12 +26,11 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.handoff.moving import claim_any, move, send_back
-from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold
+from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, order
 from switchboard.operating.audit import Operator, note
 from switchboard.operating.finding import Found
 from switchboard.operating.holding import hold, release
 from switchboard.operating.spool_view import SpoolView
-from switchboard.queue.ready_queue import order
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.layout import BAD, TRASH

@@ -45,12 +45,13 @@ from switchboard.message.naming import (
     CLAIMED,
     CLOCK_SLACK_NS,
     NS,
+    PRIORITY_STEP_NS,
     READY,
     format_when,
     is_filebase,
     key_of,
+    order,
     parse,
-    with_when,
 )
 from switchboard.queue.first_names import FirstNames
 from switchboard.queue.listing import NAMES_IN_ONE_CALL, Listing, is_ours
@@ -61,9 +62,6 @@ from switchboard.queue.wakeup import Wakeup
 KEPT = 100_000
 # Future entries whose modification time is looked at in one reading: those that come first.
 LOOKED_AT = 1000
-
-# What one level of priority is worth, if the queue does not say.
-PRIORITY_STEP_NS = 60 * NS
 
 # How long the names of a reading are good for: an entry with a higher priority may have come since.  A hundred times as long as it took, so that it
 # costs nothing that could be measured, and within these limits; but a large directory takes long to read, and must not be read all the time.
@@ -554,17 +552,6 @@ def _part(some: list[str], now: str, due: FirstNames, future: FirstNames) -> Non
         future.extend([filebase for filebase in some if filebase > now])
         some = [filebase for filebase in some if filebase <= now]
     due.extend(some)
-
-
-def order(filebase: str, step_ns: int = PRIORITY_STEP_NS) -> str:
-    """The key by which entries are sorted: FIFO, and each level of priority is worth `step_ns` of waiting.
-
-    So a high priority goes before what came up to a few minutes earlier, and nothing is put off for ever.
-    """
-    if filebase[-3:-1] != '+p':
-        return filebase
-    name = parse(filebase)
-    return with_when(filebase, max(0, name.when_ns - name.priority * step_ns)) if name else filebase
 
 
 def asked_wait_s(records: list[Record], now_ns: int) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 
 from switchboard.errors import SwitchboardError, UnknownEntryError
 from switchboard.message.entry import differences
-from switchboard.message.naming import CLAIMED, is_filebase, parse
+from switchboard.message.naming import CLAIMED, is_filebase, order, parse
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.census import stamp_of
 from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields
@@ -23,7 +23,6 @@ from switchboard.operating.lock_holders import holders
 from switchboard.operating.selection import Budget, Criteria, select
 from switchboard.operating.spool_view import Place, flags_of
 from switchboard.operating.summary import EntrySummary, summarize
-from switchboard.queue.ready_queue import order
 from switchboard.store.layout import BAD
 from switchboard.web.desk import Desk
 from switchboard.web.forms import BadRequestError, Form

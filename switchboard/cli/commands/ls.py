@@ -22,7 +22,7 @@ from switchboard.cli.output import (
     write_line,
     write_table,
 )
-from switchboard.message.naming import NS, is_on_hold
+from switchboard.message.naming import NS, is_on_hold, order
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
 from switchboard.operating.finding import Found
@@ -35,7 +35,6 @@ from switchboard.operating.text import (
     number,
     size,
 )
-from switchboard.queue.ready_queue import order
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD
 from switchboard.store.reading import peek

@@ -25,9 +25,7 @@ from switchboard.cli.output import (
 )
 from switchboard.errors import SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS
-from switchboard.operating.audit import Operator, note, user_name
 from switchboard.operating.census import AGE_TITLES, Census, Shape, count, shapes
-from switchboard.operating.grouping import ages
 from switchboard.operating.option_words import option_words, read_options
 from switchboard.operating.queue_info import (
     UNKNOWN,
@@ -244,6 +242,8 @@ def shape(installation: Installation, names: tuple[str, ...], by: str, domain: b
     places = [
         place for place in installation.view.queue_folders(names) if names or place[0] not in (BAD, TRASH)
     ]
+    from switchboard.operating.grouping import ages  # here, because it brings the selections with it
+
     rows = shapes(ages(places, time.time_ns(), by=by, domain=domain))
     if as_json:
         for one in rows:
@@ -276,7 +276,15 @@ def _check(installation: Installation, names: tuple[str, ...]) -> None:
 
 
 def _note(installation: Installation, act: str, queue: str, reason: str = '') -> None:
-    note(installation.directory, Operator(user_name(), 'cli', reason), act, queue)
+    from switchboard.operating.audit import Operator, note  # here, because to look notes nothing
+
+    note(installation.directory, Operator(_user(), 'cli', reason), act, queue)
+
+
+def _user() -> str:
+    from switchboard.operating.audit import user_name
+
+    return user_name()
 
 
 @verb()
@@ -290,7 +298,7 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
     """
     _check(installation, names)
     for name in names:
-        installation.spool().pause(name, reason, user_name())
+        installation.spool().pause(name, reason, _user())
         _note(installation, 'pause', name, reason)
         report(f'{escape_terminal(name)}: paused', act='pause', queue=name)
 
@@ -318,7 +326,7 @@ def drain(
     """
     _check(installation, names)
     for name in names:
-        installation.spool().drain(name, reason, user_name())
+        installation.spool().drain(name, reason, _user())
         _note(installation, 'drain', name, reason)
         report(f'{escape_terminal(name)}: draining', act='drain', queue=name)
     if waits and not _wait_until_empty(installation, names, timeout_s):

@@ -1,34 +1,26 @@
-"""``switchboard status`` and ``top``: the master and every runner, from the scoreboard; also when the master is dead."""
+"""``switchboard status``: the master and every runner, from the scoreboard; also when the master is dead."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from switchboard.cli.commands.queues import COLUMNS as QUEUE_COLUMNS
-from switchboard.cli.commands.queues import census
-from switchboard.cli.commands.queues import row as queue_row
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
-from switchboard.cli.options import DURATION
 from switchboard.cli.output import is_terminal, write_json, write_line, write_table
 from switchboard.errors import MasterError
-from switchboard.master.control import ask
-from switchboard.operating.queue_info import QueueInfo, census_fields, queue_info
+from switchboard.operating.queue_info import QueueInfo, queue_info
 from switchboard.operating.text import age, duration, flag_lines, grouped, moment, one_line
 from switchboard.status.alive import lived_s
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import Snapshot, busy_s, master_fields, read_status, runner_fields
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from switchboard.status.scoreboard import Record
 
 STATE_STYLES = {
@@ -105,6 +97,8 @@ OPTIONS_COLUMNS = (
 def under_way(snapshot: Snapshot) -> list[str]:
     """:return: the master's work of this moment: a reload, a restart."""
     if snapshot.alive:
+        from switchboard.master.control import ask
+
         with contextlib.suppress(MasterError, TimeoutError, ValueError):
             told = ask(snapshot.directory, {'do': 'status'}, ASK_TIMEOUT_S).get('under_way', [])
             return [str(each) for each in told]
@@ -217,141 +211,3 @@ def _write_status(snapshot: Snapshot, busy_with: list[str], declared: Sequence[s
     for title, text in told:
         title = click.style(title, bold=True) if is_terminal() else title
         write_line(f'{title}: {text}')
-
-
-INTERVAL_S = 1.0
-COUNT_SHARE = 20
-RATE = Column('PER S', right=True)
-# Of long errors and many of them, a screen has room for the first.
-MAX_TROUBLES = 5
-
-
-class Screen:
-    """The live table, from one look to the next."""
-
-    def __init__(self, installation: Installation) -> None:
-        self._installation = installation
-        self._directory = installation.existing_directory()
-        self._done: dict[int, tuple[float, int]] = {}
-        self._queues: list[list[Cell]] = []
-        self._count_again_s = 0.0
-        self.snapshot: Snapshot | None = None
-
-    def look(self) -> tuple[list[list[Cell]], list[list[Cell]]]:
-        """:return: the rows of the runners and of the queues that have something in them."""
-        self.snapshot = snapshot = read_status(self._directory)
-        now_s = time.time()
-        rows = []
-        for record in snapshot.records:
-            cells = runner_row(record, now_s, alive=snapshot.alive)
-            cells.insert(4, self._rate(record) if snapshot.alive else '')
-            rows.append(cells)
-        if time.monotonic() >= self._count_again_s:
-            self._count(now_s)
-        return rows, self._queues
-
-    def _rate(self, record: Record) -> str:
-        now_s, done = time.monotonic(), record.done + record.failed
-        before_s, before = self._done.get(record.index, (now_s, done))
-        self._done[record.index] = (now_s, done)
-        return f'{(done - before) / (now_s - before_s):.1f}' if now_s > before_s and done >= before else ''
-
-    def _count(self, now_s: float) -> None:
-        started_s = time.monotonic()
-        counts = census(self._installation, ())
-        dead = next((one.origins for one in counts if one.queue == 'bad'), {})
-        self._queues = [
-            queue_row(one, dead.get(one.queue, 0), now_s)
-            for one in counts
-            if one.entries or dead.get(one.queue)
-        ]
-        took_s = time.monotonic() - started_s
-        self._count_again_s = time.monotonic() + took_s * COUNT_SHARE
-
-
-def runner_columns() -> Sequence[Column]:
-    """:return: the columns of `status`, and how many messages a second."""
-    return (*RUNNER_COLUMNS[:4], RATE, *RUNNER_COLUMNS[4:])
-
-
-@verb()
-@click.option(
-    '--interval', 'interval_s', type=DURATION, default=INTERVAL_S, help='Between two looks; default: 1s.'
-)
-@click.option(
-    '--count', type=click.IntRange(min=1), metavar='N', help='Stop after so many looks; default in a pipe: 1.'
-)
-@json_option
-def top(installation: Installation, interval_s: float, count: int | None, as_json: bool) -> None:
-    """Show the master, every runner and the queues that have entries, live.  Ctrl-C ends it."""
-    if as_json:
-        for number in range(count or 1):
-            if number:
-                time.sleep(max(0.1, interval_s))
-            _write_json_look(installation)
-        return
-    screen = Screen(installation)
-    interval_s = max(0.1, interval_s)
-    if sys.stdout.isatty():
-        _live(screen, interval_s, count)
-        return
-    for number in range(count or 1):
-        if number:
-            time.sleep(interval_s)
-            write_line('')
-        runners, queues = screen.look()
-        assert screen.snapshot is not None
-        write_line(headline(screen.snapshot, time.time())[0])
-        write_table(runner_columns(), runners)
-        write_table(QUEUE_COLUMNS, queues)
-
-
-def _write_json_look(installation: Installation) -> None:
-    snapshot = read_status(installation.existing_directory())
-    write_json(master_fields(snapshot))
-    for record in snapshot.records:
-        write_json(runner_fields(record))
-    for one in census(installation, ()):
-        write_json({'type': 'queue', **census_fields(one, (), time.time())})
-
-
-def _live(screen: Screen, interval_s: float, count: int | None) -> None:
-    from rich.live import Live
-
-    from switchboard.cli.terminal import console
-
-    terminal = console()
-    looks = 0
-    with Live(console=terminal, screen=count is None, auto_refresh=False) as live:
-        while True:
-            live.update(_picture(screen, terminal.width), refresh=True)
-            looks += 1
-            if count is not None and looks >= count:
-                return
-            time.sleep(interval_s)
-
-
-def _picture(screen: Screen, width: int) -> RenderableType:
-    from rich.console import Group
-    from rich.text import Text
-
-    from switchboard.cli.terminal import rich_table
-
-    runners, queues = screen.look()
-    snapshot = screen.snapshot
-    assert snapshot is not None
-    now_s = time.time()
-    text, colour = headline(snapshot, now_s)
-    parts: list[RenderableType] = [Text(text, style=colour, no_wrap=True, overflow='ellipsis'), Text('')]
-    if runners:
-        parts += [rich_table(runner_columns(), runners, width), Text('')]
-    parts.append(
-        rich_table(QUEUE_COLUMNS, queues, width) if queues else Text('all queues are empty', style='dim')
-    )
-    told = list(troubles(snapshot.records, now_s))[:MAX_TROUBLES]
-    if told:
-        parts.append(Text(''))
-    parts += [
-        Text(f'{title}: {text}', style='red', no_wrap=True, overflow='ellipsis') for title, text in told
-    ]
-    return Group(*parts)

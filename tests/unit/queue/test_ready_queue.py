@@ -13,10 +13,10 @@ import pytest
 
 from switchboard import Switchboard
 from switchboard.errors import DurabilityError
-from switchboard.message.naming import NS, Slice, format_when
+from switchboard.message.naming import NS, Slice, format_when, order
 from switchboard.options import QueueOptions
 from switchboard.queue.listing import Listing
-from switchboard.queue.ready_queue import ReadyQueue, order
+from switchboard.queue.ready_queue import ReadyQueue
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.testing import FakeClock

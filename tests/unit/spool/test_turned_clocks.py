@@ -359,6 +359,7 @@ ASK_THE_WALL_CLOCK = {
     'cli/commands/queues.py': 'shows',
     'cli/commands/show.py': 'shows',
     'cli/commands/status.py': 'shows',
+    'cli/commands/top.py': 'shows',
     'cli/commands/tail.py': 'shows',
     'clock.py': 'is the clock',
     'declared/declarations.py': 'labels; expires by the steady time',

@@ -1,0 +1,60 @@
+"""What the verbs that only look do not load: a start is mostly imports, and these are started most often."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from switchboard import Spool
+
+# Needed by other verbs, each at the price of milliseconds.
+NEVER = {
+    'asyncio',
+    'email',
+    'http',
+    'importlib.metadata',
+    'multiprocessing',
+    'psutil',
+    'rich',
+    'socket',
+    'ssl',
+    'subprocess',
+    'switchboard.handoff',
+    'switchboard.master',
+    'switchboard.operating.actions',
+    'switchboard.operating.audit',
+    'switchboard.operating.grouping',
+    'switchboard.queue.ready_queue',
+    'switchboard.runner',
+    'switchboard.spool',
+    'zope',
+}
+SELECTING = {'switchboard.operating.selection'}
+CASES: dict[str, set[str]] = {
+    'ls': NEVER,
+    'ls in --json': NEVER,
+    'status': NEVER | SELECTING,
+    'queues': NEVER | SELECTING,
+    'show ENTRY': NEVER,
+    '--version': NEVER | SELECTING | {'switchboard.config', 'switchboard.store'},
+}
+
+
+@pytest.mark.parametrize('line', CASES)
+def test_a_verb_that_looks_loads_nothing_of_those_that_act(tmp_path: Path, line: str) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text(
+        '[switchboard]\nspool = spool\n[queue.in]\n[runner.archive]\nclass = null\nqueue = in\n'
+    )
+    entry = Spool.from_config(config)['in'].enqueue('x')
+    words = ['-C', str(config), *line.replace('ENTRY', entry).split()]
+    code = 'import sys; from switchboard.cli import call; call(sys.argv[1:]); print(*sys.modules)'
+    done = subprocess.run(
+        [sys.executable, '-c', code, *words], capture_output=True, text=True, timeout=120, check=True
+    )
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert 'switchboard.cli' in loaded
+    assert loaded & CASES[line] == set()
