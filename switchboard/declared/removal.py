@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable
+from contextlib import ExitStack
 
 from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.exchangestore import ExchangeStore
@@ -93,32 +94,30 @@ class QueueRemoval:
         return self._delete(name, if_unused=if_unused, if_empty=if_empty, only_if_due=False)
 
     def _delete(self, name: str, *, if_unused: bool, if_empty: bool, only_if_due: bool) -> int:
-        with self._declarations.lock():
-            declaration = self._declarations.get(name)
-            folder = self.folder(name)
-            if declaration is None and not folder.exists():
-                raise UnknownQueueError('no such queue', queue=name)
-            if only_if_due and (declaration is None or not self.due(declaration)):
-                return 0
-            if if_unused and (consumers := self.consumers(name)):
-                noun = 'consumer' if consumers == 1 else 'consumers'
-                raise QueueInUseError(f'it has {consumers} {noun}', queue=name)
-            if if_empty:
-                if folder.exists() and not self._remove(folder):
-                    raise QueueInUseError('it holds messages', queue=name)
+        with ExitStack() as held:
+            with self._declarations.lock():
+                declaration = self._declarations.get(name)
+                folder = self.folder(name)
+                if declaration is None and not folder.exists():
+                    raise UnknownQueueError('no such queue', queue=name)
+                if only_if_due and (declaration is None or not self.due(declaration)):
+                    return 0
+                if if_unused and (consumers := self.consumers(name)):
+                    noun = 'consumer' if consumers == 1 else 'consumers'
+                    raise QueueInUseError(f'it has {consumers} {noun}', queue=name)
+                if if_empty:
+                    if folder.exists() and not self._remove(folder):
+                        raise QueueInUseError('it holds messages', queue=name)
+                    self._exchanges.forget_queue(name)
+                    self._forget(name)
+                    return 0
                 self._exchanges.forget_queue(name)
-                self._forget(name)
-                return 0
-            self._exchanges.forget_queue(name)
-            mark = dataclasses.replace(declaration or Declaration(name), deleted=True)
-            fd = self._declarations.write(mark)
-            self._close(folder)
-            listed = self._entries(folder)
-        try:
+                mark = dataclasses.replace(declaration or Declaration(name), deleted=True)
+                held.callback(self._disk.unlock_and_close, self._declarations.write(mark))
+                self._close(folder)
+                listed = self._entries(folder)
             dropped = self._drop_all(folder, listed)
             return dropped + self._finish(name, folder)
-        finally:
-            self._disk.unlock_and_close(fd)
 
     def _finish(self, name: str, folder: Folder) -> int:
         dropped = 0

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import Empty
 from typing import Any
@@ -328,6 +329,9 @@ class Channel(Entities, virtual.Channel):
 
         In this order: a queue that goes with its last consumer takes with it what waits in it.
         """
-        if not self.closed and self._qos is not None:
-            self._qos.restore_unacked_once()
-        super().close()
+        with ExitStack() as closing:
+            for consumer in self._by_tag.values():
+                closing.callback(consumer.ticket.leave)  # if the disk refuses what comes before that
+            closing.callback(super().close)
+            if not self.closed and self._qos is not None:
+                self._qos.restore_unacked_once()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -38,7 +38,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import claim_of
 from switchboard.store.disk import Disk
-from switchboard.store.folder import Folder
+from switchboard.store.folder import Folder, close_folders
 from switchboard.store.publishing import PreparedEntry, publish
 
 if TYPE_CHECKING:
@@ -104,16 +104,24 @@ class SpoolConnection:
         self.lock = threading.RLock()
 
     def _open(self, address: Address) -> Spool:
+        disk = Disk()
+        try:
+            return self._make_spool(address, disk)
+        except BaseException:
+            close_folders(disk)  # of a spool that was opened in part
+            raise
+
+    def _make_spool(self, address: Address, disk: Disk) -> Spool:
         if address.config:
             try:
-                return Spool.from_config(address.config)
+                return Spool.from_config(address.config, disk=disk)
             except ConfigError as error:
                 raise InvalidPath(str(error)) from error
         if not address.create and not _is_there(address.directory):
             raise SpoolMissing(
                 f'{address.directory}: no such directory; make it, or add ?create=yes to have it made'
             )
-        return Spool(address.directory, durability=address.durability)
+        return Spool(address.directory, durability=address.durability, disk=disk)
 
     def try_disk(self) -> None:
         """Write something.
@@ -237,17 +245,17 @@ class SpoolConnection:
         return self._owned.get(queue)
 
     def close(self) -> None:
-        """Take the exclusive queues away, and let go of everything."""
-        with self.lock:
+        """Take the exclusive queues away, and let go of everything, also where the disk refuses the first."""
+        with self.lock, ExitStack() as closing:
+            closing.callback(self.spool.close)
+            closing.callback(self._queues.clear)
             mine = [queue for queue, owner in self._owned.items() if owner is self._owner]
-            if self._owner is not None and self._owner.is_active:  # not in a forked child
-                self._owner.leave()
-                for queue in mine:
-                    self.spool.declared.removal.delete_if_unused(queue)
-            self._owner = None
+            owner, self._owner = self._owner, None
             self._owned.clear()
-            self._queues.clear()
-            self.spool.close()
+            if owner is not None and owner.is_active:  # not in a forked child
+                for queue in mine:
+                    closing.callback(self.spool.declared.removal.delete_if_unused, queue)
+                owner.leave()
 
     # Routing.
 

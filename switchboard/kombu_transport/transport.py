@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
 from amqp.exceptions import ConnectionError as AMQPConnectionError
@@ -73,33 +74,39 @@ class Transport(virtual.Transport):
         :raises DiskFault: the disk has refused something, and still takes nothing.
         """
         self._address = address = read_address(self.client)
-        with amqp_errors('Connection.open'):
+        with amqp_errors('Connection.open'), ExitStack() as opened:
             self.broker = broker = SpoolConnection(address)
-            try:
-                if amqp_errors.doubts_disk:
-                    broker.try_disk()
-                    amqp_errors.doubts_disk = False
-                broker.spool.reap()
-            except BaseException:
-                broker.close()
-                raise
-        self.watch = DirectoryWatch()
-        self._pid = os.getpid()
-        self._avail_channels.append(self.create_channel(self))
+            opened.callback(broker.close)
+            if amqp_errors.doubts_disk:
+                broker.try_disk()
+                amqp_errors.doubts_disk = False
+            broker.spool.reap()
+            self.watch = DirectoryWatch()
+            opened.callback(self._close_watch)
+            self._pid = os.getpid()
+            self._avail_channels.append(self.create_channel(self))
+            opened.pop_all()
         return self
 
     def close_connection(self, connection: Any) -> None:
-        """Close all channels, and take the exclusive queues away."""
+        """Close all channels, and take the exclusive queues away.
+
+        Nothing stays open, whatever the disk refuses: what it has refused is said when all is closed.
+        """
         self._leave_loop()
+        with amqp_errors('Connection.close'), ExitStack() as closing:
+            closing.callback(self._close_watch)
+            closing.callback(self.broker.close)
+            self.cycle.close()
+            for channels in (self.channels, self._avail_channels):
+                while channels:
+                    closing.callback(channels.pop().close)
+
+    def _close_watch(self) -> None:
         watch, self.watch = self.watch, None
-        try:
-            super().close_connection(connection)
-            with amqp_errors('Connection.close'):
-                self.broker.close()
-        finally:
-            if watch is not None:
-                watch.wake()  # another thread may be waiting
-                watch.close()
+        if watch is not None:
+            watch.wake()  # another thread may be waiting
+            watch.close()
 
     def verify_connection(self, connection: Any) -> bool:
         """Is it open?"""
