@@ -227,3 +227,12 @@ def test_a_riddle_and_a_broken_table_are_noticed() -> None:
     ]
     assert broken_tables('| a | b |\n|---|---|\n| `x \\| y` | b |\n') == []
     assert broken_tables('| a | b |\n|---|---|\n| c |\n\n| d | e |\n') == ['| c |', '| d | e |']
+
+
+def test_a_change_has_no_links_for_it_is_copied_to_another_place() -> None:
+    linked = [
+        page.name
+        for page in (ROOT / 'docs' / 'changes').glob('*.md')
+        if re.search(r'\]\(\.', page.read_text())
+    ]
+    assert linked == []
