@@ -6,6 +6,7 @@ They are made at each run, and replace those of the documentation where ``SWITCH
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from tests.helpers.waiting import eventually
 
 pytestmark = [pytest.mark.server, pytest.mark.xdist_group('browser')]
 
-DOCS = Path(__file__).resolve().parents[2] / 'docs/howto'
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / 'docs/howto'
 CONFIG = """[switchboard]
 spool = spool
 durability = lazy
@@ -75,9 +77,9 @@ SUBJECTS = (
     'Invitation: harvest supper',
 )
 # A picture is not to tell where the tests have run.
-ELSEWHERE = """([from, to]) => {
+ELSEWHERE = """(places) => {
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) walker.currentNode.data = walker.currentNode.data.replaceAll(from, to);
+  while (walker.nextNode()) for (const [from, to] of places) walker.currentNode.data = walker.currentNode.data.replaceAll(from, to);
 }"""
 PAGES = {
     'overview': '/',
@@ -141,7 +143,8 @@ def test_there_is_a_picture_of_every_page_and_the_documentation_shows_it(
 
     def picture(name: str) -> None:
         tab.wait_for_load_state()
-        tab.evaluate(ELSEWHERE, [str(busy.config.parent), '/srv/mail'])
+        tab.evaluate(ELSEWHERE, [[str(busy.config.parent), '/srv/mail'], [str(ROOT), '/opt/switchboard']])
+        assert not re.search(r'/(tmp|root|home|work)/', tab.inner_text('body'))
         assert tab.locator('.alarm', has_text='There is no such').count() == 0
         tab.screenshot(path=str(place / f'{name}.png'))
 
