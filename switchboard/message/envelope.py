@@ -41,6 +41,8 @@ MAX_KIND_CHARACTERS = 32
 MAX_METADATA_BYTES = 16 * 1024 * 1024
 # A message up to this size is written with one call; putting a larger one together would take its memory twice.
 JOINED_BYTES = 64 * 1024
+# What has all of its bytes at once; anything else comes a part at a time.
+WHOLE = (bytes, memoryview)
 
 _KIND = frozenset('abcdefghijklmnopqrstuvwxyz0123456789.+-_')
 _HEX = frozenset(b'0123456789abcdef')
@@ -110,7 +112,7 @@ def seal(
     :param slice_prefix: the digits that choose the slice of a message without an order key, if not its content is to.
     """
     checksum = crc32(metadata)
-    if isinstance(body, bytes | memoryview):
+    if isinstance(body, WHOLE):
         checksum = crc32(body, checksum)
     else:
         for part in body:

@@ -18,6 +18,7 @@ import errno
 import os
 
 from switchboard.errors import DurabilityError, QueueError, QueueFullError, UnknownQueueError
+from switchboard.message.envelope import WHOLE
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
@@ -143,7 +144,7 @@ def write(
 def _write(
     pool: FilePool, disk: Disk, parts: Sequence[bytes | memoryview | Parts], modified_ns: int | None
 ) -> PoolFile:
-    if modified_ns is None and len(parts) == 1 and type(parts[0]) is bytes:
+    if disk.accelerator is not None and modified_ns is None and len(parts) == 1 and type(parts[0]) is bytes:
         draft = pool.rewrite(parts[0])
         if draft is not None:
             return draft
@@ -151,7 +152,7 @@ def _write(
     size = 0
     try:
         for whole in parts:
-            for part in (whole,) if isinstance(whole, bytes | memoryview) else whole:
+            for part in (whole,) if isinstance(whole, WHOLE) else whole:
                 start, size = size, size + len(part)
                 disk.write_all(draft.fd, part, start)
         if draft.size > size:
@@ -179,7 +180,7 @@ def publish(
     :raises UnknownQueueError: a queue was deleted meanwhile.
     :raises DurabilityError: a sync or a rename failed.
     """
-    if sync or len(items) > 1 or not _move(items[0], disk):
+    if disk.accelerator is None or sync or len(items) > 1 or not _move(items[0], disk):
         _publish(items, pool, disk, sync=sync, flush=flush)
 
 
@@ -188,7 +189,7 @@ def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync
     step = 'room'
     once = sync and is_one_flush(flush, items[0].folder)
     try:
-        make_room(item.room for item in items)
+        _make_room(items)
         step = 'fdatasync'
         if sync and not once:
             disk.sync_files([item.draft.fd for item in items])
@@ -218,6 +219,11 @@ def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync
         raise
     for item in items:
         item.leave(disk)
+
+
+def _make_room(items: Sequence[PreparedEntry]) -> None:
+    if len(items) > 1 or items[0].room is not None:
+        make_room(item.room for item in items)
 
 
 def _move(item: PreparedEntry, disk: Disk) -> bool:
