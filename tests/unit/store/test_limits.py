@@ -11,6 +11,7 @@ from switchboard import Spool, Switchboard
 from switchboard.errors import QueueFullError
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
+from switchboard.store.pool import MISSES_BEFORE_LOOK
 from switchboard.testing import FakeClock
 
 
@@ -132,10 +133,10 @@ class TestShared:
     def test_one_counts_for_all(self, tmp_path: Path, clock: FakeClock) -> None:
         disk = CountingDisk()
         queues = [self.make(tmp_path, clock, disk, max_messages=100) for _ in range(4)]
-        for queue in queues:  # each spool looks for its spares, once
+        for queue in queues:  # each spool looks for its spares, and not again with the next few messages
             queue.enqueue('x')
         disk.listed = 0
-        for _ in range(10):
+        for _ in range(MISSES_BEFORE_LOOK // 2):
             for queue in queues:
                 queue.enqueue('x')
         assert disk.listed == 0
