@@ -41,7 +41,7 @@ MAX_KIND_CHARACTERS = 32
 MAX_METADATA_BYTES = 16 * 1024 * 1024
 # A message up to this size is written with one call; putting a larger one together would take its memory twice.
 JOINED_BYTES = 64 * 1024
-# What has all of its bytes at once; anything else comes a part at a time.
+# Types of bodies whose bytes are all there at once; others come a part at a time.
 WHOLE = (bytes, memoryview)
 
 _KIND = frozenset('abcdefghijklmnopqrstuvwxyz0123456789.+-_')
