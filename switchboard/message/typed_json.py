@@ -33,7 +33,8 @@ MAX_DEPTH = 200
 _KEYS = frozenset((TAG, VALUE))
 _MARK = f'"{TAG}"'
 _PLAIN = frozenset((str, int, bool, type(None)))
-_TOO_DEEP = 'nested too deeply, or it contains itself'
+_NESTED = 'nested too deeply'
+_TOO_DEEP = f'{_NESTED}, or it contains itself'
 
 # What contains itself is found before.
 _dumps = json.JSONEncoder(separators=(',', ':'), allow_nan=False, check_circular=False).encode
@@ -98,10 +99,12 @@ def parse_json(content: bytes | memoryview, what: str) -> tuple[Any, bool]:
             content = bytes(content)
             text = content.decode(json.detect_encoding(content), 'surrogatepass')
             value = _DECODER.decode(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:  # of Python 3.11; a later one reads it, and it is counted below
+        raise CorruptEntryError(f'{what}: {_NESTED}') from error
+    except ValueError as error:
         raise CorruptEntryError(f'{what}: {error}') from error
     if len(text) > MAX_DEPTH and text.count('[') + text.count('{') > MAX_DEPTH and _is_too_deep(value):
-        raise CorruptEntryError(f'{what}: nested too deeply')
+        raise CorruptEntryError(f'{what}: {_NESTED}')
     return value, _MARK in text
 
 

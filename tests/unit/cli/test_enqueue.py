@@ -258,7 +258,7 @@ def test_a_pair_that_means_something_to_the_queue_is_read_as_its_option(tmp_path
         ('{"msg": 1, "metadata": {"delay": "soon"}}', 'delay'),
         ('{"msg": 1, "metadata": {"ttl": [1]}}', 'ttl'),
         ('{"msg": 1e999}', 'beyond all numbers'),
-        ('{"msg": ' + '[' * 5000 + ']' * 5000 + '}', 'recursion'),
+        ('{"msg": ' + '[' * 5000 + ']' * 5000 + '}', 'nested too deeply'),
         (r'{"msg": "\ud800", "kind": "text"}', ''),
     ],
 )

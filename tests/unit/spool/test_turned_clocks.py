@@ -389,6 +389,7 @@ ASK_THE_WALL_CLOCK = {
     'queue/ready_queue.py': 'delays',
     'queue/recovery.py': 'names and labels',
     'runner/settling.py': 'counts how long; gives up by the steady time',
+    'runner/tracing.py': 'labels',
     'runner/verdict.py': 'what it is handed',
     'runners/bridge_arrivals.py': 'labels',
     'runners/retry.py': 'delays',
