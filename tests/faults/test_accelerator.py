@@ -1,6 +1,6 @@
 """The steps in C, killed and refused at each system call that they make: what `FaultyDisk` does to Python's calls, strace does to the kernel's.
 
-The same operations with the calls of Python are a control: the rules are the same, and so is what may be found afterwards.
+The same operations, killed at the calls of Python, are the control: what may be found afterwards is the same.
 """
 
 from __future__ import annotations
@@ -167,21 +167,18 @@ def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
         shutil.rmtree(directory)
 
 
-@both
 @kinds
 @pytest.mark.parametrize('how', ['once', 'lasting'])
 @each_operation
 def test_a_call_that_fails_loses_nothing(
-    operation: Operation, how: str, kind: type[World], is_fast: bool, scratch: Path
+    operation: Operation, how: str, kind: type[World], scratch: Path
 ) -> None:
     missed = 0
-    for turn, (name, number) in enumerate(strikes(operation, scratch, kind, is_fast=is_fast)):
+    for turn, (name, number) in enumerate(strikes(operation, scratch, kind, is_fast=True)):
         directory = scratch / f'{name}{number}'
         error = ('EIO', 'ENOSPC', 'EINTR')[turn % (3 if how == 'once' else 2)]
         when = number if how == 'once' else f'{number}+'
-        status, trace = traced(
-            operation, directory, kind, f'{name}:error={error}:when={when}', is_fast=is_fast
-        )
+        status, trace = traced(operation, directory, kind, f'{name}:error={error}:when={when}', is_fast=True)
         code = os.waitstatus_to_exitcode(status)
         missed += 'INJECTED' not in trace
         assert missed <= MISSED_MAX
