@@ -273,7 +273,7 @@ def _answers(port: int) -> bool:
 
 @contextmanager
 def sign_on(port: int) -> Iterator[None]:
-    """Answer as oauth2-proxy does: who has a session is told by a cookie, who has none is sent to sign in."""
+    """Answer as oauth2-proxy is documented to, in its place: 202 and a name for a session, which is a cookie, and 401 without one."""
     import http.server
     import threading
 
