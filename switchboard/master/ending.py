@@ -173,23 +173,29 @@ def kill_noted(
     """
     noted = []
     held: list[tuple[str, list[str]]] = []
+    claims: list[Claim] = []
     try:
         os.kill(pid, signal.SIGSTOP)
         if _halts(pid):
             # The kernel names files as they lie, and the spool's path may lead there by a link.
             for path, descriptor in _claimed(pid, os.path.join(os.path.realpath(spool), '')):
                 try:
-                    noted.append(_note(path, descriptor, reason))
+                    claims.append(_claim(path, descriptor))
+                    claims[-1].append(
+                        {'event': INTERRUPTED, 'time': timestamp(SYSTEM_CLOCK), 'reason': reason}, sync=False
+                    )
+                    noted.append(claims[-1].filebase)
                 except Exception as error:
                     # One entry that cannot be noted dies as any other: it is counted.
                     name = os.path.basename(path)
                     event(log, logging.WARNING, None, 'history not written', name=name, error=error)
-                finally:
-                    os.close(descriptor)
             held = _forget_held(pid, os.path.join(spool, ''))
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+        # Not before: a file with a second name is another one now, and this process has its lock.
+        for claim in claims:
+            os.close(claim.fd)
     for queue, keys in held:
         try:
             free(queue, keys)
@@ -253,12 +259,14 @@ def _opened(pid: int, spool: str, suffix: str) -> Iterator[tuple[str, int]]:
             os.close(descriptor)
 
 
-def _note(path: str, descriptor: int, reason: str) -> str:
+def _claim(path: str, descriptor: int) -> Claim:
+    """:return: the entry as if this process had claimed it; the descriptor is the claim's."""
     status = os.fstat(descriptor)
     filebase = os.path.basename(path).removesuffix(CLAIMED)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or not is_filebase(filebase):
+    if not stat.S_ISREG(status.st_mode) or not is_filebase(filebase):
+        os.close(descriptor)
         raise OSError('it is no plain entry')
-    claim = Claim(
+    return Claim(
         descriptor,
         Folder(os.path.dirname(path), Disk()),
         filebase,
@@ -267,6 +275,5 @@ def _note(path: str, descriptor: int, reason: str) -> str:
         status.st_uid,
         writable=True,
         modified_ns=status.st_mtime_ns,
+        links=status.st_nlink,
     )
-    claim.append({'event': INTERRUPTED, 'time': timestamp(SYSTEM_CLOCK), 'reason': reason}, sync=False)
-    return filebase

@@ -319,17 +319,31 @@ def test_a_replacement_that_is_killed_while_it_waits_is_replaced_itself(site: In
     assert len(site.records('in')) == 1
 
 
-@pytest.mark.parametrize('act', ['restart', 'stop', 'restart where the path leads through a link'])
+@pytest.mark.parametrize(
+    'act',
+    [
+        'restart',
+        'stop',
+        'restart where the path leads through a link',
+        'restart beside a backup by hard links',
+    ],
+)
 def test_a_job_that_is_killed_on_request_is_noted_and_not_counted(site: Installation, act: str) -> None:
-    if act.endswith('a link'):
-        act = act.partition(' ')[0]
+    act, _, how = act.partition(' ')
+    if how.endswith('a link'):
         (site.home / 'disk').mkdir()
         site.spool_directory.symlink_to('disk')
     site.configure({'in': {'stop_timeout': '100ms'}})
     site.start()
     site.put('in', 'wait')
-    for _ in range(4):  # one more than may die
+    backups: dict[Path, bytes] = {}
+    for number in range(4):  # one more than may die
         site.told.wait_for('begin in .* wait')
+        if how.endswith('hard links'):
+            [claimed] = (site.spool_directory / 'in').glob('*.bak')
+            backup = site.home / f'backup{number}'
+            backup.hardlink_to(claimed)
+            backups[backup] = backup.read_bytes()
         assert site.ask(act, runner='in')['ok']
         if act == 'stop':
             assert site.ask('start', runner='in')['ok']
@@ -338,6 +352,7 @@ def test_a_job_that_is_killed_on_request_is_noted_and_not_counted(site: Installa
     queue = Spool.from_config(site.config)['in']
     events = [record['event'] for record in queue.history(claimed.stem)]
     assert events == ['interrupted'] * 4
+    assert {path: path.read_bytes() for path in backups} == backups
     site.open_gate()
     site.told.wait_for('end in .* wait')
     assert site.count('bad') == 0
