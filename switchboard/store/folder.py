@@ -11,7 +11,7 @@ from itertools import islice
 
 from switchboard.store.disk import OPEN_FLAGS, Disk, draft_name
 from switchboard.store.kernel import IN_ORDER
-from switchboard.store.layout import DRAFT_PREFIX
+from switchboard.store.layout import DEDUPE_PREFIX, DRAFT_PREFIX, HELD_PREFIX, RUN, SPARE, STAGE
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -172,7 +172,19 @@ class Folder:
             self.disk.let_go(fd)
 
     def _open(self) -> int:
-        return self.disk.with_room(lambda: self.disk.open(self.path, DIRECTORY_FLAGS))
+        flags = DIRECTORY_FLAGS | (os.O_NOFOLLOW if self._is_internal() else 0)
+        return self.disk.with_room(lambda: self.disk.open(self.path, flags))
+
+    def _is_internal(self) -> bool:
+        """Is it one of a spool's own, like ``.spare`` and ``.run/room``?
+
+        They never are links.  A member of the spool's group could put one there, and have files of any directory of this user's written again as spares.
+        """
+        return (
+            self.place in (SPARE, STAGE, RUN)
+            or self.place.startswith((DEDUPE_PREFIX, HELD_PREFIX))
+            or f'/{RUN}/' in self.path
+        )
 
     def scan(self) -> Scan:
         """Walk over its entries, in no order, without holding all of them in memory.

@@ -6,11 +6,12 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from switchboard.errors import CorruptEntryError, ForeignFileError
+from switchboard.errors import CorruptEntryError, ForeignFileError, QueueError
 from switchboard.message.naming import CLAIMED, PRESERVED, READY
 from switchboard.spool.spool import Spool
 from switchboard.store.disk import FILE_MODE
@@ -146,6 +147,39 @@ def test_in_the_bad_queue_it_is_in_nobodys_way(home: Path, make: Callable[[Path]
     filebase = spool['in'].enqueue('a')
     spool['in'].finish(filebase, preserve=True)
     assert filebase in spool['bad'].get_files(PRESERVED)
+
+
+def use_all_of(spool_directory: Path) -> None:
+    """Put a message in once, take it in strict order, and hand it on to two queues."""
+    spool = Spool(spool_directory)
+    queue = spool.queue('in', max_messages=1000, strict_order=True)
+    queue.enqueue('a message', dedupe_key=os.urandom(8).hex(), order_key='key')
+    taken = queue.take()
+    if taken is None:
+        return
+    transaction = spool.transaction(queue, taken.filebase)
+    transaction.emit(spool['out'], 'on', {})
+    transaction.emit(spool['more'], 'on', {})
+    transaction.commit()
+    spool.recover()
+
+
+@pytest.mark.parametrize('name', ['.spare', '.stage', '.run', '.run/room', '.run/order', '.dedupe@in'])
+def test_a_link_in_the_place_of_a_directory_of_ours_leads_nowhere(home: Path, name: str) -> None:
+    """What lies where a member of the spool's group has let it lead would be written again, as spares are."""
+    use_all_of(home / 'spool')
+    others = home / 'others'
+    others.mkdir()
+    letters = [others / f'letter{number:02}' for number in range(20)]
+    for letter in letters:
+        letter.write_bytes(OUTSIDE)
+    place = home / 'spool' / name
+    place.rename(home / 'moved')
+    place.symlink_to(others)
+    with suppress(QueueError, OSError):
+        use_all_of(home / 'spool')
+    assert sorted(others.iterdir()) == letters
+    assert {letter.read_bytes() for letter in letters} == {OUTSIDE}
 
 
 def test_a_staged_name_leads_out_of_no_directory(home: Path) -> None:
