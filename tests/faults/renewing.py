@@ -47,12 +47,16 @@ def renew_and_enqueue(world: World) -> None:
     world.queue('in').enqueue('a')
 
 
-def claim_a_in_a_grown_queue(world: World) -> None:
+def take_a_from_a_grown_queue(world: World) -> None:
+    queue = world.queue('in')
     grow(world, 'in')
-    claim_a(world)
+    queue.enqueue('a')
+    taken = queue.take()
+    assert taken is not None
+    world.kept['a'] = taken.filebase
 
 
-operation('finish, and renew a queue', 'a', '', prepare=claim_a_in_a_grown_queue)(finish)
+operation('finish, and renew a queue', 'a', '', prepare=take_a_from_a_grown_queue)(finish)
 
 
 def grow_what_all_share(world: World) -> None:
