@@ -141,25 +141,27 @@ class FilePool:
 
     def acquire(self) -> PoolFile:
         """:return: a file to write: locked, and with no meaning whatever is in it."""
-        if self._lent < REMEMBERED:
-            self._lent += 1
         while self.kept_open:
             try:
                 file = self.kept_open.pop()
             except IndexError:
                 break  # another thread was faster
             if self._is_usable(file):
-                self._given -= 1
-                self._stored -= 1
+                self._lend()
                 return file
             self._remove(file)
         try:
-            return (self._find() if self.limit else None) or self._create()
+            return (self._find() if self.limit else None) or self._create_lent()
         except FileNotFoundError:
             if not self.limit or not self.folder.revive():
                 raise
         self._seen.clear()  # somebody has removed the directory, and its content meant nothing
-        return self._create()
+        return self._create_lent()
+
+    def _create_lent(self) -> PoolFile:
+        file = self._create()
+        self._lent += self._lent < REMEMBERED
+        return file
 
     def rewrite(self, content: bytes) -> PoolFile | None:
         """Write a whole message into a spare, in one call.
@@ -172,6 +174,7 @@ class FilePool:
         while (file := _pop(self.kept_open)) is not None:
             if steps.rewrite(file.fd, file.size, content):
                 file.size = len(content)
+                self._lend()
                 return file
             self.kept_open.append(file)
             return None
@@ -182,8 +185,27 @@ class FilePool:
             if fd is False:
                 self._seen.append(name)
                 return None
+            self._had += 1
+            self._lend()
             return PoolFile(fd, self.folder, name, len(content))
         return None
+
+    def _lend(self) -> None:
+        """Note that a file was taken out of the directory."""
+        self._lent += self._lent < REMEMBERED
+        self._given -= 1
+        self._stored -= 1
+
+    def _take_back(self) -> bool:
+        """Note that a file goes into the directory.
+
+        :return: whether this process has taken as many, and so has a use for it.
+        """
+        self._given += 1
+        self._stored += 1
+        is_wanted = self._lent > 0
+        self._lent -= is_wanted
+        return is_wanted
 
     def _is_usable(self, draft: PoolFile) -> bool:
         """May another message be written into the file?  It may have come from anywhere, as somebody's own entry."""
@@ -208,8 +230,7 @@ class FilePool:
             self.misses += 1
             return None
         self._had += 1
-        self._given -= 1
-        self._stored -= 1
+        self._lend()
         return draft
 
     def _look(self) -> None:
@@ -277,12 +298,13 @@ class FilePool:
         steps = self.disk.accelerator
         if steps is None or self.scrub or size > KEPT_BYTES:
             return False
-        stays = len(self.kept_open) < KEPT_OPEN
+        stays = self._lent > 0 and len(self.kept_open) < KEPT_OPEN
         if not steps.move(folder.fd, name, self.folder.fd, name, -1 if stays else fd):
             return False
+        is_wanted = self._take_back()
         if stays:
             self.kept_open.append(PoolFile(fd, self.folder, name, size))
-        elif len(self._seen) < REMEMBERED:
+        elif is_wanted and len(self._seen) < REMEMBERED:
             self._seen.append(name)
         return True
 
@@ -294,11 +316,7 @@ class FilePool:
             self._remove(draft)
 
     def _keep(self, draft: PoolFile) -> None:
-        self._given += 1
-        self._stored += 1
-        is_wanted = self._lent > 0
-        if is_wanted:
-            self._lent -= 1
+        is_wanted = self._take_back()
         stays = is_wanted and len(self.kept_open) < KEPT_OPEN
         try:
             if self.scrub or (draft.size > KEPT_BYTES and not (stays and draft.size <= POOLED_BYTES)):
@@ -311,9 +329,8 @@ class FilePool:
             self.kept_open.append(draft)
         else:
             self.disk.unlock_and_close(draft.fd)
-            if (
-                is_wanted and len(self._seen) < REMEMBERED
-            ):  # who has finished a burst is about to write the next one
+            # Who has finished a burst is about to write the next one.
+            if is_wanted and len(self._seen) < REMEMBERED:
                 self._seen.append(draft.name)
 
     def _is_full(self, size: int) -> bool:

@@ -20,6 +20,7 @@ import pytest
 from switchboard import Spool
 from switchboard.store import kernel
 from switchboard.store.disk import FILE_MODE, OPEN_FLAGS, Disk
+from switchboard.store.pool import COUNT_EVERY
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.accelerator import NAME, build_or_skip, steps
 
@@ -415,6 +416,25 @@ def test_a_mail_servers_pipe_finds_what_was_put_in(spool: Spool, tmp_path: Path)
     taken = other['in'].take()
     assert taken is not None
     assert (taken.msg, taken.msgdata['to']) == ('a', 'b')
+
+
+def test_the_pool_is_bounded_and_kept_for_those_who_put_as_without_it(spool: Spool, fast: Any) -> None:
+    queue, pool = spool['in'], spool.spares
+    pool.limit = 20
+    for _ in range(2):
+        for _ in range(2 * COUNT_EVERY):
+            queue.enqueue(b'x')
+        while (taken := queue.take()) is not None:
+            queue.finish(taken.filebase)
+    assert pool.count() <= 20 + COUNT_EVERY
+    queue.enqueue_many([b'x'] * 10)
+    disk = Disk()
+    disk.accelerator = fast
+    consumer = Spool(spool.directory, 'lazy', disk=disk)
+    while (taken := consumer['in'].take()) is not None:
+        consumer['in'].finish(taken.filebase)
+    assert consumer.spares.kept_open == []
+    consumer.close()
 
 
 def test_modes_are_those_that_python_gives(spool: Spool) -> None:
