@@ -58,8 +58,8 @@ from switchboard.queue.listing import NAMES_IN_ONE_CALL, Listing, is_ours
 from switchboard.queue.strict_keys import LOOKS, StrictKeys
 from switchboard.queue.wakeup import Wakeup
 
-# Names kept from one reading.
-KEPT = 100_000
+# Names kept from one reading, in 25 to 50 MB: of a million that wait, a reading takes seconds, and is shared by so many messages.
+KEPT = 200_000
 # Future entries whose modification time is looked at in one reading: those that come first.
 LOOKED_AT = 1000
 

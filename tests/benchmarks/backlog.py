@@ -23,8 +23,8 @@ PEERS = (
 # These list all that waits for each message: a few messages show it.
 LISTS_EACH_TIME = ('kombu-fs', 'huey-file')
 FEW, MANY = 100, 1000
-# At least one whole listing has to fall into each turn, and be shared by as many messages as it is good for.
-CYCLES_DEEP = 25_000
+# At least one whole listing has to fall into each turn, and be shared by as many messages as it is good for: those of `KEPT` in the ready queue.
+CYCLES_DEEP = 200_000
 DEEP = 50_000
 
 

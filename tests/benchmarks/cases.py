@@ -82,6 +82,7 @@ _MAIL_PEERS = ('mailman', 'floor')
 # Those that create and delete a file for each message: the file system makes them pay more the longer they do it.
 _FILE_PEERS = ('mailman-nosync', 'dirq', 'filestore', 'kombu-fs', 'huey-file', 'floor')
 BURST = 'put 2,000, take 2,000'
+BURSTS = 'bursts of 2,000 / of 500'
 ONE = 'one at a time'
 STAGES = 'three stages'
 SUSTAINED = f'{TITLES["bytes"]}, sustained'
@@ -183,6 +184,17 @@ def own_life_cycles(place: Path, effort: Effort) -> Iterator[Figure]:
             effort.pairs,
         )
         yield figure('one at a time, by `files` / by `take`', 'ours', 'ours', rounds, count=count)
+    with workers(place, ('ours', {}), ('ours', {})) as (few, many):
+        few_count, many_count = (2, 4) if effort is TINY else (500, 2000)
+        rounds = alternate(
+            place,
+            [
+                lambda: few.turn('fill', 'bytes', few_count, effort.min_s),
+                lambda: many.turn('fill', 'bytes', many_count, effort.min_s),
+            ],
+            effort.pairs,
+        )
+        yield figure(BURSTS, 'ours', 'ours', rounds, count=many_count)
 
 
 def before_after(place: Path, source: str, effort: Effort) -> Iterator[Figure]:

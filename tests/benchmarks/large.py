@@ -15,8 +15,8 @@ from typing import Any
 from .depth import peak_of
 from .pairs import ROOT, ContenderError
 
-QUEUE = 'large'
-STEPS = ('enqueue', 'enqueue text', 'take')
+STEPS = ('enqueue', 'take', 'enqueue text', 'take text')
+QUEUES = {'enqueue': 'bytes', 'take': 'bytes', 'enqueue text': 'text', 'take text': 'text'}
 
 
 def _peak_mb() -> float:
@@ -26,8 +26,8 @@ def _peak_mb() -> float:
 def _one(what: str, directory: str, size: int) -> None:
     from switchboard import Spool
 
-    queue = Spool(directory, durability='lazy')[QUEUE]
-    if what == 'take':
+    queue = Spool(directory, durability='lazy')[QUEUES[what]]
+    if what.startswith('take'):
         taken = queue.take()
         assert taken is not None
         queue.release(taken.filebase)
@@ -51,8 +51,9 @@ def run(place: Path, size: int) -> dict[str, Any]:
         if done.returncode:
             raise ContenderError(f'{step}: {done.stderr[-300:]}')
         facts[step] = json.loads(done.stdout)
-    name = next(path.stem for path in (directory / QUEUE).iterdir() if path.suffix == '.pck')
-    facts['show'] = peak_of(['show', f'{QUEUE}/{name}'], str(directory))
+    for show, queue in (('show', 'bytes'), ('show text', 'text')):
+        name = next(path.stem for path in (directory / queue).iterdir() if path.suffix == '.pck')
+        facts[show] = peak_of(['show', f'{queue}/{name}'], str(directory))
     facts['import'] = peak_of(['version'], str(directory))
     return facts
 

@@ -195,9 +195,8 @@ def large(results: Results) -> str:
     facts = _facts(results, 'large')
     if not facts:
         return ''
-    rows = [
-        [name, f'{facts[name]:,.0f} MB'] for name in ('enqueue', 'enqueue text', 'take', 'show', 'import')
-    ]
+    names = ('enqueue', 'take', 'show', 'enqueue text', 'take text', 'show text', 'import')
+    rows = [[name, f'{facts[name]:,.0f} MB'] for name in names if name in facts]
     return table([f'a body of {facts["mb"]:,.0f} MB', 'most memory of the process'], rows)
 
 

@@ -241,7 +241,7 @@ def test_several_processes_tell_their_shares(tmp_path: Path) -> None:
 
 def test_a_large_body_is_measured_by_processes_of_its_own(tmp_path: Path) -> None:
     facts = large.run(tmp_path, 1000)
-    assert set(facts) == {'mb', 'import', 'show', *large.STEPS}
+    assert set(facts) == {'mb', 'import', 'show', 'show text', *large.STEPS}
     assert min(facts.values()) >= 0.001
 
 
