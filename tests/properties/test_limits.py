@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from switchboard import Spool
 from switchboard.config.config import Config
-from switchboard.errors import QueueFullError
+from switchboard.errors import QueueError, QueueFullError
+from switchboard.options import QueueOptions
+from switchboard.testing import MemorySpool
 
 # Each example starts processes.
 few = settings(max_examples=12, deadline=None)
@@ -152,3 +154,73 @@ def test_producers_together_store_each_key_once(producers: int, keys: int, each:
     assert bodies == sorted(
         {number % keys for first in range(producers) for number in range(first, first + each)}
     )
+
+
+Group = list[tuple[str, int]]
+GROUPS = st.lists(
+    st.tuples(
+        st.sampled_from(['enqueue_many', 'emit', 'publish']),
+        st.lists(st.tuples(st.sampled_from(['in', 'out']), st.integers(0, 900)), min_size=1, max_size=6),
+    ),
+    max_size=12,
+)
+
+
+def come_in(spool: Spool, way: str, group: Group) -> dict[str, list[str]]:
+    """Let messages in together.
+
+    :return: the filebases of the stored ones, by queue.
+    """
+    stored: dict[str, list[str]] = {'in': [], 'out': []}
+    if way == 'enqueue_many':
+        name = group[0][0]
+        stored[name] = spool[name].enqueue_many([b'x' * size for _, size in group])
+    elif way == 'publish':
+        name, size = group[0]
+        stored[name] = [spool.publish(b'x' * size, routing_key=name)[name]]
+    else:
+        transaction = spool.transaction(None, None)
+        try:
+            for name, size in group:
+                stored[name].append(transaction.emit(spool[name], b'x' * size, {}))
+        except BaseException:
+            transaction.discard()
+            raise
+        transaction.commit()
+    return stored
+
+
+def size_of(spool: Spool, name: str, filebase: str) -> int:
+    return Path(spool.path(name, f'{filebase}.pck')).stat().st_size
+
+
+def fits(options: QueueOptions, sizes: list[int]) -> bool:
+    assert options.max_messages is not None
+    assert options.max_bytes is not None
+    return len(sizes) <= options.max_messages and sum(sizes) <= options.max_bytes
+
+
+@settings(max_examples=60, deadline=None)
+@given(messages=st.integers(1, 6), size_bytes=st.integers(300, 4000), groups=GROUPS)
+def test_together_they_push_out_as_many_of_the_oldest_as_they_need_or_none(
+    messages: int, size_bytes: int, groups: list[tuple[str, Group]]
+) -> None:
+    options = QueueOptions(
+        durability='lazy', max_messages=messages, max_bytes=size_bytes, overflow='drop-oldest'
+    )
+    spool = MemorySpool(options=options)
+    for way, group in groups:
+        before = {name: spool[name].files for name in ('in', 'out')}
+        sizes = {name: [size_of(spool, name, each) for each in before[name]] for name in before}
+        try:
+            stored = come_in(spool, way, group)
+        except QueueError:
+            assert {name: spool[name].files for name in before} == before
+            continue
+        for name, names in stored.items():
+            after = spool[name].files
+            gone = len(before[name]) + len(names) - len(after)
+            assert after == before[name][gone:] + names
+            new = [size_of(spool, name, each) for each in names]
+            assert fits(options, [*sizes[name][gone:], *new])
+            assert not gone or not fits(options, [*sizes[name][gone - 1 :], *new])
