@@ -286,7 +286,7 @@ def _group_selection(by: str, name: str) -> str | None:
 def _until(minutes: int) -> str:
     """:return: the upper end of a column of ages, as people say it."""
     hours, rest = divmod(minutes, 60)
-    return f'{hours} h {rest:02}' if hours else f'< {rest} min'
+    return f'<{hours}h{rest:02}' if hours else f'<{rest}m'
 
 
 def _aged(selection: str, low: int, high: int) -> str:

@@ -558,7 +558,7 @@ def test_a_master_that_is_killed_is_told_and_one_that_is_back_too_without_a_relo
 def test_the_cells_of_the_groups_add_up_and_lead_to_exactly_their_entries(site: Site, tab: Any) -> None:
     # So many minutes ago, of three errors.
     made: dict[tuple[str, str], set[str]] = {}
-    ages = {'< 5 min': 1, '< 10 min': 7, '2 h 40': 100, 'older': 3000}
+    ages = {'<5m': 1, '<10m': 7, '<2h40': 100, 'older': 3000}
     for column, minutes in ages.items():
         then = FakeClock(time.time() - minutes * 60)
         spool = Spool.from_config(site.config, clock=then)
