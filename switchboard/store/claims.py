@@ -359,7 +359,8 @@ def claim_ready(folder: Folder, filebase: str, disk: Disk, order: OrderLock | No
     :raises PermissionError: this process may not open it.
     :raises DurabilityError: this process may not rename it.
     """
-    if order is None and (claim := _claim_at_once(folder, filebase, disk)) is not None:
+    at_once = order is None and disk.accelerator is not None
+    if at_once and (claim := _claim_at_once(folder, filebase, disk)) is not None:
         return claim
     claim = _open_claim(folder, filebase, READY, disk)
     if claim is None:

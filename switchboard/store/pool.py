@@ -276,7 +276,7 @@ class FilePool:
         :raises OSError: that was refused.  The file is where it was, and still open and locked.
         """
         if reusable and not self._is_full(size):
-            if self._leave(fd, folder, name, size):
+            if self.disk.accelerator is not None and self._leave(fd, folder, name, size):
                 return
             try:
                 self.folder.receive(folder, name, name)
@@ -336,8 +336,9 @@ class FilePool:
     def _is_full(self, size: int) -> bool:
         if not self.limit:
             return True
-        kept = 0 if self.scrub or size > KEPT_BYTES else size
-        self._mean_bytes += (max(BLOCK_BYTES, kept) - self._mean_bytes) / COUNT_EVERY
+        if size > BLOCK_BYTES or self._mean_bytes > BLOCK_BYTES:
+            kept = 0 if self.scrub or size > KEPT_BYTES else size
+            self._mean_bytes += (max(BLOCK_BYTES, kept) - self._mean_bytes) / COUNT_EVERY
         if self._given >= self._count_at:
             self._count()
         if self._stored < self._room:
