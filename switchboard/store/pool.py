@@ -238,10 +238,10 @@ class FilePool:
         self.misses = self._had = 0
         with (scan := self.folder.scan()) as entries:
             seen = [entry.name for entry in islice(entries, self.looks)]
-        # So dear is a look at a directory that once was full of them.
+        # So dear is a look at a directory that once was full of them: 2 us for each block, as for some names.
         blocks = scan.size_bytes // BLOCK_BYTES
-        self._misses_before_look = max(MISSES_BEFORE_LOOK, blocks)
-        self._paid_from = max(PAID_FILES, blocks, len(seen) // PAID_SHARE)
+        self._misses_before_look = max(MISSES_BEFORE_LOOK, blocks // 4)
+        self._paid_from = max(PAID_FILES, (blocks + len(seen)) // PAID_SHARE)
         if not seen:
             renew(self.folder)
         # Each process starts elsewhere in the list, or all would try the same files one after the other.

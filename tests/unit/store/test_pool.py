@@ -8,6 +8,7 @@ import stat
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.pool import (
     ALWAYS_KEPT,
+    BLOCK_BYTES,
     COUNT_EVERY,
     COUNT_SHARE,
     KEPT_BYTES,
@@ -31,6 +33,7 @@ from switchboard.store.pool import (
 )
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.processes import NOBODY, Child, in_child
+from tests.large_directories import GrowingDisk, Grown
 
 
 @pytest.fixture
@@ -276,6 +279,36 @@ class TestPool:
                 folder.disk.rename(file.name, name, src_dir_fd=folder.fd, dst_dir_fd=queue.fd)
                 consumer.recycle(file.fd, queue, name, 10)
         assert consumer.count() == 30
+
+    def test_a_directory_that_has_grown_is_looked_at_seldom_unless_it_pays(self, tmp_path: Path) -> None:
+        class Counting(GrowingDisk):
+            looks = 0
+
+            def scandir(self, path: Any) -> Any:
+                self.looks += 1
+                return os.scandir(path)
+
+        disk = Counting()
+        folder = Folder(tmp_path / '.spare', disk)
+        folder.make()
+        # It is not empty, or it would be renewed; and what keeps it is of no use.
+        (tmp_path / '.spare' / 'directory').mkdir()
+        disk.grow(folder)
+        blocks = Grown.st_size // BLOCK_BYTES
+        pool = FilePool(folder, disk)
+        taken = [pool.acquire() for _ in range(blocks)]
+        assert 1 < disk.looks <= 1 + blocks // (blocks // 4)
+        for file in taken:
+            disk.unlock_and_close(file.fd)
+        for path in (tmp_path / '.spare').iterdir():
+            if path.is_file():
+                path.unlink()
+        FilePool(folder, disk).fill(blocks)
+        pool.misses, before = blocks, pool.count()
+        taken = [pool.acquire() for _ in range(blocks * 3 // 4)]
+        assert pool.count() == before
+        for file in taken:
+            disk.unlock_and_close(file.fd)
 
     def test_several_who_look_at_the_same_names_find_all_of_them(self, spares: FilePool) -> None:
         spares.fill(100)
