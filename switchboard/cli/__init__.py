@@ -10,6 +10,7 @@ only `main` ends the process.
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import sys
@@ -54,7 +55,9 @@ def switchboard(context: click.Context, verbose: bool) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Run one verb and end the process with its status."""
     make_streams_safe()
-    sys.exit(call(args))
+    status = call(args)
+    gc.freeze()  # or the interpreter looks through all of it once more, for rubbish that goes with the process anyway
+    sys.exit(status)
 
 
 def call(args: Sequence[str] | None = None) -> int:
