@@ -490,7 +490,7 @@ def test_two_installations_are_told_apart_and_no_act_crosses_them(
         context.close()
 
 
-@pytest.mark.parametrize('look', ['light', 'dark', 'forced'])
+@pytest.mark.parametrize('look', ['light', 'dark', 'forced', 'narrow'])
 def test_axe_finds_nothing_serious_on_any_page(site: Site, chromium: Any, look: str) -> None:
     axe = pytest.importorskip('axe_playwright_python')
     source = (Path(axe.__file__).parent / 'axe.min.js').read_text()
@@ -500,6 +500,7 @@ def test_axe_finds_nothing_serious_on_any_page(site: Site, chromium: Any, look: 
     context = chromium.new_context(
         color_scheme='dark' if look == 'dark' else 'light',
         forced_colors='active' if look == 'forced' else 'none',
+        viewport={'width': 360 if look == 'narrow' else 1280, 'height': 800},
     )
     tab = context.new_page()
 

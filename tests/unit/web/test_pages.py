@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from switchboard.operating import census, finding, grouping, selection
-from switchboard.web import app, entry_pages, openapi
+from switchboard.web import app, entry_pages, openapi, survey
 from switchboard.web.app import Routes
 from switchboard.web.message_body import HIDDEN
 from switchboard.web.render import environment
@@ -401,6 +401,22 @@ def test_the_overview_says_why_messages_do_not_leave_and_offers_to_send_two_back
     # Of a single one there is nothing to try first.
     assert 'Try 2 of Other' not in text
     assert 'aria-label="Send back all of Other"' in text
+
+
+def test_counts_of_a_bad_queue_that_was_not_read_whole_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, 'MAX_OPENED', 2)
+    with browser(tmp_path) as here:
+        for number in range(5):
+            fail(here.spool, 'out', number)
+        here.count()
+        found = here.json('/')
+        assert (found['bad'], found['looked_at']) == (5, 2)
+        text = here.get('/').text
+        assert 'the first 2 of 5 were looked at' in text
+        assert '2</span></a><abbr title="at least">+</abbr>' in text
+        assert 'The first 2 of 5 were looked at' in here.get('/groups').text
 
 
 def test_how_many_come_and_go_in_a_minute_is_told_when_it_is_known(here: Browser) -> None:
