@@ -158,7 +158,8 @@ def _group(test: str) -> str:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Write down what was skipped, and why, where ``bin/test`` asks for it."""
-    if path := os.environ.get('SWITCHBOARD_SKIPPED'):
+    path = os.environ.get('SWITCHBOARD_SKIPPED')
+    if path and 'PYTEST_XDIST_WORKER' not in os.environ:  # the process that started it counts all of them
         reasons = Counter(
             report.longrepr[2].removeprefix('Skipped: ')
             for report in terminalreporter.stats.get('skipped', [])
