@@ -48,13 +48,14 @@ def filled(queue: str) -> Callable[[World], None]:
 
 
 # A crash, or an error, between the two steps has made room for nobody.  After a power cut the old name may be there again, though
-# its file holds the new message by now: it is found to be damaged, as any finished entry is whose file was used again.
+# its file holds the new message by now: it is found to be damaged, as any finished entry is whose file was used again.  Before it has
+# returned, the new name may be there without its content, as that of any message, and the old one still beside it.
 @operation(
     'push the oldest out',
     state(ring='a'),
     state(ring='b'),
     prepare=filled('ring'),
-    between=(state(ring=''), state(ring=DAMAGED)),
+    between=(state(ring=''), state(ring=DAMAGED), state(ring=f'a {DAMAGED}')),
     undone=(state(ring='a b'), state(ring=f'b {DAMAGED}')),
     durable=True,
 )
