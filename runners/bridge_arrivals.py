@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from switchboard.brokers.message import KIND, OURS
+from switchboard.brokers.message import KIND, OURS, UNREADABLE
 from switchboard.errors import (
+    CorruptEntryError,
     DurabilityError,
     EntryTakenError,
     QueueFullError,
@@ -143,6 +144,8 @@ class Arrivals:
             msg, msgdata = load(entry)
             history = entry.records
             return msg, msgdata if KIND in delivery.headers else _foreign(delivery, msgdata), history
+        if UNREADABLE in delivery.headers:
+            raise CorruptEntryError(str(delivery.headers[UNREADABLE])[:MAX_CHARACTERS])
         properties = dict(delivery.properties)
         message = {
             'body': delivery.body,

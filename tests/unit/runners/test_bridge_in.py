@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip('kombu')
 
 from switchboard.brokers.encode import encode
-from switchboard.brokers.message import HISTORY, OutgoingMessage
+from switchboard.brokers.message import HISTORY, UNREADABLE, OutgoingMessage
 from switchboard.runners import bridge_arrivals
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER
 from tests.unit.runners.bridges import IN, Bridged, letter
@@ -115,6 +115,21 @@ def test_kombus_form_is_what_consumers_of_the_spool_by_kombu_expect(tmp_path: Pa
     )
     assert msg['properties']['body_encoding'] == 'base64'
     assert msgdata['priority'] == 3
+
+
+@pytest.mark.parametrize('form', ['message', 'kombu'])
+def test_a_message_whose_headers_could_not_be_read_is_put_aside_with_the_reason(
+    form: str, tmp_path: Path
+) -> None:
+    inward = Bridged(tmp_path, IN.replace('origin_name = here', f'origin_name = here\nformat = {form}'))
+    inward.turn(inward.bridge('down'))
+    put(inward, OutgoingMessage(b'x', {UNREADABLE: 'its properties cannot be read'}, {}))
+    inward.turn(inward.bridge('down'))
+    assert inward.contents('in') == []
+    bad = inward.spool['bad']
+    [filebase] = bad.get_files('.psv')
+    assert bad.peek(filebase).body == b'x'
+    assert 'its properties cannot be read' in bad.history(filebase)[-1]['reason']
 
 
 def test_what_cannot_be_read_or_routed_goes_to_bad_as_it_came(tmp_path: Path) -> None:
