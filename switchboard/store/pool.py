@@ -178,16 +178,15 @@ class FilePool:
                 return file
             self.kept_open.append(file)
             return None
-        while (name := _pop(self._seen)) is not None:
+        if (name := _pop(self._seen)) is not None:
             fd = steps.take_spare(self.folder.fd, name, content)
-            if fd is None:
-                continue
+            if type(fd) is int:
+                self._had += 1
+                self._lend()
+                return PoolFile(fd, self.folder, name, len(content))
             if fd is False:
                 self._seen.append(name)
-                return None
-            self._had += 1
-            self._lend()
-            return PoolFile(fd, self.folder, name, len(content))
+            # Or another process goes through the same names: `_find_seen` knows what to do then.
         return None
 
     def _lend(self) -> None:

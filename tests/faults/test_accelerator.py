@@ -46,8 +46,6 @@ NAMES = (
 CHOSEN = [each for each in OPERATIONS if str(each) in NAMES]
 
 RETURNED, RAISED, BROKEN = 0, 3, 1
-# Calls of one run that another one does not make: now and then an operation does what is due ten times a second.
-MISSED_MAX = 3
 PR_SET_PTRACER = 0x59616D61
 
 
@@ -154,17 +152,20 @@ def test_all_that_were_chosen_are_there() -> None:
 def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
     operation: Operation, kind: type[World], is_fast: bool, scratch: Path
 ) -> None:
-    missed = 0
-    for name, number in strikes(operation, scratch, kind, is_fast=is_fast):
+    met: set[str] = set()
+    calls = list(strikes(operation, scratch, kind, is_fast=is_fast))
+    for name, number in calls:
         directory = scratch / f'{name}{number}'
         status, _ = traced(
             operation, directory, kind, f'{name}:signal=SIGKILL:when={number}', is_fast=is_fast
         )
-        missed += os.WIFEXITED(status)
+        # It may get by: now and then an operation also does what is due ten times a second, and does it in one run only.
         assert os.WIFEXITED(status) or os.WTERMSIG(status) == signal.SIGKILL, (name, number)
-        assert missed <= MISSED_MAX
+        if os.WIFSIGNALED(status):
+            met.add(name)
         assert observe(directory / 'spool') in operation.after_death(), (name, number)
         shutil.rmtree(directory)
+    assert met == {name for name, _ in calls}
 
 
 @kinds
@@ -173,16 +174,18 @@ def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
 def test_a_call_that_fails_loses_nothing(
     operation: Operation, how: str, kind: type[World], scratch: Path
 ) -> None:
-    missed = 0
-    for turn, (name, number) in enumerate(strikes(operation, scratch, kind, is_fast=True)):
+    met: set[str] = set()
+    calls = list(strikes(operation, scratch, kind, is_fast=True))
+    for turn, (name, number) in enumerate(calls):
         directory = scratch / f'{name}{number}'
         error = ('EIO', 'ENOSPC', 'EINTR')[turn % (3 if how == 'once' else 2)]
         when = number if how == 'once' else f'{number}+'
         status, trace = traced(operation, directory, kind, f'{name}:error={error}:when={when}', is_fast=True)
         code = os.waitstatus_to_exitcode(status)
-        missed += 'INJECTED' not in trace
-        assert missed <= MISSED_MAX
+        if 'INJECTED' in trace:
+            met.add(name)
         assert code in (RETURNED, RAISED), (name, number, error)
         allowed = [operation.after if code == RETURNED else operation.before, *operation.between]
         assert observe(directory / 'spool') in allowed, (name, number, error)
         shutil.rmtree(directory)
+    assert met == {name for name, _ in calls}
