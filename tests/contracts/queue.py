@@ -59,8 +59,9 @@ class Backend:
 
 @pytest.fixture(autouse=True)
 def leave_out_what_cannot_be(request: pytest.FixtureRequest) -> None:
-    marker = request.node.get_closest_marker('needs')
-    missing = set(marker.args if marker else ()) & request.getfixturevalue('backend').cannot
+    # A class says what all of it needs, and a test of it what that needs besides.
+    needed = {need for marker in request.node.iter_markers('needs') for need in marker.args}
+    missing = needed & request.getfixturevalue('backend').cannot
     if missing:
         pytest.skip(f'this implementation has no {", ".join(sorted(missing))}')
 
