@@ -28,6 +28,7 @@ class FileSystem:
     """One way to make and to mount a file system.
 
     :param order: what the product is to think of it.
+    :param keeps_size: a directory stays as large as it was, so that the product renews it.
     """
 
     name: str
@@ -35,14 +36,17 @@ class FileSystem:
     options: str = ''
     copy_options: str = ''
     order: int = IN_ORDER
+    keeps_size: bool = False
 
     def __str__(self) -> str:
         return self.name
 
 
 FILE_SYSTEMS = (
-    FileSystem('ext4', ('mkfs.ext4', '-q')),
-    FileSystem('ext4, data=writeback', ('mkfs.ext4', '-q'), 'data=writeback', 'data=writeback'),
+    FileSystem('ext4', ('mkfs.ext4', '-q'), keeps_size=True),
+    FileSystem(
+        'ext4, data=writeback', ('mkfs.ext4', '-q'), 'data=writeback', 'data=writeback', keeps_size=True
+    ),
     FileSystem('xfs', ('mkfs.xfs', '-q'), copy_options='nouuid'),
     FileSystem('btrfs', ('mkfs.btrfs', '-q'), order=WITH_FILE),
 )

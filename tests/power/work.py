@@ -173,13 +173,12 @@ class Work:
 
 def grow(folder: Folder) -> None:
     """Make a directory as large as many entries make it, where directories stay large."""
-    names = [f'.{os.getpid()}.{number:0200d}' for number in range(700)]
-    # Another worker may replace the directory meanwhile: then there is nothing to take away.
-    with contextlib.suppress(FileNotFoundError):
-        for name in names:
-            os.symlink(
-                'nowhere', name, dir_fd=folder.fd
-            )  # a killed worker leaves them, and they are no messages
+    # The same for all workers, so that the next one takes away what a killed one has left.
+    names = [f'.{number:0200d}' for number in range(700)]
+    for name in names:
+        # Another worker may have made it, or replace the directory meanwhile.
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            os.symlink('nowhere', name, dir_fd=folder.fd)  # no message
     for name in names:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder.fd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,8 @@ OWN_CGROUPS = 'umount -lR /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; 
 class Engine:
     """One engine.
 
+    :param home: of its images.
+    :param run: for what it needs while it runs: a path of at most fifty characters.
     :param prefix: what stands before each of its commands.
     :param run_options: of each container.
     :param build_options: of each image that is built.
@@ -28,11 +31,12 @@ class Engine:
     def __init__(
         self,
         home: Path,
+        run: Path,
         prefix: tuple[str, ...] = (),
         run_options: tuple[str, ...] = (),
         build_options: tuple[str, ...] = ('--network=none',),
     ) -> None:
-        places = ('--root', str(home / 'storage'), '--runroot', str(home / 'run'))
+        places = ('--root', str(home / 'storage'), '--runroot', str(run))
         self._command = (*prefix, 'podman', *places, '--cgroup-manager', 'cgroupfs')
         self.run_options = ('--network=none', *run_options)
         self.build_options = ('--format', 'docker', *build_options)
@@ -56,15 +60,20 @@ class Engine:
 
     def import_base(self, name: str, packages: tuple[str, ...] = ()) -> None:
         """Make an image of this machine's packages."""
-        with subprocess.Popen(
-            [*self._command, 'import', '-', name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as importing:
+        with (
+            tempfile.TemporaryFile() as said,
+            subprocess.Popen(
+                [*self._command, 'import', '-', name], stdin=subprocess.PIPE, stdout=said, stderr=said
+            ) as importing,
+        ):
             assert importing.stdin is not None
-            image.write(importing.stdin, packages)
-        assert importing.returncode == 0
+            with contextlib.suppress(BrokenPipeError):  # it says why
+                image.write(importing.stdin, packages)
+            with contextlib.suppress(BrokenPipeError):
+                importing.stdin.close()
+            importing.wait(PATIENCE_S)
+            said.seek(0)
+            assert importing.returncode == 0, said.read()
 
     def works(self, name: str) -> bool:
         """:return: whether a container of an image runs."""
@@ -89,7 +98,8 @@ def engine(home: Path, name: str, packages: tuple[str, ...] = ()) -> Iterator[En
     except KeyError as error:
         pytest.skip(f'needs the package {error.args[0]}')
     holder = None
-    made = Engine(home)
+    run = Path(tempfile.mkdtemp(prefix='podman-', dir='/tmp'))
+    made = Engine(home, run)
     try:
         made.import_base(name, packages)
         if not made.works(name):
@@ -101,6 +111,7 @@ def engine(home: Path, name: str, packages: tuple[str, ...] = ()) -> Iterator[En
                 pytest.skip('podman cannot run a container here')
             made = Engine(
                 home,
+                run,
                 ('nsenter', '--mount', '--target', str(holder.pid)),
                 # The engine would ask for more than this process may have.
                 ('--cgroups=disabled', '--ulimit=nofile=1024:4096', '--ulimit=nproc=1024:1024'),
@@ -116,3 +127,4 @@ def engine(home: Path, name: str, packages: tuple[str, ...] = ()) -> Iterator[En
         if holder is not None:
             holder.kill()
             holder.communicate()
+        shutil.rmtree(run, ignore_errors=True)

@@ -9,7 +9,13 @@ from switchboard.status.alive import lived_s
 
 def lived_of(title: str, *wall_clock_s: float) -> list[float]:
     """Ask of a process that has this title."""
-    with subprocess.Popen([title], executable='/bin/cat', stdin=subprocess.PIPE) as child:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([title], executable='/bin/cat', stdin=pipe, stdout=pipe, bufsize=0) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        # Its title stands a moment after the program was begun: one that answers has it.
+        child.stdin.write(b'?')
+        assert child.stdout.read(1) == b'?'
         found = [lived_s(child.pid, each_s) for each_s in wall_clock_s]
         child.communicate(b'')
     return found
