@@ -163,7 +163,8 @@ def read_state(path: Path) -> State:
     for folder in path.iterdir():
         if not folder.name.startswith('.'):
             for file in [*folder.iterdir(), *folder.glob('new/*')]:
-                if file.is_file():
+                # A hidden name is one under which a producer writes: a cut may bring it back beside the one that it was given.
+                if file.is_file() and not (file.suffix == '.eml' and file.name[0] == '.'):
                     bodies[folder.name].append(_read(file, PRESERVED if folder.name == 'bad' else READY))
     return {name: tuple(sorted(found)) for name, found in bodies.items()}
 

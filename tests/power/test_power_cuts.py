@@ -85,8 +85,10 @@ def look(spool: Path, before: Promises, after: Promises, tally: Tally) -> None:
     for number in before.accepted - after.finished:
         tally.checked += 1
         if counts[number] != 1:
-            tally.errors.append(f'{number}: there {counts[number]} times')
-    tally.errors += [f'{number}: doubled' for number, count in counts.items() if count > 1]
+            tally.errors.append(f'{number}: there {counts[number]} times, in {places.get(number, [])}')
+    tally.errors += [
+        f'{number}: doubled, in {places[number]}' for number, count in counts.items() if count > 1
+    ]
     tally.errors += [f'{number}: never sent' for number in counts.keys() - after.begun]
     tally.errors += [
         f'{number}: back in {queue}' for number, queue in before.left if queue in places.get(number, ())
