@@ -232,7 +232,8 @@ class DirectoryWatch:
 
     def descriptors(self) -> list[int]:
         """:return: the descriptors that an event loop waits on; one more once something is watched."""
-        return [self.pipe.read_end] + ([self._inotify.fileno()] if self._inotify is not None else [])
+        with self._lock:  # another thread may be closing it
+            return [self.pipe.read_end] + ([self._inotify.fileno()] if self._inotify is not None else [])
 
     def wait(self, timeout_s: float | None) -> bool:
         """Sleep until something comes, or the end of the time; what came is to be read.

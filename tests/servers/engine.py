@@ -127,4 +127,6 @@ def engine(home: Path, name: str, packages: tuple[str, ...] = ()) -> Iterator[En
         if holder is not None:
             holder.kill()
             holder.communicate()
+        # The engine leaves it mounted over itself, and nobody could remove it.
+        subprocess.run(['umount', '--lazy', home / 'storage' / 'overlay'], capture_output=True)
         shutil.rmtree(run, ignore_errors=True)
