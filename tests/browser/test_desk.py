@@ -215,6 +215,7 @@ def test_find_tick_send_back_remove_and_undo(site: Site, chromium: Any, script: 
     assert tab.locator('[data-key]').count() == 3
     tab.locator('[name=entry]').first.check()
     tab.click('button[value=retry]')
+    tab.wait_for_load_state()  # a click waits for an answer to begin, not for its head
     assert 'proving' in tab.title()
     tab.fill('.confirm [name=reason]', 'the server is back')
     tab.click('.confirm form button')
@@ -302,6 +303,7 @@ def test_what_was_removed_comes_back_byte_for_byte_and_after_its_time_it_is_gone
     assert '2 done' in do('rm', 'queue:bad', 2)
     assert site.spool['bad'].get_files('.psv') == []
     tab.click('text=Open the trash')
+    tab.wait_for_load_state()
     assert tab.locator('[data-key]').count() == 2
     assert '1 done' in do('restore', 'queue:trash', 1)
     (name,) = site.spool['bad'].get_files('.psv')
