@@ -151,7 +151,9 @@ def measure(directory: Path, waiting: int, bad: int, pairs: int, turn_s: float) 
         return (done() - before) / (time.perf_counter() - began_s)
 
     try:
-        desk.stderr.readline()
+        line = desk.stderr.readline()
+        if 'the desk is at' not in line:
+            raise RuntimeError(f'the desk does not start: {line}{desk.stderr.read()}')
         first = {path: ask(url + path)[0] for path in PAGES}
         while not is_counted(url):
             time.sleep(0.5)
