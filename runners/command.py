@@ -170,7 +170,7 @@ class Command(Runner):
         history = self.queue.history(self.filebase)
         if history or self._last == self.idempotency_key:
             # Tried before, perhaps by a process that was killed.
-            family = Family(self.idempotency_key.encode())
+            family = ProcessTree(self.idempotency_key.encode())
             family.end_marked()
             family.end_known(history)
         group = self._new_group()
@@ -259,7 +259,7 @@ def _begin(group: ControlGroup | None) -> None:
         group.join()
 
 
-class Family:
+class ProcessTree:
     """The processes that were begun for a message, whatever group or session they lead and whichever user they run as.
 
     Where a runner lives, its orphans come to it (it is their subreaper), so all of them are below it.  Those of a runner that was killed are
@@ -413,18 +413,18 @@ class Program:
         self.timeout_s: float | None = None
         self.is_late = False
         self._files = contextlib.ExitStack()
-        self.family = Family(variables.get(MARK, b''))
+        self.family = ProcessTree(variables.get(MARK, b''))
         try:
             stdin = self._file()
             stdin.write(message)
             stdin.seek(0)
-            self._complaints = self._file()
-            self._outputs = self._file() if listens else self._complaints
+            self._errors = self._file()
+            self._outputs = self._file() if listens else self._errors
             self.process = subprocess.Popen(
                 arguments,
                 stdin=stdin,
                 stdout=self._outputs,
-                stderr=self._complaints,
+                stderr=self._errors,
                 cwd=directory or None,
                 env=variables,
                 process_group=0,
@@ -477,7 +477,7 @@ class Program:
         self._look_at_outputs()
 
     def _look_at_outputs(self) -> None:
-        for file in {self._outputs, self._complaints}:
+        for file in {self._outputs, self._errors}:
             if os.fstat(file.fileno()).st_size > MAX_OUTPUT_BYTES:
                 raise CommandError(f'{self.name}: wrote more than {MAX_OUTPUT_BYTES} bytes')
 
@@ -486,10 +486,10 @@ class Program:
         self._outputs.seek(0)
         return self._outputs.read(MAX_OUTPUT_BYTES)
 
-    def complaint(self) -> bytes:
+    def error_output(self) -> bytes:
         """:return: the end of what it complained about."""
-        size = os.fstat(self._complaints.fileno()).st_size
-        return os.pread(self._complaints.fileno(), MAX_COMPLAINT_BYTES, max(0, size - MAX_COMPLAINT_BYTES))
+        size = os.fstat(self._errors.fileno()).st_size
+        return os.pread(self._errors.fileno(), MAX_COMPLAINT_BYTES, max(0, size - MAX_COMPLAINT_BYTES))
 
     def end(self) -> None:
         """End it, and all that it has started.
@@ -543,6 +543,6 @@ class Program:
             raise CommandError(reason)
 
     def _because(self, what: str) -> str:
-        # The end of the complaint, for only so much of a reason is kept.
-        complaint = self.complaint().decode('utf-8', 'backslashreplace').strip()
-        return f'{self.name}: {what}' + (f': {complaint[-MAX_REASON_CHARACTERS:]}' if complaint else '')
+        # The end of it, for only so much of a reason is kept.
+        error_output = self.error_output().decode('utf-8', 'backslashreplace').strip()
+        return f'{self.name}: {what}' + (f': {error_output[-MAX_REASON_CHARACTERS:]}' if error_output else '')

@@ -67,7 +67,7 @@ PORTS = {'no': 25, 'starttls': 587, 'implicit': 465}
 # A server that was just found to be down is not asked again for each mail of a batch.
 DOWN_S = 0.4
 # Of many recipients that were refused, so many answers stand in the reason; all are in the metadata.
-TOLD = 5
+LISTED = 5
 
 _LINE_END = re.compile(rb'\r\n|\r|\n')
 # Control characters, what ends an address, and half a character: a byte of something that is no UTF-8.  Outside of quotes a backslash stands in
@@ -75,7 +75,7 @@ _LINE_END = re.compile(rb'\r\n|\r|\n')
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>\ud800-\udfff]|^[^"]*\\')
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """A server's reply about a recipient.  The first digit decides (RFC 5321 4.2.1)."""
 
     code: int
@@ -87,22 +87,22 @@ class Answer(NamedTuple):
         return self.code // 100
 
     @classmethod
-    def of(cls, code: int, text: bytes | str, *wanted: int) -> Answer:
+    def of(cls, code: int, text: bytes | str, *wanted: int) -> Reply:
         """Read what ``smtplib`` gives.
 
         :param wanted: the classes that may be answered here, besides 4 and 5.
-        :raises Lost: the server says that it closes the connection, or talks nonsense.
+        :raises ConnectionLost: the server says that it closes the connection, or talks nonsense.
         """
         answer = cls(code, text if isinstance(text, str) else text.decode('utf-8', 'replace'))
         if code == 421 or answer.kind not in (4, 5, *wanted):
-            raise Lost(f'the server said {answer}')
+            raise ConnectionLost(f'the server said {answer}')
         return answer
 
     def __str__(self) -> str:
         return f'{self.code} {self.text}'.replace('\n', ' ')
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The connection broke off, or is of no more use.
 
     :ivar is_sent: the whole mail was sent before, and may have been taken.
@@ -111,7 +111,7 @@ class Lost(Exception):
     is_sent = False
 
 
-def wire_form(msg: Any) -> bytes:
+def smtp_content(msg: Any) -> bytes:
     """:return: a mail as it goes over the wire, but for the dots.
 
     :raises PermanentFailure: it is no mail.
@@ -211,7 +211,7 @@ class Smtp(Runner):
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
         """Deliver a mail to all who still wait for it."""
         sender, recipients = addresses(msgdata, self.setting['sender'])
-        answers = self._deliver(Mail(sender, wire_form(msg), bool(msgdata.get('smtputf8'))), recipients)
+        answers = self._deliver(Mail(sender, smtp_content(msg), bool(msgdata.get('smtputf8'))), recipients)
         later = {one: str(answer) for one, answer in answers.items() if answer.kind not in (2, 5)}
         refused = {one: str(answer) for one, answer in answers.items() if answer.kind == 5}
         for one, answer in answers.items():
@@ -222,12 +222,12 @@ class Smtp(Runner):
             msgdata['recipients'] = list(later)
             if refused:
                 msgdata['refused'] = refused
-            raise TemporaryFailure(_told(later))
+            raise TemporaryFailure(_listed(later))
         if refused:
             msgdata['recipients'] = list(refused)
-            raise PermanentFailure(_told(refused))
+            raise PermanentFailure(_listed(refused))
 
-    def _deliver(self, mail: Mail, recipients: Sequence[str]) -> dict[str, Answer]:
+    def _deliver(self, mail: Mail, recipients: Sequence[str]) -> dict[str, Reply]:
         """:return: the answer for each recipient.
 
         :raises DestinationDown: the server cannot be had, and it has answered for nobody yet.
@@ -239,48 +239,52 @@ class Smtp(Runner):
         size = self.setting['recipients_per_mail']
         for start in range(0, len(sayable), size):
             some = sayable[start : start + size]
-            reason = Answer(451, '4.4.2 no answer')
+            reason = Reply(451, '4.4.2 no answer')
             before = len(answers)
             try:
                 self.send_to(mail, some, answers)
-            except Lost as error:
-                reason = Answer(451, f'4.4.2 {error}')
+            except ConnectionLost as error:
+                reason = Reply(451, f'4.4.2 {error}')
             except DestinationDown as error:
                 if not start and len(answers) == before:
                     raise
-                reason = Answer(451, f'4.4.1 {error}')
+                reason = Reply(451, f'4.4.1 {error}')
             except Exception as error:
                 # A mistake of this program's: recipients who have the mail have it all the same.
                 self._drop()
                 event(log, logging.ERROR, self.filebase, 'not sent', exc_info=True)
-                reason = Answer(451, f'4.3.0 {type(error).__name__}: {error}')
+                reason = Reply(451, f'4.3.0 {type(error).__name__}: {error}')
             for one in some:
                 answers.setdefault(one, reason)
         return answers
 
-    def send_to(self, mail: Mail, recipients: Sequence[str], answers: dict[str, Answer]) -> None:
-        """:raises Lost: a fresh connection broke off, or one on which the mail was sent already."""
+    def send_to(self, mail: Mail, recipients: Sequence[str], answers: dict[str, Reply]) -> None:
+        """:raises ConnectionLost: a fresh connection broke off, or one on which the mail was sent already."""
         if (smtp := self._reusable()) is not None:
             try:
                 self._transact(smtp, mail, recipients, answers)
                 return
-            except Lost as error:
+            except ConnectionLost as error:
                 if error.is_sent:
                     raise
                 event(log, logging.INFO, self.filebase, 'connection lost', error=error)
         self._transact(self._connect(), mail, [one for one in recipients if one not in answers], answers)
 
     def _transact(
-        self, smtp: smtplib.SMTP, mail: Mail, recipients: Sequence[str], answers: dict[str, Answer]
+        self, smtp: smtplib.SMTP, mail: Mail, recipients: Sequence[str], answers: dict[str, Reply]
     ) -> None:
         """One mail for some recipients; the replies in `answers` count when this raises."""
         self._sent += 1
-        talk = Talk(smtp, mail, self.idempotency_key)
+        talk = MailTransaction(smtp, mail, self.idempotency_key)
         try:
-            talk.hold(recipients, answers)
-        except (OSError, smtplib.SMTPException, Lost) as error:
+            talk.run(recipients, answers)
+        except (OSError, smtplib.SMTPException, ConnectionLost) as error:
             self._drop()
-            lost = error if isinstance(error, Lost) else Lost(f'the connection broke off: {error}')
+            lost = (
+                error
+                if isinstance(error, ConnectionLost)
+                else ConnectionLost(f'the connection broke off: {error}')
+            )
             lost.is_sent = talk.is_sent
             raise lost from error
         finally:
@@ -367,7 +371,7 @@ class Mail(NamedTuple):
     is_international: bool
 
 
-class Talk:
+class MailTransaction:
     """The words of one mail on a connection.
 
     :ivar is_sent: the whole mail was sent, whatever is answered.
@@ -380,14 +384,14 @@ class Talk:
         self._envelope_id = envelope_id
         self.is_sent = self.is_open = False
 
-    def hold(self, recipients: Sequence[str], answers: dict[str, Answer]) -> None:
+    def run(self, recipients: Sequence[str], answers: dict[str, Reply]) -> None:
         """Say it all, and note each answer as soon as it is one that counts.
 
-        :raises Lost: nothing more can be said.
+        :raises ConnectionLost: no further command is possible.
         """
         smtp, mail = self._smtp, self._mail
         if not smtp.has_extn('smtputf8'):
-            refusal = Answer(553, '5.6.7 the server takes no international mail (SMTPUTF8)')
+            refusal = Reply(553, '5.6.7 the server takes no international mail (SMTPUTF8)')
             needs = mail.is_international or not mail.sender.isascii()
             answers |= dict.fromkeys((one for one in recipients if needs or not one.isascii()), refusal)
             recipients = [one for one in recipients if one not in answers]
@@ -396,38 +400,38 @@ class Talk:
         is_international = mail.is_international or not all(map(str.isascii, (mail.sender, *recipients)))
         smtp.command_encoding = 'utf-8' if is_international else 'ascii'
         self.is_open = True
-        said = self._ask('MAIL', f'FROM:<{mail.sender}>{self._options(is_international)}')
-        if said.kind != 2:
-            answers |= dict.fromkeys(recipients, said)
+        reply = self._ask('MAIL', f'FROM:<{mail.sender}>{self._options(is_international)}')
+        if reply.kind != 2:
+            answers |= dict.fromkeys(recipients, reply)
             return
         accepted = []
         for one in recipients:
-            said = self._ask('RCPT', f'TO:<{one}>')
-            if said.kind == 2:
+            reply = self._ask('RCPT', f'TO:<{one}>')
+            if reply.kind == 2:
                 accepted.append(one)
-            elif said.code == 552:  # too many recipients, in the words of old servers: RFC 5321 4.5.3.1.10
-                answers[one] = Answer(452, f'4.5.3 said as 552: {said.text}')
+            elif reply.code == 552:  # too many recipients, in the words of old servers: RFC 5321 4.5.3.1.10
+                answers[one] = Reply(452, f'4.5.3 said as 552: {reply.text}')
             else:
-                answers[one] = said
+                answers[one] = reply
         if accepted:
-            answers |= dict.fromkeys(accepted, self._hand_over())
+            answers |= dict.fromkeys(accepted, self._send_content())
 
-    def _ask(self, command: str, arguments: str = '', wanted: int = 2) -> Answer:
-        return Answer.of(*self._smtp.docmd(command, arguments), wanted)
+    def _ask(self, command: str, arguments: str = '', wanted: int = 2) -> Reply:
+        return Reply.of(*self._smtp.docmd(command, arguments), wanted)
 
-    def _hand_over(self) -> Answer:
-        said = self._ask('DATA', wanted=3)
-        if said.kind != 3:
-            return said
+    def _send_content(self) -> Reply:
+        reply = self._ask('DATA', wanted=3)
+        if reply.kind != 3:
+            return reply
         content = self._mail.content.replace(b'\r\n.', b'\r\n..')
         dot = b'.' if content.startswith(b'.') else b''
         end = b'.\r\n' if content.endswith(b'\r\n') or not content else b'\r\n.\r\n'
         # From here on, it may have been taken.
         self.is_sent = True
         self._smtp.send(dot + content + end)
-        said = Answer.of(*self._smtp.getreply(), 2)
-        self.is_open = said.kind != 2
-        return said
+        reply = Reply.of(*self._smtp.getreply(), 2)
+        self.is_open = reply.kind != 2
+        return reply
 
     def _options(self, is_international: bool) -> str:
         smtp, content = self._smtp, self._mail.content
@@ -450,20 +454,20 @@ def log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
     """
     ways = smtp.esmtp_features.get('auth', '').upper().split()
     if 'PLAIN' in ways:
-        said = smtp.docmd('AUTH', 'PLAIN ' + _base64(f'\0{user}\0{password}'.encode()))
+        reply = smtp.docmd('AUTH', 'PLAIN ' + _base64(f'\0{user}\0{password}'.encode()))
     elif 'LOGIN' in ways:
-        said = smtp.docmd('AUTH', 'LOGIN ' + _base64(user.encode()))
-        if said[0] // 100 == 3:
-            said = smtp.docmd(_base64(password.encode()))
+        reply = smtp.docmd('AUTH', 'LOGIN ' + _base64(user.encode()))
+        if reply[0] // 100 == 3:
+            reply = smtp.docmd(_base64(password.encode()))
     elif 'CRAM-MD5' in ways:
-        said = smtp.docmd('AUTH', 'CRAM-MD5')
-        if said[0] // 100 == 3:
-            digest = hmac.new(password.encode(), base64.b64decode(said[1]), 'md5').hexdigest()
-            said = smtp.docmd(_base64(f'{user} {digest}'.encode()))
+        reply = smtp.docmd('AUTH', 'CRAM-MD5')
+        if reply[0] // 100 == 3:
+            digest = hmac.new(password.encode(), base64.b64decode(reply[1]), 'md5').hexdigest()
+            reply = smtp.docmd(_base64(f'{user} {digest}'.encode()))
     else:
         raise smtplib.SMTPNotSupportedError('the server has none of AUTH PLAIN, LOGIN and CRAM-MD5')
-    if said[0] // 100 != 2:
-        raise smtplib.SMTPAuthenticationError(*said)
+    if reply[0] // 100 != 2:
+        raise smtplib.SMTPAuthenticationError(*reply)
 
 
 def _base64(text: bytes) -> str:
@@ -474,17 +478,17 @@ def _is_loopback(host: str) -> bool:
     return host in ('localhost', '::1') or host.startswith('127.')
 
 
-def _unsayable(sender: str, recipient: str) -> Answer | None:
+def _unsayable(sender: str, recipient: str) -> Reply | None:
     """:return: why an envelope cannot be said to any server; None if it can."""
     for address, answer in (
-        (sender, Answer(553, '5.1.7 no sender address')),
-        (recipient, Answer(553, '5.1.3 no address')),
+        (sender, Reply(553, '5.1.7 no sender address')),
+        (recipient, Reply(553, '5.1.3 no address')),
     ):
         if _FORBIDDEN.search(address):
             return answer
     return None
 
 
-def _told(answers: Mapping[str, str]) -> str:
-    told = [f'{one}: {answer}' for one, answer in answers.items()][:TOLD]
-    return '; '.join(told) + (f'; and {len(answers) - TOLD} more' if len(answers) > TOLD else '')
+def _listed(answers: Mapping[str, str]) -> str:
+    listed = [f'{one}: {answer}' for one, answer in answers.items()][:LISTED]
+    return '; '.join(listed) + (f'; and {len(answers) - LISTED} more' if len(answers) > LISTED else '')

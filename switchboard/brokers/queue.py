@@ -540,8 +540,8 @@ class BrokerQueue:
         """
         readable = cause not in ('corrupt', 'disallowed')
         if not (self._dead_letter is not None and readable and self._dead_letter(claim, cause, reason)):
-            told = {'event': 'preserved', 'queue': self.name, 'reason': reason, 'cause': cause, **fields}
-            store_copy(self.bad, claim.entry, [self._record(told, 'preserved')], suffix=PRESERVED)
+            record = {'event': 'preserved', 'queue': self.name, 'reason': reason, 'cause': cause, **fields}
+            store_copy(self.bad, claim.entry, [self._record(record, 'preserved')], suffix=PRESERVED)
             event(log, logging.WARNING, claim.filebase, 'preserved', queue=self.name, reason=reason)
         self.end_done(claim)  # if it comes again, it is preserved again, under the same name
 

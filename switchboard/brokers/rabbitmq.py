@@ -337,7 +337,7 @@ class RabbitDriver:
 
     def _delivery(self, queue: str, message: Any) -> Delivery:
         body = message.body
-        told = message.delivery_info
+        delivery_info = message.delivery_info
         headers = {
             key if isinstance(key, str) else bytes(key).decode('utf-8', 'backslashreplace'): value
             for key, value in (message.properties.get('application_headers') or {}).items()
@@ -348,11 +348,11 @@ class RabbitDriver:
             body.encode() if isinstance(body, str) else bytes(body),
             headers,
             {key: message.properties[key] for key in _PROPERTIES if message.properties.get(key) is not None},
-            told.get('exchange', ''),
-            told.get('routing_key', ''),
-            bool(told.get('redelivered')),
+            delivery_info.get('exchange', ''),
+            delivery_info.get('routing_key', ''),
+            bool(delivery_info.get('redelivered')),
             deaths if isinstance(deaths, int) else None,
-            told['delivery_tag'],
+            delivery_info['delivery_tag'],
             self.connection_number,
         )
 

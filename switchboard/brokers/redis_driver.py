@@ -63,8 +63,10 @@ from switchboard.message.naming import HIGHEST_PRIORITY
 def pack(channel: Any, outgoing: OutgoingMessage, exchange: str, routing_key: str) -> str:
     """:return: the value that kombu's consumers read."""
     properties = dict(outgoing.properties)
-    told = {name: properties.pop(name, None) for name in ('content_type', 'content_encoding')}
-    message = channel.prepare_message(outgoing.body, headers=outgoing.headers, properties=properties, **told)
+    content = {name: properties.pop(name, None) for name in ('content_type', 'content_encoding')}
+    message = channel.prepare_message(
+        outgoing.body, headers=outgoing.headers, properties=properties, **content
+    )
     channel._inplace_augment_message(message, exchange, routing_key)
     text: str = kombu_json.dumps(message)
     return text
@@ -77,12 +79,12 @@ def unpack(
     try:
         payload = kombu_json.loads(message.decode())
         properties = dict(payload['properties'])
-        told = dict(properties.pop('delivery_info', None) or {})
+        delivery_info = dict(properties.pop('delivery_info', None) or {})
         body = payload['body']
         body = Base64().decode(body) if properties.pop('body_encoding', None) == 'base64' else body.encode()
         headers = dict(payload.get('headers') or {})
     except Exception:  # anything may be in a list
-        payload, properties, told, body, headers = {}, {}, {}, bytes(message), {}
+        payload, properties, delivery_info, body, headers = {}, {}, {}, bytes(message), {}
     redelivered = bool(headers.pop('redelivered', False)) or deaths > 0
     for name in ('content-type', 'content-encoding'):
         if payload.get(name):
@@ -96,8 +98,8 @@ def unpack(
         body,
         headers,
         properties,
-        str(told.get('exchange') or ''),
-        str(told.get('routing_key') or ''),
+        str(delivery_info.get('exchange') or ''),
+        str(delivery_info.get('routing_key') or ''),
         redelivered,
         deaths,
         tag,
@@ -127,11 +129,11 @@ class Subscription:
         try:
             self._pubsub.subscribe(*wanted)
             while wanted:
-                told = self._pubsub.get_message(timeout=timeout_s)
-                if told is None:
+                reply = self._pubsub.get_message(timeout=timeout_s)
+                if reply is None:
                     raise TimeoutError('Redis does not confirm a subscription')
-                if told['type'] == 'subscribe':
-                    wanted.discard(told['channel'].decode())
+                if reply['type'] == 'subscribe':
+                    wanted.discard(reply['channel'].decode())
         except BaseException:
             self.close()
             raise
@@ -150,8 +152,8 @@ class Subscription:
         heard = False
         # Not by polling the socket: the messages behind the first one may have been read already.
         while self._pubsub.connection.can_read(0):
-            told = self._pubsub.get_message()
-            heard = heard or (told is not None and told['type'] == 'message')
+            reply = self._pubsub.get_message()
+            heard = heard or (reply is not None and reply['type'] == 'message')
         return heard
 
     def close(self) -> None:

@@ -100,17 +100,17 @@ def read_broker_url(text: str) -> BrokerUrl:
         # The wrong part may be the password, so it is not shown.
         reason = 'not a URL: write / # ? @ : in a password as %2F %23 %3F %40 %3A'
         raise ConfigError(reason, key='url') from None
-    told = parse_qsl(query, keep_blank_values=True)
-    tls = read_tls(scheme, {name: value for name, value in told if name.startswith(PREFIX)})
+    options = parse_qsl(query, keep_blank_values=True)
+    tls = read_tls(scheme, {name: value for name, value in options if name.startswith(PREFIX)})
     if any('://' in other and other.partition('://')[0].lower() != scheme for other in others):
         raise ConfigError(f'all addresses of a cluster are {scheme}://, as the first', key='url')
     url = BrokerUrl(kind, '', f'{scheme}://{place}', tls=tls)
-    ours = [(name, value) for name, value in told if name in _OPTIONS]
+    ours = [(name, value) for name, value in options if name in _OPTIONS]
     for name, _ in ours:
         if _ONLY.get(name, kind) != kind:
             raise ConfigError(f'{name!r} is an option for {_ONLY[name]}, and this is {kind}', key='url')
     url = replace(url, **read_options(ours, _OPTIONS))
-    rest = [(name, value) for name, value in told if name not in _OPTIONS and not name.startswith(PREFIX)]
+    rest = [(name, value) for name, value in options if name not in _OPTIONS and not name.startswith(PREFIX)]
     address = f'{bare}?{urlencode(rest)}' if rest else bare
     return replace(url, address=';'.join([address, *map(_without_ours, others)]))
 

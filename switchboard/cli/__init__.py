@@ -47,7 +47,7 @@ def switchboard(context: click.Context, verbose: bool) -> None:
         from switchboard.status import log
 
         log.configure(level='DEBUG', waits=True)
-        log.speak_as('switchboard')
+        log.set_process_name('switchboard')
     elif not logger.handlers:
         logger.addHandler(logging.NullHandler())
 

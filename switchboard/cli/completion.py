@@ -29,7 +29,7 @@ def _queues(installation: Installation, _incomplete: str) -> Iterator[str]:
 def _entries(installation: Installation, incomplete: str) -> Iterator[str]:
     """Entries of the bad queue first: operators deal with those; ``QUEUE/`` names those of one queue."""
     from switchboard.message.naming import CLAIMED, PRESERVED, READY
-    from switchboard.operating.census import walk
+    from switchboard.operating.queue_counts import walk
     from switchboard.store.layout import BAD
 
     queue, slash, _ = incomplete.rpartition('/')

@@ -21,7 +21,7 @@ from switchboard.errors import ConfigError
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
-    from switchboard.operating.actions import OperatedSpool
+    from switchboard.operating.actions import OperatorSession
     from switchboard.operating.spool_view import SpoolView
     from switchboard.routing.exchange import ExchangeTable
     from switchboard.spool.spool import Spool
@@ -187,15 +187,15 @@ class Installation:
 
         return SpoolView(self.existing_directory(), self.config_or_none)
 
-    def operated(self, reason: str = '') -> OperatedSpool:
+    def operator_session(self, reason: str = '') -> OperatorSession:
         """:return: the spool, to act on its entries as the user who runs this.
 
         :param reason: why, for the history of each entry.
         """
-        from switchboard.operating.actions import OperatedSpool
+        from switchboard.operating.actions import OperatorSession
         from switchboard.operating.audit import Operator, user_name
 
-        return OperatedSpool(self.view, self.spool(), Operator(user_name(), 'cli', reason))
+        return OperatorSession(self.view, self.spool(), Operator(user_name(), 'cli', reason))
 
     def check_runner(self, name: str) -> None:
         """:raises FileNotFoundError: the configuration declares no such runner.  A broken one is not asked."""

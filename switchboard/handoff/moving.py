@@ -102,9 +102,9 @@ def _send(
     claim: Claim, source: Switchboard, target: Switchboard, event: str, now: bool, fields: dict[str, Any]
 ) -> str:
     """Move a locked entry into a queue on a broker: it is stored there before it ends here, so that a crash in between leaves two."""
-    told: Any = target
+    remote: Any = target
     with _released_on_failure(claim, source):
-        filebase: str = told.take_over(
+        filebase: str = remote.take_over(
             claim.read(), {'event': event, 'queue': source.name, **fields}, now=now
         )
         claim.finish(source.pool)

@@ -53,17 +53,17 @@ def write(
     :raises LookupError: there is no such compression.
     """
     content_type, content_encoding, body = dumps(value, serializer=serializer)
-    told = dict(headers or {})
+    all_headers = dict(headers or {})
     if compression:
         try:
-            body, told['compression'] = compress(body, _ALIASES.get(compression, compression))
+            body, all_headers['compression'] = compress(body, _ALIASES.get(compression, compression))
         except KeyError as error:
             raise LookupError(f'compression {compression!r} is not installed') from error
     message = {
         'body': body,
         'content-type': content_type,
         'content-encoding': content_encoding,
-        'headers': told,
+        'headers': all_headers,
         'properties': {'delivery_mode': 2, **properties},
     }
     packed = pack(message, '', '', delayed=False)[0]

@@ -175,7 +175,7 @@ def unpack(msg: Any, msgdata: Mapping[str, Any], entry: Entry, tag: Any, queue: 
     else:
         payload = {**msg}
     records = entry.records
-    properties = payload['properties'] = {**_told(msgdata), **payload['properties']}
+    properties = payload['properties'] = {**_property_values(msgdata), **payload['properties']}
     properties['delivery_tag'] = tag
     properties['delivery_info'] = {
         'exchange': str(msgdata.get('exchange', '')),
@@ -201,7 +201,7 @@ def _is_kombu(msg: Any) -> bool:
     )
 
 
-def _told(msgdata: Mapping[str, Any]) -> dict[str, Any]:
+def _property_values(msgdata: Mapping[str, Any]) -> dict[str, Any]:
     """:return: the metadata that kombu calls properties of a message."""
     properties = {key: msgdata[key] for key in ('reply_to', 'correlation_id') if key in msgdata}
     properties['priority'] = msgdata.get('priority', 0)

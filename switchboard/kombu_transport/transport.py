@@ -144,14 +144,14 @@ class Transport(virtual.Transport):
         if self._deliver_all():
             return
         while True:
-            is_told = watch.follow(set(self._directories()), ARRIVALS)
+            is_watched = watch.follow(set(self._directories()), ARRIVALS)
             if self._deliver_all():
                 return
             left_s = None if ends_s is None else ends_s - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise TimeoutError('no message came in time')
             self._look_after_queues()
-            wait_s = self._wait_s(is_told)
+            wait_s = self._wait_s(is_watched)
             self._sleep(watch, wait_s if left_s is None else min(wait_s, left_s))
             if self.watch is not watch:
                 raise DiskFault('the connection was closed meanwhile')
@@ -168,10 +168,10 @@ class Transport(virtual.Transport):
         path = self.broker.spool.path
         return [path(name) for channel in self.channels for name in channel.wanted()]
 
-    def _wait_s(self, is_told: bool) -> float:
+    def _wait_s(self, is_watched: bool) -> float:
         """:return: how long nothing can happen that nobody tells us of."""
         assert self._address is not None
-        waits = [self._address.rescan_s if is_told else min(POLL_S, self._address.rescan_s)]
+        waits = [self._address.rescan_s if is_watched else min(POLL_S, self._address.rescan_s)]
         now_s = time.monotonic()
         waits += [max(0.0, when_s - now_s) for when_s, _ in self._suspects.values()]
         with self.broker.lock:
@@ -306,7 +306,7 @@ class Transport(virtual.Transport):
             if self._deliver_all():
                 watch.wake()
                 return
-            is_told = watch.follow(set(self._directories()), ARRIVALS)
+            is_watched = watch.follow(set(self._directories()), ARRIVALS)
             self._add_readers()
             if self._deliver_all():
                 watch.wake()
@@ -315,7 +315,7 @@ class Transport(virtual.Transport):
             watch.wake()  # a callback of the program's failed: the next message is another one
             raise
         self._look_after_queues()
-        self._sleep_for(self._wait_s(is_told))
+        self._sleep_for(self._wait_s(is_watched))
 
     def _sleep_for(self, wait_s: float) -> None:
         assert self._address is not None

@@ -161,8 +161,8 @@ def _shunted(metadata: Mapping[str, Any], error: BaseException | None = None) ->
                 'traceback': ''.join(traceback.format_exception(error)),
             }
         )
-    told = {'runner': _at_work[0]} if _at_work else {}
-    return [*records, {**_put_aside(origin, reason), **told}]
+    at_work = {'runner': _at_work[0]} if _at_work else {}
+    return [*records, {**_put_aside(origin, reason), **at_work}]
 
 
 def _shunted_before(metadata: Mapping[str, Any]) -> list[Record]:

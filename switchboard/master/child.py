@@ -167,7 +167,7 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.close()
-        log.hurry()
+        log.flush_and_wait()
         os._exit(code)
 
 
@@ -195,7 +195,7 @@ def fork_helper(work: Callable[[], object]) -> int:
         except BaseException:
             event(log.logger('master'), logging.ERROR, None, 'mistake', exc_info=True)
         finally:
-            log.hurry()
+            log.flush_and_wait()
             os._exit(code)
 
 
@@ -227,8 +227,8 @@ def _settle(child: Child, stop: StopSignal) -> None:
     faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
     os.environ[MARK] = f'{os.getpid()} {child.config.spool}'
     setproctitle.setproctitle(f'switchboard: {child.title}')
-    log.speak_as(child.title)
-    log.take_all()
+    log.set_process_name(child.title)
+    log.capture_other_loggers()
     printed.take_streams()
 
 

@@ -166,7 +166,7 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
         close_all_but((writing, *log.descriptors()))
         die_with_parent(master)
         setproctitle.setproctitle('switchboard: janitor')
-        log.speak_as('janitor')
+        log.set_process_name('janitor')
         from switchboard.operating.janitor import count_bad, full_disks, tidy
         from switchboard.spool.spool import Spool
 
@@ -187,5 +187,5 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
     except BaseException:
         event(logger, logging.ERROR, None, 'not tidied', exc_info=True)
     finally:
-        log.hurry()
+        log.flush_and_wait()
         os._exit(code)

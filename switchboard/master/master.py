@@ -279,7 +279,7 @@ class Master:
         if now_s - self._expected_s > LATE_S:
             lost_s = now_s - self._expected_s
             event(logger, logging.WARNING, None, 'was late', lost_s=lost_s)
-            self._slices.excuse(lost_s, now_s)
+            self._slices.extend_deadlines(lost_s, now_s)
         parts = (
             (self._slices, self._control)
             if self._stopping

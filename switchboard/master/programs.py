@@ -134,7 +134,7 @@ def one_runner(
         known = ', '.join(config.runners) or 'none'
         raise ConfigError(f'there is no runner {name!r}; there are: {known}', file=str(config.path))
     _configure_log(config, None)
-    log.speak_as(f'{name} {part + 1}/{count}')
+    log.set_process_name(f'{name} {part + 1}/{count}')
     extend_path(python_path(config.path, config.master.python_path))
     runner = make_runner(config, options, part, count, NullSlot())
 
@@ -223,13 +223,13 @@ def _guarded(path: Path, run: Callable[[Config], int]) -> int:
     if _asks_for_json(path):
         log.configure(as_json=True, waits=True)
         for each in errors:
-            event(log.logger('master'), logging.ERROR, None, 'cannot start', **_told(each))
+            event(log.logger('master'), logging.ERROR, None, 'cannot start', **_error_fields(each))
     else:
         click.echo('\n'.join(map(str, errors)), err=True)
     return code
 
 
-def _told(error: Exception) -> dict[str, object]:
+def _error_fields(error: Exception) -> dict[str, object]:
     """:return: the fields of the line about an error."""
     if isinstance(error, ConfigError):
         place = {name: getattr(error, name) for name in ('file', 'line', 'section', 'key')}

@@ -273,7 +273,7 @@ class Requests:
         steps: list[Step] = [step for each in planned for step in self._steps(each, old, new)]
         if changes.exchanges or changes.queues:
             steps.append(Spreading())
-        self._plan('reload', steps, self._telling_status(reply), changes=str(changes))
+        self._plan('reload', steps, self._noting_result(reply), changes=str(changes))
 
     def _put_in_force(self, config: Config) -> None:
         try:
@@ -281,14 +281,14 @@ class Requests:
         except OSError as error:
             event(logger, logging.ERROR, None, 'not published', error=error)
 
-    def _telling_status(self, reply: Reply) -> Reply:
-        def tell(answer: Mapping[str, Any]) -> None:
+    def _noting_result(self, reply: Reply) -> Reply:
+        def note_and_reply(answer: Mapping[str, Any]) -> None:
             if answer['errors']:
                 self._on_reload('; '.join(answer['errors']))
             self._end_reload()
             reply(answer)
 
-        return tell
+        return note_and_reply
 
     def _planned(self, old: Config, new: Config) -> list[Planned]:
         changes = old.changes(new)

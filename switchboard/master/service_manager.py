@@ -37,8 +37,8 @@ class ServiceManager:
         is_ours = found['WATCHDOG_PID'] in ('', str(os.getpid()))
         watched = found['WATCHDOG_USEC'] if is_ours and found['WATCHDOG_USEC'].isdecimal() else '0'
         self._feed_every_s = int(watched) / 2e6 if self._address else 0.0
-        self._fed_s = self._told_s = self._extended_s = -1e9
-        self._told = ''
+        self._fed_s = self._sent_s = self._extended_s = -1e9
+        self._sent = ''
         self._is_busy = bool(self._address)
 
     def ready(self, status: str) -> None:
@@ -63,8 +63,8 @@ class ServiceManager:
         if self._is_busy and now_s - self._extended_s >= EXTEND_EVERY_S:
             self._extended_s = now_s
             self._send(f'EXTEND_TIMEOUT_USEC={EXTEND_S * 1e6:.0f}')
-        if status and status != self._told and now_s - self._told_s >= STATUS_EVERY_S:
-            self._told, self._told_s = status, now_s
+        if status and status != self._sent and now_s - self._sent_s >= STATUS_EVERY_S:
+            self._sent, self._sent_s = status, now_s
             self._send(f'STATUS={status}')
 
     def due_s(self) -> float | None:

@@ -33,7 +33,7 @@ def exiting_on_signal() -> Iterator[None]:
     """
 
     def leave(signum: int, _frame: FrameType | None) -> None:
-        _told.append(signum)
+        _blocked_signals.append(signum)
         raise SystemExit(os.EX_OK)
 
     stops = (signal.SIGTERM, signal.SIGINT)
@@ -43,11 +43,11 @@ def exiting_on_signal() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-        _told.clear()
+        _blocked_signals.clear()
 
 
 # The signals that came before this process had a loop.
-_told: list[int] = []
+_blocked_signals: list[int] = []
 
 
 class SignalPipe:
@@ -58,7 +58,7 @@ class SignalPipe:
         # A full pipe holds thousands of signals that are still to be read; one more says nothing new.
         self._wakeup_before = signal.set_wakeup_fd(self._pipe.write_end, warn_on_full_buffer=False)
         self._before: dict[signal.Signals, Any] = {each: signal.signal(each, nothing) for each in signals}
-        for signum in _told:
+        for signum in _blocked_signals:
             os.write(self._pipe.write_end, bytes((signum,)))
 
     def fileno(self) -> int:

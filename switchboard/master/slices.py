@@ -20,7 +20,7 @@ from switchboard.errors import MasterError
 from switchboard.events import event
 from switchboard.master import child, ending
 from switchboard.master.signals import blocked
-from switchboard.master.supervision import ChildEnds, Past, RunnerSlice, start_all
+from switchboard.master.supervision import ChildEnds, PastCounters, RunnerSlice, start_all
 from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.scoreboard import Scoreboard
@@ -54,7 +54,7 @@ class Slices:
         self.scoreboard = scoreboard
         self._slices: list[RunnerSlice] = []
         # What runners have counted that have no slices now.
-        self._past: dict[str, list[Past]] = {}
+        self._past: dict[str, list[PastCounters]] = {}
         # Made for the first processes, to be forgotten when they run.
         self.spool: Spool | None = None
         self._selector = selector
@@ -215,10 +215,10 @@ class Slices:
                 for each in self._slices:
                     each.look_for_leftovers(now_s)
 
-    def excuse(self, lost_s: float, now_s: float) -> None:
-        """The master itself was late: see `RunnerSlice.excuse`."""
+    def extend_deadlines(self, lost_s: float, now_s: float) -> None:
+        """The master itself was late: see `RunnerSlice.extend_deadlines`."""
         for each in self:
-            each.excuse(lost_s, now_s)
+            each.extend_deadlines(lost_s, now_s)
 
     def tick(self, now_s: float) -> None:
         """Take the steps that are due, of all slices."""

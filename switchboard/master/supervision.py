@@ -8,7 +8,7 @@ if unset), because a job of thirty minutes is no hang.  Otherwise its loop must 
 write where it is into its log, then to stop, then killed with its group.
 
 A master that was late itself (stopped by a signal, frozen with its container) has no ground to judge: what it did not see counts for
-nobody.  `excuse` puts all that is due off by the time that was lost, and nothing is called a hang at the first look after it.
+nobody.  `extend_deadlines` puts all that is due off by the time that was lost, and nothing is called a hang at the first look after it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from switchboard.master import child, ending
 from switchboard.master.policy import Decision, End, History, decide
 from switchboard.options import RunnerOptions
 from switchboard.status import log
-from switchboard.status.figures import Figures, sum_of
+from switchboard.status.measurements import Measurements, sum_of
 from switchboard.status.printed import RawOutput
 from switchboard.status.scoreboard import Record, Scoreboard, State, SupervisorRecord
 
@@ -46,7 +46,7 @@ LOOK_AGAIN_S, TELL_AFTER_S = 0.02, 1.0
 # How long it may take to note in the entries of a process that it is killed on request.
 NOTE_S = 5.0
 # After a freeze a process gets at least this long to beat again, or its whole `hang_timeout` if that is shorter.
-EXCUSE_S = 5.0
+LATE_MASTER_S = 5.0
 # Of a message that is at work for so long that the master was late more often, the earlier times do not matter.
 MAX_LOST = 100
 
@@ -108,12 +108,12 @@ def start_all(slices: Iterable[RunnerSlice], fork_all: ForkAll, now_s: float) ->
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PastCounters:
     """The counters of slices that are gone: messages by outcome, restarts, and what they measured."""
 
     counters: tuple[int, int, int, int]
     restarts: int
-    figures: Figures
+    measurements: Measurements
 
 
 class RunnerSlice:
@@ -172,7 +172,7 @@ class RunnerSlice:
         # When the master was late last, and how much of which time was lost: (until, seconds).
         self._lost: list[tuple[float, float]] = []
         self._post = SupervisorRecord(options.name, part, count)
-        self._carried = Figures()
+        self._carried = Measurements()
         self.post()
 
     @property
@@ -251,28 +251,28 @@ class RunnerSlice:
         self.post()
         self.scoreboard.post_carried(self.index, self._carried)
 
-    def past(self) -> Past:
+    def past(self) -> PastCounters:
         """:return: the counters of this slice until now, with those of slices that it replaces."""
         record = self.record()
         if record is None:
-            return Past(self._post.carried, self._post.restarts, self._carried)
+            return PastCounters(self._post.carried, self._post.restarts, self._carried)
         try:
-            figures = self.scoreboard.figures(self.index)
+            measurements = self.scoreboard.measurements(self.index)
         except ScoreboardError:
-            figures = self._carried
-        return Past(record.counters, record.restarts, figures)
+            measurements = self._carried
+        return PastCounters(record.counters, record.restarts, measurements)
 
-    def inherit(self, past: Past) -> None:
+    def inherit(self, past: PastCounters) -> None:
         """Go on counting from where others of this runner have stopped.
 
         Of more errors than a slice has room for, those keep their counters that the runner as a whole has.
         """
         done, failed, retried, kept = map(sum, zip(self._post.carried, past.counters, strict=True))
         try:
-            shown = self.scoreboard.figures_of(self.name).errors or None
+            shown = self.scoreboard.measurements_of(self.name).errors or None
         except ScoreboardError:
             shown = None
-        self._carried = sum_of((self._carried, past.figures), keep=shown)
+        self._carried = sum_of((self._carried, past.measurements), keep=shown)
         self.scoreboard.post_carried(self.index, self._carried)
         self.post(carried=(done, failed, retried, kept), restarts=self._post.restarts + past.restarts)
 
@@ -469,12 +469,12 @@ class RunnerSlice:
         times = (start_at_s, self._kill_at_s, self._check_at_s, self._look_at_s)
         return min((each for each in times if each is not None), default=None)
 
-    def excuse(self, lost_s: float, now_s: float) -> None:
+    def extend_deadlines(self, lost_s: float, now_s: float) -> None:
         """Count the last `lost_s` seconds against nobody."""
         if self._kill_at_s is not None:
             self._kill_at_s += lost_s
         if self._check_at_s is not None:
-            self._check_at_s = max(self._check_at_s + lost_s, now_s + min(self._look_every_s, EXCUSE_S))
+            self._check_at_s = max(self._check_at_s + lost_s, now_s + min(self._look_every_s, LATE_MASTER_S))
         self._lost = [*self._lost[-MAX_LOST + 1 :], (now_s, lost_s)]
 
     def _lost_since(self, began_s: float) -> float:

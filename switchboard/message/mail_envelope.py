@@ -88,7 +88,7 @@ class MailEnvelope:
         :param from_line: without its line end.
         """
 
-        def told(*names: str) -> str | None:
+        def variable(*names: str) -> str | None:
             for name in names:
                 value = environment.get(name.encode())
                 if value is not None:
@@ -96,20 +96,22 @@ class MailEnvelope:
             return None
 
         metadata: dict[str, object] = {}
-        sender = self.sender if self.sender is not None else told('SENDER')
+        sender = self.sender if self.sender is not None else variable('SENDER')
         if from_line:
             metadata['from_line'] = readable(from_line)
             if sender is None and (found := sender_of(from_line)) is not None:
                 sender = readable(found)
         if sender is not None:
             metadata['sender'] = bare(sender)
-        recipients = self.recipients or [one for one in (told('RECIPIENT') or _joined(environment),) if one]
+        recipients = self.recipients or [
+            one for one in (variable('RECIPIENT') or _joined(environment),) if one
+        ]
         if recipients:
             metadata['recipients'] = [bare(one) for one in recipients]
         for name in _COPIED:
-            if value := told(name.upper()):
+            if value := variable(name.upper()):
                 metadata[name] = value
-        if extension := told('EXTENSION', 'EXT'):
+        if extension := variable('EXTENSION', 'EXT'):
             metadata['extension'] = extension
         metadata.update(self.fields)
         return metadata

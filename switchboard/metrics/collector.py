@@ -31,7 +31,15 @@ from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.operating.queue_info import UNKNOWN
 from switchboard.operating.spool_view import flags_of
 from switchboard.status.alive import SCOREBOARD, master_alive, own_directory
-from switchboard.status.figures import BOUNDS_S, ERROR_NAME, MAX_ERRORS, OTHER, Figures, Histogram, sum_of
+from switchboard.status.measurements import (
+    BOUNDS_S,
+    ERROR_NAME,
+    MAX_ERRORS,
+    OTHER,
+    Histogram,
+    Measurements,
+    sum_of,
+)
 from switchboard.status.record import MasterRecord, Record, State
 from switchboard.status.scoreboard import VERSION, Scoreboard
 from switchboard.store.layout import DRAINING, PAUSED
@@ -116,23 +124,23 @@ class Collector(LibraryCollector):
         return samples
 
     def _collect_queues(self, samples: Samples, now_ns: int) -> None:
-        for queue, census in self._count.queues.items():
-            if census.waiting == UNKNOWN:
+        for queue, counts in self._count.queues.items():
+            if counts.waiting == UNKNOWN:
                 continue
             for state in STATES:
-                samples.gauge('queue_entries', getattr(census, state), queue, state)
-            samples.gauge('queue_foreign_files', census.foreign, queue)
-            samples.gauge('queue_bytes', census.size_bytes, queue)
-            age_s = max(0.0, (now_ns - census.oldest_ns) / NS) if census.oldest_ns else 0.0
+                samples.gauge('queue_entries', getattr(counts, state), queue, state)
+            samples.gauge('queue_foreign_files', counts.foreign, queue)
+            samples.gauge('queue_bytes', counts.size_bytes, queue)
+            age_s = max(0.0, (now_ns - counts.oldest_ns) / NS) if counts.oldest_ns else 0.0
             samples.gauge('queue_oldest_claimable_age_seconds', age_s, queue)
-            if census.oldest_ns:
-                samples.gauge('queue_oldest_claimable_timestamp_seconds', census.oldest_ns / NS, queue)
-            if census.next_ns:
-                samples.gauge('queue_next_due_timestamp_seconds', census.next_ns / NS, queue)
+            if counts.oldest_ns:
+                samples.gauge('queue_oldest_claimable_timestamp_seconds', counts.oldest_ns / NS, queue)
+            if counts.next_ns:
+                samples.gauge('queue_next_due_timestamp_seconds', counts.next_ns / NS, queue)
             flags = flags_of(self._directory, queue)
             samples.gauge('queue_paused', PAUSED in flags, queue)
             samples.gauge('queue_draining', DRAINING in flags, queue)
-            samples.gauge('queue_census_truncated', census.is_truncated, queue)
+            samples.gauge('queue_census_truncated', counts.is_truncated, queue)
 
     def _collect_scoreboard(self, samples: Samples) -> None:
         is_up = master_alive(self._directory)
@@ -146,9 +154,9 @@ class Collector(LibraryCollector):
         finally:
             scoreboard.close()
         self._collect_master(samples, master)
-        runners: dict[str, list[tuple[Record, Figures]]] = {name: [] for name in self._configured()}
-        for record, figures in measured:
-            runners.setdefault(record.runner, []).append((record, figures))
+        runners: dict[str, list[tuple[Record, Measurements]]] = {name: [] for name in self._configured()}
+        for record, measurements in measured:
+            runners.setdefault(record.runner, []).append((record, measurements))
         for name, queue in self._configured().items():
             if queue:
                 samples.gauge('runner_queue_info', 1, name, queue)
@@ -156,7 +164,9 @@ class Collector(LibraryCollector):
             records = [record for record, _ in slices]
             # Of a runner without slices nobody tells what it had counted.  To say 0 would look like a new beginning, and the next slices count on.
             if records:
-                self._collect_counters(samples, name, records, sum_of(figures for _, figures in slices))
+                self._collect_counters(
+                    samples, name, records, sum_of(measurements for _, measurements in slices)
+                )
             self._collect_slices(samples, name, records, is_up=is_up)
 
     def _configured(self) -> dict[str, str]:
@@ -174,16 +184,18 @@ class Collector(LibraryCollector):
             read_ns = master.reloaded_ns or master.started_ns
             samples.gauge('config_last_reload_success_timestamp_seconds', read_ns / NS)
 
-    def _collect_counters(self, samples: Samples, name: str, records: list[Record], figures: Figures) -> None:
+    def _collect_counters(
+        self, samples: Samples, name: str, records: list[Record], measurements: Measurements
+    ) -> None:
         for outcome in OUTCOMES:
             samples.counter(f'entries_{outcome}', sum(getattr(one, outcome) for one in records), name)
-        for error, counted in sorted(figures.errors.items()):
+        for error, counted in sorted(measurements.errors.items()):
             samples.counter('entries_failed_by_error', counted.count, name, error)
-        samples.counter('entries_failed_by_error', figures.other_errors, name, OTHER)
-        samples.counter('entries_recovered', figures.recovered, name)
+        samples.counter('entries_failed_by_error', measurements.other_errors, name, OTHER)
+        samples.counter('entries_recovered', measurements.recovered, name)
         samples.counter('runner_restarts', sum(one.restarts for one in records), name)
-        samples.histogram('entry_process_seconds', figures.process, name)
-        samples.histogram('entry_wait_seconds', figures.wait, name)
+        samples.histogram('entry_process_seconds', measurements.process, name)
+        samples.histogram('entry_wait_seconds', measurements.wait, name)
 
     def _collect_slices(self, samples: Samples, name: str, records: list[Record], *, is_up: bool) -> None:
         wall_ns, now_ns = time.time_ns(), time.monotonic_ns()

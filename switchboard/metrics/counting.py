@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from switchboard.events import event
 from switchboard.message.naming import NS
-from switchboard.operating.census import Census, CountingThread, Counts
 from switchboard.operating.grouping import NONE, Causes
+from switchboard.operating.queue_counts import CountCache, CountingThread, QueueCounts
 from switchboard.operating.queue_info import MAX_OPENED, count_queue
 from switchboard.operating.spool_view import SpoolView
 from switchboard.store.layout import BAD
@@ -42,7 +42,7 @@ class Count:
     """
 
     at_ns: int = 0
-    queues: Mapping[str, Census] = field(default_factory=dict)
+    queues: Mapping[str, QueueCounts] = field(default_factory=dict)
     errors: Mapping[str, int] = field(default_factory=dict)
     failures: int = 0
 
@@ -51,7 +51,7 @@ def count_all(
     view: SpoolView,
     budget_s: float = BUDGET_S,
     *,
-    counts: Counts | None = None,
+    counts: CountCache | None = None,
     causes: Causes | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
 ) -> Count:
@@ -60,7 +60,7 @@ def count_all(
     :param counts: the counts of before, for callers who count again and again, as are `causes`.
     """
     at_ns, began_ns = time.time_ns(), time.monotonic_ns()
-    queues: dict[str, Census] = {}
+    queues: dict[str, QueueCounts] = {}
     failures = 0
     names = [name for name in view.queue_names() if not view.is_remote(name)]
     ends_ns = began_ns + int(budget_s * (1 - ERRORS_SHARE) * NS)
@@ -107,10 +107,10 @@ class Counting:
     def __init__(self, view: Callable[[], SpoolView], budget_s: float = BUDGET_S) -> None:
         self._view = view
         self._budget_s = budget_s
-        thread = CountingThread(self.look, 'census', REST_S, log)
+        thread = CountingThread(self.look, 'counting', REST_S, log)
         self.start, self.close, self._is_stopping = thread.start, thread.close, thread.is_stopping
         self.last = Count()
-        self._counts, self._causes = Counts(), Causes(BAD, MAX_OPENED)
+        self._counts, self._causes = CountCache(), Causes(BAD, MAX_OPENED)
         self.failures = 0
         # Set after each count.
         self.counted = threading.Event()

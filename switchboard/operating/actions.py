@@ -76,7 +76,7 @@ class Result(NamedTuple):
         }
 
 
-class OperatedSpool:
+class OperatorSession:
     """One spool, and an operator who works on it.
 
     :param view: the spool, to look at.
@@ -121,7 +121,7 @@ class Action(Protocol):
     def takes(self, target: Target, now_ns: int) -> bool:
         """:return: whether it is for an entry that was selected, and not named."""
 
-    def __call__(self, operated: OperatedSpool, target: Target) -> Where | None:
+    def __call__(self, session: OperatorSession, target: Target) -> Where | None:
         """Do it to one entry.
 
         :return: where it is now.
@@ -154,7 +154,7 @@ class Retry:
         late = target.suffix == READY and target.filebase > format_when(now_ns) + '~'
         return late or target.home not in (None, target.queue)
 
-    def __call__(self, operated: OperatedSpool, target: Target) -> Where:
+    def __call__(self, session: OperatorSession, target: Target) -> Where:
         """See `Action`."""
         to = self.to or target.home or (target.queue if target.suffix != PRESERVED else None)
         if to is None:
@@ -163,8 +163,8 @@ class Retry:
                 queue=target.queue,
                 filebase=target.filebase,
             )
-        source = operated.queue(target.queue)
-        return Where(to, send_back(source, target.filebase, operated.spool[to], **operated.operator.fields()))
+        source = session.queue(target.queue)
+        return Where(to, send_back(source, target.filebase, session.spool[to], **session.operator.fields()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +180,9 @@ class Move:
         """See `Action`."""
         return target.queue != self.to
 
-    def __call__(self, operated: OperatedSpool, target: Target) -> Where:
+    def __call__(self, session: OperatorSession, target: Target) -> Where:
         """See `Action`."""
-        source, to = operated.queue(target.queue), operated.spool[self.to]
+        source, to = session.queue(target.queue), session.spool[self.to]
         claim = claim_any(source, target.filebase)
         try:
             if self.to != BAD:
@@ -190,7 +190,7 @@ class Move:
         except BaseException:
             claim.close()
             raise
-        return Where(self.to, move(claim, source, to, **operated.operator.fields()))
+        return Where(self.to, move(claim, source, to, **session.operator.fields()))
 
 
 def remove(queue: Switchboard, filebase: str) -> None:
@@ -225,15 +225,15 @@ class Remove:
         """See `Action`."""
         return self.at_once or target.queue != TRASH
 
-    def __call__(self, operated: OperatedSpool, target: Target) -> Where | None:
+    def __call__(self, session: OperatorSession, target: Target) -> Where | None:
         """See `Action`."""
-        source = operated.queue(target.queue)
+        source = session.queue(target.queue)
         if self.at_once or target.queue == TRASH:
             remove(source, target.filebase)
             return None
         claim = claim_any(source, target.filebase)
         filebase = move(
-            claim, source, operated.bare[TRASH], event='removed', preserved=True, **operated.operator.fields()
+            claim, source, session.bare[TRASH], event='removed', preserved=True, **session.operator.fields()
         )
         return Where(TRASH, filebase)
 
@@ -251,7 +251,7 @@ class Restore:
         """See `Action`."""
         return target.queue == TRASH and target.suffix == PRESERVED
 
-    def __call__(self, operated: OperatedSpool, target: Target) -> Where:
+    def __call__(self, session: OperatorSession, target: Target) -> Where:
         """See `Action`."""
         place = {'queue': target.queue, 'filebase': target.filebase}
         if target.queue != TRASH:
@@ -259,7 +259,7 @@ class Restore:
         to = self.to or target.home
         if to is None:
             raise QueueError('its history does not say where it was removed from: name a queue with --to', **place)  # fmt: skip
-        source, home = operated.bare[TRASH], operated.queue(to)
+        source, home = session.bare[TRASH], session.queue(to)
         claim = claim_any(source, target.filebase)
         try:
             if to != BAD:
@@ -267,7 +267,7 @@ class Restore:
         except BaseException:
             claim.close()
             raise
-        return Where(to, move(claim, source, home, event='restored', **operated.operator.fields()))
+        return Where(to, move(claim, source, home, event='restored', **session.operator.fields()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,10 +282,10 @@ class Hold:
         """See `Action`."""
         return target.suffix == READY and not is_on_hold(target.filebase)
 
-    def __call__(self, operated: OperatedSpool, target: Target) -> Where:
+    def __call__(self, session: OperatorSession, target: Target) -> Where:
         """See `Action`."""
         return Where(
-            target.queue, hold(operated.queue(target.queue), target.filebase, **operated.operator.fields())
+            target.queue, hold(session.queue(target.queue), target.filebase, **session.operator.fields())
         )
 
 
@@ -301,10 +301,10 @@ class Release:
         """See `Action`."""
         return target.suffix == READY and is_on_hold(target.filebase)
 
-    def __call__(self, operated: OperatedSpool, target: Target) -> Where:
+    def __call__(self, session: OperatorSession, target: Target) -> Where:
         """See `Action`."""
         return Where(
-            target.queue, release(operated.queue(target.queue), target.filebase, **operated.operator.fields())
+            target.queue, release(session.queue(target.queue), target.filebase, **session.operator.fields())
         )
 
 
@@ -360,7 +360,7 @@ class Applied:
 def apply(
     action: Action,
     targets: Sequence[Target],
-    operated: OperatedSpool,
+    session: OperatorSession,
     on_result: Callable[[Result], None] = lambda _: None,
 ) -> Applied:
     """Do something to one entry after the other.
@@ -369,7 +369,7 @@ def apply(
     """
     applied = Applied()
     for target in targets:
-        result = _apply_one(action, target, operated)
+        result = _apply_one(action, target, session)
         if result.error is None:
             applied.done += 1
         else:
@@ -378,14 +378,14 @@ def apply(
     return applied
 
 
-def _apply_one(action: Action, target: Target, operated: OperatedSpool) -> Result:
+def _apply_one(action: Action, target: Target, session: OperatorSession) -> Result:
     try:
-        now = action(operated, target)
+        now = action(session, target)
     except (SwitchboardError, OSError) as error:
         return Result(target, None, error)
     note(
-        operated.view.directory,
-        operated.operator,
+        session.view.directory,
+        session.operator,
         action.name,
         target.queue,
         target.filebase,

@@ -73,8 +73,8 @@ def note(
 
     fields = {'act': act, 'queue': queue, 'entry': entry, 'to': to, **operator.fields(), **more}
     fields = {key: value for key, value in fields.items() if value not in ('', None)}
-    told = {key: value for key, value in fields.items() if key != 'entry'}
-    event(log, logging.INFO, entry or None, 'acted', **told)
+    others = {key: value for key, value in fields.items() if key != 'entry'}
+    event(log, logging.INFO, entry or None, 'acted', **others)
     line = json.dumps({'time': SYSTEM_CLOCK.time_ns() / 1e9, **fields}) + '\n'
     disk = Disk()
     try:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from switchboard.errors import AmbiguousEntryError, UnknownEntryError
 from switchboard.message.naming import is_filebase, is_on_hold
-from switchboard.operating.census import walk
+from switchboard.operating.queue_counts import walk
 from switchboard.operating.summary import SUFFIXES, EntrySummary, summarize
 from switchboard.store.folder import Folder
 

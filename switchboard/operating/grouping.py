@@ -1,6 +1,6 @@
 """Entries sorted into groups by something that they have: by queue, kind, origin, error or a key of the metadata.
 
-With the age of each, that is the table of `census.shapes`; with a selection, it answers which cause is behind so many failures.  `Causes` are those of the
+With the age of each, that is the table of `queue_counts.shapes`; with a selection, it answers which cause is behind so many failures.  `Causes` are those of the
 bad queue, for callers who look again and again.
 """
 
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from switchboard.events import event
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY
-from switchboard.operating.census import age_s, stamp_of, walk
 from switchboard.operating.entry_fields import UNTELLABLE
 from switchboard.operating.finding import Found
+from switchboard.operating.queue_counts import age_s, stamp_of, walk
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import EntrySummary, summarize
 from switchboard.store.folder import Folder

@@ -21,7 +21,7 @@ from switchboard.message.expiry import is_expired
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS, PRESERVED, READY, format_when, parse
 from switchboard.operating.actions import remove
-from switchboard.operating.census import walk
+from switchboard.operating.queue_counts import walk
 from switchboard.operating.summary import time_ns
 from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool

@@ -20,8 +20,8 @@ from switchboard.declared.declarations import Declaration, Declarations
 from switchboard.declared.presence import Presence
 from switchboard.errors import BrokerDownError
 from switchboard.message.naming import NS, PRESERVED, SYSTEM_NAMER
-from switchboard.operating.census import Census, Counts, count, walk
 from switchboard.operating.option_words import option_words, word
+from switchboard.operating.queue_counts import CountCache, QueueCounts, count, walk
 from switchboard.operating.spool_view import SpoolView, flags_of
 from switchboard.operating.summary import summarize
 from switchboard.options import QueueOptions, shown_url
@@ -47,24 +47,24 @@ def count_queue(
     sizes: bool = True,
     spool: Spool | None = None,
     until_ns: int | None = None,
-    counts: Counts | None = None,
-) -> Census:
+    counts: CountCache | None = None,
+) -> QueueCounts:
     """Count the entries of a queue, wherever it is: a directory is walked over, a broker is asked for its ready messages, for it counts no others.
 
     :param spool: for queues on brokers; without one, and where the broker is away, `UNKNOWN` many wait there.
-    :param until_ns: as in `census.count`; a broker is not asked for a part.
+    :param until_ns: as in `queue_counts.count`; a broker is not asked for a part.
     :param counts: the counts of before, for callers who count again and again.
     """
     if not view.is_remote(name):
         counted = count if counts is None else counts.count
         return counted(view.folder(name), name, sizes=sizes, until_ns=until_ns)
     if spool is None:
-        return Census(name, waiting=UNKNOWN)
+        return QueueCounts(name, waiting=UNKNOWN)
     queue: Any = spool[name]
     try:
-        return Census(name, waiting=queue.count())
+        return QueueCounts(name, waiting=queue.count())
     except BrokerDownError as error:
-        return Census(name, waiting=UNKNOWN, trouble=str(error))
+        return QueueCounts(name, waiting=UNKNOWN, trouble=str(error))
     finally:
         queue.close()
 
@@ -103,23 +103,23 @@ def throughput(config: Config | None, records: Iterable[Record]) -> dict[str, Th
     return {queue: Throughput(**found) for queue, found in sums.items()}
 
 
-def census_fields(
-    census: Census, flags: Iterable[str], now_s: float, in_bad: int | None = None
+def count_fields(
+    counts: QueueCounts, flags: Iterable[str], now_s: float, in_bad: int | None = None
 ) -> dict[str, Any]:
     """:return: how much is in a queue, for programs.
 
     :param in_bad: how many entries of the bad queue came from it.
     """
-    fields = {name: getattr(census, name) for name in _COUNTS}
-    fields['size_bytes'] = census.size_bytes if census.has_size else None
-    fields['waiting'] = None if census.waiting == UNKNOWN else census.waiting
-    fields['oldest_age_s'] = round(now_s - census.oldest_ns / NS, 3) if census.oldest_ns else None
-    fields['next_due_s'] = round(census.next_ns / NS - now_s, 3) if census.next_ns else None
+    fields = {name: getattr(counts, name) for name in _COUNTS}
+    fields['size_bytes'] = counts.size_bytes if counts.has_size else None
+    fields['waiting'] = None if counts.waiting == UNKNOWN else counts.waiting
+    fields['oldest_age_s'] = round(now_s - counts.oldest_ns / NS, 3) if counts.oldest_ns else None
+    fields['next_due_s'] = round(counts.next_ns / NS - now_s, 3) if counts.next_ns else None
     fields['in_bad'] = in_bad
     fields['flags'] = list(flags)
-    if census.origins:
-        fields['origins'] = census.origins
-    return {'queue': census.queue, **fields}
+    if counts.origins:
+        fields['origins'] = counts.origins
+    return {'queue': counts.queue, **fields}
 
 
 _COUNTS = ('waiting', 'delayed', 'held', 'claimed', 'preserved', 'foreign', 'size_bytes')
@@ -137,7 +137,7 @@ class QueueInfo:
     options: QueueOptions
     consumers: int | None
     declaration: Declaration | None
-    said: dict[str, dict[str, Any]]
+    flags: dict[str, dict[str, Any]]
     config: Config | None
 
     @property
@@ -185,12 +185,12 @@ class QueueInfo:
             'consumers': self.consumers,
             'options': self.own_options,
             'declared': declared,
-            'flags': self.said,
+            'flags': self.flags,
         }
 
-    def whole_fields(self, census: Census) -> dict[str, Any]:
+    def whole_fields(self, counts: QueueCounts) -> dict[str, Any]:
         """:return: the queue with its contents, for programs: ``options`` are all of them, by field, and ``set`` says which by whom."""
-        counted = census_fields(census, self.said, time.time())
+        counted = count_fields(counts, self.flags, time.time())
         return {
             **self.fields(),
             'entries': {

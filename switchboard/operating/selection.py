@@ -28,8 +28,8 @@ from switchboard.config.units import duration_s, size_bytes
 from switchboard.errors import SelectionError
 from switchboard.events import event
 from switchboard.message.naming import CLAIMED, PRESERVED, READY, format_when, is_on_hold, parse
-from switchboard.operating.census import age_s, walk
 from switchboard.operating.finding import Found
+from switchboard.operating.queue_counts import age_s, walk
 from switchboard.operating.summary import SUFFIXES, EntrySummary, State
 from switchboard.store.folder import Folder
 

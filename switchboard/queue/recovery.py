@@ -114,9 +114,9 @@ def note_safely(claim: Claim, name: str, /, *, clock: Clock, sync: bool, **field
     """
     record = _record(name, clock, fields)
     if claim.is_foreign or claim.links > 1:
-        told = {**record, FOREIGN: claim.uid} if claim.is_foreign else record
+        marked = {**record, FOREIGN: claim.uid} if claim.is_foreign else record
         try:
-            claim.make_private(sync=sync, record=told)
+            claim.make_private(sync=sync, record=marked)
             return
         except OSError as error:
             event(log, logging.WARNING, claim.filebase, 'not copied', queue=claim.folder.place, error=error)

@@ -83,16 +83,16 @@ class Condition:
 
     reason: str = ''
     number: int | None = None
-    told: bool = False
-    told_number: int = 0
+    reported: bool = False
+    reported_number: int = 0
     quiet_until_s: float = 0.0
 
     @property
     def is_news(self) -> bool:
         """Whether it is to be reported, now or when the quiet is over."""
-        if self.told != bool(self.reason):
+        if self.reported != bool(self.reason):
             return True
-        return self.told and (self.number or 0) > self.told_number
+        return self.reported and (self.number or 0) > self.reported_number
 
 
 class Alerts:
@@ -141,7 +141,7 @@ class Alerts:
         for subject, said in subjects.items():
             condition = self._conditions.setdefault((name, subject), Condition())
             condition.reason, condition.number = said if isinstance(said, tuple) else (said, None)
-            condition.told_number = min(condition.told_number, condition.number or 0)
+            condition.reported_number = min(condition.reported_number, condition.number or 0)
 
     def due_s(self) -> float | None:
         """:return: when `tick` wants to be called next, on the monotonic clock."""
@@ -160,16 +160,16 @@ class Alerts:
             self._times.popleft()
         for (name, subject), condition in list(self._conditions.items()):
             if not condition.is_news:
-                if not condition.told and now_s >= condition.quiet_until_s:
+                if not condition.reported and now_s >= condition.quiet_until_s:
                     del self._conditions[name, subject]
                 continue
             if now_s < condition.quiet_until_s or len(self._times) >= PER_MINUTE:
                 continue
             if command := tuple(self._command()):
-                self._tell(command, name, subject, condition, now_s)
+                self._report(command, name, subject, condition, now_s)
                 return
 
-    def _tell(
+    def _report(
         self, command: tuple[str, ...], name: str, subject: str, condition: Condition, now_s: float
     ) -> None:
         is_problem = bool(condition.reason)
@@ -182,7 +182,7 @@ class Alerts:
             self._place,
         )
         self._times.append(now_s)
-        condition.told, condition.told_number = is_problem, condition.number or 0
+        condition.reported, condition.reported_number = is_problem, condition.number or 0
         condition.quiet_until_s = now_s + QUIET_S
         try:
             self._pid = self._start(lambda: tell(command, alert.facts(), tie=self._tie))

@@ -199,10 +199,10 @@ class LogFile(logging.Handler):
         if self._writer is not None:
             self._writer.flush(self._descriptor)
 
-    def hurry(self) -> None:
+    def flush_and_wait(self) -> None:
         """Write what waits for its reader, and wait a little for that."""
         if self._writer is not None and not self._writer.flush(self._descriptor):
-            self._writer.hurry(self._descriptor)
+            self._writer.flush_and_wait(self._descriptor)
 
     def fileno(self) -> int:
         """:return: the descriptor; its number stays the same for good once there is a file."""
@@ -219,7 +219,7 @@ class LogFile(logging.Handler):
             self._descriptor = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
 
     def close(self) -> None:
-        self.hurry()
+        self.flush_and_wait()
         if self._descriptor != 2:
             os.close(self._descriptor)
             self._descriptor = 2
@@ -263,7 +263,7 @@ def _log_files() -> list[LogFile]:
     return [each for each in logging.getLogger(ROOT).handlers if isinstance(each, LogFile)]
 
 
-def take_all() -> None:
+def capture_other_loggers() -> None:
     """Have what other libraries and the users' own code log in this process come to our log too, at our level."""
     ours, root = logging.getLogger(ROOT), logging.getLogger()
     for log_file in _log_files():
@@ -293,10 +293,10 @@ def flush() -> bool:
     return not any(log_file.is_behind() for log_file in _log_files())
 
 
-def hurry() -> None:
+def flush_and_wait() -> None:
     """Write what waits before this process ends, and wait a little for its reader."""
     for log_file in _log_files():
-        log_file.hurry()
+        log_file.flush_and_wait()
 
 
 def descriptor() -> int:
@@ -304,7 +304,7 @@ def descriptor() -> int:
     return next((each.fileno() for each in _log_files()), 2)
 
 
-def speak_as(speaker: str) -> None:
+def set_process_name(speaker: str) -> None:
     """Let the lines of this process say who it is: ``in 1/2``."""
     for log_file in _log_files():
         if isinstance(log_file.formatter, LineFormatter):

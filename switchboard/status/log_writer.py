@@ -97,7 +97,7 @@ class LogWriter:
             self._forget()
         self._add(line)
         if not self.flush(descriptor):
-            self.hurry(descriptor)
+            self.flush_and_wait(descriptor)
 
     def _add(self, line: bytes) -> None:
         if self._bytes + len(line) > MOST_BYTES:
@@ -146,7 +146,7 @@ class LogWriter:
         """Whether lines wait."""
         return bool(self._waiting) and self._pid == os.getpid()
 
-    def hurry(self, descriptor: int) -> None:
+    def flush_and_wait(self, descriptor: int) -> None:
         """Wait for the reader as long as patience lasts, and write what it takes."""
         now_s = time.monotonic()
         self._patience_s = min(PATIENCE_S, self._patience_s + PATIENCE_PART * (now_s - self._waited_s))

@@ -17,8 +17,8 @@ offset       content
 slot + 0     the master's record of the slice, two copies of 1024 bytes
 slot + 2048  the work, two copies of 256 bytes: written by the runner at each message and heartbeat
 slot + 2560  the last error, two copies of 768 bytes: written by the runner when something fails
-slot + 4096  the figures, two copies of 2048 bytes: written by the runner, seldom (see `figures`)
-slot + 8192  the figures of the slices in whose place this one stands: written by the master
+slot + 4096  the measurements, two copies of 2048 bytes: written by the runner, seldom (see `measurements`)
+slot + 8192  the measurements of the slices in whose place this one stands: written by the master
 ===========  ==========================================================================================
 
 Each group has one writer and two copies (see `double_buffer`), so a reader always finds a whole one.  A file written anew and
@@ -42,7 +42,7 @@ from typing import Any, Literal, Self, TypeVar
 from switchboard.errors import ScoreboardError
 from switchboard.status.alive import is_locked
 from switchboard.status.double_buffer import READ_TRIES, DoubleBuffer, TornError
-from switchboard.status.figures import Figures, buffer, sum_of
+from switchboard.status.measurements import Measurements, buffer, sum_of
 from switchboard.status.record import MasterRecord, Record, State, SupervisorRecord
 
 __all__ = ['MasterRecord', 'NullSlot', 'Outcome', 'Record', 'Scoreboard', 'Slot', 'State', 'SupervisorRecord']
@@ -53,7 +53,7 @@ PAGE_BYTES = 4096
 SLOT_BYTES = 3 * PAGE_BYTES
 # Numbers for slices that are added while running.  The disk's room is taken when one is used.
 ROOM = 256
-# How old the figures of a busy runner may be.
+# How old the measurements of a busy runner may be.
 FIGURES_EVERY_NS = 1_000_000_000
 
 HEADER = struct.Struct('<8sIII')
@@ -72,7 +72,7 @@ _POST = DoubleBuffer('64sIIIBQIQ4Q512s', 0, 1024)
 _WORK = DoubleBuffer('IQQQQQ96sQQ', 2048, 256)
 # when, whether it is fatal, text
 _ERROR = DoubleBuffer('QB720s', 2560, 768)
-_FIGURES = buffer(PAGE_BYTES)
+_MEASUREMENTS = buffer(PAGE_BYTES)
 _CARRIED = buffer(2 * PAGE_BYTES)
 # How often slices have taken the place of others.
 _CHANGES = DoubleBuffer('Q', 64, 64)
@@ -155,11 +155,11 @@ class Slot(NullSlot):
         # Counters go on where the process before this one left them: they count the slice, not the process.
         self.done, self.failed, self.retried, self.kept = before[3:7] if before else (0, 0, 0, 0)
         try:
-            [counted] = scoreboard.read(self._base, _FIGURES)
+            [counted] = scoreboard.read(self._base, _MEASUREMENTS)
         except ScoreboardError:
             counted = None
-        self._figures_number = counted[0] if counted else 0
-        self.figures = Figures.of(counted[1:]) if counted else Figures()
+        self._measurements_number = counted[0] if counted else 0
+        self.measurements = Measurements.of(counted[1:]) if counted else Measurements()
         self._figures_ns = 0
         self._has_news = False
         self._write(0)
@@ -169,8 +169,8 @@ class Slot(NullSlot):
         self._write(now_ns)
         self.rest()
         if self._on_ready is not None:
-            told, self._on_ready = self._on_ready, None
-            told()
+            on_ready, self._on_ready = self._on_ready, None
+            on_ready()
 
     def begin(self, filebase: str) -> None:
         now_ns = self._clock_ns()
@@ -181,20 +181,20 @@ class Slot(NullSlot):
         now_ns = self._clock_ns()
         self._write(now_ns)
         if outcome == 'failed':
-            self.figures.failed_by(error, time.time_ns())
+            self.measurements.failed_by(error, time.time_ns())
             self._write_figures(now_ns)
         elif self._has_news and now_ns - self._figures_ns >= FIGURES_EVERY_NS:
             self._write_figures(now_ns)
 
     def measured(self, process_ns: int, wait_ns: int | None) -> None:
-        self.figures.process.observe(process_ns)
+        self.measurements.process.observe(process_ns)
         if wait_ns is not None:
-            self.figures.wait.observe(wait_ns)
+            self.measurements.wait.observe(wait_ns)
         self._has_news = True
 
     def recovered(self, count: int) -> None:
         if count:
-            self.figures.recovered += count
+            self.measurements.recovered += count
             self._write_figures(self._clock_ns())
 
     def rest(self) -> None:
@@ -214,10 +214,12 @@ class Slot(NullSlot):
         _WORK.write(self._descriptor, self._base, self._number, *values)
 
     def _write_figures(self, now_ns: int) -> None:
-        self._figures_number += 1
+        self._measurements_number += 1
         self._figures_ns = now_ns
         self._has_news = False
-        _FIGURES.write(self._descriptor, self._base, self._figures_number, *self.figures.values())
+        _MEASUREMENTS.write(
+            self._descriptor, self._base, self._measurements_number, *self.measurements.values()
+        )
 
     def _write_error(self, text: str, *, fatal: bool) -> None:
         self._error_number += 1
@@ -356,10 +358,10 @@ class Scoreboard:
         """:return: all slots in use, by runner and slice.  Each group is a snapshot of one moment."""
         return self.unchanged(self.records_as_they_are)
 
-    def measured(self) -> list[tuple[Record, Figures]]:
+    def measured(self) -> list[tuple[Record, Measurements]]:
         """:return: the same, and what each of them has measured."""
         return self.unchanged(
-            lambda: [(each, self.figures(each.index)) for each in self.records_as_they_are()]
+            lambda: [(each, self.measurements(each.index)) for each in self.records_as_they_are()]
         )
 
     def records_as_they_are(self) -> list[Record]:
@@ -410,21 +412,21 @@ class Scoreboard:
         self._changes += 1
         _CHANGES.write(self.descriptor, 0, self._changes, self._changes)
 
-    def figures(self, index: int) -> Figures:
-        """:return: the figures of a slice, with those of slices that it replaces."""
-        own, carried = self.read(self.base(index), _FIGURES, _CARRIED)
-        return sum_of(Figures.of(each[1:]) for each in (own, carried) if each is not None)
+    def measurements(self, index: int) -> Measurements:
+        """:return: the measurements of a slice, with those of slices that it replaces."""
+        own, carried = self.read(self.base(index), _MEASUREMENTS, _CARRIED)
+        return sum_of(Measurements.of(each[1:]) for each in (own, carried) if each is not None)
 
-    def figures_of(self, runner: str) -> Figures:
-        """:return: the figures of all slices of a runner together."""
+    def measurements_of(self, runner: str) -> Measurements:
+        """:return: the measurements of all slices of a runner together."""
         return sum_of(
-            self.figures(each.index) for each in self.records_as_they_are() if each.runner == runner
+            self.measurements(each.index) for each in self.records_as_they_are() if each.runner == runner
         )
 
-    def post_carried(self, index: int, figures: Figures) -> None:
-        """Write the figures of those in whose place a slice stands; the master's part."""
+    def post_carried(self, index: int, measurements: Measurements) -> None:
+        """Write the measurements of those in whose place a slice stands; the master's part."""
         self._carried[index] += 1
-        _CARRIED.write(self.descriptor, self.base(index), self._carried[index], *figures.values())
+        _CARRIED.write(self.descriptor, self.base(index), self._carried[index], *measurements.values())
 
     def record(self, index: int) -> Record | None:
         """:return: the record of one slot, or nothing when it is free."""

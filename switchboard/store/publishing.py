@@ -90,13 +90,13 @@ def refusal(error: OSError | QueueError, step: str, queue: str) -> QueueError:
     """:return: the error that `refuse` raises; one that is of the tree already stays as it is."""
     if isinstance(error, QueueError):
         return error
-    told: QueueError
+    refused: QueueError
     if error.errno in _NO_ROOM:
-        told = QueueFullError(f'{step}: {error.strerror}; nothing was stored', queue=queue)
+        refused = QueueFullError(f'{step}: {error.strerror}; nothing was stored', queue=queue)
     else:
-        told = DurabilityError(str(error), step=step, queue=queue)
-    told.__cause__ = error
-    return told
+        refused = DurabilityError(str(error), step=step, queue=queue)
+    refused.__cause__ = error
+    return refused
 
 
 def refuse(error: OSError, step: str, queue: str) -> NoReturn:

@@ -155,11 +155,11 @@ def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
         targets = targets[: plan.canary]
     results: list[Result] = []
     until_s = time.monotonic() + DEED_S
-    with desk.operated(operator) as operated:
+    with desk.operator_session(operator) as session:
         for each in targets:
             if time.monotonic() > until_s:
                 break
-            apply(plan.action, [each], operated, results.append)
+            apply(plan.action, [each], session, results.append)
     event(log, logging.INFO, None, 'acted', act=plan.act, by=operator.by, via=operator.via, filter=str(plan.criteria), number=len(results), reason=operator.reason)  # fmt: skip
     done = [one.fields() for one in results if one.error is None]
     return {
@@ -206,8 +206,8 @@ def say(desk: Desk, form: Form, name: str, operator: Operator) -> dict[str, Any]
     what = form.choice('say', ('pause', 'drain', 'resume'))
     desk.view.known([name])
     more = {}
-    with desk.operated(operator) as operated:
-        spool = operated.spool
+    with desk.operator_session(operator) as session:
+        spool = session.spool
         if what == 'resume':
             more['was'] = spool.resume(name)
         else:

@@ -240,7 +240,7 @@ class Routes:
     def _draw_topology(self, request: Request) -> Response:
         config, survey = self.desk.view.config, self.desk.surveyor.last
         queues = survey.queues if survey is not None else {}
-        waiting = {name: max(0, census.waiting) + census.preserved for name, census in queues.items()}
+        waiting = {name: max(0, counts.waiting) + counts.preserved for name, counts in queues.items()}
         drawn = topology(config.graph(), waiting) if config is not None else None
         if drawn is None:
             return self._say_wrong(request, 404, 'there is no picture of it', is_api=False)
@@ -305,7 +305,7 @@ class Routes:
         if survey is not None:
             rows = survey.bad.by.get('error', ())
             errors = {NO_ERROR if row.name == '(none)' else row.name: row.total for row in rows}
-            failures = sum(bool(census.trouble) for census in survey.queues.values())
+            failures = sum(bool(counts.trouble) for counts in survey.queues.values())
             count = Count(survey.at_ns, survey.queues, errors, failures)
         text, kind = render(
             self.desk.directory,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from switchboard.errors import ConfigError, ScoreboardError
-from switchboard.operating.actions import OperatedSpool
+from switchboard.operating.actions import OperatorSession
 from switchboard.operating.audit import Operator
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView
@@ -104,7 +104,7 @@ class Desk:
             return Snapshot(self.directory, False, MasterRecord(), (), has_scoreboard=False)
 
     @contextmanager
-    def operated(self, operator: Operator) -> Iterator[OperatedSpool]:
+    def operator_session(self, operator: Operator) -> Iterator[OperatorSession]:
         """Yield the spool, to act on; one act after the other."""
         from switchboard.spool.spool import Spool
 
@@ -112,7 +112,7 @@ class Desk:
         with self._acting:
             spool = Spool.from_config(self.config) if self.config is not None else Spool(self.directory)
             try:
-                yield OperatedSpool(view, spool, operator)
+                yield OperatorSession(view, spool, operator)
             finally:
                 self.looks.clear()
                 spool.close()

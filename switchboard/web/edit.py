@@ -107,11 +107,11 @@ def _ends_with_cr(text: str) -> bool:
 
 
 def _stamp(filebase: str, entry: Entry) -> str:
-    told = f'{filebase} {len(entry.records)} '.encode()
-    return hashlib.sha256(told + entry.metadata + b'\0' + entry.body).hexdigest()[:32]
+    state = f'{filebase} {len(entry.records)} '.encode()
+    return hashlib.sha256(state + entry.metadata + b'\0' + entry.body).hexdigest()[:32]
 
 
-class Wanted:
+class RequestedEdit:
     """Read a form into the changes of an entry.
 
     :raises BadRequestError: the form cannot be meant, or would change a locked part.
@@ -132,16 +132,16 @@ class Wanted:
 
     def _metadata(self, desk: Desk, form: Form) -> dict[str, Any]:
         try:
-            said = load_json(form.text('metadata', '{}', MAX_FIELD).encode(), 'metadata')
+            given = load_json(form.text('metadata', '{}', MAX_FIELD).encode(), 'metadata')
         except (CorruptEntryError, UnicodeEncodeError) as error:
             raise BadRequestError(f'the metadata cannot be read: {error}') from error
-        if not isinstance(said, dict):
+        if not isinstance(given, dict):
             raise BadRequestError('the metadata are no JSON object')
         kept = {key: value for key, value in self.now.metadata.items() if _is_locked(desk, key, value)}
-        wrong = sorted(key for key, value in said.items() if key in kept or _is_locked(desk, key, value))
+        wrong = sorted(key for key, value in given.items() if key in kept or _is_locked(desk, key, value))
         if wrong:
             raise BadRequestError(f'{", ".join(wrong)} cannot be changed here')
-        return kept | said
+        return kept | given
 
     def _body(self, form: Form, entry: Entry) -> bytes:
         if not form.has('body'):
@@ -165,7 +165,7 @@ def review(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     entry = None if seen is None or seen.damage else whole(found, seen)
     if entry is None:
         raise QueueError('it cannot be changed here', queue=name, filebase=filebase)
-    wanted = Wanted(desk, form, found.filebase, entry)
+    wanted = RequestedEdit(desk, form, found.filebase, entry)
     to = form.text('to', limit=200)
     if to:
         desk.view.known([to])
@@ -197,9 +197,9 @@ def store(desk: Desk, form: Form, name: str, filebase: str, operator: Operator) 
     desk.view.known([name, *((to,) if to else ())])
     if not form.text('seen', limit=64):
         raise BadRequestError('seen is missing: which version is changed?')
-    with desk.operated(operator) as operated:
-        with Editing(operated.spool, name, found.filebase, to or None, operator) as editing:
-            wanted = Wanted(desk, form, found.filebase, editing.entry)
+    with desk.operator_session(operator) as session:
+        with Editing(session.spool, name, found.filebase, to or None, operator) as editing:
+            wanted = RequestedEdit(desk, form, found.filebase, editing.entry)
             queue, now = editing.store(wanted.then.metadata, wanted.then.body, undoes=wanted.undoes)
         note(
             desk.directory,

@@ -16,10 +16,10 @@ from switchboard.errors import SwitchboardError, UnknownEntryError
 from switchboard.message.entry import differences
 from switchboard.message.naming import CLAIMED, is_filebase, order, parse
 from switchboard.message.typed_json import tagged_or_text
-from switchboard.operating.census import stamp_of
 from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields
 from switchboard.operating.finding import Found
 from switchboard.operating.lock_holders import holders
+from switchboard.operating.queue_counts import stamp_of
 from switchboard.operating.selection import Budget, Criteria, select
 from switchboard.operating.spool_view import Place, flags_of
 from switchboard.operating.summary import EntrySummary, summarize
@@ -69,7 +69,7 @@ def criteria_of(form: Form) -> Criteria:
     return criteria
 
 
-class Look:
+class ListQuery:
     """A look at the entries that fit, within a budget: the first so many, and how many there are as far as was looked."""
 
     def __init__(
@@ -117,13 +117,13 @@ def stamps_of(places: Sequence[Place]) -> tuple[tuple[int, ...], ...] | None:
     return None if None in stamps else tuple(filter(None, stamps))
 
 
-def _look(desk: Desk, criteria: Criteria, limit: int, after: str) -> Look:
+def _look(desk: Desk, criteria: Criteria, limit: int, after: str) -> ListQuery:
     """:return: a look; one from before, if nothing has come or gone since, or if looking takes long: tabs that are left open are not to take a processor.
 
     Entries that are gone by then are not shown all the same, and an act has everything looked for anew.
     """
     key = (str(criteria), limit, after)
-    kept: Look | None = desk.looks.get(key)
+    kept: ListQuery | None = desk.looks.get(key)
     if kept is not None:
         now_s = kept.asked_s = time.monotonic()
         took_s = sum(one.took_s for one in [*desk.looks.values()] if now_s - one.asked_s < LEFT_S)
@@ -131,7 +131,7 @@ def _look(desk: Desk, criteria: Criteria, limit: int, after: str) -> Look:
             kept.stamp is not None and kept.stamp == stamps_of(places_of(desk, criteria))
         ):
             return kept
-    look = Look(desk, criteria, limit, after)
+    look = ListQuery(desk, criteria, limit, after)
     desk.looks.pop(key, None)
     if look.took_s >= DEAR_S:
         while len(desk.looks) >= MAX_LOOKS:
@@ -220,7 +220,7 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
         **({'body': None} if entire is None else body_fields(entire.body)),
         'queue_flags': flags_of(desk.directory, name),
         'holder': _holder(desk, fields),
-        'home': _told(lambda: seen.home),
+        'home': _or_none(lambda: seen.home),
         'metadata': json.loads(json.dumps(tagged_or_text(metadata), default=str)),
         'history': _history(found, seen, patterns),
         'is_edited': any(record.get('event') == 'edited' for record in seen.entry.records),
@@ -248,7 +248,7 @@ def _history(found: Found, seen: EntrySummary, patterns: tuple[str, ...]) -> lis
     return records
 
 
-def _told(read: Any) -> Any:
+def _or_none(read: Any) -> Any:
     try:
         return read()
     except UNTELLABLE:
@@ -309,7 +309,7 @@ def export(desk: Desk, form: Form) -> tuple[list[dict[str, Any]], bool]:
     """:return: the entries that fit, as objects, and whether they are all."""
     criteria = criteria_of(form)
     limit = form.number('limit', MAX_EXPORTED, 1, MAX_EXPORTED)
-    look = Look(desk, criteria, limit, seconds=EXPORT_S)
+    look = ListQuery(desk, criteria, limit, seconds=EXPORT_S)
     now_ns, owners = time.time_ns(), holders()
     rows = []
     for found in look.found:

@@ -93,8 +93,8 @@ def title_of(found: Found, kind: str) -> str | None:
         return None
     try:
         content = body.read(TITLE_BYTES)
-        told = describe_body(kind, content)
-        if title := told.get('subject') or told.get('task'):
+        described = describe_body(kind, content)
+        if title := described.get('subject') or described.get('task'):
             return title[:MAX_TITLE]
         if kind in ('text', 'json', 'yaml') and content:
             return ' '.join(_text(content[:MAX_TITLE]).split())

@@ -12,8 +12,8 @@ from typing import Any
 
 from switchboard.errors import ConfigError
 from switchboard.operating.audit import recent
-from switchboard.operating.census import AGE_MINUTES, Census
-from switchboard.operating.queue_info import UNKNOWN, census_fields, queue_info
+from switchboard.operating.queue_counts import AGE_MINUTES, QueueCounts
+from switchboard.operating.queue_info import UNKNOWN, count_fields, queue_info
 from switchboard.operating.selection import Criteria, Pattern, Term
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.text import flag_lines, grouped, number, one_line
@@ -80,11 +80,11 @@ def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
             f'{number(bad.total, "bad entry", "bad entries")}{fresh}{mostly}{where}{says}',
             '/groups',
         )
-    for name, census in survey.queues.items():
+    for name, counts in survey.queues.items():
         link = f'/queues/{name}'
-        if census.trouble:
-            yield _alarm('bad', f'{name}: {census.trouble}', link)
-        waiting = f'; {_wait(census)}' if census.waiting > 0 else ''
+        if counts.trouble:
+            yield _alarm('bad', f'{name}: {counts.trouble}', link)
+        waiting = f'; {_wait(counts)}' if counts.waiting > 0 else ''
         for line in flag_lines(name, flags_of(desk.directory, name)):
             yield _alarm('warn', line + waiting, link)
     yield from _untaken(desk, snapshot, survey)
@@ -95,16 +95,16 @@ def _untaken(desk: Desk, snapshot: Snapshot, survey: Survey) -> Iterator[dict[st
     if not snapshot.alive or desk.config is None:
         return
     working = {record.runner for record in snapshot.records if record.pid}
-    for name, census in survey.queues.items():
+    for name, counts in survey.queues.items():
         runners = [runner for runner, options in desk.config.runners.items() if options.queue == name]
-        if census.waiting > 0 and runners and not working.intersection(runners):
+        if counts.waiting > 0 and runners and not working.intersection(runners):
             yield _alarm(
-                'bad', f'{name}: {_wait(census)}, and {", ".join(runners)} has no process', '/runners'
+                'bad', f'{name}: {_wait(counts)}, and {", ".join(runners)} has no process', '/runners'
             )
 
 
-def _wait(census: Census) -> str:
-    return f'{grouped(census.waiting)} {"waits" if census.waiting == 1 else "wait"}'
+def _wait(counts: QueueCounts) -> str:
+    return f'{grouped(counts.waiting)} {"waits" if counts.waiting == 1 else "wait"}'
 
 
 def _alarm(level: str, text: str, link: str) -> dict[str, str]:
@@ -136,24 +136,24 @@ def _queues(desk: Desk, survey: Survey | None) -> list[dict[str, Any]]:
     rows = []
     now_s = time.time()
     for name in desk.view.queue_names():
-        said = flags_of(desk.directory, name)
-        census = survey.queues.get(name) if survey is not None else None
-        rows.append(_queue_row(survey, name, census, said, now_s))
+        flags = flags_of(desk.directory, name)
+        counts = survey.queues.get(name) if survey is not None else None
+        rows.append(_queue_row(survey, name, counts, flags, now_s))
     return rows
 
 
 def _queue_row(
-    survey: Survey | None, name: str, census: Census | None, said: dict[str, Any], now_s: float
+    survey: Survey | None, name: str, counts: QueueCounts | None, flags: dict[str, Any], now_s: float
 ) -> dict[str, Any]:
     in_bad = survey.bad.origins.get(name, 0) if survey is not None and name not in (BAD, TRASH) else None
-    fields = census_fields(census or Census(name), said, now_s, in_bad)
+    fields = count_fields(counts or QueueCounts(name), flags, now_s, in_bad)
     done = survey.throughput.get(name) if survey is not None else None
     rates = survey.rates.get(name, Rates()) if survey is not None else Rates()
     return fields | {
-        'counted': census is not None,
-        'trouble': (census.trouble if census is not None else '') or None,
-        'oldest_at_ns': str(census.oldest_ns) if census is not None and census.oldest_ns else None,
-        'said': said,
+        'counted': counts is not None,
+        'trouble': (counts.trouble if counts is not None else '') or None,
+        'oldest_at_ns': str(counts.oldest_ns) if counts is not None and counts.oldest_ns else None,
+        'flag_details': flags,
         'done': done.done if done else None,
         'failed': done.failed if done else None,
         'slices': done.slices if done else 0,
@@ -218,7 +218,7 @@ def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
     view = desk.view
     view.known([name])
     survey = desk.surveyor.last
-    census = survey.queues.get(name) if survey is not None else None
+    counts = survey.queues.get(name) if survey is not None else None
     found = queue_info(view, name)
     snapshot = desk.snapshot()
     config = desk.config
@@ -231,8 +231,8 @@ def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
     ]
     return {
         'counted_at_ns': _counted(survey),
-        **_queue_row(survey, name, census, found.said, time.time()),
-        **json.loads(json.dumps(found.whole_fields(census or Census(name)), default=str)),
+        **_queue_row(survey, name, counts, found.flags, time.time()),
+        **json.loads(json.dumps(found.whole_fields(counts or QueueCounts(name)), default=str)),
         'set_options': found.set_options,
         'where': list(found.where()),
         'runners': consumers,
@@ -341,8 +341,8 @@ def topology(desk: Desk, form: Form) -> dict[str, Any]:
 
 
 def _depth(survey: Survey | None, name: str) -> int | None:
-    census = survey.queues.get(name) if survey is not None else None
-    return None if census is None or census.waiting == UNKNOWN else census.waiting + census.preserved
+    counts = survey.queues.get(name) if survey is not None else None
+    return None if counts is None or counts.waiting == UNKNOWN else counts.waiting + counts.preserved
 
 
 def configuration(desk: Desk, form: Form) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from switchboard.operating.census import Census, CountingThread, Counts, Shape
 from switchboard.operating.grouping import Cause, Causes
+from switchboard.operating.queue_counts import CountCache, CountingThread, QueueCounts, Shape
 from switchboard.operating.queue_info import MAX_OPENED, UNKNOWN, Throughput, count_queue, throughput
 from switchboard.operating.spool_view import SpoolView
 from switchboard.status.snapshot import read_status_or_none
@@ -69,7 +69,7 @@ class Survey:
     """One count of everything, and when it was made."""
 
     at_ns: int
-    queues: dict[str, Census]
+    queues: dict[str, QueueCounts]
     bad: BadSurvey
     throughput: dict[str, Throughput]
     rates: dict[str, Rates] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Surveyor:
         self.waiting: dict[str, deque[float]] = {}
         self.done: dict[str, deque[float]] = {}
         self._slot_s = 0.0
-        self._counts = Counts()
+        self._counts = CountCache()
         self._causes = Causes(BAD, MAX_OPENED)
         # Of the last minute: the time, and of each queue its entries, done and failed.
         self.seen: deque[tuple[float, dict[str, tuple[int, int, int]]]] = deque()
@@ -99,7 +99,7 @@ class Surveyor:
     def look(self) -> Survey:
         """Count everything now."""
         view = self._view()
-        queues: dict[str, Census] = {}
+        queues: dict[str, QueueCounts] = {}
         for name in view.queue_names():
             if self._is_stopping():
                 break
@@ -108,7 +108,7 @@ class Surveyor:
                 sizes = before is None or before.entries <= SIZED
                 queues[name] = count_queue(view, name, sizes=sizes, counts=self._counts)
             except OSError as error:
-                queues[name] = Census(name, trouble=f'it cannot be read: {error.strerror}')
+                queues[name] = QueueCounts(name, trouble=f'it cannot be read: {error.strerror}')
         bad = survey_bad(self._causes_of(view), queues[BAD].preserved if BAD in queues else 0)
         if BAD in queues:
             queues[BAD].origins = bad.origins
@@ -124,14 +124,14 @@ class Surveyor:
         except OSError:
             return []  # its count says why
 
-    def _rates(self, queues: dict[str, Census], done: dict[str, Throughput]) -> dict[str, Rates]:
+    def _rates(self, queues: dict[str, QueueCounts], done: dict[str, Throughput]) -> dict[str, Rates]:
         """:return: how fast messages come and go, by the changes within about a minute."""
         now_s = time.monotonic()
         now = {}
-        for name, census in queues.items():
-            if census.waiting != UNKNOWN:
+        for name, counts in queues.items():
+            if counts.waiting != UNKNOWN:
                 worked = done.get(name, Throughput())
-                inside = census.waiting + census.delayed + census.held + census.claimed
+                inside = counts.waiting + counts.delayed + counts.held + counts.claimed
                 now[name] = (inside, worked.done, worked.failed)
         while len(self.seen) > 1 and self.seen[1][0] <= now_s - RATE_S:
             self.seen.popleft()
@@ -156,9 +156,9 @@ class Surveyor:
         if now_s < self._slot_s:
             return
         self._slot_s = now_s + SLOT_S
-        for name, census in survey.queues.items():
+        for name, counts in survey.queues.items():
             self.waiting.setdefault(name, deque(maxlen=SLOTS)).append(
-                max(0, census.waiting) + census.preserved
+                max(0, counts.waiting) + counts.preserved
             )
             done = survey.throughput.get(name, Throughput()).done
             before = self._counted.get(name, done)

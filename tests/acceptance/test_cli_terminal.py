@@ -170,7 +170,7 @@ def test_top_in_a_pipe_is_one_look(spool: Spool) -> None:
 HEAVY = 'rich psutil asyncio ctypes kombu difflib switchboard.master.master switchboard.runner'.split()
 # Nor these: what reads a list of entries does not read their bodies.
 BODIES = [*HEAVY, 'zope', 'email.message', 'switchboard.message.serializers', 'switchboard.spool.spool']
-SMALL = [*BODIES, 'switchboard.config', 'switchboard.master', 'switchboard.operating.census']
+SMALL = [*BODIES, 'switchboard.config', 'switchboard.master', 'switchboard.operating.queue_counts']
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from switchboard.config.config import Config
 from switchboard.metrics.counting import Count
 from switchboard.metrics.exposition import render
 from switchboard.metrics.families import FAMILIES, PREFIX
-from switchboard.status.figures import ERROR_NAME
+from switchboard.status.measurements import ERROR_NAME
 from tests.acceptance.installation import Installation
 from tests.helpers.commands import succeed, switchboard
 from tests.helpers.waiting import eventually

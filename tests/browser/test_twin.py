@@ -92,7 +92,7 @@ def queue(tab: Any, twin: Any) -> tuple[Shown, Shown]:
             [twin['queue']],
             [grouped(twin[key]) for key in keys],
             [text for key, told in twin['set_options'].items() for text in (key, told, twin['set'][key])],
-            list(twin['said']),
+            list(twin['flag_details']),
         ],
     )
 

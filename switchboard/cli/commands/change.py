@@ -119,7 +119,7 @@ class Request:
             return exit_of_all(self.missing, len(chosen))
         if chosen and (always or not self.is_named):
             confirm(ask.format(counted(by_queue(chosen))), yes=self.yes)
-        applied = apply(action, chosen, self.installation.operated(self.reason), self.show)
+        applied = apply(action, chosen, self.installation.operator_session(self.reason), self.show)
         failed = [*self.missing, *(exit_of(each.error) for each in applied.failed if each.error)]
         if len(chosen) + len(self.missing) > 1 and not self.quiet:
             print_note(
@@ -283,8 +283,8 @@ def _with_canary(
     confirm(ask.format(counted(by_queue(chosen))) + f', {many} of them first', yes=request.yes)
     request.yes = True
     results: list[Result] = []
-    operated = request.installation.operated(request.reason)
-    apply(action, chosen[:many], operated, results.append)
+    session = request.installation.operator_session(request.reason)
+    apply(action, chosen[:many], session, results.append)
     for result in results:
         request.show(result)
     waiting = {each.now.filebase.partition('+')[2]: each for each in results if each.now is not None}

@@ -194,7 +194,7 @@ class Sender:
         return exit_of_all(self.failed, self.stored)
 
 
-class _Teller(logging.Handler):
+class _WarningPrinter(logging.Handler):
     """Says what the queue has to warn of: that something older was dropped to make room, for one."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -202,13 +202,13 @@ class _Teller(logging.Handler):
 
 
 @contextmanager
-def _telling_warnings() -> Iterator[None]:
-    logger, teller = logging.getLogger('switchboard.queue'), _Teller(logging.WARNING)
-    logger.addHandler(teller)
+def _printing_warnings() -> Iterator[None]:
+    logger, printer = logging.getLogger('switchboard.queue'), _WarningPrinter(logging.WARNING)
+    logger.addHandler(printer)
     try:
         yield
     finally:
-        logger.removeHandler(teller)
+        logger.removeHandler(printer)
 
 
 def _chunks(lines: Iterable[bytes], kind: str) -> Iterator[list[tuple[str, Any]]]:
@@ -321,7 +321,7 @@ def enqueue(
         **_as_options(context, metadata),
         **{key: value for key, value in given.items() if value is not None},
     }
-    context.with_resource(_telling_warnings())
+    context.with_resource(_printing_warnings())
     # A spool that is only named may be a slip of the pen; that of a configuration is meant.
     spool = installation.spool(make=installation.named_spool is None)
     sender = Sender(spool, queue, exchange or '', routing_key, keys, as_json=as_json)

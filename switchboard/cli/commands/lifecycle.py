@@ -125,7 +125,7 @@ def _starting(directory: Path, wanted: int, started_s: float) -> str:
     )
 
 
-def tell_failure(answer: dict[str, Any], status: Exit) -> Exit:
+def report_failure(answer: dict[str, Any], status: Exit) -> Exit:
     """Say what the master could not do."""
     if answer.get('ok'):
         return Exit.OK
@@ -179,7 +179,7 @@ def restart(
         if part is not None:
             request |= {'slice': part}
         answer = ask_and_show(directory, request, f'restarting {named}', timeout_s, no_wait=no_wait)
-        failed = tell_failure(answer, Exit.UNAVAILABLE)
+        failed = report_failure(answer, Exit.UNAVAILABLE)
         if failed is Exit.OK:
             took = duration(time.monotonic() - started_s)
             text = f'restarting {named}' if no_wait else f'restarted {named} in {took}'
@@ -232,11 +232,11 @@ def reload(
     answer = ask_and_show(directory, {'do': 'reload'}, 'reloading', timeout_s, no_wait=no_wait)
     changes = answer.get('changes')
     if changes is None and not answer.get('asked'):
-        context.exit(tell_failure(answer, Exit.CONFIG))
+        context.exit(report_failure(answer, Exit.CONFIG))
     found = str(changes).split('; ') if changes is not None else []
     for change in found if not is_json() else ():
         write_line(escape_terminal(change))
-    failed = tell_failure(answer, Exit.UNAVAILABLE)
+    failed = report_failure(answer, Exit.UNAVAILABLE)
     if failed is Exit.OK:
         took = duration(time.monotonic() - started_s)
         report(
@@ -262,7 +262,7 @@ def reopen(context: click.Context, installation: Installation) -> None:
     """
     from switchboard.master.control import ask
 
-    context.exit(tell_failure(ask(installation.existing_directory(), {'do': 'reopen'}, 10.0), Exit.IO))
+    context.exit(report_failure(ask(installation.existing_directory(), {'do': 'reopen'}, 10.0), Exit.IO))
 
 
 def _count_of(
@@ -308,7 +308,7 @@ def scale(
     for runner, count in counts:
         request = {'do': 'scale', 'runner': runner, 'instances': count}
         answer = ask_and_show(directory, request, f'scaling {runner} to {count}', timeout_s, no_wait=no_wait)
-        failed = tell_failure(answer, Exit.UNAVAILABLE)
+        failed = report_failure(answer, Exit.UNAVAILABLE)
         if failed is Exit.OK:
             report(
                 f'{escape_terminal(runner)}: {number(count, "slice")}',

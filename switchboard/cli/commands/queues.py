@@ -25,12 +25,12 @@ from switchboard.cli.output import (
 )
 from switchboard.errors import SwitchboardError, UnknownQueueError
 from switchboard.message.naming import NS
-from switchboard.operating.census import AGE_TITLES, Census, Shape, count, shapes
 from switchboard.operating.option_words import option_words, read_options
+from switchboard.operating.queue_counts import AGE_TITLES, QueueCounts, Shape, count, shapes
 from switchboard.operating.queue_info import (
     UNKNOWN,
     QueueInfo,
-    census_fields,
+    count_fields,
     count_queue,
     origins_of,
     queue_info,
@@ -62,7 +62,7 @@ COLUMNS = (
 )
 
 
-def census_of(installation: Installation, name: str, *, sizes: bool = True) -> Census:
+def count_one(installation: Installation, name: str, *, sizes: bool = True) -> QueueCounts:
     """:return: the count of one queue; that its broker is away is said on standard error."""
     view = installation.view
     found = count_queue(view, name, sizes=sizes, spool=installation.spool() if view.is_remote(name) else None)
@@ -71,19 +71,19 @@ def census_of(installation: Installation, name: str, *, sizes: bool = True) -> C
     return found
 
 
-def census(installation: Installation, names: Iterable[str], *, sizes: bool = True) -> list[Census]:
+def count_all(installation: Installation, names: Iterable[str], *, sizes: bool = True) -> list[QueueCounts]:
     """:return: the count of each queue; that of the bad queue has ``origins``."""
     counts = []
     view = installation.view
     for name in view.known(names):
-        found = census_of(installation, name, sizes=sizes)
+        found = count_one(installation, name, sizes=sizes)
         if found.preserved and name != TRASH:
             found.origins = origins_of(view.folder(name), name)
         counts.append(found)
     return counts
 
 
-def row(one: Census, dead: int, now_s: float, flagged: Iterable[str] = ()) -> list[Cell]:
+def row(one: QueueCounts, dead: int, now_s: float, flagged: Iterable[str] = ()) -> list[Cell]:
     """:return: the cells of one queue.
 
     :param dead: how many entries of the bad queue came from it; the bad queue itself shows all of them.
@@ -120,7 +120,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     FLAGS    what `switchboard pause` and `drain` have said
     """
     wanted = names if not names or 'bad' in names else (*names, 'bad')
-    counts = census(installation, wanted, sizes=not fast)
+    counts = count_all(installation, wanted, sizes=not fast)
     origin = next((one.origins for one in counts if one.queue == 'bad'), {})
     counts = [one for one in counts if not names or one.queue in names]
     now_s = time.time()
@@ -128,7 +128,7 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     if as_json:
         for one in counts:
             in_bad = None if one.queue in (BAD, TRASH) else origin.get(one.queue, 0)
-            write_json(census_fields(one, flagged[one.queue], now_s, in_bad))
+            write_json(count_fields(one, flagged[one.queue], now_s, in_bad))
         return
     shown = [one for one in counts if one.queue != 'bad' or 'bad' in names]
     columns = [column for column in COLUMNS if not (fast and column.title == 'BYTES')]
@@ -136,17 +136,17 @@ def queues(installation: Installation, names: tuple[str, ...], fast: bool, as_js
     if fast:
         rows = [[*cells[:5], *cells[6:]] for cells in rows]
     write_table(columns, rows)
-    _tell_of_flags(flagged)
-    _tell_of_bad(counts, origin)
+    _print_flags(flagged)
+    _print_bad(counts, origin)
 
 
-def _tell_of_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:
+def _print_flags(flagged: dict[str, dict[str, dict[str, Any]]]) -> None:
     lines = [line for queue, said in flagged.items() for line in flag_lines(queue, said)]
     if lines:
         write_line('\n' + '\n'.join(lines))
 
 
-def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:
+def _print_bad(counts: list[QueueCounts], origin: dict[str, int]) -> None:
     bad = next((one for one in counts if one.queue == 'bad'), None)
     if bad is not None and bad.entries:
         where = ', '.join(
@@ -161,7 +161,7 @@ def _tell_of_bad(counts: list[Census], origin: dict[str, int]) -> None:
 
 def show_fields(installation: Installation, name: str) -> dict[str, Any]:
     """:return: a queue with its contents, for programs: ``options`` are all of them, by field, and ``set`` says which by whom."""
-    return queue_info(installation.view, name).whole_fields(census_of(installation, name))
+    return queue_info(installation.view, name).whole_fields(count_one(installation, name))
 
 
 def show_lines(installation: Installation, name: str, *, everything: bool) -> Iterator[str]:
@@ -170,50 +170,50 @@ def show_lines(installation: Installation, name: str, *, everything: bool) -> It
     :param everything: also the options that are as in any queue.
     """
     found = queue_info(installation.view, name)
-    census = census_of(installation, name)
+    counts = count_one(installation, name)
     yield escape_terminal(name)
     yield f'  declared   {"; ".join(map(one_line, found.where())) or "nowhere: there is a directory of that name"}'
     yield f'  consumers  {"?" if found.consumers is None else found.consumers}'
-    yield f'  entries    {_entries(census)}'
-    for line in flag_lines(name, found.said):
+    yield f'  entries    {_entries(counts)}'
+    for line in flag_lines(name, found.flags):
         yield f'  said       {line.removeprefix(f"{escape_terminal(name)}: ")}'
     words = option_words(found.options) if everything else found.set_options
     yield '' if words else '  options    none set'
     width = max(map(len, words), default=0)
     values = max((len(one_line(text)) for text in words.values()), default=0)
     for key, text in words.items():
-        notes = ', '.join(note for note in (found.set_by(key), _used(key, found, census)) if note)
+        notes = ', '.join(note for note in (found.set_by(key), _used(key, found, counts)) if note)
         yield f'  {key:<{width}}  {one_line(text):<{values}}  {notes}'.rstrip()
 
 
-def _used(key: str, found: QueueInfo, census: Census) -> str:
+def _used(key: str, found: QueueInfo, counts: QueueCounts) -> str:
     if key == 'max_messages' and found.options.max_messages is not None:
-        return f'{census.entries} used'
+        return f'{counts.entries} used'
     if key == 'max_bytes' and found.options.max_bytes is not None:
-        return f'{size(census.size_bytes)} used'
+        return f'{size(counts.size_bytes)} used'
     return ''
 
 
-def _entries(census: Census) -> str:
-    counts = (
-        (census.waiting, 'waiting'),
-        (census.delayed, 'delayed'),
-        (census.held, 'held'),
-        (census.claimed, 'claimed'),
-        (census.preserved, 'preserved'),
+def _entries(counts: QueueCounts) -> str:
+    states = (
+        (counts.waiting, 'waiting'),
+        (counts.delayed, 'delayed'),
+        (counts.held, 'held'),
+        (counts.claimed, 'claimed'),
+        (counts.preserved, 'preserved'),
     )
-    if census.waiting == UNKNOWN:
+    if counts.waiting == UNKNOWN:
         return 'the broker is away'
-    text = ', '.join(f'{grouped(many)} {what}' for many, what in counts if many) or 'none'
+    text = ', '.join(f'{grouped(many)} {what}' for many, what in states if many) or 'none'
     now_s = time.time()
-    if census.size_bytes:
-        text += f'; {size(census.size_bytes)}'
-    if census.oldest_ns:
-        text += f'; the oldest waits since {duration(now_s - census.oldest_ns / NS)}'
-    if census.next_ns:
-        text += f'; the next is due {age(now_s - census.next_ns / NS)}'
-    if census.foreign:
-        text += f'; {number(census.foreign, "name")} that are no entries'
+    if counts.size_bytes:
+        text += f'; {size(counts.size_bytes)}'
+    if counts.oldest_ns:
+        text += f'; the oldest waits since {duration(now_s - counts.oldest_ns / NS)}'
+    if counts.next_ns:
+        text += f'; the next is due {age(now_s - counts.next_ns / NS)}'
+    if counts.foreign:
+        text += f'; {number(counts.foreign, "name")} that are no entries'
     return text
 
 
@@ -360,11 +360,11 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
     return True
 
 
-def _counts(installation: Installation, names: Sequence[str]) -> list[Census]:
-    return [census_of(installation, name, sizes=False) for name in installation.view.known(names)]
+def _counts(installation: Installation, names: Sequence[str]) -> list[QueueCounts]:
+    return [count_one(installation, name, sizes=False) for name in installation.view.known(names)]
 
 
-def _left(one: Census) -> str:
+def _left(one: QueueCounts) -> str:
     parts = [
         f'{many} {what}'
         for many, what in (

@@ -100,8 +100,8 @@ def under_way(snapshot: Snapshot) -> list[str]:
         from switchboard.master.control import ask
 
         with contextlib.suppress(MasterError, TimeoutError, ValueError):
-            told = ask(snapshot.directory, {'do': 'status'}, ASK_TIMEOUT_S).get('under_way', [])
-            return [str(each) for each in told]
+            planned = ask(snapshot.directory, {'do': 'status'}, ASK_TIMEOUT_S).get('under_way', [])
+            return [str(each) for each in planned]
     return []
 
 
@@ -167,7 +167,7 @@ def _write_queues(found: Sequence[QueueInfo]) -> None:
         write_line('')
         write_table(OPTIONS_COLUMNS, rows)
     for one in found:
-        for line in flag_lines(one.name, one.said):
+        for line in flag_lines(one.name, one.flags):
             write_line(click.style(line, fg='yellow') if is_terminal() else line)
 
 
@@ -198,16 +198,16 @@ def _write_status(snapshot: Snapshot, busy_with: list[str], declared: Sequence[s
         write_table(
             RUNNER_COLUMNS, [runner_row(record, now_s, alive=snapshot.alive) for record in snapshot.records]
         )
-    told = list(troubles(snapshot.records, now_s))
+    shown = list(troubles(snapshot.records, now_s))
     if snapshot.alive and not busy_with:
         there = {record.runner for record in snapshot.records}
-        told += [
+        shown += [
             (name, f'has no process; `switchboard scale {name}=1` gives it one')
             for name in declared
             if name not in there
         ]
-    if told:
+    if shown:
         write_line('')
-    for title, text in told:
+    for title, text in shown:
         title = click.style(title, bold=True) if is_terminal() else title
         write_line(f'{title}: {text}')

@@ -18,9 +18,9 @@ from switchboard.cli.output import (
     write_line,
 )
 from switchboard.message.naming import NS, PRESERVED, READY, is_filebase
-from switchboard.operating.census import walk
 from switchboard.operating.entry_fields import UNTELLABLE, entry_fields
 from switchboard.operating.finding import Found
+from switchboard.operating.queue_counts import walk
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import (
@@ -47,10 +47,10 @@ class Arrivals:
         self._names = {folder.path: queue for queue, folder in places}
         self._root = os.fspath(root)
         self._watch = DirectoryWatch()
-        self._is_told = self._watch.watch(self._root, CREATIONS | RENAMES) and all(
+        self._is_watched = self._watch.watch(self._root, CREATIONS | RENAMES) and all(
             self._watch.watch(path, RENAMES) or not os.path.lexists(path) for path in self._names
         )
-        if not self._is_told:
+        if not self._is_watched:
             self._known = set(self._there(self._places))
 
     def _there(self, queues: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -60,8 +60,8 @@ class Arrivals:
 
     def wait(self) -> list[Found]:
         """:return: the arrivals since the last call."""
-        self._watch.wait(None if self._is_told else POLL_S)
-        if self._is_told:
+        self._watch.wait(None if self._is_watched else POLL_S)
+        if self._is_watched:
             return [found for event in self._watch.events() for found in self._of_event(*event)]
         there = set(self._there(self._places))
         fresh, self._known = sorted(there - self._known), there
@@ -116,19 +116,19 @@ def tail(
     arrivals = Arrivals(
         installation.directory, places
     )  # before the first listing, so that nothing falls between the two
-    told: set[tuple[str, str]] = set()
+    shown: set[tuple[str, str]] = set()
     if lines:
         now_ns = time.time_ns()
         latest, _ = choose(select(places, Criteria(), now_ns), 'age', lines, backwards=True)
         for found in reversed(list(latest)):
-            told.add((found.queue, found.filebase + found.suffix))
+            shown.add((found.queue, found.filebase + found.suffix))
             _say_arrival(found, found.look(), as_json=as_json, many=len(places) > 1)
     left = itertools.count(1)
     while True:
         for found in arrivals.wait():
             name = (found.queue, found.filebase + found.suffix)
-            if name in told:  # it came while the latest ones were looked at
-                told.discard(name)
+            if name in shown:  # it came while the latest ones were looked at
+                shown.discard(name)
                 continue
             _say_arrival(found, found.look(), as_json=as_json, many=len(places) > 1)
             if count is not None and next(left) >= count:

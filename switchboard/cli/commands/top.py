@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from switchboard.cli.commands.queues import COLUMNS as QUEUE_COLUMNS
-from switchboard.cli.commands.queues import census
+from switchboard.cli.commands.queues import count_all
 from switchboard.cli.commands.queues import row as queue_row
 from switchboard.cli.commands.status import RUNNER_COLUMNS, headline, runner_row, troubles
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
 from switchboard.cli.output import write_json, write_line, write_table
-from switchboard.operating.queue_info import census_fields
+from switchboard.operating.queue_info import count_fields
 from switchboard.status.scoreboard import Record
 from switchboard.status.snapshot import Snapshot, master_fields, read_status, runner_fields
 
@@ -63,7 +63,7 @@ class Screen:
 
     def _count(self, now_s: float) -> None:
         started_s = time.monotonic()
-        counts = census(self._installation, ())
+        counts = count_all(self._installation, ())
         dead = next((one.origins for one in counts if one.queue == 'bad'), {})
         self._queues = [
             queue_row(one, dead.get(one.queue, 0), now_s)
@@ -116,8 +116,8 @@ def _write_json_look(installation: Installation) -> None:
     write_json(master_fields(snapshot))
     for record in snapshot.records:
         write_json(runner_fields(record))
-    for one in census(installation, ()):
-        write_json({'type': 'queue', **census_fields(one, (), time.time())})
+    for one in count_all(installation, ()):
+        write_json({'type': 'queue', **count_fields(one, (), time.time())})
 
 
 def _live(screen: Screen, interval_s: float, count: int | None) -> None:
@@ -153,10 +153,10 @@ def _picture(screen: Screen, width: int) -> RenderableType:
     parts.append(
         rich_table(QUEUE_COLUMNS, queues, width) if queues else Text('all queues are empty', style='dim')
     )
-    told = list(troubles(snapshot.records, now_s))[:MAX_TROUBLES]
-    if told:
+    shown = list(troubles(snapshot.records, now_s))[:MAX_TROUBLES]
+    if shown:
         parts.append(Text(''))
     parts += [
-        Text(f'{title}: {text}', style='red', no_wrap=True, overflow='ellipsis') for title, text in told
+        Text(f'{title}: {text}', style='red', no_wrap=True, overflow='ellipsis') for title, text in shown
     ]
     return Group(*parts)

@@ -194,7 +194,7 @@ def test_a_time_that_the_master_did_not_see_counts_against_nobody(bench: Bench, 
     made = start(PREPARED, READY, hang_timeout_s=10.0)
     heart = Slot(bench.scoreboard, 0, clock_ns=lambda: 7_000_000_000, pid=NOBODY)
     heart.beat()
-    made.excuse(1000.0, 1011.0)  # it should have looked at 11
+    made.extend_deadlines(1000.0, 1011.0)  # it should have looked at 11
     made.tick(1011.0)
     assert made.due_s() == 1016
     made.tick(1016.0)
@@ -207,7 +207,7 @@ def test_a_message_gets_the_time_back_that_was_lost_while_it_was_at_work(bench: 
     made = start(PREPARED, READY, hang_timeout_s=60.0, max_seconds=5.0)
     heart = Slot(bench.scoreboard, 0, max_seconds=5, clock_ns=lambda: 4_000_000_000, pid=NOBODY)
     heart.begin('x')
-    made.excuse(100.0, 106.0)
+    made.extend_deadlines(100.0, 106.0)
     made.tick(108.0)
     assert (made.state, made.due_s()) == (State.RUNNING, 111)
     made.tick(111.0)
@@ -217,7 +217,7 @@ def test_a_message_gets_the_time_back_that_was_lost_while_it_was_at_work(bench: 
 def test_a_runner_that_was_asked_to_stop_gets_the_lost_time_too(start: Start) -> None:
     made = start(PREPARED, READY, stop_timeout_s=5.0)
     made.stop(10)
-    made.excuse(100.0, 111.0)
+    made.extend_deadlines(100.0, 111.0)
     assert made.due_s() == 115
 
 

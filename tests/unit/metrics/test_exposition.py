@@ -20,7 +20,7 @@ from switchboard.operating.spool_view import SpoolView
 from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.status.alive import SCOREBOARD, own_directory
-from switchboard.status.figures import MAX_ERRORS, OTHER
+from switchboard.status.measurements import MAX_ERRORS, OTHER
 from switchboard.status.record import MasterRecord, State
 from switchboard.status.scoreboard import Scoreboard, Slot, SupervisorRecord
 from tests.helpers.commands import succeed, switchboard

@@ -12,7 +12,7 @@ from switchboard.operating.actions import (
     Action,
     Hold,
     Move,
-    OperatedSpool,
+    OperatorSession,
     Release,
     Remove,
     Restore,
@@ -29,20 +29,20 @@ from tests.helpers.commands import at_work, fail
 
 
 @pytest.fixture
-def operated(tmp_path: Path) -> OperatedSpool:
+def session(tmp_path: Path) -> OperatorSession:
     directory = tmp_path / 'spool'
-    return OperatedSpool(SpoolView(directory), Spool(directory, 'lazy'), Operator('ann', 'desk', 'because'))
+    return OperatorSession(SpoolView(directory), Spool(directory, 'lazy'), Operator('ann', 'desk', 'because'))
 
 
-def act(operated: OperatedSpool, action: Action, where: str) -> list[Result]:
+def act(session: OperatorSession, action: Action, where: str) -> list[Result]:
     results: list[Result] = []
-    chosen = choose(operated.view.select(Criteria.parse(where)), action)
-    apply(action, chosen, operated, results.append)
+    chosen = choose(session.view.select(Criteria.parse(where)), action)
+    apply(action, chosen, session, results.append)
     return results
 
 
-def test_every_action_says_where_each_entry_is_and_who_it_was(operated: OperatedSpool) -> None:
-    spool = operated.spool
+def test_every_action_says_where_each_entry_is_and_who_it_was(session: OperatorSession) -> None:
+    spool = session.spool
     for n in range(2):
         fail(spool, 'in', n)
     for action, where, queue in (
@@ -53,33 +53,33 @@ def test_every_action_says_where_each_entry_is_and_who_it_was(operated: Operated
         (Release(), 'queue:in state:held', 'in'),
         (Move('out'), 'queue:in', 'out'),
     ):
-        results = act(operated, action, where)
+        results = act(session, action, where)
         assert [result.error for result in results] == [None, None], action
         for result in results:
             assert result.now is not None
             assert result.now.queue == queue
-            record = operated.bare[queue].history(result.now.filebase)[-1]
+            record = session.bare[queue].history(result.now.filebase)[-1]
             assert (record['by'], record['via'], record['reason']) == ('ann', 'desk', 'because')
-    assert [fields['act'] for fields in recent(operated.view.directory)][::2] == [
+    assert [fields['act'] for fields in recent(session.view.directory)][::2] == [
         *('mv', 'release', 'hold', 'retry', 'restore', 'rm')
     ]
-    assert all(result.now is None for result in act(operated, Remove(at_once=True), 'queue:out'))
+    assert all(result.now is None for result in act(session, Remove(at_once=True), 'queue:out'))
     assert spool['out'].files == []
 
 
-def test_of_two_operators_one_is_told_that_the_entry_is_gone(operated: OperatedSpool) -> None:
-    fail(operated.spool, 'in', 'x')
-    chosen = choose(operated.view.select(Criteria.parse('queue:bad')), Retry())
-    first, second = apply(Retry(), chosen, operated), apply(Retry(), chosen, operated)
+def test_of_two_operators_one_is_told_that_the_entry_is_gone(session: OperatorSession) -> None:
+    fail(session.spool, 'in', 'x')
+    chosen = choose(session.view.select(Criteria.parse('queue:bad')), Retry())
+    first, second = apply(Retry(), chosen, session), apply(Retry(), chosen, session)
     assert (first.done, second.done) == (1, 0)
     assert isinstance(second.failed[0].error, EntryTakenError)
 
 
-def test_what_is_at_work_is_left_alone_and_does_not_stop_the_others(operated: OperatedSpool) -> None:
-    spool = operated.spool
+def test_what_is_at_work_is_left_alone_and_does_not_stop_the_others(session: OperatorSession) -> None:
+    spool = session.spool
     with at_work(spool, 'in', 'x') as busy:
         other = spool['in'].enqueue('y')
-        results = act(operated, Remove(), 'queue:in')
+        results = act(session, Remove(), 'queue:in')
         assert {result.target.filebase: result.error is None for result in results} == {
             busy: False,
             other: True,
@@ -87,12 +87,12 @@ def test_what_is_at_work_is_left_alone_and_does_not_stop_the_others(operated: Op
         assert spool['in'].get_files('.bak') == [busy]
 
 
-def test_a_place_that_is_not_there_is_each_entrys_error(operated: OperatedSpool, tmp_path: Path) -> None:
+def test_a_place_that_is_not_there_is_each_entrys_error(session: OperatorSession, tmp_path: Path) -> None:
     config = tmp_path / 'switchboard.cfg'
     config.write_text('[switchboard]\nspool = spool\n[queue.in]\n')
-    operated.spool['old'].enqueue('x')
+    session.spool['old'].enqueue('x')
     strict = Spool.from_config(config)
-    narrow = OperatedSpool(SpoolView(operated.view.directory, strict.config), strict, Operator('ann'))
+    narrow = OperatorSession(SpoolView(session.view.directory, strict.config), strict, Operator('ann'))
     (result,) = act(narrow, Move('nowhere'), 'queue:old')
     assert isinstance(result.error, UnknownQueueError)
     (result,) = act(narrow, Move('in'), 'queue:old')
@@ -105,37 +105,39 @@ def test_what_a_queue_could_never_hold_stays_where_it_is(tmp_path: Path, action:
     config = tmp_path / 'switchboard.cfg'
     config.write_text(f'[switchboard]\nspool = spool\n[queue.in]\n[queue.small]\n{limit}\n')
     spool = Spool.from_config(config)
-    operated = OperatedSpool(SpoolView(Path(spool.directory), spool.config), spool, Operator('ann'))
+    session = OperatorSession(SpoolView(Path(spool.directory), spool.config), spool, Operator('ann'))
     filebase = spool['in'].enqueue(b'x' * 1000)
     where, queue = 'queue:in', spool['in']
     if isinstance(action, Restore):
-        act(operated, Remove(), where)
-        where, queue = 'queue:trash', operated.bare['trash']
-    (result,) = act(operated, action, where)
+        act(session, Remove(), where)
+        where, queue = 'queue:trash', session.bare['trash']
+    (result,) = act(session, action, where)
     assert isinstance(result.error, MessageTooLargeError)
     assert 'small' in str(result.error)
     assert queue.history(filebase) is not None
     fitting = spool['in'].enqueue(b'x')
-    act(operated, Move('small'), 'queue:in')
+    act(session, Move('small'), 'queue:in')
     assert spool['small'].files == [fitting]
 
 
-def test_a_retry_of_what_never_failed_and_came_from_nowhere_asks_for_a_queue(operated: OperatedSpool) -> None:
-    queue = operated.spool['bad']
-    filebase = operated.spool['in'].enqueue('x')
-    path = Path(operated.spool.path('in', f'{filebase}.pck'))
+def test_a_retry_of_what_never_failed_and_came_from_nowhere_asks_for_a_queue(
+    session: OperatorSession,
+) -> None:
+    queue = session.spool['bad']
+    filebase = session.spool['in'].enqueue('x')
+    path = Path(session.spool.path('in', f'{filebase}.pck'))
     queue.folder.make()
-    path.rename(operated.spool.path('bad', f'{filebase}.psv'))
-    (result,) = act(operated, Retry(), 'queue:bad')
+    path.rename(session.spool.path('bad', f'{filebase}.psv'))
+    (result,) = act(session, Retry(), 'queue:bad')
     assert isinstance(result.error, QueueError)
     assert 'name a queue' in str(result.error)
-    (result,) = act(operated, Retry(to='in'), 'queue:bad')
+    (result,) = act(session, Retry(to='in'), 'queue:bad')
     assert result.now is not None
 
 
-def test_each_entry_is_opened_once_to_be_chosen(operated: OperatedSpool) -> None:
+def test_each_entry_is_opened_once_to_be_chosen(session: OperatorSession) -> None:
     for n in range(5):
-        fail(operated.spool, 'in', n)
+        fail(session.spool, 'in', n)
     opened: list[str] = []
 
     class Counting(Disk):
@@ -143,14 +145,14 @@ def test_each_entry_is_opened_once_to_be_chosen(operated: OperatedSpool) -> None
             opened.append(str(path))
             return Disk.open(path, *args, **keys)
 
-    folder = operated.view.folder('bad')
+    folder = session.view.folder('bad')
     folder.disk = Counting()
     from switchboard.operating.selection import select
 
     for where in ('error:ValueError', ''):
         opened.clear()
         chosen = choose(
-            select([('bad', folder)], Criteria.parse(where), operated.spool.clock.time_ns()), Retry()
+            select([('bad', folder)], Criteria.parse(where), session.spool.clock.time_ns()), Retry()
         )
         assert {each.home for each in chosen} == {'in'}
         assert sorted(path for path in opened if path.endswith('.psv')) == sorted(

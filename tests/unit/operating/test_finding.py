@@ -14,8 +14,8 @@ from switchboard import Spool
 from switchboard.errors import AmbiguousEntryError, EntryTakenError, UnknownEntryError
 from switchboard.message.naming import NS
 from switchboard.operating.actions import remove
-from switchboard.operating.census import AGE_MINUTES, Shape, count, shapes, walk
 from switchboard.operating.finding import find
+from switchboard.operating.queue_counts import AGE_MINUTES, Shape, count, shapes, walk
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk
@@ -46,9 +46,9 @@ def test_the_oldest_waiting_and_the_next_delayed_are_told(spool: Spool) -> None:
         path = Path(spool.path('in', f'{when}.000000000+{letter * 40}.pck'))
         Path(spool.path('in', filebase + '.pck')).rename(path)
         os.utime(path, (1_000_000_000, 1_000_000_000))
-    census = count(queue.folder, 'in', now_ns=1_000_000_150 * NS)
-    assert (census.waiting, census.delayed) == (2, 2)
-    assert (census.oldest_ns, census.next_ns) == (1_000_000_050 * NS, 1_000_000_200 * NS)
+    counts = count(queue.folder, 'in', now_ns=1_000_000_150 * NS)
+    assert (counts.waiting, counts.delayed) == (2, 2)
+    assert (counts.oldest_ns, counts.next_ns) == (1_000_000_050 * NS, 1_000_000_200 * NS)
 
 
 def test_an_entry_that_goes_while_it_is_counted_is_no_error(spool: Spool) -> None:
@@ -69,8 +69,8 @@ def test_an_entry_that_goes_while_it_is_counted_is_no_error(spool: Spool) -> Non
 
                 yield names()
 
-    census = count(Folder(queue.queue_directory, Emptying()), 'in')
-    assert (census.waiting, census.size_bytes) == (2, 0)
+    counts = count(Folder(queue.queue_directory, Emptying()), 'in')
+    assert (counts.waiting, counts.size_bytes) == (2, 0)
 
 
 def test_sizes_can_be_left_out(spool: Spool) -> None:
@@ -155,8 +155,8 @@ def test_what_only_a_turned_clock_has_put_into_the_future_is_waiting(clock: Fake
     misdated, delayed = queue.enqueue('x'), queue.enqueue('y', delay=60)
     clock.set_back(3600)
     now_ns = clock.time_ns()
-    census = count(queue.folder, 'in', now_ns=now_ns)
-    assert (census.waiting, census.delayed) == (1, 1)
+    counts = count(queue.folder, 'in', now_ns=now_ns)
+    assert (counts.waiting, counts.delayed) == (1, 1)
     assert queue.files == [misdated]
     seen = [summarize(queue.folder, 'in', filebase) for filebase in (misdated, delayed)]
     assert [one.state(now_ns) for one in seen if one] == ['waiting', 'delayed']

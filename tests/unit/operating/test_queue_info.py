@@ -40,8 +40,8 @@ def test_flags_say_since_when_and_why(config: Config) -> None:
     spool = Spool.from_config(config)
     spool.pause('in', 'the server is moved')
     info = queue_info(SpoolView(config.spool, config), 'in')
-    assert info.said['paused']['reason'] == 'the server is moved'
-    assert info.said['paused']['since'] > 0
+    assert info.flags['paused']['reason'] == 'the server is moved'
+    assert info.flags['paused']['since'] > 0
     for content in (b'', b'[1]', b'nonsense', b'[' * 5000):
         (config.spool / '.run' / 'draining').mkdir(exist_ok=True)
         (config.spool / '.run' / 'draining' / 'in').write_bytes(content)

@@ -25,7 +25,7 @@ from opentelemetry.trace import SpanKind
 
 from switchboard import Spool, trace_context
 from switchboard.errors import PermanentFailure, QueueError
-from switchboard.operating.actions import Move, OperatedSpool, Retry, Target, apply
+from switchboard.operating.actions import Move, OperatorSession, Retry, Target, apply
 from switchboard.operating.audit import Operator
 from switchboard.operating.spool_view import SpoolView
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
@@ -266,12 +266,12 @@ def whole_life(directory: Path, place: str) -> tuple[str, str]:
     run('in')
     run('out')
     [name] = spool['bad'].get_files('.psv')
-    operated = OperatedSpool(SpoolView(directory, None), spool, Operator('ann', 'desk'))
+    session = OperatorSession(SpoolView(directory, None), spool, Operator('ann', 'desk'))
     spool['later']
-    assert apply(Move('later'), [Target('bad', name, '.psv')], operated).done == 1
+    assert apply(Move('later'), [Target('bad', name, '.psv')], session).done == 1
     [name] = spool['later'].files
     with tracer.start_as_current_span('POST /act') as act:
-        assert apply(Retry('out'), [Target('later', name, '.pck', 'out')], operated).done == 1
+        assert apply(Retry('out'), [Target('later', name, '.pck', 'out')], session).done == 1
     run('out')
     provider.shutdown()
     return f'{order.get_span_context().span_id:016x}', f'{act.get_span_context().span_id:016x}'
@@ -394,8 +394,8 @@ def test_what_an_operator_sends_back_is_linked_to_the_span_in_which_it_was_done(
     with provider.get_tracer('desk').start_as_current_span('POST /act') as act:
         [name] = spool['bad'].get_files('.psv')
         target = Target('bad', name, '.psv', 'in')
-        operated = OperatedSpool(SpoolView(tmp_path, None), spool, Operator('ann', 'desk'))
-        assert apply(Retry(), [target], operated).done == 1
+        session = OperatorSession(SpoolView(tmp_path, None), spool, Operator('ann', 'desk'))
+        assert apply(Retry(), [target], session).done == 1
     work(spool, provider, dispose)
     first, second = spans(exporter)
     links = {(link.attributes or {})['switchboard.link']: link.context.span_id for link in second.links}

@@ -378,7 +378,7 @@ ASK_THE_WALL_CLOCK = {
     'metrics/counting.py': 'labels',
     'operating/actions.py': 'selects',
     'operating/audit.py': 'labels',
-    'operating/census.py': 'shows',
+    'operating/queue_counts.py': 'shows',
     'operating/editing.py': 'names',
     'operating/grouping.py': 'says when it has looked',
     'operating/holding.py': 'names',

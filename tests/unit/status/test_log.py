@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_line_has_its_time_level_purpose_and_process_before_the_message(path: Path) -> None:
     log.configure(path)
-    log.speak_as('in 1/2')
+    log.set_process_name('in 1/2')
     event(log.logger('queue'), logging.INFO, ENTRY, 'stored', queue='in', seconds=0.25)
     line = path.read_text()
     assert line.endswith(f'] {ENTRY} stored queue=in seconds=0.250\n')

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from switchboard.operating import census, finding, grouping, selection
+from switchboard.operating import finding, grouping, queue_counts, selection
 from switchboard.web import app, entry_pages, openapi, survey
 from switchboard.web.app import Routes
 from switchboard.web.message_body import HIDDEN
@@ -450,14 +450,14 @@ def test_no_page_walks_over_a_long_queue_and_says_how_far_it_looked(
         fail(here.spool, 'out', number)
     here.count()
     walked: list[str] = []
-    real = census.walk
+    real = queue_counts.walk
 
     def walk(*arguments: Any, **keys: Any) -> Any:
         for found in real(*arguments, **keys):
             walked.append(found[0])
             yield found
 
-    for module in (census, finding, grouping, selection):
+    for module in (queue_counts, finding, grouping, selection):
         if hasattr(module, 'walk'):
             monkeypatch.setattr(module, 'walk', walk)
     for path, *_ in app.PAGES:
@@ -467,7 +467,7 @@ def test_no_page_walks_over_a_long_queue_and_says_how_far_it_looked(
         assert here.get(path).status_code == 200
     assert walked == []
     monkeypatch.setattr(entry_pages, 'BUDGET_S', 0.0)
-    monkeypatch.setattr(entry_pages.Look.__init__, '__defaults__', ('', 0.0))
+    monkeypatch.setattr(entry_pages.ListQuery.__init__, '__defaults__', ('', 0.0))
     found = here.json('/entries')
     assert not found['is_whole']
     assert found['looked_at'] < 300

@@ -39,7 +39,7 @@ AGE_TITLES = (*map(str, AGE_MINUTES), f'{AGE_MINUTES[-1]}+')
 
 
 @dataclass(slots=True)
-class Census:
+class QueueCounts:
     """The contents of one queue, counted.
 
     ``oldest_ns`` is since when the oldest entry could be claimed: delayed and claimed ones do not count.
@@ -93,13 +93,13 @@ def count(
     sizes: bool = True,
     now_ns: int | None = None,
     until_ns: int | None = None,
-) -> Census:
+) -> QueueCounts:
     """Count the entries of a queue's directory; all zeros if there is none.
 
     :param until_ns: when to stop, on the monotonic clock; what there is more is not counted then.
     :raises PermissionError: this process may not look.
     """
-    census = Census(queue, has_size=sizes)
+    counts = QueueCounts(queue, has_size=sizes)
     now_ns = time.time_ns() if now_ns is None else now_ns
     now = format_when(now_ns) + '~'
     oldest, next_ = '~', '~'
@@ -107,35 +107,35 @@ def count(
         with folder.scan() as entries:
             for seen, entry in enumerate(entries):
                 if until_ns is not None and seen % LOOK_EVERY == 0 and time.monotonic_ns() >= until_ns:
-                    census.is_truncated = True
+                    counts.is_truncated = True
                     break
                 filebase, suffix = entry.name[:-4], entry.name[-4:]
                 if suffix not in (READY, CLAIMED, PRESERVED) or parse(filebase) is None:
-                    census.foreign += not entry.name.startswith('.') and suffix != UNFINISHED
+                    counts.foreign += not entry.name.startswith('.') and suffix != UNFINISHED
                     continue
                 if suffix == CLAIMED:
-                    census.claimed += 1
+                    counts.claimed += 1
                 elif suffix == PRESERVED:
-                    census.preserved += 1
+                    counts.preserved += 1
                 elif filebase <= now:
-                    census.waiting += 1
+                    counts.waiting += 1
                     oldest = min(oldest, filebase)
                 elif is_on_hold(filebase):
-                    census.held += 1
+                    counts.held += 1
                 elif _is_misdated(entry, filebase, now_ns):
-                    census.waiting += 1
+                    counts.waiting += 1
                 else:
-                    census.delayed += 1
+                    counts.delayed += 1
                     next_ = min(next_, filebase)
                 if sizes:
                     try:
-                        census.size_bytes += entry.stat(follow_symlinks=False).st_size
+                        counts.size_bytes += entry.stat(follow_symlinks=False).st_size
                     except FileNotFoundError:
                         pass  # it went on while it was counted
     except FileNotFoundError:
-        return census
-    census.oldest_ns, census.next_ns = _when_ns(oldest), _when_ns(next_)
-    return census
+        return counts
+    counts.oldest_ns, counts.next_ns = _when_ns(oldest), _when_ns(next_)
+    return counts
 
 
 def stamp_of(folder: Folder, now_ns: int) -> tuple[int, ...] | None:
@@ -149,26 +149,28 @@ def stamp_of(folder: Folder, now_ns: int) -> tuple[int, ...] | None:
     return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
-class Counts:
+class CountCache:
     """The counts of queues, each kept for as long as its directory is as it was, and no delayed entry has become due: most queues stand still."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[tuple[int, ...], int, Census]] = {}
+        self._kept: dict[str, tuple[tuple[int, ...], int, QueueCounts]] = {}
 
-    def count(self, folder: Folder, queue: str, *, sizes: bool = True, until_ns: int | None = None) -> Census:
+    def count(
+        self, folder: Folder, queue: str, *, sizes: bool = True, until_ns: int | None = None
+    ) -> QueueCounts:
         """Count as `count` does, or give the last count once more."""
         now_ns = time.time_ns()
         stamp = stamp_of(folder, now_ns)
         if stamp is not None and queue in self._kept:
-            kept, at_ns, census = self._kept[queue]
-            is_due = 0 < census.next_ns <= now_ns
-            if kept == stamp and census.has_size >= sizes and at_ns <= now_ns and not is_due:
-                return census
-        census = count(folder, queue, sizes=sizes, now_ns=now_ns, until_ns=until_ns)
+            kept, at_ns, counts = self._kept[queue]
+            is_due = 0 < counts.next_ns <= now_ns
+            if kept == stamp and counts.has_size >= sizes and at_ns <= now_ns and not is_due:
+                return counts
+        counts = count(folder, queue, sizes=sizes, now_ns=now_ns, until_ns=until_ns)
         self._kept.pop(queue, None)
-        if stamp is not None and not census.is_truncated:
-            self._kept[queue] = stamp, now_ns, census
-        return census
+        if stamp is not None and not counts.is_truncated:
+            self._kept[queue] = stamp, now_ns, counts
+        return counts
 
 
 def _is_misdated(entry: os.DirEntry[str], filebase: str, now_ns: int) -> bool:

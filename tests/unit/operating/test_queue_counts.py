@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from switchboard import Spool
-from switchboard.operating import census, grouping
-from switchboard.operating.census import RACY_NS, Census, Counts, stamp_of
+from switchboard.operating import grouping, queue_counts
 from switchboard.operating.grouping import NONE, Causes
+from switchboard.operating.queue_counts import RACY_NS, CountCache, QueueCounts, stamp_of
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from tests.helpers.commands import fail
@@ -58,12 +58,12 @@ def test_a_directory_that_has_just_changed_has_no_stamp(spool: Spool) -> None:
 def test_what_stands_still_is_counted_once_and_what_moves_each_time(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue, counts = spool['in'], Counts()
+    queue, counts = spool['in'], CountCache()
     names = [queue.enqueue(number) for number in range(3)]
     settle(spool, 'in')
-    calls = watched(monkeypatch, census, 'count')
+    calls = watched(monkeypatch, queue_counts, 'count')
 
-    def look(**keys: Any) -> Census:
+    def look(**keys: Any) -> QueueCounts:
         return counts.count(folder_of(spool, 'in'), 'in', **keys)
 
     assert look().waiting == look().waiting == look(sizes=False).waiting == 3
@@ -84,7 +84,7 @@ def test_a_delayed_entry_that_is_due_is_counted_anew(spool: Spool, monkeypatch: 
     queue.dequeue(filebase)
     queue.release(filebase, delay_s=30)
     settle(spool, 'in', 100)
-    counts = Counts()
+    counts = CountCache()
     assert counts.count(folder_of(spool, 'in'), 'in').delayed == 1
     now_ns = time.time_ns() + 60 * 10**9
     monkeypatch.setattr(time, 'time_ns', lambda: now_ns)
@@ -95,7 +95,7 @@ def test_a_count_that_had_no_time_is_not_kept(spool: Spool) -> None:
     for number in range(3):
         spool['in'].enqueue(number)
     settle(spool, 'in')
-    counts = Counts()
+    counts = CountCache()
     assert counts.count(folder_of(spool, 'in'), 'in', until_ns=0).is_truncated
     assert counts.count(folder_of(spool, 'in'), 'in').waiting == 3
 

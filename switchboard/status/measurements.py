@@ -1,8 +1,8 @@
-"""Figures of a slice: how long messages waited and took, which errors ended them, how many it recovered.
+"""Measurements of a slice: how long messages waited and took, which errors ended them, how many it recovered.
 
 These are counted in the runner's memory and go to the scoreboard before it rests, at most once a second while it works, and at once
 when a message failed.  So a busy runner pays a few additions a message for them, and no system call; one that is killed loses
-the figures of its last second, and no count of messages (those are written with each, see `scoreboard`).
+the measurements of its last second, and no count of messages (those are written with each, see `scoreboard`).
 
 Names of errors come from the author of the error class, who may have made one out of a message: they are bounded.  The first `MAX_ERRORS` classes have a
 counter each, all others share one, and so does a name that is none (`ERROR_NAME`).  Who was first is remembered, so
@@ -71,8 +71,8 @@ class ErrorCount:
 
 
 @dataclass(slots=True)
-class Figures:
-    """The figures since the master started.  ``other_errors`` are those that have no counter of their own."""
+class Measurements:
+    """The measurements since the master started.  ``other_errors`` are those that have no counter of their own."""
 
     process: Histogram = field(default_factory=Histogram)
     wait: Histogram = field(default_factory=Histogram)
@@ -116,7 +116,7 @@ class Figures:
 
     @classmethod
     def of(cls, values: tuple[Any, ...]) -> Self:
-        """:return: the figures that `values` has written."""
+        """:return: the measurements that `values` has written."""
         at = iter(values)
         process = Histogram([next(at) for _ in range(_BUCKETS)], next(at))
         wait = Histogram([next(at) for _ in range(_BUCKETS)], next(at))
@@ -131,14 +131,16 @@ class Figures:
         return made
 
 
-def sum_of(figures: Iterable[Figures], keep: Mapping[str, ErrorCount] | None = None) -> Figures:
+def sum_of(
+    measurements: Iterable[Measurements], keep: Mapping[str, ErrorCount] | None = None
+) -> Measurements:
     """:return: all of them together.
 
     :param keep: the errors that are to have a counter of their own, if it is decided already; without it, those that came first.
     """
-    total = Figures()
+    total = Measurements()
     found: dict[str, ErrorCount] = {}
-    for each in figures:
+    for each in measurements:
         total.process.add(each.process)
         total.wait.add(each.wait)
         total.recovered += each.recovered
@@ -158,5 +160,5 @@ def sum_of(figures: Iterable[Figures], keep: Mapping[str, ErrorCount] | None = N
 
 
 def buffer(offset: int) -> DoubleBuffer:
-    """:return: where figures lie in a page."""
+    """:return: where measurements lie in a page."""
     return DoubleBuffer(_FIELDS, offset, COPY_BYTES)

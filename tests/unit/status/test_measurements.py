@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.status.figures import (
+from switchboard.status.measurements import (
     BOUNDS_S,
     ERROR_NAME,
     MAX_ERRORS,
     NS,
     OTHER,
     ErrorCount,
-    Figures,
     Histogram,
+    Measurements,
     sum_of,
 )
 from switchboard.status.scoreboard import Scoreboard, Slot, SupervisorRecord
@@ -39,8 +39,10 @@ def scoreboard(tmp_path: Path) -> Iterator[Scoreboard]:
     scoreboard.close()
 
 
-def shown(figures: Figures) -> dict[str, int]:
-    return {name: each.count for name, each in figures.errors.items()} | {OTHER: figures.other_errors}
+def shown(measurements: Measurements) -> dict[str, int]:
+    return {name: each.count for name, each in measurements.errors.items()} | {
+        OTHER: measurements.other_errors
+    }
 
 
 def test_a_duration_is_counted_in_the_first_bucket_that_holds_it() -> None:
@@ -54,26 +56,26 @@ def test_a_duration_is_counted_in_the_first_bucket_that_holds_it() -> None:
 
 @pytest.mark.parametrize('name', HOSTILE)
 def test_a_name_that_is_none_has_no_counter_of_its_own(name: str) -> None:
-    figures = Figures()
-    figures.failed_by(name, 1)
-    assert shown(figures) == {OTHER: 1}
+    measurements = Measurements()
+    measurements.failed_by(name, 1)
+    assert shown(measurements) == {OTHER: 1}
 
 
 @given(st.lists(names, max_size=100))
 def test_whatever_the_errors_are_called_all_are_counted_and_few_are_named(failures: list[str]) -> None:
-    figures = Figures()
+    measurements = Measurements()
     for at, name in enumerate(failures):
-        figures.failed_by(name, at)
-    assert sum(shown(figures).values()) == len(failures)
-    assert len(figures.errors) <= MAX_ERRORS
-    assert Figures.of(figures.values()) == figures
+        measurements.failed_by(name, at)
+    assert sum(shown(measurements).values()) == len(failures)
+    assert len(measurements.errors) <= MAX_ERRORS
+    assert Measurements.of(measurements.values()) == measurements
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), names), max_size=120), st.integers(0, 2))
 def test_no_sum_falls_while_slices_fail_and_take_each_others_places(
     failures: list[tuple[int, str]], gone: int
 ) -> None:
-    slices = [Figures() for _ in range(3)]
+    slices = [Measurements() for _ in range(3)]
     before: dict[str, int] = {}
     for at, (part, name) in enumerate(failures):
         slices[part % len(slices)].failed_by(name, at)
@@ -81,7 +83,7 @@ def test_no_sum_falls_while_slices_fail_and_take_each_others_places(
             keep = sum_of(slices).errors
             heir = sum_of((slices.pop(gone), slices.pop(0)), keep=keep)
             # As a scoreboard does it: what was carried stays apart, and the heir counts on beside it.
-            slices += [Figures.of(heir.values()), Figures()]
+            slices += [Measurements.of(heir.values()), Measurements()]
         now = shown(sum_of(slices))
         assert {name: count for name, count in before.items() if now.get(name, 0) < count} == {}
         assert len(now) <= MAX_ERRORS + 1
@@ -98,18 +100,18 @@ def test_durations_are_on_the_scoreboard_when_the_runner_rests_and_once_a_second
         now_ns = int((5 + seconds) * NS)
         slot.measured(NS, 2 * NS)
         slot.end('done')
-        assert scoreboard.figures(0).process.total == (4 if seconds == 1.0 else 1)
+        assert scoreboard.measurements(0).process.total == (4 if seconds == 1.0 else 1)
     slot.measured(NS, None)
     slot.rest()
-    assert (scoreboard.figures(0).process.total, scoreboard.figures(0).wait.total) == (5, 4)
-    assert scoreboard.figures(0).wait.sum_ns == 8 * NS
+    assert (scoreboard.measurements(0).process.total, scoreboard.measurements(0).wait.total) == (5, 4)
+    assert scoreboard.measurements(0).wait.sum_ns == 8 * NS
 
 
 def test_a_failure_and_a_recovery_are_on_the_scoreboard_at_once(scoreboard: Scoreboard) -> None:
     slot = Slot(scoreboard, 0)
     slot.end('failed', 'ValueError')
     slot.recovered(2)
-    found = scoreboard.figures(0)
+    found = scoreboard.measurements(0)
     assert shown(found) == {'ValueError': 1, OTHER: 0}
     assert found.recovered == 2
 
@@ -119,8 +121,8 @@ def test_the_next_process_of_a_slice_counts_on(scoreboard: Scoreboard) -> None:
         slot = Slot(scoreboard, 0)
         slot.measured(NS, NS)
         slot.end('failed', 'ValueError')
-    assert shown(scoreboard.figures(0)) == {'ValueError': 2, OTHER: 0}
-    assert scoreboard.figures(0).process.total == 2
+    assert shown(scoreboard.measurements(0)) == {'ValueError': 2, OTHER: 0}
+    assert scoreboard.measurements(0).process.total == 2
 
 
 def test_what_others_have_measured_is_carried_on_and_a_freed_slot_has_measured_nothing(
@@ -128,11 +130,11 @@ def test_what_others_have_measured_is_carried_on_and_a_freed_slot_has_measured_n
 ) -> None:
     slot = Slot(scoreboard, 0)
     slot.end('failed', 'ValueError')
-    scoreboard.post_carried(1, scoreboard.figures(0))
+    scoreboard.post_carried(1, scoreboard.measurements(0))
     scoreboard.clear(0)
-    assert shown(scoreboard.figures_of('in')) == {'ValueError': 1, OTHER: 0}
+    assert shown(scoreboard.measurements_of('in')) == {'ValueError': 1, OTHER: 0}
     scoreboard.post(0, SupervisorRecord('out'))
-    assert scoreboard.figures(0) == Figures()
+    assert scoreboard.measurements(0) == Measurements()
 
 
 def test_who_looks_while_a_slice_takes_the_place_of_another_sees_its_counters_once(
@@ -182,6 +184,6 @@ def test_who_looks_waits_for_a_living_master_that_is_just_changing_slices(scoreb
 
 
 def test_an_error_that_is_kept_by_decision_has_the_time_of_the_decision() -> None:
-    late = Figures(errors={'A': ErrorCount(1, 9)})
+    late = Measurements(errors={'A': ErrorCount(1, 9)})
     kept = sum_of([late], keep={'A': ErrorCount(5, 2)})
     assert kept.errors == {'A': ErrorCount(1, 2)}
