@@ -58,6 +58,7 @@ WORDS = MappingProxyType(
         'gave up': 'a runner is FATAL',
         'hangs': "a runner's process hangs and is being ended",
         'heartbeat failed': 'no sign of life could be given to a broker',
+        'hidden configuration': 'a configuration in the working directory is used, and not the installed one',
         'history not written': 'a record could not be appended to an entry',
         'history read-only': "an entry is another user's, and a record was left out",
         'ignored': 'a file in a queue that is no entry; logged once',

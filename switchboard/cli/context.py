@@ -61,6 +61,8 @@ class Installation:
         self._is_broken = False
         # A verb that shows the mistakes of the configuration itself needs no warning of them.
         self.warns = True
+        # Standard error takes a log.
+        self.logs = False
         self._has_warned = False
         # Errors are objects then, too.
         self.as_json = False
@@ -81,7 +83,13 @@ class Installation:
         # Somebody who stands in a checkout by chance may mean the installed one.
         if self.warns and not self._has_warned and len(found) > 1 and SEARCHED[-1] == str(found[-1]):
             self._has_warned = True
-            print_note(f'using ./{found[0]}, not {found[-1]}; name one with -C or {CONFIG_VARIABLE}')
+            text = f'using ./{found[0]}, not {found[-1]}; name one with -C or {CONFIG_VARIABLE}'
+            if self.logs:
+                from switchboard.master.programs import note
+
+                note(found[0], text)
+            else:
+                print_note(text)
         return found[0] if found else None
 
     @property

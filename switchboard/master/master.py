@@ -132,7 +132,7 @@ class Master:
 
     def _preload(self) -> None:
         extend_path(python_path(self.config.path, self.config.master.python_path))
-        with printed.as_events('master'):
+        with printed.as_events('master', raw=self._has_only_events()):
             for name in self.config.master.preload:
                 try:
                     importlib.import_module(name)
@@ -145,6 +145,10 @@ class Master:
         # All objects of this moment are there for good: the collector never touches it, so the children share its pages.
         gc.collect()
         gc.freeze()
+
+    def _has_only_events(self) -> bool:
+        """Is the log for programs, so that nothing but events may get into it?"""
+        return self.config.master.log_format == 'json' and hasattr(os, 'memfd_create')
 
     def _open(self, stack: contextlib.ExitStack) -> None:
         setproctitle.setproctitle(f'switchboard: master {self.config.spool}')
@@ -162,8 +166,7 @@ class Master:
         self._signals = SignalPipe(HANDLED)
         stack.callback(self._signals.close)
         self._selector.register(self._signals.fileno(), selectors.EVENT_READ, self)
-        has_memory = self.config.master.log_format == 'json' and hasattr(os, 'memfd_create')
-        self._dump = StackDump(None if has_memory else log.descriptor())
+        self._dump = StackDump(None if self._has_only_events() else log.descriptor())
         stack.callback(self._dump.close)
         self._slices = Slices(
             self.config,

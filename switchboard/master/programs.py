@@ -229,6 +229,15 @@ def _guarded(path: Path, run: Callable[[Config], int]) -> int:
     return code
 
 
+def note(path: Path, text: str) -> None:
+    """Write a line to standard error, in the form of the log that a configuration wants."""
+    if _asks_for_json(path):
+        log.configure(as_json=True, waits=True)
+        event(log.logger('master'), logging.WARNING, None, 'hidden configuration', reason=text)
+    else:
+        click.echo(f'switchboard: {text}', err=True)
+
+
 def _error_fields(error: Exception) -> dict[str, object]:
     """:return: the fields of the line about an error."""
     if isinstance(error, ConfigError):

@@ -5,6 +5,8 @@
     python -m switchboard.metrics.shipped [--runbook URL] [DIRECTORY]
 
 writes ``prometheus/switchboard.rules.yml`` and ``grafana/switchboard.json`` below the directory, ``etc`` if none is named.
+
+An alert carries its runbook with it, because no address of a page holds for every installation; links to a page can be had besides.
 """
 
 from __future__ import annotations
@@ -17,12 +19,14 @@ from pathlib import Path
 from switchboard.metrics.alerts import ALERTS, Alert
 from switchboard.metrics.dashboard import dashboard
 
-RUNBOOK = 'file:/opt/switchboard/docs/howto/monitor.md'
 RULES, DASHBOARD = 'prometheus/switchboard.rules.yml', 'grafana/switchboard.json'
 
 
-def rules(runbook: str = RUNBOOK) -> str:
-    """:return: the rules as YAML.  Texts are quoted as in JSON, which YAML reads."""
+def rules(runbook: str = '') -> str:
+    """Write the rules as YAML; texts are quoted as in JSON, which YAML reads.
+
+    :param runbook: the address of the page, for links to it.
+    """
     return '\n'.join(_rules(runbook)) + '\n'
 
 
@@ -40,7 +44,9 @@ def _rules(runbook: str) -> Iterator[str]:
         yield '        annotations:'
         yield f'          summary: {json.dumps(alert.summary)}'
         yield f'          description: {json.dumps(alert.meaning)}'
-        yield f'          runbook_url: {json.dumps(f"{runbook}#{alert.name.lower()}")}'
+        yield f'          runbook: {json.dumps(alert.advice)}'
+        if runbook:
+            yield f'          runbook_url: {json.dumps(f"{runbook}#{alert.name.lower()}")}'
 
 
 def runbook() -> str:
@@ -60,7 +66,7 @@ def _chapter(name: str, alerts: list[Alert]) -> Iterator[str]:
         yield ''
 
 
-def write(directory: Path, url: str = RUNBOOK) -> None:
+def write(directory: Path, url: str = '') -> None:
     """Write the files that are shipped."""
     for place, text in (
         (RULES, rules(url)),
@@ -74,7 +80,7 @@ def write(directory: Path, url: str = RUNBOOK) -> None:
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(prog='python -m switchboard.metrics.shipped')
     parser.add_argument(
-        '--runbook', default=RUNBOOK, help='where the runbook is, for the links of the alerts'
+        '--runbook', default='', metavar='URL', help='where the runbook is, for links of the alerts to it'
     )
     parser.add_argument('directory', nargs='?', type=Path, default=Path('etc'))
     chosen = parser.parse_args()

@@ -215,6 +215,10 @@ class LogFile(logging.Handler):
     def leave_standard_streams(self) -> None:
         """Write to a descriptor of its own from now on, and have 1 and 2 lead wherever this process likes."""
         self.takes_stderr = False
+        self.stand_apart()
+
+    def stand_apart(self) -> None:
+        """Write to a descriptor of its own from now on."""
         if self._descriptor == 2:
             self._descriptor = fcntl.fcntl(2, fcntl.F_DUPFD_CLOEXEC, 3)
 
@@ -276,6 +280,12 @@ def leave_standard_streams() -> None:
     """Have the log go where it went, whatever descriptors 1 and 2 are from now on."""
     for log_file in _log_files():
         log_file.leave_standard_streams()
+
+
+def stand_apart() -> None:
+    """Have the log go where it went while descriptors 1 and 2 lead elsewhere for a while."""
+    for log_file in _log_files():
+        log_file.stand_apart()
 
 
 def descriptors() -> list[int]:

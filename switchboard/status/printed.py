@@ -60,16 +60,49 @@ def take_streams(purpose: str = 'runner') -> list[Printed]:
 
 
 @contextlib.contextmanager
-def as_events(purpose: str) -> Iterator[None]:
-    """Turn what this process prints meanwhile into events; later it goes where it went before."""
+def as_events(purpose: str, *, raw: bool = False) -> Iterator[None]:
+    """Turn what this process prints meanwhile into events; later it goes where it went before.
+
+    :param raw: also the output past Python, to the descriptors: its lines are events at the end; until then they can be read in ``/proc/PID/fd``.
+    """
     before = sys.stdout, sys.stderr
-    taken = take_streams(purpose)
+    with _kept(purpose) if raw else contextlib.nullcontext():
+        taken = take_streams(purpose)
+        try:
+            yield
+        finally:
+            for each in taken:
+                each.end_line()
+            sys.stdout, sys.stderr = before
+
+
+@contextlib.contextmanager
+def _kept(purpose: str) -> Iterator[None]:
+    """Keep the bytes for descriptors 1 and 2 in memory: a pipe would fill, and its only reader is the process that writes."""
+    log.stand_apart()
+    sinks = {name: os.memfd_create(name) for name in DESCRIPTORS}
+    before = {name: os.dup(descriptor) for name, descriptor in DESCRIPTORS.items()}
+    for name, descriptor in DESCRIPTORS.items():
+        os.dup2(sinks[name], descriptor)
     try:
         yield
     finally:
-        for each in taken:
-            each.end_line()
-        sys.stdout, sys.stderr = before
+        for name, descriptor in DESCRIPTORS.items():
+            os.dup2(before[name], descriptor)
+            os.close(before[name])
+            with open(sinks[name], 'rb') as kept:
+                kept.seek(0)
+                for line in _lines(kept):
+                    say(log.logger(purpose), name, line)
+
+
+def _lines(kept: io.BufferedReader) -> Iterator[str]:
+    rest = b''
+    while content := kept.read(READ_BYTES):
+        lines, rest = split(rest + content)
+        yield from filter(None, map(text_of, lines))
+    if last := text_of(rest):
+        yield last
 
 
 def say(logger: logging.Logger, stream: str, line: str, entry: str | None = None) -> None:

@@ -108,7 +108,9 @@ class DeskSettings:
     def _check_public(self, wrong: Callable[[str, str], ConfigError]) -> None:
         reach = f'{self.listen} can be reached from other machines'
         if not self.users:
-            raise wrong('users_file', f'{reach}: name a users_file, or listen at 127.0.0.1 or a Unix socket')
+            raise wrong(
+                'users_file', f'{reach}: name a file of users, or listen at 127.0.0.1 or a Unix socket'
+            )
         if not self.hosts:
             raise wrong('hosts', f'{reach}: name each host that browsers may call it')
         if self.user_header:

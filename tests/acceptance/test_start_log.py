@@ -24,8 +24,12 @@ RUNNERS: dict[str, list[str]] = {
     'switchboard-runner': ['-c', 'from switchboard.master.programs import runner; runner()', 'in'],
 }
 LOUD = """
+import os
 import sys
 import warnings
+
+os.write(1, b'written to a descriptor')
+os.system('echo said by a program >&2')
 
 print('printed by preload')
 sys.stderr.write('half a line')
@@ -78,6 +82,33 @@ def test_each_mistake_of_a_configuration_is_told_in_json(site: Installation, nam
     assert all(isinstance(line['line'], int) for line in lines)
 
 
+@pytest.mark.parametrize('verb', ['master', 'start --foreground', 'runner in', 'run in'])
+@pytest.mark.parametrize('form', ['json', 'text'])
+def test_that_the_installed_configuration_is_hidden_is_told_in_the_form_of_the_log(
+    site: Installation, verb: str, form: str
+) -> None:
+    site.configure({'in': {'instances': 'many'}}, log_format=form)
+    installed = site.home / 'installed.cfg'
+    installed.write_text('')
+    searched = (site.config.name, str(installed))
+    code = f'import switchboard.cli.context as c; c.SEARCHED = {searched}; from switchboard.cli import main; main()'
+    done = subprocess.run(
+        [sys.executable, '-c', code, *verb.split()],
+        cwd=site.home,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == os.EX_CONFIG, done.stderr
+    told, *_ = done.stderr.splitlines()
+    if form == 'json':
+        line = json.loads(told)
+        assert (line['event'], line['level']) == ('hidden configuration', 'warning')
+        told = line['reason']
+    assert f'using ./{site.config.name}, not {installed}' in told
+
+
 def test_where_the_log_is_text_a_mistake_is_a_line_for_people(site: Installation) -> None:
     site.configure({'in': {'instances': 'many'}})
     command = [sys.executable, *MASTERS['switchboard master'], '-C', str(site.config)]
@@ -102,6 +133,8 @@ def test_what_a_preloaded_module_prints_and_warns_of_is_json(site: Installation)
     assert site.stop() == 0
     site.log.said('x')
     printed = [line for line in lines_of('\n'.join(site.log.seen)) if line['event'] == 'printed']
+    raw = [(line['level'], line['text']) for line in printed[-2:]]
+    assert raw == [('info', 'written to a descriptor'), ('warning', 'said by a program')]
     assert {(line['process'], line['logger']) for line in printed} == {('master', 'switchboard.master')}
     assert [(line['level'], line['text']) for line in printed[:1]] == [('info', 'printed by preload')]
     assert printed[1]['text'].startswith('half a line')
@@ -112,6 +145,7 @@ def test_a_preloaded_module_that_fails_is_told_in_json(site: Installation) -> No
     (site.home / 'broken.py').write_text(LOUD + 'raise ValueError("broken")\n')
     site.configure({'in': {}}, log_format='json', preload='broken')
     lines = run(MASTERS['switchboard master'], site, os.EX_CONFIG)
+    assert 'said by a program' in [line.get('text') for line in lines]
     assert lines[-1]['event'] == 'cannot start'
     assert 'ValueError: broken' in lines[-1]['reason']
 

@@ -133,12 +133,14 @@ def test_what_is_shipped_is_what_its_command_writes() -> None:
     assert json.loads((ROOT / 'etc' / DASHBOARD).read_text()) == dashboard(), command
 
 
-def test_the_runbook_has_what_each_alert_means_and_links_to_it() -> None:
+def test_each_alert_carries_its_part_of_the_runbook_and_may_link_to_it() -> None:
     page = (ROOT / 'docs/howto/monitor.md').read_text()
     assert page.endswith(runbook()), 'write the part of the page below <!-- alerts --> anew'
     for alert in ALERTS:
         assert f'\n### {alert.name}\n' in page
-        assert f'monitor.md#{alert.name.lower()}' in rules()
+        assert f'\n          runbook: {json.dumps(alert.advice)}\n' in rules()
+        assert f'"https://wiki.example/monitor#{alert.name.lower()}"' in rules('https://wiki.example/monitor')
+    assert 'runbook_url' not in rules(), 'no address holds for every installation'
 
 
 def test_promtool_takes_all_rules(promtool: Callable[..., str]) -> None:

@@ -227,6 +227,14 @@ def spool_warnings(config: Config) -> Iterator[ConfigError]:
     if foreign:
         reason = f'directories of another user or group than the spool ({_some(foreign)}): `chown -R --reference={root} {root}`'
         yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+    # A spool that is one user's alone may well have such directories.
+    shut = [place.name for place in places if owner.st_mode & stat.S_IRWXG & ~place.stat().st_mode]
+    if shut:
+        reason = (
+            f'directories that are not open to the group, as the spool is ({_some(shut)}): only their owner can work there; '
+            f'`find {root} -type d -exec chmod g+rwx {{}} +`'
+        )
+        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
 
 
 def _some(names: list[str]) -> str:

@@ -131,6 +131,7 @@ class Sender:
         keys: dict[str, Any],
         *,
         as_json: bool,
+        quiet: bool,
     ) -> None:
         self.spool = spool
         self.queue = queue
@@ -138,6 +139,7 @@ class Sender:
         self.routing_key = routing_key
         self.keys = keys
         self.as_json = as_json
+        self.quiet = quiet
         self.stored = 0
         self.failed: list[Exit] = []
         self.stopped = False
@@ -169,8 +171,9 @@ class Sender:
                     # Whatever a message has in it that cannot be stored is that message's.
                     self._fail(name, UnserializableError(f'{type(error).__name__}: {error}'))
         self.stored += len(filebases)
-        for by_queue in filebases:
-            self._print(by_queue)
+        if not self.quiet:
+            for by_queue in filebases:
+                self._print(by_queue)
 
     def _put(self, msg: Any, metadata: dict[str, Any]) -> dict[str, str]:
         if self.queue:
@@ -273,6 +276,7 @@ def _messages(files: Iterable[str], kind: str | None) -> Iterator[tuple[str, Any
 @click.option('--exchange', metavar='EXCHANGE', help='Publish to this exchange instead of a queue.')
 @click.option('--routing-key', default='', metavar='KEY', help='The key by which the exchange routes.')
 @click.option('--json-lines', is_flag=True, help='Read {"msg": ..., "metadata": {...}}, one a line.')
+@click.option('--quiet', is_flag=True, help='Print errors only.')
 @json_option
 @click.pass_context
 def enqueue(
@@ -289,6 +293,7 @@ def enqueue(
     exchange: str | None,
     routing_key: str,
     json_lines: bool,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Put messages into a queue, or publish them.
@@ -324,7 +329,7 @@ def enqueue(
     context.with_resource(_printing_warnings())
     # A spool that is only named may be a slip of the pen; that of a configuration is meant.
     spool = installation.spool(make=installation.named_spool is None)
-    sender = Sender(spool, queue, exchange or '', routing_key, keys, as_json=as_json)
+    sender = Sender(spool, queue, exchange or '', routing_key, keys, as_json=as_json, quiet=quiet)
     files = files or ('-',)
     if not json_lines:
         sender.send(_messages(files, kind))

@@ -61,6 +61,7 @@ def start(
     if foreground:
         from switchboard.master.programs import supervise
 
+        installation.logs = True
         context.exit(supervise(installation.config_to_load))
     config = installation.config
     installation.spool(make=True)

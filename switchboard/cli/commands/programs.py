@@ -47,6 +47,7 @@ def master(installation: Installation) -> NoReturn:
     """
     from switchboard.master import programs
 
+    installation.logs = True
     programs.master.main(['-C', str(installation.config_to_load)], prog_name='switchboard master')
     raise AssertionError('a program ends by itself')
 
@@ -59,6 +60,7 @@ def runner(installation: Installation, runner: str, once: bool, until_empty: boo
     """Run one slice of one runner, in the foreground and without a master: for debugging."""
     from switchboard.master import programs
 
+    installation.logs = True
     flags = [flag for flag, is_set in (('--once', once), ('--until-empty', until_empty)) if is_set]
     programs.runner.main(
         [runner, '-C', str(installation.config_to_load), *flags], prog_name='switchboard runner'
@@ -90,6 +92,7 @@ def run(
     from switchboard.master.programs import one_runner
 
     name, part, count = runner
+    installation.logs = True
     config = installation.config
     installation.check_runner(name)
     installation.spool(make=True)

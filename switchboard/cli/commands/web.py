@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from switchboard.cli.context import Installation, verb
 from switchboard.cli.output import print_note
-from switchboard.errors import SwitchboardError
+from switchboard.errors import ConfigError, SwitchboardError
 from switchboard.installing import needs
 
 
 class MissingLibraryError(SwitchboardError):
     """The desk's libraries are not installed."""
+
+
+@contextmanager
+def _by_its_option() -> Iterator[None]:
+    """Name a setting that is wrong as the command line does: it was not read from a file."""
+    try:
+        yield
+    except ConfigError as error:
+        options: dict[str | None, str] = {
+            param.name: param.opts[0] for param in click.get_current_context().command.params
+        }
+        error.key = options.get(error.key) or error.key
+        raise
 
 
 @verb()
@@ -81,18 +96,19 @@ def web(
     except ImportError as error:
         raise MissingLibraryError(needs('the desk', error.name or 'starlette', 'web')) from error
     passed = activated()
-    settings = DeskSettings(
-        listen=listen if passed is None else name_of(passed),
-        hosts=hosts,
-        read_only=read_only,
-        edit=edit,
-        users=read_users(users_file),
-        user_header=user_header.lower(),
-        environment=environment[:40],
-        colour=colour,
-        redact=REDACTED + redact,
-    )
-    settings.check()
+    with _by_its_option():
+        settings = DeskSettings(
+            listen=listen if passed is None else name_of(passed),
+            hosts=hosts,
+            read_only=read_only,
+            edit=edit,
+            users=read_users(users_file),
+            user_header=user_header.lower(),
+            environment=environment[:40],
+            colour=colour,
+            redact=REDACTED + redact,
+        )
+        settings.check()
     path = installation.config_path
     desk = Desk(installation.existing_directory(), path.absolute() if path is not None else None, settings)
     server = make_server(desk)

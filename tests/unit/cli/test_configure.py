@@ -80,9 +80,20 @@ def test_check_warns_of_a_spool_in_which_one_user_shuts_out_another(config: Path
     (spool / 'in').chmod(0o770)
     out = succeed('-C', config, 'check').out
     assert '[switchboard] spool: directories without the set-group-id bit (in): ' in out
+    (spool / 'in').chmod(0o2700)
+    out = succeed('-C', config, 'check').out
+    assert '[switchboard] spool: directories that are not open to the group, as the spool is (in): ' in out
     if os.geteuid() == 0:
         os.chown(spool / 'in', 65534, 65534)
         assert 'of another user or group than the spool (in): ' in succeed('-C', config, 'check').out
+
+
+def test_check_has_nothing_against_a_spool_that_is_one_users_alone(config: Path) -> None:
+    succeed('-C', config, 'init')
+    spool = Config.load(config).spool
+    for directory in (spool, spool / 'in'):
+        directory.chmod(0o2700)
+    assert 'no mistakes' in succeed('-C', config, 'check').out
 
 
 def test_check_shows_all_mistakes_each_with_its_place(config: Path) -> None:

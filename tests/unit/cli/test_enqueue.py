@@ -168,6 +168,16 @@ def test_a_line_that_cannot_be_used_does_not_stop_the_others(config: Path, spool
     assert complaints[-1] == 'switchboard: 2 messages stored, 7 not'
 
 
+def test_quietly_only_what_went_wrong_is_told(config: Path, spool: Spool) -> None:
+    ran = switchboard(
+        '-C', config, 'enqueue', 'in', '--json-lines', '--quiet', input=b'{"msg": 1}\nnonsense\n'
+    )
+    assert (ran.status, ran.out) == (Exit.PARTIAL, '')
+    assert 'line 2: ' in ran.err
+    assert len(spool['in'].files) == 1
+    assert succeed('-C', config, 'enqueue', 'in', '--quiet', '--json', input=b'x').out == ''
+
+
 def test_a_full_queue_is_a_temporary_failure_that_is_told_once(config: Path, spool: Spool) -> None:
     for _ in range(3):
         succeed('-C', config, 'enqueue', 'small', input=b'x')
