@@ -88,6 +88,34 @@ def pairs_callback(
     return read_pairs(value)
 
 
+def read_metadata(context: click.Context, pairs: dict[str, Any]) -> dict[str, Any]:
+    """Read the pairs of an option that sets metadata: what means something to the queue as its own option would read it, ``priority=9``.
+
+    :raises click.UsageError: a value would not be stored, or do nothing.
+    """
+    from switchboard.message.metadata import mistake_in
+    from switchboard.message.naming import HIGHEST_PRIORITY
+
+    types: dict[str, click.ParamType[Any]] = {
+        'priority': click.IntRange(0, HIGHEST_PRIORITY),
+        'delay': DURATION,
+        'ttl': DURATION,
+        'not_before': click.FLOAT,
+        'expires': click.FLOAT,
+    }
+    found = {}
+    for key, value in pairs.items():
+        try:
+            found[key] = (
+                types[key].convert(value, None, context) if key in types and isinstance(value, str) else value
+            )
+        except click.BadParameter as error:
+            raise click.UsageError(f'{key}: {error.message}') from error
+    if wrong := mistake_in(found):
+        raise click.UsageError(wrong)
+    return found
+
+
 _OPTIONS = (
     click.option(
         '--where',

@@ -37,6 +37,10 @@ _LONG = {
 DEDUPE_KINDS = ('content', 'message-id')
 # Keys that say when, in seconds: they are used up, and become names and other keys.
 _TIMES = ('delay', 'not_before', 'ttl')
+# The seconds since the epoch at which a message is too old.
+_EXPIRES = 'expires'
+# Keys that are not taken from whoever gives them; see `message.metadata`, which says what to give instead.
+_RESERVED = ('version', 'queue_expires')
 
 
 class UsageError(SwitchboardError):
@@ -111,10 +115,16 @@ class Request:
     def _take_field(self, field: str) -> None:
         """The keys that have a meaning to the queue are numbers; all others are text."""
         key, equals, text = field.partition('=')
-        if not equals or not key or key[0] == '_' or key in ('version', 'expires', 'queue_expires'):
-            raise UsageError(f'-m {field[:40]}: write KEY=VALUE; keys that start with _ are not stored')
+        if not equals or not key:
+            raise UsageError(f'-m {field[:40]}: write KEY=VALUE')
+        if key[0] == '_' or key in _RESERVED:
+            from switchboard.message.metadata import RESERVED, UNDERSCORE  # brings what writes JSON with it
+
+            raise UsageError(f'-m {field[:40]}: {RESERVED.get(key, UNDERSCORE)}')
         if key in _TIMES:
             self.times_s[key] = _number(key, text, 10**10)
+        elif key == _EXPIRES:
+            self.fields[key] = _number(key, text, 10**10)
         elif key == 'priority':
             self.fields[key] = self.priority = int(_number(key, text, HIGHEST_PRIORITY))
         else:

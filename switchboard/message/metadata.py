@@ -1,4 +1,9 @@
-"""An entry's metadata: a JSON object with types, without the keys that are not stored and with those that every message has."""
+"""An entry's metadata: a JSON object with types, without the keys that are not stored and with those that every message has.
+
+Some keys mean something to the queue, and some are not stored.  A program may put in them what it likes: Mailman's programs keep their own
+keys there, and an exchange may route by a priority that is a word.  What a *person* writes into one of them is taken, or refused with the
+word that he has to write instead; see :func:`mistake_in`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,50 @@ from collections.abc import Mapping
 from typing import Any
 
 from switchboard.errors import CorruptEntryError
+from switchboard.message.expiry import EXPIRES, QUEUE_EXPIRES
+from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.typed_json import dump_json, parse_json, untag
 
 # Mailman's words, which each message's metadata hold.
 SCHEMA_VERSION = 3
 ALWAYS = {'version': SCHEMA_VERSION, '_parsemsg': False}
+
+# Keys whose values are not taken from whoever gives them, and what to give instead.
+RESERVED = {
+    'version': 'it is always 3; take another name',
+    QUEUE_EXPIRES: "the queue writes it, by its option ttl; a message's own time to live is ttl",
+}
+UNDERSCORE = 'keys that start with _ are not stored; leave the _ out'
+
+
+def mistake_in(metadata: Mapping[str, Any]) -> str:
+    """Look for a key in which a person's value would not be stored, or would be stored and do nothing.
+
+    :param metadata: keys and values as somebody has written them.
+    :return: the mistake, and what to write instead; the empty string if there is none.
+    """
+    for key, value in metadata.items():
+        if key in ALWAYS and value == ALWAYS[key]:
+            continue
+        if key[:1] == '_':
+            return f'{key}: {UNDERSCORE}'
+        if key in RESERVED:
+            return f'{key}: {RESERVED[key]}'
+        if key == EXPIRES and not _is_number(value):
+            return f'{key} is a number of seconds since the epoch, not {value!r}; a time from now on is ttl'
+        if key in ('delay', 'not_before', 'ttl') and not _is_number(value):
+            return f'{key} is a number of seconds, not {value!r}'
+        if key == 'priority' and (
+            isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= HIGHEST_PRIORITY
+        ):
+            return f'{key} is a number from 0 to {HIGHEST_PRIORITY}, not {value!r}'
+        if key in ('order_key', 'dedupe_key') and not isinstance(value, str):
+            return f'{key} is a text, not {value!r}'
+    return ''
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def dump_metadata(metadata: Mapping[str, Any]) -> bytes:

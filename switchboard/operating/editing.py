@@ -16,12 +16,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
-from switchboard.errors import ContentDisallowedError, CorruptEntryError, QueueError
+from switchboard.errors import ContentDisallowedError, CorruptEntryError, QueueError, UnserializableError
 from switchboard.handoff.moving import claim_any, origin
 from switchboard.handoff.transaction import Transaction
 from switchboard.message.entry import MAILMAN, Content, Entry, before_last_edit, content_of, kept_of
 from switchboard.message.expiry import EXPIRES, is_expired
 from switchboard.message.journal import Record
+from switchboard.message.metadata import mistake_in
 from switchboard.message.naming import (
     CLOCK_SLACK_NS,
     PRESERVED,
@@ -80,6 +81,16 @@ class Editing:
         """The metadata that a runner would get, without those of every message."""
         return content_of(self.entry).metadata
 
+    def check(self, metadata: Mapping[str, Any]) -> None:
+        """Look at what somebody has changed in the metadata.
+
+        :raises UnserializableError: a change would not be stored, or do nothing.
+        """
+        before = self.metadata
+        changed = {key: value for key, value in metadata.items() if key not in before or before[key] != value}
+        if mistake := mistake_in(changed):
+            raise UnserializableError(mistake, queue=self._queue.name, filebase=self.filebase)
+
     def before_last(self) -> Content:
         """:return: the message before its last edit.
 
@@ -104,6 +115,8 @@ class Editing:
         entry, source, target = self.entry, self._queue, self._target
         new_body = entry.body if body is None else body
         _check(entry.kind, new_body, target)
+        if not undoes:
+            self.check(metadata)
         before, after = self.metadata, dict(metadata)
         changed = sorted(key for key in before | after if before.get(key) != after.get(key))
         records: list[Record] = [

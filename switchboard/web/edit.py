@@ -14,6 +14,7 @@ from typing import Any
 
 from switchboard.errors import CorruptEntryError, QueueError
 from switchboard.message.entry import Content, Entry, before_last_edit, content_of, difference
+from switchboard.message.metadata import mistake_in
 from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.audit import Operator, note
 from switchboard.operating.editing import Editing
@@ -141,6 +142,9 @@ class RequestedEdit:
         wrong = sorted(key for key, value in given.items() if key in kept or _is_locked(desk, key, value))
         if wrong:
             raise BadRequestError(f'{", ".join(wrong)} cannot be changed here')
+        changed = {key: value for key, value in given.items() if self.now.metadata.get(key) != value}
+        if mistake := mistake_in(changed):
+            raise BadRequestError(mistake)
         return kept | given
 
     def _body(self, form: Form, entry: Entry) -> bytes:

@@ -19,9 +19,9 @@ import click
 
 from switchboard.cli.context import Installation, json_report_option, verb
 from switchboard.cli.exits import Exit, exit_of
-from switchboard.cli.options import pairs_callback
+from switchboard.cli.options import pairs_callback, read_metadata
 from switchboard.cli.output import print_error, print_note, report
-from switchboard.errors import CorruptEntryError, SwitchboardError
+from switchboard.errors import CorruptEntryError, SwitchboardError, UnserializableError
 from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.audit import Operator, note, user_name
 from switchboard.operating.editing import Editing
@@ -92,9 +92,11 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
         if text == before:
             return None
         try:
-            return from_text(text, editing.entry.body)
-        except ValueError as error:
-            print_note(f'it cannot be read any more: {escape_terminal(str(error))}')
+            metadata, body = from_text(text, editing.entry.body)
+            editing.check(metadata)
+            return metadata, body
+        except (ValueError, UnserializableError) as error:
+            print_note(f'it cannot be stored so: {escape_terminal(str(error))}')
             if not sys.stdin.isatty() or not click.confirm('Edit again?', default=True, err=True):
                 _keep(text.encode('utf-8', 'surrogateescape'), 'text')
                 raise click.Abort from error
@@ -118,7 +120,9 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
 @click.option('--reason', default='', metavar='TEXT', help='Why; it stands in the history.')
 @click.option('-y', '--yes', is_flag=True, hidden=True, expose_value=False)
 @json_report_option
+@click.pass_context
 def edit(
+    context: click.Context,
     installation: Installation,
     entry: str,
     changes: dict[str, Any],
@@ -150,7 +154,7 @@ def edit(
         if undo:
             metadata, new_body = editing.before_last()
         elif changes or dropped or body is not None:
-            metadata = {**editing.metadata, **changes}
+            metadata = {**editing.metadata, **read_metadata(context, changes)}
             for key in dropped:
                 metadata.pop(key, None)
             new_body = None if body is None else body.read()

@@ -17,7 +17,7 @@ import click
 
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all, lines_of
-from switchboard.cli.options import DURATION, pairs_callback
+from switchboard.cli.options import DURATION, pairs_callback, read_metadata
 from switchboard.cli.output import print_note, write_json, write_line
 from switchboard.errors import (
     CorruptEntryError,
@@ -28,6 +28,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnserializableError,
 )
+from switchboard.message.metadata import mistake_in
 from switchboard.message.naming import HIGHEST_PRIORITY
 from switchboard.message.typed_json import load_json
 from switchboard.operating.text import escape_terminal, grouped, number
@@ -73,7 +74,7 @@ def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
     msg, metadata, kind = fields['msg'], fields.get('metadata', {}), str(fields.get('kind', kind))
     if not isinstance(metadata, dict):
         raise UnserializableError('"metadata" is not an object')
-    if wrong := _wrong_key(metadata):
+    if wrong := mistake_in(metadata):
         raise UnserializableError(f'"metadata": {wrong}')
     if kind not in KINDS:
         raise UnserializableError(f'"kind" is none of {", ".join(KINDS)}')
@@ -91,32 +92,6 @@ def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
     except ValueError as error:
         raise UnserializableError(f'"msg" of the kind bytes must be base64: {error}') from error
     return make_message(content, kind), metadata
-
-
-def _wrong_key(metadata: dict[str, Any]) -> str:
-    """:return: the mistake in a key that means something to the queue; a wrong one would be stored, and do nothing."""
-    priority = metadata.get('priority', 0)
-    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= HIGHEST_PRIORITY:
-        return f'priority is a number from 0 to {HIGHEST_PRIORITY}, not {priority!r}'
-    for key in ('order_key', 'dedupe_key'):
-        if key in metadata and not isinstance(metadata[key], str):
-            return f'{key} is a text, not {metadata[key]!r}'
-    return ''
-
-
-def _as_options(context: click.Context, metadata: dict[str, Any]) -> dict[str, Any]:
-    """:return: the pairs of ``-m``; what means something to the queue is read as its own option would read it: ``-m priority=9``."""
-    read = {'priority': click.IntRange(0, HIGHEST_PRIORITY), 'delay': DURATION, 'ttl': DURATION}
-    options = {param.name: param for param in context.command.params}
-    found = {
-        key: read[key].convert(value, options[key], context)
-        if key in read and isinstance(value, str)
-        else value
-        for key, value in metadata.items()
-    }
-    if wrong := _wrong_key(found):
-        raise click.UsageError(wrong)
-    return found
 
 
 class Sender:
@@ -323,7 +298,7 @@ def enqueue(
         'dedupe_key': dedupe_key,
     }
     keys = {
-        **_as_options(context, metadata),
+        **read_metadata(context, metadata),
         **{key: value for key, value in given.items() if value is not None},
     }
     context.with_resource(_printing_warnings())

@@ -206,7 +206,7 @@ class TestEdit:
         monkeypatch.setattr('tempfile.tempdir', None)
         ran = switchboard('-s', spool.directory, 'edit', filebase)
         assert ran.status == Exit.INTERRUPTED
-        assert ran.err.count('cannot be read') == 1
+        assert ran.err.count('cannot be stored so') == 1
         kept = Path(ran.err.rpartition(' ')[2].strip())
         assert '"Ada' in kept.read_text()
         assert spool['in'].files == [filebase]
