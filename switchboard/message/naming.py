@@ -175,6 +175,20 @@ def asked_wait_ns(when_ns: int, modified_ns: int, now_ns: int) -> int | None:
     return wait_ns if wait_ns > CLOCK_SLACK_NS else 0
 
 
+def due_ns(when_ns: int, modified_ns: int, now_ns: int) -> int:
+    """Say when an entry is given out, as far as anybody knows who does not wait for it: the one answer of all lists, tables and metrics.
+
+    Since when it waits nobody has noted, after a clock was set back; so the whole wait is told, from now on.
+
+    :param when_ns: the time in its name.
+    :param modified_ns: its file's modification time.
+    """
+    if when_ns <= now_ns:
+        return when_ns
+    wait_ns = asked_wait_ns(when_ns, modified_ns, now_ns)
+    return when_ns if wait_ns is None else now_ns + wait_ns
+
+
 def on_hold_name(filebase: str) -> str:
     """:return: the name that an entry has while an operator holds it; the end of its time stays, to tell it from others."""
     return ON_HOLD_PREFIX + filebase[len(ON_HOLD_PREFIX) :]

@@ -25,7 +25,7 @@ def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, in
         'queue': entry.queue,
         'state': entry.state(now_ns),
         'owner_pid': owners.get(entry.inode) or None if entry.suffix == CLAIMED else None,
-        'ready_at': entry.when_ns / NS,
+        'ready_at': entry.due_ns(now_ns) / NS,
         'age_s': None,
         'priority': entry.priority,
         'kind': entry.kind,

@@ -66,8 +66,8 @@ def ages(
     groups = group_of(by, domain=domain)
     for queue, folder in places:
         if by == 'queue' and not criteria and queue != 'bad':
-            for filebase, _ in walk(folder, (READY, CLAIMED)):
-                yield queue, age_s(filebase, now_ns)
+            for filebase, suffix in walk(folder, (READY, CLAIMED)):
+                yield queue, age_s(folder, filebase, suffix, now_ns)
             continue
         for found in select([(queue, folder)], criteria or Criteria(), now_ns):
             yield from _ages_of(found, groups, now_ns)
@@ -83,7 +83,7 @@ def _ages_of(
         named, age = groups(entry), entry.age_s(now_ns)
     except UNTELLABLE as error:
         event(log, logging.DEBUG, found.filebase, 'not read', error=error)
-        named, age = [NONE], age_s(found.filebase, now_ns)
+        named, age = [NONE], age_s(found.folder, found.filebase, entry.suffix, now_ns)
     for name in named:
         yield name, age
 

@@ -20,7 +20,7 @@ from switchboard.message.naming import (
     PRESERVED,
     READY,
     UNFINISHED,
-    asked_wait_ns,
+    due_ns,
     format_when,
     is_on_hold,
     parse,
@@ -43,7 +43,7 @@ class QueueCounts:
     """The contents of one queue, counted.
 
     ``oldest_ns`` is since when the oldest entry could be claimed: delayed and claimed ones do not count.
-    ``next_ns`` is when the next delayed one is due.  Those that an operator holds are not delayed.  Both are 0 for none.
+    ``next_ns`` is when the next delayed one is due, see `due_ns`.  Those that an operator holds are not delayed.  Both are 0 for none.
     """
 
     queue: str
@@ -102,7 +102,7 @@ def count(
     counts = QueueCounts(queue, has_size=sizes)
     now_ns = time.time_ns() if now_ns is None else now_ns
     now = format_when(now_ns) + '~'
-    oldest, next_ = '~', '~'
+    oldest, soonest_ns, next_ns = '~', 0, 0
     try:
         with folder.scan() as entries:
             for seen, entry in enumerate(entries):
@@ -122,11 +122,12 @@ def count(
                     oldest = min(oldest, filebase)
                 elif is_on_hold(filebase):
                     counts.held += 1
-                elif _is_misdated(entry, filebase, now_ns):
+                elif (ready_ns := _due_ns(entry, filebase, now_ns)) <= now_ns:
                     counts.waiting += 1
+                    soonest_ns = ready_ns
                 else:
                     counts.delayed += 1
-                    next_ = min(next_, filebase)
+                    next_ns = min(next_ns or ready_ns, ready_ns)
                 if sizes:
                     try:
                         counts.size_bytes += entry.stat(follow_symlinks=False).st_size
@@ -134,7 +135,7 @@ def count(
                         pass  # it went on while it was counted
     except FileNotFoundError:
         return counts
-    counts.oldest_ns, counts.next_ns = _when_ns(oldest), _when_ns(next_)
+    counts.oldest_ns, counts.next_ns = _when_ns(oldest) or soonest_ns, next_ns
     return counts
 
 
@@ -173,13 +174,12 @@ class CountCache:
         return counts
 
 
-def _is_misdated(entry: os.DirEntry[str], filebase: str, now_ns: int) -> bool:
-    """Has only a turned clock put an entry into the future?  Then it is given out at once."""
+def _due_ns(entry: os.DirEntry[str], filebase: str, now_ns: int) -> int:
+    when_ns = _when_ns(filebase)
     try:
-        modified_ns = entry.stat(follow_symlinks=False).st_mtime_ns
+        return due_ns(when_ns, entry.stat(follow_symlinks=False).st_mtime_ns, now_ns)
     except FileNotFoundError:
-        return False  # it went on while it was counted
-    return asked_wait_ns(_when_ns(filebase), modified_ns, now_ns) == 0
+        return when_ns  # it went on while it was counted
 
 
 def _when_ns(filebase: str) -> int:
@@ -232,9 +232,16 @@ def shapes(ages: Iterable[tuple[str, float]]) -> list[Shape]:
     return sorted(rows.values(), key=lambda row: (-row.total, row.name))
 
 
-def age_s(filebase: str, now_ns: int) -> float:
-    """:return: seconds since an entry is ready, by its name; below zero if it is not."""
-    return (now_ns - _when_ns(filebase)) / NS
+def age_s(folder: Folder, filebase: str, suffix: str, now_ns: int) -> float:
+    """:return: seconds since an entry is ready, by its name and, in the future, its file's date; below zero if it is not."""
+    when_ns = _when_ns(filebase)
+    if when_ns > now_ns and suffix == READY:
+        try:
+            status = folder.disk.stat(filebase + suffix, dir_fd=folder.fd, follow_symlinks=False)
+            when_ns = due_ns(when_ns, status.st_mtime_ns, now_ns)
+        except OSError:
+            pass  # it went on meanwhile
+    return (now_ns - when_ns) / NS
 
 
 class CountingThread:

@@ -27,9 +27,9 @@ from typing import Any, Self, get_args
 from switchboard.config.units import duration_s, size_bytes
 from switchboard.errors import SelectionError
 from switchboard.events import event
-from switchboard.message.naming import CLAIMED, PRESERVED, READY, format_when, is_on_hold, parse
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, format_when, is_on_hold, parse
 from switchboard.operating.finding import Found
-from switchboard.operating.queue_counts import age_s, walk
+from switchboard.operating.queue_counts import walk
 from switchboard.operating.summary import SUFFIXES, EntrySummary, State
 from switchboard.store.folder import Folder
 
@@ -200,9 +200,12 @@ class Term:
     def by_name(self, queue: str, filebase: str, suffix: str, now_ns: int) -> bool | None:
         """:return: the answer by a name alone; None if the file has to be opened."""
         if self.field in _AGES:
-            if suffix == PRESERVED or is_on_hold(filebase):
-                return None  # its history says since when
-            fits = self._any(age_s(filebase, now_ns) * 1000)
+            name = parse(filebase)
+            when_ns = name.when_ns if name else 0
+            # Its history says since when; and of one in the future its file's date, whether it is delayed.
+            if suffix == PRESERVED or is_on_hold(filebase) or (when_ns > now_ns and suffix == READY):
+                return None
+            fits = self._any((now_ns - when_ns) / NS * 1000)
         elif self.field == 'queue':
             fits = self._any(queue)
         elif self.field == 'id':

@@ -32,8 +32,8 @@ from switchboard.message.naming import (
     NS,
     PRESERVED,
     READY,
-    asked_wait_ns,
     digest_of,
+    due_ns,
     is_on_hold,
     parse,
 )
@@ -89,9 +89,15 @@ class EntrySummary:
 
     @property
     def when_ns(self) -> int:
-        """From when on it is ready, or was."""
+        """From when on it is ready, or was, by its name."""
         name = parse(self.filebase)
         return name.when_ns if name else 0
+
+    def due_ns(self, now_ns: int) -> int:
+        """:return: from when on it is given out, or was; a turned clock does not count."""
+        if self.suffix != READY or is_on_hold(self.filebase):
+            return self.when_ns
+        return due_ns(self.when_ns, self.modified_ns, now_ns)
 
     @property
     def priority(self) -> int:
@@ -104,10 +110,7 @@ class EntrySummary:
         if self.suffix == READY:
             if is_on_hold(self.filebase):
                 return 'held'
-            if self.when_ns <= now_ns:
-                return 'waiting'
-            # Where only a turned clock has put it into the future, it is given out at once.
-            return 'waiting' if asked_wait_ns(self.when_ns, self.modified_ns, now_ns) == 0 else 'delayed'
+            return 'waiting' if self.due_ns(now_ns) <= now_ns else 'delayed'
         return 'claimed' if self.suffix == CLAIMED else 'preserved'
 
     @property
@@ -132,7 +135,8 @@ class EntrySummary:
 
     def age_s(self, now_ns: int) -> float:
         """:return: seconds since it is as it is; below zero if it is not due yet."""
-        return (now_ns - self.since_ns) / NS
+        is_ready = self.suffix == READY and not is_on_hold(self.filebase)
+        return (now_ns - (self.due_ns(now_ns) if is_ready else self.since_ns)) / NS
 
     @property
     def attempts(self) -> int:

@@ -9,12 +9,12 @@ import dataclasses
 import heapq
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from switchboard.errors import SwitchboardError, UnknownEntryError
 from switchboard.message.entry import differences
-from switchboard.message.naming import CLAIMED, is_filebase, order, parse
+from switchboard.message.naming import CLAIMED, is_filebase, order
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields
 from switchboard.operating.finding import Found
@@ -154,9 +154,7 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
     for found in look.found:
         entry = found.look()
         if entry is not None:
-            rows.append(
-                _entry(found, entry_fields(entry, now_ns, owners)) | {'title': title_of(found, entry.kind)}
-            )
+            rows.append(_entry(entry, now_ns, owners) | {'title': title_of(found, entry.kind)})
     named = criteria.values('queue') or (BAD,)
     survey = desk.surveyor.last
     counted = [survey.queues[name].entries for name in named if survey is not None and name in survey.queues]
@@ -181,9 +179,8 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
     }
 
 
-def _entry(found: Found, fields: dict[str, Any]) -> dict[str, Any]:
-    name = parse(found.filebase)
-    return fields | {'ready_at_ns': str(name.when_ns if name else 0)}
+def _entry(seen: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> dict[str, Any]:
+    return entry_fields(seen, now_ns, owners) | {'ready_at_ns': str(seen.due_ns(now_ns))}
 
 
 def locate(desk: Desk, name: str, filebase: str) -> Found:
@@ -212,7 +209,7 @@ def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:
     seen = found.look()
     assert seen is not None
     now_ns, owners = time.time_ns(), holders()
-    fields = _entry(found, entry_fields(seen, now_ns, owners))
+    fields = _entry(seen, now_ns, owners)
     patterns = desk.settings.redact
     metadata = redacted(seen.metadata(), patterns)
     entire = whole(found, seen)
@@ -315,5 +312,5 @@ def export(desk: Desk, form: Form) -> tuple[list[dict[str, Any]], bool]:
     for found in look.found:
         seen = found.look()
         if seen is not None:
-            rows.append(_entry(found, entry_fields(seen, now_ns, owners)))
+            rows.append(_entry(seen, now_ns, owners))
     return rows, not look.has_more and not look.budget.is_spent

@@ -171,7 +171,7 @@ def _lines(
     yield f'  state     {state}, {age_text(seen, now_ns).removeprefix("held ")}'
     for line in flag_lines(seen.queue, said):
         yield f'  queue     {line}'
-    yield f'  ready     {moment(seen.when_ns / NS)}' + (
+    yield f'  ready     {moment(seen.due_ns(now_ns) / NS)}' + (
         f', priority {seen.priority}' if seen.priority else ''
     )
     yield f'  kind      {one_line(entry.kind)}'

@@ -14,8 +14,10 @@ from switchboard import Spool
 from switchboard.errors import AmbiguousEntryError, EntryTakenError, UnknownEntryError
 from switchboard.message.naming import NS
 from switchboard.operating.actions import remove
+from switchboard.operating.entry_fields import entry_fields
 from switchboard.operating.finding import find
-from switchboard.operating.queue_counts import AGE_MINUTES, Shape, count, shapes, walk
+from switchboard.operating.grouping import ages
+from switchboard.operating.queue_counts import AGE_MINUTES, Shape, age_s, count, shapes, walk
 from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk
@@ -160,3 +162,42 @@ def test_what_only_a_turned_clock_has_put_into_the_future_is_waiting(clock: Fake
     assert queue.files == [misdated]
     seen = [summarize(queue.folder, 'in', filebase) for filebase in (misdated, delayed)]
     assert [one.state(now_ns) for one in seen if one] == ['waiting', 'delayed']
+
+
+@pytest.mark.parametrize('turned_s', [-3600, 0, 30, 3600])
+def test_all_that_tell_when_an_entry_is_due_tell_what_a_reader_does(
+    clock: FakeClock, spool: Spool, turned_s: int
+) -> None:
+    queue = spool['in']
+    now, later = queue.enqueue('x'), queue.enqueue('y', delay=60)
+    if turned_s < 0:
+        clock.set_back(-turned_s)
+    else:
+        clock.set_forward(turned_s)
+    now_ns = clock.time_ns()
+    reader = Spool(spool.directory, durability='lazy', clock=clock)['in']
+    reader.ready()
+    files = reader.files
+    due_s = reader.wait_s() if later not in files else None
+    census = count(queue.folder, 'in', now_ns=now_ns)
+    assert census.waiting == len(files)
+    assert census.oldest_ns <= now_ns
+    summaries = {name: summarize(queue.folder, 'in', name) for name in (now, later)}
+    told = {name: entry_fields(one, now_ns, {}) for name, one in summaries.items() if one is not None}
+    assert {name for name, one in told.items() if one['state'] == 'waiting'} == set(files)
+    ages_s = dict.fromkeys((now, later), 0.0)
+    for name in ages_s:
+        ages_s[name] = age_s(queue.folder, name, '.pck', now_ns)
+        assert told[name]['age_s'] == pytest.approx(ages_s[name], abs=0.01)
+        assert told[name]['ready_at'] == pytest.approx(now_ns / NS - ages_s[name], abs=0.01)
+        assert (ages_s[name] >= 0) == (name in files)
+    (row,) = shapes(ages([('in', queue.folder)], now_ns))
+    assert row.later == 2 - len(files)
+    picked = select([('in', queue.folder)], Criteria.parse('age:>=0s'), now_ns)
+    assert {found.filebase for found in picked} == set(files)
+    if due_s is None:
+        assert census.next_ns == 0
+    else:
+        assert due_s == pytest.approx(60 - max(turned_s, 0), abs=1)
+        assert (census.next_ns - now_ns) / NS == pytest.approx(due_s, abs=1)
+        assert -ages_s[later] == pytest.approx(due_s, abs=1)
