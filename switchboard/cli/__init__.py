@@ -9,6 +9,7 @@ only `main` ends the process.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import logging
@@ -22,7 +23,13 @@ from switchboard import __version__
 from switchboard.cli.app import Verbs
 from switchboard.cli.context import Installation, installation_options
 from switchboard.cli.exits import LOOKING, Exit, exit_of, lines_of
-from switchboard.cli.output import make_streams_safe, output_failed, write_error
+from switchboard.cli.output import (
+    drop_unwritten_errors,
+    is_of_output,
+    make_streams_safe,
+    output_failed,
+    write_error,
+)
 from switchboard.errors import SwitchboardError
 
 TRACEBACK_VARIABLE = 'SWITCHBOARD_TRACEBACK'
@@ -56,6 +63,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Run one verb and end the process with its status."""
     make_streams_safe()
     status = call(args)
+    drop_unwritten_errors()
     gc.freeze()  # or the interpreter looks through all of it once more, for rubbish that goes with the process anyway
     sys.exit(status)
 
@@ -70,7 +78,8 @@ def call(args: Sequence[str] | None = None) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        status = output_failed(error, status, changes=installation.verb not in LOOKING)
+        changes, as_json = installation.verb not in LOOKING, _is_json(args, installation)
+        status = output_failed(error, status, changes=changes, as_json=as_json)
     return status
 
 
@@ -82,14 +91,13 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        with contextlib.suppress(OSError):
+            click.echo(error.format_message(), err=True)
         return Exit.USAGE
     except click.ClickException as error:
         return _usage(error, as_json=_is_json(args, installation))
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    except BrokenPipeError as error:
-        return output_failed(error, Exit.OK, changes=False)
     except SystemExit:
         # A verb that is a program of its own has ended, or the reader has gone: click puts another stream in place then.
         if sys.stdout is stdout:
@@ -98,6 +106,8 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
     except (SwitchboardError, OSError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
+        if is_of_output(error):
+            return output_failed(error, Exit.OK, changes=False, as_json=_is_json(args, installation))
         write_error(error, exit_of(error), lines_of(error), as_json=_is_json(args, installation))
         return exit_of(error)
     except Exception as error:

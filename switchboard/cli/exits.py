@@ -118,7 +118,9 @@ _BY_NUMBER = {
 
 
 # These only look.  All others do something, and once it is done, it is done: a closed standard output does not change their status.
-LOOKING = frozenset('status top queues ls show trash tail shape check route graph sample version'.split())
+LOOKING = frozenset(
+    'status top queues ls show trash tail shape check route graph sample version metrics'.split()
+)
 
 
 def exit_of(error: BaseException) -> Exit:

@@ -7,12 +7,13 @@ break (see `layout`).  In a pipe nothing is cut or left out.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 import click
 
@@ -21,10 +22,14 @@ from switchboard.cli.layout import GAP, Cell, Column, text_of
 from switchboard.operating.text import escape_terminal, one_line
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from switchboard.cli.terminal import Spinner
 
 # Rows that are laid out together, so that a list of any length can be written while it is read.
 CHUNK_ROWS = 1000
+
+STANDARD_OUTPUT = 'standard output'
 
 
 def is_terminal() -> bool:
@@ -100,6 +105,24 @@ def make_streams_safe() -> None:
             setattr(sys, name, open(descriptor, mode, encoding='utf-8', closefd=False))  # noqa: SIM115
         stream = getattr(sys, name)
         stream.reconfigure(errors='surrogateescape' if descriptor == 0 else 'backslashreplace')
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(_Output(1, 'wb', closefd=False)),
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=sys.stdout.line_buffering,
+        )
+
+
+class _Output(io.FileIO):
+    """Standard output, whose errors name it, whatever has written to it."""
+
+    def write(self, content: ReadableBuffer) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            error.filename = STANDARD_OUTPUT
+            raise
 
 
 def write_line(text: object = '', *, nl: bool = True) -> None:
@@ -111,19 +134,14 @@ def write_line(text: object = '', *, nl: bool = True) -> None:
         click.echo(text, nl=nl)
     except OSError as error:
         if not _changes():
-            error.filename = error.filename or 'standard output'
             raise
-        output_failed(error, Exit.OK, changes=True)
+        output_failed(error, Exit.OK, changes=True, as_json=is_json())
 
 
 def write_bytes(content: bytes) -> None:
     """Write bytes to standard output as they are."""
-    try:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-    except OSError as error:
-        error.filename = error.filename or 'standard output'
-        raise
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
 
 
 def _changes() -> bool:
@@ -131,8 +149,15 @@ def _changes() -> bool:
     return context is not None and getattr(context.obj, 'verb', '') not in LOOKING
 
 
-def output_failed(error: OSError, status: int, *, changes: bool) -> int:
-    """Say that standard output cannot be written to, and write no more to it.
+def is_of_output(error: BaseException) -> TypeGuard[OSError]:
+    """Was it standard output that could not be written to, or whose reader has gone?"""
+    return isinstance(error, OSError) and (
+        isinstance(error, BrokenPipeError) or error.filename == STANDARD_OUTPUT
+    )
+
+
+def output_failed(error: OSError, status: int, *, changes: bool, as_json: bool = False) -> int:
+    """Say that standard output cannot be written to, once, and write no more to it.
 
     :param changes: whether something was done, which is what the status tells then.
     :return: the exit status.
@@ -150,8 +175,19 @@ def output_failed(error: OSError, status: int, *, changes: bool) -> int:
         return status
     if is_gone:
         return Exit.BROKEN_PIPE
-    print_note(f'standard output: {error.strerror}')
+    write_error(error, exit_of(error), [f'{STANDARD_OUTPUT}: {error.strerror}'], as_json=as_json)
     return exit_of(error)
+
+
+def drop_unwritten_errors() -> None:
+    """Forget what standard error did not take; else the interpreter tries once more at its end, and that becomes the exit status."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, sys.stderr.fileno())
+            os.close(sink)
 
 
 def report(text: str, **fields: Any) -> None:

@@ -225,7 +225,8 @@ def _guarded(path: Path, run: Callable[[Config], int]) -> int:
         for each in errors:
             event(log.logger('master'), logging.ERROR, None, 'cannot start', **_error_fields(each))
     else:
-        click.echo('\n'.join(map(str, errors)), err=True)
+        with contextlib.suppress(OSError):  # the status says it as well
+            click.echo('\n'.join(map(str, errors)), err=True)
     return code
 
 

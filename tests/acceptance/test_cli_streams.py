@@ -140,3 +140,128 @@ def test_a_path_that_is_no_text_is_shown(tmp_path: Path) -> None:
 
 def test_every_verb_either_looks_or_changes() -> None:
     assert set(VERBS) >= LOOKING
+
+
+# One command of each verb, in an installation whose master does not run; of those that stay until they are stopped, their help.
+EACH: dict[str, tuple[str, ...]] = {
+    'init': ('init',),
+    'sample': ('sample', 'switchboard'),
+    'start': ('start', '--help'),
+    'stop': ('stop',),
+    'restart': ('restart',),
+    'reload': ('reload',),
+    'reopen': ('reopen',),
+    'scale': ('scale', 'work=2'),
+    'run': ('run', 'work', '--until-empty'),
+    'drop': ('drop', 'in'),
+    'master': ('master', '--help'),
+    'runner': ('runner', 'work', '--until-empty'),
+    'status': ('status',),
+    'top': ('top', '--once'),
+    'metrics': ('metrics',),
+    'web': ('web', '--help'),
+    'queues': ('queues',),
+    'ls': ('ls',),
+    'show': ('show', 'bad'),
+    'trash': ('trash',),
+    'tail': ('tail', '--help'),
+    'shape': ('shape',),
+    'enqueue': ('enqueue', 'in'),
+    'retry': ('retry', '--all', '--yes'),
+    'mv': ('mv', '--all', '--yes', 'out'),
+    'rm': ('rm', '--all', '--yes'),
+    'restore': ('restore', '--all', '--yes'),
+    'hold': ('hold', '--all', '-q', 'in', '--yes'),
+    'release': ('release', '--all', '-q', 'in', '--yes'),
+    'edit': ('edit', 'nosuch', '--set', 'a=b'),
+    'pause': ('pause', 'in'),
+    'drain': ('drain', 'in'),
+    'resume': ('resume', 'in'),
+    'declare': ('declare', 'fresh'),
+    'delete': ('delete', 'out'),
+    'purge': ('purge', 'in', '--yes'),
+    'tidy': ('tidy',),
+    'spares': ('spares',),
+    'export-mailman': ('export-mailman', '--help'),
+    'check': ('check',),
+    'route': ('route', '', 'in'),
+    'graph': ('graph',),
+    'version': ('version',),
+}
+
+
+class Streams:
+    """One command, in an installation of its own each time, with one of its standard streams as it should not be."""
+
+    def __init__(self, directory: Path, words: tuple[str, ...]) -> None:
+        self._directory = directory
+        self._words = words
+        self._count = 0
+
+    def _run(self, out: IO[bytes] | int, err: IO[bytes] | int, closed: int | None) -> tuple[int, bytes, str]:
+        self._count += 1
+        here = self._directory / str(self._count)
+        here.mkdir()
+        config = here / 'switchboard.cfg'
+        config.write_text(
+            '[switchboard]\nspool = spool\ndurability = lazy\n[queue.in]\n[queue.out]\n[runner.work]\nclass = null\nqueue = in\n'
+        )
+        spool = Spool.from_config(config)
+        spool['in'].enqueue('x')
+        fail(spool, 'out', 'y')
+        ran = subprocess.run(
+            [*PROGRAM, '-C', config, *self._words],
+            input=b'Subject: x\n\nx\n',
+            stdout=out,
+            stderr=err,
+            timeout=PATIENCE_S,
+            preexec_fn=None if closed is None else lambda: os.close(closed),
+            env=environment(),
+            check=False,
+        )
+        return ran.returncode, ran.stdout or b'', (ran.stderr or b'').decode()
+
+    def good(self) -> tuple[int, bytes, str]:
+        return self._run(subprocess.PIPE, subprocess.PIPE, None)
+
+    def without_output(self) -> tuple[int, bytes, str]:
+        return self._run(subprocess.PIPE, subprocess.PIPE, 1)
+
+    def with_full_output(self) -> tuple[int, bytes, str]:
+        with Path('/dev/full').open('wb') as full:
+            return self._run(full, subprocess.PIPE, None)
+
+    def without_errors(self) -> tuple[int, bytes, str]:
+        return self._run(subprocess.PIPE, subprocess.PIPE, 2)
+
+    def with_full_errors(self) -> tuple[int, bytes, str]:
+        with Path('/dev/full').open('wb') as full:
+            return self._run(subprocess.PIPE, full, None)
+
+
+def test_the_table_has_every_verb() -> None:
+    assert EACH.keys() == VERBS.keys()
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full')
+@pytest.mark.parametrize('verb', EACH)
+def test_a_stream_that_takes_nothing_is_told_of_once_and_does_not_change_what_was_done(
+    tmp_path: Path, verb: str
+) -> None:
+    words = EACH[verb]
+    streams = Streams(tmp_path, words)
+    status, out, err = streams.good()
+    only_looks = verb in LOOKING or '--help' in words
+    told = len(err.splitlines())
+    for look, of_output in ((streams.without_output, Exit.IO), (streams.with_full_output, Exit.TEMPORARY)):
+        ended, _, said = look()
+        expected = of_output if out and only_looks else status
+        assert ended == expected, said
+        assert said.count('standard output') <= 1, said
+        assert len(said.splitlines()) <= told + bool(out), said
+        assert ('standard output' in said) == bool(out), said
+        assert 'Traceback' not in said, said
+        assert 'Exception ignored' not in said, said
+        assert 'a mistake in this program' not in said, said
+    for look in (streams.without_errors, streams.with_full_errors):
+        assert look()[0] == status
