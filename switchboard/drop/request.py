@@ -39,7 +39,7 @@ DEDUPE_KINDS = ('content', 'message-id')
 _TIMES = ('delay', 'not_before', 'ttl')
 # The seconds since the epoch at which a message is too old.
 _EXPIRES = 'expires'
-# Keys that are not taken from whoever gives them; see `message.metadata`, which says what to give instead.
+# Keys that are not taken from a caller; `message.metadata` says which key to give instead.
 _RESERVED = ('version', 'queue_expires')
 
 

@@ -19,7 +19,7 @@ from switchboard.message.typed_json import dump_json, parse_json, untag
 SCHEMA_VERSION = 3
 ALWAYS = {'version': SCHEMA_VERSION, '_parsemsg': False}
 
-# Keys whose values are not taken from whoever gives them, and what to give instead.
+# Keys whose values are not taken from a caller, and the key to give instead.
 RESERVED = {
     'version': 'it is always 3; take another name',
     QUEUE_EXPIRES: "the queue writes it, by its option ttl; a message's own time to live is ttl",

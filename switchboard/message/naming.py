@@ -176,9 +176,9 @@ def asked_wait_ns(when_ns: int, modified_ns: int, now_ns: int) -> int | None:
 
 
 def due_ns(when_ns: int, modified_ns: int, now_ns: int) -> int:
-    """Say when an entry is given out, as far as anybody knows who does not wait for it: the one answer of all lists, tables and metrics.
+    """Say when an entry is given out, for a process that does not wait for it: the one answer of all lists, tables and metrics.
 
-    Since when it waits nobody has noted, after a clock was set back; so the whole wait is told, from now on.
+    After a clock was set back, the beginning of the wait is not known; so the whole wait counts, from now on.
 
     :param when_ns: the time in its name.
     :param modified_ns: its file's modification time.
