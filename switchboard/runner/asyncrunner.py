@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
+from switchboard.forks import after_fork
 from switchboard.runner.runner import Runner
 from switchboard.runner.settings import Setting
 from switchboard.runner.settling import Work
@@ -95,6 +96,7 @@ class AsyncRunner(Runner):
         loop = self._loop
         events = asyncio.get_running_loop()
         self._main_task = asyncio.current_task()
+        _turning.add(self)
         descriptors = loop.wakeup.descriptors()
         for descriptor in descriptors:
             events.add_reader(descriptor, self._hear)
@@ -204,6 +206,12 @@ class AsyncRunner(Runner):
             if self._is_cancelled():
                 raise
 
+    def end_child(self) -> None:
+        """In a forked child: have it end when it comes back to the event loop, which it has inherited in the middle of a turn."""
+        if self._main_task is not None:
+            error = RuntimeError('a forked child cannot await: the event loop is that of its parent')
+            self._main_task.get_loop().call_soon(self._settler.end_forked_child, error)
+
     def _never(self) -> asyncio.Future[None]:
         # A child has no running event loop by asyncio's reckoning, and goes on turning its parent's.
         assert self._main_task is not None
@@ -247,3 +255,8 @@ class AsyncRunner(Runner):
         self._woken.clear()
         self._loop.wakeup.wait(0)
         self._loop.wakeup.disarm()
+
+
+# Its event loop turns.  In a forked child the loop would turn on, or, from Python 3.14 on, do nothing for ever: there a task can run only in the
+# loop that is known to run, and a child has none.
+_turning = after_fork(AsyncRunner.end_child)

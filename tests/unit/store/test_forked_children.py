@@ -137,7 +137,6 @@ def test_a_child_that_comes_back_from_dispose_does_not_go_on_as_a_second_runner(
     class Async(AsyncRunner):
         async def dispose(self, msg: Any, msgdata: dict[str, Any]) -> object:
             handle(self, msg, msgdata)
-            return await asyncio.sleep(0)
 
     def work() -> None:
         own = Spool(tmp_path, 'lazy')
@@ -149,6 +148,31 @@ def test_a_child_that_comes_back_from_dispose_does_not_go_on_as_a_second_runner(
     in_child(work)
     assert [spool['out'].dequeue(one)[0] for one in spool['out'].files] == ['x', 'y']
     assert spool['in'].get_files() == spool['in'].get_files('.bak') == spool['bad'].get_files('.psv') == []
+
+
+def test_a_child_that_awaits_in_dispose_is_ended_with_an_error(
+    spool: Spool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spool['in'].enqueue('y')
+
+    class Async(AsyncRunner):
+        async def dispose(self, msg: Any, msgdata: dict[str, Any]) -> object:
+            self.emit('out', msg)
+            pid = os.fork()
+            await asyncio.sleep(0)
+            if pid == 0:
+                self.emit('out', 'of the child')
+            else:
+                assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+    def work() -> None:
+        own = Spool(tmp_path, 'lazy')
+        Async(own, RunnerOptions(name='r', class_path='', queue='in')).run(until_empty=True)
+
+    in_child(work)
+    assert [spool['out'].dequeue(one)[0] for one in spool['out'].files] == ['x', 'y']
+    assert spool['in'].get_files() == spool['in'].get_files('.bak') == spool['bad'].get_files('.psv') == []
+    assert 'RuntimeError: a forked child cannot await' in capfd.readouterr().err
 
 
 def test_a_runner_counts_as_a_consumer_of_its_queue_as_long_as_it_runs(spool: Spool, tmp_path: Path) -> None:
