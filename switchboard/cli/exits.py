@@ -96,7 +96,7 @@ _ERRORS: tuple[tuple[type[Exception], Exit, str], ...] = (
     (
         errors.NoAnswerError,
         Exit.TEMPORARY,
-        'look at its state (`ps`): T is stopped, and `kill -CONT` lets it do what it was asked for; `kill -KILL` ends it and its runners',
+        'look at its state (`ps`): T is stopped, and `kill -CONT` lets it go on; `kill -KILL` ends it and its runners',
     ),
     (errors.ScoreboardError, Exit.UNAVAILABLE, ''),
     (errors.SwitchboardError, Exit.UNAVAILABLE, ''),

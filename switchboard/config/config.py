@@ -307,9 +307,7 @@ class _Loader:
     def _runner(self, section: Section, restart: RestartOptions) -> RunnerOptions:
         values = read_values(section, RUNNER_KEYS, self.base, self.problems)
         if 'class' not in section.entries:
-            self.problems.error(
-                section.error('has no `class =`: what the runner is, as package.module:Class')
-            )
+            self.problems.error(section.error('has no `class =`: write package.module:Class'))
         settings = {key: entry.value for key, entry in section.entries.items() if key not in RUNNER_KEYS}
         return RunnerOptions(
             name=_name(section),

@@ -13,7 +13,7 @@ TRY_AGAIN = 75
 
 
 def run(arguments: list[str]) -> int:
-    """Store what stands on standard input; one line on standard error says why not.
+    """Store a message from standard input; one line on standard error says why not.
 
     :return: the exit status.
     """

@@ -251,7 +251,7 @@ class Requests:
         reply({'ok': True, 'errors': [], 'changes': str(old.changes(new)), 'plan': steps})
 
     def reload(self, reply: Reply = no_reply) -> None:
-        """Read the configuration again, and restart what changed."""
+        """Read the configuration again, and restart changed runners."""
         self._begin_reload()
         old = self.slices.config
         try:

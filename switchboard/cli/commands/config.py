@@ -215,7 +215,7 @@ def spool_warnings(config: Config) -> Iterator[ConfigError]:
     closed = [place.name for place in places if not place.stat().st_mode & stat.S_ISGID]
     if closed:
         reason = (
-            f'directories without the set-group-id bit ({_some(closed)}): what another user makes there has the group of that user; '
+            f'directories without the set-group-id bit ({_some(closed)}): a file that another user makes there has the group of that user; '
             f'`find {root} -type d -exec chmod g+s {{}} +`'
         )
         yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')

@@ -114,7 +114,7 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
 )
 @click.option('--unset', 'dropped', multiple=True, metavar='KEY', help='Take this out of the metadata.')
 @click.option('--body', type=click.File('rb'), help='Take the body from this file; - is standard input.')
-@click.option('--undo', is_flag=True, help='Make it what it was before it was edited last.')
+@click.option('--undo', is_flag=True, help='Undo the last edit of the entry.')
 @click.option('--to', metavar='QUEUE', help='Send it there.')
 @click.option('-q', '--queue', 'queues', multiple=True, metavar='QUEUE', help='Look in this queue only.')
 @click.option('--reason', default='', metavar='TEXT', help='Why; it stands in the history.')

@@ -69,7 +69,7 @@ def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
         raise UnserializableError('not an object with a member "msg"')
     if unknown := sorted(fields.keys() - _MEMBERS):
         raise UnserializableError(
-            f'unknown members: {", ".join(unknown)}; what belongs to the message goes into "metadata"'
+            f'unknown members: {", ".join(unknown)}; keys of the message go into "metadata"'
         )
     msg, metadata, kind = fields['msg'], fields.get('metadata', {}), str(fields.get('kind', kind))
     if not isinstance(metadata, dict):

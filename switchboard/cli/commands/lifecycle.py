@@ -216,7 +216,7 @@ def _restart_master(installation: Installation, timeout_s: float | None) -> Exit
 def reload(
     context: click.Context, installation: Installation, timeout_s: float | None, no_wait: bool
 ) -> None:
-    """Read the configuration again, and restart what changed.
+    """Read the configuration again, and restart changed runners.
 
     With a mistake in it nothing changes, and every mistake is shown; exit status 78.
     """

@@ -76,7 +76,7 @@ def _show(context: click.Context, *, as_json: bool) -> None:
     )
     if unused is not None:
         write_line(
-            f'{unused} of them unused for {since_ns // (60 * NS)} minutes; what stays unused for an hour goes slowly'
+            f'{unused} of them unused for {since_ns // (60 * NS)} minutes; files unused for an hour go slowly'
         )
 
 

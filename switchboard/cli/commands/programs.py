@@ -21,7 +21,7 @@ PLACES = ('-s', '-C', '--spool', '--config')
 @click.argument('queue')
 @click.argument('arguments', nargs=-1, type=click.UNPROCESSED, metavar='[ARGUMENT]...')
 def drop(installation: Installation, queue: str, arguments: tuple[str, ...]) -> NoReturn:
-    """Store what stands on standard input in QUEUE, as mail servers do.
+    """Store a message from standard input in QUEUE, as mail servers do.
 
     Exit status 0: it is stored, and nothing is printed.  75: it is not, and one line says why.  The arguments are those of
     `switchboard-drop`: -f SENDER, -r RECIPIENT, -m KEY=VALUE, -d content|message-id.

@@ -506,7 +506,9 @@ def purge(context: click.Context, installation: Installation, names: tuple[str, 
     What a process is working on stays.  To drop some of it: `switchboard rm --queue QUEUE --older 1d`.
     """
     if 'bad' in names:
-        raise click.UsageError('bad is what others could not keep: `switchboard rm --queue bad --all`')
+        raise click.UsageError(
+            'bad holds the failed entries of all queues: `switchboard rm --queue bad --all`'
+        )
     _confirm_dropping('purge ' + ', '.join(map(escape_terminal, names)), installation, names, yes=yes)
     spool = installation.spool()
 

@@ -115,8 +115,8 @@ def headline(snapshot: Snapshot, now_s: float) -> tuple[str, str]:
     if snapshot.alive:
         return f'master: {master.state.value}, pid {master.pid}, {since}', 'green'
     if master.state is State.EXITED:
-        return 'master: not running; it was stopped, and this is what it left', 'yellow'
-    return f'master: NOT RUNNING; it died (pid {master.pid}), and this is what it left', 'red'
+        return 'master: not running; it was stopped; its last state follows', 'yellow'
+    return f'master: NOT RUNNING; it died (pid {master.pid}); its last state follows', 'red'
 
 
 def status_of(snapshot: Snapshot) -> Exit:

@@ -107,7 +107,7 @@ def tail(
     count: int | None,
     as_json: bool,
 ) -> None:
-    """Follow what arrives in queues; without a name, in the bad queue.  Ctrl-C ends it.
+    """Follow entries as they arrive in queues; without a name, in the bad queue.  Ctrl-C ends it.
 
     An entry that a retry or a recovery makes ready again arrives again.
     """

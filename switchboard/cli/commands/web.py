@@ -53,7 +53,7 @@ def _by_its_option() -> Iterator[None]:
 @click.option(
     '--users-file',
     type=click.Path(path_type=Path, dir_okay=False),
-    help='Lines of name:password; who is not in it gets nothing.',
+    help='Lines of name:password; nobody else is let in.',
 )
 @click.option(
     '--user-header', default='', metavar='HEADER', help='The header in which a proxy in front names the user.'

@@ -33,7 +33,7 @@ from tests.helpers.configurations import errors, load, warnings
         ('[queue.a]\naccept = mail, jason\n', "4 [queue.a] accept: no such kind: 'jason'; there are mail, bytes, text, json, msgpack, yaml, pickle and mailman"),
         ('[queue.a]\npickle_classes = a.b.C\n', "4 [queue.a] pickle_classes: 'a.b.C' names no class; write package.module:Class"),
         ('[queue.a]\nserializer = yaml\n', "4 [queue.a] serializer: values are to be written as 'yaml', which `accept` does not name"),
-        ('[runner.a]\n', '3 [runner.a]: has no `class =`: what the runner is, as package.module:Class'),
+        ('[runner.a]\n', '3 [runner.a]: has no `class =`: write package.module:Class'),
         ('[runner.a]\nclass = a.b.C\n', "4 [runner.a] class: 'a.b.C' names no class; write package.module:Class"),
         ('[runner.a]\nclass = m:C\ninstances = 5000\n', '5 [runner.a] instances: 5000 is out of range: it must be from 0 to 256'),
     ],
