@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ from . import (
 )
 from .cases import FULL, PEERS, QUICK, Effort
 from .pairs import ROOT, ContenderError, Figure
+from .servers import ServerError
 
 PAGE = ROOT / 'docs' / 'reference' / 'benchmarks.md'
 RESULTS = ROOT / 'docs' / 'reference' / 'benchmarks' / 'results.json'
@@ -47,35 +50,96 @@ def tell(text: str) -> None:
     print(f'{time.strftime("%H:%M:%S")} {text}', file=sys.stderr, flush=True)
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """The moment when a group's measurement was begun, and how busy the machine was then.
+
+    :param load: the mean number of processes that ran or waited for a processor or the disk, over the minute before.
+    """
+
+    when: str
+    load: float
+    _begun_s: float
+
+    @classmethod
+    def begin(cls) -> _Measured:
+        """:return: now."""
+        when = datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')
+        return cls(when, round(os.getloadavg()[0], 1), time.monotonic())
+
+    @property
+    def minutes(self) -> float:
+        """How long it has lasted."""
+        return (time.monotonic() - self._begun_s) / 60
+
+
+def _key(figure: dict[str, Any]) -> tuple[str, str, str]:
+    return figure['case'], figure['a'], figure['b']
+
+
 @dataclass
 class Run:
-    """One run of the benchmark: where it works, how hard, and what it has found."""
+    """One run of the benchmark: where it works, how hard, and what it has found.
+
+    :param is_part: some peers only are measured.
+    :param since: the end of the group before.
+    """
 
     place: Path
     effort: Effort
     quick: bool
     before: str
     results: dict[str, Any]
+    is_part: bool = False
+    since: _Measured = field(default_factory=_Measured.begin)
 
     def keep(self, group: str, figures: Iterator[Figure] | list[Figure], facts: Any = None) -> None:
         """Add a group to the results.
 
         :param facts: what is no figure; read after the last figure was made.
         """
-        made = [each.as_dict() for each in figures]
-        when = datetime.now(UTC).strftime('%Y-%m-%d %H:%M UTC')
-        self.results[group] = {'figures': made, 'facts': facts, 'quick': self.quick, 'when': when}
+        made = list(figures)
+        self._add(group, made, facts, self.since, self.since.minutes)
+        self.since = _Measured.begin()
 
     def meetings(self, groups: set[str], names: set[str] | None = None) -> None:
         """All cases with all peers.
 
         :param names: those of the cases; None means all.
         """
+        last_s = time.monotonic()
         figures: dict[str, list[Figure]] = {group: [] for group in groups}
+        minutes = dict.fromkeys(groups, 0.0)
         for group, figure in cases.meet_all(self.place, groups, self.effort, tell, names):
             figures[group].append(figure)
+            now_s = time.monotonic()
+            minutes[group] += (now_s - last_s) / 60
+            last_s = now_s
         for group, found in figures.items():
-            self.keep(group, found)
+            self._add(group, found, None, self.since, minutes[group], is_whole=names is None)
+        self.since = _Measured.begin()
+
+    def _add(
+        self,
+        group: str,
+        figures: list[Figure],
+        facts: Any,
+        measured: _Measured,
+        minutes: float,
+        *,
+        is_whole: bool = True,
+    ) -> None:
+        when = {'when': measured.when, 'load': measured.load, 'quick': self.quick}
+        made = [{**each.as_dict(), **when} for each in figures]
+        # With some peers or cases only, the figures of the others stay, with their own dates.
+        if self.is_part or not is_whole:
+            new = {_key(each) for each in made}
+            kept = self.results.get(group, {}).get('figures', ())
+            made = [each for each in kept if _key(each) not in new] + made
+            if isinstance(facts, dict):
+                facts = (self.results.get(group, {}).get('facts') or {}) | facts
+        self.results[group] = {'figures': made, 'facts': facts, **when, 'minutes': round(minutes, 1)}
+        tell(f'{group}: {minutes:.1f} minutes')
 
     def own(self) -> None:
         """Our pipeline in our life cycles, and what more processes bring us."""
@@ -84,7 +148,7 @@ class Run:
     def parallel(self) -> None:
         """Several producers and consumers."""
         self.keep('parallel', parallel.run(self.place, self.effort, tell))
-        self.keep('speed-up', parallel.own_speed_up(self.place, self.effort))
+        self.keep('speed-up', parallel.own_speed_up(self.place, self.effort, tell))
 
     def backlog(self) -> None:
         """The others with a backlog."""
@@ -247,32 +311,40 @@ def measure_elsewhere(directory: Path, effort: Effort, quick: bool, wanted: set[
         shutil.rmtree(place, ignore_errors=True)
 
 
-def measure(options: argparse.Namespace) -> None:
-    """Run what is asked for and keep the results; those of groups that are not run stay as they are."""
+def measure(options: argparse.Namespace) -> list[str]:
+    """Run what is asked for and keep the results, after each group; those of groups that are not run stay as they are.
+
+    :return: the groups in which something was wrong with the benchmark itself.
+    """
+    failed: list[str] = []
     first, *others = options.directory or [Path('/var/tmp')]
     wanted = set(options.only or GROUPS)
-    partial = options.only is not None and options.results.exists()
-    results = json.loads(options.results.read_text()) if partial else {}
     place = Path(tempfile.mkdtemp(prefix='switchboard-bench.', dir=first))
     begun_s = time.monotonic()
+    results = _earlier(options.results, machine.describe(place), is_part=options.only is not None)
     try:
-        results['machine'] = machine.describe(place)
         before = str(Path(options.before).resolve()) if options.before else ''
         effort = QUICK if options.quick else FULL
         if options.peer:
             effort = replace(effort, peers=tuple(options.peer))
         if options.pairs:
             effort = replace(effort, pairs=options.pairs)
-        run = Run(place, effort, options.quick, before, results)
+        run = Run(place, effort, options.quick, before, results, bool(options.peer))
         if wanted & set(MEETINGS):
             names = {case.name for case in cases.CASES if case.is_elsewhere} if options.targets else None
             run.meetings(wanted & set(MEETINGS), names)
+            _write(results, options.results, begun_s)
         for name, work in ALONE.items():
             if name in wanted:
                 try:
                     work(run)
-                except ContenderError as error:
+                except (ContenderError, ServerError) as error:
                     tell(f'left out: {name}: {error}')
+                except Exception:  # half an hour of others' figures is not thrown away for it
+                    traceback.print_exc()
+                    tell(f'failed: {name}')
+                    failed.append(name)
+                _write(results, options.results, begun_s)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     if wanted & set(ELSEWHERE):
@@ -281,25 +353,42 @@ def measure(options: argparse.Namespace) -> None:
             elsewhere[machine.file_system(directory)] = measure_elsewhere(
                 directory, effort, options.quick, wanted
             )
+    _write(results, options.results, begun_s)
+    tell(f'{options.results} written after {results["minutes"]} minutes')
+    return failed
+
+
+def _earlier(path: Path, found: dict[str, Any], *, is_part: bool) -> dict[str, Any]:
+    """Begin with the results of earlier runs: a group that is not measured this time stays, with its own date.
+
+    :param found: the machine; what another one has shown is of no use beside what is measured now.
+    """
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    same = ('processor', 'kernel', 'file system')
+    before = results.get('machine', {})
+    if not is_part and any(before.get(key) != found[key] for key in same):
+        results = {}
+    return results | {'machine': found}
+
+
+def _write(results: dict[str, Any], path: Path, begun_s: float) -> None:
     results['minutes'] = round((time.monotonic() - begun_s) / 60, 1)
-    options.results.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     # One line a group: the file is read by programs, and its changes by people.
     lines = [f'{json.dumps(key)}: {json.dumps(value)}' for key, value in sorted(results.items())]
-    options.results.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
-    tell(f'{options.results} written after {results["minutes"]} minutes')
+    path.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
 
 
 def main() -> int:
     """:return: the exit status."""
     options = arguments()
-    if not options.page_only:
-        measure(options)
+    failed = [] if options.page_only else measure(options)
     if not options.no_page:
         from . import page
 
         page.write(json.loads(options.results.read_text()), options.page)
         tell(f'{options.page} written')
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == '__main__':

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from .cases import TINY, Effort
+from .crowd import IDLE, MESSAGES, Crowd
 from .pairs import Figure, Turn, Worker, alternate, figure, settle, workers
 
 ONE_AT_A_TIME = 'one at a time'
-SECOND_BURST = 'second burst'
 NEW = 'the first 500 of a new spool'
 STARTED = 'the first 500 after a start'
 FIRST = 500
 # A burst to compare a great one with.
 SMALL_BURST = 1000
+# A second burst of more takes minutes, and leaves the same directories as the first.
+SECOND_UP_TO = 100_000
+# What the name of a case ends in if runners do it.
+IDLE_TOO = ', by runners, eight of nine of them idle'
+
+
+def after(size: int) -> str:
+    """:return: the name of a case."""
+    return f'after {size:,} came and went'
 
 
 def _drop_caches() -> None:
@@ -30,7 +39,7 @@ def _drop_caches() -> None:
 def bursts(
     place: Path, effort: Effort, tell: Callable[[str], None], facts: dict[str, Any]
 ) -> Iterator[Figure]:
-    """Let a burst come and go, and then once more; then one message at a time beside a fresh spool.
+    """Let a burst come and go, and then once more if it is not too large; then one message at a time beside a fresh spool.
 
     :param facts: is given the time for a message of each great burst, and of small ones.
     """
@@ -38,13 +47,10 @@ def bursts(
     for size in effort.bursts:
         tell(f'switchboard: after {size:,} came and went')
         with workers(place, ('ours', {}), ('ours', {})) as (fresh, old):
-            first, second = (_burst(place, old, size) for _ in range(2))
-            small_bursts = [_burst(place, fresh, min(size, SMALL_BURST)) for _ in range(2 * effort.pairs + 1)]
-            small = sorted(small_bursts[1:], key=lambda turn: turn.cpu_s or 0)[effort.pairs]
-            facts[str(size)] = {
-                name: {'us': turn.seconds * 1e6, 'cpu_us': (turn.cpu_s or 0) * 1e6}
-                for name, turn in (('first', first), ('second', second), ('small', small))
-            }
+            if size <= SECOND_UP_TO:
+                facts[str(size)] = _beside_small(place, fresh, old, size, effort)
+            else:
+                _burst(place, old, size, 'small')
             rounds = alternate(
                 place,
                 [
@@ -53,12 +59,39 @@ def bursts(
                 ],
                 2 * effort.pairs,
             )
-        yield figure(f'after {size:,}', 'ours', 'ours', rounds)
+            yield figure(after(size), 'ours', 'ours', rounds)
+            yield _with_idle_slices(place, after(size) + IDLE_TOO, (fresh, old), effort)
 
 
-def _burst(place: Path, worker: Worker, size: int) -> Turn:
+def _beside_small(
+    place: Path, fresh: Worker, old: Worker, size: int, effort: Effort
+) -> dict[str, dict[str, float]]:
+    """:return: the time for a message of the first burst, of a second one, and of small ones in a fresh spool."""
+    first, second = (_burst(place, old, size) for _ in range(2))
+    small_bursts = [_burst(place, fresh, min(size, SMALL_BURST)) for _ in range(2 * effort.pairs + 1)]
+    small = sorted(small_bursts[1:], key=lambda turn: turn.cpu_s or 0)[effort.pairs]
+    return {
+        name: {'us': turn.seconds * 1e6, 'cpu_us': (turn.cpu_s or 0) * 1e6}
+        for name, turn in (('first', first), ('second', second), ('small', small))
+    }
+
+
+def _with_idle_slices(place: Path, case: str, sides: tuple[Worker, Worker], effort: Effort) -> Figure:
+    """Let runners do it, eight of nine of them idle, and count the processor time of all of them."""
+    with ExitStack() as stack:
+        crowds = []
+        for worker in sides:
+            crowd = Crowd(worker.directory / 'spool', 1 + IDLE, 'in')
+            stack.callback(crowd.close)
+            crowds.append(crowd)
+        count = 2 if effort is TINY else MESSAGES
+        turns = [lambda crowd=crowd: crowd.turn(count) for crowd in crowds]
+        return figure(case, 'ours', 'ours', alternate(place, turns, 2 * effort.pairs))
+
+
+def _burst(place: Path, worker: Worker, size: int, kind: str = 'bytes') -> Turn:
     settle(place)
-    return worker.turn('fill', 'bytes', size, 0)
+    return worker.turn('fill', kind, size, 0)
 
 
 def starts(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Figure]:

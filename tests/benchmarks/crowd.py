@@ -27,7 +27,7 @@ PATIENCE_S = 10.0
 REST_S = 0.7
 
 
-def _run(directory: str, number: int, slices: int) -> None:
+def _run(directory: str, queue: str, number: int, slices: int) -> None:
     from switchboard import Runner, Spool
     from switchboard.options import RunnerOptions
 
@@ -36,7 +36,10 @@ def _run(directory: str, number: int, slices: int) -> None:
             pass
 
     runner = Idle(
-        Spool(directory, durability='lazy'), RunnerOptions('c', '', queue='c'), slice=number, numslices=slices
+        Spool(directory, durability='lazy'),
+        RunnerOptions(queue, '', queue=queue),
+        slice=number,
+        numslices=slices,
     )
     os.write(1, b'ready\n')
     runner.run()
@@ -47,16 +50,27 @@ def _cpu_s(pid: int) -> float:
 
 
 class Crowd:
-    """The runners of one queue."""
+    """The runners of one queue.
 
-    def __init__(self, directory: Path, slices: int) -> None:
+    :param directory: of the spool.
+    """
+
+    def __init__(self, directory: Path, slices: int, queue: str = 'c') -> None:
         from switchboard import Spool
 
-        self._queue = Spool(directory, durability='lazy')['c']
-        self._directory = directory / 'c'
+        self._queue = Spool(directory, durability='lazy')[queue]
+        self._directory = directory / queue
         self._runners = [
             subprocess.Popen(
-                [sys.executable, '-m', f'{__package__}.crowd', str(directory), str(number), str(slices)],
+                [
+                    sys.executable,
+                    '-m',
+                    f'{__package__}.crowd',
+                    str(directory),
+                    queue,
+                    str(number),
+                    str(slices),
+                ],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
             )
@@ -69,7 +83,7 @@ class Crowd:
                 raise ContenderError('a runner did not start')
 
     def turn(self, count: int) -> Turn:
-        """Send one message after the other, each when the last has been worked on and all sleep again."""
+        """Send one message after the other, each when the last has been worked on."""
         time.sleep(REST_S)
         before_s = sum(_cpu_s(each.pid) for each in self._runners)
         begun_s = time.perf_counter()
@@ -111,4 +125,4 @@ def run(place: Path, effort: Effort) -> Iterator[Figure]:
 
 
 if __name__ == '__main__':
-    _run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    _run(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

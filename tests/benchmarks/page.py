@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from . import tables
 from .contender import ENTRANTS
@@ -31,7 +32,7 @@ HOW = """\
 ## How to repeat it
 
 ```console
-$ bin/bench                      # everything: about 20 minutes
+$ bin/bench                      # everything: less than half an hour
 $ bin/bench --quick              # fewer and shorter turns: some minutes
 $ bin/bench --only wakeup        # one part; bin/bench --help lists them
 $ bin/bench --directory /srv/queue  # on another disk
@@ -76,8 +77,9 @@ def _targets(results: Results) -> str:
                 *there,
             ]
         )
-        if each['met'] is False and each['between']:
-            between.append((each['between'], each['name']))
+        if each['met'] is False:
+            numbers = f' ({each["took"]})' if each['took'] else ''
+            between.append((each['between'], each['name'] + numbers))
     here = str(results['machine'].get('file system', 'unknown')).partition(' (')[0]
     text = (
         '## Targets\n\n'
@@ -111,18 +113,45 @@ def _machine(results: Results) -> str:
     rows = [[key, str(facts[key])] for key in facts if key not in ('packages', 'programs')]
     versions = {**facts['packages'], **facts['programs']}
     rows.append(['versions', ', '.join(f'{name} {version}' for name, version in versions.items())])
-    rows.append(['duration', f'{results.get("minutes", "?")} minutes'])
-    quick = sorted(
-        name for name, group in results.items() if isinstance(group, Mapping) and group.get('quick')
+    rows.append(['duration of the last run', f'{results.get("minutes", "?")} minutes'])
+    return '## The machine\n\n' + table(['', ''], rows) + '\n' + _measured(results)
+
+
+def _measured(results: Results) -> str:
+    """When each part was measured, and how busy the machine was: a part that a run leaves out keeps its figures from before."""
+    here = str(results['machine'].get('file system', 'unknown')).partition(' (')[0]
+    rows = []
+    for place, groups in ((here, results), *results.get('elsewhere', {}).items()):
+        by_run: dict[tuple[str, str, str], list[str]] = {}
+        for name, group in groups.items():
+            if isinstance(group, Mapping) and 'figures' in group:
+                for run, what in _runs(name, group).items():
+                    by_run.setdefault(run, []).append(what)
+        for (when, load, turns), names in sorted(by_run.items()):
+            rows.append([', '.join(sorted(names)), place, when, load, turns])
+    text = 'Each part has the date and the load of its own measurement (processes that ran or waited, over the minute before it began):\n\n'
+    return text + table(['part', 'on', 'measured', 'load', 'turns'], rows)
+
+
+def _runs(name: str, group: Mapping[str, Any]) -> dict[tuple[str, str, str], str]:
+    """:return: the runs that a group's figures come from, each with the group's name, and the peers that were measured apart from the others."""
+    peers: dict[tuple[str, str, str], list[str]] = {_run(group): []}
+    for each in group['figures']:
+        entrant = ENTRANTS.get(each['b'])
+        peers.setdefault(_run({**group, **each}), []).append(entrant.title if entrant else each['b'])
+    return {
+        run: name if run == _run(group) else f'{name} ({", ".join(dict.fromkeys(titles))})'
+        for run, titles in peers.items()
+    }
+
+
+def _run(measured: Mapping[str, Any]) -> tuple[str, str, str]:
+    load = measured.get('load')
+    return (
+        str(measured.get('when', 'before')),
+        '' if load is None else f'{load:.1f}',
+        'short (`--quick`)' if measured.get('quick') else '',
     )
-    if quick:
-        rows.append(['measured with `--quick`', ', '.join(quick)])
-    dates: dict[str, list[str]] = {}
-    for name, group in results.items():
-        if isinstance(group, Mapping) and 'figures' in group:
-            dates.setdefault(group.get('when', 'before')[:10], []).append(name)
-    rows += [[f'measured {when}', ', '.join(sorted(names))] for when, names in sorted(dates.items())]
-    return '## The machine\n\n' + table(['', ''], rows)
 
 
 def _caveats() -> str:
@@ -225,8 +254,7 @@ def sections(results: Results, drawn: set[str]) -> Iterable[str]:
         'What the web page costs. A program puts messages of 200 bytes into a third queue of that spool and takes them out, with five '
         'tabs open and with none, in turns. A tab is what it is to the desk: a request every five seconds, with the tag of what it has; '
         'no browser draws on this machine.\n',
-        tables.desk(results)
-        or '| |\n| --- |\n| not measured in this run: `bin/bench --only desk` does it, with a million waiting and 100,000 bad entries |\n',
+        tables.desk(results),
     )
     yield _section(
         'Before and after',

@@ -22,8 +22,8 @@ OWN = ('ours', 'ours-full')
 APART = ', a queue for each two'
 OWN_SHAPES = ((2, 1), (1, 2), (2, 2), (4, 4), (8, 8))
 MANY_SHAPES = ((2, 2), (4, 4), (8, 8))
-# So that there is something to share for eight consumers.
-OWN_COUNT = 8000
+# So that there is something to share for eight consumers; fewer where each waits for the disk.
+OWN_COUNT = {'ours': 8000, 'ours-full': 2000}
 
 
 class Slices:
@@ -136,14 +136,15 @@ def run(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Fi
                 break
 
 
-def own_speed_up(place: Path, effort: Effort) -> Iterator[Figure]:
+def own_speed_up(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Figure]:
     """What more consumers and producers bring us: one to one against the other shapes, on one queue and on as many as there are consumers.
 
     Their shares tell how even the slices are: the largest / the smallest.
     """
-    count = 8 if effort is TINY else OWN_COUNT
     shapes = [(*shape, False) for shape in OWN_SHAPES] + [(*shape, True) for shape in MANY_SHAPES]
     for name in OWN:
+        tell(f'{ENTRANTS[name].title}: several processes beside one and one')
+        count = 8 if effort is TINY else OWN_COUNT[name]
         for producers, consumers, apart in (
             (shapes[0], shapes[-len(MANY_SHAPES)]) if effort is TINY else shapes
         ):
@@ -151,8 +152,8 @@ def own_speed_up(place: Path, effort: Effort) -> Iterator[Figure]:
                 single = _crew(stack, place, name, 1, 1)
                 several = _crew(stack, place, name, producers, consumers, apart=apart)
                 turns = [
-                    lambda single=single: single.turn(count),
-                    lambda several=several: several.turn(count),
+                    lambda crew=single, count=count: crew.turn(count),
+                    lambda crew=several, count=count: crew.turn(count),
                 ]
                 rounds = alternate(place, turns, max(3, effort.pairs))
                 shares = several.shares()

@@ -167,7 +167,7 @@ def _shared(figure: Mapping[str, Any] | None) -> str:
 def after(results: Results) -> str:
     """Ours after a burst, and just started."""
     figures, facts = _figures(results, 'after'), _facts(results, 'after') or {}
-    rows = [[f'one at a time, {each["case"]} came and went', cell(each), cpu_cell(each)] for each in figures]
+    rows = [[f'one at a time, {each["case"]}', cell(each), cpu_cell(each)] for each in figures]
     for size, times in facts.items():
         for name in ('first', 'second'):
             ratios = [f'**{number(times[name][key] / times["small"][key])}**' for key in ('us', 'cpu_us')]

@@ -27,6 +27,7 @@ from tests.benchmarks import (
     tasks,
     transports,
 )
+from tests.benchmarks.__main__ import Run
 from tests.benchmarks.contender import ENTRANTS, Contender
 from tests.benchmarks.messages import message
 from tests.benchmarks.pairs import ContenderError, Round, figure, workers
@@ -173,13 +174,18 @@ def test_a_target_is_judged_by_the_results_alone() -> None:
 def test_the_page_shows_what_was_measured_and_nothing_else() -> None:
     made = figure('one into ten', 'ours', 'dirq', [Round((1e-6, 2.5e-6), 2), Round((1e-6, 3.5e-6), 2)])
     machine = {'when': 'today', 'packages': {'dirq': '1.8'}, 'programs': {}}
-    results = {'machine': machine, 'minutes': 1, 'fan-out': {'figures': [made.as_dict()], 'quick': True}}
+    when = {'when': '2026-01-02 03:04 UTC', 'load': 0.4}
+    results = {
+        'machine': machine,
+        'minutes': 1,
+        'fan-out': {'figures': [made.as_dict()], **when, 'quick': True},
+    }
     text = '\n'.join(page.sections(results, set()))
     assert '| dirq | **3.0** (2.5-3.5) |' in text
     assert '## Other shapes of work' in text
     assert '## Wake-up' not in text
     assert 'not measured' in text
-    assert '| measured with `--quick` | fan-out |' in text
+    assert '| fan-out | unknown | 2026-01-02 03:04 UTC | 0.4 | short (`--quick`) |' in text
 
 
 def test_the_page_shows_the_targets_of_each_file_system() -> None:
@@ -195,7 +201,44 @@ def test_the_page_shows_the_targets_of_each_file_system() -> None:
     cells = [each.strip() for each in line.split('|')]
     assert cells[2:5] == ['>= 1.5', '1.60', 'met']
     assert cells[-2] == '1.25'
-    assert '| measured 2026-01-02 | pingpong |' in text
+    assert '| pingpong | ext4, no journal | 2026-01-02 03:04 UTC |  |  |' in text
+    assert '| pingpong | xfs | 2026-01-02 03:04 UTC |  |  |' in text
+
+
+def test_figures_that_were_measured_apart_have_their_own_date(tmp_path: Path) -> None:
+    results: dict[str, Any] = {}
+    for peers, peer in (((), 'dirq'), ((), 'sqlite'), (('sqlite',), 'sqlite')):
+        run = Run(tmp_path, replace(cases.TINY, peers=peers), False, '', results, is_part=bool(peers))
+        if peers:
+            run.since = replace(run.since, when='2026-01-02 03:04 UTC', load=7.0)
+            run.keep('fan-out', [figure('one into ten', 'ours', peer, [Round((1.0, 2.0), 2)])])
+        else:
+            both = [figure('one into ten', 'ours', each, [Round((1.0, 3.0), 2)]) for each in ('dirq', peer)]
+            run.keep('fan-out', both, {})
+    assert [each['ratio'] for each in results['fan-out']['figures']] == [3.0, 2.0]
+    machine = {'when': 'today', 'packages': {}, 'programs': {}}
+    text = '\n'.join(page.sections({'machine': machine, **results}, set()))
+    [line] = [each for each in text.splitlines() if each.startswith('| fan-out |')]
+    assert '2026-01-02' in line
+    [line] = [each for each in text.splitlines() if each.startswith('| fan-out (')]
+    assert line.startswith('| fan-out (dirq) | unknown |')
+    assert '2026-01-02' not in line
+
+
+def test_a_missed_target_says_what_each_side_took() -> None:
+    made = figure(cases.ONE, 'ours-full', 'mailman', [Round((0.0005, 0.0006), 2, (1e-4, 2e-4))])
+    floor = figure(cases.ONE, 'ours-full', 'floor-full', [Round((0.0005, 0.0004), 2)])
+    machine = {'when': 'today', 'packages': {}, 'programs': {}}
+    results = {'machine': machine, 'pingpong': {'figures': [made.as_dict(), floor.as_dict()]}}
+    text = '\n'.join(page.sections(results, set()))
+    expected = (
+        'switchboard, full 500 µs, Mailman Switchboard 600 µs, the floor 400 µs; in processor time 2.00'
+    )
+    assert f'one at a time, full: Mailman with fsync / ours ({expected})' in text
+
+
+def test_each_target_says_what_stands_between() -> None:
+    assert [each.name for each in targets.TARGETS if not each.between] == []
 
 
 def test_processor_time_and_the_quickest_turns_are_kept_beside_the_time() -> None:
@@ -213,12 +256,19 @@ def test_the_file_system_is_named() -> None:
     assert machine.file_system(Path('/proc')) == 'proc'
 
 
-def test_bursts_come_and_go(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_bursts_come_and_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aftermath, 'SECOND_UP_TO', 20)
     facts: dict[str, Any] = {}
-    [found] = aftermath.bursts(tmp_path, cases.TINY, lambda _text: None, facts)
-    assert found.case == 'after 20'
+    found = list(aftermath.bursts(tmp_path, cases.TINY, lambda _text: None, facts))
+    case = 'after 20 came and went'
+    assert [each.case for each in found[:2]] == [case, case + aftermath.IDLE_TOO]
+    assert len(found) == 4
+    assert all(each.extra['cpu']['ratio'] > 0 for each in found)
+    assert set(facts) == {'20'}
     assert set(facts['20']) == {'first', 'second', 'small'}
-    table = tables.after({'after': {'figures': [found.as_dict()], 'facts': facts}})
+    table = tables.after({'after': {'figures': [each.as_dict() for each in found], 'facts': facts}})
+    assert f'| one at a time, {case} |' in table
     assert 'the second burst of 20,' in table
 
 
@@ -231,7 +281,7 @@ def test_idle_slices_stand_beside_the_one_that_works(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_several_processes_tell_their_shares(tmp_path: Path) -> None:
-    found = list(parallel.own_speed_up(tmp_path, cases.TINY))
+    found = list(parallel.own_speed_up(tmp_path, cases.TINY, lambda _text: None))
     both = ['2 to 1', f'2 to 2{parallel.APART}']
     assert [(each.case, each.a) for each in found] == [(case, side) for side in parallel.OWN for case in both]
     assert [each.extra['uneven'] for each in found] == [1] * 4
