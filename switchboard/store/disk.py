@@ -73,6 +73,7 @@ class Disk:
     fsync = staticmethod(os.fsync)
     syncfs = staticmethod(syncfs)
     rename = staticmethod(os.rename)
+    readlink = staticmethod(os.readlink)
     unlink = staticmethod(os.unlink)
     mkdir = staticmethod(os.mkdir)
     rmdir = staticmethod(os.rmdir)

@@ -25,6 +25,8 @@ UNFINISHED_MODE = 0o1700
 # Of a directory whose queue is being deleted.  The set-user-id bit has no meaning on a directory.
 CLOSED_BIT = 0o4000
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+# Links that lead to links: more than anybody means.
+MAX_LINKS = 8
 
 
 class Folder:
@@ -172,8 +174,46 @@ class Folder:
             self.disk.let_go(fd)
 
     def _open(self) -> int:
-        flags = DIRECTORY_FLAGS | (os.O_NOFOLLOW if self._is_internal() else 0)
-        return self.disk.with_room(lambda: self.disk.open(self.path, flags))
+        path = self.path
+        try:
+            return self.disk.with_room(lambda: self.disk.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW))
+        except OSError as error:
+            if error.errno not in (errno.ENOTDIR, errno.ELOOP) or self._is_internal():
+                raise
+            path = self._behind_links(error)
+        return self.disk.with_room(lambda: self.disk.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW))
+
+    def _behind_links(self, error: OSError) -> str:
+        """Follow links that an administrator has put in the place of the directory.
+
+        A member of the spool's group can put one there, too, and have this process, which may have more rights, write files where it leads.
+        So a link counts only if it belongs to root or to this user, or, unless this user is root, to the owner of the directory that it stands in.
+
+        :param error: raised if there is no link.
+        :raises OSError: a link is another user's.
+        """
+        path, disk = self.path, self.disk
+        for _ in range(MAX_LINKS):
+            above = os.path.dirname(os.path.abspath(path))
+            link = disk.stat(path, follow_symlinks=False)
+            if not stat_module.S_ISLNK(link.st_mode):
+                if path == self.path:
+                    raise error
+                return path
+            trusted = {0, disk.geteuid()}
+            if disk.geteuid() > 0:
+                trusted.add(disk.stat(above).st_uid)
+            if link.st_uid not in trusted:
+                reason = (
+                    f'a link of the user {link.st_uid}, who is neither root nor the owner, is not followed'
+                )
+                raise OSError(errno.ELOOP, reason, path)
+            target = disk.readlink(path)
+            again = disk.stat(path, follow_symlinks=False)
+            if (again.st_ino, again.st_ctime_ns) != (link.st_ino, link.st_ctime_ns):
+                raise OSError(errno.ELOOP, 'the link is being changed', path)
+            path = os.path.join(above, target)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), self.path)
 
     def _is_internal(self) -> bool:
         """Is it one of a spool's own, like ``.spare`` and ``.run/room``?

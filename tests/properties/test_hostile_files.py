@@ -14,7 +14,8 @@ import pytest
 from switchboard.errors import CorruptEntryError, ForeignFileError, QueueError
 from switchboard.message.naming import CLAIMED, PRESERVED, READY
 from switchboard.spool.spool import Spool
-from switchboard.store.disk import FILE_MODE
+from switchboard.store.disk import FILE_MODE, Disk
+from switchboard.store.folder import Folder
 
 NAME = '1732242000.5+0123456789abcdef0123456789abcdef01234567'
 OUTSIDE = b'not yours'
@@ -180,6 +181,55 @@ def test_a_link_in_the_place_of_a_directory_of_ours_leads_nowhere(home: Path, na
         use_all_of(home / 'spool')
     assert sorted(others.iterdir()) == letters
     assert {letter.read_bytes() for letter in letters} == {OUTSIDE}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root makes links of another user')
+@pytest.mark.parametrize('name', ['in', 'out', 'bad'])
+@pytest.mark.parametrize(('owner', 'is_followed'), [(0, True), (12345, False)])
+def test_a_link_in_the_place_of_a_queue_counts_if_its_owner_does(
+    home: Path, name: str, owner: int, is_followed: bool
+) -> None:
+    """A member of the group may put one there, but not have root, or the master, write where it leads."""
+    use_all_of(home / 'spool')
+    others = home / 'others'
+    others.mkdir()
+    place = home / 'spool' / name
+    if place.exists():
+        place.rename(home / 'moved')
+    place.symlink_to(others)
+    os.lchown(place, owner, owner)
+    os.chown(home / 'spool', 12345, 12345)  # for root, the owner's word is not enough
+    with suppress(QueueError, OSError):
+        queue = Spool(home / 'spool', 'lazy')['out' if name == 'out' else 'in']
+        filebase = queue.enqueue('x')
+        if name == 'bad':
+            queue.dequeue(filebase)
+            queue.finish(filebase, preserve=True)
+    assert bool(list(others.iterdir())) is is_followed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root makes links of another user')
+def test_a_member_follows_the_link_of_the_owner_of_the_directory_and_of_no_stranger(home: Path) -> None:
+    class OfAMember(Disk):
+        geteuid = staticmethod(lambda: 54321)
+
+    spool, others = home / 'spool', home / 'others'
+    spool.mkdir()
+    others.mkdir()
+    os.chown(spool, 12345, 12345)
+    for owner, is_followed in ((0, True), (12345, True), (54321, True), (777, False)):
+        (spool / 'in').symlink_to('../others')
+        os.lchown(spool / 'in', owner, owner)
+        folder = Folder(spool / 'in', OfAMember())
+        if is_followed:
+            folder.open()
+        else:
+            with pytest.raises(OSError, match='a link of the user 777'):
+                folder.open()
+        (spool / 'in').unlink()
+    (spool / 'in').symlink_to('in')
+    with pytest.raises(OSError, match='Too many levels'):
+        Folder(spool / 'in', OfAMember()).open()
 
 
 def test_a_staged_name_leads_out_of_no_directory(home: Path) -> None:

@@ -211,6 +211,13 @@ def spool_warnings(config: Config) -> Iterator[ConfigError]:
     if not root.is_dir():
         return  # `init` makes it as it should be
     owner = root.stat()
+    links = [each.name for each in sorted(root.iterdir()) if each.is_symlink() and each.name[0] != '.']
+    if links:
+        reason = (
+            f'links in the place of queues ({_some(links)}): a queue is on the file system of its spool, and lists leave them out; '
+            'one that belongs to neither root nor the owner is not followed: put directories in their places'
+        )
+        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
     places = [root, *(each for each in sorted(root.iterdir()) if each.is_dir() and not each.is_symlink())]
     closed = [place.name for place in places if not place.stat().st_mode & stat.S_ISGID]
     if closed:

@@ -88,6 +88,14 @@ def test_check_warns_of_a_spool_in_which_one_user_shuts_out_another(config: Path
         assert 'of another user or group than the spool (in): ' in succeed('-C', config, 'check').out
 
 
+def test_check_names_links_in_the_place_of_queues(config: Path, tmp_path: Path) -> None:
+    succeed('-C', config, 'init')
+    spool = Config.load(config).spool
+    (spool / 'in').rename(tmp_path / 'elsewhere')
+    (spool / 'in').symlink_to(tmp_path / 'elsewhere')
+    assert '[switchboard] spool: links in the place of queues (in): ' in succeed('-C', config, 'check').out
+
+
 def test_check_has_nothing_against_a_spool_that_is_one_users_alone(config: Path) -> None:
     succeed('-C', config, 'init')
     spool = Config.load(config).spool
