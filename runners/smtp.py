@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import io
 import logging
 import re
 import smtplib
@@ -55,6 +56,7 @@ from switchboard.runner.api import (
     count,
     duration_s,
     event,
+    is_loopback,
     mail_bytes,
     optional,
     read_secret,
@@ -68,6 +70,9 @@ PORTS = {'no': 25, 'starttls': 587, 'implicit': 465}
 DOWN_S = 0.4
 # Of many recipients that were refused, so many answers stand in the reason; all are in the metadata.
 LISTED = 5
+
+# A reply is read up to here; the longest honest one is the list of a server's extensions.
+MAX_REPLY_BYTES = 64 * 1024
 
 _LINE_END = re.compile(rb'\r\n|\r|\n')
 # Control characters, what ends an address, and half a character: a byte of something that is no UTF-8.  Outside of quotes a backslash stands in
@@ -174,7 +179,7 @@ class Smtp(Runner):
             return
         if not setting['password_file']:
             raise ConfigError('a user needs a password_file', section=section, key='password_file')
-        if setting['tls'] is None and not _is_loopback(setting['host']):
+        if setting['tls'] is None and not is_loopback(setting['host']):
             raise ConfigError(
                 'with a user, say `starttls` or `implicit`; or `no`, if the password may go over the wire in clear text',
                 section=section,
@@ -329,7 +334,7 @@ class Smtp(Runner):
     def _greet(self) -> smtplib.SMTP:
         setting = self.setting
         is_implicit = self._tls_kind == 'implicit'
-        make = partial(smtplib.SMTP_SSL, context=self._tls) if is_implicit else smtplib.SMTP
+        make = partial(EncryptedClient, context=self._tls) if is_implicit else Client
         hostname = setting['hostname'] or socket.gethostname()
         self._smtp = smtp = make(local_hostname=hostname, timeout=setting['connect_timeout'])
         # `starttls` and `SMTP_SSL` check the certificate against this name.
@@ -360,6 +365,72 @@ class Smtp(Runner):
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
             smtp.close()
+
+
+class BoundedReplies:
+    """Replies of a size and in a time that the server does not choose: ``smtplib`` reads a reply that goes on for as long as it does.
+
+    The socket's time limit is that of the whole reply, and not of each of its bytes.
+    """
+
+    sock: socket.socket | None
+    file: io.BufferedReader | None
+
+    def getreply(self) -> tuple[int, bytes]:
+        """See `smtplib.SMTP`.
+
+        :raises SMTPServerDisconnected: the reply is too long, or took too long, or the connection broke off.
+        """
+        if self.sock is None:
+            raise smtplib.SMTPServerDisconnected('not connected')
+        if self.file is None:
+            self.file = self.sock.makefile('rb')
+        limit_s = self.sock.gettimeout()
+        ends_s = None if limit_s is None else time.monotonic() + limit_s
+        try:
+            return self._reply(self.sock, self.file, ends_s)
+        except OSError as error:
+            self.close()
+            raise smtplib.SMTPServerDisconnected(f'Connection unexpectedly closed: {error}') from error
+        finally:
+            if self.sock is not None:
+                self.sock.settimeout(limit_s)
+
+    def close(self) -> None:
+        """See `smtplib.SMTP`."""
+        super().close()  # type: ignore[misc]
+
+    def _reply(self, sock: socket.socket, file: io.BufferedReader, ends_s: float | None) -> tuple[int, bytes]:
+        """:raises OSError: it cannot be read to its end."""
+        texts: list[bytes] = []
+        size = 0
+        while True:
+            line = b''
+            while not line.endswith(b'\n'):
+                if ends_s is not None:
+                    sock.settimeout(max(0.001, ends_s - time.monotonic()))
+                # At most one look at the socket.
+                there = file.peek(1)
+                if not there:
+                    raise OSError('the server has gone')
+                line += file.read(there.find(b'\n') + 1 or len(there))
+                if size + len(line) > MAX_REPLY_BYTES:
+                    raise OSError(f'a reply of more than {MAX_REPLY_BYTES} bytes')
+                if ends_s is not None and time.monotonic() >= ends_s:
+                    raise TimeoutError('a reply without an end')
+            size += len(line)
+            texts.append(line[4:].strip(b' \t\r\n'))
+            code = line[:3]
+            if not (code.isdigit() and line[3:4] == b'-'):
+                return int(code) if code.isdigit() else -1, b'\n'.join(texts)
+
+
+class Client(BoundedReplies, smtplib.SMTP):
+    """A connection in clear text, at first or for good."""
+
+
+class EncryptedClient(BoundedReplies, smtplib.SMTP_SSL):
+    """A connection that is encrypted from its beginning."""
 
 
 class Mail(NamedTuple):
@@ -472,10 +543,6 @@ def log_in(smtp: smtplib.SMTP, user: str, password: str) -> None:
 
 def _base64(text: bytes) -> str:
     return base64.b64encode(text).decode('ascii')
-
-
-def _is_loopback(host: str) -> bool:
-    return host in ('localhost', '::1') or host.startswith('127.')
 
 
 def _unsayable(sender: str, recipient: str) -> Reply | None:

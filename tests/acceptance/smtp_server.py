@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from tests.acceptance.installation import PATIENCE_S
 
 Mail = tuple[str, list[str], bytes]
+DRIP_S = 0.05
 
 
 @dataclass
@@ -21,7 +22,8 @@ class Server:
     """What it says, and what it has heard.
 
     ``answers`` are looked for by the whole command and then by its first word; the answer ``drop`` breaks the connection off.
-    Behind a bar stands what comes after an answer: ``drop``, ``silence``, or ``garbage`` for ever.
+    Behind a bar stands what comes after an answer: ``drop``, ``silence``, or ``garbage`` for ever; or that the answer itself has no end: further
+    lines of it as fast as they are read (``endless``), or a byte now and then (``drip``).
     An answer that is a function is asked each time.
     """
 
@@ -99,6 +101,17 @@ class Server:
         answer, _, then = answer.partition('|')
         if answer == 'drop':
             raise EOFError
+        if then == 'endless':
+            while True:
+                client.sendall(b'%s-%s\r\n' % (answer[:3].encode(), b'x' * 500) * 100)
+        if then == 'drip':
+            client.settimeout(DRIP_S)
+            client.sendall(answer.encode())
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    if not client.recv(65536):
+                        raise EOFError
+                client.sendall(b'x')
         client.sendall(answer.encode() + b'\r\n')
         if then == 'drop':
             raise EOFError

@@ -113,6 +113,44 @@ def test_what_a_reply_means_for_the_mail(
     assert bool(server.mails) == (fate == 'done')
 
 
+@pytest.mark.parametrize('end', ['endless', 'drip'])
+@pytest.mark.parametrize(
+    ('stage', 'answer', 'fate'),
+    [
+        ('GREETING', '220 ready', 'down'),
+        ('EHLO', '250 server', 'down'),
+        ('STARTTLS', '220 go', 'down'),
+        ('AUTH', '235 welcome', 'down'),
+        ('MAIL', '250 ok', 'later'),
+        ('RCPT', '250 ok', 'later'),
+        ('DATA', '354 go on', 'later'),
+        ('END', '451 4.3.0 trouble', 'later'),
+        ('QUIT', '221 bye', 'done'),
+        ('RSET', '250 ok', 'bad'),
+    ],
+)
+def test_a_reply_without_an_end_is_a_connection_that_broke_off(
+    tmp_path: Path, stage: str, answer: str, fate: str, end: str
+) -> None:
+    server = Server(answers={stage: f'{answer}|{end}'})
+    keys = {'timeout': '400ms', 'connect_timeout': '400ms'} if end == 'drip' else {}
+    if stage == 'AUTH':
+        server.extensions = ('AUTH PLAIN',)
+        (tmp_path / 'password').write_text('secret')
+        keys |= {'user': 'me', 'password_file': str(tmp_path / 'password')}
+    elif stage == 'STARTTLS':
+        server.extensions = ('STARTTLS',)
+        keys |= {'tls': 'starttls'}
+    elif stage == 'RSET':
+        server.answers['MAIL'] = '550 5.7.1 no'
+    with serving(server):
+        outlet = Outlet(tmp_path, server, **keys)
+        outlet.put(BOB)
+        outlet.work()
+        outlet.runner.cleanup()
+    assert fate_of(outlet, server) == fate
+
+
 @pytest.mark.parametrize('after', AFTER)
 def test_an_answer_that_one_recipient_has_got_counts_whatever_the_next_one_meets(
     tmp_path: Path, after: str
