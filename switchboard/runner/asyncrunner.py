@@ -22,7 +22,9 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
+from switchboard.errors import RunnerError
 from switchboard.forks import after_fork
+from switchboard.interfaces import ITransaction
 from switchboard.runner.runner import Runner
 from switchboard.runner.settings import Setting
 from switchboard.runner.settling import Work
@@ -55,6 +57,7 @@ class AsyncRunner(Runner):
         self._tasks: dict[asyncio.Task[None], Work] = {}
         self._woken = asyncio.Event()
         self._main_task: asyncio.Task[Any] | None = None
+        self._loop_thread = 0
         # Was the loop cancelled, and would an interrupt by its user do that?
         self._was_cancelled = self._is_interruptible = False
         # Claimed, and their tasks have not run yet: one that is cancelled before it runs never knows.
@@ -70,6 +73,18 @@ class AsyncRunner(Runner):
 
     def _work(self) -> Work | None:
         return _work.get()
+
+    def _transaction(self) -> ITransaction | None:
+        work = _work.get()
+        if work is not None and work.is_over:
+            raise RunnerError(
+                'the message of this task has ended: await what dispose() begins, or what it emits later would be lost'
+            )
+        if work is None and self._main_task is not None and self._loop_thread != threading.get_ident():
+            raise RunnerError(
+                'this thread is of no message: call it by asyncio.to_thread(); for what waits for no message, there is spool.publish()'
+            )
+        return super()._transaction()
 
     async def dispose(self, msg: Any, msgdata: dict[str, Any]) -> object:
         """Handle one message.  See `IRunner`."""
@@ -97,6 +112,7 @@ class AsyncRunner(Runner):
         events = asyncio.get_running_loop()
         self._main_task = asyncio.current_task()
         _turning.add(self)
+        self._loop_thread = threading.get_ident()
         descriptors = loop.wakeup.descriptors()
         for descriptor in descriptors:
             events.add_reader(descriptor, self._hear)

@@ -133,10 +133,13 @@ class Runner:
         """:return: the hook that is running, for an error."""
         return self._working
 
-    @property
     def _transaction(self) -> ITransaction | None:
+        """:return: that of the message at work; None outside of ``dispose``, `on_error` included: nothing there waits for an input.
+
+        :raises RunnerError: it cannot be told of which message the caller is.
+        """
         work = self._work()
-        return None if work is None else work.transaction
+        return work.transaction if work is not None and work.takes_outputs else None
 
     @property
     def board(self) -> ISwitchboard | None:
@@ -259,12 +262,13 @@ class Runner:
         :raises NoRouteError: the exchange has no queue for it.
         :raises QueueFullError: no room: the input stays where it is, and the runner waits.
         :raises OutputsNeverFitError: there never will be room for all that is emitted for this input.
+        :raises RunnerError: an `AsyncRunner` is asked by a task of a message that has ended, or by a thread that is of no message.
         """
         merged = {**(metadata or {}), **metadata_keys}
         queues = self.spool.exchanges.route(exchange, routing_key, merged)
         if exchange:
             merged |= {'exchange': exchange, 'routing_key': routing_key}
-        transaction = self._transaction
+        transaction = self._transaction()
         if transaction is None:  # not in dispose(): there is no input to wait for
             return self.spool.publish(msg, merged, exchange=exchange, routing_key=routing_key)
         if 'dedupe_key' not in metadata_keys:
@@ -301,7 +305,7 @@ class Runner:
 
     def forward(self, *queues: str) -> None:
         """Hand the input itself on, unread and unchanged: to one queue by one rename, to several by copies."""
-        transaction = self._transaction
+        transaction = self._transaction()
         if transaction is None:
             raise RuntimeError('forward() is for use in dispose()')
         transaction.forward(*(self.spool[queue] for queue in queues))

@@ -129,15 +129,28 @@ class Work:
     A context manager around the call of ``dispose``: whatever leaves it is about this message.
 
     :ivar verdict: the fate of the message; None: commit it.
+    :ivar takes_outputs: ``dispose`` has not ended.
+    :ivar is_over: it has, and so has all that is called for its failure.
     """
 
-    __slots__ = ('_began_ns', '_settler', '_span', '_token', 'taken', 'transaction', 'verdict')
+    __slots__ = (
+        '_began_ns',
+        '_settler',
+        '_span',
+        '_token',
+        'is_over',
+        'taken',
+        'takes_outputs',
+        'transaction',
+        'verdict',
+    )
 
     def __init__(self, settler: Settler, taken: Taken, transaction: ITransaction) -> None:
         self._settler = settler
         self.taken = taken
         self.transaction = transaction
         self.verdict: Verdict | None = None
+        self.takes_outputs, self.is_over = True, False
         self._began_ns = 0
         self._span: Any = None
 
@@ -151,11 +164,13 @@ class Work:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        self.takes_outputs = False
         self._settler.end_forked_child(error)
         self._settler.measured(self.taken.filebase, self._began_ns)
         try:
             return error is None or self.failed(error)
         finally:
+            self.is_over = True
             AT_WORK.reset(self._token)
             del self._token  # it knows the task's context, and that this one
             if self._span is not None:

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from switchboard import Spool
-from switchboard.errors import ConfigError, TemporaryFailure
+from switchboard.errors import ConfigError, RunnerError, TemporaryFailure
 from switchboard.options import RunnerOptions
 from switchboard.runner.asyncrunner import AsyncRunner
 from switchboard.store.disk import Disk
@@ -360,3 +360,61 @@ def test_a_process_that_has_done_enough_does_not_turn_while_the_last_messages_ar
     assert not thread.is_alive()
     assert (len(spool['out'].files), len(spool['in'].files)) == (2, 4)
     assert runner.looks < 10
+
+
+class InThreads(AsyncRunner):
+    """Emits by ``way``, and fails if the message says so."""
+
+    way = 'to_thread'
+
+    async def dispose(self, msg, msgdata):
+        if self.way == 'to_thread':
+            await asyncio.to_thread(self.emit, 'out', msg)
+        else:
+            await asyncio.get_running_loop().run_in_executor(None, self.emit, 'out', msg)
+        if msg == 'fail':
+            raise ValueError
+
+    async def periodic(self):
+        self.spool.publish('by itself', routing_key='other')
+
+
+def test_what_a_thread_of_a_message_emits_is_published_with_it_or_not_at_all(spool):
+    spool['in'].enqueue_many(['fail', 'done'])
+    make(InThreads, spool).run(until_empty=True)
+    assert [spool['out'].dequeue(one)[0] for one in spool['out'].files] == ['done']
+
+
+def test_a_thread_that_is_of_no_message_cannot_emit(spool):
+    class InExecutor(InThreads):
+        way = 'run_in_executor'
+
+    filebase = spool['in'].enqueue('done')
+    make(InExecutor, spool).run(until_empty=True)
+    assert spool['out'].files == []
+    [record, *_] = spool['bad'].history(filebase)
+    assert (record['error'], 'to_thread' in record['message']) == ('RunnerError', True)
+
+
+def test_what_a_task_emits_after_its_message_has_ended_is_refused_and_not_lost(spool):
+    caught = []
+
+    class Later(AsyncRunner):
+        async def dispose(self, msg, msgdata):
+            if msg == 'second':
+                await self.later
+                return
+            self.is_over = asyncio.Event()
+            self.later = asyncio.create_task(self.emit_later())
+            asyncio.current_task().add_done_callback(lambda _task: self.is_over.set())
+
+        async def emit_later(self):
+            await self.is_over.wait()
+            with pytest.raises(RunnerError, match='has ended') as error:
+                self.emit('out', 'too late')
+            caught.append(error)
+
+    spool['in'].enqueue_many(['first', 'second'])
+    make(Later, spool, settings={'concurrency': '1'}).run(until_empty=True)
+    assert len(caught) == 1
+    assert spool['out'].files == spool['in'].get_files() == []

@@ -137,6 +137,21 @@ class TestEmitting:
         make_runner(spool, cls=Periodic).run(once=True)
         assert contents(spool, 'out') == ['a report']
 
+    def test_what_a_hook_tells_of_a_failure_is_published_whatever_becomes_of_the_message(
+        self, spool: Any
+    ) -> None:
+        class Tells(Recorder):
+            def on_error(self, msg: Any, msgdata: Any, error: BaseException) -> None:
+                self.emit('out', f'{msg}: {error}')
+
+        def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
+            runner.emit('out', 'not to be seen')
+            raise ValueError('no good')
+
+        spool['in'].enqueue('x')
+        make_runner(spool, dispose, cls=Tells).run(until_empty=True)
+        assert contents(spool, 'out') == ['x: no good']
+
     def test_a_changed_message_does_not_change_what_was_emitted(self, spool: Any) -> None:
         def dispose(runner: Recorder, msg: Any, msgdata: Any) -> None:
             runner.emit('out', msg, msgdata)
