@@ -87,10 +87,14 @@ class Bridge(Runner):
     ) -> None:
         """See `Runner`."""
         section = f'runner.{options.name}'
+        key = 'url'
         try:
-            broker_of(setting)
+            broker = broker_of(setting)
+            if setting['remote_exchange']:
+                key = 'remote_exchange_type'
+                broker.check_exchange_type(setting['remote_exchange'], setting[key])
         except ConfigError as error:
-            error.section, error.key = section, error.key or 'url'
+            error.section, error.key = section, error.key or key
             raise
         if setting['remote_bindings'] and not (setting['remote_exchange'] and setting['remote_queue']):
             raise ConfigError(
@@ -98,6 +102,14 @@ class Bridge(Runner):
                 section=section,
                 key='remote_bindings',
             )
+
+    @classmethod
+    def warnings(cls, setting: Mapping[str, Any], options: RunnerOptions) -> list[ConfigError]:
+        """See `Runner`."""
+        found = broker_of(setting).password_warning(
+            f'runner.{options.name}', has_password=bool(setting['password_file'])
+        )
+        return [*super().warnings(setting, options), *([] if found is None else [found])]
 
     def setup(self) -> None:
         """Make the connection; it connects when it is used first."""

@@ -46,6 +46,13 @@ def check(options: QueueOptions) -> None:
     limits_of(options, url)
 
 
+def warnings(name: str, options: QueueOptions) -> Sequence[ConfigError]:
+    """Look for what works and is hardly meant, in a section that has no mistake."""
+    assert options.url is not None
+    found = read_broker_url(options.url).password_warning(f'queue.{name}')
+    return [] if found is None else [found]
+
+
 def make_queue(
     spool: Spool, name: str, slice: int | None, numslices: int, options: QueueOptions
 ) -> BrokerQueue:

@@ -20,7 +20,9 @@ from switchboard.config.remote_queues import impossible
 from switchboard.errors import (
     ConfigError,
     ContentDisallowedError,
+    MessageTooLargeError,
     NoRouteError,
+    OutputsNeverFitError,
     QueueError,
     QueuePausedError,
     SwitchboardError,
@@ -209,8 +211,9 @@ class BrokerProducer:
 
     def _prepare(self, msg: Any, metadata: dict[str, Any], digest_tail: str | None) -> PreparedMessage:
         is_wish = 'delay' in metadata or 'not_before' in metadata
-        packed = self._packer.pack(msg, metadata, digest_tail=digest_tail)
-        return self.prepare_entry(self._entry(packed), is_wish=is_wish)
+        entry = self._entry(self._packer.pack(msg, metadata, digest_tail=digest_tail))
+        self._check_size(entry)
+        return self.prepare_entry(entry, is_wish=is_wish)
 
     def prepare_copy(
         self, entry: Entry, record: Record | None = None, *, digest_tail: str | None = None, now: bool = False
@@ -252,17 +255,64 @@ class BrokerProducer:
 
     def prepare_anew(self, msg: Any, metadata: dict[str, Any], old: Entry) -> PreparedMessage:
         """Pack a message that takes another's place, with its history."""
-        return self.prepare_entry(self._entry(self._packer.pack_anew(msg, metadata, old)))
+        entry = self._entry(self._packer.pack_anew(msg, metadata, old))
+        self._check_size(entry)
+        return self.prepare_entry(entry)
 
     def check_room(self, entry: Entry) -> None:
         """Ask whether another queue's entry may come here; how full the broker's queue is, it says itself.
 
         :raises ContentDisallowedError: its kind is not accepted.
+        :raises MessageTooLargeError: it could never fit.
         """
         if self._is_draining():
             raise QueuePausedError('it is being drained: nothing is let in', queue=self.name)
         if self.serializers.for_kind(entry.kind) is None:
             raise ContentDisallowedError(entry.kind, queue=self.name)
+        limit = self.options.max_body_bytes
+        if limit is not None and len(entry.body) > limit:
+            raise MessageTooLargeError(
+                f'a body of {len(entry.body)} bytes, and the queue takes {limit}', queue=self.name
+            )
+        self._check_size(entry)
+
+    def _check_size(self, entry: Entry) -> None:
+        """Refuse what the broker's queue has no room for, however empty it is.
+
+        The broker would say that it is full, now and each time, or throw everything out of it, and the message behind it.
+
+        :raises MessageTooLargeError: it could never fit.
+        """
+        most = self._limits.max_bytes
+        if most is not None and len(entry.body) > most:
+            raise MessageTooLargeError(
+                f'{len(entry.body)} bytes, and max_bytes{self._each} is {most}', queue=self.name
+            )
+
+    def check_together(self, posted: Sequence[PreparedMessage]) -> None:
+        """Refuse outputs of one message that have no room together, however empty the queue is.
+
+        :param posted: those for this queue, in any of the broker's.
+        :raises OutputsNeverFitError: they could never fit.
+        """
+        for queue in {one.queue for one in posted}:
+            # What is delayed comes in later, when there is room.
+            mine = [one for one in posted if one.queue == queue and one.delay_s <= 0]
+            most, most_bytes = self._limits.max_messages, self._limits.max_bytes
+            together = sum(len(one.outgoing.body) for one in mine)
+            reason = ''
+            if most is not None and len(mine) > most:
+                reason = f'{len(mine)} outputs or more, and max_messages{self._each} is {most}'
+            elif most_bytes is not None and together > most_bytes:
+                reason = f'outputs of {together} bytes or more, and max_bytes{self._each} is {most_bytes}'
+            if reason:
+                raise OutputsNeverFitError(
+                    f'one message has {reason}: this can never be stored', queue=self.name
+                )
+
+    @property
+    def _each(self) -> str:
+        return ' of each slice' if len(self.all_queues) > 1 else ''
 
     def _entry(self, packed: EncodedEntry) -> Entry:
         entry = read_entry(packed.filebase, packed.content)

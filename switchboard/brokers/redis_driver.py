@@ -51,7 +51,6 @@ from switchboard.brokers.connection import Publish, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl
 from switchboard.errors import (
-    ConfigError,
     EntryTakenError,
     NoRouteError,
     QueueFullError,
@@ -243,7 +242,8 @@ class RedisDriver:
             transport = self._client.transport
             channel = transport.create_channel(transport.establish_connection())
             # kombu connects when the first command is sent, and would look for no other address then.
-            channel.client.ping()
+            if channel.client.info('replication').get('role') == 'slave':
+                raise exceptions.ReadOnlyError('it is a replica, which takes no messages')
         except Exception:
             self._client.maybe_switch_next()  # the next of a list of addresses
             raise
@@ -449,8 +449,7 @@ class RedisDriver:
 
     def expect_exchange(self, exchange: str, type: str) -> None:
         """See `Driver`."""
-        if type == 'fanout':
-            raise ConfigError(f'{exchange}: a fanout of kombu on Redis stores nothing; take a topic and "#"')
+        self._url.check_exchange_type(exchange, type)
         if self._exchanges.get(exchange) != type:
             self._exchanges[exchange] = type
             if self._channel is not None:

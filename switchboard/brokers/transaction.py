@@ -84,12 +84,20 @@ class BrokerTransaction:
             queue.producer.prepare(once, dict(metadata), digest_tail=self._unique(queue.name))
             for queue in remote
         ]
+        self._check_together(remote, posted)
         filebases = dict(
             zip(map(id, near), self.local.emit_all(near, once, metadata) if near else (), strict=True)
         )
         self.posted += posted
         filebases |= {id(queue): one.filebase for queue, one in zip(remote, posted, strict=True)}
         return [filebases[id(queue)] for queue in queues]
+
+    def _check_together(self, queues: Sequence[BrokerQueue], posted: Sequence[PreparedMessage]) -> None:
+        """:raises OutputsNeverFitError: with these outputs, there are more for a queue than it ever holds."""
+        for queue in queues:
+            queue.producer.check_together(
+                [one for one in (*self.posted, *posted) if one.producer is queue.producer]
+            )
 
     def _unique(self, queue: str) -> str | None:
         """:return: the digits that an output has again if its input is tried again; None if it has no input."""
@@ -114,6 +122,7 @@ class BrokerTransaction:
             )
             for queue in remote
         ]
+        self._check_together(remote, posted)
         if near and not self.is_remote:
             self.local.forward(*near, record=record, now=now)
         elif near:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from switchboard.brokers.tls import PREFIX, Tls, read_tls
 from switchboard.config.units import choice, count
-from switchboard.config.url_options import UrlOption, read_options, seconds, yes_or_no
+from switchboard.config.url_options import UrlOption, is_loopback, read_options, seconds, yes_or_no
 from switchboard.errors import ConfigError
 
 RABBITMQ, REDIS = 'rabbitmq', 'redis'
@@ -37,6 +37,7 @@ class BrokerUrl:
     :ivar slices: over how many of the broker's queues the messages are spread, by order key.
     :ivar queue_type: RabbitMQ's: ``classic`` or ``quorum``.
     :ivar declare: make the queue if it is not there, and insist on its arguments.
+    :ivar allows_clear_text: a password may go over a network as it is.
     :ivar tls: how the connection is encrypted; None if it is not.
     """
 
@@ -49,11 +50,37 @@ class BrokerUrl:
     slices: int = 1
     queue_type: str = 'classic'
     declare: bool = True
+    allows_clear_text: bool = False
     tls: Tls | None = None
 
     def without_options(self) -> BrokerUrl:
         """:return: the same broker, for another queue."""
         return replace(self, queue='', slices=1)
+
+    def check_exchange_type(self, exchange: str, type: str) -> None:
+        """:raises ConfigError: kombu has no exchanges of that type on Redis which keep what they are given."""
+        if self.kind != REDIS or type in ('direct', 'topic'):
+            return
+        what = 'a fanout of kombu stores nothing' if type == 'fanout' else f'kombu has no {type} exchange'
+        raise ConfigError(f'{exchange}: on Redis, {what}; take a topic and "#"')
+
+    def password_warning(self, section: str, *, has_password: bool = False) -> ConfigError | None:
+        """:param has_password: one that does not stand in the URL.
+        :return: that a password goes over a network in clear text, and nothing says that it may; None if it does not.
+        """
+        if self.tls is not None or self.allows_clear_text:
+            return None
+        for address in self.address.split(';'):
+            parts = urlsplit(address)
+            host = parts.hostname or 'localhost'
+            if (has_password or parts.password) and not is_loopback(host):
+                secure = 'amqps://' if self.kind == RABBITMQ else 'rediss://'
+                reason = (
+                    f'the password for {host} goes over the network in clear text: write {secure}, or say `clear_text=yes` in the URL '
+                    'if it may'
+                )
+                return ConfigError(reason, section=section, key='url')
+        return None
 
 
 def _name(text: str) -> str:
@@ -69,6 +96,7 @@ _OPTIONS: dict[str, UrlOption] = {
     'slices': UrlOption('slices', count(1, MAX_SLICES)),
     'type': UrlOption('queue_type', choice('classic', 'quorum')),
     'declare': UrlOption('declare', yes_or_no),
+    'clear_text': UrlOption('allows_clear_text', yes_or_no),
 }
 # Those that mean something on one kind of broker only.
 _ONLY = {'heartbeat': RABBITMQ, 'type': RABBITMQ, 'declare': RABBITMQ, 'lease': REDIS}
@@ -112,6 +140,7 @@ def read_broker_url(text: str) -> BrokerUrl:
     url = replace(url, **read_options(ours, _OPTIONS))
     rest = [(name, value) for name, value in options if name not in _OPTIONS and not name.startswith(PREFIX)]
     address = f'{bare}?{urlencode(rest)}' if rest else bare
+    others = [other if '://' in other else f'{scheme}://{other}' for other in others]
     return replace(url, address=';'.join([address, *map(_without_ours, others)]))
 
 

@@ -7,7 +7,6 @@ stands there with its port, exactly.  Nothing of a message is ever sent.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 import threading
@@ -15,6 +14,7 @@ from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from switchboard.config.url_options import is_loopback
 from switchboard.errors import ConfigError
 from switchboard.events import event
 from switchboard.store.watch import SelfPipe, readable
@@ -45,14 +45,6 @@ def read_address(text: str) -> tuple[str, int]:
     if int(port) > 65535:
         raise ValueError('a port is at most 65535')
     return bare, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Can only this machine reach it?"""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == 'localhost'
 
 
 class Listener:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         truth,
         words,
     )
+    from switchboard.config.url_options import is_loopback
     from switchboard.events import event
     from switchboard.handoff.publish_many import Outcome, Publication
     from switchboard.installing import needs
@@ -53,6 +54,7 @@ __all__ = [
     'delegated_group',
     'duration_s',
     'event',
+    'is_loopback',
     'lazy_mail',
     'mail_bytes',
     'needs',
@@ -88,6 +90,7 @@ __getattr__ = lazy(
         'count': 'switchboard.config.units',
         'duration_s': 'switchboard.config.units',
         'event': 'switchboard.events',
+        'is_loopback': 'switchboard.config.url_options',
         'lazy_mail': 'switchboard.message.mail',
         'mail_bytes': 'switchboard.message.mail',
         'needs': 'switchboard.installing',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import stat
@@ -10,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from switchboard.config.url_options import is_loopback
 from switchboard.errors import ConfigError
 
 COLOURS = ('grey', 'green', 'amber', 'red', 'violet', 'blue')
@@ -118,16 +118,6 @@ class DeskSettings:
                 'user_header',
                 'can be sent by anybody who reaches this address; use it behind a proxy, on a Unix socket or 127.0.0.1',
             )
-
-
-def is_loopback(host: str) -> bool:
-    """:return: whether only this machine can reach an address."""
-    if host == 'localhost':
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def read_users(path: Path | str | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from switchboard import Runner
 from switchboard.brokers import connect
@@ -21,7 +22,7 @@ from switchboard.testing import Signal
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually
 from tests.servers.broker_queues import OnBroker, queue_of, wait, wait_for, wait_for_broker
-from tests.servers.brokers import Broker
+from tests.servers.brokers import Broker, redis
 from tests.servers.far import Far
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -237,6 +238,23 @@ def test_where_the_first_address_does_not_answer_the_second_is_asked(place: OnBr
     connection.delete_queue(queue.all_queues[0])
     connection.close()
     queue.close()
+
+
+def test_a_replica_of_redis_is_no_address_to_stay_with(redis_server: Broker, tmp_path: Path) -> None:
+    queue = f'replicated-{free_port()}'
+    with redis(tmp_path) as other:
+        connection = connect(f'{other.url};{redis_server.url}')
+        connection.publish(OutgoingMessage(b'x'), routing_key=queue)
+        Redis(port=other.port).execute_command('REPLICAOF', '127.0.0.1', str(redis_server.port))
+        with pytest.raises(BrokerDownError, match=r'[Rr]eplica|loading'):
+            connection.publish(OutgoingMessage(b'y'), routing_key=queue)
+        eventually(lambda: is_connected(connection), 'connected')
+        connection.publish(OutgoingMessage(b'z'), routing_key=queue)
+        delivery = connection.get(queue)
+        assert delivery is not None
+        assert delivery.body == b'z'
+        connection.delete_queue(queue)
+        connection.close()
 
 
 def test_a_mistake_of_ours_does_not_look_like_a_broker_that_is_away(place: OnBroker) -> None:

@@ -12,6 +12,7 @@ from switchboard.brokers.encode import encode
 from switchboard.brokers.queue import BrokerQueue
 from switchboard.errors import (
     ConfigError,
+    MessageTooLargeError,
     NoRouteError,
     NotListableError,
     QueueFullError,
@@ -70,6 +71,33 @@ class TestPublishing:
         queue = queue_of(rabbitmq, max_messages=2, overflow='drop-oldest')
         queue.enqueue_many(['a', 'b', 'c'])
         assert drain(queue) == ['b', 'c']
+
+    @pytest.mark.parametrize('overflow', ['reject', 'drop-oldest'])
+    @pytest.mark.parametrize('slices', [1, 2])
+    def test_what_could_never_fit_is_refused_and_pushes_nothing_out(
+        self, rabbitmq: OnBroker, overflow: str, slices: int
+    ) -> None:
+        queue = queue_of(rabbitmq, f'&slices={slices}', max_bytes=4000 * slices, overflow=overflow)
+        queue.enqueue_many('0123')
+        with pytest.raises(MessageTooLargeError, match='max_bytes'):
+            queue.enqueue(b'x' * 5000)
+        with pytest.raises(MessageTooLargeError, match='max_bytes'):
+            queue.enqueue(b'x' * 5000, delay=60)
+        stranger = rabbitmq.spool['other']
+        taken = stranger.dequeue(stranger.enqueue(b'x' * 5000))
+        assert taken is not None
+        with pytest.raises(MessageTooLargeError, match='max_bytes'):
+            queue.check_room(stranger.claim_of(stranger.get_files('.bak')[0]).read())
+        assert sorted(drain(queue)) == list('0123')
+        queue.enqueue(b'x' * 4000)
+        assert drain(queue) == [b'x' * 4000]
+
+    def test_a_body_larger_than_its_queue_takes_is_not_moved_there(self, place: OnBroker) -> None:
+        queue = queue_of(place, max_body_bytes=1000)
+        stranger = place.spool['other']
+        stranger.dequeue(stranger.enqueue(b'x' * 1001))
+        with pytest.raises(MessageTooLargeError, match='takes 1000'):
+            queue.check_room(stranger.claim_of(stranger.get_files('.bak')[0]).read())
 
     def test_a_queue_that_must_be_there_and_is_not_is_an_error(self, rabbitmq: OnBroker) -> None:
         queue = queue_of(rabbitmq, '&declare=no')

@@ -10,7 +10,7 @@ import pytest
 from switchboard import Runner, Spool
 from switchboard.brokers.consumer import OWN_CLAIMS
 from switchboard.brokers.transaction import BrokerTransaction, commit_outputs, publish_outputs
-from switchboard.errors import EntryTakenError, QueueFullError
+from switchboard.errors import EntryTakenError, OutputsNeverFitError, QueueFullError
 from switchboard.handoff.moving import send_back
 from switchboard.handoff.publish_many import Publication
 from switchboard.message.naming import digest_of
@@ -152,6 +152,25 @@ class TestHandOff:
         assert isinstance(error, QueueFullError)
         assert failed is transactions[1]
         assert far.spool['in'].get_files('.bak') == [filebases[1]]
+        far.close()
+
+    @pytest.mark.parametrize('way', ['one by one', 'forwarded'])
+    def test_more_outputs_than_a_queue_ever_holds_fail_their_message(
+        self, server: Broker, tmp_path: Path, way: str
+    ) -> None:
+        far = Far(server.url, tmp_path, 'max_messages = 2')
+        filebase = far.spool['in'].enqueue('x')
+        far.spool['in'].dequeue(filebase)
+        transaction = far.spool.transaction(far.spool['in'], filebase)
+        for _ in range(2):
+            transaction.emit(far.queue, 'y', {})
+        with pytest.raises(OutputsNeverFitError, match='3 outputs or more'):
+            if way == 'forwarded':
+                transaction.forward(far.queue)
+            else:
+                transaction.emit(far.queue, 'y', {})
+        transaction.commit()
+        assert drain(far.queue) == ['y', 'y']
         far.close()
 
     def test_an_input_can_be_kept_and_moved(self, far: Far) -> None:

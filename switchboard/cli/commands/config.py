@@ -190,7 +190,7 @@ def import_problems(config: Config) -> Iterator[Problem]:
             )
 
 
-def url_errors(config: Config) -> Iterator[ConfigError]:
+def url_problems(config: Config) -> Iterator[Problem]:
     """Read the URLs of queues that are on brokers, as a program that opens them would; nobody is called."""
     from switchboard.config.remote_queues import load
 
@@ -199,10 +199,14 @@ def url_errors(config: Config) -> Iterator[ConfigError]:
         rule = config.queues.deciding(name, 'url')
         try:
             load().check(options)
+            for warning in load().warnings(name, options):
+                warning.file = str(config.path)
+                warning.section = rule.section.name if rule is not None else warning.section
+                yield 'warning', warning
         except ConfigError as error:
             error.file = error.file or str(config.path)
             error.section = error.section or (rule.section.name if rule is not None else None)
-            yield error
+            yield 'error', error
 
 
 def spool_warnings(config: Config) -> Iterator[ConfigError]:
@@ -258,7 +262,7 @@ def problems(installation: Installation, *, imports: bool) -> tuple[Config | Non
         return None, strange + [('error', each) for each in error.errors]
     found: list[Problem] = [('warning', each) for each in config.warnings]
     found += [('warning', each) for each in spool_warnings(config)]
-    found += [('error', each) for each in url_errors(config)]
+    found += url_problems(config)
     if imports:
         found += import_problems(config)
     return config, found

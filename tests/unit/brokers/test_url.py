@@ -28,6 +28,44 @@ def test_our_options_are_taken_out_and_the_others_go_to_kombu() -> None:
 def test_several_addresses_share_the_options_of_the_first() -> None:
     url = read_broker_url('amqp://a//?slices=2;amqp://b//')
     assert (url.address, url.slices) == ('amqp://a//;amqp://b//', 2)
+    assert read_broker_url('redis://a/0?lease=5s;b:6380/0?lease=6s').address == 'redis://a/0;redis://b:6380/0'
+
+
+@pytest.mark.parametrize(
+    ('text', 'is_warned_of'),
+    [
+        ('amqp://me:secret@broker.example.com//', True),
+        ('redis://:secret@broker.example.com/0', True),
+        ('amqp://me:secret@127.0.0.1//;amqp://me:secret@broker.example.com//', True),
+        ('redis://me:secret@10.0.0.1/0', True),
+        ('amqp://me:secret@broker.example.com//?clear_text=yes', False),
+        ('amqp://me:secret@127.0.0.2//', False),
+        ('redis://:secret@[::1]/0', False),
+        ('amqp://me:secret@localhost//', False),
+        ('amqp://broker.example.com//', False),
+        ('amqps://me:secret@broker.example.com//', False),
+        ('rediss://me:secret@broker.example.com//', False),
+    ],
+)
+def test_a_password_that_all_of_a_network_can_read_is_warned_of(
+    text: str, is_warned_of: bool, tmp_path: Path
+) -> None:
+    load(tmp_path, f'[queue.far]\nurl = {text}\n')
+    ran = switchboard('-C', tmp_path / 'switchboard.cfg', 'check')
+    assert ('[queue.far] url: the password for' in (ran.out + ran.err)) == is_warned_of
+    assert 'secret' not in (ran.out + ran.err)
+    assert ran.status == 0
+
+
+@pytest.mark.parametrize('has_file', [True, False])
+def test_a_bridge_warns_of_its_password_as_well(has_file: bool, tmp_path: Path) -> None:
+    (tmp_path / 'password').write_text('secret')
+    file = f'password_file = {tmp_path}/password' if has_file else ''
+    bridge = f'[runner.b]\nclass = to-broker\nqueue = near\nremote_queue = q\nurl = amqp://me@broker.example.com//\n{file}\n'
+    load(tmp_path, f'[queue.near]\n{bridge}')
+    ran = switchboard('-C', tmp_path / 'switchboard.cfg', 'check', '--imports')
+    assert ('[runner.b] url: the password for' in (ran.out + ran.err)) == has_file
+    assert ran.status == 0
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,18 @@ def test_the_key_is_made_of_the_metadata(tmp_path: Path) -> None:
             'remote_bindings = a\nremote_exchange_type = odd',
             'is none of direct, topic',
         ),
+        (
+            OUT,
+            'url = amqp://broker',
+            'remote_exchange_type = headers\nurl = redis://broker/0',
+            'no headers exchange',
+        ),
+        (
+            OUT,
+            'url = amqp://broker',
+            'remote_exchange_type = fanout\nurl = redis://broker/0',
+            'stores nothing',
+        ),
         (IN, 'queue =\n', 'queue = in\n', 'leave it empty'),
         (IN, 'remote_queue = invoices', 'remote_exchange = e', 'needs this key'),
         (IN, 'routing_key = in\n', '', 'give a local exchange, or a routing_key'),
