@@ -338,7 +338,7 @@ class Smtp(Runner):
         hostname = setting['hostname'] or socket.gethostname()
         self._smtp = smtp = make(local_hostname=hostname, timeout=setting['connect_timeout'])
         # `starttls` and `SMTP_SSL` check the certificate against this name.
-        smtp._host = setting['host']  # type: ignore[attr-defined]
+        smtp._host = setting['host']  # type: ignore[union-attr]
         code, text = smtp.connect(setting['host'], self._port)
         if code // 100 != 2:
             raise smtplib.SMTPConnectError(code, text)

@@ -292,11 +292,11 @@ class BrokerProducer:
     def check_together(self, posted: Sequence[PreparedMessage]) -> None:
         """Refuse outputs of one message that have no room together, however empty the queue is.
 
-        :param posted: those for this queue, in any of the broker's.
+        :param posted: the outputs for this queue, in any of the queues of the broker.
         :raises OutputsNeverFitError: they could never fit.
         """
         for queue in {one.queue for one in posted}:
-            # What is delayed comes in later, when there is room.
+            # A delayed message comes in later, when there is room.
             mine = [one for one in posted if one.queue == queue and one.delay_s <= 0]
             most, most_bytes = self._limits.max_messages, self._limits.max_bytes
             together = sum(len(one.outgoing.body) for one in mine)

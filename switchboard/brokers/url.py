@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from switchboard.brokers.tls import PREFIX, Tls, read_tls
-from switchboard.config.units import choice, count
-from switchboard.config.url_options import UrlOption, is_loopback, read_options, seconds, yes_or_no
+from switchboard.config.units import choice, count, is_loopback
+from switchboard.config.url_options import UrlOption, read_options, seconds, yes_or_no
 from switchboard.errors import ConfigError
 
 RABBITMQ, REDIS = 'rabbitmq', 'redis'

@@ -202,3 +202,13 @@ def _share(share: str) -> float:
 def _short(text: str) -> str:
     # An operator who pastes a megabyte into a value should still be able to read the message.
     return repr(text) if len(text) <= 60 else repr(text[:57] + '...')
+
+
+def is_loopback(host: str) -> bool:
+    """Can only this machine reach it?"""
+    import ipaddress  # here, because most configurations name no host
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == 'localhost'

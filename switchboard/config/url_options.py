@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -63,14 +62,6 @@ def yes_or_no(text: str) -> bool:
     :raises ValueError: it is another word.
     """
     return truth({'1': 'yes', '0': 'no'}.get(text, text))
-
-
-def is_loopback(host: str) -> bool:
-    """Can only this machine reach it?"""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == 'localhost'
 
 
 def absolute_path(text: str) -> str:

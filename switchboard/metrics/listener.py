@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from switchboard.config.url_options import is_loopback
+from switchboard.config.units import is_loopback
 from switchboard.errors import ConfigError
 from switchboard.events import event
 from switchboard.store.watch import SelfPipe, readable

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         choice,
         count,
         duration_s,
+        is_loopback,
         octal,
         optional,
         retry_policy,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         truth,
         words,
     )
-    from switchboard.config.url_options import is_loopback
     from switchboard.events import event
     from switchboard.handoff.publish_many import Outcome, Publication
     from switchboard.installing import needs
@@ -90,7 +90,7 @@ __getattr__ = lazy(
         'count': 'switchboard.config.units',
         'duration_s': 'switchboard.config.units',
         'event': 'switchboard.events',
-        'is_loopback': 'switchboard.config.url_options',
+        'is_loopback': 'switchboard.config.units',
         'lazy_mail': 'switchboard.message.mail',
         'mail_bytes': 'switchboard.message.mail',
         'needs': 'switchboard.installing',

@@ -134,9 +134,9 @@ class Runner:
         return self._working
 
     def _transaction(self) -> ITransaction | None:
-        """:return: that of the message at work; None outside of ``dispose``, `on_error` included: nothing there waits for an input.
+        """:return: the transaction of the message at work; None outside of ``dispose``, `on_error` included, where nothing waits for an input.
 
-        :raises RunnerError: it cannot be told of which message the caller is.
+        :raises RunnerError: the caller is a part of no message.
         """
         work = self._work()
         return work.transaction if work is not None and work.takes_outputs else None

@@ -130,7 +130,7 @@ class Work:
 
     :ivar verdict: the fate of the message; None: commit it.
     :ivar takes_outputs: ``dispose`` has not ended.
-    :ivar is_over: it has, and so has all that is called for its failure.
+    :ivar is_over: ``dispose`` has ended, and so has `on_error`, if the message failed.
     """
 
     __slots__ = (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from switchboard.config.url_options import is_loopback
+from switchboard.config.units import is_loopback
 from switchboard.errors import ConfigError
 
 COLOURS = ('grey', 'green', 'amber', 'red', 'violet', 'blue')

@@ -164,11 +164,12 @@ class TestHandOff:
         transaction = far.spool.transaction(far.spool['in'], filebase)
         for _ in range(2):
             transaction.emit(far.queue, 'y', {})
+        third = {
+            'one by one': lambda: transaction.emit(far.queue, 'y', {}),
+            'forwarded': lambda: transaction.forward(far.queue),
+        }[way]
         with pytest.raises(OutputsNeverFitError, match='3 outputs or more'):
-            if way == 'forwarded':
-                transaction.forward(far.queue)
-            else:
-                transaction.emit(far.queue, 'y', {})
+            third()
         transaction.commit()
         assert drain(far.queue) == ['y', 'y']
         far.close()
