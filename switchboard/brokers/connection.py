@@ -258,7 +258,8 @@ class Connection:
             try:
                 yield
             except BaseException as error:
-                if self.driver.is_trouble(error):
+                # Without memory for what comes, too, nobody knows where on the connection the next thing begins.
+                if self.driver.is_trouble(error) or isinstance(error, MemoryError):
                     self.drop()
                     raise self._down(_text(error), step) from error
                 if not isinstance(error, Exception):

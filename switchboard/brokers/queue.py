@@ -38,11 +38,10 @@ from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Clock
 from switchboard.errors import (
     BrokerDownError,
-    ContentDisallowedError,
-    CorruptEntryError,
     EntryExpiredError,
     EntryTakenError,
     ForeignFileError,
+    MessageTooLargeError,
     NotListableError,
     QueueError,
 )
@@ -64,7 +63,7 @@ from switchboard.message.naming import (
     with_when,
 )
 from switchboard.options import QueueOptions
-from switchboard.queue.consumer import CAUSES, CLOCK_DOUBTED, LOOK_AGAIN_S
+from switchboard.queue.consumer import CAUSES, CLOCK_DOUBTED, LOOK_AGAIN_S, UNREADABLE
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
 from switchboard.queue.throttle import Throttle
@@ -325,7 +324,7 @@ class BrokerQueue:
         while (claim := self.consumer.take()) is not None:
             try:
                 taken = Taken(claim.filebase, *self._open(claim))
-            except (CorruptEntryError, ContentDisallowedError, EntryExpiredError, EntryTakenError) as error:
+            except (*UNREADABLE, EntryTakenError) as error:
                 event(log, logging.DEBUG, claim.filebase, 'skipped', error=error)
                 continue
             self._throttle.took()
@@ -336,12 +335,17 @@ class BrokerQueue:
         """Read a taken message."""
         self.count_deaths(claim)
         try:
+            limit = self.options.max_body_bytes
+            if limit is not None and len(claim.entry.body) > limit:
+                raise MessageTooLargeError(
+                    f'a body of {len(claim.entry.body)} bytes, and the queue takes {limit}'
+                )
             msg, msgdata = claim.entry.load(self.serializers)
             if is_expired(msgdata, self.clock):
                 if not is_expired(msgdata, self.steady):
                     self._look_again(claim)
                 raise EntryExpiredError('its time to live is over')
-        except (CorruptEntryError, ContentDisallowedError, EntryExpiredError) as error:
+        except UNREADABLE as error:
             error.queue, error.filebase = self.name, claim.filebase
             self._set_aside(claim, CAUSES[type(error)], error.reason, error=type(error).__name__)
             raise

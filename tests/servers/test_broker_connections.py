@@ -257,6 +257,20 @@ def test_a_replica_of_redis_is_no_address_to_stay_with(redis_server: Broker, tmp
         connection.close()
 
 
+def test_what_there_is_no_memory_for_is_waited_for_by_a_new_connection(place: OnBroker) -> None:
+    connection = connect(place.url)
+    connection.connect()
+    before = connection.connection_number
+
+    def work() -> None:
+        raise MemoryError
+
+    with pytest.raises(BrokerDownError, match='MemoryError'):
+        connection.again('get', work)
+    assert connection.connection_number > before
+    connection.close()
+
+
 def test_a_mistake_of_ours_does_not_look_like_a_broker_that_is_away(place: OnBroker) -> None:
     connection = connect(place.url)
     connection.connect()

@@ -99,6 +99,17 @@ class TestPublishing:
         with pytest.raises(MessageTooLargeError, match='takes 1000'):
             queue.check_room(stranger.claim_of(stranger.get_files('.bak')[0]).read())
 
+    def test_a_body_larger_than_its_queue_takes_is_not_worked_on_whoever_has_sent_it(
+        self, place: OnBroker
+    ) -> None:
+        queue_of(place).enqueue_many([b'x' * 1001, b'x' * 1000])
+        queue = queue_of(place, max_body_bytes=1000)
+        assert drain(queue) == [b'x' * 1000]
+        [filebase] = place.preserved().get_files('.psv')
+        [record] = place.preserved().history(filebase)
+        assert (record['cause'], record['error']) == ('disallowed', 'MessageTooLargeError')
+        assert place.preserved().peek(filebase).body == b'x' * 1001
+
     def test_a_queue_that_must_be_there_and_is_not_is_an_error(self, rabbitmq: OnBroker) -> None:
         queue = queue_of(rabbitmq, '&declare=no')
         with pytest.raises(UnknownQueueError, match='no queue'):
