@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -47,6 +46,8 @@ def switchboard(context: click.Context, verbose: bool) -> None:
 
     `switchboard VERB --help` tells all about a verb.  -C and -s may also stand behind the verb.
     """
+    import logging  # not for --version and --help
+
     context.ensure_object(Installation)
     # The core logs what it finds strange.  In a command that is noise, unless somebody asks.
     logger = logging.getLogger('switchboard')

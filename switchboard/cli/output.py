@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -84,6 +83,8 @@ def _write(columns: Sequence[Column], rows: Sequence[Sequence[Cell]], *, heading
 
 def write_json(value: Any) -> None:
     """Write one line of JSON.  ASCII only, so that no message can play tricks on a terminal with it."""
+    import json
+
     write_line(json.dumps(value, separators=(', ', ': '), default=str))
 
 
@@ -225,6 +226,8 @@ def write_error(
     for line in lines:
         text = line if subject in line else f'{subject}: {line}'
         if as_json:
+            import json
+
             fields = {'error': text, 'class': type(error).__name__, 'exit': int(status)}
             with contextlib.suppress(OSError):
                 click.echo(json.dumps(fields), err=True)

@@ -17,7 +17,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from zlib import crc32
 
 from switchboard.config.examine import Parts, advise_on_values, examine
@@ -40,8 +40,10 @@ from switchboard.message.naming import check_queue_name
 from switchboard.options import MasterOptions, QueueOptions, RestartOptions, RunnerOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
-from switchboard.routing.topology import Edge, Graph, Node, NodeKind
 from switchboard.store.layout import BAD
+
+if TYPE_CHECKING:
+    from switchboard.routing.topology import Graph, NodeKind
 
 DEFAULT_EXCHANGE_FILE = 'exchange.cfg'
 SECTIONS = ('switchboard', 'master', 'runner.NAME', 'queue.NAME')
@@ -141,6 +143,8 @@ class Config:
 
     def graph(self) -> Graph:
         """:return: exchanges, queues and runners, and the ways of messages between them, to be drawn."""
+        from switchboard.routing.topology import Edge, Node  # only to draw it
+
         nodes, edges = [Node('queue', name) for name in self.declared], []
         for name, runner in self.runners.items():
             nodes.append(Node('runner', name, runner.class_path))

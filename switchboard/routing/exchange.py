@@ -20,12 +20,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from switchboard.errors import NoRouteError, RouteError, UnknownExchangeError
 from switchboard.routing.bindings import Binding, Exchange, ExchangeType, Target, check_ways
 from switchboard.routing.headers import HeaderIndex, HeaderMatch
 from switchboard.routing.topics import TopicTrie, mismatch
-from switchboard.routing.topology import Edge, Graph, Node, NodeKind
+
+if TYPE_CHECKING:
+    from switchboard.routing.topology import Edge, Graph, Node, NodeKind
 
 __all__ = [
     'DEFAULT_EXCHANGE',
@@ -125,6 +128,8 @@ class ExchangeTable:
 
     def graph(self) -> Graph:
         """:return: the exchanges and the queues they lead to, to be drawn."""
+        from switchboard.routing.topology import Edge, Graph, Node  # only to draw it
+
         nodes: list[Node] = []
         edges: list[Edge] = []
         for exchange in self.exchanges.values():

@@ -28,18 +28,26 @@ NEVER = {
     'switchboard.operating.audit',
     'switchboard.operating.grouping',
     'switchboard.queue.ready_queue',
+    'switchboard.routing.topology',
     'switchboard.runner',
     'switchboard.spool',
     'zope',
 }
 SELECTING = {'switchboard.operating.selection'}
+# What needs no installation needs little more than click.
+NOTHING = (
+    NEVER | SELECTING | {'json', 'logging', 'switchboard.config', 'switchboard.message', 'switchboard.store'}
+)
 CASES: dict[str, set[str]] = {
     'ls': NEVER,
     'ls in --json': NEVER,
     'status': NEVER | SELECTING,
     'queues': NEVER | SELECTING,
     'show ENTRY': NEVER,
-    '--version': NEVER | SELECTING | {'switchboard.config', 'switchboard.store'},
+    'show in': NEVER,
+    'ls --help': NEVER,
+    '--version': NOTHING,
+    '--help': NOTHING,
 }
 
 
