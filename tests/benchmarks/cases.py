@@ -84,6 +84,7 @@ _FILE_PEERS = ('mailman-nosync', 'dirq', 'filestore', 'kombu-fs', 'huey-file', '
 BURST = 'put 2,000, take 2,000'
 BURSTS = 'bursts of 2,000 / of 500'
 ONE = 'one at a time'
+ONE_AFTER = 'one at a time, after bursts'
 STAGES = 'three stages'
 SUSTAINED = f'{TITLES["bytes"]}, sustained'
 CASES = (
@@ -97,6 +98,15 @@ CASES = (
     Case('cycle', TITLES['mail-read'], 'fill-and-read', 'mail-read', 500, peers=_MAIL_PEERS),
     Case('cycle', TITLES['large'], 'fill', 'large', 50, not_for=(_SLOWEST,)),
     Case('bursts', BURST, 'fill', 'bytes', 2000, not_for=(_SLOWEST, 'redis'), is_elsewhere=True),
+    # Where the bursts above have come through: a file system without a journal then makes those pay who create and delete.
+    Case(
+        'pingpong',
+        ONE_AFTER,
+        'pingpong',
+        'bytes',
+        100,
+        peers=('mailman', 'dirq', 'filestore', 'sqlite', 'floor'),
+    ),
     Case('pipeline', STAGES, 'pipeline', 'bytes', 500, not_for=(_SLOWEST,), is_elsewhere=True),
     Case('fan-out', 'one into ten', 'fan-out', 'bytes', 50, not_for=(_SLOWEST, 'pq-')),
 )

@@ -275,7 +275,9 @@ def write(results: Results, page: Path) -> None:
     page.write_text('\n'.join(part.rstrip('\n') + '\n' for part in sections(results, drawn) if part))
     explanation = page.parents[1] / 'explanation' / 'performance.md'
     if explanation.exists() and results.get('profile'):
-        _fill_in(explanation, tables.profiles(results))
+        when = results['profile'].get('when', 'before')
+        told = f'Measured {when}, with the names that functions had then.'
+        _fill_in(explanation, f'{told}\n\n{tables.profiles(results)}')
 
 
 def _fill_in(path: Path, text: str, mark: str = 'profiles') -> None:
