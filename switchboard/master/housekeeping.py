@@ -18,6 +18,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, NoReturn
 
@@ -28,6 +29,7 @@ from switchboard.errors import SwitchboardError
 from switchboard.events import event
 from switchboard.master.child import close_all_but, die_with_parent
 from switchboard.status import log
+from switchboard.status.repeats import Repeats
 
 logger = log.logger('master')
 
@@ -62,7 +64,9 @@ class Housekeeping:
     ) -> None:
         self._on_back = on_back
         self._config = config
-        self._live = live or _live
+        # The warnings of the last janitor, for the next one: see `repeats`.
+        self._noted: dict[str, int] = {}
+        self._live = live or partial(_live, self._noted)
         self._interval_s = interval_s
         self._due_s = now_s + interval_s
         # The janitor's end of it says how long his round took, and is closed by the kernel when he has ended.
@@ -152,12 +156,19 @@ class Housekeeping:
         except BlockingIOError:
             return None
         if seen:
-            self._on_back(json.loads(seen))
+            answer = json.loads(seen)
+            noted = answer.pop('noted', {})
+            self._noted.clear()
+            self._noted.update(noted)
+            if not answer.pop('has_failed', False):
+                self._on_back(answer)
         return float(took_s or b'0')
 
 
-def _live(config: Config, master: int, writing: int) -> NoReturn:
-    code = os.EX_SOFTWARE
+def _live(known: Mapping[str, int], config: Config, master: int, writing: int) -> NoReturn:
+    code, took_s = os.EX_SOFTWARE, 0.0
+    seen: dict[str, Any] = {'has_failed': True}
+    repeats = Repeats(known, int(time.monotonic()))
     try:
         signal.set_wakeup_fd(-1)
         for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
@@ -167,6 +178,7 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
         die_with_parent(master)
         setproctitle.setproctitle('switchboard: janitor')
         log.set_process_name('janitor')
+        log.add_filter(repeats)
         from switchboard.operating.janitor import count_bad, full_disks, tidy
         from switchboard.spool.spool import Spool
 
@@ -180,12 +192,14 @@ def _live(config: Config, master: int, writing: int) -> NoReturn:
         )
         took_s = time.monotonic() - began_s
         event(logger, logging.DEBUG, None, 'tidied', done=done, took_s=round(took_s, 3))
-        os.write(writing, b'%.3f %s' % (took_s, json.dumps(seen).encode()))
         code = os.EX_OK
     except (SwitchboardError, OSError) as error:
         event(logger, logging.ERROR, None, 'not tidied', error=error)
     except BaseException:
         event(logger, logging.ERROR, None, 'not tidied', exc_info=True)
     finally:
+        answer = json.dumps({**seen, 'noted': repeats.noted}).encode()
+        with contextlib.suppress(OSError):
+            os.write(writing, b'%.3f %s' % (took_s, answer))
         log.flush_and_wait()
         os._exit(code)

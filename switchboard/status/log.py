@@ -293,6 +293,12 @@ def descriptors() -> list[int]:
     return [descriptor for log_file in _log_files() for descriptor in log_file.descriptors()]
 
 
+def add_filter(which: logging.Filter) -> None:
+    """Have the log of this process leave out what a filter does not let pass."""
+    for log_file in _log_files():
+        log_file.addFilter(which)
+
+
 def flush() -> bool:
     """Write what waits for a reader, so far as it is taken now.
 

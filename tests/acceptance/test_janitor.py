@@ -238,3 +238,57 @@ def test_the_master_sends_the_janitor(site: Installation):
     eventually(lambda: site.count('bad') == 1, 'the entry is in the bad queue')
     assert site.count('in') == 0
     assert site.stop() == 0
+
+
+def of_the_janitor(site: Installation, word: str) -> list[str]:
+    lines = (site.home / 'switchboard.log').read_text().splitlines()
+    return [line for line in lines if 'janitor[' in line and word in line]
+
+
+def test_janitors_tell_of_a_foreign_file_once(site: Installation):
+    site.configure(
+        {'jobs': {}}, maintenance_interval='100ms', log_level='debug', log_file=site.home / 'switchboard.log'
+    )
+    site.start(ready=False)
+    log = site.home / 'switchboard.log'
+    log.touch()
+    eventually(lambda: ' ready slices=' in log.read_text(), 'the runners are there')
+    foreign = site.home / 'spool' / 'jobs' / 'README.txt'
+    foreign.write_text('not an entry')
+    eventually(lambda: of_the_janitor(site, 'README.txt'), 'a janitor has seen it')
+    rounds = len(of_the_janitor(site, ' tidied '))
+    eventually(lambda: len(of_the_janitor(site, ' tidied ')) > rounds + 5, 'others have been there since')
+    assert len(of_the_janitor(site, 'README.txt')) == 1
+    assert site.stop() == 0
+
+
+def test_a_frozen_janitor_is_replaced_by_one_that_works(site: Installation):
+    site.configure(
+        {'jobs': {}},
+        maintenance_interval='100ms',
+        maintenance_timeout='1s',
+        log_file=site.home / 'switchboard.log',
+    )
+    with site.config.open('a') as configuration:
+        configuration.write('[queue.in]\nttl = 100ms\n')
+    log = site.home / 'switchboard.log'
+    log.touch()
+    master = psutil.Process(site.start(ready=False).pid)
+    frozen: list[psutil.Process] = []
+
+    def is_frozen() -> bool:
+        for child in master.children():
+            try:
+                if child.cmdline()[:1] == ['switchboard: janitor']:
+                    child.suspend()
+                    frozen.append(child)
+                    return child.status() == psutil.STATUS_STOPPED
+            except psutil.Error:
+                continue  # it was faster
+        return False
+
+    eventually(is_frozen, 'a janitor is stopped in the middle of its round')
+    eventually(lambda: f'janitor killed pid={frozen[-1].pid}' in log.read_text(), 'the master has ended it')
+    site.put('in', 'soon too old')
+    eventually(lambda: site.count('bad') == 1, 'another one does its work')
+    assert site.stop() == 0
