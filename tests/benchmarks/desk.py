@@ -25,7 +25,7 @@ from switchboard import Spool
 from tests.helpers.ports import free_port
 
 WAITING, BAD = 1_000_000, 100_000
-PAIRS, TURN_S = 6, 10.0
+PAIRS, TURN_S = 4, 10.0
 # To see that it runs, and about how fast.
 QUICK_WAITING, QUICK_BAD, QUICK_PAIRS, QUICK_TURN_S = 50_000, 5000, 2, 3.0
 # As a tab does that nobody has set otherwise.

@@ -23,7 +23,7 @@ APART = ', a queue for each two'
 OWN_SHAPES = ((2, 1), (1, 2), (2, 2), (4, 4), (8, 8))
 MANY_SHAPES = ((2, 2), (4, 4), (8, 8))
 # So that there is something to share for eight consumers; fewer where each waits for the disk.
-OWN_COUNT = {'ours': 8000, 'ours-full': 2000}
+OWN_COUNT = {'ours': 4000, 'ours-full': 1000}
 
 
 class Slices:
