@@ -77,7 +77,7 @@ def move(
     if now:
         when_ns = target.clock.time_ns()
     filebase = old if when_ns is None else with_when(old, when_ns)
-    with _released_on_failure(claim, source):
+    with released_on_failure(claim, source):
         if when_ns is not None and not now:
             claim.date(when_ns)  # which may be ahead of the clock: it is no wish for a delay
         _move(claim, source, target, filebase, event, fields, preserved=preserved or target.name == BAD)
@@ -86,7 +86,7 @@ def move(
 
 
 @contextmanager
-def _released_on_failure(claim: Claim, source: Switchboard) -> Iterator[None]:
+def released_on_failure(claim: Claim, source: Switchboard) -> Iterator[None]:
     """An entry that could not be moved is unlocked, unless it was at work before."""
     try:
         yield
@@ -103,7 +103,7 @@ def _send(
 ) -> str:
     """Move a locked entry into a queue on a broker: it is stored there before it ends here, so that a crash in between leaves two."""
     remote: Any = target
-    with _released_on_failure(claim, source):
+    with released_on_failure(claim, source):
         filebase: str = remote.take_over(
             claim.read(), {'event': event, 'queue': source.name, **fields}, now=now
         )

@@ -150,7 +150,7 @@ class Stage:
     def _roll_together(self, records: Mapping[str, Claim]) -> int:
         # Their owners may have died before they synced: a record is to be on the disk before an output is seen, and what
         # the owner has published is to be there before the record goes.  One sync of this directory is both.
-        self.folder.sync()
+        self.folder.settle()
         outputs = self._outputs(records)
         targets: dict[str, Folder] = {}
         published: list[str] = []
@@ -167,7 +167,7 @@ class Stage:
                 event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
                 stuck.update(output.order_key for output in mine)
         for target in targets.values():
-            target.sync()
+            target.settle()
         return sum(
             self._end(transaction, records[transaction], len(outputs.get(transaction, ())))
             for transaction in published
@@ -185,7 +185,17 @@ class Stage:
         if opened is None:
             return None
         fd, status = opened
-        claim = Claim(fd, self.folder, name, '', status.st_size, status.st_uid, False, status.st_mtime_ns)
+        claim = Claim(
+            fd,
+            self.folder,
+            name,
+            '',
+            status.st_size,
+            status.st_uid,
+            False,
+            status.st_mtime_ns,
+            links=status.st_nlink,
+        )
         claim.enter()
         return claim
 
@@ -256,7 +266,9 @@ class Stage:
         try:
             thrown_away = self._is_uncommitted(name, transaction, status)
             if thrown_away:
-                self.pool.recycle(fd, self.folder, name, status.st_size)
+                # After a power cut the file may have another name, too (Btrfs), and is a message there.
+                reusable = status.st_nlink == 1
+                self.pool.recycle(fd, self.folder, name, status.st_size, reusable=reusable)
         except BaseException:
             self.disk.unlock_and_close(fd)
             raise

@@ -7,8 +7,8 @@
 
 With ``full``, the outputs are on the disk before 3, bytes and names; the record is before 4; and the queues' names are before the
 record goes.  That is one flush, one, and none where the file system keeps names in order: there no flush is needed between 4 and
-the end of the record.  Where an ``fsync`` of a file brings that file's name along and no other, each of the three is a flush of
-files; elsewhere the bytes have a flush of their own, and each directory has one.  A crash before 3 leaves the input claimed and outputs without a record: recovery makes the
+the end of the record.  Where an ``fsync`` of a file brings that file's name along and no other (Btrfs), each of the three is a flush of
+files and never of a directory, which would leave the input beside its record; elsewhere the bytes have a flush of their own, and each directory has one.  A crash before 3 leaves the input claimed and outputs without a record: recovery makes the
 input ready again and the outputs spares.  A crash after 3 leaves a record: recovery does step 4.  Until the
 end everything is locked by its owner, and recovery leaves locked files alone.
 
@@ -46,7 +46,14 @@ from switchboard.store.folder import Folder
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE, open_files_limit
 from switchboard.store.limits import Room, make_room
 from switchboard.store.pool import PoolFile
-from switchboard.store.publishing import HOLDERS, PreparedEntry, is_one_flush, is_out_of_files, refusal
+from switchboard.store.publishing import (
+    HOLDERS,
+    PreparedEntry,
+    is_one_flush,
+    is_out_of_files,
+    name_order,
+    refusal,
+)
 
 if TYPE_CHECKING:
     from switchboard.queue_defaults import Flush
@@ -470,9 +477,8 @@ class Transaction:
 
 
 def _order(transactions: Sequence[Transaction]) -> int:
-    """:return: the effect of a flush of a file that is relied on."""
-    is_one = all(is_one_flush(transaction.flush, transaction.stage.folder) for transaction in transactions)
-    return transactions[0].stage.folder.order if transactions and is_one else APART
+    """:return: the effect of a flush of a file on names that is relied on: the least of all."""
+    return min((name_order(each.flush, each.stage.folder) for each in transactions), default=APART)
 
 
 def _flush(transactions: Sequence[Transaction], folders: Iterable[Folder]) -> None:
@@ -559,7 +565,7 @@ def _stage(handoffs: Sequence[Transaction], failed: dict[Transaction, QueueError
     order = _order(handoffs)
     try:
         written = [item.draft.fd for each in handoffs if each.full for item in each.items]
-        if written and order == APART:
+        if written and not all(is_one_flush(each.flush, each.stage.folder) for each in handoffs):
             handoffs[0].stage.disk.sync_files(written)
     except OSError as error:
         for transaction in handoffs:
@@ -599,9 +605,6 @@ def _rename_inputs(staged: Sequence[Transaction], failed: dict[Transaction, Queu
     try:
         records = [transaction.record_fd for transaction in committed]
         if order == APART:
-            if committed and committed[0].stage.folder.order == WITH_FILE:
-                # A flush of the directory would bring the new name, and leave the old one: the input would be there, and done.
-                _flush_files(committed, records)
             _flush(committed, [transaction.stage.folder for transaction in committed])
         else:
             # In order: the last one brings those before it along.
@@ -624,7 +627,9 @@ def _take_back(
             transaction.drop_locks()
     try:
         # Before an output goes: a power cut that left the record and no outputs would have lost the input.
-        _flush(taken_back, [transaction.input_folder for transaction in taken_back])
+        if any(transaction.full for transaction in taken_back):
+            for folder in {id(each.input_folder): each.input_folder for each in taken_back}.values():
+                folder.settle()
     except OSError as another:
         event(log, logging.ERROR, None, 'not taken back', error=another)
     for transaction in taken_back:

@@ -25,7 +25,7 @@ from switchboard.errors import (
     SwitchboardError,
     UnknownQueueError,
 )
-from switchboard.handoff.moving import claim_any, move, send_back
+from switchboard.handoff.moving import claim_any, move, released_on_failure, send_back
 from switchboard.message.naming import PRESERVED, READY, format_when, is_on_hold, order
 from switchboard.operating.audit import Operator, note
 from switchboard.operating.finding import Found
@@ -104,7 +104,7 @@ class OperatorSession:
     def bare(self) -> Spool:
         """The same spool without its configuration, in which any queue can be opened; the trash, too."""
         if self._bare is None:
-            self._bare = Spool(self.view.directory)
+            self._bare = Spool(self.view.directory, disk=self.spool.disk)
         return self._bare
 
 
@@ -184,12 +184,9 @@ class Move:
         """See `Action`."""
         source, to = session.queue(target.queue), session.spool[self.to]
         claim = claim_any(source, target.filebase)
-        try:
+        with released_on_failure(claim, source):
             if self.to != BAD:
                 make_room((to.check_room(claim.read()),))
-        except BaseException:
-            claim.close()
-            raise
         return Where(self.to, move(claim, source, to, **session.operator.fields()))
 
 
@@ -231,10 +228,9 @@ class Remove:
         if self.at_once or target.queue == TRASH:
             remove(source, target.filebase)
             return None
+        trash = session.bare[TRASH]  # which may be refused, and nobody would let go of a claim
         claim = claim_any(source, target.filebase)
-        filebase = move(
-            claim, source, session.bare[TRASH], event='removed', preserved=True, **session.operator.fields()
-        )
+        filebase = move(claim, source, trash, event='removed', preserved=True, **session.operator.fields())
         return Where(TRASH, filebase)
 
 
@@ -261,12 +257,9 @@ class Restore:
             raise QueueError('its history does not say where it was removed from: name a queue with --to', **place)  # fmt: skip
         source, home = session.bare[TRASH], session.queue(to)
         claim = claim_any(source, target.filebase)
-        try:
+        with released_on_failure(claim, source):
             if to != BAD:
                 home.check_can_hold(claim.read())
-        except BaseException:
-            claim.close()
-            raise
         return Where(to, move(claim, source, home, event='restored', **session.operator.fields()))
 
 

@@ -10,7 +10,7 @@ from _weakref import ref  # which is there already; `weakref` would be loaded fo
 from itertools import islice
 
 from switchboard.store.disk import OPEN_FLAGS, Disk, draft_name
-from switchboard.store.kernel import IN_ORDER
+from switchboard.store.kernel import IN_ORDER, WITH_FILE
 from switchboard.store.layout import DEDUPE_PREFIX, DRAFT_PREFIX, HELD_PREFIX, RUN, SPARE, STAGE
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -415,8 +415,16 @@ class Folder:
                 self.disk.unlock_and_close(opened[0])
 
     def sync(self) -> None:
-        """Return when all names that were added, changed and removed so far are on the disk."""
+        """Return when all names that were added, changed and removed so far are on the disk.
+
+        On Btrfs a file that came from another directory may keep its name there, too, until the file itself is flushed: see :meth:`settle`.
+        """
         self.disk.fsync(self.fd)
+
+    def settle(self) -> None:
+        """As :meth:`sync`, and no file that came from another directory has its name there any more, whichever process renamed it."""
+        if self.order != WITH_FILE or not self.disk.syncfs(self.fd):
+            self.sync()
 
     def __del__(self) -> None:
         for fd in (self._fd, *self._replaced):

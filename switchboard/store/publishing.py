@@ -22,7 +22,7 @@ from switchboard.message.envelope import WHOLE
 from switchboard.message.naming import READY
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.kernel import APART
+from switchboard.store.kernel import APART, IN_ORDER
 from switchboard.store.limits import make_room
 from switchboard.store.pool import FilePool, PoolFile
 
@@ -188,6 +188,7 @@ def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync
     published = 0
     step = 'room'
     once = sync and is_one_flush(flush, items[0].folder)
+    order = name_order(flush, items[0].folder) if sync else APART
     try:
         _make_room(items)
         step = 'fdatasync'
@@ -198,7 +199,7 @@ def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync
             draft = item.draft
             item.folder.receive(draft.folder, draft.name, item.filebase + READY)
             published += 1
-        if once:
+        if order != APART:
             step = 'fsync'
             disk.sync_files([item.draft.fd for item in items], names=True)
         elif sync:
@@ -240,6 +241,15 @@ def _move(item: PreparedEntry, disk: Disk) -> bool:
 def is_one_flush(flush: str, folder: Folder) -> bool:
     """Is a file that was renamed into this directory on the disk, name and all, when it was flushed itself?"""
     return flush != 'two' and folder.order != APART
+
+
+def name_order(flush: str, folder: Folder) -> int:
+    """:return: the effect of a flush of a file on names, as far as that is relied on; `APART`: directories are flushed.
+
+    With two flushes, too, names have their flush by file where there is one for that file's names alone: there (Btrfs) a flush of the directory
+    brings the new name, and may leave the old one in the directory that it came from, or bring it back.
+    """
+    return APART if flush == 'two' and folder.order == IN_ORDER else folder.order
 
 
 def _look_for_folder(item: PreparedEntry, error: FileNotFoundError) -> None:

@@ -70,7 +70,7 @@ def _renew(folder: Folder) -> bool:
             disk.let_go(fd)
         if is_like:
             if folder.order != IN_ORDER:
-                folder.sync()
+                folder.settle()
             disk.rename(draft, folder.path)
             is_done = True
     finally:

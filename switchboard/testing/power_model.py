@@ -9,7 +9,8 @@ No file system would be as unkind as this model in all ways at once.  It assumes
 * A *sync of a directory* makes durable every change of a name in it so far: not the files' data, and not the
   directory's own name in the one above.
 * A *rename is atomic*, across directories too: after the cut it has happened or it has not; there are never two names or
-  none.  So it is durable as soon as one of the two directories was synced.
+  none.  So it is durable as soon as one of the two directories was synced.  With ``WITH_FILE`` it is not: a sync of the directory that
+  a file came into makes that name durable and leaves the one that it had elsewhere, as Btrfs does; a sync of the file ends that.
 * Changes of names that concern *the same file or the same name* keep their order.  All others may be reordered: any
   of those that were not synced may be there, and any may be missing.  Half of the cuts keep the order of all changes, as a
   journal does: a hole that shows there is one that people meet.  With ``IN_ORDER`` all cuts do.
@@ -24,7 +25,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from switchboard.store.kernel import APART, IN_ORDER
+from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 
 # A name in a directory: the directory, and the name.
 Slot = tuple[str, str]
@@ -88,6 +89,16 @@ class Change:
         """Is a name of that directory changed?"""
         return any(slot[0] == directory for slot, _ in self.effects)
 
+    def parts(self, directory: str) -> tuple[Change, ...]:
+        """Take a rename of a file into a directory apart: what happens there comes first."""
+        here = tuple(effect for effect in self.effects if effect[0][0] == directory and effect[1] is not None)
+        if isinstance(self.node, str) or not here or len(here) == len(self.effects):
+            return (self,)
+        there = tuple(effect for effect in self.effects if effect not in here)
+        if any(slot[0] == directory for slot, _ in there):
+            return (self,)
+        return Change(self.node, here), Change(self.node, there)
+
     def things(self) -> set[Node | Slot]:
         """The things whose changes keep their order: the file, and the names."""
         return {self.node, *(slot for slot, _ in self.effects)}
@@ -148,7 +159,9 @@ class DiskModel:
             self._sync_names(lambda change: change.node == number)
 
     def sync_directory(self, directory: str) -> None:
-        """Make the changes of names in a directory durable, and those that they build upon."""
+        """Make the changes of names in a directory durable, and those that they build upon.  See the module."""
+        if self.order == WITH_FILE:
+            self.pending = [part for change in self.pending for part in change.parts(directory)]
         self._sync_names(lambda change: change.touches(directory))
 
     def _sync_names(self, is_meant: Callable[[Change], bool]) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from switchboard.message.naming import PRESERVED, READY
+from switchboard.operating.actions import OperatorSession, Remove, Restore, Target
+from switchboard.operating.audit import Operator
 from switchboard.operating.editing import Editing
 from switchboard.operating.holding import hold, release
+from switchboard.operating.spool_view import SpoolView
+from switchboard.store.layout import TRASH
 from tests.faults.operation import operation, subsets
 from tests.faults.working import claim_a
 from tests.faults.world import World, state
@@ -36,6 +41,29 @@ def let_go_a(world: World) -> None:
 def edit(world: World) -> None:
     with Editing(world.spool, 'in', world.kept['a']) as editing:
         editing.store({'key': 'value'}, b'b')
+
+
+def enqueue_and_operate(world: World) -> None:
+    enqueue_a(world)
+    session = world.kept['session'] = OperatorSession(
+        SpoolView(world.path, None), world.spool, Operator('ann')
+    )
+    session.bare[TRASH].folder.open()
+
+
+@operation('remove to the trash', 'a', {TRASH: ('a',)}, prepare=enqueue_and_operate)
+def remove(world: World) -> None:
+    Remove()(world.kept['session'], Target('in', world.kept['a'], READY))
+
+
+def enqueue_and_remove(world: World) -> None:
+    enqueue_and_operate(world)
+    remove(world)
+
+
+@operation('restore', {TRASH: ('a',)}, 'a', prepare=enqueue_and_remove)
+def restore(world: World) -> None:
+    Restore()(world.kept['session'], Target(TRASH, world.kept['a'], PRESERVED, home='in'))
 
 
 def enqueue_three(world: World) -> None:

@@ -100,6 +100,19 @@ def hand_off_that_pushes_the_oldest_out(world: World) -> None:
     transaction.commit()
 
 
+@operation(
+    'publish to two queues, and push the oldest out of one',
+    state(ring='a'),
+    state(ring='b', out='b'),
+    prepare=filled('ring'),
+    between=(state(), state(ring=DAMAGED)),
+    undone=(state(ring='a b', out='b'), state(ring=f'b {DAMAGED}', out='b')),
+    durable=True,
+)
+def publish_and_push_the_oldest_out(world: World) -> None:
+    world.spool.publish('b', exchange='full')
+
+
 # Whatever fails in it, nothing has gone for what does not come.
 @operation(
     'batch that does not fit, and pushes nothing out',

@@ -22,7 +22,7 @@ from switchboard.testing.power import PowerLossDisk
 from tests.faults.world import DAMAGED
 
 if TYPE_CHECKING:
-    from switchboard.queue_defaults import Durability
+    from switchboard.queue_defaults import Durability, Flush
 
 STAGES = {'in': 'middle', 'middle': 'end'}
 
@@ -48,9 +48,15 @@ class Line:
     """One run, decided by its seed."""
 
     def __init__(
-        self, directory: Path, disk: PowerLossDisk, seed: int, durability: Durability = 'full'
+        self,
+        directory: Path,
+        disk: PowerLossDisk,
+        seed: int,
+        durability: Durability = 'full',
+        flush: Flush = 'one',
     ) -> None:
         self.directory = directory
+        self.flush: Flush = flush
         self.durability = durability
         self.disk = disk
         self.random = random.Random(seed)
@@ -71,7 +77,11 @@ class Line:
             self.recover()
 
     def open(self, disk: Disk) -> Spool:
-        return Spool(self.directory, self.durability, disk=disk)
+        spool = Spool(self.directory, self.durability, disk=disk)
+        if self.flush != 'one':
+            for name in (*STAGES, *STAGES.values(), 'notes'):
+                spool.queue(name, flush=self.flush)
+        return spool
 
     def die_in(self, work: Any) -> None:
         disk = FaultyDisk(self.random.randint(1, 60), kill='simulated', disk=self.disk)

@@ -13,6 +13,7 @@ import pytest
 
 from switchboard.store.disk import CREATE_FLAGS, Disk
 from switchboard.store.folder import Folder
+from switchboard.store.kernel import WITH_FILE
 from switchboard.testing.faults import FaultyDisk, Killed
 from switchboard.testing.power import PowerLossDisk
 from tests.helpers import turns
@@ -159,6 +160,23 @@ def test_a_rename_is_there_when_one_of_its_directories_was_synced(bench: Bench, 
     bench.disk.fdatasync(bench.write('a', b'content'))
     bench.move('a')
     getattr(bench, which).sync()
+    assert bench.outcomes() == {(('two/a', b'content'),)}
+
+
+def test_where_a_name_comes_with_the_file_a_flush_of_its_new_directory_may_leave_the_old_one(
+    bench: Bench,
+) -> None:
+    bench.disk.order = WITH_FILE
+    fd = bench.write('a', b'content')
+    bench.disk.fsync(fd)
+    bench.disk.settle()
+    bench.move('a')
+    bench.two.sync()
+    assert {tuple(name for name, _ in found) for found in bench.outcomes()} == {
+        ('one/a', 'two/a'),
+        ('two/a',),
+    }
+    bench.disk.fsync(fd)
     assert bench.outcomes() == {(('two/a', b'content'),)}
 
 

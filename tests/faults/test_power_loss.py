@@ -21,7 +21,7 @@ from tests.faults.pipeline import Line, messages, wrong
 from tests.faults.world import DAMAGED, State, World, observe_after_cut
 
 if TYPE_CHECKING:
-    from switchboard.queue_defaults import Durability
+    from switchboard.queue_defaults import Durability, Flush
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +133,7 @@ def cut_pipelines(
     believing: bool = False,
     durability: Durability = 'full',
     order: int = APART,
+    flush: Flush = 'one',
 ) -> Tally:
     """Record runs of the pipeline and cut each at a share of its moments."""
     tally = Tally()
@@ -140,7 +141,7 @@ def cut_pipelines(
         source = directory / str(seed)
         source.mkdir()
         disk = kind(seed, order)
-        line = Line(source / 'spool', disk, seed, durability)
+        line = Line(source / 'spool', disk, seed, durability, flush)
         line.run(steps)
         tally.runs += 1
         tally.kills += line.kills
@@ -168,6 +169,14 @@ def test_a_pipeline_whose_processes_die_loses_and_doubles_nothing_when_the_power
     tally = cut_pipelines(scratch, PowerLossDisk, seeds, order=order)
     assert tally.errors == []
     assert tally.kills > 5
+    assert tally.cuts > 300
+
+
+@pytest.mark.parametrize('order', [WITH_FILE, IN_ORDER], ids=['with the file', 'in order'])
+@pytest.mark.in_turns
+def test_a_pipeline_with_two_flushes_loses_and_doubles_nothing_either(order: int, scratch: Path) -> None:
+    tally = cut_pipelines(scratch, PowerLossDisk, range(40, 48), order=order, flush='two')
+    assert tally.errors == []
     assert tally.cuts > 300
 
 
@@ -250,7 +259,17 @@ class WithFileAlone(PowerLossDisk):
         super().__init__(seed, WITH_FILE)
 
 
-@pytest.mark.parametrize('kind', [WithoutFileSync, WithDataSync, Believer, WithFileAlone])
+class DirectoriesAlone(PowerLossDisk):
+    """Has the program flush directories, where such a flush leaves the names that a file had elsewhere."""
+
+    def rename_order(self, fd: int) -> int:
+        return APART
+
+    def __init__(self, seed: int, order: int) -> None:
+        super().__init__(seed, WITH_FILE)
+
+
+@pytest.mark.parametrize('kind', [WithoutFileSync, WithDataSync, Believer, WithFileAlone, DirectoriesAlone])
 def test_one_flush_where_it_does_not_do_is_found_out(kind: type[PowerLossDisk], scratch: Path) -> None:
     assert cut_pipelines(scratch, kind, range(6), share=0.2, order=IN_ORDER).errors
 

@@ -17,6 +17,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.spool.spool import Spool
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.disk import Disk
+from switchboard.store.layout import BAD, TRASH
 from switchboard.store.pool import _POOLS
 from switchboard.testing.faults import FaultyDisk
 
@@ -25,6 +26,12 @@ State = dict[str, tuple[str, ...]]
 DAMAGED = '?'
 
 EXCHANGES = """
+[exchange.full]
+type = fanout
+bindings =
+    -> ring
+    -> out
+
 [exchange.all]
 type = fanout
 bindings =
@@ -165,7 +172,9 @@ def read_state(path: Path) -> State:
             for file in [*folder.iterdir(), *folder.glob('new/*')]:
                 # A hidden name is one under which a producer writes: a cut may bring it back beside the one that it was given.
                 if file.is_file() and not (file.suffix == '.eml' and file.name[0] == '.'):
-                    bodies[folder.name].append(_read(file, PRESERVED if folder.name == 'bad' else READY))
+                    bodies[folder.name].append(
+                        _read(file, PRESERVED if folder.name in (BAD, TRASH) else READY)
+                    )
     return {name: tuple(sorted(found)) for name, found in bodies.items()}
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.faults.world import DAMAGED
 from tests.helpers.waiting import eventually
 from tests.power import images
+from tests.power.dying import STEPS
 from tests.power.images import FILE_SYSTEMS, FileSystem
 from tests.power.work import number_of
 
@@ -69,12 +70,18 @@ class Tally:
     errors: list[str] = field(default_factory=list)
 
 
-def look(spool: Path, before: Promises, after: Promises, tally: Tally) -> None:
-    """Compare what is there with what had been promised before the cut, and was not yet taken back after it."""
+def what_is_there(spool: Path) -> dict[str, list[str]]:
+    """:return: the messages after a recovery, by queue."""
     command = [sys.executable, '-m', 'tests.power.found', str(spool)]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert not said.returncode, said.stderr
-    found = json.loads(said.stdout)
+    found: dict[str, list[str]] = json.loads(said.stdout)
+    return found
+
+
+def look(spool: Path, before: Promises, after: Promises, tally: Tally) -> None:
+    """Compare what is there with what had been promised before the cut, and was not yet taken back after it."""
+    found = what_is_there(spool)
     places: dict[int, list[str]] = {}
     for queue, texts in found.items():
         for text in texts:
@@ -165,6 +172,27 @@ def test_what_was_promised_survives_a_power_cut(kind: FileSystem, mode: str, tmp
     assert tally.errors == []
     assert tally.checked > 20 * CUTS
     assert tally.renewed or not kind.keeps_size
+
+
+@pytest.mark.parametrize('mode', ['full', 'two'])
+@pytest.mark.parametrize('kind', FILE_SYSTEMS, ids=str)
+def test_a_hand_off_that_a_dead_process_began_is_not_there_by_halves(
+    kind: FileSystem, mode: str, tmp_path: Path
+) -> None:
+    found = {}
+    with images.host(tmp_path) as host:
+        image = images.make(kind, host)
+        with images.mounted(image, tmp_path / 'original', kind.options) as original:
+            for number, step in enumerate(STEPS):
+                spool = original / f'spool{number}'
+                command = [sys.executable, '-m', 'tests.power.dying', str(spool), mode, step]
+                subprocess.run(command, cwd=ROOT, check=True)
+                copy = images.cut(image)
+                with images.mounted(copy, tmp_path / 'cut', kind.copy_options) as place:
+                    found[step] = what_is_there(place / spool.name)
+    begun = {'in': ['input'], 'next': ['next'] * 3}
+    done = {'out': ['output'], 'notes': ['note'], 'next': ['next'] * 3}
+    assert found == {step: begun if step == 'before the commit' else done for step in STEPS}
 
 
 @pytest.mark.parametrize('kind', FILE_SYSTEMS, ids=str)

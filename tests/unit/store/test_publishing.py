@@ -133,6 +133,14 @@ class TestOrder:
         publish([scene.prepare('a')], scene.pool, disk, sync=True, flush='two')
         assert disk.calls == ['fdatasync', 'rename', 'fsync']
 
+    def test_two_flushes_are_both_of_the_file_where_one_of_a_directory_leaves_old_names(
+        self, tmp_path: Path
+    ) -> None:
+        disk = RecordingDisk(WITH_FILE)
+        scene = Scene(tmp_path, disk)
+        publish([scene.prepare(name) for name in 'ab'], scene.pool, disk, sync=True, flush='two')
+        assert disk.calls == ['fdatasync'] * 2 + ['rename'] * 2 + ['fsync'] * 2
+
     def test_a_queue_asks_for_two_flushes_by_its_options(self, tmp_path: Path) -> None:
         disk = RecordingDisk(IN_ORDER)
         queue = Switchboard('in', tmp_path / 'in', disk=disk, options=QueueOptions(flush='two'))
