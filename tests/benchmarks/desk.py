@@ -18,7 +18,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,7 @@ QUICK_WAITING, QUICK_BAD, QUICK_PAIRS, QUICK_TURN_S = 50_000, 5000, 2, 3.0
 # As a tab does that nobody has set otherwise.
 REFRESH_S = 5.0
 TABS = ('/', '/entries', '/queues/in', '/groups', '/entries?q=queue:in')
-# Left out where the library that it needs is not installed.
-METRICS = '/metrics'
-PAGES = (*TABS, '/entries?q=error:Timeout* older:1m', '/groups?by=frame', '/runners', '/topology', '/configuration', '/acts', METRICS)  # fmt: skip
+PAGES = (*TABS, '/entries?q=error:Timeout* older:1m', '/groups?by=frame', '/runners', '/topology', '/configuration', '/acts', '/metrics')  # fmt: skip
 CONFIG = '[switchboard]\nspool = spool\ndurability = lazy\n[queue.in]\nexternal = yes\n[queue.out]\nexternal = yes\n[queue.busy]\nexternal = yes\n'
 
 
@@ -157,11 +154,10 @@ def measure(directory: Path, waiting: int, bad: int, pairs: int, turn_s: float) 
         line = desk.stderr.readline()
         if 'the desk is at' not in line:
             raise RuntimeError(f'the desk does not start: {line}{desk.stderr.read()}')
-        pages = [path for path in PAGES if path != METRICS or find_spec('prometheus_client') is not None]
-        first = {path: ask(url + path)[0] for path in pages}
+        first = {path: ask(url + path)[0] for path in PAGES}
         while not is_counted(url):
             time.sleep(0.5)
-        counted = {path: max(ask(url + path)[0] for _ in range(3)) for path in pages}
+        counted = {path: max(ask(url + path)[0] for _ in range(3)) for path in PAGES}
         closed, opened, slowest = [], [], list[float]()
         for _ in range(pairs):
             closed.append(turn())

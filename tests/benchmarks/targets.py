@@ -182,7 +182,7 @@ _LARGE_POOL = (
     'The queue is renewed with its last entry. `.spare` is not, for it is not empty: it keeps up to 262,000 finished files, and a rename in a directory with so many names costs more than in one with a single name. Deleting them after a burst '
     'makes the next one several times dearer.'
 )
-_CROWD = 'The kernel wakes every sleeper of a directory. One of another slice reads the event, sees whose the message is, sleeps on without a look at the directory, and is deaf for up to 20 ms then. Tried, and left: sleepers that are never deaf, so that each message wakes all of them.'
+_CROWD = 'The kernel wakes every sleeper of a directory. One of another slice reads the event, sees whose the message is, sleeps on without a look at the directory, and is deaf for up to 20 ms then.'
 _MANY = (
     'Calls to the kernel are hardly more with four and four than with one and one, counted with `strace`: 11.6 for 11.1 on the way in, 10.4 for 9.7 on the way out. What costs is taking turns on two cores (0.1 to 0.2 switches for a message and process, cold caches after each), '
     f'each slice reading the directory for itself (0.11 readings a message for 0.06), spares that another producer was faster at (0.22 a message), and the one directory: with a queue for each two, four and four were 1.4 times as quick as one and one. What was mended is {_EXPLAINED}.'

@@ -76,19 +76,24 @@ def why_not() -> str:
 
 
 @contextlib.contextmanager
-def mounted(image: Path, place: Path, options: str = '') -> Iterator[Path]:
-    """Mount an image."""
+def mounted(image: Path, place: Path, options: str = '', *, lazily: bool = False) -> Iterator[Path]:
+    """Mount an image.
+
+    :param lazily: at the end it is gone from the tree at once, and from the disk when nothing uses it any more.
+    """
     place.mkdir(exist_ok=True)
     run('mount', '-o', ','.join(['loop', *([options] if options else [])]), str(image), str(place))
     try:
         yield place
     finally:
         # A loop device lets go of its image a moment after what was mounted from it.
-        eventually(lambda: not os.path.ismount(place) or _unmount(place), f'{place} is unmounted')
-
-
-def _unmount(place: Path) -> bool:
-    return subprocess.run(['umount', str(place)], capture_output=True).returncode == 0
+        command = ['umount', *(['--lazy'] if lazily else []), str(place)]
+        eventually(
+            lambda: (
+                not os.path.ismount(place) or subprocess.run(command, capture_output=True).returncode == 0
+            ),
+            f'{place} is unmounted',
+        )
 
 
 @contextlib.contextmanager
@@ -97,7 +102,7 @@ def host(work: Path) -> Iterator[Path]:
     image = work / 'host.img'
     run('truncate', '-s', HOST_SIZE, str(image))
     run('mkfs.xfs', '-q', '-f', '-m', 'reflink=1', str(image))
-    with mounted(image, work / 'host') as place:
+    with mounted(image, work / 'host', lazily=True) as place:
         yield place
 
 
