@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -78,6 +79,15 @@ class Engine:
     def works(self, name: str) -> bool:
         """:return: whether a container of an image runs."""
         return self.ask('run', '--rm', *self.run_options, name, 'true').returncode == 0
+
+    def write_program(self, path: Path) -> Path:
+        """Write a program that is this engine for others, such as for a compose program.
+
+        :return: the path.
+        """
+        path.write_text(f'#!/bin/sh\nexec {shlex.join(self._command)} "$@"\n')
+        path.chmod(0o755)
+        return path
 
     def log(self, name: str) -> str:
         """:return: all that a container has written."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.acceptance.installation import PATIENCE_S
 from tests.acceptance.wheel import build, needed, pack
 from tests.helpers.waiting import eventually
 from tests.servers.engine import Engine, engine
@@ -107,6 +110,59 @@ def test_worker_producer_and_celery_work_on_one_volume(built: Engine, services: 
     services.inside('producer', 'python', '-c', 'import tasks; tasks.add.delay(1, 2)')
     services.wait_for('celery', 'succeeded in')
     assert 'root' not in services.inside('worker', 'ls', '-l', VOLUME)
+
+
+@pytest.fixture
+def compose(built: Engine, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """:return: a function that runs a command of the compose program on the file that is shipped."""
+    program = shutil.which('podman-compose')
+    if program is None:
+        pytest.skip('needs podman-compose')
+    services = ('worker', 'producer', 'celery')
+    # The image is there, and no container needs a network.
+    alone = {name: {'network_mode': 'none'} for name in services}
+    (tmp_path / 'alone.yaml').write_text(json.dumps({'services': alone}))
+    options = shlex.join(each for each in built.run_options if not each.startswith('--network'))
+    engine = built.write_program(tmp_path / 'podman')
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [
+                *(program, '--podman-path', str(engine), '--in-pod', 'false', f'--podman-run-args={options}'),
+                *('--project-name', 'trial', '-f', str(CONTAINER / 'compose.yaml')),
+                *('-f', str(tmp_path / 'alone.yaml'), *words),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S * 3,
+            check=False,
+        )
+        assert done.returncode == 0, f'{words}: {done.returncode}\n{done.stdout}{done.stderr}'
+        return done.stdout
+
+    yield run
+    built.do('rm', '--all', '--force', '--time', '0')
+    built.do('volume', 'rm', '--all', '--force')
+
+
+def test_a_compose_program_takes_the_file_as_it_is(
+    built: Engine, services: Services, compose: Callable[..., str]
+) -> None:
+    compose('up', '--detach', '--no-build', 'worker')
+    worker, producer, celery = (f'trial_{name}_1' for name in ('worker', 'producer', 'celery'))
+    services.wait_for(worker, READY)
+    # Without systemd, nobody but this asks for its health, for which the producer waits.
+    built.do('healthcheck', 'run', worker)
+    compose('up', '--detach', '--no-build', '--no-recreate')
+    eventually(
+        lambda: services.inside(worker, 'switchboard', 'status', '--json').count('"done": 0') == 0,
+        lambda: services.inside(worker, 'switchboard', 'status') + built.log(producer),
+    )
+    compose('exec', '-T', 'producer', 'python', '-c', 'import tasks; tasks.add.delay(1, 2)')
+    services.wait_for(celery, 'succeeded in')
+    compose('down')
+    assert built.do('ps', '--all', '--quiet') == ''
+    assert built.do('volume', 'ls', '--quiet') != '', 'what waits outlives the containers'
 
 
 def test_it_stops_in_order_and_starts_again_after_a_kill(built: Engine, services: Services) -> None:
