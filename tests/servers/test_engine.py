@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.installation import PATIENCE_S
-from tests.acceptance.wheel import build, needed, pack
+from tests.acceptance.wheel import build, needed, pack, tool
 from tests.helpers.waiting import eventually
 from tests.servers.engine import Engine, engine
 from tests.servers.test_container import CONTAINER, DOCKERFILE
@@ -115,9 +115,7 @@ def test_worker_producer_and_celery_work_on_one_volume(built: Engine, services: 
 @pytest.fixture
 def compose(built: Engine, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """:return: a function that runs a command of the compose program on the file that is shipped."""
-    program = shutil.which('podman-compose')
-    if program is None:
-        pytest.skip('needs podman-compose')
+    program = tool('podman-compose')
     services = ('worker', 'producer', 'celery')
     # The image is there, and no container needs a network.
     alone = {name: {'network_mode': 'none'} for name in services}
@@ -128,7 +126,14 @@ def compose(built: Engine, tmp_path: Path) -> Iterator[Callable[..., str]]:
     def run(*words: str) -> str:
         done = subprocess.run(
             [
-                *(program, '--podman-path', str(engine), '--in-pod', 'false', f'--podman-run-args={options}'),
+                *(
+                    str(program),
+                    '--podman-path',
+                    str(engine),
+                    '--in-pod',
+                    'false',
+                    f'--podman-run-args={options}',
+                ),
                 *('--project-name', 'trial', '-f', str(CONTAINER / 'compose.yaml')),
                 *('-f', str(tmp_path / 'alone.yaml'), *words),
             ],
