@@ -88,6 +88,8 @@ NEVER = (errno.E2BIG, errno.ENOEXEC)
 MARK = b'SWITCHBOARD_ID'
 MAX_ENVIRON_BYTES = 4 * 1024 * 1024
 MAX_WATCHED = 64
+# The largest number that a process can have for the kernel's calls.
+MAX_PID = (1 << 31) - 1
 # In the history: the processes that could not be ended.
 LEFT_RUNNING = 'left_running'
 
@@ -296,7 +298,7 @@ class ProcessTree:
             processes = record.get(LEFT_RUNNING)
             for process in processes if isinstance(processes, list) else ():
                 match process:
-                    case [int(pid), int(started)] if pid > 1 and _started(pid) == started:
+                    case [int(pid), int(started)] if 1 < pid <= MAX_PID and 0 < started == _started(pid):
                         known.add(pid)
         self._end_all(lambda: known)
 

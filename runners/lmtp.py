@@ -26,6 +26,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -184,7 +185,7 @@ class Lmtp(AsyncRunner):
         if '/' in place:
             return await loop.create_unix_server(self._connect, sock=self._unix_socket(place))
         host, _, port = place.rpartition(':')
-        if not host or not port.isdecimal():
+        if not host or not re.fullmatch('[0-9]{1,5}', port) or int(port) > 65535:
             raise self._wrong(f'{place!r} is neither host:port nor a path')
         return await loop.create_server(
             self._connect, host.strip('[]'), int(port), reuse_port=self.options.instances > 1

@@ -122,6 +122,7 @@ def read_broker_url(text: str) -> BrokerUrl:
     kind = KINDS[scheme]
     bare, _, query = first.partition('?')
     try:
+        text.encode()  # half a pair of surrogates cannot be sent
         parts = urlsplit(bare)
         place = f'{parts.hostname or "localhost"}{f":{parts.port}" if parts.port else ""}{parts.path}'
     except ValueError:

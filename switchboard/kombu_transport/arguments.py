@@ -22,6 +22,9 @@ DURABLE = 'durable'
 # How RabbitMQ is to keep a queue: nothing that a program can see.
 _STORAGE = frozenset(('x-queue-mode', 'x-queue-version', 'x-queue-master-locator', 'x-queue-leader-locator'))
 
+# What AMQP's longest number holds.
+_MAX_NUMBER = (1 << 63) - 1
+
 # AMQP's default: the oldest makes room.  Where dead letters go nowhere, it is dropped.
 _OVERFLOW = {
     None: 'dead-letter',
@@ -80,8 +83,8 @@ def _number(arguments: Mapping[str, Any], key: str) -> float | None:
     value = arguments.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-        raise PreconditionFailed(f'{key}: {value!r} is no number of at least 0')
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_NUMBER:
+        raise PreconditionFailed(f'{key}: {str(value)[:40]!r} is no number from 0 to {_MAX_NUMBER}')
     return value
 
 

@@ -119,7 +119,7 @@ def _metadata(
 def _priority(value: Any) -> int:
     try:
         return max(0, min(int(value), HIGHEST_PRIORITY))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last for an infinite one
         return 0
 
 

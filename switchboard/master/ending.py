@@ -112,11 +112,15 @@ def _marked(pid: int) -> tuple[str, int] | None:
     """:return: the spool and the runner's process that the environment of a process names."""
     try:
         with open(f'{PROC}/{pid}/environ', 'rb') as stream:
-            variables = stream.read(MAX_ENVIRON_BYTES).split(b'\0')
+            return marked_in(stream.read(MAX_ENVIRON_BYTES))
     except OSError:
         return None
+
+
+def marked_in(content: bytes) -> tuple[str, int] | None:
+    """:return: the same, of the bytes of an environment, which its process may have made what it likes."""
     prefix = os.fsencode(MARK) + b'='
-    for variable in variables:
+    for variable in content.split(b'\0'):
         if variable.startswith(prefix):
             number, _, spool = variable.removeprefix(prefix).partition(b' ')
             with contextlib.suppress(ValueError):

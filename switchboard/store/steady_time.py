@@ -57,6 +57,8 @@ SLACK_NS, SLACK_SHARE = 5 * NS, 1000
 # How old a noted look may become; only a restart of the machine makes a difference.
 NOTED_EVERY_NS = 3600 * NS
 _MAX_NOTE_BYTES = 1024
+# What a clock can say in 64 bits.  A larger number in the note would be no time.
+_MAX_NS = (1 << 63) - 1
 
 
 class SteadyTime:
@@ -118,6 +120,8 @@ class SteadyTime:
         try:
             words = (self._run.read(CLOCK, _MAX_NOTE_BYTES) or b'').split()
             boot, numbers = words[0].decode(), [int(word) for word in words[1:5]]
+            if max(map(abs, numbers)) > _MAX_NS:
+                raise ValueError('no reading of a clock')
             believed, ahead = _Seen(*numbers[:2]), _Seen(*numbers[2:4])
         except (OSError, ValueError, IndexError, TypeError):
             if self._believed is None:

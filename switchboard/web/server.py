@@ -92,7 +92,7 @@ def activated(environ: MutableMapping[str, str] = os.environ) -> socket.socket |
         return None
     if many != '1':
         raise ConfigError(
-            f'the service manager hands over {many} sockets, and the desk listens at one', key='listen'
+            f'the service manager hands over {many[:20]} sockets, and the desk listens at one', key='listen'
         )
     try:
         os.set_inheritable(FIRST_PASSED, False)

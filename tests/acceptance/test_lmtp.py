@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import smtplib
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from switchboard.config.config import Config
 from switchboard.errors import ConfigError
 from switchboard.runners.lmtp import Lmtp
 from switchboard.spool.spool import Spool
@@ -235,6 +237,18 @@ def test_a_mistake_in_the_section_is_told(tmp_path: Path, runner: str, reason: s
     config = configure(tmp_path, runner=runner)
     with pytest.raises(ConfigError, match=reason):
         Lmtp(Spool.from_config(config), config.runners['lmtp'])
+
+
+@pytest.mark.parametrize(
+    'place', ['127.0.0.1', ':24', '127.0.0.1:²', '127.0.0.1:65536', '127.0.0.1:' + '9' * 5000]
+)
+def test_a_place_that_is_none_to_listen_at_is_told(tmp_path: Path, place: str) -> None:
+    configure(tmp_path, runner='')
+    path = tmp_path / 'switchboard.cfg'
+    path.write_text(path.read_text().replace(f'listen = {tmp_path}/lmtp', f'listen = {place}'))
+    config = Config.load(path)
+    with pytest.raises(ConfigError, match='is neither host:port nor a path'):
+        asyncio.run(Lmtp(Spool.from_config(config), config.runners['lmtp']).setup())
 
 
 def talk(home: Path, *lines: bytes) -> list[bytes]:

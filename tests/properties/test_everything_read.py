@@ -9,18 +9,29 @@ takes sixteen times.
 from __future__ import annotations
 
 import ast
+import base64
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pytest
+from amqp.exceptions import InvalidPath, PreconditionFailed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from switchboard.brokers.decode import entry_of
+from switchboard.brokers.delivery_counts import DEATHS, DeliveryCounts
+from switchboard.brokers.message import HISTORY, KIND, METADATA, Delivery
+from switchboard.brokers.url import read_broker_url
+from switchboard.cli.commands.enqueue import _chunks
+from switchboard.cli.options import read_pairs
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.config.config import Config
 from switchboard.config.exchangefile import read_exchanges
@@ -31,7 +42,13 @@ from switchboard.drop.once import dedupe_key
 from switchboard.drop.request import Request as Arguments
 from switchboard.drop.request import spool_value
 from switchboard.errors import SwitchboardError
+from switchboard.kombu_transport.address import read_address as read_kombu_address
+from switchboard.kombu_transport.arguments import DELIVERY_LIMIT, queue_keys
+from switchboard.kombu_transport.payload import pack, wait_s
+from switchboard.master.child import MARK
 from switchboard.master.control import Request
+from switchboard.master.ending import marked_in
+from switchboard.master.service_manager import ServiceManager
 from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import read_entry
 from switchboard.message.journal import find_records, load_record, pack_record, parse_records
@@ -40,19 +57,32 @@ from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import SYSTEM_NAMER, check_queue_name, digest_of, parse
 from switchboard.message.packing import Packer
 from switchboard.message.serializers import Serializers
-from switchboard.message.typed_json import load_json
+from switchboard.message.typed_json import _READERS, load_json
+from switchboard.metrics.listener import read_address
 from switchboard.operating.audit import recent
-from switchboard.operating.entry_fields import describe_body
+from switchboard.operating.entry_fields import describe_body, entry_fields
+from switchboard.operating.janitor import remove_old
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import flags_of
+from switchboard.operating.summary import summarize
 from switchboard.operating.text import flag_lines
 from switchboard.options import QueueOptions
 from switchboard.routing.bindings import Target
+from switchboard.spool.spool import Spool
 from switchboard.status.scoreboard import Scoreboard, SupervisorRecord
 from switchboard.store.disk import Disk
 from switchboard.store.flags import Flags
-from switchboard.store.layout import ACTS, OPTIONS_COPY, RUN
+from switchboard.store.folder import Folder
+from switchboard.store.layout import ACTS, CLOCK, OPTIONS_COPY, RUN, SPARES
+from switchboard.store.pool import FilePool
 from switchboard.store.published_options import MAGIC, find_published_options
+from switchboard.store.shared_count import SharedCount
+from switchboard.store.steady_time import SteadyTime
+from switchboard.trace_context import read as read_trace
+from switchboard.web.forms import Form
+from switchboard.web.identity import Identity, UnknownUserError
+from switchboard.web.server import activated
+from switchboard.web.settings import DeskSettings, read_users
 from tests.properties.growth import is_linear
 
 SERIALIZERS = Serializers()
@@ -256,6 +286,221 @@ def arguments_of_the_door(content: bytes) -> object:
 @reader(b'queue:bad error:Time* older:1d -kind:mail match:"a b"', b'a:b ', b'"', b'-', b'*', b'size:>1 ')
 def selection(content: bytes) -> object:
     return Criteria.parse(text_of(content)).takes_queue('in')
+
+
+@contextmanager
+def run_directory(content: bytes, name: str) -> Iterator[Folder]:
+    """The directory of the state of running programs, with one file in it."""
+    with file_at(content, RUN, name) as spool:
+        folder = Folder(str(spool / RUN), Disk())
+        try:
+            yield folder
+        finally:
+            folder.close()
+
+
+@reader(b'5 100', b'9', b' ', b'-')
+def note_of_the_spares(content: bytes) -> object:
+    with run_directory(content, SPARES) as run:
+        return FilePool.unused(run, SYSTEM_CLOCK.boottime_ns())
+
+
+@reader(f'{SYSTEM_CLOCK.boot()} 1 1 0 0'.encode(), b'9', b' 1', b' -')
+def note_of_the_clocks(content: bytes) -> object:
+    with run_directory(content, CLOCK) as run:
+        steady = SteadyTime(SYSTEM_CLOCK, run)
+        return steady.time_ns(), steady.is_doubted()
+
+
+@reader(b''.join(b'%20d' % number for number in (1, 2, 3, 4)), b'9', b' ', b'-')
+def count_of_a_queue(content: bytes) -> object:
+    with run_directory(content, 'q') as run, SharedCount(run, 'q', Disk()) as count:
+        return count.messages
+
+
+@reader(b'a:12345678\n# x\n', b'a:12345678\n', b'\n', b'#', b':', b'a')
+def users_of_the_desk(content: bytes) -> object:
+    with file_at(content, 'users') as directory:
+        os.chmod(directory / 'users', 0o640)
+        return read_users(directory / 'users')
+
+
+DESK = Identity(DeskSettings(users={'ann': '12345678'}))
+
+
+@reader(
+    b'Basic ' + base64.b64encode(b'ann:12345678'), b'A', b' ', b'=', b'Basic ', errors=(UnknownUserError,)
+)
+def authorization_at_the_desk(content: bytes) -> object:
+    text = content.decode('latin-1')
+    return DESK.is_token(text, DESK.of({}, lambda _name: text))
+
+
+@reader(b'q=queue%3Abad&page=3&id=a&id=b', b'a=b&', b'%', b'&', b';', b'+', b'%ff')
+def form_of_the_desk(content: bytes) -> object:
+    form = Form.parse(content.decode('latin-1'))
+    return form.text('q'), form.number('page', 1, 1, 9), form.all('id', 5), form.has('id')
+
+
+@reader(b'127.0.0.1:9736', b'9', b':', b'[', errors=(ValueError,))
+def address_to_listen_at(content: bytes) -> object:
+    return read_address(text_of(content))
+
+
+@reader(b'30000000', b'9', b'/', b'@', b'\xc2\xb2', b'\xd9\xa3')
+def environment_of_a_service_manager(content: bytes) -> object:
+    text = text_of(content)
+    ServiceManager({'NOTIFY_SOCKET': text, 'WATCHDOG_PID': text}).ready(text)
+    return ServiceManager({'NOTIFY_SOCKET': '/nowhere', 'WATCHDOG_USEC': text, 'WATCHDOG_PID': ''})
+
+
+@reader(b'00-' + b'1' * 32 + b'-' + b'2' * 16 + b'-01', b'0', b'-', b'a=b,')
+def context_of_a_trace(content: bytes) -> object:
+    text = text_of(content)
+    return read_trace({'traceparent': text, 'tracestate': text})
+
+
+@reader(b'{"msg": {"a": 1}, "metadata": {"priority": 3}}\n', b'\n', *JSON_UNITS)
+def json_lines(content: bytes) -> object:
+    return list(_chunks(io.BytesIO(content), 'json'))
+
+
+@reader(b'key:=[1]', b'=', b':', *JSON_UNITS, errors=(SwitchboardError, click.ClickException))
+def pairs_of_an_option(content: bytes) -> object:
+    return read_pairs([text_of(content)])
+
+
+@reader(b'"2026-11-29T10:00:00+00:00"', *JSON_UNITS)
+def typed_values(content: bytes) -> object:
+    for tag in _READERS:
+        with suppress(SwitchboardError):
+            load_json(b'{"__type__":"%s","__value__":%s}' % (tag.encode(), content), 'body')
+    return load_json(content, 'body')
+
+
+@reader(b'[{"event":"failed","time":1.5}]', b'gzip', *JSON_UNITS)
+def message_of_a_broker(content: bytes) -> object:
+    text = content.decode('latin-1')
+    for headers in (
+        {'compression': text},
+        {KIND: 'json', METADATA: text, HISTORY: text},
+        {KIND: text},
+        {'x': text},
+    ):
+        for properties in ({'content_type': text, 'content_encoding': 'utf-16'}, {'content_encoding': text}):
+            entry = entry_of(Delivery('in', content, headers, properties))
+            with suppress(SwitchboardError):
+                entry.load(SERIALIZERS)
+    return None
+
+
+@reader(
+    b'amqps://u:p@h:5671//?heartbeat=5s&slices=3&ssl_check_hostname=no;h2',
+    b'&slices=9',
+    b';h',
+    b'9',
+    b'%',
+    b'/',
+    b'[',
+    b'@',
+)
+def url_of_a_broker(content: bytes) -> object:
+    url = read_broker_url(text_of(content))
+    return url.password_warning('runner.x'), url
+
+
+@reader(
+    b'switchboard:///s?create=yes&rescan=5s&recovery=1',
+    b'&rescan=9',
+    b'9',
+    b'%',
+    b'/',
+    b'[',
+    b'?',
+    errors=(InvalidPath,),
+)
+def url_of_a_spool(content: bytes) -> object:
+    text = text_of(content)
+    client = SimpleNamespace(hostname=text, virtual_host=text, transport_options={'reply_to': text})
+    with suppress(InvalidPath):
+        read_kombu_address(SimpleNamespace(hostname='', virtual_host=text, transport_options={}))
+    return read_kombu_address(client)
+
+
+@reader(
+    b'{"priority":3,"expiration":"100","x-expires":5,"eta":"2026-11-29T10:00:00+00:00"}',
+    *JSON_UNITS,
+    errors=(SwitchboardError, PreconditionFailed),
+)
+def arguments_of_a_task(content: bytes) -> object:
+    given = load_json(content, 'body')
+    if not isinstance(given, dict):
+        return None
+    wait_s(given)
+    for value in given.values():
+        wait_s({'eta': value})
+        pack({'body': b'x', 'properties': {'priority': value}, 'headers': {}}, 'e', 'k', delayed=True)
+        for key in ('x-message-ttl', 'x-max-length', 'x-max-length-bytes', DELIVERY_LIMIT, 'x-expires'):
+            with suppress(PreconditionFailed):
+                queue_keys({key: value}, durable=True, directory=str)
+    return given
+
+
+@reader(b'2 01764400000\n', b'9', b' ', b'\xb2')
+def count_of_deliveries(content: bytes) -> object:
+    digest = digest_of(FILEBASE)
+    with run_directory(content, f'{digest}{DEATHS}') as run:
+        counts = DeliveryCounts(run, Disk(), SYSTEM_CLOCK)
+        try:
+            return counts.deaths(digest), counts.collect()
+        finally:
+            counts.close()
+
+
+@reader(f'{FILEBASE} 1764400000000000000'.encode(), b'9', b' ', b'\xb2')
+def marker_of_a_key(content: bytes) -> object:
+    with file_at(b'', 'empty') as directory, closing(Spool(directory, durability='lazy')) as spool:
+        queue = spool.queue('in', dedupe_window_s=60)
+        queue.enqueue('x', dedupe_key='k')
+        [marker] = directory.glob('.dedupe@in/*.pck')
+        marker.write_bytes(content)
+        return spool.dedupe(queue).known(marker.stem)
+
+
+@reader(b'{"event":"removed","time":1.5,"queue":"in","by":"ann"}', *JSON_UNITS)
+def record_in_the_trash(content: bytes) -> object:
+    fields = load_record(content)
+    if fields is None:
+        return None
+    written = ENTRY + pack_record(dict(fields), digest_of(FILEBASE))
+    with file_at(written, 'trash', f'{FILEBASE}.psv') as spool:
+        folder = Folder(str(spool / 'trash'), Disk())
+        try:
+            summary = summarize(folder, 'trash', FILEBASE)
+            assert summary is not None
+            remaining = remove_old_at(spool)
+            return entry_fields(summary, 0, {}), summary.removed_from, summary.home, remaining
+        finally:
+            folder.close()
+
+
+def remove_old_at(spool: Path) -> int:
+    with closing(Spool(spool, durability='lazy')) as opened:
+        return remove_old(opened['trash'], 60)
+
+
+@reader(b'1', b'9', b' ', b'\xc2\xb2')
+def environment_of_an_activated_desk(content: bytes) -> object:
+    text = text_of(content)
+    activated({'LISTEN_PID': text, 'LISTEN_FDS': '1', 'LISTEN_FDNAMES': text})
+    # One would be taken over: the third descriptor of this process.
+    many = '2' if text == '1' else text
+    return activated({'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': many}) if text != '1' else None
+
+
+@reader(f'{MARK}=7 /var/spool/x\0PATH=/bin\0'.encode(), b'9', b' ', b'\0', f'{MARK}=9\0'.encode())
+def environment_of_a_process(content: bytes) -> object:
+    return marked_in(content)
 
 
 def mutated(honest: bytes) -> st.SearchStrategy[bytes]:

@@ -272,8 +272,8 @@ def _count_of(
     counts = []
     for value in values:
         runner, equals, count = value.partition('=')
-        if not equals or not runner or not count.isdecimal():
-            raise click.BadParameter(f'{value!r} is not RUNNER=NUMBER')
+        if not equals or not runner or not re.fullmatch('[0-9]{1,9}', count):
+            raise click.BadParameter(f'{value[:100]!r} is not RUNNER=NUMBER')
         counts.append((runner, int(count)))
     return counts
 

@@ -272,7 +272,7 @@ def test_tidy_does_what_the_janitor_does(spool: Spool) -> None:
     assert succeed('-s', spool.directory, 'tidy').out == 'expired 1\n'
 
 
-@pytest.mark.parametrize('word', ['in', 'in=', 'in=-1', '=3', 'in=two'])
+@pytest.mark.parametrize('word', ['in', 'in=', 'in=-1', '=3', 'in=two', 'in=²', 'in=' + '9' * 5000])
 def test_scaling_wants_a_runner_and_a_number(spool: Spool, word: str) -> None:
     ran = switchboard('-s', spool.directory, 'scale', word)
     assert ran.status == Exit.USAGE

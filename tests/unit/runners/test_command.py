@@ -17,7 +17,14 @@ import pytest
 
 from switchboard.errors import ConfigError
 from switchboard.runner.control_group import delegated_group, own_group
-from switchboard.runners.command import MAX_COMPLAINT_BYTES, Command, Program, environment
+from switchboard.runners.command import (
+    LEFT_RUNNING,
+    MAX_COMPLAINT_BYTES,
+    Command,
+    ProcessTree,
+    Program,
+    environment,
+)
 from tests.acceptance.installation import ends
 from tests.helpers.processes import Child
 from tests.helpers.waiting import eventually
@@ -492,3 +499,9 @@ def test_a_file_that_is_no_program_is_not_tried_again(tmp_path: Path) -> None:
     case.spool['in'].enqueue('x')
     case.work(Command, 'do')
     assert 'Exec format error' in case.reason()
+
+
+@pytest.mark.parametrize('pid', [10**30, 1 << 31, (1 << 31) - 1, 1, 0, -1, True, 1.5, '7', None])
+def test_a_history_that_names_no_process_ends_none(pid: object) -> None:
+    for process in ([pid, 0], [pid], pid):
+        ProcessTree(b'').end_known([{LEFT_RUNNING: [process]}])

@@ -327,6 +327,22 @@ def test_a_note_that_cannot_be_read_or_written_leaves_each_process_with_what_it_
     assert not spool.steady.is_doubted()
 
 
+@pytest.mark.parametrize('place_of', range(4))
+@pytest.mark.parametrize(
+    'number', ['-' + '9' * 400, '9' * 400, '-' + '9' * 20], ids=('low', 'high', 'of 65 bits')
+)
+def test_a_note_with_numbers_that_no_clock_says_is_none(place: Place, number: str, place_of: int) -> None:
+    words = ['1', str(place.clock.time_ns()), '0', '0']
+    words[place_of] = number
+    (place.path / '.run').mkdir(parents=True, exist_ok=True)
+    (place.path / '.run' / CLOCK).write_text(f'{place.clock.boot()} {" ".join(words)}')
+    spool = place.spool()
+    assert spool.steady.time_ns() == place.clock.time_ns()
+    assert not spool.steady.is_doubted()
+    spool['in'].enqueue('x', ttl=60)
+    assert spool['in'].take() is not None
+
+
 def test_an_object_of_its_own_remembers_by_itself() -> None:
     clock = FakeClock()
     steady = SteadyTime(clock)
