@@ -58,6 +58,7 @@ from switchboard.runner.api import (
     event,
     is_loopback,
     mail_bytes,
+    open_regular,
     optional,
     read_secret,
     split_from_line,
@@ -200,6 +201,8 @@ class Smtp(Runner):
         if setting['user'] and not self._password:
             raise ConfigError('its first line is empty', section=section, key='password_file')
         try:
+            if setting['tls_ca']:
+                open_regular(setting['tls_ca']).close()
             self._tls = ssl.create_default_context(cafile=setting['tls_ca'])
         except OSError as error:
             raise ConfigError(f'cannot be used: {error}', section=section, key='tls_ca') from error

@@ -32,6 +32,7 @@ GROUND = {
     'lazy',
     'options',
     'queue_defaults',
+    'regular_file',
     'trace_context',
 }
 ROOMS = sorted(

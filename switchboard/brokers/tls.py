@@ -15,6 +15,7 @@ from typing import Any
 
 from switchboard.config.url_options import UrlOption, absolute_path, read_options, yes_or_no
 from switchboard.errors import ConfigError
+from switchboard.regular_file import open_regular
 
 SCHEMES = ('amqps', 'rediss')
 PREFIX = 'ssl'
@@ -45,12 +46,13 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.ca_certs is not None:
             with _reading('ssl_ca_certs', self.ca_certs):
+                open_regular(self.ca_certs).close()
                 context.load_verify_locations(self.ca_certs)
         if self.certfile is not None:
             for option, path in (('ssl_certfile', self.certfile), ('ssl_keyfile', self.keyfile)):
                 if path is not None:
-                    with _reading(option, path), open(path, 'rb'):
-                        pass
+                    with _reading(option, path):
+                        open_regular(path).close()
             with _reading('ssl_certfile', self.certfile):
                 # A key that is encrypted is an error: nobody is there to be asked for the password.
                 context.load_cert_chain(self.certfile, self.keyfile, password='')

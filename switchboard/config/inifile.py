@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from switchboard.errors import ConfigError, ConfigErrors
+from switchboard.regular_file import open_regular
 
 # Twice what 100,000 bindings take.  A larger file is no configuration, and reading it would only eat memory.
 MAX_FILE_BYTES = 16 << 20
@@ -109,10 +110,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def read_file(path: Path) -> bytes:
     """:raises ConfigError: the file cannot be read, is no regular file, or is larger than 16 MiB."""
     try:
-        if path.exists() and not path.is_file():
-            # A fifo would block for ever, a device would never end.
-            raise ConfigError('is not a regular file', file=str(path))
-        with path.open('rb') as stream:
+        with open_regular(path) as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ConfigError(

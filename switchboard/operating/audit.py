@@ -19,6 +19,7 @@ from typing import Any
 
 from switchboard.events import event
 from switchboard.message.journal import load_record
+from switchboard.regular_file import open_regular
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import ACTS, OLD_ACTS, RUN
@@ -98,7 +99,7 @@ def recent(directory: Path, number: int = 100) -> list[dict[str, Any]]:
 def _backwards(directory: Path) -> Iterator[dict[str, Any]]:
     for name in (ACTS, OLD_ACTS):
         lines: list[bytes] = []
-        with contextlib.suppress(OSError), (directory / RUN / name).open('rb') as stream:
+        with contextlib.suppress(OSError), open_regular(directory / RUN / name) as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - 2 * MAX_ACTS_BYTES))
             lines = stream.read(2 * MAX_ACTS_BYTES).splitlines()
         for line in reversed(lines):

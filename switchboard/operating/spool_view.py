@@ -18,6 +18,7 @@ from switchboard.errors import NotListableError, UnknownQueueError
 from switchboard.message.journal import load_record
 from switchboard.message.naming import check_queue_name
 from switchboard.operating.finding import Found, find
+from switchboard.regular_file import open_regular
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, DRAINING, PAUSED, RUN, TRASH
@@ -124,7 +125,7 @@ def flags_of(directory: Path, queue: str) -> dict[str, dict[str, Any]]:
     found = {}
     for flag in FLAGS:
         try:
-            with (directory / RUN / flag / queue).open('rb') as stream:
+            with open_regular(directory / RUN / flag / queue) as stream:
                 content = load_record(stream.read(MAX_FLAG_BYTES))
         except FileNotFoundError:
             continue

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from switchboard.message.serializers import Serializers
     from switchboard.message.typed_json import tagged_or_text
     from switchboard.options import RunnerOptions
+    from switchboard.regular_file import open_regular
     from switchboard.runner.control_group import ControlGroup, clear_groups, delegated_group
     from switchboard.runner.settings import Setting, read_secret
     from switchboard.runner.template import Template
@@ -59,6 +60,7 @@ __all__ = [
     'mail_bytes',
     'needs',
     'octal',
+    'open_regular',
     'optional',
     'read_secret',
     'retry_policy',
@@ -95,6 +97,7 @@ __getattr__ = lazy(
         'mail_bytes': 'switchboard.message.mail',
         'needs': 'switchboard.installing',
         'octal': 'switchboard.config.units',
+        'open_regular': 'switchboard.regular_file',
         'optional': 'switchboard.config.units',
         'read_secret': 'switchboard.runner.settings',
         'retry_policy': 'switchboard.config.units',

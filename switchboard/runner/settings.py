@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import TextIOWrapper
 from typing import Any
 
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
+from switchboard.regular_file import open_regular
 
 # A password is shorter; a longer text is another file.
 MAX_SECRET_CHARACTERS = 10_000
@@ -74,7 +76,7 @@ def read_secret(path: str | None, section: str) -> str:
     if not path:
         raise ConfigError('names the file with the password; give it', section=section, key='password_file')
     try:
-        with open(path, encoding='utf-8') as file:
+        with TextIOWrapper(open_regular(path), encoding='utf-8') as file:
             return file.readline(MAX_SECRET_CHARACTERS).rstrip('\r\n')
     except (OSError, ValueError) as error:
         raise ConfigError(f'cannot be read: {error}', section=section, key='password_file') from error

@@ -7,10 +7,12 @@ import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 
 from switchboard.config.units import is_loopback
 from switchboard.errors import ConfigError
+from switchboard.regular_file import open_regular
 
 COLOURS = ('grey', 'green', 'amber', 'red', 'violet', 'blue')
 # Keys of metadata whose values are not shown; `*` stands for any text, and case does not count.
@@ -128,10 +130,11 @@ def read_users(path: Path | str | None) -> dict[str, str]:
     if not path:
         return {}
     try:
-        with open(path, encoding='utf-8') as file:
+        with TextIOWrapper(open_regular(path), encoding='utf-8') as file:
             if os.fstat(file.fileno()).st_mode & (stat.S_IROTH | stat.S_IWOTH):
                 raise ConfigError(f'{path} can be read by everybody: chmod 640', key='users_file')
-            lines = file.read(MAX_USERS_BYTES).splitlines()
+            # A password may hold what `splitlines` takes for an end besides.
+            lines = file.read(MAX_USERS_BYTES).split('\n')
     except (OSError, ValueError) as error:
         raise ConfigError(f'{path} cannot be read: {error}', key='users_file') from error
     users = {}

@@ -220,6 +220,8 @@ def test_the_file_of_users_is_read_strictly(tmp_path: Path) -> None:
     path.write_text('# people\nann:correct horse\n\n')
     path.chmod(0o600)
     assert read_users(path) == {'ann': 'correct horse'}
+    path.write_text('ann:correct\x0bhorse\x85\u2028 \r\nbob:correct\x0c horse\n')
+    assert read_users(path) == {'ann': 'correct\x0bhorse\x85\u2028 ', 'bob': 'correct\x0c horse'}
     for text in ('ann:short\n', 'ann\n', 'a b:correct horse\n', ''):
         path.write_text(text)
         with pytest.raises(ConfigError):

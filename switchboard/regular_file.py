@@ -1,0 +1,31 @@
+"""Files that somebody has named: in a configuration, or by their place in a directory that a group may write to.
+
+The name may lead to a fifo, which is opened when a writer comes, and to a device, which never ends: a daemon would hang at its start, and say
+nothing.  So they are opened without waiting, and all but regular files are refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a file to be read; links are followed.
+
+    :raises OSError: it cannot be opened, or is no regular file.
+    :raises ValueError: the name cannot be one of a file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, 'is not a regular file', os.fspath(path))
+        return open(descriptor, 'rb')
+    except BaseException:
+        os.close(descriptor)
+        raise
