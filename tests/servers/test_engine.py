@@ -126,14 +126,7 @@ def compose(built: Engine, tmp_path: Path) -> Iterator[Callable[..., str]]:
     def run(*words: str) -> str:
         done = subprocess.run(
             [
-                *(
-                    str(program),
-                    '--podman-path',
-                    str(engine),
-                    '--in-pod',
-                    'false',
-                    f'--podman-run-args={options}',
-                ),
+                *(program, '--podman-path', str(engine), '--in-pod', 'false', f'--podman-run-args={options}'),
                 *('--project-name', 'trial', '-f', str(CONTAINER / 'compose.yaml')),
                 *('-f', str(tmp_path / 'alone.yaml'), *words),
             ],
