@@ -11,7 +11,6 @@ import pytest
 from switchboard.spool.spool import Spool
 from switchboard.testing.clock import FakeClock
 from switchboard.testing.faults import FaultyDisk, Killed
-from tests.faults.world import EXCHANGES
 
 CONFIGURATION = """
 [switchboard]
@@ -25,6 +24,14 @@ dead_letter = exchange:all
 [queue.left]
 [queue.middle]
 [queue.right]
+"""
+EXCHANGES = """
+[exchange.all]
+type = fanout
+bindings =
+    -> left
+    -> middle
+    -> right
 """
 
 
