@@ -52,14 +52,27 @@ class _Source:
     """The place of a mail, or of a part of one, in the bytes that it was parsed from, and its headers there.
 
     :param is_part: its last line end belongs to the boundary behind it.
+    :param kept_bytes: the length of the empty line behind its first line, a ``From `` line that the parser gave back from above that empty line.
     """
 
-    __slots__ = ('body_start', 'end', 'from_line', 'headers', 'is_part', 'payload', 'raw', 'rest', 'start')
+    __slots__ = (
+        'body_start',
+        'end',
+        'from_line',
+        'headers',
+        'is_part',
+        'kept_bytes',
+        'payload',
+        'raw',
+        'rest',
+        'start',
+    )
 
-    def __init__(self, raw: bytes, start: int, *, is_part: bool) -> None:
+    def __init__(self, raw: bytes, start: int, *, is_part: bool, kept_bytes: int = 0) -> None:
         self.raw = raw
         self.start = start
         self.is_part = is_part
+        self.kept_bytes = kept_bytes
         self.body_start = self.end = len(raw)
         # The text, or the parts; and what else decides the bytes between those.
         self.payload: Any = None
@@ -152,8 +165,9 @@ class _Parser(FeedParser):
         super()._new_message()  # type: ignore[misc]
         mail = self._cur
         assert mail is not None
-        start = self._input.position - self._input.read_before
-        mail.__dict__[SOURCE] = _Source(self._raw, start, is_part=is_part)
+        kept = self._input.read_before
+        start = self._input.position - kept
+        mail.__dict__[SOURCE] = _Source(self._raw, start, is_part=is_part, kept_bytes=kept)
         self._found.append(mail)
 
     def _parse_headers(self, lines: list[str]) -> None:
@@ -291,7 +305,7 @@ def _head_of_source(mail: Message, source: _Source, eol: bytes, has_body: bool, 
         and (not has_body or source.body_start < source.end)
     ):
         return block
-    before, fields, separator = _take_apart(block, mail.policy)
+    before, fields, separator = _take_apart(block, mail.policy, source.kept_bytes)
     if (
         not before.startswith(b'From ')
         or not unixfrom
@@ -299,6 +313,7 @@ def _head_of_source(mail: Message, source: _Source, eol: bytes, has_body: bool, 
         or _first_line(before) != line.rstrip('\r\n')
     ):
         if before.startswith(b'From '):
+            # An empty line that was behind it ends the header above.
             before = before[len(_LINE.match(before)[0]) :]  # type: ignore[index]
         if unixfrom:
             before = _from_line(mail, eol) + before
@@ -318,6 +333,8 @@ def _head_of_source(mail: Message, source: _Source, eol: bytes, has_body: bool, 
         last += eol
     if not separator and has_body and block and source.body_start == len(source.raw):
         separator = eol  # there was no body
+    if separator.startswith(b'\n') and (head + last).endswith(b'\r'):
+        separator = b'\r'  # the two would be one line end, and the first line of the body a field
     return head + last + separator
 
 
@@ -327,7 +344,7 @@ def _first_line(block: bytes) -> str:
 
 
 def _take_apart(
-    block: bytes, policy: Policy[Any]
+    block: bytes, policy: Policy[Any], kept_bytes: int
 ) -> tuple[bytes, list[tuple[tuple[str, str], bytes]], bytes]:
     """Take the header of a part apart as the parser does.
 
@@ -337,7 +354,11 @@ def _take_apart(
     before: list[bytes] = []
     groups: list[tuple[list[str], list[bytes]]] = []
     separator = b''
-    for found in _LINE.finditer(block):
+    begins = 0
+    if kept_bytes and (first := _LINE.match(block)):
+        begins = first.end() + kept_bytes
+        before.append(block[:begins])
+    for found in _LINE.finditer(block, begins):
         line = found[0]
         if line in (b'\n', b'\r\n', b'\r'):
             separator = line
