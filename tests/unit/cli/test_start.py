@@ -31,7 +31,7 @@ NEVER = {
     'switchboard.routing.topology',
     'switchboard.runner',
     'switchboard.spool',
-    'zope',
+    'zope.interface',
 }
 SELECTING = {'switchboard.operating.selection'}
 # What needs no installation needs little more than click.
