@@ -178,7 +178,8 @@ class _Parser(FeedParser):
         source: _Source = self._cur.__dict__[SOURCE]
         # The parser may give a last line that begins with "From " back, to the content, behind an empty line that it keeps.
         is_whole = position == self._input.position
-        source.body_start = position if is_whole else source.start + sum(map(len, lines[:-1]))
+        read = source.kept_bytes + sum(map(len, lines[:-1]))
+        source.body_start = position if is_whole else source.start + read
         if not is_whole:
             self._input.read_before = position - source.body_start - len(lines[-1])
 

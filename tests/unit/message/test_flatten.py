@@ -334,6 +334,7 @@ class TestExact:
         [
             b'Content-Type: message/rfc822\n folded\x0c\nFrom x@y Thu Nov 26 10:00:00 2026\n\nA: b\nC: d\n\nbody\n',
             b'Content-Type: message/rfc822\nFrom what I hear\n\n\nbody\n',
+            b'Content-Type: message/rfc822\nFrom x y\n\nContent-Type: message/rfc822\nFrom x y\n\nA: b\n\nbody\n',
             b'Content-Type: multipart/digest; boundary=b\n\n--b\nA: b\nFrom what I hear\n\nC: d\nbody\n--b--\n',
         ],
     )
