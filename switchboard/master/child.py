@@ -35,7 +35,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -52,6 +52,7 @@ from switchboard.status.scoreboard import Scoreboard, Slot
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
+    from switchboard.runner.runner import Runner
     from switchboard.spool.spool import Spool
 
 PREPARED, READY, GO = b'P', b'R', b'G'
@@ -66,6 +67,19 @@ DUMP_SIGNAL = signal.SIGQUIT
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """The objects that a master has made for the children that it forks soon: a later one is to see the disk as it is by then.
+
+    :param spool: None if a runner's queue is at a broker: processes do not share what may be connected.
+    :param classes: of the runners whose classes come with this package, by the runner's name; found, and checked.
+    """
+
+    config: Config
+    spool: Spool | None
+    classes: Mapping[str, type[Runner]]
+
+
+@dataclass(frozen=True, slots=True)
 class Child:
     """All that a runner's process is given.
 
@@ -73,7 +87,7 @@ class Child:
     :param lifeline: its end of the pipe that ends it with the master.
     :param streams: its standard output and standard error, which the master reads.
     :param foreign: the descriptors of the master and of other children, closed at once; its own may be among them.
-    :param spool: the spool that the master has made for its first children; a later one makes its own.
+    :param prepared: the objects that the master has made for its first children; a later one makes its own.
     """
 
     config: Config
@@ -87,7 +101,7 @@ class Child:
     lifeline: int
     streams: tuple[int, ...]
     foreign: Sequence[int] = ()
-    spool: Spool | None = None
+    prepared: Prepared | None = None
 
     @property
     def title(self) -> str:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from switchboard.config.config import Config
 from switchboard.config.keys import SHIPPED_RUNNERS
 from switchboard.errors import ConfigError
 from switchboard.events import event
+from switchboard.master.child import Prepared
 from switchboard.options import RunnerOptions
 from switchboard.runner.runner import Runner
 from switchboard.spool.spool import Spool
@@ -41,7 +43,9 @@ def work_as_runner(child: Child, slot: Slot, stop: StopSignal) -> int:
 
     :return: the exit status.
     """
-    runner = make_runner(child.config, child.options, child.slice, child.numslices, slot, spool=child.spool)
+    runner = make_runner(
+        child.config, child.options, child.slice, child.numslices, slot, prepared=child.prepared
+    )
     child.wait_for_go()
     stop.pass_on_to(runner)
     return runner.run()
@@ -54,15 +58,15 @@ def make_runner(
     count: int,
     slot: NullSlot,
     *,
-    spool: Spool | None = None,
+    prepared: Prepared | None = None,
 ) -> Runner:
     """:return: the runner that works slice `part` of `count`.
 
-    :param spool: the configuration's, if it is made already.
+    :param prepared: of the same configuration.
     :raises ConfigError: its class cannot be imported, or its section is wrong.
     """
-    runner_class = find_class(options)
-    spool = spool or Spool.from_config(config)
+    runner_class = (prepared and prepared.classes.get(options.name)) or find_class(options)
+    spool = (prepared and prepared.spool) or Spool.from_config(config)
     return runner_class(spool, options, slice=part, numslices=count, slot=slot)
 
 
@@ -73,31 +77,27 @@ class _Nothing(Runner):
         """See `IRunner`."""
 
 
-def warm_up(config: Config) -> Spool | None:
+def warm_up(config: Config) -> Prepared:
     """Make in the master, before the forks, what its children need.
 
     Memory that a child does not write to is shared, and running code is writing: it counts references.  So an object made here takes
     nothing of a child's own memory, and what a child has to make itself takes several pages for each function that is called.
-
-    :return: for the children that are forked soon: a later one is to see the disk as it is by then.  None if a runner's queue is at a
-        broker: processes do not share what may be connected.
     """
     spool = Spool.from_config(config)
     load_inotify()
     queues = {each.queue for each in config.runners.values() if each.queue}
     is_shared = not any(config.queue_options(queue).url for queue in queues)
+    classes = {}
     for options in config.runners.values():
         _Nothing(spool, replace(options, settings={}))
         if options.queue and is_shared:
             for part in range(options.instances):
                 spool.prepare_queue(options.queue, part, options.instances)
-        module_name = options.class_path.partition(':')[0]
-        if module_name.startswith(SHIPPED_BEFORE):  # what else may be called so, the child finds out
-            module_name = SHIPPED + module_name.removeprefix(SHIPPED_BEFORE)
-        if module_name.startswith(SHIPPED):
-            with contextlib.suppress(Exception):  # the child meets the same error, and tells of it
-                importlib.import_module(module_name)
-    return spool if is_shared else None
+        with contextlib.suppress(Exception):  # the child meets the same error, and tells of it
+            path = _full_path(options.class_path)
+            if path.startswith(SHIPPED):
+                classes[options.name] = _checked(_load(path), options)
+    return Prepared(config, spool if is_shared else None, classes)
 
 
 def find_class(options: RunnerOptions) -> type[Runner]:
@@ -107,18 +107,29 @@ def find_class(options: RunnerOptions) -> type[Runner]:
     """
     section = f'runner.{options.name}'
     try:
-        module_name, _, class_name = _full_path(options.class_path).partition(':')
-        found: Any = _import(module_name)
-        for part in class_name.split('.'):
-            found = getattr(found, part)
+        found = _load(_full_path(options.class_path))
     except UnknownRunnerError as error:
         raise ConfigError(str(error.args[0]), section=section, key='class') from error
     except Exception as error:
         event(log.logger('runner'), logging.ERROR, None, 'cannot import', runner=options.name, exc_info=True)
         reason = f'cannot import {options.class_path}: {type(error).__name__}: {error}'
         raise ConfigError(reason, section=section, key='class') from error
+    return _checked(found, options)
+
+
+def _load(path: str) -> Any:
+    module_name, _, class_name = path.partition(':')
+    found: Any = _import(module_name)
+    for part in class_name.split('.'):
+        found = getattr(found, part)
+    return found
+
+
+def _checked(found: Any, options: RunnerOptions) -> type[Runner]:
     if not (isinstance(found, type) and issubclass(found, Runner)):
-        raise ConfigError(f'{options.class_path} is not a Runner', section=section, key='class')
+        raise ConfigError(
+            f'{options.class_path} is not a Runner', section=f'runner.{options.name}', key='class'
+        )
     found.check_class(options)
     return found
 
@@ -146,11 +157,16 @@ def _installed_runner(name: str) -> str:
 
 
 def _is_of_the_user(module_name: str) -> bool:
-    """Has the user a module of this name, in a package of his own that is called ``runners`` too?"""
-    try:
-        spec = importlib.util.find_spec(module_name)
-    except ModuleNotFoundError:
-        return False
+    """Has the user a module of this name, in a package of his own that is called ``runners`` too?
+
+    Imports nothing: the master asks as well, which runs no code of a user's.
+    """
+    package, *parts = module_name.split('.')
+    spec = importlib.util.find_spec(package)
+    for part in parts:
+        if spec is None or spec.submodule_search_locations is None:
+            return False
+        spec = PathFinder.find_spec(f'{spec.name}.{part}', spec.submodule_search_locations)
     if spec is None or spec.origin is None:
         return False
     shipped = (

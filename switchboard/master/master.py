@@ -51,7 +51,6 @@ from switchboard.master.service_manager import ServiceManager
 from switchboard.master.signals import SignalPipe, StackDump
 from switchboard.master.slices import Slices
 from switchboard.spool.current import activate
-from switchboard.spool.spool import Spool
 from switchboard.status import log, printed
 from switchboard.status.alerts import Alerts
 from switchboard.status.alive import SCOREBOARD
@@ -141,7 +140,7 @@ class Master:
                     raise ConfigError(
                         reason, file=str(self.config.path), section='master', key='preload'
                     ) from error
-        self._spool: Spool | None = warm_up(self.config)
+        self._prepared: child.Prepared | None = warm_up(self.config)
         # All objects of this moment are there for good: the collector never touches it, so the children share its pages.
         gc.collect()
         gc.freeze()
@@ -264,7 +263,7 @@ class Master:
             config=self.config.path,
         )
         try:
-            self._slices.spool, self._spool = self._spool, None
+            self._slices.prepared, self._prepared = self._prepared, None
             self._slices.start_all()
             while self._slices.alive or not self._stopping:
                 self._turn()
@@ -325,7 +324,7 @@ class Master:
 
     def _look_whether_ready(self) -> None:
         if self._record.state is State.STARTING and all(each.settled for each in self._slices):
-            self._slices.spool = None
+            self._slices.prepared = None
             self._post(state=State.RUNNING, ready_ns=time.time_ns())
             event(logger, logging.INFO, None, 'ready', slices=len(self._slices))
             self._manager.ready(self._describe())

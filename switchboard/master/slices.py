@@ -12,7 +12,7 @@ import selectors
 import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from switchboard.config.config import Config
 from switchboard.config.remote_queues import free
@@ -24,9 +24,6 @@ from switchboard.master.supervision import ChildEnds, PastCounters, RunnerSlice,
 from switchboard.options import RunnerOptions
 from switchboard.status import log
 from switchboard.status.scoreboard import Scoreboard
-
-if TYPE_CHECKING:
-    from switchboard.spool.spool import Spool
 
 logger = log.logger('master')
 
@@ -56,7 +53,7 @@ class Slices:
         # What runners have counted that have no slices now.
         self._past: dict[str, list[PastCounters]] = {}
         # Made for the first processes, to be forgotten when they run.
-        self.spool: Spool | None = None
+        self.prepared: child.Prepared | None = None
         self._selector = selector
         self._work = work
         self._foreign = foreign
@@ -152,7 +149,7 @@ class Slices:
     ) -> list[int | OSError]:
         """Make a process for each, one right after the other: see `start_all`."""
         # A slice that is started again has its own options as before, and publishes by the configuration in force now.
-        config = self.config
+        config, prepared = self.config, self.prepared
         held = [each for one in self._slices for each in one.descriptors()]
         foreign = (*self._foreign(), *held, *(each for _, ends in unborn for each in ends.descriptors()))
         children = [
@@ -168,7 +165,7 @@ class Slices:
                 lifeline=ends.lifeline,
                 streams=ends.output.ends(),
                 foreign=foreign,
-                spool=self.spool if self.spool is not None and self.spool.config is config else None,
+                prepared=prepared if prepared is not None and prepared.config is config else None,
             )
             for each, ends in unborn
         ]

@@ -7,6 +7,7 @@ one with other parameters fails with each message: all of them mistakes of the p
 from __future__ import annotations
 
 import inspect
+import weakref
 from typing import Any
 
 from switchboard.errors import ConfigError
@@ -22,6 +23,9 @@ HOOKS = {
     'on_error': ('msg', 'msgdata', 'error'),
 }
 
+# Classes that were found right.  To look takes memory, which a forked runner shares with its master, so it is done once.
+RIGHT: weakref.WeakSet[type[Any]] = weakref.WeakSet()
+
 
 def check_hooks(cls: type[Any], base: type[Any], section: str, *, has_queue: bool) -> None:
     """Look at the hooks of a class.
@@ -30,6 +34,8 @@ def check_hooks(cls: type[Any], base: type[Any], section: str, *, has_queue: boo
     :param has_queue: a runner without a queue needs no ``dispose``.
     :raises ConfigError: one of them could never be called.
     """
+    if cls in RIGHT:
+        return
     for name, words in HOOKS.items():
         hook = getattr(cls, name, None)
         if hook is getattr(base, name):
@@ -45,6 +51,8 @@ def check_hooks(cls: type[Any], base: type[Any], section: str, *, has_queue: boo
         )
         if reason:
             raise ConfigError(f'{cls.__name__}.{name}: {reason}', section=section, key='class')
+    if has_queue:
+        RIGHT.add(cls)
 
 
 def _wrong(cls: type[Any], name: str, hook: Any, words: tuple[str, ...], *, wants_coroutine: bool) -> str:

@@ -1,0 +1,95 @@
+"""What a master makes before it forks, and what is left for its children to do: memory that they write to is shared no longer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from switchboard.config.config import Config
+from switchboard.master.child import Prepared
+from switchboard.master.loading import extend_path, make_runner, warm_up
+from switchboard.runners.null import Null
+from switchboard.status.scoreboard import NullSlot
+from tests.helpers.processes import Child
+
+OWN = """
+from pathlib import Path
+Path(__file__).with_name('has-run').touch()
+from switchboard import Runner
+class Mine(Runner):
+    def dispose(self, msg, msgdata):
+        pass
+"""
+
+
+def configuration(home: Path, class_path: str) -> Config:
+    path = home / 'switchboard.cfg'
+    path.write_text(
+        f'[switchboard]\nspool = {home / "spool"}\n[runner.r]\nclass = {class_path}\nqueue = in\ninstances = 2\n'
+    )
+    return Config.load(path)
+
+
+def prepare(home: Path, class_path: str = 'null') -> Prepared:
+    return warm_up(configuration(home, class_path))
+
+
+@pytest.mark.parametrize('class_path', ['null', 'runners.null:Null', 'switchboard.runners.null:Null'])
+def test_a_forked_runner_of_a_shipped_class_imports_looks_for_and_inspects_nothing(
+    tmp_path: Path, class_path: str
+) -> None:
+    prepared = prepare(tmp_path, class_path)
+
+    def live() -> None:
+        loaded, called = set(sys.modules), set()
+
+        def note(frame: FrameType, what: str, _argument: Any) -> None:
+            if what == 'call':
+                called.add(frame.f_code.co_filename)
+
+        sys.setprofile(note)
+        try:
+            runner = make_runner(
+                prepared.config, prepared.config.runners['r'], 1, 2, NullSlot(), prepared=prepared
+            )
+            runner.run(until_empty=True)
+        finally:
+            sys.setprofile(None)
+        assert type(runner) is Null
+        assert set(sys.modules) == loaded
+        assert any(each.endswith('loading.py') for each in called)
+        assert not [each for each in called if 'importlib' in each or each.endswith('inspect.py')]
+
+    with Child(live) as child:
+        child.join()
+
+
+def test_a_class_that_cannot_be_loaded_is_left_to_the_child_to_tell_of(tmp_path: Path) -> None:
+    assert not prepare(tmp_path, 'switchboard.runners.nowhere:Runner').classes
+    assert not prepare(tmp_path, 'switchboard.runners.null:Nothing').classes
+
+
+@pytest.mark.parametrize('has_init', [True, False])
+def test_the_master_runs_nothing_of_a_users_own_package_called_runners(
+    tmp_path: Path, has_init: bool
+) -> None:
+    package = tmp_path / 'runners'
+    package.mkdir()
+    (package / 'mine.py').write_text(OWN)
+    if has_init:
+        (package / '__init__.py').write_text(OWN)
+
+    def live() -> None:
+        for name in [name for name in sys.modules if name.partition('.')[0] == 'runners']:
+            del sys.modules[name]
+        extend_path([str(tmp_path)])
+        assert not prepare(tmp_path, 'runners.mine:Mine').classes
+        assert not (package / 'has-run').exists()
+        assert prepare(tmp_path, 'null').classes == {'r': Null}
+
+    with Child(live) as child:
+        child.join()
