@@ -39,7 +39,7 @@ NAMES_IN_ONE_CALL = 20
 
 # Names taken from the directory together, while it is walked over.
 NAMES_AT_A_TIME = 1000
-# A directory with more is not read in one call: to find out that there are more is then a small part of the reading.
+# A directory with more is walked over: to find out that there are more is then a small part of the reading.
 MOST_AT_ONCE = 4096
 
 # How often it is asked whether the directory is still the one at its path.
@@ -101,11 +101,12 @@ class Listing:
         self.queue = queue
         self.slice = slice_
         self.pickup = pickup
-        # Of the last reading: the foreign mails that it met, the entries at work, if they are wanted, how many names in all, and how large
-        # the directory was.
+        # Of the last reading: the foreign mails that it met, the entries at work, if they are wanted, how many names in all, how large
+        # the directory was, and whether it cost as much as for a fuller one.
         self.foreign_mail: list[str] = []
         self.claimed: list[str] = []
         self.seen = self.size_bytes = 0
+        self.is_sparse = False
         # Of a sparse directory: how many of the entries that were found in it are not known to be gone.
         self.left: int | None = None
         self._renew = renew
@@ -120,24 +121,49 @@ class Listing:
         """:return: all entries of this slice that have a suffix, in no order."""
         return [filebase for some in self.parts(suffix) for filebase in some]
 
-    def parts(self, suffix: str) -> Iterator[list[str]]:
-        """Read the directory: the entries of this slice that have a suffix, in no order, some thousand at a time.
+    def parts(self, suffix: str) -> tuple[list[str]] | Iterator[list[str]]:
+        """Read the directory: the entries of this slice that have a suffix, in no order.
 
         A name of no known form is reported once, and left alone.
 
+        :return: all of them, read at once; of a large directory, an iterator that walks over it and gives some thousand at a time.
         :raises DurabilityError: the directory cannot be read.
         """
         self.foreign_mail.clear()
         self.claimed.clear()
+        try:
+            read = self.folder.read_at_once(MOST_AT_ONCE)
+        except OSError as error:
+            raise self._refusal(error) from error
+        if read is None:
+            return self._walk(suffix)
+        names, self.size_bytes = read
+        self.seen = len(names)
+        some = self._sift(names, suffix)
+        self._has_read(len(some))
+        return (some,)
+
+    def _walk(self, suffix: str) -> Iterator[list[str]]:
         self.seen = found = 0
         try:
-            for names in self._names():
-                self.seen += len(names)
-                some = self._sift(names, suffix)
-                found += len(some)
-                yield some
+            with (scan := self.folder.scan()) as entries:
+                self.size_bytes = scan.size_bytes
+                while names := [entry.name for entry in islice(entries, NAMES_AT_A_TIME)]:
+                    self.seen += len(names)
+                    some = self._sift(names, suffix)
+                    found += len(some)
+                    yield some
+                    if len(names) < NAMES_AT_A_TIME:
+                        break
         except OSError as error:
-            raise DurabilityError(str(error), step='list', queue=self.queue) from error
+            raise self._refusal(error) from error
+        self._has_read(found)
+
+    def _refusal(self, error: OSError) -> DurabilityError:
+        return DurabilityError(str(error), step='list', queue=self.queue)
+
+    def _has_read(self, found: int) -> None:
+        self.is_sparse = is_sparse(self.size_bytes, self.seen)
         self.left = found if self.is_sparse else None
         if not self.seen:
             self._try_to_renew()
@@ -152,30 +178,12 @@ class Listing:
         if self.left <= 0:
             self._try_to_renew()
 
-    def _names(self) -> Iterator[list[str]]:
-        if (read := self.folder.read_at_once(MOST_AT_ONCE)) is not None:
-            names, self.size_bytes = read
-            if names:
-                yield names
-            return
-        with (scan := self.folder.scan()) as entries:
-            self.size_bytes = scan.size_bytes
-            while names := [entry.name for entry in islice(entries, NAMES_AT_A_TIME)]:
-                yield names
-                if len(names) < NAMES_AT_A_TIME:
-                    break
-
-    @property
-    def is_sparse(self) -> bool:
-        """Did the last reading cost as much as for a fuller directory than it found?"""
-        return is_sparse(self.size_bytes, self.seen)
-
     def _try_to_renew(self) -> None:
         """Renew a sparse directory, if it is empty by now and no try was made a moment ago."""
         if self.left is None or (now_ns := self.clock.monotonic_ns()) < self._renew_at_ns:
             return
         if self._renew():
-            self.size_bytes, self.left = 0, None
+            self.size_bytes, self.left, self.is_sparse = 0, None, False
             self._renew_wait_ns = 0
         else:
             first_ns, last_ns = RENEW_AGAIN_NS

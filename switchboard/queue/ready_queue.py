@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
 from threading import RLock
@@ -306,14 +306,9 @@ class ReadyQueue:
         self._stamp_ns = self._settled_stamp() if self._is_dear else None
         now = format_when(now_ns) + '~'
         parts = self._names.parts(READY)
-        if self._may_be_few and not self._deferred:
-            some = next(parts, [])
-            if self._names.seen <= NAMES_IN_ONE_CALL:
-                for _ in parts:
-                    pass  # there are no more, and the reading is closed
-                if not self._names.is_sparse and (not some or max(some) <= now):
-                    return self._few(some)
-            parts = chain((some,), parts)
+        if self._may_be_few and not self._deferred and (some := self._few(parts, now)) is not None:
+            self._has_few()
+            return some
         self._due, self._future = due, future = self._first_due(self._kept), FirstNames(self._kept)
         for some in parts if self._keys is None else self._keys.noted(parts):
             _part(some, now, due, future)
@@ -334,17 +329,25 @@ class ReadyQueue:
         self._note_next()
         return self._not_deferred(due) if is_whole else self._believed(due, now_ns)
 
-    def _few(self, some: list[str]) -> list[str]:
-        """Take over a handful of names that are all due: the usual case, in which nothing else needs to be looked at."""
+    def _few(self, parts: tuple[list[str]] | Iterator[list[str]], now: str) -> list[str] | None:
+        """:return: a handful of names that are all due, in order: the usual case, in which nothing else needs to be looked at; else None."""
+        names = self._names
+        if not isinstance(parts, tuple) or names.seen > NAMES_IN_ONE_CALL or names.is_sparse:
+            return None
+        (some,) = parts
+        if some and max(some) > now:
+            return None
+        if len(some) > 1:
+            some.sort(key=self.order if '+p' in ''.join(some) else None)
+        return some
+
+    def _has_few(self) -> None:
         self._is_dear = False
         if self._events is not None:
             self._events.follow(False)
         self._next_when_ns = self._next_misdated_ns = None
         if self._delayed or self._misdated:
             self._delayed, self._misdated = set(), {}
-        if len(some) > 1:
-            some.sort(key=self.order if '+p' in ''.join(some) else None)
-        return some
 
     def _not_deferred(self, due: FirstNames) -> list[str]:
         names = due.sorted()
@@ -506,7 +509,10 @@ class ReadyQueue:
         """
         with self._lock:
             now_ns = self._now_ns()
-            due = self._all_due(now_ns, self._first_due(limit))
+            parts = self._names.parts(READY)
+            if (few := self._few(parts, format_when(now_ns) + '~')) is not None:
+                return few[:limit]
+            due = self._all_due(parts, now_ns, self._first_due(limit))
             newest = max(due, default='')
             if (
                 self._names.seen > NAMES_IN_ONE_CALL
@@ -519,23 +525,24 @@ class ReadyQueue:
     def oldest(self, number: int) -> list[str]:
         """:return: the first of the entries that are due by their age alone, without regard to priorities."""
         with self._lock:
-            return self._all_due(self._now_ns(), FirstNames(number)).sorted()[:number]
+            due = self._all_due(self._names.parts(READY), self._now_ns(), FirstNames(number))
+            return due.sorted()[:number]
 
     def sample(self, number: int) -> list[str]:
         """:return: some of the entries that are due, picked by chance."""
         with self._lock:
             salt = random.getrandbits(32)
             picked = FirstNames(number, lambda name: f'{crc32(name.encode("ascii"), salt):08x}')
-            return self._all_due(self._now_ns(), picked).sorted()[:number]
+            return self._all_due(self._names.parts(READY), self._now_ns(), picked).sorted()[:number]
 
     def entries(self, suffix: str) -> list[str]:
         """:return: all entries in a state, due or not, in order."""
         with self._lock:
             return sorted(chain.from_iterable(self._names.parts(suffix)), key=self.order)
 
-    def _all_due(self, now_ns: int, due: FirstNames) -> FirstNames:
+    def _all_due(self, parts: Iterable[list[str]], now_ns: int, due: FirstNames) -> FirstNames:
         now, future = format_when(now_ns) + '~', FirstNames(self._kept)
-        for some in self._names.parts(READY):
+        for some in parts:
             _part(some, now, due, future)
         if len(future):
             boot_ns = self._clock.monotonic_ns()

@@ -22,7 +22,7 @@ class StrictKeys:
         self._by_key: dict[str, list[str]] | None = {}
         self._claimed: dict[str, set[str]] = {}
 
-    def noted(self, parts: Iterator[list[str]]) -> Iterator[list[str]]:
+    def noted(self, parts: Iterable[list[str]]) -> Iterator[list[str]]:
         """Pass on what a new reading finds."""
         self._read = []
         self._claimed = {}

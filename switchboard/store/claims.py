@@ -66,15 +66,16 @@ class Claim:
 
     def read(self) -> Entry:
         """Read the whole file, once."""
-        if self.entry is None:
-            history = self.history if self._history is not None or self.size > WHOLE_BYTES else None
-            content, self._content = self._content, None
-            if content is not None and history is None:
-                self.entry = read_entry(self.filebase, content)
+        entry = self.entry
+        if entry is None:
+            if self._content is not None and self._history is None:
+                entry, self._content = read_entry(self.filebase, self._content), None
             else:
-                self.entry = read_file(self.filebase, self.fd, self.size, self.folder.disk, history)
-            self.entry.queue = self.folder.place
-        return self.entry
+                history = self.history if self.size > WHOLE_BYTES else self._history
+                entry = read_file(self.filebase, self.fd, self.size, self.folder.disk, history)
+            entry.queue = self.folder.place
+            self.entry = entry
+        return entry
 
     @property
     def history(self) -> History:
@@ -409,9 +410,12 @@ def _claim_at_once(folder: Folder, filebase: str, disk: Disk) -> Claim | None:
 
 def claim_of(folder: Folder, filebase: str) -> Claim | None:
     """:return: this process's own claim on an entry that it is working on, if it has one."""
-    claim = OWN_CLAIMS.get((folder.key, filebase + CLAIMED))
+    name = filebase + CLAIMED
+    claim = OWN_CLAIMS.get((folder.key, name))
+    if claim is not None:
+        return claim
     try:
-        is_renewed = claim is None and folder.follow()
+        is_renewed = folder.follow()
     except OSError:  # the next call on the directory tells of a disk that refuses
-        is_renewed = False
-    return OWN_CLAIMS.get((folder.key, filebase + CLAIMED)) if is_renewed else claim
+        return None
+    return OWN_CLAIMS.get((folder.key, name)) if is_renewed else None

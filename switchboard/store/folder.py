@@ -27,6 +27,8 @@ CLOSED_BIT = 0o4000
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Links that lead to links: more than anybody means.
 MAX_LINKS = 8
+# An entry's name takes more of a directory's size than that, on most file systems.
+NAME_BYTES = 64
 
 
 class Folder:
@@ -332,9 +334,24 @@ class Folder:
         self.fd, self.key, self._fd = fd, (status.st_dev, status.st_ino), fd
 
     def read_at_once(self, most: int) -> tuple[list[str], int] | None:
-        """:return: all names in it, and its size in bytes; None if they are more than `most`, or are to be walked over."""
-        steps = self.disk.accelerator
-        return (steps.names(self.fd, most) or None) if steps is not None else None
+        """:return: all names in it, and its size in bytes; None if they are to be walked over: they may be more than `most`, or in another directory by now."""
+        disk = self.disk
+        if disk.accelerator is not None:
+            return disk.accelerator.names(self.fd, most) or None
+        fd = disk.open_file('.', DIRECTORY_FLAGS, self.fd)
+        try:
+            status = disk.fstat(fd)
+            if not status.st_nlink or status.st_size > most * NAME_BYTES:
+                return None
+            with disk.scandir(fd) as entries:  # type: ignore[arg-type]
+                names = [entry.name for entry in islice(entries, most)]
+        except OSError as error:
+            if not disk.makes_room(error):
+                raise
+            return None
+        finally:
+            disk.let_go(fd)
+        return (names, status.st_size) if len(names) < most else None
 
     def names(self, limit: int | None = None) -> list[str]:
         """All names in it, or `limit` of them, in no order."""

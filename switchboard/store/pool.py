@@ -127,10 +127,9 @@ class FilePool:
         # Files that this process has taken and not given back: so many are worth keeping for it.  A process that only finishes what others
         # put would keep files locked that they look for.
         self._lent = 0
-        # Since the files in the directory were counted, those that were given, whether or not there was room, and those that went into it,
-        # both without those that were taken out of it.
-        self._given = self._stored = 0
-        self._room = self._count_at = 0
+        # Since the files in the directory were counted, those that went into it, without those that were taken out of it: for how many there
+        # is room, and with how many they are counted again.
+        self._stored = self._room = self._count_at = 0
         _POOLS[:] = [pool for pool in _POOLS if pool() is not None]
         _POOLS.append(ref(self))
 
@@ -192,7 +191,6 @@ class FilePool:
     def _lend(self) -> None:
         """Note that a file was taken out of the directory."""
         self._lent += self._lent < REMEMBERED
-        self._given -= 1
         self._stored -= 1
 
     def _take_back(self) -> bool:
@@ -200,11 +198,11 @@ class FilePool:
 
         :return: whether this process has taken as many, and so has a use for it.
         """
-        self._given += 1
         self._stored += 1
-        is_wanted = self._lent > 0
-        self._lent -= is_wanted
-        return is_wanted
+        if self._lent > 0:
+            self._lent -= 1
+            return True
+        return False
 
     def _is_usable(self, draft: PoolFile) -> bool:
         """May another message be written into the file?  It may have come from anywhere, as somebody's own entry."""
@@ -338,11 +336,11 @@ class FilePool:
         if size > BLOCK_BYTES or self._mean_bytes > BLOCK_BYTES:
             kept = 0 if self.scrub or size > KEPT_BYTES else size
             self._mean_bytes += (max(BLOCK_BYTES, kept) - self._mean_bytes) / COUNT_EVERY
-        if self._given >= self._count_at:
+        if self._stored >= self._count_at:
             self._count()
         if self._stored < self._room:
             return False
-        self._given += 1
+        self._count_at -= 1  # what was refused brings the next count as near as what was stored
         return True
 
     def _count(self) -> None:
@@ -355,7 +353,7 @@ class FilePool:
             self._room = min(self.limit, int(self._limit_bytes / self._mean_bytes)) - there
         except OSError:
             there = self._room = 0  # unknown: no more of them
-        self._given = self._stored = 0
+        self._stored = 0
         self._count_at = max(COUNT_EVERY, there // COUNT_SHARE, self._room // 4)
 
     def count(self) -> int:
