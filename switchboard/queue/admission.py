@@ -42,6 +42,7 @@ class Admission:
         evict: Callable[[int, int], tuple[int, int] | None],
         can_evict: Callable[[int, int], bool],
     ) -> None:
+        self.has_limits = limits.any
         self._queue = queue
         self._options = options
         self._serializers = serializers
@@ -63,9 +64,9 @@ class Admission:
         :raises MessageTooLargeError: it could never fit.
         :raises QueueFullError: there is no room, and the queue makes none.
         """
-        limits = self._limits
-        if not limits.any:
+        if not self.has_limits:
             return None
+        limits = self._limits
         limits.check_size(size)
         refuses = self._options.overflow == 'reject'
         shortage = limits.ask(1, size, counts_anew=refuses)

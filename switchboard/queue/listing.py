@@ -191,25 +191,22 @@ class Listing:
             self._renew_at_ns = now_ns + self._renew_wait_ns
 
     def _sift(self, names: list[str], suffix: str) -> list[str]:
-        cut = -len(suffix)
-        found = [name[:cut] for name in names if name.endswith(suffix)]
-        if len(found) < len(names):
+        filebases = self._ours(names, suffix)
+        if len(filebases) < len(names):
+            matches = matcher(suffix)
             for name in names:
-                if not name.endswith(suffix) and not is_ours(name):
+                if name.endswith(suffix):
+                    if not matches(name):
+                        self.report(name, 'foreign name')
+                elif not is_ours(name):
                     self._notice(name)
             if self._notes_claimed:
-                self.claimed += self._ours(
-                    [name.removesuffix(CLAIMED) for name in names if name.endswith(CLAIMED)], CLAIMED
-                )
-        return self._ours(found, suffix)
+                self.claimed += self._ours(names, CLAIMED)
+        return filebases
 
-    def _ours(self, found: list[str], suffix: str) -> list[str]:
-        matches = matcher()
-        filebases = [filebase for filebase in found if matches(filebase)]
-        if len(filebases) < len(found):
-            for filebase in found:
-                if not matches(filebase):
-                    self.report(filebase + suffix, 'foreign name')
+    def _ours(self, names: list[str], suffix: str) -> list[str]:
+        cut, matches = -len(suffix), matcher(suffix)
+        filebases = [name[:cut] for name in names if matches(name)]
         if self.reported:
             filebases = [filebase for filebase in filebases if filebase + suffix not in self.reported]
         if self.slice.count > 1:

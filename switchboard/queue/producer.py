@@ -109,7 +109,8 @@ class Producer:
         packed = self._packer.pack(msg, metadata, digest_tail=digest_tail)
         if records:
             packed = self._packer.with_history(packed, records)
-        return self._write(packed, self.admission.ask_for_room(packed.size))
+        admission = self.admission
+        return self._write(packed, admission.ask_for_room(packed.size) if admission.has_limits else None)
 
     def prepare_copy(self, entry: Entry, record: Record | None = None, *, now: bool = False) -> PreparedEntry:
         """Write a copy of another queue's entry without making it an entry yet: same content, another name, its history.

@@ -314,25 +314,23 @@ class Switchboard:
         self, entry: str | Claim, preserve: bool = False, *, reason: str = '', cause: str = 'rejected'
     ) -> None:
         """See `ISwitchboard`."""
-        claim = self._claim(entry, preserve) if isinstance(entry, str) else entry
-        if claim is None:
+        claim = claim_of(self.folder, entry) if isinstance(entry, str) else entry
+        if claim is None and (claim := self._claim_now(str(entry), preserve)) is None:
             return  # it is in the bad queue by now
         if preserve:
             self.consumer.preserve(claim, reason or 'preserved by its runner', cause)
         else:
             self.consumer.finish(claim)
 
-    def _claim(self, filebase: str, preserve: bool) -> Claim | None:
-        claim = claim_of(self.folder, filebase)
-        if claim is None:
-            try:
-                return self.consumer.claim(filebase)
-            except CorruptEntryError:
-                return None  # it could not be opened
-            except EntryTakenError:
-                if not preserve or not self.consumer.is_preserved(filebase):
-                    raise
-        return claim
+    def _claim_now(self, filebase: str, preserve: bool) -> Claim | None:
+        try:
+            return self.consumer.claim(filebase)
+        except CorruptEntryError:
+            return None  # it could not be opened
+        except EntryTakenError:
+            if not preserve or not self.consumer.is_preserved(filebase):
+                raise
+        return None
 
     def release(self, entry: str | Claim, *, delay_s: float = 0.0, record: Record | None = None) -> str:
         """See `ISwitchboard`.  In a queue of strict order, an entry that waits keeps its name, and so its place."""

@@ -57,7 +57,7 @@ class Claim:
     # The whole file, if it was read together with the claim, until it is taken apart.
     _content: bytes | None = None
     # Under which the table has it.
-    _key: tuple[tuple[int, int], str] | None = None
+    _key: tuple[tuple[int, int], str] = ((-1, -1), '')
 
     @property
     def name(self) -> str:
@@ -217,9 +217,8 @@ class Claim:
         OWN_CLAIMS[key] = self
 
     def _strike_out(self) -> None:
-        key = self._key
-        if key is not None and OWN_CLAIMS.get(key) is self:
-            del OWN_CLAIMS[key]
+        if OWN_CLAIMS.get(self._key) is self:
+            del OWN_CLAIMS[self._key]
 
     def _leave(self) -> None:
         # The key is kept as long as the claim, under whichever name: a committed input may be taken back, and what comes
@@ -244,7 +243,7 @@ class Claim:
 
     def is_own(self) -> bool:
         """Is it still this process's?  It has ended, or a child after a fork has let go of it, if not."""
-        return self._key is not None and OWN_CLAIMS.get(self._key) is self
+        return OWN_CLAIMS.get(self._key) is self
 
 
 # What opening a symbolic link, a directory, a socket or a device without a driver is refused with.

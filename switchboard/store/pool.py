@@ -340,7 +340,7 @@ class FilePool:
             self._count()
         if self._stored < self._room:
             return False
-        self._count_at -= 1  # what was refused brings the next count as near as what was stored
+        self._count_at -= 1  # a refusal brings the next count nearer, too
         return True
 
     def _count(self) -> None:

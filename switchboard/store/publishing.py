@@ -180,15 +180,17 @@ def publish(
     :raises UnknownQueueError: a queue was deleted meanwhile.
     :raises DurabilityError: a sync or a rename failed.
     """
-    if disk.accelerator is not None and not sync and len(items) == 1 and _move(items[0], disk):
-        return
+    if disk.accelerator is None or sync or len(items) > 1 or not _move(items[0], disk):
+        _publish(items, pool, disk, sync=sync, flush=flush)
+
+
+def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync: bool, flush: Flush) -> None:
     published = 0
     step = 'room'
     once = sync and is_one_flush(flush, items[0].folder)
     order = name_order(flush, items[0].folder) if sync else APART
     try:
-        if len(items) > 1 or items[0].room is not None:
-            make_room(item.room for item in items)
+        _make_room(items)
         step = 'fdatasync'
         if sync and not once:
             disk.sync_files([item.draft.fd for item in items])
@@ -218,6 +220,11 @@ def publish(
         raise
     for item in items:
         item.leave(disk)
+
+
+def _make_room(items: Sequence[PreparedEntry]) -> None:
+    if len(items) > 1 or items[0].room is not None:
+        make_room(item.room for item in items)
 
 
 def _move(item: PreparedEntry, disk: Disk) -> bool:
