@@ -89,12 +89,11 @@ def fate_of(outlet: Outlet, server: Server) -> str:
     return 'later' if outlet.queue.history(waiting[0]) else 'down'
 
 
-@pytest.mark.parametrize(('stage', 'answer', 'after', 'fate'), CASES)
-def test_what_a_reply_means_for_the_mail(
-    tmp_path: Path, stage: str, answer: str, after: str, fate: str
-) -> None:
-    server = Server(answers={stage: answer if after == 'next' else f'{answer}|{after}'})
-    keys: dict[str, str] = {'timeout': '400ms', 'connect_timeout': '400ms'} if after == 'silence' else {}
+def deliver(tmp_path: Path, server: Server, stage: str, keys: dict[str, str]) -> str:
+    """Send a mail on a way that passes a stage.
+
+    :return: what became of it.
+    """
     if stage == 'AUTH':
         server.extensions = ('AUTH PLAIN',)
         (tmp_path / 'password').write_text('secret')
@@ -109,7 +108,16 @@ def test_what_a_reply_means_for_the_mail(
         outlet.put(BOB)
         outlet.work()
         outlet.runner.cleanup()
-    assert fate_of(outlet, server) == fate
+    return fate_of(outlet, server)
+
+
+@pytest.mark.parametrize(('stage', 'answer', 'after', 'fate'), CASES)
+def test_what_a_reply_means_for_the_mail(
+    tmp_path: Path, stage: str, answer: str, after: str, fate: str
+) -> None:
+    server = Server(answers={stage: answer if after == 'next' else f'{answer}|{after}'})
+    keys: dict[str, str] = {'timeout': '400ms', 'connect_timeout': '400ms'} if after == 'silence' else {}
+    assert deliver(tmp_path, server, stage, keys) == fate
     assert bool(server.mails) == (fate == 'done')
 
 
@@ -134,21 +142,7 @@ def test_a_reply_without_an_end_is_a_connection_that_broke_off(
 ) -> None:
     server = Server(answers={stage: f'{answer}|{end}'})
     keys = {'timeout': '400ms', 'connect_timeout': '400ms'} if end == 'drip' else {}
-    if stage == 'AUTH':
-        server.extensions = ('AUTH PLAIN',)
-        (tmp_path / 'password').write_text('secret')
-        keys |= {'user': 'me', 'password_file': str(tmp_path / 'password')}
-    elif stage == 'STARTTLS':
-        server.extensions = ('STARTTLS',)
-        keys |= {'tls': 'starttls'}
-    elif stage == 'RSET':
-        server.answers['MAIL'] = '550 5.7.1 no'
-    with serving(server):
-        outlet = Outlet(tmp_path, server, **keys)
-        outlet.put(BOB)
-        outlet.work()
-        outlet.runner.cleanup()
-    assert fate_of(outlet, server) == fate
+    assert deliver(tmp_path, server, stage, keys) == fate
 
 
 @pytest.mark.parametrize('after', AFTER)
