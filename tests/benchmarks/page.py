@@ -32,7 +32,7 @@ HOW = """\
 ## How to repeat it
 
 ```console
-$ bin/bench                      # everything: less than half an hour
+$ bin/bench                      # everything: about half an hour
 $ bin/bench --quick              # fewer and shorter turns: some minutes
 $ bin/bench --only wakeup        # one part; bin/bench --help lists them
 $ bin/bench --directory /srv/queue  # on another disk
