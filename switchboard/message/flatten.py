@@ -34,6 +34,8 @@ _LINE_END = re.compile(r'\r\n|\r|\n')
 _LINE = re.compile(rb'[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+')
 # What ends a line for `str.splitlines`, which the library uses, and for no mail server.
 _STRANGE_ENDS = re.compile('[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]')
+# The end of a line and an empty line.
+_EMPTY_LINES = (b'\n\n', b'\n\r\n', b'\n\r', b'\r\r', b'\r\r\n')
 _NAME = re.compile(r'[!-9;-~]+')
 _BLANKS = (' ', '\t')
 # A field, as old mails write it, and no line of a mailbox.
@@ -256,7 +258,7 @@ def _written(mail: Message, eol: bytes, *, unixfrom: bool = False) -> bytes:
     else:
         pieces = [_body(mail, eol), _tail(source, eol)]
     body = b''.join(pieces)
-    return _head_of_source(mail, source, eol, bool(body), unixfrom=unixfrom) + body
+    return _head_of_source(mail, source, eol, body, unixfrom=unixfrom) + body
 
 
 def _body_as_it_was(mail: Message, source: _Source, eol: bytes) -> list[bytes]:
@@ -266,10 +268,13 @@ def _body_as_it_was(mail: Message, source: _Source, eol: bytes) -> list[bytes]:
     position = source.body_start
     for part in source.payload:
         at: _Source = part.__dict__[SOURCE]
-        pieces += (
-            source.raw[position : at.start],
-            _written(part, eol, unixfrom=part._unixfrom is not None),
-        )
+        between = source.raw[position : at.start]
+        written = _written(part, eol, unixfrom=part._unixfrom is not None)
+        if written and between and not between.endswith((b'\n', b'\r')):
+            between += eol  # a last boundary without a line end
+        if not written and at.start < at.end:
+            written = eol  # between two boundaries there would be no part
+        pieces += between, written
         position = at.end
     pieces.append(source.raw[position : source.end])
     return pieces
@@ -296,14 +301,15 @@ def _from_line(mail: Message, eol: bytes) -> bytes:
     return ' '.join(_LINE_END.split(line)).rstrip().encode('ascii', 'surrogateescape') + eol
 
 
-def _head_of_source(mail: Message, source: _Source, eol: bytes, has_body: bool, *, unixfrom: bool) -> bytes:
+def _head_of_source(mail: Message, source: _Source, eol: bytes, body: bytes, *, unixfrom: bool) -> bytes:
     block = source.raw[source.start : source.body_start]
     line = mail._unixfrom  # type: ignore[attr-defined]
+    is_ended = not body or _ends_header_as_before(body, source)
     if (
-        mail._headers == source.headers  # type: ignore[attr-defined]
+        (is_ended or (block.endswith(_EMPTY_LINES) and not source.kept_bytes))
+        and mail._headers == source.headers  # type: ignore[attr-defined]
         and line == source.from_line
         and unixfrom == (line is not None)
-        and (not has_body or source.body_start < source.end)
     ):
         return block
     before, fields, separator = _take_apart(block, mail.policy, source.kept_bytes)
@@ -318,25 +324,58 @@ def _head_of_source(mail: Message, source: _Source, eol: bytes, has_body: bool, 
             before = before[len(_LINE.match(before)[0]) :]  # type: ignore[index]
         if unixfrom:
             before = _from_line(mail, eol) + before
-    waiting: dict[tuple[str, str], list[bytes]] = {}
-    for key, written in reversed(fields):
-        waiting.setdefault(key, []).append(written)
-    pieces = [before]
-    for name, value in mail._headers:  # type: ignore[attr-defined]
-        same = waiting.get((name, value)) if isinstance(value, str) else None
-        pieces.append(same.pop() if same else _field(name, value, mail.policy, eol))
+    pieces = [before, *_fields_of_source(mail, fields, eol)]
     # A last line without an end is one only as long as nothing follows.
     head = b''.join(
         piece if not piece or piece.endswith((b'\n', b'\r')) else piece + eol for piece in pieces[:-1]
     )
     last = pieces[-1]
-    if (separator or has_body) and last and not last.endswith((b'\n', b'\r')):
+    if (separator or body) and last and not last.endswith((b'\n', b'\r')):
         last += eol
-    if not separator and has_body and block and source.body_start == len(source.raw):
-        separator = eol  # there was no body
+    if not separator and not is_ended:
+        separator = eol
     if separator.startswith(b'\n') and (head + last).endswith(b'\r'):
         separator = b'\r'  # the two would be one line end, and the first line of the body a field
     return head + last + separator
+
+
+def _ends_header_as_before(body: bytes, source: _Source) -> bool:
+    """:return: whether the lines of a content that end the header above it, where no empty line does, are those that were there."""
+    now, before = _LINE.finditer(body), _LINE.finditer(source.raw, source.body_start, source.end)
+    while True:
+        line, old_line = (
+            found[0].rstrip(b'\r\n') if found else None for found in (next(now, None), next(before, None))
+        )
+        if line is None or line != old_line:
+            return line == old_line
+        # A line of a mailbox alone does not: what follows decides.
+        if not line.startswith(b'From '):
+            return True
+
+
+def _fields_of_source(mail: Message, fields: list[tuple[tuple[str, str], bytes]], eol: bytes) -> list[bytes]:
+    """Write the fields of a part: those that were there as they were, each of several equal ones by its place."""
+    headers = mail._headers  # type: ignore[attr-defined]
+    same_before = _number_equal(headers, fields)
+    same_behind = _number_equal(headers[same_before:][::-1], fields[same_before:][::-1])
+    changed = headers[same_before : len(headers) - same_behind]
+    waiting: dict[tuple[str, str], list[bytes]] = {}
+    for key, written in reversed(fields[same_before : len(fields) - same_behind]):
+        waiting.setdefault(key, []).append(written)
+    pieces = [written for _, written in fields[:same_before]]
+    for name, value in changed:
+        same = waiting.get((name, value)) if isinstance(value, str) else None
+        pieces.append(same.pop() if same else _field(name, value, mail.policy, eol))
+    return pieces + [written for _, written in fields[len(fields) - same_behind :]]
+
+
+def _number_equal(headers: list[tuple[str, Any]], fields: list[tuple[tuple[str, str], bytes]]) -> int:
+    number = 0
+    for (name, value), (key, _) in zip(headers, fields, strict=False):
+        if not isinstance(value, str) or (name, value) != key:
+            break
+        number += 1
+    return number
 
 
 def _first_line(block: bytes) -> str:

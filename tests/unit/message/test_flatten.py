@@ -380,6 +380,48 @@ class TestExact:
         # An empty line may be put before it, or behind it, where there was none.
         assert raw in (before + behind, before.removesuffix(end) + behind, before + behind.removeprefix(end))
 
+    @given(
+        st.lists(st.sampled_from([line for line in LINES if b'delivery-status' not in line]), max_size=10),
+        st.integers(0, 9),
+        st.sampled_from([b'\n', b'\r\n']),
+        st.booleans(),
+    )
+    @example([b'\xff'], 1, b'\n', False)
+    @example([b'From what I hear'], 1, b'\r\n', False)
+    @example([b'From x y', b'text', b'A: b'], 1, b'\n', False)
+    @example([b'Content-Type: multipart/mixed; boundary=B', b'--B', b'\xff'], 1, b'\n', False)
+    def test_a_field_more_anywhere_is_read_as_it_was_written(
+        self, lines: list[bytes], number: int, end: bytes, is_cut: bool
+    ) -> None:
+        raw = end.join((b'a: b', b'Content-Type: message/rfc822', *lines, b'' if not is_cut else b'--B'))
+        mail = lazy_mail(raw)
+        parts = list(mail.walk())
+        parts[number % len(parts)]['X-New'] = 'yes'
+        headers = [part.items() for part in parts]
+        assert [part.items() for part in lazy_mail(mail_bytes(mail)).walk()] == headers
+
+    @pytest.mark.parametrize('payload', ['A: b\n', '\n', ' folded\n', 'From x\nA: b\n', 'From : a\n'])
+    @pytest.mark.parametrize('raw', [b'Subject: x\nno field\n', b'no field\n', b'', b'Subject: x'])
+    def test_a_text_that_takes_the_place_of_one_without_an_empty_line_is_no_header(
+        self, raw: bytes, payload: str
+    ) -> None:
+        mail = lazy_mail(raw)
+        headers = mail.items()
+        mail.set_payload(payload)
+        after = lazy_mail(mail_bytes(mail))
+        assert (after.items(), after.get_payload()) == (headers, payload)
+
+    def test_a_part_that_loses_its_last_field_is_a_part(self) -> None:
+        mail = lazy_mail(b'Content-Type: multipart/mixed; boundary=B\n\n--B\nA: b\n--B\nC: d\n\ntwo\n--B--\n')
+        del mail.get_payload(0)['A']
+        after = lazy_mail(mail_bytes(mail))
+        assert [part.items() for part in after.get_payload()] == [[], [('C', 'd')]]
+
+    def test_of_equal_fields_the_one_that_was_changed_changes(self) -> None:
+        mail = lazy_mail(b'A:  b\nA: b\nA:b\nC: d\n\nbody\n')
+        mail.replace_header('A', 'other')
+        assert mail_bytes(mail) == b'A: other\nA: b\nA:b\nC: d\n\nbody\n'
+
     @given(st.integers(0, 2))
     def test_a_field_that_goes_takes_its_own_bytes_along(self, number: int) -> None:
         fields = [b'A:1\r\n', b'B:  2\r\n\t3 \r\n', b'C : 4\x0b\r\n'.replace(b'C :', b'C:')]
