@@ -50,6 +50,7 @@ from switchboard.master.requests import Requests
 from switchboard.master.service_manager import ServiceManager
 from switchboard.master.signals import SignalPipe, StackDump
 from switchboard.master.slices import Slices
+from switchboard.operating.text import escape_terminal
 from switchboard.spool.current import activate
 from switchboard.status import log, printed
 from switchboard.status.alerts import Alerts
@@ -150,7 +151,7 @@ class Master:
         return self.config.master.log_format == 'json' and hasattr(os, 'memfd_create')
 
     def _open(self, stack: contextlib.ExitStack) -> None:
-        setproctitle.setproctitle(f'switchboard: master {self.config.spool}')
+        setproctitle.setproctitle(escape_terminal(f'switchboard: master {self.config.spool}'))
         wanted = sum(each.instances for each in self.config.runners.values())
         path = self._directory.path / SCOREBOARD
         try:

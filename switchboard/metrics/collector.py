@@ -30,6 +30,7 @@ from switchboard.metrics.counting import Count
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.operating.queue_info import UNKNOWN
 from switchboard.operating.spool_view import flags_of
+from switchboard.operating.text import escape_terminal
 from switchboard.status.alive import SCOREBOARD, master_alive, own_directory
 from switchboard.status.measurements import (
     BOUNDS_S,
@@ -51,6 +52,11 @@ STATES = ('waiting', 'delayed', 'held', 'claimed', 'preserved')
 OUTCOMES = ('done', 'failed', 'retried', 'kept')
 
 
+def _writable(labels: Iterable[str]) -> list[str]:
+    # A path need not be text, and the format is UTF-8.
+    return [escape_terminal(label) for label in labels]
+
+
 class Samples:
     """Metrics by name, in the order in which they are first given a sample.
 
@@ -66,14 +72,14 @@ class Samples:
         made = GaugeMetricFamily(PREFIX + name, FAMILIES[name].says, labels=FAMILIES[name].labels)
         metric = self._found.setdefault(name, made)
         assert isinstance(metric, GaugeMetricFamily)
-        metric.add_metric(list(labels), value)
+        metric.add_metric(_writable(labels), value)
 
     def counter(self, name: str, value: float, *labels: str) -> None:
         """Give one count."""
         made = CounterMetricFamily(PREFIX + name, FAMILIES[name].says, labels=FAMILIES[name].labels)
         metric = self._found.setdefault(name, made)
         assert isinstance(metric, CounterMetricFamily)
-        metric.add_metric(list(labels), value, created=self.created_s)
+        metric.add_metric(_writable(labels), value, created=self.created_s)
 
     def histogram(self, name: str, value: Histogram, *labels: str) -> None:
         """Give one histogram."""
@@ -82,7 +88,7 @@ class Samples:
         made = HistogramMetricFamily(PREFIX + name, FAMILIES[name].says, labels=FAMILIES[name].labels)
         metric = self._found.setdefault(name, made)
         assert isinstance(metric, HistogramMetricFamily)
-        metric.add_metric(list(labels), buckets, value.sum_ns / NS)
+        metric.add_metric(_writable(labels), buckets, value.sum_ns / NS)
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._found.values())

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -33,7 +33,7 @@ from switchboard.operating.audit import MAX_REASON, Operator
 from switchboard.web import entry_pages, openapi, pages
 from switchboard.web.desk import Desk
 from switchboard.web.drawing import sparkline, topology
-from switchboard.web.forms import MAX_TEXT, BadRequestError, Form
+from switchboard.web.forms import HALVES, MAX_TEXT, BadRequestError, Form
 from switchboard.web.guard import Guard
 from switchboard.web.identity import User
 from switchboard.web.message_body import Body
@@ -73,6 +73,16 @@ STATUSES: tuple[tuple[type[BaseException], int], ...] = (
 # Members that are another number at each look, though nothing has happened.
 VOLATILE = ('_age_s', 'age_s', 'next_due_s', 'current_s', 'counted_at_ns')
 COLUMNS = ('queue', 'filebase', 'state', 'ready_at_ns', 'age_s', 'kind', 'body_bytes', 'attempts', 'recoveries', 'sent_back', 'origin', 'cause', 'error', 'message', 'damage')  # fmt: skip
+
+
+class Json(Response):
+    """An answer for programs, in ASCII: a path that is no text, and half a character of a message, are written out."""
+
+    media_type = 'application/json'
+
+    def render(self, content: Any) -> bytes:
+        """See `Response`."""
+        return json.dumps(content, allow_nan=False, separators=(',', ':')).encode('ascii')
 
 
 def make_app(desk: Desk) -> ASGIApp:
@@ -160,7 +170,7 @@ class Routes:
         if request.headers.get('if-none-match') == tag:
             return Response(status_code=304, headers={'etag': tag})
         if not template:
-            return JSONResponse(shown, headers={'etag': tag})
+            return Json(shown, headers={'etag': tag})
         return self._html(request, template, shown, headers={'etag': tag})
 
     def _html(
@@ -198,7 +208,7 @@ class Routes:
 
     def _say_wrong(self, request: Request, status: int, text: str, *, is_api: bool) -> Response:
         if is_api:
-            return JSONResponse({'error': text}, status)
+            return Json({'error': text}, status)
         return self._html(request, 'error', {'status': status, 'text': text, 'command': ''}, status)
 
     async def on_http_error(self, request: Request, error: Exception) -> Response:
@@ -281,12 +291,14 @@ class Routes:
             'x-is-whole': 'yes' if is_whole else 'no',
         }
         if kind == 'json':
-            return JSONResponse({'entries': rows, 'is_whole': is_whole}, headers=headers)
+            return Json({'entries': rows, 'is_whole': is_whole}, headers=headers)
         out = io.StringIO()
         writer = csv.writer(out)
         writer.writerow(COLUMNS)
         writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
-        return Response(out.getvalue(), headers=headers, media_type='text/csv')
+        return Response(
+            out.getvalue().encode('utf-8', 'backslashreplace'), headers=headers, media_type='text/csv'
+        )
 
     async def _metrics(self, request: Request) -> Response:
         return await run_in_threadpool(self._send_metrics, request)
@@ -325,7 +337,7 @@ class Routes:
             for path in openapi.DEEDS
             if any(route.path == f'/api{path}' for route in request.app.routes if isinstance(route, Route))
         ]
-        return JSONResponse(openapi.describe(((path, page, taken) for path, page, _, taken in PAGES), deeds))
+        return Json(openapi.describe(((path, page, taken) for path, page, _, taken in PAGES), deeds))
 
     # What acts.
 
@@ -369,12 +381,14 @@ class Routes:
         except (SwitchboardError, OSError) as error:
             return self._wrong(request, error, is_api=is_api)
         if is_api:
-            return JSONResponse(shown)
+            return Json(shown)
         if template == 'queue':
             return RedirectResponse(f'/queues/{shown["queue"]}', 303)
         if shown.get('canary') and template == 'result' and shown['done']:
             sent = [('entry', f'{one["queue"]}/{one["filebase"]}') for one in shown['done'] if one['queue']]
-            return RedirectResponse('/canary?' + urlencode([('q', shown['selection']), *sent]), 303)
+            return RedirectResponse(
+                '/canary?' + urlencode([('q', shown['selection']), *sent], errors=HALVES), 303
+            )
         return self._html(request, template, shown)
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from switchboard.operating.text import age, duration, escape_terminal, grouped, moment, number, size
+from switchboard.web.forms import HALVES
 
 CELLS = (1, 5, 25, 100)
 
@@ -54,7 +55,8 @@ def _compact(value: Any) -> str:
 
 
 def _where(**fields: Any) -> str:
-    return urlencode({key: value for key, value in fields.items() if value not in (None, '')})
+    given = {key: value for key, value in fields.items() if value not in (None, '')}
+    return urlencode(given, errors=HALVES)
 
 
 def environment() -> Environment:
@@ -80,7 +82,7 @@ def environment() -> Environment:
         'heat': _heat,
         'short': _short,
         'compact': _compact,
-        'segment': lambda text: quote(str(text), safe=''),
+        'segment': lambda text: quote(str(text), safe='', errors=HALVES),
     }
     made.globals['where'] = _where
     # There is one way out of escaping, and no template needs it.

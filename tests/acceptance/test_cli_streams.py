@@ -127,15 +127,52 @@ def test_what_an_alphabet_does_not_have_is_written_out(tmp_path: Path) -> None:
 
 def test_a_path_that_is_no_text_is_shown(tmp_path: Path) -> None:
     directory = os.fsencode(tmp_path) + b'/\xe4'
-    ran = subprocess.run(
-        [*map(os.fsencode, PROGRAM), b'-s', directory, b'init'],
-        capture_output=True,
-        timeout=PATIENCE_S,
-        env=environment(),
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert b'udce4' in ran.stdout
+    for verb in (b'init', b'metrics'):
+        ran = subprocess.run(
+            [*map(os.fsencode, PROGRAM), b'-s', directory, verb],
+            capture_output=True,
+            timeout=PATIENCE_S,
+            env=environment(),
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert b'udce4' in ran.stdout
+
+
+def test_an_installation_works_in_a_directory_that_is_no_text(tmp_path: Path) -> None:
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b'/\xe4'))
+    home.mkdir()
+    config = home / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = spool\n[runner.out]\nclass = null\nqueue = out\n')
+
+    def act(*words: str) -> bytes:
+        ran = subprocess.run(
+            [*PROGRAM, '-C', config, *words],
+            input=b'x',
+            capture_output=True,
+            timeout=PATIENCE_S,
+            env=environment(),
+            check=False,
+        )
+        assert (ran.returncode, b'Traceback' in ran.stderr) == (0, False), (words, ran.stdout, ran.stderr)
+        return ran.stdout
+
+    act('start')
+    try:
+        for words in (
+            ['status'],
+            ['status', '--json'],
+            ['enqueue', 'out'],
+            ['scale', 'out=2'],
+            ['reload'],
+            ['restart'],
+            ['metrics'],
+            ['graph', '--dot'],
+            ['check', '--imports'],
+        ):
+            act(*words)
+    finally:
+        act('stop')
 
 
 def test_every_verb_either_looks_or_changes() -> None:

@@ -526,3 +526,27 @@ def test_the_table_of_what_is_asked_of_the_desk_names_tests_that_there_are() -> 
     for _, places in rows:
         for name in re.findall(r'(?:: |, )([a-z_]{5,})', places):
             assert re.search(rf'def test_\w*{name}', everything), name
+
+
+def test_what_no_encoding_takes_is_written_out_everywhere(tmp_path: Path) -> None:
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b'/\xe4'))
+    home.mkdir()
+    with browser(home) as here:
+        half = '\ud83d'
+        filebase = fail(here.spool, 'in', {'half': half}, error=half, text=half, key=half)
+        here.count()
+        (here.config).write_text(here.config.read_text() + '[runner.broken]\n')
+        looked_at = [path.format(name='bad', filebase=filebase) for path, *_ in app.PAGES]
+        for path in (
+            *looked_at,
+            *(f'/api{path}' for path in looked_at),
+            '/export.csv?q=queue:bad',
+            '/export.json?q=queue:bad',
+            '/metrics',
+            f'/entries/bad/{filebase}/download',
+            '/api/entries/bad/%ED%A0%BD',
+            '/api/queues/%ED%A0%BD',
+        ):
+            answer = here.get(path)
+            assert answer.status_code in (200, 404), (path, answer.text)
+            assert answer.status_code == 200 or '%' in path, path
