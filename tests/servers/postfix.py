@@ -37,19 +37,21 @@ maillog_file = {home}/log
 maillog_file_prefixes = {home}
 alias_database =
 biff = no
-# Impatient, because a test waits.
+# Impatient, because a test waits.  The times of its files are whole seconds: with one second it may come back to a mail at once, find it
+# still locked by the delivery that has just failed, and leave it for a minute.
 queue_run_delay = 1s
-minimal_backoff_time = 1s
-maximal_backoff_time = 1s
+minimal_backoff_time = 2s
+maximal_backoff_time = 2s
 transport_retry_time = 1s
 disable_dns_lookups = yes
 smtp_host_lookup = native
 """
 
+# A mail that it left for a minute is among the new ones, and those it looks for when it is woken only.
 MASTER = """
 {port}    inet  n       -       n       -       -       smtpd
 cleanup   unix  n       -       n       -       0       cleanup
-qmgr      unix  n       -       n       300     1       qmgr
+qmgr      unix  n       -       n       1       1       qmgr
 rewrite   unix  -       -       n       -       -       trivial-rewrite
 bounce    unix  -       -       n       -       0       bounce
 defer     unix  -       -       n       -       0       bounce
