@@ -242,7 +242,7 @@ def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
     with ExitStack() as stack:
         try:
             stack.enter_context(keys.locked((marker,)))
-            spool.stage.recover()
+            spool.stage.settle(keys.outputs((marker,)))
             if keys.known(marker) is not None:
                 event(log, logging.INFO, filebase, 'duplicate', queue=queue.name)
                 local.discard()

@@ -4,7 +4,7 @@ A message that is enqueued with ``dedupe_key`` is not stored if one with the sam
 than ``dedupe_window`` ago; its producer is given the filebase of the first.  This is exact, across processes and crashes:
 
 1. take the lock of the key's bucket;
-2. finish what a dead producer has committed and not published: the marker looked for may be among it;
+2. finish what a dead producer has committed and not published, or wait for whoever does: the marker looked for may be among it;
 3. look for the key's marker: it is there, and young enough, so this message is a duplicate;
 4. otherwise publish message and marker by one hand-off: both appear, or neither;
 5. drop the lock.
@@ -84,6 +84,10 @@ class Dedupe:
                 stack.callback(self._queue.disk.unlock_and_close, self._lock(bucket))
             yield
 
+    def outputs(self, markers: Iterable[str]) -> set[tuple[str, str]]:
+        """:return: keys' markers as outputs of a hand-off."""
+        return {(self._name, marker) for marker in markers}
+
     def mark(self, marker: str, filebase: str) -> PreparedEntry:
         """:return: a key's marker, to be published in one step with the message.
 
@@ -104,7 +108,12 @@ class Dedupe:
         return fd
 
     def known(self, marker: str) -> str | None:
-        """:return: the filebase under a key that was seen within the window."""
+        """Look for a key.
+
+        Assumes: it is locked, and its marker is not under way (`Stage.settle`).
+
+        :return: the filebase under it, if it was seen within the window.
+        """
         content = self._folder.read(marker + READY, MAX_MARKER_BYTES)
         if content is None:
             return None
@@ -135,8 +144,10 @@ class Dedupe:
             lock = self._lock(_bucket(marker))
             try:
                 if self.known(marker) is None:
-                    self._queue.disk.unlink(name, dir_fd=self._folder.fd)
-                    removed += 1
+                    self._stage.settle(self.outputs((marker,)))
+                    if self.known(marker) is None:
+                        self._queue.disk.unlink(name, dir_fd=self._folder.fd)
+                        removed += 1
             except FileNotFoundError:
                 pass  # another janitor was faster
             finally:
@@ -189,9 +200,11 @@ class _Deduplication:
                 if name not in self._keys:
                     self._keys[name] = self._spool.dedupe(output.queue)
                 markers.setdefault(name, set()).add(marker_of(output.key))
+        outputs: set[tuple[str, str]] = set()
         for name in sorted(markers):
             locks.enter_context(self._keys[name].locked(markers[name]))
-        self._spool.stage.recover()
+            outputs |= self._keys[name].outputs(markers[name])
+        self._spool.stage.settle(outputs)
 
     def _look(self) -> list[Transaction]:
         """:return: the transactions that can be committed now: outputs with known keys are thrown away, and no two bring the same new key."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import NamedTuple
 
+from switchboard.errors import DurabilityError
 from switchboard.events import event
 from switchboard.message.naming import READY, Namer, key_of
 from switchboard.store.claims import Claim
@@ -100,12 +101,55 @@ class Stage:
 
         :return: how many transactions and outputs were dealt with.
         """
+        return self._deal_with_all(self._names())
+
+    def settle(self, outputs: Collection[tuple[str, str]]) -> None:
+        """Recover, and let none of these outputs be under way: what was committed is where it belongs, whoever puts it there.
+
+        To recover is not enough for that: another process may be publishing what a dead one has committed, and a process that dies
+        drops its locks one after the other, the record's perhaps last.  Both hold the record: it is waited for.
+
+        Assumes: nobody else emits these outputs from here on (the caller has their lock).
+
+        :param outputs: queues, and the filebases there.
+        :raises OSError: that cannot be found out.
+        :raises LockTimeoutError: another process holds a record for too long.
+        :raises DurabilityError: one is committed, and the disk refuses to publish it.
+        """
+        names = self._names()
+        self._deal_with_all(names)
+        for transaction in {
+            name.partition(':')[0] for name in names if tuple(name.split(':')[2:]) in outputs
+        }:
+            if self._wait_for(transaction):
+                self.recover()
+                if self._wait_for(transaction):
+                    raise DurabilityError(
+                        'it is committed, and the disk refuses to publish it', step='rename'
+                    )
+
+    def _wait_for(self, transaction: str) -> bool:
+        """Wait until nobody works on a commit record.
+
+        :return: is it still there?
+        """
+        opened = self.disk.open_locked(
+            f'{transaction}:{COMMIT}', self.folder.fd, writable=False, waits_for='a hand-off'
+        )
+        if opened is None:
+            return False
+        self.disk.unlock_and_close(opened[0])
+        return True
+
+    def _names(self) -> list[str]:
         try:
-            names = self.folder.names()
+            return self.folder.names()
         except FileNotFoundError:
             if not self.revive():
                 raise
-            return 0
+            return []
+
+    def _deal_with_all(self, names: Sequence[str]) -> int:
         if not names:
             renew(self.folder)  # a million that were emitted at once have made it large
             return 0

@@ -105,13 +105,13 @@ class Admission:
             if self._options.overflow == 'reject':
                 raise QueueFullError(shortage.reason, queue=self._queue)
             if (freed := self._evict(shortage.messages, shortage.size)) is not None:
-                limits.left(*freed)
+                limits.gone(*freed, shortage)
                 continue
             # Full of what others work on, or are about to put in: what they have by now is counted again.
             tries += 1
             if tries == ROOM_TRIES:
                 raise QueueFullError(shortage.reason, queue=self._queue)
-            limits.left(0)
+            limits.forget_count()
         for room in rooms:
             self._has_made(room)
 
@@ -141,7 +141,7 @@ class Admission:
 
     def take_back(self) -> None:
         """Note that a message did not come though there was room for it."""
-        self._limits.left(1)
+        self._limits.forget_count()
 
 
 def _size_of(entry: Entry) -> int:

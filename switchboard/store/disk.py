@@ -267,10 +267,12 @@ class Disk:
         return named.st_ino == opened.st_ino and named.st_dev == opened.st_dev
 
     def open_locked(
-        self, name: str, dir_fd: int, *, writable: bool = True
+        self, name: str, dir_fd: int, *, writable: bool = True, waits_for: str = ''
     ) -> tuple[int, os.stat_result] | None:
         """Open a regular file, lock it, and make sure that the name still leads to it.
 
+        :param waits_for: what is locked, for people: then the lock is waited for.
+        :raises LockTimeoutError: in vain.
         :return: the descriptor and the file's status; None if the lock is refused or the name is gone or leads
             elsewhere by now: not now, look again.
         :raises OSError: it cannot be opened.
@@ -282,7 +284,10 @@ class Disk:
         except FileNotFoundError:
             return None
         try:
-            self.flock(fd, _LOCK_NOW)
+            if waits_for:
+                self.lock_when_free(fd, waits_for)
+            else:
+                self.flock(fd, _LOCK_NOW)
             # The status from before the lock would be old: the last holder may have written.
             status = self.fstat(fd)
             if not stat_module.S_ISREG(status.st_mode):

@@ -133,14 +133,18 @@ class Pending:
 
 
 class Shortage:
-    """The lack of room in a full queue: how many messages and bytes would have to go, and the reason in words."""
+    """The lack of room in a full queue: how many messages and bytes would have to go, and the reason in words.
 
-    __slots__ = ('messages', 'reason', 'size')
+    :param counted_at_ns: which count says so.
+    """
 
-    def __init__(self, reason: str, messages: int, size: int) -> None:
+    __slots__ = ('counted_at_ns', 'messages', 'reason', 'size')
+
+    def __init__(self, reason: str, messages: int, size: int, counted_at_ns: int) -> None:
         self.reason = reason
         self.messages = messages
         self.size = size
+        self.counted_at_ns = counted_at_ns
 
 
 class Limits:
@@ -233,20 +237,30 @@ class Limits:
         status = self.disk.statvfs(self.folder.path)
         return status.f_bavail * status.f_frsize
 
-    def left(self, messages: int, size: int | None = None) -> None:
-        """Say that messages have left the queue, or have not come though there was room for them.
+    def gone(self, messages: int, size: int, shortage: Shortage) -> None:
+        """Say that entries have gone, to end a shortage.
 
-        :param size: how many bytes they had; None has it counted again.
+        :param size: in bytes.
         """
+
+        def subtract(count: QueueCount) -> None:
+            # A later count may have missed them already: subtracted twice, they would let others in beyond the limit.
+            if count.counted_at_ns == shortage.counted_at_ns:
+                count.messages -= messages
+                count.size_bytes -= size
+
+        self._change_count(subtract)
+
+    def forget_count(self) -> None:
+        """Have the queue counted again: a message that was counted in has not come, or others are at work there."""
+        self._change_count(QueueCount.forget)
+
+    def _change_count(self, change: Callable[[QueueCount], None]) -> None:
         if not self.counted:
             return
         try:
             with self._lock, self.shared_count as shared_count:
-                if size is None:
-                    shared_count.forget()
-                else:
-                    shared_count.messages -= messages
-                    shared_count.size_bytes -= size
+                change(shared_count)
         except (OSError, LockTimeoutError):
             pass  # it is counted again in a second
 
@@ -291,7 +305,7 @@ class Limits:
             reason = f'{waiting_bytes} bytes wait, and max_bytes is {options.max_bytes}'
         else:
             return None
-        return Shortage(reason, too_many, too_large)
+        return Shortage(reason, too_many, too_large, shared_count.counted_at_ns)
 
     def _count(self, shared_count: QueueCount) -> None:
         # Noted when all is counted: half a count must not be believed when the other half could not be read.

@@ -87,8 +87,9 @@ class PreparedEntry:
 
 
 def refusal(error: OSError | QueueError, step: str, queue: str) -> QueueError:
-    """:return: the error that `refuse` raises; one that is of the tree already stays as it is."""
+    """:return: the error that `refuse` raises; one that is of the tree already stays as it is, and tells the queue."""
     if isinstance(error, QueueError):
+        error.queue = error.queue or queue
         return error
     refused: QueueError
     if error.errno in _NO_ROOM:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from switchboard import Spool, Switchboard
-from switchboard.errors import QueueError, QueueFullError
+from switchboard.errors import DurabilityError, LockTimeoutError, QueueError, QueueFullError
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
 from tests.helpers.processes import Child
@@ -88,6 +89,100 @@ def test_a_producer_that_dies_at_any_rename_has_stored_the_message_with_its_key_
         spool['in'].enqueue('third', dedupe_key='key')
         assert len(spool['in'].files) == 1, f'died at rename {number}'
     assert died >= 4
+
+
+class StopsAtRename(Disk):
+    """Stops before its first rename, until it may go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.stopped = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def rename(self, *args, **keys):
+        self.stopped.set()
+        assert self.may_go_on.wait(60)
+        os.rename(*args, **keys)
+
+
+class Impatient(Disk):
+    lock_timeout_s = 0.01
+
+
+def recover_and_say_so(home, disk):
+    Spool(home, 'lazy', disk=disk).recover()
+    disk.stopped.set()
+
+
+def test_a_key_is_not_new_while_another_process_publishes_what_a_dead_one_has_committed(tmp_path):
+    waited = 0
+    for number in range(1, 20):
+        home = tmp_path / str(number)
+        child = os.fork()
+        if child == 0:
+            Spool(home, 'lazy', disk=DiesAtRename(number))['in'].enqueue('first', dedupe_key='key')
+            os._exit(0)
+        os.waitpid(child, 0)
+        disk = StopsAtRename()
+        other = threading.Thread(target=recover_and_say_so, args=(home, disk), daemon=True)
+        other.start()
+        assert disk.stopped.wait(60)
+        try:
+            Spool(home, 'lazy', disk=Impatient())['in'].enqueue('second', dedupe_key='key')
+        except LockTimeoutError as error:
+            waited += error.queue == 'in'
+        disk.may_go_on.set()
+        other.join(60)
+        spool = Spool(home, 'lazy')
+        spool['in'].enqueue('third', dedupe_key='key')
+        assert len(spool['in'].files) == 1, f'died at rename {number}'
+    assert waited >= 2
+
+
+class OthersRecover(Disk):
+    """Before it removes anything, another process recovers."""
+
+    def unlink(self, *args, **keys):
+        Spool(self.home, 'lazy').recover()
+        os.unlink(*args, **keys)
+
+
+def test_the_janitor_forgets_no_key_that_another_process_stores_anew(tmp_path, clock):
+    for number in range(1, 20):
+        home = tmp_path / str(number)
+        spool = Spool(home, 'lazy', clock=clock, disk=OthersRecover())
+        spool.disk.home = home
+        spool['in'].enqueue('first', dedupe_key='key')
+        clock.advance(90_000)
+        child = os.fork()
+        if child == 0:
+            Spool(home, 'lazy', clock=clock, disk=DiesAtRename(number))['in'].enqueue(
+                'second', dedupe_key='key'
+            )
+            os._exit(0)
+        os.waitpid(child, 0)
+        spool.dedupe(spool['in']).forget()
+        spool['in'].enqueue('third', dedupe_key='key')
+        assert len(spool['in'].files) == 2, f'died at rename {number}'
+
+
+class RefusesToPublish(Disk):
+    """Lets no marker into its directory."""
+
+    def rename(self, *args, **keys):
+        if str(args[1]).endswith('.pck') and '+' not in str(args[1]):
+            raise OSError(5, 'Input/output error')
+        os.rename(*args, **keys)
+
+
+def test_a_key_that_is_committed_and_cannot_be_remembered_is_not_stored_twice(tmp_path):
+    spool = Spool(tmp_path, 'lazy', disk=RefusesToPublish())
+    spool['in'].enqueue('first', dedupe_key='key')
+    for disk in (RefusesToPublish(), RefusesToPublish()):
+        with pytest.raises(DurabilityError, match='committed'):
+            Spool(tmp_path, 'lazy', disk=disk)['in'].enqueue('second', dedupe_key='key')
+    Spool(tmp_path, 'lazy')['in'].enqueue('third', dedupe_key='key')
+    assert [spool['in'].dequeue(one)[0] for one in spool['in'].files] == ['first']
 
 
 class Full(Disk):

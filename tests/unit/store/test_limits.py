@@ -11,7 +11,10 @@ from switchboard import Spool, Switchboard
 from switchboard.errors import QueueFullError
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
+from switchboard.store.limits import Limits
 from switchboard.store.pool import MISSES_BEFORE_LOOK
+from switchboard.store.shared_count import SharedCount
 from switchboard.testing import FakeClock
 
 
@@ -189,6 +192,32 @@ class TestShared:
     def test_a_queue_without_limits_has_no_record(self, tmp_path: Path, clock: FakeClock) -> None:
         self.make(tmp_path, clock).enqueue('x')
         assert not (tmp_path / '.run' / 'room').exists()
+
+    def test_room_that_a_later_count_has_seen_is_not_given_away_twice(
+        self, tmp_path: Path, clock: FakeClock
+    ) -> None:
+        disk, queue, counts = Disk(), tmp_path / 'in', Folder(str(tmp_path / 'room'), Disk())
+        one, other = (
+            Limits(
+                'in',
+                Folder(str(queue), disk),
+                QueueOptions(max_messages=3),
+                disk,
+                clock,
+                SharedCount(counts, 'in', disk),
+            )
+            for _ in range(2)
+        )
+        queue.mkdir()
+        for number in range(3):
+            (queue / f'{number}.pck').touch()
+        shortage = one.ask(1, 0)
+        assert shortage is not None
+        (queue / '0.pck').unlink()
+        clock.advance(1.1)
+        assert other.ask(1, 0) is None  # it has counted anew, and fills the room
+        one.gone(1, 0, shortage)
+        assert one.ask(1, 0, counts_anew=False) is not None
 
 
 class TestMakingRoom:
