@@ -1,4 +1,6 @@
-"""Files that somebody has named: in a configuration, or by their place in a directory that a group may write to.
+"""Files that are opened or made with care, because others may write to the place where they lie.
+
+First, files that somebody has named: in a configuration, or by their place in a directory that a group may write to.
 
 The name may lead to a fifo, which is opened when a writer comes, and to a device, which never ends: a daemon would hang at its start, and say
 nothing.  So they are opened without waiting, and all but regular files are refused.
@@ -29,3 +31,21 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def open_or_make(name: str, flags: int, mode: int, directory: int) -> int:
+    """Open a file without following a link; make it if need be, with these permissions whatever the umask.
+
+    :param directory: the descriptor of the directory in which it lies.
+    """
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        try:
+            descriptor = os.open(name, flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=directory)
+        except FileExistsError:
+            try:
+                return os.open(name, flags, dir_fd=directory)
+            except FileNotFoundError:
+                continue  # removed in between
+        os.fchmod(descriptor, mode)
+        return descriptor

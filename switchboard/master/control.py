@@ -22,6 +22,7 @@ import os
 import selectors
 import signal
 import socket
+import stat
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,14 @@ from switchboard.events import event
 from switchboard.master.directory import OwnDirectory
 from switchboard.message.typed_json import parse_json
 from switchboard.status import log
-from switchboard.status.alive import CONTROL, master_alive, own_directory
+from switchboard.status.alive import (
+    CONTROL,
+    NO_LINK,
+    has_our_title,
+    master_alive,
+    open_own_directory,
+    own_directory,
+)
 
 logger = log.logger('master')
 
@@ -274,8 +282,7 @@ def signal_master(spool: str | os.PathLike[str], signum: signal.Signals) -> bool
             _call(connection, spool, 1.0)
         except (NotRunningError, TimeoutError):
             return False
-        raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize('3i'))
-        pid, _, _ = struct.unpack('3i', raw)
+        pid, _ = _listener_of(connection)
         if pid <= 0:  # it lives in another pid namespace
             return False
         try:
@@ -284,7 +291,7 @@ def signal_master(spool: str | os.PathLike[str], signum: signal.Signals) -> bool
             return False
         try:
             # While it holds the lock it has not ended, so the number was still its own when it was opened.
-            if not master_alive(spool):
+            if not master_alive(spool) or not has_our_title(pid):
                 return False
             signal.pidfd_send_signal(descriptor, signum)
         except ProcessLookupError:
@@ -294,14 +301,37 @@ def signal_master(spool: str | os.PathLike[str], signum: signal.Signals) -> bool
     return True
 
 
+def _listener_of(connection: socket.socket) -> tuple[int, int]:
+    """:return: the process that listens, as the kernel says, and its user."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize('3i'))
+    pid, user, _ = struct.unpack('3i', raw)
+    return pid, user
+
+
 def _call(connection: socket.socket, spool: str | os.PathLike[str], timeout_s: float | None) -> None:
+    """Connect to the master, and to nobody else.
+
+    `.run` belongs to the group: a member may put another directory in the place of the master's, with a link to somebody's
+    socket, who would be asked, or even signalled, with the caller's rights.
+    """
     path = own_directory(spool)
     try:
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = open_own_directory(spool)
         try:
-            _connect(connection, _address(directory), timeout_s)
+            owner = os.fstat(directory)
+            called = os.open(CONTROL, os.O_PATH | NO_LINK, dir_fd=directory)
         finally:
             os.close(directory)
+        try:
+            status = os.fstat(called)
+            is_theirs = stat.S_ISSOCK(status.st_mode) and status.st_uid == owner.st_uid
+            if not is_theirs or owner.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                raise NotRunningError(f'{path / CONTROL} is not the socket of a master')
+            _connect(connection, f'/proc/self/fd/{called}', timeout_s)
+        finally:
+            os.close(called)
+        if _listener_of(connection)[1] != owner.st_uid:
+            raise NotRunningError(f'{path / CONTROL} is not the socket of a master')
     except TimeoutError:
         raise
     except OSError as error:

@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Self
 
 from switchboard.errors import AlreadyRunningError, MasterError
+from switchboard.regular_file import open_or_make
 from switchboard.status.alive import (
+    FILE_MODE,
     FOLDER,
     LOCK,
     NO_LINK,
@@ -38,7 +40,7 @@ from switchboard.status.alive import (
     read_pid,
 )
 
-DIRECTORY_MODE, FILE_MODE = 0o750, 0o640
+DIRECTORY_MODE = 0o750
 # A look whether a master lives holds the lock shared for an instant; a master that starts just then looks again.
 LOOK_AGAIN_S = 0.25
 LOOK_EVERY_S = 0.01
@@ -67,12 +69,17 @@ class OwnDirectory:
             raise
 
     def _step(self, above: int, name: str, mode: int) -> int:
+        is_made = False
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, mode, dir_fd=above)
+            is_made = True
         try:
-            return os.open(name, FOLDER, dir_fd=above)
+            descriptor = os.open(name, FOLDER, dir_fd=above)
         except OSError as error:
             raise MasterError(f'cannot open {name!r} on the way to {self.path}: {error.strerror}') from error
+        if is_made:  # the umask may have taken some of it; the bits above are the directory's above
+            os.fchmod(descriptor, os.fstat(descriptor).st_mode & 0o7000 | mode)
+        return descriptor
 
     def _check(self) -> None:
         status = os.fstat(self._descriptor)
@@ -90,7 +97,7 @@ class OwnDirectory:
 
     def open(self, name: str, flags: int) -> int:
         """Open one of its files, which is made if need be, without following a link."""
-        return os.open(name, flags | os.O_CREAT | NO_LINK, FILE_MODE, dir_fd=self._descriptor)
+        return open_or_make(name, flags | NO_LINK, FILE_MODE, self._descriptor)
 
     def remove(self, name: str) -> None:
         """Remove one of its files, if it is there."""
@@ -116,6 +123,7 @@ def replace_file(name: str, content: bytes, directory: int) -> None:
     beside = f'{name}.{uuid.uuid4().hex}'
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK, FILE_MODE, dir_fd=directory)
     try:
+        os.fchmod(descriptor, FILE_MODE)
         os.write(descriptor, content)
         os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:

@@ -17,10 +17,28 @@ RUN, OWN = layout.RUN, layout.MASTER
 LOCK, PID, LOG = layout.MASTER_LOCK, layout.MASTER_PID, layout.MASTER_LOG
 SCOREBOARD, CONTROL = layout.SCOREBOARD, layout.CONTROL
 
+# Of the master's files: its user writes, the spool's group reads, whatever the umask.
+FILE_MODE = 0o640
 # The title of each process of ours begins so.
 TITLE = b'switchboard: '
 NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | NO_LINK
+
+
+def open_own_directory(spool: str | os.PathLike[str]) -> int:
+    """Open the directory of the files of this spool's master, for readers, without following a link below the spool.
+
+    :raises OSError: it is not there, or something else is in its place.
+    """
+    above = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        run = os.open(RUN, FOLDER, dir_fd=above)
+    finally:
+        os.close(above)
+    try:
+        return os.open(OWN, FOLDER, dir_fd=run)
+    finally:
+        os.close(run)
 
 
 def own_directory(spool: str | os.PathLike[str]) -> Path:
@@ -46,6 +64,15 @@ def read_pid(pid_file: Path) -> int | None:
         os.close(descriptor)
 
 
+def has_our_title(pid: int) -> bool:
+    """:return: whether a process calls itself one of ours; False also where that cannot be seen."""
+    try:
+        with open(f'/proc/{pid}/cmdline', 'rb') as command:
+            return command.read(len(TITLE)).startswith(TITLE)
+    except OSError:
+        return False
+
+
 def lived_s(pid: int, by_the_wall_clock_s: float) -> float:
     """:return: how long a process of ours has lived.  The kernel knows by a clock that nobody turns; where it is not seen, the wall clock has to do.
 
@@ -54,9 +81,8 @@ def lived_s(pid: int, by_the_wall_clock_s: float) -> float:
     :param by_the_wall_clock_s: how long it has lived if that clock was not turned meanwhile.
     """
     try:
-        with open(f'/proc/{pid}/cmdline', 'rb') as command:
-            if not command.read(len(TITLE)).startswith(TITLE):
-                return max(0.0, by_the_wall_clock_s)
+        if not has_our_title(pid):
+            return max(0.0, by_the_wall_clock_s)
         with open(f'/proc/{pid}/stat', 'rb') as status:
             ticks = int(status.read().rpartition(b')')[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from switchboard.events import AT_WORK, event, member, pairs
+from switchboard.regular_file import open_or_make
+from switchboard.status.alive import FILE_MODE
 from switchboard.status.log_writer import LogWriter, without_waiting
 
 PURPOSES = ('queue', 'exchange', 'runner', 'master', 'drop', 'web', 'config')
@@ -148,11 +150,11 @@ class LogFile(logging.Handler):
         if self.path is None:
             return
         # Not to wait is said for a fifo; to a file it makes no difference.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
         if self._directory is None:
-            fresh = os.open(self.path, flags, 0o640)
+            fresh = os.open(self.path, flags | os.O_CREAT, FILE_MODE)
         else:
-            fresh = os.open(self.path.name, flags | os.O_NOFOLLOW, 0o640, dir_fd=self._directory)
+            fresh = open_or_make(self.path.name, flags, FILE_MODE, self._directory)
         if self._descriptor == 2:
             self._descriptor = fresh
         else:

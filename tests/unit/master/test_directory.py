@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import selectors
 import shutil
+import signal
+import socket
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from switchboard.errors import MasterError, NotRunningError, ScoreboardError
-from switchboard.master.control import ControlSocket, ask
+from switchboard.master.control import ControlSocket, ask, signal_master
 from switchboard.master.directory import MasterLock, OwnDirectory, replace_file
 from switchboard.status import log
 from switchboard.status.alive import (
@@ -42,14 +44,26 @@ def test_only_its_user_may_write_there_and_the_group_may_read(tmp_path: Path) ->
         spool = tmp_path / f'{umask}'
         before = os.umask(umask)
         try:
-            with OwnDirectory(spool) as own, MasterLock.of(own):
-                os.close(own.open(LOG, os.O_WRONLY))
+            with OwnDirectory(spool) as own, MasterLock.of(own) as lock:
+                log.LogFile(own.path / LOG, directory=own.fileno()).close()
                 Scoreboard.create(own.path / SCOREBOARD, 1, directory=own.fileno()).close()
+                lock.note_pid()
+                modes = {name: os.stat(own.path / name).st_mode & 0o777 for name in os.listdir(own.path)}
         finally:
             os.umask(before)
-        assert os.stat(own.path).st_mode & 0o777 & ~umask == 0o750 & ~umask
-        for name in (LOCK, LOG, SCOREBOARD):
-            assert os.stat(own.path / name).st_mode & 0o022 == 0
+        assert os.stat(own.path.parent).st_mode & 0o777 == 0o770
+        assert os.stat(own.path).st_mode & 0o777 == 0o750
+        assert modes == dict.fromkeys((LOCK, LOG, PID, SCOREBOARD), 0o640)
+
+
+def test_permissions_that_somebody_has_changed_stay(tmp_path: Path) -> None:
+    for _ in range(2):
+        with OwnDirectory(tmp_path) as own:
+            os.close(own.open(LOG, os.O_WRONLY))
+            log.LogFile(own.path / LOG, directory=own.fileno()).close()
+            (own.path / LOG).chmod(0o600)
+            own.path.chmod(0o700)
+    assert (os.stat(own.path).st_mode & 0o777, os.stat(own.path / LOG).st_mode & 0o777) == (0o700, 0o600)
 
 
 @pytest.mark.parametrize('mode', [0o770, 0o757, 0o777])
@@ -193,6 +207,51 @@ def test_a_member_of_the_group_reads_what_the_master_says_and_cannot_write_it(tm
             os.umask(before)
     finally:
         shutil.rmtree(spool)
+
+
+@pytest.mark.parametrize('place', ['.run', '.run/master', '.run/master/control'])
+def test_a_link_to_the_socket_of_somebody_else_is_no_way_to_be_asked_or_signalled(
+    tmp_path: Path, place: str
+) -> None:
+    other = tmp_path / 'other'
+    (other / 'master').mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(other / 'master' / CONTROL))
+        listener.listen(5)
+        listener.setblocking(False)
+        lie = tmp_path / 'spool' / place
+        lie.parent.mkdir(parents=True)
+        lie.symlink_to(other / Path(place).relative_to('.run'))
+        with pytest.raises(NotRunningError):
+            ask(tmp_path / 'spool', {'do': 'shutdown'}, 0.1)
+        assert not signal_master(tmp_path / 'spool', signal.SIGTERM)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+@pytest.mark.parametrize('is_writable', [True, False])
+def test_a_process_that_is_no_master_of_ours_is_not_signalled(tmp_path: Path, *, is_writable: bool) -> None:
+    with OwnDirectory(tmp_path) as own, MasterLock.of(own), socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(own.path / CONTROL))
+        listener.listen(5)
+        if is_writable:
+            own.path.chmod(0o770)
+            with pytest.raises(NotRunningError, match='not the socket of a master'):
+                ask(tmp_path, {'do': 'shutdown'}, 0.1)
+        # It would end this process, which holds the lock and listens, but is called otherwise.
+        assert not signal_master(tmp_path, signal.SIGTERM)
+
+
+@needs_root
+def test_the_socket_of_another_user_is_no_masters(tmp_path: Path) -> None:
+    with OwnDirectory(tmp_path) as own, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(own.path / CONTROL))
+        listener.listen(5)
+        os.chown(own.path, NOBODY, NOBODY)  # as a member of the group would have put it there
+        for owner in (0, NOBODY):
+            os.chown(own.path / CONTROL, owner, NOBODY)
+            with pytest.raises(NotRunningError, match='not the socket of a master'):
+                ask(tmp_path, {'do': 'shutdown'}, 0.1)
 
 
 def test_whoever_asks_where_no_master_is_learns_it(tmp_path: Path) -> None:
