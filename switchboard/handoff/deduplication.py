@@ -4,7 +4,7 @@ A message that is enqueued with ``dedupe_key`` is not stored if one with the sam
 than ``dedupe_window`` ago; its producer is given the filebase of the first.  This is exact, across processes and crashes:
 
 1. take the lock of the key's bucket;
-2. finish what a dead producer has committed and not published, or wait for whoever does: the marker looked for may be among it;
+2. finish what a dead producer has committed and not published, or wait for the process that publishes it: the marker looked for may be among it;
 3. look for the key's marker: it is there, and young enough, so this message is a duplicate;
 4. otherwise publish message and marker by one hand-off: both appear, or neither;
 5. drop the lock.

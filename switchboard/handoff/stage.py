@@ -104,7 +104,7 @@ class Stage:
         return self._deal_with_all(self._names())
 
     def settle(self, outputs: Collection[tuple[str, str]]) -> None:
-        """Recover, and let none of these outputs be under way: what was committed is where it belongs, whoever puts it there.
+        """Recover, and let none of these outputs be under way: each committed one is where it belongs, whichever process put it there.
 
         To recover is not enough for that: another process may be publishing what a dead one has committed, and a process that dies
         drops its locks one after the other, the record's perhaps last.  Both hold the record: it is waited for.

@@ -271,7 +271,7 @@ class Disk:
     ) -> tuple[int, os.stat_result] | None:
         """Open a regular file, lock it, and make sure that the name still leads to it.
 
-        :param waits_for: what is locked, for people: then the lock is waited for.
+        :param waits_for: a name of the locked thing, for people: then the lock is waited for.
         :raises LockTimeoutError: in vain.
         :return: the descriptor and the file's status; None if the lock is refused or the name is gone or leads
             elsewhere by now: not now, look again.
