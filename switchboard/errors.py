@@ -94,11 +94,13 @@ class UnknownEntryError(QueueError):
 
 
 class AmbiguousEntryError(QueueError):
-    """Several entries begin so; ``candidates`` are some of them."""
+    """Several entries begin so; ``candidates`` are some of them, and ``more`` says that there are others."""
 
-    def __init__(self, beginning: str, candidates: Sequence[str]) -> None:
+    def __init__(self, beginning: str, candidates: Sequence[str], *, more: bool = False) -> None:
         self.candidates = tuple(candidates)
-        super().__init__(f'{beginning!r} fits several entries: {", ".join(self.candidates)}')
+        self.more = more
+        several = 'many entries, for example' if more else 'several entries:'
+        super().__init__(f'{beginning!r} fits {several} {", ".join(self.candidates)}')
 
 
 class SelectionError(SwitchboardError):

@@ -29,7 +29,7 @@ from switchboard.cli.output import (
     output_failed,
     write_error,
 )
-from switchboard.errors import SwitchboardError
+from switchboard.errors import NotRunningError, SwitchboardError
 
 TRACEBACK_VARIABLE = 'SWITCHBOARD_TRACEBACK'
 
@@ -107,10 +107,7 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
     except (SwitchboardError, OSError) as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        if is_of_output(error):
-            return output_failed(error, Exit.OK, changes=False, as_json=_is_json(args, installation))
-        write_error(error, exit_of(error), lines_of(error), as_json=_is_json(args, installation))
-        return exit_of(error)
+        return _failed(error, installation, as_json=_is_json(args, installation))
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
@@ -118,6 +115,15 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
         text = f'a mistake in this program: {text}; {TRACEBACK_VARIABLE}=1 shows where'
         write_error(error, Exit.SOFTWARE, [text], as_json=_is_json(args, installation))
         return Exit.SOFTWARE
+
+
+def _failed(error: SwitchboardError | OSError, installation: Installation, *, as_json: bool) -> int:
+    if is_of_output(error):
+        return output_failed(error, Exit.OK, changes=False, as_json=as_json)
+    if isinstance(error, NotRunningError) and (text := installation.master_elsewhere()):
+        error.add_note(text)
+    write_error(error, exit_of(error), lines_of(error), as_json=as_json)
+    return exit_of(error)
 
 
 def _is_json(args: Sequence[str] | None, installation: Installation) -> bool:

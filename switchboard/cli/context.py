@@ -169,8 +169,25 @@ class Installation:
         if not directory.is_dir():
             given = f'-s {self.named_spool}' if self.named_spool is not None else f'-C {self.config_path}'
             hint = f'there is no spool there; `switchboard {given} init` makes one'
-            raise FileNotFoundError(2, hint, str(directory))
+            error = FileNotFoundError(2, hint, str(directory))
+            if text := self.master_elsewhere():
+                error.add_note(text)
+            raise error
         return directory
+
+    def master_elsewhere(self) -> str:
+        """:return: that a master of this configuration is at work on another spool, because `spool` was changed since it was started."""
+        path = self.config_path
+        if path is None:
+            return ''
+        from switchboard.status.alive import masters_elsewhere
+
+        for pid, spool in masters_elsewhere(path.absolute(), self.directory):
+            return (
+                f'master {pid} of this configuration is at work on {spool}, the spool that it named before: '
+                f'`switchboard -s {spool} stop` ends it'
+            )
+        return ''
 
     def spool(self, *, make: bool = False) -> Spool:
         """:return: the spool, to work on it.

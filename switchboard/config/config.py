@@ -221,6 +221,8 @@ class _Loader:
         # Of all that was read: it tells a changed configuration from the same.
         self.checksum, self.size_bytes = 0, 0
         self.sources: list[Path] = []
+        # Of misspelled sections: each is one mistake, and not a missing section, too.
+        self._hints: set[str] = set()
         self.sections: dict[str, list[Section]] = {'switchboard': [], 'master': [], 'runner': [], 'queue': []}
 
     def load(self) -> Config:
@@ -269,7 +271,8 @@ class _Loader:
         kind, point, name = section.name.partition('.')
         if kind not in self.sections or bool(point) != (kind in ('runner', 'queue')):
             hint = did_you_mean(section.name, SECTIONS)
-            if kind == 'exchange':
+            self._hints.add(hint)
+            if did_you_mean(kind, ('exchange',)):
                 hint = '; exchanges are declared in the exchange file'
             self.problems.error(section.error(f'is no section of this file{hint}'))
             return
@@ -284,11 +287,13 @@ class _Loader:
 
     def _core_values(self) -> dict[str, Any]:
         if not self.sections['switchboard']:
-            self.problems.error(ConfigError('has no [switchboard] section', file=str(self.path)))
+            if not any('switchboard' in hint for hint in self._hints):
+                self.problems.error(ConfigError('has no [switchboard] section', file=str(self.path)))
             return {}
         section = self.sections['switchboard'][0]
         refuse_unknown(section, SWITCHBOARD_KEYS, self.problems)
-        if 'spool' not in section.entries:
+        unknown = section.entries.keys() - SWITCHBOARD_KEYS.keys()
+        if 'spool' not in section.entries and not any(did_you_mean(name, ('spool',)) for name in unknown):
             self.problems.error(section.error('has no `spool =`: the directory that holds the queues'))
         return read_values(section, SWITCHBOARD_KEYS, self.base, self.problems)
 

@@ -35,6 +35,8 @@ class Parts(NamedTuple):
 
 
 _HASH = re.compile(r'\s#(\s|$)')
+# At the beginning, where a path has one: elsewhere a `$` is a character like others, in passwords and patterns.
+_VARIABLE = re.compile(r'\$\{?[A-Za-z_][A-Za-z_0-9]*\}?(?=/|$)')
 # Bridges have a `url` of their own.
 _OF_QUEUES_ONLY = QUEUE_KEYS.keys() - {'url'}
 _KEY_OF_FIELD = {key.field: name for name, key in QUEUE_KEYS.items()}
@@ -67,11 +69,14 @@ def advise_on_values(section: Section, problems: Problems) -> None:
         for line, text in entry.lines:
             if text.startswith('~'):
                 problems.warn(entry.error('`~` is no home directory here: write the path out', line))
+            if variable := _VARIABLE.match(text):
+                problems.warn(entry.error(f'`{variable[0]}` is no variable here: write its value out', line))
             if _HASH.search(text):
                 problems.warn(
                     entry.error('`#` is a part of the value here: a comment begins with ` ; `', line)
                 )
-            if text.count('"') % 2:
+            # An apostrophe may stand in a word.
+            if text.count('"') % 2 or (text[0] == "'" and text.count("'") == 1):
                 problems.warn(entry.error('a quotation mark is not closed', line))
             elif text[0] in '"\'' and text[-1] == text[0] and text.count(text[0]) == 2:
                 problems.warn(

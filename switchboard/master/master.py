@@ -54,7 +54,7 @@ from switchboard.operating.text import escape_terminal
 from switchboard.spool.current import activate
 from switchboard.status import log, printed
 from switchboard.status.alerts import Alerts
-from switchboard.status.alive import SCOREBOARD
+from switchboard.status.alive import SCOREBOARD, title_of_master
 from switchboard.status.scoreboard import ROOM, MasterRecord, Record, Scoreboard, State
 
 logger = log.logger('master')
@@ -151,7 +151,7 @@ class Master:
         return self.config.master.log_format == 'json' and hasattr(os, 'memfd_create')
 
     def _open(self, stack: contextlib.ExitStack) -> None:
-        setproctitle.setproctitle(escape_terminal(f'switchboard: master {self.config.spool}'))
+        setproctitle.setproctitle(escape_terminal(title_of_master(self.config.spool, self.config.path)))
         wanted = sum(each.instances for each in self.config.runners.values())
         path = self._directory.path / SCOREBOARD
         try:

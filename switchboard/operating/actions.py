@@ -111,12 +111,13 @@ class OperatorSession:
 class Action(Protocol):
     """Something that is done to entries.
 
-    ``opens`` says whether an entry has to be opened to know what would happen to it.
+    ``opens`` says whether an entry has to be opened to know what would happen to it; ``leaves`` names the selected entries that the action is not for.
     """
 
     name: str
     done: str
     opens: bool
+    leaves: str
 
     def takes(self, target: Target, now_ns: int) -> bool:
         """:return: whether it is for an entry that was selected, and not named."""
@@ -142,6 +143,7 @@ class Retry:
     name = 'retry'
     done = 'sent back'
     opens = True
+    leaves = 'a waiting entry keeps its place, a held one stays held, and `restore` is for the trash'
 
     def takes(self, target: Target, now_ns: int) -> bool:
         """Of a working queue, the entries that wait for their next attempt, and those that failed elsewhere; due ones keep their place."""
@@ -175,6 +177,7 @@ class Move:
     name = 'mv'
     done = 'moved'
     opens = False
+    leaves = 'they are in that queue'
 
     def takes(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
@@ -217,6 +220,7 @@ class Remove:
     name = 'rm'
     done = 'removed'
     opens = False
+    leaves = 'they are in the trash'
 
     def takes(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
@@ -242,6 +246,7 @@ class Restore:
     name = 'restore'
     done = 'restored'
     opens = True
+    leaves = 'they are not in the trash'
 
     def takes(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
@@ -270,6 +275,7 @@ class Hold:
     name = 'hold'
     done = 'held'
     opens = False
+    leaves = 'a claimed entry is at work, a preserved one waits for nobody, and a held one is held'
 
     def takes(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""
@@ -289,6 +295,7 @@ class Release:
     name = 'release'
     done = 'released'
     opens = False
+    leaves = 'none of them is held'
 
     def takes(self, target: Target, now_ns: int) -> bool:
         """See `Action`."""

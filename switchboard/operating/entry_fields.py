@@ -67,6 +67,8 @@ def body_fields(body: bytes) -> dict[str, str]:
 # The fields looked for stand at the beginning: a mail's header, a task's message without large arguments.
 MAX_DESCRIBED_BYTES = 1 << 20
 MAX_ARGUMENTS = 1000
+# One of them stands in each message of Celery's, and most others need no second look then.
+_OF_TASKS = (b'"task"', b'"content-type"')
 
 
 def describe_body(kind: str, body: bytes) -> dict[str, str]:
@@ -83,15 +85,30 @@ def describe_body(kind: str, body: bytes) -> dict[str, str]:
         except Exception:  # the mail library raises what it likes
             return {}
         return {} if subject is None else {'subject': str(subject)}
-    if kind != 'json' or b'"task"' not in body[:MAX_DESCRIBED_BYTES] or len(body) > MAX_DESCRIBED_BYTES:
+    if kind != 'json' or len(body) > MAX_DESCRIBED_BYTES or not any(mark in body for mark in _OF_TASKS):
         return {}
     try:
         value, _ = parse_json(body, 'body')
     except CorruptEntryError:
         return {}
-    headers = value.get('headers') if isinstance(value, dict) else None
-    if not isinstance(headers, dict) or not isinstance(headers.get('task'), str):
-        return {}
+    task = _task_of(value) if isinstance(value, dict) else {}
+    return {name: text[:MAX_ARGUMENTS] for name, text in task.items()} if 'task' in task else {}
+
+
+def _task_of(message: dict[str, Any]) -> dict[str, str]:
+    headers, body = message.get('headers'), message.get('body')
     named = {'task': 'task', 'id': 'id', 'args': 'argsrepr', 'kwargs': 'kwargsrepr'}
-    found = {name: headers[key] for name, key in named.items() if isinstance(headers.get(key), str)}
-    return {name: text[:MAX_ARGUMENTS] for name, text in found.items()}
+    if isinstance(headers, dict) and 'task' in headers:
+        return {name: headers[key] for name, key in named.items() if isinstance(headers.get(key), str)}
+    # Of Celery's first protocol all stands in the body; a compressed or pickled one stays closed.
+    if message.get('content-type') != 'application/json' or not isinstance(body, str):
+        return {}
+    try:
+        encoding = message.get('properties', {}).get('body_encoding')
+        told, _ = parse_json(base64.b64decode(body) if encoding == 'base64' else body.encode(), 'body')
+    except (CorruptEntryError, *UNTELLABLE):
+        return {}
+    if not isinstance(told, dict):
+        return {}
+    texts = {name: told[name] for name in ('task', 'id') if isinstance(told.get(name), str)}
+    return texts | {name: repr(told[name]) for name in ('args', 'kwargs') if name in told}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from switchboard.errors import AmbiguousEntryError, UnknownEntryError
-from switchboard.message.naming import is_filebase, is_on_hold
+from switchboard.message.naming import ON_HOLD_PREFIX, is_filebase, is_on_hold, on_hold_name
 from switchboard.operating.queue_counts import walk
 from switchboard.operating.summary import SUFFIXES, EntrySummary, summarize
 from switchboard.store.folder import Folder
@@ -49,14 +49,25 @@ def find(places: Sequence[tuple[str, Folder]], text: str) -> Found:
         wanted = wanted[:-4]
     if not wanted:
         raise UnknownEntryError(f'{text!r} names no entry')
-    found = _by_name(places, wanted) if is_filebase(wanted) else _by_beginning(places, wanted)
+    found = _by_whole_name(places, wanted) if is_filebase(wanted) else _by_beginning(places, wanted)
     # An entry that is renamed while the directory is walked over can be met under both names.
     entries = {(each.queue, each.filebase): each for each in found}
     if not entries:
         raise UnknownEntryError(f'there is no entry {text!r}')
     if len(entries) > 1:
-        raise AmbiguousEntryError(text, [f'{queue}/{filebase}' for queue, filebase in entries])
+        candidates = [f'{queue}/{filebase}' for queue, filebase in sorted(entries)]
+        raise AmbiguousEntryError(text, candidates[:MAX_CANDIDATES], more=len(candidates) > MAX_CANDIDATES)
     return found[0]
+
+
+def _by_whole_name(places: Sequence[tuple[str, Folder]], filebase: str) -> list[Found]:
+    found = _by_name(places, filebase)
+    if found:
+        return found
+    # It may have been held or let go since its name was written down.  Which time a held one had is not in its name.
+    return (
+        _by_beginning(places, filebase) if is_on_hold(filebase) else _by_name(places, on_hold_name(filebase))
+    )
 
 
 def _by_name(places: Iterable[tuple[str, Folder]], filebase: str) -> list[Found]:
@@ -82,8 +93,13 @@ def _by_beginning(places: Iterable[tuple[str, Folder]], beginning: str) -> list[
 def _begins(filebase: str, beginning: str) -> bool:
     if filebase.startswith(beginning) or filebase.partition('+')[2].startswith(beginning):
         return True
-    # The name that it had before somebody held it, which stands in lists and logs.
-    return is_on_hold(filebase) and len(beginning) > 4 and filebase[4:].startswith(beginning[4:])
+    # The name that it had before somebody held it or let it go, which stands in lists and logs.
+    renamed = is_on_hold(filebase) or is_on_hold(beginning)
+    return renamed and len(beginning) > len(ON_HOLD_PREFIX) and _late(filebase).startswith(_late(beginning))
+
+
+def _late(name: str) -> str:
+    return name[len(ON_HOLD_PREFIX) :]
 
 
 def exists(folder: Folder) -> bool:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from switchboard.store import layout
@@ -93,6 +94,31 @@ def lived_s(pid: int, by_the_wall_clock_s: float) -> float:
 def master_alive(spool: str | os.PathLike[str]) -> bool:
     """:return: whether a master holds this spool at this moment."""
     return is_locked(own_directory(spool))
+
+
+def title_of_master(spool: str | os.PathLike[str], config: str | os.PathLike[str]) -> str:
+    """:return: the title of a master's process, which names its spool and its configuration."""
+    return f'{TITLE.decode()}master {os.fspath(spool)} ({os.fspath(config)})'
+
+
+def masters_elsewhere(config: Path, spool: Path) -> Iterator[tuple[int, Path]]:
+    """Find the masters that go by a configuration and work on another spool than it names by now.
+
+    :param config: the file.
+    :param spool: the spool that it names.
+    :return: the process and the spool of each that can be seen from here.
+    """
+    before, after = os.fsencode(title_of_master('\n', config)).split(b'\n')
+    for process in Path('/proc').glob('[0-9]*'):
+        try:
+            title = (process / 'cmdline').read_bytes().rstrip(b'\0')
+            if not (title.startswith(before) and title.endswith(after)):
+                continue
+            found = Path(os.fsdecode(title[len(before) : -len(after)]))
+            if found != spool and master_alive(found):
+                yield int(process.name), found
+        except OSError:
+            continue  # it has ended, or works where this user may not look
 
 
 def is_locked(own: Path) -> bool:

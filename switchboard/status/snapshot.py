@@ -85,6 +85,14 @@ def runner_fields(record: Record) -> dict[str, Any]:
     }
 
 
+def fields_without_process(runner: str) -> dict[str, Any]:
+    """:return: for programs, a runner that has no slice: one that was scaled to 0."""
+    return runner_fields(Record(0, runner, 0, 0, 0, State.EXITED, 0, 0, 0, '')) | {
+        'slice': None,
+        'state': 'NONE',
+    }
+
+
 def master_fields(snapshot: Snapshot, busy_with: Sequence[str] = ()) -> dict[str, Any]:
     """:return: the master for programs.
 

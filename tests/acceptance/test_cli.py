@@ -132,6 +132,8 @@ def test_status_says_when_there_never_was_a_master(site: Installation) -> None:
         69,
         'master: not running; none was ever started here',
     )
+    site.configure({})
+    assert cli(site, 'status').returncode == 0, 'nobody needs a master where no runner is'
 
 
 def test_status_keeps_the_last_error_safe_to_read(site: Installation) -> None:
@@ -216,7 +218,34 @@ def test_a_runner_without_a_process_is_still_told_of(site: Installation) -> None
     site.configure({'in': {}, 'out': {}})
     cli(site, 'start')
     assert cli(site, 'scale', 'out=0').returncode == 0
-    assert 'out: has no process; `switchboard scale out=1`' in cli(site, 'status').stdout
+    told = 'out: has no process; `switchboard scale out=1`'
+    assert told in cli(site, 'status').stdout
+    assert told in cli(site, 'top').stdout
+    for verb in ('status', 'top'):
+        objects = map(json.loads, cli(site, verb, '--json').stdout.splitlines())
+        (of_out,) = [each for each in objects if each.get('runner') == 'out']
+        assert (of_out['state'], of_out['slices'], of_out['slice']) == ('NONE', 0, None)
+
+
+@pytest.mark.slow
+def test_a_master_whose_spool_is_no_longer_the_one_of_the_configuration_is_told_of(
+    site: Installation,
+) -> None:
+    site.configure({'in': {}})
+    cli(site, 'start')
+    pid = status(site)[1]['pid']
+    site.config.write_text(site.config.read_text().replace('/spool\n', '/other\n'))
+    told = f'master {pid} of this configuration is at work on {site.spool_directory}'
+    for verb in ('reload', 'status', 'ls', 'stop'):
+        ran = cli(site, verb)
+        assert (ran.returncode, told in ran.stderr) == (66, True), verb
+    cli(site, 'init')
+    for verb, wanted in (('reload', 69), ('status', 69), ('stop', 0), ('start', 0)):
+        ran = cli(site, verb)
+        assert (ran.returncode, told in ran.stderr) == (wanted, True), verb
+    assert cli(site, 'stop').returncode == 0
+    assert program('-s', site.spool_directory, 'stop').returncode == 0
+    assert told not in cli(site, 'status').stderr
 
 
 @pytest.mark.slow

@@ -63,6 +63,8 @@ class Request:
     yes: bool
     as_json: bool
     missing: list[Exit] = field(default_factory=list)
+    # How many were found, before an action says which of them it is for.
+    _fitting: int = 0
 
     @property
     def is_named(self) -> bool:
@@ -80,7 +82,7 @@ class Request:
             raise click.UsageError('name entries, or select them with --all, --where and so on; not both')
         view = self.installation.view
         if selected:
-            return view.select(self.criteria, self.queues or default)
+            return self._counted(view.select(self.criteria, self.queues or default))
         if not self.entries:
             raise click.UsageError('name an entry, or select some with --all, --where, --error, --older ...')
         places = view.queue_folders(self.queues)
@@ -92,6 +94,11 @@ class Request:
                 self.missing.append(exit_of(error))
                 print_error(error)
         return found
+
+    def _counted(self, found: Iterator[Found]) -> Iterator[Found]:
+        for each in found:
+            self._fitting += 1
+            yield each
 
     def act(self, action: Action, default: Sequence[str], *, ask: str, always: bool = False) -> Exit:
         """Choose, ask, and do it; a failure is one line, and does not stop the others.
@@ -108,7 +115,7 @@ class Request:
             write_line(len(chosen))
             return exit_of_all(self.missing, len(chosen))
         if not chosen and not self.missing and not self.quiet:
-            print_note('no entry fits: nothing to do')
+            print_note(self._why_nothing(action))
         if self.dry_run:
             for each in chosen:
                 self.show(Result(each, None), planned=True)
@@ -127,6 +134,11 @@ class Request:
                 + (f', {grouped(len(failed))} not' if failed else '')
             )
         return exit_of_all(failed, applied.done)
+
+    def _why_nothing(self, action: Action) -> str:
+        if not self._fitting:
+            return 'no entry fits: nothing to do'
+        return f'{number(self._fitting, "entry fits", "entries fit")}, and none is for `{action.name}`: {action.leaves}'
 
     def show(self, result: Result, *, planned: bool = False) -> None:
         """Say what became of one entry, or would."""

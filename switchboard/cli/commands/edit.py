@@ -78,7 +78,8 @@ def edited(text: str) -> str:
         try:
             status = subprocess.call([*shlex.split(command), str(path)])
         except (OSError, ValueError) as error:
-            raise EditorError(f'{command} cannot be run: {error}: nothing was changed') from error
+            reason = getattr(error, 'strerror', None) or error
+            raise EditorError(f'{command} cannot be run: {reason}: nothing was changed') from error
         if status:
             raise EditorError(f'{command} ended with status {status}: nothing was changed')
         return path.read_bytes().decode('utf-8', 'surrogateescape')
@@ -97,9 +98,10 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
             return metadata, body
         except (ValueError, UnserializableError) as error:
             print_note(f'it cannot be stored so: {escape_terminal(str(error))}')
-            if not sys.stdin.isatty() or not click.confirm('Edit again?', default=True, err=True):
+            asks = sys.stdin.isatty()
+            if not asks or not click.confirm('Edit again?', default=True, err=True):
                 _keep(text.encode('utf-8', 'surrogateescape'), 'text')
-                raise click.Abort from error
+                raise (click.Abort if asks else click.exceptions.Exit(Exit.DATA)) from error
 
 
 @verb()

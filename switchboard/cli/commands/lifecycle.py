@@ -64,8 +64,14 @@ def start(
         installation.logs = True
         context.exit(supervise(installation.config_to_load))
     config = installation.config
+    _tell_of_master_elsewhere(installation)
     installation.spool(make=True)
     context.exit(start_in_background(config, timeout_s, no_wait=no_wait))
+
+
+def _tell_of_master_elsewhere(installation: Installation) -> None:
+    if text := installation.master_elsewhere():
+        print_note(text)
 
 
 def start_in_background(config: Config, timeout_s: float | None = None, *, no_wait: bool = False) -> Exit:
@@ -165,8 +171,6 @@ def restart(
         if runners:
             raise click.UsageError('--master restarts everything: name no runner with it')
         context.exit(_restart_master(installation, timeout_s))
-    from switchboard.cli.commands.lifecycle import ask_and_show
-
     directory = installation.existing_directory()
     wanted = [_runner_and_slice(named) for named in runners] or [('', None)]
     for runner, _ in wanted if runners else ():
@@ -196,7 +200,6 @@ def _runner_and_slice(named: str) -> tuple[str, int | None]:
 
 
 def _restart_master(installation: Installation, timeout_s: float | None) -> Exit:
-    from switchboard.cli.commands.lifecycle import stop_master
     from switchboard.status.alive import master_alive
 
     config = (
@@ -205,6 +208,7 @@ def _restart_master(installation: Installation, timeout_s: float | None) -> Exit
     if master_alive(config.spool) and not stop_master(config.spool, timeout_s):
         print_note('the old master has not stopped in time; nothing was started')
         return Exit.TEMPORARY
+    _tell_of_master_elsewhere(installation)
     return start_in_background(config)
 
 
@@ -220,8 +224,6 @@ def reload(
 
     With a mistake in it nothing changes, and every mistake is shown; exit status 78.
     """
-    from switchboard.cli.commands.lifecycle import ask_and_show
-
     installation.warns = False
     started_s = time.monotonic()
     directory = installation.existing_directory()
@@ -300,8 +302,6 @@ def scale(
     switchboard scale in=4
     switchboard scale in=4 out=2
     """
-    from switchboard.cli.commands.lifecycle import ask_and_show
-
     directory = installation.existing_directory()
     for runner, _ in counts:
         installation.check_runner(runner)
@@ -477,6 +477,7 @@ def stop(context: click.Context, installation: Installation, timeout_s: float | 
     directory = installation.existing_directory()
     if not master_alive(directory):
         print_note('no master is running: nothing to stop')
+        _tell_of_master_elsewhere(installation)
         return
     started_s = time.monotonic()
     if no_wait:

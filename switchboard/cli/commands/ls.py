@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from switchboard.cli.context import Installation, json_option, verb
-from switchboard.cli.layout import Cell, Column
+from switchboard.cli.layout import Cell, Column, text_of
 from switchboard.cli.options import selection_options
 from switchboard.cli.output import (
     line_width,
@@ -22,12 +22,13 @@ from switchboard.cli.output import (
     write_line,
     write_table,
 )
+from switchboard.config.inifile import did_you_mean
 from switchboard.message.naming import NS, is_on_hold, order
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
 from switchboard.operating.finding import Found
 from switchboard.operating.lock_holders import holders
-from switchboard.operating.selection import Criteria, select
+from switchboard.operating.selection import METADATA, Criteria, select
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import (
     age,
@@ -58,6 +59,8 @@ COLUMNS = {
     'subject': Column('SUBJECT', shrink_to=16),
     'task': Column('TASK', shrink_to=16),
 }
+# What a Celery message has besides its task.
+CONTENT = frozenset(('id', 'args', 'kwargs'))
 LIMIT = 50
 
 
@@ -141,10 +144,9 @@ class Line:
                 return f'{entry.retried}x' if entry.retried else ''
             case 'error':
                 return (error_text(entry), 'red')
-        content = self._described()
-        if name in content:
+        if name in (content := self._described()):
             return content[name]
-        value = entry.metadata().get(name, '')
+        value = entry.metadata().get(name.removeprefix(METADATA), '')
         return value if isinstance(value, str) else json.dumps(tagged_or_text(value), ensure_ascii=False)
 
     def _described(self) -> dict[str, str]:
@@ -218,7 +220,7 @@ _LIST_OPTIONS = (
         '--columns',
         metavar='NAMES',
         help='Which columns, with commas: entry, queue, state, age, size, kind, tries, retried, from, error, subject, task, '
-        'or a metadata key.',
+        'or a metadata key (or metadata.KEY, where it has the name of one of these).',
     ),
     click.option('--names', 'names_only', is_flag=True, help='Names only, as `retry -` takes them.'),
     click.option('--count', 'count_only', is_flag=True, help='Print how many there are, and nothing else.'),
@@ -299,21 +301,19 @@ def _list(
         return
     if limit is None:
         limit = 0 if as_json or names_only else LIMIT
+    if columns and names_only:
+        raise click.UsageError('--names writes names and nothing else: leave --columns out')
     chosen, more = choose(selected, sort, limit, backwards=backwards)
     queues = [name for name, _ in places]
+    wanted = _named_columns(columns or '')
     if names_only:
         for found in chosen:
             write_line(f'{found.queue}/{found.filebase}')
     elif as_json:
-        owners = holders()
-        for found in chosen:
-            entry = found.look()
-            if entry is not None:
-                write_json(entry_fields(entry, now_ns, owners))
+        _write_objects(chosen, wanted, now_ns)
     else:
         one = queues[0] if len(queues) == 1 else ''
-        shown = columns.split(',') if columns else list(columns_of(one))
-        if not _write_rows(chosen, shown, now_ns):
+        if not _write_rows(chosen, wanted or columns_of(one), now_ns):
             where = one or number(len(queues), 'queue')
             hint = '; `switchboard ls --all-queues` lists those of all queues' if one == BAD else ''
             print_note(f'no entry in {where} fits' if criteria else f'no entries in {where}{hint}')
@@ -321,17 +321,44 @@ def _list(
         print_note(f'... and {more} more; --limit 0 shows all')
 
 
+def _write_objects(chosen: Iterable[Found], names: Sequence[str], now_ns: int) -> None:
+    owners = holders()
+    for found in chosen:
+        entry = found.look()
+        if entry is None:
+            continue
+        fields = entry_fields(entry, now_ns, owners)
+        if names:
+            line = Line(found, entry, now_ns, owners, whole_names=True)
+            fields['columns'] = {name: text_of(line.cell(name)) or None for name in names}
+        write_json(fields)
+
+
+def _named_columns(text: str) -> list[str]:
+    """:return: the names of columns; those of ours as people see them above a table, too."""
+    names = [name.strip() for name in text.split(',') if name.strip()]
+    titles = {column.title: name for name, column in COLUMNS.items()}
+    return [titles.get(name.upper(), name) for name in names]
+
+
 def _write_rows(chosen: Iterable[Found], names: Sequence[str], now_ns: int) -> bool:
     """:return: whether there was anything to write."""
     width = line_width()
     whole = width is None or width >= WHOLE_NAMES_COLUMNS
     owners = holders()
+    empty = set(names) - COLUMNS.keys() - CONTENT
 
     def rows() -> Iterator[list[Cell]]:
         for found in chosen:
             entry = found.look()
             if entry is not None:
                 line = Line(found, entry, now_ns, owners, whole_names=whole)
-                yield [line.cell(name) for name in names]
+                cells = [line.cell(name) for name in names]
+                empty.difference_update(name for name, cell in zip(names, cells, strict=True) if cell)
+                yield cells
 
-    return write_table([COLUMNS.get(name) or Column(name.upper(), shrink_to=12) for name in names], rows())
+    columns = [COLUMNS.get(name) or Column(name.upper(), shrink_to=12) for name in names]
+    written = write_table(columns, rows())
+    for name in sorted(empty) if written else ():
+        print_note(f'none of these has {name!r} in its metadata{did_you_mean(name, COLUMNS)}')
+    return written

@@ -12,13 +12,20 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
-from switchboard.cli.output import is_terminal, write_json, write_line, write_table
+from switchboard.cli.output import is_terminal, print_note, write_json, write_line, write_table
 from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
 from switchboard.operating.text import age, duration, flag_lines, grouped, moment, one_line
 from switchboard.status.alive import lived_s
 from switchboard.status.scoreboard import Record, State
-from switchboard.status.snapshot import Snapshot, busy_s, master_fields, read_status, runner_fields
+from switchboard.status.snapshot import (
+    Snapshot,
+    busy_s,
+    fields_without_process,
+    master_fields,
+    read_status,
+    runner_fields,
+)
 
 if TYPE_CHECKING:
     from switchboard.status.scoreboard import Record
@@ -133,23 +140,33 @@ def status(context: click.Context, installation: Installation, as_json: bool) ->
     """Show the master and every runner, and the queues that have options of their own.
 
     The counters are those of a slice for the life of the master, whatever processes it had.  Exit status: 0 all is well,
-    1 a runner is FATAL, 69 no master is running; of a spool alone (-s) in which none ever was, 0.
+    1 a runner is FATAL, 69 no master is running; where none ever was, and none is needed (-s, or no runners), 0.
     """
     snapshot = read_status(installation.existing_directory())
     busy_with = under_way(snapshot)
+    scaled_to_none = without_process(snapshot, installation)
     if as_json:
         write_json(master_fields(snapshot, busy_with))
         for record in snapshot.records:
             write_json(runner_fields(record))
+        for name, _ in scaled_to_none:
+            write_json(fields_without_process(name))
         for name in installation.view.queue_names():
             write_json(queue_info(installation.view, name).fields())
     else:
-        config = installation.config_or_none
-        _write_status(snapshot, busy_with, list(config.runners) if config is not None else [])
+        _write_status(snapshot, busy_with, scaled_to_none)
         _write_queues([queue_info(installation.view, name) for name in installation.view.queue_names()])
-    if installation.named_spool is not None and not snapshot.has_scoreboard and not snapshot.alive:
-        context.exit(Exit.OK)  # without a configuration there is nothing that a master would do
+    if not snapshot.alive and (text := installation.master_elsewhere()):
+        print_note(text)
+    if not snapshot.has_scoreboard and not snapshot.alive and not _wants_master(installation):
+        context.exit(Exit.OK)
     context.exit(status_of(snapshot))
+
+
+def _wants_master(installation: Installation) -> bool:
+    """:return: whether the installation is one that a master has to work for: one with runners."""
+    config = installation.config_or_none
+    return installation.named_spool is None and (config is None or bool(config.runners))
 
 
 def _write_queues(found: Sequence[QueueInfo]) -> None:
@@ -177,7 +194,20 @@ def _declared(one: QueueInfo) -> list[str]:
     )
 
 
-def _write_status(snapshot: Snapshot, busy_with: list[str], declared: Sequence[str]) -> None:
+def without_process(snapshot: Snapshot, installation: Installation) -> list[tuple[str, str]]:
+    """:return: the runners of the configuration that have no slice, such as one that was scaled to 0, and what to do about it."""
+    config = installation.config_or_none
+    if not snapshot.alive or config is None:
+        return []
+    missing = [*(config.runners.keys() - {record.runner for record in snapshot.records})]
+    if not missing or under_way(snapshot):
+        return []  # it is about to have one
+    return [(name, f'has no process; `switchboard scale {name}=1` gives it one') for name in sorted(missing)]
+
+
+def _write_status(
+    snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[tuple[str, str]]
+) -> None:
     now_s = time.time()
     text, colour = headline(snapshot, now_s)
     write_line(click.style(text, fg=colour) if is_terminal() else text)
@@ -198,14 +228,7 @@ def _write_status(snapshot: Snapshot, busy_with: list[str], declared: Sequence[s
         write_table(
             RUNNER_COLUMNS, [runner_row(record, now_s, alive=snapshot.alive) for record in snapshot.records]
         )
-    shown = list(troubles(snapshot.records, now_s))
-    if snapshot.alive and not busy_with:
-        there = {record.runner for record in snapshot.records}
-        shown += [
-            (name, f'has no process; `switchboard scale {name}=1` gives it one')
-            for name in declared
-            if name not in there
-        ]
+    shown = [*troubles(snapshot.records, now_s), *scaled_to_none]
     if shown:
         write_line('')
     for title, text in shown:

@@ -12,14 +12,20 @@ import click
 from switchboard.cli.commands.queues import COLUMNS as QUEUE_COLUMNS
 from switchboard.cli.commands.queues import count_all
 from switchboard.cli.commands.queues import row as queue_row
-from switchboard.cli.commands.status import RUNNER_COLUMNS, headline, runner_row, troubles
+from switchboard.cli.commands.status import RUNNER_COLUMNS, headline, runner_row, troubles, without_process
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
 from switchboard.cli.output import write_json, write_line, write_table
 from switchboard.operating.queue_info import count_fields
 from switchboard.status.scoreboard import Record
-from switchboard.status.snapshot import Snapshot, master_fields, read_status, runner_fields
+from switchboard.status.snapshot import (
+    Snapshot,
+    fields_without_process,
+    master_fields,
+    read_status,
+    runner_fields,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -60,6 +66,10 @@ class Screen:
         before_s, before = self._done.get(record.index, (now_s, done))
         self._done[record.index] = (now_s, done)
         return f'{(done - before) / (now_s - before_s):.1f}' if now_s > before_s and done >= before else ''
+
+    def without_process(self) -> list[tuple[str, str]]:
+        """:return: the runners that have no slice, and what to do about it."""
+        return without_process(self.snapshot, self._installation) if self.snapshot is not None else []
 
     def _count(self, now_s: float) -> None:
         started_s = time.monotonic()
@@ -108,6 +118,8 @@ def top(installation: Installation, interval_s: float, count: int | None, as_jso
         assert screen.snapshot is not None
         write_line(headline(screen.snapshot, time.time())[0])
         write_table(runner_columns(), runners)
+        for title, text in screen.without_process():
+            write_line(f'{title}: {text}')
         write_table(QUEUE_COLUMNS, queues)
 
 
@@ -116,6 +128,8 @@ def _write_json_look(installation: Installation) -> None:
     write_json(master_fields(snapshot))
     for record in snapshot.records:
         write_json(runner_fields(record))
+    for name, _ in without_process(snapshot, installation):
+        write_json(fields_without_process(name))
     for one in count_all(installation, ()):
         write_json({'type': 'queue', **count_fields(one, (), time.time())})
 
@@ -153,7 +167,7 @@ def _picture(screen: Screen, width: int) -> RenderableType:
     parts.append(
         rich_table(QUEUE_COLUMNS, queues, width) if queues else Text('all queues are empty', style='dim')
     )
-    shown = list(troubles(snapshot.records, now_s))[:MAX_TROUBLES]
+    shown = [*troubles(snapshot.records, now_s), *screen.without_process()][:MAX_TROUBLES]
     if shown:
         parts.append(Text(''))
     parts += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from pathlib import Path
@@ -205,7 +206,7 @@ class TestEdit:
         monkeypatch.setenv('TMPDIR', str(tmp_path))
         monkeypatch.setattr('tempfile.tempdir', None)
         ran = switchboard('-s', spool.directory, 'edit', filebase)
-        assert ran.status == Exit.INTERRUPTED
+        assert ran.status == Exit.DATA
         assert ran.err.count('cannot be stored so') == 1
         kept = Path(ran.err.rpartition(' ')[2].strip())
         assert '"Ada' in kept.read_text()
@@ -293,10 +294,38 @@ def test_a_held_entry_is_found_by_the_name_that_it_had_and_says_since_when(spool
     assert spool['in'].files == [filebase]
 
 
+def test_an_entry_is_found_by_each_whole_name_that_it_had(spool: Spool) -> None:
+    filebase = spool['in'].enqueue('x')
+    spool['in'].enqueue('y')
+    for _ in range(2):
+        held = succeed('-s', spool.directory, 'hold', filebase).out.rpartition('/')[2].strip()
+        assert held.startswith(ON_HOLD_PREFIX)
+        assert succeed('-s', spool.directory, 'show', f'in/{filebase}').lines[0] == f'in/{held}'
+        succeed('-s', spool.directory, 'release', f'in/{filebase}')
+        assert succeed('-s', spool.directory, 'show', held).lines[0] == f'in/{filebase}'
+
+
 def test_what_lies_in_bad_need_not_be_held_and_the_error_says_so(spool: Spool) -> None:
     ran = switchboard('-s', spool.directory, 'hold', fail(spool, 'in', 'x'))
     assert 'waits for nobody' in ran.err
     assert 'look again' not in ran.err
+
+
+@pytest.mark.parametrize(
+    ('line', 'reason'),
+    [
+        ('hold --queue bad --all', 'a preserved one waits for nobody'),
+        ('release --queue in --all', 'none of them is held'),
+        ('retry --queue in --all', 'a waiting entry keeps its place'),
+        ('mv --queue in --all in', 'they are in that queue'),
+    ],
+)
+def test_a_selection_for_which_an_act_is_not_says_why(spool: Spool, line: str, reason: str) -> None:
+    fail(spool, 'in', 'x')
+    spool['in'].enqueue('y')
+    ran = succeed('-s', spool.directory, *line.split(), '--yes')
+    assert ran.err.startswith(f'switchboard: 1 entry fits, and none is for `{line.split()[0]}`: ')
+    assert reason in ran.err
 
 
 def test_a_celery_message_is_shown_as_its_task(spool: Spool) -> None:
@@ -310,3 +339,30 @@ def test_a_celery_message_is_shown_as_its_task(spool: Spool) -> None:
         ['-', '-', '-', 'json'],
     ]
     assert '  task      shop.pay' in succeed('-s', spool.directory, 'show', filebase).lines
+
+
+@pytest.mark.parametrize('encoding', ['base64', ''])
+def test_a_message_of_celerys_first_protocol_is_shown_as_its_task(spool: Spool, encoding: str) -> None:
+    told = json.dumps({'task': 'shop.pay', 'id': '7f', 'args': [3], 'kwargs': {'a': 1}})
+    body = base64.b64encode(told.encode()).decode() if encoding else told
+    properties = {'body_encoding': encoding} if encoding else {}
+    for kind in ('application/json', 'application/x-python-serialize'):
+        spool['in'].enqueue({'body': body, 'content-type': kind, 'headers': {}, 'properties': properties})
+    out = succeed('-s', spool.directory, 'ls', 'in', '--columns', 'task,id,args,kwargs').lines
+    assert [line.split(maxsplit=3) for line in out[1:]] == [['shop.pay', '7f', '[3]', "{'a': 1}"], ['-'] * 4]
+
+
+def test_columns_are_named_as_people_see_them_and_a_name_that_is_none_is_told(spool: Spool) -> None:
+    filebase = spool['in'].enqueue('x', sender='ann', size='large')
+    ran = succeed(
+        '-s', spool.directory, 'ls', 'in', '--columns', 'ENTRY, Last error,sender,entri,metadata.size'
+    )
+    assert ran.lines[1].split() == [filebase, '-', 'ann', '-', 'large']
+    assert ran.err == "switchboard: none of these has 'entri' in its metadata; did you mean entry?\n"
+
+
+def test_columns_are_members_of_objects_too(spool: Spool) -> None:
+    spool['in'].enqueue('x', sender='ann')
+    (entry,) = succeed('-s', spool.directory, 'ls', 'in', '--json', '--columns', 'sender,subject').objects
+    assert entry['columns'] == {'sender': 'ann', 'subject': None}
+    assert switchboard('-s', spool.directory, 'ls', 'in', '--names', '--columns', 'age').status == Exit.USAGE

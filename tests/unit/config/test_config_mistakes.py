@@ -63,6 +63,26 @@ def test_the_spool_must_be_named(tmp_path: Path) -> None:
     assert errors(tmp_path, '', head='') == [' has no [switchboard] section']
 
 
+def test_a_misspelled_name_is_one_mistake_and_not_a_missing_one_too(tmp_path: Path) -> None:
+    for head, error in (
+        (
+            '[swichboard]\nspool = s\n',
+            '1 [swichboard]: is no section of this file; did you mean switchboard?',
+        ),
+        (
+            '[switchboard]\nspol = s\n',
+            '2 [switchboard] spol: is not known in this section; did you mean spool?',
+        ),
+    ):
+        assert errors(tmp_path, '', head=head) == [error]
+
+
+def test_an_exchange_is_not_declared_here_however_it_is_spelled(tmp_path: Path) -> None:
+    for kind in ('exchange', 'exchnage'):
+        (error,) = errors(tmp_path, f'[{kind}.y]\ntype = topic\n')
+        assert error.endswith('exchanges are declared in the exchange file')
+
+
 def test_all_mistakes_of_both_files_are_told_at_once(tmp_path: Path) -> None:
     found = errors(
         tmp_path,
@@ -148,7 +168,11 @@ def test_a_queues_key_in_a_runners_section_is_told(tmp_path: Path) -> None:
     [
         ('~/log', '`~` is no home directory here: write the path out'),
         ('log # here', '`#` is a part of the value here: a comment begins with ` ; `'),
+        ('$HOME/log', '`$HOME` is no variable here: write its value out'),
+        ('${HOME}/log', '`${HOME}` is no variable here: write its value out'),
+        ('$1/log', None),
         ('"log', 'a quotation mark is not closed'),
+        ("'log", 'a quotation mark is not closed'),
         ('"log"', 'the quotation marks are a part of the value: write it without'),
         ('logs/a#b', None),
         ("it's", None),
