@@ -33,6 +33,7 @@ import contextlib
 import ctypes
 import errno
 import functools
+import hashlib
 import json
 import math
 import os
@@ -44,7 +45,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from switchboard import Runner
@@ -265,13 +266,14 @@ class ProcessTree:
     """The processes that were begun for a message, whatever group or session they lead and whichever user they run as.
 
     Where a runner lives, its orphans come to it (it is their subreaper), so all of them are below it.  Those of a runner that was killed are
-    found by the id of the message in their environment.
+    found by the id of the message in their environment, or, where that was emptied or written over, by a file of the message that they have open.
 
     :param mark: the id of the message.
     """
 
     def __init__(self, mark: bytes) -> None:
         self._mark = b'%s=%s' % (MARK, mark)
+        self._file = f'/{_file_prefix(mark)}'
         self._before = set(_children(os.getpid()))
 
     def end(self) -> None:
@@ -316,7 +318,10 @@ class ProcessTree:
 
     def _marked(self) -> set[int]:
         pids = (int(name) for name in os.listdir('/proc') if name.isdecimal())
-        return {pid for pid in pids if pid != os.getpid() and self._mark in _environment(pid)}
+        return {pid for pid in pids if pid != os.getpid() and self._is_marked(pid)}
+
+    def _is_marked(self, pid: int) -> bool:
+        return self._mark in _environment(pid) or any(self._file in link for link in _open_files(pid))
 
     def _end_all(self, look: Callable[[], set[int]]) -> None:
         ends_s = time.monotonic() + GRACE_S
@@ -347,6 +352,18 @@ def _environment(pid: int) -> list[bytes]:
             return file.read(MAX_ENVIRON_BYTES).split(b'\0')
     except OSError:
         return []
+
+
+def _open_files(pid: int) -> Iterator[str]:
+    """Yield the names of the files that a process has open; none if it has gone, or is another user's."""
+    with contextlib.suppress(OSError), os.scandir(f'/proc/{pid}/fd') as descriptors:
+        for descriptor in descriptors:
+            with contextlib.suppress(OSError):
+                yield os.readlink(descriptor)
+
+
+def _file_prefix(mark: bytes) -> str:
+    return f'switchboard-{hashlib.sha1(mark, usedforsecurity=False).hexdigest()}-'
 
 
 def _name(pid: int) -> str:
@@ -394,7 +411,8 @@ class Program:
     """One run of a program: fed from a file, listened to through files, and ended in time.
 
     Files and no pipes: a program that does not read, one that writes without end to a reader that is busy, and a grandchild that keeps a pipe
-    open are no cases of their own.
+    open are no cases of their own.  The kernel knows a file that is gone by the name that it had: it says for which message a process was begun that
+    has the file open.  An empty one is inherited beside the streams, which a program that is started in the background often lacks.
 
     :param listens: its standard output is kept apart from its complaints.
     :param group: where it and all that it starts is.
@@ -415,7 +433,9 @@ class Program:
         self.timeout_s: float | None = None
         self.is_late = False
         self._files = contextlib.ExitStack()
-        self.family = ProcessTree(variables.get(MARK, b''))
+        mark = variables.get(MARK, b'')
+        self.family = ProcessTree(mark)
+        self._prefix = _file_prefix(mark)
         try:
             stdin = self._file()
             stdin.write(message)
@@ -430,6 +450,7 @@ class Program:
                 cwd=directory or None,
                 env=variables,
                 process_group=0,
+                pass_fds=(self._file().fileno(),),
                 preexec_fn=functools.partial(_begin, group),
             )
         except OSError as error:
@@ -440,7 +461,9 @@ class Program:
             raise TemporaryFailure(reason) from error
 
     def _file(self) -> IO[bytes]:
-        return self._files.enter_context(tempfile.TemporaryFile())
+        descriptor, path = tempfile.mkstemp(prefix=self._prefix)
+        os.unlink(path)
+        return self._files.enter_context(os.fdopen(descriptor, 'w+b'))
 
     def __enter__(self) -> Program:
         return self

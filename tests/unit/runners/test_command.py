@@ -327,6 +327,37 @@ def test_what_a_killed_runner_has_begun_is_ended_before_its_message_is_tried_aga
     assert ends(left)
 
 
+@pytest.mark.parametrize(
+    'command',
+    [
+        'env -i {python} -c {code} &',
+        'env -i setsid {python} -c {code} </dev/null >/dev/null 2>&1 &',
+        'setsid {python} -c {popen} </dev/null &',
+    ],
+    ids=['environment emptied', 'streams given up', 'descriptors closed'],
+)
+def test_what_has_emptied_its_environment_is_ended_as_well(bench: Bench, command: str) -> None:
+    child = bench.directory / 'child'
+    code = f'import os, time; open({str(child)!r}, "w").write(str(os.getpid())); time.sleep(600)'
+    popen = f'import subprocess, sys; subprocess.run([sys.executable, "-c", {code!r}], env={{}})'
+    words = {'python': sys.executable, 'code': shlex.quote(code), 'popen': shlex.quote(popen)}
+    shell = (
+        f'{command.format(**words)}\nwhile [ ! -s {child} ]; do sleep 0.01; done\nkill -9 $PPID; sleep 600'
+    )
+    case = bench.program(f'os.execv("/bin/sh", ["sh", "-c", {shell!r}])')
+    case.spool['in'].enqueue(mail())
+    with Child(lambda: case.work(Command, 'do')) as runner:
+        runner.wait()
+    left = int(child.read_text())
+    case.spool['in'].recover(own=False)
+    (bench.directory / 'program.py').write_text(
+        PROGRAM + f'sys.exit(os.path.exists("/proc/{left}/fd/0") and 70)'
+    )
+    case.work(Command, 'do')
+    assert case.waiting('in') == case.spool['bad'].get_files('.psv') == []
+    assert ends(left)
+
+
 def test_a_message_waits_for_what_cannot_be_ended_and_it_is_told_for_whom(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
