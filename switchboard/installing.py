@@ -7,10 +7,7 @@ and the name of the import is not the name of the distribution.
 from __future__ import annotations
 
 import os
-import shlex
-import site
 import sys
-import sysconfig
 
 DISTRIBUTION = 'switchboard-queue'
 
@@ -25,6 +22,11 @@ def how_to_install(extra: str, *, package: str | None = None) -> str:
 
     :param package: the directory of that copy; only tests name another.
     """
+    # Nothing of this is loaded unless something is missing: nearly all programs load this module.
+    import shlex
+    import site
+    import sysconfig
+
     place = os.path.dirname(package or os.path.dirname(os.path.abspath(__file__)))
     wanted = f'{DISTRIBUTION}[{extra}]'
     if os.path.exists(os.path.join(place, 'setup.cfg')):
@@ -45,6 +47,8 @@ def how_to_install(extra: str, *, package: str | None = None) -> str:
 
 
 def _install(*arguments: str) -> str:
+    import shlex
+
     if _made_by_uv():
         return shlex.join(['uv', 'pip', 'install', '--python', sys.executable, *arguments])
     return shlex.join([sys.executable, '-m', 'pip', 'install', *arguments])
@@ -61,4 +65,6 @@ def _made_by_uv() -> bool:
 
 def _is_managed() -> bool:
     """:return: whether the system's package manager wants to be asked (PEP 668)."""
+    import sysconfig
+
     return os.path.exists(os.path.join(sysconfig.get_path('stdlib'), 'EXTERNALLY-MANAGED'))

@@ -5,7 +5,6 @@ It stands below the configuration, so that a program without a configuration fil
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from switchboard.queue_defaults import QueueDefaults as Defaults
 
 if TYPE_CHECKING:
+    import random
     from pathlib import Path
 
     from switchboard.queue_defaults import Durability, Flush, Overflow
@@ -40,7 +40,9 @@ class RetryPolicy:
             wait_s = min(self.cap_s, self.first_s * self.factor ** (attempt - 1))
         except OverflowError:
             wait_s = self.cap_s
-        spread = (rng or random).uniform(-self.jitter, self.jitter)
+        from random import uniform  # here, because many programs read options and never wait
+
+        spread = (rng.uniform if rng is not None else uniform)(-self.jitter, self.jitter)
         return wait_s * (1 + spread)
 
 

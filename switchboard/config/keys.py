@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +111,11 @@ def _text(text: str) -> str:
 
 
 def _command(text: str) -> tuple[str, ...]:
-    return () if text == 'none' else tuple(shlex.split(_text(text)))
+    if text == 'none':
+        return ()
+    from shlex import split  # few configurations have commands
+
+    return tuple(split(_text(text)))
 
 
 def _class_path(text: str) -> str:

@@ -5,7 +5,6 @@ They say what the exchange file says, line by line, and no more: programs that n
 
 from __future__ import annotations
 
-import graphlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -76,10 +75,14 @@ def check_ways(exchanges: Mapping[str, Exchange]) -> None:
         name: [one.name for one in exchange.targets() if one.is_exchange]
         for name, exchange in exchanges.items()
     }
+    if not ways:
+        return
     for onward in ways.values():
         for name in onward:
             if name not in exchanges:
                 raise UnknownExchangeError(name)
+    import graphlib  # here, because most configurations have no exchanges
+
     try:
         # Those that lead nowhere come first, so each one's depth is known from what it leads to.
         ordered = list(graphlib.TopologicalSorter(ways).static_order())

@@ -14,11 +14,14 @@ from switchboard import Spool
 NEVER = {
     'asyncio',
     'email',
+    'graphlib',
     'http',
     'importlib.metadata',
     'multiprocessing',
     'psutil',
+    'random',
     'rich',
+    'shlex',
     'socket',
     'ssl',
     'subprocess',
@@ -31,6 +34,8 @@ NEVER = {
     'switchboard.routing.topology',
     'switchboard.runner',
     'switchboard.spool',
+    'sysconfig',
+    'tempfile',
     'zope.interface',
 }
 SELECTING = {'switchboard.operating.selection'}
