@@ -50,7 +50,7 @@ from switchboard.master.requests import Requests
 from switchboard.master.service_manager import ServiceManager
 from switchboard.master.signals import SignalPipe, StackDump
 from switchboard.master.slices import Slices
-from switchboard.operating.text import escape_terminal
+from switchboard.operating.text import escape_terminal, number
 from switchboard.spool.current import activate
 from switchboard.status import log, printed
 from switchboard.status.alerts import Alerts
@@ -244,7 +244,10 @@ class Master:
 
     def _note_seen(self, seen: Mapping[str, Any]) -> None:
         bad = seen.get('bad', 0)
-        self._alerts.note('bad-grew', {'bad': (f'{bad} messages have failed for good', bad)} if bad else {})
+        self._alerts.note(
+            'bad-grew',
+            {'bad': (f'{number(bad, "message has", "messages have")} failed for good', bad)} if bad else {},
+        )
         self._alerts.note('disk-reserve', seen.get('full', {}))
 
     def _note_own(self, _now_s: float) -> None:
