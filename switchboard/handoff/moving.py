@@ -133,7 +133,7 @@ def _move(
     write(claim, event, clock=source.clock, sync=sync, queue=source.name, to=target.name, **fields)
     claim.rename(target.folder, filebase, suffix)
     if suffix == READY:
-        target.consumer.reordered()
+        target.consumer.reordered(filebase)
 
 
 def origin(queue: Switchboard, filebase: str) -> str:

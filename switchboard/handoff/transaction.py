@@ -113,8 +113,8 @@ class Transaction:
         self._forwarded_when_ns: int | None = None
         self._forwarded_room: Room | None = None
         self._staged: list[str] = []
-        # Queues in which outputs come to another place than the last.
-        self._reordered: set[Switchboard] = set()
+        # Outputs that come to another place than the last, and their queues.
+        self._reordered: list[tuple[Switchboard, str]] = []
 
     @property
     def claim(self) -> Claim:
@@ -302,7 +302,7 @@ class Transaction:
         :param has_place: its name has the time of another entry, and so may come before the entries that are there.
         """
         if has_place and queue.options.strict_order:
-            self._reordered.add(queue)
+            self._reordered.append((queue, item.filebase))
         self.full |= queue.options.durability == 'full'
         if queue.options.flush == 'two':
             self.flush = 'two'
@@ -442,8 +442,8 @@ class Transaction:
         stage = self.stage
         for item, staged in zip(self.items, self._staged, strict=True):
             item.folder.receive(stage.folder, staged, item.filebase + READY)
-        for queue in self._reordered:
-            queue.consumer.reordered()
+        for queue, filebase in self._reordered:
+            queue.consumer.reordered(filebase)
 
     def remove_record(self) -> None:
         """Step 4, second half."""

@@ -80,14 +80,16 @@ def _by_name(places: Iterable[tuple[str, Folder]], filebase: str) -> list[Found]
 
 
 def _by_beginning(places: Iterable[tuple[str, Folder]], beginning: str) -> list[Found]:
-    found: list[Found] = []
+    found: dict[tuple[str, str], Found] = {}
     for queue, folder in places:
-        for filebase, suffix in walk(folder, SUFFIXES):
-            if _begins(filebase, beginning):
-                found.append(Found(queue, folder, filebase, suffix))
-                if len(found) > MAX_CANDIDATES:
-                    return found
-    return found
+        # That there is none, or no other, is believed when two looks say so, where one can miss an entry that is renamed meanwhile.
+        for _ in range(1 if not exists(folder) or folder.reads_all else 2):
+            for filebase, suffix in walk(folder, SUFFIXES):
+                if _begins(filebase, beginning):
+                    found[queue, filebase] = Found(queue, folder, filebase, suffix)
+                    if len(found) > MAX_CANDIDATES:
+                        return [*found.values()]
+    return [*found.values()]
 
 
 def _begins(filebase: str, beginning: str) -> bool:

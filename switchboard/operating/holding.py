@@ -79,9 +79,7 @@ def release(queue: Switchboard, filebase: str, **fields: str) -> str:
     renamed = f'{when}{filebase[filebase.index("+") :]}'
     if not is_filebase(renamed) or is_on_hold(renamed):  # its history could not be written, or was not by us
         renamed = format_when(queue.clock.time_ns()) + filebase[filebase.index('+') :]
-    renamed = _rename(queue, claim, renamed, queue.clock.time_ns(), {'event': 'let go', **fields})
-    queue.consumer.reordered()
-    return renamed
+    return _rename(queue, claim, renamed, queue.clock.time_ns(), {'event': 'let go', **fields})
 
 
 def _rename(queue: Switchboard, claim: Claim, renamed: str, when_ns: int, record: dict[str, str]) -> str:

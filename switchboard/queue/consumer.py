@@ -33,7 +33,6 @@ from switchboard.queue.listing import Listing
 from switchboard.queue.ready_queue import ReadyQueue, asked_wait_s
 from switchboard.queue.recovery import (
     INTERRUPTED,
-    give_back,
     move_to_bad,
     move_to_bad_unread,
     note,
@@ -42,7 +41,7 @@ from switchboard.queue.recovery import (
 )
 from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.folder import Folder
-from switchboard.store.order_lock import OrderLock
+from switchboard.store.order_lock import Mark, OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import is_out_of_files, refuse
 from switchboard.store.reading import WHOLE_BYTES, peek, read_header
@@ -119,8 +118,8 @@ class Consumer:
         self._ready = ready
         self._dead_letter = dead_letter
         self._order = order
-        # What said, before the directory was read, that no entry has come to an earlier place.
-        self._mark: bytes | None = None
+        # Where the list of keys ended of which an entry has come to an earlier place, before the directory was read.
+        self._mark: Mark | None = None
         self._sync = options.durability == 'full'
         self._max_body_bytes = options.max_body_bytes
         # Entries of strict order whose wait a turned clock would make longer: when it ends, on the boot clock.
@@ -140,7 +139,7 @@ class Consumer:
                 return None
             try:
                 claim = self._claim(filebase, self._order)
-                if self._order is not None and not self._is_current(claim, mark):
+                if self._order is not None and not self._is_first(claim, mark):
                     continue
                 msg, msgdata = self.open(claim)
                 if self._options.strict_order and self._waits(claim):
@@ -160,29 +159,32 @@ class Consumer:
                 if refused == MAX_REFUSED or is_out_of_files(error):
                     raise
 
-    def _is_current(self, claim: Claim, mark: bytes | None) -> bool:
-        """Give an entry back if another one may have come before it since the directory was read.
+    def _is_first(self, claim: Claim, mark: Mark | None) -> bool:
+        """Give an entry back if another one of its key comes before it that was not seen when the directory was read.
 
-        :param mark: of when it was read.
+        :param mark: of then.
         """
         assert self._order is not None
         try:
-            now = self._order.mark(claim.order_fd)
-        except OSError as error:
+            if not self._order.is_changed(claim.order_fd, claim.filebase, mark):
+                return True
+            mark = self._order.mark(claim.order_fd)
+            is_first = self._ready.is_first(claim.filebase)
+        except BaseException as error:
             self.undo(claim)
-            refuse(error, 'read', self.queue)
-        if now == mark:
-            return True
-        self.undo(claim)
-        self._mark = now
-        self._ready.look_again()
-        return False
+            if isinstance(error, OSError):
+                refuse(error, 'read', self.queue)
+            raise
+        self._mark = mark  # and not before: another thread goes by the names that were read before
+        if not is_first:
+            self.undo(claim)
+        return is_first
 
-    def reordered(self) -> None:
+    def reordered(self, filebase: str) -> None:
         """Say that an entry has come to another place than the last."""
         if self._order is not None:
             try:
-                self._order.change()
+                self._order.change(filebase)
             except OSError as error:
                 event(log, logging.WARNING, None, 'not noted', queue=self.queue, error=error)
 
@@ -269,7 +271,7 @@ class Consumer:
     def undo(self, claim: Claim) -> None:
         """Give an entry back as if it had never been claimed."""
         try:
-            give_back(claim, self.folder, claim.filebase)
+            self._give_back(claim, claim.filebase)
         except OSError as error:
             event(log, logging.ERROR, claim.filebase, 'not released', queue=self.queue, error=error)
             claim.close()
@@ -364,7 +366,19 @@ class Consumer:
         if record is not None:
             fields = dict(record)
             self.note(claim, fields.pop('event', 'released'), **fields)
-        give_back(claim, self.folder, filebase, dated_ns=self._clock.time_ns() if is_delayed else None)
+        self._give_back(claim, filebase, dated_ns=self._clock.time_ns() if is_delayed else None)
+
+    def _give_back(self, claim: Claim, filebase: str, *, dated_ns: int | None = None) -> None:
+        """End a claim: the entry is ready, under the name `filebase`.
+
+        :param dated_ns: the present time, where the one in the name is a wish: the file's date shows that.
+        :raises OSError: it could not be renamed; it stays claimed.
+        """
+        if dated_ns is not None:
+            claim.date(dated_ns)
+        claim.rename(self.folder, filebase, READY)
+        self.reordered(filebase)  # with the lock of its key
+        claim.close()
 
     def finish(self, claim: Claim) -> None:
         """End an entry that is done."""
@@ -449,9 +463,16 @@ class Consumer:
 
     def _recover(self, claim: Claim) -> bool:
         filebase = claim.filebase
+        if self._order is not None and claim.order_fd < 0:
+            fd = self._order.lock(filebase)
+            if fd is None:
+                # A process is about to take another one of its key, and to find out that this one comes first.
+                claim.close()
+                return False
+            claim.order_fd = fd
         # Of the entry itself nothing is read: it may be what its owners died of.
         if claim.history.records and claim.history.records[-1].get('event') == INTERRUPTED:
-            give_back(claim, self.folder, filebase)  # an operator wanted that death
+            self._give_back(claim, filebase)  # an operator wanted that death
             event(log, logging.INFO, filebase, 'released', queue=self.queue)
             return True
         recoveries = count_since_retry(claim.history.records, 'recovered') + 1
@@ -460,7 +481,7 @@ class Consumer:
         if recoveries >= self._options.max_recoveries or not counts:
             self._preserve(claim, f'recovered {recoveries} times: its owner died each time', 'recoveries')
             return False
-        give_back(claim, self.folder, filebase)
+        self._give_back(claim, filebase)
         event(log, logging.INFO, filebase, 'recovered', queue=self.queue, count=recoveries)
         return True
 

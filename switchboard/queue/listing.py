@@ -33,8 +33,9 @@ from switchboard.store.renewal import is_sparse
 
 log = logging.getLogger('switchboard.queue')
 
-# So few names are read with one system call, during which the kernel lets nobody change the directory: the names seen then are
-# all that was there.  (The smallest buffer of a C library holds some twenty names of entries.)
+# So few names are read with one system call, during which the kernel lets nobody change the directory: of two files that came one after the other,
+# the second is not seen without the first.  Whether a file that was renamed can be missed is another question, see `Folder.reads_all`.
+# (The smallest buffer of a C library holds some twenty names of entries.)
 NAMES_IN_ONE_CALL = 20
 
 # Names taken from the directory together, while it is walked over.

@@ -210,10 +210,11 @@ class ReadyQueue:
                 if self._keys is not None:
                     self._keys.add(filebase, is_claimed=True)
 
-    def look_again(self) -> None:
-        """Give out nothing more of the listing read up to now."""
+    def is_first(self, filebase: str) -> bool:
+        """Look anew: is there no other entry of its key that comes first, or is at work?  If there is one, this entry is deferred."""
         with self._lock:
-            self._line.clear()
+            self._refill(self._clock.monotonic_ns())
+            return not self._is_held_back(filebase)
 
     def watch(self, events: Wakeup) -> None:
         """Go by what the kernel tells of names, from now on, where reading takes long."""
@@ -313,7 +314,7 @@ class ReadyQueue:
         for some in parts if self._keys is None else self._keys.noted(parts):
             _part(some, now, due, future)
         is_whole = self._names.seen <= NAMES_IN_ONE_CALL
-        if self._keys is not None and not is_whole:
+        if self._keys is not None and not (is_whole and self._names.folder.reads_all):
             # An entry that was renamed meanwhile can have been missed under both of its names.
             self._keys.note(chain.from_iterable(self._names.parts(READY)))
         self._sort_out_misdated(now_ns)

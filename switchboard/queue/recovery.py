@@ -15,7 +15,7 @@ from switchboard.clock import Clock
 from switchboard.errors import QueueError
 from switchboard.events import event
 from switchboard.message.journal import FOREIGN, Record
-from switchboard.message.naming import CLAIMED, PRESERVED, READY, with_when
+from switchboard.message.naming import CLAIMED, PRESERVED, with_when
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.folder import Folder
 
@@ -71,18 +71,6 @@ def _add(claim: Claim, record: Record, *, sync: bool) -> None:
         claim.append(record, sync=sync)
     except OSError as error:
         event(log, logging.WARNING, claim.filebase, 'history not written', record=name, error=error)
-
-
-def give_back(claim: Claim, folder: Folder, filebase: str, *, dated_ns: int | None = None) -> None:
-    """End a claim: the entry is ready, under the name `filebase`.
-
-    :param dated_ns: the present time, where the one in the name is a wish: the file's date shows that.
-    :raises OSError: it could not be renamed; it stays claimed.
-    """
-    if dated_ns is not None:
-        claim.date(dated_ns)
-    claim.rename(folder, filebase, READY)
-    claim.close()
 
 
 def move_to_bad(

@@ -1,29 +1,45 @@
-"""One entry of a key at a time: the lock that a queue of strict order takes with each claim, and a mark of what came to an earlier place.
+"""One entry of a key at a time: the lock that a queue of strict order takes with each claim, and a list of what came to an earlier place.
 
-Which entry of a key comes first, a process finds out by reading the directory; and what it has read may be old.  An operator holds the first
-entry, another process takes the second, the operator releases the first: by an old reading it may be given out, and two of one key are at
+Which entry of a key comes first, a process finds out by reading the directory; and what it has read may be old, or have missed a name that
+was given to a file meanwhile (see `Folder.reads_all`).  An operator holds the first entry, another process takes the second, the operator
+releases the first: by an old reading it may be given out, and two of one key are at
 work.  So the taker of an entry also locks its key, and does not take it if that is refused.  The kernel drops the lock with its holder.
 
 All keys of a queue are bytes of one file, ``.run/order/<queue>``: the first eight digits of the digest say which.  The locks are those of an
 open file description (``F_OFD_SETLK``), one for each claim, so threads and objects of one process keep each other out as well; the file
 need not be that long.  Where the kernel has no such locks there are none, and the reading is all there is.
 
-An entry that comes to another place than the last (released, moved, forwarded, restored) changes the file's content, after its rename.  A process that takes
-an entry compares: should the content be another than before he read the directory, he gives it back and reads anew.
+When an entry comes to another place than the last (given back, recovered, moved, forwarded, restored), its key is added to that file, after the rename and before
+the lock of the key is let go.  A process that takes an entry looks whether its key is among those that were added since the directory was
+read.  If so it reads the directory again, with the lock: then no entry of the key is taken or given back, and the reading
+misses none.  Only what an operator does at the same moment may come a moment later.
 
-Rejected: a file for each key (somebody would have to remove them), reading the directory for each claim (as dear as the queue is long).
+The file begins with a name at random, and gets another one when it has grown and is emptied: that is as if all keys had been added.
+
+Rejected: a file for each key (somebody would have to remove them), reading the directory for each claim (as dear as the queue is long), one
+mark for all keys (of a thousand keys that wait for their retries each would have the directory read for all others).
 """
 
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from switchboard.message.naming import key_of
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.kernel import lock_byte
 
-_MARK_BYTES = 16
+_NAME_BYTES, _KEY_BYTES = 16, 4
+# The list is emptied when it has so many bytes.
+_MAX_BYTES = 64 * 1024
+
+
+class Mark(NamedTuple):
+    """A place in the list of keys: what comes behind it is new."""
+
+    name: bytes
+    length: int
 
 
 class OrderLock:
@@ -43,7 +59,7 @@ class OrderLock:
         :return: the descriptor that holds the lock; None if another entry of the key is at work.
         :raises OSError: the file cannot be opened or made.
         """
-        fd = self._folder.open_lock_file(self._queue)
+        fd = self._open()
         try:
             if lock_byte(fd, int(key_of(filebase), 16)):
                 return fd
@@ -53,17 +69,44 @@ class OrderLock:
         self._disk.let_go(fd)
         return None
 
-    def mark(self, fd: int) -> bytes:
-        """:return: the mark that differs when an entry has come to another place than the last since."""
-        return self._disk.read_all(fd, _MARK_BYTES)
+    def _open(self) -> int:
+        return self._folder.open_lock_file(self._queue, flags=os.O_RDWR | os.O_APPEND)
 
-    def change(self) -> None:
+    def mark(self, fd: int) -> Mark:
+        """:return: the end of the list; ask before the directory is read."""
+        name = self._disk.read_all(fd, _NAME_BYTES)
+        length = self._disk.fstat(fd).st_size
+        if len(name) < _NAME_BYTES:
+            self._begin(fd, length)
+            return self.mark(fd)
+        return Mark(name, length)
+
+    def _begin(self, fd: int, length: int) -> None:
+        self._disk.write_all(fd, os.urandom(_NAME_BYTES), length)
+
+    def is_changed(self, fd: int, filebase: str, mark: Mark | None) -> bool:
+        """Has an entry of this one's key come to another place than the last since?"""
+        if mark is None or self._disk.read_all(fd, _NAME_BYTES) != mark.name:
+            return True
+        return _bytes_of(filebase) in self._disk.read_all(fd, 2 * _MAX_BYTES, mark.length)
+
+    def change(self, filebase: str) -> None:
         """Say that an entry has come to another place than the last.
 
         :raises OSError: it could not be said: processes that have read the directory before may give out a later one first.
         """
-        fd = self._folder.open_lock_file(self._queue)
+        fd = self._open()
         try:
-            self._disk.write_all(fd, os.urandom(_MARK_BYTES))
+            length = self._disk.fstat(fd).st_size
+            if length >= _MAX_BYTES:
+                self._disk.ftruncate(fd, 0)
+                self._begin(fd, 0)
+                length = _NAME_BYTES
+            # What another process adds at the same time comes before or behind this: the kernel finds the end.
+            self._disk.write_all(fd, _bytes_of(filebase), length)
         finally:
             self._disk.let_go(fd)
+
+
+def _bytes_of(filebase: str) -> bytes:
+    return int(key_of(filebase), 16).to_bytes(_KEY_BYTES, 'big')

@@ -25,6 +25,9 @@ HEADS = [
     'cuts',
     'workers killed',
     'messages looked for',
+    'notes of hand-offs',
+    'under way',
+    'retries with a key',
     'lost',
     'doubled',
     'made up',
@@ -34,7 +37,8 @@ HEADS = [
 def row(name: str, mode: str, tally: Tally) -> list[str]:
     lost = sum('there 0 times' in error for error in tally.errors)
     made_up = sum('never sent' in error for error in tally.errors)
-    numbers = (tally.cuts, tally.kills, tally.checked, lost, len(tally.errors) - lost - made_up, made_up)
+    looked_at = tally.checked, tally.notes, tally.under_way, tally.retried
+    numbers = tally.cuts, tally.kills, *looked_at, lost, len(tally.errors) - lost - made_up, made_up
     return [name, MODES[mode], *(f'{number:,}' for number in numbers)]
 
 

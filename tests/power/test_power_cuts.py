@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -25,9 +27,19 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(images.why_not()), reaso
 CUTS = int(os.environ.get('SWITCHBOARD_POWER_CUTS', '4'))
 # Workers at a time, and lines that they are to write between two cuts: by work, and not by time.  After half of them, one worker is killed.
 WORKERS, LINES_BETWEEN = 3, 250
+# Producers that try again after a cut: those that had put in a message with a key last.
+RETRIED = 30
 # Numbers that one worker has for its messages.
 EACH = 1_000_000
 ROOT = Path(__file__).resolve().parents[2]
+
+
+class HandOff(NamedTuple):
+    """A message that is to leave a queue, and the numbers of the notes that are to come with it."""
+
+    number: int
+    source: str
+    notes: tuple[int, ...]
 
 
 @dataclass
@@ -39,6 +51,8 @@ class Promises:
     accepted: set[int] = field(default_factory=set)
     finished: set[int] = field(default_factory=set)
     left: set[tuple[int, str]] = field(default_factory=set)
+    keyed: list[int] = field(default_factory=list)
+    hand_offs: list[HandOff] = field(default_factory=list)
     lines: int = 0
     renewed: int = 0
 
@@ -53,6 +67,10 @@ class Promises:
                     getattr(promises, what).add(int(number))
                 case ['left', number, queue, '.']:
                     promises.left.add((int(number), queue))
+                case ['keyed', number, '.']:
+                    promises.keyed.append(int(number))
+                case ['hands', number, source, *notes, '.']:
+                    promises.hand_offs.append(HandOff(int(number), source, tuple(map(int, notes))))
                 case ['renewed', '.']:
                     promises.renewed += 1
             promises.lines += 1
@@ -67,28 +85,49 @@ class Tally:
     kills: int = 0
     checked: int = 0
     renewed: int = 0
+    # Notes of hand-offs, hand-offs that a cut may have interrupted, and retries of producers with keys.
+    notes: int = 0
+    under_way: int = 0
+    retried: int = 0
     errors: list[str] = field(default_factory=list)
 
 
-def what_is_there(spool: Path) -> dict[str, list[str]]:
-    """:return: the messages after a recovery, by queue."""
-    command = [sys.executable, '-m', 'tests.power.found', str(spool)]
+class Remains(NamedTuple):
+    """What is there after a cut and a recovery."""
+
+    found: dict[str, list[str]]
+    # Names that are left in the stage, and the messages after the producers' next try.
+    staged: list[str]
+    again: dict[str, list[str]]
+
+
+def what_is_there(spool: Path, retried: Sequence[int] = ()) -> Remains:
+    """Recover what a cut has left, and look.
+
+    :param retried: numbers whose producers try again.
+    """
+    command = [sys.executable, '-m', 'tests.power.found', str(spool), *map(str, retried)]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert not said.returncode, said.stderr
-    found: dict[str, list[str]] = json.loads(said.stdout)
-    return found
+    return Remains(**json.loads(said.stdout))
 
 
-def look(spool: Path, before: Promises, after: Promises, tally: Tally) -> None:
-    """Compare what is there with what had been promised before the cut, and was not yet taken back after it."""
-    found = what_is_there(spool)
+def places_of(found: Mapping[str, Sequence[str]]) -> dict[int, list[str]]:
+    """:return: the queues in which the message of a number is, with one of them for each time."""
     places: dict[int, list[str]] = {}
     for queue, texts in found.items():
         for text in texts:
             if text != DAMAGED:
-                body = text.rpartition('\n\n')[2]
-                places.setdefault(number_of(body), []).append(queue)
-    counts = Counter({number: len(queues) for number, queues in places.items() if number})
+                places.setdefault(number_of(text.rpartition('\n\n')[2]), []).append(queue)
+    return places
+
+
+def look(spool: Path, before: Promises, after: Promises, tally: Tally) -> None:
+    """Compare what is there with what had been promised before the cut, and was not yet taken back after it."""
+    retried = after.keyed[-RETRIED:]
+    remains = what_is_there(spool, retried)
+    places = places_of(remains.found)
+    counts = Counter({number: len(queues) for number, queues in places.items()})
     for number in before.accepted - after.finished:
         tally.checked += 1
         if counts[number] != 1:
@@ -100,6 +139,36 @@ def look(spool: Path, before: Promises, after: Promises, tally: Tally) -> None:
     tally.errors += [
         f'{number}: back in {queue}' for number, queue in before.left if queue in places.get(number, ())
     ]
+    look_at_hand_offs(places, before, after, tally)
+    tally.errors += [f'{name}: neither rolled forward nor back' for name in remains.staged]
+    look_at_retries(places_of(remains.again), retried, after, tally)
+
+
+def look_at_hand_offs(
+    places: Mapping[int, Sequence[str]], before: Promises, after: Promises, tally: Tally
+) -> None:
+    """Each hand-off is done, with its notes, or not begun: whether its worker lived, and whether it was told so."""
+    for number, source, notes in after.hand_offs:
+        tally.under_way += (number, source) not in before.left
+        there = [note in places or note in after.finished for note in notes]
+        tally.notes += len(notes)
+        if any(there) and not all(there):
+            tally.errors.append(f'{number}: by halves, of its notes {notes}: {there}')
+        if any(there) and source in places.get(number, ()):
+            tally.errors.append(f'{number}: doubled, in {source} beside its notes')
+        if any(there) and number not in places and number not in after.finished:
+            tally.errors.append(f'{number}: there 0 times, and its notes are there')
+
+
+def look_at_retries(
+    places: Mapping[int, Sequence[str]], retried: Sequence[int], after: Promises, tally: Tally
+) -> None:
+    """A producer that tries again has its message stored, if the cut has taken it with or without its key; else it is there already."""
+    for number in retried:
+        tally.retried += 1
+        there = len(places.get(number, ()))
+        if there > 1 or (there < 1 and number not in after.finished):
+            tally.errors.append(f'{number}: there {there} times after a retry, in {places.get(number, [])}')
 
 
 class Crew:
@@ -171,6 +240,7 @@ def test_what_was_promised_survives_a_power_cut(kind: FileSystem, mode: str, tmp
     tally = cut_often(kind, mode, tmp_path, CUTS)
     assert tally.errors == []
     assert tally.checked > 20 * CUTS
+    assert min(tally.notes, tally.retried) > CUTS
     assert tally.renewed or not kind.keeps_size
 
 
@@ -189,7 +259,7 @@ def test_a_hand_off_that_a_dead_process_began_is_not_there_by_halves(
                 subprocess.run(command, cwd=ROOT, check=True)
                 copy = images.cut(image)
                 with images.mounted(copy, tmp_path / 'cut', kind.copy_options) as place:
-                    found[step] = what_is_there(place / spool.name)
+                    found[step] = what_is_there(place / spool.name).found
     begun = {'in': ['input'], 'next': ['next'] * 3}
     done = {'out': ['output'], 'notes': ['note'], 'next': ['next'] * 3}
     assert found == {step: begun if step == 'before the commit' else done for step in STEPS}

@@ -4,7 +4,8 @@ Several may do so with one spool and one log, and each may be killed at any time
 
 MODE: ``full``; ``two``, with two flushes; ``none``: the disk says "flushed" and does nothing, which is to be found out.
 
-The log lies elsewhere, where no power is cut. A line is a word, a message's number, and perhaps its queue.
+The log lies elsewhere, where no power is cut. A line is a word, a message's number, and perhaps its queue, and the numbers of the notes that are
+handed on with it.
 """
 
 from __future__ import annotations
@@ -71,8 +72,9 @@ class Work:
 
     def enqueue_once(self) -> None:
         text = self.new()
+        self.note('keyed', number_of(text))
         for _ in range(2):
-            self.spool['in'].enqueue(text, dedupe_key=text[:20])
+            enqueue_with_key(self.spool, text)
             self.accepted(text)
 
     def adopt(self) -> None:
@@ -99,11 +101,14 @@ class Work:
             return False
         transaction = self.spool.transaction(queue, taken.filebase)
         text = str(taken.msg.get_payload()) if hasattr(taken.msg, 'get_payload') else str(taken.msg)
+        notes = [self.new() for _ in range(random.choice((0, 0, 1, 2)))]
+        self.note('hands', number_of(text), source, *map(number_of, notes))
         transaction.emit(self.queues[target], text, {})
-        for _ in range(random.choice((0, 0, 2))):
-            transaction.emit(self.queues['end'], f'0:a note on {number_of(text)}', {})
+        for note in notes:
+            transaction.emit(self.queues['end'], note, {})
         transaction.commit()
         self.note('left', number_of(text), source)
+        self.accepted(*notes)
         return True
 
     def hand_on_again(self) -> None:
@@ -183,6 +188,11 @@ def grow(folder: Folder) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=folder.fd)
     folder.follow()
+
+
+def enqueue_with_key(spool: Spool, text: str) -> None:
+    """Put a message into a queue that takes each number once."""
+    spool['in'].enqueue(text, dedupe_key=f'number {number_of(text)}')
 
 
 def number_of(text: str) -> int:

@@ -343,7 +343,8 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
                 f'{escape_terminal(name)} is paused: nothing is taken out of it before `switchboard resume`'
             )
     with Progress() as progress:
-        while left := [one for one in _counts(installation, names) if one.entries]:
+        # A message can be missed that is taken or given back while its directory is read (see `Folder.reads_all`): empty is what two looks find so.
+        while left := _filled(installation, names) or _filled(installation, names):
             now_s = time.monotonic()
             text = f'draining, {duration(now_s - started_s)}; {", ".join(map(_left, left))}'
             if timeout_s is not None and now_s - started_s >= timeout_s:
@@ -362,6 +363,10 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
 
 def _counts(installation: Installation, names: Sequence[str]) -> list[QueueCounts]:
     return [count_one(installation, name, sizes=False) for name in installation.view.known(names)]
+
+
+def _filled(installation: Installation, names: Sequence[str]) -> list[QueueCounts]:
+    return [one for one in _counts(installation, names) if one.entries]
 
 
 def _left(one: QueueCounts) -> str:

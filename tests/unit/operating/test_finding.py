@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from switchboard.operating.selection import Criteria, select
 from switchboard.operating.summary import summarize
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
+from switchboard.store.kernel import WITH_FILE
 from switchboard.testing import FakeClock
 from tests.helpers.commands import at_work, fail
 
@@ -201,3 +202,25 @@ def test_all_that_tell_when_an_entry_is_due_tell_what_a_reader_does(
         assert due_s == pytest.approx(60 - max(turned_s, 0), abs=1)
         assert (census.next_ns - now_ns) / NS == pytest.approx(due_s, abs=1)
         assert -ages_s[later] == pytest.approx(due_s, abs=1)
+
+
+class MissesOnce(Disk):
+    """Has the first listing of a directory miss a name, as on Btrfs a file is missed that is renamed meanwhile."""
+
+    rename_order = staticmethod(lambda fd: WITH_FILE)
+    missed = ''
+
+    def scandir(self, path):  # type: ignore[no-untyped-def]
+        found, self.missed, missed = list(os.scandir(path)), '', self.missed
+        return nullcontext(entry for entry in found if not missed or not entry.name.startswith(missed))
+
+
+def test_an_entry_that_one_listing_misses_is_found_and_makes_a_beginning_ambiguous(spool: Spool) -> None:
+    first, _ = (spool['in'].enqueue(text) for text in ('one', 'two'))
+    disk = MissesOnce()
+    place = [('in', Folder(spool.path('in'), disk))]
+    disk.missed = first
+    assert find(place, first[:-3]).filebase == first
+    disk.missed = first
+    with pytest.raises(AmbiguousEntryError):
+        find(place, first[:6])

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from switchboard import Runner, Spool, Switchboard
 from switchboard.message.naming import NS
+from switchboard.operating.holding import hold, release
 from switchboard.options import QueueOptions, RetryPolicy, RunnerOptions
 from switchboard.queue.ready_queue import asked_wait_s
 from switchboard.store.disk import Disk
+from switchboard.store.kernel import IN_ORDER, WITH_FILE
 from switchboard.testing import FakeClock
+from tests.helpers.processes import Child
+from tests.helpers.waiting import eventually
 
 STRICT = QueueOptions(
     durability='lazy', strict_order=True, max_attempts=3, retry=RetryPolicy(10.0, 10.0, jitter=0)
@@ -309,6 +314,130 @@ def test_one_that_an_operator_lets_go_waits_for_a_later_one_that_is_at_work(queu
     queue.finish(second)
     clock.advance(2)
     assert taken(other) == ['a1']
+
+
+class MissingDisk(Disk):
+    """Has a listing miss names, as on Btrfs a file is missed that is renamed meanwhile."""
+
+    rename_order = staticmethod(lambda fd: WITH_FILE)
+
+    def __init__(self) -> None:
+        self.missed: set[str] = set()
+        self.meanwhile: list[Callable[[], object]] = []
+        self.listed = 0
+
+    def scandir(self, path):
+        while self.meanwhile:
+            self.meanwhile.pop()()
+        self.listed += 1
+        return contextlib.nullcontext(
+            entry for entry in list(os.scandir(path)) if entry.name[:-4] not in self.missed
+        )
+
+    def rename(self, source, target, **keys):
+        os.rename(source, target, **keys)
+        if target.endswith('.bak'):
+            self.missed.clear()  # the readings that come now are of an instant in which nobody renames
+
+
+def strict_queue(path: Path, disk: Disk | None = None) -> Switchboard:
+    return Spool(path, 'lazy', disk=disk).queue('in', strict_order=True)
+
+
+class TestReadingThatMisses:
+    """No reading is to be believed that an entry is not there."""
+
+    @pytest.fixture
+    def other(self, tmp_path: Path) -> Switchboard:
+        """Another process's."""
+        return strict_queue(tmp_path)
+
+    def looking(self, tmp_path: Path) -> tuple[MissingDisk, Switchboard]:
+        """A process that has looked before."""
+        disk = MissingDisk()
+        queue = strict_queue(tmp_path, disk)
+        queue.enqueue('z1', order_key='z')
+        queue.finish(queue.take().filebase)
+        return disk, queue
+
+    def assert_in_order(self, queue: Switchboard, *messages: str) -> None:
+        found: list[str] = []
+
+        def is_all() -> bool:
+            while (one := queue.take()) is not None:
+                found.append(one.msg)
+                queue.finish(one.filebase)
+            return len(found) == len(messages)
+
+        eventually(is_all, 'all messages are taken')
+        assert found == [*messages]
+
+    def test_one_that_is_given_back_meanwhile_is_not_passed(self, tmp_path, other):
+        disk, queue = self.looking(tmp_path)
+        first, _ = fill(other, 'a1', 'a2')
+        assert other.take().msg == 'a1'
+        disk.missed.add(first)
+        disk.meanwhile.append(lambda: other.release(first))
+        self.assert_in_order(queue, 'a1', 'a2')
+
+    def test_one_that_is_recovered_meanwhile_is_not_passed(self, tmp_path, other):
+        disk, queue = self.looking(tmp_path)
+        first, _ = fill(other, 'a1', 'a2')
+        assert Child(lambda: strict_queue(tmp_path).take().msg).join() == 'a1'  # and dies with it
+        disk.missed.add(first)
+        disk.meanwhile.append(lambda: other.recover(own=False))
+        self.assert_in_order(queue, 'a1', 'a2')
+
+    def test_a_retry_that_is_waited_for_is_not_passed(self, tmp_path, other):
+        disk, queue = self.looking(tmp_path)
+        first, _ = fill(other, 'a1', 'a2')
+        other.take()
+        other.release(first, delay_s=3600)
+        disk.missed.add(first)
+        assert queue.take() is None
+        assert not disk.missed
+
+    def test_one_that_an_operator_lets_go_meanwhile_is_not_passed(self, tmp_path, other):
+        disk, queue = self.looking(tmp_path)
+        first, _ = fill(other, 'a1', 'a2')
+        held = hold(other, first)
+        disk.missed.add(first)
+        disk.meanwhile.append(lambda: release(other, held))
+        self.assert_in_order(queue, 'a1', 'a2')
+
+    def test_one_of_which_a_later_one_is_just_taken_is_recovered_the_next_time(self, tmp_path, other):
+        first, second = fill(other, 'a1', 'a2')
+        assert Child(lambda: strict_queue(tmp_path).take().msg).join() == 'a1'  # and dies with it
+        order = other.consumer._order
+        fd = order.lock(second)
+        assert other.recover(own=False) == []
+        os.close(fd)
+        assert other.recover(own=False) == [first]
+
+    def test_a_name_that_is_missed_is_looked_for_twice_where_names_can_be_missed(self, tmp_path, other):
+        fill(other, 'a1')
+        disk, queue = self.looking(tmp_path)
+        listed = disk.listed
+        queue.ready()
+        assert disk.listed == listed + 2
+        disk.rename_order = lambda fd: IN_ORDER
+        queue = strict_queue(tmp_path, disk)
+        listed = disk.listed
+        queue.ready()
+        assert disk.listed == listed + 1
+
+    def test_of_many_keys_that_wait_for_their_retries_the_directory_is_not_read_for_each(
+        self, tmp_path, other
+    ):
+        for number in range(100):
+            other.enqueue(number, order_key=str(number))
+        while (one := other.take()) is not None:
+            other.release(one.filebase, delay_s=3600)
+        disks = [CountingDisk(), CountingDisk()]
+        queues = [strict_queue(tmp_path, disk) for disk in disks]
+        for queue in queues:
+            assert queue.take() is None
+        assert all(disk.listed < 30 for disk in disks)
 
 
 class CountingDisk(Disk):

@@ -1,0 +1,74 @@
+"""The locks of the keys of a queue in strict order, and the list of those whose entries came to another place than the last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from switchboard.store.disk import Disk
+from switchboard.store.folder import Folder
+from switchboard.store.order_lock import Mark, OrderLock
+
+ONE, OTHER = (f'1700000000.5+{key}{"0" * 32}' for key in ('0a0b0c0d', '0a0b0c0e'))
+
+
+@pytest.fixture
+def order(tmp_path: Path) -> OrderLock:
+    return OrderLock(Folder(tmp_path / 'order', Disk()), 'in', Disk())
+
+
+@pytest.fixture
+def fd(order: OrderLock) -> Iterator[int]:
+    held = order.lock(OTHER)
+    assert held is not None
+    yield held
+    os.close(held)
+
+
+def test_a_key_is_locked_once_and_others_beside_it(order: OrderLock) -> None:
+    first = order.lock(ONE)
+    assert first is not None
+    assert order.lock(ONE) is None
+    other = order.lock(OTHER)
+    assert other is not None
+    os.close(first)
+    again = order.lock(ONE)
+    assert again is not None
+    for each in (other, again):
+        os.close(each)
+
+
+def test_a_key_is_changed_if_it_was_added_since_and_no_other_is(order: OrderLock, fd: int) -> None:
+    before = order.mark(fd)
+    assert not order.is_changed(fd, ONE, before)
+    order.change(ONE)
+    assert order.is_changed(fd, ONE, before)
+    assert not order.is_changed(fd, OTHER, before)
+    assert not order.is_changed(fd, ONE, order.mark(fd))
+
+
+def test_without_a_mark_every_key_is_changed(order: OrderLock, fd: int) -> None:
+    assert order.is_changed(fd, ONE, None)
+
+
+def test_a_list_that_has_grown_is_emptied_and_then_every_key_is_changed(
+    order: OrderLock, fd: int, tmp_path: Path
+) -> None:
+    before = order.mark(fd)
+    file, largest = tmp_path / 'order' / 'in', 0
+    while order.mark(fd).name == before.name:
+        order.change(OTHER)
+        largest = max(largest, file.stat().st_size)
+    assert largest <= 64 * 1024
+    assert order.is_changed(fd, ONE, before)
+    assert not order.is_changed(fd, ONE, order.mark(fd))
+    order.change(ONE)
+    assert order.is_changed(fd, ONE, Mark(order.mark(fd).name, 16))
+
+
+def test_the_locks_stay_when_the_list_is_emptied(order: OrderLock, fd: int) -> None:
+    os.ftruncate(fd, 0)
+    assert order.lock(OTHER) is None
