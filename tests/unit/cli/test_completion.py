@@ -25,17 +25,17 @@ def man_pages() -> dict[str, str]:
     return dict(manual.pages())
 
 
-@pytest.mark.filterwarnings('ignore:.*make_default_short_help:DeprecationWarning')  # the library's
 def test_each_option_of_each_verb_is_on_its_man_page_and_completed() -> None:
     pytest.importorskip('click_man', reason='the pages are made where releases are')
     pages = man_pages()
     shell = BashComplete(cli.switchboard, {}, 'switchboard', '_SWITCHBOARD_COMPLETE')
     for name in VERBS:
-        command = cli.switchboard.get_command(click.Context(cli.switchboard), name)
+        context = click.Context(cli.switchboard)
+        command = cli.switchboard.get_command(context, name)
         assert command is not None
         options = [
             word
-            for param in command.params
+            for param in command.get_params(click.Context(command, parent=context))
             if isinstance(param, click.Option) and not param.hidden
             for word in param.opts
         ]
@@ -46,6 +46,17 @@ def test_each_option_of_each_verb_is_on_its_man_page_and_completed() -> None:
         offered = {each.value for each in shell.get_completions([name], '-')}
         assert [word for word in options if word.startswith('--') and word not in offered] == []
         assert f'See \\fBswitchboard-{name}(1)' in pages['switchboard']
+
+
+def test_a_man_page_names_its_verb_in_a_whole_sentence_and_keeps_the_lines_of_examples() -> None:
+    pytest.importorskip('click_man', reason='the pages are made where releases are')
+    pages = man_pages()
+    for name, page in pages.items():
+        lines = page.splitlines()
+        assert not lines[lines.index('.SH NAME') + 1].endswith(('...', '- ')), name
+        assert '\b' not in page, name
+    listing = pages['switchboard-ls']
+    assert "\n.nf\nswitchboard ls --where 'error:Timeout* older:1d -kind:mail'\nswitchboard ls in" in listing
 
 
 @pytest.mark.parametrize(
