@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from switchboard.errors import DurabilityError
@@ -81,8 +82,13 @@ class Stage:
         self.pool = pool
         self.namer = namer
         self.last_outputs = LastOutputs()
-        # Has the disk refused to publish what this process has committed?
-        self.is_stuck = False
+        # Transactions that this process has committed, and the disk refused to publish.
+        self._stuck: set[str] = set()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Has the disk refused to publish what this process has committed?"""
+        return bool(self._stuck)
 
     def revive(self) -> bool:
         """Go on where somebody has removed the directory; its content is lost, and only that.
@@ -274,9 +280,9 @@ class Stage:
         event(log, logging.INFO, None, 'rolled forward', transaction=transaction, outputs=outputs)
         return True
 
-    def roll_on(self) -> None:
+    def roll_on(self, transactions: Iterable[str]) -> None:
         """Try again to publish what this process has committed and the disk refused: until that is done, `is_stuck` says so."""
-        self.is_stuck = True
+        self._stuck.update(transactions)
         try:
             self.publish_stuck()
         except OSError as error:
@@ -285,22 +291,13 @@ class Stage:
     def publish_stuck(self) -> set[OrderKey]:
         """Roll forward the transactions that can be.
 
-        :return: the queues and order keys of what still waits.
+        :return: the queues and order keys of what this process has committed and still waits, in whosever hands it is.
         :raises OSError: the directory cannot be read.
         """
         self.recover()
-        waiting: set[OrderKey] = set()
-        left = set()
-        for name in self.folder.names():
-            transaction, _, rest = name.partition(':')
-            # What a living process is about to publish is in its hands.
-            if rest == COMMIT and (record := self._lock_record(transaction)) is not None:
-                record.close()
-                left.add(transaction)
-        for outputs in self._outputs(left).values():
-            waiting.update(output.order_key for output in outputs)
-        self.is_stuck = bool(left)
-        return waiting
+        self._stuck &= {name.removesuffix(f':{COMMIT}') for name in self.folder.names()}
+        outputs = chain.from_iterable(self._outputs(self._stuck).values())
+        return {output.order_key for output in outputs}
 
     def _throw_away(self, name: str, transaction: str) -> bool:
         opened = self.disk.open_locked(name, self.folder.fd)

@@ -638,7 +638,7 @@ def _take_back(
 
 def _publish(committed: Sequence[Transaction]) -> None:
     """Step 4.  What fails here is left to recovery, and nothing of the same order key passes it."""
-    published = []
+    published, left = [], []
     stuck: set[OrderKey] = set()
     for transaction in committed:
         try:
@@ -649,6 +649,7 @@ def _publish(committed: Sequence[Transaction]) -> None:
         except OSError as error:
             event(log, logging.ERROR, None, 'committed in part', transaction=transaction.name, error=error)
         stuck |= transaction.order_keys()
+        left.append(transaction.name)
         transaction.drop_locks()
     order = _order(published)
     items = [item for transaction in published for item in transaction.items]
@@ -664,5 +665,5 @@ def _publish(committed: Sequence[Transaction]) -> None:
         event(log, logging.ERROR, None, 'records stay', error=error)
     for transaction in published:
         transaction.drop_locks()
-    if stuck:
-        committed[0].stage.roll_on()
+    if left:
+        committed[0].stage.roll_on(left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 from email.message import Message
@@ -22,6 +23,7 @@ from switchboard.errors import (
     QueueError,
     QueueFullError,
 )
+from switchboard.handoff.stage import COMMIT
 from switchboard.handoff.transaction import Transaction, commit_all
 from switchboard.interfaces import ISpool, ITransaction
 from switchboard.message.naming import digest_of
@@ -446,6 +448,19 @@ class TestOrder:
         assert sorted(contents(spool, 'out')) == ['a', 'b', 'c', 'other']
         order = contents(spool, 'out')
         assert [body for body in order if body != 'other'] == ['a', 'b', 'c']
+
+    def test_nor_while_another_process_tries_to_publish_it(self, tmp_path: Path) -> None:
+        disk = Refusing()
+        spool = Spool(tmp_path, 'lazy', disk=disk)
+        [first] = self.emitting(spool, 'a')
+        disk.refused = first.items[0].filebase
+        assert spool.commit_all([first]) == {}
+        [record] = (name for name in os.listdir(spool.path('.stage')) if name.endswith(COMMIT))
+        with open(spool.path('.stage', record)) as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            [late] = self.emitting(spool, 'b')
+            assert list(spool.commit_all([late])) == [late]
+        assert contents(spool, 'out') == []
 
 
 class Refusing(Disk):
