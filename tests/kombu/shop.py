@@ -45,7 +45,7 @@ def total(numbers: list[int]) -> int:
 
 @app.task
 def work(name: object, seconds: float = 0.0) -> None:
-    note('start', name)
+    note('start', name, os.getpid())
     time.sleep(seconds)
     note('end', name)
 

@@ -98,9 +98,9 @@ def test_closing_in_one_thread_ends_the_wait_in_another(connect, queue):
 
     thread = threading.Thread(target=drain)
     thread.start()
-    assert waiting.wait(10)
+    assert waiting.wait(60)
     connection.release()
-    thread.join(10)
+    thread.join(60)
     assert len(errors) == 1
 
 
@@ -112,16 +112,16 @@ def test_a_forked_child_may_publish_though_a_thread_of_its_parent_was_publishing
     def hold() -> None:
         with lock:
             held.set()
-            release.wait(10)
+            release.wait(90)
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert held.wait(10)
+    assert held.wait(60)
     pid = os.fork()
     if pid == 0:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(5)  # it would wait for a thread that is not there
+            signal.alarm(60)  # it would wait for a thread that is not there
             kombu.Producer(channel).publish('from the child', routing_key='work')
             os._exit(0)
         finally:

@@ -72,7 +72,7 @@ class TestALostConnection:
         wakeup.arm()
         queue.connection.drop()
         assert not queue.ready()  # by a new connection, to which nothing is pushed
-        assert wakeup.wait(5)
+        assert wakeup.wait(60)
         wakeup.close()
 
     def test_on_redis_the_message_stays_with_its_holder(self, redis_server: Broker, tmp_path: Path) -> None:
