@@ -60,6 +60,8 @@ _DATE = rb"""
     (?:[ ]remote[ ]from[ ][^ ]{1,255})?
     [ \t]{0,9}$
 """
+# Blanks stand only in quotes that end before the domain.
+_SENDER = rb'(?:[^\s"]|"(?:[^"\\]|\\.)*")+'
 _ESCAPES = {'"': '\\"', '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t', '\f': '\\f', '\b': '\\b'}
 
 
@@ -151,7 +153,7 @@ def sender_of(line: bytes) -> bytes | None:
 
     found = re.search(_DATE, line, re.VERBOSE)
     sender = line[len(_FROM) : found.start()].strip() if found else b''
-    if not sender or (b' ' in sender and sender[:1] not in (b'"', b'<')):
+    if not re.fullmatch(_SENDER, sender) or (b' ' in sender and b'"@' not in sender):
         return None
     return b'' if sender.upper() == b'MAILER-DAEMON' else sender
 
