@@ -29,6 +29,8 @@ FOLD_KEPT_FROM = 64
 # Sizes, counts and times (three million years of seconds) are below it.  A number beyond it is left out when a record is read: it
 # would overflow where it is reckoned with.
 MAX_NUMBER = 1e14
+# By these a record is understood: of another type they are left out too, for a list can be no key of a table.
+_WORDS = frozenset(('event', 'queue', 'to', 'cause'))
 
 
 def pack_record(record: Record, digest: str) -> bytes:
@@ -55,12 +57,13 @@ def load_record(text: bytes) -> Record | None:
 
 
 def bounded(record: Record) -> Record:
-    """:return: a record that anybody may have written, without numbers that cannot be reckoned with."""
+    """:return: a record that anybody may have written, without numbers that cannot be reckoned with, and words that are none."""
     # What a user put into ``set`` is the user's.
     return {
         key: value
         for key, value in record.items()
-        if not isinstance(value, int | float) or -MAX_NUMBER < value < MAX_NUMBER
+        if (not isinstance(value, int | float) or -MAX_NUMBER < value < MAX_NUMBER)
+        and (key not in _WORDS or isinstance(value, str))
     }
 
 

@@ -75,7 +75,7 @@ def release(queue: Switchboard, filebase: str, **fields: str) -> str:
     except OSError as error:
         claim.close()
         refuse(error, 'read', queue.name)
-    when = next((one['when'] for one in reversed(records) if one.get('event') == 'held'), '')
+    when = next((one.get('when', '') for one in reversed(records) if one.get('event') == 'held'), '')
     renamed = f'{when}{filebase[filebase.index("+") :]}'
     if not is_filebase(renamed) or is_on_hold(renamed):  # its history could not be written, or was not by us
         renamed = format_when(queue.clock.time_ns()) + filebase[filebase.index('+') :]

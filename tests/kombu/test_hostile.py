@@ -20,6 +20,8 @@ from switchboard import Spool
 from switchboard.kombu_transport import unacked
 from switchboard.kombu_transport.errors import DiskFault, QueueFull
 from switchboard.kombu_transport.spool_connection import KEPT_QUEUES
+from switchboard.message.journal import pack_record
+from switchboard.message.naming import digest_of
 from tests.kombu.test_consuming import Inbox, consume_and_keep, put
 from tests.unit.declared.test_presence import in_child, kill
 
@@ -55,6 +57,17 @@ def test_many_bad_messages_in_a_row_are_passed_over(spool_queue, queue, files, c
 def test_a_value_that_only_looks_like_a_message_is_delivered_as_a_value(spool_queue, queue, value):
     spool_queue.enqueue(value)
     assert queue.get(no_ack=True).payload == value
+
+
+def test_a_message_with_a_strange_history_is_delivered(spool_queue, queue):
+    filebase = spool_queue.enqueue('good')
+    with open(f'{spool_queue.queue_directory}/{filebase}.pck', 'ab') as file:
+        for odd in ([1], {'a': 1}, None, 1.5):
+            record = {'event': 'dead-lettered', 'queue': odd, 'cause': odd, 'time': 'now'}
+            file.write(
+                pack_record(record, digest_of(filebase)) + pack_record({'event': odd}, digest_of(filebase))
+            )
+    assert queue.get(no_ack=True).payload == 'good'
 
 
 @pytest.mark.parametrize(

@@ -44,13 +44,13 @@ from switchboard.drop.request import spool_value
 from switchboard.errors import SwitchboardError
 from switchboard.kombu_transport.address import read_address as read_kombu_address
 from switchboard.kombu_transport.arguments import DELIVERY_LIMIT, queue_keys
-from switchboard.kombu_transport.payload import pack, wait_s
+from switchboard.kombu_transport.payload import pack, unpack, wait_s
 from switchboard.master.child import MARK
 from switchboard.master.control import Request
 from switchboard.master.ending import marked_in
 from switchboard.master.service_manager import ServiceManager
 from switchboard.message.delivery_headers import read_delivery_headers
-from switchboard.message.entry import read_entry
+from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import find_records, load_record, pack_record, parse_records
 from switchboard.message.mail_envelope import MailEnvelope, split_from_line
 from switchboard.message.metadata import load_metadata
@@ -61,6 +61,7 @@ from switchboard.message.typed_json import _READERS, load_json
 from switchboard.metrics.listener import read_address
 from switchboard.operating.audit import recent
 from switchboard.operating.entry_fields import describe_body, entry_fields
+from switchboard.operating.holding import hold, release
 from switchboard.operating.janitor import remove_old
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import flags_of
@@ -465,6 +466,41 @@ def marker_of_a_key(content: bytes) -> object:
         [marker] = directory.glob('.dedupe@in/*.pck')
         marker.write_bytes(content)
         return spool.dedupe(queue).known(marker.stem)
+
+
+def variants(content: bytes) -> list[dict[str, object]]:
+    """The record in `content`, and the same with each of its values in turn of each other type; none if it is no record."""
+    record = load_record(content)
+    if record is None:
+        return []
+    odd = (None, True, 1.5, 'x', [1], {'a': [1]})
+    made = [{**record, key: value} for key in record for value in odd] if len(record) < 8 else []
+    return [dict(record), *made]
+
+
+@reader(b'{"event":"dead-lettered","time":1.5,"queue":"in","cause":"expired","to":"out"}', *JSON_UNITS)
+def record_of_a_delivery(content: bytes) -> object:
+    made = []
+    for record in variants(content):
+        written = pack_record(record, digest_of(FILEBASE)) + RECORD
+        records, _ = parse_records(written, digest_of(FILEBASE))
+        for body in (b'"x"', b'{"body":"x","properties":{},"headers":{}}'):
+            entry = Entry(FILEBASE, 'json', b'{}', body, records)
+            made.append(unpack(load_json(body, 'body'), {}, entry, 1, 'in'))
+    return made
+
+
+@reader(b'{"when":"1764400000.5"}', *JSON_UNITS)
+def record_of_a_held_entry(content: bytes) -> object:
+    with file_at(b'', 'empty') as directory, closing(Spool(directory, durability='lazy')) as spool:
+        queue = spool['in']
+        released = []
+        for record in ({}, *variants(content)):
+            held = hold(queue, queue.enqueue('x'))
+            with open(directory / 'in' / f'{held}.pck', 'ab') as file:
+                file.write(pack_record({**record, 'event': 'held'}, digest_of(held)))
+            released.append(release(queue, held))
+        return released
 
 
 @reader(b'{"event":"removed","time":1.5,"queue":"in","by":"ann"}', *JSON_UNITS)

@@ -94,6 +94,13 @@ def test_what_is_no_record_is_none(tail: bytes) -> None:
     assert parse_records(tail, DIGEST) == ([], 0)
 
 
+def test_words_that_are_none_are_left_out_as_a_record_is_read() -> None:
+    for odd in ([1], {}, None, True, 1.5):
+        record = {'event': odd, 'queue': odd, 'to': odd, 'cause': odd, 'set': odd}
+        [read] = parse_records(pack([record]), DIGEST)[0]
+        assert read == {'set': odd}
+
+
 def test_a_record_that_is_no_object_does_not_count() -> None:
     assert parse_records(pack([[1]]), DIGEST) == ([], 0)
 
