@@ -147,6 +147,11 @@ class DeclaredQueues:
         if known.owner is not None and (owner is None or known.owner != owner.name):
             raise QueueLockedError('it belongs to another connection or process alone', queue=known.name)
 
+    def prepare(self, name: str) -> None:
+        """Make ready for consumers of a queue that the configuration names."""
+        if self.is_fixed(name):
+            self.presence.prepare(f'{CONSUMERS}/{name}')
+
     def consume(self, name: str, owner: Ticket | None = None) -> Ticket:
         """See `Spool.consume`."""
         place = f'{CONSUMERS}/{name}'

@@ -10,7 +10,6 @@ swapped-out process looks dead, and a dead one looks alive for a while).
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -104,16 +103,24 @@ class Presence:
             folder = self._folders[place] = Folder(os.path.join(self.path, place), self.disk)
         return folder
 
+    def prepare(self, place: str) -> Folder:
+        """:return: the directory of a place, which is there, and open."""
+        folder = self._folders.get(place)
+        if folder is None or folder.is_closed():
+            folder = self.folder(place)
+            folder.make(sync=False)
+            folder.open()
+        return folder
+
     def enter(self, place: str, on_leave: Callable[[], object] | None = None) -> Ticket:
         """Say that this process is there.
 
         :param on_leave: called when it has left on purpose.
         :raises OSError: the file cannot be made.
         """
-        content = json.dumps({'pid': os.getpid(), 'since': self.namer.clock.time_ns() / NS}).encode()
+        content = b'{"pid": %d, "since": %r}' % (os.getpid(), self.namer.clock.time_ns() / NS)
         while True:
-            folder = self.folder(place)
-            folder.make(sync=False)
+            folder = self.prepare(place)
             name = self.namer.digest('00000000')
             try:
                 fd = self.disk.create_locked(name, folder.fd)

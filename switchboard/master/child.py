@@ -48,12 +48,14 @@ from switchboard.master.policy import EXIT_CONFIG, EXIT_OK, EXIT_SOFTWARE
 from switchboard.master.signals import blocked, nothing
 from switchboard.options import RunnerOptions
 from switchboard.status import log, printed
-from switchboard.status.scoreboard import Scoreboard, Slot
+from switchboard.status.scoreboard import Slot
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
     from switchboard.runner.runner import Runner
     from switchboard.spool.spool import Spool
+
+logger = log.logger('runner')
 
 PREPARED, READY, GO = b'P', b'R', b'G'
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -83,39 +85,29 @@ class Prepared:
 class Child:
     """All that a runner's process is given.
 
+    :param title: ``in 1/2``
+    :param slot: its place on the scoreboard, which it holds from its first step on; the master has read what the process before left there.
     :param channel: its end of the socket to the master.
     :param lifeline: its end of the pipe that ends it with the master.
     :param streams: its standard output and standard error, which the master reads.
+    :param text_streams: what stands in the place of ``sys.stdout`` and ``sys.stderr``.
     :param foreign: the descriptors of the master and of other children, closed at once; its own may be among them.
     :param prepared: the objects that the master has made for its first children; a later one makes its own.
     """
 
+    title: str
     config: Config
     options: RunnerOptions
     slice: int
     numslices: int
-    scoreboard: Scoreboard
-    index: int
+    slot: Slot
     master: int
     channel: socket.socket
     lifeline: int
     streams: tuple[int, ...]
+    text_streams: printed.Streams
     foreign: Sequence[int] = ()
     prepared: Prepared | None = None
-
-    @property
-    def title(self) -> str:
-        """``in 1/2``"""
-        return f'{self.options.name} {self.slice + 1}/{self.numslices}'
-
-    def slot(self) -> Slot:
-        """:return: this process's place on the scoreboard; its first heartbeat tells the master."""
-        return Slot(
-            self.scoreboard,
-            self.index,
-            max_seconds=self.options.max_seconds,
-            on_ready=lambda: self.channel.send(READY),
-        )
 
     def wait_for_go(self) -> None:
         """Say that all is prepared, and wait until the slice is free."""
@@ -242,8 +234,7 @@ def _settle(child: Child, stop: StopSignal) -> None:
     os.environ[MARK] = f'{os.getpid()} {child.config.spool}'
     setproctitle.setproctitle(f'switchboard: {child.title}')
     log.set_process_name(child.title)
-    log.capture_other_loggers()
-    printed.take_streams()
+    child.text_streams.use()
 
 
 def _give_no_stdin() -> None:
@@ -259,8 +250,8 @@ def _reopen_log(_signum: int, _frame: FrameType | None) -> None:
 
 def _exit_code(child: Child, work: Work, stop: StopSignal) -> int:
     """:return: the exit status; whatever went wrong is on the scoreboard and in the log by then."""
-    logger = log.logger('runner')
-    slot = child.slot()
+    slot = child.slot
+    slot.hold()
     try:
         return work(child, slot, stop)
     except ConfigError as error:

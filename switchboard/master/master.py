@@ -21,7 +21,6 @@ are raised: `AlreadyRunningError`, `ConfigError`, `OSError`.
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import logging
 import math
@@ -141,10 +140,6 @@ class Master:
                     raise ConfigError(
                         reason, file=str(self.config.path), section='master', key='preload'
                     ) from error
-        self._prepared: child.Prepared | None = warm_up(self.config)
-        # All objects of this moment are there for good: the collector never touches it, so the children share its pages.
-        gc.collect()
-        gc.freeze()
 
     def _has_only_events(self) -> bool:
         """Is the log for programs, so that nothing but events may get into it?"""
@@ -201,12 +196,15 @@ class Master:
         stack.callback(self._housekeeping.close)
         self._control = ControlSocket(self._directory, self._selector, self._operations.handle)
         stack.callback(self._control.close)
+        log.capture_other_loggers()  # once for all children: it looks at each logger
         self._own_children = ending.children()  # a module of `preload` may have made some
         ending.adopt()
         if ended := ending.end_all_of(str(self.config.spool)):
             event(logger, logging.WARNING, None, 'ended leftovers', number=len(ended))
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)
+        # After that, so that what is made here goes by the configuration in force.
+        self._prepared: child.Prepared | None = warm_up(self.config)
 
     def _descriptors(self) -> list[int]:
         own = [

@@ -22,8 +22,8 @@ from switchboard.master import child, ending
 from switchboard.master.signals import blocked
 from switchboard.master.supervision import ChildEnds, PastCounters, RunnerSlice, start_all
 from switchboard.options import RunnerOptions
-from switchboard.status import log
-from switchboard.status.scoreboard import Scoreboard
+from switchboard.status import log, printed
+from switchboard.status.scoreboard import Scoreboard, Slot
 
 logger = log.logger('master')
 
@@ -152,25 +152,35 @@ class Slices:
         config, prepared = self.config, self.prepared
         held = [each for one in self._slices for each in one.descriptors()]
         foreign = (*self._foreign(), *held, *(each for _, ends in unborn for each in ends.descriptors()))
+        streams = printed.Streams()
         children = [
             child.Child(
+                title=each.title,
                 config=config,
                 options=each.options,
                 slice=each.part,
                 numslices=each.count,
-                scoreboard=self.scoreboard,
-                index=each.index,
+                slot=Slot(
+                    self.scoreboard,
+                    each.index,
+                    max_seconds=each.options.max_seconds,
+                    on_ready=functools.partial(ends.channel.send, child.READY),
+                    pid=0,
+                ),
                 master=self._master,
                 channel=ends.channel,
                 lifeline=ends.lifeline,
                 streams=ends.output.ends(),
+                text_streams=streams,
                 foreign=foreign,
                 prepared=prepared if prepared is not None and prepared.config is config else None,
             )
             for each, ends in unborn
         ]
         if freeze:
-            gc.freeze()  # young objects as well: the collector writes into each object that it looks at
+            # All objects of this moment are there for good: the collector, which writes into each that it looks at, leaves the children's pages alone.
+            gc.collect()
+            gc.freeze()
         with blocked() as mask:
             return [_fork(each, self._work, mask) for each in children]
 

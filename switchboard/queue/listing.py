@@ -40,8 +40,6 @@ NAMES_IN_ONE_CALL = 20
 
 # Names taken from the directory together, while it is walked over.
 NAMES_AT_A_TIME = 1000
-# A directory with more is walked over: to find out that there are more is then a small part of the reading.
-MOST_AT_ONCE = 4096
 
 # How often it is asked whether the directory is still the one at its path.
 LOOK_EVERY_NS = NS // 10
@@ -133,7 +131,7 @@ class Listing:
         self.foreign_mail.clear()
         self.claimed.clear()
         try:
-            read = self.folder.read_at_once(MOST_AT_ONCE)
+            read = self.folder.read_at_once()
         except OSError as error:
             raise self._refusal(error) from error
         if read is None:

@@ -46,7 +46,7 @@ from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, WAKE
 from switchboard.store.limits import Limits, Room
 from switchboard.store.order_lock import OrderLock
-from switchboard.store.pool import FilePool
+from switchboard.store.pool import FilePool, delete_unfinished
 from switchboard.store.publishing import PreparedEntry, refuse
 from switchboard.store.renewal import renew
 from switchboard.store.shared_count import QueueCount
@@ -392,5 +392,5 @@ class Switchboard:
 
     def recover(self, *, own: bool = True) -> list[str]:
         """See `ISwitchboard`."""
-        FilePool.without_spares(self.folder, self.disk).recover()
+        delete_unfinished(self.folder)
         return self.consumer.recover(self.get_files(CLAIMED), own=own)

@@ -16,7 +16,6 @@ Not for work that computes: one process has one processor.  Order is that in whi
 from __future__ import annotations
 
 import asyncio
-import signal
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -25,7 +24,7 @@ from typing import Any, ClassVar
 from switchboard.errors import RunnerError
 from switchboard.forks import after_fork
 from switchboard.interfaces import ITransaction
-from switchboard.runner.runner import Runner
+from switchboard.runner.runner import Runner, is_ended_by_interrupt
 from switchboard.runner.settings import Setting
 from switchboard.runner.settling import Work
 
@@ -101,10 +100,7 @@ class AsyncRunner(Runner):
     def run(self, *, once: bool = False, until_empty: bool = False) -> int:
         """See `IRunner`."""
         self._was_cancelled = False
-        self._is_interruptible = (
-            threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        )
+        self._is_interruptible = is_ended_by_interrupt()
         return asyncio.run(self._main(once=once, until_empty=until_empty))
 
     async def _main(self, *, once: bool, until_empty: bool) -> int:
@@ -119,29 +115,32 @@ class AsyncRunner(Runner):
         with self._hook('setup'):
             await self.setup()
         try:
-            with self._looping():
-                try:
-                    while not loop.is_stopping:
-                        begun = self._begin()
-                        if self._tasks:
-                            await self._wait_for_work()
-                            await self._call_periodic()
-                        elif once or until_empty or loop.lifetime.is_over():
-                            break
-                        else:
-                            await self._call_periodic()
-                            await self._wait_for_messages()
-                        if once and begun:
-                            break
-                        self._next_turn()
-                    while self._tasks:
+            try:
+                self._enter_loop()
+                while not loop.is_stopping:
+                    begun = self._begin()
+                    if self._tasks:
                         await self._wait_for_work()
-                finally:
-                    for descriptor in descriptors:
-                        events.remove_reader(descriptor)
-                    self._was_cancelled = self._is_cancelled()
-                    self._main_task = None
+                        await self._call_periodic()
+                    elif once or until_empty or loop.lifetime.is_over():
+                        break
+                    else:
+                        await self._call_periodic()
+                        await self._wait_for_messages()
+                    if once and begun:
+                        break
+                    self._next_turn()
+                while self._tasks:
+                    await self._wait_for_work()
+            finally:
+                for descriptor in descriptors:
+                    events.remove_reader(descriptor)
+                self._was_cancelled = self._is_cancelled()
+                self._main_task = None
+                try:
                     await self._cancel()
+                finally:
+                    self._leave_loop()
         finally:
             with self._hook('cleanup'):
                 await self.cleanup()

@@ -17,10 +17,10 @@ import logging
 import signal
 import threading
 from collections import deque
-from collections.abc import Awaitable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any, ClassVar
 from weakref import proxy
 
@@ -38,6 +38,30 @@ from switchboard.runner.loop import Loop
 from switchboard.runner.settings import Setting, read_settings
 from switchboard.runner.settling import Settler, Work
 from switchboard.status.scoreboard import NullSlot
+
+
+def is_ended_by_interrupt() -> bool:
+    """:return: whether Ctrl-C raises `KeyboardInterrupt` in this thread."""
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return is_default and threading.current_thread() is threading.main_thread()
+
+
+class _Hook:
+    """The call of a hook: its ``SystemExit`` and its like become an error that is logged."""
+
+    def __init__(self, name: str, is_ending: Callable[[], bool]) -> None:
+        self._name = name
+        self._is_ending = is_ending
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, Exception) or self._is_ending():
+            return
+        raise RunnerError(f'{self._name} raised {type(error).__name__}: {error}') from error
 
 
 @implementer(IRunner)
@@ -329,41 +353,46 @@ class Runner:
 
         Ctrl-C, where the program has no handler of its own, ends it after the message at work, and is raised then.
         """
-        loop = self._loop
-        with self._stopped_by_interrupt():
+        with self._stopped_by_interrupt() if is_ended_by_interrupt() else nullcontext():
             with self._hook('setup'):
                 self.setup()
             try:
-                with self._looping():
-                    while not loop.is_stopping:
-                        handled = self._pass()
-                        with self._hook('periodic'):
-                            self.periodic()
-                        if once or (until_empty and not handled) or loop.lifetime.is_over():
-                            break
-                        if not handled and not loop.is_stopping:
-                            with self._hook('snooze'):
-                                self.snooze(handled)
-                            self.slot.rest()
-                            loop.sleep()
-                        self._next_turn()
+                self._work_on(once=once, until_empty=until_empty)
             finally:
                 with self._hook('cleanup'):
                     self.cleanup()
         return 0
 
-    @contextmanager
-    def _looping(self) -> Iterator[None]:
-        """Begin the loop, and end it whatever happens."""
-        self._trace()
+    def _work_on(self, *, once: bool, until_empty: bool) -> None:
+        loop = self._loop
         try:
-            self._loop.enter()
-            self._next_turn()
-            yield
+            self._enter_loop()
+            while not loop.is_stopping:
+                handled = self._pass()
+                with self._hook('periodic'):
+                    self.periodic()
+                if once or (until_empty and not handled) or loop.lifetime.is_over():
+                    break
+                if not handled and not loop.is_stopping:
+                    with self._hook('snooze'):
+                        self.snooze(handled)
+                    self.slot.rest()
+                    loop.sleep()
+                self._next_turn()
         finally:
-            self.slot.rest()
-            self._flush_traces()
-            self._loop.leave()
+            self._leave_loop()
+
+    def _enter_loop(self) -> None:
+        """Begin the loop."""
+        self._trace()
+        self._loop.enter()
+        self._next_turn()
+
+    def _leave_loop(self) -> None:
+        """End the loop, also if it could not begin."""
+        self.slot.rest()
+        self._flush_traces()
+        self._loop.leave()
 
     def _next_turn(self) -> None:
         """Do what each turn of the loop begins with."""
@@ -372,12 +401,6 @@ class Runner:
 
     @contextmanager
     def _stopped_by_interrupt(self) -> Iterator[None]:
-        if (
-            threading.current_thread() is not threading.main_thread()
-            or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-        ):
-            yield
-            return
         was_interrupted = False
 
         def stop(signum: int, frame: FrameType | None) -> None:
@@ -395,17 +418,8 @@ class Runner:
         if was_interrupted:
             raise KeyboardInterrupt
 
-    @contextmanager
-    def _hook(self, name: str) -> Iterator[None]:
-        """Turn a hook's ``SystemExit`` and its like into an error that is logged."""
-        try:
-            yield
-        except Exception:
-            raise
-        except BaseException as error:
-            if self._is_ending():
-                raise
-            raise RunnerError(f'{name} raised {type(error).__name__}: {error}') from error
+    def _hook(self, name: str) -> _Hook:
+        return _Hook(name, self._is_ending)
 
     def _pass(self) -> int:
         """Work until nothing can be had now.

@@ -26,7 +26,7 @@ from switchboard.handoff.publish_many import Outcome, Publication, publish_many
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import KeyedOutput, Transaction
 from switchboard.interfaces import ISpool
-from switchboard.message.naming import SYSTEM_NAMER, Namer, check_queue_name
+from switchboard.message.naming import CLAIMED, READY, SYSTEM_NAMER, Namer, check_queue_name, matcher
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Services, Switchboard
 from switchboard.routing.exchange import ExchangeTable
@@ -254,7 +254,11 @@ class Spool:
 
     def prepare_queue(self, name: str, slice: int | None, numslices: int) -> None:
         """Make in advance what :meth:`queue` is to return: in a process that is about to be forked, it is made for all."""
-        self._prepared[name, slice, numslices] = self.queue(name, slice, numslices)
+        self._prepared[name, slice, numslices] = queue = self.queue(name, slice, numslices)
+        queue.is_paused()  # opens the directory where that is looked up
+        for suffix in (READY, CLAIMED):
+            matcher(suffix)
+        self.declared.prepare(name)
 
     def _open(
         self,

@@ -239,6 +239,10 @@ class LogFile(logging.Handler):
         return [each for each in (self._descriptor, self._directory) if each is not None and each != 2]
 
 
+# What `configure` has opened: one log, or none.
+_opened: list[LogFile] = []
+
+
 def configure(
     path: Path | None = None,
     *,
@@ -254,25 +258,23 @@ def configure(
     :param directory: as in `LogFile`, and so are the others.
     """
     root = logging.getLogger(ROOT)
-    for before in _log_files():
+    while _opened:
+        before = _opened.pop()
         root.removeHandler(before)
         before.close()
     log_file = LogFile(path, directory=directory, takes_stderr=takes_stderr, waits=waits)
     log_file.setFormatter(JsonFormatter() if as_json else LineFormatter())
     root.addHandler(log_file)
+    _opened.append(log_file)
     root.setLevel(level.upper())
     root.propagate = False
     return log_file
 
 
-def _log_files() -> list[LogFile]:
-    return [each for each in logging.getLogger(ROOT).handlers if isinstance(each, LogFile)]
-
-
 def capture_other_loggers() -> None:
     """Have what other libraries and the users' own code log in this process come to our log too, at our level."""
     ours, root = logging.getLogger(ROOT), logging.getLogger()
-    for log_file in _log_files():
+    for log_file in _opened:
         if log_file not in root.handlers:
             root.addHandler(log_file)
     root.setLevel(max(ours.getEffectiveLevel(), logging.INFO))
@@ -280,24 +282,24 @@ def capture_other_loggers() -> None:
 
 def leave_standard_streams() -> None:
     """Have the log go where it went, whatever descriptors 1 and 2 are from now on."""
-    for log_file in _log_files():
+    for log_file in _opened:
         log_file.leave_standard_streams()
 
 
 def stand_apart() -> None:
     """Have the log go where it went while descriptors 1 and 2 lead elsewhere for a while."""
-    for log_file in _log_files():
+    for log_file in _opened:
         log_file.stand_apart()
 
 
 def descriptors() -> list[int]:
     """:return: the descriptors of the file that `configure` opened."""
-    return [descriptor for log_file in _log_files() for descriptor in log_file.descriptors()]
+    return [descriptor for log_file in _opened for descriptor in log_file.descriptors()]
 
 
 def add_filter(which: logging.Filter) -> None:
     """Have the log of this process leave out what a filter does not let pass."""
-    for log_file in _log_files():
+    for log_file in _opened:
         log_file.addFilter(which)
 
 
@@ -306,25 +308,25 @@ def flush() -> bool:
 
     :return: whether all is written.
     """
-    for log_file in _log_files():
+    for log_file in _opened:
         log_file.flush()
-    return not any(log_file.is_behind() for log_file in _log_files())
+    return not any(log_file.is_behind() for log_file in _opened)
 
 
 def flush_and_wait() -> None:
     """Write what waits before this process ends, and wait a little for its reader."""
-    for log_file in _log_files():
+    for log_file in _opened:
         log_file.flush_and_wait()
 
 
 def descriptor() -> int:
     """:return: where the lines go: for what writes past Python."""
-    return next((each.fileno() for each in _log_files()), 2)
+    return next((each.fileno() for each in _opened), 2)
 
 
 def set_process_name(speaker: str) -> None:
     """Let the lines of this process say who it is: ``in 1/2``."""
-    for log_file in _log_files():
+    for log_file in _opened:
         if isinstance(log_file.formatter, LineFormatter):
             log_file.formatter.speaker = speaker
 
@@ -335,7 +337,7 @@ def reopen() -> list[str]:
     :return: the error, in words; the old file is in use then.
     """
     errors = []
-    for log_file in _log_files():
+    for log_file in _opened:
         try:
             log_file.reopen()
         except OSError as error:

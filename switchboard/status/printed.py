@@ -43,20 +43,27 @@ def text_of(line: bytes) -> str:
     return log.cut(line.decode('utf-8', 'backslashreplace').rstrip())
 
 
-def take_streams(purpose: str = 'runner') -> list[Printed]:
-    """Turn printed lines of this process into events: see `Printed`.
+class Streams:
+    """Both standard streams as `Printed`, made in advance by who forks the process that is to use them.
 
     :param purpose: of the logger.
-    :return: the streams that take them.
     """
-    taken = []
-    for name in LEVELS:
-        taken.append(Printed(name, purpose))
-        stream = io.TextIOWrapper(
-            cast(Any, taken[-1]), encoding='utf-8', errors='backslashreplace', write_through=True
+
+    def __init__(self, purpose: str = 'runner') -> None:
+        self._raw = [Printed(name, purpose) for name in LEVELS]
+        self._stdout, self._stderr = (
+            io.TextIOWrapper(cast(Any, each), encoding='utf-8', errors='backslashreplace', write_through=True)
+            for each in self._raw
         )
-        setattr(sys, name, stream)
-    return taken
+
+    def use(self) -> None:
+        """Turn what Python code prints in this process into events, from now on."""
+        sys.stdout, sys.stderr = self._stdout, self._stderr
+
+    def end_lines(self) -> None:
+        """Write the last lines, which have no end."""
+        for each in self._raw:
+            each.end_line()
 
 
 @contextlib.contextmanager
@@ -67,12 +74,12 @@ def as_events(purpose: str, *, raw: bool = False) -> Iterator[None]:
     """
     before = sys.stdout, sys.stderr
     with _kept(purpose) if raw else contextlib.nullcontext():
-        taken = take_streams(purpose)
+        streams = Streams(purpose)
+        streams.use()
         try:
             yield
         finally:
-            for each in taken:
-                each.end_line()
+            streams.end_lines()
             sys.stdout, sys.stderr = before
 
 

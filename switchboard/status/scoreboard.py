@@ -127,7 +127,7 @@ class Slot(NullSlot):
 
     :param max_seconds: how long one message may take; the scoreboard shows the deadline that follows from it.
     :param on_ready: called once, at the first heartbeat.
-    :param pid: the process that the record names; this one by default.
+    :param pid: the process that the record names; this one by default; 0 if the one that is to report will say so by `hold`.
     """
 
     def __init__(
@@ -145,7 +145,6 @@ class Slot(NullSlot):
         self._allowed_ns = int(max_seconds * 1e9) if max_seconds else 0
         self._on_ready = on_ready
         self._clock_ns = clock_ns
-        self._pid = pid or os.getpid()
         try:
             before, error = scoreboard.read(self._base, _WORK, _ERROR)
         except ScoreboardError:
@@ -162,6 +161,12 @@ class Slot(NullSlot):
         self.measurements = Measurements.of(counted[1:]) if counted else Measurements()
         self._figures_ns = 0
         self._has_news = False
+        if pid != 0:
+            self.hold(pid)
+
+    def hold(self, pid: int | None = None) -> None:
+        """Say that a process reports here from now on: this one by default."""
+        self._pid = pid or os.getpid()
         self._write(0)
 
     def beat(self) -> None:

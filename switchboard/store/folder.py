@@ -27,6 +27,8 @@ CLOSED_BIT = 0o4000
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Links that lead to links: more than anybody means.
 MAX_LINKS = 8
+# A directory with more is walked over: to find out that there are more is then a small part of the reading.
+MOST_AT_ONCE = 4096
 # An entry's name takes more of a directory's size than that, on most file systems.
 NAME_BYTES = 64
 
@@ -345,7 +347,7 @@ class Folder:
         self._replaced.append(self._fd)
         self.fd, self.key, self._fd = fd, (status.st_dev, status.st_ino), fd
 
-    def read_at_once(self, most: int) -> tuple[list[str], int] | None:
+    def read_at_once(self, most: int = MOST_AT_ONCE) -> tuple[list[str], int] | None:
         """:return: all names in it, and its size in bytes; None if they are to be walked over: they may be more than `most`, or in another directory by now."""
         disk = self.disk
         if disk.accelerator is not None:
@@ -367,6 +369,8 @@ class Folder:
 
     def names(self, limit: int | None = None) -> list[str]:
         """All names in it, or `limit` of them, in no order."""
+        if limit is None and (read := self.read_at_once()) is not None:
+            return read[0]
         with self.scan() as entries:
             return [entry.name for entry in islice(entries, limit)]
 

@@ -148,7 +148,7 @@ class FilePool:
             if self._is_usable(file):
                 self._lend()
                 return file
-            self._remove(file)
+            _remove(file)
         try:
             return (self._find() if self.limit else None) or self._create_lent()
         except FileNotFoundError:
@@ -249,7 +249,7 @@ class FilePool:
         """Take one of the spares that the last look has found, or that this process has given."""
         passed_over = 1
         while (name := _pop(self._seen)) is not None:
-            opened = self._try_open(name)
+            opened = _try_open(self.folder, name)
             if opened is None:
                 # Another process goes through the same list, and is here before this one: its trail is left sooner than one by one.
                 if len(self._seen) > TRIED_ONE_BY_ONE:
@@ -263,7 +263,7 @@ class FilePool:
             elif self._is_usable(draft):
                 return draft
             else:
-                self._remove(draft)
+                _remove(draft)
         return None
 
     def recycle(self, fd: int, folder: Folder, name: str, size: int, *, reusable: bool = True) -> None:
@@ -310,7 +310,7 @@ class FilePool:
         if reusable and self.limit and draft.folder is self.folder:
             self._keep(draft)
         else:
-            self._remove(draft)
+            _remove(draft)
 
     def _keep(self, draft: PoolFile) -> None:
         is_wanted = self._take_back()
@@ -320,7 +320,7 @@ class FilePool:
                 self.disk.ftruncate(draft.fd, 0)
                 draft.size = 0
         except OSError:
-            self._remove(draft)
+            _remove(draft)
             return
         if stays:
             self.kept_open.append(draft)
@@ -383,15 +383,8 @@ class FilePool:
         self.close()
         deleted = 0
         for name in self.folder.names():
-            deleted += self._delete(name)
+            deleted += _delete(self.folder, name)
         return deleted
-
-    def _delete(self, name: str) -> bool:
-        opened = self._try_open(name)
-        if opened is None:
-            return False
-        self._remove(PoolFile(opened[0], self.folder, name, 0))
-        return True
 
     def shrink(self, run: Folder, boot_ns: int) -> int:
         """Give back some of the files that lay unused for an hour.  The janitor calls it in each round.
@@ -409,7 +402,7 @@ class FilePool:
         deleted = 0
         if boot_ns - since_ns >= UNUSED_NS:
             surplus = max(0, least - ALWAYS_KEPT) // SHRINKS_BY
-            deleted = sum(self._delete(name) for name in self.folder.names(surplus)) if surplus else 0
+            deleted = sum(_delete(self.folder, name) for name in self.folder.names(surplus)) if surplus else 0
             least, since_ns = count - deleted, boot_ns
         if unused is None or (least, boot_ns - since_ns) != unused:
             run.replace(SPARES, f'{least} {since_ns}'.encode(), sync=False)
@@ -432,19 +425,6 @@ class FilePool:
             return self.empty() if self.limit else 0
         except OSError:
             return 0
-
-    def recover(self) -> int:
-        """Delete what dead processes left unfinished between entries; in a directory of its own that is a file like all others.
-
-        :return: how many.
-        """
-        if not self.suffix:
-            return 0
-        try:
-            names = self.folder.names()
-        except OSError:
-            return 0  # the next listing of the queue gets the error
-        return sum(self._delete(name) for name in names if name.endswith(self.suffix))
 
     def close(self) -> None:
         """Let go of the files that this process keeps open."""
@@ -473,19 +453,46 @@ class FilePool:
                 if not self.folder.follow():
                     raise
 
-    def _try_open(self, name: str) -> tuple[int, os.stat_result] | None:
-        """:return: the file, locked, and its status; None if it is not to be had."""
-        try:
-            return self.disk.open_locked(name, self.folder.fd)
-        except OSError:
-            return None  # somebody has put something else there
 
-    def _remove(self, file: PoolFile) -> None:
-        try:
-            self.disk.unlink(file.name, dir_fd=file.folder.fd)
-        except OSError:
-            pass  # it means nothing where it is
-        self.disk.unlock_and_close(file.fd)
+def delete_unfinished(folder: Folder) -> int:
+    """Delete what dead processes left unfinished between a queue's entries.
+
+    :return: how many.
+    """
+    try:
+        names = folder.names()
+    except OSError:
+        return 0  # the next listing of the queue gets the error
+    deleted = 0
+    for name in names:
+        if name.endswith(UNFINISHED):
+            deleted += _delete(folder, name)
+    return deleted
+
+
+def _delete(folder: Folder, name: str) -> bool:
+    opened = _try_open(folder, name)
+    if opened is None:
+        return False
+    _remove(PoolFile(opened[0], folder, name, 0))
+    return True
+
+
+def _try_open(folder: Folder, name: str) -> tuple[int, os.stat_result] | None:
+    """:return: the file, locked, and its status; None if it is not to be had."""
+    try:
+        return folder.disk.open_locked(name, folder.fd)
+    except OSError:
+        return None  # somebody has put something else there
+
+
+def _remove(file: PoolFile) -> None:
+    disk = file.folder.disk
+    try:
+        disk.unlink(file.name, dir_fd=file.folder.fd)
+    except OSError:
+        pass  # it means nothing where it is
+    disk.unlock_and_close(file.fd)
 
 
 def _pop(files: list[T]) -> T | None:

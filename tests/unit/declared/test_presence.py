@@ -50,6 +50,21 @@ def test_a_place_that_nobody_entered_has_no_attendance(presence):
     assert presence.look('x') is None
 
 
+def test_a_place_that_was_prepared_has_nobody_in_it_and_is_entered_without_another_look(presence, tmp_path):
+    folder = presence.prepare('x')
+    assert presence.look('x') == ConsumerCount(present=0, gone=0)
+    ticket = presence.enter('x')
+    assert ticket.folder is folder
+    assert presence.look('x') == ConsumerCount(present=1, gone=0)
+
+
+def test_a_place_that_was_taken_away_after_it_was_prepared_is_made_anew(presence, tmp_path):
+    presence.prepare('x')
+    (tmp_path / 'x').rmdir()
+    with_ticket = presence.enter('x')
+    assert os.listdir(tmp_path / 'x') == [with_ticket.name]
+
+
 def test_those_of_this_process_and_of_others_are_counted(presence, tmp_path):
     ticket = presence.enter('x')
     pid = in_child(lambda: Presence(str(tmp_path), Disk(), SYSTEM_NAMER).enter('x'))

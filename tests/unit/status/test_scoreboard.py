@@ -83,6 +83,18 @@ def test_a_slice_is_running_from_its_first_heartbeat_on_and_says_so_once(scorebo
     assert told == ['ready']
 
 
+def test_a_slot_made_for_another_process_says_nothing_until_that_one_holds_it(scoreboard: Scoreboard) -> None:
+    posted(scoreboard)
+    before = Slot(scoreboard, 0)
+    before.beat()
+    before.end('done')
+    slot = Slot(scoreboard, 0, pid=0)
+    assert scoreboard.records()[0].state is State.RUNNING
+    slot.hold()
+    record = scoreboard.records()[0]
+    assert (record.state, record.done) == (State.STARTING, 1)
+
+
 def test_the_entry_at_work_shows_since_when_and_until_when(scoreboard: Scoreboard) -> None:
     posted(scoreboard)
     slot = Slot(scoreboard, 0, max_seconds=2, clock_ns=lambda: 1_000)

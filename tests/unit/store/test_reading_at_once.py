@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.store.disk import Disk
-from switchboard.store.folder import NAME_BYTES, Folder
+from switchboard.store.folder import MOST_AT_ONCE, NAME_BYTES, Folder
 from switchboard.testing.faults import FaultyDisk
 
 HERE = [
@@ -52,6 +52,14 @@ def test_as_many_as_fit_are_never_taken_for_all(tmp_path: Path) -> None:
     read = folder.read_at_once(201)
     assert read is not None
     assert sorted(read[0]) == sorted(names)
+
+
+@pytest.mark.parametrize('number', [MOST_AT_ONCE - 1, MOST_AT_ONCE + 1], ids=['at once', 'walked over'])
+def test_all_names_are_told_however_they_are_read(tmp_path: Path, number: int) -> None:
+    names = [str(each) for each in range(number)]
+    folder = folder_with(tmp_path, names)
+    assert sorted(folder.names()) == sorted(names)
+    assert len(folder.names(7)) == 7
 
 
 def test_one_that_has_grown_is_walked_over_unread(tmp_path: Path) -> None:
