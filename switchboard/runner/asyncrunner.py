@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 from switchboard.errors import RunnerError
 from switchboard.forks import after_fork
 from switchboard.interfaces import ITransaction
-from switchboard.runner.runner import Runner, is_ended_by_interrupt
+from switchboard.runner.runner import Hook, Runner, is_ended_by_interrupt
 from switchboard.runner.settings import Setting
 from switchboard.runner.settling import Work
 
@@ -112,7 +112,7 @@ class AsyncRunner(Runner):
         descriptors = loop.wakeup.descriptors()
         for descriptor in descriptors:
             events.add_reader(descriptor, self._hear)
-        with self._hook('setup'):
+        with Hook(self, 'setup'):
             await self.setup()
         try:
             try:
@@ -142,7 +142,7 @@ class AsyncRunner(Runner):
                 finally:
                     self._leave_loop()
         finally:
-            with self._hook('cleanup'):
+            with Hook(self, 'cleanup'):
                 await self.cleanup()
         return 0
 
@@ -151,7 +151,7 @@ class AsyncRunner(Runner):
             self._woken.set()
 
     async def _call_periodic(self) -> None:
-        with self._hook('periodic'):
+        with Hook(self, 'periodic'):
             await self.periodic()
 
     def _is_cancelled(self) -> bool:
@@ -252,7 +252,7 @@ class AsyncRunner(Runner):
         self._given_back.clear()
 
     async def _wait_for_messages(self) -> None:
-        with self._hook('snooze'):
+        with Hook(self, 'snooze'):
             self.snooze(0)
         self.slot.rest()
         loop = self._loop

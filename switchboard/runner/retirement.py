@@ -26,7 +26,7 @@ class Lifetime:
     def __init__(
         self, options: RunnerOptions, clock: Clock, memory_bytes: Callable[[], int] | None = None
     ) -> None:
-        spread = random.uniform(0.9, 1.1)
+        spread = random.uniform(0.9, 1.1) if options.max_messages or options.max_age_s else 1.0
         self.messages = 0
         self._clock = clock
         self._memory_bytes = memory_bytes or resident_bytes

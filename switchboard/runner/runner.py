@@ -17,8 +17,8 @@ import logging
 import signal
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
@@ -46,12 +46,12 @@ def is_ended_by_interrupt() -> bool:
     return is_default and threading.current_thread() is threading.main_thread()
 
 
-class _Hook:
+class Hook:
     """The call of a hook: its ``SystemExit`` and its like become an error that is logged."""
 
-    def __init__(self, name: str, is_ending: Callable[[], bool]) -> None:
+    def __init__(self, runner: Runner, name: str) -> None:
+        self._runner = runner
         self._name = name
-        self._is_ending = is_ending
 
     def __enter__(self) -> None:
         pass
@@ -59,7 +59,7 @@ class _Hook:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, Exception) or self._is_ending():
+        if error is None or isinstance(error, Exception) or self._runner._is_ending():
             return
         raise RunnerError(f'{self._name} raised {type(error).__name__}: {error}') from error
 
@@ -353,34 +353,37 @@ class Runner:
 
         Ctrl-C, where the program has no handler of its own, ends it after the message at work, and is raised then.
         """
-        with self._stopped_by_interrupt() if is_ended_by_interrupt() else nullcontext():
-            with self._hook('setup'):
-                self.setup()
-            try:
-                self._work_on(once=once, until_empty=until_empty)
-            finally:
-                with self._hook('cleanup'):
-                    self.cleanup()
+        if is_ended_by_interrupt():
+            with self._stopped_by_interrupt():
+                self._run(once=once, until_empty=until_empty)
+        else:
+            self._run(once=once, until_empty=until_empty)
         return 0
 
-    def _work_on(self, *, once: bool, until_empty: bool) -> None:
+    def _run(self, *, once: bool, until_empty: bool) -> None:
         loop = self._loop
+        with Hook(self, 'setup'):
+            self.setup()
         try:
-            self._enter_loop()
-            while not loop.is_stopping:
-                handled = self._pass()
-                with self._hook('periodic'):
-                    self.periodic()
-                if once or (until_empty and not handled) or loop.lifetime.is_over():
-                    break
-                if not handled and not loop.is_stopping:
-                    with self._hook('snooze'):
-                        self.snooze(handled)
-                    self.slot.rest()
-                    loop.sleep()
-                self._next_turn()
+            try:
+                self._enter_loop()
+                while not loop.is_stopping:
+                    handled = self._pass()
+                    with Hook(self, 'periodic'):
+                        self.periodic()
+                    if once or (until_empty and not handled) or loop.lifetime.is_over():
+                        break
+                    if not handled and not loop.is_stopping:
+                        with Hook(self, 'snooze'):
+                            self.snooze(handled)
+                        self.slot.rest()
+                        loop.sleep()
+                    self._next_turn()
+            finally:
+                self._leave_loop()
         finally:
-            self._leave_loop()
+            with Hook(self, 'cleanup'):
+                self.cleanup()
 
     def _enter_loop(self) -> None:
         """Begin the loop."""
@@ -417,9 +420,6 @@ class Runner:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if was_interrupted:
             raise KeyboardInterrupt
-
-    def _hook(self, name: str) -> _Hook:
-        return _Hook(name, self._is_ending)
 
     def _pass(self) -> int:
         """Work until nothing can be had now.
