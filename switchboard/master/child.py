@@ -90,7 +90,7 @@ class Child:
     :param channel: its end of the socket to the master.
     :param lifeline: its end of the pipe that ends it with the master.
     :param streams: its standard output and standard error, which the master reads.
-    :param text_streams: what stands in the place of ``sys.stdout`` and ``sys.stderr``.
+    :param text_streams: the streams in the place of ``sys.stdout`` and ``sys.stderr``.
     :param foreign: the descriptors of the master and of other children, closed at once; its own may be among them.
     :param prepared: the objects that the master has made for its first children; a later one makes its own.
     """

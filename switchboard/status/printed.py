@@ -44,7 +44,7 @@ def text_of(line: bytes) -> str:
 
 
 class Streams:
-    """Both standard streams as `Printed`, made in advance by who forks the process that is to use them.
+    """Both standard streams as `Printed`; a master makes them in advance for the process that is to use them.
 
     :param purpose: of the logger.
     """
