@@ -203,7 +203,7 @@ class Master:
             event(logger, logging.WARNING, None, 'ended leftovers', number=len(ended))
         self._post(pid=os.getpid(), started_ns=time.time_ns())
         activate(self.config)
-        # After that, so that what is made here goes by the configuration in force.
+        # After that, so that the spool made here goes by the configuration in force.
         self._prepared: child.Prepared | None = warm_up(self.config)
 
     def _descriptors(self) -> list[int]:
