@@ -136,7 +136,8 @@ def read_users(path: Path | str | None) -> dict[str, str]:
             # A password may hold what `splitlines` takes for an end besides.
             lines = file.read(MAX_USERS_BYTES).split('\n')
     except (OSError, ValueError) as error:
-        raise ConfigError(f'{path} cannot be read: {error}', key='users_file') from error
+        reason = getattr(error, 'strerror', None) or error
+        raise ConfigError(f'{path} cannot be read: {reason}', key='users_file') from error
     users = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith('#'):

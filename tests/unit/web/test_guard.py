@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from switchboard import Spool
+from switchboard.cli.exits import Exit
 from switchboard.errors import ConfigError
 from switchboard.web.guard import HEADERS, MAX_BODY_BYTES, Refused, check_origin
 from switchboard.web.settings import DeskSettings, read_users
-from tests.helpers.commands import fail
+from tests.helpers.commands import fail, switchboard
 from tests.unit.web.desks import ORIGIN, Browser, browser
 
 PATHS = ('/', '/api/', '/entries', '/static/desk.css', '/nothing', '/spark/waiting/in.svg')
@@ -213,6 +215,27 @@ def test_a_desk_that_is_known_by_name_and_password_may_listen_elsewhere() -> Non
     DeskSettings(listen='192.0.2.1:80', users={'a': 'b'}, hosts=('desk.example.com',)).check()
     DeskSettings(listen='[::1]:8025').check()
     DeskSettings(listen='/run/desk.sock', user_header='x-user').check()
+
+
+@pytest.mark.parametrize(
+    ('line', 'option'),
+    [
+        ('--users-file nowhere', '--users-file'),
+        ('--listen 0.0.0.0:80', '--users-file'),
+        ('--listen nonsense', '--listen'),
+        ('--host *', '--host'),
+        ('--user-header <', '--user-header'),
+        ('--colour pink', '--colour'),
+        ('--read-only --edit', '--edit'),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named_as_the_command_line_does(
+    spool: Spool, line: str, option: str
+) -> None:
+    ran = switchboard('-s', spool.directory, 'web', *line.split())
+    assert ran.status == Exit.CONFIG
+    assert ran.err.startswith(f'switchboard: {option}: ')
+    assert ran.err.count('nowhere') == line.count('nowhere'), 'a file is named once'
 
 
 def test_the_file_of_users_is_read_strictly(tmp_path: Path) -> None:
