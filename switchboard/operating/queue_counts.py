@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from switchboard.events import event
+from switchboard.filestore import DIRECTORIES
 from switchboard.message.naming import (
     CLAIMED,
     NS,
@@ -111,7 +112,11 @@ def count(
                     break
                 filebase, suffix = entry.name[:-4], entry.name[-4:]
                 if suffix not in (READY, CLAIMED, PRESERVED) or parse(filebase) is None:
-                    counts.foreign += not entry.name.startswith('.') and suffix != UNFINISHED
+                    counts.foreign += (
+                        not entry.name.startswith('.')
+                        and suffix != UNFINISHED
+                        and not (entry.name in DIRECTORIES and entry.is_dir(follow_symlinks=False))
+                    )
                     continue
                 if suffix == CLAIMED:
                     counts.claimed += 1

@@ -74,6 +74,16 @@ def test_queues_for_people_ends_with_the_bad_queue_and_where_it_came_from(spool:
     assert lines[-1].endswith('(from in 2, out 1)')
 
 
+def test_the_directories_of_a_maildir_are_no_foreign_names(spool: Spool, look: Look) -> None:
+    directory = Path(spool['in'].queue_directory)
+    for name in ('tmp', 'new', 'cur'):
+        (directory / name).mkdir()
+    assert 'are no entries' not in look('queues').err
+    (directory / 'cur').rmdir()
+    (directory / 'cur').write_text('')
+    assert 'in: 1 name that are no entries' in look('queues').err
+
+
 def test_foreign_files_are_told_of_and_not_counted(spool: Spool, look: Look) -> None:
     spool['in'].enqueue('one')
     Path(spool.path('in', 'notes.txt')).write_text('mine')
