@@ -120,7 +120,7 @@ class Retry(Runner):
             raise PermanentFailure(f'{why} is none of {", ".join(only)}, for which there is hope')
 
     def _times(self, history: Sequence[Record]) -> int:
-        """How often did this runner send it back since somebody else did?"""
+        """The number of times that this runner has sent it back since somebody else did."""
         times = 0
         for record in history:
             if record.get('event') == 'retried':

@@ -1,4 +1,4 @@
-"""How this copy of Switchboard was installed, and so how a library is added to it.
+"""The way in which this copy of Switchboard was installed, and so the command that adds a library to it.
 
 ``pip install`` alone is no answer: it may be another Python's pip, or bring the package into another place than the one that is at work,
 and the name of the import is not the name of the distribution.

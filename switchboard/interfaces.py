@@ -24,7 +24,7 @@ class Taken:
 
 
 class ISerializer(Interface):
-    """How messages of one type become bytes, and back.
+    """The conversion of messages of one type to bytes, and back.
 
     A serializer is found by adapting the message: ``serializers.for_message(msg)``.  At dequeue it is found by
     the kind that the entry's header names, if the queue accepts that kind.

@@ -25,7 +25,7 @@ MAX_RECOVERIES = 3
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long a failed message waits: ``first_s`` seconds, growing by ``factor`` up to ``cap_s``, each wait
+    """The waits of a failed message: ``first_s`` seconds, growing by ``factor`` up to ``cap_s``, each wait
     shortened or lengthened at random by up to ``jitter`` (a share of the wait), so that a herd spreads out.
     """
 
@@ -110,7 +110,7 @@ def shown_url(url: str | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class RestartOptions:
-    """When a runner that ended is started again.
+    """The restarts of a runner that ended.
 
     Waits grow as ``retry`` says; more than ``max_restarts`` ends within ``window_s`` seconds make the slice
     FATAL; a run of ``stable_s`` seconds forgives the failures before.

@@ -229,7 +229,7 @@ def test_every_line_of_the_log_is_an_event_and_every_word_is_in_the_list_and_use
 
 
 # A sentence names what it is about: a docstring begins with a noun or a verb, and a pronoun does not stand where the noun is wanted.
-FIRST_WORD = re.compile(r'(What|Who|Whom|Whose|Whoever|Those|They|It|He|Why|Where|Which)\b')
+FIRST_WORD = re.compile(r'(What|Who|Whom|Whose|Whoever|Those|They|It|He|How|When|Whether|Why|Where|Which)\b')
 PRONOUNS = re.compile(
     r':(return|param \w+|ivar \w+): (what|who|whose|whatever|whoever|those|it|they)\b'
     r'|\bwhoever|Whoever\b|\b(t|T)hose who\b|\b(for|of|to|by|with) who\b'
@@ -277,6 +277,8 @@ def test_docstrings_comments_and_messages_name_what_they_are_about(path: Path) -
     'source',
     [
         '"""What a queue holds."""',
+        '"""How a queue is read."""',
+        '"""Whether a queue is empty."""',
         '"""The loop, until it is told to stop."""',
         'def take():\n    """Take a message.\n\n    :return: what is next.\n    """',
         'class Claim:\n    """A claim, for whoever needs it."""',

@@ -43,7 +43,7 @@ UNSETTLED: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How much a queue of the broker may hold; ``overflow`` is ``reject`` or ``drop-oldest``."""
+    """The most that a queue of the broker may hold; ``overflow`` is ``reject`` or ``drop-oldest``."""
 
     max_messages: int | None = None
     max_bytes: int | None = None

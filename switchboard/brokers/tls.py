@@ -23,7 +23,7 @@ PREFIX = 'ssl'
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How a connection is encrypted.
+    """The encryption of a connection.
 
     :ivar ca_certs: a file of certificates: of the authorities that may sign the broker's.
     :ivar certfile: our own certificate, for brokers that ask for one.

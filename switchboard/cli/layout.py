@@ -1,4 +1,4 @@
-"""How wide each column of a table gets, and which are left out where there is no room: a pure function of their widths."""
+"""The widths of a table's columns, and the columns left out where there is no room: a pure function of their widths."""
 
 from __future__ import annotations
 

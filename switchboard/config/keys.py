@@ -60,7 +60,7 @@ _MODULE = re.compile(r'[^\W\d]\w*(?:\.[^\W\d]\w*)*')
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """How one key is read.
+    """The reading of one key.
 
     ``is_path`` values are joined to the directory of the configuration file; ``is_list`` values may go over many lines.
     """

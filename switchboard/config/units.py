@@ -1,4 +1,4 @@
-"""How configuration values are written: durations, sizes, truth values, lists, and retry policies.
+"""The notation of configuration values: durations, sizes, truth values, lists, and retry policies.
 
 Each reader takes text and returns a value, or raises ``ValueError`` with a sentence for the operator; the caller adds the
 file, the line and the key.  A number alone is no duration, because nobody remembers whether 90 meant seconds or minutes

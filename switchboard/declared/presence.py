@@ -26,7 +26,7 @@ OPEN_PLACES = 16
 
 
 class ConsumerCount(NamedTuple):
-    """How many tickets of a place are held, and how many were left by the dead and are cleared away now."""
+    """The numbers of a place's tickets that are held, and that were left by the dead and are cleared away now."""
 
     present: int
     gone: int

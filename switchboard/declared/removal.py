@@ -1,4 +1,4 @@
-"""How a declared queue goes away while others use it, and when it does.
+"""The removal of a declared queue while others use it.
 
 The kernel decides who was first.  A directory that holds anything cannot be removed, and nothing can be renamed into one that
 was.  So a producer's message is in the queue before the directory goes, and then it is dealt with here; or its

@@ -1,4 +1,4 @@
-"""How a runner's process is ended: what it works on is noted if an operator wants its end, and what it has started goes with it.
+"""The end of a runner's process: the entry at work is noted if an operator wants it, and the programs it has started go with it.
 
 **What it has started** and left behind is found, ended, and waited for before its slice works on.
 

@@ -37,7 +37,7 @@ QUICK_RECYCLES = 3
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How one process ended.  ``code`` is its exit status, or minus the number of the signal that killed it.
+    """The end of one process.  ``code`` is its exit status, or minus the number of the signal that killed it.
 
     ``looped`` says that it had begun its loop, ``asked`` that it was asked to go, ``hung`` why it had to be killed.
     """
@@ -51,7 +51,7 @@ class End:
 
     @property
     def ran_s(self) -> float:
-        """How long it ran."""
+        """Its running time in seconds."""
         return self.ended_s - self.started_s
 
     def describe(self) -> str:
@@ -88,7 +88,7 @@ class Decision:
 
     @property
     def starts_again(self) -> bool:
-        """Whether a new process follows, now or after ``wait_s``."""
+        """True if a new process follows, now or after ``wait_s``."""
         return self.state in (State.STARTING, State.BACKOFF)
 
 

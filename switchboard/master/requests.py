@@ -78,7 +78,7 @@ class Requests:
 
     @property
     def busy(self) -> bool:
-        """Whether something is under way."""
+        """True while something is under way."""
         return bool(self._rollouts)
 
     def advance(self, now_s: float) -> None:

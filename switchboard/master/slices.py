@@ -80,7 +80,7 @@ class Slices:
 
     @property
     def alive(self) -> bool:
-        """Whether any process is left."""
+        """True while any process is left."""
         now_s = time.monotonic()
         return any(each.is_alive(now_s) for each in self._slices)
 

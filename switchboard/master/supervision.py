@@ -75,7 +75,7 @@ ForkAll = Callable[[Sequence[tuple['RunnerSlice', ChildEnds]]], Sequence[int | O
 
 
 class Phase(enum.IntEnum):
-    """How far the process of a slice has come, in this order."""
+    """The stages of a slice's process, in this order."""
 
     NONE = 0  # there is no process
     PREPARING = 1  # it imports its class and makes its object
@@ -202,7 +202,7 @@ class RunnerSlice:
 
     @property
     def gone(self) -> bool:
-        """Whether neither a process of it is left, nor anything that one has started."""
+        """True if neither a process of it is left, nor anything that one has started."""
         return not self.pid and self._look_at_s is None
 
     def is_alive(self, now_s: float) -> bool:
@@ -211,12 +211,12 @@ class RunnerSlice:
 
     @property
     def settled(self) -> bool:
-        """Whether the last start has come to something, good or bad."""
+        """True if the last start has come to something, good or bad."""
         return self.state is not State.STARTING
 
     @property
     def prepared(self) -> bool:
-        """Whether its process is known to work."""
+        """True if its process is known to work."""
         return self.phase >= Phase.PREPARED
 
     def descriptors(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""When a message is too old to be worth anything.
+"""The expiry of messages that are too old to be worth anything.
 
 A producer's ``ttl`` (seconds) becomes the metadata key ``expires`` (seconds since the epoch), which travels with the message.
 A queue's own ``ttl`` becomes ``queue_expires``, which does not: the next queue writes its own, or none.  Both count from the time

@@ -182,7 +182,7 @@ def note_first(records: Sequence[Record], digest: str) -> list[Record]:
 
 
 def count_since_retry(records: Sequence[Record], event: str) -> int:
-    """How often did `event` happen since an operator last sent the entry back?"""
+    """The number of times that `event` happened since an operator last sent the entry back."""
     count = 0
     for record in records:
         if record.get('event') == 'retried':

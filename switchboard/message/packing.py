@@ -51,7 +51,7 @@ class EncodedEntry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many bytes the file has."""
+        """The size of the file in bytes."""
         return sum(map(len, self.parts))
 
     @property

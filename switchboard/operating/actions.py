@@ -351,7 +351,7 @@ def by_queue(targets: Iterable[Target]) -> list[tuple[str, int]]:
 
 @dataclass(slots=True)
 class Applied:
-    """How an action went: how many entries it was done to, and what it could not be done to."""
+    """The outcome of an action: the number of entries that it was done to, and those that it could not be done to."""
 
     done: int = 0
     failed: list[Result] = field(default_factory=list)

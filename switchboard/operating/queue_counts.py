@@ -1,4 +1,4 @@
-"""How much is in a queue, counted while its directory is walked over: a million entries cost no memory.
+"""The contents of a queue, counted while its directory is walked over: a million entries cost no memory.
 
 Nothing is opened.  The names say which entries wait and which are delayed; sizes need one ``stat`` an entry, and can be left out.  Those
 in the future need one too: their files' dates say whether they are delayed or only a turned clock has put them there.

@@ -500,7 +500,7 @@ def _scan(text: str, at: int, end: str) -> tuple[Pattern, int]:
 
 
 class Budget:
-    """How much a look may cost: it ends early when that is spent, and has found fewer entries than there are by then.
+    """The cost that a look may have: it ends early when that is spent, and has found fewer entries than there are by then.
 
     :param seconds: the time.
     :param opened: how many files may be opened.

@@ -140,18 +140,18 @@ class EntrySummary:
 
     @property
     def attempts(self) -> int:
-        """How often it has failed since it was last sent back."""
+        """The number of its failures since it was last sent back."""
         records = self.entry.records
         return count_since_retry(records, 'failed') + count_since_retry(records, 'deferred')
 
     @property
     def recoveries(self) -> int:
-        """How many processes have died with it since it was last sent back."""
+        """The number of processes that have died with it since it was last sent back."""
         return count_since_retry(self.entry.records, 'recovered')
 
     @property
     def retried(self) -> int:
-        """How often an operator has sent it back."""
+        """The number of times that an operator has sent it back."""
         return sum(record.get('event') == 'retried' for record in self.entry.records)
 
     @property

@@ -1,4 +1,4 @@
-"""How fast a queue may be worked: a token bucket of one second's depth, for one process.
+"""The pace at which a queue may be worked: a token bucket of one second's depth, for one process.
 
 A queue's rate is shared by its slices: each process may take its part of it.
 """

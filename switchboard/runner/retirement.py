@@ -1,4 +1,4 @@
-"""When a runner's process has handled enough, or has grown old or large enough, to be replaced by a new one.
+"""The replacement of a runner's process that has handled enough, or has grown old or large enough.
 
 Libraries leak.  The limits differ by up to a tenth between processes, so that siblings that were started
 together do not end together.

@@ -80,7 +80,7 @@ class Trouble:
 
     @property
     def wait_s(self) -> float:
-        """How long the whole runner waits this time; 0 if it does not."""
+        """The wait of the whole runner this time; 0 if it does not wait."""
         return self._backoff.wait_s
 
     def still_s(self) -> float:

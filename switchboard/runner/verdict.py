@@ -130,7 +130,7 @@ def _traceback(error: BaseException) -> str:
 
 
 def _first_failure_s(history: Sequence[Record]) -> float | None:
-    """When did the entry first fail since an operator last sent it back?"""
+    """The time of the first failure since an operator last sent the entry back."""
     first: float | None = None
     for record in history:
         if record.get('event') == 'retried':

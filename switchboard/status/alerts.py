@@ -89,7 +89,7 @@ class Condition:
 
     @property
     def is_news(self) -> bool:
-        """Whether it is to be reported, now or when the quiet is over."""
+        """True if it is to be reported, now or when the quiet is over."""
         if self.reported != bool(self.reason):
             return True
         return self.reported and (self.number or 0) > self.reported_number

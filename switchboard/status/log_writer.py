@@ -143,7 +143,7 @@ class LogWriter:
 
     @property
     def is_behind(self) -> bool:
-        """Whether lines wait."""
+        """True while lines wait."""
         return bool(self._waiting) and self._pid == os.getpid()
 
     def flush_and_wait(self, descriptor: int) -> None:

@@ -58,13 +58,13 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """How many durations were counted."""
+        """The number of durations that were counted."""
         return sum(self.counts)
 
 
 @dataclass(slots=True)
 class ErrorCount:
-    """How often an error ended a message, and when the first time was."""
+    """The number of messages that an error ended, and the time of the first."""
 
     count: int
     first_ns: int

@@ -34,8 +34,8 @@ class Repeats(logging.Filter):
             return True
         text = f'{record.name} {record.getMessage()}'.encode('utf-8', 'surrogatepass')
         key = f'{crc32(text):08x}{adler32(text):08x}'
-        since_s = self._known.get(key)
-        is_news = since_s is None or self._now_s - since_s >= AGAIN_AFTER_S
+        since_s = self._known.get(key, self._now_s - AGAIN_AFTER_S)
+        is_news = self._now_s - since_s >= AGAIN_AFTER_S
         if len(self.noted) < MAX_KNOWN:
-            self.noted.setdefault(key, self._now_s if since_s is None or is_news else since_s)
+            self.noted.setdefault(key, self._now_s if is_news else since_s)
         return is_news

@@ -70,7 +70,7 @@ class PreparedEntry:
 
     @property
     def size(self) -> int:
-        """How many bytes it takes."""
+        """Its size in bytes."""
         return self.draft.size
 
     def abandon(self, pool: FilePool, *, reusable: bool = True) -> None:

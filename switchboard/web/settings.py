@@ -34,7 +34,7 @@ _HEADER = re.compile(r'[a-z0-9][a-z0-9-]{0,63}')
 
 @dataclass(frozen=True)
 class DeskSettings:
-    """How one desk is set up.
+    """The settings of one desk.
 
     :param listen: ``host:port``, or the path of a Unix socket.
     :param hosts: the names by which browsers may call it, as in ``Host``; without any, the loopback names with its port.

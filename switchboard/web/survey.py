@@ -44,7 +44,7 @@ class Latest:
 
 @dataclass(frozen=True)
 class Rates:
-    """How many messages a minute came into a queue, were done, and failed; None before there was something to compare with."""
+    """The messages a minute that came into a queue, were done, and failed; None before there was something to compare with."""
 
     entered: float | None = None
     done: float | None = None
