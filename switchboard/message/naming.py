@@ -25,7 +25,7 @@ from switchboard.errors import UnknownQueueError
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 READY, CLAIMED, PRESERVED, UNFINISHED = '.pck', '.bak', '.psv', '.tmp'
 
@@ -124,23 +124,23 @@ def parse(filebase: str) -> Name | None:
     return Name(int(seconds) * NS + int(fraction.ljust(9, '0')), digest, int(priority) if mark else 0)
 
 
-_matchers: dict[str, Callable[[str], object]] = {}
+_matchers: list[Callable[[str], object]] = []
 
 
 def is_filebase(text: str) -> bool:
     """The same question as :func:`parse`, without the parts; four times as fast."""
-    return (_matchers.get('') or matcher())(text) is not None
+    return (_matchers[0] if _matchers else _matcher())(text) is not None
 
 
-def matcher(suffix: str = '') -> Callable[[str], object]:
-    """:return: a function that returns None for a text that is no filebase with this suffix, for callers with very many."""
-    matches = _matchers.get(suffix)
-    if matches is None:
-        import re  # here, because the mail servers' door makes names and never reads them, and starts faster without
+def _matcher() -> Callable[[str], object]:
+    import re  # here, because the mail servers' door makes names and never reads them, and starts faster without
 
-        pattern = r'[0-9]{10}\.[0-9]{1,9}\+[0-9a-f]{40}(?:\+p[1-9])?' + re.escape(suffix)
-        matches = _matchers[suffix] = re.compile(pattern).fullmatch
-    return matches
+    _matchers.append(re.compile(_filebase_pattern()).fullmatch)
+    return _matchers[0]
+
+
+def _filebase_pattern(slice_digits: str = '[0-9a-f]{8}') -> str:
+    return rf'[0-9]{{10}}\.[0-9]{{1,9}}\+(?:{slice_digits})[0-9a-f]{{32}}(?:\+p[1-9])?'
 
 
 def digest_of(filebase: str) -> str:
@@ -256,6 +256,70 @@ class Slice:
             return True
         start = filebase.index('+') + 1
         return (int(filebase[start : start + SLICE_DIGITS], 16) * self.count) >> SLICE_BITS == self.index
+
+    def digits(self) -> tuple[str, str]:
+        """:return: the first and the last of the slice's digits."""
+        first, after = (-(-(number << SLICE_BITS) // self.count) for number in (self.index, self.index + 1))
+        return f'{first:0{SLICE_DIGITS}x}', f'{after - 1:0{SLICE_DIGITS}x}'
+
+
+def join_names(names: Iterable[str]) -> str:
+    """:return: many names in one text, for a :class:`Finder`; no name holds a slash."""
+    return '/' + '/'.join(names) + '/'
+
+
+class Finder:
+    """Finds the entries of one slice among the names of a directory.
+
+    All names are looked through at once, in one text: to ask of each whether it is an entry's, and whose, takes fifteen times as long, and each
+    slice of a queue reads the names of all of them.
+    """
+
+    def __init__(self, slice_: Slice) -> None:
+        self._slice = slice_
+        self._by_suffix: dict[str, Callable[[str], list[str]]] = {}
+
+    def filebases(self, joined: str, suffix: str) -> list[str]:
+        """:return: the filebases of the slice's entries that have a suffix, in the order of the names."""
+        find = self._by_suffix.get(suffix)
+        if find is None:
+            pattern = _filebase_pattern(_between(*self._slice.digits()))
+            find = self._finds(suffix, rf'/({pattern})\{suffix}(?=/)')
+        return find(joined)
+
+    def others(self, joined: str) -> list[str]:
+        """:return: the names that are no entry's, of whichever slice, in whichever state."""
+        find = self._by_suffix.get('')
+        if find is None:
+            known = '|'.join('\\' + suffix for suffix in (READY, CLAIMED, PRESERVED, UNFINISHED))
+            find = self._finds('', rf'/(?!{_filebase_pattern()}(?:{known})/)([^/]+)(?=/)')
+        return find(joined)
+
+    def _finds(self, suffix: str, pattern: str) -> Callable[[str], list[str]]:
+        import re  # see `is_filebase`
+
+        find = self._by_suffix[suffix] = re.compile(pattern).findall
+        return find
+
+
+def _between(first: str, last: str) -> str:
+    """:return: a pattern for all hexadecimal numbers from one to another, of as many digits."""
+    if first == '0' * len(first) and last == 'f' * len(last):
+        return f'[0-9a-f]{{{len(first)}}}' if first else ''
+    low, high, left = first[0], last[0], len(first) - 1
+    if low == high:
+        return low + _between(first[1:], last[1:])
+    ends = []
+    if first[1:] != '0' * left:
+        ends.append(low + _between(first[1:], 'f' * left))
+        low = f'{int(low, 16) + 1:x}'
+    if last[1:] != 'f' * left:
+        ends.append(high + _between('0' * left, last[1:]))
+        high = f'{int(high, 16) - 1:x}'
+    digits = ''.join(f'{number:x}' for number in range(int(low, 16), int(high, 16) + 1))
+    if digits:
+        ends.insert(0, f'[{digits}]' + _between('0' * left, 'f' * left))
+    return '(?:' + '|'.join(ends) + ')'
 
 
 def make_slice(index: int | None, count: int) -> Slice:

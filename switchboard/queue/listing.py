@@ -21,9 +21,10 @@ from switchboard.message.naming import (
     PRESERVED,
     READY,
     UNFINISHED,
+    Finder,
     Slice,
     asked_wait_ns,
-    matcher,
+    join_names,
     parse,
 )
 from switchboard.store.claims import OWN_CLAIMS
@@ -33,9 +34,9 @@ from switchboard.store.renewal import is_sparse
 
 log = logging.getLogger('switchboard.queue')
 
-# So few names are read with one system call, during which the kernel lets nobody change the directory: of two files that came one after the other,
-# the second is not seen without the first.  Whether a file that was renamed can be missed is another question, see `Folder.reads_all`.
-# (The smallest buffer of a C library holds some twenty names of entries.)
+# So few names are read with one system call everywhere, during which the kernel lets nobody change the directory: of two files that came one after
+# the other, the second is not seen without the first.  Whether a file that was renamed can be missed is another question, see `Folder.reads_all`.
+# (The smallest buffer of a C library holds some twenty names of entries.  Where more is known they are more, some 340: see `Folder.is_read_in_one`.)
 NAMES_IN_ONE_CALL = 20
 
 # Names taken from the directory together, while it is walked over.
@@ -99,12 +100,15 @@ class Listing:
         self.clock = clock
         self.queue = queue
         self.slice = slice_
+        self._finder = Finder(slice_)
         self.pickup = pickup
         # Of the last reading: the foreign mails that it met, the entries at work, if they are wanted, how many names in all, how large
         # the directory was, and whether it cost as much as for a fuller one.
         self.foreign_mail: list[str] = []
         self.claimed: list[str] = []
         self.seen = self.size_bytes = 0
+        # Were they read with one call?
+        self.is_whole = False
         self.is_sparse = False
         # Of a sparse directory: how many of the entries that were found in it are not known to be gone.
         self.left: int | None = None
@@ -130,6 +134,7 @@ class Listing:
         """
         self.foreign_mail.clear()
         self.claimed.clear()
+        self.is_whole = False
         try:
             read = self.folder.read_at_once()
         except OSError as error:
@@ -138,7 +143,9 @@ class Listing:
             return self._walk(suffix)
         names, self.size_bytes = read
         self.seen = len(names)
-        some = self._sift(names, suffix)
+        joined = join_names(names)
+        self.is_whole = self.seen <= NAMES_IN_ONE_CALL or self.folder.is_read_in_one(self.seen, joined)
+        some = self._sift(joined, self.seen, suffix)
         self._has_read(len(some))
         return (some,)
 
@@ -149,13 +156,14 @@ class Listing:
                 self.size_bytes = scan.size_bytes
                 while names := [entry.name for entry in islice(entries, NAMES_AT_A_TIME)]:
                     self.seen += len(names)
-                    some = self._sift(names, suffix)
+                    some = self._sift(join_names(names), len(names), suffix)
                     found += len(some)
                     yield some
                     if len(names) < NAMES_AT_A_TIME:
                         break
         except OSError as error:
             raise self._refusal(error) from error
+        self.is_whole = self.seen <= NAMES_IN_ONE_CALL
         self._has_read(found)
 
     def _refusal(self, error: OSError) -> DurabilityError:
@@ -189,27 +197,22 @@ class Listing:
             self._renew_wait_ns = min(last_ns, max(first_ns, 2 * self._renew_wait_ns))
             self._renew_at_ns = now_ns + self._renew_wait_ns
 
-    def _sift(self, names: list[str], suffix: str) -> list[str]:
-        filebases = self._ours(names, suffix)
-        if len(filebases) < len(names):
-            matches = matcher(suffix)
-            for name in names:
+    def _sift(self, joined: str, number: int, suffix: str) -> list[str]:
+        filebases = self._ours(joined, suffix)
+        if len(filebases) < number:
+            for name in self._finder.others(joined):
                 if name.endswith(suffix):
-                    if not matches(name):
-                        self.report(name, 'foreign name')
+                    self.report(name, 'foreign name')
                 elif not is_ours(name):
                     self._notice(name)
             if self._notes_claimed:
-                self.claimed += self._ours(names, CLAIMED)
+                self.claimed += self._ours(joined, CLAIMED)
         return filebases
 
-    def _ours(self, names: list[str], suffix: str) -> list[str]:
-        cut, matches = -len(suffix), matcher(suffix)
-        filebases = [name[:cut] for name in names if matches(name)]
+    def _ours(self, joined: str, suffix: str) -> list[str]:
+        filebases = self._finder.filebases(joined, suffix)
         if self.reported:
             filebases = [filebase for filebase in filebases if filebase + suffix not in self.reported]
-        if self.slice.count > 1:
-            filebases = [filebase for filebase in filebases if self.slice.holds(filebase)]
         return filebases
 
     def _notice(self, name: str) -> None:

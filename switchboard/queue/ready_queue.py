@@ -54,7 +54,7 @@ from switchboard.message.naming import (
     parse,
 )
 from switchboard.queue.first_names import FirstNames
-from switchboard.queue.listing import NAMES_IN_ONE_CALL, Listing, is_ours
+from switchboard.queue.listing import Listing, is_ours
 from switchboard.queue.strict_keys import LOOKS, StrictKeys
 from switchboard.queue.wakeup import Wakeup
 
@@ -313,7 +313,7 @@ class ReadyQueue:
         self._due, self._future = due, future = self._first_due(self._kept), FirstNames(self._kept)
         for some in parts if self._keys is None else self._keys.noted(parts):
             _part(some, now, due, future)
-        is_whole = self._names.seen <= NAMES_IN_ONE_CALL
+        is_whole = self._names.is_whole
         if self._keys is not None and not (is_whole and self._names.folder.reads_all):
             # An entry that was renamed meanwhile can have been missed under both of its names.
             self._keys.note(chain.from_iterable(self._names.parts(READY)))
@@ -331,9 +331,9 @@ class ReadyQueue:
         return self._not_deferred(due) if is_whole else self._believed(due, now_ns)
 
     def _few(self, parts: tuple[list[str]] | Iterator[list[str]], now: str) -> list[str] | None:
-        """:return: a handful of names that are all due, in order: the usual case, in which nothing else needs to be looked at; else None."""
+        """:return: names that were read with one call and are all due, in order: the usual case, in which nothing else needs to be looked at; else None."""
         names = self._names
-        if not isinstance(parts, tuple) or names.seen > NAMES_IN_ONE_CALL or names.is_sparse:
+        if not isinstance(parts, tuple) or not names.is_whole or names.is_sparse:
             return None
         (some,) = parts
         if some and max(some) > now:
@@ -515,11 +515,7 @@ class ReadyQueue:
                 return few[:limit]
             due = self._all_due(parts, now_ns, self._first_due(limit))
             newest = max(due, default='')
-            if (
-                self._names.seen > NAMES_IN_ONE_CALL
-                and newest >= format_when(now_ns - SETTLED_NS)
-                and limit is None
-            ):
+            if not self._names.is_whole and newest >= format_when(now_ns - SETTLED_NS) and limit is None:
                 due = self._due_until(newest, now_ns)  # see `_believed`
             return due.sorted()[:limit]
 

@@ -26,7 +26,15 @@ from switchboard.handoff.publish_many import Outcome, Publication, publish_many
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import KeyedOutput, Transaction
 from switchboard.interfaces import ISpool
-from switchboard.message.naming import CLAIMED, READY, SYSTEM_NAMER, Namer, check_queue_name, matcher
+from switchboard.message.naming import (
+    CLAIMED,
+    READY,
+    SYSTEM_NAMER,
+    Finder,
+    Namer,
+    check_queue_name,
+    make_slice,
+)
 from switchboard.options import QueueOptions
 from switchboard.queue.switchboard import Services, Switchboard
 from switchboard.routing.exchange import ExchangeTable
@@ -256,8 +264,10 @@ class Spool:
         """Make in advance what :meth:`queue` is to return: in a process that is about to be forked, it is made for all."""
         self._prepared[name, slice, numslices] = queue = self.queue(name, slice, numslices)
         queue.is_paused()  # opens the directory where that is looked up
+        finder = Finder(make_slice(slice, numslices))
         for suffix in (READY, CLAIMED):
-            matcher(suffix)
+            finder.filebases('', suffix)  # `re` keeps the patterns, for the queue's own
+        finder.others('')
         self.declared.prepare(name)
 
     def _open(

@@ -19,6 +19,7 @@ from switchboard.store.kernel import (
     accelerator,
     allow_more_files,
     copy_attributes,
+    directory_read_bytes,
     is_being_written,
     rename_order,
     renameat2,
@@ -86,6 +87,7 @@ class Disk:
     copy_attributes = staticmethod(copy_attributes)
     is_being_written = staticmethod(is_being_written)
     rename_order = staticmethod(rename_order)
+    directory_read_bytes = staticmethod(directory_read_bytes)
 
     # Several of these calls in one, where that is installed and nobody wants to see each of them: see `of_system`.
     accelerator: Accelerator | None = None

@@ -31,6 +31,8 @@ MAX_LINKS = 8
 MOST_AT_ONCE = 4096
 # An entry's name takes more of a directory's size than that, on most file systems.
 NAME_BYTES = 64
+# What a directory's reading has of a name beside its characters, at the most.
+RECORD_BYTES = 27
 
 
 class Folder:
@@ -50,6 +52,7 @@ class Folder:
         self._fd = -1
         self._replaced: list[int] = []
         self._order: int | None = None
+        self._read_bytes: int | None = None
 
     @property
     def order(self) -> int:
@@ -69,6 +72,16 @@ class Folder:
         of other file systems nobody knows.
         """
         return self.order == IN_ORDER
+
+    def is_read_in_one(self, names: int, joined: str) -> bool:
+        """Are so many names read with one call, during which nobody changes the directory?
+
+        :param joined: the names, in one text, with a character between two.
+        """
+        if self._read_bytes is None:
+            self._read_bytes = self.disk.directory_read_bytes(self.fd)
+        # Two more: the directory itself, and the one above it.
+        return len(joined) + (names + 2) * RECORD_BYTES <= self._read_bytes and joined.isascii()
 
     def make(self, *, sync: bool = True) -> None:
         """Make the directory, and those above it, if they are not there; 0770 whatever the umask says.

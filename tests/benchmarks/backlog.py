@@ -11,7 +11,7 @@ from typing import Any
 
 from .cases import TINY, Effort
 from .contender import ENTRANTS
-from .pairs import ROOT, ContenderError, Figure, alternate, figure, workers
+from .pairs import ROOT, ContenderError, Figure, Round, Worker, alternate, figure, workers
 from .servers import ServerError
 
 # Deep enough to see what grows with the depth, shallow enough for those to whom it does.
@@ -48,7 +48,7 @@ def peers(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[
                         ],
                         min(2, effort.pairs),
                     )
-                yield figure(f'{depth:,} waiting', 'ours', peer, rounds, depth=depth)
+                yield figure(_case(depth), 'ours', peer, rounds, depth=depth)
         except (ContenderError, ServerError) as error:
             tell(f'left out: {error}')
 
@@ -64,19 +64,33 @@ def depths(
     for depth in rest:
         tell(f'switchboard: {depth:,} waiting')
         with workers(place, ('ours', {}), ('ours', {})) as (few, many):
-            few.turn('prefill', 'bytes', shallow, 0)
-            filled_s = many.turn('prefill', 'small', depth, 0).seconds
-            count = CYCLES_DEEP if depth > DEEP else min(depth, 5000)
-            rounds = alternate(
-                place,
-                [
-                    lambda few=few, count=count: few.turn('pingpong', 'small', count, 0),
-                    lambda many=many, count=count: many.turn('pingpong', 'small', count, 0),
-                ],
-                min(2, effort.pairs),
-            )
+            filled_s, rounds = _meet(place, effort, few, many, depth)
             facts[str(depth)] = {'fill_us': round(filled_s * 1e6, 1), **_look_at(many.directory / 'spool')}
-        yield figure(f'{depth:,} waiting', 'ours', 'ours', rounds, depth=depth, than=shallow)
+        yield figure(_case(depth), 'ours', 'ours', rounds, depth=depth, than=shallow)
+    # The file system's own part, at the greatest depth.
+    tell(f'{ENTRANTS["floor"].title}: {depth:,} waiting')
+    try:
+        with workers(place, ('floor', {}), ('floor', {})) as (few, many):
+            _, rounds = _meet(place, effort, few, many, depth)
+        yield figure(_case(depth), 'floor', 'floor', rounds, depth=depth, than=shallow)
+    except (ContenderError, ServerError) as error:
+        tell(f'left out: {error}')
+
+
+def _case(depth: int) -> str:
+    return f'{depth:,} waiting'
+
+
+def _meet(place: Path, effort: Effort, few: Worker, many: Worker, depth: int) -> tuple[float, list[Round]]:
+    """Let one contender work at a depth, and its like at the smallest.
+
+    :return: how long a message took to be put in and left there, in seconds, and the turns.
+    """
+    few.turn('prefill', 'small', effort.depths[0], 0)
+    filled_s = many.turn('prefill', 'small', depth, 0).seconds
+    count = CYCLES_DEEP if depth > DEEP else min(depth, 5000)
+    turns = [lambda worker=worker: worker.turn('pingpong', 'small', count, 0) for worker in (few, many)]
+    return filled_s, alternate(place, turns, min(2, effort.pairs))
 
 
 def _look_at(spool: Path) -> dict[str, Any]:

@@ -144,6 +144,8 @@ def backlog(results: Results, directory: Path) -> bool:
     figure, axes = pyplot.subplots(figsize=(8, 4.6))
     own: dict[int, float] = {}
     for each in results.get('depth', {}).get('figures', ()):
+        if each['a'] != 'ours':
+            continue
         own[each['extra']['than']] = 1.0
         own[each['extra']['depth']] = each['ratio']
     if own:

@@ -29,7 +29,7 @@ struct draft {
     char name[NAME_BYTES];
 };
 
-static int in_fd, spare_fd, full, batch;
+static int in_fd, spare_fd, full, batch, filling;
 static struct draft pool[POOL];
 static int pooled;
 static char (*seen)[NAME_BYTES], (*due)[NAME_BYTES];
@@ -103,7 +103,7 @@ static struct draft take_draft(void)
         must(fstat(draft.fd, &status) == 0, "fstat");
         return draft;
     }
-    if (seen_count == 0)
+    if (seen_count == 0 && !filling)
         seen_count = list(spare_fd, &seen, &seen_room, "");
     while (seen_count) {
         memcpy(draft.name, seen[--seen_count], NAME_BYTES);
@@ -187,6 +187,15 @@ static void pingpong(size_t size, int count)
     }
 }
 
+/* Put and leave. */
+static void prefill(size_t size, int count)
+{
+    filling = 1;
+    for (int done = 0; done < count; done++)
+        put(size, 1);
+    filling = 0;
+}
+
 static int open_directory(const char *root, const char *name)
 {
     char path[4096];
@@ -213,9 +222,14 @@ int main(int argc, char **argv)
     while (scanf("%31s %zu %d %lf", workload, &size, &count, &least_s) == 4) {
         double begun_s = now_s(CLOCK_MONOTONIC), cpu_s = now_s(CLOCK_PROCESS_CPUTIME_ID), took_s;
         long done = 0;
+        void (*work)(size_t, int) = pingpong;
+        if (strcmp(workload, "fill") == 0)
+            work = fill;
+        else if (strcmp(workload, "prefill") == 0)
+            work = prefill;
         must(size <= sizeof message, "size");
         do {
-            (strcmp(workload, "fill") ? pingpong : fill)(size, count);
+            work(size, count);
             done += count;
             took_s = now_s(CLOCK_MONOTONIC) - begun_s;
         } while (took_s < least_s);

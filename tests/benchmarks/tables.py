@@ -208,7 +208,8 @@ def backlog(results: Results) -> str:
 
 def depth(results: Results) -> str:
     """Us at great depths, and how long looks take."""
-    figures, facts = _figures(results, 'depth'), _facts(results, 'depth')
+    figures = [each for each in _figures(results, 'depth') if each['a'] == 'ours']
+    facts = _facts(results, 'depth')
     if not figures or not facts:
         return ''
     cases = {str(each['extra']['depth']): each for each in figures}

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from switchboard.errors import UnknownQueueError
 from switchboard.message.naming import (
+    CLAIMED,
     NS,
+    PRESERVED,
+    READY,
+    UNFINISHED,
+    Finder,
     Name,
     Namer,
     Slice,
@@ -20,6 +25,7 @@ from switchboard.message.naming import (
     digest_of,
     format_when,
     is_filebase,
+    join_names,
     make_slice,
     parse,
     with_when,
@@ -101,6 +107,58 @@ class TestQueueNames:
     def test_and_not_so(self, name: str) -> None:
         with pytest.raises(UnknownQueueError, match='cannot be a queue name'):
             check_queue_name(name)
+
+
+@st.composite
+def slices(draw: st.DrawFn) -> Slice:
+    """Any slice of any number of them."""
+    count = draw(st.integers(1, 5000))
+    return Slice(draw(st.integers(0, count - 1)), count)
+
+
+@st.composite
+def names_of_a_directory(draw: st.DrawFn, slice_: Slice) -> list[str]:
+    """Entries in all states, at the slice's ends above all, and what else may lie there."""
+    first, last = (int(digits, 16) for digits in slice_.digits())
+    edges = [digits % (1 << 32) for end in (first, last) for digits in (end - 1, end, end + 1)]
+    digits = st.sampled_from(edges) | st.integers(0, (1 << 32) - 1)
+    entries = st.builds(
+        lambda when, eight, rest, priority, suffix: f'{when}+{eight:08x}{rest:032x}{priority}{suffix}',
+        st.sampled_from(
+            ['1732242000.123456789', '1732242000.5', '0000000000.0', '1732242000.', '9999999999.123']
+        ),
+        digits,
+        st.integers(0, (1 << 128) - 1),
+        st.sampled_from(['', '', '', '+p1', '+p9', '+p0', '+q']),
+        st.sampled_from([READY, READY, CLAIMED, PRESERVED, UNFINISHED, '', '.txt', READY + READY]),
+    )
+    foreign = st.text(min_size=1, max_size=90).filter(lambda name: '/' not in name)
+    return draw(st.lists(entries | foreign, max_size=12))
+
+
+class TestFinder:
+    @given(st.data(), slices(), st.sampled_from([READY, CLAIMED, PRESERVED]))
+    def test_finds_what_each_name_by_itself_says(
+        self, data: st.DataObject, slice_: Slice, suffix: str
+    ) -> None:
+        names = data.draw(names_of_a_directory(slice_))
+        finder, joined = Finder(slice_), join_names(names)
+        bases = [name.removesuffix(suffix) for name in names if name.endswith(suffix)]
+        assert finder.filebases(joined, suffix) == [
+            filebase for filebase in bases if parse(filebase) is not None and slice_.holds(filebase)
+        ]
+        known = READY, CLAIMED, PRESERVED, UNFINISHED
+        assert finder.others(joined) == [
+            name for name in names if not name.endswith(known) or parse(name[: -len(READY)]) is None
+        ]
+
+    @given(slices())
+    def test_the_digits_of_a_slice_are_those_that_it_holds(self, slice_: Slice) -> None:
+        first, last = (int(digits, 16) for digits in slice_.digits())
+        for digits in (first - 1, first, last, last + 1):
+            if 0 <= digits < 1 << 32:
+                filebase = f'1732242000.5+{digits:08x}{"0" * 32}'
+                assert slice_.holds(filebase) == (first <= digits <= last)
 
 
 class TestSlices:

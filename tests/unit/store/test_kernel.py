@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
+from switchboard.message.naming import join_names
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE, rename_order
+from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE, directory_read_bytes, rename_order
 
 
 def mounted_type(path: Path) -> str:
@@ -51,3 +55,51 @@ def test_a_folder_asks_once(tmp_path: Path) -> None:
     disk = CountingDisk()
     folder = Folder(tmp_path, disk)
     assert (folder.order, folder.order, disk.asked) == (IN_ORDER, IN_ORDER, 1)
+
+
+@pytest.mark.parametrize('name_length', [65, 100, 255])
+def test_so_many_names_are_read_while_nobody_changes_the_directory(tmp_path: Path, name_length: int) -> None:
+    folder = Folder(tmp_path, Disk())
+    names = [f'{number:0{name_length}d}' for number in range(1000)]
+    number = sum(folder.is_read_in_one(count, join_names(names[:count])) for count in range(1, 1000))
+    if not number:
+        pytest.skip(f'not known of {mounted_type(tmp_path)} and this C library')
+    assert number in {65: range(340, 356), 100: range(250, 266), 255: range(110, 118)}[name_length]
+    # Each rename takes the first name away and adds one behind the last, so at any one time they are a row without a hole.
+    (tmp_path / names[0]).touch()
+    for name in names[1:number]:
+        os.link(tmp_path / names[0], tmp_path / name)
+    writer = subprocess.Popen(
+        [sys.executable, '-c', RENAMES, str(tmp_path), str(number), str(name_length)], stdin=subprocess.PIPE
+    )
+    found = []
+    try:
+        for _ in range(2000):
+            there = sorted(map(int, os.listdir(tmp_path)))
+            assert there == [*range(there[0], there[0] + number)]
+            found.append(there[0])
+            if len(set(found)) > 100:
+                break
+    finally:
+        writer.communicate()
+    assert len(set(found)) > 1  # it was changed all the time
+
+
+RENAMES = """
+import os, select, sys
+directory, number, length = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+os.chdir(directory)
+first = 0
+while not select.select([0], [], [], 0)[0]:
+    os.rename(f'{first:0{length}d}', f'{first + number:0{length}d}')
+    first += 1
+"""
+
+
+def test_of_a_name_that_is_not_plain_nothing_is_known(tmp_path: Path) -> None:
+    folder = Folder(tmp_path, Disk())
+    assert not folder.is_read_in_one(1, join_names(['ö' * 21]))
+
+
+def test_of_what_is_not_there_no_reading_is_in_one() -> None:
+    assert directory_read_bytes(-1) == 0
