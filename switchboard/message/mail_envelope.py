@@ -41,6 +41,8 @@ _COPIED = (
     'sasl_sender',
     'sasl_username',
 )
+# In lines of mailboxes, and by Postfix's pipe in `${sender}` and `Return-Path` too, where its `null_sender` is not set.
+_NOBODY = 'MAILER-DAEMON'
 _FROM = b'From '
 # A longer one is no such line, but a message that begins with the word.
 MAX_FROM_LINE_BYTES = 2048
@@ -104,7 +106,7 @@ class MailEnvelope:
             if sender is None and (found := sender_of(from_line)) is not None:
                 sender = readable(found)
         if sender is not None:
-            metadata['sender'] = bare(sender)
+            metadata['sender'] = bare_sender(sender)
         recipients = self.recipients or [
             one for one in (variable('RECIPIENT') or _joined(environment),) if one
         ]
@@ -131,6 +133,12 @@ def bare(address: str) -> str:
     return address[1:-1] if address[:1] == '<' and address[-1:] == '>' else address
 
 
+def bare_sender(address: str) -> str:
+    """Take the angle brackets off a sender, and the name that Postfix puts in the place of the empty one."""
+    address = bare(address)
+    return '' if address.upper() == _NOBODY else address
+
+
 def readable(raw: bytes) -> str:
     """Make text of bytes that somebody else wrote: bytes that are no UTF-8 become ``\\xNN``."""
     return raw.decode('utf-8', 'backslashreplace')
@@ -155,7 +163,7 @@ def sender_of(line: bytes) -> bytes | None:
     sender = line[len(_FROM) : found.start()].strip() if found else b''
     if not re.fullmatch(_SENDER, sender) or (b' ' in sender and b'"@' not in sender):
         return None
-    return b'' if sender.upper() == b'MAILER-DAEMON' else sender
+    return b'' if sender.upper() == _NOBODY.encode() else sender
 
 
 def split_from_line(start: bytes) -> tuple[bytes, int]:

@@ -69,6 +69,14 @@ def test_the_null_sender_of_a_bounce_is_not_the_same_as_no_sender() -> None:
     assert told() == {}
 
 
+@pytest.mark.parametrize('name', ['MAILER-DAEMON', 'mailer-daemon', '<MAILER-DAEMON>', '<>', ''])
+def test_a_mail_server_may_give_the_empty_sender_a_name(name: str) -> None:
+    assert MailEnvelope(name).metadata({}) == {'sender': ''}
+    assert told(SENDER=name.encode()) == {'sender': ''}
+    assert read_delivery_headers(f'Return-Path: {name}\n\n'.encode()) == {'sender': ''}
+    assert told(SENDER=b'MAILER-DAEMON@example.com') == {'sender': 'MAILER-DAEMON@example.com'}
+
+
 def test_arguments_win_over_the_environment() -> None:
     envelope = MailEnvelope('<a@x>', ['<b@x>', 'c@x'], {'list': 'l'})
     assert envelope.metadata({b'SENDER': b'no', b'RECIPIENT': b'no'}) == {
