@@ -169,6 +169,8 @@ class RunnerSlice:
         self._start_at_s: float | None = None
         self._kill_at_s: float | None = None
         self._check_at_s: float | None = None
+        # Since when the scoreboard has shown no heartbeat of a process that had one: somebody has cut it.
+        self._no_beat_since_s: float | None = None
         # When the master was late last, and how much of which time was lost: (until, seconds).
         self._lost: list[tuple[float, float]] = []
         self._post = SupervisorRecord(options.name, part, count)
@@ -290,6 +292,7 @@ class RunnerSlice:
             self.index
         )  # a runner whose signs of life could not be written would count as one that hangs
         self.phase, self._hung, self._is_being_killed = Phase.NONE, '', False
+        self._no_beat_since_s = None
         self._start_at_s = self._kill_at_s = None
         self._started_s = now_s
         self.channel, theirs = socket.socketpair()
@@ -516,7 +519,11 @@ class RunnerSlice:
                     return
                 self._check_at_s = min(self._check_at_s, deadline_s)
             return
-        beat_s = record.heartbeat_ns / 1e9
+        if record.heartbeat_ns:
+            self._no_beat_since_s = None
+            beat_s = record.heartbeat_ns / 1e9
+        else:
+            self._no_beat_since_s = beat_s = now_s if self._no_beat_since_s is None else self._no_beat_since_s
         silent_s = now_s - beat_s - self._lost_since(beat_s)
         if silent_s >= self.options.hang_timeout_s:
             self._hangs(f'no heartbeat for {silent_s:.1f} s', now_s)

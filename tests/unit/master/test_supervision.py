@@ -179,6 +179,28 @@ def test_a_loop_that_beats_is_looked_at_when_its_next_beat_is_overdue(bench: Ben
     assert (made.state, made.reason) == (State.BACKOFF, 'no heartbeat for 10.0 s')
 
 
+def test_a_heartbeat_that_was_cut_off_with_the_scoreboard_is_awaited(bench: Bench, start: Start) -> None:
+    made = start(PREPARED, READY, hang_timeout_s=10.0)
+    times_ns = [1_007_000_000_000]
+    heart = Slot(bench.scoreboard, 0, clock_ns=lambda: times_ns[-1], pid=NOBODY)
+    heart.beat()
+    os.truncate(bench.scoreboard.path, 100)
+    assert bench.scoreboard.mend()
+    made.write_anew()
+    made.tick(1_008)
+    assert (made.state, made.due_s()) == (State.RUNNING, 1_018)
+    times_ns.append(1_016_000_000_000)
+    heart.beat()
+    made.tick(1_018)
+    assert (made.state, made.due_s()) == (State.RUNNING, 1_026)
+    os.truncate(bench.scoreboard.path, 100)
+    assert bench.scoreboard.mend()
+    made.write_anew()
+    for now_s in (1_026, 1_036):
+        made.tick(now_s)
+    assert (made.state, made.reason) == (State.STOPPING, 'no heartbeat for 10.0 s')
+
+
 def test_a_message_is_looked_at_before_its_time_is_up_whenever_it_began(bench: Bench, start: Start) -> None:
     made = start(PREPARED, READY, hang_timeout_s=60.0, max_seconds=5.0)
     assert made.due_s() == 6
