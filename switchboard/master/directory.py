@@ -84,9 +84,12 @@ class OwnDirectory:
     def _check(self) -> None:
         status = os.fstat(self._descriptor)
         if status.st_uid != os.geteuid():
+            spool = self.path.parent.parent
+            advice = 'start the master as the user of the spool'
+            if spool.stat().st_uid == os.geteuid():
+                advice = f'a master was started here as that user; as root: chown -R --reference={spool} {self.path}'
             raise MasterError(
-                f'{self.path} belongs to user {status.st_uid}, and this is user {os.geteuid()}: '
-                'start the master as the user of the spool'
+                f'{self.path} belongs to user {status.st_uid}, and this is user {os.geteuid()}: {advice}'
             )
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise MasterError(f'others than its user can write to {self.path}: chmod go-w {self.path}')

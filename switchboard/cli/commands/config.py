@@ -211,6 +211,8 @@ def url_problems(config: Config) -> Iterator[Problem]:
 
 def spool_warnings(config: Config) -> Iterator[ConfigError]:
     """Look for directories of the spool in which one user may make what another one cannot use."""
+    from switchboard.status.alive import own_directory
+
     root = Path(config.spool)
     if not root.is_dir():
         return  # `init` makes it as it should be
@@ -237,6 +239,13 @@ def spool_warnings(config: Config) -> Iterator[ConfigError]:
     ]
     if foreign:
         reason = f'directories of another user or group than the spool ({_some(foreign)}): `chown -R --reference={root} {root}`'
+        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+    own = own_directory(root)
+    if os.path.isdir(own) and own.lstat().st_uid != owner.st_uid:
+        reason = (
+            f'{own} belongs to another user than the spool: a master was started as that user, and the owner can start none; '
+            f'stop it, and `chown -R --reference={root} {own}`'
+        )
         yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
     # A spool that is one user's alone may well have such directories.
     shut = [place.name for place in places if owner.st_mode & stat.S_IRWXG & ~place.stat().st_mode]

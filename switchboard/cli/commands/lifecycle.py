@@ -66,12 +66,22 @@ def start(
     config = installation.config
     _tell_of_master_elsewhere(installation)
     installation.spool(make=True)
+    _tell_of_root(config.spool)
     context.exit(start_in_background(config, timeout_s, no_wait=no_wait))
 
 
 def _tell_of_master_elsewhere(installation: Installation) -> None:
     if text := installation.master_elsewhere():
         print_note(text)
+
+
+def _tell_of_root(spool: Path) -> None:
+    owner = spool.stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        print_note(
+            f'{spool} belongs to user {owner}: its runners now run as root, and that user can start no master until '
+            f'`chown -R --reference={spool} {own_directory(spool)}`'
+        )
 
 
 def start_in_background(config: Config, timeout_s: float | None = None, *, no_wait: bool = False) -> Exit:

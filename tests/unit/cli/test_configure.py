@@ -20,6 +20,7 @@ from switchboard.cli.commands.config import FIRST_SPARES
 from switchboard.cli.context import Installation
 from switchboard.cli.exits import Exit
 from switchboard.config.config import Config
+from switchboard.master.directory import MasterLock, OwnDirectory
 from switchboard.status.scoreboard import Scoreboard, State, SupervisorRecord
 from tests.helpers.commands import fail, succeed, switchboard
 from tests.helpers.processes import NOBODY, in_child
@@ -86,6 +87,22 @@ def test_check_warns_of_a_spool_in_which_one_user_shuts_out_another(config: Path
     if os.geteuid() == 0:
         os.chown(spool / 'in', 65534, 65534)
         assert 'of another user or group than the spool (in): ' in succeed('-C', config, 'check').out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can be two users')
+def test_whoever_starts_a_master_as_root_in_a_users_spool_is_told(config: Path) -> None:
+    succeed('-C', config, 'init')
+    spool = Config.load(config).spool
+    with OwnDirectory(spool) as own:
+        os.chown(spool, 65534, 65534)
+        advice = f'`chown -R --reference={spool} {own.path}`'
+        assert advice in succeed('-C', config, 'check').out
+        with MasterLock.of(own):
+            ran = switchboard('-C', config, 'start')
+        assert 'belongs to user 65534: its runners now run as root' in ran.err
+        assert advice in ran.err
+        os.chown(own.path, 65534, 65534)
+    assert advice not in succeed('-C', config, 'check').out
 
 
 def test_check_names_links_in_the_place_of_queues(config: Path, tmp_path: Path) -> None:

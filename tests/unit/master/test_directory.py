@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ from switchboard.status.scoreboard import Scoreboard
 from tests.helpers.processes import NOBODY, in_child
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason='only root can be two users')
+
+
+@pytest.fixture
+def open_spool() -> Iterator[Path]:
+    """A spool that other users can reach: pytest's own directories are closed to them."""
+    with tempfile.TemporaryDirectory(prefix='open-', dir='/tmp') as name:
+        Path(name).chmod(0o2777)
+        yield Path(name)
 
 
 @pytest.fixture
@@ -77,9 +86,26 @@ def test_a_directory_that_others_can_write_to_is_refused(tmp_path: Path, mode: i
 @needs_root
 def test_the_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     own_directory(tmp_path).mkdir(parents=True)
-    os.chown(own_directory(tmp_path), NOBODY, NOBODY)
+    for path in (own_directory(tmp_path), tmp_path):
+        os.chown(path, NOBODY, NOBODY)
     with pytest.raises(MasterError, match='start the master as the user of the spool'):
         OwnDirectory(tmp_path)
+
+
+@needs_root
+def test_the_owner_of_the_spool_is_told_how_to_get_the_directory_back(open_spool: Path) -> None:
+    OwnDirectory(open_spool).close()  # as root
+    os.chown(open_spool, NOBODY, NOBODY)
+
+    def start() -> str:
+        with pytest.raises(MasterError) as caught:
+            OwnDirectory(open_spool)
+        return str(caught.value)
+
+    own = own_directory(open_spool)
+    assert f'as root: chown -R --reference={open_spool} {own}' in in_child(start, NOBODY)
+    os.chown(own, NOBODY, NOBODY)
+    in_child(lambda: OwnDirectory(open_spool).close(), NOBODY)
 
 
 @pytest.mark.parametrize('name', ['.run', '.run/master'])
