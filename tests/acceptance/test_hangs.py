@@ -91,14 +91,14 @@ def test_the_scoreboard_can_be_read_when_the_master_is_dead(site: Installation) 
 
 
 def test_a_master_that_was_frozen_with_its_runners_judges_none_of_them(site: Installation) -> None:
-    site.configure({'in': {'hang_timeout': '1s', 'max_seconds': '2s'}, 'busy': {'max_seconds': '2s'}})
+    site.configure({'in': {'hang_timeout': '3s', 'max_seconds': '3s'}, 'busy': {'max_seconds': '3s'}})
     master = site.start()
     site.put('busy', 'wait')
     site.told.wait_for('begin busy .* wait')
     pids = site.pids()
     for pid in (master.pid, *pids.values()):
         os.kill(pid, signal.SIGSTOP)
-    time.sleep(4)  # a freeze cannot be had in another way
+    time.sleep(5)  # a freeze cannot be had in another way
     for pid in (*pids.values(), master.pid):
         os.kill(pid, signal.SIGCONT)
     site.log.wait_for('was late lost_s=')

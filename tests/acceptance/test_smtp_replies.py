@@ -116,7 +116,7 @@ def test_what_a_reply_means_for_the_mail(
     tmp_path: Path, stage: str, answer: str, after: str, fate: str
 ) -> None:
     server = Server(answers={stage: answer if after == 'next' else f'{answer}|{after}'})
-    keys: dict[str, str] = {'timeout': '400ms', 'connect_timeout': '400ms'} if after == 'silence' else {}
+    keys: dict[str, str] = {'timeout': '1s', 'connect_timeout': '1s'} if after == 'silence' else {}
     assert deliver(tmp_path, server, stage, keys) == fate
     assert bool(server.mails) == (fate == 'done')
 
@@ -141,7 +141,7 @@ def test_a_reply_without_an_end_is_a_connection_that_broke_off(
     tmp_path: Path, stage: str, answer: str, fate: str, end: str
 ) -> None:
     server = Server(answers={stage: f'{answer}|{end}'})
-    keys = {'timeout': '400ms', 'connect_timeout': '400ms'} if end == 'drip' else {}
+    keys = {'timeout': '1s', 'connect_timeout': '1s'} if end == 'drip' else {}
     assert deliver(tmp_path, server, stage, keys) == fate
 
 
@@ -150,7 +150,7 @@ def test_an_answer_that_one_recipient_has_got_counts_whatever_the_next_one_meets
     tmp_path: Path, after: str
 ) -> None:
     answers = {f'RCPT TO:<{BOB}>': '550 5.1.1 unknown' + (f'|{after}' if after != 'next' else '')}
-    keys = {'timeout': '400ms'} if after == 'silence' else {}
+    keys = {'timeout': '1s'} if after == 'silence' else {}
     with serving(Server(answers=answers)) as server:
         outlet = Outlet(tmp_path, server, **keys)
         outlet.put(BOB, CID)
