@@ -94,8 +94,11 @@ def test_the_directory_of_another_user_is_refused(tmp_path: Path) -> None:
 
 @needs_root
 def test_the_owner_of_the_spool_is_told_how_to_get_the_directory_back(open_spool: Path) -> None:
+    os.chown(open_spool, -1, NOBODY)
+    open_spool.chmod(0o2770)
     OwnDirectory(open_spool).close()  # as root
-    os.chown(open_spool, NOBODY, NOBODY)
+    for path in (open_spool, own_directory(open_spool).parent):
+        os.chown(path, NOBODY, NOBODY)
 
     def start() -> str:
         with pytest.raises(MasterError) as caught:
