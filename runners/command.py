@@ -58,6 +58,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.runner.api import (
+    Allowance,
     ControlGroup,
     RunnerOptions,
     Serializers,
@@ -81,8 +82,6 @@ MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 MAX_VARIABLE_BYTES = 32 * 1024
 # Between being asked to end and being killed.
 GRACE_S = 2.0
-# How often it is looked whether a program writes without end.
-LOOK_S = 1.0
 # What no waiting mends: too much environment, and a file that is no program.
 NEVER = (errno.E2BIG, errno.ENOEXEC)
 # By which variable the processes of a message are known.
@@ -482,16 +481,13 @@ class Program:
         :raises CommandError: it writes without end.
         """
         self.timeout_s = timeout_s
-        ends_s = None if timeout_s is None else time.monotonic() + timeout_s
+        allowed = Allowance(timeout_s)
         ended = os.pidfd_open(self.process.pid)
         try:
             poll = select.poll()
             poll.register(ended, select.POLLIN)
-            while True:
-                left_s = math.inf if ends_s is None else ends_s - time.monotonic()
-                if poll.poll(max(0, int(min(left_s, LOOK_S) * 1000) + 1)):
-                    break
-                if left_s <= 0:
+            while not poll.poll(int(allowed.wait_s() * 1000) + 1):
+                if allowed.left_s() <= 0:
                     self.is_late = True
                     self._end()
                     return

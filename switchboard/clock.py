@@ -1,12 +1,17 @@
-"""The time, as an argument, and the waits that double.
+"""The time, as an argument, the waits that double, and the time that something may take.
 
 Whatever needs the time is given a clock by its constructor, so that a test turns the hands instead of waiting.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
+
+TYPE_CHECKING = False  # see `switchboard/__init__.py`
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # What tells one start of the machine, and one count of its clocks, from another.
 BOOT_ID, TIME_NAMESPACE = '/proc/sys/kernel/random/boot_id', '/proc/self/ns/time'
@@ -40,6 +45,39 @@ def suspended_ns() -> int:
 
 
 SYSTEM_CLOCK = Clock()
+
+
+# Between two looks whether an allowance is over, and how late a look may be for the time before it to count.
+LOOK_S, LATE_S = 1.0, 1.0
+
+
+class Allowance:
+    """The time that something may take, without the time in which this process itself was stopped, or frozen with its machine.
+
+    A look is due after `wait_s`.  One that comes much later says that the process was frozen, and counts as one second: so work that keeps
+    the process from looking ends as well, if later.
+
+    :param seconds: None is without an end.
+    """
+
+    def __init__(self, seconds: float | None, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._left_s = math.inf if seconds is None else seconds
+        self._looked_s = monotonic()
+
+    def left_s(self) -> float:
+        """Look: count the time since the last look.
+
+        :return: how much is left; 0 if it is over.
+        """
+        now_s = self._monotonic()
+        passed_s, self._looked_s = now_s - self._looked_s, now_s
+        self._left_s = max(0.0, self._left_s - (passed_s if passed_s <= LOOK_S + LATE_S else LOOK_S))
+        return self._left_s
+
+    def wait_s(self) -> float:
+        """:return: how long to wait until the next look."""
+        return min(self._left_s, LOOK_S)
 
 
 class Backoff:

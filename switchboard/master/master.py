@@ -107,7 +107,8 @@ class Master:
         self._on_ready = on_ready
         self._own_descriptors = own_descriptors
         self._stopping = False
-        self._expected_s = math.inf  # when the next turn of the loop is due
+        # When the loop went to sleep last, and when its next turn is due.
+        self._slept_at_s, self._expected_s = 0.0, math.inf
         self._record = MasterRecord()
         self._manager = ServiceManager()
 
@@ -281,9 +282,11 @@ class Master:
     def _turn(self) -> None:
         now_s = time.monotonic()
         if now_s - self._expected_s > LATE_S:
-            lost_s = now_s - self._expected_s
+            # How much of its sleep it was frozen for the master cannot know, so all of that counts for nobody.
+            lost_s = now_s - self._slept_at_s
             event(logger, logging.WARNING, None, 'was late', lost_s=lost_s)
-            self._slices.extend_deadlines(lost_s, now_s)
+            for one in (self._slices, self._housekeeping, self._alerts):
+                one.extend_deadlines(lost_s, now_s)
         parts = (
             (self._slices, self._control)
             if self._stopping
@@ -304,7 +307,8 @@ class Master:
         )
         longest_s = LOOK_S if log.flush() else LOG_AGAIN_S
         wait_s = longest_s if due_s is None else min(longest_s, max(0.0, due_s - time.monotonic()))
-        self._expected_s = time.monotonic() + wait_s
+        self._slept_at_s = time.monotonic()
+        self._expected_s = self._slept_at_s + wait_s
         for key, _ in self._selector.select(wait_s):
             readable: Readable = key.data
             self._guard(readable.on_readable, time.monotonic())

@@ -9,7 +9,7 @@ from switchboard.lazy import lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from switchboard.clock import Backoff
+    from switchboard.clock import Allowance, Backoff
     from switchboard.config.units import (
         choice,
         count,
@@ -41,6 +41,7 @@ __all__ = [
     'BAD',
     'HIGHEST_PRIORITY',
     'NS',
+    'Allowance',
     'Backoff',
     'ControlGroup',
     'Outcome',
@@ -75,6 +76,7 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
+        'Allowance': 'switchboard.clock',
         'BAD': 'switchboard.store.layout',
         'Backoff': 'switchboard.clock',
         'ControlGroup': 'switchboard.runner.control_group',

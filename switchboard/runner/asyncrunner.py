@@ -18,9 +18,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
+from switchboard.clock import Allowance
 from switchboard.errors import RunnerError
 from switchboard.forks import after_fork
 from switchboard.interfaces import ITransaction
@@ -41,6 +43,33 @@ def _concurrency(text: str) -> int:
 
 # What the asking task is at.
 _work: ContextVar[Work | None] = ContextVar('work', default=None)
+
+
+class _TimeLimit:
+    """`asyncio.timeout`, without the time in which the process was frozen."""
+
+    def __init__(self, seconds: float) -> None:
+        self._timeout = asyncio.timeout(None)
+        self._allowed = Allowance(seconds)
+        self._next_look: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._look_later()
+
+    async def __aexit__(self, *exception: Any) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+        await self._timeout.__aexit__(*exception)
+
+    def _look_later(self) -> None:
+        self._next_look = asyncio.get_running_loop().call_later(self._allowed.wait_s(), self._look)
+
+    def _look(self) -> None:
+        if self._allowed.left_s() > 0:
+            self._look_later()
+        else:
+            self._timeout.reschedule(0)
 
 
 class AsyncRunner(Runner):
@@ -212,7 +241,9 @@ class AsyncRunner(Runner):
         self._not_begun.discard(work)
         try:
             with work:
-                async with asyncio.timeout(self.options.max_seconds):
+                async with (
+                    _TimeLimit(self.options.max_seconds) if self.options.max_seconds else nullcontext()
+                ):
                     result = await self.dispose(work.taken.msg, work.taken.msgdata)
                 work.returned(result)
         except BaseException:

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from switchboard.clock import Allowance
 from switchboard.events import event
 from switchboard.status import log
 
@@ -192,6 +193,10 @@ class Alerts:
             return
         self._ends_s = now_s + LIMIT_S + GRACE_S
 
+    def extend_deadlines(self, lost_s: float, _now_s: float) -> None:
+        """Count the last `lost_s` seconds, in which the master itself was late, against no command."""
+        self._ends_s += lost_s
+
     def _is_at_work(self, now_s: float) -> bool:
         if self._pidfd < 0:
             return False
@@ -243,7 +248,7 @@ def tell(
         return False
     finally:
         os.close(reading)
-    said, is_late = _listen(process, time.monotonic() + limit_s)
+    said, is_late = _listen(process, Allowance(limit_s))
     if is_late:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -256,21 +261,20 @@ def tell(
     return True
 
 
-def _listen(process: subprocess.Popen[bytes], ends_s: float) -> tuple[str, bool]:
+def _listen(process: subprocess.Popen[bytes], allowed: Allowance) -> tuple[str, bool]:
     """:return: the end of what it said, and whether its time is over."""
     assert process.stdout is not None
     said, is_open = b'', True
     with process.stdout as stream:
         while process.poll() is None or is_open:
-            left_s = ends_s - time.monotonic()
-            if left_s <= 0:
+            if allowed.left_s() <= 0:
                 return _text(said), process.poll() is None
             if not is_open:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(left_s)
+                    process.wait(allowed.wait_s())
                 continue
             # Something that it has left in the background may keep the stream open: its own end is what counts.
-            readable, _, _ = select.select([stream], [], [], min(left_s, 0.1))
+            readable, _, _ = select.select([stream], [], [], min(allowed.wait_s(), 0.1))
             if readable:
                 chunk = os.read(stream.fileno(), 65536)
                 said, is_open = (said + chunk)[-MAX_SAID_BYTES:], bool(chunk)

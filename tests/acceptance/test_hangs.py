@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from switchboard.errors import NotRunningError
 from switchboard.status.alive import master_alive
 from switchboard.status.scoreboard import State
-from tests.acceptance.installation import Installation, ends, kill
+from tests.acceptance.installation import PATIENCE_S, Installation, ends, kill
 from tests.helpers.waiting import eventually
 
 
@@ -90,21 +91,76 @@ def test_the_scoreboard_can_be_read_when_the_master_is_dead(site: Installation) 
         site.ask('status')
 
 
+def freeze(pids: Sequence[int], seconds: float) -> None:
+    """Stop the processes, and let them go on, the first one last."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(seconds)  # a freeze cannot be had in another way
+    for pid in reversed(pids):
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_a_master_that_was_frozen_with_its_runners_judges_none_of_them(site: Installation) -> None:
     site.configure({'in': {'hang_timeout': '3s', 'max_seconds': '3s'}, 'busy': {'max_seconds': '3s'}})
     master = site.start()
     site.put('busy', 'wait')
     site.told.wait_for('begin busy .* wait')
     pids = site.pids()
-    for pid in (master.pid, *pids.values()):
-        os.kill(pid, signal.SIGSTOP)
-    time.sleep(5)  # a freeze cannot be had in another way
-    for pid in (*pids.values(), master.pid):
-        os.kill(pid, signal.SIGCONT)
+    freeze([master.pid, *pids.values()], 5)
     site.log.wait_for('was late lost_s=')
     site.open_gate()
     site.told.wait_for('end busy .* wait')
     assert site.pids() == pids
     assert not site.log.said(' hangs ')
     assert [record.restarts for record in site.records()] == [0, 0]
+    assert site.stop() == 0
+
+
+def test_a_job_that_is_to_stop_has_its_time_after_a_freeze(site: Installation) -> None:
+    site.configure({'busy': {'stop_timeout': '6s'}})
+    master = site.start()
+    site.put('busy', 'wait')
+    site.told.wait_for('begin busy .* wait')
+    pids = [master.pid, *site.pids().values()]
+    master.terminate()
+    site.log.wait_for(' stopping ')
+    freeze(pids, 9)
+    site.log.wait_for('was late lost_s=')
+    site.open_gate()
+    site.told.wait_for('end busy .* wait')
+    assert master.wait(PATIENCE_S) == 0
+    assert not site.log.said(' killing ')
+
+
+PATIENT = """
+
+class Patient(AsyncRunner):
+    async def dispose(self, msg, msgdata):
+        tell('begin', self.name)
+        await asyncio.to_thread(wait_at_gate)
+"""
+
+
+def test_time_limits_of_jobs_do_not_count_a_freeze(site: Installation) -> None:
+    script = site.home / 'script'
+    script.write_text(f'echo begin script $$ >{site.home}/told\nhead -c 1 {site.home}/gate\n')
+    site.configure(
+        {
+            'patient': {'class': 'jobs:Patient', 'max_seconds': '5s'},
+            'script': {'class': 'command', 'command': f'sh {script}', 'timeout': '5s'},
+        }
+    )
+    jobs = site.home / 'jobs.py'
+    jobs.write_text(jobs.read_text() + PATIENT)
+    master = site.start()
+    site.put('script', 'x')
+    begun = site.told.wait_for('begin script ([0-9]+)')
+    site.put('patient', 'x')
+    site.told.wait_for('begin patient')
+    freeze([master.pid, *site.pids().values(), int(begun[1])], 7)
+    site.log.wait_for('was late lost_s=')
+    for _ in range(2):
+        site.open_gate()
+    eventually(lambda: all(record.counters[0] for record in site.records()), 'done')
+    assert [record.counters for record in site.records()] == [(1, 0, 0, 0)] * 2
     assert site.stop() == 0
