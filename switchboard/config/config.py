@@ -22,7 +22,15 @@ from zlib import crc32
 
 from switchboard.config.examine import Parts, advise_on_values, examine
 from switchboard.config.exchangefile import read_exchanges
-from switchboard.config.inifile import Problems, Section, did_you_mean, in_order, parse, read_file
+from switchboard.config.inifile import (
+    Problems,
+    Section,
+    did_you_mean,
+    in_order,
+    is_misspelled,
+    parse,
+    read_file,
+)
 from switchboard.config.keys import (
     MASTER_KEYS,
     QUEUE_DEFAULTS,
@@ -293,7 +301,7 @@ class _Loader:
         section = self.sections['switchboard'][0]
         refuse_unknown(section, SWITCHBOARD_KEYS, self.problems)
         unknown = section.entries.keys() - SWITCHBOARD_KEYS.keys()
-        if 'spool' not in section.entries and not any(did_you_mean(name, ('spool',)) for name in unknown):
+        if 'spool' not in section.entries and not is_misspelled('spool', unknown):
             self.problems.error(section.error('has no `spool =`: the directory that holds the queues'))
         return read_values(section, SWITCHBOARD_KEYS, self.base, self.problems)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from switchboard.config.inifile import Problems, Section, did_you_mean
+from switchboard.config.inifile import Entry, Problems, Section, did_you_mean
 from switchboard.config.keys import QUEUE_KEYS, RUNNER_KEYS
 from switchboard.config.queue_sections import QueueRule, QueueRules
 from switchboard.config.remote_queues import impossible
@@ -66,22 +66,23 @@ def examine(parts: Parts, runner_sections: Mapping[str, Section], problems: Prob
 def advise_on_values(section: Section, problems: Problems) -> None:
     """Note what means something in a shell or in other configurations, and is a plain part of the value here."""
     for entry in section.entries.values():
-        for line, text in entry.lines:
-            if text.startswith('~'):
-                problems.warn(entry.error('`~` is no home directory here: write the path out', line))
-            if variable := _VARIABLE.match(text):
-                problems.warn(entry.error(f'`{variable[0]}` is no variable here: write its value out', line))
-            if _HASH.search(text):
-                problems.warn(
-                    entry.error('`#` is a part of the value here: a comment begins with ` ; `', line)
-                )
-            # An apostrophe may stand in a word.
-            if text.count('"') % 2 or (text[0] == "'" and text.count("'") == 1):
-                problems.warn(entry.error('a quotation mark is not closed', line))
-            elif text[0] in '"\'' and text[-1] == text[0] and text.count(text[0]) == 2:
-                problems.warn(
-                    entry.error('the quotation marks are a part of the value: write it without', line)
-                )
+        advise_on_value(entry, problems)
+
+
+def advise_on_value(entry: Entry, problems: Problems) -> None:
+    """Note it of one value."""
+    for line, text in entry.lines:
+        if text.startswith('~'):
+            problems.warn(entry.error('`~` is no home directory here: write the path out', line))
+        if variable := _VARIABLE.match(text):
+            problems.warn(entry.error(f'`{variable[0]}` is no variable here: write its value out', line))
+        if _HASH.search(text):
+            problems.warn(entry.error('`#` is a part of the value here: a comment begins with ` ; `', line))
+        # An apostrophe may stand in a word.
+        if text.count('"') % 2 or (text[0] == "'" and text.count("'") == 1):
+            problems.warn(entry.error('a quotation mark is not closed', line))
+        elif text[0] in '"\'' and text[-1] == text[0] and text.count(text[0]) == 2:
+            problems.warn(entry.error('the quotation marks are a part of the value: write it without', line))
 
 
 def _at(rule: QueueRule | None, field: str, reason: str) -> ConfigError:

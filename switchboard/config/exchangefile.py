@@ -11,7 +11,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import cast
 
-from switchboard.config.inifile import Entry, Problems, Section, did_you_mean, parse
+from switchboard.config.examine import advise_on_value
+from switchboard.config.inifile import Entry, Problems, Section, did_you_mean, is_misspelled, parse
 from switchboard.errors import RouteError, RouteLoopError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
 from switchboard.routing.bindings import EXCHANGE_PREFIX, Binding, Exchange, ExchangeType, Target, check_ways
@@ -97,10 +98,12 @@ class _FileReader:
         for key, entry in entries.items():
             if key not in KEYS:
                 self.problems.error(entry.error(f'is no key of an exchange{did_you_mean(key, KEYS)}'))
+            if key in ('type', 'alternate'):  # in a pattern a `#` is a word of its own
+                advise_on_value(entry, self.problems)
         kind = 'direct'
-        if 'type' not in entries:
+        if 'type' not in entries and not is_misspelled('type', entries.keys() - set(KEYS)):
             self.problems.error(section.error(f'has no type; write `type =` and one of {", ".join(TYPES)}'))
-        else:
+        elif 'type' in entries:
             kind = entries['type'].value.lower()
             if kind not in TYPES:
                 reason = f'{kind[:60]!r} is none of {", ".join(TYPES)}{did_you_mean(kind, TYPES)}'

@@ -107,6 +107,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f'; did you mean {close[0]}?' if close else ''
 
 
+def is_misspelled(word: str, unknown: Iterable[str]) -> bool:
+    """:return: whether one of the names that nobody knows is `word` with a slip: then it is one mistake, and not a missing word, too."""
+    return any(did_you_mean(name, (word,)) for name in unknown)
+
+
 def read_file(path: Path) -> bytes:
     """:raises ConfigError: the file cannot be read, is no regular file, or is larger than 16 MiB."""
     try:

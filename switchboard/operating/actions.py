@@ -169,6 +169,12 @@ class Retry:
         return Where(to, send_back(source, target.filebase, session.spool[to], **session.operator.fields()))
 
 
+def _check_elsewhere(target: Target, to: str) -> None:
+    """:raises QueueError: the entry is in that queue, so a rename would meet the entry itself."""
+    if target.queue == to:
+        raise QueueError('it is in that queue', queue=target.queue, filebase=target.filebase)
+
+
 @dataclass(frozen=True, slots=True)
 class Move:
     """Move entries to another queue as they are: same content, same time, same counts, history included."""
@@ -185,6 +191,7 @@ class Move:
 
     def __call__(self, session: OperatorSession, target: Target) -> Where:
         """See `Action`."""
+        _check_elsewhere(target, self.to)
         source, to = session.queue(target.queue), session.spool[self.to]
         claim = claim_any(source, target.filebase)
         with released_on_failure(claim, source):
@@ -260,6 +267,7 @@ class Restore:
         to = self.to or target.home
         if to is None:
             raise QueueError('its history does not say where it was removed from: name a queue with --to', **place)  # fmt: skip
+        _check_elsewhere(target, to)
         source, home = session.bare[TRASH], session.queue(to)
         claim = claim_any(source, target.filebase)
         with released_on_failure(claim, source):

@@ -328,6 +328,17 @@ def test_a_selection_for_which_an_act_is_not_says_why(spool: Spool, line: str, r
     assert reason in ran.err
 
 
+def test_an_entry_is_not_moved_to_where_it_is(spool: Spool) -> None:
+    preserved, waiting = fail(spool, 'in', 'x'), spool['in'].enqueue('y')
+    removed = spool['in'].enqueue('z')
+    succeed('-s', spool.directory, 'rm', removed, '--yes')
+    for words in (['mv', preserved, 'bad'], ['mv', waiting, 'in'], ['restore', removed, '--to', 'trash']):
+        ran = switchboard('-s', spool.directory, *words)
+        assert ran.status == Exit.UNAVAILABLE
+        assert ran.err.endswith(': it is in that queue\n')
+    assert spool['in'].files == [waiting]
+
+
 def test_a_celery_message_is_shown_as_its_task(spool: Spool) -> None:
     headers = {'task': 'shop.pay', 'id': '7f', 'argsrepr': '(3,)', 'kwargsrepr': '{}'}
     body = {'body': 'W1szXSwge30sIHt9XQ==', 'headers': headers, 'properties': {}}

@@ -166,6 +166,10 @@ def test_a_binding_that_is_wrong_is_told_with_its_line(kind: str, binding: str, 
             'x.cfg:1 [exchange.x]: has no type; write `type =` and one of direct, fanout, topic, headers',
         ),
         (
+            '[exchange.x]\ntpye = topic\n',
+            'x.cfg:2 [exchange.x] tpye: is no key of an exchange; did you mean type?',
+        ),
+        (
             '[exchange.x]\ntype = topics\n',
             "x.cfg:2 [exchange.x] type: 'topics' is none of direct, fanout, topic, headers; did you mean topic?",
         ),
@@ -283,3 +287,12 @@ def test_a_list_of_twins_or_of_mistakes_is_not_told_to_its_end() -> None:
 def test_conditions_that_no_message_can_meet_are_told(conditions: str, reason: str) -> None:
     told = warnings(f'[exchange.x]\ntype = headers\nbindings =\n  {conditions} -> q\n')
     assert [reason in one and 'can never match' in one for one in told] == ([True] if reason else [])
+
+
+def test_what_means_something_elsewhere_is_told_of_an_exchange_too() -> None:
+    text = '[exchange.x]\ntype = topic\nalternate = in # or so\nbindings =\n    a.# -> in\n'
+    _, _, (found,) = read(text)
+    assert (
+        found
+        == 'x.cfg:3 [exchange.x] alternate: `#` is a part of the value here: a comment begins with ` ; `'
+    )
