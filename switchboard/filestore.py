@@ -34,14 +34,13 @@ from switchboard.errors import DurabilityError
 from switchboard.interfaces import IFileStore
 from switchboard.store.disk import CREATE_FLAGS, FILE_MODE, OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
+from switchboard.store.layout import DIRECTORIES
 
 if TYPE_CHECKING:
     from switchboard.queue_defaults import Durability
 
 # What the builtin `open` and `os.mkdir` ask for, of which the umask takes its part.
 OPEN_TO_THE_UMASK = 0o666
-
-DIRECTORIES = ('tmp', 'new', 'cur')
 
 # What a copy reads at once: large enough that the calls do not count, small enough to hold in memory.
 COPY_PIECE_BYTES = 1 << 20

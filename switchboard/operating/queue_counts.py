@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from switchboard.events import event
-from switchboard.filestore import DIRECTORIES
 from switchboard.message.naming import (
     CLAIMED,
     NS,
@@ -27,6 +26,7 @@ from switchboard.message.naming import (
     parse,
 )
 from switchboard.store.folder import Folder
+from switchboard.store.layout import DIRECTORIES
 
 # After so many names a count with a budget looks at the time.
 LOOK_EVERY = 256

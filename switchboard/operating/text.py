@@ -59,6 +59,12 @@ def duration(seconds: float) -> str:
     return ''.join(part for part in parts[:2] if not part.startswith('0'))
 
 
+def bytes_text(count: int) -> str:
+    """:return: a number of bytes in a sentence: ``79 bytes``, ``1.5K``."""
+    short = size(count)
+    return number(count, 'byte') if short == str(count) else short
+
+
 def age(seconds: float) -> str:
     """:return: an age; for what lies ahead, ``in 5m``."""
     return duration(seconds) if seconds >= 0 else f'in {duration(-seconds)}'

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, QueueError
 from switchboard.events import event
-from switchboard.filestore import DIRECTORIES, FileStore
+from switchboard.filestore import FileStore
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction, commit_all
 from switchboard.message.delivery_headers import read_delivery_headers
@@ -39,6 +39,7 @@ from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
+from switchboard.store.layout import DIRECTORIES
 from switchboard.store.renewal import renew
 
 log = logging.getLogger('switchboard.queue')

@@ -23,8 +23,8 @@ file system is synced. Times in microseconds are there for orientation: they are
 """
 
 MEASURED = """\
-Of what is *lazy* the processor time is compared, the kernel's for it included, because that is all that there is and other work on the machine hardly changes it; of what waits for
-the disk, and where several processes take part, the time. Both are medians of pairs; the ratio of the quickest turn of each side stands beside them.
+Cases that are *lazy* are compared by processor time, the kernel's share included: they do nothing else, and other work on the machine hardly changes it. Cases that wait for
+the disk, or in which several processes take part, are compared by elapsed time. Both are medians of pairs; the ratio of the quickest turns of both sides stands beside them.
 
 """
 
@@ -49,8 +49,8 @@ CAVEATS = """\
 - One machine, one disk, one day. Few cores: where a server takes part, it has the other core to itself, which flatters it.
 - Durability is not the same everywhere, so each peer meets the one of ours that promises about as much. *lazy* survives the death of
   any process, *full* also a power cut. Ours in *full* has the file *and its name* on the disk; no peer that keeps files has the name.
-- How long a sync takes says how good the disk is, or how well it lies: virtual disks often answer from memory.
-- The peers promise different things, too. None of the pipelines but ours hands on exactly once; what else is not equal:
+- The time of a sync shows how good the disk is, or how well it lies: virtual disks often answer from memory.
+- The peers promise different things, too. Only our pipeline hands on exactly once. Other differences:
 """
 
 
@@ -105,7 +105,7 @@ def _targets(results: Results) -> str:
     for reason, name in between:
         reasons.setdefault(reason, []).append(name)
     lines = [f'- {"; ".join(names)}. {reason}' for reason, names in reasons.items()]
-    return text + '\nWhat stands between, where a target is not met:\n\n' + '\n'.join(lines) + '\n'
+    return text + '\nWhy a target is not met:\n\n' + '\n'.join(lines) + '\n'
 
 
 def _machine(results: Results) -> str:
@@ -199,7 +199,7 @@ def sections(results: Results, drawn: set[str]) -> Iterable[str]:
     )
     yield _section(
         'Other shapes of work',
-        'Put 2,000, take 2,000: of what does not fit into 64 descriptors. One at a time: put one, take one. Pipeline: into a queue, on to a second, on to a third, out; ours with exactly-once '
+        'Put 2,000, take 2,000: more than 64 descriptors can hold. One at a time: put one, take one. Pipeline: into a queue, on to a second, on to a third, out; ours with exactly-once '
         'hand-off by a runner. Fan-out: one message into ten queues, and out of all; ours as one transaction.\n',
         tables.shapes(results),
         tables.own(results),
@@ -213,7 +213,7 @@ def sections(results: Results, drawn: set[str]) -> Iterable[str]:
     )
     yield _section(
         'After a burst, and just started',
-        'Ours against ours in a spool that is not new and not large. *Just started*: a new process, and nothing of the disk in memory (`drop_caches`, '
+        'Ours, against ours in a spool of ordinary size that has been in use. *Just started*: a new process, and nothing of the disk in memory (`drop_caches`, '
         'if that is allowed).\n',
         tables.after(results),
     )
@@ -252,7 +252,7 @@ def sections(results: Results, drawn: set[str]) -> Iterable[str]:
     yield _section(
         'The desk on a deep spool',
         'What the web page costs. A program puts messages of 200 bytes into a third queue of that spool and takes them out, with five '
-        'tabs open and with none, in turns. A tab is what it is to the desk: a request every five seconds, with the tag of what it has; '
+        'tabs open and with none, in turns. To the desk, a tab is a request every five seconds with the tag of the page that it has; '
         'no browser draws on this machine.\n',
         tables.desk(results),
     )

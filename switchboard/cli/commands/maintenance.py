@@ -10,7 +10,7 @@ from switchboard.cli.context import Installation, installation_options, json_opt
 from switchboard.cli.output import report, write_json, write_line
 from switchboard.errors import ConfigError
 from switchboard.message.naming import NS
-from switchboard.operating.text import grouped, number, size
+from switchboard.operating.text import bytes_text, grouped, number, size
 from switchboard.store.pool import ALWAYS_KEPT, MAX_SPARE_BYTES, MAX_SPARES
 
 
@@ -71,7 +71,7 @@ def _show(context: click.Context, *, as_json: bool) -> None:
         )
         return
     write_line(
-        f'{number(count, "spare")}, {size(size_bytes)}: as many as messages were waiting at once; '
+        f'{number(count, "spare")}, {bytes_text(size_bytes)}: as many as messages were waiting at once; '
         f'at most {size(MAX_SPARE_BYTES)} are kept'
     )
     if unused is not None:

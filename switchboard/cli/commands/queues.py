@@ -38,6 +38,7 @@ from switchboard.operating.queue_info import (
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.text import (
     age,
+    bytes_text,
     duration,
     escape_terminal,
     flag_lines,
@@ -153,7 +154,7 @@ def _print_bad(counts: list[QueueCounts], origin: dict[str, int]) -> None:
             f'{queue} {many}' for queue, many in sorted(origin.items(), key=lambda item: -item[1])
         )
         came = f' (from {where})' if where else ''
-        write_line(f'\nbad: {number(bad.entries, "entry", "entries")}, {size(bad.size_bytes)}{came}')
+        write_line(f'\nbad: {number(bad.entries, "entry", "entries")}, {bytes_text(bad.size_bytes)}{came}')
     for one in counts:
         if one.foreign:
             print_note(f'{one.queue}: {number(one.foreign, "name")} that are no entries; they are left alone')
@@ -190,7 +191,7 @@ def _used(key: str, found: QueueInfo, counts: QueueCounts) -> str:
     if key == 'max_messages' and found.options.max_messages is not None:
         return f'{counts.entries} used'
     if key == 'max_bytes' and found.options.max_bytes is not None:
-        return f'{size(counts.size_bytes)} used'
+        return f'{bytes_text(counts.size_bytes)} used'
     return ''
 
 
@@ -207,9 +208,9 @@ def _entries(counts: QueueCounts) -> str:
     text = ', '.join(f'{grouped(many)} {what}' for many, what in states if many) or 'none'
     now_s = time.time()
     if counts.size_bytes:
-        text += f'; {size(counts.size_bytes)}'
+        text += f'; {bytes_text(counts.size_bytes)}'
     if counts.oldest_ns:
-        text += f'; the oldest waits since {duration(now_s - counts.oldest_ns / NS)}'
+        text += f'; the oldest has waited for {duration(now_s - counts.oldest_ns / NS)}'
     if counts.next_ns:
         text += f'; the next is due {age(now_s - counts.next_ns / NS)}'
     if counts.foreign:

@@ -149,7 +149,7 @@ class TestShowingAQueue:
         spool.declare('reply', auto_delete=True, expires_s=90.0, options={'max_bytes': 10 << 20})
         out = succeed('-C', config, 'show', 'reply').out
         assert 'by a program, auto-delete, expires 1m30s after its last use' in out
-        assert 'max_bytes     10M   declared, 0 used' in out
+        assert 'max_bytes     10M   declared, 0 bytes used' in out
         (shown,) = succeed('-C', config, 'show', 'reply', '--json').objects
         assert (shown['options']['max_bytes'], shown['set']['max_bytes']) == (10 << 20, 'declared')
 

@@ -166,8 +166,8 @@ def test_a_binding_that_is_wrong_is_told_with_its_line(kind: str, binding: str, 
             'x.cfg:1 [exchange.x]: has no type; write `type =` and one of direct, fanout, topic, headers',
         ),
         (
-            '[exchange.x]\ntpye = topic\n',
-            'x.cfg:2 [exchange.x] tpye: is no key of an exchange; did you mean type?',
+            '[exchange.x]\ntyp = topic\n',
+            'x.cfg:2 [exchange.x] typ: is no key of an exchange; did you mean type?',
         ),
         (
             '[exchange.x]\ntype = topics\n',
