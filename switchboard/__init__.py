@@ -10,8 +10,6 @@ that it does not use.
 
 from __future__ import annotations
 
-from switchboard.lazy import lazy
-
 # Type checkers know this name.  The module `typing` takes longer to load than all that the door needs.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +27,12 @@ _HOMES = {
     'Spool': 'switchboard.spool.spool',
     'Switchboard': 'switchboard.queue.switchboard',
 }
-__getattr__ = lazy(__name__, _HOMES)
+
+
+def __getattr__(name: str) -> object:
+    from switchboard.lazy import lazy  # here, because the mail servers' door asks for none of them
+
+    return lazy(__name__, _HOMES)(name)
 
 
 def __dir__() -> list[str]:

@@ -257,7 +257,6 @@ class Spool:
             options = replace(self._options(name, declaration), **changed_options)
             return self._open(name, slice, numslices, options, declaration)
 
-    # The old name, an alias.
     board = queue  # the old name
 
     def prepare_queue(self, name: str, slice: int | None, numslices: int) -> None:

@@ -28,7 +28,6 @@ from switchboard.message.naming import NS, SYSTEM_NAMER, UNFINISHED, Namer
 from switchboard.store.disk import FILE_MODE, Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import SPARES
-from switchboard.store.renewal import renew
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -240,6 +239,10 @@ class FilePool:
         self._misses_before_look = max(MISSES_BEFORE_LOOK, blocks // 4)
         self._paid_from = max(PAID_FILES, (blocks + len(seen)) // PAID_SHARE)
         if not seen:
+            from switchboard.store.renewal import (
+                renew,  # here, because the mail servers' door seldom needs it
+            )
+
             renew(self.folder)
         # Each process starts elsewhere in the list, or all would try the same files one after the other.
         cut = int.from_bytes(os.urandom(4), 'big') % (len(seen) + 1)

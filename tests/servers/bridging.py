@@ -131,7 +131,7 @@ class Site:
         wanted = self.count(queue) + number
         self.wait_for(lambda: self.count(queue) >= wanted, f'{number} more in {queue}')
 
-    def capture_other_loggers(self, name: str) -> Counter[str]:
+    def take_all(self, name: str) -> Counter[str]:
         """:return: how often each message is in a queue, which is empty then."""
         queue = self.spool[name]
         found: Counter[str] = Counter()

@@ -66,7 +66,7 @@ def check_the_end(site: Site, producer: Producer) -> None:
     site.wait_for(lambda: site.count('in') >= len(producer.accepted), 'all there')
     site.wait_for(lambda: site.count('out') == 0, 'all finished')
     assert site.stop() == 0
-    arrived = site.capture_other_loggers('in')
+    arrived = site.take_all('in')
     assert arrived.keys() - producer.accepted == set()
     assert producer.accepted - arrived.keys() == set()
     assert [text for text, times in arrived.items() if times > 1] == []

@@ -164,7 +164,7 @@ class TestOpenFiles:
         queue = Switchboard('in', tmp_path / 'in', options=LAZY, clock=clock)
         queue.enqueue_many(range(300))
 
-        def capture_other_loggers() -> tuple[list[Taken], str]:
+        def take_all() -> tuple[list[Taken], str]:
             taken: list[Taken] = []
             try:
                 while (one := queue.take()) is not None:
@@ -177,7 +177,7 @@ class TestOpenFiles:
             resource.setrlimit(resource.RLIMIT_NOFILE, (room_for(60),) * 2)
             errors = []
             while queue.get_files():
-                taken, error = capture_other_loggers()
+                taken, error = take_all()
                 assert taken
                 for one in taken:
                     queue.finish(one.filebase)
