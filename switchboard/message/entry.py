@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, UnserializableError
@@ -302,20 +303,15 @@ def _metadata_lines(content: Content) -> list[str]:
 
 
 def _lines(body: bytes) -> list[str]:
-    # Only a line's end may have been changed.
-    return (
-        [
-            line.removesuffix('\n') + ('' if line.endswith('\n') else '\\ no end of line')
-            for line in body.decode('utf-8', 'backslashreplace').splitlines(keepends=True)
-        ]
-        if body
-        else []
-    )
+    # Not `splitlines`, for which a form feed in a subject begins a line.  Only a line's end may have been changed.
+    *lines, rest = body.decode('utf-8', 'backslashreplace').split('\n')
+    return [*lines, f'{rest}\\ no end of line'] if rest else lines
 
 
 def _changed_lines(before: list[str], after: list[str]) -> Iterator[str]:
     import difflib  # seldom needed, and this module is loaded by every reader and writer of messages
 
-    for line in difflib.unified_diff(before, after, n=3, lineterm=''):
-        if not line.startswith(('--- ', '+++ ', '@@')):
+    # Less the two lines of its head: a line `-- ` that is gone looks as one of them does.
+    for line in islice(difflib.unified_diff(before, after, n=3, lineterm=''), 2, None):
+        if not line.startswith('@@'):
             yield line
