@@ -9,8 +9,12 @@ than ``dedupe_window`` ago; its producer is given the filebase of the first.  Th
 4. otherwise publish message and marker by one hand-off: both appear, or neither;
 5. drop the lock.
 
-Markers stand beside the queues, in ``.dedupe@<queue>/<sha1 of the key>.pck``, and hold the filebase and the time.  The janitor
-removes old ones.  The price is some four renames and a listing of the stage for each message with a key.
+Markers stand beside the queues, in ``.dedupe@<queue>/<sha1 of the key>.pck``, and hold the filebase, the time and their own name.  The janitor
+removes old ones.
+
+With ``lazy``, a power cut may leave both names and not what the files said: a marker that tells of another key was not written, and one whose message is
+damaged does not count, so that the producer's next try is stored.  A message goes to its queue before its marker, so where names are kept in order
+(see `kernel`) no cut leaves the marker alone.  The price is some four renames and a listing of the stage for each message with a key.
 """
 
 from __future__ import annotations
@@ -23,11 +27,12 @@ from typing import Protocol
 from switchboard.errors import QueueError
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction, commit_all
-from switchboard.message.naming import NS, READY, UNFINISHED
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, UNFINISHED, is_filebase
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.folder import Folder
 from switchboard.store.layout import DEDUPE_PREFIX, KEY_LOCK_PREFIX
 from switchboard.store.publishing import PreparedEntry, refusal, write
+from switchboard.store.reading import peek
 from switchboard.store.steady_time import SteadyTime
 
 # Producers with keys of different buckets do not wait for each other.
@@ -93,7 +98,7 @@ class Dedupe:
 
         :raises QueueError: it cannot be written.
         """
-        content = f'{filebase} {self._queue.clock.time_ns()}'.encode('ascii')
+        content = f'{filebase} {self._queue.clock.time_ns()} {marker}'.encode('ascii')
         draft = write(self._queue.pool, self._queue.disk, (content,), self._queue.name)
         return PreparedEntry(draft, self._folder, self._name, marker)
 
@@ -117,15 +122,38 @@ class Dedupe:
         content = self._folder.read(marker + READY, MAX_MARKER_BYTES)
         if content is None:
             return None
-        filebase, _, accepted_ns = content.decode('ascii', 'replace').partition(' ')
-        if not accepted_ns.isdecimal():
-            return None  # damaged: better a message twice than not at all
+        match content.decode('ascii', 'replace').split(' '):
+            # It had no name of its own once.
+            case [filebase, accepted_ns, *name] if is_filebase(filebase) and accepted_ns.isdecimal():
+                if name not in ([], [marker]):
+                    return None
+            case _:
+                return None  # damaged: better a message twice than not at all
         # One from the future was made while the clock was ahead: it says nothing of when.
         is_young = any(
             -CLOCK_SLACK_NS <= clock.time_ns() - int(accepted_ns) < self._queue.options.dedupe_window_s * NS
             for clock in (self._queue.clock, self._steady)
         )
-        return filebase if is_young else None
+        return filebase if is_young and not self._is_lost(filebase) else None
+
+    def _is_lost(self, filebase: str) -> bool:
+        """Has a power cut left a message's name without its content?  One that is not there was finished."""
+        queue = self._queue
+        if queue.is_remote:
+            return False
+        for folder, suffix in (
+            (queue.folder, READY),
+            (queue.folder, CLAIMED),
+            (queue.consumer.bad, PRESERVED),
+        ):
+            try:
+                entry = peek(folder, filebase, suffix, 0)
+                # A file without its name was finished meanwhile, and may be another message by now.
+                if entry is not None and entry.damage is not None and folder.has(filebase + suffix):
+                    return True
+            except OSError:
+                continue  # there is nothing, or it is not to be read: that says nothing against it
+        return False
 
     def forget(self) -> int:
         """Remove the markers of keys that are free again.

@@ -53,6 +53,8 @@ def main() -> int:
             with tempfile.TemporaryDirectory(prefix='power-') as work:
                 tell(f'{kind}, flushes: {MODES[mode]}')
                 tally = cut_often(kind, mode, Path(work), cuts if mode != 'none' else max(1, cuts // 10))
+            for error in tally.errors if mode != 'none' else ():
+                tell(error)
             is_clean = is_clean and bool(tally.errors) == (mode == 'none')
             rows.append(row(kind.name, mode, tally))
     PAGE.write_text(replace(PAGE.read_text(), 'images', table(HEADS, rows)))

@@ -2,7 +2,8 @@
 
 Several may do so with one spool and one log, and each may be killed at any time.  FIRST is the number of the first message, which nobody else uses.
 
-MODE: ``full``; ``two``, with two flushes; ``none``: the disk says "flushed" and does nothing, which is to be found out.
+MODE: ``full``; ``two``, with two flushes; ``none``: the disk says "flushed" and does nothing, which is to be found out; ``lazy``: nothing is flushed, and
+messages are only put in, with keys, and finished.
 
 The log lies elsewhere, where no power is cut. A line is a word, a message's number, and perhaps its queue, and the numbers of the notes that are
 handed on with it.
@@ -39,7 +40,9 @@ class Work:
     """Everything that a program and an operator do with messages, at random."""
 
     def __init__(self, directory: str, log: str, mode: str, first: str) -> None:
-        self.spool = Spool(directory, disk=LyingDisk() if mode == 'none' else Disk())
+        self.mode = mode
+        disk = LyingDisk() if mode == 'none' else Disk()
+        self.spool = Spool(directory, 'lazy' if mode == 'lazy' else 'full', disk=disk)
         keys = {'flush': 'two'} if mode == 'two' else {}
         self.queues = {
             name: self.spool.queue(name, **keys) for name in ('in', 'middle', 'end', 'dead', 'renewed')
@@ -170,6 +173,8 @@ class Work:
             *(self.enqueue_many, self.enqueue_once, self.adopt),
             *(self.forward, self.release, self.preserve, self.recover, self.renew),
         ]
+        if self.mode == 'lazy':
+            steps = [self.enqueue_once, self.enqueue]
         while True:
             for _ in range(COUNTED_EVERY):
                 random.choice(steps)()

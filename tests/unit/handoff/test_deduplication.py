@@ -11,6 +11,7 @@ import pytest
 
 from switchboard import Spool, Switchboard
 from switchboard.errors import DurabilityError, LockTimeoutError, QueueError, QueueFullError
+from switchboard.handoff.deduplication import marker_of
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
 from tests.helpers.processes import Child
@@ -333,3 +334,80 @@ def test_a_key_that_cannot_be_looked_for_keeps_the_input(tmp_path):
     runner.run(once=True)
     assert spool['out'].get_files() == []
     assert len(spool['in'].get_files()) == 1
+
+
+class TestWhatAPowerCutLeaves:
+    """With ``lazy``, names may be there without what the files said: a producer that tries again is not to be told that its message is stored."""
+
+    def marker(self, spool, key):
+        return Path(spool.path(f'.dedupe@in/{marker_of(key)}.pck'))
+
+    def stored(self, spool):
+        return [spool['in'].dequeue(one)[0] for one in spool['in'].files]
+
+    def test_a_marker_that_was_not_written_and_tells_of_another_key_does_not_count(self, spool):
+        first = spool['in'].enqueue('one', dedupe_key='one')
+        self.marker(spool, 'one').rename(self.marker(spool, 'two'))
+        assert spool['in'].enqueue('two', dedupe_key='two') != first
+        assert self.stored(spool) == ['one', 'two']
+
+    @pytest.mark.parametrize(
+        'content', [b'', b'1700000000.5 17', b'../../x+0 1700000000000000000', b'\0' * 80]
+    )
+    def test_a_damaged_marker_does_not_count(self, spool, content):
+        first = spool['in'].enqueue('one', dedupe_key='one')
+        self.marker(spool, 'one').write_bytes(content)
+        assert spool['in'].enqueue('again', dedupe_key='one') != first
+
+    @pytest.mark.parametrize('size', [0, 50])
+    def test_the_marker_of_a_message_that_was_not_written_does_not_count(self, spool, size):
+        first = spool['in'].enqueue('one' * 100, dedupe_key='one')
+        os.truncate(spool.path(f'in/{first}.pck'), size)
+        again = spool['in'].enqueue('again', dedupe_key='one')
+        assert again != first
+        assert spool['in'].take().msg == 'again'
+        assert spool['in'].enqueue('again', dedupe_key='one') == again
+
+    def test_neither_does_that_of_one_that_was_found_damaged_and_put_into_the_bad_queue(self, spool):
+        first = spool['in'].enqueue('one', dedupe_key='one')
+        os.truncate(spool.path(f'in/{first}.pck'), 50)
+        assert spool['in'].take() is None
+        assert spool['bad'].get_files('.psv') == [first]
+        assert spool['in'].enqueue('again', dedupe_key='one') != first
+
+    def test_one_at_work_or_in_the_bad_queue_that_is_whole_was_stored(self, spool):
+        first = spool['in'].enqueue('one', dedupe_key='one')
+        spool['in'].dequeue(first)
+        assert spool['in'].enqueue('again', dedupe_key='one') == first
+        spool['in'].finish(first, preserve=True)
+        assert spool['in'].enqueue('again', dedupe_key='one') == first
+
+    def test_one_that_is_finished_while_it_is_looked_at_was_stored(self, tmp_path):
+        class Finishes(Disk):
+            """Has a message finished, and its file written again, between its opening and its reading."""
+
+            def open(self, path, flags, mode=0o777, *, dir_fd=None):
+                fd = os.open(path, flags, mode, dir_fd=dir_fd)
+                if armed and path == f'{first}.pck':
+                    armed.pop()()
+                return fd
+
+        armed = []
+        spool = Spool(tmp_path / 'spool', 'lazy')
+        first = spool['in'].enqueue('one', dedupe_key='one')
+        looking = Spool(tmp_path / 'spool', 'lazy', disk=Finishes())
+
+        def finish():
+            spool['in'].finish(spool['in'].take().filebase)
+            spool['in'].enqueue('another')
+
+        armed.append(finish)
+        assert looking['in'].enqueue('again', dedupe_key='one') == first
+        assert not armed
+        assert self.stored(spool) == ['another']
+
+    def test_a_marker_without_a_name_of_its_own_counts(self, spool):
+        first = spool['in'].enqueue('one', dedupe_key='one')
+        file = self.marker(spool, 'one')
+        file.write_bytes(file.read_bytes().rpartition(b' ')[0])
+        assert spool['in'].enqueue('again', dedupe_key='one') == first
