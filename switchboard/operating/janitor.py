@@ -50,26 +50,35 @@ class Tidied:
     removed: int = 0
 
 
-def tidy(spool: Spool) -> Tidied:
+def _nobody_listens(_subject: str, _error: Exception) -> None:
+    """A failed chore is in the log."""
+
+
+def tidy(spool: Spool, on_failure: Callable[[str, Exception], object] = _nobody_listens) -> Tidied:
     """Do one round.
 
-    :return: the counts of the round.  A failed chore is in the log, and is tried again in the next round.
+    :param on_failure: called for each failed chore with its queue, or with the spool's directory, and the error.
+    :return: the counts of the round.  A failed chore is in the log, too, and is tried again in the next round.
     """
     done = Tidied()
+
     spool.steady.time_ns()  # so that a clock that was turned is noticed by somebody
     try:
         done.handoffs = spool.recover()
     except OSError as error:
         event(log, logging.ERROR, None, 'not recovered', error=error)
+        on_failure(spool.directory, error)
     try:
         done.reaped = len(spool.reap())
     except (QueueError, OSError) as error:
         event(log, logging.ERROR, None, 'not read', error=error)
+        on_failure(spool.directory, error)
     try:
         spool.spares.shrink(spool.run, spool.clock.monotonic_ns())
         spool.renew_directories()
     except OSError as error:
         event(log, logging.ERROR, None, 'not tidied', error=error)
+        on_failure(spool.directory, error)
     for name in spool.queue_names():
         try:
             if name == BAD:
@@ -90,6 +99,7 @@ def tidy(spool: Spool) -> Tidied:
             done.forgotten += spool.dedupe(queue).forget()
         except (QueueError, OSError) as error:
             event(log, logging.ERROR, None, 'not tidied', queue=name, error=error)
+            on_failure(name, error)
     return done
 
 

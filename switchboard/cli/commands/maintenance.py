@@ -7,7 +7,8 @@ import dataclasses
 import click
 
 from switchboard.cli.context import Installation, installation_options, json_option, json_report_option, verb
-from switchboard.cli.output import report, write_json, write_line
+from switchboard.cli.exits import Exit, exit_of, exit_of_all, lines_of
+from switchboard.cli.output import report, write_error, write_json, write_line
 from switchboard.errors import ConfigError
 from switchboard.message.naming import NS
 from switchboard.operating.text import bytes_text, grouped, number, size
@@ -24,12 +25,19 @@ def tidy(installation: Installation, as_json: bool) -> None:
     """
     from switchboard.operating.janitor import tidy as tidy_spool
 
-    done = dataclasses.asdict(tidy_spool(installation.spool()))
+    statuses: list[Exit] = []
+
+    def tell(subject: str, error: Exception) -> None:
+        statuses.append(exit_of(error))
+        write_error(error, statuses[-1], lines_of(error), subject, as_json=as_json)
+
+    done = dataclasses.asdict(tidy_spool(installation.spool(), tell))
     if as_json:
         write_json(done)
-        return
-    parts = [f'{what} {grouped(count)}' for what, count in done.items() if count]
-    write_line(', '.join(parts) or 'nothing to do')
+    else:
+        parts = [f'{what} {grouped(count)}' for what, count in done.items() if count]
+        write_line(', '.join(parts) or ('nothing else to do' if statuses else 'nothing to do'))
+    click.get_current_context().exit(exit_of_all(statuses, succeeded=1))
 
 
 @click.group(invoke_without_command=True)

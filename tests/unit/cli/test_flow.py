@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -271,6 +272,20 @@ def test_tidy_does_what_the_janitor_does(spool: Spool) -> None:
     assert succeed('-s', spool.directory, 'tidy').out == 'nothing to do\n'
     spool['in'].enqueue('x', ttl=0)
     assert succeed('-s', spool.directory, 'tidy').out == 'expired 1\n'
+
+
+def test_tidy_tells_of_what_failed_and_does_the_rest(spool: Spool) -> None:
+    spool['in'].enqueue('over', ttl=0)
+    spool['out'].enqueue('once', dedupe_key='key')
+    [keys] = Path(spool.directory).glob('.dedupe@out')
+    shutil.rmtree(keys)
+    keys.write_text('in the place of a directory')
+    ran = switchboard('-s', spool.directory, 'tidy')
+    assert (ran.status, ran.out) == (1, 'expired 1\n')
+    assert '.dedupe@out: Not a directory' in ran.err
+    ran = switchboard('-s', spool.directory, 'tidy', '--json')
+    assert (ran.status, json.loads(ran.out)['expired']) == (1, 0)
+    assert '.dedupe@out' in json.loads(ran.err)['error']
 
 
 @pytest.mark.parametrize('word', ['in', 'in=', 'in=-1', '=3', 'in=two', 'in=²', 'in=' + '9' * 5000])
