@@ -165,8 +165,17 @@ class Retry:
                 queue=target.queue,
                 filebase=target.filebase,
             )
+        check_is_worked_on(to, target.queue, target.filebase)
         source = session.queue(target.queue)
         return Where(to, send_back(source, target.filebase, session.spool[to], **session.operator.fields()))
+
+
+def check_is_worked_on(to: str, queue: str, filebase: str) -> None:
+    """:raises QueueError: nothing is ever taken from that queue, so an entry that is sent there would wait for nobody."""
+    if to in (BAD, TRASH):
+        raise QueueError(
+            f'nothing is taken from {to}: name another queue with --to', queue=queue, filebase=filebase
+        )
 
 
 def _check_elsewhere(target: Target, to: str) -> None:

@@ -29,6 +29,7 @@ from switchboard.message.naming import (
     with_when,
 )
 from switchboard.message.serializers import Raw, family
+from switchboard.operating.actions import check_is_worked_on
 from switchboard.operating.audit import Operator
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
@@ -69,6 +70,8 @@ class Editing:
                 raise CorruptEntryError(self.entry.damage.reason, queue=queue, filebase=filebase)
             if self.entry.kind == MAILMAN:
                 raise ContentDisallowedError(MAILMAN, queue=queue, filebase=filebase)
+            if to:
+                check_is_worked_on(to, queue, filebase)
             self._target = spool[to] if to else spool[origin(opened, filebase)] if queue == BAD else opened
         except BaseException as error:
             self._give_back()

@@ -22,6 +22,7 @@ from switchboard.operating.actions import (
     choose,
 )
 from switchboard.operating.audit import MAX_ACTS_BYTES, Operator, note, recent
+from switchboard.operating.editing import Editing
 from switchboard.operating.selection import Criteria
 from switchboard.operating.spool_view import SpoolView
 from switchboard.store.disk import Disk
@@ -133,6 +134,18 @@ def test_a_retry_of_what_never_failed_and_came_from_nowhere_asks_for_a_queue(
     assert 'name a queue' in str(result.error)
     (result,) = act(session, Retry(to='in'), 'queue:bad')
     assert result.now is not None
+
+
+@pytest.mark.parametrize('to', ['bad', 'trash'])
+def test_nothing_is_sent_to_where_nothing_is_taken_from(session: OperatorSession, to: str) -> None:
+    filebase = fail(session.spool, 'in', 'x')
+    (result,) = act(session, Retry(to=to), 'queue:bad')
+    assert isinstance(result.error, QueueError)
+    assert f'nothing is taken from {to}' in str(result.error)
+    with pytest.raises(QueueError, match='nothing is taken'):
+        Editing(session.spool, 'bad', filebase, to=to)
+    (result,) = act(session, Retry(), 'queue:bad')
+    assert result.error is None
 
 
 def test_each_entry_is_opened_once_to_be_chosen(session: OperatorSession) -> None:
