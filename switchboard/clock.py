@@ -5,7 +5,6 @@ Whatever needs the time is given a clock by its constructor, so that a test turn
 
 from __future__ import annotations
 
-import math
 import os
 import time
 
@@ -62,7 +61,7 @@ class Allowance:
 
     def __init__(self, seconds: float | None, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
-        self._left_s = math.inf if seconds is None else seconds
+        self._left_s = float('inf') if seconds is None else seconds
         self._looked_s = monotonic()
 
     def left_s(self) -> float:

@@ -39,11 +39,9 @@ from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, name_of, order
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, DECLARED, DRAINING, ROOM, RUN, SPARE
-from switchboard.store.limits import Limits
 from switchboard.store.pool import FilePool, PoolFile
 from switchboard.store.published_options import PublishedOptions, find_published_options
 from switchboard.store.publishing import PreparedEntry, publish, write
-from switchboard.store.shared_count import SharedCount
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
@@ -244,16 +242,7 @@ class Drop:
             return
         self._pack()
         door, disk = self.door, self.disk
-        room = Folder(f'{self.spool}/{RUN}/{ROOM}', disk)
-        limits = Limits(
-            self.queue, self.folder, door, disk, SYSTEM_CLOCK, SharedCount(room, self.queue, disk)
-        )
-        try:
-            if limits.any:
-                limits.check(1, len(self.head) + len(self.body))
-        except QueueFullError:
-            if door.overflow == 'reject' or not limits.counted:
-                raise
+        if door.has_limits and not self._is_let_in():
             self._store_slowly(at_commit)  # there it is known how to make room
             return
         spare = Folder(f'{self.spool}/{SPARE}', disk)
@@ -267,6 +256,24 @@ class Drop:
             raise
         item = PreparedEntry(draft, self.folder, self.queue, self.filebase)
         publish((item,), pool, disk, sync=door.durability == 'full', flush=door.flush)
+
+    def _is_let_in(self) -> bool:
+        """:return: False if the queue is full, and makes room.
+
+        :raises QueueFullError: it is full, and makes none.
+        """
+        from switchboard.store.limits import Limits
+        from switchboard.store.shared_count import SharedCount
+
+        count = SharedCount(Folder(f'{self.spool}/{RUN}/{ROOM}', self.disk), self.queue, self.disk)
+        limits = Limits(self.queue, self.folder, self.door, self.disk, SYSTEM_CLOCK, count)
+        try:
+            limits.check(1, len(self.head) + len(self.body))
+        except QueueFullError:
+            if self.door.overflow == 'reject' or not limits.counted:
+                raise
+            return False
+        return True
 
     def _store_slowly(self, at_commit: Callable[[], object]) -> None:
         from switchboard.drop.once import declared, described, store_once

@@ -23,7 +23,6 @@ from switchboard.message.naming import READY
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.kernel import APART, IN_ORDER
-from switchboard.store.limits import make_room
 from switchboard.store.pool import FilePool, PoolFile
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
@@ -224,8 +223,11 @@ def _publish(items: Sequence[PreparedEntry], pool: FilePool, disk: Disk, *, sync
 
 
 def _make_room(items: Sequence[PreparedEntry]) -> None:
-    if len(items) > 1 or items[0].room is not None:
-        make_room(item.room for item in items)
+    rooms = [item.room for item in items if item.room is not None]
+    if rooms:
+        from switchboard.store.limits import make_room  # here: few queues have limits
+
+        make_room(rooms)
 
 
 def _move(item: PreparedEntry, disk: Disk) -> bool:

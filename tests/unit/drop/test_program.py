@@ -406,6 +406,7 @@ def test_it_loads_nothing_that_is_slow_to_load() -> None:
         text=True,
         check=True,
     )
+    assert 'switchboard.store.limits' not in run.stdout.split(), 'few queues have limits'
     loaded = {name for name in run.stdout.split() if not name.startswith('switchboard')}
     assert loaded <= {
         *('__future__', '_collections_abc', '_json', '_stat', 'errno', 'fcntl', 'genericpath', 'itertools'),
