@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from amqp.exceptions import InvalidPath
 
@@ -76,7 +76,7 @@ def _split(client: Any) -> tuple[str, str]:
     """:return: the path, and the options as text."""
     host = client.hostname or ''
     if '://' in host:
-        url = urlsplit(host)
+        url = _url(host)
         _check_host(url.hostname or '')
         path, _, more = unquote(url.path).partition('?')
         path = path.strip('/')
@@ -87,6 +87,15 @@ def _split(client: Any) -> tuple[str, str]:
     path, _, query = (client.virtual_host or '').partition('?')
     path = path.strip('/')
     return (f'/{path}' if path else ''), query
+
+
+def _url(text: str) -> SplitResult:
+    try:
+        url = urlsplit(text)
+        url.port  # noqa: B018 - it is read, and may be no number
+    except ValueError as error:
+        raise InvalidPath(f'no URL: {error}; write {SCHEME}:///path') from error
+    return url
 
 
 def _check_host(host: str) -> None:

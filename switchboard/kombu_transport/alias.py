@@ -44,8 +44,12 @@ def _leaving_ours_whole(parse_url: Callable[[str], dict[str, Any]]) -> Callable[
     def parse(url: str) -> dict[str, Any]:
         if not url.startswith(f'{NAME}://'):
             return parse_url(url)
-        # The port means nothing to a spool; where one is written, the connection says so.
-        return {'transport': NAME, 'hostname': url, 'port': urlsplit(url).port}
+        # The port means nothing to a spool; where one is written, the connection says so, and where this is no URL, too.
+        try:
+            port = urlsplit(url).port
+        except ValueError:
+            port = None
+        return {'transport': NAME, 'hostname': url, 'port': port}
 
     parse.leaves_whole = NAME  # type: ignore[attr-defined]
     return parse

@@ -67,11 +67,19 @@ def test_addresses(keys, address):
         ('switchboard:///x?create=perhaps', 'neither yes nor no'),
         ('switchboard://example.org/x', 'three slashes'),
         ('switchboard://', 'no directory'),
+        ('switchboard://localhost:x/spool', 'no URL'),
     ],
 )
 def test_an_address_that_cannot_be_used_says_why(url, says):
     with pytest.raises(InvalidPath, match=says):
         kombu.Connection(url).connect()
+
+
+def test_an_address_that_is_no_url_says_so():
+    connection = kombu.Connection('switchboard:///x')
+    connection.hostname = 'switchboard://['  # as a list of several may hold it; alone, kombu refuses it first
+    with pytest.raises(InvalidPath, match='no URL'):
+        read_address(connection)
 
 
 def test_a_spool_that_is_not_there_is_no_connection(tmp_path):
