@@ -107,8 +107,8 @@ class Master:
         self._on_ready = on_ready
         self._own_descriptors = own_descriptors
         self._stopping = False
-        # When the loop went to sleep last, and when its next turn is due.
-        self._slept_at_s, self._expected_s = 0.0, math.inf
+        # When the last turn of the loop began and ended, until when it was to sleep, and when it woke.
+        self._turned_at_s, self._slept_at_s, self._expected_s, self._woke_at_s = 0.0, 0.0, math.inf, math.inf
         self._record = MasterRecord()
         self._manager = ServiceManager()
 
@@ -281,9 +281,13 @@ class Master:
 
     def _turn(self) -> None:
         now_s = time.monotonic()
-        if now_s - self._expected_s > LATE_S:
-            # How much of its sleep it was frozen for the master cannot know, so all of that counts for nobody.
-            lost_s = now_s - self._slept_at_s
+        # How much of it the master was frozen for it cannot know, so all of a sleep, or of a turn, that took too long counts for nobody.
+        worked_s = self._slept_at_s - self._turned_at_s + max(0.0, now_s - self._woke_at_s)
+        lost_s = worked_s if worked_s > LATE_S else 0.0
+        if self._woke_at_s - self._expected_s > LATE_S:
+            lost_s += self._woke_at_s - self._slept_at_s
+        self._turned_at_s = now_s
+        if lost_s:
             event(logger, logging.WARNING, None, 'was late', lost_s=lost_s)
             for one in (self._slices, self._housekeeping, self._alerts):
                 one.extend_deadlines(lost_s, now_s)
@@ -309,7 +313,9 @@ class Master:
         wait_s = longest_s if due_s is None else min(longest_s, max(0.0, due_s - time.monotonic()))
         self._slept_at_s = time.monotonic()
         self._expected_s = self._slept_at_s + wait_s
-        for key, _ in self._selector.select(wait_s):
+        events = self._selector.select(wait_s)
+        self._woke_at_s = time.monotonic()
+        for key, _ in events:
             readable: Readable = key.data
             self._guard(readable.on_readable, time.monotonic())
 

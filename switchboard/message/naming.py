@@ -268,6 +268,10 @@ def join_names(names: Iterable[str]) -> str:
     return '/' + '/'.join(names) + '/'
 
 
+# Those of each slice, by suffix: one process makes them for all that it forks.
+_finders: dict[Slice, dict[str, Callable[[str], list[str]]]] = {}
+
+
 class Finder:
     """Finds the entries of one slice among the names of a directory.
 
@@ -277,7 +281,7 @@ class Finder:
 
     def __init__(self, slice_: Slice) -> None:
         self._slice = slice_
-        self._by_suffix: dict[str, Callable[[str], list[str]]] = {}
+        self._by_suffix = _finders.setdefault(slice_, {})
 
     def filebases(self, joined: str, suffix: str) -> list[str]:
         """:return: the filebases of the slice's entries that have a suffix, in the order of the names."""

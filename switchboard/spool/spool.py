@@ -265,7 +265,7 @@ class Spool:
         queue.is_paused()  # opens the directory where that is looked up
         finder = Finder(make_slice(slice, numslices))
         for suffix in (READY, CLAIMED):
-            finder.filebases('', suffix)  # `re` keeps the patterns, for the queue's own
+            finder.filebases('', suffix)
         finder.others('')
         self.declared.prepare(name)
 
