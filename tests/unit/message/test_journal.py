@@ -32,7 +32,16 @@ values = (
     | st.text(max_size=9)
     | st.lists(st.text(max_size=3), max_size=3)
 )
-records = st.lists(st.dictionaries(st.text(max_size=3), values, max_size=3), max_size=4)
+# Words by which a record is understood are text, or are left out.
+keys = st.text(max_size=3).filter(lambda key: key != 'to')
+records = st.lists(
+    st.builds(
+        dict.__or__,
+        st.dictionaries(keys, values, max_size=3),
+        st.fixed_dictionaries({}, optional={'to': st.text(max_size=9), 'event': st.text(max_size=9)}),
+    ),
+    max_size=4,
+)
 
 
 def pack(many: list[dict[str, Any]], digest: str = DIGEST) -> bytes:
