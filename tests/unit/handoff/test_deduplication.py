@@ -76,15 +76,20 @@ class DiesAtRename(Disk):
         os.rename(*args, **keys)
 
 
+def enqueue_and_die(home, number, msg, **keys):
+    """:return: the status with which a producer of its own process ended, which dies at the n-th rename."""
+    child = os.fork()
+    if child == 0:
+        Spool(home, 'lazy', disk=DiesAtRename(number), **keys)['in'].enqueue(msg, dedupe_key='key')
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
 def test_a_producer_that_dies_at_any_rename_has_stored_the_message_with_its_key_or_neither(tmp_path):
     died = 0
     for number in range(1, 20):
         home = tmp_path / str(number)
-        child = os.fork()
-        if child == 0:
-            Spool(home, 'lazy', disk=DiesAtRename(number))['in'].enqueue('first', dedupe_key='key')
-            os._exit(0)
-        died += os.waitpid(child, 0)[1] != 0
+        died += enqueue_and_die(home, number, 'first') != 0
         spool = Spool(home, 'lazy')
         spool['in'].enqueue('second', dedupe_key='key')
         spool['in'].enqueue('third', dedupe_key='key')
@@ -119,11 +124,7 @@ def test_a_key_is_not_new_while_another_process_publishes_what_a_dead_one_has_co
     waited = 0
     for number in range(1, 20):
         home = tmp_path / str(number)
-        child = os.fork()
-        if child == 0:
-            Spool(home, 'lazy', disk=DiesAtRename(number))['in'].enqueue('first', dedupe_key='key')
-            os._exit(0)
-        os.waitpid(child, 0)
+        enqueue_and_die(home, number, 'first')
         disk = StopsAtRename()
         other = threading.Thread(target=recover_and_say_so, args=(home, disk), daemon=True)
         other.start()
@@ -155,13 +156,7 @@ def test_the_janitor_forgets_no_key_that_another_process_stores_anew(tmp_path, c
         spool.disk.home = home
         spool['in'].enqueue('first', dedupe_key='key')
         clock.advance(90_000)
-        child = os.fork()
-        if child == 0:
-            Spool(home, 'lazy', clock=clock, disk=DiesAtRename(number))['in'].enqueue(
-                'second', dedupe_key='key'
-            )
-            os._exit(0)
-        os.waitpid(child, 0)
+        enqueue_and_die(home, number, 'second', clock=clock)
         spool.dedupe(spool['in']).forget()
         spool['in'].enqueue('third', dedupe_key='key')
         assert len(spool['in'].files) == 2, f'died at rename {number}'

@@ -312,12 +312,7 @@ def test_what_a_program_that_ends_well_leaves_behind_is_its_own_affair(bench: Be
     os.kill(daemon_of(bench), signal.SIGKILL)  # it is there
 
 
-def test_what_a_killed_runner_has_begun_is_ended_before_its_message_is_tried_again(bench: Bench) -> None:
-    case = bench.program(LEAVES_A_DAEMON + 'os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)')
-    case.spool['in'].enqueue(mail())
-    with Child(lambda: case.work(Command, 'do')) as child:
-        child.wait()
-    left = daemon_of(bench)
+def check_is_ended_before_the_next_try(bench: Bench, case: Pipeline, left: int) -> None:
     case.spool['in'].recover(own=False)
     (bench.directory / 'program.py').write_text(
         PROGRAM + f'sys.exit(os.path.exists("/proc/{left}/fd/0") and 70)'
@@ -325,6 +320,15 @@ def test_what_a_killed_runner_has_begun_is_ended_before_its_message_is_tried_aga
     case.work(Command, 'do')
     assert case.waiting('in') == case.spool['bad'].get_files('.psv') == []
     assert ends(left)
+
+
+def test_what_a_killed_runner_has_begun_is_ended_before_its_message_is_tried_again(bench: Bench) -> None:
+    case = bench.program(LEAVES_A_DAEMON + 'os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(600)')
+    case.spool['in'].enqueue(mail())
+    with Child(lambda: case.work(Command, 'do')) as child:
+        child.wait()
+    left = daemon_of(bench)
+    check_is_ended_before_the_next_try(bench, case, left)
 
 
 @pytest.mark.parametrize(
@@ -349,13 +353,7 @@ def test_what_has_emptied_its_environment_is_ended_as_well(bench: Bench, command
     with Child(lambda: case.work(Command, 'do')) as runner:
         runner.wait()
     left = int(child.read_text())
-    case.spool['in'].recover(own=False)
-    (bench.directory / 'program.py').write_text(
-        PROGRAM + f'sys.exit(os.path.exists("/proc/{left}/fd/0") and 70)'
-    )
-    case.work(Command, 'do')
-    assert case.waiting('in') == case.spool['bad'].get_files('.psv') == []
-    assert ends(left)
+    check_is_ended_before_the_next_try(bench, case, left)
 
 
 def test_a_message_waits_for_what_cannot_be_ended_and_it_is_told_for_whom(
