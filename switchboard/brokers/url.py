@@ -121,14 +121,7 @@ def read_broker_url(text: str) -> BrokerUrl:
         raise ConfigError(reason, key='url')
     kind = KINDS[scheme]
     bare, _, query = first.partition('?')
-    try:
-        text.encode()  # half a pair of surrogates cannot be sent
-        parts = urlsplit(bare)
-        place = f'{parts.hostname or "localhost"}{f":{parts.port}" if parts.port else ""}{parts.path}'
-    except ValueError:
-        # The wrong part may be the password, so it is not shown.
-        reason = 'not a URL: write / # ? @ : in a password as %2F %23 %3F %40 %3A'
-        raise ConfigError(reason, key='url') from None
+    place = _place(bare)
     options = parse_qsl(query, keep_blank_values=True)
     tls = read_tls(scheme, {name: value for name, value in options if name.startswith(PREFIX)})
     if any('://' in other and other.partition('://')[0].lower() != scheme for other in others):
@@ -141,8 +134,25 @@ def read_broker_url(text: str) -> BrokerUrl:
     url = replace(url, **read_options(ours, _OPTIONS))
     rest = [(name, value) for name, value in options if name not in _OPTIONS and not name.startswith(PREFIX)]
     address = f'{bare}?{urlencode(rest)}' if rest else bare
-    others = [other if '://' in other else f'{scheme}://{other}' for other in others]
-    return replace(url, address=';'.join([address, *map(_without_ours, others)]))
+    others = [_without_ours(other if '://' in other else f'{scheme}://{other}') for other in others]
+    for other in others:
+        _place(other)
+    return replace(url, address=';'.join([address, *others]))
+
+
+def _place(address: str) -> str:
+    """:return: the host, the port and the path of an address, which may be shown.
+
+    :raises ConfigError: the address is no URL.
+    """
+    try:
+        address.encode()  # half a pair of surrogates cannot be sent
+        parts = urlsplit(address)
+        return f'{parts.hostname or "localhost"}{f":{parts.port}" if parts.port else ""}{parts.path}'
+    except ValueError:
+        # The wrong part may be the password, so it is not shown.
+        reason = 'not a URL: write / # ? @ : in a password as %2F %23 %3F %40 %3A'
+        raise ConfigError(reason, key='url') from None
 
 
 def _without_ours(address: str) -> str:

@@ -73,7 +73,7 @@ def read_pairs(texts: Iterable[str]) -> dict[str, Any]:
             raise click.BadParameter(f'{text!r} is neither key=text nor key:=JSON')
         if key.endswith(':'):
             try:
-                pairs[key[:-1]] = load_json(value.encode('utf-8', 'surrogatepass'), value)
+                pairs[key[:-1]] = load_json(value.encode('utf-8', 'surrogatepass'), value, unique=True)
             except CorruptEntryError as error:
                 raise click.BadParameter(f'{text!r}: {value!r} is no JSON: {error}') from error
         else:

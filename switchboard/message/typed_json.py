@@ -53,9 +53,17 @@ def _refuse(text: str) -> float:
     raise ValueError(f'{text} is no JSON number')
 
 
+def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for name, member in members:
+        if name in value:
+            raise ValueError(f'there are two members {name[:100]!r}')
+        value[name] = member
+    return value
+
+
 _DECODER = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)
-# Half of the time of `json.loads`, for UTF-8 with no space around it: all that we have written.
-_decode = _DECODER.raw_decode
+_UNIQUE_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refuse)
 
 
 def dump_json(value: Any, what: str = 'message') -> bytes:
@@ -73,16 +81,19 @@ def dump_json(value: Any, what: str = 'message') -> bytes:
         raise UnserializableError(f'{what}: {error}') from error
 
 
-def load_json(content: bytes | memoryview, what: str) -> Any:
+def load_json(content: bytes | memoryview, what: str, *, unique: bool = False) -> Any:
     """Read JSON from a file that anybody may have written.
 
+    :param unique: of two members of one name, which are JSON, the first is not forgotten: they are an error.
     :raises CorruptEntryError: it is none, is nested too deeply, or has a number too long to be read in bounded time.
     """
-    value, has_tags = parse_json(content, what)
+    value, has_tags = parse_json(content, what, _UNIQUE_DECODER if unique else _DECODER)
     return untag(value) if has_tags else value
 
 
-def parse_json(content: bytes | memoryview, what: str) -> tuple[Any, bool]:
+def parse_json(
+    content: bytes | memoryview, what: str, decoder: json.JSONDecoder = _DECODER
+) -> tuple[Any, bool]:
     """Read JSON, and leave its tags to :func:`untag`.
 
     :return: the value, and whether there is anything in it that looks like a tag.
@@ -91,14 +102,15 @@ def parse_json(content: bytes | memoryview, what: str) -> tuple[Any, bool]:
     try:
         try:
             text = str(content, 'utf-8')
-            value, end = _decode(text)
+            # Half of the time of `decode`, for UTF-8 with no space around it: all that we have written.
+            value, end = decoder.raw_decode(text)
         except (ValueError, RecursionError):
             end, text = -1, ''
         if end != len(text) or end < 0:
             # It may be JSON all the same, with a space before it, or in UTF-16.
             content = bytes(content)
             text = content.decode(json.detect_encoding(content), 'surrogatepass')
-            value = _DECODER.decode(text)
+            value = decoder.decode(text)
     except RecursionError as error:  # of Python 3.11; a later one reads it, and it is counted below
         raise CorruptEntryError(f'{what}: {_NESTED}') from error
     except ValueError as error:

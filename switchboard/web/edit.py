@@ -133,7 +133,7 @@ class RequestedEdit:
 
     def _metadata(self, desk: Desk, form: Form) -> dict[str, Any]:
         try:
-            given = load_json(form.text('metadata', '{}', MAX_FIELD).encode(), 'metadata')
+            given = load_json(form.text('metadata', '{}', MAX_FIELD).encode(), 'metadata', unique=True)
         except (CorruptEntryError, UnicodeEncodeError) as error:
             raise BadRequestError(f'the metadata cannot be read: {error}') from error
         if not isinstance(given, dict):

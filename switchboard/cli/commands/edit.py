@@ -55,7 +55,7 @@ def from_text(text: str, had_body: bytes) -> tuple[dict[str, Any], bytes | None]
     """
     head, rule, rest = text.partition(f'\n{RULE}')
     try:
-        metadata = load_json(head.encode('utf-8', 'surrogateescape'), 'metadata')
+        metadata = load_json(head.encode('utf-8', 'surrogateescape'), 'metadata', unique=True)
     except CorruptEntryError as error:
         raise ValueError(str(error)) from error
     if not isinstance(metadata, dict):

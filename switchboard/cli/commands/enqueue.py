@@ -54,7 +54,7 @@ def make_message(content: bytes, kind: str) -> Any:
     try:
         if kind == 'text':
             return content.decode('utf-8')
-        return load_json(content, 'json') if kind == 'json' else content
+        return load_json(content, 'json', unique=True) if kind == 'json' else content
     except (ValueError, CorruptEntryError) as error:
         raise UnserializableError(f'this is no {kind}: {error}') from error
 
@@ -62,7 +62,7 @@ def make_message(content: bytes, kind: str) -> Any:
 def _of_line(line: bytes, kind: str) -> tuple[Any, dict[str, Any]]:
     """Read one line of ``--json-lines``."""
     try:
-        fields = load_json(line, 'line')
+        fields = load_json(line, 'line', unique=True)
     except CorruptEntryError as error:
         raise UnserializableError(f'no JSON: {error}') from error
     if not isinstance(fields, dict) or 'msg' not in fields:

@@ -96,7 +96,7 @@ def test_metadata_are_text_or_json(config: Path, spool: Spool) -> None:
     assert found == {'from': 'me=you', 'urgent': True, 'rcpt': ['a'], 'order_key': 'k', 'priority': 7}
 
 
-@pytest.mark.parametrize('pair', ['novalue', '=x', 'k:={', ':=1'])
+@pytest.mark.parametrize('pair', ['novalue', '=x', 'k:={', ':=1', 'k:={"a":1,"a":2}'])
 def test_a_pair_that_is_none_is_wrong_use(config: Path, pair: str) -> None:
     assert switchboard('-C', config, 'enqueue', 'in', '-m', pair, input=b'x').status == Exit.USAGE
 
@@ -268,6 +268,8 @@ def test_a_pair_that_means_something_to_the_queue_is_read_as_its_option(tmp_path
         ('{"msg": 1, "metadata": {"delay": "soon"}}', 'delay'),
         ('{"msg": 1, "metadata": {"ttl": [1]}}', 'ttl'),
         ('{"msg": 1e999}', 'beyond all numbers'),
+        ('{"msg": 1, "msg": 2}', "there are two members 'msg'"),
+        ('{"msg": {"to": {"a": 1, "b": 2, "a": 3}}}', "there are two members 'a'"),
         ('{"msg": ' + '[' * 5000 + ']' * 5000 + '}', 'nested too deeply'),
         (r'{"msg": "\ud800", "kind": "text"}', ''),
     ],

@@ -122,6 +122,7 @@ DATES = [
         'Sun, 22 Nov 2026 03:00:00',
         'Sun Nov 22 03:00:00 2026 remote from host',
         'Sun Nov 22 03:00:00 99',
+        'Sun Nov 22 03:00:00 MET DST 2026',
     ),
 ]
 

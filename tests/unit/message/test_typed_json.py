@@ -130,6 +130,13 @@ def test_json_of_others_that_cannot_be_read_is_damage(content: bytes) -> None:
         load_json(content, 'it')
 
 
+def test_a_member_that_stands_twice_is_an_error_where_it_would_be_forgotten() -> None:
+    content = b'[{"a": 1, "b": {"a": 2}, "a": 3}]'
+    assert load_json(content, 'it') == [{'a': 3, 'b': {'a': 2}}]
+    with pytest.raises(CorruptEntryError, match="it: there are two members 'a'"):
+        load_json(content, 'it', unique=True)
+
+
 plain = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 )
