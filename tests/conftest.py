@@ -23,7 +23,7 @@ from switchboard.testing import FakeClock
 from tests.helpers.turns import DAY, ORDERS, has_its_day
 
 if TYPE_CHECKING:
-    from tests.servers.brokers import Broker
+    from tests.servers.brokers.broker import Broker
 
 # A machine that is slow or busy is no mistake, and what is found must be found again: the same examples each time.
 # To look for new ones: `pytest --hypothesis-profile searching`.
@@ -59,12 +59,12 @@ GROUPS = {
     'tests/power/': 'power',
     'tests/kombu/test_conformance.py': 'other-peoples-suites',
     'tests/kombu/': 'celery',
-    'tests/servers/test_postfix.py': 'postfix',
-    'tests/servers/test_exim.py': 'exim',
-    'tests/servers/test_redis': 'redis',
-    'tests/servers/test_rabbitmq': 'rabbitmq',
-    'tests/servers/test_broker': 'brokers',
-    'tests/servers/test_bridge': 'brokers',
+    'tests/servers/mail/test_postfix.py': 'postfix',
+    'tests/servers/mail/test_exim.py': 'exim',
+    'tests/servers/redis/': 'redis',
+    'tests/servers/rabbitmq/': 'rabbitmq',
+    'tests/servers/brokers/': 'brokers',
+    'tests/servers/bridge/': 'brokers',
 }
 # All of these start programs, or try every call: together they take longer than all others.
 SLOW = (
@@ -268,7 +268,7 @@ def make_spool(tmp_path: Path) -> Callable[..., Spool]:
 @pytest.fixture(scope='session')
 def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One for all tests, for it takes its time to start; a test that stops it starts it again."""
-    from tests.servers.brokers import rabbitmq, started
+    from tests.servers.brokers.broker import rabbitmq, started
 
     yield from started(rabbitmq(tmp_path_factory.mktemp('rabbitmq')))
 
@@ -276,6 +276,6 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker
 @pytest.fixture(scope='session')
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """One for all tests; a test that stops it starts it again."""
-    from tests.servers.brokers import redis, started
+    from tests.servers.brokers.broker import redis, started
 
     yield from started(redis(tmp_path_factory.mktemp('redis')))

@@ -8,11 +8,11 @@ Nothing here is a test: pytest collects none of it, and no figure is asserted.  
 - Before each turn, and outside of its time, the file system is synced, so that nobody pays for what the other left dirty.
 - Everybody does the same: the same messages, as many, in the same order, and a message counts when it has gone out again.
 
-``contender`` says what a contender is and lists them; ``ours``, ``files``, ``databases`` and ``brokers`` hold them, ``floor.c``
+``contenders/``: ``contender`` says what a contender is and lists them; ``ours``, ``files``, ``databases`` and ``brokers`` hold them; ``floor.c``
 is the least that the same work can cost.  ``workloads`` is what they do, ``pairs`` the taking of turns, ``cases`` who meets
-whom.  ``transports`` and ``tasks`` measure kombu and Celery over us and over others; ``syscalls``, ``wakeup``, ``footprint``,
-``aftermath`` (after a burst, and just started), ``crowd`` (idle slices) and ``large`` (a large body) us alone.  ``targets`` says what was
-to be reached.  ``page`` and ``charts`` tell.
+whom.  ``measures/``: ``transports`` and ``tasks`` measure kombu and Celery over us and over others; ``syscalls``, ``wakeup``, ``footprint``,
+``aftermath`` (after a burst, and just started), ``crowd`` (idle slices), ``large`` (a large body) and the others us alone.  ``results/``:
+``targets`` says what was to be reached, ``page`` and ``charts`` tell.
 
 Processor time is measured beside the time: where nobody waits for the disk it says the same, and other work on the machine hardly changes it.
 """

@@ -19,16 +19,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import (
+from tests.benchmarks import cases
+from tests.benchmarks.cases import FULL, PEERS, QUICK, Effort
+from tests.benchmarks.measures import (
     aftermath,
     backlog,
-    cases,
     crowd,
     desk,
     flush,
     footprint,
     large,
-    machine,
     parallel,
     profiles,
     routing,
@@ -37,9 +37,9 @@ from . import (
     transports,
     wakeup,
 )
-from .cases import FULL, PEERS, QUICK, Effort
-from .pairs import ROOT, ContenderError, Figure
-from .servers import ServerError
+from tests.benchmarks.pairs import ROOT, ContenderError, Figure
+from tests.benchmarks.results import machine
+from tests.benchmarks.servers import ServerError
 
 PAGE = ROOT / 'docs' / 'reference' / 'benchmarks.md'
 RESULTS = ROOT / 'docs' / 'reference' / 'benchmarks' / 'results.json'
@@ -384,7 +384,7 @@ def main() -> int:
     options = arguments()
     failed = [] if options.page_only else measure(options)
     if not options.no_page:
-        from . import page
+        from tests.benchmarks.results import page
 
         page.write(json.loads(options.results.read_text()), options.page)
         tell(f'{options.page} written')

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .contender import ENTRANTS, Entrant
-from .messages import TITLES
-from .pairs import ContenderError, Figure, Round, Turn, Worker, alternate, figure, workers
-from .servers import ServerError
+from tests.benchmarks.contenders.contender import ENTRANTS, Entrant
+from tests.benchmarks.messages import TITLES
+from tests.benchmarks.pairs import ContenderError, Figure, Round, Turn, Worker, alternate, figure, workers
+from tests.benchmarks.servers import ServerError
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .contender import ENTRANTS, Entrant
-from .messages import stored_bytes
-from .servers import server
+from tests.benchmarks.contenders.contender import ENTRANTS, Entrant
+from tests.benchmarks.messages import stored_bytes
+from tests.benchmarks.servers import server
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.helpers.accelerator import NotBuiltError, build
-from tests.servers.brokers import ServerError, rabbitmq, redis
+from tests.servers.brokers.broker import ServerError, rabbitmq, redis
 
 __all__ = ['ServerError', 'server']
 

@@ -18,13 +18,13 @@ import sys
 import warnings
 from pathlib import Path
 
-from .contender import ENTRANTS, Contender
+from tests.benchmarks.contenders.contender import ENTRANTS, Contender
 
 CONSUME_TIMEOUT_S = 60.0
 
 
 def _answer(contender: Contender, words: list[str]) -> tuple[float, ...]:
-    from .workloads import Tally, consume, produce, timed
+    from tests.benchmarks.workloads import Tally, consume, produce, timed
 
     workload, kind, count, rest = words
     gc.collect()
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)
     if options.pop('tasks', ''):
-        from .tasks import Tasks
+        from tests.benchmarks.measures.tasks import Tasks
 
         return _serve(Tasks(Path(directory), ENTRANTS[name]))
     numbers = {key: int(options.pop(key)) for key in ('slice', 'numslices') if key in options}

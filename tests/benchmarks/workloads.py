@@ -10,8 +10,8 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-from .contender import Contender
-from .messages import message
+from tests.benchmarks.contenders.contender import Contender
+from tests.benchmarks.messages import message
 
 FAN = [f'f{number}' for number in range(10)]
 

@@ -28,7 +28,7 @@ from itertools import groupby
 from pathlib import Path
 
 from switchboard.testing.power import PowerLossDisk
-from tests.acceptance.storm import storm
+from tests.acceptance.storms.storm import storm
 from tests.faults.conftest import MEMORY
 from tests.faults.operations import ERRORS, OPERATIONS, Operation
 from tests.faults.test_death_and_power import after_failed_syncs, after_recoveries

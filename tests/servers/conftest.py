@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.broker_queues import OnBroker
-from tests.servers.brokers import Broker
-from tests.servers.far import Far
+from tests.servers.brokers.broker import Broker
+from tests.servers.brokers.broker_queues import OnBroker
+from tests.servers.brokers.far import Far
 
 
 @pytest.fixture(params=['rabbitmq_server', 'redis_server'])

@@ -11,26 +11,23 @@ from typing import Any
 
 import pytest
 
-from tests.benchmarks import (
+from tests.benchmarks import cases
+from tests.benchmarks.__main__ import Run
+from tests.benchmarks.contenders.contender import ENTRANTS, Contender
+from tests.benchmarks.measures import (
     aftermath,
-    cases,
     crowd,
     desk,
     large,
-    machine,
-    page,
     parallel,
     routing,
     syscalls,
-    tables,
-    targets,
     tasks,
     transports,
 )
-from tests.benchmarks.__main__ import Run
-from tests.benchmarks.contender import ENTRANTS, Contender
 from tests.benchmarks.messages import message
 from tests.benchmarks.pairs import ContenderError, Round, figure, workers
+from tests.benchmarks.results import machine, page, tables, targets
 from tests.benchmarks.workloads import WORKLOADS, LostError, Tally, timed
 from tests.helpers.accelerator import build_or_skip
 
@@ -296,7 +293,7 @@ def test_a_large_body_is_measured_by_processes_of_its_own(tmp_path: Path) -> Non
 
 
 def test_the_benchmark_needs_no_pytest() -> None:
-    code = "import sys; sys.modules['pytest'] = None; import tests.benchmarks.__main__, tests.servers.brokers"
+    code = "import sys; sys.modules['pytest'] = None; import tests.benchmarks.__main__, tests.servers.brokers.broker"
     subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, timeout=60)
 
 
@@ -311,13 +308,14 @@ def test_numbers_have_two_digits_that_count() -> None:
 
 
 def test_pytest_collects_nothing_of_the_benchmark() -> None:
-    assert list((ROOT / 'tests' / 'benchmarks').glob('test_*')) == []
+    assert list((ROOT / 'tests' / 'benchmarks').rglob('test_*')) == []
 
 
 def test_every_entrant_that_is_a_class_is_there() -> None:
     for entrant in ENTRANTS.values():
         module, _, class_name = entrant.home.partition(':')
-        source = (ROOT / 'tests' / 'benchmarks' / module).with_suffix('.c' if entrant.is_native else '.py')
+        benchmarks = ROOT / 'tests' / 'benchmarks'
+        source = benchmarks / 'floor.c' if entrant.is_native else benchmarks / 'contenders' / f'{module}.py'
         assert source.exists()
         assert f'class {class_name}' in source.read_text() or entrant.is_native
 

@@ -1,0 +1,304 @@
+"""Standard streams that are full, closed, gone or of another alphabet: what was done is done, and says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from switchboard import Spool
+from switchboard.cli.app import VERBS
+from switchboard.cli.exits import LOOKING, Exit
+from tests.acceptance.cli.terminal import PROGRAM, environment
+from tests.acceptance.installation import PATIENCE_S
+from tests.helpers.commands import fail
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    spool = Spool(tmp_path / 'spool', durability='lazy')
+    for n in range(3):
+        fail(spool, 'in', n)
+    return spool
+
+
+def run(
+    spool: Spool, *words: str, stdout: int | IO[bytes], before: Callable[[], Any] | None = None, **more: str
+) -> tuple[int, str]:
+    ran = subprocess.run(
+        [*PROGRAM, '-s', spool.directory, *words],
+        input=b'x',
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE_S,
+        preexec_fn=before,
+        env=environment(**more),
+        check=False,
+    )
+    return ran.returncode, ran.stderr.decode()
+
+
+# What changes something, and how to see that it did.
+CHANGES: dict[tuple[str, ...], Callable[[Spool], bool]] = {
+    ('enqueue', 'in'): lambda spool: len(spool['in'].files) == 1,
+    ('retry', '--all', '--yes'): lambda spool: len(spool['in'].files) == 3,
+    ('retry', '--all', '--yes', '--json'): lambda spool: len(spool['in'].files) == 3,
+    ('mv', '--all', '--yes', 'out'): lambda spool: len(spool['out'].files) == 3,
+    ('rm', '--all', '--yes'): lambda spool: spool['bad'].get_files('.psv') == [],
+    ('pause', 'in'): lambda spool: spool.flags.is_set('paused', 'in', anew=True),
+    ('drain', 'in'): lambda spool: spool.flags.is_set('draining', 'in', anew=True),
+    ('declare', 'fresh'): lambda spool: 'fresh' in spool.queue_names(),
+    ('delete', 'in'): lambda spool: 'in' not in spool.queue_names(),
+    ('spares', 'empty'): lambda spool: spool.spares.count() == 0,
+    ('tidy',): lambda _spool: True,
+}
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full')
+@pytest.mark.parametrize('words', CHANGES, ids=' '.join)
+def test_what_was_done_is_done_on_a_full_disk(spool: Spool, words: tuple[str, ...]) -> None:
+    with Path('/dev/full').open('wb') as full:
+        status, err = run(spool, *words, stdout=full)
+    assert (status, CHANGES[words](Spool(spool.directory))) == (0, True), err
+    assert 'it is done' in err
+    assert words[0] not in LOOKING
+
+
+@pytest.mark.parametrize('words', CHANGES, ids=' '.join)
+def test_what_was_done_is_done_without_a_standard_output(spool: Spool, words: tuple[str, ...]) -> None:
+    status, err = run(spool, *words, stdout=subprocess.PIPE, before=lambda: os.close(1))
+    assert (status, CHANGES[words](Spool(spool.directory))) == (0, True), err
+
+
+@pytest.mark.parametrize('words', CHANGES, ids=' '.join)
+def test_what_was_done_is_done_when_the_reader_has_gone(spool: Spool, words: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, 'wb') as gone:
+        status, err = run(spool, *words, stdout=gone)
+    assert (status, CHANGES[words](Spool(spool.directory))) == (0, True), err
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full')
+def test_a_list_that_cannot_be_written_is_an_error(spool: Spool) -> None:
+    for words in (['ls'], ['ls', '--json'], ['queues'], ['version'], ['sample'], ['show', 'bad']):
+        with Path('/dev/full').open('wb') as full:
+            status, err = run(spool, *words, stdout=full)
+        assert status == Exit.TEMPORARY, (words, err)
+        assert 'standard output' in err
+        status, err = run(spool, *words, stdout=subprocess.PIPE, before=lambda: os.close(1))
+        assert status == Exit.IO, (words, err)
+
+
+def test_all_streams_may_be_closed(spool: Spool) -> None:
+    def close_all() -> None:
+        for descriptor in (0, 1, 2):
+            os.close(descriptor)
+
+    status, _ = run(spool, 'retry', '--all', '--yes', stdout=subprocess.PIPE, before=close_all)
+    assert (status, len(spool['in'].files)) == (0, 3)
+
+
+def test_what_an_alphabet_does_not_have_is_written_out(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / 'schöne Post', durability='lazy')
+    spool['in'].enqueue('x', sender='Jürgen', place='東京')
+    for encoding in ('ascii', 'latin-1'):
+        more = {'PYTHONIOENCODING': encoding, 'PYTHONUTF8': '0'}
+        for words in (
+            ['ls', 'in', '--columns', 'sender,place'],
+            ['show', 'in'],
+            ['status'],
+            ['ls', 'nosuch'],
+        ):
+            ran = subprocess.run(
+                [*PROGRAM, '-s', spool.directory, *words],
+                capture_output=True,
+                timeout=PATIENCE_S,
+                env=environment(**more),
+                check=False,
+            )
+            assert b'mistake in this program' not in ran.stderr, ran.stderr
+            assert b'Traceback' not in ran.stderr
+
+
+def test_a_path_that_is_no_text_is_shown(tmp_path: Path) -> None:
+    directory = os.fsencode(tmp_path) + b'/\xe4'
+    for verb in (b'init', b'metrics'):
+        ran = subprocess.run(
+            [*map(os.fsencode, PROGRAM), b'-s', directory, verb],
+            capture_output=True,
+            timeout=PATIENCE_S,
+            env=environment(),
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert b'udce4' in ran.stdout
+
+
+def test_an_installation_works_in_a_directory_that_is_no_text(tmp_path: Path) -> None:
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b'/\xe4'))
+    home.mkdir()
+    config = home / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = spool\n[runner.out]\nclass = null\nqueue = out\n')
+
+    def act(*words: str) -> bytes:
+        ran = subprocess.run(
+            [*PROGRAM, '-C', config, *words],
+            input=b'x',
+            capture_output=True,
+            timeout=PATIENCE_S,
+            env=environment(),
+            check=False,
+        )
+        assert (ran.returncode, b'Traceback' in ran.stderr) == (0, False), (words, ran.stdout, ran.stderr)
+        return ran.stdout
+
+    act('start')
+    try:
+        for words in (
+            ['status'],
+            ['status', '--json'],
+            ['enqueue', 'out'],
+            ['scale', 'out=2'],
+            ['reload'],
+            ['restart'],
+            ['metrics'],
+            ['graph', '--dot'],
+            ['check', '--imports'],
+        ):
+            act(*words)
+    finally:
+        act('stop')
+
+
+def test_every_verb_either_looks_or_changes() -> None:
+    assert set(VERBS) >= LOOKING
+
+
+# One command of each verb, in an installation whose master does not run; of those that stay until they are stopped, their help.
+EACH: dict[str, tuple[str, ...]] = {
+    'init': ('init',),
+    'sample': ('sample', 'switchboard'),
+    'start': ('start', '--help'),
+    'stop': ('stop',),
+    'restart': ('restart',),
+    'reload': ('reload',),
+    'reopen': ('reopen',),
+    'scale': ('scale', 'work=2'),
+    'run': ('run', 'work', '--until-empty'),
+    'drop': ('drop', 'in'),
+    'master': ('master', '--help'),
+    'runner': ('runner', 'work', '--until-empty'),
+    'status': ('status',),
+    'top': ('top', '--once'),
+    'metrics': ('metrics',),
+    'web': ('web', '--help'),
+    'queues': ('queues',),
+    'ls': ('ls',),
+    'show': ('show', 'bad'),
+    'trash': ('trash',),
+    'tail': ('tail', '--help'),
+    'shape': ('shape',),
+    'enqueue': ('enqueue', 'in'),
+    'retry': ('retry', '--all', '--yes'),
+    'mv': ('mv', '--all', '--yes', 'out'),
+    'rm': ('rm', '--all', '--yes'),
+    'restore': ('restore', '--all', '--yes'),
+    'hold': ('hold', '--all', '-q', 'in', '--yes'),
+    'release': ('release', '--all', '-q', 'in', '--yes'),
+    'edit': ('edit', 'nosuch', '--set', 'a=b'),
+    'pause': ('pause', 'in'),
+    'drain': ('drain', 'in'),
+    'resume': ('resume', 'in'),
+    'declare': ('declare', 'fresh'),
+    'delete': ('delete', 'out'),
+    'purge': ('purge', 'in', '--yes'),
+    'tidy': ('tidy',),
+    'spares': ('spares',),
+    'export-mailman': ('export-mailman', '--help'),
+    'check': ('check',),
+    'route': ('route', '', 'in'),
+    'graph': ('graph',),
+    'version': ('version',),
+}
+
+
+class Streams:
+    """One command, in an installation of its own each time, with one of its standard streams as it should not be."""
+
+    def __init__(self, directory: Path, words: tuple[str, ...]) -> None:
+        self._directory = directory
+        self._words = words
+        self._count = 0
+
+    def _run(self, out: IO[bytes] | int, err: IO[bytes] | int, closed: int | None) -> tuple[int, bytes, str]:
+        self._count += 1
+        here = self._directory / str(self._count)
+        here.mkdir()
+        config = here / 'switchboard.cfg'
+        config.write_text(
+            '[switchboard]\nspool = spool\ndurability = lazy\n[queue.in]\n[queue.out]\n[runner.work]\nclass = null\nqueue = in\n'
+        )
+        spool = Spool.from_config(config)
+        spool['in'].enqueue('x')
+        fail(spool, 'out', 'y')
+        ran = subprocess.run(
+            [*PROGRAM, '-C', config, *self._words],
+            input=b'Subject: x\n\nx\n',
+            stdout=out,
+            stderr=err,
+            timeout=PATIENCE_S,
+            preexec_fn=None if closed is None else lambda: os.close(closed),
+            env=environment(),
+            check=False,
+        )
+        return ran.returncode, ran.stdout or b'', (ran.stderr or b'').decode()
+
+    def good(self) -> tuple[int, bytes, str]:
+        return self._run(subprocess.PIPE, subprocess.PIPE, None)
+
+    def without_output(self) -> tuple[int, bytes, str]:
+        return self._run(subprocess.PIPE, subprocess.PIPE, 1)
+
+    def with_full_output(self) -> tuple[int, bytes, str]:
+        with Path('/dev/full').open('wb') as full:
+            return self._run(full, subprocess.PIPE, None)
+
+    def without_errors(self) -> tuple[int, bytes, str]:
+        return self._run(subprocess.PIPE, subprocess.PIPE, 2)
+
+    def with_full_errors(self) -> tuple[int, bytes, str]:
+        with Path('/dev/full').open('wb') as full:
+            return self._run(subprocess.PIPE, full, None)
+
+
+def test_the_table_has_every_verb() -> None:
+    assert EACH.keys() == VERBS.keys()
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='there is no /dev/full')
+@pytest.mark.parametrize('verb', EACH)
+def test_a_stream_that_takes_nothing_is_told_of_once_and_does_not_change_what_was_done(
+    tmp_path: Path, verb: str
+) -> None:
+    words = EACH[verb]
+    streams = Streams(tmp_path, words)
+    status, out, err = streams.good()
+    only_looks = verb in LOOKING or '--help' in words
+    told = len(err.splitlines())
+    for look, of_output in ((streams.without_output, Exit.IO), (streams.with_full_output, Exit.TEMPORARY)):
+        ended, _, said = look()
+        expected = of_output if out and only_looks else status
+        assert ended == expected, said
+        assert said.count('standard output') <= 1, said
+        assert len(said.splitlines()) <= told + bool(out), said
+        assert ('standard output' in said) == bool(out), said
+        assert 'Traceback' not in said, said
+        assert 'Exception ignored' not in said, said
+        assert 'a mistake in this program' not in said, said
+    for look in (streams.without_errors, streams.with_full_errors):
+        assert look()[0] == status
