@@ -11,9 +11,8 @@
 From below:
 
 - message (what goes to a broker and what comes, and the names of our headers), encode (an entry becomes one) and decode (and back);
-- url, with tls (the address of a broker);
-- connection and its driver: rabbitmq over rabbitmq_publish and rabbitmq_queues, or redis_driver with its ``scripts/*.lua``; :func:`connect`
-  makes one;
+- url (the address of a broker, and how the way there is encrypted);
+- connection over a driver: rabbitmq with rabbitmq_publish, or redis_driver with its ``scripts/*.lua``; :func:`connect` makes one;
 - producer, consumer and queue (a queue on a broker), delivery_counts (who died with a message), transaction (what goes from a directory to a
   broker, and back), attach (such queues as part of a spool).
 """

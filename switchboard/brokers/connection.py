@@ -1,4 +1,4 @@
-"""A connection to a broker, for queues and bridges, and the `Driver` that it has: one for RabbitMQ, one for Redis.
+"""A connection to a broker, for queues and bridges.
 
 What a program that holds messages for long needs of a connection, and kombu leaves to its users:
 
@@ -10,8 +10,7 @@ What a program that holds messages for long needs of a connection, and kombu lea
 - while the broker is away, calls fail at once until the next try is due: 0.5 s, doubling to 30 s;
 - a published message counts when the broker has confirmed it, and nothing is fetched ahead.
 
-RabbitMQ and Redis differ in all the rest; see ``rabbitmq`` and ``redis_driver``.  A driver knows nothing of its connection: it makes one try at a time,
-under the connection's lock, and raises what its library raises.  Rejected: a thread that owns the connection and is
+RabbitMQ and Redis differ in all the rest: each has a `Driver`.  Rejected: a thread that owns the connection and is
 sent requests, because each call would pay for two switches of threads; kombu's own ``ensure``, which sleeps where a runner must go on.
 """
 
@@ -23,10 +22,10 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
+from switchboard.brokers.driver import UNSETTLED, Driver, Publish, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl
 from switchboard.clock import SYSTEM_CLOCK, Backoff, Clock
@@ -34,134 +33,6 @@ from switchboard.errors import BrokerDownError, EntryTakenError, SwitchboardErro
 from switchboard.events import event
 from switchboard.forks import after_fork
 from switchboard.message.naming import NS
-
-# A message, its exchange and its routing key.
-Publish = tuple[OutgoingMessage, str, str]
-# Of a message: published, and without an outcome yet.
-UNSETTLED: Any = object()
-
-
-@dataclass(frozen=True, slots=True)
-class QueueLimits:
-    """The most that a queue of the broker may hold; ``overflow`` is ``reject`` or ``drop-oldest``."""
-
-    max_messages: int | None = None
-    max_bytes: int | None = None
-    overflow: str = 'reject'
-    priorities: bool = True
-
-
-class Driver(Protocol):
-    """One try at each operation of a broker, by its library.
-
-    :ivar has_leases: a delivery stays ours when its connection is made anew, for as long as its lease is renewed.  So the broker counts the deaths
-        of holders, and is asked for their messages (:meth:`restore`), and for delayed ones that are due.
-    :ivar connection_number: another number after each time by which all deliveries became void, or the connection was made anew.
-    :ivar beat_s: how often :meth:`beat` is to be called.
-    """
-
-    has_leases: bool
-    connection_number: int
-    beat_s: float
-
-    def open(self) -> None:
-        """Connect.  Raises what the library raises."""
-
-    def is_open(self) -> bool:
-        """Is there a connection, as far as is known?"""
-
-    def shut(self) -> None:
-        """Close the connection politely, if there is one."""
-
-    def drop(self) -> None:
-        """Forget the connection, and then throw it away; that may fail."""
-
-    def abandon(self) -> None:
-        """Forget a connection that a fork has copied; the parent must not notice."""
-
-    def is_trouble(self, error: BaseException) -> bool:
-        """Does an error say that the connection is of no more use?"""
-
-    def beat(self, held: Collection[Delivery]) -> list[Any]:
-        """Show the broker that this process lives, and holds messages.
-
-        :return: the tags of those that are lost.
-        """
-
-    def windows(self, postings: Sequence[Publish]) -> Iterator[list[int]]:
-        """:return: the numbers of those that are sent together, in their order."""
-
-    def send(
-        self, postings: Sequence[Publish], window: Sequence[int], outcomes: list[Any], mandatory: bool
-    ) -> None:
-        """Publish those of a window that are `UNSETTLED`, and note the outcome of each: None, or why not.
-
-        :raises SwitchboardError: why not, for all that are unsettled still.
-        """
-
-    def delay(self, queue: str, outgoing: OutgoingMessage, delay_s: float) -> None:
-        """See `Connection`."""
-
-    def get(self, queue: str) -> Delivery | None:
-        """See `Connection`."""
-
-    def ack(self, delivery: Delivery) -> None:
-        """Acknowledge a message.
-
-        :raises EntryTakenError: another one has it.
-        """
-
-    def requeue(self, delivery: Delivery, died: bool) -> None:
-        """Give a message back.
-
-        :param died: count that as a death.
-        :raises EntryTakenError: another one has it.
-        """
-
-    def is_same(self, one: Delivery, other: Delivery) -> bool:
-        """See `Connection`."""
-
-    def restore(self, queue: str) -> list[tuple[str, int]]:
-        """See `Connection`; called where there are leases."""
-
-    def free(self, queue: str, keys: Collection[str]) -> None:
-        """See `Connection`; called where there are leases."""
-
-    def next_due_s(self, queue: str) -> float | None:
-        """See `Connection`; called where there are leases."""
-
-    def consume(self, queues: Sequence[str], prefetch: int) -> None:
-        """See `Connection`."""
-
-    def cancel(self) -> None:
-        """See `Connection`."""
-
-    def descriptors(self) -> list[int]:
-        """See `Connection`."""
-
-    def has_message(self) -> bool:
-        """See `Connection`."""
-
-    def declare_queue(
-        self, queue: str, limits: QueueLimits | None, arguments: Mapping[str, Any] | None
-    ) -> None:
-        """See `Connection`."""
-
-    def declare_exchange(self, exchange: str, type: str) -> None:
-        """See `Connection`."""
-
-    def expect_exchange(self, exchange: str, type: str) -> None:
-        """See `Connection`."""
-
-    def bind(self, queue: str, exchange: str, routing_key: str) -> None:
-        """See `Connection`."""
-
-    def delete_queue(self, queue: str) -> None:
-        """See `Connection`."""
-
-    def count(self, queue: str) -> int:
-        """See `Connection`."""
-
 
 log = logging.getLogger('switchboard.queue')
 
@@ -176,6 +47,7 @@ class Connection:
     """A connection to one broker.  Every operation raises `BrokerDownError` while the broker is away.
 
     :param make_driver: makes the `Driver` of an address with the two time limits.
+    :ivar held: the messages that were given out and not ended, by tag; some of them may be void by now (:meth:`holds`).
     """
 
     def __init__(
@@ -200,7 +72,7 @@ class Connection:
         self._lock = threading.RLock()
         self._heartbeat_thread: threading.Thread | None = None
         self._stop_event = threading.Event()
-        self._held: dict[Any, Delivery] = {}
+        self.held: dict[Any, Delivery] = {}
         self._acks: list[Delivery] = []
 
     def __repr__(self) -> str:
@@ -287,7 +159,7 @@ class Connection:
     def drop(self) -> None:
         """Throw the connection away, as when it broke, and everything that is void without it."""
         if not self.driver.has_leases:
-            self._held.clear()
+            self.held.clear()
             self.stop_heartbeat()
         try:
             self.driver.drop()
@@ -303,7 +175,7 @@ class Connection:
             except BrokerDownError as error:
                 event(log, logging.WARNING, None, 'not acknowledged', number=len(self._acks), error=error)
                 self._acks.clear()
-            for delivery in reversed(list(self._held.values())):
+            for delivery in reversed(list(self.held.values())):
                 try:
                     self.requeue(delivery)
                 except EntryTakenError:
@@ -368,7 +240,7 @@ class Connection:
         with self._lock:
             delivery: Delivery | None = self.again('get', lambda: self.driver.get(queue))
             if delivery is not None:
-                self._held[delivery.tag] = delivery
+                self.held[delivery.tag] = delivery
             return delivery
 
     def ack(self, delivery: Delivery) -> None:
@@ -378,21 +250,6 @@ class Connection:
         :raises BrokerDownError: the connection is lost, and the lease is still ours (Redis only): call again.
         """
         self._end(delivery, lambda: self.driver.ack(delivery))
-
-    def ack_many(self, deliveries: Sequence[Delivery]) -> list[EntryTakenError | BrokerDownError | None]:
-        """Say of many that they are done.
-
-        :return: for each, None or why not, as :meth:`ack` raises it; with `BrokerDownError` the message is still held.
-        """
-        outcomes: list[EntryTakenError | BrokerDownError | None] = []
-        with self._lock:
-            for delivery in deliveries:
-                try:
-                    self.ack(delivery)
-                    outcomes.append(None)
-                except (EntryTakenError, BrokerDownError) as error:
-                    outcomes.append(error)
-        return outcomes
 
     def ack_later(self, *deliveries: Delivery) -> None:
         """Acknowledge messages with the next :meth:`flush_acks`; until then they are held."""
@@ -409,11 +266,13 @@ class Connection:
         with self._lock:
             deliveries, self._acks = self._acks, []
             down: BrokerDownError | None = None
-            for delivery, error in zip(deliveries, self.ack_many(deliveries), strict=True):
-                if isinstance(error, BrokerDownError):
+            for delivery in deliveries:
+                try:
+                    self.ack(delivery)
+                except BrokerDownError as error:
                     self._acks.append(delivery)
                     down = error
-                elif error is not None:
+                except EntryTakenError as error:
                     name = delivery.message_id
                     event(log, logging.INFO, name, 'not acknowledged', queue=delivery.queue, error=error)
         if down is not None:
@@ -428,7 +287,7 @@ class Connection:
         try:
             self._end(delivery, lambda: self.driver.requeue(delivery, died))
         except BrokerDownError as error:
-            self._held.pop(delivery.tag, None)  # its lease is not renewed any more
+            self.held.pop(delivery.tag, None)  # its lease is not renewed any more
             raise EntryTakenError('given out again when its lease is over', queue=delivery.queue) from error
 
     def _end(self, delivery: Delivery, end: Callable[[], None]) -> None:
@@ -442,28 +301,24 @@ class Connection:
                     raise
                 raise _lost(delivery) from error
             except BaseException:
-                self._held.pop(delivery.tag, None)
+                self.held.pop(delivery.tag, None)
                 raise
-            self._held.pop(delivery.tag, None)
+            self.held.pop(delivery.tag, None)
 
     def holds(self, delivery: Delivery) -> bool:
         """Is a message still ours?"""
         driver = self.driver
         with self._lock:
-            return self._held.get(delivery.tag) is delivery and (
+            return self.held.get(delivery.tag) is delivery and (
                 driver.has_leases
                 or (driver.is_open() and delivery.connection_number == driver.connection_number)
             )
-
-    def unacked(self) -> int:
-        """:return: how many messages this connection holds."""
-        return sum(map(self.holds, list(self._held.values())))
 
     def is_same(self, one: Delivery, other: Delivery) -> bool:
         """Is the second a redelivery of the first, and the first void by that?  Else it is a copy of the message."""
         is_same = self.driver.is_same(one, other)
         if is_same:
-            self._held.pop(one.tag, None)
+            self.held.pop(one.tag, None)
         return is_same
 
     def restore(self, queue: str) -> list[tuple[str, int]]:
@@ -588,12 +443,12 @@ class Connection:
                 return
             work = self.again if self.driver.has_leases else self._once
             try:
-                lost = work('heartbeat', lambda: self.driver.beat(self._held.values()))
+                lost = work('heartbeat', lambda: self.driver.beat(self.held.values()))
             except Exception as error:
                 event(log, logging.WARNING, None, 'heartbeat failed', url=self.url, error=_text(error))
                 self.drop()
                 return
-            for delivery in (self._held.pop(tag, None) for tag in lost):
+            for delivery in (self.held.pop(tag, None) for tag in lost):
                 if delivery is not None:
                     event(
                         log,

@@ -340,10 +340,6 @@ class BrokerConsumer:
         for claim in reversed(claims):
             self._give_back(claim)
 
-    def is_keeping(self) -> bool:
-        """Are there messages that were fetched, and deferred?"""
-        return bool(self._waiting)
-
     def ack_later(self, claim: BrokerClaim) -> None:
         """Acknowledge a message when the broker is back.  Until then it is held, as far as the broker is concerned."""
         self.forget(claim)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from switchboard.brokers import connect
-from switchboard.brokers.connection import Connection, QueueLimits
+from switchboard.brokers.connection import Connection
+from switchboard.brokers.driver import QueueLimits
 from switchboard.brokers.encode import encode_entry
 from switchboard.brokers.message import DUE, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl, read_broker_url

@@ -19,7 +19,7 @@ from typing import Any
 import amqp
 from amqp import exceptions
 
-from switchboard.brokers.connection import UNSETTLED, Publish
+from switchboard.brokers.driver import UNSETTLED, Publish
 from switchboard.brokers.message import OutgoingMessage
 from switchboard.errors import (
     MessageTooLargeError,

@@ -47,7 +47,7 @@ from kombu.transport.virtual import Base64
 from kombu.utils import json as kombu_json
 from redis import ConnectionPool, Redis, exceptions
 
-from switchboard.brokers.connection import Publish, QueueLimits
+from switchboard.brokers.driver import Driver, Publish, QueueLimits
 from switchboard.brokers.message import Delivery, OutgoingMessage
 from switchboard.brokers.url import BrokerUrl
 from switchboard.errors import (
@@ -187,7 +187,7 @@ _SCRIPTS = ('TAKE', 'END', 'REQUEUE', 'RESTORE', 'RENEW', 'PUT', 'DELAY', 'NEXT_
 _TROUBLES = (OSError, exceptions.RedisError)
 
 
-class RedisDriver:
+class RedisDriver(Driver):
     """See `Driver`.
 
     :param connect_timeout_s: how long connecting may take.

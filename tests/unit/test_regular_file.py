@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from switchboard.brokers.tls import Tls
+from switchboard.brokers.url import Tls
 from switchboard.config.config import Config
 from switchboard.config.inifile import read_file
 from switchboard.errors import SwitchboardError

@@ -21,7 +21,7 @@ from switchboard.store.disk import Disk
 from tests.helpers.configurations import load
 from tests.helpers.waiting import eventually
 from tests.servers.brokers.broker import Broker
-from tests.servers.brokers.broker_queues import wait
+from tests.servers.brokers.broker_queues import unacked, wait
 from tests.servers.mail.arrivals import arrive
 from tests.servers.rabbitmq.rabbits import setting
 
@@ -70,7 +70,7 @@ class Inwards:
             self.connection.publish(OutgoingMessage(body, {}, properties), routing_key=self.name)
 
     def unacked(self) -> int:
-        return self.runner.connection.unacked()
+        return unacked(self.runner.connection)
 
     def close(self) -> None:
         self.runner.cleanup()

@@ -11,11 +11,12 @@ from typing import Any
 from redis import Redis
 
 from switchboard import Spool
+from switchboard.brokers.connection import Connection
 from switchboard.brokers.decode import filebase_of
 from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.brokers.producer import LONGEST_WAIT_S
 from switchboard.brokers.queue import BrokerQueue
-from switchboard.brokers.rabbitmq_queues import waiting_queue
+from switchboard.brokers.rabbitmq import waiting_queue
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownQueueError
 from switchboard.message.journal import Record
@@ -24,6 +25,11 @@ from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from tests.contracts.queue import Backend, drain
+
+
+def unacked(connection: Connection) -> int:
+    """:return: how many messages a connection holds."""
+    return sum(map(connection.holds, list(connection.held.values())))
 
 
 class SeenQueue(BrokerQueue):
@@ -46,7 +52,7 @@ class SeenQueue(BrokerQueue):
         return self._list(self.broker_queues) + self._list_delayed()
 
     def _list(self, queues: list[str]) -> list[str]:
-        had_waiting = self.consumer.is_keeping()
+        had_waiting = self.consumer.wait_s() is not None
         self.consumer.close()
         found = []
         for queue in queues:

@@ -9,7 +9,7 @@ from kombu import Connection
 from kombu.compression import encoders
 
 from switchboard.message.naming import is_filebase
-from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of
+from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of, unacked
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -40,4 +40,4 @@ def test_a_bomb_of_any_compression_is_in_the_bad_queue_as_it_came(place: OnBroke
         record = bad.history(filebase)[-1]
         assert record['cause'] == 'corrupt'
         assert f'are more than {LIMIT_BYTES} when they are decompressed' in record['reason']
-    assert queue.connection.unacked() == 0
+    assert unacked(queue.connection) == 0

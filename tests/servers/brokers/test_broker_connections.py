@@ -22,7 +22,7 @@ from switchboard.testing import Signal
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually
 from tests.servers.brokers.broker import Broker, redis
-from tests.servers.brokers.broker_queues import OnBroker, queue_of, wait, wait_for, wait_for_broker
+from tests.servers.brokers.broker_queues import OnBroker, queue_of, unacked, wait, wait_for, wait_for_broker
 from tests.servers.brokers.far import Far
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -210,7 +210,7 @@ class TestTheBrokerAway:
             redis_server.start()
         wait_for_broker(queue)
         assert queue.take() is None
-        assert queue.connection.unacked() == 0
+        assert unacked(queue.connection) == 0
         place.close()
 
 

@@ -21,7 +21,7 @@ from switchboard.errors import (
     UnknownQueueError,
 )
 from switchboard.message.naming import digest_of
-from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of, wait, wait_for
+from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of, unacked, wait, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -168,7 +168,7 @@ class TestTaking:
         one.enqueue_many(range(5))
         first = one.take()
         assert first is not None
-        assert one.connection.unacked() == 1
+        assert unacked(one.connection) == 1
         assert drain(other) == [1, 2, 3, 4]
         one.finish(first.filebase)
 

@@ -27,7 +27,7 @@ from switchboard.store.watch import readable
 from switchboard.testing import Signal
 from tests.helpers.waiting import eventually
 from tests.servers.brokers.broker import Broker
-from tests.servers.brokers.broker_queues import OnBroker, queue_of, wait, wait_for
+from tests.servers.brokers.broker_queues import OnBroker, queue_of, unacked, wait, wait_for
 from tests.servers.brokers.far import Far
 from tests.servers.rabbitmq.rabbits import channels, setting
 
@@ -57,7 +57,7 @@ class TestAJobThatIsLongerThanConsumerTimeout:
         wait(TOO_LONG_S)
         with pytest.raises(EntryTakenError, match='again'):
             queue.finish(filebase)
-        assert queue.connection.unacked() == 0
+        assert unacked(queue.connection) == 0
         again = wait_for(queue)
         assert again.filebase == filebase
         queue.finish(again.filebase)
@@ -76,7 +76,7 @@ class TestAJobThatIsLongerThanConsumerTimeout:
         with pytest.raises(BrokerDownError, match='acknowledgement'):
             connection.has_message()
         assert not connection.holds(held)
-        assert connection.unacked() == 0
+        assert unacked(connection) == 0
         assert connection.descriptors() == []
         connection.consume(queue.all_queues, prefetch=1)
         assert connection.connection_number > connection_number

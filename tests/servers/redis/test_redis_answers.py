@@ -16,7 +16,7 @@ from switchboard.brokers.redis_driver import script_of
 from switchboard.errors import BrokerDownError, EntryTakenError
 from tests.helpers.waiting import eventually
 from tests.servers.brokers.broker import Broker
-from tests.servers.brokers.broker_queues import OnBroker, queue_of, wait, wait_for_broker
+from tests.servers.brokers.broker_queues import OnBroker, queue_of, unacked, wait, wait_for_broker
 from tests.servers.brokers.middleman import Middleman
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -91,7 +91,7 @@ class TestALostAnswer:
         taken = queue.take()
         assert taken.msg == 'first'
         assert queue.history(taken.filebase) == []
-        assert queue.connection.unacked() == 1
+        assert unacked(queue.connection) == 1
         assert queue.count() == 1
 
     def test_after_the_lease_it_is_given_to_another_and_the_next_one_to_us(
@@ -177,7 +177,7 @@ class TestASleeper:
         assert sleeper.woken()
         wait_for_broker(queue)
         assert queue.take().msg == 'x'
-        assert queue.connection.unacked() == 2
+        assert unacked(queue.connection) == 2
 
     def test_is_not_woken_by_nothing(self, queue: Any) -> None:
         wakeup = queue.wakeup()

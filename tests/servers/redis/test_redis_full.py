@@ -17,7 +17,7 @@ from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 from tests.helpers.waiting import eventually
 from tests.servers.brokers.broker import Broker, redis, started
-from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of, wait
+from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of, unacked, wait
 from tests.servers.brokers.far import Far
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -78,7 +78,7 @@ def test_who_works_keeps_his_message_and_ends_it(full: Full) -> None:
     assert other.recover(own=False) == []
     assert full.client.hlen(f'switchboard:{queue.all_queues[0]}:deaths') == 0
     queue.finish(filebase)
-    assert queue.connection.unacked() == 0
+    assert unacked(queue.connection) == 0
 
 
 def test_what_is_given_back_is_the_next_again(full: Full) -> None:
@@ -124,7 +124,7 @@ def test_what_fails_is_in_the_bad_queue_on_this_machines_disk(full: Full) -> Non
     full.fill(queue)
     queue.finish(filebase, preserve=True, reason='why')
     assert full.place.preserved().history(filebase)[-1]['reason'] == 'why'
-    assert queue.connection.unacked() == 0
+    assert unacked(queue.connection) == 0
 
 
 def test_what_is_to_be_tried_again_later_stays_with_its_holder_until_it_can_be_written(full: Full) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.brokers.producer import limits_of
-from switchboard.brokers.tls import Tls
-from switchboard.brokers.url import is_broker_url, read_broker_url
+from switchboard.brokers.url import Tls, is_broker_url, read_broker_url
 from switchboard.errors import ConfigError
 from switchboard.options import QueueOptions, shown_url
 from tests.helpers.commands import switchboard

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from switchboard.brokers.message import Delivery, OutgoingMessage
-from switchboard.errors import BrokerDownError, EntryTakenError, NoRouteError, UnknownExchangeError
+from switchboard.errors import BrokerDownError, NoRouteError, UnknownExchangeError
 
 
 class MemoryBroker:
@@ -89,22 +89,14 @@ class MemoryConnection:
         self.held[delivery.tag] = delivery
         return delivery
 
-    def ack_many(self, deliveries: Sequence[Delivery]) -> list[Exception | None]:
-        self.calls['ack_many'] += 1
-        return [
-            None
-            if self.held.pop(delivery.tag, None)
-            else EntryTakenError('given out again', queue=delivery.queue)
-            for delivery in deliveries
-        ]
-
     def ack_later(self, *deliveries: Delivery) -> None:
         self.acks += deliveries
 
     def flush_acks(self) -> None:
         deliveries, self.acks = self.acks, []
-        if deliveries:
-            self.ack_many(deliveries)
+        self.calls['flush_acks'] += bool(deliveries)
+        for delivery in deliveries:
+            self.held.pop(delivery.tag, None)
 
     def holds(self, delivery: Delivery) -> bool:
         return delivery.tag in self.held

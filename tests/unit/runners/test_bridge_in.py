@@ -35,7 +35,7 @@ def test_all_that_is_there_is_stored_and_acknowledged_in_order(inward: Bridged) 
     inward.turn(runner)
     assert inward.contents('in') == [str(number) for number in range(250)]
     assert inward.links[-1].prefetch == 100
-    assert inward.links[-1].calls['ack_many'] == 3
+    assert inward.links[-1].calls['flush_acks'] == 3
     assert inward.broker.bodies('invoices') == []
 
 
