@@ -177,9 +177,10 @@ def _live(child: Child, work: Work, mask: set[Any]) -> NoReturn:
         os._exit(code)
 
 
-def fork_helper(work: Callable[[], object]) -> int:
+def fork_helper(work: Callable[[], object], kept: Iterable[int] = ()) -> int:
     """Start a process that does one thing for the master, holds nothing of it but the log, and ends with it.
 
+    :param kept: further descriptors that it is not to close.
     :return: its process id.
     :raises OSError: the machine has no room for another process.
     """
@@ -194,7 +195,7 @@ def fork_helper(work: Callable[[], object]) -> int:
             for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
                 signal.signal(signum, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            close_all_but(log.descriptors())
+            _close_all_but((*kept, *log.descriptors()))
             die_with_parent(master)
             work()
             code = EXIT_OK
@@ -205,7 +206,7 @@ def fork_helper(work: Callable[[], object]) -> int:
             os._exit(code)
 
 
-def close_all_but(kept: Iterable[int]) -> None:
+def _close_all_but(kept: Iterable[int]) -> None:
     """Close every descriptor but the standard ones and these."""
     first = 3
     for descriptor in sorted(kept):

@@ -182,7 +182,7 @@ def kill_noted(
         os.kill(pid, signal.SIGSTOP)
         if _halts(pid):
             # The kernel names files as they lie, and the spool's path may lead there by a link.
-            for path, descriptor in _claimed(pid, os.path.join(os.path.realpath(spool), '')):
+            for path, descriptor in _opened(pid, os.path.join(os.path.realpath(spool), ''), CLAIMED):
                 try:
                     claims.append(_claim(path, descriptor))
                     claims[-1].append(
@@ -242,12 +242,8 @@ def _halts(pid: int) -> bool:
     return False
 
 
-def _claimed(pid: int, spool: str) -> Iterator[tuple[str, int]]:
-    """Yield the claimed entries that a process has open, each with a descriptor of ours."""
-    return _opened(pid, spool, CLAIMED)
-
-
 def _opened(pid: int, spool: str, suffix: str) -> Iterator[tuple[str, int]]:
+    """Yield the files below a spool that a process has open, each with a descriptor of ours."""
     for name in os.listdir(f'/proc/{pid}/fd'):
         link = f'/proc/{pid}/fd/{name}'
         try:

@@ -20,14 +20,14 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
-from typing import Any, NoReturn
+from typing import Any
 
 import setproctitle
 
 from switchboard.config.config import Config
 from switchboard.errors import SwitchboardError
 from switchboard.events import event
-from switchboard.master.child import close_all_but, die_with_parent
+from switchboard.master.child import fork_helper
 from switchboard.status import log
 from switchboard.status.repeats import Repeats
 
@@ -49,7 +49,7 @@ class Housekeeping:
     :param interval_s: seconds between two rounds.
     :param deadline_s: how long a round may take before its janitor is killed.
     :param on_back: is given what the janitor has seen.
-    :param live: the new process's work; it never returns.
+    :param live: the new process's work: it writes into a pipe how long that took.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Housekeeping:
         config: Callable[[], Config],
         interval_s: float,
         now_s: float,
-        live: Callable[[Config, int, int], NoReturn] | None = None,
+        live: Callable[[Config, int], object] | None = None,
         *,
         deadline_s: float,
         on_back: Callable[[Mapping[str, Any]], object] = lambda _seen: None,
@@ -66,7 +66,7 @@ class Housekeeping:
         self._config = config
         # The warnings of the last janitor, for the next one: see `repeats`.
         self._noted: dict[str, int] = {}
-        self._live = live or partial(_live, self._noted)
+        self._live = live or partial(_tidy, self._noted)
         self._interval_s = interval_s
         self._due_s = now_s + interval_s
         # The janitor's end of it says how long his round took, and is closed by the kernel when he has ended.
@@ -97,21 +97,15 @@ class Housekeeping:
             if now_s < rested_s:
                 self._due_s = rested_s
                 return
-        master = os.getpid()
+        reading = writing = -1
         try:
             reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            pid = fork_helper(lambda: self._live(self._config(), writing), (writing,))
         except OSError as error:
             event(logger, logging.ERROR, None, 'janitor not started', error=error)
+            for descriptor in {reading, writing} - {-1}:
+                os.close(descriptor)
             return
-        try:
-            pid = os.fork()
-        except OSError as error:
-            event(logger, logging.ERROR, None, 'janitor not started', error=error)
-            os.close(reading)
-            os.close(writing)
-            return
-        if pid == 0:
-            self._live(self._config(), master, writing)
         os.close(writing)
         self._at_work, self._pid, self._began_s = reading, pid, now_s
         with contextlib.suppress(OSError):
@@ -169,17 +163,11 @@ class Housekeeping:
         return float(took_s or b'0')
 
 
-def _live(known: Mapping[str, int], config: Config, master: int, writing: int) -> NoReturn:
-    code, took_s = os.EX_SOFTWARE, 0.0
+def _tidy(known: Mapping[str, int], config: Config, writing: int) -> None:
+    took_s = 0.0
     seen: dict[str, Any] = {'has_failed': True}
     repeats = Repeats(known, int(time.monotonic()))
     try:
-        signal.set_wakeup_fd(-1)
-        for signum in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, signal.SIG_DFL)
-        # All that the master holds, its lock first of all; only the log stays, and the pipe that tells it that this process lives.
-        close_all_but((writing, *log.descriptors()))
-        die_with_parent(master)
         setproctitle.setproctitle('switchboard: janitor')
         log.set_process_name('janitor')
         log.add_filter(repeats)
@@ -196,14 +184,11 @@ def _live(known: Mapping[str, int], config: Config, master: int, writing: int) -
         )
         took_s = time.monotonic() - began_s
         event(logger, logging.DEBUG, None, 'tidied', done=done, took_s=round(took_s, 3))
-        code = os.EX_OK
     except (SwitchboardError, OSError) as error:
         event(logger, logging.ERROR, None, 'not tidied', error=error)
-    except BaseException:
+    except Exception:
         event(logger, logging.ERROR, None, 'not tidied', exc_info=True)
     finally:
         answer = json.dumps({**seen, 'noted': repeats.noted}).encode()
         with contextlib.suppress(OSError):
             os.write(writing, b'%.3f %s' % (took_s, answer))
-        log.flush_and_wait()
-        os._exit(code)

@@ -120,17 +120,17 @@ def test_without_a_time_of_its_own_the_bad_queue_keeps_everything(tmp_path, cloc
 
 
 def test_the_longer_a_round_takes_the_rarer_it_is():
-    def live(_config, _master, writing):
+    def live(_config, writing):
         os.write(writing, b'2.0')
         os._exit(0)
 
     broom = Housekeeping(lambda: None, 60.0, 0.0, live, deadline_s=300.0)
     broom.tick(60.0)
-    os.wait()
+    os.waitpid(broom.pid, 0)
     broom.tick(120.0)
     assert broom.due_s() == 60.0 + 2.0 * (1 + REST_SHARE)
     broom.tick(broom.due_s())
-    os.wait()
+    os.waitpid(broom.pid, 0)
     assert broom.due_s() == 60.0 + 2.0 * (1 + REST_SHARE) + 60.0
 
 
@@ -146,7 +146,7 @@ def janitors():
 
 
 def test_a_janitor_that_is_still_at_work_or_has_died_stops_nothing(janitors):
-    def live(_config, _master, _writing):
+    def live(_config, _writing):
         signal.pause()
         os._exit(0)
 
@@ -164,7 +164,7 @@ def test_a_janitor_that_is_still_at_work_or_has_died_stops_nothing(janitors):
 
 
 def test_a_janitor_that_hangs_is_killed_and_replaced_even_if_it_is_stopped(janitors):
-    def live(_config, _master, _writing):
+    def live(_config, _writing):
         os.kill(os.getpid(), signal.SIGSTOP)
         os._exit(0)
 
@@ -186,14 +186,12 @@ def test_a_janitor_that_hangs_is_killed_and_replaced_even_if_it_is_stopped(janit
 
 
 def test_where_rounds_take_long_they_may_take_ten_times_as_long(janitors):
-    reading, writing = os.pipe()
-
-    def first(_config, _master, answer):
+    def first(_config, answer):
         os.write(answer, b'40.000 {}')
         os._exit(0)
 
-    def second(_config, _master, _answer):
-        os.read(reading, 1)
+    def second(_config, _answer):
+        signal.pause()
         os._exit(0)
 
     live = [first]
@@ -213,8 +211,6 @@ def test_where_rounds_take_long_they_may_take_ten_times_as_long(janitors):
         os.kill(other, signal.SIGKILL)
         os.waitpid(other, 0)
     broom.close()
-    os.close(reading)
-    os.close(writing)
 
 
 def test_the_janitor_writes_to_the_log_and_to_nothing_else(site: Installation):
