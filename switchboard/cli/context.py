@@ -22,6 +22,7 @@ from switchboard.errors import ConfigError
 if TYPE_CHECKING:
     from switchboard.config.config import Config
     from switchboard.operating.actions import OperatorSession
+    from switchboard.operating.audit import Operator
     from switchboard.operating.spool_view import SpoolView
     from switchboard.routing.exchange import ExchangeTable
     from switchboard.spool.spool import Spool
@@ -212,15 +213,23 @@ class Installation:
 
         return SpoolView(self.existing_directory(), self.config_or_none)
 
-    def operator_session(self, reason: str = '') -> OperatorSession:
+    def operator(self, reason: str = '') -> Operator:
+        """:return: the user who runs this, for the record of what operators do.
+
+        :param reason: why something is done.
+        """
+        from switchboard.operating.audit import Operator, user_name
+
+        return Operator(user_name(), 'cli', reason)
+
+    def operator_session(self, reason: str) -> OperatorSession:
         """:return: the spool, to act on its entries as the user who runs this.
 
         :param reason: why, for the history of each entry.
         """
         from switchboard.operating.actions import OperatorSession
-        from switchboard.operating.audit import Operator, user_name
 
-        return OperatorSession(self.view, self.spool(), Operator(user_name(), 'cli', reason))
+        return OperatorSession(self.view, self.spool(), self.operator(reason))
 
     def check_runner(self, name: str) -> None:
         """:raises FileNotFoundError: the configuration declares no such runner.  A broken one is not asked."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
@@ -201,6 +201,13 @@ def _criteria(
     return criteria
 
 
+def decorated(command: Callable[..., R], options: Sequence[Callable[..., Any]]) -> Callable[..., R]:
+    """:return: the command with some options, the first of them first in its help."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def selection_options(command: Callable[..., R]) -> Callable[..., R]:
     """Add the options; the command gets what they say as one argument, ``criteria``."""
 
@@ -209,10 +216,7 @@ def selection_options(command: Callable[..., R]) -> Callable[..., R]:
         own = {name: keys.pop(name) for name in _NAMES}
         return command(*args, criteria=_criteria(**own), **keys)
 
-    wrapped: Callable[..., R] = call
-    for option in reversed(_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped
+    return decorated(call, _OPTIONS)
 
 
 _NAMES = tuple(name for name in _criteria.__annotations__ if name != 'return')

@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
@@ -248,7 +249,8 @@ class Progress:
 
     def __init__(self) -> None:
         self._spinner: Spinner | None = None
-        self.is_shown = sys.stderr.isatty()
+        self._is_shown = sys.stderr.isatty()
+        self._told_s = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -261,9 +263,17 @@ class Progress:
 
     def update(self, text: str) -> None:
         """Show the condition that is waited for now."""
-        if self.is_shown:
+        if self._is_shown:
             if self._spinner is None:
                 from switchboard.cli.terminal import Spinner
 
                 self._spinner = Spinner()
             self._spinner.update(text)
+
+    def tell(self, text: str) -> None:
+        """Show the same where it may take long: where no line can change, it is a new one now and then."""
+        if self._is_shown:
+            self.update(text)
+        elif time.monotonic() - self._told_s >= TELL_EVERY_S:
+            self._told_s = time.monotonic()
+            print_note(text)

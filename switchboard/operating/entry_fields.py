@@ -1,15 +1,23 @@
-"""An entry as an object for programs: the same members for command line and API, documented in ``docs/reference/cli.md``."""
+"""An entry as an object for programs: the same members for command line and API, documented in ``docs/reference/cli.md``.
+
+Who holds an entry, the kernel's list of locks says.  Asking by trying to take a lock would take it, if only for a moment, from who just wants it; reading
+the list disturbs nobody.  It is for people to read: nothing is decided by it, and on a system without the list, nobody is named.
+"""
 
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from switchboard.errors import CorruptEntryError
 from switchboard.message.naming import CLAIMED, NS
 from switchboard.message.typed_json import parse_json
 from switchboard.operating.summary import EntrySummary
+
+LOCKS = Path('/proc/locks')
 
 # The errors that keep one entry's content from being described: each is the entry's fault, and no other's.
 UNTELLABLE = (ValueError, TypeError, OverflowError, RecursionError, AttributeError, KeyError)
@@ -18,7 +26,7 @@ UNTELLABLE = (ValueError, TypeError, OverflowError, RecursionError, AttributeErr
 def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, int], int]) -> dict[str, Any]:
     """:return: an entry for programs; of one whose history makes nonsense, what its name says and that it is damaged.
 
-    :param owners: the holder of each lock; see `lock_holders`.
+    :param owners: the holder of each lock; see :func:`holders`.
     """
     fields = {
         'filebase': entry.filebase,
@@ -54,6 +62,22 @@ def entry_fields(entry: EntrySummary, now_ns: int, owners: Mapping[tuple[int, in
         }
     except UNTELLABLE as error:
         return fields | {'damage': entry.damage or f'its history cannot be shown: {type(error).__name__}'}
+
+
+def holders(path: Path = LOCKS) -> dict[tuple[int, int], int]:
+    """:return: the process by device and inode number, for each ``flock``; a process of another container has the number 0."""
+    found: dict[tuple[int, int], int] = {}
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        fields = line.split()
+        # 1: FLOCK  ADVISORY  WRITE 18789 fe:00:2148713 0 EOF
+        if len(fields) == 8 and fields[1] == 'FLOCK' and fields[3] == 'WRITE':
+            major, minor, inode = fields[5].split(':')
+            found[os.makedev(int(major, 16), int(minor, 16)), int(inode)] = max(0, int(fields[4]))
+    return found
 
 
 def body_fields(body: bytes) -> dict[str, str]:

@@ -23,13 +23,11 @@ from switchboard.operating.actions import (
     choose,
 )
 from switchboard.operating.audit import MAX_REASON, Operator, note, recent
-from switchboard.operating.finding import Found
 from switchboard.operating.selection import Budget, Criteria
-from switchboard.operating.summary import summarize
 from switchboard.operating.text import moment
 from switchboard.store.layout import BAD, TRASH
 from switchboard.web.desk import Desk
-from switchboard.web.entry_pages import MAX_SELECTION, criteria_of
+from switchboard.web.entry_pages import MAX_SELECTION, criteria_of, locate_or_none
 from switchboard.web.forms import BadRequestError, Form
 
 log = logging.getLogger('switchboard.web')
@@ -89,15 +87,10 @@ class Plan:
             queue, _, filebase = name.partition('/')
             if not is_filebase(filebase):
                 raise BadRequestError('that is no name of an entry')
-            ((_, folder),) = desk.view.queue_folders([queue])
-            try:
-                seen = summarize(folder, queue, filebase)
-            except FileNotFoundError:
-                seen = None
-            if seen is None:
-                self.gone.append(name)
+            if (one := locate_or_none(desk, queue, filebase)) is not None:
+                found.append(one)
             else:
-                found.append(Found(queue, folder, filebase, seen.suffix, seen))
+                self.gone.append(name)
         return choose(found, self.action, named=True)
 
     def command(self, desk: Desk) -> str:

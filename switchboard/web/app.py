@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlencode
@@ -32,16 +33,16 @@ from switchboard.installing import needs
 from switchboard.operating.audit import MAX_REASON, Operator
 from switchboard.web import entry_pages, openapi, pages
 from switchboard.web.desk import Desk
-from switchboard.web.drawing import sparkline, topology
 from switchboard.web.forms import HALVES, MAX_TEXT, BadRequestError, Form
 from switchboard.web.guard import Guard
 from switchboard.web.identity import User
 from switchboard.web.message_body import Body
-from switchboard.web.render import environment
+from switchboard.web.render import environment, sparkline, topology
 from switchboard.web.survey import SLOTS
 
 Page = Callable[..., dict[str, Any]]
-Handler = Callable[[Request], Awaitable[Response]]
+# Starlette runs one that is no coroutine in a thread of its pool.
+Handler = Callable[[Request], Response | Awaitable[Response]]
 
 # Path, page, template, parameters of the query.
 PAGES: tuple[tuple[str, Page, str, tuple[str, ...]], ...] = (
@@ -129,18 +130,18 @@ class Routes:
 
         entry, is_editing = '/entries/{name}/{filebase}', self.desk.settings.edit
         deeds: list[tuple[str, Handler]] = [
-            ('/confirm', self._write(acting.confirm, 'confirm', needs_operator=False)),
-            ('/act', self._write(acting.act, 'result')),
+            ('/confirm', self._write(acting.confirm, 'acting/confirm', needs_operator=False)),
+            ('/act', self._write(acting.act, 'acting/result')),
             ('/queues/{name}/say', self._write(acting.say, 'queue')),
-            ('/runners/{name}/do', self._write(acting.direct, 'directed')),
+            ('/runners/{name}/do', self._write(acting.direct, 'acting/directed')),
         ]
         if is_editing:
             deeds += [
                 (
                     f'{entry}/review',
-                    self._write(edit.review, 'review', needs_operator=False, longest=edit.MAX_FIELD),
+                    self._write(edit.review, 'acting/review', needs_operator=False, longest=edit.MAX_FIELD),
                 ),
-                (f'{entry}/store', self._write(edit.store, 'result', longest=edit.MAX_FIELD)),
+                (f'{entry}/store', self._write(edit.store, 'acting/result', longest=edit.MAX_FIELD)),
             ]
         found = [
             Route(f'{beginning}{path}', handler, methods=['POST'])
@@ -148,19 +149,16 @@ class Routes:
             for beginning in ('', '/api')
         ]
         if is_editing:
-            found.append(Route(f'{entry}/edit', self._page(edit.editable, 'edit')))
+            found.append(Route(f'{entry}/edit', self._page(edit.editable, 'acting/edit')))
             found.append(Route(f'/api{entry}/edit', self._page(edit.editable, '')))
         return found
 
     # What looks.
 
     def _page(self, page: Page, template: str) -> Handler:
-        async def handle(request: Request) -> Response:
-            return await run_in_threadpool(self._answer, request, page, template)
+        return partial(self._answer, page, template)
 
-        return handle
-
-    def _answer(self, request: Request, page: Page, template: str) -> Response:
+    def _answer(self, page: Page, template: str, request: Request) -> Response:
         self.desk.follow()
         try:
             shown = page(self.desk, _query(request), **request.path_params)
@@ -244,10 +242,7 @@ class Routes:
             raise HTTPException(404)
         return Response(sparkline(list(values.get(name, ())), SLOTS), media_type='image/svg+xml')
 
-    async def _topology(self, request: Request) -> Response:
-        return await run_in_threadpool(self._draw_topology, request)
-
-    def _draw_topology(self, request: Request) -> Response:
+    def _topology(self, request: Request) -> Response:
         config, survey = self.desk.view.config, self.desk.surveyor.last
         queues = survey.queues if survey is not None else {}
         waiting = {name: max(0, counts.waiting) + counts.preserved for name, counts in queues.items()}
@@ -256,10 +251,7 @@ class Routes:
             return self._say_wrong(request, 404, 'there is no picture of it', is_api=False)
         return Response(drawn, media_type='image/svg+xml')
 
-    async def _download(self, request: Request) -> Response:
-        return await run_in_threadpool(self._send_body, request)
-
-    def _send_body(self, request: Request) -> Response:
+    def _download(self, request: Request) -> Response:
         try:
             found = entry_pages.locate(self.desk, **request.path_params)
             body = Body(found)
@@ -275,10 +267,7 @@ class Routes:
         }
         return StreamingResponse(body.chunks(), headers=headers, media_type='application/octet-stream')
 
-    async def _export(self, request: Request) -> Response:
-        return await run_in_threadpool(self._send_export, request)
-
-    def _send_export(self, request: Request) -> Response:
+    def _export(self, request: Request) -> Response:
         kind = request.path_params['format']
         if kind not in ('csv', 'json'):
             return self._say_wrong(request, 404, 'there are csv and json', is_api=False)
@@ -300,10 +289,7 @@ class Routes:
             out.getvalue().encode('utf-8', 'backslashreplace'), headers=headers, media_type='text/csv'
         )
 
-    async def _metrics(self, request: Request) -> Response:
-        return await run_in_threadpool(self._send_metrics, request)
-
-    def _send_metrics(self, request: Request) -> Response:
+    def _metrics(self, request: Request) -> Response:
         """Answer a scrape: the numbers of the exporter, from the counts that the pages show."""
         try:
             from switchboard.metrics.counting import NO_ERROR, Count
@@ -328,8 +314,8 @@ class Routes:
         )
         return Response(text, headers={'content-type': kind})
 
-    async def _help(self, request: Request) -> Response:
-        return await run_in_threadpool(self._html, request, 'help', {'command': ''})
+    def _help(self, request: Request) -> Response:
+        return self._html(request, 'help', {'command': ''})
 
     async def _openapi(self, request: Request) -> Response:
         deeds = [
@@ -384,7 +370,7 @@ class Routes:
             return Json(shown)
         if template == 'queue':
             return RedirectResponse(f'/queues/{shown["queue"]}', 303)
-        if shown.get('canary') and template == 'result' and shown['done']:
+        if shown.get('canary') and template == 'acting/result' and shown['done']:
             sent = [('entry', f'{one["queue"]}/{one["filebase"]}') for one in shown['done'] if one['queue']]
             return RedirectResponse(
                 '/canary?' + urlencode([('q', shown['selection']), *sent], errors=HALVES), 303

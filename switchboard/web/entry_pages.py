@@ -16,9 +16,8 @@ from switchboard.errors import SwitchboardError, UnknownEntryError
 from switchboard.message.entry import differences
 from switchboard.message.naming import CLAIMED, is_filebase, order
 from switchboard.message.typed_json import tagged_or_text
-from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields
+from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields, holders
 from switchboard.operating.finding import Found
-from switchboard.operating.lock_holders import holders
 from switchboard.operating.queue_counts import stamp_of
 from switchboard.operating.selection import Budget, Criteria, select
 from switchboard.operating.spool_view import Place, flags_of
@@ -188,19 +187,24 @@ def locate(desk: Desk, name: str, filebase: str) -> Found:
 
     :raises UnknownEntryError: it is not there.
     """
-    view = desk.view
     if not is_filebase(filebase):
         raise UnknownEntryError('that is no name of an entry')
-    ((_, folder),) = view.queue_folders([name])
-    try:
-        entry = summarize(folder, name, filebase)
-    except FileNotFoundError:
-        entry = None
-    if entry is None:
+    found = locate_or_none(desk, name, filebase)
+    if found is None:
         raise UnknownEntryError(
             'it is not there any more: it was done, moved or removed', queue=name, filebase=filebase
         )
-    return Found(name, folder, filebase, entry.suffix, entry)
+    return found
+
+
+def locate_or_none(desk: Desk, name: str, filebase: str) -> Found | None:
+    """:return: the entry; None if it is not there."""
+    ((_, folder),) = desk.view.queue_folders([name])
+    try:
+        entry = summarize(folder, name, filebase)
+    except FileNotFoundError:
+        return None
+    return None if entry is None else Found(name, folder, filebase, entry.suffix, entry)
 
 
 def entry(desk: Desk, form: Form, name: str, filebase: str) -> dict[str, Any]:

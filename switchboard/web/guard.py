@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from switchboard.web.identity import Identity, UnknownUserError
@@ -72,19 +74,21 @@ class Guard:
         try:
             receive = await self._check(scope, receive)
         except Refused as refused:
-            await _say(answer, refused)
+            body = json.dumps({'error': refused.reason}) + '\n'
+            response = Response(body, refused.status, refused.headers, media_type='application/json')
+            await response(scope, receive, answer)
             return
         await self._app(scope, receive, answer)
 
     async def _check(self, scope: Scope, receive: Receive) -> Receive:
-        headers = _Headers(scope)
-        host = headers.one('host')
+        header = partial(_header, Headers(scope=scope))
+        host = header('host')
         if host is None or host.lower() not in self._hosts:
             raise Refused(421, 'this desk does not go by that name')
         if len(scope.get('query_string', b'')) > MAX_QUERY_BYTES:
             raise Refused(414, 'the address is too long')
         try:
-            user = self._identity.of(scope, headers.one)
+            user = self._identity.of(scope, header)
         except UnknownUserError as error:
             challenge = (
                 {'www-authenticate': 'Basic realm="switchboard", charset="UTF-8"'} if error.asks else {}
@@ -95,8 +99,8 @@ class Guard:
             return receive
         if scope['method'] != 'POST':
             raise Refused(405, 'there is no such method here')
-        scope['is_program'] = check_origin(headers.one, host, is_authorized=user.is_authorized)
-        return await _bounded(headers, receive)
+        scope['is_program'] = check_origin(header, host, is_authorized=user.is_authorized)
+        return await _bounded(header, receive)
 
 
 def check_origin(header: Callable[[str], str | None], host: str, *, is_authorized: bool) -> bool:
@@ -120,24 +124,20 @@ def check_origin(header: Callable[[str], str | None], host: str, *, is_authorize
     return True
 
 
-class _Headers:
-    def __init__(self, scope: Scope) -> None:
-        self._all: list[tuple[bytes, bytes]] = scope['headers']
+def _header(headers: Headers, name: str) -> str | None:
+    """:return: the header's value; None if it is not there.
 
-    def one(self, name: str) -> str | None:
-        """:return: the header's value; None if it is not there.
-
-        :raises Refused: it is there twice.
-        """
-        found = [value for key, value in self._all if key == name.encode()]
-        if len(found) > 1:
-            raise Refused(400, f'{name} is there twice')
-        return found[0].decode('latin-1') if found else None
+    :raises Refused: it is there twice.
+    """
+    found = headers.getlist(name)
+    if len(found) > 1:
+        raise Refused(400, f'{name} is there twice')
+    return found[0] if found else None
 
 
-async def _bounded(headers: _Headers, receive: Receive) -> Receive:
+async def _bounded(header: Callable[[str], str | None], receive: Receive) -> Receive:
     """:return: a `receive` with all of the body, which is not large."""
-    length = headers.one('content-length') or '0'
+    length = header('content-length') or '0'
     if not length.isdecimal() or len(length) > 12 or int(length) > MAX_BODY_BYTES:
         raise Refused(413, 'that is too much')
     parts, size, more = [], 0, True
@@ -166,23 +166,9 @@ async def _bounded(headers: _Headers, receive: Receive) -> Receive:
 def _with_headers(send: Send) -> Send:
     async def answer(message: Message) -> None:
         if message['type'] == 'http.response.start':
-            own = {key for key, _ in message['headers']}
-            more = [
-                (key.encode(), value.encode()) for key, value in HEADERS.items() if key.encode() not in own
-            ]
-            message = {**message, 'headers': [*message['headers'], *more]}
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
         await send(message)
 
     return answer
-
-
-async def _say(send: Send, refused: Refused) -> None:
-    body = json.dumps({'error': refused.reason}).encode() + b'\n'
-    headers: list[tuple[bytes, bytes]] = [
-        (b'content-type', b'application/json'),
-        (b'content-length', str(len(body)).encode()),
-        *((key.encode(), value.encode()) for key, value in refused.headers.items()),
-    ]
-    start: dict[str, Any] = {'type': 'http.response.start', 'status': refused.status, 'headers': headers}
-    await send(start)
-    await send({'type': 'http.response.body', 'body': body})

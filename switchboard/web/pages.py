@@ -20,9 +20,9 @@ from switchboard.operating.text import flag_lines, grouped, number, one_line
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
 from switchboard.store.layout import ACTS, BAD, RUN, TRASH
 from switchboard.web.desk import Desk
-from switchboard.web.drawing import MAX_EDGES, can_draw
 from switchboard.web.forms import Form
 from switchboard.web.message_body import redacted
+from switchboard.web.render import MAX_EDGES, can_draw
 from switchboard.web.survey import OTHERS, Latest, Rates, Survey
 
 MAX_ACTS = 500

@@ -11,14 +11,22 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import click
 
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
-from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, selection_options, yes_option
+from switchboard.cli.options import (
+    DURATION,
+    ENTRIES,
+    confirm,
+    counted,
+    decorated,
+    selection_options,
+    yes_option,
+)
 from switchboard.cli.output import LOOK_EVERY_S, Progress, print_error, print_note, write_json, write_line
 from switchboard.errors import QueueError
 from switchboard.operating.actions import (
@@ -54,7 +62,7 @@ class Request:
     everything: bool
     queues: Sequence[str]
     criteria: Criteria
-    limit: int
+    limit: int | None
     dry_run: bool
     count_only: bool
     names_only: bool
@@ -106,7 +114,7 @@ class Request:
         :param ask: the act, as a question, with ``{}`` for the number of entries and their queues.
         :param always: ask also if they were named.
         """
-        chosen = choose(self.find(default), action, named=self.is_named, limit=self.limit)
+        chosen = choose(self.find(default), action, named=self.is_named, limit=self.limit or 0)
         return self.act_on(chosen, action, ask=ask, always=always)
 
     def act_on(self, chosen: Sequence[Target], action: Action, *, ask: str, always: bool = False) -> Exit:
@@ -146,12 +154,14 @@ class Request:
         if result.error is not None:
             print_error(result.error, str(target))
         elif self.as_json:
-            fields = result.fields()
-            write_json(fields | {'planned': True} if planned else fields)
+            write_json(result.fields() | ({'planned': True} if planned else {}))
         elif self.names_only:
             write_line(f'{now.queue}/{now.filebase}' if now is not None else str(target))
         elif not self.quiet:
             write_line(f'{target} -> {now.queue}/{now.filebase}' if now is not None else str(target))
+
+
+_OF_REQUEST = {each.name for each in fields(Request)}
 
 
 def _names(words: Sequence[str]) -> Iterator[str]:
@@ -196,45 +206,14 @@ def entries_verb(
     )
 
     def make(function: Callable[..., Exit]) -> click.Command:
-        def call(
-            installation: Installation,
-            entries: tuple[str, ...],
-            everything: bool,
-            queues: tuple[str, ...],
-            criteria: Criteria,
-            limit: int | None,
-            dry_run: bool,
-            count_only: bool,
-            names_only: bool,
-            quiet: bool,
-            reason: str,
-            yes: bool,
-            as_json: bool,
-            **own: Any,
-        ) -> None:
-            request = Request(
-                installation,
-                entries,
-                everything,
-                queues,
-                criteria,
-                limit or 0,
-                dry_run,
-                count_only,
-                names_only,
-                quiet,
-                reason,
-                yes,
-                as_json,
-            )
+        def call(installation: Installation, **keys: Any) -> None:
+            own = {name: keys.pop(name) for name in keys.keys() - _OF_REQUEST}
+            request = Request(installation, **keys)
             click.get_current_context().exit(function(request, **own))
 
         call.__name__ = function.__name__
         call.__doc__ = function.__doc__
-        wrapped: Callable[..., None] = call
-        for decorate in reversed(decorators):
-            wrapped = decorate(wrapped)
-        return verb()(wrapped)
+        return verb()(decorated(call, decorators))
 
     return make
 
@@ -279,7 +258,7 @@ def retry(request: Request, to: str | None, canary: int | None, timeout_s: float
         request.installation.spool()[to]  # an unknown queue is an error before anybody is asked
     if 'state' in {term.field for term in request.criteria.terms}:
         action = Retry(to, selects_all=True)
-    chosen = choose(request.find(['bad']), action, named=request.is_named, limit=request.limit)
+    chosen = choose(request.find(['bad']), action, named=request.is_named, limit=request.limit or 0)
     ask = 'send back {}' if request.is_named else f'send back {{}}{_sent_back_before(chosen)}'
     if canary is None or len(chosen) <= canary or request.dry_run or request.count_only:
         return request.act_on(chosen, action, ask=ask)

@@ -18,7 +18,7 @@ from switchboard import __version__
 from switchboard.cli.context import Installation, json_option, json_report_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.options import pairs_callback
-from switchboard.cli.output import is_terminal, print_note, report, write_bytes, write_json, write_line
+from switchboard.cli.output import print_note, report, write_bytes, write_json, write_line
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.operating.text import escape_terminal, number
 from switchboard.store.disk import Disk
@@ -211,50 +211,49 @@ def url_problems(config: Config) -> Iterator[Problem]:
 
 def spool_warnings(config: Config) -> Iterator[ConfigError]:
     """Look for directories of the spool in which one user may make what another one cannot use."""
+    root = Path(config.spool)
+    if root.is_dir():  # `init` makes it as it should be
+        for reason in _troubles_of(root):
+            yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+
+
+def _troubles_of(root: Path) -> Iterator[str]:
     from switchboard.status.alive import own_directory
 
-    root = Path(config.spool)
-    if not root.is_dir():
-        return  # `init` makes it as it should be
     owner = root.stat()
     links = [each.name for each in sorted(root.iterdir()) if each.is_symlink() and each.name[0] != '.']
     if links:
-        reason = (
+        yield (
             f'links in the place of queues ({_some(links)}): a queue is on the file system of its spool, and lists leave them out; '
             'one that belongs to neither root nor the owner is not followed: put directories in their places'
         )
-        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
     places = [root, *(each for each in sorted(root.iterdir()) if each.is_dir() and not each.is_symlink())]
     closed = [place.name for place in places if not place.stat().st_mode & stat.S_ISGID]
     if closed:
-        reason = (
+        yield (
             f'directories without the set-group-id bit ({_some(closed)}): a file that another user makes there has the group of that user; '
             f'`find {root} -type d -exec chmod g+s {{}} +`'
         )
-        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
     foreign = [
         place.name
         for place in places
         if (place.stat().st_uid, place.stat().st_gid) != (owner.st_uid, owner.st_gid)
     ]
     if foreign:
-        reason = f'directories of another user or group than the spool ({_some(foreign)}): `chown -R --reference={root} {root}`'
-        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
+        yield f'directories of another user or group than the spool ({_some(foreign)}): `chown -R --reference={root} {root}`'
     own = own_directory(root)
     if os.path.isdir(own) and own.lstat().st_uid != owner.st_uid:
-        reason = (
+        yield (
             f'{own} belongs to another user than the spool: a master was started as that user, and the owner can start none; '
             f'stop it, and `chown -R --reference={root} {own}`'
         )
-        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
     # A spool that is one user's alone may well have such directories.
     shut = [place.name for place in places if owner.st_mode & stat.S_IRWXG & ~place.stat().st_mode]
     if shut:
-        reason = (
+        yield (
             f'directories that are not open to the group, as the spool is ({_some(shut)}): only their owner can work there; '
             f'`find {root} -type d -exec chmod g+rwx {{}} +`'
         )
-        yield ConfigError(reason, file=str(config.path), section='switchboard', key='spool')
 
 
 def _some(names: list[str]) -> str:
@@ -303,7 +302,7 @@ def check(
             write_json({'level': level, **each.fields()})
             continue
         colour = {'error': 'red', 'warning': 'yellow'}[level]
-        word = click.style(level, fg=colour) if is_terminal() else level
+        word = click.style(level, fg=colour)
         for line in str(each).splitlines():
             write_line(f'{word}: {escape_terminal(line)}')
     errors = sum(level == 'error' for level, _ in found)
@@ -377,7 +376,7 @@ def route(
     else:
         for step in steps:
             line = escape_terminal(str(step))
-            write_line(click.style(line, fg='green') if step.matched and is_terminal() else line)
+            write_line(click.style(line, fg='green') if step.matched else line)
         write_line(f'\n{", ".join(queues)}' if queues else '\nnobody takes it')
         for queue in unknown:
             write_line(f'there is no queue {escape_terminal(queue)!r}: publishing it is an error')

@@ -23,7 +23,7 @@ from switchboard.cli.options import pairs_callback, read_metadata
 from switchboard.cli.output import print_error, print_note, report
 from switchboard.errors import CorruptEntryError, SwitchboardError, UnserializableError
 from switchboard.message.typed_json import load_json, tagged
-from switchboard.operating.audit import Operator, note, user_name
+from switchboard.operating.audit import note
 from switchboard.operating.editing import Editing
 from switchboard.operating.text import escape_terminal
 
@@ -148,7 +148,7 @@ def edit(
     """
     found = installation.view.find(entry, queues)
     spool = installation.spool()
-    operator = Operator(user_name(), 'cli', reason)
+    operator = installation.operator(reason)
     if undo and (changes or dropped or body is not None):
         raise click.UsageError('--undo goes without --set, --unset and --body')
     with Editing(spool, found.queue, found.filebase, to, operator) as editing:

@@ -20,7 +20,6 @@ from switchboard.cli.exits import Exit
 from switchboard.cli.options import DURATION, no_wait_option, timeout_option
 from switchboard.cli.output import (
     LOOK_EVERY_S,
-    TELL_EVERY_S,
     Progress,
     is_json,
     print_note,
@@ -30,7 +29,7 @@ from switchboard.cli.output import (
 from switchboard.errors import MasterError, NoAnswerError, ScoreboardError
 from switchboard.master.control import SHUTDOWN, ask, signal_master
 from switchboard.operating.text import duration, escape_terminal, number
-from switchboard.status.alive import PID, master_alive, own_directory, read_pid
+from switchboard.status.alive import LOG, PID, master_alive, own_directory, read_pid
 from switchboard.status.scoreboard import Record, State
 from switchboard.status.snapshot import busy_s, read_status, read_status_or_none
 
@@ -90,7 +89,6 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
     :raises SwitchboardError: it could not be started.
     """
     from switchboard.master.programs import background
-    from switchboard.status.alive import LOG, own_directory
 
     wanted = sum(options.instances for options in config.runners.values())
     started_s = time.monotonic()
@@ -126,9 +124,6 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
 
 
 def _starting(directory: Path, wanted: int, started_s: float) -> str:
-    from switchboard.status.scoreboard import State
-    from switchboard.status.snapshot import read_status_or_none
-
     text = f'starting, {duration(time.monotonic() - started_s)}'
     snapshot = read_status_or_none(directory)
     # A scoreboard that is older than this start is the last master's.
@@ -210,11 +205,8 @@ def _runner_and_slice(named: str) -> tuple[str, int | None]:
 
 
 def _restart_master(installation: Installation, timeout_s: float | None) -> Exit:
-    from switchboard.status.alive import master_alive
-
-    config = (
-        installation.config
-    )  # before anything is stopped: a broken file must not leave us without a master
+    # Before anything is stopped: a broken file must not leave us without a master.
+    config = installation.config
     if master_alive(config.spool) and not stop_master(config.spool, timeout_s):
         print_note('the old master has not stopped in time; nothing was started')
         return Exit.TEMPORARY
@@ -273,8 +265,6 @@ def reopen(context: click.Context, installation: Installation) -> None:
             switchboard -C /etc/switchboard/switchboard.cfg reopen
         endscript
     """
-    from switchboard.master.control import ask
-
     context.exit(report_failure(ask(installation.existing_directory(), {'do': 'reopen'}, 10.0), Exit.IO))
 
 
@@ -432,7 +422,7 @@ def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) 
     :return: False if the time ran out.
     :raises NoAnswerError: there is no limit, and the master does not answer any more.
     """
-    started_s = tell_s = time.monotonic()
+    started_s = time.monotonic()
     watch = AnswerWatch(directory)
     with Progress() as progress, _end_of(pid) as ends:
         while master_alive(directory):
@@ -440,11 +430,7 @@ def wait_for_the_end(directory: Path, pid: int | None, timeout_s: float | None) 
             if timeout_s is not None and now_s - started_s >= timeout_s:
                 return False
             text = f'stopping, {duration(now_s - started_s)}; {describe(left(directory))}'
-            if progress.is_shown:
-                progress.update(text)
-            elif now_s - tell_s >= TELL_EVERY_S:
-                tell_s = now_s
-                print_note(text)
+            progress.tell(text)
             wait_s = LOOK_EVERY_S if timeout_s is None else min(LOOK_EVERY_S, timeout_s)
             if select.select(ends, [], [], wait_s)[0]:
                 ends.clear()  # it is gone; the lock follows at once

@@ -14,7 +14,7 @@ import click
 
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column, text_of
-from switchboard.cli.options import selection_options
+from switchboard.cli.options import decorated, selection_options
 from switchboard.cli.output import (
     line_width,
     print_note,
@@ -25,9 +25,8 @@ from switchboard.cli.output import (
 from switchboard.config.inifile import did_you_mean
 from switchboard.message.naming import NS, is_on_hold, order
 from switchboard.message.typed_json import tagged_or_text
-from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields
+from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields, holders
 from switchboard.operating.finding import Found
-from switchboard.operating.lock_holders import holders
 from switchboard.operating.selection import METADATA, Criteria, select
 from switchboard.operating.summary import EntrySummary
 from switchboard.operating.text import (
@@ -229,9 +228,7 @@ _LIST_OPTIONS = (
 
 
 def _list_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_LIST_OPTIONS):
-        command = option(command)
-    return command
+    return decorated(command, _LIST_OPTIONS)
 
 
 @verb()

@@ -14,7 +14,6 @@ from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION, ENTRIES, confirm, counted, yes_option
 from switchboard.cli.output import (
     LOOK_EVERY_S,
-    TELL_EVERY_S,
     Progress,
     print_error,
     print_note,
@@ -277,15 +276,9 @@ def _check(installation: Installation, names: tuple[str, ...]) -> None:
 
 
 def _note(installation: Installation, act: str, queue: str, reason: str = '') -> None:
-    from switchboard.operating.audit import Operator, note  # here, because to look notes nothing
+    from switchboard.operating.audit import note  # here, because to look notes nothing
 
-    note(installation.directory, Operator(_user(), 'cli', reason), act, queue)
-
-
-def _user() -> str:
-    from switchboard.operating.audit import user_name
-
-    return user_name()
+    note(installation.directory, installation.operator(reason), act, queue)
 
 
 @verb()
@@ -299,7 +292,7 @@ def pause(installation: Installation, names: tuple[str, ...], reason: str) -> No
     """
     _check(installation, names)
     for name in names:
-        installation.spool().pause(name, reason, _user())
+        installation.spool().pause(name, reason, installation.operator().by)
         _note(installation, 'pause', name, reason)
         report(f'{escape_terminal(name)}: paused', act='pause', queue=name)
 
@@ -327,7 +320,7 @@ def drain(
     """
     _check(installation, names)
     for name in names:
-        installation.spool().drain(name, reason, _user())
+        installation.spool().drain(name, reason, installation.operator().by)
         _note(installation, 'drain', name, reason)
         report(f'{escape_terminal(name)}: draining', act='drain', queue=name)
     if waits and not _wait_until_empty(installation, names, timeout_s):
@@ -336,7 +329,7 @@ def drain(
 
 def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_s: float | None) -> bool:
     """:return: False if the time ran out."""
-    started_s = tell_s = time.monotonic()
+    started_s = time.monotonic()
     flags = installation.spool().flags
     for name in names:
         if flags.is_set('paused', name):
@@ -351,11 +344,7 @@ def _wait_until_empty(installation: Installation, names: Sequence[str], timeout_
             if timeout_s is not None and now_s - started_s >= timeout_s:
                 print_note(f'not empty yet: {", ".join(map(_left, left))}')
                 return False
-            if progress.is_shown:
-                progress.update(text)
-            elif now_s - tell_s >= TELL_EVERY_S:
-                tell_s = now_s
-                print_note(text)
+            progress.tell(text)
             # Counting a large queue takes its time, and is not all that there is to do.
             time.sleep(max(LOOK_EVERY_S, 10 * (time.monotonic() - now_s)))
     report(f'empty after {duration(time.monotonic() - started_s)}', act='drain', empty=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -13,7 +14,6 @@ from switchboard.cli.commands.ls import STYLES, age_text, state_text
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit, exit_of, exit_of_all
 from switchboard.cli.output import (
-    is_terminal,
     print_error,
     write_bytes,
     write_json,
@@ -25,8 +25,7 @@ from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS
 from switchboard.message.typed_json import parse_json, tagged_or_text
-from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields
-from switchboard.operating.lock_holders import holders
+from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields, holders
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import EntrySummary, time_ns
 from switchboard.operating.text import (
@@ -47,6 +46,8 @@ SHOWN_BODY_BYTES = 16 * 1024
 KEPT_BODY_BYTES = 1024 * 1024
 # Fields of a record that are not shown as key=value.
 _APART = frozenset(('event', 'time', 'traceback', 'message', 'error', 'before', 'after'))
+# `click.echo` takes colours out again where no terminal is.
+_bold = partial(click.style, bold=True)
 
 
 @verb()
@@ -128,7 +129,7 @@ def _show_queue(installation: Installation, name: str, *, everything: bool, as_j
         write_json(show_fields(installation, name))
         return
     first, *lines = show_lines(installation, name, everything=everything)
-    write_line('\n'.join([_title(first), *lines]))
+    write_line('\n'.join([_bold(first), *lines]))
 
 
 def _metadata(entry: Entry) -> dict[str, Any] | None:
@@ -156,18 +157,12 @@ def _mail_header(entry: Entry) -> bytes:
     return body if end < 0 else body[: end + 1]
 
 
-def _title(text: str) -> str:
-    return click.style(text, bold=True) if is_terminal() else text
-
-
 def _lines(
     seen: EntrySummary, entry: Entry, said: dict[str, dict[str, Any]], *, headers: bool, full: bool
 ) -> Iterator[str]:
     now_ns = time.time_ns()
-    state = state_text(seen, now_ns, holders())
-    if is_terminal():
-        state = click.style(state, fg=STYLES[seen.state(now_ns)])
-    yield f'{_title(f"{seen.queue}/{seen.filebase}")}'
+    state = click.style(state_text(seen, now_ns, holders()), fg=STYLES[seen.state(now_ns)])
+    yield _bold(f'{seen.queue}/{seen.filebase}')
     yield f'  state     {state}, {age_text(seen, now_ns).removeprefix("held ")}'
     for line in flag_lines(seen.queue, said):
         yield f'  queue     {line}'
@@ -183,18 +178,17 @@ def _lines(
             f', sent back {seen.retried}x' if seen.retried else ''
         )
     if entry.damage is not None:
-        text = f'{entry.damage.reason}'
-        yield f'  damage    {click.style(one_line(text), fg="red") if is_terminal() else one_line(text)}'
+        yield f'  damage    {click.style(one_line(entry.damage.reason), fg="red")}'
     yield from _metadata_lines(entry)
     if entry.records:
         yield ''
-        yield _title('history')
+        yield _bold('history')
         before, edits = '', differences(entry)
         for place, record in enumerate(entry.records):
             yield from _record_lines(record, before)
             for line in edits.get(place, ()):
                 colour = {'-': 'red', '+': 'green'}.get(line[:1])
-                yield f'      {click.style(escape_terminal(line), fg=colour) if is_terminal() else escape_terminal(line)}'
+                yield f'      {click.style(escape_terminal(line), fg=colour)}'
             before = f'{record.get("error")}: {record.get("message")}'
     yield from _body_lines(entry, headers=headers, full=full)
 
@@ -203,12 +197,12 @@ def _metadata_lines(entry: Entry) -> Iterator[str]:
     metadata = _metadata(entry)
     yield ''
     if metadata is None:
-        yield _title('metadata') + ' cannot be read:'
+        yield _bold('metadata') + ' cannot be read:'
         yield '  ' + body_text(entry.metadata[:1000])
         return
     # What every entry has says nothing about this one.
     shown = {key: value for key, value in metadata.items() if key not in ('version', '_parsemsg')}
-    yield _title('metadata') + ('' if shown else ' none')
+    yield _bold('metadata') + ('' if shown else ' none')
     width = max((len(one_line(key)) for key in shown), default=0)
     for key, value in shown.items():
         yield f'  {one_line(key):<{width}}  {escape_terminal(json.dumps(tagged_or_text(value), ensure_ascii=False))}'
@@ -225,7 +219,7 @@ def _record_lines(record: Record, before: str) -> Iterator[str]:
     says = ': '.join(one_line(str(part)) for part in (error, message) if part)
     yield f'  {stamp}  {event:<9} {one_line(pairs)}'.rstrip()
     if says:
-        yield f'      {click.style(says, fg="red") if is_terminal() else says}'
+        yield f'      {click.style(says, fg="red")}'
     traceback = record.get('traceback')
     if isinstance(traceback, str):
         for line in traceback.rstrip('\n').split('\n'):
@@ -243,7 +237,7 @@ def _body_lines(entry: Entry, *, headers: bool, full: bool) -> Iterator[str]:
         return
     yield ''
     cut = not full and len(body) > SHOWN_BODY_BYTES
-    yield _title('mail header' if headers else 'body')
+    yield _bold('mail header' if headers else 'body')
     text = body_text(body[:SHOWN_BODY_BYTES] if cut else body)
     if entry.kind == 'json' and not cut:
         try:

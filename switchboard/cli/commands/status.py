@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import click
 
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
-from switchboard.cli.output import is_terminal, print_note, write_json, write_line, write_table
+from switchboard.cli.output import print_note, write_json, write_line, write_table
 from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
 from switchboard.operating.text import age, duration, flag_lines, grouped, moment, one_line
@@ -26,9 +25,6 @@ from switchboard.status.snapshot import (
     read_status,
     runner_fields,
 )
-
-if TYPE_CHECKING:
-    from switchboard.status.scoreboard import Record
 
 STATE_STYLES = {
     State.STARTING: 'cyan',
@@ -146,11 +142,7 @@ def status(context: click.Context, installation: Installation, as_json: bool) ->
     busy_with = under_way(snapshot)
     scaled_to_none = without_process(snapshot, installation)
     if as_json:
-        write_json(master_fields(snapshot, busy_with))
-        for record in snapshot.records:
-            write_json(runner_fields(record))
-        for name, _ in scaled_to_none:
-            write_json(fields_without_process(name))
+        write_objects(snapshot, busy_with, scaled_to_none)
         for name in installation.view.queue_names():
             write_json(queue_info(installation.view, name).fields())
     else:
@@ -185,7 +177,7 @@ def _write_queues(found: Sequence[QueueInfo]) -> None:
         write_table(OPTIONS_COLUMNS, rows)
     for one in found:
         for line in flag_lines(one.name, one.flags):
-            write_line(click.style(line, fg='yellow') if is_terminal() else line)
+            write_line(click.style(line, fg='yellow'))
 
 
 def _declared(one: QueueInfo) -> list[str]:
@@ -205,12 +197,23 @@ def without_process(snapshot: Snapshot, installation: Installation) -> list[tupl
     return [(name, f'has no process; `switchboard scale {name}=1` gives it one') for name in sorted(missing)]
 
 
+def write_objects(
+    snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[tuple[str, str]]
+) -> None:
+    """Write the master and every runner for programs."""
+    write_json(master_fields(snapshot, busy_with))
+    for record in snapshot.records:
+        write_json(runner_fields(record))
+    for name, _ in scaled_to_none:
+        write_json(fields_without_process(name))
+
+
 def _write_status(
     snapshot: Snapshot, busy_with: Sequence[str], scaled_to_none: Sequence[tuple[str, str]]
 ) -> None:
     now_s = time.time()
     text, colour = headline(snapshot, now_s)
-    write_line(click.style(text, fg=colour) if is_terminal() else text)
+    write_line(click.style(text, fg=colour))
     write_line(f'spool:  {snapshot.directory}')
     master = snapshot.master
     if master.reload_error:
@@ -218,7 +221,7 @@ def _write_status(
         text = (
             f'reload: failed {when} ago, the old configuration is in force: {one_line(master.reload_error)}'
         )
-        write_line(click.style(text, fg='red') if is_terminal() else text)
+        write_line(click.style(text, fg='red'))
     elif master.reloaded_ns:
         write_line(f'reload: {age(now_s - master.reloaded_ns / 1e9)} ago')
     if busy_with:
@@ -232,5 +235,4 @@ def _write_status(
     if shown:
         write_line('')
     for title, text in shown:
-        title = click.style(title, bold=True) if is_terminal() else title
-        write_line(f'{title}: {text}')
+        write_line(f'{click.style(title, bold=True)}: {text}')

@@ -122,7 +122,7 @@ def tail(
         latest, _ = choose(select(places, Criteria(), now_ns), 'age', lines, backwards=True)
         for found in reversed(list(latest)):
             shown.add((found.queue, found.filebase + found.suffix))
-            _say_arrival(found, found.look(), as_json=as_json, many=len(places) > 1)
+            _say_arrival(found, as_json=as_json, many=len(places) > 1)
     left = itertools.count(1)
     while True:
         for found in arrivals.wait():
@@ -130,14 +130,14 @@ def tail(
             if name in shown:  # it came while the latest ones were looked at
                 shown.discard(name)
                 continue
-            _say_arrival(found, found.look(), as_json=as_json, many=len(places) > 1)
+            _say_arrival(found, as_json=as_json, many=len(places) > 1)
             if count is not None and next(left) >= count:
                 return
 
 
-def _say_arrival(found: Found, seen: EntrySummary | None, *, as_json: bool, many: bool) -> None:
+def _say_arrival(found: Found, *, as_json: bool, many: bool) -> None:
     try:
-        _write_arrival(found, seen, as_json=as_json, many=many)
+        _write_arrival(found, found.look(), as_json=as_json, many=many)
     except UNTELLABLE as error:
         print_error(error, f'{found.queue}/{found.filebase}')
 

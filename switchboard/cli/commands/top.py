@@ -12,20 +12,21 @@ import click
 from switchboard.cli.commands.queues import COLUMNS as QUEUE_COLUMNS
 from switchboard.cli.commands.queues import count_all
 from switchboard.cli.commands.queues import row as queue_row
-from switchboard.cli.commands.status import RUNNER_COLUMNS, headline, runner_row, troubles, without_process
+from switchboard.cli.commands.status import (
+    RUNNER_COLUMNS,
+    headline,
+    runner_row,
+    troubles,
+    without_process,
+    write_objects,
+)
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.layout import Cell, Column
 from switchboard.cli.options import DURATION
 from switchboard.cli.output import write_json, write_line, write_table
 from switchboard.operating.queue_info import count_fields
 from switchboard.status.scoreboard import Record
-from switchboard.status.snapshot import (
-    Snapshot,
-    fields_without_process,
-    master_fields,
-    read_status,
-    runner_fields,
-)
+from switchboard.status.snapshot import Snapshot, read_status
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -99,20 +100,18 @@ def runner_columns() -> Sequence[Column]:
 @json_option
 def top(installation: Installation, interval_s: float, count: int | None, as_json: bool) -> None:
     """Show the master, every runner and the queues that have entries, live.  Ctrl-C ends it."""
-    if as_json:
-        for number in range(count or 1):
-            if number:
-                time.sleep(max(0.1, interval_s))
-            _write_json_look(installation)
-        return
     screen = Screen(installation)
     interval_s = max(0.1, interval_s)
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not as_json:
         _live(screen, interval_s, count)
         return
     for number in range(count or 1):
         if number:
             time.sleep(interval_s)
+        if as_json:
+            _write_json_look(installation)
+            continue
+        if number:
             write_line('')
         runners, queues = screen.look()
         assert screen.snapshot is not None
@@ -125,11 +124,7 @@ def top(installation: Installation, interval_s: float, count: int | None, as_jso
 
 def _write_json_look(installation: Installation) -> None:
     snapshot = read_status(installation.existing_directory())
-    write_json(master_fields(snapshot))
-    for record in snapshot.records:
-        write_json(runner_fields(record))
-    for name, _ in without_process(snapshot, installation):
-        write_json(fields_without_process(name))
+    write_objects(snapshot, (), without_process(snapshot, installation))
     for one in count_all(installation, ()):
         write_json({'type': 'queue', **count_fields(one, (), time.time())})
 

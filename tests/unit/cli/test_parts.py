@@ -15,7 +15,7 @@ from switchboard.cli.commands.lifecycle import describe
 from switchboard.cli.commands.status import headline, status_of, troubles
 from switchboard.cli.commands.tail import Arrivals
 from switchboard.operating import text as wording
-from switchboard.operating.lock_holders import LOCKS, holders
+from switchboard.operating.entry_fields import LOCKS, holders
 from switchboard.status.scoreboard import Scoreboard, Slot, State, SupervisorRecord
 from switchboard.status.snapshot import read_status as take
 from switchboard.store import watch

@@ -122,7 +122,7 @@ def test_no_template_has_a_way_out_of_escaping() -> None:
     made = environment()
     assert 'safe' not in made.filters
     source = Path(app.__file__).parent
-    for path in [*source.glob('templates/*.html'), *source.glob('*.py')]:
+    for path in [*source.glob('templates/**/*.html'), *source.glob('*.py')]:
         text = path.read_text()
         assert not re.search(r'\bMarkup\b|\|\s*safe\b|autoescape false', text), path
 
