@@ -1,7 +1,7 @@
 """Messages as bytes, and back: names, header, metadata, kinds, history.  Pure: no file is touched.
 
 In reading order: naming (the grammar of names), envelope (one header line), typed_json, metadata, serializers (kinds:
-mail and flatten, formats, pickles), packing (a message becomes the bytes of a file), entry (and back, and what
+mail and flatten, pickles), packing (a message becomes the bytes of a file), entry (and back, and what
 was changed of it), journal (the history), expiry, content_types (what others call a body), mail_envelope and
 delivery_headers (what a mail server tells of a mail).
 

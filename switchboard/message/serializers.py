@@ -6,14 +6,16 @@ this file::
     serializers = Serializers()
     serializers.register(Invoice, InvoiceSerializer())
 
-Reading goes by the kind that the header names.  The four that are always there run nothing that a file says; the two
-that unpickle are made only for queues whose configuration names them (see ``pickles.py``).
+Reading goes by the kind that the header names.  The four that are always there run nothing that a file says.  Others are made only for queues
+whose configuration names them: the two that unpickle (see ``pickles.py``), and MessagePack and YAML, whose libraries are imported then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from email.message import EmailMessage, Message
+from functools import partial
+from importlib import import_module
 from typing import Any, Protocol
 
 from zope.interface import implementedBy, implementer, providedBy
@@ -124,6 +126,54 @@ class MailSerializer:
         return lazy_mail(body, modern=self.modern, cls=self.message_class)
 
 
+@implementer(ISerializer)
+class LibrarySerializer:
+    """Values in the form of a library.
+
+    Such forms hold more types than JSON (bytes, dates, tuples as lists); a value must read back equal all the same, so each message is read
+    back before it is accepted.
+
+    :param dump: writes a value as bytes, and raises what the value makes the library raise.
+    :param load: reads it.
+    """
+
+    def __init__(self, kind: str, dump: Callable[[Any], bytes], load: Callable[[bytes], Any]) -> None:
+        self.kind = kind
+        self._dump = dump
+        self._load = load
+
+    def dumps(self, msg: Any) -> bytes:
+        try:
+            body = self._dump(msg)
+            again = self._load(body)
+        except Exception as error:
+            raise UnserializableError(f'{self.kind}: {error}') from error
+        if again != msg:
+            raise UnserializableError(
+                f'{self.kind}: the message would not read back equal (a tuple, NaN, or a key of an odd type?)'
+            )
+        return body
+
+    def loads(self, body: bytes) -> Any:
+        try:
+            return self._load(body)
+        except Exception as error:  # the libraries' errors have no common root
+            raise CorruptEntryError(f'{self.kind}: {error!r}') from error
+
+
+def library_serializer(kind: str) -> LibrarySerializer:
+    """:return: the serializer for values as MessagePack, or as YAML by its safe loader and dumper: no tag makes an object.
+
+    :raises ImportError: the library is not installed.
+    """
+    library = import_module(kind)
+    if kind == 'msgpack':
+        return LibrarySerializer(kind, library.packb, partial(library.unpackb, strict_map_key=False))
+    return LibrarySerializer(
+        kind, partial(library.safe_dump, allow_unicode=True, encoding='utf-8'), library.safe_load
+    )
+
+
 class Serialized:
     """A message that goes to several queues, with its bytes: they are made once.
 
@@ -191,8 +241,7 @@ class Serializers:
         self.register(Message, mail)
         self.register(EmailMessage, modern)
         for kind in sorted(self.accept - self._by_kind.keys()):
-            for serializer in _optional(kind, pickle_classes):
-                self.add(serializer)
+            self.add(_optional(kind, pickle_classes))
         if prefer not in self._by_kind:
             raise ConfigError(
                 f'values are to be written as {prefer!r}, which `accept` does not name', key='serializer'
@@ -263,17 +312,15 @@ class Serializers:
         return self._by_kind.get(kind) if self.accepts(kind) else None
 
 
-def _optional(kind: str, pickle_classes: Sequence[str]) -> list[Serializer]:
-    """Make the serializers that need a library, or a decision, of the user's."""
+def _optional(kind: str, pickle_classes: Sequence[str]) -> Serializer:
+    """Make a serializer that needs a library, or a decision, of the user's."""
     if kind in ('pickle', 'mailman'):
         from switchboard.message.pickles import MailmanSerializer, PickleSerializer
 
-        return [PickleSerializer(pickle_classes) if kind == 'pickle' else MailmanSerializer(pickle_classes)]
+        return PickleSerializer(pickle_classes) if kind == 'pickle' else MailmanSerializer(pickle_classes)
     if kind in ('msgpack', 'yaml'):
-        from switchboard.message.formats import msgpack_serializer, yaml_serializer
-
         try:
-            return [msgpack_serializer() if kind == 'msgpack' else yaml_serializer()]
+            return library_serializer(kind)
         except ImportError as error:
             from switchboard.installing import needs
 
