@@ -5,7 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Literal
+    from typing import Any, Literal
 
     Durability = Literal['full', 'lazy']
     Flush = Literal['one', 'two']
@@ -31,3 +31,13 @@ class QueueDefaults:
     overflow: Overflow = 'reject'
     priority: int = 0
     ttl_s: float | None = None
+
+
+def has_limits(options: Any) -> bool:
+    """Is there anything to ask before a message is let in?
+
+    :param options: `QueueOptions`, or the part of them that the mail servers' door knows.
+    """
+    return bool(
+        options.max_messages is not None or options.max_bytes is not None or options.min_free_space_bytes
+    )

@@ -22,10 +22,10 @@ from switchboard.clock import Clock
 from switchboard.events import event
 from switchboard.forks import after_fork
 from switchboard.message.naming import DIGEST_DIGITS, NS, is_filebase
+from switchboard.queue.steady_time import SteadyTime
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import HELD
-from switchboard.store.steady_time import SteadyTime
 
 log = logging.getLogger('switchboard.queue')
 

@@ -36,7 +36,7 @@ from switchboard.message.metadata import dump_metadata, load_metadata
 from switchboard.message.naming import HIGHEST_PRIORITY, NS, SYSTEM_NAMER, parse
 from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import TAG
-from switchboard.store.steady_time import SteadyTime
+from switchboard.queue.steady_time import SteadyTime
 
 PERSISTENT = 2
 # AMQP sends all headers in one frame, of 128 KiB unless somebody has set another limit.

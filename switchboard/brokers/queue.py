@@ -65,13 +65,13 @@ from switchboard.message.naming import (
 from switchboard.options import QueueOptions
 from switchboard.queue.consumer import CAUSES, CLOCK_DOUBTED, LOOK_AGAIN_S, UNREADABLE
 from switchboard.queue.recovery import timestamp
+from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Switchboard
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.disk import Disk
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse, write
-from switchboard.store.steady_time import SteadyTime
 from switchboard.store.watch import LONGEST_S, readable
 
 log = logging.getLogger('switchboard.queue')

@@ -32,10 +32,10 @@ from switchboard.events import event
 from switchboard.message.naming import CLOCK_SLACK_NS, NS, Namer
 from switchboard.message.typed_json import parse_json
 from switchboard.options import OLD_FIELDS, QueueOptions, RetryPolicy
+from switchboard.queue.steady_time import SteadyTime
 from switchboard.store.disk import OPEN_FLAGS, Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import DECLARED, DECLARED_LOCK
-from switchboard.store.steady_time import SteadyTime
 
 log = logging.getLogger('switchboard.queue')
 

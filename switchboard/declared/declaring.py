@@ -21,11 +21,11 @@ from switchboard.errors import QueueLockedError, QueueMismatchError, UnknownQueu
 from switchboard.forks import after_fork
 from switchboard.message.naming import Namer, check_queue_name
 from switchboard.options import QueueOptions
+from switchboard.queue.steady_time import SteadyTime
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.disk import Disk
 from switchboard.store.layout import BAD, CONSUMERS, OWNERS, RUN
 from switchboard.store.pool import FilePool
-from switchboard.store.steady_time import SteadyTime
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config

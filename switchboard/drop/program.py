@@ -36,6 +36,7 @@ from switchboard.message.mail_envelope import (
     split_from_line,
 )
 from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, name_of, order_key_of
+from switchboard.queue_defaults import has_limits
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, DECLARED, DRAINING, ROOM, RUN, SPARE
@@ -242,7 +243,7 @@ class Drop:
             return
         self._pack()
         door, disk = self.door, self.disk
-        if door.has_limits and not self._is_let_in():
+        if has_limits(door) and not self._is_let_in():
             self._store_slowly(at_commit)  # there it is known how to make room
             return
         spare = Folder(f'{self.spool}/{SPARE}', disk)
@@ -262,8 +263,7 @@ class Drop:
 
         :raises QueueFullError: it is full, and makes none.
         """
-        from switchboard.store.limits import Limits
-        from switchboard.store.shared_count import SharedCount
+        from switchboard.store.limits import Limits, SharedCount
 
         count = SharedCount(Folder(f'{self.spool}/{RUN}/{ROOM}', self.disk), self.queue, self.disk)
         limits = Limits(self.queue, self.folder, self.door, self.disk, SYSTEM_CLOCK, count)

@@ -28,12 +28,12 @@ from switchboard.errors import QueueError
 from switchboard.handoff.stage import Stage
 from switchboard.handoff.transaction import Transaction, commit_all
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, UNFINISHED, is_filebase
+from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.folder import Folder
 from switchboard.store.layout import DEDUPE_PREFIX, KEY_LOCK_PREFIX
 from switchboard.store.publishing import PreparedEntry, refusal, write
 from switchboard.store.reading import peek
-from switchboard.store.steady_time import SteadyTime
 
 # Producers with keys of different buckets do not wait for each other.
 BUCKETS = 64

@@ -3,8 +3,8 @@
 In reading order: switchboard (the facade, and what a spool does for a queue), producer (encode, admit, write, publish),
 admission (may a message come in?), consumer (choose, claim, read, settle), ready_queue (which entry is next, and when; first_names
 and strict_keys are parts of it),
-listing (what a directory holds), recovery (steps on a claim, and what dead owners left), wakeup (what an idle runner
-sleeps on), throttle.
+listing (what a directory holds), recovery (steps on a claim, and what dead owners left), steady_time (what may be deleted by
+the time of day), wakeup (what an idle runner sleeps on), throttle.
 
 It imports store and below.
 """

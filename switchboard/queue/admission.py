@@ -18,6 +18,7 @@ from switchboard.errors import (
 from switchboard.message.entry import Entry
 from switchboard.message.serializers import Serializers
 from switchboard.options import QueueOptions
+from switchboard.queue_defaults import has_limits
 from switchboard.store.limits import Limits, Room
 
 # How often a full queue whose oldest is to make room is looked at, when nothing can be taken out of it.
@@ -42,7 +43,7 @@ class Admission:
         evict: Callable[[int, int], tuple[int, int] | None],
         can_evict: Callable[[int, int], bool],
     ) -> None:
-        self.has_limits = limits.any
+        self.has_limits = has_limits(options)
         self._queue = queue
         self._options = options
         self._serializers = serializers

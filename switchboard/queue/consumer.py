@@ -39,13 +39,13 @@ from switchboard.queue.recovery import (
     note_change,
     recover,
 )
+from switchboard.queue.steady_time import SteadyTime
 from switchboard.store.claims import Claim, claim_of, claim_ready
 from switchboard.store.folder import Folder
 from switchboard.store.order_lock import Mark, OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import is_out_of_files, refuse
 from switchboard.store.reading import WHOLE_BYTES, peek, read_header
-from switchboard.store.steady_time import SteadyTime
 
 log = logging.getLogger('switchboard.queue')
 

@@ -38,19 +38,18 @@ from switchboard.queue.consumer import Consumer
 from switchboard.queue.listing import Listing, Pickup
 from switchboard.queue.producer import Batch, Producer
 from switchboard.queue.ready_queue import DEAR_NS, ReadyQueue
+from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.throttle import Throttle
 from switchboard.queue.wakeup import Wakeup
 from switchboard.store.claims import Claim, claim_of
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, WAKE
-from switchboard.store.limits import Limits, Room
+from switchboard.store.limits import Limits, QueueCount, Room
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool, delete_unfinished
 from switchboard.store.publishing import PreparedEntry, refuse
 from switchboard.store.renewal import renew
-from switchboard.store.shared_count import QueueCount
-from switchboard.store.steady_time import SteadyTime
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from switchboard.message.naming import (
     make_slice,
 )
 from switchboard.options import QueueOptions
+from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Services, Switchboard
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.spool.deadletters import DeadLetters, discard, hand_over
@@ -46,12 +47,11 @@ from switchboard.store.flags import Flags
 from switchboard.store.folder import Folder, close_folders
 from switchboard.store.kernel import open_files_limit
 from switchboard.store.layout import BAD, ORDER, ROOM, RUN, SPARE, STAGE
+from switchboard.store.limits import SharedCount
 from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import refuse
 from switchboard.store.renewal import clear_drafts, renew
-from switchboard.store.shared_count import SharedCount
-from switchboard.store.steady_time import SteadyTime
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config

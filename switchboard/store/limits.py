@@ -1,7 +1,9 @@
 """The limits of a queue, asked before a message is accepted: a limit that is found out later has lost something.
 
-Counting a directory costs as much as listing it, so it is counted now and then, and messages let in since are added (see ``shared_count``).
-The producers of a spool share that number.  So a limit is exceeded by no more than
+Counting a directory costs as much as listing it, so it is counted now and then, and messages let in since are added.  The producers of a
+spool share that count, one record for each queue, ``.run/room/<queue>``, and read and change it under its lock: otherwise each of them
+would give away the same room.  It is a memo and no truth: one that is missing, damaged, or from before a restart of the
+machine is made anew by counting.  So a limit is exceeded by no more than
 
 - what others have asked room for and not yet published when somebody counts: one message each, more for those that publish
   many with one flush or one commit;
@@ -12,6 +14,9 @@ two counts: a second, or twenty times as long as counting takes.
 
 Where a full queue makes room by letting its oldest entries go, that is owed at first (`Room`): it is made when everything that comes in
 together is written, and known to fit.  A refusal has pushed nothing out.
+
+Rejected: a counter that consumers change too (each crash would make it wrong for ever, and each message would pay for a lock
+twice), counting for each message (as dear as the queue is long).
 """
 
 from __future__ import annotations
@@ -29,11 +34,11 @@ from switchboard.errors import (
 from switchboard.message.naming import CLAIMED, NS, READY
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.shared_count import QueueCount
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
     from typing import Protocol
 
     class Bounds(Protocol):
@@ -65,6 +70,9 @@ CHEAP_COUNT_NS = 2 * NS // 1000
 COUNT_SHARE = 20
 # References to messages that may be gone, before they are looked through.
 SWEEP_FROM = 256
+# Four numbers of this width.
+_WIDTH = 20
+_LENGTH = 4 * _WIDTH
 
 
 class Room:
@@ -132,6 +140,87 @@ class Pending:
         return len(sizes), sum(sizes)
 
 
+class QueueCount:
+    """A count of messages and bytes, when it was taken (on the monotonic clock), and how long counting took.
+
+    Used in a ``with`` block.  This one is a process's own.
+    """
+
+    __slots__ = ('counted_at_ns', 'messages', 'size_bytes', 'took_ns')
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Have it counted the next time that somebody asks."""
+        self.messages = self.size_bytes = self.took_ns = 0
+        self.counted_at_ns = -1
+
+    def __enter__(self) -> QueueCount:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class SharedCount(QueueCount):
+    """A count that all producers of a queue share.
+
+    :param folder: the directory of these records; made when the first is.
+    """
+
+    __slots__ = ('_disk', '_fd', '_folder', '_queue')
+
+    def __init__(self, folder: Folder, queue: str, disk: Disk) -> None:
+        super().__init__()
+        self._folder = folder
+        self._queue = queue
+        self._disk = disk
+        self._fd = -1
+
+    def __enter__(self) -> QueueCount:
+        """Take the lock and read.
+
+        :raises OSError: the record cannot be opened.
+        :raises LockTimeoutError: another process keeps it locked.
+        """
+        # Opened each time: a lock on a descriptor that was inherited by a fork would keep nobody out.
+        fd = self._folder.open_lock_file(self._queue)
+        try:
+            self._disk.lock_when_free(fd, f'the count of {self._queue}')
+            self._read(fd)
+        except BaseException:
+            self._disk.let_go(fd)
+            raise
+        self._fd = fd
+        return self
+
+    def _read(self, fd: int) -> None:
+        content = self._disk.read_all(fd, _LENGTH)
+        try:
+            self.messages, self.size_bytes, self.counted_at_ns, self.took_ns = [
+                int(content[start : start + _WIDTH]) for start in range(0, _LENGTH, _WIDTH)
+            ]
+        except ValueError:  # it is new, or damaged
+            self.forget()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write, and drop the lock."""
+        fd, self._fd = self._fd, -1
+        numbers = (self.messages, self.size_bytes, self.counted_at_ns, self.took_ns)
+        content = b''.join(b'%*d' % (_WIDTH, number) for number in numbers)
+        try:
+            self._disk.write_all(fd, content)
+        except OSError:
+            pass  # a full disk: a message not added now is counted in a second
+        finally:
+            self._disk.unlock_and_close(fd)
+
+
 class Shortage:
     """The lack of room in a full queue: how many messages and bytes would have to go, and the reason in words.
 
@@ -170,7 +259,6 @@ class Limits:
         self.disk = disk
         self.clock = clock
         self.counted = options.max_messages is not None or options.max_bytes is not None
-        self.any = self.counted or options.min_free_space_bytes > 0
         self.shared_count = shared_count or QueueCount()
         # Accepted messages that are not yet to be seen: a batch, or the outputs of a hand-off.
         self.pending = Pending()

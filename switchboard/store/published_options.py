@@ -42,11 +42,6 @@ class PublishedOptions(QueueDefaults):
     def __init__(self, queue: str) -> None:
         self.queue = queue
 
-    @property
-    def has_limits(self) -> bool:
-        """Is there anything to ask before a message is let in?"""
-        return not (self.max_messages is None and self.max_bytes is None and not self.min_free_space_bytes)
-
 
 _READERS: dict[str, Callable[[str], object]] = {
     'accept': lambda text: tuple(text.split(',')),

@@ -18,7 +18,7 @@ import pytest
 from switchboard import Spool
 from switchboard.master.control import signal_master
 from switchboard.operating.janitor import TRASH_S, tidy
-from switchboard.store.steady_time import SETTLES_S
+from switchboard.queue.steady_time import SETTLES_S
 from switchboard.testing import FakeClock
 from tests.browser.conftest import Site
 from tests.helpers.commands import fail, succeed, switchboard

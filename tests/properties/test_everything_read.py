@@ -68,6 +68,7 @@ from switchboard.operating.spool_view import flags_of
 from switchboard.operating.summary import summarize
 from switchboard.operating.text import flag_lines
 from switchboard.options import QueueOptions
+from switchboard.queue.steady_time import SteadyTime
 from switchboard.routing.bindings import Target
 from switchboard.spool.spool import Spool
 from switchboard.status.scoreboard import Scoreboard, SupervisorRecord
@@ -75,10 +76,9 @@ from switchboard.store.disk import Disk
 from switchboard.store.flags import Flags
 from switchboard.store.folder import Folder
 from switchboard.store.layout import ACTS, CLOCK, OPTIONS_COPY, RUN, SPARES
+from switchboard.store.limits import SharedCount
 from switchboard.store.pool import FilePool
 from switchboard.store.published_options import MAGIC, find_published_options
-from switchboard.store.shared_count import SharedCount
-from switchboard.store.steady_time import SteadyTime
 from switchboard.trace_context import read as read_trace
 from switchboard.web.forms import Form
 from switchboard.web.identity import Identity, UnknownUserError
@@ -309,8 +309,7 @@ def note_of_the_spares(content: bytes) -> object:
 @reader(f'{SYSTEM_CLOCK.boot()} 1 1 0 0'.encode(), b'9', b' 1', b' -')
 def note_of_the_clocks(content: bytes) -> object:
     with run_directory(content, CLOCK) as run:
-        steady = SteadyTime(SYSTEM_CLOCK, run)
-        return steady.time_ns(), steady.is_doubted()
+        return SteadyTime(SYSTEM_CLOCK, run).time_ns()
 
 
 @reader(b''.join(b'%20d' % number for number in (1, 2, 3, 4)), b'9', b' ', b'-')

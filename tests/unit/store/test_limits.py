@@ -12,9 +12,8 @@ from switchboard.errors import QueueFullError
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
-from switchboard.store.limits import Limits
+from switchboard.store.limits import Limits, SharedCount
 from switchboard.store.pool import MISSES_BEFORE_LOOK
-from switchboard.store.shared_count import SharedCount
 from switchboard.testing import FakeClock
 
 

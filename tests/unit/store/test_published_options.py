@@ -81,7 +81,8 @@ def test_a_copy_that_is_there_already_is_not_written_again(tmp_path: Path) -> No
     assert publish_queue_options(config)
     before = (tmp_path / 's/.run/queues').stat()
     assert not publish_queue_options(config)
-    assert (tmp_path / 's/.run/queues').stat() == before
+    after = (tmp_path / 's/.run/queues').stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert publish_queue_options(load(tmp_path, '[queue.other]\n'))
     assert find(tmp_path, 'other') is not None
 

@@ -27,26 +27,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import NamedTuple
 
 from switchboard.clock import Clock
 from switchboard.events import event
 from switchboard.message.naming import NS
 from switchboard.store.folder import Folder
 from switchboard.store.layout import CLOCK
-
-TYPE_CHECKING = False  # see `switchboard/__init__.py`
-if TYPE_CHECKING:
-    from typing import NamedTuple
-
-    class _Seen(NamedTuple):
-        """The readings of both clocks, in nanoseconds."""
-
-        boot_ns: int
-        wall_ns: int
-else:
-    from collections import namedtuple
-
-    _Seen = namedtuple('_Seen', 'boot_ns wall_ns')
 
 log = logging.getLogger('switchboard.queue')
 
@@ -59,6 +46,13 @@ NOTED_EVERY_NS = 3600 * NS
 _MAX_NOTE_BYTES = 1024
 # What a clock can say in 64 bits.  A larger number in the note would be no time.
 _MAX_NS = (1 << 63) - 1
+
+
+class _Seen(NamedTuple):
+    """The readings of both clocks, in nanoseconds."""
+
+    boot_ns: int
+    wall_ns: int
 
 
 class SteadyTime:
@@ -103,10 +97,6 @@ class SteadyTime:
                 self._believe(seen)
                 return seen.wall_ns
             return ought_ns
-
-    def is_doubted(self) -> bool:
-        """Is the clock ahead of what it ought to say, and not believed yet?"""
-        return self.time_ns() < self._clock.time_ns() - SLACK_NS
 
     def _believe(self, seen: _Seen) -> None:
         self._believed, self._ahead = seen, None
