@@ -166,11 +166,12 @@ def library_serializer(kind: str) -> LibrarySerializer:
 
     :raises ImportError: the library is not installed.
     """
-    library = import_module(kind)
     if kind == 'msgpack':
-        return LibrarySerializer(kind, library.packb, partial(library.unpackb, strict_map_key=False))
+        msgpack = import_module('msgpack')
+        return LibrarySerializer(kind, msgpack.packb, partial(msgpack.unpackb, strict_map_key=False))
+    yaml = import_module('yaml')
     return LibrarySerializer(
-        kind, partial(library.safe_dump, allow_unicode=True, encoding='utf-8'), library.safe_load
+        kind, partial(yaml.safe_dump, allow_unicode=True, encoding='utf-8'), yaml.safe_load
     )
 
 
