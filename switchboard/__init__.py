@@ -22,10 +22,10 @@ __version__ = '0.1.0'
 __all__ = ['AsyncRunner', 'Runner', 'Spool', 'Switchboard']
 
 _HOMES = {
-    'AsyncRunner': 'switchboard.runner.asyncrunner',
-    'Runner': 'switchboard.runner.runner',
-    'Spool': 'switchboard.spool.spool',
-    'Switchboard': 'switchboard.queue.switchboard',
+    'switchboard.runner.asyncrunner': 'AsyncRunner',
+    'switchboard.runner.runner': 'Runner',
+    'switchboard.spool.spool': 'Spool',
+    'switchboard.queue.switchboard': 'Switchboard',
 }
 
 

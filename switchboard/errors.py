@@ -195,11 +195,9 @@ class DurabilityError(QueueError):
 class BrokerDownError(DurabilityError):
     """The broker is away, refuses us, or did not answer in time: send it again, after ``retry_after_s`` seconds."""
 
-    def __init__(
-        self, reason: str, *, step: str, retry_after_s: float = 0.0, queue: str | None = None
-    ) -> None:
+    def __init__(self, reason: str, *, step: str, retry_after_s: float = 0.0) -> None:
         self.retry_after_s = retry_after_s
-        super().__init__(reason, step=step, queue=queue)
+        super().__init__(reason, step=step)
 
 
 class RouteError(SwitchboardError):
@@ -242,12 +240,15 @@ class RouteLoopError(RouteError):
 class RunnerError(SwitchboardError):
     """Raised by ``dispose`` to decide the fate of its message."""
 
+    def __init__(self, reason: str = '') -> None:
+        self.reason = reason
+        super().__init__(reason)
+
 
 class TemporaryFailure(RunnerError):
     """Try this message again, after ``retry_after_s`` seconds or as the queue's retry policy says."""
 
     def __init__(self, reason: str = '', *, retry_after_s: float | None = None) -> None:
-        self.reason = reason
         self.retry_after_s = retry_after_s
         super().__init__(reason)
 
@@ -255,17 +256,9 @@ class TemporaryFailure(RunnerError):
 class PermanentFailure(RunnerError):
     """Trying this message again is of no use: it goes to bad at once."""
 
-    def __init__(self, reason: str = '') -> None:
-        self.reason = reason
-        super().__init__(reason)
-
 
 class DestinationDown(RunnerError):
     """Not this message is at fault: no message can be handled now.  It stays as it is, and the runner waits before the next."""
-
-    def __init__(self, reason: str = '') -> None:
-        self.reason = reason
-        super().__init__(reason)
 
 
 class ResultError(RunnerError):

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-def lazy(module: str, homes: Mapping[str, str]) -> Callable[[str], object]:
+def lazy(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
     """Make a module's ``__getattr__`` that imports a name when it is first asked for.
 
-    :param homes: the module where each name is defined.
+    :param names: by the module where they are defined, with blanks between them.
     """
 
     def look_up(name: str) -> object:
-        home = homes.get(name)
+        home = next((home for home, known in names.items() if name in known.split()), None)
         if home is None:
             raise AttributeError(f'module {module!r} has no attribute {name!r}')
         import importlib

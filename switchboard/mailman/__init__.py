@@ -18,5 +18,5 @@ if TYPE_CHECKING:
 __all__ = ['Plugin', 'install']
 
 __getattr__ = lazy(
-    __name__, {'Plugin': 'switchboard.mailman.plugin', 'install': 'switchboard.mailman.installation'}
+    __name__, {'switchboard.mailman.plugin': 'Plugin', 'switchboard.mailman.installation': 'install'}
 )

@@ -40,32 +40,10 @@ TYPES = {
 # By the names that `codecs.lookup` gives.  Each takes a time that grows with the length, and no more than four bytes a character.
 ENCODINGS = frozenset(
     (
-        *(
-            'utf-8',
-            'utf-8-sig',
-            'ascii',
-            'utf-16',
-            'utf-16-le',
-            'utf-16-be',
-            'utf-32',
-            'utf-32-le',
-            'utf-32-be',
-        ),
+        *'utf-8 utf-8-sig ascii utf-16 utf-16-le utf-16-be utf-32 utf-32-le utf-32-be'.split(),
         *(f'iso8859-{part}' for part in range(1, 17) if part != 12),
-        *(f'cp{page}' for page in (437, 850, 852, 858, 866, 874, 932, 949, 950)),
-        *(f'cp{page}' for page in range(1250, 1259)),
-        *(
-            'koi8-r',
-            'koi8-u',
-            'mac-roman',
-            'gbk',
-            'gb2312',
-            'gb18030',
-            'big5',
-            'shift_jis',
-            'euc_jp',
-            'euc_kr',
-        ),
+        *(f'cp{page}' for page in (437, 850, 852, 858, 866, 874, 932, 949, 950, *range(1250, 1259))),
+        *'koi8-r koi8-u mac-roman gbk gb2312 gb18030 big5 shift_jis euc_jp euc_kr'.split(),
     )
 )
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from email.message import EmailMessage, Message
 from importlib import import_module
+from operator import attrgetter
 from typing import Any, cast
 
 from switchboard.errors import ConfigError
@@ -157,9 +158,7 @@ def message_class(path: str | type | None) -> type[Message] | None:
     if isinstance(path, str):
         module, _, name = path.partition(':')
         try:
-            found = import_module(module)
-            for part in name.split('.'):
-                found = getattr(found, part)
+            found = attrgetter(name)(import_module(module))
         except Exception as error:  # a module of the user's
             raise ConfigError(f'{path!r} cannot be imported: {error!r}', key='message_class') from error
     if found is not None and not (isinstance(found, type) and issubclass(found, Message)):

@@ -24,12 +24,19 @@ from __future__ import annotations
 
 import os
 
+try:
+    from _json import (
+        encode_basestring_ascii as quote,
+    )  # all of `json` takes longer to load than the door's work
+except ImportError:  # another Python than CPython
+    from json.encoder import encode_basestring_ascii as quote
+
 # What the doors take of one mail where its queue sets no `max_body`.  Postfix lets pass 10 MB by default, and Exim 50 MB.
 MAX_DROPPED_BYTES = 50 * 1024 * 1024
 
 TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 _COPIED = (
     'original_recipient',
@@ -64,7 +71,6 @@ _DATE = rb"""
 """
 # Blanks stand only in quotes that end before the domain.
 _SENDER = rb'(?:[^\s"]|"(?:[^"\\]|\\.)*")+'
-_ESCAPES = {'"': '\\"', '\\': '\\\\', '\n': '\\n', '\r': '\\r', '\t': '\\t', '\f': '\\f', '\b': '\\b'}
 
 
 class MailEnvelope:
@@ -190,28 +196,3 @@ def dump(value: object) -> str:
     if isinstance(value, dict):
         return '{' + ','.join(f'{quote(key)}:{dump(item)}' for key, item in value.items()) + '}'
     return repr(value)
-
-
-def quote_in_python(text: str) -> str:
-    """Write text as JSON in ASCII, without the standard library's help."""
-    return (
-        '"'
-        + ''.join(char if ' ' <= char <= '~' and char not in '"\\' else _escape(char) for char in text)
-        + '"'
-    )
-
-
-def _escape(char: str) -> str:
-    if char in _ESCAPES:
-        return _ESCAPES[char]
-    units = char.encode('utf-16-be', 'surrogatepass').hex()
-    return ''.join(f'\\u{units[start : start + 4]}' for start in range(0, len(units), 4))
-
-
-quote: Callable[[str], str] = quote_in_python
-try:
-    import _json
-
-    quote = _json.encode_basestring_ascii
-except (ImportError, AttributeError):  # another Python than CPython
-    pass

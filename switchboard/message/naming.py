@@ -75,15 +75,6 @@ class Name:
         self.digest = digest
         self.priority = priority
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Name) and str(self) == str(other)
-
-    def __hash__(self) -> int:
-        return hash(str(self))
-
-    def __repr__(self) -> str:
-        return f'Name({self.when_ns}, {self.digest!r}, {self.priority})'
-
     def __str__(self) -> str:
         return name_of(self.when_ns, self.digest, self.priority)
 
@@ -241,15 +232,6 @@ class Slice:
         self.index = index
         self.count = count
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Slice) and (self.index, self.count) == (other.index, other.count)
-
-    def __hash__(self) -> int:
-        return hash((self.index, self.count))
-
-    def __repr__(self) -> str:
-        return f'Slice({self.index}, {self.count})'
-
     def holds(self, filebase: str) -> bool:
         """Assumes that `filebase` is of the grammar."""
         if self.count == 1:
@@ -268,8 +250,8 @@ def join_names(names: Iterable[str]) -> str:
     return '/' + '/'.join(names) + '/'
 
 
-# Those of each slice, by suffix: one process makes them for all that it forks.
-_finders: dict[Slice, dict[str, Callable[[str], list[str]]]] = {}
+# Those of each slice, by its digits and by suffix: one process makes them for all that it forks.
+_finders: dict[tuple[str, str], dict[str, Callable[[str], list[str]]]] = {}
 
 
 class Finder:
@@ -280,14 +262,14 @@ class Finder:
     """
 
     def __init__(self, slice_: Slice) -> None:
-        self._slice = slice_
-        self._by_suffix = _finders.setdefault(slice_, {})
+        self._digits = slice_.digits()
+        self._by_suffix = _finders.setdefault(self._digits, {})
 
     def filebases(self, joined: str, suffix: str) -> list[str]:
         """:return: the filebases of the slice's entries that have a suffix, in the order of the names."""
         find = self._by_suffix.get(suffix)
         if find is None:
-            pattern = _filebase_pattern(_between(*self._slice.digits()))
+            pattern = _filebase_pattern(_between(*self._digits))
             find = self._finds(suffix, rf'/({pattern})\{suffix}(?=/)')
         return find(joined)
 
@@ -351,13 +333,6 @@ class Namer:
     def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self.clock = clock
         self._last_ns = 0
-        self._renew()
-        _NAMERS.append(self)
-
-    def _renew(self) -> None:
-        # After a fork both processes would count on from the same number: the child takes a new one.
-        self._process = os.urandom(8).hex()
-        self._count = itertools.count(1)
 
     def now_ns(self) -> int:
         """:return: a time later than each that was returned before."""
@@ -373,22 +348,24 @@ class Namer:
 
     def unique(self) -> str:
         """:return: the part of a digest behind the eight digits that choose the slice: unique for ever."""
-        return f'{self._process}{next(self._count):016x}'
+        return f'{_process}{next(_count):016x}'
 
     def digest(self, prefix: str) -> str:
         """:return: a digest that starts with the eight hex digits `prefix` and is unique for ever."""
         return prefix + self.unique()
 
 
-_NAMERS: list[Namer] = []
+# A random number of this process, and how many names it has given out.
+_process, _count = os.urandom(8).hex(), itertools.count(1)
 
 
-def _renew_all() -> None:
-    for namer in _NAMERS:
-        namer._renew()
+def _renew() -> None:
+    # After a fork both processes would count on from the same number: the child takes a new one.
+    global _process, _count
+    _process, _count = os.urandom(8).hex(), itertools.count(1)
 
 
-os.register_at_fork(after_in_child=_renew_all)
+os.register_at_fork(after_in_child=_renew)
 
 SYSTEM_NAMER = Namer()
 

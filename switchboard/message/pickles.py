@@ -12,6 +12,7 @@ import io
 import pickle
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
 
 from zope.interface import implementer
@@ -78,9 +79,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         if target is None:
             raise pickle.UnpicklingError(f'{module}:{name} is not among the listed classes')
         module, _, name = target.partition(':')
-        found: Any = import_module(module)
-        for part in name.split('.'):
-            found = getattr(found, part)
+        found = attrgetter(name)(import_module(module))
         if not isinstance(found, type):
             raise pickle.UnpicklingError(f'{target} is not a class')
         return found

@@ -19,4 +19,4 @@ if TYPE_CHECKING:
 
 __all__ = ['Switchboard']
 
-__getattr__ = lazy(__name__, {'Switchboard': 'switchboard.queue.switchboard'})
+__getattr__ = lazy(__name__, {'switchboard.queue.switchboard': 'Switchboard'})

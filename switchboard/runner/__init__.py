@@ -20,5 +20,5 @@ if TYPE_CHECKING:
 __all__ = ['AsyncRunner', 'Runner']
 
 __getattr__ = lazy(
-    __name__, {'Runner': 'switchboard.runner.runner', 'AsyncRunner': 'switchboard.runner.asyncrunner'}
+    __name__, {'switchboard.runner.runner': 'Runner', 'switchboard.runner.asyncrunner': 'AsyncRunner'}
 )

@@ -17,4 +17,4 @@ if TYPE_CHECKING:
 
 __all__ = ['Spool']
 
-__getattr__ = lazy(__name__, {'Spool': 'switchboard.spool.spool'})
+__getattr__ = lazy(__name__, {'switchboard.spool.spool': 'Spool'})

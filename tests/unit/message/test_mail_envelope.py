@@ -14,7 +14,6 @@ from switchboard.message.mail_envelope import (
     MailEnvelope,
     dump,
     quote,
-    quote_in_python,
     split_from_line,
 )
 
@@ -196,9 +195,8 @@ def test_bytes_that_are_no_utf8_stay_readable() -> None:
 
 
 @given(st.text())
-def test_text_is_quoted_as_json_does_it_with_and_without_the_fast_function(text: str) -> None:
+def test_text_is_quoted_as_json_does_it(text: str) -> None:
     assert quote(text) == json.dumps(text)
-    assert quote_in_python(text) == json.dumps(text)
 
 
 @pytest.mark.parametrize(

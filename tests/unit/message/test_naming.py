@@ -42,10 +42,12 @@ digests = st.text('0123456789abcdef', min_size=40, max_size=40)
 class TestGrammar:
     @given(whens, digests, st.integers(0, 9))
     def test_a_name_reads_back_as_it_was_written(self, when_ns: int, digest: str, priority: int) -> None:
-        name = Name(when_ns, digest, priority)
-        assert parse(str(name)) == name
-        assert is_filebase(str(name))
-        assert digest_of(str(name)) == digest
+        filebase = str(Name(when_ns, digest, priority))
+        name = parse(filebase)
+        assert name is not None
+        assert (name.when_ns, name.digest, name.priority) == (when_ns, digest, priority)
+        assert is_filebase(filebase)
+        assert digest_of(filebase) == digest
 
     @given(st.lists(whens, min_size=2, max_size=10))
     def test_names_sort_as_their_times(self, times: list[int]) -> None:
@@ -107,6 +109,10 @@ class TestQueueNames:
     def test_and_not_so(self, name: str) -> None:
         with pytest.raises(UnknownQueueError, match='cannot be a queue name'):
             check_queue_name(name)
+
+
+def shown(slice_: Slice) -> tuple[int, int]:
+    return slice_.index, slice_.count
 
 
 @st.composite
@@ -184,14 +190,12 @@ class TestSlices:
         assert len({Slice(1, 3).holds(f'{second:010d}.5+{DIGEST}') for second in range(100)}) == 1
 
     def test_without_an_index_it_is_all_of_it(self) -> None:
-        assert make_slice(None, 1) == make_slice(None, 4) == Slice(0, 1)
-        assert make_slice(2, 3) == Slice(2, 3)
-        assert hash(Slice(2, 3)) == hash(make_slice(2, 3))
-        assert Slice(2, 3) != Slice(1, 3)
+        assert shown(make_slice(None, 1)) == shown(make_slice(None, 4)) == (0, 1)
+        assert shown(make_slice(2, 3)) == (2, 3)
 
     @pytest.mark.parametrize('index', [None, 0, 1, 7, -1])
     def test_of_one_slice_any_index_is_that_slice(self, index: int | None) -> None:
-        assert make_slice(index, 1) == Slice(0, 1)
+        assert shown(make_slice(index, 1)) == (0, 1)
 
     @pytest.mark.parametrize(('index', 'count'), [(None, 0), (0, -1), (3, 3), (-1, 3)])
     def test_a_slice_outside_its_count_is_an_error(self, index: int | None, count: int) -> None:
@@ -220,8 +224,9 @@ class TestNamer:
         assert len(digests) == 1000
         assert all(digest.startswith('deadbeef') and len(digest) == 40 for digest in digests)
 
-    def test_two_processes_never_give_the_same_digest(self) -> None:
-        assert Namer().digest('00000000')[8:24] != Namer().digest('00000000')[8:24]
+    def test_two_namers_never_give_the_same_digest(self) -> None:
+        one, other = Namer(), Namer()
+        assert len({namer.digest('00000000') for namer in (one, other) for _ in range(10)}) == 20
 
     def test_a_child_after_a_fork_takes_a_number_of_its_own(self) -> None:
         namer = Namer()
@@ -238,4 +243,3 @@ class TestNamer:
         os.waitpid(pid, 0)
         of_parent = namer.digest('00000000')
         assert of_child[8:24] != of_parent[8:24]
-        assert of_child[24:] == of_parent[24:]
