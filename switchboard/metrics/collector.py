@@ -1,4 +1,4 @@
-"""From the scoreboard and a count of the queues to samples, made anew for each scrape.
+"""From the scoreboard and a count of the queues to samples, made anew for each scrape, and to the text that Prometheus reads.
 
 The library's own way for many processes (a file for each that ever lived) was rejected: the scoreboard has one page a slice already, and what the
 dead have counted is carried on there.
@@ -13,8 +13,10 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 STATES = ('waiting', 'delayed', 'held', 'claimed', 'preserved')
 OUTCOMES = ('done', 'failed', 'retried', 'kept')
+_KINDS = {'gauge': GaugeMetricFamily, 'counter': CounterMetricFamily, 'histogram': HistogramMetricFamily}
 
 
 def _writable(labels: Iterable[str]) -> list[str]:
@@ -67,28 +70,25 @@ class Samples:
         self._found: dict[str, Metric] = {}
         self.created_s: float | None = None
 
+    def _metric(self, name: str) -> Any:
+        if name not in self._found:
+            family = FAMILIES[name]
+            self._found[name] = _KINDS[family.type](PREFIX + name, family.says, labels=family.labels)
+        return self._found[name]
+
     def gauge(self, name: str, value: float, *labels: str) -> None:
         """Give one value."""
-        made = GaugeMetricFamily(PREFIX + name, FAMILIES[name].says, labels=FAMILIES[name].labels)
-        metric = self._found.setdefault(name, made)
-        assert isinstance(metric, GaugeMetricFamily)
-        metric.add_metric(_writable(labels), value)
+        self._metric(name).add_metric(_writable(labels), value)
 
     def counter(self, name: str, value: float, *labels: str) -> None:
         """Give one count."""
-        made = CounterMetricFamily(PREFIX + name, FAMILIES[name].says, labels=FAMILIES[name].labels)
-        metric = self._found.setdefault(name, made)
-        assert isinstance(metric, CounterMetricFamily)
-        metric.add_metric(_writable(labels), value, created=self.created_s)
+        self._metric(name).add_metric(_writable(labels), value, created=self.created_s)
 
     def histogram(self, name: str, value: Histogram, *labels: str) -> None:
         """Give one histogram."""
         bounds = [*(str(bound) for bound in BOUNDS_S), '+Inf']
         buckets = list(zip(bounds, itertools.accumulate(value.counts), strict=True))
-        made = HistogramMetricFamily(PREFIX + name, FAMILIES[name].says, labels=FAMILIES[name].labels)
-        metric = self._found.setdefault(name, made)
-        assert isinstance(metric, HistogramMetricFamily)
-        metric.add_metric(_writable(labels), buckets, value.sum_ns / NS)
+        self._metric(name).add_metric(_writable(labels), buckets, value.sum_ns / NS)
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self._found.values())
@@ -238,3 +238,24 @@ def bounded(errors: Mapping[str, int]) -> dict[str, int]:
     named.pop(OTHER, None)
     most = dict(sorted(named.items(), key=lambda item: (-item[1], item[0]))[:MAX_ERRORS])
     return most | {OTHER: sum(errors.values()) - sum(most.values())}
+
+
+def render(
+    directory: Path,
+    count: Count,
+    config: Config | None = None,
+    *,
+    errors: int = 0,
+    accept: str = '',
+) -> tuple[bytes, str]:
+    """Render all metrics of a spool.  The directories of its queues are not looked into.
+
+    :param count: the last count of the queues (see `counting`); an empty one, if there was none yet.
+    :param errors: how often this exporter could not count or read before.
+    :param accept: the header of that name of the request.
+    :return: the text, and its ``Content-Type``.
+    """
+    encode, content_type = choose_encoder(accept)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Collector(directory, count, config, errors))
+    return encode(registry), content_type

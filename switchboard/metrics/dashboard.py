@@ -132,14 +132,6 @@ ANNOTATIONS = {
 _SOURCE = {'type': 'prometheus', 'uid': '${datasource}'}
 
 
-def expressions() -> Iterator[str]:
-    """:return: every query of the dashboard."""
-    for panels in ROWS.values():
-        for panel in panels:
-            yield from (_scoped(query) for query in panel.queries.values())
-    yield from (_scoped(query) for query in ANNOTATIONS.values())
-
-
 def _scoped(query: str) -> str:
     return query.replace('%', _SCOPE)
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from switchboard.metrics.collector import render
 from switchboard.metrics.counting import BUDGET_S, Counting
-from switchboard.metrics.exposition import render
 from switchboard.operating.spool_view import SpoolView
 
 

@@ -1,7 +1,7 @@
 """Operators' acts on entries, one or many: the one way for command line, web page and API.
 
 First entries are chosen (`choose`), which opens each at most once and keeps the little that an action needs to know of it.  Then the
-action is applied to the chosen entries (`apply`): an entry that comes meanwhile, such as one that was sent back and failed again, is not
+action is applied to each of the chosen entries (`apply`): an entry that comes meanwhile, such as one that was sent back and failed again, is not
 dealt with, and where somebody has agreed to a number, more than that is refused.
 
 Each entry is claimed before anything happens to it, so what a process works on is never taken away from it, and of two operators one
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from switchboard.errors import (
@@ -366,36 +366,8 @@ def by_queue(targets: Iterable[Target]) -> list[tuple[str, int]]:
     return Counter(each.queue for each in targets).most_common()
 
 
-@dataclass(slots=True)
-class Applied:
-    """The outcome of an action: the number of entries that it was done to, and those that it could not be done to."""
-
-    done: int = 0
-    failed: list[Result] = field(default_factory=list)
-
-
-def apply(
-    action: Action,
-    targets: Sequence[Target],
-    session: OperatorSession,
-    on_result: Callable[[Result], None] = lambda _: None,
-) -> Applied:
-    """Do something to one entry after the other.
-
-    :param on_result: called for each, when it is done or could not be.
-    """
-    applied = Applied()
-    for target in targets:
-        result = _apply_one(action, target, session)
-        if result.error is None:
-            applied.done += 1
-        else:
-            applied.failed.append(result)
-        on_result(result)
-    return applied
-
-
-def _apply_one(action: Action, target: Target, session: OperatorSession) -> Result:
+def apply(action: Action, target: Target, session: OperatorSession) -> Result:
+    """Do something to one entry, and note that an operator did.  What goes wrong is part of the result."""
     try:
         now = action(session, target)
     except (SwitchboardError, OSError) as error:

@@ -55,21 +55,19 @@ def ages(
     *,
     by: str = 'queue',
     domain: bool = False,
-    criteria: Criteria | None = None,
 ) -> Iterator[tuple[str, float]]:
     """Walk over the entries of some queues.
 
-    :param criteria: only those that fit.
     :return: the name of a group and an age in seconds, for each entry and each of its groups.  By queue nothing is opened, but for what
         was put aside, whose age its history says.
     """
     groups = group_of(by, domain=domain)
     for queue, folder in places:
-        if by == 'queue' and not criteria and queue != 'bad':
+        if by == 'queue' and queue != 'bad':
             for filebase, suffix in walk(folder, (READY, CLAIMED)):
                 yield queue, age_s(folder, filebase, suffix, now_ns)
             continue
-        for found in select([(queue, folder)], criteria or Criteria(), now_ns):
+        for found in select([(queue, folder)], Criteria(), now_ns):
             yield from _ages_of(found, groups, now_ns)
 
 

@@ -116,7 +116,7 @@ class SpoolView:
         named = [name for name in criteria.values('queue') if '*' not in name]
         self.known(named)
         if any(term.field == 'queue' and not term.negated for term in criteria.terms):
-            return [place for place in self.queue_folders() if criteria.takes_queue(place[0])]
+            queues = ()
         return [place for place in self.queue_folders(queues) if criteria.takes_queue(place[0])]
 
 

@@ -128,10 +128,8 @@ class EntrySummary:
     @property
     def held_ns(self) -> int | None:
         """Since when an operator holds it, if its history says so."""
-        for record in reversed(self.entry.records):
-            if record.get('event') == 'held':
-                return time_ns(record.get('time'))
-        return None
+        held = (one for one in reversed(self.entry.records) if one.get('event') == 'held')
+        return next((time_ns(record.get('time')) for record in held), None)
 
     def age_s(self, now_ns: int) -> float:
         """:return: seconds since it is as it is; below zero if it is not due yet."""
@@ -179,18 +177,14 @@ class EntrySummary:
         """The queue out of which an operator put it into the trash."""
         if not self.is_trusted:
             return None
-        for record in reversed(of_ours(self.entry.records)):
-            if record.get('event') == 'removed' and isinstance(record.get('queue'), str):
-                return str(record['queue'])
-        return None
+        removed = (one for one in reversed(of_ours(self.entry.records)) if one.get('event') == 'removed')
+        return next((one['queue'] for one in removed if isinstance(one.get('queue'), str)), None)
 
     @property
     def cause(self) -> str:
         """The cause for which it was put aside last, in one word: ``rejected``, ``attempts``, ``recoveries``, ``expired`` and so on."""
-        for record in reversed(self.entry.records):
-            if isinstance(record.get('cause'), str):
-                return str(record['cause'])
-        return ''
+        causes = (record.get('cause') for record in reversed(self.entry.records))
+        return next((cause for cause in causes if isinstance(cause, str)), '')
 
     @property
     def last_error(self) -> tuple[str, str]:
@@ -214,10 +208,8 @@ class EntrySummary:
     @property
     def frame(self) -> str:
         """The place where its last error was raised: file and function of the innermost frame that is no library's; empty if unknown."""
-        for record in reversed(self.entry.records):
-            if isinstance(record.get('traceback'), str):
-                return frame_of(str(record['traceback']))
-        return ''
+        tracebacks = (record.get('traceback') for record in reversed(self.entry.records))
+        return next((frame_of(one) for one in tracebacks if isinstance(one, str)), '')
 
     def metadata(self) -> dict[str, Any]:
         """:return: its metadata as a runner would get them; empty if they cannot be read."""

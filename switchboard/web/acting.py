@@ -152,7 +152,7 @@ def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
         for each in targets:
             if time.monotonic() > until_s:
                 break
-            apply(plan.action, [each], session, results.append)
+            results.append(apply(plan.action, each, session))
     event(log, logging.INFO, None, 'acted', act=plan.act, by=operator.by, via=operator.via, filter=str(plan.criteria), number=len(results), reason=operator.reason)  # fmt: skip
     done = [one.fields() for one in results if one.error is None]
     return {

@@ -292,8 +292,8 @@ class Routes:
     def _metrics(self, request: Request) -> Response:
         """Answer a scrape: the numbers of the exporter, from the counts that the pages show."""
         try:
+            from switchboard.metrics.collector import render
             from switchboard.metrics.counting import NO_ERROR, Count
-            from switchboard.metrics.exposition import render
         except ImportError:
             return self._say_wrong(
                 request, 404, needs('/metrics', 'prometheus-client', 'metrics'), is_api=True

@@ -134,14 +134,24 @@ class Request:
             return exit_of_all(self.missing, len(chosen))
         if chosen and (always or not self.is_named):
             confirm(ask.format(counted(by_queue(chosen))), yes=self.yes)
-        applied = apply(action, chosen, self.installation.operator_session(self.reason), self.show)
-        failed = [*self.missing, *(exit_of(each.error) for each in applied.failed if each.error)]
+        results = self.apply(chosen, action)
+        failed = [*self.missing, *(exit_of(each.error) for each in results if each.error is not None)]
+        done = sum(each.error is None for each in results)
         if len(chosen) + len(self.missing) > 1 and not self.quiet:
             print_note(
-                f'{action.done} {number(applied.done, *ENTRIES)}'
+                f'{action.done} {number(done, *ENTRIES)}'
                 + (f', {grouped(len(failed))} not' if failed else '')
             )
-        return exit_of_all(failed, applied.done)
+        return exit_of_all(failed, done)
+
+    def apply(self, chosen: Sequence[Target], action: Action) -> list[Result]:
+        """Do it to one entry after the other, and say what became of each."""
+        session = self.installation.operator_session(self.reason)
+        results = []
+        for target in chosen:
+            results.append(apply(action, target, session))
+            self.show(results[-1])
+        return results
 
     def _why_nothing(self, action: Action) -> str:
         if not self._fitting:
@@ -273,11 +283,7 @@ def _with_canary(
     """Send some back, look what becomes of them, and send back the others if all went through."""
     confirm(ask.format(counted(by_queue(chosen))) + f', {many} of them first', yes=request.yes)
     request.yes = True
-    results: list[Result] = []
-    session = request.installation.operator_session(request.reason)
-    apply(action, chosen[:many], session, results.append)
-    for result in results:
-        request.show(result)
+    results = request.apply(chosen[:many], action)
     waiting = {each.now.filebase.partition('+')[2]: each for each in results if each.now is not None}
     back = len(results) - len(waiting)
     view = request.installation.view

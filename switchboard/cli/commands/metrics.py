@@ -55,9 +55,9 @@ def metrics(
     queues are counted in the time that --budget says; of one that has more than that, the numbers are lower bounds, and say so.
     """
     try:
+        from switchboard.metrics.collector import render
         from switchboard.metrics.counting import count_all
         from switchboard.metrics.exporter import Exporter
-        from switchboard.metrics.exposition import render
         from switchboard.metrics.listener import Listener
         from switchboard.metrics.textfile import write
     except ModuleNotFoundError as error:

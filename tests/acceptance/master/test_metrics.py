@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from switchboard import Spool
 from switchboard.config.config import Config
+from switchboard.metrics.collector import render
 from switchboard.metrics.counting import Count
-from switchboard.metrics.exposition import render
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.status.measurements import ERROR_NAME
 from tests.acceptance.installation import Installation

@@ -15,7 +15,7 @@ import pytest
 
 from switchboard import Spool
 from switchboard.metrics.alerts import ALERTS
-from switchboard.metrics.dashboard import ANNOTATIONS, ROWS, dashboard, expressions
+from switchboard.metrics.dashboard import ANNOTATIONS, ROWS, dashboard
 from switchboard.metrics.exporter import exporter_of
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.metrics.listener import Listener
@@ -164,6 +164,13 @@ def test_each_alert_is_roused_by_what_it_is_for_and_by_nothing_else(
         json.dumps({'rule_files': ['rules.yml'], 'evaluation_interval': '1m', 'tests': tests})
     )
     assert 'SUCCESS' in promtool('test', 'rules', 'tests.yml')
+
+
+def expressions() -> list[str]:
+    """:return: every query of the dashboard."""
+    made = dashboard()
+    targets = [target for panel in made['panels'] for target in panel.get('targets', ())]
+    return [one['expr'] for one in [*targets, *made['annotations']['list']]]
 
 
 def _series(name: str) -> str:

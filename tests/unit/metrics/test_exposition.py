@@ -12,9 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from switchboard import Spool
 from switchboard.errors import PermanentFailure
 from switchboard.message.naming import NS
-from switchboard.metrics.collector import bounded
+from switchboard.metrics.collector import bounded, render
 from switchboard.metrics.counting import Count, Counting, count_all
-from switchboard.metrics.exposition import render
 from switchboard.metrics.families import FAMILIES, PREFIX
 from switchboard.operating.spool_view import SpoolView
 from switchboard.options import RunnerOptions

@@ -75,10 +75,6 @@ def test_entries_are_grouped_by_what_they_have_and_by_age(config: Config) -> Non
     now_ns = spool.clock.time_ns()
     found = sorted(name for name, _ in ages(view.queue_folders(['bad']), now_ns, by='error'))
     assert found == ['TimeoutError', 'TimeoutError', 'ValueError']
-    only = Criteria.parse('error:Value*')
-    assert [name for name, _ in ages(view.queue_folders(['bad']), now_ns, by='error', criteria=only)] == [
-        'ValueError'
-    ]
     domains = [name for name, _ in ages(view.queue_folders(['in']), now_ns, by='rcpt', domain=True)]
     assert domains == ['example.com']
     assert {name for name, _ in ages(view.queue_folders(['bad']), now_ns, by='nosuch')} == {NONE}

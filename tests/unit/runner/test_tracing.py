@@ -268,10 +268,10 @@ def whole_life(directory: Path, place: str) -> tuple[str, str]:
     [name] = spool['bad'].get_files('.psv')
     session = OperatorSession(SpoolView(directory, None), spool, Operator('ann', 'desk'))
     spool['later']
-    assert apply(Move('later'), [Target('bad', name, '.psv')], session).done == 1
+    assert apply(Move('later'), Target('bad', name, '.psv'), session).error is None
     [name] = spool['later'].files
     with tracer.start_as_current_span('POST /act') as act:
-        assert apply(Retry('out'), [Target('later', name, '.pck', 'out')], session).done == 1
+        assert apply(Retry('out'), Target('later', name, '.pck', 'out'), session).error is None
     run('out')
     provider.shutdown()
     return f'{order.get_span_context().span_id:016x}', f'{act.get_span_context().span_id:016x}'
@@ -395,7 +395,7 @@ def test_what_an_operator_sends_back_is_linked_to_the_span_in_which_it_was_done(
         [name] = spool['bad'].get_files('.psv')
         target = Target('bad', name, '.psv', 'in')
         session = OperatorSession(SpoolView(tmp_path, None), spool, Operator('ann', 'desk'))
-        assert apply(Retry(), [target], session).done == 1
+        assert apply(Retry(), target, session).error is None
     work(spool, provider, dispose)
     first, second = spans(exporter)
     links = {(link.attributes or {})['switchboard.link']: link.context.span_id for link in second.links}
