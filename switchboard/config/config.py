@@ -242,7 +242,7 @@ class _Loader:
         values = self._core_values()
         master = self._master()
         runners = {
-            _name(section): self._runner(section, master.restart) for section in self.sections['runner']
+            section.subject: self._runner(section, master.restart) for section in self.sections['runner']
         }
         queues = self._queues(QueueOptions(**{key: values[key] for key in values if key in QUEUE_DEFAULTS}))
         declared = self._declared(runners.values(), queues)
@@ -261,7 +261,7 @@ class _Loader:
             digest=f'{self.checksum:08x}-{self.size_bytes}',
         )
         parts = Parts(config.runners, queues, declared, config.exchanges)
-        examine(parts, {_name(section): section for section in self.sections['runner']}, self.problems)
+        examine(parts, {section.subject: section for section in self.sections['runner']}, self.problems)
         return config
 
     def _read(self, path: Path) -> bytes | None:
@@ -312,7 +312,7 @@ class _Loader:
         refuse_unknown(section, MASTER_KEYS, self.problems)
         values = read_values(section, MASTER_KEYS, self.base, self.problems)
         scale = values.get('scale_runner')
-        names = [_name(one) for one in self.sections['runner']]
+        names = [one.subject for one in self.sections['runner']]
         if scale and scale not in names:
             hint = did_you_mean(scale, names)
             self.problems.error(
@@ -327,7 +327,7 @@ class _Loader:
             self.problems.error(section.error('has no `class =`: write package.module:Class'))
         settings = {key: entry.value for key, entry in section.entries.items() if key not in RUNNER_KEYS}
         return RunnerOptions(
-            name=_name(section),
+            name=section.subject,
             class_path=values.pop('class_path', ''),
             restart=restart_options(restart, values),
             settings=settings,
@@ -339,7 +339,7 @@ class _Loader:
         for section in self.sections['queue']:
             refuse_unknown(section, QUEUE_KEYS, self.problems)
             values = read_values(section, QUEUE_KEYS, self.base, self.problems)
-            rules.append(QueueRule(_name(section), values, section))
+            rules.append(QueueRule(section.subject, values, section))
         return QueueRules.of(default, rules)
 
     def _declared(self, runners: Iterable[RunnerOptions], queues: QueueRules) -> tuple[str, ...]:
@@ -355,7 +355,3 @@ class _Loader:
         if content is None:
             return ExchangeTable()
         return read_exchanges(content, str(path), self.problems, declared)
-
-
-def _name(section: Section) -> str:
-    return section.name.partition('.')[2]

@@ -109,7 +109,7 @@ def _check_dead_letter(
     elif target not in declared:
         reason = f'there is no queue {target!r}{did_you_mean(target, declared)}'
     if reason:
-        _once(_at(parts.queues.deciding(name, 'dead_letter'), 'dead_letter', reason), problems)
+        problems.error(_at(parts.queues.deciding(name, 'dead_letter'), 'dead_letter', reason))
 
 
 def _check_url(parts: Parts, name: str, options: QueueOptions, problems: Problems) -> None:
@@ -117,10 +117,10 @@ def _check_url(parts: Parts, name: str, options: QueueOptions, problems: Problem
         return
     if name == BAD:
         reason = 'the bad queue is in the spool, where operators can look into it; a `dead_letter` may be on a broker'
-        _once(_at(parts.queues.deciding(name, 'url'), 'url', reason), problems)
+        problems.error(_at(parts.queues.deciding(name, 'url'), 'url', reason))
     for key, reason in impossible(options, options.url):
         field = QUEUE_KEYS[key].field
-        _once(_at(parts.queues.deciding(name, field), field, f'queue {name}: {reason}'), problems)
+        problems.error(_at(parts.queues.deciding(name, field), field, f'queue {name}: {reason}'))
 
 
 def _check_kinds(parts: Parts, name: str, options: QueueOptions, problems: Problems) -> None:
@@ -131,13 +131,7 @@ def _check_kinds(parts: Parts, name: str, options: QueueOptions, problems: Probl
     except ConfigError as error:
         field = error.key or 'accept'
         rule = parts.queues.deciding(name, field) or parts.queues.deciding(name, 'accept')
-        _once(_at(rule, field, error.reason), problems)
-
-
-def _once(error: ConfigError, problems: Problems) -> None:
-    # One section may be for many queues, and is wrong once.
-    if str(error) not in {str(known) for known in problems.errors}:
-        problems.error(error)
+        problems.error(_at(rule, field, error.reason))
 
 
 def _advise_on_runner(parts: Parts, runner: RunnerOptions, section: Section, problems: Problems) -> None:
@@ -169,11 +163,6 @@ def _only_waits(options: QueueOptions) -> bool:
     return options.ttl_s is not None and options.dead_letter != BAD
 
 
-def _warn_once(error: ConfigError, problems: Problems) -> None:
-    if str(error) not in {str(known) for known in problems.warnings}:
-        problems.warn(error)
-
-
 def _advise_on_queues(parts: Parts, problems: Problems) -> None:
     consumers: dict[str, list[RunnerOptions]] = {}
     for runner in parts.runners.values():
@@ -197,7 +186,7 @@ def _advise_on_queues(parts: Parts, problems: Problems) -> None:
         if options.overflow != 'reject' and options.max_messages is None and options.max_bytes is None:
             rule_of = parts.queues.deciding(name, 'overflow')
             reason = 'has no effect: neither max_messages nor max_bytes is set'
-            _warn_once(_at(rule_of, 'overflow', reason), problems)
+            problems.warn(_at(rule_of, 'overflow', reason))
     names = parts.declared
     for rule in parts.queues.idle_globs(names):
         matching = any(rule.matches(name) for name in names)

@@ -53,7 +53,7 @@ class _FileReader:
 
     def read(self, sections: list[Section]) -> ExchangeTable:
         ours = [section for section in sections if self._is_exchange(section)]
-        self.names = [_name(section) for section in ours]
+        self.names = [section.subject for section in ours]
         exchanges = [self._exchange(section) for section in ours]
         self._check_ways(ours, exchanges)
         if self.problems.errors:
@@ -68,9 +68,9 @@ class _FileReader:
             check_ways(by_name)
         except RouteLoopError as error:
             # Told at the first of them that the file names, at the line that closes the way.
-            section = next(one for one in sections if _name(one) in error.cycle)
-            onward = error.cycle[error.cycle.index(_name(section)) + 1 :][:1] or error.cycle[1:2]
-            bindings = by_name[_name(section)].bindings
+            section = next(one for one in sections if one.subject in error.cycle)
+            onward = error.cycle[error.cycle.index(section.subject) + 1 :][:1] or error.cycle[1:2]
+            bindings = by_name[section.subject].bindings
             lines = [
                 one.line for one in bindings if any(Target(name, True) in one.targets for name in onward)
             ]
@@ -115,7 +115,7 @@ class _FileReader:
             else ()
         )
         return Exchange(
-            _name(section), cast(ExchangeType, kind), bindings, alternate, file=self.file, line=section.line
+            section.subject, cast(ExchangeType, kind), bindings, alternate, file=self.file, line=section.line
         )
 
     def _alternate(self, entry: Entry) -> Target | None:
@@ -222,10 +222,6 @@ def _meaning(kind: ExchangeType, binding: Binding) -> object:
     if isinstance(binding.match, HeaderMatch):
         return binding.match.mode, frozenset(binding.match.conditions)
     return canonical(binding.match) if kind == 'topic' else binding.match
-
-
-def _name(section: Section) -> str:
-    return section.name.partition('.')[2]
 
 
 def _match(kind: str, left: str) -> str | HeaderMatch:

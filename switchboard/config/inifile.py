@@ -58,6 +58,11 @@ class Section:
     line: int
     entries: Mapping[str, Entry]
 
+    @property
+    def subject(self) -> str:
+        """The part of its name behind the point: the name of a queue, an exchange or a runner."""
+        return self.name.partition('.')[2]
+
     def error(self, reason: str) -> ConfigError:
         """:return: an error about the section as a whole."""
         return ConfigError(reason, file=self.file, line=self.line, section=self.name)
@@ -76,19 +81,23 @@ class Problems:
         return max(len(self.errors), len(self.warnings)) >= MAX_PROBLEMS
 
     def error(self, error: ConfigError) -> None:
-        """Note an error; beyond a hundred they are not kept."""
-        if len(self.errors) < MAX_PROBLEMS:
-            self.errors.append(error)
+        """Note an error."""
+        _note(error, self.errors)
 
     def warn(self, warning: ConfigError) -> None:
-        """Note a warning; beyond a hundred they are not kept."""
-        if len(self.warnings) < MAX_PROBLEMS:
-            self.warnings.append(warning)
+        """Note a warning."""
+        _note(warning, self.warnings)
 
     def raise_errors(self) -> None:
         """:raises ConfigErrors: there is at least one error; all are in it, by file and line."""
         if self.errors:
             raise ConfigErrors(in_order(self.errors), warnings=in_order(self.warnings))
+
+
+def _note(problem: ConfigError, known: list[ConfigError]) -> None:
+    # Once: a section may be for many queues.  Beyond a hundred they are not kept.
+    if len(known) < MAX_PROBLEMS and str(problem) not in map(str, known):
+        known.append(problem)
 
 
 def in_order(problems: Iterable[ConfigError]) -> list[ConfigError]:
