@@ -1,7 +1,7 @@
 """Finishing an input and publishing the outputs made from it, as one step.
 
-In reading order: transaction (the steps, what a crash at each leaves, and many with the flushes of one), stage
-(the directory between), moving, publish_many, deduplication (the same message only once).
+In reading order: handoff (the steps, and what a crash at each leaves), commit (many with the flushes of one), transaction (what a
+runner fills), stage (the directory between), moving, publish_many, deduplication (the same message only once).
 
 It imports queue and below.
 """

@@ -22,11 +22,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from switchboard.errors import QueueError
+from switchboard.handoff.commit import H, commit_all
+from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import Stage
-from switchboard.handoff.transaction import Transaction, commit_all
 from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, UNFINISHED, is_filebase
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Switchboard
@@ -183,36 +184,36 @@ class Dedupe:
         return removed
 
 
-def commit_deduplicated(spool: Keys, transactions: Sequence[Transaction]) -> dict[Transaction, QueueError]:
-    """Commit many transactions with the flushes of one, but for outputs whose keys are known.
+def commit_deduplicated(spool: Keys, handoffs: Sequence[H]) -> dict[H, QueueError]:
+    """Commit many hand-offs with the flushes of one, but for outputs whose keys are known.
 
     The locks of all keys are taken together, in one order, and only now, not when messages are emitted: two runners that emit
-    the same keys in different orders would wait for each other for ever.  What one transaction stores is known to another one
+    the same keys in different orders would wait for each other for ever.  What one hand-off stores is known to another one
     when it is committed, so of those that bring the same new key one goes first, and the others look again.
 
-    :return: the transactions that were not committed, and why: as `commit_all`.  Each `KeyedOutput` has its filebase, or that of the one that was
+    :return: the hand-offs that were not committed, and why: as `commit_all`.  Each `KeyedOutput` has its filebase, or that of the one that was
         stored before.
     """
-    keyed = [transaction for transaction in transactions if transaction.keyed]
+    keyed = [handoff for handoff in handoffs if handoff.keyed]
     if not keyed:
-        return commit_all(transactions)
-    return _Deduplication(spool, keyed).commit([each for each in transactions if not each.keyed])
+        return commit_all(handoffs)
+    return _Deduplication(spool, keyed).commit([each for each in handoffs if not each.keyed])
 
 
 class _Deduplication:
-    def __init__(self, spool: Keys, keyed: Sequence[Transaction]) -> None:
+    def __init__(self, spool: Keys, keyed: Sequence[Handoff]) -> None:
         self._spool = spool
         self._waiting = list(keyed)
         self._keys: dict[str, Dedupe] = {}
-        self._failed: dict[Transaction, QueueError] = {}
+        self._failed: dict[Any, QueueError] = {}
 
-    def commit(self, others: Sequence[Transaction]) -> dict[Transaction, QueueError]:
+    def commit(self, others: Sequence[Handoff]) -> dict[Any, QueueError]:
         with ExitStack() as locks:
             try:
                 self._lock(locks)
             except (OSError, QueueError) as error:
-                for transaction in self._waiting:
-                    self._fail(transaction, error)
+                for handoff in self._waiting:
+                    self._fail(handoff, error)
                 self._waiting.clear()
             ready = [*others, *self._look()]
             while ready:
@@ -222,8 +223,8 @@ class _Deduplication:
 
     def _lock(self, locks: ExitStack) -> None:
         markers: dict[str, set[str]] = {}
-        for transaction in self._waiting:
-            for output in transaction.keyed:
+        for handoff in self._waiting:
+            for output in handoff.keyed:
                 name = output.queue.name
                 if name not in self._keys:
                     self._keys[name] = self._spool.dedupe(output.queue)
@@ -234,29 +235,29 @@ class _Deduplication:
             outputs |= self._keys[name].outputs(markers[name])
         self._spool.stage.settle(outputs)
 
-    def _look(self) -> list[Transaction]:
-        """:return: the transactions that can be committed now: outputs with known keys are thrown away, and no two bring the same new key."""
+    def _look(self) -> list[Handoff]:
+        """:return: the hand-offs that can be committed now: outputs with known keys are thrown away, and no two bring the same new key."""
         ready, waiting = [], []
         new: set[tuple[str, str]] = set()
-        for transaction in self._waiting:
+        for handoff in self._waiting:
             try:
-                names = {(output.queue.name, marker_of(output.key)) for output in transaction.keyed}
+                names = {(output.queue.name, marker_of(output.key)) for output in handoff.keyed}
                 if names & new:
-                    waiting.append(transaction)
+                    waiting.append(handoff)
                 else:
-                    self._sort_out(transaction)
+                    self._sort_out(handoff)
                     new |= names
-                    ready.append(transaction)
+                    ready.append(handoff)
             except (OSError, QueueError) as error:
-                self._fail(transaction, error)
+                self._fail(handoff, error)
         self._waiting = waiting
         return ready
 
-    def _sort_out(self, transaction: Transaction) -> None:
+    def _sort_out(self, handoff: Handoff) -> None:
         """Throw away the outputs whose keys are known, and have the others' keys remembered by the same commit."""
         stored: dict[tuple[str, str], str] = {}
         thrown: set[PreparedEntry] = set()
-        for output in transaction.keyed:
+        for output in handoff.keyed:
             keys, marker = self._keys[output.queue.name], marker_of(output.key)
             known = stored.get((output.queue.name, marker)) or keys.known(marker)
             if known is not None:
@@ -267,13 +268,13 @@ class _Deduplication:
             if output.item is None:
                 assert output.make is not None
                 output.item = output.make()
-                transaction.add(output.queue, output.item)
+                handoff.add(output.queue, output.item)
             output.filebase = stored[output.queue.name, marker] = output.item.filebase
-            transaction.add(output.queue, keys.mark(marker, output.filebase))
+            handoff.add(output.queue, keys.mark(marker, output.filebase))
         if thrown:
-            transaction.drop(thrown)
+            handoff.drop(thrown)
 
-    def _fail(self, transaction: Transaction, error: OSError | QueueError) -> None:
-        queue = transaction.keyed[0].queue.name
-        transaction.discard()
-        self._failed[transaction] = refusal(error, 'look for the key', queue)
+    def _fail(self, handoff: Handoff, error: OSError | QueueError) -> None:
+        queue = handoff.keyed[0].queue.name
+        handoff.discard()
+        self._failed[handoff] = refusal(error, 'look for the key', queue)

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from switchboard.errors import QueueError, SwitchboardError
+from switchboard.handoff.commit import commit_all
 from switchboard.handoff.deduplication import Keys, commit_deduplicated
-from switchboard.handoff.transaction import KeyedOutput, Transaction, commit_all
+from switchboard.handoff.handoff import Handoff, KeyedOutput
 from switchboard.message.journal import Record
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.limits import make_room
@@ -55,35 +56,33 @@ def publish_many(spool: Queues, publications: Sequence[Publication]) -> list[Out
     :return: the outcome of each, in the same order; where its key was known, the filebase of the first.
     """
     outcomes: list[Outcome] = [{} for _ in publications]
-    # One queue: a rename is all it takes.  Several, or a key: a transaction, so that no crash leaves it in some of them, or
+    # One queue: a rename is all it takes.  Several, or a key: a hand-off, so that no crash leaves it in some of them, or
     # stored and not remembered.
     single: dict[str, list[tuple[int, PreparedEntry]]] = {}
-    several: dict[Transaction, int] = {}
+    several: dict[Handoff, int] = {}
     for number, publication in enumerate(publications):
         try:
             if len(publication.queues) == 1 and publication.key is None:
                 [name] = publication.queues
                 single.setdefault(name, []).append((number, _prepare(spool[name], publication)))
             elif publication.queues:
-                transaction, outcomes[number] = _emit(spool, publication)
-                several[transaction] = number
+                handoff, outcomes[number] = _emit(spool, publication)
+                several[handoff] = number
         except SwitchboardError as error:
             outcomes[number] = error
     for name, items in single.items():
         there = _with_room(spool[name], items, outcomes)
         for start in range(0, len(there), BATCH_LIMIT):
             _publish(spool[name], there[start : start + BATCH_LIMIT], outcomes)
-    failed = commit_all([transaction for transaction in several if not transaction.keyed])
-    keyed = [transaction for transaction in several if transaction.keyed]
+    failed = commit_all([handoff for handoff in several if not handoff.keyed])
+    keyed = [handoff for handoff in several if handoff.keyed]
     for start in range(0, len(keyed), COMMITTED_AT_ONCE):
         group = keyed[start : start + COMMITTED_AT_ONCE]
         failed |= commit_deduplicated(spool, group)
-        for transaction in group:
-            outcomes[several[transaction]] = {
-                output.queue.name: output.filebase for output in transaction.keyed
-            }
-    for transaction, failure in failed.items():
-        outcomes[several[transaction]] = failure
+        for handoff in group:
+            outcomes[several[handoff]] = {output.queue.name: output.filebase for output in handoff.keyed}
+    for handoff, failure in failed.items():
+        outcomes[several[handoff]] = failure
     _forget_ways(outcomes)
     return outcomes
 
@@ -101,8 +100,8 @@ def _prepare(queue: Switchboard, publication: Publication) -> PreparedEntry:
     return queue.prepare(publication.msg, dict(publication.metadata), records=publication.records)
 
 
-def _emit(spool: Queues, publication: Publication) -> tuple[Transaction, dict[str, str]]:
-    transaction = Transaction(spool.stage)
+def _emit(spool: Queues, publication: Publication) -> tuple[Handoff, dict[str, str]]:
+    handoff = Handoff(spool.stage)
     filebases: dict[str, str] = {}
     try:
         if len(publication.queues) > 1:
@@ -111,15 +110,15 @@ def _emit(spool: Queues, publication: Publication) -> tuple[Transaction, dict[st
         for name in publication.queues:
             queue = spool[name]
             if publication.key is None:
-                filebases[name] = transaction.add(queue, _prepare(queue, publication))
+                filebases[name] = handoff.add(queue, _prepare(queue, publication))
             else:
-                transaction.keyed.append(
+                handoff.keyed.append(
                     KeyedOutput(queue, publication.key, make=partial(_prepare, queue, publication))
                 )
     except BaseException:
-        transaction.discard()
+        handoff.discard()
         raise
-    return transaction, filebases
+    return handoff, filebases
 
 
 def _with_room(

@@ -1,6 +1,6 @@
 """The directory ``.stage``: outputs between being written and being seen, and commit records.
 
-`switchboard.handoff.transaction` says what stands here when, and why.  This module repairs what dead processes left.
+`switchboard.handoff.handoff` says what stands here when, and why.  This module repairs what dead processes left.
 """
 
 from __future__ import annotations

@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from switchboard.errors import ContentDisallowedError, MessageTooLargeError, QueueError
 from switchboard.events import event
 from switchboard.filestore import FileStore
+from switchboard.handoff.commit import commit_all
+from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import Stage
-from switchboard.handoff.transaction import Transaction, commit_all
 from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import UNKNOWN, Entry
 from switchboard.message.mail import lazy_mail
@@ -169,9 +170,9 @@ class Pickup:
         found.sort(key=lambda each: each[:2])
         return [(folder, name) for _, name, folder in found]
 
-    def _prepare_group(self) -> list[tuple[Dropped, Transaction]]:
+    def _prepare_group(self) -> list[tuple[Dropped, Handoff]]:
         """Open and read up to `GROUP` files, for `ROUND_NS` at most, and write their entries; at the first trouble, end the round."""
-        group: list[tuple[Dropped, Transaction]] = []
+        group: list[tuple[Dropped, Handoff]] = []
         start_ns = self._clock.monotonic_ns()
         try:
             for _ in range(min(GROUP, len(self._waiting))):
@@ -181,12 +182,12 @@ class Pickup:
                 if dropped is None:
                     continue
                 try:
-                    transaction = self._prepare(dropped)
+                    handoff = self._prepare(dropped)
                 except BaseException:
                     dropped.claim.close()
                     raise
-                if transaction is not None:
-                    group.append((dropped, transaction))
+                if handoff is not None:
+                    group.append((dropped, handoff))
         except (QueueError, OSError) as error:
             self._waiting.clear()
             self._complain(f'nothing is taken in: {error}')
@@ -230,7 +231,7 @@ class Pickup:
         self._unsettled[dropped.name] = (looks, since_ns)
         return now_ns - since_ns >= SETTLED_NS
 
-    def _prepare(self, dropped: Dropped) -> Transaction | None:
+    def _prepare(self, dropped: Dropped) -> Handoff | None:
         """Write a file's entry.
 
         :return: None if it went to the bad queue, or was written to meanwhile.
@@ -256,21 +257,21 @@ class Pickup:
         if len(content) != size or dropped.has_changed(self._disk):
             dropped.claim.close()
             return None
-        transaction = Transaction(self._stage, claim=dropped.claim)
+        handoff = Handoff(self._stage, claim=dropped.claim)
         try:
-            transaction.add(
+            handoff.add(
                 self._queue,
                 self._queue.prepare(lazy_mail(content), metadata, digest_tail=dropped.digest_tail),
             )
         except (ContentDisallowedError, MessageTooLargeError) as error:
             self._refuse(dropped, error.reason)
             return None
-        return transaction
+        return handoff
 
-    def _commit(self, group: list[tuple[Dropped, Transaction]]) -> int:
-        failed = commit_all([transaction for _, transaction in group])
-        for dropped, transaction in group:
-            error = failed.get(transaction)
+    def _commit(self, group: list[tuple[Dropped, Handoff]]) -> int:
+        failed = commit_all([handoff for _, handoff in group])
+        for dropped, handoff in group:
+            error = failed.get(handoff)
             self._unsettled.pop(dropped.name, None)
             if error is None:
                 event(log, logging.INFO, None, 'imported', name=dropped.name, queue=self._queue.name)

@@ -22,9 +22,10 @@ from switchboard.declared.declaring import DeclaredQueues
 from switchboard.declared.presence import Ticket
 from switchboard.errors import QueueError, QueueMismatchError, SwitchboardError, UnknownQueueError
 from switchboard.handoff.deduplication import Dedupe, commit_deduplicated
+from switchboard.handoff.handoff import Handoff, KeyedOutput
 from switchboard.handoff.publish_many import Outcome, Publication, publish_many
 from switchboard.handoff.stage import Stage
-from switchboard.handoff.transaction import KeyedOutput, Transaction
+from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ISpool
 from switchboard.message.naming import (
     CLAIMED,
@@ -320,10 +321,10 @@ class Spool:
         return (lambda queue: partial(discard, proxy(queue), causes)) if causes else None
 
     def _enqueue_once(self, queue: Switchboard, msg: Any, metadata: dict[str, Any], key: str) -> str:
-        transaction = Transaction(self.stage)
+        handoff = Handoff(self.stage)
         output = KeyedOutput(queue, key, make=lambda: queue.prepare(msg, metadata))
-        transaction.keyed.append(output)
-        for error in commit_deduplicated(self, [transaction]).values():
+        handoff.keyed.append(output)
+        for error in commit_deduplicated(self, [handoff]).values():
             raise error
         return output.filebase
 

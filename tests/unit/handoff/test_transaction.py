@@ -23,8 +23,9 @@ from switchboard.errors import (
     QueueError,
     QueueFullError,
 )
+from switchboard.handoff.commit import commit_all
 from switchboard.handoff.stage import COMMIT
-from switchboard.handoff.transaction import Transaction, commit_all
+from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ISpool, ITransaction
 from switchboard.message.naming import digest_of
 from switchboard.options import QueueOptions
