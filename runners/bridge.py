@@ -80,14 +80,11 @@ class ToBroker(Bridge):
     ) -> None:
         """See `Runner`."""
         super().check(setting, options, others)
-        section = f'runner.{options.name}'
         if not options.queue:
-            raise ConfigError('names the local queue that is to be sent on', section=section, key='queue')
+            raise ConfigError('names the local queue that is to be sent on', key='queue')
         if not setting['remote_exchange'] and not setting['remote_queue']:
             raise ConfigError(
-                'give remote_exchange or remote_queue: where messages are to go',
-                section=section,
-                key='remote_exchange',
+                'give remote_exchange or remote_queue: where messages are to go', key='remote_exchange'
             )
 
     def setup(self) -> None:

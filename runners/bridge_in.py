@@ -55,18 +55,13 @@ class FromBroker(Bridge):
     ) -> None:
         """See `Runner`."""
         super().check(setting, options, others)
-        section = f'runner.{options.name}'
         if options.queue:
-            raise ConfigError(
-                'leave it empty; the local queue is named by routing_key', section=section, key='queue'
-            )
+            raise ConfigError('leave it empty; the local queue is named by routing_key', key='queue')
         if not setting['remote_queue']:
-            raise ConfigError(
-                "needs this key: the broker's queue to take from", section=section, key='remote_queue'
-            )
+            raise ConfigError("needs this key: the broker's queue to take from", key='remote_queue')
         if not setting['exchange'] and 'routing_key' not in options.settings:
             reason = 'give a local exchange, or a routing_key that is the name of a local queue'
-            raise ConfigError(reason, section=section, key='exchange')
+            raise ConfigError(reason, key='exchange')
         if not options.settings.keys() & {'own_messages', 'own'}:
             cls._look_for_circle(options, others)
 
@@ -82,7 +77,6 @@ class FromBroker(Bridge):
                 raise ConfigError(
                     f'runner {other.name} publishes to where this one takes from: say `own_messages = skip` to leave '
                     'the messages of this installation, or `own_messages = accept` if they are meant to come back',
-                    section=f'runner.{options.name}',
                     key='own_messages',
                 )
 
@@ -93,7 +87,6 @@ class FromBroker(Bridge):
         """
         # Unacknowledged messages, in the order in which they came.
         self._unacked: list[Delivery] = []
-        # Stored messages, not acknowledged because the broker was away.
         super().setup()
         exchange, key = self.setting['exchange'], self.setting['routing_key']
         try:
@@ -103,7 +96,7 @@ class FromBroker(Bridge):
                 self.spool[key.text]
         except (UnknownExchangeError, UnknownQueueError) as error:
             where = 'exchange' if exchange else 'routing_key'
-            raise ConfigError(str(error), section=f'runner.{self.name}', key=where) from error
+            raise ConfigError(str(error), key=where) from error
         self._arrivals = Arrivals(self, self.connection.url)
         self._backoff = Backoff(*TROUBLE_WAIT_S)
         self._is_down = False

@@ -86,7 +86,6 @@ class Bridge(Runner):
         cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
     ) -> None:
         """See `Runner`."""
-        section = f'runner.{options.name}'
         key = 'url'
         try:
             broker = broker_of(setting)
@@ -94,13 +93,11 @@ class Bridge(Runner):
                 key = 'remote_exchange_type'
                 broker.check_exchange_type(setting['remote_exchange'], setting[key])
         except ConfigError as error:
-            error.section, error.key = section, error.key or key
+            error.key = error.key or key
             raise
         if setting['remote_bindings'] and not (setting['remote_exchange'] and setting['remote_queue']):
             raise ConfigError(
-                'needs remote_exchange and remote_queue: the two that are to be bound',
-                section=section,
-                key='remote_bindings',
+                'needs remote_exchange and remote_queue: the two that are to be bound', key='remote_bindings'
             )
 
     @classmethod
@@ -135,7 +132,7 @@ class Bridge(Runner):
         self.connection.close()
 
     def _with_password(self, url: str) -> str:
-        password = read_secret(self.setting['password_file'], f'runner.{self.name}')
+        password = read_secret(self.setting['password_file'])
         return ';'.join(_with_password(address, password) for address in url.split(';'))
 
     def connect(self) -> bool:

@@ -150,16 +150,12 @@ class Command(Runner):
             clear_groups(self._groups_in)
         program = self.setting['command'][0]
         if shutil.which(program, path=os.environ.get('PATH')) is None:
-            raise ConfigError(
-                f'there is no program {program!r} that could be run',
-                section=f'runner.{self.name}',
-                key='command',
-            )
+            raise ConfigError(f'there is no program {program!r} that could be run', key='command')
         if self.setting['output']:
             try:
                 self.spool[self.setting['output']]
             except UnknownQueueError as error:
-                raise ConfigError(str(error), section=f'runner.{self.name}', key='output') from error
+                raise ConfigError(str(error), key='output') from error
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
         """See `IRunner`.

@@ -37,6 +37,7 @@ from switchboard.errors import ConfigError, SwitchboardError
 from switchboard.runner.api import (
     Outcome,
     Publication,
+    RunnerOptions,
     Setting,
     Template,
     count,
@@ -151,15 +152,19 @@ class Lmtp(AsyncRunner):
         'hostname': Setting(str, default=''),
     }
 
+    @classmethod
+    def check(
+        cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
+    ) -> None:
+        """See `Runner`."""
+        if not setting['exchange'] and 'routing_key' not in options.settings:
+            raise ConfigError(
+                'give an exchange, or a routing_key that is the name of a queue', key='exchange'
+            )
+
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
         setting = self.setting
-        if not setting['exchange'] and 'routing_key' not in self.options.settings:
-            raise ConfigError(
-                'give an exchange, or a routing_key that is the name of a queue',
-                section=f'runner.{self.name}',
-                key='exchange',
-            )
         self._addresses = Addresses(
             self.spool, setting['exchange'], setting['routing_key'], setting['recipient_delimiter']
         )
@@ -209,7 +214,7 @@ class Lmtp(AsyncRunner):
         return listener
 
     def _wrong(self, reason: str) -> ConfigError:
-        return ConfigError(reason, section=f'runner.{self.name}', key='listen')
+        return ConfigError(reason, key='listen')
 
     def _connect(self) -> Connection:
         setting = self.setting

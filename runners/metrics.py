@@ -44,19 +44,15 @@ class Metrics(Runner):
         except ModuleNotFoundError as error:
             if error.name is None or error.name.partition('.')[0] != 'prometheus_client':
                 raise
-            raise self._wrong(
-                needs('a runner of class `metrics`', 'prometheus-client', 'metrics'), 'class'
-            ) from error
+            reason = needs('a runner of class `metrics`', 'prometheus-client', 'metrics')
+            raise ConfigError(reason, key='class') from error
         self.exporter = exporter_of(self.spool, self.setting['budget'])
         try:
             self.listener = Listener(self.exporter.render, self.setting['listen'], self.setting['hosts'])
         except OSError as error:
-            raise self._wrong(f'{self.setting["listen"]}: {error.strerror or error}', 'listen') from error
+            raise ConfigError(f'{self.setting["listen"]}: {error.strerror or error}', key='listen') from error
         self.exporter.counting.start()
         self.listener.start()
-
-    def _wrong(self, reason: str, key: str) -> ConfigError:
-        return ConfigError(reason, section=f'runner.{self.name}', key=key)
 
     def cleanup(self) -> None:
         """See `IRunner`."""

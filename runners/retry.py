@@ -54,7 +54,7 @@ class Retry(Runner):
             try:
                 self.spool[self.setting['to']]
             except UnknownQueueError as error:
-                raise ConfigError(str(error), section=f'runner.{self.name}', key='to') from error
+                raise ConfigError(str(error), key='to') from error
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
         """See `IRunner`.

@@ -45,11 +45,7 @@ class Route(Runner):
         exchange = self.setting['exchange'] = self.setting['exchange'] or ''
         if exchange not in self.spool.exchanges:
             known = ', '.join(self.spool.exchanges.exchanges) or 'none'
-            raise ConfigError(
-                f'there is no exchange {exchange!r}; there are: {known}',
-                section=f'runner.{self.name}',
-                key='exchange',
-            )
+            raise ConfigError(f'there is no exchange {exchange!r}; there are: {known}', key='exchange')
 
     def dispose(self, msg: Any, msgdata: dict[str, Any]) -> None:
         """See `IRunner`.

@@ -173,17 +173,16 @@ class Smtp(Runner):
         cls, setting: Mapping[str, Any], options: RunnerOptions, others: Mapping[str, RunnerOptions]
     ) -> None:
         """See `Runner`."""
-        section, user = f'runner.{options.name}', setting['user']
+        user = setting['user']
         if not user:
             if setting['password_file']:
-                raise ConfigError('is of no use without a user', section=section, key='password_file')
+                raise ConfigError('is of no use without a user', key='password_file')
             return
         if not setting['password_file']:
-            raise ConfigError('a user needs a password_file', section=section, key='password_file')
+            raise ConfigError('a user needs a password_file', key='password_file')
         if setting['tls'] is None and not is_loopback(setting['host']):
             raise ConfigError(
                 'with a user, say `starttls` or `implicit`; or `no`, if the password may go over the wire in clear text',
-                section=section,
                 key='tls',
             )
 
@@ -196,16 +195,15 @@ class Smtp(Runner):
         self._down = ''
         self._tls_kind = setting['tls'] or 'no'
         self._port = setting['port'] or PORTS[self._tls_kind]
-        section = f'runner.{self.name}'
-        self._password = read_secret(setting['password_file'], section) if setting['user'] else ''
+        self._password = read_secret(setting['password_file']) if setting['user'] else ''
         if setting['user'] and not self._password:
-            raise ConfigError('its first line is empty', section=section, key='password_file')
+            raise ConfigError('its first line is empty', key='password_file')
         try:
             if setting['tls_ca']:
                 open_regular(setting['tls_ca']).close()
             self._tls = ssl.create_default_context(cafile=setting['tls_ca'])
         except OSError as error:
-            raise ConfigError(f'cannot be used: {error}', section=section, key='tls_ca') from error
+            raise ConfigError(f'cannot be used: {error}', key='tls_ca') from error
 
     def periodic(self) -> None:
         """Do not keep a server waiting that nobody has mails for."""

@@ -49,17 +49,14 @@ class Web(AsyncRunner):
 
         :raises ConfigError: it must not, or cannot, listen there.
         """
-        section = f'runner.{self.name}'
         try:
             from switchboard.web.desk import Desk
             from switchboard.web.server import listener, make_server
             from switchboard.web.settings import REDACTED, DeskSettings, read_users
         except ImportError as error:
-            raise ConfigError(
-                needs('the desk', error.name or 'starlette', 'web'), section=section, key='class'
-            ) from error
+            raise ConfigError(needs('the desk', error.name or 'starlette', 'web'), key='class') from error
         if self.options.instances > 1:
-            raise ConfigError('there is one desk', section=section, key='instances')
+            raise ConfigError('there is one desk', key='instances')
         setting: dict[str, Any] = {
             key: self.setting[key]
             for key in ('listen', 'hosts', 'read_only', 'edit', 'environment', 'colour', 'socket_mode')
@@ -70,7 +67,7 @@ class Web(AsyncRunner):
             user_header=self.setting['user_header'].lower(),
             redact=REDACTED + self.setting['redact'],
         )
-        settings.check(section)
+        settings.check()
         spool: Any = self.spool
         config = spool.config
         self._desk = Desk(Path(spool.path()), config.path if config is not None else None, settings)

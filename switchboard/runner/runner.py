@@ -47,7 +47,7 @@ def is_ended_by_interrupt() -> bool:
 
 
 class Hook:
-    """The call of a hook: its ``SystemExit`` and its like become an error that is logged."""
+    """The call of a hook: its ``SystemExit`` and its like become an error that is logged, and a mistake of the configuration names its section."""
 
     def __init__(self, runner: Runner, name: str) -> None:
         self._runner = runner
@@ -59,6 +59,8 @@ class Hook:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        if isinstance(error, ConfigError):
+            error.section = error.section or f'runner.{self._runner.name}'
         if error is None or isinstance(error, Exception) or self._runner._is_ending():
             return
         raise RunnerError(f'{self._name} raised {type(error).__name__}: {error}') from error
@@ -98,7 +100,11 @@ class Runner:
             spool.queue(options.queue, slice, numslices) if options.queue else None
         )
         self.setting = read_settings(self.settings, options, type(self).__name__)
-        self.check(self.setting, options, getattr(getattr(spool, 'config', None), 'runners', {}))
+        try:
+            self.check(self.setting, options, getattr(getattr(spool, 'config', None), 'runners', {}))
+        except ConfigError as error:
+            error.section = error.section or f'runner.{self.name}'
+            raise
         self.check_class(options)
         # Without a circle of references, a runner that is let go of gives its descriptors back at once.
         me = proxy(self)

@@ -68,7 +68,7 @@ def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class
     return values
 
 
-def read_secret(path: str | None, section: str) -> str:
+def read_secret(path: str | None, section: str | None = None) -> str:
     """:return: the first line of the file that ``password_file`` names.
 
     :raises ConfigError: it cannot be read, or is not text in UTF-8.

@@ -76,14 +76,14 @@ class DeskSettings:
         port = '8025' if self.is_unix else str(self.address[1])
         return frozenset(f'{name}:{port}' for name in names)
 
-    def check(self, section: str = '') -> None:
+    def check(self) -> None:
         """See that nobody unknown can come in.
 
         :raises ConfigError: the desk must not be started so.
         """
 
         def wrong(key: str, text: str) -> ConfigError:
-            return ConfigError(text, section=section or None, key=key)
+            return ConfigError(text, key=key)
 
         for host in self.hosts:
             if not _HOST.fullmatch(host.lower()):

@@ -181,6 +181,7 @@ def import_problems(config: Config) -> Iterator[Problem]:
                 yield 'warning', warning
         except ConfigError as error:
             error.file = error.file or str(config.path)
+            error.section = error.section or f'runner.{options.name}'
             yield 'error', error
         except SystemExit as error:
             reason = f'importing {options.class_path} ends the program with {error}'

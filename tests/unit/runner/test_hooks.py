@@ -89,6 +89,27 @@ def test_a_class_that_cannot_work_is_refused_with_the_reason(
     assert (caught.value.section, caught.value.key) == ('runner.r', 'class')
 
 
+@pytest.mark.parametrize('hook', ['check', 'setup'])
+@pytest.mark.parametrize(('base', 'dispose'), [(Runner, plain), (AsyncRunner, coroutine)])
+def test_a_mistake_that_a_runner_finds_names_the_section(
+    spool: Any, base: Any, dispose: Any, hook: str
+) -> None:
+    def refuse(*_args: Any) -> None:
+        raise ConfigError('there is no such place', key='to')
+
+    async def refuse_later(*_args: Any) -> None:
+        refuse()
+
+    hooks = {
+        'check': classmethod(refuse),
+        'setup': refuse_later if base is AsyncRunner else refuse,
+    }
+    cls = type('Mine', (base,), {'dispose': dispose, hook: hooks[hook]})
+    with pytest.raises(ConfigError) as caught:
+        cls(spool, RunnerOptions('r', '', queue='in')).run(once=True)
+    assert str(caught.value) == '[runner.r] to: there is no such place'
+
+
 def test_a_runner_without_a_queue_needs_no_dispose(spool: Any) -> None:
     Runner(spool, RunnerOptions('r', ''))
 

@@ -254,7 +254,7 @@ def test_the_password_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
     assert connection.broker.heartbeat_s == 7
     assert 'p@ss' not in connection.url
     (tmp_path / 'secret').unlink()
-    with pytest.raises(ConfigError, match=r'\[runner.up\] password_file: cannot be read'):
+    with pytest.raises(ConfigError, match='password_file: cannot be read'):
         runner.make_connection()
 
 
