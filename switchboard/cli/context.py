@@ -237,7 +237,9 @@ class Installation:
         if config is not None and name not in config.runners:
             from switchboard.config.inifile import did_you_mean
 
-            raise FileNotFoundError(2, f'there is no such runner{did_you_mean(name, config.runners)}', name)
+            known = '; there are ' + ', '.join(sorted(config.runners)) if config.runners else ''
+            hint = did_you_mean(name, config.runners) or known
+            raise FileNotFoundError(2, f'there is no such runner{hint}', name)
 
     def exchanges(self) -> ExchangeTable:
         """:return: the exchanges of the configuration, and those that programs have declared in the spool, if it is there."""

@@ -14,6 +14,7 @@ them, in the process that runs it.  The master imports no class to check a confi
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import (
     Problems,
     Section,
+    closest,
     did_you_mean,
     in_order,
     is_misspelled,
@@ -230,7 +232,7 @@ class _Loader:
         self.checksum, self.size_bytes = 0, 0
         self.sources: list[Path] = []
         # Of misspelled sections: each is one mistake, and not a missing section, too.
-        self._hints: set[str] = set()
+        self._meant: set[str | None] = set()
         self.sections: dict[str, list[Section]] = {'switchboard': [], 'master': [], 'runner': [], 'queue': []}
 
     def load(self) -> Config:
@@ -278,10 +280,8 @@ class _Loader:
     def _sort(self, section: Section) -> None:
         kind, point, name = section.name.partition('.')
         if kind not in self.sections or bool(point) != (kind in ('runner', 'queue')):
-            hint = did_you_mean(section.name, SECTIONS)
-            self._hints.add(hint)
-            if did_you_mean(kind, ('exchange',)):
-                hint = '; exchanges are declared in the exchange file'
+            meant, hint = _meant_section(section.name)
+            self._meant.add(meant)
             self.problems.error(section.error(f'is no section of this file{hint}'))
             return
         try:
@@ -295,7 +295,7 @@ class _Loader:
 
     def _core_values(self) -> dict[str, Any]:
         if not self.sections['switchboard']:
-            if not any('switchboard' in hint for hint in self._hints):
+            if 'switchboard' not in self._meant:
                 self.problems.error(ConfigError('has no [switchboard] section', file=str(self.path)))
             return {}
         section = self.sections['switchboard'][0]
@@ -355,3 +355,17 @@ class _Loader:
         if content is None:
             return ExchangeTable()
         return read_exchanges(content, str(path), self.problems, declared)
+
+
+def _meant_section(name: str) -> tuple[str | None, str]:
+    """:return: which kind of section a name that is none was meant to be, if any, and the end of the error's sentence."""
+    kinds = {section.partition('.')[0]: section for section in SECTIONS}
+    kind = re.split(r'\W', name, maxsplit=1)[0]
+    meant = closest(kind, (*kinds, 'exchange'))
+    if meant is None:
+        *others, last = (f'[{section}]' for section in SECTIONS)
+        return None, f'; there are {", ".join(others)} and {last}'
+    if meant == 'exchange':
+        return meant, '; exchanges are declared in the exchange file'
+    rest = name[len(kind) + 1 :].strip()
+    return meant, f'; did you mean [{kinds[meant].replace("NAME", rest or "NAME")}]?'

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from switchboard.config.inifile import Entry, Problems, Section, did_you_mean
+from switchboard.config.inifile import Entry, Problems, Section, closest, did_you_mean
 from switchboard.config.keys import QUEUE_KEYS, RUNNER_KEYS
 from switchboard.config.queue_sections import QueueRule, QueueRules
 from switchboard.config.remote_queues import impossible
@@ -141,11 +141,9 @@ def _advise_on_runner(parts: Parts, runner: RunnerOptions, section: Section, pro
             reason = f"goes to the runner's own class; if that does not know it: it is a queue's, write it below {place}"
             problems.warn(section.entries[key].error(reason))
             continue
-        import difflib  # here, because few names need a suggestion
-
-        close = difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=LIKENESS)
+        close = closest(key, RUNNER_KEYS, LIKENESS)
         if close:
-            reason = f"goes to the runner's own class; if that does not know it: did you mean {close[0]}?"
+            reason = f"goes to the runner's own class; if that does not know it: did you mean {close}?"
             problems.warn(section.entries[key].error(reason))
     exchange = runner.settings.get('exchange')
     if exchange and exchange not in parts.exchanges:

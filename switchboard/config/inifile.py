@@ -110,10 +110,17 @@ def in_order(problems: Iterable[ConfigError]) -> list[ConfigError]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """:return: the end of an error's sentence: the known word that looks like `word`, or nothing."""
+    close = closest(word, known)
+    return f'; did you mean {close}?' if close else ''
+
+
+def closest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """:return: the known word that looks most like `word`, capitals or not, or None."""
     import difflib  # here, because few names need a suggestion
 
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f'; did you mean {close[0]}?' if close else ''
+    by_small = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_small, n=1, cutoff=cutoff)
+    return by_small[close[0]] if close else None
 
 
 def is_misspelled(word: str, unknown: Iterable[str]) -> bool:

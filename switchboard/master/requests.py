@@ -183,7 +183,7 @@ class Requests:
         steps = self._one_by_one(name, wake=True)
         if part is not None:
             if not 1 <= part <= len(steps):
-                self._refuse(reply, f'{name} has {len(steps)} slices: there is no slice {part}')
+                self._refuse(reply, f'there is no slice {part} of {name}, which has {len(steps)}')
                 return
             steps = [steps[part - 1]]
         what = name if part is None else f'{name} {part}'

@@ -88,6 +88,7 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
 
     :raises SwitchboardError: it could not be started.
     """
+    from switchboard.cli.commands.status import AFTER_FATAL
     from switchboard.master.programs import background
 
     wanted = sum(options.instances for options in config.runners.values())
@@ -120,6 +121,8 @@ def start_in_background(config: Config, timeout_s: float | None = None, *, no_wa
     )
     for each in failed:
         print_note(f'{each["title"]} is {each["state"]}: {escape_terminal(each["reason"])}')
+    if failed:
+        print_note(AFTER_FATAL)
     return Exit.PARTIAL if failed else Exit.OK
 
 

@@ -87,6 +87,9 @@ def troubles(records: Sequence[Record], now_s: float) -> Iterator[tuple[str, str
             yield record.title, f'last error {when} ago: {one_line(record.last_error)}'
 
 
+# A reload starts the slices that have given up again, whether their section has changed or their program.
+AFTER_FATAL = 'mend that, then `switchboard reload`'
+
 # The master answers between two things that it does; when it does not, what it is doing is left out.
 ASK_TIMEOUT_S = 0.5
 
@@ -236,3 +239,5 @@ def _write_status(
         write_line('')
     for title, text in shown:
         write_line(f'{click.style(title, bold=True)}: {text}')
+    if snapshot.alive and any(record.state is State.FATAL for record in snapshot.records):
+        write_line(AFTER_FATAL)

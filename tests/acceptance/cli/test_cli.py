@@ -58,9 +58,11 @@ def test_a_runner_that_cannot_start_is_named_with_the_reason_and_the_others_run(
     assert '1 runner ready' in started.stdout
     assert 'broken 1/1 is FATAL: ' in started.stderr
     assert "has no attribute 'Nowhere'" in started.stderr
+    assert started.stderr.splitlines()[-1].endswith('mend that, then `switchboard reload`')
     ran = cli(site, 'status')
     assert ran.returncode == 1
     assert 'broken 1/1: FATAL: [runner.broken] class: cannot import jobs:Nowhere' in ran.stdout
+    assert ran.stdout.splitlines()[-1] == 'mend that, then `switchboard reload`'
 
 
 def test_a_start_that_takes_long_says_so_and_goes_on(site: Installation) -> None:
@@ -199,6 +201,7 @@ def test_restart_replaces_runners_and_not_the_master(site: Installation) -> None
     assert status(site)[1]['pid'] == master
     unknown = cli(site, 'restart', 'inn')
     assert (unknown.returncode, 'did you mean in?' in unknown.stderr) == (66, True)
+    assert 'there is no such runner; there are in' in cli(site, 'restart', 'zzz').stderr
 
 
 @pytest.mark.slow

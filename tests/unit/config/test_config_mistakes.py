@@ -12,12 +12,18 @@ from tests.helpers.configurations import errors, load, warnings
 @pytest.mark.parametrize(
     ('text', 'error'),
     [
-        ('[queues.x]\n', '3 [queues.x]: is no section of this file; did you mean queue.NAME?'),
+        ('[queues.x]\n', '3 [queues.x]: is no section of this file; did you mean [queue.x]?'),
+        ('[runer.callapi]\n', '3 [runer.callapi]: is no section of this file; did you mean [runner.callapi]?'),
+        ('[Runner.callapi]\n', '3 [Runner.callapi]: is no section of this file; did you mean [runner.callapi]?'),
+        ('[runner callapi]\n', '3 [runner callapi]: is no section of this file; did you mean [runner.callapi]?'),
+        ('[RUNNERS:callapi]\n', '3 [RUNNERS:callapi]: is no section of this file; did you mean [runner.callapi]?'),
+        ('[log]\n', '3 [log]: is no section of this file; there are [switchboard], [master], [runner.NAME] and [queue.NAME]'),
         ('[exchange.x]\n', '3 [exchange.x]: is no section of this file; exchanges are declared in the exchange file'),
-        ('[runner]\n', '3 [runner]: is no section of this file; did you mean runner.NAME?'),
-        ('[master.x]\n', '3 [master.x]: is no section of this file; did you mean master?'),
+        ('[runner]\n', '3 [runner]: is no section of this file; did you mean [runner.NAME]?'),
+        ('[master.x]\n', '3 [master.x]: is no section of this file; did you mean [master]?'),
         ('[master]\nlog_levl = info\n', '4 [master] log_levl: is not known in this section; did you mean log_level?'),
         ('[master]\nSpool = x\n', '4 [master] Spool: is not known in this section'),
+        ('[master]\nLOG_LEVEL = info\n', '4 [master] LOG_LEVEL: is not known in this section; did you mean log_level?'),
         ('[master]\nscale_runner = b\n[runner.a]\nclass = m:C\n', "4 [master] scale_runner: there is no runner 'b'"),
         ('[master]\npreload = a-b\n', "4 [master] preload: 'a-b' names no module"),
         ('[queue.a]\nttl = 15\n', "4 [queue.a] ttl: '15' is not a duration; write it like 250ms, 5s, 15m, 1h30m or 2d; did you mean 15s?"),
@@ -67,7 +73,7 @@ def test_a_misspelled_name_is_one_mistake_and_not_a_missing_one_too(tmp_path: Pa
     for head, error in (
         (
             '[swichboard]\nspool = s\n',
-            '1 [swichboard]: is no section of this file; did you mean switchboard?',
+            '1 [swichboard]: is no section of this file; did you mean [switchboard]?',
         ),
         (
             '[switchboard]\nspol = s\n',
