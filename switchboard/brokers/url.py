@@ -244,22 +244,19 @@ def read_broker_url(text: str) -> BrokerUrl:
         reason = f'{what} is no broker that is known here: write amqp://, amqps://, redis:// or rediss://'
         raise ConfigError(reason, key='url')
     kind = KINDS[scheme]
-    bare, _, query = first.partition('?')
-    place = _place(bare)
-    options = parse_qsl(query, keep_blank_values=True)
+    options = parse_qsl(first.partition('?')[2], keep_blank_values=True)
     tls = _read_tls(scheme, {name: value for name, value in options if name.startswith(TLS_PREFIX)})
     if any('://' in other and other.partition('://')[0].lower() != scheme for other in others):
         raise ConfigError(f'all addresses of a cluster are {scheme}://, as the first', key='url')
+    addresses = [first, *(other if '://' in other else f'{scheme}://{other}' for other in others)]
+    place, *_ = map(_place, addresses)
     url = BrokerUrl(kind, '', f'{scheme}://{place}', tls=tls)
     ours = [(name, value) for name, value in options if name in _OPTIONS]
     for name, _ in ours:
         if _ONLY.get(name, kind) != kind:
             raise ConfigError(f'{name!r} is an option for {_ONLY[name]}, and this is {kind}', key='url')
     url = replace(url, **read_options(ours, _OPTIONS))
-    others = [_without_ours(other if '://' in other else f'{scheme}://{other}') for other in others]
-    for other in others:
-        _place(other)
-    return replace(url, address=';'.join([_without_ours(first), *others]))
+    return replace(url, address=';'.join(map(_without_ours, addresses)))
 
 
 def _place(address: str) -> str:

@@ -76,6 +76,8 @@ def test_a_bridge_warns_of_its_password_as_well(has_file: bool, tmp_path: Path) 
         ('amqp://h/;amqp://u:p@i:port/', 'not a URL'),
         ('amqp://h/;u:p@[i/?heartbeat=9', 'not a URL'),
         ('redis://h/;redis://\ud800/', 'not a URL'),
+        ('amqp://h/?\udc80', 'not a URL'),
+        ('amqp://h/;i/?\udc80=1', 'not a URL'),
         ('amqp://h/?slices=0', '1 to 256'),
         ('amqp://h/?slices=x', 'not a whole number'),
         ('amqp://h/?slices=257', '1 to 256'),
