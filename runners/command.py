@@ -63,10 +63,15 @@ from switchboard.runner.api import (
     RunnerOptions,
     Serializers,
     Setting,
+    children_of,
     clear_groups,
     delegated_group,
     duration_s,
+    environment_of,
+    has_ended,
+    name_of,
     optional,
+    stat_of,
     tagged_or_text,
 )
 
@@ -86,7 +91,6 @@ GRACE_S = 2.0
 NEVER = (errno.E2BIG, errno.ENOEXEC)
 # By which variable the processes of a message are known.
 MARK = b'SWITCHBOARD_ID'
-MAX_ENVIRON_BYTES = 4 * 1024 * 1024
 MAX_WATCHED = 64
 # The largest number that a process can have for the kernel's calls.
 MAX_PID = (1 << 31) - 1
@@ -218,7 +222,7 @@ def _end_group(group: ControlGroup) -> None:
 
 
 def _left_running(living: Iterable[int]) -> LeftRunningError:
-    names = ', '.join(f'{_name(pid)} (pid {pid})' for pid in sorted(living))
+    names = ', '.join(f'{name_of(pid) or "a process"} (pid {pid})' for pid in sorted(living))
     return LeftRunningError(
         f'waits for processes of this message that cannot be ended: {names}',
         [[pid, _started(pid)] for pid in sorted(living)],
@@ -269,7 +273,7 @@ class ProcessTree:
     def __init__(self, mark: bytes) -> None:
         self._mark = b'%s=%s' % (MARK, mark)
         self._file = f'/{_file_prefix(mark)}'
-        self._before = set(_children(os.getpid()))
+        self._before = set(children_of(os.getpid()))
 
     def end(self) -> None:
         """End all that was begun since this was made.
@@ -301,14 +305,16 @@ class ProcessTree:
 
     def _descendants(self) -> set[int]:
         found: set[int] = set()
-        waiting = [pid for pid in _children(os.getpid()) if pid not in self._before]
+        waiting = [pid for pid in children_of(os.getpid()) if pid not in self._before]
         while waiting:
             pid = waiting.pop()
             # A daemon that an earlier message has left comes here when its parent ends.
-            mark = next((one for one in _environment(pid) if one.startswith(MARK + b'=')), self._mark)
+            mark = next(
+                (one for one in environment_of(pid).split(b'\0') if one.startswith(MARK + b'=')), self._mark
+            )
             if pid not in found and mark == self._mark:
                 found.add(pid)
-                waiting += _children(pid)
+                waiting += children_of(pid)
         return found
 
     def _marked(self) -> set[int]:
@@ -316,7 +322,9 @@ class ProcessTree:
         return {pid for pid in pids if pid != os.getpid() and self._is_marked(pid)}
 
     def _is_marked(self, pid: int) -> bool:
-        return self._mark in _environment(pid) or any(self._file in link for link in _open_files(pid))
+        return self._mark in environment_of(pid).split(b'\0') or any(
+            self._file in link for link in _open_files(pid)
+        )
 
     def _end_all(self, look: Callable[[], set[int]]) -> None:
         ends_s = time.monotonic() + GRACE_S
@@ -327,26 +335,6 @@ class ProcessTree:
             if time.monotonic() >= ends_s:
                 raise _left_running(living)
             _wait_for_one(living)
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    try:
-        for task in os.listdir(f'/proc/{pid}/task'):
-            with open(f'/proc/{pid}/task/{task}/children', 'rb') as file:
-                found += map(int, file.read().split())
-    except OSError:
-        pass  # it has gone
-    return found
-
-
-def _environment(pid: int) -> list[bytes]:
-    """:return: empty if it has gone, or is another user's."""
-    try:
-        with open(f'/proc/{pid}/environ', 'rb') as file:
-            return file.read(MAX_ENVIRON_BYTES).split(b'\0')
-    except OSError:
-        return []
 
 
 def _open_files(pid: int) -> Iterator[str]:
@@ -361,21 +349,10 @@ def _file_prefix(mark: bytes) -> str:
     return f'switchboard-{hashlib.sha1(mark, usedforsecurity=False).hexdigest()}-'
 
 
-def _name(pid: int) -> str:
-    try:
-        with open(f'/proc/{pid}/comm', encoding='utf-8', errors='replace') as file:
-            return file.read().strip()
-    except OSError:
-        return 'a process'
-
-
 def _started(pid: int) -> int:
     """:return: when it was started, in ticks since the machine was; 0 if it has gone."""
-    try:
-        with open(f'/proc/{pid}/stat', 'rb') as file:
-            return int(file.read().rpartition(b') ')[2].split()[19])
-    except OSError:
-        return 0
+    stat = stat_of(pid)
+    return int(stat[19]) if stat else 0
 
 
 def _reap(pid: int) -> bool:
@@ -383,12 +360,7 @@ def _reap(pid: int) -> bool:
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        pass  # somebody else's
-    try:
-        with open(f'/proc/{pid}/stat', 'rb') as file:
-            return file.read().rpartition(b') ')[2][:1] in b'ZX'
-    except OSError:
-        return True
+        return has_ended(pid)  # somebody else's
 
 
 def _wait_for_one(pids: Collection[int]) -> None:

@@ -42,13 +42,12 @@ from switchboard.master.child import MARK, set_subreaper
 from switchboard.message.naming import CLAIMED, is_filebase
 from switchboard.queue.recovery import INTERRUPTED, timestamp
 from switchboard.runner.control_group import kill_group_of
+from switchboard.status.processes import PROC, children_of, environment_of, has_ended, name_of, stat_of
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import HELD, HELD_PREFIX
 
-PROC = '/proc'
-MAX_ENVIRON_BYTES = 1 << 20
 # Some hundred thousand messages.
 MAX_HELD_BYTES = 4 << 20
 
@@ -63,13 +62,7 @@ def adopt() -> bool:
 
 def children() -> set[int]:
     """:return: the processes whose parent this one is."""
-    found: set[int] = set()
-    own = f'{PROC}/{os.getpid()}/task'
-    with contextlib.suppress(OSError):
-        for task in os.listdir(own):
-            with contextlib.suppress(OSError), open(f'{own}/{task}/children', 'rb') as listed:
-                found.update(map(int, listed.read().split()))
-    return found
+    return set(children_of(os.getpid()))
 
 
 def end(owner: int, living: Collection[int], known: Collection[int]) -> list[int]:
@@ -95,30 +88,18 @@ def end(owner: int, living: Collection[int], known: Collection[int]) -> list[int
 
 
 def _belongs_to(pid: int, owner: int, living: Collection[int]) -> bool:
-    try:
-        with open(f'{PROC}/{pid}/stat', 'rb') as status:
-            state, _, group, session = status.read().rpartition(b')')[2].split()[:4]
-    except (OSError, ValueError):
-        return False
-    if state in (b'Z', b'X'):
+    stat = stat_of(pid)
+    if stat[:1] in ([], [b'Z'], [b'X']):
         return False  # it has ended, and is about to be waited for
-    if owner in (int(group), int(session)):
+    leaders = [int(number) for number in stat[2:4]]  # of its group and of its session
+    if owner in leaders:
         return True
-    marked = _marked(pid)
-    return not any(each in living for each in (int(group), int(session), marked[1] if marked else 0))
-
-
-def _marked(pid: int) -> tuple[str, int] | None:
-    """:return: the spool and the runner's process that the environment of a process names."""
-    try:
-        with open(f'{PROC}/{pid}/environ', 'rb') as stream:
-            return marked_in(stream.read(MAX_ENVIRON_BYTES))
-    except OSError:
-        return None
+    marked = marked_in(environment_of(pid))
+    return not any(each in living for each in (*leaders, marked[1] if marked else 0))
 
 
 def marked_in(content: bytes) -> tuple[str, int] | None:
-    """:return: the same, of the bytes of an environment, which its process may have made what it likes."""
+    """:return: the spool and the runner's process that an environment names, which its process may have made what it likes."""
     prefix = os.fsencode(MARK) + b'='
     for variable in content.split(b'\0'):
         if variable.startswith(prefix):
@@ -142,7 +123,7 @@ def end_all_of(spool: str) -> list[int]:
                 # First the descriptor, then the look: so it is this process that is looked at and ended.
                 descriptor = os.pidfd_open(int(name))
                 try:
-                    marked = _marked(int(name))
+                    marked = marked_in(environment_of(int(name)))
                     if marked is not None and marked[0] == spool:
                         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                         found.append(int(name))
@@ -153,11 +134,8 @@ def end_all_of(spool: str) -> list[int]:
 
 def describe(pid: int) -> str:
     """:return: the process as `status` names it."""
-    try:
-        with open(f'{PROC}/{pid}/comm', 'rb') as name:
-            return f'{pid} ({name.read().decode("utf-8", "replace").strip()})'
-    except OSError:
-        return str(pid)
+    name = name_of(pid)
+    return f'{pid} ({name})' if name else str(pid)
 
 
 log = logging.getLogger('switchboard.master')
@@ -232,11 +210,9 @@ def _forget_held(pid: int, spool: str) -> list[tuple[str, list[str]]]:
 def _halts(pid: int) -> bool:
     give_up_s = time.monotonic() + HALT_S
     while time.monotonic() < give_up_s:
-        with open(f'/proc/{pid}/stat', 'rb') as status:
-            state = status.read().rpartition(b')')[2].split()[0]
-        if state in (b'T', b't'):
+        if stat_of(pid)[:1] in ([b'T'], [b't']):
             return True
-        if state in (b'Z', b'X'):
+        if has_ended(pid):
             return False
         time.sleep(LOOK_EVERY_S)
     return False
@@ -244,8 +220,8 @@ def _halts(pid: int) -> bool:
 
 def _opened(pid: int, spool: str, suffix: str) -> Iterator[tuple[str, int]]:
     """Yield the files below a spool that a process has open, each with a descriptor of ours."""
-    for name in os.listdir(f'/proc/{pid}/fd'):
-        link = f'/proc/{pid}/fd/{name}'
+    for name in os.listdir(f'{PROC}/{pid}/fd'):
+        link = f'{PROC}/{pid}/fd/{name}'
         try:
             path = os.readlink(link)
             if not (path.startswith(spool) and path.endswith(suffix)):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from switchboard.runner.control_group import ControlGroup, clear_groups, delegated_group
     from switchboard.runner.settings import Setting, read_secret
     from switchboard.runner.template import Template
+    from switchboard.status.processes import children_of, environment_of, has_ended, name_of, stat_of
     from switchboard.store.layout import BAD
 
 __all__ = [
@@ -50,15 +51,19 @@ __all__ = [
     'Serializers',
     'Setting',
     'Template',
+    'children_of',
     'choice',
     'clear_groups',
     'count',
     'delegated_group',
     'duration_s',
+    'environment_of',
     'event',
+    'has_ended',
     'is_loopback',
     'lazy_mail',
     'mail_bytes',
+    'name_of',
     'needs',
     'octal',
     'open_regular',
@@ -67,6 +72,7 @@ __all__ = [
     'retry_policy',
     'size_bytes',
     'split_from_line',
+    'stat_of',
     'tagged_or_text',
     'truth',
     'words',
@@ -91,6 +97,7 @@ __getattr__ = lazy(
         'switchboard.runner.control_group': 'ControlGroup clear_groups delegated_group',
         'switchboard.runner.settings': 'Setting read_secret',
         'switchboard.runner.template': 'Template',
+        'switchboard.status.processes': 'children_of environment_of has_ended name_of stat_of',
         'switchboard.store.layout': 'BAD',
     },
 )

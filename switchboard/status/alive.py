@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from switchboard.status.processes import stat_of
 from switchboard.store import layout
 
 RUN, OWN = layout.RUN, layout.MASTER
@@ -84,8 +85,7 @@ def lived_s(pid: int, by_the_wall_clock_s: float) -> float:
     try:
         if not has_our_title(pid):
             return max(0.0, by_the_wall_clock_s)
-        with open(f'/proc/{pid}/stat', 'rb') as status:
-            ticks = int(status.read().rpartition(b')')[2].split()[19])
+        ticks = int(stat_of(pid)[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')
     except (OSError, ValueError, IndexError, AttributeError):
         return max(0.0, by_the_wall_clock_s)

@@ -1,0 +1,47 @@
+"""Processes as Linux shows them in ``/proc``.  Of one that has gone, or that this user may not look at, nothing is known."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+PROC = '/proc'
+# Of an environment, which its process may have made what it likes.
+MAX_ENVIRON_BYTES = 4 << 20
+
+
+def children_of(pid: int) -> list[int]:
+    """:return: the processes whose parent it is."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f'{PROC}/{pid}/task'):
+            found += map(int, _read(pid, f'task/{task}/children').split())
+    return found
+
+
+def stat_of(pid: int) -> list[bytes]:
+    """:return: the fields of its ``stat`` behind its name: the state, the parent, the group, the session ..."""
+    return _read(pid, 'stat').rpartition(b')')[2].split()
+
+
+def has_ended(pid: int) -> bool:
+    """:return: whether it has gone, or waits only to be waited for."""
+    return stat_of(pid)[:1] in ([], [b'Z'], [b'X'])
+
+
+def environment_of(pid: int) -> bytes:
+    """:return: its environment, with a zero byte between two variables."""
+    return _read(pid, 'environ', MAX_ENVIRON_BYTES)
+
+
+def name_of(pid: int) -> str:
+    """:return: the name that it goes by."""
+    return _read(pid, 'comm').decode('utf-8', 'replace').strip()
+
+
+def _read(pid: int, name: str, most: int = -1) -> bytes:
+    try:
+        with open(f'{PROC}/{pid}/{name}', 'rb') as file:
+            return file.read(most)
+    except OSError:
+        return b''
