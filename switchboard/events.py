@@ -104,6 +104,7 @@ WORDS = MappingProxyType(
         'not taken over': "a queue file of Mailman's could not be read; it is tried again at the next start",
         'not tidied': 'the janitor could not do its work',
         'not unwatched': 'a broker still tells of a queue',
+        'not waited for': 'another process does not get on with a hand-off',
         'not watched': 'a broker does not tell of a queue',
         'no more taken': 'as many messages are held as the limit of open files allows',
         'nothing to scale': 'a signal asked for another number of slices, and no runner has a queue',

@@ -298,9 +298,10 @@ class ISpool(Interface):
         :return: the transactions that were not committed, and why; their inputs are still claimed.
         """
 
-    def recover() -> int:
+    def recover(*, waits: bool = False) -> int:
         """Finish or undo the transactions of dead processes.
 
+        :param waits: wait for those that other processes are finishing, too, for ten seconds at most.
         :return: how many were dealt with.
         """
 

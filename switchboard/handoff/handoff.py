@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from switchboard.errors import EntryTakenError
 from switchboard.events import event
 from switchboard.handoff.moving import move
-from switchboard.handoff.stage import COMMIT, OrderKey, Output, Stage
+from switchboard.handoff.stage import ANY_INPUT, COMMIT, OrderKey, Output, Stage, digits_of_input
 from switchboard.message.naming import READY, key_of
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.claims import Claim
@@ -79,7 +79,10 @@ class Handoff:
         self._place = None if claim is None else (claim.folder, claim.filebase, claim.suffix)
         # The input, or a new file, from the commit until all outputs are where they belong.
         self._record: Claim | None = None
-        self.name = stage.namer.digest('00000000')
+        digits = ANY_INPUT
+        if claim is not None and queue is not None and queue.options.strict_order:
+            digits = digits_of_input(queue.name, claim.filebase)
+        self.name = stage.namer.digest(digits)
         self.items: list[PreparedEntry] = []
         # Those that are to be stored once: their keys are looked for at the commit (see `deduplication`).
         self.keyed: list[KeyedOutput] = []

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
+from zlib import crc32
 
-from switchboard.errors import DurabilityError
+from switchboard.errors import DurabilityError, LockTimeoutError
 from switchboard.events import event
 from switchboard.message.naming import READY, Namer, key_of
 from switchboard.store.claims import Claim
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
+from switchboard.store.order_lock import OrderLock
 from switchboard.store.pool import FilePool
 from switchboard.store.renewal import renew
 
@@ -28,8 +31,18 @@ ROLLED_AT_ONCE = 200
 # Order keys whose last outputs are remembered, at least: about 200 bytes each.
 MAX_LAST_OUTPUTS = 10_000
 
+# The digits that the name of a transaction begins with, if nobody asks for it by its input.
+ANY_INPUT = '00000000'
+
+TOO_SLOW = 'another process is publishing it and does not get on: later hand-offs may pass it'
+
 # A queue, and the digits that its messages with the same order key have in common.
 OrderKey = tuple[str, str]
+
+
+def digits_of_input(queue: str, filebase: str) -> str:
+    """:return: the digits that the names of transactions begin with whose inputs are of this queue and have the key of this entry."""
+    return f'{crc32(f"{queue} {key_of(filebase)}".encode()):08x}'
 
 
 class Output(NamedTuple):
@@ -73,14 +86,20 @@ class LastOutputs:
 
 
 class Stage:
-    """The directory ``.stage``: outputs between being written and being seen, and commit records."""
+    """The directory ``.stage``: outputs between being written and being seen, and commit records.
 
-    def __init__(self, spool_path: str, folder: Folder, disk: Disk, pool: FilePool, namer: Namer) -> None:
+    :param order: the directory of the keys' locks, of queues in strict order.
+    """
+
+    def __init__(
+        self, spool_path: str, folder: Folder, disk: Disk, pool: FilePool, namer: Namer, order: Folder
+    ) -> None:
         self.spool_path = spool_path
         self.folder = folder
         self.disk = disk
         self.pool = pool
         self.namer = namer
+        self._order = order
         self.last_outputs = LastOutputs()
         # Transactions that this process has committed, and the disk refused to publish.
         self._stuck: set[str] = set()
@@ -100,14 +119,55 @@ class Stage:
         event(log, logging.WARNING, None, 'directory replaced', path=self.folder.path)
         return True
 
-    def recover(self) -> int:
+    def recover(self, *, waits: bool = False) -> int:
         """Roll forward what dead processes committed, and throw away what they did not.
 
         May run at any time, in any number of processes.
 
+        :param waits: wait for the hand-offs that other processes are publishing now, so that later ones come behind them.
         :return: how many transactions and outputs were dealt with.
         """
-        return self._deal_with_all(self._names())
+        names = self._names()
+        done = self._deal_with_all(names)
+        if waits and (records := _records(names)) and self._outlast(records):
+            done += self.recover()
+        return done
+
+    def _outlast(self, transactions: Sequence[str]) -> bool:
+        """Wait until nobody works on these transactions, but not for ever: the process that does may be stopped.
+
+        :return: are some of them left to be rolled forward?
+        """
+        left, ends_at_s = False, time.monotonic() + self.disk.lock_timeout_s
+        for transaction in transactions:
+            try:
+                left |= self._wait_for(transaction)
+                is_late = time.monotonic() >= ends_at_s
+            except LockTimeoutError:
+                is_late = True
+            except OSError as error:
+                event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
+                continue
+            if is_late:
+                event(log, logging.WARNING, None, 'not waited for', transaction=transaction, error=TOO_SLOW)
+                break
+        return left
+
+    def is_handing_on(self, queue: str, filebase: str) -> bool:
+        """Is an entry of this queue, with the key of this one, committed, and not all of its outputs there?
+
+        The records of dead processes are rolled forward first.
+
+        Assumes: the key is locked by the caller, so that no other entry of it is committed meanwhile.
+
+        :raises OSError: that cannot be found out.
+        """
+        digits = digits_of_input(queue, filebase)
+        records = [name for name in _records(self._names()) if name.startswith(digits)]
+        if not records:
+            return False
+        self._roll_forward(records)
+        return any(name.startswith(digits) for name in _records(self._names()))
 
     def settle(self, outputs: Collection[tuple[str, str]]) -> None:
         """Recover, and let none of these outputs be under way: each committed one is where it belongs, whichever process put it there.
@@ -159,7 +219,7 @@ class Stage:
         if not names:
             renew(self.folder)  # a million that were emitted at once have made it large
             return 0
-        records = sorted(name.partition(':')[0] for name in names if name.endswith(f':{COMMIT}'))
+        records = _records(names)
         # Records first: what they name must not be looked at as if it had none.
         done = self._roll_forward(records) if records else 0
         committed = set(records)
@@ -270,6 +330,17 @@ class Stage:
             target.make()
             targets[output.queue] = target
         target.receive(self.folder, output.name, output.filebase + READY)
+        if '+' in output.filebase:
+            self._say_that_it_came(output)
+
+    def _say_that_it_came(self, output: Output) -> None:
+        """An output that comes late, or has the place of another entry, may come before what others have read."""
+        order = OrderLock(self._order, output.queue, self.disk)
+        try:
+            if order.is_used:
+                order.change(output.filebase)
+        except OSError as error:
+            event(log, logging.WARNING, None, 'not noted', queue=output.queue, error=error)
 
     def _end(self, transaction: str, record: Claim, outputs: int) -> bool:
         try:
@@ -326,3 +397,8 @@ class Stage:
         return not self.disk.exists(f'{transaction}:{COMMIT}', self.folder.fd) and self.disk.leads_to(
             name, self.folder.fd, status
         )
+
+
+def _records(names: Iterable[str]) -> list[str]:
+    """:return: the transactions that are committed, of these names, in order."""
+    return sorted(name.partition(':')[0] for name in names if name.endswith(f':{COMMIT}'))

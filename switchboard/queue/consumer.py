@@ -160,12 +160,16 @@ class Consumer:
                     raise
 
     def _is_first(self, claim: Claim, mark: Mark | None) -> bool:
-        """Give an entry back if another one of its key comes before it that was not seen when the directory was read.
+        """Give an entry back if another one of its key is being handed on, or comes before it and was not seen when the directory was read.
 
         :param mark: of then.
         """
         assert self._order is not None
         try:
+            if self._order.is_handed_on(claim.filebase):
+                self.undo(claim)
+                self._ready.defer_contended(claim.filebase)
+                return False
             if not self._order.is_changed(claim.order_fd, claim.filebase, mark):
                 return True
             mark = self._order.mark(claim.order_fd)

@@ -57,6 +57,7 @@ class Loop:
         self._takes_many = takes_many
         self._alone: list[str] = []
         self._next_recovery_ns = 0
+        self._has_begun = False
         self._wake_ns: int | None = None
         self._ticket: Any = None
 
@@ -151,7 +152,9 @@ class Loop:
         self._next_recovery_ns = now_ns + int(self.options.recovery_s * NS)
         self.settler.give_back_stuck()
         try:
-            self.spool.recover()
+            # Another process may be publishing what a predecessor committed: this one must not pass it.
+            self.spool.recover(waits=not self._has_begun)
+            self._has_begun = True
             self.settler.recovered(len(self.queue.recover(own=False)))
         except (QueueError, OSError) as error:
             event(

@@ -137,7 +137,8 @@ class Spool:
         self._namer = SYSTEM_NAMER if clock is SYSTEM_CLOCK else Namer(clock)
         self.spares = FilePool(self._folder(SPARE), disk, self._namer)
         self._scrubbed = FilePool(self._folder(SPARE), disk, self._namer, scrub=True)
-        self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer)
+        self._room, self._order = (Folder(self.path(RUN, each), disk) for each in (ROOM, ORDER))
+        self.stage = Stage(self.directory, self._folder(STAGE), disk, self.spares, self._namer, self._order)
         self.run = run = self._folder(RUN)
         self.steady = SteadyTime(clock, run)
         self.steady.time_ns()  # so that a clock that is turned later is known to have been turned
@@ -151,7 +152,6 @@ class Spool:
         self.flags = Flags(run.path, disk, clock)
         self._open_queues = OpenQueues(open_at_once())
         self._bad = Folder(self.path(BAD), disk)
-        self._room, self._order = (Folder(self.path(RUN, each), disk) for each in (ROOM, ORDER))
         self._prepared: dict[tuple[str, int | None, int], Switchboard] = {}
         self.declared = DeclaredQueues(
             self.directory,
@@ -301,7 +301,9 @@ class Spool:
             is_draining=partial(self.flags.is_set, 'draining', name),
             is_paused=partial(self.flags.is_set, 'paused', name),
             steady=self.steady,
-            order=OrderLock(self._order, name, self.disk) if options.strict_order else None,
+            order=OrderLock(self._order, name, self.disk, self.stage.is_handing_on)
+            if options.strict_order
+            else None,
             shared_count=SharedCount(self._room, name, self.disk),
             # What a queue has does not keep the queue: it is closed when nobody uses it any more, and not by and by.
             once=lambda queue: partial(self._enqueue_once, proxy(queue)),
@@ -431,12 +433,13 @@ class Spool:
             return failed
         return commit_deduplicated(self, transactions)
 
-    def recover(self) -> int:
+    def recover(self, *, waits: bool = False) -> int:
         """Finish or undo the hand-offs of dead processes.
 
+        :param waits: wait for those that other processes are finishing, too, for ten seconds at most.
         :return: how many were dealt with.
         """
-        return self.stage.recover()
+        return self.stage.recover(waits=waits)
 
     def renew_directories(self) -> None:
         """Put fresh directories in the place of those that are empty, and large from many earlier entries.

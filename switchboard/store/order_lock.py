@@ -14,6 +14,9 @@ the lock of the key is let go.  A process that takes an entry looks whether its 
 read.  If so it reads the directory again, with the lock: then no entry of the key is taken or given back, and the reading
 misses none.  Only what an operator does at the same moment may come a moment later.
 
+A process that dies between the commit of an input and the end of its hand-off drops the lock, and leaves an input that is nowhere and outputs that are not
+there yet.  So the taker also asks whether a hand-off of the key is under way.
+
 The file begins with a name at random, and gets another one when it has grown and is emptied: that is as if all keys had been added.
 
 Rejected: a file for each key (somebody would have to remove them), reading the directory for each claim (as dear as the queue is long), one
@@ -23,6 +26,7 @@ mark for all keys (of a thousand keys that wait for their retries each would hav
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from switchboard.message.naming import key_of
@@ -46,12 +50,16 @@ class OrderLock:
     """The locks of a queue's keys.
 
     :param folder: the directory of these files; made when the first is.
+    :param is_handed_on: is an entry of the queue with the key of this one committed, and not all of its outputs there?
     """
 
-    def __init__(self, folder: Folder, queue: str, disk: Disk) -> None:
+    def __init__(
+        self, folder: Folder, queue: str, disk: Disk, is_handed_on: Callable[[str, str], bool] | None = None
+    ) -> None:
         self._folder = folder
         self._queue = queue
         self._disk = disk
+        self._is_handed_on = is_handed_on
 
     def lock(self, filebase: str) -> int | None:
         """Lock an entry's key.
@@ -68,6 +76,15 @@ class OrderLock:
             raise
         self._disk.let_go(fd)
         return None
+
+    def is_handed_on(self, filebase: str) -> bool:
+        """Is an entry of this one's key committed, and not all of its outputs there?  The hand-offs of dead processes are ended first.
+
+        Assumes: the key is locked by the caller.
+
+        :raises OSError: that cannot be found out.
+        """
+        return self._is_handed_on is not None and self._is_handed_on(self._queue, filebase)
 
     def _open(self) -> int:
         return self._folder.open_lock_file(self._queue, flags=os.O_RDWR | os.O_APPEND)
@@ -89,6 +106,14 @@ class OrderLock:
         if mark is None or self._disk.read_all(fd, _NAME_BYTES) != mark.name:
             return True
         return _bytes_of(filebase) in self._disk.read_all(fd, 2 * _MAX_BYTES, mark.length)
+
+    @property
+    def is_used(self) -> bool:
+        """Has anybody locked a key?  If not, nobody goes by a reading from before."""
+        try:
+            return self._folder.has(self._queue)
+        except FileNotFoundError:
+            return False
 
     def change(self, filebase: str) -> None:
         """Say that an entry has come to another place than the last.

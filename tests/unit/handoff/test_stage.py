@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from switchboard import Spool
-from switchboard.handoff.stage import COMMIT
+from switchboard.handoff.stage import COMMIT, TOO_SLOW
 from switchboard.handoff.transaction import Transaction
 from switchboard.store.disk import Disk
 from tests.helpers.processes import Child, in_child
+from tests.helpers.runs import make_runner
 
 
 def staged(spool: Spool) -> list[str]:
@@ -68,6 +71,54 @@ def test_many_may_recover_at_the_same_time(spool: Spool) -> None:
     assert staged(spool) == []
     messages = sorted(int(spool['out'].dequeue(filebase)[0]) for filebase in spool['out'].files)
     assert messages == list(range(0, 20, 2))
+
+
+class Waited(Disk):
+    """Does something when a hand-off is about to be waited for."""
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        self.lock_timeout_s = 0.05
+        self._then = then
+
+    def lock_when_free(self, fd: int, what: str, *, shared: bool = False) -> None:
+        if what == 'a hand-off':
+            self._then()
+        super().lock_when_free(fd, what, shared=shared)
+
+
+@pytest.fixture
+def record(spool: Spool) -> Iterator[Any]:
+    """A commit record of a dead process, locked by one that is about to publish the output."""
+    leave(spool, 'a', committed=True)
+    (name,) = (name for name in staged(spool) if name.endswith(COMMIT))
+    with open(spool.path('.stage', name), 'rb') as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield held
+
+
+def seen_by_a_new_runner(directory: str, disk: Disk) -> list[int]:
+    """:return: how many messages are in the next queue when a runner begins one."""
+    later = Spool(directory, 'lazy', disk=disk)
+    later['in'].enqueue('b')
+    seen: list[int] = []
+    make_runner(later, lambda _runner, _msg, _msgdata: seen.append(len(later['out'].files))).run(
+        until_empty=True
+    )
+    return seen
+
+
+def test_a_new_runner_begins_nothing_before_another_process_has_published_what_its_predecessor_committed(
+    spool: Spool, record: Any
+) -> None:
+    assert seen_by_a_new_runner(spool.directory, Waited(record.close)) == [1]
+
+
+def test_of_one_that_does_not_get_on_it_is_said_and_not_waited_for_any_longer(
+    spool: Spool, record: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert seen_by_a_new_runner(spool.directory, Waited(list)) == [0]
+    assert [one.getMessage() for one in caplog.records if TOO_SLOW in one.getMessage()]
+    assert not record.closed
 
 
 def test_a_queue_that_is_not_there_yet_is_made(spool: Spool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from switchboard import Spool
 from switchboard.handoff.moving import claim_any, move
+from switchboard.handoff.stage import COMMIT
+from switchboard.handoff.transaction import Transaction
 from switchboard.operating.holding import hold, release
 from switchboard.store.layout import ORDER, RUN
 from tests.helpers.processes import Child
@@ -19,6 +22,8 @@ CONFIGURATION = """
 spool = spool
 durability = lazy
 [queue.in]
+strict_order = yes
+[queue.further]
 strict_order = yes
 [queue.aside]
 [queue.plain]
@@ -235,3 +240,100 @@ def test_other_queues_pay_nothing(path: Path) -> None:
     queue = Spool.from_config(path)['plain']
     queue.finish(queue.enqueue('x', order_key='k'))
     assert not (path.parent / 'spool' / RUN / ORDER).exists()
+
+
+def commit_and_die(path: Path, commit: Callable[[Spool], Transaction]) -> None:
+    """Have a process die when its input is the commit record, and no output is there yet."""
+
+    def die() -> None:
+        transaction = commit(Spool.from_config(path))
+        transaction.stage_outputs()
+        transaction.rename_input()
+        os._exit(0)
+
+    with Child(die) as child:
+        child.wait()
+
+
+def edit(spool: Spool) -> Transaction:
+    """Put another message into the place of the first."""
+    queue = spool['in']
+    filebase = queue.files[0]
+    queue.dequeue(filebase)
+    transaction = Transaction(spool.stage, queue, queue.claim_of(filebase))
+    transaction.replace_input('A', {})
+    return transaction
+
+
+def hand_on(spool: Spool) -> Transaction:
+    """Make a message for another queue of the first."""
+    taken = spool['in'].take()
+    assert taken is not None
+    transaction = Transaction(spool.stage, spool['in'], spool['in'].claim_of(taken.filebase))
+    transaction.emit(spool['aside'], 'A', {})
+    return transaction
+
+
+def test_what_a_recovery_publishes_in_an_old_place_is_seen_by_who_has_read_before(path: Path) -> None:
+    reader = Spool.from_config(path)['in']
+    reader.enqueue('x', order_key='another')
+    taken = reader.take()  # from here on it knows where the list of keys ended
+    assert taken is not None
+    fill(path)
+    commit_and_die(path, edit)
+    assert reader.ready()  # it has read: b
+    assert Spool.from_config(path).recover() == 1
+    found = reader.take()
+    assert found is not None
+    assert found.msg == 'A'
+
+
+@pytest.mark.parametrize('commit', [edit, hand_on])
+def test_nobody_passes_what_a_dead_process_has_committed(
+    path: Path, commit: Callable[[Spool], Transaction]
+) -> None:
+    fill(path)
+    other = Process(path)  # it has read: a, b
+    commit_and_die(path, commit)
+    assert turn(other) == ('A' if commit is edit else 'b')
+    spool = Spool.from_config(path)
+    assert [spool['aside'].peek(each).body for each in spool['aside'].files] == [b'A'] * (commit is hand_on)
+    other.end()
+
+
+@pytest.mark.parametrize('commit', [edit, hand_on])
+def test_nor_while_another_process_is_publishing_it(
+    path: Path, commit: Callable[[Spool], Transaction]
+) -> None:
+    fill(path)
+    spool = Spool.from_config(path)
+    third = spool['in'].enqueue('c', order_key='another')
+    commit_and_die(path, commit)
+    (record,) = (name for name in os.listdir(spool.path('.stage')) if name.endswith(COMMIT))
+    with open(spool.path('.stage', record), 'rb') as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        queue = spool['in']
+        queue.ready()
+        taken = queue.take()
+        assert taken is not None
+        assert taken.filebase == third  # of another key
+        assert queue.take() is None
+    other = Process(path)
+    assert turn(other) == ('A' if commit is edit else 'b')
+    other.end()
+
+
+def test_a_key_of_another_queue_holds_nothing_back(path: Path) -> None:
+    spool = Spool.from_config(path)
+    for name in ('in', 'further'):
+        spool[name].enqueue('x', order_key='k')
+    taken = spool['in'].take()
+    assert taken is not None
+    transaction = Transaction(spool.stage, spool['in'], spool['in'].claim_of(taken.filebase))
+    transaction.emit(spool['aside'], 'y', {})
+    transaction.stage_outputs()
+    transaction.rename_input()
+    assert Spool.from_config(path)['further'].take() is not None
+    transaction.publish_outputs()
+    transaction.remove_record()
+    transaction.drop_locks()
