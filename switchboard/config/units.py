@@ -20,7 +20,7 @@ T = TypeVar('T')
 _SECONDS = {'ms': 0.001, 's': 1.0, 'm': 60.0, 'h': 3600.0, 'd': 86400.0, 'w': 604800.0}
 _PART = re.compile(r'(\d{1,15}(?:\.\d{1,9})?)(ms|[smhdw])', re.ASCII)
 _BYTES = {'': 1, 'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'T': 1 << 40}
-_SIZE = re.compile(r'(\d{1,15}(?:\.\d{1,9})?)\s*([KMGT]?)(?:i?B)?', re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r'(\d{1,19}(?:\.\d{1,9})?)\s*([KMGT]?)(?:i?B)?', re.ASCII | re.IGNORECASE)
 _RATE = re.compile(r'(\d{1,15}(?:\.\d{1,9})?)\s*/\s*([smhd])', re.ASCII)
 _TRUTH = {'yes': True, 'true': True, 'on': True, 'no': False, 'false': False, 'off': False}
 

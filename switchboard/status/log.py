@@ -94,7 +94,10 @@ class JsonFormatter(LineFormatter):
             fields.setdefault(key, value)
         if record.exc_info:
             fields['traceback'] = self.traceback_lines(record)
-        return json.dumps(fields, ensure_ascii=False, default=str)
+        # What breaks lines or acts on a terminal, and JSON lets stand.
+        return CONTROL.sub(
+            lambda match: f'\\u{ord(match[0]):04x}', json.dumps(fields, ensure_ascii=False, default=str)
+        )
 
 
 def cut(text: str) -> str:

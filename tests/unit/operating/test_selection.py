@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from switchboard import Spool
@@ -201,6 +201,7 @@ terms = (st.sampled_from(sorted({*FIELDS, *ALIASES})) | keys | keys.map(lambda k
 )
 
 
+@example(Criteria.parse('size:<=999999999999999K'))
 @given(st.lists(terms, max_size=5).map(lambda found: Criteria(tuple(found))))
 def test_what_is_written_reads_as_it_was(criteria: Criteria) -> None:
     assert Criteria.parse(str(criteria)) == criteria

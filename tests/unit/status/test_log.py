@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from switchboard.events import AT_WORK, event
@@ -83,6 +83,7 @@ def test_json_lines_have_the_entry_the_word_and_whole_values_with_numbers_as_num
     assert (record['level'], record['logger'], record['pid']) == ('warning', 'switchboard.queue', os.getpid())
 
 
+@example(fields={'a': 'x\x85y\u2028z\x9b31m\ud800'}, as_json=True)
 @given(
     fields=st.dictionaries(
         st.text('abcdef_', min_size=1), st.text() | st.integers() | st.floats() | st.binary()
