@@ -288,6 +288,11 @@ class Finder:
         return find
 
 
+def pattern_of_others(slice_: Slice) -> str:
+    """:return: a pattern for the filebases that another slice holds."""
+    return rf'(?![0-9.]+\+{_between(*slice_.digits())}){_filebase_pattern()}'
+
+
 def _between(first: str, last: str) -> str:
     """:return: a pattern for all hexadecimal numbers from one to another, of as many digits."""
     if first == '0' * len(first) and last == 'f' * len(last):

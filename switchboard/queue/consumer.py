@@ -132,10 +132,10 @@ class Consumer:
 
     def take(self) -> Taken | None:
         """See `ISwitchboard`."""
-        refused = 0
+        refused, since = 0, self._ready.readings
         while True:
             mark = self._mark
-            if (filebase := self._ready.next()) is None:
+            if (filebase := self._ready.next(since)) is None:
                 return None
             try:
                 claim = self._claim(filebase, self._order)

@@ -118,6 +118,9 @@ class ReadyQueue:
         # in names.)
         self._line: list[str] = []
         self._line_until_ns = 0
+        # How often the directory was read, and whether the last reading gave out all that was there and due.
+        self.readings = 0
+        self._has_all = False
         # Until when entries are not given out though they are due, and for which other one of its key an entry waits.
         self._deferred: dict[str, int] = {}
         self._behind: dict[str, str] = {}
@@ -145,10 +148,14 @@ class ReadyQueue:
 
     # For the consumer.
 
-    def next(self) -> str | None:
-        """:return: the filebase of the next entry; None if a directory that was just read has none."""
+    def next(self, since: int | None = None) -> str | None:
+        """:param since: :attr:`readings` when the caller began: what one since then has found, if that was all, is not looked for anew.
+        :return: the filebase of the next entry; None if a directory that was just read has none.
+        """
         with self._lock:
             now_ns = self._clock.monotonic_ns()
+            if not self._line and self._has_all and since is not None and since < self.readings:
+                return None
             if not self._line or now_ns >= self._line_until_ns:
                 self._refill(now_ns)
             while self._line:
@@ -307,9 +314,12 @@ class ReadyQueue:
         self._stamp_ns = self._settled_stamp() if self._is_dear else None
         now = format_when(now_ns) + '~'
         parts = self._names.parts(READY)
-        if self._may_be_few and not self._deferred and (some := self._few(parts, now)) is not None:
+        self.readings += 1
+        few = self._few(parts, now) if self._may_be_few else None
+        self._has_all = few is not None
+        if few is not None:
             self._has_few()
-            return some
+            return self._without_deferred(few)
         self._due, self._future = due, future = self._first_due(self._kept), FirstNames(self._kept)
         for some in parts if self._keys is None else self._keys.noted(parts):
             _part(some, now, due, future)
@@ -349,6 +359,12 @@ class ReadyQueue:
         self._next_when_ns = self._next_misdated_ns = None
         if self._delayed or self._misdated:
             self._delayed, self._misdated = set(), {}
+
+    def _without_deferred(self, names: list[str]) -> list[str]:
+        if not self._deferred:
+            return names
+        self._deferred = {name: until_ns for name, until_ns in self._deferred.items() if name in names}
+        return [name for name in names if name not in self._deferred]
 
     def _not_deferred(self, due: FirstNames) -> list[str]:
         names = due.sorted()

@@ -7,15 +7,17 @@ For large directories the watch stays armed, and its events replace a rescan: th
 
 **Many sleepers.**  The kernel wakes everybody who watches a directory, whatever the name.  But the name says whose it is: the slice is in
 the digest.  So a runner of another slice goes on sleeping, without looking at the directory; and after it was woken in vain it does not
-listen for a :data:`DEAF_SHARE` th of the time for which nothing of its own has come, :data:`MAX_DEAF_S` at most.  So a slice for which
-messages come all the time hears of each at once, and a crowd of idle ones beside it costs next to nothing.
+listen for a :data:`DEAF_SHARE` th of the time for which nothing of its own has come, :data:`MAX_DEAF_S` at most.  What came meanwhile is
+looked through at once, without reading each event.  So a slice for which messages come all the time hears of each at once, and a crowd of idle
+ones beside it costs next to nothing.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from switchboard.message.naming import CLAIMED, READY, Slice, is_filebase
+from switchboard.message.naming import CLAIMED, READY, Slice, is_filebase, pattern_of_others
 from switchboard.store.watch import (
     ARRIVALS,
     CREATIONS,
@@ -25,6 +27,7 @@ from switchboard.store.watch import (
     MOVED,
     RENEWED,
     DirectoryWatch,
+    arrivals,
     readable,
 )
 
@@ -33,6 +36,11 @@ MAX_NAMES = 50_000
 # See the module.  A wait shorter than the least is no sleep.
 DEAF_SHARE = 20
 MIN_DEAF_S, MAX_DEAF_S = 0.0005, 0.02
+
+
+def arrivals_of_others(slice_: Slice) -> Callable[[bytes], object]:
+    """:return: the question whether some events are all of other slices; made in a process that is about to be forked, it is made for all."""
+    return arrivals(f'{pattern_of_others(slice_)}(?:\\{READY}|\\{CLAIMED})')
 
 
 class Wakeup:
@@ -50,6 +58,10 @@ class Wakeup:
         self.directory = directory
         self.maildir_new = maildir_new
         self._slice = slice_ or Slice()
+        # Says of many events at once that all are of other slices.
+        self._is_dull: Callable[[bytes], object] | None = None
+        if directory is not None and maildir_new is None and self._slice.count > 1:
+            self._is_dull = arrivals_of_others(self._slice)
         # When something came that was worth waking for.
         self._woke_s = 0.0
         # Are names wanted, and does the watch that is set tell them?
@@ -135,7 +147,7 @@ class Wakeup:
     def _collect(self) -> bool:
         """:return: whether something came that is worth waking for."""
         is_news = False
-        for directory, name, mask in self._watch.events():
+        for directory, name, mask in self._watch.events(None if self._tells else self._is_dull):
             if mask & (LOSSES | MOVED | RENEWED) or (mask & IGNORED and directory == self.directory):
                 self._are_lost = is_news = True
             elif directory != self.directory:

@@ -39,6 +39,7 @@ from switchboard.message.naming import (
 from switchboard.options import QueueOptions
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Services, Switchboard
+from switchboard.queue.wakeup import arrivals_of_others
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.spool.deadletters import DeadLetters, discard, hand_over
 from switchboard.spool.pickup import Pickup
@@ -264,10 +265,13 @@ class Spool:
         """Make in advance what :meth:`queue` is to return: in a process that is about to be forked, it is made for all."""
         self._prepared[name, slice, numslices] = queue = self.queue(name, slice, numslices)
         queue.is_paused()  # opens the directory where that is looked up
-        finder = Finder(make_slice(slice, numslices))
+        whose = make_slice(slice, numslices)
+        finder = Finder(whose)
         for suffix in (READY, CLAIMED):
             finder.filebases('', suffix)
         finder.others('')
+        if numslices > 1:
+            arrivals_of_others(whose)  # `re` keeps the pattern
         self.declared.prepare(name)
 
     def _open(

@@ -121,8 +121,8 @@ class FilePool:
         self.kept_open: list[PoolFile] = []
         self._seen: list[str] = []
         self.misses = self._misses_before_look = MISSES_BEFORE_LOOK
-        # How many files were had since the last look, and with how many it has paid.
-        self._had, self._paid_from = 0, PAID_FILES
+        # How many files were had since the last look, and with how many it has paid; and how many others were faster at.
+        self._had, self._paid_from, self._missed = 0, PAID_FILES, 0
         # Files that this process has taken and not given back: so many are worth keeping for it.  A process that only finishes what others
         # put would keep files locked that they look for.
         self._lent = 0
@@ -219,7 +219,7 @@ class FilePool:
     def _find(self) -> PoolFile | None:
         """Take a spare that another process left, if there is one."""
         draft = self._find_seen()
-        if draft is None and (self._had >= self._paid_from or self.misses >= self._misses_before_look):
+        if draft is None and (self._has_paid() or self.misses >= self._misses_before_look):
             self._look()
             draft = self._find_seen()
         if draft is None:
@@ -229,9 +229,16 @@ class FilePool:
         self._lend()
         return draft
 
+    def _has_paid(self) -> bool:
+        """Has the last look brought so much that the next one may follow at once?
+
+        Not if others were faster at most of what it found: then there are too few for all that look, and some more are made.
+        """
+        return self._had >= self._paid_from and self._had >= self._missed
+
     def _look(self) -> None:
         """Look which files others have left."""
-        self.misses = self._had = 0
+        self.misses = self._had = self._missed = 0
         with (scan := self.folder.scan()) as entries:
             seen = [entry.name for entry in islice(entries, self.looks)]
         # So dear is a look at a directory that once was full of them: 2 us for each block, as for some names.
@@ -254,6 +261,7 @@ class FilePool:
         while (name := _pop(self._seen)) is not None:
             opened = _try_open(self.folder, name)
             if opened is None:
+                self._missed += 1
                 # Another process goes through the same list, and is here before this one: its trail is left sooner than one by one.
                 if len(self._seen) > TRIED_ONE_BY_ONE:
                     del self._seen[-passed_over:]

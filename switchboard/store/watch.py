@@ -35,6 +35,12 @@ RENEWED = _ATTRIB
 LOSSES = _Q_OVERFLOW | _UNMOUNT
 IGNORED = _IGNORED
 
+# Of the events that have come, so many bytes are read with one call: some 700 of entries.
+EVENTS_BYTES = 65_536
+# An event as the kernel writes it, up to its name: the watch, `_CLOSE_WRITE` or `_MOVED_TO` and nothing else, the cookie, the name's length.  Zeros
+# follow the name.
+_ARRIVAL_HEAD = r'[\s\S]{4}[\x08\x80]\0{3}[\s\S]{4}[\s\S]\0{3}'
+
 # Without events, how long a message may lie before it is seen.
 POLL_S = 1.0
 # The kernel counts milliseconds in 31 bits.  An entry may be delayed for longer.
@@ -52,6 +58,16 @@ def load_inotify() -> Any:
     except ImportError:  # not Linux
         return None
     return INotify
+
+
+def arrivals(names: str) -> Callable[[bytes], object]:
+    """:return: the question of some events, as the kernel gives them, whether all are arrivals of names that match a pattern.
+
+    That takes a fifth of the time of reading each.
+    """
+    import re  # here, because the mail servers' door never asks
+
+    return re.compile(f'(?:{_ARRIVAL_HEAD}{names}\\0+)+'.encode()).fullmatch
 
 
 def readable(descriptors: Sequence[int], timeout_s: float | None) -> list[int]:
@@ -194,16 +210,17 @@ class DirectoryWatch:
         """:return: the number of a directory's watch, another one each time that it is set; None if it is not watched."""
         return None if directory is None else self._watched.get(directory)
 
-    def events(self) -> list[tuple[str, str, int]]:
+    def events(self, is_dull: Callable[[bytes], object] | None = None) -> list[tuple[str, str, int]]:
         """Read the events, so that they wake nobody any more.
 
         A directory in whose place another one may stand by now is watched no longer: it is to be watched, and looked at, anew.
 
+        :param is_dull: says of many events together that none of them is of interest (see `arrivals`): then they are left out.
         :return: directory, name and mask of each; the directory is empty where the kernel says that it lost some.
         """
         with self._lock:
             read = []
-            for event in self._inotify.read(timeout=0) if self._inotify is not None else ():
+            for event in self._read(is_dull):
                 directory = self._directories.get(event.wd)
                 if directory is None:
                     if event.mask & LOSSES:
@@ -218,6 +235,16 @@ class DirectoryWatch:
                     self._watched.pop(directory, None)
                 read.append((directory, event.name, event.mask))
             return read
+
+    def _read(self, is_dull: Callable[[bytes], object] | None) -> Iterator[Any]:
+        while self._inotify is not None and readable([self._inotify.fileno()], 0):
+            content = os.read(self._inotify.fileno(), EVENTS_BYTES)
+            if is_dull is None or not is_dull(content):
+                from inotify_simple import parse_events  # loaded by `load_inotify`
+
+                yield from parse_events(content)
+            if len(content) < EVENTS_BYTES // 2:
+                break
 
     def clear(self) -> bool:
         """Forget every :meth:`wake`.

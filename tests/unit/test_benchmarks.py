@@ -280,8 +280,11 @@ def test_idle_slices_stand_beside_the_one_that_works(tmp_path: Path) -> None:
 def test_several_processes_tell_their_shares(tmp_path: Path) -> None:
     found = list(parallel.own_speed_up(tmp_path, cases.TINY, lambda _text: None))
     both = ['2 to 1', f'2 to 2{parallel.APART}']
-    assert [(each.case, each.a) for each in found] == [(case, side) for side in parallel.OWN for case in both]
-    assert [each.extra['uneven'] for each in found] == [1] * 4
+    assert [(each.case, each.a) for each in found] == [
+        *((case, side) for side in ('ours', 'ours-full') for case in both),
+        *((both[0], side) for side in ('floor', 'floor-full')),
+    ]
+    assert [each.extra['uneven'] for each in found] == [1] * 6
     assert all(each.extra['cpu']['ratio'] > 0 for each in found)
     assert both[1] in tables.speed_up({'speed-up': {'figures': [each.as_dict() for each in found]}})
 

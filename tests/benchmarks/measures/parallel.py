@@ -11,19 +11,20 @@ from pathlib import Path
 
 from tests.benchmarks.cases import TINY, Effort
 from tests.benchmarks.contenders.contender import ENTRANTS
+from tests.benchmarks.messages import stored_bytes
 from tests.benchmarks.pairs import ContenderError, Figure, Turn, Worker, alternate, figure
 from tests.benchmarks.servers import ServerError, server
 
 SHAPES = ((1, 1), (2, 1), (1, 2), (2, 2))
 PEERS = ('mailman-nosync', 'dirq', 'litequeue', 'rabbitmq')
 COUNT = 2000
-OWN = ('ours', 'ours-full')
+OWN = ('ours', 'ours-full', 'floor', 'floor-full')
 # What the name of a case ends in if each two have a queue of their own.
 APART = ', a queue for each two'
 OWN_SHAPES = ((2, 1), (1, 2), (2, 2), (4, 4), (8, 8))
 MANY_SHAPES = ((2, 2), (4, 4), (8, 8))
 # So that there is something to share for eight consumers; fewer where each waits for the disk.
-OWN_COUNT = {'ours': 4000, 'ours-full': 1000}
+OWN_COUNT = {'ours': 4000, 'ours-full': 1000, 'floor': 4000, 'floor-full': 1000}
 
 
 class Slices:
@@ -51,7 +52,7 @@ class Slices:
             for _ in range(producers):
                 self._workers.append(Worker(entrant, directory / 'queues', directory, environment))
             for number in range(consumers):
-                options = {} if apart else {'slice': number, 'numslices': consumers}
+                options = {} if apart or entrant.is_native else {'slice': number, 'numslices': consumers}
                 worker = Worker(entrant, directory / 'queues', directory, environment, **options)
                 self._workers.append(worker)
         except ContenderError:
@@ -72,7 +73,8 @@ class Slices:
             worker.send('consume', tally, count, f'{len(self._consumers)}:{number}:{self._queue(number)}')
         share = count // len(self._producers)
         for number, worker in enumerate(self._producers):
-            worker.send('produce', 'bytes', share, self._queue(number))
+            kind = stored_bytes('bytes') if worker.entrant.is_native else 'bytes'
+            worker.send('produce', kind, share, self._queue(number))
         produced = [worker.answer() for worker in self._producers]
         consumed = [worker.answer() for worker in self._consumers]
         took_s = max(ended_s for _, ended_s, _ in consumed) - min(begun_s for begun_s, _, _ in produced)
@@ -139,15 +141,16 @@ def run(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Fi
 def own_speed_up(place: Path, effort: Effort, tell: Callable[[str], None]) -> Iterator[Figure]:
     """What more consumers and producers bring us: one to one against the other shapes, on one queue and on as many as there are consumers.
 
-    Their shares tell how even the slices are: the largest / the smallest.
+    Their shares tell how even the slices are: the largest / the smallest.  What the same calls from C gain or lose in the same shapes is what
+    the kernel, the disk and the one directory allow.
     """
-    shapes = [(*shape, False) for shape in OWN_SHAPES] + [(*shape, True) for shape in MANY_SHAPES]
     for name in OWN:
         tell(f'{ENTRANTS[name].title}: several processes beside one and one')
         count = 8 if effort is TINY else OWN_COUNT[name]
-        for producers, consumers, apart in (
-            (shapes[0], shapes[-len(MANY_SHAPES)]) if effort is TINY else shapes
-        ):
+        together = [(*shape, False) for shape in OWN_SHAPES[: 1 if effort is TINY else None]]
+        # The floor knows one queue.
+        many = () if ENTRANTS[name].is_native else MANY_SHAPES[: 1 if effort is TINY else None]
+        for producers, consumers, apart in (*together, *((*shape, True) for shape in many)):
             with ExitStack() as stack:
                 single = _crew(stack, place, name, 1, 1)
                 several = _crew(stack, place, name, producers, consumers, apart=apart)

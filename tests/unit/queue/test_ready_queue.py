@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import stat
@@ -236,6 +237,25 @@ class TestGivingOut:
         listed = scene.disk.listed
         assert [scene.queue.next() for _ in range(10)] == filebases
         assert scene.disk.listed == listed + 1
+
+    def test_one_call_looks_once_if_others_have_all_that_it_found(self, tmp_path: Path) -> None:
+        disk = CountingDisk()
+        queue = Switchboard('in', tmp_path / 'in', disk=disk)
+        filebases = [queue.enqueue(number) for number in range(3)]
+        held = [os.open(tmp_path / 'in' / f'{filebase}.pck', os.O_RDWR) for filebase in filebases]
+        for fd in held:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        disk.listed = 0
+        assert queue.take() is None
+        assert disk.listed == 1
+        for fd in held:
+            os.close(fd)
+        # Each later call looks anew, and what was refused waits for a moment.
+        new = queue.enqueue('new')
+        taken = queue.take()
+        assert taken is not None
+        assert taken.filebase == new
+        assert disk.listed == 2
 
     @pytest.mark.parametrize(
         ('number', 'read_bytes', 'readings'),

@@ -184,6 +184,40 @@ class TestSlices:
         self.come(tmp_path, name)
         assert first.wait(LONG_S)
 
+    @pytest.mark.parametrize('number', [1, 2, 500, 1500])
+    @pytest.mark.parametrize(
+        ('name', 'wakes'),
+        [
+            ('', False),
+            (f'{MINE}.pck', True),
+            (f'{MINE}+p3.pck', True),
+            (f'{MINE}.bak', False),
+            ('foreign.pck', True),
+        ],
+    )
+    def test_one_among_many_of_other_slices_is_heard(
+        self, first: Wakeup, tmp_path: Path, number: int, name: str, wakes: bool
+    ) -> None:
+        others = [f'{format_when(NS + n)}+f{n:039x}.{"pck" if n % 3 else "bak"}' for n in range(number)]
+        places = {0, number // 2, number} if name else {-1}
+        for place in places:
+            for turn, other in enumerate([*others, '']):
+                if turn == place:
+                    self.come(tmp_path, name)
+                if other:
+                    self.come(tmp_path, other)
+            assert first.wait(NOT_AT_ALL_S) == wakes
+            assert not first.wait(NOT_AT_ALL_S)
+
+    def test_a_directory_that_went_away_among_many_entries_of_other_slices_is_heard_of(
+        self, first: Wakeup, tmp_path: Path
+    ) -> None:
+        self.come(tmp_path, self.OTHER + '.pck')
+        self.come(tmp_path, self.OTHER + '.bak')
+        tmp_path.chmod(0o750)
+        self.come(tmp_path, self.OTHER + '+p1.pck')
+        assert first.wait(LONG_S)
+
     def test_what_comes_after_it_was_woken_in_vain_wakes_all_the_same(
         self, first: Wakeup, tmp_path: Path
     ) -> None:

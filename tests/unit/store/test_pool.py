@@ -281,6 +281,24 @@ class TestPool:
                 consumer.recycle(file.fd, queue, name, 10)
         assert consumer.count() == 30
 
+    def test_where_others_are_faster_at_most_of_what_is_there_some_are_made(self, tmp_path: Path) -> None:
+        folder = Folder(tmp_path / '.spare', Disk())
+        folder.make()
+        pool, other = FilePool(folder, folder.disk), FilePool(folder, folder.disk)
+        other.fill(30)
+        taken = [pool.acquire() for _ in range(4)]
+        for name in set(folder.names()) - {file.name for file in taken}:
+            (Path(folder.path) / name).unlink()
+        there = 4 + other.fill(4 + 20)
+        taken += [pool.acquire() for _ in range(MISSES_BEFORE_LOOK)]
+        assert pool.count() == there + MISSES_BEFORE_LOOK
+        for file in taken:
+            folder.disk.unlock_and_close(file.fd)
+        taken = [pool.acquire() for _ in range(10)]
+        assert pool.count() == there + MISSES_BEFORE_LOOK
+        for file in taken:
+            folder.disk.unlock_and_close(file.fd)
+
     def test_a_directory_that_has_grown_is_looked_at_seldom_unless_it_pays(self, tmp_path: Path) -> None:
         class Counting(GrowingDisk):
             looks = 0

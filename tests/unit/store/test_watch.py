@@ -14,6 +14,7 @@ from switchboard.store.watch import (
     RENAMES,
     DirectoryWatch,
     SelfPipe,
+    arrivals,
     readable,
 )
 
@@ -94,6 +95,20 @@ class TestDirectoryWatch:
         assert watch.number_of(folder) is None
         assert watch.watch(folder, RENAMES)
         assert watch.number_of(folder) != number
+
+    def test_leaves_out_what_is_dull_if_all_of_it_is(self, watch, tmp_path: Path):
+        is_dull = arrivals('[a-z]+')
+        watch.watch(str(tmp_path), ARRIVALS)
+        (tmp_path / 'abc').touch()
+        (tmp_path / 'abc').rename(tmp_path / 'abcdefghijklmnopqrstuvwxyz')
+        assert watch.events(is_dull) == []
+        assert not watch.wait(0)
+        (tmp_path / 'abc').touch()
+        (tmp_path / 'abc1').touch()
+        assert [name for _, name, _ in watch.events(is_dull)] == ['abc', 'abc1']
+        (tmp_path / 'abd').touch()
+        tmp_path.chmod(0o750)
+        assert [name for _, name, _ in watch.events(is_dull)] == ['abd', '']
 
     def test_a_directory_that_is_not_there_leaves_the_timer(self, watch, tmp_path: Path):
         assert not watch.watch(str(tmp_path / 'none'), RENAMES)
