@@ -79,7 +79,11 @@ def make_queue(
                 is_draining=partial(spool.flags.is_set, 'draining', name),
                 is_paused=partial(spool.flags.is_set, 'paused', name),
                 keys=spool.dedupe,  # type: ignore[arg-type]  # the queue has all that is asked for
-                dead_letter=(lambda queue: DeadLetters(spool, queue, partial(store_dead_letter, queue)))
+                dead_letter=(
+                    lambda queue: DeadLetters(
+                        spool, name, options.dead_letter, partial(store_dead_letter, queue)
+                    )
+                )
                 if options.dead_letter != BAD
                 else None,
                 disk=spool.disk,

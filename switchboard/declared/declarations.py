@@ -74,12 +74,8 @@ class Declaration:
 
     def check_same(self, other: Declaration) -> None:
         """:raises QueueMismatchError: `other` asks for something else."""
-        for one in dataclasses.fields(self):
-            mine, theirs = getattr(self, one.name), getattr(other, one.name)
-            if mine != theirs:
-                raise QueueMismatchError(
-                    f'it is declared with {one.name} = {mine!r}, not {theirs!r}', queue=self.name
-                )
+        if reason := mismatch(self, other):
+            raise QueueMismatchError(f'it {reason}', queue=self.name)
 
     def applied_to(self, options: QueueOptions) -> QueueOptions:
         """:return: `options` with the declared ones put over them."""
@@ -89,6 +85,15 @@ class Declaration:
         if isinstance(values.get('retry'), dict):
             values['retry'] = RetryPolicy(**values['retry'])
         return dataclasses.replace(options, **values)
+
+
+def mismatch(known: Any, asked: Any) -> str:
+    """:return: the first difference of two declarations, in words; empty if they are the same."""
+    for one in dataclasses.fields(known):
+        mine, theirs = getattr(known, one.name), getattr(asked, one.name)
+        if mine != theirs:
+            return f'is declared with {one.name} = {mine!r}, not {theirs!r}'
+    return ''
 
 
 def checked_options(options: Mapping[str, Any], queue: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from switchboard.declared.declarations import Declarations
+from switchboard.declared.declarations import Declarations, mismatch
 from switchboard.errors import (
     CorruptEntryError,
     ExchangeInUseError,
@@ -230,12 +230,8 @@ class ExchangeStore:
         known = definitions.exchanges.get(exchange.name)
         if known is None:
             return False
-        for one in dataclasses.fields(known):
-            mine, theirs = getattr(known, one.name), getattr(exchange, one.name)
-            if mine != theirs:
-                raise ExchangeMismatchError(
-                    f'exchange {known.name!r} is declared with {one.name} = {mine!r}, not {theirs!r}'
-                )
+        if reason := mismatch(known, exchange):
+            raise ExchangeMismatchError(f'exchange {known.name!r} {reason}')
         return True
 
     def delete(self, name: str, *, if_unused: bool = False) -> bool:

@@ -84,16 +84,16 @@ class QueueRemoval:
         attendance = self._presence.look(f'{CONSUMERS}/{name}')
         return attendance.present if attendance else 0
 
-    def delete(self, name: str, *, if_unused: bool = False, if_empty: bool = False) -> int:
+    def delete(
+        self, name: str, *, if_unused: bool = False, if_empty: bool = False, only_if_due: bool = False
+    ) -> int:
         """Delete a queue, declared or not, and the messages that it holds.
 
+        :param only_if_due: one that is not due, or not declared, stays.
         :return: how many messages were dropped.
         :raises UnknownQueueError: there is no such queue.
         :raises QueueInUseError: it has consumers, and `if_unused`; or messages, and `if_empty`.
         """
-        return self._delete(name, if_unused=if_unused, if_empty=if_empty, only_if_due=False)
-
-    def _delete(self, name: str, *, if_unused: bool, if_empty: bool, only_if_due: bool) -> int:
         with ExitStack() as held:
             with self._declarations.lock():
                 declaration = self._declarations.get(name)
@@ -272,7 +272,7 @@ class QueueRemoval:
         if not reason:
             return False
         try:
-            dropped = self._delete(name, if_unused=False, if_empty=False, only_if_due=True)
+            dropped = self.delete(name, only_if_due=True)
         except UnknownQueueError:
             return False  # somebody else was faster
         event(

@@ -18,11 +18,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from switchboard.queue.switchboard import Switchboard
     from switchboard.spool.spool import Spool
     from switchboard.store.published_options import PublishedOptions
-
-    Find = Callable[[str], Switchboard]
 
 # A header that is longer has no Message-ID worth looking for.
 MAX_HEAD_BYTES = 1024 * 1024
@@ -51,32 +48,6 @@ def _message_id(head: bytes) -> str:
     return text if text.startswith('<') and text.endswith('>') else ''
 
 
-def described(spool: str, config: str, door: PublishedOptions) -> Find:
-    """:return: a finder of queues of the configuration: as that says, or by their published options, which know no exchanges."""
-
-    def find(name: str) -> Switchboard:
-        from switchboard.spool.spool import Spool
-
-        known = _configured(spool, config)
-        if known is not None and name in known:
-            return known[name]
-        options = {key: value for key, value in vars(door).items() if key != 'queue'}
-        return Spool(spool).queue(name, **options)
-
-    return find
-
-
-def declared(spool: str, config: str) -> Find:
-    """:return: a finder of queues that a program has declared; sections for many queues may be for them too."""
-
-    def find(name: str) -> Switchboard:
-        from switchboard.spool.spool import Spool
-
-        return (_configured(spool, config) or Spool(spool))[name]
-
-    return find
-
-
 def _configured(directory: str, config: str) -> Spool | None:
     """:return: the spool as its configuration says, if that is the one in force: somebody may be editing the file."""
     from switchboard.config.config import Config
@@ -94,19 +65,33 @@ def _configured(directory: str, config: str) -> Spool | None:
 
 
 def store_once(
-    queue: str, find: Find, body: bytes, metadata: dict[str, Any], at_commit: Callable[[], object]
+    spool: str,
+    config: str,
+    queue: str,
+    door: PublishedOptions | None,
+    body: bytes,
+    metadata: dict[str, Any],
+    at_commit: Callable[[], object],
 ) -> str:
     """Store a message, unless one with its ``dedupe_key`` was stored within the queue's window.
 
-    :param find: finds the queue.
+    :param door: what is published of a queue of the configuration, for where that is not to be used: it knows no exchanges.  None: a program has
+        declared the queue; sections for many queues may be for it too.
     :param at_commit: called when all is ready; if it raises, nothing is stored.
     :return: the filebase of the one that is stored.
     :raises SwitchboardError: it could not be stored.
     """
     _add_site_packages()
     from switchboard.message.mail import lazy_mail
+    from switchboard.spool.spool import Spool
 
-    found = find(queue)
+    known = _configured(spool, config)
+    if door is None or (known is not None and queue in known):
+        found = (known or Spool(spool))[queue]
+    else:
+        found = Spool(spool).queue(
+            queue, **{key: value for key, value in vars(door).items() if key != 'queue'}
+        )
     at_commit()
     return found.enqueue(lazy_mail(body), metadata)
 

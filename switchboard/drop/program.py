@@ -276,12 +276,13 @@ class Drop:
         return True
 
     def _store_slowly(self, at_commit: Callable[[], object]) -> None:
-        from switchboard.drop.once import declared, described, store_once
+        from switchboard.drop.once import store_once
 
+        door = None if self.is_declared else self.door
         metadata = self.metadata | self.request.times_s
-        spool, config = self.spool, self.request.config
-        find = declared(spool, config) if self.is_declared else described(spool, config, self.door)
-        self.filebase = store_once(self.queue, find, bytes(self.body), metadata, at_commit)
+        self.filebase = store_once(
+            self.spool, self.request.config, self.queue, door, bytes(self.body), metadata, at_commit
+        )
 
     def _write(self, pool: FilePool) -> PoolFile:
         if len(self.body) <= JOINED_BYTES:

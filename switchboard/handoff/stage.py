@@ -295,17 +295,7 @@ class Stage:
         if opened is None:
             return None
         fd, status = opened
-        claim = Claim(
-            fd,
-            self.folder,
-            name,
-            '',
-            status.st_size,
-            status.st_uid,
-            False,
-            status.st_mtime_ns,
-            links=status.st_nlink,
-        )
+        claim = Claim.of_opened(fd, status, self.folder, name, '', writable=False)
         claim.enter()
         return claim
 

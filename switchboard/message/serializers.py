@@ -232,10 +232,6 @@ class Serializers:
         cls = class_named(message_class)
         mail, modern = MailSerializer(message_class=cls), MailSerializer(modern=True, message_class=cls)
         self.add(json)
-        self.add(text)
-        self.add(data)
-        self.add(mail)
-        self.add(modern)
         for byte_type in (bytes, bytearray, memoryview):
             self.register(byte_type, data)
         self.register(str, text)

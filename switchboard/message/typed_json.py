@@ -306,26 +306,10 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-def _read_dict(value: Any) -> dict[str, Any]:
-    return {_text(key): item for key, item in _list(value)}
-
-
-def _read_bytes(value: Any) -> bytes:
-    return _text(value).encode('utf-8')
-
-
-def _read_base64(value: Any) -> bytes:
-    return base64.b64decode(_text(value), validate=True)
-
-
 def _read_datetime(value: Any) -> Any:
     from datetime import datetime
 
     return datetime.fromisoformat(_text(value))
-
-
-def _read_date(value: Any) -> Any:
-    return _read_datetime(value).date()
 
 
 def _read_time(value: Any) -> Any:
@@ -368,11 +352,6 @@ def _read_uuid(value: Any) -> Any:
     return UUID(hex=_text(value['hex']))
 
 
-def _isoformat(value: Any) -> str:
-    text: str = value.isoformat()
-    return text
-
-
 # By module and name of the class.  In the classes' order of resolution a datetime comes before a date, which it is derived from.
 _NAMES = {
     ('datetime', 'datetime'): 'datetime',
@@ -387,9 +366,7 @@ _NAMES = {
     ('builtins', 'frozenset'): 'frozenset',
 }
 _WRITERS: dict[str, Callable[[Any], Any]] = {
-    'datetime': _isoformat,
-    'date': _isoformat,
-    'time': _isoformat,
+    **dict.fromkeys(('datetime', 'date', 'time'), lambda value: value.isoformat()),
     'timedelta': _write_timedelta,
     'decimal': str,
     'uuid': lambda value: {'hex': value.hex},
@@ -399,14 +376,14 @@ _WRITERS: dict[str, Callable[[Any], Any]] = {
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
     'datetime': _read_datetime,
-    'date': _read_date,
+    'date': lambda value: _read_datetime(value).date(),
     'time': _read_time,
     'timedelta': _read_timedelta,
     'decimal': _read_decimal,
     'uuid': _read_uuid,
-    'bytes': _read_bytes,
-    'base64': _read_base64,
-    'dict': _read_dict,
+    'bytes': lambda value: _text(value).encode('utf-8'),
+    'base64': lambda value: base64.b64decode(_text(value), validate=True),
+    'dict': lambda value: {_text(key): item for key, item in _list(value)},
     'tuple': lambda value: tuple(_list(value)),
     'set': lambda value: set(_list(value)),
     'frozenset': lambda value: frozenset(_list(value)),

@@ -234,7 +234,7 @@ class AsyncRunner(Runner):
         return begun
 
     async def _dispose_in_task(self, work: Work) -> None:
-        if self._settler.is_forked_child():
+        if self._settler.is_forked_child:
             # A message of the parent's, begun by the event loop that its child has inherited: the child ends with what it was forked by.
             await self._never()
         _work.set(work)

@@ -91,10 +91,9 @@ class ControlGroup:
 
     def join(self) -> None:
         """Go into it with this process, if that is possible.  Called between a fork and the start of a program."""
-        with contextlib.suppress(OSError):  # another process has found it empty, and taken it away
-            fd = os.open(f'{self.path}/{MEMBERS}', os.O_WRONLY | os.O_CLOEXEC)
-            os.write(fd, b'0')
-            os.close(fd)
+        _write(
+            f'{self.path}/{MEMBERS}', b'0'
+        )  # refused if another process has found it empty, and taken it away
 
     def members(self) -> list[int]:
         """:return: the processes in it; none if it is not there."""
@@ -106,7 +105,7 @@ class ControlGroup:
 
     def kill(self) -> None:
         """Kill all that is in it."""
-        kill(self.path)
+        _write(f'{self.path}/{KILL}', b'1')
 
     def end(self, within_s: float) -> list[int]:
         """Kill all that is in it, and take it away when it is empty.
@@ -146,12 +145,11 @@ class ControlGroup:
                 os.close(fd)
 
 
-def kill(path: str) -> None:
-    """Kill all processes of a group."""
+def _write(path: str, text: bytes) -> None:
     with contextlib.suppress(OSError):
-        fd = os.open(f'{path}/{KILL}', os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, b'1')
+            os.write(fd, text)
         finally:
             os.close(fd)
 
@@ -167,7 +165,7 @@ def kill_group_of(pid: int) -> bool:
     head, _, _ = path.removeprefix(own.rstrip('/')).lstrip('/').partition('/')
     if not path.startswith(own.rstrip('/')) or not head.startswith(PREFIX):
         return False
-    kill(f'{own}/{head}')
+    _write(f'{own}/{head}/{KILL}', b'1')
     return True
 
 

@@ -26,6 +26,7 @@ from switchboard.errors import (
     ResultError,
 )
 from switchboard.events import AT_WORK, event
+from switchboard.forks import after_fork
 from switchboard.interfaces import ISpool, ISwitchboard, ITransaction, Taken
 from switchboard.message.naming import NS, digest_of, parse
 from switchboard.options import RunnerOptions
@@ -50,17 +51,6 @@ MAX_COUNTED = 10_000
 
 # The verdict on a message that only is to be finished.
 DONE = Verdict('kept')
-
-# How many forks lie between this process and the one that has loaded this module.
-_forks = 0
-
-
-def _count_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-os.register_at_fork(after_in_child=_count_fork)
 
 
 class Trouble:
@@ -242,7 +232,9 @@ class Settler:
         self._on_error = on_error
         self._is_stopping = is_stopping
         self.is_dying = is_dying
-        self._forks = _forks
+        # Is this process one that `dispose` has forked?
+        self.is_forked_child = False
+        _SETTLERS.add(self)
         # Set in the process that works, where spans are wanted: see `tracing`.
         self.tracing: Any = None
         # Claimed, and the disk does not let them go: each with its verdict.
@@ -252,15 +244,14 @@ class Settler:
 
     def enter(self) -> None:
         """This process is the one that works here."""
-        self._forks = _forks
+        self.is_forked_child = False
 
-    def is_forked_child(self) -> bool:
-        """Is this process one that `dispose` has forked?"""
-        return self._forks != _forks
+    def _was_forked(self) -> None:
+        self.is_forked_child = True
 
     def end_forked_child(self, error: BaseException | None) -> None:
         """End this process, if it is one that `dispose` has forked: nothing here is its own, and it must not go on as a second runner."""
-        if not self.is_forked_child():
+        if not self.is_forked_child:
             return
         code: object = 0
         if isinstance(error, SystemExit):
@@ -519,3 +510,6 @@ class Settler:
             runner=self._name,
             error=error,
         )
+
+
+_SETTLERS = after_fork(Settler._was_forked)

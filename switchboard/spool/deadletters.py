@@ -15,7 +15,7 @@ each cause; messages that were *rejected* are kept all the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, Generic, Protocol, TypeVar
 
 from switchboard.errors import SwitchboardError
@@ -26,7 +26,6 @@ from switchboard.message.entry import Entry
 from switchboard.message.expiry import EXPIRES
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
-from switchboard.options import QueueOptions
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Switchboard
 from switchboard.routing.bindings import EXCHANGE_PREFIX
@@ -51,31 +50,14 @@ class Targets(Protocol):
     def __getitem__(self, name: str) -> Switchboard: ...
 
 
-class Sender(Protocol):
-    """A queue, in a directory or on a broker."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def options(self) -> QueueOptions: ...
-
-
-class History(Protocol):
-    """The history of an entry."""
-
-    @property
-    def records(self) -> Sequence[Record]: ...
-
-
 class Letter(Protocol):
-    """A claimed entry of such a queue."""
+    """A claimed entry of a queue, in a directory or on a broker; its history has ``records``."""
 
     @property
     def filebase(self) -> str: ...
 
     @property
-    def history(self) -> History: ...
+    def history(self) -> Any: ...
 
     def read(self) -> Entry: ...
 
@@ -86,6 +68,7 @@ L = TypeVar('L', bound=Letter)
 class DeadLetters(Generic[L]):
     """The dead letters of one queue.
 
+    :param target: where they go, as ``dead_letter`` names it.
     :param send: stores an entry in the queues to which it goes, for a cause and a reason.
     :param key: the routing key by which an exchange routes them; by default the message's own, or the queue's name.
     """
@@ -93,12 +76,14 @@ class DeadLetters(Generic[L]):
     def __init__(
         self,
         spool: Targets,
-        queue: Sender,
+        queue: str,
+        target: str,
         send: Callable[[L, list[Switchboard], str, str], None],
         key: str | None = None,
     ) -> None:
         self._spool = spool
         self._queue = queue
+        self._target = target
         self._send = send
         self._key = key
 
@@ -107,7 +92,7 @@ class DeadLetters(Generic[L]):
 
         :return: False if it is to go to the bad queue instead; it is still claimed then.
         """
-        queue = self._queue.name
+        queue, target = self._queue, self._target
         rounds = sum(
             record.get('event') == 'dead-lettered'
             and record.get('queue') == queue
@@ -117,9 +102,9 @@ class DeadLetters(Generic[L]):
         if rounds >= MAX_ROUNDS:
             event(log, logging.ERROR, claim.filebase, 'dead letter loop', queue=queue)
             return False
-        filebase, target = claim.filebase, self._queue.options.dead_letter
+        filebase = claim.filebase
         try:
-            targets = [self._spool[name] for name in self._names(claim, target)]
+            targets = [self._spool[name] for name in self._names(claim)]
             self._send(claim, targets, cause, reason)
         except (SwitchboardError, OSError) as error:
             event(log, logging.ERROR, filebase, 'not dead-lettered', queue=queue, target=target, error=error)
@@ -130,15 +115,14 @@ class DeadLetters(Generic[L]):
         )
         return True
 
-    def _names(self, claim: L, target: str) -> tuple[str, ...]:
-        if not target.startswith(EXCHANGE_PREFIX):
-            return (target,)
+    def _names(self, claim: L) -> tuple[str, ...]:
+        exchange = self._target.removeprefix(EXCHANGE_PREFIX)
+        if exchange == self._target:
+            return (exchange,)
         entry = claim.read()
         metadata = entry.changed_metadata(load_metadata(entry.metadata))
         key = metadata.get('routing_key') if self._key is None else self._key
-        return self._spool.exchanges.route(
-            target.removeprefix(EXCHANGE_PREFIX), key if isinstance(key, str) else self._queue.name, metadata
-        )
+        return self._spool.exchanges.route(exchange, key if isinstance(key, str) else self._queue, metadata)
 
 
 def hand_over(

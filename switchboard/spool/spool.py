@@ -322,7 +322,10 @@ class Spool:
     ) -> Callable[[Switchboard], Callable[[Claim, str, str], bool]] | None:
         if options.dead_letter != BAD:
             key = declaration.dead_letter_key if declaration is not None else None
-            return lambda queue: DeadLetters(self, proxy(queue), partial(hand_over, self, proxy(queue)), key)
+            target = options.dead_letter
+            return lambda queue: DeadLetters(
+                self, queue.name, target, partial(hand_over, self, proxy(queue)), key
+            )
         causes = declaration.discard if declaration is not None else ()
         return (lambda queue: partial(discard, proxy(queue), causes)) if causes else None
 
