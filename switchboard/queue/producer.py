@@ -22,8 +22,7 @@ from switchboard.queue.admission import Admission
 from switchboard.store.folder import Folder
 from switchboard.store.limits import Room
 from switchboard.store.pool import FilePool
-from switchboard.store.publishing import Batch as DraftBatch
-from switchboard.store.publishing import PreparedEntry, publish, write
+from switchboard.store.publishing import BATCH_LIMIT, HOLDERS, PreparedEntry, publish, write
 from switchboard.trace_context import may_be_open, send
 
 # The innermost open batch of the code that asks, which knows the ones around it.
@@ -142,9 +141,13 @@ class Producer:
         if batch is None and (opened := _OPEN.get()) is not None:
             batch = opened.of(self)
         if batch is None:
-            publish((item,), self.pool, self.folder.disk, sync=self.sync, flush=self.flush)
+            self.publish_all((item,))
         else:
             batch.add(item)
+
+    def publish_all(self, items: Sequence[PreparedEntry]) -> None:
+        """Make prepared messages entries, with one flush: all of them, or, if an error is raised, none."""
+        publish(items, self.pool, self.folder.disk, sync=self.sync, flush=self.flush)
 
     def discard(self, item: PreparedEntry) -> None:
         """Throw a prepared message away."""
@@ -185,9 +188,8 @@ class Batch:
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
-        self._drafts = DraftBatch(
-            producer.pool, producer.folder.disk, sync=producer.sync, flush=producer.flush
-        )
+        self._items: list[PreparedEntry] = []
+        self._stored: set[str] = set()
         self._around: Batch | None = None
         self._whole: Batch = self
         self._thread = 0
@@ -195,7 +197,7 @@ class Batch:
     @property
     def stored(self) -> set[str]:
         """The filebases of flushed entries: they stay stored if something fails later."""
-        return self._whole._drafts.stored
+        return self._whole._stored
 
     def enqueue(self, msg: Any, metadata: Mapping[str, Any] | None = None, **metadata_keys: Any) -> str:
         """Store one message when the block ends.  See `ISwitchboard`."""
@@ -206,7 +208,18 @@ class Batch:
         if not self._thread:
             self._producer.discard(item)
             raise QueueError('a batch is used in a `with` block', queue=self._producer.queue)
-        self._whole._drafts.add(item)
+        whole = self._whole
+        HOLDERS.add(whole)
+        whole._items.append(item)
+        if len(whole._items) >= BATCH_LIMIT:
+            whole._flush()
+
+    def _flush(self) -> None:
+        if self._items:
+            items, self._items = self._items, []
+            HOLDERS.discard(self)
+            self._producer.publish_all(items)
+            self._stored.update(item.filebase for item in items)
 
     def of(self, producer: Producer) -> Batch | None:
         """:return: the batch of this producer that is open for the caller: this one, or one around it."""
@@ -220,7 +233,15 @@ class Batch:
 
     def discard(self) -> None:
         """Throw away what still waits."""
-        self._drafts.discard()
+        HOLDERS.discard(self)
+        while self._items:
+            self._producer.discard(self._items.pop())
+
+    def forget(self) -> None:
+        """In a child after a fork: let go of what waits.  The locks are the parent's as well, so they are not unlocked."""
+        for item in self._items:
+            self._producer.folder.disk.let_go(item.draft.fd)
+        self._items.clear()
 
     def __enter__(self) -> Self:
         self._around = _OPEN.get()
@@ -239,6 +260,6 @@ class Batch:
             return
         try:
             if kind is None:
-                self._drafts.flush()
+                self._flush()
         finally:
-            self._drafts.discard()
+            self.discard()

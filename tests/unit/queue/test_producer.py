@@ -13,6 +13,7 @@ import pytest
 from switchboard import Spool, Switchboard
 from switchboard.errors import MessageTooLargeError, QueueError, QueueFullError
 from switchboard.options import QueueOptions
+from switchboard.store.publishing import BATCH_LIMIT
 
 LAZY = QueueOptions(durability='lazy')
 
@@ -112,6 +113,14 @@ class TestBatches:
                 other.enqueue(2)
             assert (queue.files, len(other.files)) == ([], 1)
         assert (contents(queue), contents(other)) == ([1], [2])
+
+    def test_a_long_one_is_flushed_on_the_way(self, queue: Switchboard) -> None:
+        with queue.batch() as batch:
+            filebases = [batch.enqueue(number) for number in range(BATCH_LIMIT + 1)]
+            assert queue.files == filebases[:BATCH_LIMIT]
+            assert batch.stored == set(filebases[:BATCH_LIMIT])
+            batch.discard()
+        assert len(queue.files) == len(batch.stored) == BATCH_LIMIT
 
     def test_one_that_is_not_open_takes_nothing(self, queue: Switchboard) -> None:
         batch = queue.batch()

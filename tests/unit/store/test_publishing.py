@@ -17,8 +17,6 @@ from switchboard.store.folder import Folder
 from switchboard.store.kernel import APART, IN_ORDER, WITH_FILE
 from switchboard.store.pool import FilePool
 from switchboard.store.publishing import (
-    BATCH_LIMIT,
-    Batch,
     PreparedEntry,
     is_out_of_files,
     publish,
@@ -203,25 +201,6 @@ class TestFailure:
         with pytest.raises(DurabilityError):
             publish([scene.prepare('a')], scene.pool, disk, sync=True)
         assert disk.count == 1
-
-
-class TestBatches:
-    def test_nothing_is_seen_before_the_flush(self, scene: Scene) -> None:
-        batch = Batch(scene.pool, scene.disk, sync=False)
-        batch.add(scene.prepare('a'))
-        batch.add(scene.prepare('b'))
-        assert (scene.entries(), batch.stored) == ([], set())
-        batch.flush()
-        assert (scene.entries(), batch.stored) == (['a.pck', 'b.pck'], {'a', 'b'})
-
-    def test_a_long_one_is_flushed_on_the_way(self, scene: Scene) -> None:
-        batch = Batch(scene.pool, scene.disk, sync=False)
-        for number in range(BATCH_LIMIT + 1):
-            batch.add(scene.prepare(str(number)))
-        assert len(scene.entries()) == len(batch.stored) == BATCH_LIMIT
-        batch.discard()
-        batch.flush()
-        assert len(scene.entries()) == BATCH_LIMIT
 
 
 def test_errors_of_the_system_become_errors_of_the_tree() -> None:
