@@ -75,7 +75,7 @@ def store_once(
 ) -> str:
     """Store a message, unless one with its ``dedupe_key`` was stored within the queue's window.
 
-    :param door: what is published of a queue of the configuration, for where that is not to be used: it knows no exchanges.  None: a program has
+    :param door: the published options of a queue of the configuration, for where that is not to be used: they know no exchanges.  None: a program has
         declared the queue; sections for many queues may be for it too.
     :param at_commit: called when all is ready; if it raises, nothing is stored.
     :return: the filebase of the one that is stored.
