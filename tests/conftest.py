@@ -54,6 +54,9 @@ MAY_LEAK: dict[str, str] = {
     'tests/kombu/': 'connections of a session that stays, and their pools',
 }
 
+# What a test is given may be millions of characters; its name goes through pipes and logs, several times in each process.
+NAME_MAX_CHARS = 200
+
 # Tests of one group run one after another, in one process: a server has one place, and what mostly waits goes first.
 GROUPS = {
     'tests/power/': 'power',
@@ -116,6 +119,11 @@ def pytest_configure() -> None:
     for signum in signal.valid_signals() - LEFT_ALONE:
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, lambda *_: None)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a text that is too long for a name by its length."""
+    return f'{argname} of {len(val)}' if isinstance(val, str | bytes) and len(val) > NAME_MAX_CHARS else None
 
 
 @pytest.hookimpl(tryfirst=True)
