@@ -1,7 +1,4 @@
-"""The tests that kombu and Celery ship with their source distributions: fetched by version, and never a part of this project.
-
-What was fetched is kept in ``$SWITCHBOARD_TEST_CACHE``, by default ``~/.cache/switchboard-tests``.
-"""
+"""The tests that kombu and Celery ship with their source distributions: fetched by version, and never a part of this project."""
 
 from __future__ import annotations
 
@@ -16,12 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.cache import cache
+
 FETCH_TIMEOUT_S = 300
-
-
-def cache() -> Path:
-    """:return: where fetched sources are kept."""
-    return Path(os.environ.get('SWITCHBOARD_TEST_CACHE', Path.home() / '.cache' / 'switchboard-tests'))
 
 
 def source_of(package: str) -> Path:

@@ -32,7 +32,7 @@ from aiosmtpd.controller import Controller
 from switchboard import Spool
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually
-from tests.mailman.suite import CACHE, PLUGIN, VERSIONS, MailmanTree
+from tests.mailman.suite import CACHE, PLUGIN, VERSIONS, MailmanTree, beside_ours
 
 LIST = 'list@example.com'
 MEMBERS = ('anne@example.org', 'bart@example.org', 'cris@example.org')
@@ -118,6 +118,7 @@ class Site:
             command = [self._bin / 'mailman', '--run-as-root', '-C', self._file, *words]
             done = subprocess.run(
                 command,
+                env=beside_ours(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -5,13 +5,15 @@
     python -m tests.mailman.suite [--version 3.3.10] [--whole] [--logs DIRECTORY]
 
 The source distribution is fetched by version from the package index, into a cache; nothing of it is part of this project.  Every test's
-result is compared with the result of the same test without the plugin.  What differs must stand in `EXPECTED`, with the reason.
+result is compared with the result of the same test without the plugin, which is kept beside the environment that gave it: nothing of ours
+is in it.  What differs must stand in `EXPECTED`, with the reason.
 """
 
 from __future__ import annotations
 
 import argparse
 import fcntl
+import importlib.metadata
 import json
 import os
 import re
@@ -19,19 +21,25 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.helpers.cache import cache
 
 ROOT = Path(__file__).resolve().parents[2]
 
 VERSIONS = ('3.3.10', '3.3.9')
 
-# Kept from run to run, and no part of the project.
-CACHE = ROOT / '.mailman'
+# Kept from run to run, for all checkouts, and no part of the project.
+CACHE = cache() / 'mailman'
 
 # Newer ones cannot be used by these versions of Mailman: they are not our matter.
 CONSTRAINTS = ('sqlalchemy<2.1',)
+# What its tests, and our own beside it, are run by.
+TOOLS = ('nose2', 'flufl.testing', 'pytest', 'pytest-timeout')
+DISTRIBUTION = 'switchboard-queue'
 
 # The tests of queues and runners, for every day; `whole` takes some four minutes a run.
 QUICK = (
@@ -61,6 +69,11 @@ EXPECTED: Mapping[str, str] = {
     'mailman/plugins/docs/intro.rst': _PLUGINS,
     'test_all_sections (mailman.rest.tests.test_systemconf.TestSystemConfiguration.test_all_sections)': _PLUGINS,
 }
+
+
+def beside_ours() -> dict[str, str]:
+    """:return: an environment in which Mailman finds this checkout."""
+    return {**os.environ, 'PYTHONPATH': str(ROOT)}
 
 
 @dataclass
@@ -105,10 +118,17 @@ class MailmanTree:
         self.source = cache / f'mailman-{version}'
         self.environment = cache / f'environment-{version}'
         self.python = self.environment / 'bin' / 'python'
+        # This checkout is found by its path, what it needs is installed.
+        ours = [need for need in importlib.metadata.requires(DISTRIBUTION) or () if 'extra ==' not in need]
+        self._needed = [f'mailman=={version}', *CONSTRAINTS, *TOOLS, *ours]
 
     def is_prepared(self) -> bool:
         """Is everything there?"""
-        return self.source.exists() and (self.environment / 'installed').exists()
+        return self.source.exists() and self._is_installed()
+
+    def _is_installed(self) -> bool:
+        installed = self.environment / 'installed'
+        return installed.exists() and installed.read_text().splitlines() == self._needed
 
     def pytest(self, *words: str) -> list[str]:
         """The command that runs some of our own tests beside Mailman."""
@@ -157,18 +177,10 @@ class MailmanTree:
                 [archive] = Path(fetched).glob('*.tar.gz')
                 with tarfile.open(archive) as tar:
                     tar.extractall(cache, filter='data')
-        if not (self.environment / 'installed').exists():
+        if not self._is_installed():
             subprocess.run([sys.executable, '-m', 'venv', '--clear', self.environment], check=True)
-            needed = [
-                f'mailman=={self.version}',
-                *CONSTRAINTS,
-                'nose2',
-                'flufl.testing',
-                'pytest',
-                'pytest-timeout',
-            ]
-            subprocess.run([self.python, '-m', 'pip', 'install', '-q', *needed, '-e', ROOT], check=True)
-            (self.environment / 'installed').touch()
+            subprocess.run([self.python, '-m', 'pip', 'install', '-q', *self._needed], check=True)
+            (self.environment / 'installed').write_text('\n'.join(self._needed))
 
     def run(self, tests: Sequence[str], *, with_plugin: bool, directory: Path) -> dict[str, str]:
         """Run some of Mailman's tests, or all.
@@ -180,7 +192,7 @@ class MailmanTree:
         kind = 'with' if with_plugin else 'without'
         outcomes = directory / f'{kind}.outcomes'
         outcomes.unlink(missing_ok=True)
-        environment = {**os.environ, 'PYTHONPATH': str(ROOT), VARIABLE: str(outcomes)}
+        environment = {**beside_ours(), VARIABLE: str(outcomes)}
         if with_plugin:
             extra = directory / 'plugin.cfg'
             extra.write_text(PLUGIN)
@@ -200,6 +212,17 @@ class MailmanTree:
             )
         return read_outcomes(outcomes, self.source)
 
+    def without_plugin(self, tests: Sequence[str], directory: Path) -> dict[str, str]:
+        """:return: what became of tests without the plugin, as it was found out once in this environment."""
+        kept = self.environment / f'without-{zlib.crc32(repr(tests).encode())}.json'
+        if not kept.exists():
+            found = self.run(tests, with_plugin=False, directory=directory)
+            draft = kept.with_suffix(f'.{os.getpid()}')
+            draft.write_text(json.dumps(found))
+            draft.rename(kept)
+        outcomes: dict[str, str] = json.loads(kept.read_text())
+        return outcomes
+
 
 def read_outcomes(file: Path, source: Path) -> dict[str, str]:
     """:return: what became of each test; a page of documentation is named by its path below the source.
@@ -216,12 +239,12 @@ def read_outcomes(file: Path, source: Path) -> dict[str, str]:
 
 
 def compare(tree: MailmanTree, tests: Sequence[str], directory: Path) -> Comparison:
-    """Run the tests without the plugin, and then with it.
+    """Run the tests without the plugin, if that is not known yet, and then with it.
 
     Some of Mailman's tests wait for a process for so many seconds: what differs is run once more, alone, in both ways.
     """
     comparison = Comparison(
-        tree.run(tests, with_plugin=False, directory=directory),
+        tree.without_plugin(tests, directory),
         tree.run(tests, with_plugin=True, directory=directory),
     )
     if again := [_pattern(test) for test in comparison.unexpected()]:

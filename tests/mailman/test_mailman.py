@@ -14,9 +14,19 @@ import pytest
 from switchboard import Spool
 from tests.mailman.price import QUEUES, table
 from tests.mailman.site import Site, storm
-from tests.mailman.suite import CACHE, EXPECTED, QUICK, ROOT, VERSIONS, MailmanTree, compare, read_outcomes
+from tests.mailman.suite import (
+    CACHE,
+    EXPECTED,
+    QUICK,
+    ROOT,
+    VERSIONS,
+    MailmanTree,
+    beside_ours,
+    compare,
+    read_outcomes,
+)
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.xdist_group('mailman')]
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 # So many differences have a reason that is written down; more would be another program.
 EXPECTED_MAX = 4
@@ -84,7 +94,12 @@ def test_no_three_lines_of_ours_stand_together_in_mailman(tree: MailmanTree) -> 
 
 def test_our_own_tests_pass_beside_mailman(tree: MailmanTree) -> None:
     done = subprocess.run(
-        tree.pytest('tests/mailman/inside'), capture_output=True, text=True, timeout=200, check=False
+        tree.pytest('tests/mailman/inside'),
+        env=beside_ours(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
