@@ -52,8 +52,11 @@ class Moment:
 
         :param variant: another number, another outcome.
         """
-        rng = random.Random(f'{self.seed} {self.number} {variant}')
-        _write(os.path.abspath(source), os.fspath(target), self.model.after_cut(rng))
+        _write(os.path.abspath(source), os.fspath(target), self.left(variant))
+
+    def left(self, variant: int = 0) -> dict[Slot, bytes | str]:
+        """:return: what `restore` writes: the content of each file and the path of each directory, by directory and name."""
+        return self.model.after_cut(random.Random(f'{self.seed} {self.number} {variant}'))
 
 
 def _write(source: str, target: str, tree: dict[Slot, bytes | str]) -> None:

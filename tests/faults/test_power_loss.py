@@ -43,14 +43,23 @@ def record(operation: Operation, directory: Path, disk: PowerLossDisk) -> None:
     disk.note(OPERATION_DONE)
 
 
+# What was found, by the files that a cut has left.
+Seen = dict[frozenset[object], tuple[State, int]]
+
+
 def cut(
-    moment: Moment, source: Path, scratch: Path, variant: int, *, believing: bool = False
+    moment: Moment, source: Path, scratch: Path, variant: int, seen: Seen, *, believing: bool = False
 ) -> tuple[State, int]:
-    """Take the power away, and come up again."""
-    moment.restore(source, scratch, variant)
-    found = observe_after_cut(scratch / 'spool', believing=believing)
-    shutil.rmtree(scratch)
-    return found
+    """Take the power away, and come up again.
+
+    :param seen: of this run: many cuts leave the same files, and what is made of those does not depend on the moment.
+    """
+    left = frozenset(moment.left(variant).items())
+    if left not in seen:
+        moment.restore(source, scratch, variant)
+        seen[left] = observe_after_cut(scratch / 'spool', believing=believing)
+        shutil.rmtree(scratch)
+    return seen[left]
 
 
 def _sound(texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -82,12 +91,13 @@ def cuts(
     :param since: what was noted before the first of these moments.
     :param returned: the operation said that all was well.
     """
+    seen: Seen = {}
     for moment in disk.moments():
         if since not in moment.notes:
             continue
         allowed = operation.after_cut(promised=returned and OPERATION_DONE in moment.notes)
         for variant in range(variants):
-            found, _ = cut(moment, directory, directory.parent / 'after', variant)
+            found, _ = cut(moment, directory, directory.parent / 'after', variant, seen)
             if disk.order != APART and not any(
                 DAMAGED in texts for state in allowed for texts in state.values()
             ):
@@ -146,10 +156,11 @@ def cut_pipelines(
         tally.runs += 1
         tally.kills += line.kills
         rng = random.Random(seed)
+        seen: Seen = {}
         for moment in disk.moments():
             if rng.random() < share:
                 found, damaged = cut(
-                    moment, source, directory / 'after', rng.randrange(1000), believing=believing
+                    moment, source, directory / 'after', rng.randrange(1000), seen, believing=believing
                 )
                 tally.cuts += 1
                 tally.remains += damaged

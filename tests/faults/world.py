@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +74,16 @@ def state(**queues: str) -> State:
     return {name: tuple(sorted(bodies.split())) for name, bodies in queues.items() if bodies}
 
 
+@cache
+def settings() -> Config:
+    """:return: the declarations, read once: a thousand worlds have the same."""
+    with tempfile.TemporaryDirectory(prefix='world.') as directory:
+        path = Path(directory, 'switchboard.cfg')
+        path.write_text(SETTINGS)
+        (path.parent / 'exchange.cfg').write_text(EXCHANGES)
+        return Config.load(path)
+
+
 class World:
     """One spool, the disk that it is on, and what an operation keeps between its two halves."""
 
@@ -90,11 +103,7 @@ class World:
 
     def configured(self) -> Spool:
         """A spool whose queues and exchanges are declared."""
-        settings = self.directory / 'switchboard.cfg'
-        if not settings.exists():
-            settings.write_text(SETTINGS)
-            (self.directory / 'exchange.cfg').write_text(EXCHANGES)
-        self._spool = Spool.from_config(Config.load(settings), disk=self.disk)
+        self._spool = Spool.from_config(replace(settings(), spool=self.path), disk=self.disk)
         return self._spool
 
     def queue(self, name: str) -> Switchboard:
