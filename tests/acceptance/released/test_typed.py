@@ -17,7 +17,7 @@ import pytest
 
 from tests.acceptance.cli.terminal import ESCAPES
 from tests.acceptance.installation import PATIENCE_S
-from tests.acceptance.released.wheel import ROOT, Installed, build
+from tests.acceptance.released.wheel import ROOT, Installed, built_once
 from tests.test_documentation import Block, blocks_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -77,8 +77,7 @@ class Typist:
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    directory = tmp_path_factory.mktemp('wheel')
-    return Installed(directory / 'installed', build(directory)[1])
+    return Installed(tmp_path_factory.mktemp('wheel') / 'installed', built_once(tmp_path_factory)[1])
 
 
 @pytest.fixture(params=['checkout', 'wheel'])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from switchboard.cli.app import VERBS
-from tests.acceptance.released.wheel import ROOT, WAYS, Installed, build
+from tests.acceptance.released.wheel import ROOT, WAYS, Installed, built_once
 from tests.test_documentation import blocks_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -21,7 +21,7 @@ MAIL = 'Subject: hello\n\nfrom a pipe\n'
 
 @pytest.fixture(scope='module')
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return build(tmp_path_factory.mktemp('built'))
+    return built_once(tmp_path_factory)
 
 
 @pytest.fixture(scope='module')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ from hashlib import sha256
 from importlib.metadata import distribution
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.tags import sys_tags
 from packaging.utils import canonicalize_name
@@ -20,6 +23,25 @@ from packaging.utils import canonicalize_name
 from tests.servers.place import ROOT, missing
 
 BUILD_TIMEOUT_S = 240
+
+
+def built_once(factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Build for all tests of this run, whichever process they run in.
+
+    :return: as `build`; nobody writes beside them.
+    """
+    own = factory.getbasetemp()
+    place = (own.parent if 'PYTEST_XDIST_WORKER' in os.environ else own) / 'released'
+    place.mkdir(exist_ok=True)
+    done = place / 'built.json'
+    with (place / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            directory = place / 'wheels'
+            directory.mkdir()
+            done.write_text(json.dumps([each.name for each in build(directory)]))
+    source, wheel = (place / 'wheels' / name for name in json.loads(done.read_text()))
+    return source, wheel
 
 
 def build(directory: Path) -> tuple[Path, Path]:

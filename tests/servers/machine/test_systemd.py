@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.released.wheel import ROOT, build
+from tests.acceptance.released.wheel import ROOT, built_once
 from tests.helpers.waiting import eventually
 from tests.servers.machine.engine import Engine, engine
 from tests.test_documentation import blocks_of, commands_of
@@ -134,9 +134,12 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, P
         pytest.skip(f"needs Debian's Python to be that of the tests, for their wheels: it is {of_debian}")
     home = tmp_path_factory.mktemp('machines')
     with engine(home, NAME, PACKAGES) as made:
-        (home / 'wheels').mkdir()
-        build(home / 'wheels')
-        yield made, home / 'wheels'
+        _, wheel = built_once(tmp_path_factory)
+        yield made, wheel.parent
+
+
+# The umask decides whom the files are for, and that is looked at with both.  All else is looked at where root keeps his files to himself.
+kept_to_himself = pytest.mark.parametrize('machine', ['077'], indirect=True)
 
 
 @pytest.fixture(scope='module', params=['022', '077'])
@@ -181,6 +184,7 @@ def test_a_member_of_the_group_puts_messages_in_and_nobody_else_does(machine: Ma
     eventually(lambda: machine.do('switchboard ls archive --count').strip() == '0', 'taken by the service')
 
 
+@kept_to_himself
 def test_a_reload_takes_a_change_over_and_refuses_a_mistake(machine: Machine) -> None:
     before = machine.main_pid()
     machine.do('systemctl reload switchboard')
@@ -194,6 +198,7 @@ def test_a_reload_takes_a_change_over_and_refuses_a_mistake(machine: Machine) ->
     assert machine.main_pid() == before
 
 
+@kept_to_himself
 def test_a_rotation_loses_nothing_and_goes_on_in_the_new_file(machine: Machine) -> None:
     machine.do('logrotate --force /etc/logrotate.d/switchboard')
     machine.do('systemctl reload switchboard')
@@ -202,6 +207,7 @@ def test_a_rotation_loses_nothing_and_goes_on_in_the_new_file(machine: Machine) 
     assert ' ready ' in machine.do(f'cat {LOG}.1')
 
 
+@kept_to_himself
 def test_a_master_that_is_killed_or_hangs_is_started_again(machine: Machine) -> None:
     machine.do(
         'mkdir -p /run/systemd/system/switchboard.service.d; systemctl daemon-reload; '
@@ -217,6 +223,7 @@ def test_a_master_that_is_killed_or_hangs_is_started_again(machine: Machine) -> 
     )
 
 
+@kept_to_himself
 def test_a_wrong_configuration_is_not_tried_again_and_another_master_is(machine: Machine) -> None:
     machine.do(f'systemctl stop switchboard; cp {CONFIG} /root/good.cfg; echo nonsense >> {CONFIG}')
     machine.ask('systemctl start switchboard')
@@ -237,6 +244,7 @@ def test_a_wrong_configuration_is_not_tried_again_and_another_master_is(machine:
     machine.wait_until_active()
 
 
+@kept_to_himself
 def test_the_check_is_green_and_has_been_seen_red(machine: Machine) -> None:
     [script] = [block.text for block in blocks_of(PAGE) if block.mark == 'file: check-switchboard.sh']
     machine.do('cat > /root/check.sh', input=script)
@@ -247,6 +255,7 @@ def test_the_check_is_green_and_has_been_seen_red(machine: Machine) -> None:
     machine.do('systemctl start switchboard')
 
 
+@kept_to_himself
 def test_the_sandbox_leaves_the_spool_and_the_log_and_nothing_else(machine: Machine) -> None:
     pid = machine.main_pid()
     enter = f'nsenter --mount --target {pid} setpriv --reuid=switchboard --regid=switchboard --clear-groups sh -c '
@@ -256,6 +265,7 @@ def test_the_sandbox_leaves_the_spool_and_the_log_and_nothing_else(machine: Mach
         machine.do(enter + shlex.quote(f'! touch {place}/trial 2>/dev/null'))
 
 
+@kept_to_himself
 def test_after_a_reboot_it_is_there_without_anybody(machine: Machine) -> None:
     before = machine.do('systemctl show --value --property=ActiveEnterTimestampMonotonic switchboard')
     machine.restart()
