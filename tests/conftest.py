@@ -20,6 +20,7 @@ from switchboard import Spool
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.publishing import HOLDERS
 from switchboard.testing import FakeClock
+from tests.helpers.busy import Busy
 from tests.helpers.turns import DAY, ORDERS, has_its_day
 
 if TYPE_CHECKING:
@@ -60,12 +61,14 @@ NAME_MAX_CHARS = 200
 # Tests of one group run one after another, in one process: a server has one place, and what mostly waits goes first.
 GROUPS = {
     'tests/power/': 'power',
+    'tests/browser/': 'browser',
+    'tests/mailman/': 'mailman',
     'tests/kombu/test_conformance.py': 'other-peoples-suites',
     'tests/kombu/': 'celery',
     'tests/servers/mail/test_postfix.py': 'postfix',
     'tests/servers/mail/test_exim.py': 'exim',
     'tests/servers/redis/': 'redis',
-    'tests/servers/rabbitmq/': 'rabbitmq',
+    'tests/servers/rabbitmq/': 'brokers',
     'tests/servers/brokers/': 'brokers',
     'tests/servers/bridge/': 'brokers',
 }
@@ -90,8 +93,22 @@ ALONE = (
     'tests/faults/test_power_loss.py',
     'tests/test_documentation.py',
 )
-# The longest chains of tests that cannot be divided.
-FIRST = ('other-peoples-suites', 'celery', 'brokers', 'power', 'rabbitmq', 'redis', 'postfix')
+# The longest chains of tests that cannot be divided: `bin/test` ends with how long each has taken.
+FIRST = (
+    'other-peoples-suites',
+    'brokers',
+    'celery',
+    'mailman',
+    'tests/servers/machine/test_systemd.py',
+    'power',
+    'browser',
+    'tests/acceptance/released/test_accelerator.py',
+    'tests/acceptance/released/test_wheel.py',
+    'tests/servers/machine/test_engine.py',
+    'tests/unit/test_benchmarks.py',
+    'redis',
+    'postfix',
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -108,13 +125,15 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return f'faults: each in one flush order of {len(ORDERS)}, for {DAY}={os.environ[DAY]}; in all with --every-order'
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Choose the day of the flush orders, for all processes alike, and have the programs that tests start hear all signals.
 
     What is started by ``nohup``, or by a script in the background, is deaf to some, and its children are, too.  A handler that
     does nothing leaves this process as deaf as it was, and is not inherited by a program.
     """
     os.environ.setdefault(DAY, str(datetime.datetime.now(datetime.UTC).toordinal()))
+    if 'PYTEST_XDIST_WORKER' not in os.environ:
+        config.pluginmanager.register(Busy())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for signum in signal.valid_signals() - LEFT_ALONE:
         if signal.getsignal(signum) is signal.SIG_IGN:
@@ -137,7 +156,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.slow)
     groups = {item: _group(item.nodeid) for item in items}
     for item, group in groups.items():
-        if group and item.get_closest_marker('xdist_group') is None:
+        if group:
             item.add_marker(pytest.mark.xdist_group(group))
     if os.environ.get('PYTEST_XDIST_WORKER'):
         # What stands alone fills what the chains leave.
@@ -146,6 +165,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 FIRST.index(groups[item]) if groups[item] in FIRST else len(FIRST) + (groups[item] == '')
             )
         )
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there by now, ten thousand tests and all modules, to itself: each later collection need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

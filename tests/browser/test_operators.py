@@ -18,7 +18,7 @@ from tests.browser.conftest import Site
 from tests.helpers.commands import fail, succeed, switchboard
 from tests.helpers.waiting import eventually
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group('browser')]
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture

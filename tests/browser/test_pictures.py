@@ -21,7 +21,7 @@ from tests.browser.conftest import Site
 from tests.helpers.commands import succeed, switchboard
 from tests.helpers.waiting import eventually
 
-pytestmark = [pytest.mark.server, pytest.mark.xdist_group('browser')]
+pytestmark = pytest.mark.server
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / 'docs/howto'

@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 TOO_LONG_S = 3.0
 
 
-@pytest.fixture
+@pytest.fixture(scope='class')
 def impatient(rabbitmq_server: Broker) -> Iterator[None]:
     """A message that is not acknowledged within a second ends its channel; each half second it is looked."""
     with setting(rabbitmq_server, consumer_timeout=1000, channel_tick_interval=500):
