@@ -55,7 +55,7 @@ class Moment:
         _write(os.path.abspath(source), os.fspath(target), self.left(variant))
 
     def left(self, variant: int = 0) -> dict[Slot, bytes | str]:
-        """:return: what `restore` writes: the content of each file and the path of each directory, by directory and name."""
+        """:return: the content of each file and the path of each directory that `restore` writes, by directory and name."""
         return self.model.after_cut(random.Random(f'{self.seed} {self.number} {variant}'))
 
 
