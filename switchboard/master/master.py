@@ -176,7 +176,7 @@ class Master:
         self._operations = Requests(
             self._slices,
             on_reload=self._note_reload,
-            around_reload=(self._begin_reload, self._end_reload),
+            around_reload=(self._manager.reloading, lambda: self._manager.ready(self._describe())),
             shut_down=self.stop,
             reopen=self._reopen,
         )
@@ -231,12 +231,6 @@ class Master:
         if self._record.reload_error:
             parts.append(f'reload failed: {self._record.reload_error}')
         return f'{len(self._slices)} runners: {", ".join(parts)}'
-
-    def _begin_reload(self) -> None:
-        self._manager.reloading()
-
-    def _end_reload(self) -> None:
-        self._manager.ready(self._describe())
 
     def _note_reload(self, error: str) -> None:
         self._post(reloaded_ns=time.time_ns(), reload_error=error)

@@ -38,6 +38,8 @@ MAX_EXPORTED = 20_000
 EXPORT_S = 20.0
 MAX_CANARY = 50
 MAX_SELECTION = 2000
+# The usual words of a selection, each of which may be a field of its own.
+WORDS = 'queue state error match origin kind older younger tries retried size sender'.split()
 
 
 def criteria_of(form: Form) -> Criteria:
@@ -46,20 +48,7 @@ def criteria_of(form: Form) -> Criteria:
     :raises SelectionError: it cannot be read.
     """
     criteria = Criteria.parse(form.text('q', limit=MAX_SELECTION))
-    for name in (
-        'queue',
-        'state',
-        'error',
-        'match',
-        'origin',
-        'kind',
-        'older',
-        'younger',
-        'tries',
-        'retried',
-        'size',
-        'sender',
-    ):
+    for name in WORDS:
         text = form.text(name, limit=200)
         if not text:
             continue
@@ -149,14 +138,14 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
     look = _look(desk, criteria, limit, after)
     now_ns = time.time_ns()
     owners = holders() if any(found.suffix == CLAIMED for found in look.found) else {}
-    rows = []
-    for found in look.found:
-        entry = found.look()
-        if entry is not None:
-            rows.append(_entry(entry, now_ns, owners) | {'title': title_of(found, entry.kind)})
+    rows = [
+        _entry(seen, now_ns, owners) | {'title': title_of(found, seen.kind)}
+        for found in look.found
+        if (seen := found.look()) is not None
+    ]
     named = criteria.values('queue') or (BAD,)
-    survey = desk.surveyor.last
-    counted = [survey.queues[name].entries for name in named if survey is not None and name in survey.queues]
+    queues = desk.surveyor.last.queues if desk.surveyor.last is not None else {}
+    counted = [queues[name] for name in named if name in queues]
     return {
         'selection': str(criteria),
         'queues': list(named),
@@ -165,14 +154,8 @@ def entries(desk: Desk, form: Form) -> dict[str, Any]:
         'is_whole': not look.budget.is_spent,
         'looked_at': look.budget.names,
         'counted_at_ns': str(look.at_ns),
-        'without_filter': sum(counted) if counted else None,
-        'trouble': [look.trouble]
-        if look.trouble
-        else [
-            survey.queues[name].trouble
-            for name in named
-            if survey is not None and name in survey.queues and survey.queues[name].trouble
-        ],
+        'without_filter': sum(one.entries for one in counted) if counted else None,
+        'trouble': [look.trouble] if look.trouble else [one.trouble for one in counted if one.trouble],
         'next': f'{look.found[-1].queue}/{look.found[-1].filebase}' if look.has_more else None,
         'command': desk.command_for(('ls', *(() if criteria.values('queue') else (BAD,))), criteria),
     }
@@ -312,9 +295,5 @@ def export(desk: Desk, form: Form) -> tuple[list[dict[str, Any]], bool]:
     limit = form.number('limit', MAX_EXPORTED, 1, MAX_EXPORTED)
     look = ListQuery(desk, criteria, limit, seconds=EXPORT_S)
     now_ns, owners = time.time_ns(), holders()
-    rows = []
-    for found in look.found:
-        seen = found.look()
-        if seen is not None:
-            rows.append(_entry(seen, now_ns, owners))
+    rows = [_entry(seen, now_ns, owners) for found in look.found if (seen := found.look()) is not None]
     return rows, not look.has_more and not look.budget.is_spent

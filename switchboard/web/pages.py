@@ -17,6 +17,7 @@ from switchboard.operating.queue_info import UNKNOWN, count_fields, queue_info
 from switchboard.operating.selection import Criteria, Pattern, Term
 from switchboard.operating.spool_view import flags_of
 from switchboard.operating.text import flag_lines, grouped, number, one_line
+from switchboard.routing.topology import Graph
 from switchboard.status.snapshot import Snapshot, master_fields, runner_fields
 from switchboard.store.layout import ACTS, BAD, RUN, TRASH
 from switchboard.web.desk import Desk
@@ -27,38 +28,29 @@ from switchboard.web.survey import OTHERS, Latest, Rates, Survey
 
 MAX_ACTS = 500
 TOP_ERRORS = 5
+COUNTED = ('done', 'failed', 'retried', 'kept', 'restarts')
 
 
 def alarms(desk: Desk, snapshot: Snapshot) -> list[dict[str, str]]:
     """:return: the alarms that somebody should look at now, the worst first."""
-    found = []
-    if snapshot.has_scoreboard and not snapshot.alive:
-        found.append(
-            _alarm(
-                'bad',
-                'The master is gone. Queues are as on disk; retried entries wait for a master.',
-                '/runners',
-            )
-        )
-    elif not snapshot.has_scoreboard:
-        found.append(_alarm('warn', 'No master has run here yet. Queues are as on disk.', '/runners'))
+    found = [*_alarms_of_master(desk, snapshot), *_alarms_of_queues(desk, snapshot)]
+    return sorted(found, key=lambda one: one['level'] != 'bad')
+
+
+def _alarms_of_master(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]]:
+    if not snapshot.has_scoreboard:
+        yield _alarm('warn', 'No master has run here yet. Queues are as on disk.', '/runners')
+    elif not snapshot.alive:
+        text = 'The master is gone. Queues are as on disk; retried entries wait for a master.'
+        yield _alarm('bad', text, '/runners')
     if desk.config_errors:
         text = f'The configuration has {number(len(desk.config_errors), "mistake")}; the configuration read before holds.'
-        found.append(_alarm('bad', text, '/configuration'))
+        yield _alarm('bad', text, '/configuration')
     if snapshot.alive and snapshot.master.reload_error:
-        found.append(
-            _alarm('bad', 'The last reload failed; the configuration before holds.', '/configuration')
-        )
+        yield _alarm('bad', 'The last reload failed; the configuration before holds.', '/configuration')
     for record in snapshot.failing if snapshot.alive else ():
-        found.append(
-            _alarm(
-                'bad',
-                f'Runner {record.title} is {record.state.value}: {record.reason or "see its last error"}',
-                '/runners',
-            )
-        )
-    found += _alarms_of_queues(desk, snapshot)
-    return sorted(found, key=lambda one: one['level'] != 'bad')
+        text = f'Runner {record.title} is {record.state.value}: {record.reason or "see its last error"}'
+        yield _alarm('bad', text, '/runners')
 
 
 def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]]:
@@ -75,11 +67,8 @@ def _alarms_of_queues(desk: Desk, snapshot: Snapshot) -> Iterator[dict[str, str]
         mostly = f': {"mostly " if len(rows) > 1 else ""}{rows[0].name}' if rows else ''
         where = f' in {latest.origin}' if latest.origin else ''
         says = f', {one_line(latest.message[:160])}' if latest.message else ''
-        yield _alarm(
-            'bad' if new else 'warn',
-            f'{number(bad.total, "bad entry", "bad entries")}{fresh}{mostly}{where}{says}',
-            '/groups',
-        )
+        text = f'{number(bad.total, "bad entry", "bad entries")}{fresh}{mostly}{where}{says}'
+        yield _alarm('bad' if new else 'warn', text, '/groups')
     for name, counts in survey.queues.items():
         link = f'/queues/{name}'
         if counts.trouble:
@@ -98,9 +87,8 @@ def _untaken(desk: Desk, snapshot: Snapshot, survey: Survey) -> Iterator[dict[st
     for name, counts in survey.queues.items():
         runners = [runner for runner, options in desk.config.runners.items() if options.queue == name]
         if counts.waiting > 0 and runners and not working.intersection(runners):
-            yield _alarm(
-                'bad', f'{name}: {_wait(counts)}, and {", ".join(runners)} has no process', '/runners'
-            )
+            text = f'{name}: {_wait(counts)}, and {", ".join(runners)} has no process'
+            yield _alarm('bad', text, '/runners')
 
 
 def _wait(counts: QueueCounts) -> str:
@@ -171,20 +159,10 @@ def _runners(snapshot: Snapshot) -> list[dict[str, Any]]:
     """:return: each runner, with its slices."""
     found: dict[str, dict[str, Any]] = {}
     for record in snapshot.records:
-        one = found.setdefault(
-            record.runner,
-            {
-                'runner': record.runner,
-                'slices': [],
-                'done': 0,
-                'failed': 0,
-                'retried': 0,
-                'kept': 0,
-                'restarts': 0,
-            },
-        )
+        fresh = {'runner': record.runner, 'slices': [], **dict.fromkeys(COUNTED, 0)}
+        one = found.setdefault(record.runner, fresh)
         one['slices'].append(runner_fields(record))
-        for key in ('done', 'failed', 'retried', 'kept', 'restarts'):
+        for key in COUNTED:
             one[key] += getattr(record, key)
     return list(found.values())
 
@@ -220,22 +198,15 @@ def queue(desk: Desk, form: Form, name: str) -> dict[str, Any]:
     survey = desk.surveyor.last
     counts = survey.queues.get(name) if survey is not None else None
     found = queue_info(view, name)
-    snapshot = desk.snapshot()
-    config = desk.config
-    consumers = [
-        one
-        for one in _runners(snapshot)
-        if config is not None
-        and one['runner'] in config.runners
-        and config.runners[one['runner']].queue == name
-    ]
+    runners = desk.config.runners if desk.config is not None else {}
+    consumers = {runner for runner, options in runners.items() if options.queue == name}
     return {
         'counted_at_ns': _counted(survey),
         **_queue_row(survey, name, counts, found.flags, time.time()),
         **json.loads(json.dumps(found.whole_fields(counts or QueueCounts(name)), default=str)),
         'set_options': found.set_options,
         'where': list(found.where()),
-        'runners': consumers,
+        'runners': [one for one in _runners(desk.snapshot()) if one['runner'] in consumers],
         'files': str(desk.directory / name),
         'command': desk.command('show', name),
     }
@@ -315,25 +286,14 @@ def runners(desk: Desk, form: Form) -> dict[str, Any]:
 
 def topology(desk: Desk, form: Form) -> dict[str, Any]:
     """The ways of messages: exchanges, queues, runners, with how much waits in each queue."""
-    config = desk.config
     survey = desk.surveyor.last
-    if config is None:
-        return {
-            'nodes': [],
-            'routes': [],
-            'waiting': {},
-            'has_configuration': False,
-            'is_drawn': False,
-            'counted_at_ns': _counted(survey),
-            'command': desk.command('graph'),
-        }
-    graph = config.graph()
+    graph = desk.config.graph() if desk.config is not None else Graph((), ())
     routes = [edge.fields() for edge in graph.edges]
     return {
         'nodes': [node.fields() for node in graph.nodes],
         'routes': routes,
         'waiting': {node.name: _depth(survey, node.name) for node in graph.nodes if node.kind == 'queue'},
-        'has_configuration': True,
+        'has_configuration': desk.config is not None,
         'is_drawn': 0 < len(routes) <= MAX_EDGES and can_draw(),
         'counted_at_ns': _counted(survey),
         'command': desk.command('graph'),
@@ -367,10 +327,7 @@ def configuration(desk: Desk, form: Form) -> dict[str, Any]:
             for name, one in (config.runners.items() if config is not None else ())
         ],
         'queues': [
-            {
-                **found.fields(),
-                'set_options': found.set_options,
-            }
+            found.fields() | {'set_options': found.set_options}
             for found in (queue_info(desk.view, name) for name in desk.view.queue_names())
         ],
         'desk': {

@@ -186,11 +186,8 @@ def restart(
     worst = Exit.OK
     for (runner, part), named in zip(wanted, runners or ('all runners',), strict=True):
         started_s = time.monotonic()
-        request: dict[str, object] = {'do': 'restart'}
-        if runner:
-            request |= {'runner': runner}
-        if part is not None:
-            request |= {'slice': part}
+        words = {'do': 'restart', 'runner': runner or None, 'slice': part}
+        request = {key: word for key, word in words.items() if word is not None}
         answer = ask_and_show(directory, request, f'restarting {named}', timeout_s, no_wait=no_wait)
         failed = report_failure(answer, Exit.UNAVAILABLE)
         if failed is Exit.OK:
