@@ -40,6 +40,7 @@ WORDS = MappingProxyType(
         'configuration refused': 'the configuration was changed and cannot be used; the old one stays in force',
         'connection lost': 'a kept connection broke off; a new one is made',
         'control socket pauses': 'no descriptor or memory for another call; it is tried again in a second',
+        'copy removed': 'a file with the name and the content of an entry was in its way: a copy made by hand',
         'dead letter loop': 'dead letters go round in circles; this one goes to the bad queue',
         'dead-lettered': "an entry went to its queue's dead letters",
         'declaration unreadable': "a declared queue's file cannot be read",

@@ -80,7 +80,9 @@ def move(
     with released_on_failure(claim, source):
         if when_ns is not None and not now:
             claim.date(when_ns)  # which may be ahead of the clock: it is no wish for a delay
-        _move(claim, source, target, filebase, event, fields, preserved=preserved or target.name == BAD)
+        filebase = _move(
+            claim, source, target, filebase, event, fields, preserved=preserved or target.name == BAD
+        )
     claim.close()
     return filebase
 
@@ -120,7 +122,7 @@ def _move(
     fields: dict[str, Any],
     *,
     preserved: bool,
-) -> None:
+) -> str:
     suffix = PRESERVED if preserved else READY
     entry = claim.read()
     if target.options.ttl_s is not None or b'expires"' in entry.metadata or entry.records:
@@ -131,9 +133,10 @@ def _move(
     write = note_safely if preserved else note
     sync = source.options.durability == 'full'
     write(claim, event, clock=source.clock, sync=sync, queue=source.name, to=target.name, **fields)
-    claim.rename(target.folder, filebase, suffix)
+    filebase = claim.rename(target.folder, filebase, suffix)
     if suffix == READY:
         target.consumer.reordered(filebase)
+    return filebase
 
 
 def origin(queue: Switchboard, filebase: str) -> str:

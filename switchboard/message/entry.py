@@ -58,6 +58,11 @@ class Entry:
     # How much of the body was not kept, where only its beginning is shown.
     left_out_bytes: int = 0
 
+    def is_same_as(self, other: Entry) -> bool:
+        """Do both say the same, whatever has become of them since?"""
+        mine, its = ((each.kind, each.metadata, each.body, each.damage) for each in (self, other))
+        return mine == its and self.damage is None
+
     def changed_metadata(self, metadata: dict[str, Any]) -> dict[str, Any]:
         """Apply what the history says of the metadata: runners change them and give the message back."""
         for record in in_effect(self.records, self.queue):

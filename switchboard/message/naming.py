@@ -151,6 +151,12 @@ def with_when(filebase: str, when_ns: int) -> str:
     return format_when(when_ns) + filebase[filebase.index('+') :]
 
 
+def after(filebase: str) -> str:
+    """:return: the same entry's name a nanosecond later."""
+    when_s, _, fraction = filebase.partition('+')[0].partition('.')
+    return with_when(filebase, int(when_s) * NS + int(fraction.ljust(9, '0')) + 1)
+
+
 def asked_wait_ns(when_ns: int, modified_ns: int, now_ns: int) -> int | None:
     """Tell an entry that a turned clock has put into the future from one that is to wait until then.
 

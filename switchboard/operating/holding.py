@@ -84,8 +84,7 @@ def release(queue: Switchboard, filebase: str, **fields: str) -> str:
 
 def _rename(queue: Switchboard, claim: Claim, renamed: str, when_ns: int, record: dict[str, str]) -> str:
     try:
-        queue.consumer.rename(claim, renamed, record, is_delayed=True)
+        return queue.consumer.rename(claim, renamed, record, is_delayed=True)
     except OSError as error:
         claim.close()
         refuse(error, 'rename', queue.name)
-    return renamed

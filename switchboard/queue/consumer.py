@@ -352,37 +352,40 @@ class Consumer:
                 record = {'event': 'released', **(record or {}), 'not_before': now_ns / NS + delay_s}
             else:
                 when_ns = now_ns + int(min(delay_s, LONGEST_DELAY_S) * NS)
-        renamed = filebase if when_ns is None else with_when(filebase, when_ns)
+        wished = filebase if when_ns is None else with_when(filebase, when_ns)
         try:
-            self.rename(claim, renamed, record, is_delayed=when_ns is not None)
+            renamed = self.rename(claim, wished, record, is_delayed=when_ns is not None)
         except OSError as error:
             refuse(error, 'release', self.queue)
         if delay_s > 0 and when_ns is None:
-            self._keep_wait(filebase, self._clock.monotonic_ns() + int(min(delay_s, LONGEST_DELAY_S) * NS))
+            self._keep_wait(renamed, self._clock.monotonic_ns() + int(min(delay_s, LONGEST_DELAY_S) * NS))
         return renamed
 
-    def rename(self, claim: Claim, filebase: str, record: Record | None, *, is_delayed: bool) -> None:
+    def rename(self, claim: Claim, filebase: str, record: Record | None, *, is_delayed: bool) -> str:
         """Give an entry back under another name.
 
         :param is_delayed: the time in that name is a wish.
+        :return: the name that it has now (see `Claim.rename`).
         :raises OSError: it could not be renamed, or a change of its metadata not written; it stays claimed.
         """
         if record is not None:
             fields = dict(record)
             self.note(claim, fields.pop('event', 'released'), **fields)
-        self._give_back(claim, filebase, dated_ns=self._clock.time_ns() if is_delayed else None)
+        return self._give_back(claim, filebase, dated_ns=self._clock.time_ns() if is_delayed else None)
 
-    def _give_back(self, claim: Claim, filebase: str, *, dated_ns: int | None = None) -> None:
+    def _give_back(self, claim: Claim, filebase: str, *, dated_ns: int | None = None) -> str:
         """End a claim: the entry is ready, under the name `filebase`.
 
         :param dated_ns: the present time, where the one in the name is a wish: the file's date shows that.
+        :return: the name that it has now.
         :raises OSError: it could not be renamed; it stays claimed.
         """
         if dated_ns is not None:
             claim.date(dated_ns)
-        claim.rename(self.folder, filebase, READY)
+        filebase = claim.rename(self.folder, filebase, READY)
         self.reordered(filebase)  # with the lock of its key
         claim.close()
+        return filebase
 
     def finish(self, claim: Claim) -> None:
         """End an entry that is done."""

@@ -15,7 +15,7 @@ from switchboard.clock import Clock
 from switchboard.errors import QueueError
 from switchboard.events import event
 from switchboard.message.journal import FOREIGN, Record
-from switchboard.message.naming import CLAIMED, PRESERVED, with_when
+from switchboard.message.naming import CLAIMED, PRESERVED, after
 from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.folder import Folder
 
@@ -78,18 +78,14 @@ def move_to_bad(
 ) -> None:
     """Put a claimed entry into the bad queue and end the claim.
 
-    A crash leaves it claimed, with or without the record, or preserved.  Where the bad queue has an entry of this name
-    already (somebody has copied files by hand), it is preserved under the present time.
+    A crash leaves it claimed, with or without the record, or preserved.
 
     :raises OSError: it could not be renamed; it stays claimed.
     """
     filebase = claim.filebase
     bad.make()
     note_safely(claim, 'preserved', clock=clock, sync=sync, queue=queue, reason=reason, **fields)
-    try:
-        claim.rename(bad, filebase, PRESERVED)
-    except FileExistsError:
-        claim.rename(bad, with_when(filebase, clock.time_ns()), PRESERVED)
+    claim.rename(bad, filebase, PRESERVED)
     claim.close()
     event(log, logging.WARNING, filebase, 'preserved', queue=queue, reason=reason)
 
@@ -118,7 +114,12 @@ def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> N
     """
     filebase = name[: name.rindex('.')]
     bad.make()
-    bad.receive_exclusive(folder, name, filebase + PRESERVED)
+    while True:
+        try:
+            bad.receive_exclusive(folder, name, filebase + PRESERVED)
+            break
+        except FileExistsError:
+            filebase = after(filebase)  # a copy that somebody has made by hand has that name
     event(log, logging.WARNING, filebase, 'preserved', queue=folder.place, reason=reason)
 
 

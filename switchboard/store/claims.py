@@ -15,14 +15,16 @@ name, and strikes itself out when it ends.  Nobody else writes there.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat as stat_module
 from dataclasses import dataclass
 
-from switchboard.errors import DurabilityError, EntryTakenError, ForeignFileError
+from switchboard.errors import DurabilityError, EntryTakenError, ForeignFileError, QueueError
+from switchboard.events import event
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import Record, pack_record
-from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, digest_of
+from switchboard.message.naming import CLAIMED, PRESERVED, READY, UNFINISHED, after, digest_of
 from switchboard.store.disk import Disk, draft_name
 from switchboard.store.folder import Folder
 from switchboard.store.reading import WHOLE_BYTES, History, read_file, read_history
@@ -31,6 +33,9 @@ TYPE_CHECKING = False  # see `switchboard/__init__.py`
 if TYPE_CHECKING:
     from switchboard.store.order_lock import OrderLock
     from switchboard.store.pool import FilePool, PoolFile
+
+
+log = logging.getLogger('switchboard.queue')
 
 
 @dataclass(slots=True, eq=False)
@@ -190,20 +195,50 @@ class Claim:
             return
         self.modified_ns = modified_ns
 
-    def rename(self, folder: Folder, filebase: str, suffix: str) -> None:
+    def rename(self, folder: Folder, filebase: str, suffix: str) -> str:
         """Give the file another name, in one step.
 
-        :raises FileExistsError: there is one of that name: a copy made by hand, since names are unique.
+        Names are unique, so one that is taken was made by hand: a backup that was put back.  If it is another name of this file, this one gives way.
+        A copy that says the same is removed: it would be done twice.  One that says something else, or is at work, keeps its name,
+        and this file gets the next time that is free.
+
+        :return: the filebase that it has now.
         """
-        name = filebase + suffix
+        while True:
+            name = filebase + suffix
+            try:
+                folder.receive_exclusive(self.folder, self.name, name)
+            except FileExistsError:
+                if self._leads_here(folder, name):
+                    # A rename between two names of one file does nothing.
+                    self.folder.disk.unlink(self.name, dir_fd=self.folder.fd)
+                elif self._removes_copy(folder, filebase, suffix):
+                    continue
+                else:
+                    filebase = after(filebase)
+                    continue
+            self._follow(folder, filebase, suffix)
+            return filebase
+
+    def _removes_copy(self, folder: Folder, filebase: str, suffix: str) -> bool:
+        """Remove the file under a name if nobody works on it and it is the same message as this one.
+
+        :return: False if it stays.
+        """
         try:
-            folder.receive_exclusive(self.folder, self.name, name)
-        except FileExistsError:
-            # A rename between two names of one file does nothing: the old one is taken away instead.
-            if self.links == 1 or not self._leads_here(folder, name):
-                raise
-            self.folder.disk.unlink(self.name, dir_fd=self.folder.fd)
-        self._follow(folder, filebase, suffix)
+            copy = open_claim(folder, filebase, suffix, folder.disk)
+            if copy is None:
+                return False
+            try:
+                if not copy.read().is_same_as(self.read()):
+                    return False
+                folder.disk.unlink(copy.name, dir_fd=folder.fd)
+            finally:
+                copy.close()
+        except (QueueError, OSError, MemoryError):
+            return False  # both are kept
+        event(log, logging.WARNING, filebase, 'copy removed', queue=folder.place)
+        return True
 
     def replace(self, folder: Folder, filebase: str, suffix: str) -> None:
         """Give the file a name that nobody else can have meant, without asking whether it is free."""

@@ -16,7 +16,7 @@ from switchboard.errors import (
     QueueError,
 )
 from switchboard.handoff.moving import claim_any, move, origin, send_back
-from switchboard.message.naming import digest_of
+from switchboard.message.naming import after, digest_of
 from switchboard.options import QueueOptions
 from switchboard.store.claims import OWN_CLAIMS
 from switchboard.testing.faults import FaultyDisk
@@ -81,12 +81,12 @@ class TestMoving:
         move(claim_any(spool['in'], filebase), spool['in'], spool['bad'])
         assert spool['bad'].get_files('.psv') == [filebase]
 
-    def test_where_there_is_one_of_that_name_it_stays_where_it_was(self, spool: Spool) -> None:
+    def test_where_there_is_one_of_that_name_it_gets_the_next_time(self, spool: Spool) -> None:
         filebase = spool['in'].enqueue('x')
         Path(spool['out'].queue_directory, f'{filebase}.pck').write_text('a copy')
-        with pytest.raises(DurabilityError, match='exists'):
-            move(claim_any(spool['in'], filebase), spool['in'], spool['out'])
-        assert spool['in'].dequeue(filebase)[0] == 'x'
+        moved = move(claim_any(spool['in'], filebase), spool['in'], spool['out'])
+        assert moved == after(filebase)
+        assert spool['out'].dequeue(moved)[0] == 'x'
 
     def test_a_move_that_fails_ends_a_claim_of_its_own_but_not_that_of_a_runner(self, tmp_path: Path) -> None:
         disk = FaultyDisk(0, errno.EIO, calls=('renameat2',))
