@@ -84,11 +84,13 @@ class Editing:
         """The metadata that a runner would get, without those of every message."""
         return content_of(self.entry).metadata
 
-    def check(self, metadata: Mapping[str, Any]) -> None:
-        """Look at what somebody has changed in the metadata.
+    def check(self, metadata: Mapping[str, Any], body: bytes | None = None) -> None:
+        """Look at what somebody has changed.
 
-        :raises UnserializableError: a change would not be stored, or do nothing.
+        :param body: None leaves it as it is.
+        :raises UnserializableError: a change would not be stored, or do nothing, or no runner could read it.
         """
+        _check(self.entry.kind, self.entry.body if body is None else body, self._target)
         before = self.metadata
         changed = {key: value for key, value in metadata.items() if key not in before or before[key] != value}
         if mistake := mistake_in(changed):
@@ -117,9 +119,10 @@ class Editing:
         """
         entry, source, target = self.entry, self._queue, self._target
         new_body = entry.body if body is None else body
-        _check(entry.kind, new_body, target)
-        if not undoes:
-            self.check(metadata)
+        if undoes:
+            _check(entry.kind, new_body, target)
+        else:
+            self.check(metadata, body)
         before, after = self.metadata, dict(metadata)
         changed = sorted(key for key in before | after if before.get(key) != after.get(key))
         records: list[Record] = [
@@ -198,4 +201,4 @@ def _check(kind: str, body: bytes, target: Switchboard) -> None:
         try:
             serializer.loads(body)
         except Exception as error:  # a program's own serializer raises what it likes
-            raise CorruptEntryError(f'no {kind}: {error}', queue=target.name) from error
+            raise UnserializableError(f'this is no {kind} any more: {error}', queue=target.name) from error

@@ -40,6 +40,8 @@ MAX_TEXT = 8000
 MAX_WORDS = 64
 
 METADATA = 'metadata.'
+# So much a word has to look like a field before it is called a slip: `customer` is none of `cause`.
+LIKENESS = 0.75
 STATES = frozenset(get_args(State))
 _PLAIN_KEY = re.compile(r'[^\s:,"\\*>-][^\s:,"\\*]*')
 _COMPARISON = re.compile(r'(>=|<=|>|<|)(.*)', re.DOTALL)
@@ -162,7 +164,15 @@ FIELDS: dict[str, Field] = {
 }
 # Words that say a comparison by their names.
 _IMPLIED = {'older': '>=', 'younger': '<'}
-ALIASES = {'newer': 'younger', 'from': 'origin', 'attempts': 'tries'}
+# The last three are the names that JSON has for them.
+ALIASES = {
+    'newer': 'younger',
+    'from': 'origin',
+    'attempts': 'tries',
+    'filebase': 'id',
+    'body_bytes': 'size',
+    'sent_back': 'retried',
+}
 _AGES = frozenset(('older', 'younger', 'age'))
 
 
@@ -387,6 +397,17 @@ class Criteria:
     def __and__(self, other: Criteria) -> Criteria:
         """:return: the selection of the entries that fit both."""
         return Criteria((*self.terms, *other.terms))
+
+    def slip(self) -> str:
+        """:return: the end of a sentence that says that nothing fits: a word that looks like a field, and is taken for a key of the metadata."""
+        from switchboard.config.inifile import closest
+
+        for key in (
+            term.field.removeprefix(METADATA) for term in self.terms if term.field.startswith(METADATA)
+        ):
+            if meant := closest(key, (*FIELDS, *ALIASES), LIKENESS):
+                return f'; {key!r} is taken for a key of the metadata: did you mean {meant}?'
+        return ''
 
     def negated(self) -> Criteria:
         """:return: each of the words with the opposite meaning."""

@@ -52,6 +52,8 @@ TAIL_BYTES = 1 << 20
 
 # The events that bring an entry to where nobody takes it.
 _PUT_ASIDE = ('preserved', 'moved', 'dead-lettered', 'removed', 'restored')
+# Those of them that are a verdict on the message.
+_REFUSED = ('preserved', 'dead-lettered', 'removed')
 # Times of a history that are no times of ours: before the epoch, or behind the ten digits of seconds that a name has.
 _LAST_TIME_S = 9_999_999_999
 
@@ -190,7 +192,8 @@ class EntrySummary:
     def last_error(self) -> tuple[str, str]:
         """The class and the text of what went wrong last; two empty strings for an entry that nothing ever happened to.
 
-        Where there was no error (its processes died, its time was over), the cause takes the place of the class.
+        Where there was no error (its processes died, its time was over), the cause takes the place of the class.  The reason of an edit,
+        a hold or a move to a working queue is no error.
         """
         for record in reversed(self.entry.records):
             cause, event = record.get('cause'), record.get('event')
@@ -201,7 +204,8 @@ class EntrySummary:
             if event == 'recovered':
                 return 'recoveries', f'a process died with it in its hands, {record.get("count", "?")} in all'
         for record in reversed(self.entry.records):
-            if record.get('reason'):
+            put_aside = record.get('event') in _REFUSED or record.get('to') == BAD
+            if put_aside and record.get('reason'):
                 return str(record.get('cause', 'rejected')), str(record['reason'])
         return '', ''
 

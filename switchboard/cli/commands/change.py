@@ -155,7 +155,7 @@ class Request:
 
     def _why_nothing(self, action: Action) -> str:
         if not self._fitting:
-            return 'no entry fits: nothing to do'
+            return f'no entry fits: nothing to do{self.criteria.slip()}'
         return f'{number(self._fitting, "entry fits", "entries fit")}, and none is for `{action.name}`: {action.leaves}'
 
     def show(self, result: Result, *, planned: bool = False) -> None:

@@ -94,7 +94,7 @@ def _by_editor(editing: Editing) -> tuple[dict[str, Any], bytes | None] | None:
             return None
         try:
             metadata, body = from_text(text, editing.entry.body)
-            editing.check(metadata)
+            editing.check(metadata, body)
             return metadata, body
         except (ValueError, UnserializableError) as error:
             print_note(f'it cannot be stored so: {escape_terminal(str(error))}')

@@ -239,7 +239,8 @@ def reload(
     if changes is None and not answer.get('asked'):
         context.exit(report_failure(answer, Exit.CONFIG))
     found = str(changes).split('; ') if changes is not None else []
-    for change in found if not is_json() else ():
+    # Where no section has changed, runners that had given up start again.
+    for change in found if not is_json() and not (plan and changes == 'nothing changed') else ():
         write_line(escape_terminal(change))
     failed = report_failure(answer, Exit.UNAVAILABLE)
     if failed is Exit.OK:

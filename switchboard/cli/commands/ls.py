@@ -313,7 +313,9 @@ def _list(
         if not _write_rows(chosen, wanted or columns_of(one), now_ns):
             where = one or number(len(queues), 'queue')
             hint = '; `switchboard ls --all-queues` lists those of all queues' if one == BAD else ''
-            print_note(f'no entry in {where} fits' if criteria else f'no entries in {where}{hint}')
+            print_note(
+                f'no entry in {where} fits{criteria.slip()}' if criteria else f'no entries in {where}{hint}'
+            )
     if more:
         print_note(f'... and {more} more; --limit 0 shows all')
 

@@ -23,7 +23,7 @@ from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
 from switchboard.message.entry import Entry, differences
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
-from switchboard.message.naming import NS
+from switchboard.message.naming import NS, is_on_hold
 from switchboard.message.typed_json import parse_json, tagged_or_text
 from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields, holders
 from switchboard.operating.spool_view import flags_of
@@ -166,9 +166,8 @@ def _lines(
     yield f'  state     {state}, {age_text(seen, now_ns).removeprefix("held ")}'
     for line in flag_lines(seen.queue, said):
         yield f'  queue     {line}'
-    yield f'  ready     {moment(seen.due_ns(now_ns) / NS)}' + (
-        f', priority {seen.priority}' if seen.priority else ''
-    )
+    ready = 'when it is released' if is_on_hold(seen.filebase) else moment(seen.due_ns(now_ns) / NS)
+    yield f'  ready     {ready}' + (f', priority {seen.priority}' if seen.priority else '')
     yield f'  kind      {one_line(entry.kind)}'
     yield f'  size      {number(len(entry.body) + entry.left_out_bytes, "byte")}; {grouped(seen.size_bytes)} in its file'
     for key, value in describe_body(entry.kind, entry.body).items():

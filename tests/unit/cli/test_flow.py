@@ -109,6 +109,30 @@ class TestEdit:
         [again] = spool['in'].files
         assert spool['in'].dequeue(again)[0] == b'\xff\r\nnew'
 
+    def test_a_body_that_no_runner_could_read_is_a_mistake_of_the_editor_and_not_of_the_entry(
+        self, spool: Spool
+    ) -> None:
+        filebase = spool['in'].enqueue({'a': 1})
+        ran = switchboard('-s', spool.directory, 'edit', filebase, '--body', '-', input=b'{"a": 2')
+        assert ran.status == Exit.DATA
+        assert ran.err.startswith('switchboard: in: this is no json any more: body: ')
+        assert 'show --raw' not in ran.err
+        assert spool['in'].files == [filebase]
+
+    def test_a_text_whose_body_no_runner_could_read_is_kept_whole(
+        self, spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        filebase = spool['in'].enqueue({'a': 1}, dog='Rex')
+        script = tmp_path / 'ed'
+        script.write_text('#!/bin/sh\necho "}}" >> "$1"\n')
+        script.chmod(0o755)
+        monkeypatch.setenv('VISUAL', str(script))
+        monkeypatch.setenv('TMPDIR', str(tmp_path))
+        monkeypatch.setattr('tempfile.tempdir', None)
+        ran = switchboard('-s', spool.directory, 'edit', filebase)
+        assert (ran.status, ran.err.count('no json any more')) == (Exit.DATA, 1)
+        assert 'Rex' in Path(ran.err.rpartition(' ')[2].strip()).read_text()
+
     def test_one_of_the_bad_queue_goes_back_with_its_failures_forgiven(self, spool: Spool) -> None:
         filebase = fail(spool, 'in', {'to': 'anne@wrong.example'})
         succeed('-s', spool.directory, 'edit', filebase, '--body', '-', input=b'{"to": "anne@example.com"}')

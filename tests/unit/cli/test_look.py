@@ -160,6 +160,8 @@ def test_entries_are_selected_by_what_is_known_of_them(spool: Spool, look: Look)
     assert names(look('ls', '--kind', 'json')) == [wrong]
     ran = look('ls', '--older', '1h')
     assert (ran.out, ran.err) == ('', 'switchboard: no entry in bad fits\n')
+    ran = switchboard('-s', spool.directory, 'ls', '--where', 'eror:ValueError')
+    assert ran.err.endswith("fits; 'eror' is taken for a key of the metadata: did you mean error?\n")
 
 
 def test_entries_are_selected_by_their_metadata(spool: Spool, look: Look) -> None:

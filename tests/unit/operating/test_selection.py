@@ -176,7 +176,7 @@ def _term(field: str) -> st.SearchStrategy[Term]:
     known = FIELDS.get(ALIASES.get(field, field))
     if field == 'state':
         values = st.sampled_from(sorted(STATES)).map(Pattern.exactly)
-    elif field == 'id':
+    elif ALIASES.get(field, field) == 'id':
         values = st.text('0123456789abcdef.+', min_size=1, max_size=20).map(Pattern.exactly)
     elif known is None or known.kind == 'text':
         values = patterns
@@ -185,7 +185,7 @@ def _term(field: str) -> st.SearchStrategy[Term]:
     elif known.kind == 'duration':
         values = st.builds(lambda c, ms: Pattern.exactly(f'{c}{ms}ms'), comparisons, st.integers(0, 10**9))
     elif known.kind == 'size':
-        values = st.builds(lambda c, n: Pattern.exactly(f'{c}{n}'), comparisons, st.integers(0, 1 << 60))
+        values = st.builds(lambda c, n: Pattern.exactly(f'{c}{n}'), comparisons, st.integers(0, 10**15 - 1))
     else:
         values = st.builds(lambda c, n: Pattern.exactly(f'{c}{n}'), comparisons, st.integers(0, 10**8))
     return st.builds(
@@ -267,3 +267,20 @@ def test_a_history_that_makes_nonsense_is_its_entrys_and_no_others(tmp_path: Pat
     for text in ('error:ValueError', 'error:ValueError older:0', 'error:ValueError age:<1h a:*,-'):
         found = [each.filebase for each in select(places, Criteria.parse(text), spool.clock.time_ns())]
         assert found == ([good] if 'a:' not in text else [])
+
+
+@pytest.mark.parametrize(
+    ('text', 'slip'),
+    [
+        ('eror:ValueError', "; 'eror' is taken for a key of the metadata: did you mean error?"),
+        ('-kindd:mail', "; 'kindd' is taken for a key of the metadata: did you mean kind?"),
+        ('error:ValueError customer:ann', ''),
+    ],
+)
+def test_a_field_with_a_slip_in_it_is_told_where_nothing_fits(text: str, slip: str) -> None:
+    assert Criteria.parse(text).slip() == slip
+
+
+def test_the_names_that_json_has_for_fields_are_other_names_of_them() -> None:
+    written = Criteria.parse('filebase:17 body_bytes:>1K sent_back:2 attempts:3')
+    assert str(written) == 'id:17 size:>1K retried:2 tries:3'

@@ -131,6 +131,23 @@ def test_where_no_error_was_raised_the_cause_says_what_went_wrong(spool: Spool) 
     assert (seen.last_error, seen.cause) == (('TimeoutError', 'no answer'), 'rejected')
 
 
+@pytest.mark.parametrize('event', ['edited', 'held', 'let go', 'retried', 'restored', 'moved'])
+def test_the_reason_of_what_an_operator_did_is_no_error(spool: Spool, event: str) -> None:
+    queue = spool['in']
+    filebase = queue.enqueue('x')
+    queue.dequeue(filebase)
+    queue.annotate(filebase, {'event': event, 'reason': 'the price was too low', 'by': 'ann', 'to': 'in'})
+    assert look(queue, filebase).last_error == ('', '')
+
+
+def test_the_reason_of_a_move_to_the_bad_queue_is_the_last_error(spool: Spool) -> None:
+    queue = spool['in']
+    filebase = queue.enqueue('x')
+    queue.dequeue(filebase)
+    queue.annotate(filebase, {'event': 'moved', 'reason': 'spam', 'by': 'ann', 'to': 'bad'})
+    assert look(queue, filebase).last_error == ('rejected', 'spam')
+
+
 def test_the_age_of_a_preserved_entry_counts_from_when_it_was_preserved(spool: Spool) -> None:
     queue = spool['in']
     filebase = queue.enqueue('x', not_before=1_000_000_000)
