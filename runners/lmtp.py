@@ -165,9 +165,10 @@ class Lmtp(AsyncRunner):
     def __init__(self, *args: Any, **keys: Any) -> None:
         super().__init__(*args, **keys)
         setting = self.setting
-        self._addresses = Addresses(
+        addresses = Addresses(
             self.spool, setting['exchange'], setting['routing_key'], setting['recipient_delimiter']
         )
+        self.queues, self.metadata = addresses.queues, addresses.metadata
         self.connections: set[Connection] = set()
         self.stopping = False
         self.memory = Memory(setting['mail_memory'])
@@ -180,6 +181,7 @@ class Lmtp(AsyncRunner):
         # The library logs each command, addresses and all.
         logging.getLogger('mail.log').setLevel(logging.WARNING)
         self.store = Store(self.spool)
+        self.put = self.store.put
         self._all_gone = asyncio.Event()
         for place in self.setting['listen']:
             self._servers.append(await self._listen(place))
@@ -227,18 +229,6 @@ class Lmtp(AsyncRunner):
         )
 
     # What a connection asks for.
-
-    def queues(self, address: str, sender: str) -> tuple[str, ...]:
-        """See `Server`."""
-        return self._addresses.queues(address, sender)
-
-    def metadata(self, sender: str, recipients: Sequence[str], smtputf8: bool) -> dict[str, Any]:
-        """See `Server`."""
-        return self._addresses.metadata(sender, recipients, smtputf8)
-
-    async def put(self, publications: Sequence[Publication]) -> list[Outcome]:
-        """See `Server`."""
-        return await self.store.put(publications)
 
     def forget(self, connection: Connection) -> None:
         """See `Server`."""

@@ -160,35 +160,24 @@ _OPTIONS = (
 )
 
 
+# The options that are words of the language by themselves, and those that are made into some.
+_WORDS = ('state', 'error', 'match', 'older', 'younger', 'kind', 'metadata')
+_NAMES = ('where', 'without', 'larger', 'smaller', 'origin', 'origin_too', *_WORDS)
+
+
 def _criteria(
-    *,
-    where: tuple[str, ...],
-    without: tuple[str, ...],
-    state: tuple[str, ...],
-    error: str | None,
-    match: str | None,
-    older: str | None,
-    younger: str | None,
+    where: Sequence[str],
+    without: Sequence[str],
     larger: str | None,
     smaller: str | None,
     origin: str | None,
     origin_too: str | None,
-    kind: str | None,
-    metadata: dict[str, Any],
+    **words: Any,
 ) -> Criteria:
     from switchboard.operating.selection import Criteria
 
     try:
-        criteria = Criteria.of(
-            state=state,
-            error=error,
-            match=match,
-            older=older,
-            younger=younger,
-            origin=origin or origin_too,
-            kind=kind,
-            metadata=metadata,
-        )
+        criteria = Criteria.of(origin=origin or origin_too, **words)
         for comparison, text in (('>', larger), ('<', smaller)):
             if text is not None:
                 criteria &= Criteria.of(size=comparison + text)
@@ -217,9 +206,6 @@ def selection_options(command: Callable[..., R]) -> Callable[..., R]:
         return command(*args, criteria=_criteria(**own), **keys)
 
     return decorated(call, _OPTIONS)
-
-
-_NAMES = tuple(name for name in _criteria.__annotations__ if name != 'return')
 
 
 def counted(by_queue: Iterable[tuple[str, int]]) -> str:

@@ -175,10 +175,6 @@ class UnackedMessages(QoS):
         self.claims[tag] = delivery
         self._delivered[tag] = message
 
-    def append(self, message: Any, delivery_tag: Any) -> None:
-        """See `QoS`; the claims are noted by :meth:`hold`."""
-        self._delivered[delivery_tag] = message
-
     def ack(self, delivery_tag: Any, multiple: bool = False) -> None:
         """See `QoS`."""
         for tag in self._up_to(delivery_tag) if multiple else (delivery_tag,):

@@ -39,21 +39,7 @@ CALLS = (
 )
 # What fails on a disk that is full, or that was remounted read-only: the rest goes on.
 CHANGING = frozenset(
-    (
-        'pwrite',
-        'ftruncate',
-        'fchmod',
-        'fchown',
-        'rename',
-        'unlink',
-        'mkdir',
-        'rmdir',
-        'utime',
-        'renameat2',
-        'fdatasync',
-        'fsync',
-        'syncfs',
-    )
+    'pwrite ftruncate fchmod fchown rename unlink mkdir rmdir utime renameat2 fdatasync fsync syncfs'.split()
 )
 
 Kill = Literal['', 'simulated', 'real']

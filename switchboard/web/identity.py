@@ -49,11 +49,6 @@ class User:
     name: str
     is_authorized: bool = False
 
-    @property
-    def display_name(self) -> str:
-        """The name, as Starlette wants to have it."""
-        return self.name
-
 
 class Identity:
     """Finds the user of a request, and makes and checks tokens: they hold for one user, some hours, and this process."""

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -73,35 +74,25 @@ class Body:
 def whole(found: Found, seen: EntrySummary) -> Entry | None:
     """:return: the entry with all of its body; None if that is long, or cannot be read."""
     try:
-        body = Body(found)
+        with closing(Body(found)) as body:
+            is_short = body.length <= MAX_WHOLE_BYTES
+            return dataclasses.replace(seen.entry, body=body.read(body.length)) if is_short else None
     except OSError:
         return None
-    try:
-        is_short = body.length <= MAX_WHOLE_BYTES
-        return dataclasses.replace(seen.entry, body=body.read(body.length)) if is_short else None
-    except OSError:
-        return None
-    finally:
-        body.close()
 
 
 def title_of(found: Found, kind: str) -> str | None:
     """:return: a few words that tell a person which message it is: a mail's subject, a task's name, the beginning of a text."""
     try:
-        body = Body(found)
+        with closing(Body(found)) as body:
+            content = body.read(TITLE_BYTES)
     except OSError:
         return None
-    try:
-        content = body.read(TITLE_BYTES)
-        described = describe_body(kind, content)
-        if title := described.get('subject') or described.get('task'):
-            return title[:MAX_TITLE]
-        if kind in ('text', 'json', 'yaml') and content:
-            return ' '.join(_text(content[:MAX_TITLE]).split())
-    except OSError:
-        pass
-    finally:
-        body.close()
+    described = describe_body(kind, content)
+    if title := described.get('subject') or described.get('task'):
+        return title[:MAX_TITLE]
+    if kind in ('text', 'json', 'yaml') and content:
+        return ' '.join(_text(content[:MAX_TITLE]).split())
     return None
 
 

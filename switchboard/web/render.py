@@ -104,26 +104,10 @@ def environment() -> Environment:
 MAX_EDGES = 400
 DRAW_S = 10.0
 LOOK = (
-    *(
-        '-Gbgcolor=transparent',
-        '-Gpad=0.1',
-        '-Nstyle=rounded',
-        '-Nfontname=sans-serif',
-        '-Nfontsize=12',
-        '-Nmargin=0.18,0.08',
-        '-Granksep=0.7',
-        '-Efontname=sans-serif',
-        '-Efontsize=9',
-    ),
-    *(
-        '-Ncolor=#6b7690',
-        '-Nfontcolor=#6f7c98',
-        '-Ecolor=#5b7cfa',
-        '-Efontcolor=#6f7c98',
-        '-Earrowsize=0.7',
-        '-Npenwidth=1.2',
-    ),
-)
+    '-Gbgcolor=transparent -Gpad=0.1 -Granksep=0.7 '
+    '-Nstyle=rounded -Nfontname=sans-serif -Nfontsize=12 -Nmargin=0.18,0.08 -Ncolor=#6b7690 -Nfontcolor=#6f7c98 -Npenwidth=1.2 '
+    '-Efontname=sans-serif -Efontsize=9 -Ecolor=#5b7cfa -Efontcolor=#6f7c98 -Earrowsize=0.7'
+).split()
 
 WIDTH, HEIGHT = 120, 28
 

@@ -16,16 +16,7 @@ from switchboard.regular_file import open_regular
 
 COLOURS = ('grey', 'green', 'amber', 'red', 'violet', 'blue')
 # Keys of metadata whose values are not shown; `*` stands for any text, and case does not count.
-REDACTED = (
-    '*password*',
-    '*passwd*',
-    '*secret*',
-    '*token*',
-    '*api_key*',
-    'authorization',
-    'cookie',
-    '*credential*',
-)
+REDACTED = tuple('*password* *passwd* *secret* *token* *api_key* authorization cookie *credential*'.split())
 MAX_USERS_BYTES = 1 << 20
 
 _HOST = re.compile(r'[a-z0-9](?:[a-z0-9.-]{0,252})?(?::[0-9]{1,5})?|\[[0-9a-f:.]{2,45}\](?::[0-9]{1,5})?')
