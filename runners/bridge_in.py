@@ -203,28 +203,13 @@ class FromBroker(Bridge):
                 trouble = trouble or reason
                 continue
             done.append(delivery)
+            about = {'runner': self.name, 'id': delivery.message_id}
             for queue, filebase in outcome.items():
                 self.slot.begin(filebase)
-                event(
-                    log,
-                    logging.INFO,
-                    filebase,
-                    'stored',
-                    queue=queue,
-                    runner=self.name,
-                    id=delivery.message_id,
-                )
+                event(log, logging.INFO, filebase, 'stored', queue=queue, **about)
             if reason:
                 self.slot.error(reason)
-                event(
-                    log,
-                    logging.ERROR,
-                    None,
-                    'preserved',
-                    runner=self.name,
-                    id=delivery.message_id,
-                    error=reason,
-                )
+                event(log, logging.ERROR, None, 'preserved', **about, error=reason)
             self.slot.end('failed' if reason else 'done')
         if trouble:
             self._complain(f'{len(self._unacked) - len(done)} fetched cannot be stored for now: {trouble}')

@@ -287,7 +287,7 @@ def runners(desk: Desk, form: Form) -> dict[str, Any]:
 def topology(desk: Desk, form: Form) -> dict[str, Any]:
     """The ways of messages: exchanges, queues, runners, with how much waits in each queue."""
     survey = desk.surveyor.last
-    graph = desk.config.graph() if desk.config is not None else Graph((), ())
+    graph = desk.config.graph() if desk.config is not None else Graph()
     routes = [edge.fields() for edge in graph.edges]
     return {
         'nodes': [node.fields() for node in graph.nodes],
