@@ -74,10 +74,11 @@ def encode(
     return outgoing
 
 
-def encode_entry(entry: Entry, more: Sequence[Record] = ()) -> OutgoingMessage:
+def encode_entry(entry: Entry, more: Sequence[Record] = (), *, tracebacks: bool = True) -> OutgoingMessage:
     """Write an entry, with its name and its history, for a queue on a broker.
 
     :param more: records to be added to its history.
+    :param tracebacks: send them along.
     """
     name = parse(entry.filebase)
     assert name is not None
@@ -88,6 +89,8 @@ def encode_entry(entry: Entry, more: Sequence[Record] = ()) -> OutgoingMessage:
         records = [
             {key: value for key, value in one.items() if key not in ('set', 'drop')} for one in records
         ]
+    if not tracebacks:
+        records = [{key: value for key, value in one.items() if key != 'traceback'} for one in records]
     outgoing = _encode(entry.kind, entry.body, metadata, name.digest, records)
     outgoing.headers[WHEN] = entry.filebase.partition('+')[0]
     if name.priority:

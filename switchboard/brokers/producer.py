@@ -332,7 +332,7 @@ class BrokerProducer:
             name = parse(entry.filebase)
             assert name is not None
             delay_s = (name.when_ns - self.clock.time_ns()) / NS
-        outgoing = encode_entry(entry, more)
+        outgoing = encode_entry(entry, more, tracebacks=self.url.sends_tracebacks)
         if delay_s > LONGEST_WAIT_S:
             outgoing.headers[DUE] = self.clock.time_ns() / NS + delay_s
             delay_s = LONGEST_WAIT_S

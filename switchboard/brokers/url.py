@@ -122,6 +122,7 @@ class BrokerUrl:
     :ivar slices: over how many of the broker's queues the messages are spread, by order key.
     :ivar queue_type: RabbitMQ's: ``classic`` or ``quorum``.
     :ivar declare: make the queue if it is not there, and insist on its arguments.
+    :ivar sends_tracebacks: tracebacks go along in the histories of messages.
     :ivar allows_clear_text: a password may go over a network as it is.
     :ivar tls: how the connection is encrypted; None if it is not.
     """
@@ -135,6 +136,7 @@ class BrokerUrl:
     slices: int = 1
     queue_type: str = 'classic'
     declare: bool = True
+    sends_tracebacks: bool = True
     allows_clear_text: bool = False
     tls: Tls | None = None
 
@@ -181,6 +183,7 @@ _OPTIONS: dict[str, UrlOption] = {
     'slices': UrlOption('slices', count(1, MAX_SLICES)),
     'type': UrlOption('queue_type', choice('classic', 'quorum')),
     'declare': UrlOption('declare', yes_or_no),
+    'tracebacks': UrlOption('sends_tracebacks', yes_or_no),
     'clear_text': UrlOption('allows_clear_text', yes_or_no),
 }
 # Those that mean something on one kind of broker only.

@@ -290,6 +290,18 @@ class TestLater:
         assert again.msgdata['n'] == 2
         assert [one['error'] for one in queue.history(again.filebase)] == ['Oops']
 
+    @pytest.mark.parametrize('tracebacks', ['yes', 'no'])
+    def test_tracebacks_go_along_unless_the_url_says_otherwise(
+        self, place: OnBroker, tracebacks: str
+    ) -> None:
+        queue = queue_of(place, f'&tracebacks={tracebacks}')
+        filebase = queue.enqueue('x')
+        queue.take()
+        queue.release(filebase, record={'event': 'failed', 'error': 'Oops', 'traceback': 'line 1'})
+        (failed,) = queue.history(wait_for(queue).filebase)
+        assert failed['error'] == 'Oops'
+        assert ('traceback' in failed) == (tracebacks == 'yes')
+
 
 class TestPreserving:
     def test_it_is_in_bad_with_reason_and_history_and_then_acknowledged(self, place: OnBroker) -> None:

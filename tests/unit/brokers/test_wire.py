@@ -90,6 +90,17 @@ def test_metadata_beyond_a_frame_are_refused_and_a_long_history_keeps_its_end() 
     assert len(json.dumps(letter.headers)) < 100_000
 
 
+@pytest.mark.parametrize('tracebacks', [True, False])
+def test_tracebacks_stay_at_home_if_they_are_to_and_what_counts_goes_along(tracebacks: bool) -> None:
+    entry = entry_of(delivered(encode_entry(entry_of(delivered(encode('x', {}, message_id=DIGEST))))))
+    record = {'event': 'failed', 'error': 'no', 'traceback': 'x', 'set': {'n': 2}}
+    sent = delivered(encode_entry(entry, (record,), tracebacks=tracebacks))
+    assert ('traceback' in sent.headers[HISTORY]) == tracebacks
+    (failed,) = entry_of(sent).records
+    assert failed['error'] == 'no'
+    assert read_delivery(sent)[1]['n'] == 2
+
+
 def test_an_entry_keeps_its_name() -> None:
     filebase = f'1732242000.000000001+{DIGEST}+p3'
     delivery = delivered(encode_entry(entry_of(delivered(encode('x', {'n': 1}, message_id=DIGEST)))))
