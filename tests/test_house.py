@@ -33,6 +33,7 @@ GROUND = {
     'options',
     'queue_defaults',
     'regular_file',
+    'suggestions',
     'trace_context',
 }
 ROOMS = sorted(

@@ -11,6 +11,7 @@ import click
 
 from switchboard.cli.completion import complete_names
 from switchboard.cli.context import Installation
+from switchboard.suggestions import did_you_mean
 
 # By family: the verb, the module in this package, and what it does.  The function is called like the verb, with `_` for `-`.
 FAMILIES: dict[str, tuple[tuple[str, str, str], ...]] = {
@@ -92,8 +93,6 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Look the verb up; a misspelled one gets a hint."""
         if args and not args[0].startswith('-') and args[0] not in VERBS:
-            from switchboard.config.inifile import did_you_mean
-
             raise click.UsageError(f'there is no verb {args[0]!r}{did_you_mean(args[0], VERBS)}', ctx)
         if args and args[0] in VERBS:
             ctx.ensure_object(Installation).verb = args[0]

@@ -18,6 +18,7 @@ import click
 
 from switchboard.cli.output import print_note
 from switchboard.errors import ConfigError
+from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -235,8 +236,6 @@ class Installation:
         """:raises FileNotFoundError: the configuration declares no such runner.  A broken one is not asked."""
         config = self.config_or_none
         if config is not None and name not in config.runners:
-            from switchboard.config.inifile import did_you_mean
-
             known = '; there are ' + ', '.join(sorted(config.runners)) if config.runners else ''
             hint = did_you_mean(name, config.runners) or known
             raise FileNotFoundError(2, f'there is no such runner{hint}', name)

@@ -26,10 +26,7 @@ from switchboard.config.exchangefile import read_exchanges
 from switchboard.config.inifile import (
     Problems,
     Section,
-    closest,
-    did_you_mean,
     in_order,
-    is_misspelled,
     parse,
     read_file,
 )
@@ -51,6 +48,7 @@ from switchboard.options import MasterOptions, QueueOptions, RestartOptions, Run
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.layout import BAD
+from switchboard.suggestions import closest, did_you_mean, is_misspelled
 
 if TYPE_CHECKING:
     from switchboard.routing.topology import Graph, NodeKind

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from switchboard.config.inifile import Entry, Problems, Section, closest, did_you_mean
+from switchboard.config.inifile import Entry, Problems, Section
 from switchboard.config.keys import QUEUE_KEYS, RUNNER_KEYS
 from switchboard.config.queue_sections import QueueRule, QueueRules
 from switchboard.config.remote_queues import impossible
@@ -19,6 +19,7 @@ from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.store.layout import BAD
+from switchboard.suggestions import closest, did_you_mean
 
 # How alike an unknown key of a runner must be to one of ours, to be taken for a misspelling and not for its own class's.
 LIKENESS = 0.8

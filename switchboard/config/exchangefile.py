@@ -12,13 +12,14 @@ from collections.abc import Collection, Iterator
 from typing import cast
 
 from switchboard.config.examine import advise_on_value
-from switchboard.config.inifile import Entry, Problems, Section, did_you_mean, is_misspelled, parse
+from switchboard.config.inifile import Entry, Problems, Section, parse
 from switchboard.errors import RouteError, RouteLoopError, UnknownQueueError
 from switchboard.message.naming import check_queue_name
 from switchboard.routing.bindings import EXCHANGE_PREFIX, Binding, Exchange, ExchangeType, Target, check_ways
 from switchboard.routing.exchange import ExchangeTable
 from switchboard.routing.headers import Condition, HeaderMatch
 from switchboard.routing.topics import MANY, ONE, canonical, words_of
+from switchboard.suggestions import did_you_mean, is_misspelled
 
 TYPES = ('direct', 'fanout', 'topic', 'headers')
 KEYS = ('type', 'alternate', 'bindings')

@@ -108,26 +108,6 @@ def in_order(problems: Iterable[ConfigError]) -> list[ConfigError]:
     return [problem for found in files.values() for problem in sorted(found, key=lambda one: one.line or 0)]
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """:return: the end of an error's sentence: the known word that looks like `word`, or nothing."""
-    close = closest(word, known)
-    return f'; did you mean {close}?' if close else ''
-
-
-def closest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """:return: the known word that looks most like `word`, capitals or not, or None."""
-    import difflib  # here, because few names need a suggestion
-
-    by_small = {name.lower(): name for name in known}
-    close = difflib.get_close_matches(word.lower(), by_small, n=1, cutoff=cutoff)
-    return by_small[close[0]] if close else None
-
-
-def is_misspelled(word: str, unknown: Iterable[str]) -> bool:
-    """:return: whether one of the names that nobody knows is `word` with a slip: then it is one mistake, and not a missing word, too."""
-    return any(did_you_mean(name, (word,)) for name in unknown)
-
-
 def read_file(path: Path) -> bytes:
     """:raises ConfigError: the file cannot be read, is no regular file, or is larger than 16 MiB."""
     try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from switchboard.config.inifile import Entry, Problems, Section, did_you_mean
+from switchboard.config.inifile import Entry, Problems, Section
 from switchboard.config.units import (
     choice,
     count,
@@ -31,6 +31,7 @@ from switchboard.errors import UnknownQueueError
 from switchboard.message.naming import HIGHEST_PRIORITY, check_queue_name
 from switchboard.options import RestartOptions
 from switchboard.routing.bindings import EXCHANGE_PREFIX
+from switchboard.suggestions import did_you_mean
 
 # Each one is a process.  A thousand of them is a typing error that would take the machine down.
 MAX_INSTANCES = 256

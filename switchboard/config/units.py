@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from switchboard.options import RetryPolicy
+if TYPE_CHECKING:
+    from switchboard.options import RetryPolicy
 
 T = TypeVar('T')
 
@@ -168,6 +169,10 @@ def retry_policy(text: str) -> RetryPolicy:
 
     :raises ValueError: it is not of that form.
     """
+    from switchboard.options import (
+        RetryPolicy,  # here, because a list of entries needs durations, and no options
+    )
+
     waits, *rest = text.split() or ['']
     first, _, cap = waits.partition('..')
     factor = rest.pop(0)[1:] if rest and rest[0].startswith('x') else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from switchboard.config.keys import OLD_SPELLINGS, QUEUE_KEYS
 from switchboard.options import QueueOptions, RetryPolicy, shown_url
+from switchboard.suggestions import did_you_mean
 
 _TIMES = ((86400, 'd'), (3600, 'h'), (60, 'm'), (1, 's'))
 _SIZES = ((1 << 30, 'G'), (1 << 20, 'M'), (1 << 10, 'K'))
@@ -33,8 +34,6 @@ def read_options(words: Mapping[str, str]) -> dict[str, Any]:
     for name, text in words.items():
         key = QUEUE_KEYS.get(OLD_SPELLINGS['queue'].get(name, name))
         if key is None:
-            from switchboard.config.inifile import did_you_mean
-
             raise ValueError(f'{name}: there is no such option{did_you_mean(name, QUEUE_KEYS)}')
         try:
             values[key.field] = key.read(text)

@@ -32,6 +32,7 @@ from switchboard.operating.finding import Found
 from switchboard.operating.queue_counts import walk
 from switchboard.operating.summary import SUFFIXES, EntrySummary, State
 from switchboard.store.folder import Folder
+from switchboard.suggestions import closest, did_you_mean
 
 log = logging.getLogger('switchboard.queue')
 
@@ -310,8 +311,6 @@ def _same(found: Any, value: Pattern) -> bool:
 
 def _check_text(field: str, value: Pattern) -> None:
     if field == 'state' and value.text not in STATES:
-        from switchboard.config.inifile import did_you_mean
-
         known = ', '.join(sorted(STATES))
         raise SelectionError(f'there is no state {value.text!r}{did_you_mean(value.text, STATES)}: {known}')
     if field == 'id' and value.pieces == ('',):
@@ -400,8 +399,6 @@ class Criteria:
 
     def slip(self) -> str:
         """:return: the end of a sentence that says that nothing fits: a word that looks like a field, and is taken for a key of the metadata."""
-        from switchboard.config.inifile import closest
-
         for key in (
             term.field.removeprefix(METADATA) for term in self.terms if term.field.startswith(METADATA)
         ):

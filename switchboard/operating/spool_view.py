@@ -22,6 +22,7 @@ from switchboard.regular_file import open_regular
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD, DRAINING, PAUSED, RUN, TRASH
+from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -74,8 +75,6 @@ class SpoolView:
         wanted = tuple(queues) or tuple(known)
         for name in wanted:
             if name not in known and name != TRASH:
-                from switchboard.config.inifile import did_you_mean
-
                 raise UnknownQueueError(f'there is no such queue{did_you_mean(name, known)}', queue=name)
         return wanted
 

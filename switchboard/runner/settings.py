@@ -14,6 +14,7 @@ from typing import Any
 from switchboard.errors import ConfigError
 from switchboard.options import RunnerOptions
 from switchboard.regular_file import open_regular
+from switchboard.suggestions import did_you_mean
 
 # A password is shorter; a longer text is another file.
 MAX_SECRET_CHARACTERS = 10_000
@@ -49,10 +50,7 @@ def read_settings(declared: Mapping[str, Setting], options: RunnerOptions, class
             given[key] = given.pop(setting.old)
     for key in given:
         if key not in declared:
-            import difflib  # here, because few names need a suggestion
-
-            close = difflib.get_close_matches(key, declared, 1)
-            hint = f'; did you mean {close[0]!r}?' if close else ''
+            hint = did_you_mean(key, declared)
             raise ConfigError(f'{class_name} has no such key{hint}', section=section, key=key)
     values = {}
     for key, setting in declared.items():

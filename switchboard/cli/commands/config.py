@@ -23,6 +23,7 @@ from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.operating.text import escape_terminal, number
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
+from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from switchboard.config.config import Config
@@ -62,8 +63,6 @@ def read_sample(name: str) -> bytes:
     """
     known = samples()
     if name not in known:
-        from switchboard.config.inifile import did_you_mean
-
         raise click.UsageError(
             f'there is no sample {name!r}{did_you_mean(name, known)}; there are {", ".join(known)}'
         )

@@ -22,7 +22,6 @@ from switchboard.cli.output import (
     write_line,
     write_table,
 )
-from switchboard.config.inifile import did_you_mean
 from switchboard.message.naming import NS, is_on_hold, order
 from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.entry_fields import UNTELLABLE, describe_body, entry_fields, holders
@@ -38,6 +37,7 @@ from switchboard.operating.text import (
 from switchboard.store.folder import Folder
 from switchboard.store.layout import BAD
 from switchboard.store.reading import peek
+from switchboard.suggestions import did_you_mean
 
 # Wide enough for whole names and some words beside them.
 WHOLE_NAMES_COLUMNS = 150

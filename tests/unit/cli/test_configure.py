@@ -156,7 +156,7 @@ def test_check_can_import_the_runners(config: Path, tmp_path: Path) -> None:
     config.write_text(CONFIG.replace('colour', 'color'))
     ran = switchboard('-C', config, 'check', '--imports')
     assert ran.status == Exit.CONFIG
-    assert "[runner.in] color: Job has no such key; did you mean 'colour'?" in ran.out
+    assert '[runner.in] color: Job has no such key; did you mean colour?' in ran.out
 
 
 def test_a_stop_that_does_not_wait_for_a_message_is_a_warning(config: Path) -> None:

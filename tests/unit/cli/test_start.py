@@ -55,6 +55,9 @@ CASES: dict[str, set[str]] = {
     '--help': NOTHING,
 }
 
+# With `-s` there is no configuration, and all that its classes cost is saved.
+BARE = {'switchboard.config.inifile', 'switchboard.options'}
+
 
 @pytest.mark.parametrize('line', CASES)
 def test_a_verb_that_looks_loads_nothing_of_those_that_act(tmp_path: Path, line: str) -> None:
@@ -63,11 +66,19 @@ def test_a_verb_that_looks_loads_nothing_of_those_that_act(tmp_path: Path, line:
         '[switchboard]\nspool = spool\n[queue.in]\n[runner.archive]\nclass = null\nqueue = in\n'
     )
     entry = Spool.from_config(config)['in'].enqueue('x')
-    words = ['-C', str(config), *line.replace('ENTRY', entry).split()]
+    loaded = loaded_by('-C', str(config), *line.replace('ENTRY', entry).split())
+    assert 'switchboard.cli' in loaded
+    assert loaded & CASES[line] == set()
+
+
+def test_a_list_of_a_spool_loads_no_configuration(tmp_path: Path) -> None:
+    Spool(tmp_path / 'spool')['in'].enqueue('x')
+    assert loaded_by('-s', str(tmp_path / 'spool'), 'ls', 'in') & (NEVER | BARE) == set()
+
+
+def loaded_by(*words: str) -> set[str]:
     code = 'import sys; from switchboard.cli import call; call(sys.argv[1:]); print(*sys.modules)'
     done = subprocess.run(
         [sys.executable, '-c', code, *words], capture_output=True, text=True, timeout=120, check=True
     )
-    loaded = set(done.stdout.splitlines()[-1].split())
-    assert 'switchboard.cli' in loaded
-    assert loaded & CASES[line] == set()
+    return set(done.stdout.splitlines()[-1].split())

@@ -10,11 +10,11 @@ from switchboard.config.inifile import (
     MAX_PROBLEMS,
     Problems,
     Section,
-    did_you_mean,
     parse,
     read_file,
 )
 from switchboard.errors import ConfigError, ConfigErrors
+from switchboard.suggestions import did_you_mean
 
 
 def read(text: str | bytes) -> tuple[dict[str, Section], list[str]]:
