@@ -46,7 +46,6 @@ from switchboard.errors import (
     QueueError,
 )
 from switchboard.events import event
-from switchboard.handoff.deduplication import marker_of
 from switchboard.interfaces import ISwitchboard, Taken
 from switchboard.message.entry import Entry, changes, is_body_changed
 from switchboard.message.envelope import content_checksum, pack_header
@@ -59,6 +58,7 @@ from switchboard.message.naming import (
     READY,
     digest_of,
     is_filebase,
+    key_digest,
     make_slice,
     with_when,
 )
@@ -253,7 +253,7 @@ class BrokerQueue:
         self.consumer = BrokerConsumer(
             producer,
             delivery_counts,
-            (lambda filebase: keys.known(marker_of(digest_of(filebase))) is not None)
+            (lambda filebase: keys.known(key_digest(digest_of(filebase))) is not None)
             if keys is not None
             else lambda _filebase: False,
         )

@@ -31,11 +31,11 @@ from switchboard.brokers.producer import PreparedMessage, publish_all
 from switchboard.brokers.queue import BrokerQueue
 from switchboard.errors import EntryTakenError, QueueError, SwitchboardError
 from switchboard.events import event
-from switchboard.handoff.deduplication import commit_deduplicated, marker_of
+from switchboard.handoff.deduplication import commit_deduplicated
 from switchboard.handoff.transaction import Transaction
 from switchboard.interfaces import ITransaction
 from switchboard.message.journal import Record
-from switchboard.message.naming import digest_of
+from switchboard.message.naming import digest_of, key_digest
 from switchboard.queue.recovery import timestamp
 from switchboard.spool.spool import Spool
 from switchboard.store.publishing import refuse
@@ -238,7 +238,7 @@ def commit_outputs(spool: Spool, transaction: BrokerTransaction) -> None:
     """Store the outputs with the marker of their input, unless that is known: then they were stored before."""
     queue, filebase, local = transaction.queue, transaction.filebase, transaction.local
     assert filebase is not None
-    keys, marker = spool.dedupe(queue), marker_of(digest_of(filebase))
+    keys, marker = spool.dedupe(queue), key_digest(digest_of(filebase))
     with ExitStack() as stack:
         try:
             stack.enter_context(keys.locked((marker,)))

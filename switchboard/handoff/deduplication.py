@@ -28,7 +28,7 @@ from switchboard.errors import QueueError
 from switchboard.handoff.commit import H, commit_all
 from switchboard.handoff.handoff import Handoff
 from switchboard.handoff.stage import Stage
-from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, UNFINISHED, is_filebase
+from switchboard.message.naming import CLAIMED, NS, PRESERVED, READY, UNFINISHED, is_filebase, key_digest
 from switchboard.queue.steady_time import SteadyTime
 from switchboard.queue.switchboard import Switchboard
 from switchboard.store.folder import Folder
@@ -41,13 +41,6 @@ BUCKETS = 64
 MAX_MARKER_BYTES = 256
 # Two processes that ask for the time one after the other may see it go back by so much, where the clock is slewed.
 CLOCK_SLACK_NS = NS
-
-
-def marker_of(key: str) -> str:
-    """:return: the name under which a key is remembered."""
-    import hashlib  # here, because it brings a megabyte of OpenSSL with it
-
-    return hashlib.sha1(key.encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()
 
 
 def _bucket(marker: str) -> str:
@@ -228,7 +221,7 @@ class _Deduplication:
                 name = output.queue.name
                 if name not in self._keys:
                     self._keys[name] = self._spool.dedupe(output.queue)
-                markers.setdefault(name, set()).add(marker_of(output.key))
+                markers.setdefault(name, set()).add(key_digest(output.key))
         outputs: set[tuple[str, str]] = set()
         for name in sorted(markers):
             locks.enter_context(self._keys[name].locked(markers[name]))
@@ -241,7 +234,7 @@ class _Deduplication:
         new: set[tuple[str, str]] = set()
         for handoff in self._waiting:
             try:
-                names = {(output.queue.name, marker_of(output.key)) for output in handoff.keyed}
+                names = {(output.queue.name, key_digest(output.key)) for output in handoff.keyed}
                 if names & new:
                     waiting.append(handoff)
                 else:
@@ -258,7 +251,7 @@ class _Deduplication:
         stored: dict[tuple[str, str], str] = {}
         thrown: set[PreparedEntry] = set()
         for output in handoff.keyed:
-            keys, marker = self._keys[output.queue.name], marker_of(output.key)
+            keys, marker = self._keys[output.queue.name], key_digest(output.key)
             known = stored.get((output.queue.name, marker)) or keys.known(marker)
             if known is not None:
                 output.filebase = known

@@ -208,12 +208,16 @@ def spread(checksum: int, unique: str) -> str:
     return f'{crc32(unique.encode("ascii"), checksum):0{SLICE_DIGITS}x}'
 
 
+def key_digest(key: object) -> str:
+    """:return: 40 hex digits that stand for a key."""
+    import hashlib  # here, because it brings a megabyte of OpenSSL with it, and few queues have keys
+
+    return hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False).hexdigest()
+
+
 def slice_digits(key: object) -> str:
     """:return: the digits that put all entries with this order key into one slice."""
-    import hashlib  # here, because it brings a megabyte of OpenSSL with it, and few queues have order keys
-
-    sha1 = hashlib.sha1(str(key).encode('utf-8', 'surrogatepass'), usedforsecurity=False)
-    return sha1.hexdigest()[:SLICE_DIGITS]
+    return key_digest(key)[:SLICE_DIGITS]
 
 
 def order_key_of(metadata: Mapping[str, object], option: str | None) -> object:

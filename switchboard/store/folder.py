@@ -107,7 +107,9 @@ class Folder:
                 self._above().sync()
             except PermissionError:
                 pass  # we may write there and not read, so it cannot be opened to be synced
-        self._give_to_owner()
+        if self.disk.geteuid() == 0:
+            above = self._above()  # kept for as long as its descriptor is of use
+            self.disk.give_to_owner(self.fd, above.fd)
         # The set-group-id bit, inherited from the directory above, stays.
         mode = stat_module.S_IMODE(self.disk.fstat(self.fd).st_mode)
         self.disk.fchmod(self.fd, mode & 0o6000 | DIRECTORY_MODE)
@@ -116,12 +118,6 @@ class Folder:
         """Use the directory at the path, if the one that this object has open was removed, or renamed away."""
         if self._fd >= 0 and self.is_replaced() and not self.follow():
             self.reopen()
-
-    def _give_to_owner(self) -> None:
-        if self.disk.geteuid() != 0:
-            return
-        above = self._above()  # kept for as long as its descriptor is of use
-        self.disk.give_to_owner(self.fd, above.fd)
 
     def open(self) -> None:
         """Open the directory now, where an error is to be raised here and not in the middle of a step.

@@ -41,17 +41,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Protocol
 
-    class Bounds(Protocol):
-        """The options that set limits: those of `QueueOptions`, or what the mail servers' door knows of them."""
-
-        @property
-        def max_messages(self) -> int | None: ...
-
-        @property
-        def max_bytes(self) -> int | None: ...
-
-        @property
-        def min_free_space_bytes(self) -> int: ...
+    from switchboard.options import QueueOptions
+    from switchboard.queue_defaults import QueueDefaults
 
     class RoomMaker(Protocol):
         """A queue with limits, which makes room by letting its oldest entries go."""
@@ -247,7 +238,7 @@ class Limits:
         self,
         queue: str,
         folder: Folder,
-        options: Bounds,
+        options: QueueOptions | QueueDefaults,
         disk: Disk,
         clock: Clock,
         shared_count: QueueCount | None = None,

@@ -11,7 +11,7 @@ import pytest
 
 from switchboard import Spool, Switchboard
 from switchboard.errors import DurabilityError, LockTimeoutError, QueueError, QueueFullError
-from switchboard.handoff.deduplication import marker_of
+from switchboard.message.naming import key_digest
 from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
 from tests.helpers.processes import Child
@@ -335,7 +335,7 @@ class TestWhatAPowerCutLeaves:
     """With ``lazy``, names may be there without what the files said: a producer that tries again is not to be told that its message is stored."""
 
     def marker(self, spool, key):
-        return Path(spool.path(f'.dedupe@in/{marker_of(key)}.pck'))
+        return Path(spool.path(f'.dedupe@in/{key_digest(key)}.pck'))
 
     def stored(self, spool):
         return [spool['in'].dequeue(one)[0] for one in spool['in'].files]
