@@ -295,7 +295,8 @@ class Stage:
         if opened is None:
             return None
         fd, status = opened
-        claim = Claim.of_opened(fd, status, self.folder, name, '', writable=False)
+        size, uid, modified_ns = status.st_size, status.st_uid, status.st_mtime_ns
+        claim = Claim(fd, self.folder, name, '', size, uid, False, modified_ns, links=status.st_nlink)
         claim.enter()
         return claim
 

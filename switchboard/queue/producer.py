@@ -141,13 +141,9 @@ class Producer:
         if batch is None and (opened := _OPEN.get()) is not None:
             batch = opened.of(self)
         if batch is None:
-            self.publish_all((item,))
+            publish((item,), self.pool, self.folder.disk, sync=self.sync, flush=self.flush)
         else:
             batch.add(item)
-
-    def publish_all(self, items: Sequence[PreparedEntry]) -> None:
-        """Make prepared messages entries, with one flush: all of them, or, if an error is raised, none."""
-        publish(items, self.pool, self.folder.disk, sync=self.sync, flush=self.flush)
 
     def discard(self, item: PreparedEntry) -> None:
         """Throw a prepared message away."""
@@ -218,7 +214,8 @@ class Batch:
         if self._items:
             items, self._items = self._items, []
             HOLDERS.discard(self)
-            self._producer.publish_all(items)
+            producer = self._producer
+            publish(items, producer.pool, producer.folder.disk, sync=producer.sync, flush=producer.flush)
             self._stored.update(item.filebase for item in items)
 
     def of(self, producer: Producer) -> Batch | None:

@@ -104,14 +104,6 @@ class Claim:
             file.fd, file.folder, file.name, '', file.size, disk.geteuid(), writable=True, modified_ns=0
         )
 
-    @classmethod
-    def of_opened(
-        cls, fd: int, status: os.stat_result, folder: Folder, filebase: str, suffix: str, writable: bool
-    ) -> Claim:
-        """:return: a claim on a file that was opened and locked."""
-        size, uid, modified_ns, links = status.st_size, status.st_uid, status.st_mtime_ns, status.st_nlink
-        return cls(fd, folder, filebase, suffix, size, uid, writable, modified_ns, None, links)
-
     def append(self, record: Record, *, sync: bool) -> None:
         """Add a record to the history.
 
@@ -350,7 +342,8 @@ def _open_claim(folder: Folder, filebase: str, suffix: str, disk: Disk) -> Claim
         except BaseException:
             disk.unlock_and_close(fd)
             raise
-    return Claim.of_opened(fd, status, folder, filebase, suffix, writable)
+    size, uid, modified_ns = status.st_size, status.st_uid, status.st_mtime_ns
+    return Claim(fd, folder, filebase, suffix, size, uid, writable, modified_ns, links=status.st_nlink)
 
 
 def _keep_one_name(folder: Folder, filebase: str, suffix: str, disk: Disk, status: os.stat_result) -> None:
