@@ -29,7 +29,7 @@ from switchboard.errors import BrokerDownError, EntryTakenError, QueueError, Unk
 from switchboard.events import event
 from switchboard.forks import after_fork
 from switchboard.message.entry import Entry
-from switchboard.message.naming import NS, digest_of
+from switchboard.message.naming import NS
 
 
 @dataclass(slots=True, eq=False)
@@ -50,11 +50,6 @@ class BrokerClaim:
     def filebase(self) -> str:
         """The entry's name."""
         return self.entry.filebase
-
-    @property
-    def digest(self) -> str:
-        """The entry's identity."""
-        return digest_of(self.entry.filebase)
 
     @property
     def identity(self) -> str:
@@ -272,7 +267,7 @@ class BrokerConsumer:
         if due_s <= now_s + 1 or (isinstance(due_s, float) and math.isnan(due_s)):
             return False
         delay_s = min(due_s, now_s + LONGEST_DELAY_S) - now_s
-        publish([self._producer.prepare_again(claim.entry, claim.filebase, (), delay_s)])
+        publish([self._producer.prepare_entry(claim.entry, delay_s=delay_s)])
         self._ack(claim)
         return True
 

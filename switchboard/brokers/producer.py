@@ -340,12 +340,6 @@ class BrokerProducer:
             self, entry.filebase, outgoing, self.queue_of(entry.filebase), max(0.0, delay_s)
         )
 
-    def prepare_again(
-        self, old: Entry, filebase: str, more: Sequence[Record], delay_s: float = 0.0
-    ) -> PreparedMessage:
-        """Pack an entry for being published anew, under another name or later, with its history."""
-        return self.prepare_entry(replace(old, filebase=filebase), more, delay_s=delay_s)
-
     def count(self) -> int:
         """:return: how many messages are ready in the broker's queues of this slice.
 

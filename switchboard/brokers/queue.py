@@ -20,7 +20,7 @@ import select
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from zope.interface import implementer
@@ -560,7 +560,8 @@ class BrokerQueue:
         if delay_s > 0:
             delay_s = min(delay_s, LONGEST_DELAY_S)
             filebase = with_when(filebase, self.clock.time_ns() + int(delay_s * NS))
-        self.replace(claim, [self.producer.prepare_again(claim.entry, filebase, more, delay_s)])
+        again = replace(claim.entry, filebase=filebase)
+        self.replace(claim, [self.producer.prepare_entry(again, more, delay_s=delay_s)])
         return filebase
 
     def replace(self, claim: BrokerClaim, posted: Sequence[PreparedMessage]) -> None:

@@ -38,7 +38,7 @@ MAX_SHORT_BYTES = 255
 FRAME_BYTES = 8 + 12
 
 
-class EncodedEntry(amqp.Message):
+class EncodedMessage(amqp.Message):
     """A message in AMQP's form, which it has before anything of it is sent: one that has no such form is found in time.
 
     :param frame_max_bytes: how long a frame may be; all properties are in one.
@@ -92,7 +92,7 @@ class Confirms:
         :return: its number.
         :raises QueueError: AMQP cannot carry it; nothing was sent, and nothing counted.
         """
-        message = EncodedEntry(outgoing, exchange, routing_key, self._channel.connection.frame_max)
+        message = EncodedMessage(outgoing, exchange, routing_key, self._channel.connection.frame_max)
         self._last += 1
         self._outcomes[self._last] = UNSETTLED
         self._sent[self._last] = (exchange, routing_key, outgoing.properties.get('message_id'))

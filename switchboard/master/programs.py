@@ -278,6 +278,10 @@ config_option = click.option(
 )
 
 
+once_option = click.option('--once', is_flag=True, help='One pass over the queue, then stop.')
+until_empty_option = click.option('--until-empty', is_flag=True, help='Stop when nothing is ready any more.')
+
+
 def slice_of(_context: click.Context, _param: click.Parameter, value: str) -> tuple[str, int, int]:
     """:return: name, slice counted from 0, and number of slices; they are written from 1, as `status` and `ps` show them."""
     match = RUNNER.fullmatch(value)
@@ -303,8 +307,8 @@ def master(path: Path) -> None:
 @click.command()
 @click.argument('runner', callback=slice_of, metavar='RUNNER[:SLICE/COUNT]')
 @config_option
-@click.option('--once', is_flag=True, help='One pass over the queue, then stop.')
-@click.option('--until-empty', is_flag=True, help='Stop when nothing is ready any more.')
+@once_option
+@until_empty_option
 def runner(runner: tuple[str, int, int], path: Path, once: bool, until_empty: bool) -> None:
     """Run one slice of one runner, in the foreground and without a master."""
     name, part, count = runner

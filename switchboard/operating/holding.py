@@ -16,7 +16,6 @@ from __future__ import annotations
 from switchboard.errors import QueueError
 from switchboard.handoff.moving import claim_idle
 from switchboard.message.naming import (
-    HELD_NS,
     PRESERVED,
     READY,
     format_when,
@@ -55,7 +54,7 @@ def hold(queue: Switchboard, filebase: str, **fields: str) -> str:
         raise QueueError('it is held already', queue=queue.name, filebase=filebase)
     claim = _claim(queue, filebase)
     record = {'event': 'held', 'when': filebase.partition('+')[0], **fields}
-    return _rename(queue, claim, on_hold_name(filebase), HELD_NS, record)
+    return _rename(queue, claim, on_hold_name(filebase), record)
 
 
 def release(queue: Switchboard, filebase: str, **fields: str) -> str:
@@ -79,10 +78,10 @@ def release(queue: Switchboard, filebase: str, **fields: str) -> str:
     renamed = f'{when}{filebase[filebase.index("+") :]}'
     if not is_filebase(renamed) or is_on_hold(renamed):  # its history could not be written, or was not by us
         renamed = format_when(queue.clock.time_ns()) + filebase[filebase.index('+') :]
-    return _rename(queue, claim, renamed, queue.clock.time_ns(), {'event': 'let go', **fields})
+    return _rename(queue, claim, renamed, {'event': 'let go', **fields})
 
 
-def _rename(queue: Switchboard, claim: Claim, renamed: str, when_ns: int, record: dict[str, str]) -> str:
+def _rename(queue: Switchboard, claim: Claim, renamed: str, record: dict[str, str]) -> str:
     try:
         return queue.consumer.rename(claim, renamed, record, is_delayed=True)
     except OSError as error:

@@ -257,7 +257,7 @@ def ls(
     switchboard ls --names --error SpamError | switchboard rm - --yes
     """
     default = () if everywhere or everywhere_too else names + queues or ('bad',)
-    _list(installation, installation.view.searched(criteria, default), criteria, **keys)
+    _list(installation.view.searched(criteria, default), criteria, **keys)
 
 
 @verb()
@@ -271,11 +271,10 @@ def trash(installation: Installation, criteria: Criteria, **keys: Any) -> None:
     switchboard trash --younger 1h
     switchboard restore 1795317402.6748
     """
-    _list(installation, [('trash', installation.view.folder('trash'))], criteria, **keys)
+    _list([('trash', installation.view.folder('trash'))], criteria, **keys)
 
 
 def _list(
-    installation: Installation,
     places: Sequence[tuple[str, Folder]],
     criteria: Criteria,
     *,

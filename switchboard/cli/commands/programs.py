@@ -12,7 +12,7 @@ from typing import NoReturn
 import click
 
 from switchboard.cli.context import Installation, verb
-from switchboard.master.programs import slice_of
+from switchboard.master.programs import once_option, slice_of, until_empty_option
 
 PLACES = ('-s', '-C', '--spool', '--config')
 
@@ -54,8 +54,8 @@ def master(installation: Installation) -> NoReturn:
 
 @verb()
 @click.argument('runner', metavar='RUNNER[:SLICE/COUNT]')
-@click.option('--once', is_flag=True, help='One pass over the queue, then stop.')
-@click.option('--until-empty', is_flag=True, help='Stop when nothing is ready any more.')
+@once_option
+@until_empty_option
 def runner(installation: Installation, runner: str, once: bool, until_empty: bool) -> NoReturn:
     """Run one slice of one runner, in the foreground and without a master: for debugging."""
     from switchboard.master import programs
@@ -70,8 +70,8 @@ def runner(installation: Installation, runner: str, once: bool, until_empty: boo
 
 @verb()
 @click.argument('runner', callback=slice_of, metavar='RUNNER[:SLICE/COUNT]')
-@click.option('--once', is_flag=True, help='One pass over the queue, then stop.')
-@click.option('--until-empty', is_flag=True, help='Stop when nothing is ready any more.')
+@once_option
+@until_empty_option
 @click.pass_context
 def run(
     context: click.Context,
