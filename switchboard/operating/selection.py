@@ -41,6 +41,8 @@ MAX_TEXT = 8000
 MAX_WORDS = 64
 
 METADATA = 'metadata.'
+# What lists show of a mail or a Celery task, and no selection reads: a body may be large.
+OF_BODIES = ('subject', 'task', 'args', 'kwargs')
 # So much a word has to look like a field before it is called a slip: `customer` is none of `cause`.
 LIKENESS = 0.75
 STATES = frozenset(get_args(State))
@@ -398,10 +400,13 @@ class Criteria:
         return Criteria((*self.terms, *other.terms))
 
     def slip(self) -> str:
-        """:return: the end of a sentence that says that nothing fits: a word that looks like a field, and is taken for a key of the metadata."""
-        for key in (
-            term.field.removeprefix(METADATA) for term in self.terms if term.field.startswith(METADATA)
-        ):
+        """:return: the end of a sentence that says that nothing fits: a word that is taken for a key of the metadata, and may be meant otherwise."""
+        for term in self.terms:
+            key = term.field.removeprefix(METADATA)
+            if key == term.field:
+                continue
+            if key in OF_BODIES:
+                return f'; {key!r} is looked for in the metadata and not in the body: `ls --columns {key}` shows that'
             if meant := closest(key, (*FIELDS, *ALIASES), LIKENESS):
                 return f'; {key!r} is taken for a key of the metadata: did you mean {meant}?'
         return ''

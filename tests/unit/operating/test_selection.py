@@ -275,6 +275,10 @@ def test_a_history_that_makes_nonsense_is_its_entrys_and_no_others(tmp_path: Pat
         ('eror:ValueError', "; 'eror' is taken for a key of the metadata: did you mean error?"),
         ('-kindd:mail', "; 'kindd' is taken for a key of the metadata: did you mean kind?"),
         ('error:ValueError customer:ann', ''),
+        (
+            'task:shop.add',
+            "; 'task' is looked for in the metadata and not in the body: `ls --columns task` shows that",
+        ),
     ],
 )
 def test_a_field_with_a_slip_in_it_is_told_where_nothing_fits(text: str, slip: str) -> None:
