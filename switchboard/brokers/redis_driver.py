@@ -239,11 +239,9 @@ class RedisDriver(Driver):
                 },
             )
         try:
+            self._look()
             transport = self._client.transport
             channel = transport.create_channel(transport.establish_connection())
-            # kombu connects when the first command is sent, and would look for no other address then.
-            if channel.client.info('replication').get('role') == 'slave':
-                raise exceptions.ReadOnlyError('it is a replica, which takes no messages')
         except Exception:
             self._client.maybe_switch_next()  # the next of a list of addresses
             raise
@@ -251,6 +249,29 @@ class RedisDriver(Driver):
         for exchange, kind in self._exchanges.items():
             channel.exchange_declare(exchange, type=kind, durable=True)
         self._channel = channel
+
+    def _look(self) -> None:
+        """Find out whether the address is one of a Redis that takes messages, by a connection of its own.
+
+        One that accepts connections and says nothing (a stopped process, a firewall) is left in the time that connecting may take: the address
+        behind it may be well.  kombu connects when the first command is sent, and would look for no other address then.
+
+        :raises ReadOnlyError: it is a replica.
+        """
+        options = self._client.transport_options
+        options['socket_timeout'] = min(self._connect_timeout_s, self._confirm_timeout_s)
+        try:
+            transport = self._client.transport
+            channel = transport.create_channel(transport.establish_connection())
+            try:
+                role = channel.client.info('replication').get('role')
+            finally:
+                channel.close()
+                channel._disconnect_pools()
+        finally:
+            options['socket_timeout'] = self._confirm_timeout_s
+        if role == 'slave':
+            raise exceptions.ReadOnlyError('it is a replica, which takes no messages')
 
     def is_open(self) -> bool:
         """See `Driver`."""

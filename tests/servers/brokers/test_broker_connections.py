@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -222,13 +224,23 @@ def is_connected(connection: Any) -> bool:
     return True
 
 
-def test_where_the_first_address_does_not_answer_the_second_is_asked(place: OnBroker) -> None:
+@pytest.fixture(params=['refuses', 'says nothing'])
+def dead_port(request: pytest.FixtureRequest) -> Iterator[int]:
+    if request.param == 'refuses':
+        yield free_port()
+        return
+    with socket.create_server(('127.0.0.1', 0)) as listener:  # the kernel accepts, and nobody ever answers
+        yield listener.getsockname()[1]
+
+
+def test_where_the_first_address_does_not_answer_the_second_is_asked(place: OnBroker, dead_port: int) -> None:
     scheme, _, rest = place.url.partition('://')
     user, at, _ = rest.rpartition('@')
-    nobody = f'{scheme}://{user}{at}127.0.0.1:{free_port()}/'
+    nobody = f'{scheme}://{user}{at}127.0.0.1:{dead_port}/'
     second = f'{place.url}?heartbeat=5s' if scheme == 'amqp' else f'{place.url}?lease=5s'
     queue = queue_of(OnBroker(place.url, Path(place.spool.directory)))
-    connection = connect(f'{nobody};{second}', connect_timeout_s=5.0)
+    # An answer may take as long as the broker needs, and the first one as long as connecting.
+    connection = connect(f'{nobody};{second}', connect_timeout_s=5.0, confirm_timeout_s=3600.0)
     with pytest.raises(BrokerDownError):
         connection.connect()
     eventually(lambda: is_connected(connection), 'connected')
