@@ -187,6 +187,16 @@ def kill_noted(
     return noted
 
 
+def has_claims_open(pid: int) -> bool:
+    """Has a process a claimed entry open?"""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f'{PROC}/{pid}/fd'):
+            with contextlib.suppress(OSError):
+                if os.readlink(f'{PROC}/{pid}/fd/{name}').endswith(CLAIMED):
+                    return True
+    return False
+
+
 def _forget_held(pid: int, spool: str) -> list[tuple[str, list[str]]]:
     """Empty the files in which a process notes what it holds on brokers: then nobody counts its death.
 

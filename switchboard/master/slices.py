@@ -58,7 +58,8 @@ class Slices:
         self._work = work
         self._foreign = foreign
         self._others = others
-        self._helpers: set[int] = set()
+        # By the process that notes why: the one that it kills.
+        self._helpers: dict[int, int] = {}
         self._rng = rng
         self._master = os.getpid()
         self._free = list(range(scoreboard.slots))
@@ -186,23 +187,26 @@ class Slices:
 
     def _end_leftovers(self, owner: int) -> list[int]:
         living = {each.pid for each in self._slices if each.pid}
-        return ending.end(owner, living, {*self._others(), *self._helpers})
+        left = ending.end(owner, living, {*self._others(), *self._helpers})
+        # The helper holds the lock of a copy that it has written until the one that it kills is dead, and a moment longer: a successor would
+        # take the entry for one that somebody works on, and leave it for a minute.
+        writing = (each for each, killed in self._helpers.items() if killed == owner)
+        return left + [each for each in writing if ending.has_claims_open(each)]
 
     def _kill_noted(self, pid: int) -> bool:
         config, spool = self.config, str(self.config.spool)
         try:
-            self._helpers.add(
-                child.fork_helper(
-                    lambda: ending.kill_noted(
-                        pid,
-                        spool,
-                        'killed on request, its time to stop was over',
-                        functools.partial(free, config),
-                    )
+            helper = child.fork_helper(
+                lambda: ending.kill_noted(
+                    pid,
+                    spool,
+                    'killed on request, its time to stop was over',
+                    functools.partial(free, config),
                 )
             )
         except OSError:
             return False
+        self._helpers[helper] = pid
         return True
 
     def reap(self, now_s: float) -> None:
@@ -215,7 +219,7 @@ class Slices:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            self._helpers.discard(pid)
+            self._helpers.pop(pid, None)
             if owner is not None:
                 owner.ended(code, now_s)
             else:
