@@ -25,7 +25,10 @@ class Clock:
 
     def boottime_ns(self) -> int:
         """:return: the time since the machine was started, with the time in which it was suspended."""
-        return self.monotonic_ns() + suspended_ns()
+        suspended_ns = 0
+        if BOOTTIME is not None:
+            suspended_ns = time.clock_gettime_ns(BOOTTIME) - time.monotonic_ns()
+        return self.monotonic_ns() + max(0, suspended_ns)
 
     def boot(self) -> str:
         """:return: a word for the count of :meth:`boottime_ns`: two of another start of the machine cannot be compared."""
@@ -34,13 +37,6 @@ class Clock:
                 return f'{name.read(64).strip()}{os.readlink(TIME_NAMESPACE)}'
         except OSError:
             return 'unknown'
-
-
-def suspended_ns() -> int:
-    """:return: for how long the machine was suspended since it was started; 0 where the kernel does not say."""
-    if BOOTTIME is None:
-        return 0
-    return max(0, time.clock_gettime_ns(BOOTTIME) - time.monotonic_ns())
 
 
 SYSTEM_CLOCK = Clock()

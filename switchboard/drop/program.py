@@ -31,8 +31,8 @@ from switchboard.message.envelope import JOINED_BYTES, MAX_METADATA_BYTES, seal
 from switchboard.message.mail_envelope import (
     MAX_DROPPED_BYTES,
     MAX_FROM_LINE_BYTES,
-    MailEnvelope,
     dump,
+    read_envelope,
     split_from_line,
 )
 from switchboard.message.naming import HELD_NS, NS, SYSTEM_NAMER, name_of, order_key_of
@@ -203,8 +203,9 @@ class Drop:
     def seal(self, environment: Mapping[bytes, bytes]) -> None:
         """Write the metadata: what the arguments, the environment and the ``From `` line tell."""
         request = self.request
-        envelope = MailEnvelope(request.sender, request.recipients, request.fields)
-        self.metadata = envelope.metadata(environment, self.from_line)
+        self.metadata = read_envelope(
+            environment, self.from_line, request.sender, request.recipients, request.fields
+        )
         if request.dedupe and 'dedupe_key' not in self.metadata:
             from switchboard.drop.once import dedupe_key
 

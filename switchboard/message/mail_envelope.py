@@ -73,58 +73,46 @@ _DATE = rb"""
 _SENDER = rb'(?:[^\s"]|"(?:[^"\\]|\\.)*")+'
 
 
-class MailEnvelope:
-    """The envelope of a message, and other facts besides its bytes.
+def read_envelope(
+    environment: Mapping[bytes, bytes],
+    from_line: bytes = b'',
+    sender: str | None = None,
+    recipients: Sequence[str] = (),
+    fields: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """Put together what the arguments, the environment and the ``From `` line say of a message.
 
+    :param environment: as ``os.environb`` has it.
+    :param from_line: without its line end.
     :param sender: as it was given by argument; None if it was not.
     :param recipients: as they were given by argument.
     :param fields: further metadata, given by argument; they win over all others.
     """
 
-    def __init__(
-        self,
-        sender: str | None = None,
-        recipients: Sequence[str] = (),
-        fields: Mapping[str, object] | None = None,
-    ) -> None:
-        self.sender = sender
-        self.recipients = list(recipients)
-        self.fields = dict(fields or {})
+    def variable(*names: str) -> str | None:
+        found = [name.encode() for name in names if name.encode() in environment]
+        return readable(environment[found[0]]) if found else None
 
-    def metadata(self, environment: Mapping[bytes, bytes], from_line: bytes = b'') -> dict[str, object]:
-        """Put together what the arguments, the environment and the ``From `` line say.
-
-        :param environment: as ``os.environb`` has it.
-        :param from_line: without its line end.
-        """
-
-        def variable(*names: str) -> str | None:
-            for name in names:
-                value = environment.get(name.encode())
-                if value is not None:
-                    return readable(value)
-            return None
-
-        metadata: dict[str, object] = {}
-        sender = self.sender if self.sender is not None else variable('SENDER')
-        if from_line:
-            metadata['from_line'] = readable(from_line)
-            if sender is None and (found := sender_of(from_line)) is not None:
-                sender = readable(found)
-        if sender is not None:
-            metadata['sender'] = bare_sender(sender)
-        recipients = self.recipients or [
-            one for one in (variable('RECIPIENT') or _joined(environment),) if one
-        ]
-        if recipients:
-            metadata['recipients'] = [bare(one) for one in recipients]
-        for name in _COPIED:
-            if value := variable(name.upper()):
-                metadata[name] = value
-        if extension := variable('EXTENSION', 'EXT'):
-            metadata['extension'] = extension
-        metadata.update(self.fields)
-        return metadata
+    metadata: dict[str, object] = {}
+    if sender is None:
+        sender = variable('SENDER')
+    if from_line:
+        metadata['from_line'] = readable(from_line)
+        if sender is None and (found := sender_of(from_line)) is not None:
+            sender = readable(found)
+    if sender is not None:
+        metadata['sender'] = bare_sender(sender)
+    if not recipients and (one := variable('RECIPIENT') or _joined(environment)):
+        recipients = [one]
+    if recipients:
+        metadata['recipients'] = [bare(one) for one in recipients]
+    for name in _COPIED:
+        if value := variable(name.upper()):
+            metadata[name] = value
+    if extension := variable('EXTENSION', 'EXT'):
+        metadata['extension'] = extension
+    metadata.update(fields or {})
+    return metadata
 
 
 def _joined(environment: Mapping[bytes, bytes]) -> str:

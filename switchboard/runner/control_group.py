@@ -17,6 +17,7 @@ import os
 import re
 import select
 import time
+from collections.abc import Callable
 
 PROC = '/proc'
 PREFIX = 'switchboard-'
@@ -81,13 +82,7 @@ class ControlGroup:
 
         :return: False if that is refused: then the message goes without.
         """
-        try:
-            os.mkdir(self.path)
-        except FileExistsError:
-            return True
-        except OSError:
-            return False
-        return True
+        return self._is_done(os.mkdir, FileExistsError)
 
     def join(self) -> None:
         """Go into it with this process, if that is possible.  Called between a fork and the start of a program."""
@@ -125,12 +120,13 @@ class ControlGroup:
 
         :return: whether it is gone.
         """
+        return self._is_done(os.rmdir, FileNotFoundError)
+
+    def _is_done(self, act: Callable[[str], None], done: type[OSError]) -> bool:
         try:
-            os.rmdir(self.path)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
+            act(self.path)
+        except OSError as error:
+            return isinstance(error, done)
         return True
 
     def _wait(self) -> None:

@@ -52,7 +52,7 @@ from switchboard.master.service_manager import ServiceManager
 from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.entry import Entry, read_entry
 from switchboard.message.journal import find_records, load_record, pack_record, parse_records
-from switchboard.message.mail_envelope import MailEnvelope, split_from_line
+from switchboard.message.mail_envelope import read_envelope, split_from_line
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import SYSTEM_NAMER, check_queue_name, digest_of, parse
 from switchboard.message.packing import Packer
@@ -276,7 +276,7 @@ def described_task(content: bytes) -> object:
 @reader(b'a@b', b'<', b'"', b'\xff', b',')
 def environment_at_the_door(content: bytes) -> object:
     variables = dict.fromkeys((b'SENDER', b'RECIPIENT', b'LOCAL', b'HOST', b'EXTENSION'), content)
-    return MailEnvelope().metadata(variables, content)
+    return read_envelope(variables, content)
 
 
 @reader(b'in\0-f\0a@b\0-m\0priority=3\0--\0c@d', b'-m\0a=b\0', b'-', b'\0', b'-r', b'-m\0delay=1e9', b'=')

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from switchboard.message.delivery_headers import read_delivery_headers
 from switchboard.message.mail_envelope import (
     MAX_FROM_LINE_BYTES,
-    MailEnvelope,
     dump,
     quote,
+    read_envelope,
     split_from_line,
 )
 
 
 def told(from_line: bytes = b'', **environment: bytes) -> dict[str, object]:
-    return MailEnvelope().metadata({key.encode(): value for key, value in environment.items()}, from_line)
+    return read_envelope({key.encode(): value for key, value in environment.items()}, from_line)
 
 
 def test_a_postfix_alias_tells_by_environment() -> None:
@@ -70,15 +70,15 @@ def test_the_null_sender_of_a_bounce_is_not_the_same_as_no_sender() -> None:
 
 @pytest.mark.parametrize('name', ['MAILER-DAEMON', 'mailer-daemon', '<MAILER-DAEMON>', '<>', ''])
 def test_a_mail_server_may_give_the_empty_sender_a_name(name: str) -> None:
-    assert MailEnvelope(name).metadata({}) == {'sender': ''}
+    assert read_envelope({}, sender=name) == {'sender': ''}
     assert told(SENDER=name.encode()) == {'sender': ''}
     assert read_delivery_headers(f'Return-Path: {name}\n\n'.encode()) == {'sender': ''}
     assert told(SENDER=b'MAILER-DAEMON@example.com') == {'sender': 'MAILER-DAEMON@example.com'}
 
 
 def test_arguments_win_over_the_environment() -> None:
-    envelope = MailEnvelope('<a@x>', ['<b@x>', 'c@x'], {'list': 'l'})
-    assert envelope.metadata({b'SENDER': b'no', b'RECIPIENT': b'no'}) == {
+    environment = {b'SENDER': b'no', b'RECIPIENT': b'no'}
+    assert read_envelope(environment, b'', '<a@x>', ['<b@x>', 'c@x'], {'list': 'l'}) == {
         'sender': 'a@x',
         'recipients': ['b@x', 'c@x'],
         'list': 'l',
