@@ -122,6 +122,9 @@ def _command(text: str) -> tuple[str, ...]:
 def _class_path(text: str) -> str:
     if not _CLASS.fullmatch(text):
         raise ValueError(f'{text[:60]!r} names no class; write package.module:Class')
+    module, _, name = text.partition(':')
+    if module.endswith('.py'):
+        raise ValueError(f'{text[:60]!r} is the name of a file; write {module.removesuffix(".py")}:{name}')
     return text
 
 

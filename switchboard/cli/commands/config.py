@@ -158,7 +158,8 @@ def init(installation: Installation, directory: Path | None) -> None:
     text = f'{what} {spool.directory} ({number(len(missing), "queue")}: {", ".join(missing)})'
     report(text, act='init', spool=str(spool.directory), queues=list(missing))
     if directory is not None:
-        print_note(f'next: look into {installation.named_config}, then `cd {directory} && switchboard start`')
+        goes_there = '' if directory.samefile('.') else f'cd {directory} && '
+        print_note(f'next: look into {installation.named_config}, then `{goes_there}switchboard start`')
 
 
 Problem = tuple[str, ConfigError]

@@ -219,11 +219,12 @@ def _read(name: str) -> bytes:
 
 def _messages(files: Iterable[str], kind: str | None) -> Iterator[tuple[str, Any]]:
     for name in files:
+        place = 'standard input' if name == '-' else name
         try:
             ending = Path(name).suffix.lower()
-            yield name, (make_message(_read(name), kind or _KIND_OF_ENDING.get(ending, 'bytes')), {})
+            yield place, (make_message(_read(name), kind or _KIND_OF_ENDING.get(ending, 'bytes')), {})
         except (UnserializableError, OSError) as error:
-            yield name, error
+            yield place, error
 
 
 @verb()

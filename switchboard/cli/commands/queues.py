@@ -48,6 +48,7 @@ from switchboard.operating.text import (
 )
 from switchboard.store.layout import BAD, TRASH
 
+FOREIGN = ('name that is no entry', 'names that are no entries')
 COLUMNS = (
     Column('QUEUE', shrink_to=12),
     Column('WAITING', right=True),
@@ -156,7 +157,7 @@ def _print_bad(counts: list[QueueCounts], origin: dict[str, int]) -> None:
         write_line(f'\nbad: {number(bad.entries, "entry", "entries")}, {bytes_text(bad.size_bytes)}{came}')
     for one in counts:
         if one.foreign:
-            print_note(f'{one.queue}: {number(one.foreign, "name")} that are no entries; they are left alone')
+            print_note(f'{one.queue}: {number(one.foreign, *FOREIGN)}: left alone')
 
 
 def show_fields(installation: Installation, name: str) -> dict[str, Any]:
@@ -213,7 +214,7 @@ def _entries(counts: QueueCounts) -> str:
     if counts.next_ns:
         text += f'; the next is due {age(now_s - counts.next_ns / NS)}'
     if counts.foreign:
-        text += f'; {number(counts.foreign, "name")} that are no entries'
+        text += f'; {number(counts.foreign, *FOREIGN)}'
     return text
 
 

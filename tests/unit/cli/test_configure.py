@@ -259,6 +259,16 @@ def test_init_makes_a_configuration_that_is_good_and_its_spool(tmp_path: Path) -
     assert 'switchboard start' in ran.err
 
 
+@pytest.mark.parametrize(
+    ('directory', 'step'), [('.', '`switchboard start`'), ('shop', '`cd shop && switchboard start`')]
+)
+def test_init_says_what_to_type_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: str, step: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert succeed('init', directory).err.endswith(f', then {step}\n')
+
+
 def test_init_leaves_what_is_there_and_may_be_run_again(tmp_path: Path) -> None:
     config = tmp_path / 'mail' / 'etc' / 'switchboard.cfg'
     config.parent.mkdir(parents=True)

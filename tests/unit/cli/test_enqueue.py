@@ -76,6 +76,12 @@ def test_the_kind_can_be_named(config: Path, spool: Spool) -> None:
     assert spool['in'].dequeue(filebase)[0] == [1, 2]
 
 
+def test_standard_input_that_is_not_of_its_kind_is_called_so(config: Path) -> None:
+    ran = switchboard('-C', config, 'enqueue', 'in', '--kind', 'json', input='not json')
+    assert ran.status == Exit.DATA
+    assert ran.err.startswith('switchboard: standard input: this is no json: ')
+
+
 def test_metadata_are_text_or_json(config: Path, spool: Spool) -> None:
     words = [
         '-m',

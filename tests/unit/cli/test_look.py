@@ -81,7 +81,7 @@ def test_the_directories_of_a_maildir_are_no_foreign_names(spool: Spool, look: L
     assert 'are no entries' not in look('queues').err
     (directory / 'cur').rmdir()
     (directory / 'cur').write_text('')
-    assert 'in: 1 name that are no entries' in look('queues').err
+    assert 'in: 1 name that is no entry' in look('queues').err
 
 
 def test_foreign_files_are_told_of_and_not_counted(spool: Spool, look: Look) -> None:

@@ -40,6 +40,7 @@ from tests.helpers.configurations import errors, load, warnings
         ('[queue.a]\npickle_classes = a.b.C\n', "4 [queue.a] pickle_classes: 'a.b.C' names no class; write package.module:Class"),
         ('[queue.a]\nserializer = yaml\n', "4 [queue.a] serializer: values are to be written as 'yaml', which `accept` does not name"),
         ('[runner.a]\n', '3 [runner.a]: has no `class =`: write package.module:Class'),
+        ('[runner.a]\nclass = shop.py:Pack\n', "4 [runner.a] class: 'shop.py:Pack' is the name of a file; write shop:Pack"),
         ('[runner.a]\nclass = a.b.C\n', "4 [runner.a] class: 'a.b.C' names no class; write package.module:Class"),
         ('[runner.a]\nclass = m:C\ninstances = 5000\n', '5 [runner.a] instances: 5000 is out of range: it must be from 0 to 256'),
     ],
