@@ -16,7 +16,7 @@ from switchboard.errors import (
     QueuePausedError,
     SwitchboardError,
 )
-from switchboard.runner.api import BAD, HIGHEST_PRIORITY, NS, Outcome, Publication
+from switchboard.runner.api import BAD, HIGHEST_PRIORITY, NS, Outcome, Publication, Serializers
 from switchboard.runners.bridge_remote import PATH, PATH_HEADER, heard_from, path_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Arrivals:
         self._name = runner.name
         self._setting = runner.setting
         self._origin = origin
+        self._serializers = Serializers()
         # Entries in bad, stored as .pck, whose rename to .psv has failed so far.
         self._begun: dict[Delivery, Arrival] = {}
         # Of the group that is gathered at the moment.
@@ -135,13 +136,13 @@ class Arrivals:
 
     def _read(self, delivery: Delivery) -> tuple[Any, dict[str, Any], Sequence[Any]]:
         """:return: the message, its metadata, and its history on the other side."""
-        from switchboard.brokers.decode import entry_of, load
+        from switchboard.brokers.decode import entry_of
         from switchboard.kombu_transport.payload import pack
 
         if self._setting['format'] == 'message':
             entry = entry_of(delivery)
             self._decoded_bytes += len(entry.body)
-            msg, msgdata = load(entry)
+            msg, msgdata = entry.load(self._serializers)
             history = entry.records
             return msg, msgdata if KIND in delivery.headers else _foreign(delivery, msgdata), history
         if UNREADABLE in delivery.headers:

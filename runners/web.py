@@ -52,22 +52,13 @@ class Web(AsyncRunner):
         try:
             from switchboard.web.desk import Desk
             from switchboard.web.server import listener, make_server
-            from switchboard.web.settings import REDACTED, DeskSettings, read_users
+            from switchboard.web.settings import DeskSettings
         except ImportError as error:
             raise ConfigError(needs('the desk', error.name or 'starlette', 'web'), key='class') from error
         if self.options.instances > 1:
             raise ConfigError('there is one desk', key='instances')
-        setting: dict[str, Any] = {
-            key: self.setting[key]
-            for key in ('listen', 'hosts', 'read_only', 'edit', 'environment', 'colour', 'socket_mode')
-        }
-        settings = DeskSettings(
-            **setting,
-            users=read_users(self.setting['users_file']),
-            user_header=self.setting['user_header'].lower(),
-            redact=REDACTED + self.setting['redact'],
-        )
-        settings.check()
+        own = self.settings.keys() - AsyncRunner.settings.keys()
+        settings = DeskSettings.of(**{key: self.setting[key] for key in own})
         spool: Any = self.spool
         config = spool.config
         self._desk = Desk(Path(spool.path()), config.path if config is not None else None, settings)

@@ -5,7 +5,8 @@
     connection = connect('amqp://guest:guest@localhost//')
     connection.publish(encode('hello', {}, message_id='1'), routing_key='in')
     if (delivery := connection.get('in')) is not None:
-        msg, msgdata, history = read_delivery(delivery)
+        entry = entry_of(delivery)
+        msg, msgdata = entry.load(Serializers())
         connection.ack(delivery)
 
 From below:

@@ -27,7 +27,6 @@ from switchboard.message.naming import (
     digest_of,
     is_filebase,
 )
-from switchboard.message.serializers import Serializers
 from switchboard.message.typed_json import load_json
 
 _KINDS = {
@@ -40,31 +39,6 @@ _AS_THEY_ARE = ('', 'binary', 'utf-8', 'utf8', 'us-ascii', 'ascii-8bit')
 # Records of a history that somebody else has written: an honest one is cut to what a header carries.
 MAX_RECORDS = 1000
 MAX_REASON_CHARACTERS = 300
-_DEFAULT = Serializers()
-
-
-def read_delivery(
-    delivery: Delivery, *, serializers: Serializers | None = None, max_bytes: int | None = None
-) -> tuple[Any, dict[str, Any], list[Record]]:
-    """Read a message that a broker has given out.
-
-    :param max_bytes: see :func:`entry_of`.
-    :return: the message, its metadata, and its history.
-    :raises CorruptEntryError: it is not what it says it is.
-    :raises ContentDisallowedError: its kind is not accepted; nothing of it was read.
-    """
-    entry = entry_of(delivery, max_bytes)
-    msg, msgdata = load(entry, serializers)
-    return msg, msgdata, list(entry.records)
-
-
-def load(entry: Entry, serializers: Serializers | None = None) -> tuple[Any, dict[str, Any]]:
-    """Make the message and its metadata of an entry.  Nothing is unpickled, unless other serializers do so.
-
-    :raises CorruptEntryError: it is not what it says it is.
-    :raises ContentDisallowedError: its kind is not accepted; nothing of it was read.
-    """
-    return entry.load(serializers or _DEFAULT)
 
 
 def entry_of(delivery: Delivery, max_bytes: int | None = None, *, as_it_came: bool = False) -> Entry:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from pathlib import Path
+from typing import Any, Self
 
 from switchboard.config.units import is_loopback
 from switchboard.errors import ConfigError
@@ -18,6 +19,8 @@ COLOURS = ('grey', 'green', 'amber', 'red', 'violet', 'blue')
 # Keys of metadata whose values are not shown; `*` stands for any text, and case does not count.
 REDACTED = tuple('*password* *passwd* *secret* *token* *api_key* authorization cookie *credential*'.split())
 MAX_USERS_BYTES = 1 << 20
+# Of the word in every title.
+MAX_WORD = 40
 
 _HOST = re.compile(r'[a-z0-9](?:[a-z0-9.-]{0,252})?(?::[0-9]{1,5})?|\[[0-9a-f:.]{2,45}\](?::[0-9]{1,5})?')
 _HEADER = re.compile(r'[a-z0-9][a-z0-9-]{0,63}')
@@ -46,6 +49,30 @@ class DeskSettings:
     colour: str = 'grey'
     redact: tuple[str, ...] = REDACTED
     socket_mode: int = 0o660
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        users_file: Path | str | None,
+        user_header: str,
+        environment: str,
+        redact: tuple[str, ...],
+        **others: Any,
+    ) -> Self:
+        """Make the settings that a command line or a section says, and check them.
+
+        :raises ConfigError: the desk must not be started so.
+        """
+        made = cls(
+            users=read_users(users_file),
+            user_header=user_header.lower(),
+            environment=environment[:MAX_WORD],
+            redact=REDACTED + redact,
+            **others,
+        )
+        made.check()
+        return made
 
     @property
     def is_unix(self) -> bool:

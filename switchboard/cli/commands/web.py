@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -67,18 +68,7 @@ def _by_its_option() -> Iterator[None]:
 @click.option(
     '--redact', multiple=True, metavar='PATTERN', help='Also hide the values of metadata keys like this.'
 )
-def web(
-    installation: Installation,
-    listen: str,
-    hosts: tuple[str, ...],
-    read_only: bool,
-    edit: bool,
-    users_file: Path | None,
-    user_header: str,
-    environment: str,
-    colour: str,
-    redact: tuple[str, ...],
-) -> None:
+def web(installation: Installation, **options: Any) -> None:
     """Show the operators' desk, a web page, until Ctrl-C.
 
     It needs no master, and listens where only this machine can reach it.  For others: a Unix socket and `ssh -L`, a proxy with
@@ -92,23 +82,12 @@ def web(
     try:
         from switchboard.web.desk import Desk
         from switchboard.web.server import activated, listener, make_server, name_of, where
-        from switchboard.web.settings import REDACTED, DeskSettings, read_users
+        from switchboard.web.settings import DeskSettings
     except ImportError as error:
         raise MissingLibraryError(needs('the desk', error.name or 'starlette', 'web')) from error
     passed = activated()
     with _by_its_option():
-        settings = DeskSettings(
-            listen=listen if passed is None else name_of(passed),
-            hosts=hosts,
-            read_only=read_only,
-            edit=edit,
-            users=read_users(users_file),
-            user_header=user_header.lower(),
-            environment=environment[:40],
-            colour=colour,
-            redact=REDACTED + redact,
-        )
-        settings.check()
+        settings = DeskSettings.of(**options | ({} if passed is None else {'listen': name_of(passed)}))
     path = installation.config_path
     desk = Desk(installation.existing_directory(), path.absolute() if path is not None else None, settings)
     server = make_server(desk)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from switchboard.brokers.decode import entry_of, filebase_of, read_delivery
+from switchboard.brokers.decode import entry_of, filebase_of
 from switchboard.brokers.encode import encode, encode_entry
 from switchboard.brokers.message import HISTORY, METADATA, Delivery, OutgoingMessage
 from switchboard.brokers.redis_driver import unpack
@@ -20,6 +20,7 @@ from switchboard.extra.kombu import content
 from switchboard.message.journal import count_since_retry
 from switchboard.message.naming import digest_of, is_filebase
 from switchboard.message.serializers import Serializers
+from tests.helpers.deliveries import read_delivery
 
 DIGEST = '0123456789' * 4
 
@@ -221,4 +222,4 @@ class TestWhatOthersSend:
         letter = encode(stored, {}, message_id=DIGEST)
         assert letter.properties['content_type'] == 'application/json'
         assert (letter.properties['correlation_id'], letter.properties['message_id']) == ('7', DIGEST)
-        assert read_delivery(delivered(letter), serializers=Serializers())[0] == {'a': 1}
+        assert read_delivery(delivered(letter))[0] == {'a': 1}

@@ -10,12 +10,12 @@ import pytest
 from kombu import compression as compression_module
 from kombu.compression import compress, encoders, get_decoder
 
-from switchboard.brokers.decode import read_delivery
 from switchboard.brokers.message import Delivery
 from switchboard.errors import CorruptEntryError
 from switchboard.extra.kombu import content
 from switchboard.message import content_types
 from switchboard.message.content_types import decode_text, decompress
+from tests.helpers.deliveries import read_delivery
 
 ALL = (
     'application/x-gzip',
@@ -24,6 +24,7 @@ ALL = (
     'application/x-brotli',
     'application/zstd',
 )
+
 BOMB_BYTES = 64 * 1024 * 1024
 
 

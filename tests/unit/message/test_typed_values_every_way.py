@@ -13,7 +13,6 @@ import kombu
 import pytest
 
 from switchboard import Runner, Spool
-from switchboard.brokers.decode import read_delivery
 from switchboard.brokers.encode import encode, encode_entry
 from switchboard.brokers.message import Delivery
 from switchboard.errors import PermanentFailure, TemporaryFailure
@@ -26,6 +25,7 @@ from switchboard.options import QueueOptions, RunnerOptions
 from switchboard.routing.headers import HeaderIndex, HeaderMatch
 from switchboard.testing import FakeClock
 from tests.helpers.commands import succeed
+from tests.helpers.deliveries import read_delivery
 from tests.helpers.runs import Recorder, make_spool
 
 VALUES: dict[str, Any] = {
