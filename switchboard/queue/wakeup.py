@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
 from switchboard.message.naming import CLAIMED, READY, Slice, is_filebase, pattern_of_others
 from switchboard.store.watch import (
@@ -40,7 +41,11 @@ MIN_DEAF_S, MAX_DEAF_S = 0.0005, 0.02
 
 def arrivals_of_others(slice_: Slice) -> Callable[[bytes], object]:
     """:return: the question whether some events are all of other slices; made in a process that is about to be forked, it is made for all."""
-    return arrivals(f'{pattern_of_others(slice_)}(?:\\{READY}|\\{CLAIMED})')
+    return _arrivals(f'{pattern_of_others(slice_)}(?:\\{READY}|\\{CLAIMED})')
+
+
+# As many as there are slices at work; a process that was forked asks nobody.
+_arrivals = lru_cache(maxsize=512)(arrivals)
 
 
 class Wakeup:

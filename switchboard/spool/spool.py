@@ -271,7 +271,7 @@ class Spool:
             finder.filebases('', suffix)
         finder.others('')
         if numslices > 1:
-            arrivals_of_others(whose)  # `re` keeps the pattern
+            arrivals_of_others(whose)
         self.declared.prepare(name)
 
     def _open(
