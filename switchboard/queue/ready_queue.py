@@ -263,6 +263,9 @@ class ReadyQueue:
 
     def _end_waits(self, now_ns: int) -> None:
         """Forget deferrals that are over, and those behind an entry that is out of the way."""
+        for closed in self._events.closed() if self._events is not None else ():
+            if closed in self._waited_s:  # and it was not put off for another reason
+                self._deferred.pop(closed, None)
         done = {other for other in set(self._behind.values()) if not self._names.is_there(other, *LOOKS)}
         self._deferred = {
             name: until_ns

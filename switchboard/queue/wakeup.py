@@ -7,9 +7,12 @@ For large directories the watch stays armed, and its events replace a rescan: th
 
 **Many sleepers.**  The kernel wakes everybody who watches a directory, whatever the name.  But the name says whose it is: the slice is in
 the digest.  So a runner of another slice goes on sleeping, without looking at the directory; and after it was woken in vain it does not
-listen for a :data:`DEAF_SHARE` th of the time for which nothing of its own has come, :data:`MAX_DEAF_S` at most.  What came meanwhile is
-looked through at once, without reading each event.  So a slice for which messages come all the time hears of each at once, and a crowd of idle
-ones beside it costs next to nothing.
+listen for a :data:`DEAF_SHARE` th of the time for which nothing of its own has come, :data:`MIN_DEAF_S` at least and :data:`MAX_DEAF_S` at
+most.  What came meanwhile is looked through at once, without reading each event.  So a slice for which messages come all the time hears of each
+within a moment, and a crowd of idle ones beside it costs next to nothing.
+
+**Entries that are being flushed.**  An entry is seen by its new name and can be had when its producer lets go of it, one flush later.  The kernel
+tells of both, so a sleeper waits for the second, :data:`HELD_S` at most; one that had come too early hears of it as well, and tries again at once.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from functools import lru_cache
 from switchboard.message.naming import CLAIMED, READY, Slice, is_filebase, pattern_of_others
 from switchboard.store.watch import (
     ARRIVALS,
+    CLOSED,
     CREATIONS,
     DEPARTURES,
     IGNORED,
@@ -34,9 +38,12 @@ from switchboard.store.watch import (
 
 # Names that are kept until somebody asks for them; more are as dear as reading the directory.
 MAX_NAMES = 50_000
-# See the module.  A wait shorter than the least is no sleep.
+# See the module.
 DEAF_SHARE = 20
-MIN_DEAF_S, MAX_DEAF_S = 0.0005, 0.02
+MIN_DEAF_S, MAX_DEAF_S = 0.001, 0.02
+# How long an entry that has come is given until its producer lets go of it: some flushes.  Who renames a file that he has not got open is heard so
+# much later.
+HELD_S = 0.005
 
 
 def arrivals_of_others(slice_: Slice) -> Callable[[bytes], object]:
@@ -67,6 +74,10 @@ class Wakeup:
         self._is_dull: Callable[[bytes], object] | None = None
         if directory is not None and maildir_new is None and self._slice.count > 1:
             self._is_dull = arrivals_of_others(self._slice)
+        # Has an entry come that its producer may still have locked, to flush it?
+        self._held = False
+        # Entries of which the last :meth:`wait` has heard that a process has closed them.
+        self._closed: list[str] = []
         # When something came that was worth waking for.
         self._woke_s = 0.0
         # Are names wanted, and does the watch that is set tell them?
@@ -149,6 +160,14 @@ class Wakeup:
         names, self._names = self._names, []
         return names
 
+    def closed(self) -> list[str]:
+        """:return: entries that a process has closed, mostly their producer, who has let go of them; each once.
+
+        It may also be one that had opened the file as a spare, and came too late.
+        """
+        closed, self._closed = self._closed, []
+        return closed
+
     def _collect(self) -> bool:
         """:return: whether something came that is worth waking for."""
         is_news = False
@@ -159,7 +178,14 @@ class Wakeup:
                 is_news = True
             elif self._is_mine(name):
                 came = not mask & DEPARTURES
-                is_news |= came and not name.endswith(CLAIMED)
+                if came and name.endswith(READY):
+                    if mask & CLOSED:
+                        is_news = True
+                        self._closed.append(name[: -len(READY)])
+                    else:
+                        self._held = True
+                else:
+                    is_news |= came and not name.endswith(CLAIMED)
                 if self._tells:
                     self._names.append((name, came))
         if len(self._names) > MAX_NAMES:
@@ -180,9 +206,11 @@ class Wakeup:
         now_s = time.monotonic()
         ends_s = None if timeout_s is None else now_s + timeout_s
         deaf_s = 0.0
+        self._held = False
+        self._closed.clear()
         while True:
             left_s = None if ends_s is None else max(0.0, ends_s - now_s)
-            if deaf_s >= MIN_DEAF_S:
+            if deaf_s:
                 words = [self._watch.pipe.fileno(), *self._others]
                 ready = readable(words, deaf_s if left_s is None else min(deaf_s, left_s))
                 deaf_s = 0.0
@@ -192,8 +220,20 @@ class Wakeup:
             if self._is_woken(ready):
                 self._woke_s = now_s
                 return True
+            if self._held:
+                held_s = HELD_S if left_s is None else min(HELD_S, left_s)
+                self._await_release(now_s + held_s)
+                self._woke_s = now_s
+                return True
             if ready:
-                deaf_s = min(MAX_DEAF_S, (now_s - self._woke_s) / DEAF_SHARE)
+                deaf_s = max(MIN_DEAF_S, min(MAX_DEAF_S, (now_s - self._woke_s) / DEAF_SHARE))
+
+    def _await_release(self, until_s: float) -> None:
+        """Wait until a producer lets go of an entry that has come, or something else happens."""
+        while (left_s := until_s - time.monotonic()) > 0:
+            if self._is_woken(readable(self.descriptors(), left_s)):
+                break
+        self._held = False
 
     def _is_woken(self, ready: list[int]) -> bool:
         is_woken = False

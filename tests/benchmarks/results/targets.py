@@ -188,7 +188,7 @@ _LARGE_POOL = (
     'Deleting the files after a burst makes the next burst several times dearer.'
 )
 _CROWD = (
-    'The kernel wakes every sleeper of a directory. A slice that was woken by messages of others listens again after up to 20 ms, and then looks through the events of that time in one text: 1 µs an event, where reading each took 5.5. In turns on a busy machine that was 1.43 before and 1.19 to 1.23 after. '
+    'The kernel wakes every sleeper of a directory. A slice that was woken by messages of others listens again after 1 to 20 ms, and then looks through the events of that time in one text: 1 µs an event, where reading each took 5.5. In turns on a busy machine that was 1.43 before and 1.19 to 1.23 after. '
     'Left are a wake in 20 ms for each slice, and the three events a message that the kernel writes for each.'
 )
 _MANY_LAZY = (

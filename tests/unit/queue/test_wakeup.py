@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import threading
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from switchboard import Spool
+from switchboard import Spool, Switchboard
 from switchboard.message.naming import NS, Slice, format_when
+from switchboard.queue import wakeup as wakeup_module
 from switchboard.queue.wakeup import Wakeup
+from switchboard.testing import FakeClock
 
 LONG_S, NOT_AT_ALL_S = 30.0, 0.0
 
@@ -148,6 +151,73 @@ class TestDescriptors:
         wakeup.close()
         assert len(os.listdir('/proc/self/fd')) == before
         del wakeup
+
+
+class TestEntriesThatAreBeingFlushed:
+    """Seen by the rename, and to be had when the producer lets go."""
+
+    NAME = f'{format_when(NS)}+{"0" * 40}'
+
+    def come(self, path: Path) -> int:
+        """:return: the producer's descriptor."""
+        draft = path.parent / 'draft'
+        fd = os.open(draft, os.O_RDWR | os.O_CREAT)
+        draft.rename(path / f'{self.NAME}.pck')
+        return fd
+
+    def test_it_wakes_when_the_producer_lets_go(
+        self, wakeup: Wakeup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wakeup_module, 'HELD_S', LONG_S)
+        wakeup.arm()
+        fd = self.come(tmp_path)
+        threading.Timer(0.001, os.close, (fd,)).start()
+        assert wakeup.wait(LONG_S)
+        assert wakeup.closed() == [self.NAME]
+        assert wakeup.closed() == []
+
+    def test_a_word_is_heard_meanwhile(
+        self, wakeup: Wakeup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wakeup_module, 'HELD_S', LONG_S)
+        wakeup.arm()
+        fd = self.come(tmp_path)
+        wakeup.wake()
+        assert wakeup.wait(LONG_S)
+        os.close(fd)
+
+    @pytest.mark.parametrize('timeout_s', [NOT_AT_ALL_S, LONG_S, None])
+    def test_it_is_waited_for_a_moment_and_no_longer(
+        self, wakeup: Wakeup, tmp_path: Path, timeout_s: float | None
+    ) -> None:
+        wakeup.arm()
+        fd = self.come(tmp_path)
+        assert wakeup.wait(timeout_s)
+        assert wakeup.closed() == []
+        assert not wakeup.wait(NOT_AT_ALL_S)
+        os.close(fd)
+        assert wakeup.wait(LONG_S)
+
+    def test_who_came_too_early_tries_again_at_once(self, tmp_path: Path) -> None:
+        queue = Switchboard('in', tmp_path / 'in', clock=FakeClock())
+        sleeper = queue.wakeup()
+        filebase = queue.enqueue('a')
+        path = tmp_path / 'in' / f'{filebase}.pck'
+        producer, latecomer = os.open(path, os.O_RDWR), os.open(path, os.O_RDWR)
+        fcntl.flock(producer, fcntl.LOCK_EX)
+        assert queue.take() is None
+        sleeper.arm()
+        # One that had opened the file as a spare lets go of it as well, and nobody looks in a circle for that.
+        os.close(latecomer)
+        assert sleeper.wait(LONG_S)
+        assert queue.take() is None
+        assert not queue.ready()
+        os.close(producer)
+        assert sleeper.wait(LONG_S)
+        taken = queue.take()
+        assert taken is not None
+        assert taken.filebase == filebase
+        sleeper.close()
 
 
 class TestSlices:
