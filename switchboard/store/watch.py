@@ -122,7 +122,11 @@ class SelfPipe:
             return b''
 
     def close(self, close: Callable[[int], None] = os.close) -> None:
-        """Give the descriptors back.  After a fork, parent and child close their own."""
+        """Give the descriptors back.  After a fork, parent and child close their own.
+
+        Not as `Disk.close` does: a loop that has waited on a number must forget it before another file gets the number, or that file is not watched.
+        gevent's `os.close` has its loop forget it, and closes in the loop's next round.
+        """
         for end in (self.read_end, self.write_end):
             if end >= 0:
                 close(end)
