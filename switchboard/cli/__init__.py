@@ -96,7 +96,7 @@ def _call(args: Sequence[str] | None, installation: Installation) -> int:
             click.echo(error.format_message(), err=True)
         return Exit.USAGE
     except click.ClickException as error:
-        return _usage(error, as_json=_is_json(args, installation))
+        return _usage(error, installation.verb, as_json=_is_json(args, installation))
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
     except SystemExit:
@@ -131,10 +131,11 @@ def _is_json(args: Sequence[str] | None, installation: Installation) -> bool:
     return installation.as_json or '--json' in (sys.argv[1:] if args is None else args)
 
 
-def _usage(error: click.ClickException, *, as_json: bool) -> int:
+def _usage(error: click.ClickException, verb: str, *, as_json: bool) -> int:
     text = error.format_message()
     if isinstance(error, click.UsageError):
-        where = error.ctx.command_path if error.ctx is not None else 'switchboard'
+        # Of an option that lacks its value click says no place.
+        where = error.ctx.command_path if error.ctx is not None else f'switchboard {verb}'.strip()
         text = f'{text.removesuffix(".")}; see `{where} --help`'
     status = error.exit_code if error.exit_code != 1 else int(Exit.NO_INPUT)
     write_error(error, status, [text], as_json=as_json)

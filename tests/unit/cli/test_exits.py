@@ -120,6 +120,21 @@ def test_wrong_use_is_one_line_that_names_the_help() -> None:
     assert 'switchboard ls --help' in ran.err
 
 
+@pytest.mark.parametrize(
+    ('words', 'help'),
+    [
+        (('rm', '--all', '-q'), 'switchboard rm --help'),
+        (('ls', '--limit'), 'switchboard ls --help'),
+        (('ls', '--json=yes'), 'switchboard ls --help'),
+        (('-C',), 'switchboard --help'),
+    ],
+)
+def test_an_option_without_its_value_names_the_help_of_its_verb(words: tuple[str, ...], help: str) -> None:
+    ran = switchboard(*words)
+    assert ran.status == Exit.USAGE
+    assert f'; see `{help}`' in ran.err
+
+
 def test_a_misspelled_verb_gets_a_hint() -> None:
     ran = switchboard('queus')
     assert ran.status == Exit.USAGE
