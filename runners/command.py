@@ -494,10 +494,8 @@ class Program:
     def _end(self) -> None:
         """End it, and all of its group: first politely."""
         self._signal(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            pass
         self._signal(signal.SIGKILL)
         # One that has become another user's cannot be ended: `end` says for whom the message waits.
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -43,6 +43,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from email.message import Message
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -356,10 +357,8 @@ class Smtp(Runner):
     def _close(self) -> None:
         """Say good-bye."""
         if self._smtp is not None:
-            try:
+            with suppress(OSError, smtplib.SMTPException):
                 self._smtp.quit()
-            except (OSError, smtplib.SMTPException):
-                pass
             self._drop()
 
     def _drop(self) -> None:

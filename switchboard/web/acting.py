@@ -161,13 +161,8 @@ def act(desk: Desk, form: Form, operator: Operator) -> dict[str, Any]:
         'done': done,
         'not_done': [one.fields() | {'why': _why(desk, one)} for one in results if one.error is not None],
         'gone': [
-            {
-                'entry': filebase,
-                'from': queue,
-                'queue': None,
-                'filebase': None,
-                'why': _who_was_first(desk, filebase, queue) or 'it is not there any more',
-            }
+            Result(Target(queue, filebase, ''), None).fields()
+            | {'why': _who_was_first(desk, filebase, queue) or 'it is not there any more'}
             for queue, _, filebase in (name.partition('/') for name in plan.gone)
         ],
         'left': len(targets) - len(results),
