@@ -75,12 +75,8 @@ class QueueRules:
         values: dict[str, Any] = {}
         for rule in self.rules_for(name):
             values |= rule.values
-        default = self._default_of_bad if name == BAD else self.default
+        default = dataclasses.replace(self.default, durability='full') if name == BAD else self.default
         return dataclasses.replace(default, **values) if values else default
-
-    @property
-    def _default_of_bad(self) -> QueueOptions:
-        return dataclasses.replace(self.default, durability='full')
 
     def deciding(self, name: str, option: str) -> QueueRule | None:
         """:return: the section that decides one field of a queue, or None where the default does."""

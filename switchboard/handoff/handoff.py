@@ -205,7 +205,7 @@ class Handoff:
         :raises EntryTakenError: this process does not hold the input any more.
         """
         stage = self.stage
-        record = self._new_record() if self._place is None else self.claim
+        record = self.claim if self._place is not None else Claim.of_new(stage.pool.acquire(), stage.disk)
         try:
             record.replace(stage.folder, self.name, f':{COMMIT}')
         except BaseException:
@@ -219,9 +219,6 @@ class Handoff:
         """The commit record's descriptor, after step 3."""
         assert self._record is not None
         return self._record.fd
-
-    def _new_record(self) -> Claim:
-        return Claim.of_new(self.stage.pool.acquire(), self.stage.disk)
 
     @property
     def input_folder(self) -> Folder:

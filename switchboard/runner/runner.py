@@ -138,10 +138,6 @@ class Runner:
             raise ConfigError(reason, section=f'runner.{self.name}', key='tracing') from error
         self._settler.tracing = Tracing(self.options, self._part)
 
-    def _flush_traces(self) -> None:
-        if self._settler.tracing is not None:
-            self._settler.tracing.flush()
-
     @classmethod
     def check_class(cls, options: RunnerOptions) -> None:
         """Look at how the hooks are written; also called by ``switchboard check --imports``.
@@ -400,7 +396,8 @@ class Runner:
     def _leave_loop(self) -> None:
         """End the loop, also if it could not begin."""
         self.slot.rest()
-        self._flush_traces()
+        if self._settler.tracing is not None:
+            self._settler.tracing.flush()
         self._loop.leave()
 
     def _next_turn(self) -> None:
