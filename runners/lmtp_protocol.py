@@ -209,7 +209,7 @@ class Connection(LMTP):
         """Ask for the greeting under the name that it has here."""
         return bool(await super().check_helo_needed(helo))
 
-    async def handle_MAIL(  # noqa: N802
+    async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
         self, server: Any, session: Any, envelope: RoutedEnvelope, address: str, options: list[str]
     ) -> str:
         """Accept a sender that can be written."""
@@ -221,7 +221,7 @@ class Connection(LMTP):
         envelope.mail_options.extend(options)
         return '250 2.1.0 ok'
 
-    async def handle_RCPT(  # noqa: N802
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, server: Any, session: Any, envelope: RoutedEnvelope, address: str, options: list[str]
     ) -> str:
         """Accept an address that somebody routes."""
@@ -243,7 +243,7 @@ class Connection(LMTP):
         envelope.routes.append(route)
         return '250 2.1.5 ok'
 
-    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
         """Take a mail, and give as many replies as there are recipients, whatever the reply is."""
         assert isinstance(self.envelope, RoutedEnvelope)
         memory = self._server.memory
@@ -277,7 +277,7 @@ class Connection(LMTP):
         else:
             await super().push(status)
 
-    async def handle_DATA(self, server: Any, session: Any, envelope: RoutedEnvelope) -> str:  # noqa: N802
+    async def handle_DATA(self, server: Any, session: Any, envelope: RoutedEnvelope) -> str:  # noqa: N802 - aiosmtpd's name
         """Store a mail, once for each set of queues."""
         recipients = [str(address) for address in envelope.rcpt_tos]
         # As a pipe or a file would have given it.
@@ -296,7 +296,7 @@ class Connection(LMTP):
             self._server.note(outcome, by_route[route])
         return '\r\n'.join(reply(outcomes[route]) for route in envelope.routes)
 
-    async def smtp_RSET(self, arg: str) -> None:  # noqa: N802
+    async def smtp_RSET(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
         """See `leave_if_asked`."""
         await super().smtp_RSET(arg)
         await self.leave_if_asked()

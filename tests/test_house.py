@@ -297,3 +297,35 @@ def test_a_sentence_that_names_what_it_is_about_is_let_be() -> None:
         '"""The entries of a queue, and the process that holds each.\n\n:return: whether it is empty.\n"""\n'
     )
     assert list(pronouns_without_a_noun(source)) == []
+
+
+# A rule that is broken says which and why; nothing is left out of a measure of what was tested.
+EXCEPTION = re.compile(r'#\s*(noqa|pragma: no cover)')
+WITH_A_REASON = re.compile(r'# noqa: [A-Z]+\d+(, ?[A-Z]+\d+)*\W+(?![A-Z]+\d)[a-zA-Z]')
+
+
+def exceptions_without_a_reason(source: str) -> Iterator[str]:
+    """Yield the comments that break a rule and do not say why."""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if (
+            token.type == tokenize.COMMENT
+            and EXCEPTION.search(token.string)
+            and not WITH_A_REASON.search(token.string)
+        ):
+            yield f'line {token.start[0]}: {token.string}'
+
+
+def test_each_exception_from_a_rule_has_its_reason_beside_it() -> None:
+    found = {
+        str(path.relative_to(ROOT)): lines
+        for folder in ('switchboard', 'runners', 'tests')
+        for path in ROOT.glob(f'{folder}/**/*.py')
+        if (lines := list(exceptions_without_a_reason(path.read_text())))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize('comment', ['# noqa', '# noqa: N802', '# noqa: N802, B018', '# pragma: no cover'])
+def test_an_exception_without_a_reason_is_noticed(comment: str) -> None:
+    assert list(exceptions_without_a_reason(f'x = 1  {comment}\n'))
+    assert not list(exceptions_without_a_reason("x = 1  # noqa: N802, B018 - another one's name\n"))

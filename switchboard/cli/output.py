@@ -104,7 +104,7 @@ def make_streams_safe() -> None:
         except OSError:
             os.open(os.devnull, flags)  # takes the lowest number that is free
             mode = 'r' if descriptor == 0 else 'w'
-            setattr(sys, name, open(descriptor, mode, encoding='utf-8', closefd=False))  # noqa: SIM115
+            setattr(sys, name, open(descriptor, mode, encoding='utf-8', closefd=False))  # noqa: SIM115 - it stays open, as the stream that it replaces
         stream = getattr(sys, name)
         stream.reconfigure(errors='surrogateescape' if descriptor == 0 else 'backslashreplace')
     if isinstance(sys.stdout, io.TextIOWrapper):

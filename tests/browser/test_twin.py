@@ -466,10 +466,10 @@ def test_what_the_command_line_says_as_json_the_twin_has_too(site: Site, tab: An
     site.spool.pause('orders', 'the shop is closed', 'ann')
     succeed('-C', site.config, 'start')
     try:
-        twin = lambda path: tab.request.get(f'{site.url}/api{path}').json()  # noqa: E731
+        twin = lambda path: tab.request.get(f'{site.url}/api{path}').json()  # noqa: E731 - short, and for this test alone
         tab.goto(site.url)
         eventually(lambda: twin('/')['bad'] == 3, 'counted')
-        said = lambda *words: switchboard('-C', site.config, *words, '--json').objects  # noqa: E731
+        said = lambda *words: switchboard('-C', site.config, *words, '--json').objects  # noqa: E731 - short, and for this test alone
 
         def same(objects: list[Any], found: Any, key: str) -> None:
             by_key = {one[key]: one for one in found}

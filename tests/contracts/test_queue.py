@@ -12,10 +12,10 @@ from switchboard import Spool, Switchboard
 from switchboard.store.disk import Disk
 from switchboard.testing import MemorySwitchboard
 from switchboard.testing.memory import Store
-from tests.contracts.queue import *  # noqa: F403
+from tests.contracts.queue import *  # noqa: F403 - the tests that every queue must pass
 from tests.contracts.queue import Backend
-from tests.contracts.queue_life import *  # noqa: F403
-from tests.contracts.queue_runner import *  # noqa: F403
+from tests.contracts.queue_life import *  # noqa: F403 - the tests that every queue must pass
+from tests.contracts.queue_runner import *  # noqa: F403 - the tests that every queue must pass
 from tests.helpers.accelerator import steps
 
 if TYPE_CHECKING:

@@ -112,7 +112,7 @@ def run(place: Path, effort: Effort) -> Iterator[Figure]:
         batch = Batch(place / f'flush-{size}', size)
         try:
             turns = [
-                lambda flush=flush: batch.turn(flush, effort.min_s)  # noqa: B023
+                lambda flush=flush: batch.turn(flush, effort.min_s)  # noqa: B023 - called before the next turn of the loop
                 for flush in STRATEGIES.values()
             ]
             rounds = alternate(place, turns, effort.pairs)
