@@ -148,6 +148,7 @@ def test_all_that_were_chosen_are_there() -> None:
 
 @both
 @kinds
+@pytest.mark.in_turns('kind', (LazyWorld, World))
 @each_operation
 def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
     operation: Operation, kind: type[World], is_fast: bool, scratch: Path
@@ -169,6 +170,7 @@ def test_a_process_killed_at_any_call_leaves_what_recovery_repairs(
 
 
 @kinds
+@pytest.mark.in_turns('kind', (LazyWorld, World))
 @pytest.mark.parametrize('how', ['once', 'lasting'])
 @each_operation
 def test_a_call_that_fails_loses_nothing(

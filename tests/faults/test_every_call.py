@@ -135,6 +135,7 @@ def test_a_call_that_fails_loses_nothing(operation: Operation, error: str, scrat
 
 @pytest.mark.slow
 @pytest.mark.parametrize('error', ['EIO', 'ENOSPC'])
+@pytest.mark.in_turns('error', ('EIO', 'ENOSPC'))
 @each_operation
 def test_after_a_failure_the_same_process_can_do_it_again(
     operation: Operation, error: str, scratch: Path
@@ -153,6 +154,7 @@ def test_after_a_failure_the_same_process_can_do_it_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize('error', [0, errno.ENOSPC], ids=['and goes on', 'and then ENOSPC'])
+@pytest.mark.in_turns('error', (0, errno.ENOSPC))
 @each_operation
 def test_a_short_write_or_read_leaves_no_half_message(
     operation: Operation, error: int, scratch: Path
@@ -167,6 +169,7 @@ def test_a_short_write_or_read_leaves_no_half_message(
 
 @pytest.mark.slow
 @pytest.mark.parametrize('error', ['ENOSPC', 'EROFS'])
+@pytest.mark.in_turns('error', ('ENOSPC', 'EROFS'))
 @each_operation
 def test_a_disk_that_stays_broken_loses_nothing(operation: Operation, error: str, scratch: Path) -> None:
     """Taking back may fail as well here, so what was reported as not stored may arrive: but never in part."""

@@ -231,8 +231,23 @@ def test_over_three_days_each_operation_has_had_every_flush_order(
             item = SimpleNamespace(
                 nodeid=f'test_x[{order}-{operation}]',
                 callspec=SimpleNamespace(params={'order': order, 'operation': operation}),
-                get_closest_marker=lambda _name: True,
+                get_closest_marker=lambda _name: pytest.mark.in_turns.mark,
             )
             if turns.has_its_day(cast('pytest.Item', item)):
                 had.append((day, order))
     assert len({day for day, _ in had}) == len({order for _, order in had}) == len(had) == 3
+
+
+def test_over_two_days_each_operation_has_had_both_of_two_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    had = []
+    for day in (700_000, 700_001):
+        monkeypatch.setenv(turns.DAY, str(day))
+        for error in ('EIO', 'ENOSPC'):
+            item = SimpleNamespace(
+                nodeid=f'test_x[enqueue-{error}]',
+                callspec=SimpleNamespace(params={'error': error, 'operation': 'enqueue'}),
+                get_closest_marker=lambda _name: pytest.mark.in_turns('error', ('EIO', 'ENOSPC')).mark,
+            )
+            if turns.has_its_day(cast('pytest.Item', item)):
+                had.append(error)
+    assert sorted(had) == ['EIO', 'ENOSPC']

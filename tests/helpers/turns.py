@@ -1,7 +1,9 @@
-"""The matrices of faults in turns: one flush order a day for each operation, all of them in three days.
+"""The matrices of faults in turns: one flush order a day for each operation, all of them in three days; one of two errors, and of two durabilities.
 
 A flush of a file makes nothing but its content durable, or its name too, or all names before it: that decides what a power cut leaves, and most
 mistakes show in any of the three.  ``--every-order`` runs all.
+
+``in_turns`` marks a test of flush orders; ``in_turns('error', ('EIO', 'ENOSPC'))`` one whose parameter takes turns among these values.
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ DAY = 'SWITCHBOARD_FAULTS_DAY'
 
 
 def has_its_day(item: pytest.Item) -> bool:
-    """:return: whether a test is in the flush order that its operation has on this day; true for all that are marked otherwise."""
-    callspec = getattr(item, 'callspec', None)
-    if callspec is None or item.get_closest_marker('in_turns') is None:
+    """:return: whether a test has the value that its operation has on this day; true for all that are marked otherwise."""
+    callspec, mark = getattr(item, 'callspec', None), item.get_closest_marker('in_turns')
+    if callspec is None or mark is None:
         return True
-    others = [f'{name}={value}' for name, value in sorted(callspec.params.items()) if name != 'order']
+    taking_turns, values = mark.args or ('order', ORDERS)
+    others = [f'{name}={value}' for name, value in sorted(callspec.params.items()) if name != taking_turns]
     turn = zlib.crc32(' '.join([item.nodeid.partition('[')[0], *others]).encode()) + int(os.environ[DAY])
-    return bool(ORDERS[turn % len(ORDERS)] == callspec.params['order'])
+    return bool(values[turn % len(values)] == callspec.params[taking_turns])
