@@ -374,13 +374,13 @@ class Namer:
 _process, _count = os.urandom(8).hex(), itertools.count(1)
 
 
-def _renew() -> None:
-    # After a fork both processes would count on from the same number: the child takes a new one.
+def number_anew() -> None:
+    """Take another number for this process: after a fork both would count on from the same one."""
     global _process, _count
     _process, _count = os.urandom(8).hex(), itertools.count(1)
 
 
-os.register_at_fork(after_in_child=_renew)
+os.register_at_fork(after_in_child=number_anew)
 
 SYSTEM_NAMER = Namer()
 
