@@ -409,6 +409,8 @@ class Criteria:
                 return f'; {key!r} is looked for in the metadata and not in the body: `ls --columns {key}` shows that'
             if meant := closest(key, (*FIELDS, *ALIASES), LIKENESS):
                 return f'; {key!r} is taken for a key of the metadata: did you mean {meant}?'
+            if any(str(value).lstrip('"')[:1] in ('<', '>') for value in term.values):
+                return f'; {key!r} is a key of the metadata, whose values are texts here: only fields are compared by < and >'
         return ''
 
     def negated(self) -> Criteria:
@@ -481,7 +483,9 @@ def _words(text: str) -> Iterator[Term]:
         key, at = _scan(text, at + negated, ':')
         if at >= len(text) or text[at] != ':':
             word = text[start:at]
-            raise SelectionError(f'{word!r} is no field:value; a text in the error is `match:{word}`')
+            raise SelectionError(
+                f'{word!r} is no field:value; quotes hold a value with blanks together, and a text in the error is `match:{word}`'
+            )
         name = key.text
         if not name:
             raise SelectionError(f'{text[start : at + 1]!r} names no field')

@@ -127,7 +127,10 @@ def test_an_entry_is_found_by_the_beginning_of_its_name_or_digest(
 @pytest.mark.parametrize(
     ('text', 'why'),
     [
-        ('Timeout', 'no field:value; a text in the error is `match:Timeout`'),
+        (
+            'Timeout',
+            'no field:value; quotes hold a value with blanks together, and a text in the error is `match:Timeout`',
+        ),
         (':x', 'names no field'),
         ('-:x', 'names no field'),
         ('"":x', 'names no field'),
@@ -275,6 +278,10 @@ def test_a_history_that_makes_nonsense_is_its_entrys_and_no_others(tmp_path: Pat
         ('eror:ValueError', "; 'eror' is taken for a key of the metadata: did you mean error?"),
         ('-kindd:mail', "; 'kindd' is taken for a key of the metadata: did you mean kind?"),
         ('error:ValueError customer:ann', ''),
+        (
+            'n:>3',
+            "; 'n' is a key of the metadata, whose values are texts here: only fields are compared by < and >",
+        ),
         (
             'task:shop.add',
             "; 'task' is looked for in the metadata and not in the body: `ls --columns task` shows that",
