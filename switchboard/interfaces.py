@@ -165,13 +165,14 @@ class ISwitchboard(Interface):
     def recover_backup_files(*, own: bool = True) -> None:
         """:meth:`recover` under Mailman's name, which returns nothing."""
 
-    def recover(*, own: bool = True) -> list[str]:
+    def recover(*, own: bool = True, waits: bool = False) -> list[str]:
         """Make the claims of dead processes, and those this process gave up, ready again.
 
         Each recovery is recorded in the entry; the third sends it to the bad queue, because a message that kills its
         runner must not do so for ever.  What another living process holds is never touched.
 
         :param own: also what this process holds; a runner's periodic recovery leaves that alone.
+        :param waits: wait half a second at most for entries that another process may be recovering just then.
         :return: the filebases that are ready again.
         """
 

@@ -405,7 +405,7 @@ class BrokerQueue:
         """See `ISwitchboard`."""
         self.recover(own=own)
 
-    def recover(self, *, own: bool = True) -> list[str]:
+    def recover(self, *, own: bool = True, waits: bool = False) -> list[str]:
         """See `ISwitchboard`.  What dead processes had, the broker gives out again by itself; on Redis, this sees to it."""
         self.delivery_counts.collect(counts=not self.connection.counts_deaths)
         for queue in self.broker_queues:

@@ -458,15 +458,16 @@ class Consumer:
 
     # What dead owners left, and what a full queue lets go of.
 
-    def recover(self, filebases: list[str], *, own: bool) -> list[str]:
+    def recover(self, filebases: list[str], *, own: bool, waits: bool = False) -> list[str]:
         """Make claimed entries ready again whose owners died.
 
         The third recovery of an entry sends it to the dead letters: two deaths can be bad luck, three are the message's fault.
 
         :param own: also those that this process holds.
+        :param waits: wait a moment for those that another process may be recovering.
         :return: the filebases that are ready again.
         """
-        return recover(self.folder, filebases, self.bad, self._recover, own=own)
+        return recover(self.folder, filebases, self.bad, self._recover, own=own, waits=waits)
 
     def _recover(self, claim: Claim) -> bool:
         filebase = claim.filebase

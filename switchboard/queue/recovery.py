@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -20,6 +21,9 @@ from switchboard.store.claims import Claim, claim_of, open_claim
 from switchboard.store.folder import Folder
 
 log = logging.getLogger('switchboard.queue')
+
+# How long the one who recovers an entry, or notes something in it, needs at the most, and how often it is looked at meanwhile.
+LET_GO_S, LOOK_S = 0.5, 0.01
 
 # The event of a death that an operator wanted: the recovery that follows is not counted.
 INTERRUPTED = 'interrupted'
@@ -124,16 +128,23 @@ def move_to_bad_unread(folder: Folder, name: str, bad: Folder, reason: str) -> N
 
 
 def recover(
-    folder: Folder, filebases: Iterable[str], bad: Folder, settle: Callable[[Claim], bool], *, own: bool
+    folder: Folder,
+    filebases: Iterable[str],
+    bad: Folder,
+    settle: Callable[[Claim], bool],
+    *,
+    own: bool,
+    waits: bool = False,
 ) -> list[str]:
     """Deal with the claims of dead owners.
 
     :param filebases: entries of the folder that are claimed.
     :param settle: ends a claim, and says whether the entry is ready again.
     :param own: also deal with those that this process holds.
+    :param waits: another process may be recovering some of them: wait a moment for those that are locked.
     :return: the filebases that are ready again; of the others the owner lives, or they went to the dead letters.
     """
-    recovered = []
+    recovered, locked = [], []
     for filebase in filebases:
         try:
             claim = claim_of(folder, filebase)
@@ -147,6 +158,7 @@ def recover(
             event(log, logging.WARNING, filebase, 'not recovered', queue=folder.place, error=error)
             continue
         if claim is None:
+            locked.append(filebase)
             continue
         try:
             if settle(claim):
@@ -154,7 +166,31 @@ def recover(
         except OSError as error:
             event(log, logging.ERROR, filebase, 'not recovered', queue=folder.place, error=error)
             claim.close()
+    if waits and locked:
+        ends_at_s = time.monotonic() + LET_GO_S
+        left = [filebase for filebase in locked if _is_let_go(folder, filebase, ends_at_s)]
+        recovered += recover(folder, left, bad, settle, own=own)
     return recovered
+
+
+def _is_let_go(folder: Folder, filebase: str, ends_at_s: float) -> bool:
+    """Wait until a claimed entry is unlocked, or is none any more.
+
+    :return: whether it is still there, without an owner.
+    """
+    while True:
+        try:
+            opened = folder.disk.open_locked(filebase + CLAIMED, folder.fd, writable=False)
+            if opened is not None:
+                folder.disk.unlock_and_close(opened[0])
+                return True
+            if not folder.has(filebase + CLAIMED):
+                return False
+        except OSError:
+            return False  # which the next recovery tells of
+        if time.monotonic() >= ends_at_s:
+            return False
+        time.sleep(LOOK_S)
 
 
 def _recover_unread(folder: Folder, filebase: str, bad: Folder) -> None:

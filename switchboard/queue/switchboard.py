@@ -389,7 +389,7 @@ class Switchboard:
         """See `ISwitchboard`."""
         self.recover(own=own)
 
-    def recover(self, *, own: bool = True) -> list[str]:
+    def recover(self, *, own: bool = True, waits: bool = False) -> list[str]:
         """See `ISwitchboard`."""
         delete_unfinished(self.folder)
-        return self.consumer.recover(self.get_files(CLAIMED), own=own)
+        return self.consumer.recover(self.get_files(CLAIMED), own=own, waits=waits)

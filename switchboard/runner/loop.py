@@ -152,10 +152,10 @@ class Loop:
         self._next_recovery_ns = now_ns + int(self.options.recovery_s * NS)
         self.settler.give_back_stuck()
         try:
-            # Another process may be publishing what a predecessor committed: this one must not pass it.
-            self.spool.recover(waits=not self._has_begun)
-            self._has_begun = True
-            self.settler.recovered(len(self.queue.recover(own=False)))
+            # Another process may be publishing what a predecessor committed, or recovering what it held: this one must not pass that.
+            waits, self._has_begun = not self._has_begun, True
+            self.spool.recover(waits=waits)
+            self.settler.recovered(len(self.queue.recover(own=False, waits=waits)))
         except (QueueError, OSError) as error:
             event(
                 log,

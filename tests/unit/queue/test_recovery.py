@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from switchboard.options import QueueOptions
 from switchboard.queue.recovery import timestamp
 from switchboard.queue.switchboard import Services
 from switchboard.store.claims import OWN_CLAIMS
+from switchboard.store.disk import Disk
 from switchboard.testing import FakeClock
 from switchboard.testing.faults import FaultyDisk
 from tests.helpers.processes import held_elsewhere, in_child
+from tests.helpers.runs import make_runner
 
 LAZY = QueueOptions(durability='lazy')
 
@@ -230,3 +234,40 @@ def test_records_have_the_time_of_the_queues_clock(tmp_path: Path) -> None:
     queue.dequeue(filebase)
     queue.annotate(filebase, {'event': 'noted'})
     assert queue.history(filebase)[-1]['time'] == 1_732_242_000.123456
+
+
+class Refused(Disk):
+    """Does something when the lock of a file was refused."""
+
+    def __init__(self, name: str, then: Callable[[], object]) -> None:
+        self._name = name
+        self._then = then
+
+    def open_locked(self, name: str, dir_fd: int, **keys: Any) -> Any:
+        opened = super().open_locked(name, dir_fd, **keys)
+        if opened is None and name == self._name:
+            self._then()
+        return opened
+
+
+def test_a_new_runner_waits_for_another_process_that_recovers_what_its_predecessor_held(
+    tmp_path: Path,
+) -> None:
+    spool = Spool(tmp_path / 'spool', 'lazy')
+    first, _ = (spool['in'].enqueue(msg, order_key='k') for msg in 'ab')
+    die_with(spool['in'], first)
+    with open(spool.path('in', f'{first}.bak'), 'rb') as held:  # by the janitor, which is about to recover it
+        fcntl.flock(held, fcntl.LOCK_EX)
+        later = Spool(tmp_path / 'spool', 'lazy', disk=Refused(f'{first}.bak', held.close))
+        seen: list[str] = []
+        make_runner(later, lambda _runner, msg, _msgdata: seen.append(msg)).run(until_empty=True)
+    assert seen == ['a', 'b']
+
+
+def test_one_that_another_process_works_on_is_not_waited_for_any_longer(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / 'spool', 'lazy')
+    first, _ = (spool['in'].enqueue(msg, order_key='k') for msg in 'ab')
+    seen: list[str] = []
+    with held_elsewhere(spool['in'], first):
+        make_runner(spool, lambda _runner, msg, _msgdata: seen.append(msg)).run(until_empty=True)
+    assert seen == ['b']
