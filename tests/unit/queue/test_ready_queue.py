@@ -240,7 +240,7 @@ class TestGivingOut:
 
     def test_one_call_looks_once_if_others_have_all_that_it_found(self, tmp_path: Path) -> None:
         disk = CountingDisk()
-        queue = Switchboard('in', tmp_path / 'in', disk=disk)
+        queue = Switchboard('in', tmp_path / 'in', disk=disk, clock=FakeClock())
         filebases = [queue.enqueue(number) for number in range(3)]
         held = [os.open(tmp_path / 'in' / f'{filebase}.pck', os.O_RDWR) for filebase in filebases]
         for fd in held:
