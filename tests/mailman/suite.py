@@ -26,6 +26,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 from tests.helpers.cache import cache
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,19 +118,22 @@ class MailmanTree:
     def __init__(self, version: str, cache: Path) -> None:
         self.version = version
         self.source = cache / f'mailman-{version}'
-        self.environment = cache / f'environment-{version}'
-        self.python = self.environment / 'bin' / 'python'
         # This checkout is found by its path, what it needs is installed.
         ours = [need for need in importlib.metadata.requires(DISTRIBUTION) or () if 'extra ==' not in need]
-        self._needed = [f'mailman=={version}', *CONSTRAINTS, *TOOLS, *ours]
+        self._needed = [
+            f'mailman=={version}',
+            *CONSTRAINTS,
+            *TOOLS,
+            *(str(Requirement(each)) for each in ours),
+        ]
+        # Checkouts that need something else, or run another Python, have another one.
+        kind = zlib.crc32('\n'.join([sys.version, *self._needed]).encode())
+        self.environment = cache / f'environment-{version}-{kind:08x}'
+        self.python = self.environment / 'bin' / 'python'
 
     def is_prepared(self) -> bool:
         """Is everything there?"""
-        return self.source.exists() and self._is_installed()
-
-    def _is_installed(self) -> bool:
-        installed = self.environment / 'installed'
-        return installed.exists() and installed.read_text().splitlines() == self._needed
+        return self.source.exists() and (self.environment / 'installed').exists()
 
     def pytest(self, *words: str) -> list[str]:
         """The command that runs some of our own tests beside Mailman."""
@@ -177,10 +182,10 @@ class MailmanTree:
                 [archive] = Path(fetched).glob('*.tar.gz')
                 with tarfile.open(archive) as tar:
                     tar.extractall(cache, filter='data')
-        if not self._is_installed():
+        if not (self.environment / 'installed').exists():
             subprocess.run([sys.executable, '-m', 'venv', '--clear', self.environment], check=True)
             subprocess.run([self.python, '-m', 'pip', 'install', '-q', *self._needed], check=True)
-            (self.environment / 'installed').write_text('\n'.join(self._needed))
+            (self.environment / 'installed').touch()
 
     def run(self, tests: Sequence[str], *, with_plugin: bool, directory: Path) -> dict[str, str]:
         """Run some of Mailman's tests, or all.
