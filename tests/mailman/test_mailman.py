@@ -44,7 +44,7 @@ def tree() -> MailmanTree:
     return tree
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_mailmans_tests_of_queues_and_runners_pass_as_they_do_without_us(
     tree: MailmanTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
