@@ -171,23 +171,30 @@ class Disk:
             return False
         return True
 
-    def lock_when_free(self, fd: int, what: str, *, shared: bool = False) -> None:
+    def lock_when_free(
+        self, fd: int, what: str, *, shared: bool = False, is_wanted: Callable[[], bool] | None = None
+    ) -> bool:
         """Take the lock on an open file, and wait for it, but not for ever: its holder may be stopped, or hang in the kernel.
 
         :param what: is locked, for people.
+        :param is_wanted: asked now and then; the waiting ends when it says no.
+        :return: False if the lock is not wanted any more.
         :raises LockTimeoutError: it was not free within `lock_timeout_s`.
         """
         if self.lock(fd, shared=shared):
-            return
+            return True
         ends_at_s = time.monotonic() + self.lock_timeout_s
         wait_s = _FIRST_WAIT_S
         while not self.lock(fd, shared=shared):
+            if is_wanted is not None and not is_wanted():
+                return False
             if time.monotonic() >= ends_at_s:
                 raise LockTimeoutError(
                     f'{what}: locked by another process for more than {self.lock_timeout_s:.0f} s'
                 )
             time.sleep(wait_s)
             wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+        return True
 
     def open_lock_file(self, name: str, dir_fd: int, *, flags: int = os.O_RDWR) -> int:
         """Open a file that is there to be locked, or to be read and written by many; it is made if it is not there.
@@ -273,7 +280,8 @@ class Disk:
     ) -> tuple[int, os.stat_result] | None:
         """Open a regular file, lock it, and make sure that the name still leads to it.
 
-        :param waits_for: a name of the locked thing, for people: then the lock is waited for.
+        :param waits_for: a name of the locked thing, for people: then the lock is waited for, as long as the name leads to the file.  (Its holder
+            may keep a finished file open, and locked, for his next message.)
         :raises LockTimeoutError: in vain.
         :return: the descriptor and the file's status; None if the lock is refused or the name is gone or leads
             elsewhere by now: not now, look again.
@@ -286,10 +294,12 @@ class Disk:
         except FileNotFoundError:
             return None
         try:
-            if waits_for:
-                self.lock_when_free(fd, waits_for)
-            else:
+            if not waits_for:
                 self.flock(fd, _LOCK_NOW)
+            elif not self.lock_when_free(
+                fd, waits_for, is_wanted=lambda: self.leads_to(name, dir_fd, self.fstat(fd))
+            ):
+                raise BlockingIOError
             # The status from before the lock would be old: the last holder may have written.
             status = self.fstat(fd)
             if not stat_module.S_ISREG(status.st_mode):
@@ -307,7 +317,8 @@ class Disk:
     def create_locked(self, name: str, dir_fd: int) -> int:
         """Create a file and lock it.
 
-        Between the two calls another process may take it for a leftover: it then has the lock, or has used the file.
+        Between the two calls another process may take it for a leftover: it then has the lock, or has used the file.  If it has also thrown away
+        what it wrote, or died, the file is emptied.
 
         :raises FileExistsError: the name is taken, or a recovery was faster; try another name.
         """
@@ -319,6 +330,8 @@ class Disk:
                 status = self.fstat(fd)
                 # It may have had the file, used it and let it go again: then the name leads nowhere, and the file is a message.
                 if self.leads_to(name, dir_fd, status):
+                    if status.st_size:
+                        self.ftruncate(fd, 0)
                     self.give_to_owner(fd, dir_fd)
                     if stat_module.S_IMODE(status.st_mode) != FILE_MODE:  # the umask took some of it
                         self.fchmod(fd, FILE_MODE)

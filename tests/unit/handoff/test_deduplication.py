@@ -316,12 +316,27 @@ def test_a_message_with_a_key_goes_to_all_queues_of_an_exchange_or_to_none(tmp_p
     assert [contents(spool, queue) for queue in 'ab'] == [['one'], ['one']]
 
 
+def test_a_marker_in_a_file_that_another_process_has_used_first_is_read(tmp_path):
+    class Slow(Disk):
+        """Between the making and the locking of a file another producer takes it for a spare, writes into it, and dies."""
+
+        def open_file(self, name, flags, dir_fd):
+            fd = super().open_file(name, flags, dir_fd)
+            if flags & os.O_EXCL:
+                os.write(fd, b'x' * 4096)
+            return fd
+
+    spool = Spool(tmp_path, 'lazy', disk=Slow())
+    assert spool['a'].enqueue('one', dedupe_key='key') == spool['a'].enqueue('two', dedupe_key='key')
+    assert contents(spool, 'a') == ['one']
+
+
 def test_a_key_that_cannot_be_looked_for_keeps_the_input(tmp_path):
     class Deaf(Disk):
-        def lock_when_free(self, fd, what, *, shared=False):
+        def lock_when_free(self, fd, what, **options):
             if what.startswith('a key'):
                 raise OSError(5, 'Input/output error')
-            super().lock_when_free(fd, what, shared=shared)
+            return super().lock_when_free(fd, what, **options)
 
     spool = Spool(tmp_path, 'lazy', disk=Deaf())
     spool['in'].enqueue('x')

@@ -80,10 +80,10 @@ class Waited(Disk):
         self.lock_timeout_s = 0.05
         self._then = then
 
-    def lock_when_free(self, fd: int, what: str, *, shared: bool = False) -> None:
+    def lock_when_free(self, fd: int, what: str, **options: Any) -> bool:
         if what == 'a hand-off':
             self._then()
-        super().lock_when_free(fd, what, shared=shared)
+        return super().lock_when_free(fd, what, **options)
 
 
 @pytest.fixture

@@ -129,6 +129,33 @@ class TestLocks:
             SlowDisk().create_locked('file', folder.fd)
         os.close(others[0])
 
+    def test_a_new_file_that_another_process_has_used_first_is_empty(self, folder: Folder) -> None:
+        path = Path(folder.path) / 'file'
+
+        class SlowDisk(Disk):
+            def flock(self, fd: int, operation: int) -> None:
+                path.write_text('it was killed then, or threw that away')
+                fcntl.flock(fd, operation)
+
+        fd = SlowDisk().create_locked('file', folder.fd)
+        assert path.read_bytes() == b''
+        os.close(fd)
+
+    def test_the_lock_of_a_file_is_not_waited_for_when_it_has_lost_its_name(self, folder: Folder) -> None:
+        path = Path(folder.path) / 'file'
+        path.touch()
+        holder = os.open(path, os.O_RDWR)
+        fcntl.flock(holder, fcntl.LOCK_EX)
+
+        class RenamingDisk(Disk):
+            def lock(self, fd: int, *, shared: bool = False) -> bool:
+                if path.exists():
+                    path.rename(path.with_name('kept for the next message'))
+                return super().lock(fd, shared=shared)
+
+        assert RenamingDisk().open_locked('file', folder.fd, waits_for='it') is None
+        os.close(holder)
+
 
 class TestModes:
     def test_files_are_0660_whatever_the_umask(self, tmp_path: Path, umask: int) -> None:
