@@ -141,16 +141,12 @@ class Stage:
         left, ends_at_s = False, time.monotonic() + self.disk.lock_timeout_s
         for transaction in transactions:
             try:
-                left |= self._wait_for(transaction)
-                is_late = time.monotonic() >= ends_at_s
+                left |= self._wait_for(transaction, max(0.0, ends_at_s - time.monotonic()))
             except LockTimeoutError:
-                is_late = True
-            except OSError as error:
-                event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
-                continue
-            if is_late:
                 event(log, logging.WARNING, None, 'not waited for', transaction=transaction, error=TOO_SLOW)
                 break
+            except OSError as error:
+                event(log, logging.ERROR, None, 'not recovered', transaction=transaction, error=error)
         return left
 
     def is_handing_on(self, queue: str, filebase: str) -> bool:
@@ -194,13 +190,18 @@ class Stage:
                         'it is committed, and the disk refuses to publish it', step='rename'
                     )
 
-    def _wait_for(self, transaction: str) -> bool:
+    def _wait_for(self, transaction: str, within_s: float | None = None) -> bool:
         """Wait until nobody works on a commit record.
 
+        :param within_s: how long, as in `Disk.lock_when_free`.
         :return: is it still there?
         """
         opened = self.disk.open_locked(
-            f'{transaction}:{COMMIT}', self.folder.fd, writable=False, waits_for='a hand-off'
+            f'{transaction}:{COMMIT}',
+            self.folder.fd,
+            writable=False,
+            waits_for='a hand-off',
+            within_s=within_s,
         )
         if opened is None:
             return False

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from switchboard.clock import Clock
-from switchboard.errors import QueueError
+from switchboard.errors import LockTimeoutError, QueueError
 from switchboard.events import event
 from switchboard.message.journal import FOREIGN, Record
 from switchboard.message.naming import CLAIMED, PRESERVED, after
@@ -22,8 +22,8 @@ from switchboard.store.folder import Folder
 
 log = logging.getLogger('switchboard.queue')
 
-# How long the one who recovers an entry, or notes something in it, needs at the most, and how often it is looked at meanwhile.
-LET_GO_S, LOOK_S = 0.5, 0.01
+# How long the one who recovers an entry, or notes something in it, needs at the most.
+LET_GO_S = 0.5
 
 # The event of a death that an operator wanted: the recovery that follows is not counted.
 INTERRUPTED = 'interrupted'
@@ -178,19 +178,20 @@ def _is_let_go(folder: Folder, filebase: str, ends_at_s: float) -> bool:
 
     :return: whether it is still there, without an owner.
     """
-    while True:
-        try:
-            opened = folder.disk.open_locked(filebase + CLAIMED, folder.fd, writable=False)
-            if opened is not None:
-                folder.disk.unlock_and_close(opened[0])
-                return True
-            if not folder.has(filebase + CLAIMED):
-                return False
-        except OSError:
-            return False  # which the next recovery tells of
-        if time.monotonic() >= ends_at_s:
-            return False
-        time.sleep(LOOK_S)
+    try:
+        opened = folder.disk.open_locked(
+            filebase + CLAIMED,
+            folder.fd,
+            writable=False,
+            waits_for='an entry',
+            within_s=max(0.0, ends_at_s - time.monotonic()),
+        )
+    except (LockTimeoutError, OSError):
+        return False  # which the next recovery tells of
+    if opened is None:
+        return False
+    folder.disk.unlock_and_close(opened[0])
+    return True
 
 
 def _recover_unread(folder: Folder, filebase: str, bad: Folder) -> None:

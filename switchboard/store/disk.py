@@ -172,26 +172,32 @@ class Disk:
         return True
 
     def lock_when_free(
-        self, fd: int, what: str, *, shared: bool = False, is_wanted: Callable[[], bool] | None = None
+        self,
+        fd: int,
+        what: str,
+        *,
+        shared: bool = False,
+        is_wanted: Callable[[], bool] | None = None,
+        within_s: float | None = None,
     ) -> bool:
         """Take the lock on an open file, and wait for it, but not for ever: its holder may be stopped, or hang in the kernel.
 
         :param what: is locked, for people.
         :param is_wanted: asked now and then; the waiting ends when it says no.
+        :param within_s: how long it is waited for; by default `lock_timeout_s`.
         :return: False if the lock is not wanted any more.
-        :raises LockTimeoutError: it was not free within `lock_timeout_s`.
+        :raises LockTimeoutError: it was not free within that time.
         """
         if self.lock(fd, shared=shared):
             return True
-        ends_at_s = time.monotonic() + self.lock_timeout_s
+        within_s = self.lock_timeout_s if within_s is None else within_s
+        ends_at_s = time.monotonic() + within_s
         wait_s = _FIRST_WAIT_S
         while not self.lock(fd, shared=shared):
             if is_wanted is not None and not is_wanted():
                 return False
             if time.monotonic() >= ends_at_s:
-                raise LockTimeoutError(
-                    f'{what}: locked by another process for more than {self.lock_timeout_s:.0f} s'
-                )
+                raise LockTimeoutError(f'{what}: locked by another process for more than {within_s:.0f} s')
             time.sleep(wait_s)
             wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
         return True
@@ -276,12 +282,19 @@ class Disk:
         return named.st_ino == opened.st_ino and named.st_dev == opened.st_dev
 
     def open_locked(
-        self, name: str, dir_fd: int, *, writable: bool = True, waits_for: str = ''
+        self,
+        name: str,
+        dir_fd: int,
+        *,
+        writable: bool = True,
+        waits_for: str = '',
+        within_s: float | None = None,
     ) -> tuple[int, os.stat_result] | None:
         """Open a regular file, lock it, and make sure that the name still leads to it.
 
         :param waits_for: a name of the locked thing, for people: then the lock is waited for, as long as the name leads to the file.  (Its holder
             may keep a finished file open, and locked, for his next message.)
+        :param within_s: how long, as in `lock_when_free`.
         :raises LockTimeoutError: in vain.
         :return: the descriptor and the file's status; None if the lock is refused or the name is gone or leads
             elsewhere by now: not now, look again.
@@ -297,7 +310,10 @@ class Disk:
             if not waits_for:
                 self.flock(fd, _LOCK_NOW)
             elif not self.lock_when_free(
-                fd, waits_for, is_wanted=lambda: self.leads_to(name, dir_fd, self.fstat(fd))
+                fd,
+                waits_for,
+                is_wanted=lambda: self.leads_to(name, dir_fd, self.fstat(fd)),
+                within_s=within_s,
             ):
                 raise BlockingIOError
             # The status from before the lock would be old: the last holder may have written.
