@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import gc
-import logging
 import os
 import random
 import signal
@@ -253,7 +252,6 @@ def _claims_end_with_their_test(request: pytest.FixtureRequest, _descriptors: _D
         except OSError:
             pass  # a disk that fails has closed it already
     HOLDERS.intersection_update(holders)
-    logging.disable(logging.NOTSET)  # some of what is measured disables it for its process
     # An error that was made for several tests holds all that stood on the stack when it was raised.
     callspec = getattr(request.node, 'callspec', None)
     for value in callspec.params.values() if callspec else ():

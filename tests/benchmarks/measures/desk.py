@@ -37,7 +37,6 @@ CONFIG = '[switchboard]\nspool = spool\ndurability = lazy\n[queue.in]\nexternal 
 
 def fill(spool: Spool, waiting: int, bad: int) -> None:
     """Make the entries."""
-    logging.disable(logging.WARNING)  # of each that is preserved a line is told
     for start in range(0, waiting, 10_000):
         spool['in'].enqueue_many(f'message {number}' for number in range(start, min(start + 10_000, waiting)))
     out = spool['out']
@@ -126,7 +125,11 @@ def measure(directory: Path, waiting: int, bad: int, pairs: int, turn_s: float) 
     config = directory / 'switchboard.cfg'
     config.write_text(CONFIG)
     spool = Spool.from_config(config)
-    fill(spool, waiting, bad)
+    logging.disable(logging.WARNING)  # of each that is preserved a line is told
+    try:
+        fill(spool, waiting, bad)
+    finally:
+        logging.disable(logging.NOTSET)
     spool.close()
     port = free_port()
     words = ['-m', 'switchboard', '-C', str(config), 'web', '--listen', f'127.0.0.1:{port}']
