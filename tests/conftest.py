@@ -21,6 +21,7 @@ from switchboard.store.claims import OWN_CLAIMS
 from switchboard.store.publishing import HOLDERS
 from switchboard.testing import FakeClock
 from tests.helpers.busy import Busy
+from tests.helpers.second_try import SecondTry
 from tests.helpers.turns import DAY, ORDERS, has_its_day
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault(DAY, str(datetime.datetime.now(datetime.UTC).toordinal()))
     if 'PYTEST_XDIST_WORKER' not in os.environ:
         config.pluginmanager.register(Busy())
+        config.pluginmanager.register(SecondTry())
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for signum in signal.valid_signals() - LEFT_ALONE:
         if signal.getsignal(signum) is signal.SIG_IGN:
