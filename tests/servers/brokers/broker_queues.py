@@ -17,6 +17,7 @@ from switchboard.brokers.delivery_counts import DeliveryCounts
 from switchboard.brokers.producer import LONGEST_WAIT_S
 from switchboard.brokers.queue import BrokerQueue
 from switchboard.brokers.rabbitmq import waiting_queue
+from switchboard.brokers.redis_driver import key_of
 from switchboard.clock import SYSTEM_CLOCK
 from switchboard.errors import BrokerDownError, EntryTakenError, UnknownQueueError
 from switchboard.message.journal import Record
@@ -25,6 +26,7 @@ from switchboard.options import QueueOptions
 from switchboard.store.disk import Disk
 from switchboard.store.folder import Folder
 from tests.contracts.queue import Backend, drain
+from tests.helpers.waiting import PATIENCE_S, eventually
 
 
 def unacked(connection: Connection) -> int:
@@ -157,7 +159,38 @@ def wait(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def wait_for(queue: Any, timeout_s: float = 120.0) -> Any:
+# Of a holder that lives and must not lose it, however busy this machine is: it is renewed each quarter of that.
+HELD_LEASE = '10s'
+
+# The first write needs no memory: after it, Redis runs the rest above its maxmemory as well.
+END_LEASES = """
+redis.call('ZREM', KEYS[1], '')
+local ended = 0
+for _, tag in ipairs(ARGV) do ended = ended + redis.call('ZADD', KEYS[1], 'XX', 'CH', 0, tag) end
+return ended
+"""
+
+
+def _leases(place: OnBroker, queue: Any) -> dict[bytes, float]:
+    key = key_of(queue.all_queues[0], 'leases')
+    return dict(Redis.from_url(place.url).zrange(key, 0, -1, withscores=True))
+
+
+def wait_for_renewal(place: OnBroker, queue: Any) -> None:
+    """Return when Redis has heard once more that the holders of all that is out of a queue live."""
+    before = _leases(place, queue)
+    eventually(
+        lambda: all(ends > before[tag] for tag, ends in _leases(place, queue).items()), 'all leases renewed'
+    )
+
+
+def end_leases(place: OnBroker, queue: Any) -> None:
+    """Have the leases of a queue be over, as if their time had passed without a word of the holders."""
+    key, tags = key_of(queue.all_queues[0], 'leases'), list(_leases(place, queue))
+    assert Redis.from_url(place.url).eval(END_LEASES, 1, key, *tags) == len(tags) > 0
+
+
+def wait_for(queue: Any, timeout_s: float = PATIENCE_S) -> Any:
     """Sleep as a runner does until there is something."""
     wakeup = queue.wakeup()
     give_up_s = time.monotonic() + timeout_s
@@ -183,4 +216,15 @@ def wait_for_broker(queue: BrokerQueue) -> None:
     raise TimeoutError('the broker does not come back')
 
 
-__all__ = ['OnBroker', 'SeenQueue', 'drain', 'queue_of', 'wait', 'wait_for', 'wait_for_broker']
+__all__ = [
+    'HELD_LEASE',
+    'OnBroker',
+    'SeenQueue',
+    'drain',
+    'end_leases',
+    'queue_of',
+    'wait',
+    'wait_for',
+    'wait_for_broker',
+    'wait_for_renewal',
+]

@@ -63,12 +63,15 @@ python_path = .
 
 
 class Far:
-    """A spool with a queue ``far``."""
+    """A spool with a queue ``far``.
 
-    def __init__(self, url: str, directory: Path, more: str = '') -> None:
+    :param lease: of Redis: a killed runner's message comes back after it, and one that is kept waiting by a busy machine may lose it.
+    """
+
+    def __init__(self, url: str, directory: Path, more: str = '', *, lease: str = '1s') -> None:
         self.directory = directory
         self.url = url
-        options = 'heartbeat=5s' if url.startswith('amqp') else 'lease=1s'
+        options = 'heartbeat=5s' if url.startswith('amqp') else f'lease={lease}'
         name = uuid.uuid4().hex[:8]
         text = CONFIG.format(url=url, name=name, options=options, more=more)
         self.config = load(directory, text, head='[switchboard]\nspool = spool\ndurability = lazy\n')

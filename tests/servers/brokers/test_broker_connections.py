@@ -24,7 +24,16 @@ from switchboard.testing import Signal
 from tests.helpers.ports import free_port
 from tests.helpers.waiting import eventually
 from tests.servers.brokers.broker import Broker, redis
-from tests.servers.brokers.broker_queues import OnBroker, queue_of, unacked, wait, wait_for, wait_for_broker
+from tests.servers.brokers.broker_queues import (
+    HELD_LEASE,
+    OnBroker,
+    queue_of,
+    unacked,
+    wait,
+    wait_for,
+    wait_for_broker,
+    wait_for_renewal,
+)
 from tests.servers.brokers.far import Far
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -33,11 +42,14 @@ pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 class TestALongJob:
     def test_a_job_that_is_longer_than_heartbeat_and_lease_keeps_its_message(self, place: OnBroker) -> None:
         rabbit = place.url.startswith('amqp')
-        options = '&heartbeat=1s' if rabbit else '&lease=1s'
+        options = '&heartbeat=2s' if rabbit else f'&lease={HELD_LEASE}'
         queue, other = queue_of(place, options), queue_of(place, options)
         filebase = queue.enqueue('x')
         assert queue.take() is not None
-        wait(4)
+        if rabbit:
+            wait(5)  # after two silent heartbeats the broker would take it for dead
+        else:
+            wait_for_renewal(place, queue)
         other.recover(own=False)
         assert other.take() is None
         queue.finish(filebase)
@@ -91,7 +103,7 @@ class TestALostConnection:
         self, redis_server: Broker, tmp_path: Path
     ) -> None:
         place = OnBroker(redis_server.url, tmp_path / 'spool')
-        dead, other = queue_of(place, '&lease=1s'), queue_of(place, '&lease=1s')
+        dead, other = queue_of(place, '&lease=1s'), queue_of(place)
         filebase = dead.enqueue('x')
         dead.take()
         dead.connection.stop_heartbeat()  # as if its process had died

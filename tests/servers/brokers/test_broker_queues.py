@@ -266,9 +266,10 @@ class TestTaking:
 class TestLater:
     def test_a_delay_is_kept_by_the_broker(self, place: OnBroker) -> None:
         queue = queue_of(place)
-        queue.enqueue('late', delay=0.6)
+        queue.enqueue('much later', delay=3600)
         queue.enqueue('now')
         assert drain(queue) == ['now']
+        queue.enqueue('late', delay=0.3)
         queue.close()  # whoever asked for it may be gone
         assert wait_for(queue).msg == 'late'
 
@@ -281,10 +282,12 @@ class TestLater:
 
     def test_a_retry_comes_back_with_its_history(self, place: OnBroker) -> None:
         queue = queue_of(place)
-        filebase = queue.enqueue('x', n=1)
-        queue.take()
-        queue.release(filebase, delay_s=0.5, record={'event': 'failed', 'error': 'Oops', 'set': {'n': 2}})
+        filebase, other = queue.enqueue('x', n=1), queue.enqueue('y')
+        for _ in range(2):
+            queue.take()
+        queue.release(other, delay_s=3600)
         assert queue.take() is None
+        queue.release(filebase, delay_s=0.3, record={'event': 'failed', 'error': 'Oops', 'set': {'n': 2}})
         again = wait_for(queue)
         assert digest_of(again.filebase) == digest_of(filebase)
         assert again.msgdata['n'] == 2

@@ -14,9 +14,17 @@ from redis import Redis
 
 from switchboard.brokers.redis_driver import script_of
 from switchboard.errors import BrokerDownError, EntryTakenError
-from tests.helpers.waiting import eventually
+from tests.helpers.waiting import PATIENCE_S, eventually
 from tests.servers.brokers.broker import Broker
-from tests.servers.brokers.broker_queues import OnBroker, queue_of, unacked, wait, wait_for_broker
+from tests.servers.brokers.broker_queues import (
+    HELD_LEASE,
+    OnBroker,
+    end_leases,
+    queue_of,
+    unacked,
+    wait_for_broker,
+    wait_for_renewal,
+)
 from tests.servers.brokers.middleman import Middleman
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
@@ -48,7 +56,7 @@ def queue(place: OnBroker, middleman: Middleman) -> Iterator[Any]:
     """A queue by way of the middleman, with Redis's scripts loaded."""
     queue_of(place)  # by which the queue is deleted at the end
     url, place.url = place.url, f'redis://127.0.0.1:{middleman.port}/0'
-    queue = queue_of(place, '&lease=1s')
+    queue = queue_of(place, f'&lease={HELD_LEASE}')
     place.url = url
     place.queues.remove(queue)
     assert queue.take() is None
@@ -74,8 +82,8 @@ class TestALostAnswer:
         assert middleman.has_lost.is_set()
         assert (taken.msg, taken.filebase) == ('first', first)
         assert queue.history(first) == []
-        wait(1.5)  # longer than the lease, which is renewed
-        other = queue_of(place, '&lease=1s')
+        wait_for_renewal(place, queue)
+        other = queue_of(place)
         assert other.recover(own=False) == []
         assert other.take().msg == 'second'
         assert other.take() is None
@@ -98,8 +106,8 @@ class TestALostAnswer:
         self, queue: Any, place: OnBroker, middleman: Middleman
     ) -> None:
         take_and_hear_nothing(queue, middleman)
-        wait(1.2)
-        other = queue_of(place, '&lease=1s')
+        end_leases(place, queue)
+        other = queue_of(place)
         other.recover(own=False)
         assert other.take().msg == 'first'
         wait_for_broker(queue)
@@ -114,8 +122,7 @@ class TestALostAnswer:
         with pytest.raises(EntryTakenError):  # which is all that can be told
             queue.finish(filebase)
         assert middleman.has_lost.is_set()
-        wait(1.2)
-        other = queue_of(place, '&lease=1s')
+        other = queue_of(place)
         assert other.recover(own=False) == []
         assert other.take() is None
 
@@ -138,14 +145,14 @@ class Sleeper(threading.Thread):
             self.is_woken = True
         else:
             self.falls_asleep.set()
-            self.is_woken = self.wakeup.wait(30)
+            self.is_woken = self.wakeup.wait(PATIENCE_S)
         self.slept_s = time.monotonic() - began_s
 
     def woken(self) -> bool:
         self.join()
         self.wakeup.disarm()
         self.wakeup.close()
-        return self.is_woken and self.slept_s < 20
+        return self.is_woken and self.slept_s < PATIENCE_S / 2
 
 
 class TestASleeper:
@@ -155,7 +162,7 @@ class TestASleeper:
         middleman.hold_answer_to(b'SUBSCRIBE')
         sleeper = Sleeper(queue)
         sleeper.start()
-        assert middleman.holds.wait(30)
+        assert middleman.holds.wait(PATIENCE_S)
         sleeper.falls_asleep.wait(1)  # which he must not: he has not been told yet
         queue_of(place).enqueue('x')
         middleman.let_go.set()
@@ -169,7 +176,7 @@ class TestASleeper:
         assert queue.take() is not None
         sleeper = Sleeper(queue)
         sleeper.start()
-        assert sleeper.falls_asleep.wait(30)
+        assert sleeper.falls_asleep.wait(PATIENCE_S)
         with middleman.away():
             Redis.from_url(place.url).client_kill_filter(_type='normal', skipme=True)
             eventually(lambda: not queue.connection.driver.is_open(), 'noticed')

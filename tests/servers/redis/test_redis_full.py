@@ -17,12 +17,23 @@ from switchboard.message.naming import digest_of
 from switchboard.options import RunnerOptions
 from tests.helpers.waiting import eventually
 from tests.servers.brokers.broker import Broker, redis, started
-from tests.servers.brokers.broker_queues import OnBroker, drain, queue_of, unacked, wait
+from tests.servers.brokers.broker_queues import (
+    HELD_LEASE,
+    OnBroker,
+    drain,
+    end_leases,
+    queue_of,
+    unacked,
+    wait,
+    wait_for_renewal,
+)
 from tests.servers.brokers.far import Far
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
-ROOM_BYTES = 2 * 1024 * 1024
+# Two hundred messages: half of them is far more than all buffers of all connections.
+ROOM_BYTES = 8 * 1024 * 1024
+MESSAGE_BYTES = 40_000
 
 
 @pytest.fixture(scope='module')
@@ -38,16 +49,16 @@ class Full:
         self.client.config_set('maxmemory-policy', 'noeviction')
         self.place = place
 
-    def queue(self, lease: str = '1s') -> Any:
-        return queue_of(self.place, f'&lease={lease}')
+    def queue(self) -> Any:
+        return queue_of(self.place, f'&lease={HELD_LEASE}')
 
     def fill(self, queue: Any) -> None:
         """Enqueue until there is no more memory, and leave none for anything small either."""
         self._limit(ROOM_BYTES)
         with pytest.raises(QueueFullError, match='no more memory'):
-            _enqueue_for_ever(queue, 'x' * (ROOM_BYTES // 50))
-        # What connections take and give back counts as well, so that for a moment there might be room again.
-        self._limit(-ROOM_BYTES // 10)
+            _enqueue_for_ever(queue, 'x' * MESSAGE_BYTES)
+        # What connections take and give back counts as well: the limit lies where their buffers never reach, amid the messages.
+        self._limit(-ROOM_BYTES // 2)
         with pytest.raises(QueueFullError, match='no more memory'):
             queue.enqueue('')
 
@@ -74,7 +85,7 @@ def test_who_works_keeps_his_message_and_ends_it(full: Full) -> None:
     filebase = queue.enqueue('work')
     assert queue.take().msg == 'work'
     full.fill(queue)
-    wait(2)  # two leases long
+    wait_for_renewal(full.place, queue)
     assert other.recover(own=False) == []
     assert full.client.hlen(f'switchboard:{queue.all_queues[0]}:deaths') == 0
     queue.finish(filebase)
@@ -91,13 +102,12 @@ def test_what_is_given_back_is_the_next_again(full: Full) -> None:
 
 
 def test_what_a_dead_holder_had_is_given_to_another_and_counted(full: Full) -> None:
-    # Nothing but its death is to end a holder's lease, however busy this machine is.
-    dead, other = full.queue(), full.queue(lease='1h')
+    dead, other = full.queue(), full.queue()
     filebase = dead.enqueue('first')
     dead.take()
     full.fill(dead)
     dead.connection.stop_heartbeat()  # as if its process had died
-    wait(1.2)
+    end_leases(full.place, dead)
     other.recover(own=False)
     OWN_CLAIMS.clear()  # it was another process's
     assert other.take().filebase == filebase
@@ -153,7 +163,7 @@ class Fail(Runner):
 def test_what_a_runner_failed_at_is_held_until_there_is_memory_and_counted_once_a_try(
     full: Full, small_redis: Broker, tmp_path: Path
 ) -> None:
-    far = Far(small_redis.url, tmp_path, 'max_attempts = 3')
+    far = Far(small_redis.url, tmp_path, 'max_attempts = 3', lease=HELD_LEASE)
     runner = Fail(far.another(), RunnerOptions('fail', '', 'far', recovery_s=0.2))
     filebase = far.queue.enqueue('x')
     full.fill(full.queue())
