@@ -1,4 +1,4 @@
-"""``bin/_manual.py DIRECTORY`` writes man pages and shell completion, from the verbs themselves, as ``share/`` of an installation has them."""
+"""``bin/_manual.py DIRECTORY`` writes man pages and shell completion, from the verbs themselves, as ``share/`` of an installation has them; bin/_backend.py asks for it."""
 
 from __future__ import annotations
 

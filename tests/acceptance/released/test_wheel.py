@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tarfile
 import zipfile
+from ast import literal_eval
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from switchboard.cli.app import VERBS
 from tests.acceptance.released.wheel import ROOT, WAYS, Installed, built_once
@@ -42,6 +46,23 @@ def test_the_source_holds_all_that_a_packager_needs(built: tuple[Path, Path]) ->
     } <= names
     assert {'constraints/core.txt', 'CHANGELOG.md', 'SECURITY.md', '.ci/run'} <= names
     assert {'setup.py', 'switchboard/store/accelerator.c'} <= names
+    assert {'bin/_backend.py', 'share/man/man1/switchboard-ls.1'} <= names
+
+
+def test_a_wheel_of_the_source_needs_setuptools_alone_and_one_of_a_checkout_what_makes_the_man_pages(
+    built: tuple[Path, Path],
+) -> None:
+    [released] = (built[0].parent / 'released').iterdir()
+    assert needed_to_build(released) == set()
+    assert {'click', 'click-man', 'zope.interface'} <= needed_to_build(built[0].parent / 'checkout')
+
+
+def needed_to_build(place: Path) -> set[str]:
+    code = 'import sys; sys.path.insert(0, "bin"); import _backend; print(_backend.get_requires_for_build_wheel())'
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=place, capture_output=True, text=True, timeout=240, check=True
+    )
+    return {Requirement(each).name for each in literal_eval(done.stdout.splitlines()[-1])}
 
 
 def test_the_wheel_holds_the_samples_and_nothing_that_is_not_its_own(built: tuple[Path, Path]) -> None:

@@ -45,7 +45,7 @@ def built_once(factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def build(directory: Path) -> tuple[Path, Path]:
-    """Build as ``bin/release`` does, from a copy, and the wheel from what was released as source.
+    """Build as a packager does, from a copy, and the wheel from what was released as source.
 
     :return: the source distribution and the wheel, with all wheels beside it that it needs.
     """
@@ -65,18 +65,16 @@ def build(directory: Path) -> tuple[Path, Path]:
         )
     )
     shutil.copytree(ROOT, copy, symlinks=True, ignore=left_out)
-    environment = {**os.environ, 'PYTHONPATH': str(copy), 'PYTHONDONTWRITEBYTECODE': '1'}
-    manual = [sys.executable, str(copy / 'bin' / '_manual.py'), 'share']
-    subprocess.run(manual, cwd=copy, env=environment, check=True, timeout=BUILD_TIMEOUT_S)
+    environment = {**os.environ, 'PYTHONPATH': '', 'PYTHONDONTWRITEBYTECODE': '1'}
     for name in ('CI', 'PIP_REQUIRE_VIRTUALENV'):
         environment.pop(name, None)
-    command = 'import setuptools.build_meta as b, sys; print(getattr(b, sys.argv[1])(sys.argv[2]))'
+    command = 'import sys; sys.path.insert(0, "bin"); import _backend; print(getattr(_backend, sys.argv[1])(sys.argv[2]))'
 
     def made(what: str, where: Path) -> Path:
         done = subprocess.run(
             [sys.executable, '-c', command, what, str(directory)],
             cwd=where,
-            env={**environment, 'PYTHONPATH': ''},
+            env=environment,
             capture_output=True,
             text=True,
             timeout=BUILD_TIMEOUT_S,
