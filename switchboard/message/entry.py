@@ -3,27 +3,23 @@
 And back to the comparison: what a runner changed of a message that it gives back to its queue.  Mailman's runners change a message's metadata and
 ask to keep it queued; Mailman then stores it anew, at the end of the queue, and forgets how often it failed.  Here changed metadata are a record in
 the entry's history.  Only a message whose body was changed is stored anew, in its old place, with its history, as one step with the end of
-the old one.  What an operator changed is kept in the history as it was, so that it can be shown as a difference, and undone.  The entry's own bytes are what the message is compared with, read again: a copy of the metadata made before would cost each message,
-and would not see a change inside of a list.
+the old one.  The entry's own bytes are what the message is compared with, read again: a copy of the metadata made before would
+cost each message, and would not see a change inside of a list.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, UnserializableError
 from switchboard.message.envelope import Header, check, parse_header, unpack
 from switchboard.message.journal import Record, find_records, in_effect, parse_records
 from switchboard.message.metadata import ALWAYS, load_metadata
 from switchboard.message.naming import digest_of
-from switchboard.message.typed_json import dump_json, is_equal, tagged_or_text
+from switchboard.message.typed_json import dump_json, is_equal
 
 if TYPE_CHECKING:
     from switchboard.message.serializers import Serializer, Serializers, TextSerializer
@@ -32,8 +28,6 @@ if TYPE_CHECKING:
 MAILMAN = 'mailman'
 UNKNOWN = 'unknown'
 TEXT = 'text'
-# A body that is longer is edited without a way back: a history is read at each look.
-MAX_KEPT_BYTES = 256 << 10
 
 _PICKLE_PROTOCOLS = (b'\x02', b'\x03', b'\x04', b'\x05')
 
@@ -211,112 +205,3 @@ def is_body_changed(entry: Entry, msg: Any, serializers: Serializers) -> bool:
     # Its bytes may have been written by another program, in another style: then they differ, and nothing was changed.
     original = entry.load(serializers)[0]
     return flat != serializer.dumps(original)
-
-
-class Content(NamedTuple):
-    """Metadata, without what every message has, and body."""
-
-    metadata: dict[str, Any]
-    body: bytes
-
-
-def content_of(entry: Entry) -> Content:
-    """:return: message and metadata, as a runner would get them of an entry that is not damaged."""
-    metadata = entry.changed_metadata(load_metadata(entry.metadata))
-    return Content({key: value for key, value in metadata.items() if key not in ALWAYS}, entry.body)
-
-
-def kept_of(
-    changed: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any], body: bytes | None
-) -> dict[str, Any]:
-    """:return: the fields of the record by which it can be undone; ``body`` is the old one, if it is another now."""
-    kept: dict[str, Any] = {'metadata': {key: before[key] for key in changed if key in before}}
-    if body is not None:
-        if len(body) > MAX_KEPT_BYTES:
-            return {}
-        try:
-            kept['body'] = body.decode('utf-8')
-        except UnicodeDecodeError:
-            kept['base64'] = base64.b64encode(body).decode('ascii')
-    return {'before': kept, 'after': {'metadata': {key: after[key] for key in changed if key in after}}}
-
-
-def before_last_edit(entry: Entry) -> Content | None:
-    """:return: the message before its last edit; None if it never was edited, or the old one was not kept."""
-    now = content_of(entry)
-    for record in reversed(entry.records):
-        if record.get('event') == 'edited':
-            return _undone(record, now)
-    return None
-
-
-def _undone(record: Record, now: Content) -> Content | None:
-    kept, keys = record.get('before'), record.get('metadata')
-    if not isinstance(kept, dict) or not isinstance(keys, list) or not isinstance(kept.get('metadata'), dict):
-        return None
-    metadata = {key: value for key, value in now.metadata.items() if key not in keys} | kept['metadata']
-    if not record.get('body'):
-        return Content(metadata, now.body)
-    body = _body_of(kept)
-    return None if body is None else Content(metadata, body)
-
-
-def _body_of(kept: Mapping[str, Any]) -> bytes | None:
-    text, packed = kept.get('body'), kept.get('base64')
-    try:
-        if isinstance(text, str):
-            return text.encode('utf-8')
-        if isinstance(packed, str):
-            return base64.b64decode(packed, validate=True)
-    except (UnicodeEncodeError, binascii.Error, ValueError):
-        pass  # somebody else has written that
-    return None
-
-
-def differences(entry: Entry) -> dict[int, list[str]]:
-    """:return: for each edit of the history, by its place in there, what it changed: see `difference`."""
-    found: dict[int, list[str]] = {}
-    body = entry.body
-    for place in range(len(entry.records) - 1, -1, -1):
-        record = entry.records[place]
-        kept, after = record.get('before'), record.get('after')
-        if record.get('event') != 'edited' or not isinstance(kept, dict) or not isinstance(after, dict):
-            continue
-        before = _body_of(kept) if record.get('body') else body
-        if before is None:
-            break  # and the state before that is not known
-        old, new = kept.get('metadata'), after.get('metadata')
-        if isinstance(old, dict) and isinstance(new, dict):
-            found[place] = difference(Content(old, before), Content(new, body))
-        body = before
-    return found
-
-
-def difference(before: Content, after: Content) -> list[str]:
-    """:return: the differences, as lines that begin with ``-``, ``+`` or a blank, as ``diff -u`` writes them without its head."""
-    return [
-        *_changed_lines(_metadata_lines(before), _metadata_lines(after)),
-        *_changed_lines(_lines(before.body), _lines(after.body)),
-    ]
-
-
-def _metadata_lines(content: Content) -> list[str]:
-    return [
-        f'{key}: {json.dumps(tagged_or_text(value), ensure_ascii=False, sort_keys=True)}'
-        for key, value in sorted(content.metadata.items())
-    ]
-
-
-def _lines(body: bytes) -> list[str]:
-    # Not `splitlines`, for which a form feed in a subject begins a line.  Only a line's end may have been changed.
-    *lines, rest = body.decode('utf-8', 'backslashreplace').split('\n')
-    return [*lines, f'{rest}\\ no end of line'] if rest else lines
-
-
-def _changed_lines(before: list[str], after: list[str]) -> Iterator[str]:
-    import difflib  # seldom needed, and this module is loaded by every reader and writer of messages
-
-    # Less the two lines of its head: a line `-- ` that is gone looks as one of them does.
-    for line in islice(difflib.unified_diff(before, after, n=3, lineterm=''), 2, None):
-        if not line.startswith('@@'):
-            yield line

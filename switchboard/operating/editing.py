@@ -12,23 +12,29 @@ dies, recovery gives it back.  One of the bad queue, edited, goes back to where 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Self
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple, Self
 
 from switchboard.errors import ContentDisallowedError, CorruptEntryError, QueueError, UnserializableError
 from switchboard.handoff.moving import claim_any, origin
 from switchboard.handoff.transaction import Transaction
-from switchboard.message.entry import MAILMAN, Content, Entry, before_last_edit, content_of, kept_of
+from switchboard.message.entry import MAILMAN, Entry
 from switchboard.message.expiry import EXPIRES, is_expired
 from switchboard.message.journal import Record
-from switchboard.message.metadata import mistake_in
+from switchboard.message.metadata import ALWAYS, load_metadata, mistake_in
 from switchboard.message.naming import (
     CLOCK_SLACK_NS,
     PRESERVED,
     with_when,
 )
 from switchboard.message.serializers import Raw, family
+from switchboard.message.typed_json import tagged_or_text
 from switchboard.operating.actions import check_is_worked_on
 from switchboard.operating.audit import Operator
 from switchboard.queue.recovery import timestamp
@@ -38,6 +44,8 @@ from switchboard.store.claims import Claim, claim_ready
 from switchboard.store.layout import BAD
 from switchboard.store.publishing import refuse
 
+# A body that is longer is edited without a way back: a history is read at each look.
+MAX_KEPT_BYTES = 256 << 10
 # A body that cannot be read without running something is not read to check it.
 _UNCHECKED = ('pickle',)
 
@@ -131,7 +139,7 @@ class Editing:
                 'time': timestamp(source.clock),
                 'metadata': changed,
                 'body': new_body != entry.body,
-                **kept_of(changed, before, after, entry.body if new_body != entry.body else None),
+                **_kept(changed, before, after, entry.body if new_body != entry.body else None),
                 **({'undoes': True} if undoes else {}),
                 **self._says,
             }
@@ -202,3 +210,113 @@ def _check(kind: str, body: bytes, target: Switchboard) -> None:
             serializer.loads(body)
         except Exception as error:  # a program's own serializer raises what it likes
             raise UnserializableError(f'this is no {kind} any more: {error}', queue=target.name) from error
+
+
+# What an edit kept in the history.
+
+
+class Content(NamedTuple):
+    """Metadata, without what every message has, and body."""
+
+    metadata: dict[str, Any]
+    body: bytes
+
+
+def content_of(entry: Entry) -> Content:
+    """:return: message and metadata, as a runner would get them of an entry that is not damaged."""
+    metadata = entry.changed_metadata(load_metadata(entry.metadata))
+    return Content({key: value for key, value in metadata.items() if key not in ALWAYS}, entry.body)
+
+
+def _kept(
+    changed: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any], body: bytes | None
+) -> dict[str, Any]:
+    """:return: the fields of the record by which it can be undone; ``body`` is the old one, if it is another now."""
+    kept: dict[str, Any] = {'metadata': {key: before[key] for key in changed if key in before}}
+    if body is not None:
+        if len(body) > MAX_KEPT_BYTES:
+            return {}
+        try:
+            kept['body'] = body.decode('utf-8')
+        except UnicodeDecodeError:
+            kept['base64'] = base64.b64encode(body).decode('ascii')
+    return {'before': kept, 'after': {'metadata': {key: after[key] for key in changed if key in after}}}
+
+
+def before_last_edit(entry: Entry) -> Content | None:
+    """:return: the message before its last edit; None if it never was edited, or the old one was not kept."""
+    now = content_of(entry)
+    for record in reversed(entry.records):
+        if record.get('event') == 'edited':
+            return _undone(record, now)
+    return None
+
+
+def _undone(record: Record, now: Content) -> Content | None:
+    kept, keys = record.get('before'), record.get('metadata')
+    if not isinstance(kept, dict) or not isinstance(keys, list) or not isinstance(kept.get('metadata'), dict):
+        return None
+    metadata = {key: value for key, value in now.metadata.items() if key not in keys} | kept['metadata']
+    if not record.get('body'):
+        return Content(metadata, now.body)
+    body = _body_of(kept)
+    return None if body is None else Content(metadata, body)
+
+
+def _body_of(kept: Mapping[str, Any]) -> bytes | None:
+    text, packed = kept.get('body'), kept.get('base64')
+    try:
+        if isinstance(text, str):
+            return text.encode('utf-8')
+        if isinstance(packed, str):
+            return base64.b64decode(packed, validate=True)
+    except (UnicodeEncodeError, binascii.Error, ValueError):
+        pass  # somebody else has written that
+    return None
+
+
+def differences(entry: Entry) -> dict[int, list[str]]:
+    """:return: for each edit of the history, by its place in there, what it changed: see `difference`."""
+    found: dict[int, list[str]] = {}
+    body = entry.body
+    for place in range(len(entry.records) - 1, -1, -1):
+        record = entry.records[place]
+        kept, after = record.get('before'), record.get('after')
+        if record.get('event') != 'edited' or not isinstance(kept, dict) or not isinstance(after, dict):
+            continue
+        before = _body_of(kept) if record.get('body') else body
+        if before is None:
+            break  # and the state before that is not known
+        old, new = kept.get('metadata'), after.get('metadata')
+        if isinstance(old, dict) and isinstance(new, dict):
+            found[place] = difference(Content(old, before), Content(new, body))
+        body = before
+    return found
+
+
+def difference(before: Content, after: Content) -> list[str]:
+    """:return: the differences, as lines that begin with ``-``, ``+`` or a blank, as ``diff -u`` writes them without its head."""
+    return [
+        *_changed_lines(_metadata_lines(before), _metadata_lines(after)),
+        *_changed_lines(_lines(before.body), _lines(after.body)),
+    ]
+
+
+def _metadata_lines(content: Content) -> list[str]:
+    return [
+        f'{key}: {json.dumps(tagged_or_text(value), ensure_ascii=False, sort_keys=True)}'
+        for key, value in sorted(content.metadata.items())
+    ]
+
+
+def _lines(body: bytes) -> list[str]:
+    # Not `splitlines`, for which a form feed in a subject begins a line.  Only a line's end may have been changed.
+    *lines, rest = body.decode('utf-8', 'backslashreplace').split('\n')
+    return [*lines, f'{rest}\\ no end of line'] if rest else lines
+
+
+def _changed_lines(before: list[str], after: list[str]) -> Iterator[str]:
+    # Less the two lines of its head: a line `-- ` that is gone looks as one of them does.
+    for line in islice(difflib.unified_diff(before, after, n=3, lineterm=''), 2, None):
+        if not line.startswith('@@'):
+            yield line

@@ -11,7 +11,7 @@ having asked for a delay; their files' modification times lie there too.  Of tho
 are, only the first ones are kept in memory, of those that are due and of those that are to wait.  Reading a directory of a million
 names takes a second of the processor, though all of them may be delayed until next week.  So when reading has taken long, or the
 directory is large from many earlier entries, the names that it found
-is kept and brought up to date, in one of two ways:
+are kept and brought up to date, in one of two ways:
 
 - the kernel tells the name of each entry that comes and goes (see ``wakeup``), from before the reading on.  In this mode the watch
   stays while the runner works: an event costs microseconds, a reading a second;

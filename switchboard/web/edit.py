@@ -13,11 +13,11 @@ import re
 from typing import Any
 
 from switchboard.errors import CorruptEntryError, QueueError
-from switchboard.message.entry import Content, Entry, before_last_edit, content_of, difference
+from switchboard.message.entry import Entry
 from switchboard.message.metadata import mistake_in
 from switchboard.message.typed_json import load_json, tagged
 from switchboard.operating.audit import Operator, note
-from switchboard.operating.editing import Editing
+from switchboard.operating.editing import Content, Editing, before_last_edit, content_of, difference
 from switchboard.operating.text import escape_terminal
 from switchboard.store.layout import TRASH
 from switchboard.web.desk import Desk

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from switchboard.errors import SwitchboardError, UnknownEntryError
-from switchboard.message.entry import differences
 from switchboard.message.naming import CLAIMED, is_filebase, order
 from switchboard.message.typed_json import tagged_or_text
+from switchboard.operating.editing import differences
 from switchboard.operating.entry_fields import UNTELLABLE, body_fields, describe_body, entry_fields, holders
 from switchboard.operating.finding import Found
 from switchboard.operating.queue_counts import stamp_of

@@ -20,7 +20,7 @@ from switchboard.cli.output import (
     write_line,
 )
 from switchboard.errors import CorruptEntryError, QueueError, UnknownEntryError
-from switchboard.message.entry import Entry, differences
+from switchboard.message.entry import Entry
 from switchboard.message.journal import Record
 from switchboard.message.metadata import load_metadata
 from switchboard.message.naming import NS, is_on_hold
@@ -182,6 +182,8 @@ def _lines(
     if entry.records:
         yield ''
         yield _bold('history')
+        from switchboard.operating.editing import differences  # it can write, too, which few entries need
+
         before, edits = '', differences(entry)
         for place, record in enumerate(entry.records):
             yield from _record_lines(record, before)

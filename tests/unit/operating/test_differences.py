@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from switchboard.message.entry import Content, difference
+from switchboard.operating.editing import Content, difference
 
 
 def changed(before: bytes, after: bytes) -> list[str]:
