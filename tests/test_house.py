@@ -22,6 +22,7 @@ FILES_MAX = 16
 GROUND = {
     '__init__',
     '__main__',
+    'background',
     'clock',
     'errors',
     'events',
