@@ -122,7 +122,8 @@ def _failed(error: SwitchboardError | OSError, installation: Installation, *, as
         return output_failed(error, Exit.OK, changes=False, as_json=as_json)
     if isinstance(error, NotRunningError) and (text := installation.master_elsewhere()):
         error.add_note(text)
-    write_error(error, exit_of(error), lines_of(error), as_json=as_json)
+    lines = [installation.as_called(line) for line in lines_of(error)]
+    write_error(error, exit_of(error), lines, as_json=as_json)
     return exit_of(error)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
+from switchboard.cli.exits import as_called
 from switchboard.cli.output import print_note
 from switchboard.errors import ConfigError
 from switchboard.suggestions import did_you_mean
@@ -58,6 +59,8 @@ class Installation:
     def __init__(self) -> None:
         self.named_config: Path | None = None
         self.named_spool: Path | None = None
+        # Of `init`, which has made it just now.
+        self.made_config: Path | None = None
         self._config: Config | None = None
         self._spool: Spool | None = None
         self._is_broken = False
@@ -71,13 +74,17 @@ class Installation:
         # What runs.
         self.verb = ''
 
+    def as_called(self, text: str) -> str:
+        """:return: the text, with commands that reach this installation."""
+        return as_called(text, self.named_config, self.named_spool)
+
     @property
     def config_path(self) -> Path | None:
         """The configuration file: named, or the first that is found; None for a bare spool, or if there is none."""
         if self.named_spool is not None:
             return None
-        if self.named_config is not None:
-            return self.named_config
+        if self.named_config is not None or self.made_config is not None:
+            return self.named_config or self.made_config
         named = os.environ.get(CONFIG_VARIABLE)
         if named:
             return Path(named)
@@ -169,8 +176,7 @@ class Installation:
         """
         directory = self.directory
         if not directory.is_dir():
-            given = f'-s {self.named_spool}' if self.named_spool is not None else f'-C {self.config_path}'
-            hint = f'there is no spool there; `switchboard {given} init` makes one'
+            hint = 'there is no spool there; `switchboard init` makes one'
             error = FileNotFoundError(2, hint, str(directory))
             if text := self.master_elsewhere():
                 error.add_note(text)
@@ -198,9 +204,16 @@ class Installation:
         """
         if self._spool is None:
             from switchboard.spool.spool import Spool
+            from switchboard.store.disk import Disk
+            from switchboard.store.folder import Folder
 
             if not make:
                 self.existing_directory()
+            elif not self.directory.is_dir():
+                # All of its users may work in it, whichever verb comes first.
+                root = Folder(self.directory, Disk())
+                root.make()
+                root.share()
             if self.named_spool is not None:
                 self._spool = Spool(self.named_spool)
             else:

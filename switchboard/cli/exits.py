@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import enum
 import errno
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from switchboard import errors
 
@@ -142,6 +144,41 @@ def exit_of_all(failed: Sequence[Exit], succeeded: int) -> Exit:
     if not failed:
         return Exit.OK
     return Exit.PARTIAL if succeeded or len(set(failed)) > 1 else failed[0]
+
+
+# A command in an advice; one that names an installation already, or shows a help, stays as it is.
+_ADVISED = re.compile(r'`switchboard (?=([a-z]+))(?![a-z]+ --help)')
+# A spool alone is not enough for these.
+NEED_CONFIGURATION = frozenset('start check run master runner'.split())
+
+
+def as_called(text: str, config: Path | None, spool: Path | None) -> str:
+    """Have the commands in a text reach the installation that this call has named: as they stand, they reach the default one.
+
+    :param config: the file behind ``-C``, if there was one.
+    :param spool: the directory behind ``-s``.
+    """
+    if config is None and spool is None:
+        return text
+
+    def fit(match: re.Match[str]) -> str:
+        if config is not None:
+            return f'`switchboard -C {_quoted(config)} '
+        return (
+            '`switchboard -C FILE '
+            if match[1] in NEED_CONFIGURATION
+            else f'`switchboard -s {_quoted(spool)} '
+        )
+
+    return _ADVISED.sub(fit, text)
+
+
+def _quoted(path: Path | None) -> str:
+    if re.fullmatch(r'[\w./-]+', str(path)):
+        return str(path)
+    import shlex
+
+    return shlex.quote(str(path))
 
 
 def advice(error: BaseException) -> str:

@@ -203,7 +203,14 @@ def report(text: str, **fields: Any) -> None:
 def print_note(text: str) -> None:
     """Write a line for people to standard error, where it does not get into what a program reads."""
     with contextlib.suppress(OSError):
-        click.echo(f'switchboard: {text}', err=True)
+        click.echo(f'switchboard: {as_called(text)}', err=True)
+
+
+def as_called(text: str) -> str:
+    """:return: the text, with commands that reach the installation which this call has named."""
+    context = click.get_current_context(silent=True)
+    fit = getattr(context.obj, 'as_called', None) if context is not None else None
+    return text if fit is None else fit(text)
 
 
 def is_json() -> bool:
@@ -229,7 +236,7 @@ def write_error(
         if as_json:
             import json
 
-            fields = {'error': text, 'class': type(error).__name__, 'exit': int(status)}
+            fields = {'error': as_called(text), 'class': type(error).__name__, 'exit': int(status)}
             with contextlib.suppress(OSError):
                 click.echo(json.dumps(fields), err=True)
         else:

@@ -21,8 +21,6 @@ from switchboard.cli.options import pairs_callback
 from switchboard.cli.output import print_note, report, write_bytes, write_json, write_line
 from switchboard.errors import ConfigError, ConfigErrors
 from switchboard.operating.text import escape_terminal, number
-from switchboard.store.disk import Disk
-from switchboard.store.folder import Folder
 from switchboard.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -131,15 +129,11 @@ def init(installation: Installation, directory: Path | None) -> None:
             raise click.UsageError('give DIRECTORY, or -C or -s, not both')
         for path in copy_samples(directory / 'etc'):
             report(f'made {path}', act='init', made=str(path))
-        installation.named_config = directory / 'etc' / SAMPLES[0]
+        installation.made_config = directory / 'etc' / SAMPLES[0]
     from switchboard.spool.current import activate
     from switchboard.status.alive import master_alive
 
     there = installation.directory.is_dir()
-    if not there:
-        root = Folder(installation.directory, Disk())
-        root.make()
-        root.share()
     spool = installation.spool(make=True)
     config = spool.config
     queues = config.queue_names() if config is not None else ('bad',)
@@ -159,7 +153,7 @@ def init(installation: Installation, directory: Path | None) -> None:
     report(text, act='init', spool=str(spool.directory), queues=list(missing))
     if directory is not None:
         goes_there = '' if directory.samefile('.') else f'cd {directory} && '
-        print_note(f'next: look into {installation.named_config}, then `{goes_there}switchboard start`')
+        print_note(f'next: look into {installation.made_config}, then `{goes_there}switchboard start`')
 
 
 Problem = tuple[str, ConfigError]

@@ -11,7 +11,7 @@ import click
 from switchboard.cli.context import Installation, json_option, verb
 from switchboard.cli.exits import Exit
 from switchboard.cli.layout import Cell, Column
-from switchboard.cli.output import print_note, write_json, write_line, write_table
+from switchboard.cli.output import as_called, print_note, write_json, write_line, write_table
 from switchboard.errors import MasterError
 from switchboard.operating.queue_info import QueueInfo, queue_info
 from switchboard.operating.text import age, duration, flag_lines, grouped, moment, one_line
@@ -197,7 +197,10 @@ def without_process(snapshot: Snapshot, installation: Installation) -> list[tupl
     missing = [*(config.runners.keys() - {record.runner for record in snapshot.records})]
     if not missing or under_way(snapshot):
         return []  # it is about to have one
-    return [(name, f'has no process; `switchboard scale {name}=1` gives it one') for name in sorted(missing)]
+    return [
+        (name, as_called(f'has no process; `switchboard scale {name}=1` gives it one'))
+        for name in sorted(missing)
+    ]
 
 
 def write_objects(
@@ -240,4 +243,4 @@ def _write_status(
     for title, text in shown:
         write_line(f'{click.style(title, bold=True)}: {text}')
     if snapshot.alive and any(record.state is State.FATAL for record in snapshot.records):
-        write_line(AFTER_FATAL)
+        write_line(as_called(AFTER_FATAL))

@@ -58,11 +58,11 @@ def test_a_runner_that_cannot_start_is_named_with_the_reason_and_the_others_run(
     assert '1 runner ready' in started.stdout
     assert 'broken 1/1 is FATAL: ' in started.stderr
     assert "has no attribute 'Nowhere'" in started.stderr
-    assert started.stderr.splitlines()[-1].endswith('mend that, then `switchboard reload`')
+    assert started.stderr.splitlines()[-1].endswith(f'mend that, then `switchboard -C {site.config} reload`')
     ran = cli(site, 'status')
     assert ran.returncode == 1
     assert 'broken 1/1: FATAL: [runner.broken] class: cannot import jobs:Nowhere' in ran.stdout
-    assert ran.stdout.splitlines()[-1] == 'mend that, then `switchboard reload`'
+    assert ran.stdout.splitlines()[-1] == f'mend that, then `switchboard -C {site.config} reload`'
 
 
 def test_a_start_that_takes_long_says_so_and_goes_on(site: Installation) -> None:
@@ -221,7 +221,7 @@ def test_a_runner_without_a_process_is_still_told_of(site: Installation) -> None
     site.configure({'in': {}, 'out': {}})
     cli(site, 'start')
     assert cli(site, 'scale', 'out=0').returncode == 0
-    told = 'out: has no process; `switchboard scale out=1`'
+    told = f'out: has no process; `switchboard -C {site.config} scale out=1`'
     assert told in cli(site, 'status').stdout
     assert told in cli(site, 'top').stdout
     for verb in ('status', 'top'):
@@ -281,7 +281,11 @@ def test_what_needs_a_master_says_how_to_get_one(site: Installation) -> None:
     cli(site, 'init')
     for verb in ('reload', 'restart', 'reopen'):
         ran = cli(site, verb)
-        assert (ran.returncode, 'switchboard start' in ran.stderr, len(ran.stderr.splitlines())) == (
+        assert (
+            ran.returncode,
+            f'`switchboard -C {site.config} start`' in ran.stderr,
+            len(ran.stderr.splitlines()),
+        ) == (
             69,
             True,
             1,

@@ -74,6 +74,15 @@ def test_check_of_a_good_configuration_counts_what_is_there(config: Path) -> Non
     assert out == f'{config}: no mistakes (3 queues, 1 runner in 1 slice, 2 exchanges)\n'
 
 
+def test_a_spool_that_the_first_start_has_made_is_as_good_as_one_of_init(tmp_path: Path) -> None:
+    config = tmp_path / 'switchboard.cfg'
+    config.write_text('[switchboard]\nspool = spool\n[runner.nothing]\nclass = null\nqueue = in\n')
+    installation = Installation()
+    installation.named_config = config
+    installation.spool(make=True)
+    assert 'no mistakes' in succeed('-C', config, 'check').out
+
+
 def test_check_warns_of_a_spool_in_which_one_user_shuts_out_another(config: Path) -> None:
     succeed('-C', config, 'init')
     assert 'no mistakes' in succeed('-C', config, 'check').out

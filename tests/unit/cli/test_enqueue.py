@@ -131,7 +131,7 @@ def test_a_message_that_nobody_takes_is_told_of(config: Path, tmp_path: Path) ->
     assert succeed(*words, 'lists.dogs').lines[0].startswith('in/')
     ran = switchboard(*words, 'other')
     assert ran.status == Exit.NO_ROUTE
-    assert 'switchboard route' in ran.err
+    assert f'`switchboard -C {config} route' in ran.err
     assert switchboard('-C', config, 'enqueue', '--exchange', 'nowhere', input=b'x').status == Exit.NO_INPUT
 
 

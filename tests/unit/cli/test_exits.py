@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from switchboard import errors
-from switchboard.cli.exits import Exit, advice, exit_of, lines_of
-from tests.helpers.commands import switchboard
+from switchboard.cli.exits import NEED_CONFIGURATION, Exit, advice, as_called, exit_of, lines_of
+from tests.helpers.commands import succeed, switchboard
 
 PAGE = Path(__file__).parents[3] / 'docs' / 'reference' / 'exit-codes.md'
 
@@ -92,6 +92,47 @@ def test_every_mistake_of_a_configuration_is_a_line() -> None:
 def test_an_error_says_what_to_do_next() -> None:
     assert 'switchboard start' in advice(errors.NotRunningError('no master'))
     assert 'no master; `switchboard start`' in lines_of(errors.NotRunningError('no master'))[0]
+
+
+@pytest.mark.parametrize(
+    ('text', 'config', 'spool', 'wanted'),
+    [
+        ('`switchboard start` starts one', None, None, '`switchboard start` starts one'),
+        ('`switchboard start` starts one', 'a b.cfg', None, "`switchboard -C 'a b.cfg' start` starts one"),
+        ('`switchboard start` starts one', None, 'spool', '`switchboard -C FILE start` starts one'),
+        ('a; `switchboard ls -q x` or `switchboard trash`', None, 's', 'a; `switchboard -s s ls -q x` or `switchboard -s s trash`'),
+        ('`switchboard -s other stop` ends it', 'a.cfg', None, '`switchboard -s other stop` ends it'),
+        ('see `switchboard ls --help`', 'a.cfg', None, 'see `switchboard ls --help`'),
+    ],
+)  # fmt: skip
+def test_an_advice_reaches_the_installation_that_the_call_has_named(
+    text: str, config: str | None, spool: str | None, wanted: str
+) -> None:
+    assert as_called(text, config and Path(config), spool and Path(spool)) == wanted
+
+
+@pytest.mark.parametrize('words', [('reload',), ('ls', 'gone'), ('show', 'nothing'), ('pause', 'gone')])
+def test_whatever_an_error_advises_can_be_typed_as_it_stands(tmp_path: Path, words: tuple[str, ...]) -> None:
+    config, spool = tmp_path / 'shop.cfg', tmp_path / 'spool'
+    config.write_text('[switchboard]\nspool = spool\n[queue.in]\n')
+    succeed('-C', config, 'init')
+    for options in (f'-C {config}', f'-s {spool}'):
+        for json in ((), ('--json',)):
+            err = switchboard(*options.split(), *words, *json).err
+            commands = re.findall(r'`switchboard (-[Cs] \S+)', err)
+            assert commands
+            assert set(commands) <= {options, '-C FILE'}
+            assert err.count('`switchboard') == len(commands)
+
+
+def test_what_a_verb_says_that_is_no_error_can_be_typed_too(tmp_path: Path) -> None:
+    assert f'`switchboard -s {tmp_path} ls --all-queues`' in switchboard('-s', tmp_path, 'ls').err
+
+
+@pytest.mark.parametrize('verb', sorted(NEED_CONFIGURATION))
+def test_a_verb_that_is_advised_with_a_file_does_not_work_on_a_spool_alone(tmp_path: Path, verb: str) -> None:
+    more = ['in'] if verb in ('run', 'runner') else []
+    assert 'this needs a configuration, not a spool alone' in switchboard('-s', tmp_path, verb, *more).err
 
 
 def test_a_note_on_an_error_is_shown_in_its_line() -> None:

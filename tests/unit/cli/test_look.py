@@ -300,6 +300,6 @@ def test_where_nothing_has_failed_ls_says_how_to_see_the_rest(spool: Spool) -> N
     ran = succeed('-s', spool.directory, 'ls')
     assert (ran.raw, ran.err) == (
         b'',
-        'switchboard: no entries in bad; `switchboard ls --all-queues` lists those of all queues\n',
+        f'switchboard: no entries in bad; `switchboard -s {spool.directory} ls --all-queues` lists those of all queues\n',
     )
     assert len(succeed('-s', spool.directory, 'ls', '--all-queues', '--json').lines) == 1
